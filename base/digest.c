@@ -1,0 +1,124 @@
+/* Checksums: CRC32C in hardware where SSE4.2 is there (all x86-64 servers), by table otherwise; XXH3 and OpenSSL for
+ * the rest. This is the only file that includes either library. */
+#include "base/digest.h"
+#include <nmmintrin.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/hmac.h>
+#include <openssl/rand.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#define XXH_INLINE_ALL
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wconversion"
+#pragma GCC diagnostic ignored "-Wshadow"
+#include <xxhash.h>
+#pragma GCC diagnostic pop
+
+__attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t crc, const uint8_t *p, size_t n)
+{
+    uint64_t c = crc;
+    for (; n >= 8; n -= 8, p += 8) {
+        uint64_t v;
+        memcpy(&v, p, 8);
+        c = _mm_crc32_u64(c, v);
+    }
+    crc = (uint32_t)c;
+    for (; n > 0; n--, p++)
+        crc = _mm_crc32_u8(crc, *p);
+    return crc;
+}
+
+static uint32_t crc_bitwise(uint32_t crc, const uint8_t *p, size_t n, uint32_t polynomial)
+{
+    for (; n > 0; n--, p++) {
+        crc ^= *p;
+        for (int k = 0; k < 8; k++)
+            crc = (crc >> 1) ^ (polynomial & (0u - (crc & 1u)));
+    }
+    return crc;
+}
+
+uint32_t sl_crc32c(uint32_t seed, const void *data, size_t bytes)
+{
+    if (__builtin_cpu_supports("sse4.2"))
+        return ~crc32c_sse42(~seed, data, bytes);
+    return ~crc_bitwise(~seed, data, bytes, 0x82F63B78u);
+}
+
+static uint32_t zip_table[256];
+
+static void zip_table_fill(void)
+{
+    for (uint32_t i = 0; i < 256; i++) {
+        uint8_t byte = (uint8_t)i;
+        zip_table[i] = crc_bitwise(0, &byte, 1, 0xEDB88320u);
+    }
+}
+
+uint32_t sl_crc32_zip(uint32_t seed, const void *data, size_t bytes)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, zip_table_fill);
+    uint32_t crc = ~seed;
+    for (const uint8_t *p = data; bytes > 0; bytes--, p++)
+        crc = (crc >> 8) ^ zip_table[(crc ^ *p) & 0xFF];
+    return ~crc;
+}
+
+uint64_t sl_xxh3(const void *data, size_t bytes)
+{
+    return XXH3_64bits(data, bytes);
+}
+
+struct sl_sha256 {
+    EVP_MD_CTX *context;
+};
+
+struct sl_sha256 *sl_sha256_begin(void)
+{
+    struct sl_sha256 *sha = malloc(sizeof *sha);
+    if (!sha)
+        return NULL;
+    sha->context = EVP_MD_CTX_new();
+    if (!sha->context || EVP_DigestInit_ex(sha->context, EVP_sha256(), NULL) != 1) {
+        EVP_MD_CTX_free(sha->context);
+        free(sha);
+        return NULL;
+    }
+    return sha;
+}
+
+void sl_sha256_add(struct sl_sha256 *sha, const void *data, size_t bytes)
+{
+    EVP_DigestUpdate(sha->context, data, bytes);
+}
+
+void sl_sha256_end(struct sl_sha256 *sha, char hex[65])
+{
+    uint8_t digest[EVP_MAX_MD_SIZE] = {0};
+    unsigned n = 0;
+    EVP_DigestFinal_ex(sha->context, digest, &n);
+    EVP_MD_CTX_free(sha->context);
+    free(sha);
+    for (int i = 0; i < 32; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+}
+
+void sl_hmac_sha256(const uint8_t key[32], const void *data, size_t bytes, uint8_t mac[32])
+{
+    unsigned n = 32;
+    HMAC(EVP_sha256(), key, 32, data, bytes, mac, &n);
+}
+
+bool sl_equal_constant_time(const void *a, const void *b, size_t bytes)
+{
+    return CRYPTO_memcmp(a, b, bytes) == 0;
+}
+
+sl_status sl_random_bytes(void *out, size_t bytes)
+{
+    return RAND_bytes(out, (int)bytes) == 1 ? SL_OK : SL_E_INTERNAL;
+}

@@ -1,0 +1,22 @@
+/* Checksums and digests. CRC32C for headers, XXH3 for payloads (integrity only, not against an attacker),
+ * SHA-256 and HMAC for files and link admission. Any thread. */
+#ifndef SL_BASE_DIGEST_H
+#define SL_BASE_DIGEST_H
+
+#include "base/status.h"
+#include <stdint.h>
+
+uint32_t sl_crc32c(uint32_t seed, const void *data, size_t bytes); /* Castagnoli, seed 0 to start */
+uint64_t sl_xxh3(const void *data, size_t bytes);
+uint32_t sl_crc32_zip(uint32_t seed, const void *data, size_t bytes); /* IEEE 802.3, for zip files */
+
+struct sl_sha256; /* an incremental SHA-256 */
+struct sl_sha256 *sl_sha256_begin(void); /* NULL: out of memory */
+void sl_sha256_add(struct sl_sha256 *sha, const void *data, size_t bytes);
+void sl_sha256_end(struct sl_sha256 *sha, char hex[65]); /* frees sha */
+
+void sl_hmac_sha256(const uint8_t key[32], const void *data, size_t bytes, uint8_t mac[32]);
+bool sl_equal_constant_time(const void *a, const void *b, size_t bytes);
+sl_status sl_random_bytes(void *out, size_t bytes);
+
+#endif
