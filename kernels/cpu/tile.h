@@ -1,0 +1,21 @@
+/* What the tile headers and the kernels share: how to make a loop over registers vanish.
+ *
+ * The micro-kernels keep their sums in arrays indexed by loop counters; they live in registers only
+ * if every such loop is unrolled whole, at -O2, by both compilers. gcc and clang each ignore the
+ * other's pragma (clang silently), and what is left then is correct and four times slower: the
+ * kernel bench shows it. */
+#ifndef SL_KERNELS_CPU_TILE_H
+#define SL_KERNELS_CPU_TILE_H
+
+#define TILE_INLINE __attribute__((always_inline)) static inline
+
+/* A loop of constant length over registers. */
+#define TILE_EACH(i, n) TILE_UNROLL for (int i = 0; i < (n); i++)
+
+#ifdef __clang__
+#define TILE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define TILE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#endif

@@ -1,0 +1,94 @@
+/* The maths on views: one table per backend, `ref` being the specification.
+ *
+ * Order of summation is part of the contract, and it is the same in every table (profile `f32`), so all
+ * of them give the same bits:
+ *  - a dot product is one chain of fused multiply-adds in ascending order of the input index, starting from
+ *    +0 or, with `accumulate`, from the value in y;
+ *  - a sum over a row (norms, softmax) is 16 partial sums, element i going to partial i % 16 in ascending
+ *    order, then the tree p[j] += p[j+8], +4, +2, +1;
+ *  - exp, silu use one polynomial with one sequence of FMAs (kernels/exp.h).
+ * All functions: any thread, no allocation, no state; scratch is the caller's, private to the thread. Rows are
+ * row-major f32 with a stride in elements. Output rows never overlap inputs unless it is said. */
+#ifndef SL_KERNELS_OPS_H
+#define SL_KERNELS_OPS_H
+
+#include "base/status.h"
+#include "kernels/panel.h"
+
+enum { SL_PAGE_TOKENS = 64 };
+
+/* y[i][c] = (accumulate ? y[i][c] : 0) + sum over t of x[row(i)][t] * w(c, t),  c in [col_begin, col_end).
+ * row(i) = rows ? rows[i] : i (a gather); y rows are i itself. col_begin is a multiple of 16; col_end too, or w.n. */
+struct sl_gemm {
+    const float *x;
+    size_t x_stride;
+    const uint32_t *rows;
+    uint32_t m;
+    struct sl_panel w;
+    uint32_t col_begin, col_end;
+    float *y;
+    size_t y_stride;
+    bool accumulate;
+};
+
+/* Attention of one KV head group over pages: rows are (token, head) pairs which share keys.
+ * q: [n_tok][q_stride], the group's n_rep heads of d_head lie side by side at q; out likewise with out_stride.
+ * Token t stands at absolute position pos + t and sees keys 0..pos+t. Page p holds keys [64p, 64p+64):
+ * k_pages[p] is a panel with n = 64 keys, k = d_head; v_pages[p] a panel with n = d_head, k = 64 keys.
+ * Scores are (q.k) * scale, softmax online in ascending page order: per page, m' = max(m, row maximum),
+ * p = exp2((s - m') * log2 e) with scale*log2e folded into q beforehand (see ref), l = l*c + sum(p), o = o*c + p.V,
+ * c = exp2(m - m'); at the end o / l. Keys after the token's own give p = +0 exactly. */
+struct sl_attend {
+    const float *q;
+    size_t q_stride;
+    uint32_t n_rep, d_head;
+    uint32_t n_tok;
+    uint32_t pos;
+    const void *const *k_pages, *const *v_pages;
+    enum sl_dtype kv_dtype;
+    float scale;
+    float *out;
+    size_t out_stride;
+};
+
+struct sl_ops {
+    const char *name; /* "ref", "avx2", "avx512" */
+
+    /* Thread-private bytes that gemm, gemm_swiglu and attend need for rows of at most k_max inputs. */
+    size_t (*scratch_bytes)(uint32_t k_max);
+
+    void (*gemm)(const struct sl_gemm *g, void *scratch);
+
+    /* w interleaves gate and up by 16: panel block 2b holds gate outputs [16b,16b+16), block 2b+1 the up outputs.
+     * w.n = 2*round16(I). y[i][c] = silu(gate_c) * up_c for c in [col_begin, col_end) of I; accumulate is ignored. */
+    void (*gemm_swiglu)(const struct sl_gemm *g, void *scratch);
+
+    void (*attend)(const struct sl_attend *a, void *scratch);
+
+    /* y = x * (1/sqrt(mean(x^2) + eps)) * gain, n elements; y may be x. */
+    void (*rmsnorm)(float *y, const float *x, const float *gain, uint32_t n, float eps);
+
+    /* Rotate halves: for i < n_pairs: (x[i], x[i+n_pairs]) by (cos[i], sin[i]). In place. */
+    void (*rope)(float *x, const float *cosine, const float *sine, uint32_t n_pairs);
+
+    /* x = exp(x - max(x)) / sum, in place */
+    void (*softmax)(float *x, uint32_t n);
+
+    /* y[j] += sum over e, ascending, of gate[e] * rows[e][j]: one FMA chain starting at y[j]. */
+    void (*combine)(float *y, const float *const *rows, const float *gate, uint32_t n_rows, uint32_t n);
+
+    /* Convert a row of f32 to bf16 (nearest even) or copy. */
+    void (*convert)(void *to, enum sl_dtype dtype, const float *from, uint32_t n);
+};
+
+extern const struct sl_ops sl_ops_ref;
+
+/* The best table for this machine under SLUICE_CPU; the last of the list is always ref. */
+sl_status sl_ops_select(const struct sl_ops **ops, struct sl_err *err);
+/* Every table that this machine can run, best first; *n of them (tests compare them all with ref). */
+const struct sl_ops *const *sl_ops_available(uint32_t *n);
+
+/* Scalar exp used by all tables' tails and by ref; relative error < 4e-6, exp(-inf) = +0, exp(x < -87.3) = +0. */
+float sl_expf(float x);
+
+#endif

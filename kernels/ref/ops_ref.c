@@ -1,0 +1,213 @@
+/* The specification: every kernel in scalar C, in the order of summation that ops.h promises.
+ *
+ * Written to be read, and to be right on any processor. fmaf is one rounding by definition; where
+ * the processor has it as an instruction, the dot products are compiled a second time for it,
+ * because a library call per multiplication would make `ref` too slow to compare anything of real
+ * size with. The bits are the same either way: both versions are the same source. The other tables
+ * are tested bit for bit against this file. */
+#include "kernels/exp.h"
+#include "kernels/ops.h"
+#include <assert.h>
+
+/* One step of sixteen chains: sum[lane] += x[t] * w(block*16 + lane, t), t ascending. */
+__attribute__((always_inline)) static inline void
+dots_inline(const float *x, const struct sl_panel *w, uint32_t block, float *sum)
+{
+    size_t base = sl_panel_at(w->k, block * SL_LANES, 0);
+    for (uint32_t t = 0; t < w->k; t++) {
+        for (uint32_t lane = 0; lane < SL_LANES; lane++) {
+            size_t at = base + (size_t)t * SL_LANES + lane;
+            float weight = w->dtype == SL_BF16 ? sl_bf16_to_f32(((const uint16_t *)w->data)[at])
+                                               : ((const float *)w->data)[at];
+            sum[lane] = fmaf(x[t], weight, sum[lane]);
+        }
+    }
+}
+
+__attribute__((target("fma"))) static void dots_fma(const float *x, const struct sl_panel *w,
+                                                    uint32_t block, float *sum)
+{
+    dots_inline(x, w, block, sum);
+}
+
+static void dots(const float *x, const struct sl_panel *w, uint32_t block, float *sum)
+{
+    if (__builtin_cpu_supports("fma"))
+        dots_fma(x, w, block, sum);
+    else
+        dots_inline(x, w, block, sum);
+}
+
+/* sum of p[0..16) as a tree: the order in which vectors fold in halves. */
+static float tree(float *p)
+{
+    for (uint32_t half = SL_LANES / 2; half > 0; half /= 2)
+        for (uint32_t j = 0; j < half; j++)
+            p[j] += p[j + half];
+    return p[0];
+}
+
+static const float *gemm_row(const struct sl_gemm *g, uint32_t i)
+{
+    return g->x + (size_t)(g->rows ? g->rows[i] : i) * g->x_stride;
+}
+
+static void ref_gemm(const struct sl_gemm *g, void *scratch)
+{
+    (void)scratch;
+    assert(g->col_begin % SL_LANES == 0 && g->col_end <= g->w.n);
+    assert(g->col_end % SL_LANES == 0 || g->col_end == g->w.n);
+    for (uint32_t i = 0; i < g->m; i++) {
+        float *y = g->y + (size_t)i * g->y_stride;
+        for (uint32_t c = g->col_begin; c < g->col_end; c += SL_LANES) {
+            uint32_t n = g->col_end - c < SL_LANES ? g->col_end - c : SL_LANES;
+            float sum[SL_LANES] = {0};
+            if (g->accumulate)
+                memcpy(sum, y + c, n * sizeof *sum);
+            dots(gemm_row(g, i), &g->w, c / SL_LANES, sum);
+            memcpy(y + c, sum, n * sizeof *sum);
+        }
+    }
+}
+
+static void ref_gemm_swiglu(const struct sl_gemm *g, void *scratch)
+{
+    (void)scratch;
+    assert(g->col_begin % SL_LANES == 0 && sl_round_lanes(g->col_end) <= g->w.n / 2);
+    for (uint32_t i = 0; i < g->m; i++) {
+        float *y = g->y + (size_t)i * g->y_stride;
+        for (uint32_t c = g->col_begin; c < g->col_end; c += SL_LANES) {
+            uint32_t n = g->col_end - c < SL_LANES ? g->col_end - c : SL_LANES;
+            float gate[SL_LANES] = {0}, up[SL_LANES] = {0};
+            dots(gemm_row(g, i), &g->w, c / SL_LANES * 2, gate);
+            dots(gemm_row(g, i), &g->w, c / SL_LANES * 2 + 1, up);
+            for (uint32_t lane = 0; lane < n; lane++)
+                y[c + lane] = sl_silu_scalar(gate[lane]) * up[lane];
+        }
+    }
+}
+
+/* The running state of one attention row: maximum and sum of the softmax, and the unscaled output.
+ */
+struct attend_row {
+    const float *q; /* scaled by scale * log2 e */
+    float max, sum;
+    float *out; /* [round16(d_head)] */
+};
+
+/* One page, of which the row sees the first n_keys keys. */
+static void attend_page(const struct sl_attend *a, struct attend_row *row, uint32_t page,
+                        uint32_t n_keys)
+{
+    struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype};
+    struct sl_panel values = {a->v_pages[page], a->d_head, SL_PAGE_TOKENS, a->kv_dtype};
+    float p[SL_PAGE_TOKENS] = {0}, partial[SL_LANES] = {0};
+    for (uint32_t block = 0; block < SL_PAGE_TOKENS / SL_LANES; block++)
+        dots(row->q, &keys, block, p + block * SL_LANES);
+    float max = row->max;
+    for (uint32_t i = 0; i < n_keys; i++)
+        max = p[i] > max ? p[i] : max;
+    for (uint32_t i = 0; i < SL_PAGE_TOKENS; i++) {
+        p[i] = i < n_keys ? sl_exp2_scalar(p[i] - max) : 0.0f;
+        partial[i % SL_LANES] += p[i];
+    }
+    float c = sl_exp2_scalar(row->max - max);
+    row->max = max;
+    row->sum = fmaf(row->sum, c, tree(partial));
+    for (uint32_t block = 0; block < sl_round_lanes(a->d_head) / SL_LANES; block++) {
+        float *out = row->out + block * SL_LANES;
+        for (uint32_t lane = 0; lane < SL_LANES; lane++)
+            out[lane] *= c;
+        dots(p, &values, block, out);
+    }
+}
+
+static void ref_attend(const struct sl_attend *a, void *scratch)
+{
+    uint32_t width = sl_round_lanes(a->d_head);
+    float *q = scratch, factor = a->scale * SL_EXP_LOG2E_HI;
+    for (uint32_t t = 0; t < a->n_tok; t++) {
+        for (uint32_t h = 0; h < a->n_rep; h++) {
+            struct attend_row row = {q, -INFINITY, 0.0f, q + width};
+            for (uint32_t i = 0; i < a->d_head; i++)
+                q[i] = a->q[t * a->q_stride + (size_t)h * a->d_head + i] * factor;
+            memset(row.out, 0, width * sizeof *row.out);
+            uint32_t last = (a->pos + t) / SL_PAGE_TOKENS;
+            for (uint32_t page = 0; page < last; page++)
+                attend_page(a, &row, page, SL_PAGE_TOKENS);
+            attend_page(a, &row, last, (a->pos + t) % SL_PAGE_TOKENS + 1);
+            float *out = a->out + t * a->out_stride + (size_t)h * a->d_head;
+            for (uint32_t i = 0; i < a->d_head; i++)
+                out[i] = row.out[i] / row.sum;
+        }
+    }
+}
+
+static size_t ref_scratch_bytes(uint32_t k_max)
+{
+    return 2 * (size_t)sl_round_lanes(k_max) * sizeof(float);
+}
+
+static void ref_rmsnorm(float *y, const float *x, const float *gain, uint32_t n, float eps)
+{
+    float partial[SL_LANES] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        partial[i % SL_LANES] = fmaf(x[i], x[i], partial[i % SL_LANES]);
+    float r = 1.0f / sqrtf(tree(partial) / (float)n + eps);
+    for (uint32_t i = 0; i < n; i++)
+        y[i] = x[i] * r * gain[i];
+}
+
+static void ref_rope(float *x, const float *cosine, const float *sine, uint32_t n_pairs)
+{
+    for (uint32_t i = 0; i < n_pairs; i++) {
+        float a = x[i], b = x[i + n_pairs];
+        x[i] = fmaf(a, cosine[i], -(b * sine[i]));
+        x[i + n_pairs] = fmaf(b, cosine[i], a * sine[i]);
+    }
+}
+
+static void ref_softmax(float *x, uint32_t n)
+{
+    float max = -INFINITY, partial[SL_LANES] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (uint32_t i = 0; i < n; i++) {
+        x[i] = sl_exp_scalar(x[i] - max);
+        partial[i % SL_LANES] += x[i];
+    }
+    float sum = tree(partial);
+    for (uint32_t i = 0; i < n; i++)
+        x[i] /= sum;
+}
+
+static void ref_combine(float *y, const float *const *rows, const float *gate, uint32_t n_rows,
+                        uint32_t n)
+{
+    for (uint32_t j = 0; j < n; j++)
+        for (uint32_t e = 0; e < n_rows; e++)
+            y[j] = fmaf(gate[e], rows[e][j], y[j]);
+}
+
+static void ref_convert(void *to, enum sl_dtype dtype, const float *from, uint32_t n)
+{
+    if (dtype == SL_F32) {
+        memcpy(to, from, n * sizeof *from);
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        ((uint16_t *)to)[i] = sl_f32_to_bf16(from[i]);
+}
+
+const struct sl_ops sl_ops_ref = {
+    .name = "ref",
+    .scratch_bytes = ref_scratch_bytes,
+    .gemm = ref_gemm,
+    .gemm_swiglu = ref_gemm_swiglu,
+    .attend = ref_attend,
+    .rmsnorm = ref_rmsnorm,
+    .rope = ref_rope,
+    .softmax = ref_softmax,
+    .combine = ref_combine,
+    .convert = ref_convert,
+};
