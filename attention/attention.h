@@ -1,0 +1,49 @@
+/* The attention block of one layer over one chunk: norm, q|k|v projection, q/k norm, rope, append to the KV pages,
+ * attend, output projection, residual. Weights arrive as views; sequences as page lists at absolute positions. */
+#ifndef SL_ATTENTION_ATTENTION_H
+#define SL_ATTENTION_ATTENTION_H
+
+#include "attention/kv.h"
+#include "kernels/team.h"
+
+struct sl_attention_weights {
+    const float *norm;
+    const float *q_norm, *k_norm; /* [d_head], or NULL */
+    const float *qkv_bias;        /* [(n_q + 2 n_kv) * d_head], or NULL */
+    struct sl_panel qkv, o;
+};
+
+struct sl_attention_dims {
+    uint32_t d_model, n_q, n_kv, d_head;
+    float norm_eps, softmax_scale;
+};
+
+/* Rows [row, row + n) of the chunk are positions [pos, pos + n) of one sequence, whose page p lies in slot pages[p].
+ * Pages up to (pos + n - 1) / 64 have been taken. */
+struct sl_attention_slice {
+    uint32_t row, n, pos;
+    const uint32_t *pages;
+};
+
+struct sl_attention_buffers { /* for max_tokens rows; from the stage's arena */
+    float *normed;            /* [max_tokens][d_model] */
+    float *qkv;               /* [max_tokens][(n_q + 2 n_kv) * d_head] */
+    float *mixed;             /* [max_tokens][n_q * d_head] */
+    const void **page_table;  /* [2][max_pages]: one K and one V list, per member */
+    uint32_t max_pages;
+};
+
+struct sl_attention {
+    const struct sl_ops *ops;
+    struct sl_team *team;
+    struct sl_attention_dims dims;
+    struct sl_attention_buffers buffers;
+    struct sl_kv *kv;
+};
+
+/* x: [n_rows][d_model], in place. cosine, sine: [n_rows][d_head/2], of each row's position. layer: within kv. */
+void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer, float *x,
+                      uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices, const float *cosine,
+                      const float *sine);
+
+#endif

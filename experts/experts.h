@@ -1,0 +1,52 @@
+/* The feed-forward of one layer over one chunk: norm, then either a dense gated feed-forward or the routed experts
+ * (all resident) with an optional shared expert; the result is added onto the residual.
+ *
+ * Routed: gate logits -> route -> per expert: gathered rows through gate|up, SwiGLU, down -> per token: the sum over its
+ * top_k experts in rank order, one FMA chain that starts from the residual. No atomics: every pair has its own row. */
+#ifndef SL_EXPERTS_EXPERTS_H
+#define SL_EXPERTS_EXPERTS_H
+
+#include "kernels/team.h"
+#include "router/route.h"
+
+struct sl_expert_set { /* the residents of one layer; expert e lies e strides behind expert 0 */
+    struct sl_panel gate_up, down;
+    size_t gate_up_stride, down_stride;
+};
+
+struct sl_experts_weights {
+    const float *norm;
+    bool is_moe;
+    struct sl_panel router;
+    struct sl_expert_set routed;       /* when is_moe */
+    struct sl_panel gate_up, down;     /* the dense feed-forward, or the shared expert */
+    bool has_single;                   /* gate_up and down above are there */
+    const float *shared_gate;          /* [d_model]: single's output is scaled by sigmoid(shared_gate . x); or NULL */
+};
+
+struct sl_experts_dims {
+    uint32_t d_model, n_experts, top_k, d_expert;
+    uint32_t d_single; /* widest dense or shared feed-forward */
+    bool renorm;
+    float norm_eps;
+};
+
+struct sl_experts {
+    const struct sl_ops *ops;
+    struct sl_team *team;
+    struct sl_experts_dims dims;
+    struct sl_route route;
+    float *normed;  /* [max_tokens][d_model] */
+    float *logits;  /* [max_tokens][n_experts] */
+    float *hidden;  /* [pairs][d_expert], or [max_tokens][d_single] */
+    float *outputs; /* [pairs][d_model], or [max_tokens][d_model] */
+};
+
+size_t sl_experts_bytes(const struct sl_experts_dims *dims, uint32_t max_tokens);
+sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
+                          const struct sl_experts_dims *dims, uint32_t max_tokens);
+
+/* x: [n_rows][d_model], in place. */
+void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows);
+
+#endif
