@@ -1,8 +1,11 @@
-/* The runner behind tests/check.h: one linked list of tests, run in the order in which they were written, in this process.
+/* The runner behind tests/check.h: one linked list of tests, run in the order in which they were
+ * written, in this process.
  *
- * A test that crashes takes the program with it, so the signal handler names the test and still prints the last line
- * ("N passed, N failed, N skipped") that `./dev test` adds up: a crash is counted, never lost. Sanitizers install handlers
- * of their own before main; those are left alone. Failures may be reported from any thread of a test. */
+ * A test that crashes takes the program with it, so the signal handler names the test and still
+ * prints the last line
+ * ("N passed, N failed, N skipped") that `./dev test` adds up: a crash is counted, never lost.
+ * Sanitizers install handlers of their own before main; those are left alone. Failures may be
+ * reported from any thread of a test. */
 #include "tests/check.h"
 
 #include <errno.h>
@@ -73,12 +76,14 @@ static void remove_dir(void)
     current_dir[0] = '\0';
 }
 
-/* Only write(2) from here: the heap may be what is broken. snprintf of integers and strings does not allocate in glibc. */
+/* Only write(2) from here: the heap may be what is broken. snprintf of integers and strings does
+ * not allocate in glibc. */
 static void crashed(int number)
 {
     char line[256];
-    int n = snprintf(line, sizeof line, "%.120s: died of signal %d\n%d passed, %d failed, %d skipped\n",
-                     current ? current->name : "?", number, passed, failed + 1, skipped);
+    int n =
+        snprintf(line, sizeof line, "%.120s: died of signal %d\n%d passed, %d failed, %d skipped\n",
+                 current ? current->name : "?", number, passed, failed + 1, skipped);
     if (write(STDOUT_FILENO, line, (size_t)n) != n)
         _exit(2);
     signal(number, SIG_DFL);

@@ -1,0 +1,9 @@
+/* The commands of the bench room, for the table in main.c. */
+#ifndef SL_BENCH_COMMANDS_H
+#define SL_BENCH_COMMANDS_H
+
+#include "node/options.h"
+
+extern const struct sl_command sl_command_bench_kernels, sl_command_bench_pipeline;
+
+#endif

@@ -1,0 +1,30 @@
+/* All roles as threads of one process: what `sluice generate --model`, `score --model` and the benches use. The same
+ * coordinator, stages and decode worker as in a cluster, over the local transport or over UCX, without gRPC. */
+#ifndef SL_NODE_CLUSTER_H
+#define SL_NODE_CLUSTER_H
+
+#include "node/coordinator.h"
+
+struct sl_cluster_config {
+    const char *model;       /* a pack, or a checkpoint directory (packed on first use into the cache) */
+    uint32_t n_stages;       /* 1..n_layers */
+    uint32_t n_threads;      /* per stage, and for the decode worker */
+    uint32_t chunk_tokens;   /* 0: the default (prompt/8, 64..2048, a multiple of 64) */
+    const char *transport;   /* "local" or "ucx" */
+    const char *kv;          /* "bf16" or "f32" */
+    uint32_t max_running;    /* requests in flight; 0: default 16 */
+    uint32_t context_tokens; /* longest prompt + output the pools are planned for; 0: the model's */
+    bool without_decode;     /* score: no decode worker is started */
+    bool quiet;
+};
+
+struct sl_cluster;
+sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_config *config, struct sl_err *err);
+struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
+void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
+
+/* PATH -> the directory of a pack: PATH itself when it is one, else the cached pack of that checkpoint, made when it is
+ * missing or older (in $XDG_CACHE_HOME/sluice or ~/.cache/sluice). *pack_path is malloc'ed. */
+sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err);
+
+#endif

@@ -1,0 +1,35 @@
+/* sluice.v1.Control on the coordinator: who has joined, the plan that each member is sent when all are there, and the leash
+ * that tells when one is gone. Members that do not fit (other model, version, KV format, numerics profile) are refused with a
+ * sentence. */
+#ifndef SL_NODE_CONTROL_H
+#define SL_NODE_CONTROL_H
+
+#include "node/coordinator.h"
+#include "node/rpc.h"
+
+struct sl_control_config {
+    const struct sl_plan *plan;
+    const char *model_digest;
+    const char *data_address; /* the coordinator's own */
+    uint16_t data_port;
+    uint8_t secret[32];       /* link keys are derived from it */
+    void (*on_leave)(void *user, const char *who); /* a member asks for the pipeline to drain; any thread */
+    void *user;
+};
+
+enum { SL_CONTROL_METHODS = 4 };
+
+struct sl_control;
+sl_status sl_control_create(struct sl_control **control, const struct sl_control_config *config, struct sl_err *err);
+void sl_control_destroy(struct sl_control *control); /* after the server's stop */
+uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods);
+/* From now on a complete set of members gets its plan and the coordinator its links. */
+void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordinator, struct sl_io *io);
+/* Tell every member to stop and let their streams go; a member that leaves from here on is not mourned. */
+void sl_control_stop(struct sl_control *control, const char *reason);
+/* "stage 1" of those who have not joined yet, or NULL when all have; for messages. */
+const char *sl_control_missing(struct sl_control *control, char *buffer, size_t bytes);
+
+#define SL_NUMERICS_PROFILE "f32" /* the order and width of every rounding step: kernels/ops.h */
+
+#endif

@@ -1,0 +1,35 @@
+/* The loops of the two working roles: take events from the I/O thread, apply what arrived, send what came of it.
+ * A role owns its stage and is the owner of its sl_io; both loops end when control->stop is set, or with an error that names
+ * the neighbour which was lost. They are the same code in a process of their own and as a thread of `generate --model`. */
+#ifndef SL_NODE_ROLE_H
+#define SL_NODE_ROLE_H
+
+#include "pipeline/plan.h"
+#include "pipeline/transport.h"
+#include <stdatomic.h>
+
+struct sl_role_meter { /* written by the role, read by /metrics */
+    _Atomic uint64_t chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records, checksum_failures;
+    _Atomic uint64_t pages_used, pages_total, sequences, steps;
+};
+
+struct sl_role_control {
+    _Atomic bool stop; /* set it, then sl_io_nudge */
+    _Atomic bool ready;
+    void (*on_ready)(void *user); /* once, on the role's thread, when every link is up; NULL: none */
+    void *user;
+    struct sl_role_meter meter;
+};
+
+/* Declares the node's links to its io, as the plan has them. keys: 32 bytes derived per link from `secret` (HMAC of the id),
+ * so both ends agree when they share it. peer(user, node, address, &port) says where a node listens. */
+typedef void sl_peer_fn(void *user, uint32_t node, char address[64], uint16_t *port);
+sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
+                             sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err);
+
+sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t k,
+                            uint32_t n_links, struct sl_role_control *control, struct sl_err *err);
+sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t n_links,
+                             struct sl_role_control *control, struct sl_err *err);
+
+#endif

@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""The rules of the tree that a compiler does not know, checked: `./dev lint`, and part of `./dev test`.
+
+1. Includes point one way (design 2): a room includes only itself and the rooms below it.
+2. Every header compiles alone, with the flags of the build.
+3. Each foreign library is included only in its place (FOREIGN below).
+4. Every source file opens with a comment that says what it is and why.
+5. No function is longer than 90 lines, no file longer than 1200.
+
+Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
+usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
+"""
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build")
+if not BUILD.is_absolute():
+    BUILD = ROOT / BUILD
+MAX_FUNCTION, MAX_FILE, MIN_HEAD = 90, 1200, 40
+
+# What each room may include beside itself.
+BELOW = {
+    "base": [],
+    "kernels": ["base"],
+    "model": ["base", "kernels"],
+    "attention": ["base", "kernels"],
+    "router": ["base", "kernels"],
+    "experts": ["base", "kernels", "router"],
+    "pipeline": ["base", "kernels", "model", "attention", "router", "experts"],
+    "node": ["base", "kernels", "model", "attention", "router", "experts", "pipeline"],
+    "bench": ["base", "kernels", "model", "attention", "router", "experts", "pipeline", "node"],
+}
+# Only the stage composes the three; the wire and the transports move bytes and know no tensor.
+NARROWER = {
+    "pipeline/wire.": ["base", "kernels", "pipeline"],  # for the size of a dtype
+    "pipeline/transport": ["base", "pipeline"],
+    "pipeline/io.": ["base", "pipeline"],
+    "pipeline/link": ["base", "pipeline"],
+}
+
+# A foreign header (pattern) -> the files that may include it (patterns). Tests may include what they test with.
+FOREIGN = {
+    r"grpc/(?!.*\.pb-c\.h)": [r"node/rpc_\w+\.[ch]"],
+    r"(ucp|ucs|uct)/": [r"pipeline/transport_ucx\w*\.[ch]"],
+    r"nccl\.h": [r"pipeline/transport_nccl\w*\.[ch]"],
+    r"(cuda|cublas)\w*\.h": [r"kernels/cuda/.*"],
+    r"(\w+/)*\w+\.pb-c\.h": [r"node/\w+\.[ch]"],
+    r"protobuf-c/": [r"node/\w+\.[ch]"],
+    r"jansson\.h": [r"model/\w+\.[ch]", r"node/client_remote\.c", r"node/(engine|service)_\w+\.[ch]"],
+    r"yaml\.h": [r"node/options_file\.c"],
+    r"microhttpd\.h": [r"node/ops_http\w*\.[ch]"],
+    r"utf8proc\.h": [r"model/\w+\.[ch]"],
+    r"jemalloc/": [r"node/\w*metrics\w*\.c"],
+    r"xxhash\.h": [r"base/digest\.c"],
+    r"openssl/": [r"base/digest\.c"],
+    r"(imm|x86|avx)\w*intrin\.h|cpuid\.h": [r"kernels/cpu/.*", r"base/cpu\.c"],
+}
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.M)
+
+
+def sources(*suffixes):
+    found = []
+    for path in sorted(ROOT.rglob("*")):
+        name = path.relative_to(ROOT).as_posix()
+        if path.suffix in suffixes and path.is_file() and not re.match(r"(build[^/]*|\.git|shared)/", name):
+            found.append(name)
+    return found
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def includes(name):
+    return [(mark, header) for mark, header in INCLUDE.findall(text_of(name))]
+
+
+def check_directions(files):
+    for name in files:
+        room = name.split("/")[0]
+        if room not in BELOW:
+            continue
+        allowed = [room] + BELOW[room]
+        for prefix, narrower in NARROWER.items():
+            if name.startswith(prefix):
+                allowed = narrower
+        for mark, header in includes(name):
+            target = header.split("/")[0]
+            if mark == '"' and target in list(BELOW) + ["tests"] and target not in allowed:
+                yield f"{name} includes {header}: {room}/ may see only {', '.join(allowed)}"
+            if mark == '"' and "/" not in header and not header.endswith(".pb-c.h"):
+                yield f'{name} includes "{header}": write it from the root, "{room}/..."'
+
+
+def check_foreign(files):
+    for name in files:
+        if name.startswith("tests/"):
+            continue
+        for _, header in includes(name):
+            for pattern, places in FOREIGN.items():
+                if re.match(pattern, header) and not any(re.fullmatch(place, name) for place in places):
+                    yield f"{name} includes {header}: only {', '.join(places)} may"
+
+
+def check_heads(files):
+    for name in files:
+        text = text_of(name).lstrip()
+        if text.startswith("#!"):
+            text = text.partition("\n")[2].lstrip()
+        if name.endswith(".py"):
+            head = re.match(r'(?:#[^\n]*\n\s*)*(?:"""(.*?)""")', text, re.S) or re.match(r"((?:#[^\n]*\n)+)", text)
+        elif name.endswith(".proto"):
+            head = re.match(r"((?://[^\n]*\n)+)", text)
+        else:
+            head = re.match(r"/\*(.*?)\*/", text, re.S)
+        if not head or len(head.group(1).strip()) < MIN_HEAD:
+            yield f"{name} does not open with a comment that says what it is and why"
+
+
+def blank(text):
+    """Strings, characters and comments become blanks, so that braces can be counted; lines stay."""
+    pattern = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
+    return pattern.sub(lambda m: re.sub(r"[^\n]", " ", m.group(0)), text)
+
+
+def functions(name):
+    """(name, lines) of each function: from the brace in column 0 to its partner, as the house style writes them."""
+    lines = blank(text_of(name)).split("\n")
+    begin, title = None, ""
+    for number, line in enumerate(lines):
+        if line.startswith("{"):
+            begin = number
+            back = number - 1
+            while back > 0 and lines[back].startswith((" ", "\t")):
+                back -= 1
+            title = lines[back].strip()
+        elif line.startswith("}") and begin is not None:
+            yield title, number - begin + 1
+            begin = None
+
+
+def check_lengths(files):
+    for name in files:
+        n = text_of(name).count("\n")
+        if n > MAX_FILE:
+            yield f"{name} has {n} lines; {MAX_FILE} is the limit"
+        for title, length in functions(name):
+            if length > MAX_FUNCTION:
+                yield f"{name}: {title} has {length} lines; {MAX_FUNCTION} is the limit"
+
+
+def pkg_config_flags():
+    names = ["grpc", "libprotobuf-c", "ucx", "jansson", "yaml-0.1", "libutf8proc", "libmicrohttpd"]
+    done = subprocess.run(["pkg-config", "--cflags", *names], capture_output=True, text=True)
+    return shlex.split(done.stdout)
+
+
+def compile_alone(name, flags):
+    command = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-fsyntax-only", "-Wall", "-Wextra", "-Wshadow", "-Wconversion",
+               "-Werror", "-I", str(ROOT), "-isystem", str(BUILD / "proto"), *flags, "-include", name, "-x", "c",
+               os.devnull]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode != 0:
+        first = [line for line in done.stderr.splitlines() if "error" in line][:1]
+        return f"{name} does not compile alone: {first[0] if first else done.stderr.strip()[:200]}"
+    return None
+
+
+def check_headers(headers, skipped):
+    flags = pkg_config_flags()
+    wanted = []
+    for name in headers:
+        vector = name.startswith("kernels/cpu/") and any(h.endswith("intrin.h") for _, h in includes(name))
+        if name.startswith("kernels/cuda/") and any(re.match(r"(cuda|nccl)", h) for _, h in includes(name)):
+            skipped.append(f"{name}: needs the CUDA toolkit's headers")
+        elif not (BUILD / "proto").exists() and any(h.endswith(".pb-c.h") for _, h in includes(name)):
+            skipped.append(f"{name}: includes generated code, which is made by ./dev build")
+        else:
+            isa = ["-mavx2", "-mfma", "-mf16c"] if vector and "avx512" not in name else []
+            isa += ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"] if vector and "avx512" in name else []
+            wanted.append((name, flags + isa))
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for finding in pool.map(lambda job: compile_alone(*job), wanted):
+            if finding:
+                yield finding
+
+
+def main():
+    c_files, headers = sources(".c", ".h"), sources(".h")
+    others = sources(".py", ".proto", ".cu")
+    skipped = []
+    rules = {
+        "includes point one way": check_directions(c_files),
+        "each foreign library in its one place": check_foreign(c_files),
+        "every file has its head comment": check_heads(c_files + others),
+        "functions and files are short": check_lengths(c_files),
+        "every header compiles alone": check_headers(headers, skipped),
+    }
+    passed = failed = 0
+    for rule, findings in rules.items():
+        findings = list(findings)
+        for finding in findings:
+            print(f"{rule}: {finding}")
+        failed += len(findings)
+        passed += not findings
+    for reason in skipped:
+        print(f"skip {reason}")
+    print(f"{passed} passed, {failed} failed, {len(skipped)} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
