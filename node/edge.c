@@ -1,4 +1,5 @@
-/* The edge put together (edge.h): one server with all services, one ops listener, one switch "serving". */
+/* The edge put together (edge.h): one server with all services, one ops listener, one switch
+ * "serving". */
 #include "node/edge.h"
 #include "base/log.h"
 #include "node/ops_http.h"
@@ -27,7 +28,8 @@ static void on_state(void *context, struct sl_ops_state *state)
     state->started = atomic_load(&edge->has_served);
     state->ready = atomic_load(&edge->serving);
     if (!state->ready)
-        state->reason = state->started ? "this node is draining or has lost a stage" : "waiting for stages";
+        state->reason =
+            state->started ? "this node is draining or has lost a stage" : "waiting for stages";
 }
 
 static void on_metrics(void *context, struct sl_text *text)
@@ -44,7 +46,8 @@ static void discard(struct sl_edge *edge)
     free(edge);
 }
 
-static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config *config, struct sl_err *err)
+static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config *config,
+                              struct sl_err *err)
 {
     uint32_t n = 0;
     struct sl_rpc_method *methods = calloc(SL_EDGE_METHODS + config->n_methods, sizeof *methods);
@@ -68,7 +71,8 @@ static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config 
     return status;
 }
 
-sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *config, struct sl_err *err)
+sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *config,
+                        struct sl_err *err)
 {
     struct sl_edge *edge = calloc(1, sizeof *edge);
     if (!edge)

@@ -1,11 +1,11 @@
 /* Generate: pieces from the coordinator become messages of a stream.
  *
- * Two threads meet in a `generation`: the coordinator's, which brings pieces and must never block, and the
- * call's worker, which tells that the client can take more or is gone. Tokens that the client has not taken
- * yet are collected here, bounded by max_tokens; one message may then carry many. Each of the two lets go
- * once: the coordinator with its last piece, the worker with the call's end; whoever is last frees.
- * Nothing is sent before the first token (or the end) is certain, so a failure until then is Trailers-Only
- * and may be retried by the client. */
+ * Two threads meet in a `generation`: the coordinator's, which brings pieces and must never block,
+ * and the call's worker, which tells that the client can take more or is gone. Tokens that the
+ * client has not taken yet are collected here, bounded by max_tokens; one message may then carry
+ * many. Each of the two lets go once: the coordinator with its last piece, the worker with the
+ * call's end; whoever is last frees. Nothing is sent before the first token (or the end) is
+ * certain, so a failure until then is Trailers-Only and may be retried by the client. */
 #include "node/engine_impl.h"
 #include "node/text.h"
 #include <stdlib.h>
@@ -24,7 +24,7 @@ struct tokens {
 };
 
 struct generation {
-    pthread_mutex_t lock;     /* between the coordinator's thread and the call's worker: all below */
+    pthread_mutex_t lock; /* between the coordinator's thread and the call's worker: all below */
     struct sl_rpc_call *call; /* NULL: the client is gone or has everything */
     struct sl_coordinator *coordinator;
     uint64_t handle; /* worker only */
@@ -96,7 +96,8 @@ static bool append(struct tokens *to, const struct sl_token_out *tokens, uint32_
 
 static size_t logprob_bytes(uint32_t n)
 {
-    return n * (sizeof(top_logprobs) + sizeof(input_logprob) + 2 * sizeof(void *) + 2 * sizeof(uint32_t) + 32);
+    return n * (sizeof(top_logprobs) + sizeof(input_logprob) + 2 * sizeof(void *) +
+                2 * sizeof(uint32_t) + 32);
 }
 
 /* The k best of each token, which the message only points to; NULL when none are wanted. */
@@ -114,7 +115,8 @@ static top_logprobs **build_top(struct sl_pb *pb, struct sl_token_out *tokens, u
     return items ? list : NULL;
 }
 
-static output_logprobs *build_output(struct sl_pb *pb, struct sl_token_out *tokens, uint32_t n, bool with_top)
+static output_logprobs *build_output(struct sl_pb *pb, struct sl_token_out *tokens, uint32_t n,
+                                     bool with_top)
 {
     output_logprobs *out = sl_pb_take(pb, sizeof *out);
     float *values = sl_pb_take(pb, n * sizeof *values);
@@ -206,7 +208,8 @@ static char *finish_name(enum sl_finish finish)
     return finish == SL_FINISH_STOP ? stop : finish == SL_FINISH_LENGTH ? length : abort_;
 }
 
-/* The last message. Of a stream it repeats ids and prompt, but not the log-probabilities of the output. */
+/* The last message. Of a stream it repeats ids and prompt, but not the log-probabilities of the
+ * output. */
 static sl_status write_complete(struct generation *g)
 {
     Vllm__Grpc__Engine__GenerateResponse response = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__INIT;
@@ -224,10 +227,12 @@ static sl_status write_complete(struct generation *g)
     if (g->prompt.n)
         complete.input_logprobs = build_input(&pb, g);
     if (g->matched) {
-        complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
+        complete.matched_stop_case =
+            VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
         complete.matched_stop_str = g->matched;
     } else if (g->matched_id >= 0) {
-        complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
+        complete.matched_stop_case =
+            VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
         complete.matched_token_id = (uint32_t)g->matched_id;
     }
     if (g->timeline.data) {
@@ -273,14 +278,17 @@ static void flush(struct generation *g)
 static void write_timeline(struct sl_text *text, const struct sl_timeline *timeline)
 {
     sl_text_add(text,
-                "{\"timeline\":{\"submit_us\":%llu,\"first_token_us\":%llu,\"done_us\":%llu,\"n_stages\":%u,"
+                "{\"timeline\":{\"submit_us\":%llu,\"first_token_us\":%llu,\"done_us\":%llu,\"n_"
+                "stages\":%u,"
                 "\"spans\":[",
-                (unsigned long long)timeline->submit_us, (unsigned long long)timeline->first_token_us,
-                (unsigned long long)timeline->done_us, timeline->n_stages);
+                (unsigned long long)timeline->submit_us,
+                (unsigned long long)timeline->first_token_us, (unsigned long long)timeline->done_us,
+                timeline->n_stages);
     for (uint32_t i = 0; i < timeline->n_spans; i++) {
         const struct sl_span *span = &timeline->spans[i];
         sl_text_add(text,
-                    "%s{\"stage\":%u,\"chunk\":%u,\"pos\":%u,\"tokens\":%u,\"recv_us\":%llu,\"begin_us\":%llu,"
+                    "%s{\"stage\":%u,\"chunk\":%u,\"pos\":%u,\"tokens\":%u,\"recv_us\":%llu,"
+                    "\"begin_us\":%llu,"
                     "\"end_us\":%llu,\"kv_acked_us\":%llu}",
                     i ? "," : "", span->stage, span->chunk, span->pos, span->tokens,
                     (unsigned long long)span->recv_us, (unsigned long long)span->begin_us,
@@ -326,12 +334,14 @@ static void on_piece(void *user, const struct sl_generated *piece)
         if (done) {
             g->done = true;
             g->status = piece->status;
-            snprintf(g->error, sizeof g->error, "%s", piece->error ? piece->error : "the request failed");
+            snprintf(g->error, sizeof g->error, "%s",
+                     piece->error ? piece->error : "the request failed");
         }
         if (whole)
             flush(g);
         else /* the call's end will cancel the rest */
-            sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+            sl_engine_refuse(g->call, SL_E_EXHAUSTED,
+                             "out of memory for the reply; try again later");
     }
     pthread_mutex_unlock(&g->lock);
     if (done)
@@ -362,7 +372,8 @@ static void on_call_done(struct sl_rpc_call *call, void *user, bool cancelled)
     let_go(g);
 }
 
-static struct generation *make_generation(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
+static struct generation *make_generation(struct sl_rpc_call *call,
+                                          struct sl_coordinator *coordinator,
                                           const struct sl_engine_request *request)
 {
     struct generation *g = calloc(1, sizeof *g);
@@ -387,8 +398,8 @@ static struct generation *make_generation(struct sl_rpc_call *call, struct sl_co
     return g;
 }
 
-/* Queues the request. The reference for the generation is taken first: a piece may come before submit
- * returns. The hooks need no haste: they fire on this very thread, after the handler. */
+/* Queues the request. The reference for the generation is taken first: a piece may come before
+ * submit returns. The hooks need no haste: they fire on this very thread, after the handler. */
 static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
                    struct sl_engine_request *request)
 {
@@ -412,7 +423,8 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
     let_go(g);
 }
 
-void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
+                           void *context)
 {
     struct sl_engine *engine = context;
     struct sl_engine_request request = {0};

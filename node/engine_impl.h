@@ -1,7 +1,9 @@
-/* What the files of the VllmEngine service share: the engine, and the step from its request to ours.
+/* What the files of the VllmEngine service share: the engine, and the step from its request to
+ * ours.
  *
- * service_engine.c: registration, info, loads, tokenizer, abort. engine_request.c: a GenerateRequest becomes
- * an sl_generate or a sentence that names the field. engine_generate.c: the stream back. */
+ * service_engine.c: registration, info, loads, tokenizer, abort. engine_request.c: a
+ * GenerateRequest becomes an sl_generate or a sentence that names the field. engine_generate.c: the
+ * stream back. */
 #ifndef SL_NODE_ENGINE_IMPL_H
 #define SL_NODE_ENGINE_IMPL_H
 
@@ -26,15 +28,17 @@ struct sl_engine_request {
     bool stream;
     uint32_t *owned_ids; /* of a text, malloc'ed */
 };
-/* raw: the bytes that message was unpacked from; strings with an embedded NUL are found there. Frees nothing
- * on failure: call fini in any case (zero before use). */
-sl_status sl_engine_request_read(struct sl_engine_request *request, struct sl_coordinator *coordinator,
+/* raw: the bytes that message was unpacked from; strings with an embedded NUL are found there.
+ * Frees nothing on failure: call fini in any case (zero before use). */
+sl_status sl_engine_request_read(struct sl_engine_request *request,
+                                 struct sl_coordinator *coordinator,
                                  const Vllm__Grpc__Engine__GenerateRequest *message,
                                  struct sl_pb_span raw, struct sl_err *err);
 void sl_engine_request_fini(struct sl_engine_request *request);
 
 /* The handler of Generate; context: the sl_engine. */
-void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
+void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
+                           void *context);
 
 /* Ends a call with an error, with the pushback that its status deserves. */
 void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence);

@@ -1,8 +1,8 @@
 /* Listen addresses: parsing, resolving, binding.
  *
- * gRPC's core answers a refused port with 0 and lines of its own, and by default lets two servers share a
- * port in silence. So the address is tried here first, where errno still says what is wrong and the
- * sentence can name the remedy. */
+ * gRPC's core answers a refused port with 0 and lines of its own, and by default lets two servers
+ * share a port in silence. So the address is tried here first, where errno still says what is wrong
+ * and the sentence can name the remedy. */
 #include "node/listen.h"
 #include <errno.h>
 #include <netdb.h>

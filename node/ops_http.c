@@ -1,8 +1,8 @@
 /* Ops HTTP over libmicrohttpd: one thread in epoll, nothing until somebody asks.
  *
- * A probe answers 200 or 503 with one line that says why. Limits are small on purpose: scrapers are few,
- * and whoever opens more connections than these must not cost the node memory. Liveness is of this process
- * alone and never of its peers: a restart does not bring a lost neighbour back. */
+ * A probe answers 200 or 503 with one line that says why. Limits are small on purpose: scrapers are
+ * few, and whoever opens more connections than these must not cost the node memory. Liveness is of
+ * this process alone and never of its peers: a restart does not bring a lost neighbour back. */
 #include "node/ops_http.h"
 #include "base/log.h"
 #include "node/listen.h"
@@ -61,8 +61,8 @@ static void page_version(const struct sl_ops *ops, struct page *page)
 {
     (void)ops;
     page->type = "application/json";
-    sl_text_add(&page->text, "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\"}\n", SLUICE_VERSION,
-                SLUICE_GIT);
+    sl_text_add(&page->text, "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\"}\n",
+                SLUICE_VERSION, SLUICE_GIT);
 }
 
 static void page_metrics(const struct sl_ops *ops, struct page *page)
@@ -84,8 +84,8 @@ static const struct {
 
 static enum MHD_Result answer(struct MHD_Connection *connection, struct page *page)
 {
-    struct MHD_Response *response = MHD_create_response_from_buffer(
-        page->text.bytes, page->text.data, MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(page->text.bytes, page->text.data, MHD_RESPMEM_MUST_FREE);
     if (!response) {
         free(page->text.data);
         return MHD_NO;
@@ -99,7 +99,8 @@ static enum MHD_Result answer(struct MHD_Connection *connection, struct page *pa
     return result;
 }
 
-/* MHD calls this once with the headers and again for every piece of a body, which nobody here wants. */
+/* MHD calls this once with the headers and again for every piece of a body, which nobody here
+ * wants. */
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
                                   const char *method, const char *version, const char *body,
                                   size_t *body_bytes, void **seen)
@@ -134,7 +135,8 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return answer(connection, &page);
 }
 
-static void on_log(void *context, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
+static void on_log(void *context, const char *format, va_list args)
+    __attribute__((format(printf, 2, 0)));
 static void on_log(void *context, const char *format, va_list args)
 {
     char line[256];
@@ -159,19 +161,20 @@ sl_status sl_ops_start(struct sl_ops **out, const struct sl_ops_config *config, 
     sigset_t all, before; /* the process's signals are its main thread's */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    ops->daemon = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, ops,
-        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES,
-        MHD_OPTION_END);
+    ops->daemon = MHD_start_daemon(MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+                                   on_request, ops, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
+                                   MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+                                   (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+                                   (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                                   (size_t)CONNECTION_BYTES, MHD_OPTION_END);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!ops->daemon) {
         close(fd);
         free(ops);
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "the ops listener on %s did not start: raise the limits on threads and files",
-                       config->listen);
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "the ops listener on %s did not start: raise the limits on threads and files",
+            config->listen);
     }
     *out = ops;
     return SL_OK;

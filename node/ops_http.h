@@ -1,4 +1,5 @@
-/* Ops HTTP: /metrics /livez /readyz /startupz /version, for probes and scrapers. Every role has one. */
+/* Ops HTTP: /metrics /livez /readyz /startupz /version, for probes and scrapers. Every role has
+ * one. */
 #ifndef SL_NODE_OPS_HTTP_H
 #define SL_NODE_OPS_HTTP_H
 
@@ -6,14 +7,15 @@
 #include "node/text.h"
 
 struct sl_ops_state {
-    bool started; /* it has been ready once */
-    bool ready;   /* it takes work now */
+    bool started;       /* it has been ready once */
+    bool ready;         /* it takes work now */
     const char *reason; /* why not ready: a static sentence without newline, or NULL */
 };
 struct sl_ops_config {
-    const char *listen; /* "127.0.0.1:8081", port 0: any */
-    void (*state)(void *context, struct sl_ops_state *state);   /* both on the HTTP thread */
-    void (*metrics)(void *context, struct sl_text *text);       /* OpenMetrics lines, without the end mark */
+    const char *listen;                                       /* "127.0.0.1:8081", port 0: any */
+    void (*state)(void *context, struct sl_ops_state *state); /* both on the HTTP thread */
+    void (*metrics)(void *context,
+                    struct sl_text *text); /* OpenMetrics lines, without the end mark */
     void *context;
 };
 

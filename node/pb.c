@@ -1,5 +1,5 @@
-/* Bounded protobuf (pb_impl.h). The arena never frees a piece: protobuf-c frees field by field, which is
- * wasted work for memory that dies as a whole. */
+/* Bounded protobuf (pb_impl.h). The arena never frees a piece: protobuf-c frees field by field,
+ * which is wasted work for memory that dies as a whole. */
 #include "node/pb_impl.h"
 #include <stdlib.h>
 #include <string.h>

@@ -2,13 +2,15 @@
  *
  * The rules of the core that shape this file (research/grpc-c-core.md, "Rules of the core"):
  * - one send batch of a call is in flight at a time: a second one is only sometimes refused;
- * - initial metadata rides with the first message or with the status, never before: until then a failure
- *   goes out as Trailers-Only and a client may retry it; the status rides with the last message;
- * - the end marker (RECV_CLOSE) is started at once in its own batch and always completes exactly once;
+ * - initial metadata rides with the first message or with the status, never before: until then a
+ * failure goes out as Trailers-Only and a client may retry it; the status rides with the last
+ * message;
+ * - the end marker (RECV_CLOSE) is started at once in its own batch and always completes exactly
+ * once;
  * - it may come before the request's message does, and a handler must not start after it;
  * - request metadata and the method's name point into the call and go before it. */
-#include "node/rpc_impl.h"
 #include "base/log.h"
+#include "node/rpc_impl.h"
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/support/time.h>
@@ -109,9 +111,10 @@ static void pump(struct sl_rpc_call *call)
     }
 }
 
-/* With the lock. On the call's own worker the batch starts at once. Any other thread leaves the call on
- * the worker's list and wakes it with an empty batch, the only public way to post to a completion queue.
- * The queue is still up: the call is not over, and stop waits for every call's end marker. */
+/* With the lock. On the call's own worker the batch starts at once. Any other thread leaves the
+ * call on the worker's list and wakes it with an empty batch, the only public way to post to a
+ * completion queue. The queue is still up: the call is not over, and stop waits for every call's
+ * end marker. */
 static void pump_or_kick(struct sl_rpc_call *call)
 {
     struct sl_rpc_worker *worker = call->worker;
@@ -161,12 +164,11 @@ sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t 
 {
     sl_status status = SL_OK;
     pthread_mutex_lock(&call->lock);
-    bool full = call->queue_used == call->queue_room ||
-                call->queue_bytes + bytes > SL_RPC_QUEUE_BYTES;
+    bool full =
+        call->queue_used == call->queue_room || call->queue_bytes + bytes > SL_RPC_QUEUE_BYTES;
     if (atomic_load(&call->over) || call->finishing) {
         status = SL_E_CANCELLED;
-    } else if (!call->queue &&
-               !(call->queue = calloc(call->queue_room, sizeof *call->queue))) {
+    } else if (!call->queue && !(call->queue = calloc(call->queue_room, sizeof *call->queue))) {
         status = SL_E_NOMEM;
     } else if (full && call->queue_used) { /* one message of any size always fits */
         call->want_writable = true;
@@ -290,8 +292,8 @@ static void on_sent(struct sl_rpc_tag *tag, bool ok)
     sl_rpc_unref(call);
 }
 
-/* The request's bytes go to the method's handler; the handler of a streaming client gets its next message
- * only when its replies are out, so a client that never reads cannot make us queue. */
+/* The request's bytes go to the method's handler; the handler of a streaming client gets its next
+ * message only when its replies are out, so a client that never reads cannot make us queue. */
 static void deliver(struct sl_rpc_call *call)
 {
     const struct sl_rpc_method *method = &call->route->method;
@@ -311,7 +313,8 @@ static void deliver(struct sl_rpc_call *call)
     grpc_byte_buffer_reader reader;
     if (!grpc_byte_buffer_reader_init(&reader, buffer)) {
         grpc_byte_buffer_destroy(buffer);
-        sl_rpc_finish(call, SL_E_INVALID, "the request message cannot be read: send it uncompressed");
+        sl_rpc_finish(call, SL_E_INVALID,
+                      "the request message cannot be read: send it uncompressed");
         return;
     }
     grpc_slice all = grpc_byte_buffer_reader_readall(&reader);
@@ -365,8 +368,7 @@ static void refuse_unknown(struct sl_rpc_call *call)
 {
     size_t bytes = GRPC_SLICE_LENGTH(call->details.method);
     char sentence[300];
-    snprintf(sentence, sizeof sentence,
-             "%.*s is not served here; grpc.reflection.v1 lists what is",
+    snprintf(sentence, sizeof sentence, "%.*s is not served here; grpc.reflection.v1 lists what is",
              (int)(bytes < 200 ? bytes : 200), GRPC_SLICE_START_PTR(call->details.method));
     sl_rpc_finish(call, SL_E_UNIMPLEMENTED, sentence);
 }
@@ -432,7 +434,8 @@ void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *ro
 {
     struct sl_rpc_server *server = worker->server;
     struct sl_rpc_call *call = calloc(1, sizeof *call);
-    if (!call) { /* a slot lost is a method that hangs one day: better to end here and be started anew */
+    if (!call) { /* a slot lost is a method that hangs one day: better to end here and be started
+                    anew */
         sl_log_error("out of memory for a %zu-byte call", sizeof *call);
         abort();
     }

@@ -1,9 +1,10 @@
 /* The gRPC client: blocking unary calls and server streams that are read one message at a time.
  *
- * Every call has a completion queue of its own to pluck from, so the thread that waits is the thread that
- * polls: no worker, no callback, and any number of calls may run on one channel. A channel has its own
- * connection (a local subchannel pool): two channels of one process must not share the fate of a socket.
- * The status is received in its own batch, since the success of operations paired with it says nothing. */
+ * Every call has a completion queue of its own to pluck from, so the thread that waits is the
+ * thread that polls: no worker, no callback, and any number of calls may run on one channel. A
+ * channel has its own connection (a local subchannel pool): two channels of one process must not
+ * share the fate of a socket. The status is received in its own batch, since the success of
+ * operations paired with it says nothing. */
 #include "node/rpc_impl.h"
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
@@ -221,8 +222,9 @@ void sl_rpc_stream_close(struct sl_rpc_stream *stream)
     grpc_metadata_array_destroy(&stream->trailing);
     grpc_call_unref(stream->core);
     grpc_completion_queue_shutdown(stream->queue);
-    while (grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)
-               .type != GRPC_QUEUE_SHUTDOWN) {
+    while (
+        grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)
+            .type != GRPC_QUEUE_SHUTDOWN) {
     }
     grpc_completion_queue_destroy(stream->queue);
     free(stream->endpoint);
@@ -239,7 +241,8 @@ sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const u
     SL_TRY(sl_rpc_stream_open(&stream, channel, path, message, bytes, timeout_ms, err));
     sl_status status = sl_rpc_stream_next(stream, reply, reply_bytes, err);
     if (status == SL_AGAIN)
-        status = sl_fail(err, SL_E_PROTOCOL, "%s answered %s without a message", channel->endpoint, path);
+        status = sl_fail(err, SL_E_PROTOCOL, "%s answered %s without a message", channel->endpoint,
+                         path);
     if (status == SL_OK) {
         status = take_status(stream, err);
         if (status == SL_AGAIN) {

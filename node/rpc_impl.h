@@ -1,9 +1,11 @@
-/* What the files that call gRPC's C core share: the structs behind rpc.h, and how its world maps to ours.
+/* What the files that call gRPC's C core share: the structs behind rpc.h, and how its world maps to
+ * ours.
  *
- * Threads: every worker owns one completion queue and runs all callbacks of the calls that it accepted,
- * in order. Other threads only append to a call's queue and kick the worker: the core does HTTP/2 framing
- * and the system call on whatever thread starts a batch, and a token's producer has no time for that
- * (17-23 us against 2-3 us, research/grpc-c-core.md). Nothing above node/rpc_*.c includes this file. */
+ * Threads: every worker owns one completion queue and runs all callbacks of the calls that it
+ * accepted, in order. Other threads only append to a call's queue and kick the worker: the core
+ * does HTTP/2 framing and the system call on whatever thread starts a batch, and a token's producer
+ * has no time for that (17-23 us against 2-3 us, research/grpc-c-core.md). Nothing above
+ * node/rpc_*.c includes this file. */
 #ifndef SL_NODE_RPC_IMPL_H
 #define SL_NODE_RPC_IMPL_H
 
@@ -15,11 +17,12 @@
 #include <stdatomic.h>
 
 enum {
-    SL_RPC_SLOTS = 8,                 /* requests outstanding per method and worker */
-    SL_RPC_MAX_CALLS = 4096,          /* live calls; one costs about 15 KiB */
-    SL_RPC_QUEUE_BYTES = 4 << 20,     /* per call, besides the bound on messages */
-    SL_RPC_CORE_METADATA = 128 << 10, /* beyond it the core drops the connection, so ours comes first */
-    SL_RPC_REPLY_BYTES = 256 << 20    /* what our client accepts from a server it has chosen */
+    SL_RPC_SLOTS = 8,             /* requests outstanding per method and worker */
+    SL_RPC_MAX_CALLS = 4096,      /* live calls; one costs about 15 KiB */
+    SL_RPC_QUEUE_BYTES = 4 << 20, /* per call, besides the bound on messages */
+    SL_RPC_CORE_METADATA =
+        128 << 10, /* beyond it the core drops the connection, so ours comes first */
+    SL_RPC_REPLY_BYTES = 256 << 20 /* what our client accepts from a server it has chosen */
 };
 
 struct sl_rpc_tag { /* what travels through a completion queue */
@@ -52,7 +55,7 @@ struct sl_rpc_server {
     pthread_mutex_t lock; /* between workers, start and stop: all below */
     pthread_cond_t change;
     uint32_t active; /* slots, and calls whose end marker has not come */
-    bool open; /* the slots are filled, workers may begin */
+    bool open;       /* the slots are filled, workers may begin */
     bool down;
 };
 
@@ -90,7 +93,8 @@ struct sl_rpc_call {
 /* The worker whose thread this is; NULL on foreign threads. */
 extern _Thread_local struct sl_rpc_worker *sl_rpc_current;
 
-/* Puts a fresh call into the slot of a route (NULL: generic). After shutdown began it does nothing. */
+/* Puts a fresh call into the slot of a route (NULL: generic). After shutdown began it does nothing.
+ */
 void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *route);
 void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok);
 uint32_t sl_rpc_live_calls(void); /* of the process, slots not counted: tests and metrics */
@@ -101,7 +105,8 @@ sl_status sl_rpc_status(grpc_status_code code);
 /* Threads made between these two never get the process's signals. */
 void sl_rpc_signals_block(sigset_t *before);
 void sl_rpc_signals_restore(const sigset_t *before);
-/* The core explains a refused port in lines of its own; the caller has a better sentence. This thread only. */
+/* The core explains a refused port in lines of its own; the caller has a better sentence. This
+ * thread only. */
 void sl_rpc_log_quiet(bool quiet);
 grpc_arg sl_rpc_arg(const char *key, int value);
 

@@ -1,13 +1,14 @@
 /* Bringing gRPC's C core up and down, and translating its world: log lines and status codes.
  *
- * The core's threads inherit the signal mask of whoever makes them, so SIGTERM and SIGINT are blocked
- * around every call that may start one; the process's main thread alone waits for signals. One client can
- * make the core log a line per broken handshake: the lines are routed to our log with a limit. And because
- * core 1.51.1 never accepts again once accept(2) has failed for want of descriptors, the soft limit on
- * open files is raised to the hard one before the first listener exists. */
-#include "node/rpc_impl.h"
+ * The core's threads inherit the signal mask of whoever makes them, so SIGTERM and SIGINT are
+ * blocked around every call that may start one; the process's main thread alone waits for signals.
+ * One client can make the core log a line per broken handshake: the lines are routed to our log
+ * with a limit. And because core 1.51.1 never accepts again once accept(2) has failed for want of
+ * descriptors, the soft limit on open files is raised to the hard one before the first listener
+ * exists. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "node/rpc_impl.h"
 #include <grpc/support/log.h>
 #include <string.h>
 #include <sys/resource.h>

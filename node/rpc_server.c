@@ -1,15 +1,15 @@
 /* The gRPC server: listener, completion queues with their workers, slots, and an orderly end.
  *
- * Limits are set here once. Compression is identity only: the core inflates a message before it checks the
- * size, so 64 KB of gzip would cost 64 MiB. Its own metadata limit takes the whole connection down with
- * the other streams on it, so it is only the outer wall; ours refuses the one call. SO_REUSEPORT is off:
- * with it a second server shares the port in silence.
+ * Limits are set here once. Compression is identity only: the core inflates a message before it
+ * checks the size, so 64 KB of gzip would cost 64 MiB. Its own metadata limit takes the whole
+ * connection down with the other streams on it, so it is only the outer wall; ours refuses the one
+ * call. SO_REUSEPORT is off: with it a second server shares the port in silence.
  *
- * The end has one order that does not abort or leak (research/grpc-c-core.md rule 10): shutdown begins
- * (no new calls) - grace - cancel what is left - wait for every end marker - completion queues down -
- * workers joined - server and queues destroyed. */
-#include "node/rpc_impl.h"
+ * The end has one order that does not abort or leak (research/grpc-c-core.md rule 10): shutdown
+ * begins (no new calls) - grace - cancel what is left - wait for every end marker - completion
+ * queues down - workers joined - server and queues destroyed. */
 #include "node/listen.h"
+#include "node/rpc_impl.h"
 #include <assert.h>
 #include <grpc/impl/codegen/compression_types.h>
 #include <grpc/support/time.h>
@@ -18,19 +18,25 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000, HANDSHAKE_MS = 5000 };
+enum {
+    KEEPALIVE_MS = 30000,
+    KEEPALIVE_TIMEOUT_MS = 10000,
+    MIN_PING_MS = 5000,
+    HANDSHAKE_MS = 5000
+};
 
 static void *worker_main(void *argument)
 {
     sl_rpc_current = argument;
     struct sl_rpc_server *server = sl_rpc_current->server;
-    pthread_mutex_lock(&server->lock); /* the slots are filled by the thread that starts the server */
+    pthread_mutex_lock(
+        &server->lock); /* the slots are filled by the thread that starts the server */
     while (!server->open)
         pthread_cond_wait(&server->change, &server->lock);
     pthread_mutex_unlock(&server->lock);
     for (;;) {
-        grpc_event event = grpc_completion_queue_next(
-            sl_rpc_current->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        grpc_event event = grpc_completion_queue_next(sl_rpc_current->queue,
+                                                      gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         struct sl_rpc_tag *tag = event.tag;
@@ -74,8 +80,8 @@ static grpc_server *make_core(const struct sl_rpc_server_config *config)
     return grpc_server_create(&list, NULL);
 }
 
-/* Queues down, workers joined, everything freed: the tail of stop, and the way out of a failed start (the
- * core wants a shutdown even of a server that never ran). No call may be left. */
+/* Queues down, workers joined, everything freed: the tail of stop, and the way out of a failed
+ * start (the core wants a shutdown even of a server that never ran). No call may be left. */
 static void take_down(struct sl_rpc_server *server)
 {
     for (uint32_t i = 0; i < server->n_workers; i++) {
@@ -84,9 +90,9 @@ static void take_down(struct sl_rpc_server *server)
         if (i < server->n_started)
             pthread_join(worker->thread, NULL);
         else
-            while (grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_REALTIME),
-                                              NULL)
-                       .type != GRPC_QUEUE_SHUTDOWN) {
+            while (
+                grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)
+                    .type != GRPC_QUEUE_SHUTDOWN) {
             }
     }
     grpc_server_destroy(server->core);
@@ -145,11 +151,11 @@ static sl_status register_methods(struct sl_rpc_server *server, struct sl_err *e
     for (uint32_t i = 0; i < server->n_routes; i++) {
         struct sl_rpc_route *route = &server->routes[i];
         /* The first message comes with the new call where there is only one: a queue trip less. */
-        route->handle = grpc_server_register_method(
-            server->core, route->method.path, NULL,
-            route->method.client_streaming ? GRPC_SRM_PAYLOAD_NONE
-                                           : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
-            0);
+        route->handle = grpc_server_register_method(server->core, route->method.path, NULL,
+                                                    route->method.client_streaming
+                                                        ? GRPC_SRM_PAYLOAD_NONE
+                                                        : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+                                                    0);
         if (!route->handle)
             return sl_fail(err, SL_E_INTERNAL, "the method %s is registered twice",
                            route->method.path);
@@ -169,7 +175,8 @@ static sl_status add_port(struct sl_rpc_server *server, const char *listen, stru
     grpc_server_credentials_release(credentials);
     if (server->port == 0)
         return sl_fail(err, SL_E_UNAVAILABLE,
-                       "cannot listen on %s: the port was taken a moment ago; choose another", listen);
+                       "cannot listen on %s: the port was taken a moment ago; choose another",
+                       listen);
     return SL_OK;
 }
 
@@ -195,7 +202,8 @@ sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_se
     struct sl_rpc_server *server = make_server(config, methods, n_methods);
     sl_status status = SL_OK;
     if (!server)
-        status = sl_fail(err, SL_E_NOMEM, "out of memory for the gRPC server on %s", config->listen);
+        status =
+            sl_fail(err, SL_E_NOMEM, "out of memory for the gRPC server on %s", config->listen);
     if (status == SL_OK)
         status = register_methods(server, err);
     if (status == SL_OK)
@@ -246,8 +254,8 @@ void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
         grpc_server_cancel_all_calls(server->core);
         pthread_mutex_lock(&server->lock);
     }
-    /* A batch that starts after its queue went down aborts the process: wait for every slot to come back
-     * and for every call's end marker. */
+    /* A batch that starts after its queue went down aborts the process: wait for every slot to come
+     * back and for every call's end marker. */
     while (!server->down || server->active)
         pthread_cond_wait(&server->change, &server->lock);
     pthread_mutex_unlock(&server->lock);

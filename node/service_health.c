@@ -1,8 +1,9 @@
-/* grpc.health.v1: Check answers at once, Watch streams every change until its client leaves or we stop.
+/* grpc.health.v1: Check answers at once, Watch streams every change until its client leaves or we
+ * stop.
  *
- * "" is the node as a whole. Check of an unknown name is NOT_FOUND, Watch of one says SERVICE_UNKNOWN and
- * goes on: it may become known. Watches are endless, so they are ended before the server's stop, which
- * would otherwise wait for them through its whole grace. */
+ * "" is the node as a whole. Check of an unknown name is NOT_FOUND, Watch of one says
+ * SERVICE_UNKNOWN and goes on: it may become known. Watches are endless, so they are ended before
+ * the server's stop, which would otherwise wait for them through its whole grace. */
 #include "grpc/health/v1/health.pb-c.h"
 #include "node/edge.h"
 #include "node/pb_impl.h"
@@ -59,8 +60,8 @@ static serving_status look_up(const struct sl_health *health, const char *servic
     return STATUS(SERVICE_UNKNOWN);
 }
 
-/* With the lock: says the present state unless the client knows it. A full queue is no loss: on_writable
- * comes, and what counts is the state then. */
+/* With the lock: says the present state unless the client knows it. A full queue is no loss:
+ * on_writable comes, and what counts is the state then. */
 static void tell(struct watch *watch)
 {
     serving_status now = look_up(watch->health, watch->service);
@@ -89,7 +90,8 @@ static void on_check(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (reply.status == STATUS(SERVICE_UNKNOWN)) {
         char sentence[200];
         snprintf(sentence, sizeof sentence,
-                 "there is no service \"%.100s\" here; \"\" asks for the whole node", request->service);
+                 "there is no service \"%.100s\" here; \"\" asks for the whole node",
+                 request->service);
         sl_rpc_finish(call, SL_E_NOT_FOUND, sentence);
     } else {
         sl_pb_reply(call, &reply.base);

@@ -1,6 +1,7 @@
-/* inference.GRPCInferenceService: liveness, readiness and metadata of the Open Inference Protocol v2, for
- * platforms (KServe, Triton clients) that watch every model server the same way. Generation is VllmEngine's
- * business: the protocol has tensors in and tensors out and no stream, so ModelInfer points there. */
+/* inference.GRPCInferenceService: liveness, readiness and metadata of the Open Inference Protocol
+ * v2, for platforms (KServe, Triton clients) that watch every model server the same way. Generation
+ * is VllmEngine's business: the protocol has tensors in and tensors out and no stream, so
+ * ModelInfer points there. */
 #include "model/shape.h"
 #include "node/edge.h"
 #include "node/pb_impl.h"
@@ -21,7 +22,8 @@ static char *unconst(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-static void on_server_live(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+static void on_server_live(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
+                           void *context)
 {
     Inference__ServerLiveResponse reply = INFERENCE__SERVER_LIVE_RESPONSE__INIT;
     (void)message, (void)bytes, (void)context;
@@ -29,7 +31,8 @@ static void on_server_live(struct sl_rpc_call *call, const uint8_t *message, siz
     sl_pb_reply(call, &reply.base);
 }
 
-static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
+                            void *context)
 {
     Inference__ServerReadyResponse reply = INFERENCE__SERVER_READY_RESPONSE__INIT;
     (void)message, (void)bytes;
@@ -38,19 +41,21 @@ static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, si
 }
 
 /* True when the name is our model's; otherwise the call is finished with NOT_FOUND. */
-static bool is_our_model(struct sl_rpc_call *call, struct sl_coordinator *coordinator, const char *name)
+static bool is_our_model(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
+                         const char *name)
 {
     const char *ours = sl_coordinator_model_name(coordinator);
     if (strcmp(name, ours) == 0)
         return true;
     char sentence[320];
-    snprintf(sentence, sizeof sentence, "there is no model \"%.100s\" here; this node serves \"%.100s\"",
-             name, ours);
+    snprintf(sentence, sizeof sentence,
+             "there is no model \"%.100s\" here; this node serves \"%.100s\"", name, ours);
     sl_rpc_finish(call, SL_E_NOT_FOUND, sentence);
     return false;
 }
 
-static void on_model_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+static void on_model_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
+                           void *context)
 {
     struct sl_pb pb = {0};
     const Inference__ModelReadyRequest *request = (const void *)sl_pb_unpack(
@@ -103,7 +108,8 @@ static void on_model_metadata(struct sl_rpc_call *call, const uint8_t *message, 
     sl_pb_free(&pb);
 }
 
-static void on_model_infer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+static void on_model_infer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
+                           void *context)
 {
     (void)message, (void)bytes, (void)context;
     sl_rpc_finish(call, SL_E_UNIMPLEMENTED,
@@ -116,7 +122,8 @@ uint32_t sl_oip_methods(struct sl_coordinator *coordinator, struct sl_rpc_method
         {.path = "/inference.GRPCInferenceService/ServerLive", .on_message = on_server_live},
         {.path = "/inference.GRPCInferenceService/ServerReady", .on_message = on_server_ready},
         {.path = "/inference.GRPCInferenceService/ModelReady", .on_message = on_model_ready},
-        {.path = "/inference.GRPCInferenceService/ServerMetadata", .on_message = on_server_metadata},
+        {.path = "/inference.GRPCInferenceService/ServerMetadata",
+         .on_message = on_server_metadata},
         {.path = "/inference.GRPCInferenceService/ModelMetadata", .on_message = on_model_metadata},
         {.path = "/inference.GRPCInferenceService/ModelInfer", .on_message = on_model_infer},
     };

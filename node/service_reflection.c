@@ -1,9 +1,9 @@
 /* grpc.reflection.v1 and v1alpha over the descriptors that were embedded at build time.
  *
  * Both versions have the same messages byte for byte, so one handler serves both. There is no
- * descriptor.proto in C here: a walk over raw fields finds what a client asks for. Field numbers below are
- * those of google.protobuf.FileDescriptorSet and what it contains, fixed for ever. A file is answered
- * alone; a client asks for the files that it imports by their names. */
+ * descriptor.proto in C here: a walk over raw fields finds what a client asks for. Field numbers
+ * below are those of google.protobuf.FileDescriptorSet and what it contains, fixed for ever. A file
+ * is answered alone; a client asks for the files that it imports by their names. */
 #include "grpc/reflection/v1/reflection.pb-c.h"
 #include "node/edge.h"
 #include "node/pb_impl.h"
@@ -30,7 +30,8 @@ static bool equals(struct sl_pb_span span, const char *text)
     return strlen(text) == span.bytes && memcmp(span.data, text, span.bytes) == 0;
 }
 
-/* Cuts "span." off the front of a dotted name; NULL: it does not start so. "" is left when it ends there. */
+/* Cuts "span." off the front of a dotted name; NULL: it does not start so. "" is left when it ends
+ * there. */
 static const char *after(struct sl_pb_span span, const char *name)
 {
     if (!span.data || strncmp(name, (const char *)span.data, span.bytes) != 0)
@@ -156,7 +157,8 @@ static void give_file(struct answer *answer, const char *key, bool by_name)
 {
     struct sl_pb_span file = find_file(key, by_name);
     if (!file.data) {
-        refuse(answer, CODE_NOT_FOUND, by_name ? "there is no file \"%.100s\" here" : "there is no symbol \"%.100s\" here",
+        refuse(answer, CODE_NOT_FOUND,
+               by_name ? "there is no file \"%.100s\" here" : "there is no symbol \"%.100s\" here",
                key);
         return;
     }
@@ -214,9 +216,7 @@ uint32_t sl_reflection_methods(struct sl_rpc_method *methods)
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     };
     for (uint32_t i = 0; i < 2; i++)
-        methods[i] = (struct sl_rpc_method){.path = paths[i],
-                                            .streaming = true,
-                                            .on_message = on_info,
-                                            .client_streaming = true};
+        methods[i] = (struct sl_rpc_method){
+            .path = paths[i], .streaming = true, .on_message = on_info, .client_streaming = true};
     return 2;
 }

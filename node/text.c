@@ -1,5 +1,6 @@
-/* A growing piece of text (text.h). When memory runs out the piece stays as it was and every later addition
- * is dropped as well: a truncated metrics page is refused by its reader, a crashed node is worse. */
+/* A growing piece of text (text.h). When memory runs out the piece stays as it was and every later
+ * addition is dropped as well: a truncated metrics page is refused by its reader, a crashed node is
+ * worse. */
 #include "node/text.h"
 #include <stdarg.h>
 #include <stdint.h>

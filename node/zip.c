@@ -1,7 +1,7 @@
-/* Zip without compression (APPNOTE.TXT 4.3: local headers with their data, then the central directory and
- * its end record). Stored, because the reader is on the same machine or network and a deflater would be a
- * library more; every date is the format's first day, so that the archive of a model never changes and
- * its SHA-256 can be compared. */
+/* Zip without compression (APPNOTE.TXT 4.3: local headers with their data, then the central
+ * directory and its end record). Stored, because the reader is on the same machine or network and a
+ * deflater would be a library more; every date is the format's first day, so that the archive of a
+ * model never changes and its SHA-256 can be compared. */
 #include "node/zip.h"
 #include "base/bytes.h"
 #include "base/digest.h"
@@ -36,7 +36,8 @@ static sl_status make_room(struct sl_zip *zip, size_t more)
     return SL_OK;
 }
 
-/* The fields that both kinds of header share, from the version to the lengths of name and extra field. */
+/* The fields that both kinds of header share, from the version to the lengths of name and extra
+ * field. */
 static void put_common(struct sl_cursor *at, uint32_t crc, uint32_t bytes, size_t name_bytes)
 {
     sl_cursor_put16(at, VERSION);

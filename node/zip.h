@@ -1,4 +1,5 @@
-/* Zip files, written only: stored entries, the same bytes for the same contents. For GetTokenizer. */
+/* Zip files, written only: stored entries, the same bytes for the same contents. For GetTokenizer.
+ */
 #ifndef SL_NODE_ZIP_H
 #define SL_NODE_ZIP_H
 

@@ -11,7 +11,7 @@
 #include "base/status.h"
 #include "pipeline/sample.h"
 
-enum { SL_MAX_SLICES = 16, SL_MAX_STAGES = 256 };
+enum { SL_MAX_SLICES = 16, SL_MAX_STAGES = 60 /* an io has 64 links, and the decode worker has one to each */ };
 
 enum sl_order_kind {
     SL_ORDER_RUN = 1,

@@ -29,6 +29,10 @@ def six(x):
     return float(f"{x:.6g}")
 
 
+def nine(x):
+    return float(f"{x:.9g}")
+
+
 def load(path):
     model = transformers.AutoModelForCausalLM.from_pretrained(
         path, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
@@ -103,7 +107,7 @@ def tiny(name):
         rope = model.model.rotary_emb
         dump("tiny-" + name, {
             "checkpoint": name, "made_by": f"transformers {transformers.__version__}, f32, eager",
-            "rope_inv_freq": [six(x) for x in rope.inv_freq], "rope_factor": six(rope.attention_scaling),
+            "rope_inv_freq": [nine(x) for x in rope.inv_freq], "rope_factor": nine(rope.attention_scaling),
             "cases": list(cases(model, name, LENGTHS, 256))})
 
 
