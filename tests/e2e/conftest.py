@@ -1,0 +1,137 @@
+"""What the end-to-end tests share: real `sluice` processes on free ports, started, waited for and stopped.
+
+`start_server` starts one with any options and stops it after the test; `server` is one for the whole session (2 stages).
+Environment: SLUICE_BUILD names the build directory (default: build).
+"""
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SLUICE = ROOT / os.environ.get("SLUICE_BUILD", "build") / "sluice"
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def wait_until(condition, seconds=30, what="the condition"):
+    """Polls, because what is waited for is another process; fails with its name."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
+        time.sleep(0.02)
+    return value
+
+
+class Process:
+    """A sluice process whose stderr goes to a file."""
+
+    def __init__(self, folder, name, *args, env=None):
+        self.log_path = folder / f"{name}.log"
+        self.log_file = open(self.log_path, "wb")
+        self.process = subprocess.Popen([SLUICE, *map(str, args)], stdout=self.log_file, stderr=self.log_file,
+                                        env={**os.environ, **(env or {})})
+
+    def log(self):
+        return self.log_path.read_text(errors="replace")
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def wait(self, seconds=30):
+        return self.process.wait(seconds)
+
+    def alive(self):
+        return self.process.poll() is None
+
+    def kill(self):
+        if self.alive():
+            self.process.kill()
+        self.process.wait()
+        self.log_file.close()
+
+
+class Server(Process):
+    """`sluice serve`, with the addresses it listens on."""
+
+    def __init__(self, folder, *args, model=ROOT / "demo", stages=2, name="serve", env=None):
+        self.endpoint, self.ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        super().__init__(folder, name, "serve", model, "--stages", stages, "--threads", 1, "--listen", self.endpoint,
+                         "--ops", self.ops, *args, env=env)
+
+    def get(self, path):
+        """(status, body) of a request to the ops port; (0, "") when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://{self.ops}{path}", timeout=5) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError:
+            return 0, ""
+
+    def metric(self, line):
+        """The value of one line of /metrics, named with its labels."""
+        for text in self.get("/metrics")[1].splitlines():
+            if text.startswith(line + " "):
+                return float(text.split()[-1])
+        raise AssertionError(f"/metrics has no {line}")
+
+    def wait_ready(self):
+        def ready():
+            assert self.alive(), self.log()
+            return self.get("/readyz")[0] == 200
+        wait_until(ready, 60, "readiness")
+        return self
+
+    def children(self):
+        """{role with stage: pid} of its processes"""
+        found = {}
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                stat = pathlib.Path(f"/proc/{pid}/stat").read_text()
+                if int(stat.rsplit(")", 1)[1].split()[1]) != self.process.pid:
+                    continue
+                words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except OSError:
+                continue
+            role = words[1].decode()
+            if role == "stage":
+                role += " " + words[words.index(b"--stage") + 1].decode()
+            found[role] = int(pid)
+        return found
+
+    def stop(self):
+        """SIGTERM; returns the exit code."""
+        self.signal(signal.SIGTERM)
+        return self.wait(60)
+
+
+@pytest.fixture
+def start_server(tmp_path):
+    started = []
+
+    def start(*args, **more):
+        started.append(Server(tmp_path, *args, name=f"serve-{len(started)}", **more))
+        return started[-1].wait_ready()
+    yield start
+    for server in started:
+        server.kill()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    it = Server(tmp_path_factory.mktemp("server")).wait_ready()
+    yield it
+    code = it.stop() if it.alive() else it.process.returncode
+    it.kill()
+    assert code == 0, it.log()

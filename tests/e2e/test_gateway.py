@@ -1,0 +1,103 @@
+"""The unmodified gateway `smg` from PyPI in front, and the `openai` client in front of that: chat and completions, streamed
+and whole, several at once, and one that hangs up midway, after which every page is back."""
+import concurrent.futures
+import os
+import subprocess
+import sys
+
+import openai
+import pytest
+from conftest import free_port, wait_until
+
+
+@pytest.fixture(scope="module")
+def gateway(server, tmp_path_factory):
+    port, metrics = free_port(), free_port()
+    log_path = tmp_path_factory.mktemp("gateway") / "smg.log"
+    with open(log_path, "wb") as log:
+        smg = os.path.join(os.path.dirname(sys.executable), "smg")
+        process = subprocess.Popen([smg, "launch", "--host", "127.0.0.1", "--port", str(port), "--prometheus-host",
+                                    "127.0.0.1", "--prometheus-port", str(metrics), "--worker-urls",
+                                    f"grpc://{server.endpoint}"], stdout=log, stderr=log)
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60)
+
+    def model():
+        assert process.poll() is None, log_path.read_text()
+        try:
+            found = client.models.list().data
+        except openai.APIError:
+            return None
+        return found[0].id if found else None
+    client.model = wait_until(model, 60, "the gateway's list of models")
+    yield client
+    process.terminate()
+    process.wait(20)
+
+
+def idle(server):
+    return all(server.metric(name) == 0 for name in ("sluice_requests_running", "sluice_kv_cache_usage_ratio",
+                                                     "sluice_decode_kv_cache_usage_ratio"))
+
+
+def test_completion(gateway):
+    made = gateway.completions.create(model=gateway.model, prompt="It was the best of times, it was the", max_tokens=12,
+                                      temperature=0)
+    assert made.choices[0].text.startswith(" first time that the old man")
+    assert made.choices[0].finish_reason == "length"
+    assert made.usage.prompt_tokens == 10 and made.usage.completion_tokens == 12
+
+
+def test_streamed_completion_is_the_same_text(gateway):
+    ask = {"model": gateway.model, "prompt": "The old gentleman", "max_tokens": 24, "temperature": 0}
+    whole = gateway.completions.create(**ask).choices[0].text
+    pieces = [c.choices[0].text for c in gateway.completions.create(stream=True, **ask) if c.choices]
+    assert len(pieces) > 3
+    assert "".join(pieces) == whole
+
+
+def test_chat_streamed_and_whole(gateway):
+    ask = {"model": gateway.model, "messages": [{"role": "user", "content": "Tell me of the sea."}], "max_tokens": 16,
+           "temperature": 0}
+    whole = gateway.chat.completions.create(**ask)
+    assert whole.usage.completion_tokens <= 16 and whole.choices[0].message.content
+    streamed = "".join(c.choices[0].delta.content or "" for c in gateway.chat.completions.create(stream=True, **ask)
+                       if c.choices)
+    assert streamed == whole.choices[0].message.content
+
+
+def test_a_seed_gives_the_same_text_among_others(gateway):
+    def ask(seed):
+        return gateway.completions.create(model=gateway.model, prompt="My dear sister,", max_tokens=16, temperature=0.9,
+                                          seed=seed).choices[0].text
+    alone = [ask(seed) for seed in range(4)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(ask, [0, 1, 2, 3, 0, 1, 2, 3]))
+    assert together == alone + alone
+    assert len(set(alone)) > 1
+
+
+def test_a_stop_string_ends_the_text(gateway):
+    ask = {"model": gateway.model, "prompt": "It was the best of times, it was the", "max_tokens": 40, "temperature": 0}
+    made = gateway.completions.create(stop=[" man"], **ask).choices[0]
+    assert made.finish_reason == "stop"
+    assert made.text == " first time that the old"
+
+
+def test_hanging_up_midway_stops_the_work(gateway, server):
+    before = server.metric("sluice_generation_tokens_total")
+    stream = gateway.completions.create(model=gateway.model, prompt="Once more", max_tokens=8000, temperature=0,
+                                        stream=True, extra_body={"ignore_eos": True})
+    for n, _ in enumerate(stream):
+        if n == 5:
+            break
+    stream.close()
+    wait_until(lambda: idle(server), 20, "the return of every page")
+    made = server.metric("sluice_generation_tokens_total") - before
+    assert made < 8000
+
+
+def test_a_prompt_that_is_too_long_is_refused_and_others_go_on(gateway):
+    with pytest.raises(openai.APIStatusError) as caught:
+        gateway.completions.create(model=gateway.model, prompt="word " * 20000, max_tokens=4)
+    assert 400 <= caught.value.status_code < 500, caught.value
+    test_completion(gateway)
