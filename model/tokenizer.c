@@ -29,6 +29,12 @@ void sl_tokenizer_destroy(struct sl_tokenizer *tokenizer)
     free(tokenizer);
 }
 
+sl_status sl_tokenizer_none(struct sl_tokenizer **tokenizer, struct sl_err *err)
+{
+    *tokenizer = calloc(1, sizeof **tokenizer);
+    return *tokenizer ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory for a tokenizer");
+}
+
 uint32_t sl_tokenizer_vocab(const struct sl_tokenizer *tokenizer)
 {
     return tokenizer->n_ids;

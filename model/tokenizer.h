@@ -10,6 +10,8 @@ struct sl_tokenizer;
 
 sl_status sl_tokenizer_load(struct sl_tokenizer **tokenizer, const char *path, struct sl_err *err);
 sl_status sl_tokenizer_parse(struct sl_tokenizer **tokenizer, const char *json, size_t bytes, struct sl_err *err);
+/* The tokenizer of a checkpoint that has none: knows no piece (vocab 0), refuses to encode. Ids go in and come out. */
+sl_status sl_tokenizer_none(struct sl_tokenizer **tokenizer, struct sl_err *err);
 void sl_tokenizer_destroy(struct sl_tokenizer *tokenizer); /* NULL is fine */
 uint32_t sl_tokenizer_vocab(const struct sl_tokenizer *tokenizer); /* highest id + 1 */
 

@@ -319,6 +319,8 @@ sl_status sl_tokenizer_encode(const struct sl_tokenizer *tokenizer, const char *
     size_t bad;
     *ids = NULL;
     *n_ids = 0;
+    if (tokenizer->n_ids == 0)
+        return sl_fail(err, SL_E_INVALID, "this model has no tokenizer.json: send token ids instead of text");
     if (bytes > SL_TOK_MAX_TEXT_BYTES)
         return sl_fail(err, SL_E_INVALID,
                        "the text has %zu bytes and %d are the limit: send it in parts", bytes,

@@ -22,6 +22,7 @@ struct sl_answer { /* everything that came back; sl_answer_free */
     struct sl_token_out *tokens;
     uint32_t n_tokens, room;
     enum sl_finish finish;
+    uint64_t logits_digest, kv_digest; /* when asked, in this process */
     bool has_timeline;
     struct sl_timeline timeline; /* spans are malloc'ed */
 };

@@ -33,13 +33,9 @@ sl_status sl_local_open(struct sl_local **out, const struct sl_cluster_config *c
     pthread_mutex_init(&local->lock, NULL);
     pthread_cond_init(&local->changed, NULL);
     local->config = *config;
-    char path[4096];
     sl_status status = sl_pack_ensure(config->model, &local->pack, err);
-    if (status == SL_OK &&
-        snprintf(path, sizeof path, "%s/tokenizer.json", local->pack) >= (int)sizeof path)
-        status = sl_fail(err, SL_E_USAGE, "the path of the model is too long");
     if (status == SL_OK)
-        status = sl_tokenizer_load(tokenizer, path, err);
+        status = sl_pack_tokenizer(local->pack, tokenizer, err);
     if (status != SL_OK) {
         sl_local_close(local);
         return status;
@@ -79,6 +75,8 @@ static sl_status copy_piece(struct sl_local *local, const struct sl_generated *p
     if (!piece->done)
         return SL_OK;
     answer->finish = piece->finish;
+    answer->logits_digest = piece->logits_digest;
+    answer->kv_digest = piece->kv_digest;
     return piece->timeline ? sl_answer_set_timeline(answer, piece->timeline) : SL_OK;
 }
 

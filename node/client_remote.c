@@ -132,12 +132,9 @@ static sl_status fetch_tokenizer(struct sl_remote *remote, struct sl_tokenizer *
     size_t bytes = 0;
     const uint8_t *json =
         status == SL_OK ? sl_zip_find(archive.data, archive.bytes, "tokenizer.json", &bytes) : NULL;
-    if (status == SL_OK && !json)
-        status = sl_fail(err, SL_E_PROTOCOL,
-                         "the endpoint %s sent no stored tokenizer.json; is it sluice?",
-                         remote->endpoint);
     if (status == SL_OK)
-        status = sl_tokenizer_parse(tokenizer, (const char *)json, bytes, err);
+        status = json ? sl_tokenizer_parse(tokenizer, (const char *)json, bytes, err)
+                      : sl_tokenizer_none(tokenizer, err); /* its model has none */
     free(archive.data);
     return status;
 }

@@ -103,10 +103,8 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
 
 static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struct sl_err *err)
 {
-    char path[4096];
     struct sl_tokenizer *tokenizer;
-    snprintf(path, sizeof path, "%s/tokenizer.json", sl_pack_path(c->pack));
-    SL_TRY(sl_tokenizer_load(&tokenizer, path, err));
+    SL_TRY(sl_pack_tokenizer(sl_pack_path(c->pack), &tokenizer, err));
     struct sl_coordinator_config config = {.plan = &c->plan, .shape = sl_pack_shape(c->pack), .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(c->pack), .model_name = sl_pack_path(c->pack),
                                            .io = c->io, .n_links = n_links};

@@ -27,4 +27,7 @@ void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests 
  * missing or older (in $XDG_CACHE_HOME/sluice or ~/.cache/sluice). *pack_path is malloc'ed. */
 sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err);
 
+/* The tokenizer of a pack; of one without tokenizer.json, sl_tokenizer_none. */
+sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokenizer, struct sl_err *err);
+
 #endif

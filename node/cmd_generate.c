@@ -24,7 +24,7 @@ struct values {
     const char *output, *timeline_svg;
     uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k;
     double temperature, top_p, min_p;
-    bool ignore_eos, timeline;
+    bool ignore_eos, timeline, digest;
 };
 
 #define ROW(name, type, field, fallback, choices, min, max, unit, help)                            \
@@ -77,6 +77,8 @@ static const struct sl_option generate_options[] = {
         "The same seed gives the same text."),
     ROW("ignore-eos", SL_OPT_BOOL, ignore_eos, NULL, NULL, 0, 0, NULL,
         "Go on after an end-of-text token."),
+    ROW("digest", SL_OPT_BOOL, digest, NULL, NULL, 0, 0, NULL,
+        "With --model and --output json: digests of all logits and KV pages; equal numbers, equal bits."),
     ROW("output", SL_OPT_CHOICE, output, "text", "text|ids|json", 0, 0, NULL,
         "Text as it comes, token ids as they come, or one JSON object at the end."),
     {0},
@@ -164,6 +166,8 @@ static sl_status check_values(const struct values *v, struct sl_err *err)
     if (!!v->prompt + !!v->prompt_file + !!v->token_ids != 1)
         return sl_fail(err, SL_E_USAGE,
                        "say one of --prompt TEXT, --prompt-file FILE, --token-ids FILE");
+    if (v->digest && (v->endpoint || strcmp(v->output, "json") != 0))
+        return sl_fail(err, SL_E_USAGE, "--digest goes with --model and --output json");
     return SL_OK;
 }
 
@@ -205,6 +209,7 @@ static struct sl_generate request_of(const struct values *v, const struct sl_pro
         .ignore_eos = v->ignore_eos,
         .skip_special = true,
         .prompt_logprobs = score ? (json ? (int32_t)v->logprobs : 0) : -1,
+        .want_digest = v->digest,
         .want_timeline = json || v->timeline || v->timeline_svg,
         .deadline_ms = -1,
     };
@@ -236,6 +241,7 @@ static sl_status ask(const struct values *v, struct sl_client *client, struct in
     struct sl_output output;
     struct sl_answer answer = {0};
     sl_output_begin(&output, v->output, sl_client_tokenizer(client), score);
+    output.digest = v->digest;
     if (status == SL_OK) {
         interrupts_watch(in, client);
         status = sl_client_generate(client, &generate, sl_output_tokens, &output, &answer, err);

@@ -182,14 +182,12 @@ static sl_status make_control(struct node *n, struct sl_err *err)
 
 static sl_status make_coordinator(struct node *n, struct sl_err *err)
 {
-    char path[4096];
     struct sl_tokenizer *tokenizer;
     struct sl_plan_link links[SL_MAX_LINKS];
     uint32_t own = 0;
     for (uint32_t i = 0, all = sl_plan_links(&n->plan, links); i < all; i++)
         own += links[i].from == 0 || links[i].to == 0;
-    snprintf(path, sizeof path, "%s/tokenizer.json", sl_pack_path(n->pack));
-    SL_TRY(sl_tokenizer_load(&tokenizer, path, err));
+    SL_TRY(sl_pack_tokenizer(sl_pack_path(n->pack), &tokenizer, err));
     struct sl_coordinator_config config = {.plan = &n->plan, .shape = sl_pack_shape(n->pack), .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(n->pack),
                                            .model_name = n->values->name ? n->values->name : sl_pack_path(n->pack),

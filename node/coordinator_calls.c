@@ -28,6 +28,8 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
         if (g->stop_ids[i] >= c->shape.vocab)
             return sl_fail(err, SL_E_INVALID, "stop token id %u is outside the vocabulary of %u", g->stop_ids[i],
                            c->shape.vocab);
+    if (g->n_stop > 0 && sl_tokenizer_vocab(c->tokenizer) == 0)
+        return sl_fail(err, SL_E_INVALID, "this model has no tokenizer.json, so stop strings can't be found: send stop token ids");
     for (uint32_t i = 0; i < g->n_stop; i++)
         if (g->stop[i][0] == 0)
             return sl_fail(err, SL_E_INVALID, "stop string %u is empty; leave it out", i);

@@ -163,6 +163,9 @@ static void print_generated(const struct sl_output *output, const struct sl_answ
         fputs(",\n ", stdout);
         print_top(answer->tokens, answer->n_tokens, false);
     }
+    if (output->digest)
+        printf(",\n \"digest\": {\"logits\": \"%016" PRIx64 "\", \"kv\": \"%016" PRIx64 "\"}",
+               answer->logits_digest, answer->kv_digest);
     fputs(",\n ", stdout);
     print_timeline(answer);
     fputs("}\n", stdout);

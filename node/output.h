@@ -9,6 +9,7 @@
 struct sl_output {
     const struct sl_tokenizer *tokenizer;
     bool json, ids, score;
+    bool digest; /* JSON has the digests: two runs that must give the same bits are compared by them */
     struct sl_detok detok;
     char *piece; /* room for what one token completes */
 };

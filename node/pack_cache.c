@@ -97,3 +97,12 @@ sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err)
     *pack_path = strdup(found);
     return *pack_path ? SL_OK : sl_fail(err, SL_E_NOMEM, "out of memory");
 }
+
+sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokenizer, struct sl_err *err)
+{
+    char path[PATH_MAX];
+    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", pack_path) >= sizeof path)
+        return sl_fail(err, SL_E_USAGE, "the path of the model is too long");
+    sl_status status = sl_tokenizer_load(tokenizer, path, err);
+    return status == SL_E_NOT_FOUND ? sl_tokenizer_none(tokenizer, err) : status;
+}

@@ -135,8 +135,10 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
     if (kind != SL_ADOPT_TAKE && kind != SL_ADOPT_CANCEL)
         return "adopt kind";
     adopt->kind = (enum sl_adopt_kind)kind;
-    if (adopt->kind == SL_ADOPT_CANCEL)
+    if (adopt->kind == SL_ADOPT_CANCEL) {
+        adopt->n_stops = 0; /* nothing but seq counts */
         return c.bad ? "adopt record size" : NULL;
+    }
     if (adopt->n_stops > SL_MAX_DECODE_STOPS)
         return "number of stop ids";
     for (uint32_t i = 0; i < adopt->n_stops; i++)

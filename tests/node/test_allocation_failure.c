@@ -48,12 +48,10 @@ char *__wrap_strdup(const char *text)
     return fails() ? NULL : __real_strdup(text);
 }
 
-static char pack_path[256];
+static char pack_path[300];
 
 static void make_pack(void)
 {
-    if (pack_path[0])
-        return;
     sl_log_init("test", SL_LOG_ERROR);
     snprintf(pack_path, sizeof pack_path, "%s/pack", sl_test_dir());
     struct sl_err err;

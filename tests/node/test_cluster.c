@@ -72,10 +72,10 @@ static void init_answer(struct answer *a)
 
 static const char *pack_path(void)
 {
-    static char path[256];
-    if (path[0])
-        return path;
+    static char path[300];
     snprintf(path, sizeof path, "%s/pack", sl_test_dir());
+    if (sl_pack_is_pack(path))
+        return path; /* made earlier in this test */
     struct sl_err err;
     sl_log_init("test", SL_LOG_WARN);
     if (sl_pack_write("demo", path, &(struct sl_pack_options){0}, &err) != SL_OK)

@@ -58,10 +58,10 @@ static void run_seed(uint64_t seed)
     struct state *st = calloc(1, sizeof *st);
     sl_schedule_init(&st->s, &plan);
     uint32_t pushed = 0;
-    for (int turn = 0; turn < 100000 && st->ended < N; turn++) {
+    for (int turn = 0; turn < 2000000 && st->ended < N; turn++) {
         uint64_t dice = sl_rng_next(&rng) % 4;
         if (dice == 0 && pushed < N) {
-            sl_schedule_entry_init(&st->entries[pushed], &plan, pushed, (uint32_t)(sl_rng_next(&rng) % 4000) + 1, 96);
+            sl_schedule_entry_init(&st->entries[pushed], &plan, pushed, (uint32_t)(sl_rng_next(&rng) % 1000) + 1, 96);
             sl_schedule_push(&st->s, &st->entries[pushed++]);
         } else if (dice == 1) {
             struct sl_schedule_entry *e = sl_schedule_admit(&st->s);
