@@ -362,6 +362,17 @@ static sl_status prepare(struct sl_err *err)
     return SL_OK;
 }
 
+/* The best of a few: for the head line, before anything has run. */
+static double best_peak(const struct sl_ops *ops)
+{
+    double best = 0;
+    for (int i = 0; i < ROUNDS; i++) {
+        double peak = measure_peak(ops);
+        best = peak > best ? peak : best;
+    }
+    return best;
+}
+
 static void print_head(void)
 {
     char cpu[64];
@@ -371,13 +382,13 @@ static void print_head(void)
     if (bench.json) {
         printf("{\"cpu\": \"%s\", \"peak_gflops\": {", cpu);
         for (uint32_t i = 0; i + 1 < n; i++)
-            printf("%s\"%s\": %.1f", i ? ", " : "", tables[i]->name, measure_peak(tables[i]));
+            printf("%s\"%s\": %.1f", i ? ", " : "", tables[i]->name, best_peak(tables[i]));
         printf("}, \"rounds\": %d, \"results\": [", ROUNDS);
         return;
     }
     printf("%s, one thread; peak of fused multiply-adds:", cpu);
     for (uint32_t i = 0; i + 1 < n; i++)
-        printf(" %s %.1f GFLOP/s", tables[i]->name, measure_peak(tables[i]));
+        printf(" %s %.1f GFLOP/s", tables[i]->name, best_peak(tables[i]));
     if (n == 1)
         printf(" this processor has only the reference");
     printf("\n%-7s %-9s %-28s %5s %13s %8s %6s %7s %7s  %s\n", "isa", "kernel", "shape", "rows",

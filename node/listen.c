@@ -22,7 +22,8 @@ sl_status sl_listen_parse(const char *address, char host[SL_HOST_BYTES], uint16_
     if (bracketed)
         host_bytes -= 2;
     bool good = colon && host_bytes > 0 && host_bytes < SL_HOST_BYTES;
-    good = good && (bracketed || !memchr(address, ':', host_bytes));
+    for (size_t i = 0; good && !bracketed && i < host_bytes; i++)
+        good = !strchr("[]:", address[i]); /* only brackets make colons part of a host */
     char *end = NULL;
     unsigned long number = 0;
     if (good && colon[1] >= '0' && colon[1] <= '9')

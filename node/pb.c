@@ -8,8 +8,10 @@ enum { ARENA_FACTOR = 8, ARENA_SLACK = 64 << 10, ALIGNMENT = 16 };
 
 void *sl_pb_take(struct sl_pb *pb, size_t bytes)
 {
-    if (bytes > pb->bytes - pb->used)
+    if (bytes > pb->bytes - pb->used) {
+        pb->refused = true;
         return NULL;
+    }
     void *piece = pb->block + pb->used;
     size_t rounded = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     pb->used = rounded > pb->bytes - pb->used ? pb->bytes : pb->used + rounded;
@@ -54,7 +56,7 @@ ProtobufCMessage *sl_pb_unpack(struct sl_pb *pb, struct sl_rpc_call *call,
     ProtobufCMessage *unpacked = protobuf_c_message_unpack(type, &pb->allocator, bytes, message);
     if (unpacked)
         return unpacked;
-    bool full = pb->bytes - pb->used < ARENA_SLACK / 2;
+    bool full = pb->refused;
     sl_pb_free(pb);
     if (full)
         sl_rpc_finish(call, SL_E_EXHAUSTED,

@@ -13,6 +13,7 @@
 struct sl_pb { /* one request's memory; zero before use */
     uint8_t *block;
     size_t bytes, used;
+    bool refused; /* something did not fit */
     ProtobufCAllocator allocator;
 };
 

@@ -1,6 +1,6 @@
-/* The gRPC wrapper against itself over loopback: every promise of node/rpc.h that needs no foreign client
- * (tests/e2e has those). Each test has a server of its own on a free port, and ends with the check that no
- * call is left. Threads meet at latches, never by sleeping. */
+/* The gRPC wrapper against itself over loopback: every promise of node/rpc.h that needs no foreign
+ * client (tests/e2e has those). Each test has a server of its own on a free port, and ends with the
+ * check that no call is left. Threads meet at latches, never by sleeping. */
 #include "tests/check.h"
 
 #include "base/rng.h"
@@ -20,7 +20,10 @@ struct latch { /* counts up; a waiter sees it reach a number */
     pthread_cond_t change;
     uint32_t count;
 };
-#define LATCH {PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0}
+#define LATCH                                                                                      \
+    {                                                                                              \
+        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0                                     \
+    }
 
 static void latch_add(struct latch *latch)
 {
@@ -187,8 +190,8 @@ static sl_status fixture_open(struct fixture *f)
                                           .max_message_bytes = MESSAGE_LIMIT,
                                           .max_metadata_bytes = 8 << 10,
                                           .queue_messages = QUEUE};
-    sl_status status = sl_rpc_server_start(&f->server, &config, methods,
-                                           sizeof methods / sizeof *methods, &err);
+    sl_status status =
+        sl_rpc_server_start(&f->server, &config, methods, sizeof methods / sizeof *methods, &err);
     if (status == SL_OK) {
         snprintf(f->address, sizeof f->address, "127.0.0.1:%d", sl_rpc_server_port(f->server));
         status = sl_rpc_channel_open(&f->channel, f->address, &err);
@@ -212,8 +215,8 @@ static sl_status call(struct fixture *f, const char *path, const char *text, int
 {
     uint8_t *reply;
     size_t bytes;
-    sl_status status = sl_rpc_unary(f->channel, path, (const uint8_t *)text, strlen(text), timeout_ms,
-                                    &reply, &bytes, err);
+    sl_status status = sl_rpc_unary(f->channel, path, (const uint8_t *)text, strlen(text),
+                                    timeout_ms, &reply, &bytes, err);
     if (status == SL_OK)
         CHECK(bytes == strlen(text) && memcmp(reply, text, bytes) == 0);
     free(reply);
@@ -334,8 +337,8 @@ SL_TEST(a_message_over_the_limit_is_refused_and_the_connection_lives)
     uint8_t *big = calloc(1, MESSAGE_LIMIT + 1), *reply;
     size_t bytes;
     if (big && fixture_open(&f) == SL_OK) {
-        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT + 1, 20000, &reply, &bytes,
-                               &err),
+        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT + 1, 20000, &reply,
+                               &bytes, &err),
                   SL_E_EXHAUSTED);
         CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT, 20000, &reply, &bytes,
                                &err),
@@ -442,7 +445,8 @@ SL_TEST(stop_cancels_what_the_grace_did_not_end)
     size_t bytes;
     bool open = fixture_open(&f) == SL_OK;
     for (int i = 0; open && i < STREAMS; i++)
-        CHECK_INT(sl_rpc_stream_open(&streams[i], f.channel, "/test.T/Hold", NULL, 0, -1, &err), SL_OK);
+        CHECK_INT(sl_rpc_stream_open(&streams[i], f.channel, "/test.T/Hold", NULL, 0, -1, &err),
+                  SL_OK);
     if (open) {
         latch_wait(&arrived, STREAMS);
         sl_rpc_server_stop(f.server, 1);

@@ -1,0 +1,563 @@
+"""The public endpoint over the wire, as foreign clients meet it: VllmEngine with the stubs of smg-grpc-proto, health,
+reflection (a client built from nothing else), the Open Inference Protocol, ops HTTP, and bytes that are none of these."""
+import hashlib
+import io
+import json
+import math
+import random
+import signal
+import socket
+import threading
+import urllib.request
+import zipfile
+
+import grpc
+import pytest
+from conftest import ROOT, SLUICE, wait_until
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
+from smg_grpc_proto.generated import common_pb2
+from tokenizers import Tokenizer
+
+INVALID, UNIMPLEMENTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED
+EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+PROMPT = "The old gentleman"
+GENERATE = "/vllm.grpc.engine.VllmEngine/Generate"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.from_file(str(ROOT / "demo" / "tokenizer.json"))
+
+
+@pytest.fixture(scope="module")
+def channel(server):
+    with grpc.insecure_channel(server.endpoint) as it:
+        yield it
+
+
+@pytest.fixture(scope="module")
+def engine(channel):
+    return pb_grpc.VllmEngineStub(channel)
+
+
+def ask(prompt=PROMPT, stream=False, request_id="", more=None, **sampling):
+    request = pb.GenerateRequest(stream=stream, request_id=request_id, **(more or {}))
+    if isinstance(prompt, str):
+        request.text = prompt
+    elif prompt is not None:
+        request.tokenized.input_ids.extend(prompt)
+    request.sampling_params.CopyFrom(pb.SamplingParams(**{"temperature": 0, "max_tokens": 8, **sampling}))
+    return request
+
+
+def whole(engine, *args, **more):
+    replies = list(engine.Generate(ask(*args, **more), timeout=60))
+    assert len(replies) == 1
+    return replies[0].complete
+
+
+def idle(server):
+    return all(server.metric(name) == 0 for name in ("sluice_requests_running", "sluice_requests_waiting",
+                                                     "sluice_kv_cache_usage_ratio",
+                                                     "sluice_decode_kv_cache_usage_ratio"))
+
+
+# ---- Generate ----
+
+def test_text_and_tokens_give_the_same(engine, tokenizer):
+    ids = tokenizer.encode(PROMPT, add_special_tokens=False).ids
+    from_text, from_ids = whole(engine, PROMPT), whole(engine, ids)
+    assert from_text == from_ids
+    assert from_text.finish_reason == "length"
+    assert from_text.prompt_tokens == len(ids)
+    assert from_text.completion_tokens == len(from_text.output_ids) == 8
+
+
+def test_a_stream_carries_the_same_tokens_piece_by_piece(engine):
+    complete = whole(engine, max_tokens=40)
+    *chunks, last = engine.Generate(ask(stream=True, max_tokens=40), timeout=60)
+    ids = []
+    for reply in chunks:
+        assert reply.WhichOneof("response") == "chunk"
+        ids += reply.chunk.token_ids
+        assert reply.chunk.completion_tokens == len(ids)
+        assert reply.chunk.prompt_tokens == complete.prompt_tokens
+    assert len(chunks) > 3
+    assert ids == list(complete.output_ids) == list(last.complete.output_ids)
+    assert last.complete.finish_reason == "length"
+
+
+def test_absent_fields_have_their_defaults(engine):
+    request = pb.GenerateRequest(text=PROMPT, sampling_params=pb.SamplingParams(max_tokens=30))
+    one, two = (list(next(engine.Generate(request, timeout=60)).complete.output_ids) for _ in range(2))
+    assert one != two  # temperature 1 and a random seed
+    bare = pb.GenerateRequest(text=PROMPT, stream=True)  # no max_tokens: until it stops or the context is full
+    pieces = engine.Generate(bare, timeout=60)
+    assert len(next(pieces).chunk.token_ids) > 0
+    pieces.cancel()
+
+
+def test_a_seed_fixes_a_sampled_text(engine):
+    def sampled(seed):
+        return list(whole(engine, temperature=1.0, top_p=0.95, seed=seed, max_tokens=30).output_ids)
+    assert sampled(-7) == sampled(-7)
+    assert sampled(-7) != sampled(8)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_of_the_output(engine, stream):
+    replies = list(engine.Generate(ask(stream=stream, logprobs=3), timeout=60))
+    parts = [r.chunk.output_logprobs for r in replies if r.HasField("chunk")] if stream else \
+        [replies[0].complete.output_logprobs]
+    ids, values, tops = [], [], []
+    for part in parts:
+        ids += part.token_ids
+        values += part.token_logprobs
+        tops += part.top_logprobs
+    assert ids == list(replies[-1].complete.output_ids)
+    assert len(values) == len(tops) == 8
+    for token, value, top in zip(ids, values, tops):
+        assert len(top.values) == len(top.token_ids) == 3
+        assert top.token_ids[0] == token and top.values[0] == value  # greedy: the best is the chosen one
+        assert list(top.values) == sorted(top.values, reverse=True) and sum(map(math.exp, top.values)) <= 1.0001
+
+
+def test_logprobs_of_the_prompt(engine, tokenizer):
+    ids = tokenizer.encode(PROMPT, add_special_tokens=False).ids
+    complete = whole(engine, prompt_logprobs=1, max_tokens=2)
+    got = complete.input_logprobs
+    assert list(got.token_ids) == ids
+    assert [lp.HasField("value") for lp in got.token_logprobs] == [False] + [True] * (len(ids) - 1)
+    scored = whole(engine, prompt_logprobs=1, max_tokens=0)  # prefill only
+    assert scored.input_logprobs == got and not scored.output_ids
+    first, *rest = engine.Generate(ask(stream=True, prompt_logprobs=1, max_tokens=3), timeout=60)
+    assert first.chunk.input_logprobs == got
+    assert not any(r.chunk.HasField("input_logprobs") for r in rest if r.HasField("chunk"))
+
+
+def test_stop_strings_and_ids(engine, tokenizer):
+    free = whole(engine, max_tokens=24)
+    text = tokenizer.decode(list(free.output_ids))
+    word = text.split()[4]
+    stopped = whole(engine, max_tokens=24, stop=["never in any text \u00e9", word])
+    assert stopped.finish_reason == "stop"
+    assert stopped.matched_stop_str == word
+    assert len(stopped.output_ids) < len(free.output_ids)
+    stop_id = free.output_ids[3]
+    by_id = whole(engine, max_tokens=24, stop_token_ids=[stop_id])
+    assert by_id.finish_reason == "stop" and by_id.matched_token_id == stop_id
+    first = list(free.output_ids).index(stop_id)
+    assert list(by_id.output_ids)[:first] == list(free.output_ids)[:first] and len(by_id.output_ids) <= first + 1
+
+
+def test_a_nul_in_the_text_is_a_character(engine, tokenizer):
+    text = PROMPT + "\0 and more of it"
+    assert whole(engine, text, max_tokens=1).prompt_tokens == len(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def test_timeline_rides_in_kv_transfer_params_json(engine):
+    complete = whole(engine, "word " * 300, more={"kv_transfer_params_json": '{"sluice_timeline": true}'})
+    timeline = json.loads(complete.kv_transfer_params_json)["timeline"]
+    assert timeline["n_stages"] == 2
+    assert timeline["submit_us"] < timeline["first_token_us"] <= timeline["done_us"]
+    for stage in (0, 1):
+        spans = sorted((s for s in timeline["spans"] if s["stage"] == stage), key=lambda s: s["pos"])
+        assert sum(s["tokens"] for s in spans) == complete.prompt_tokens
+        assert all(s["recv_us"] <= s["begin_us"] <= s["end_us"] for s in spans)
+    assert not whole(engine).HasField("kv_transfer_params_json")
+
+
+LONG = {"max_tokens": 15000, "ignore_eos": True}
+
+
+def test_abort_by_id_ends_the_stream_well(engine, server):
+    stream = engine.Generate(ask(stream=True, request_id="to-abort", **LONG), timeout=60)
+    next(stream)
+    with pytest.raises(grpc.RpcError) as twice:
+        whole(engine, request_id="to-abort")
+    assert twice.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    engine.Abort(pb.AbortRequest(request_ids=["unknown", "to-abort"]))
+    assert list(stream)[-1].complete.finish_reason == "abort"
+    wait_until(lambda: idle(server), what="all pages back after an abort")
+
+
+def test_a_client_that_leaves_and_a_deadline_free_the_work(engine, server):
+    stream = engine.Generate(ask(stream=True, **LONG))
+    next(stream)
+    stream.cancel()
+    wait_until(lambda: idle(server), what="all pages back after a cancel")
+    with pytest.raises(grpc.RpcError) as late:
+        list(engine.Generate(ask(**LONG), timeout=0.3))
+    assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    wait_until(lambda: idle(server), what="all pages back after a deadline")
+
+
+def test_many_streams_at_once_do_not_mix(engine):
+    prompts = [[(7 * i + k) % 4000 for k in range(5 + i)] for i in range(12)]
+    alone = [list(whole(engine, p, max_tokens=12).output_ids) for p in prompts]
+    together = [None] * len(prompts)
+
+    def one(i):
+        *chunks, _ = engine.Generate(ask(prompts[i], stream=True, max_tokens=12), timeout=60)
+        together[i] = [t for reply in chunks for t in reply.chunk.token_ids]
+    threads = [threading.Thread(target=one, args=(i,)) for i in range(len(prompts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert together == alone
+
+
+# ---- what is refused, and how ----
+
+NAN = float("nan")
+BAD = {
+    "no prompt": (INVALID, "tokenized.input_ids or text", {"prompt": None}),
+    "empty ids": (INVALID, "tokenized.input_ids is empty", {"more": {"tokenized": pb.TokenizedInput()}, "prompt": None}),
+    "empty text": (INVALID, "text is empty", {"prompt": ""}),
+    "id outside": (INVALID, "999999", {"prompt": [1, 999999]}),
+    "too long": (INVALID, "16384", {"prompt": [5] * 17000}),
+    "max_tokens too long": (INVALID, "max_tokens", {"max_tokens": 20000}),
+    "n": (UNIMPLEMENTED, "n above 1", {"n": 2}),
+    "json_schema": (UNIMPLEMENTED, "json_schema", {"json_schema": "{}"}),
+    "regex": (UNIMPLEMENTED, "regex", {"regex": "a"}),
+    "grammar": (UNIMPLEMENTED, "sampling_params.grammar ", {"grammar": "a"}),
+    "structural_tag": (UNIMPLEMENTED, "structural_tag", {"structural_tag": "a"}),
+    "json_object": (UNIMPLEMENTED, "json_object", {"json_object": True}),
+    "choice": (UNIMPLEMENTED, "choice", {"choice": pb.ChoiceConstraint(choices=["a"])}),
+    "frequency_penalty": (UNIMPLEMENTED, "frequency_penalty", {"frequency_penalty": 0.5}),
+    "presence_penalty": (UNIMPLEMENTED, "presence_penalty", {"presence_penalty": -0.5}),
+    "repetition_penalty": (UNIMPLEMENTED, "repetition_penalty", {"repetition_penalty": 1.1}),
+    "repetition_penalty nan": (INVALID, "repetition_penalty", {"repetition_penalty": NAN}),
+    "repetition_penalty -1": (INVALID, "repetition_penalty", {"repetition_penalty": -1}),
+    "logit_bias": (UNIMPLEMENTED, "logit_bias", {"logit_bias": {5: 1.0}}),
+    "truncate": (UNIMPLEMENTED, "truncate_prompt_tokens", {"truncate_prompt_tokens": 5}),
+    "temperature -1": (INVALID, "temperature", {"temperature": -1}),
+    "temperature nan": (INVALID, "temperature", {"temperature": NAN}),
+    "temperature inf": (INVALID, "temperature", {"temperature": math.inf}),
+    "top_p 1.5": (INVALID, "top_p", {"top_p": 1.5}),
+    "top_p -1": (INVALID, "top_p", {"top_p": -1}),
+    "top_p nan": (INVALID, "top_p", {"top_p": NAN}),
+    "min_p 2": (INVALID, "min_p", {"min_p": 2}),
+    "min_p nan": (INVALID, "min_p", {"min_p": NAN}),
+    "logprobs 99": (INVALID, "logprobs is 99", {"logprobs": 99}),
+    "logprobs -1": (INVALID, "logprobs is -1", {"logprobs": -1}),
+    "prompt_logprobs": (INVALID, "prompt_logprobs", {"prompt_logprobs": 21}),
+    "min_tokens": (INVALID, "min_tokens", {"min_tokens": 9}),
+    "empty stop": (INVALID, "stop[1]", {"stop": ["a", ""]}),
+    "nul in stop": (INVALID, "NUL", {"stop": ["a\0b"]}),
+    "17 stops": (INVALID, "17 strings", {"stop": ["a"] * 17}),
+    "65 stop ids": (INVALID, "65 ids", {"stop_token_ids": [1] * 65}),
+    "request_id": (INVALID, "request_id", {"request_id": "x" * 128}),
+    "nul in request_id": (INVALID, "request_id", {"request_id": "x\0"}),
+    "kv_transfer_params": (UNIMPLEMENTED, "kv_transfer_params", {"more": {"kv_transfer_params": pb.KvTransferParams()}}),
+    "kv json": (UNIMPLEMENTED, "kv_transfer_params_json",
+                {"more": {"kv_transfer_params_json": '{"sluice_timeline": true, "x": 1}'}}),
+    "mm_inputs": (UNIMPLEMENTED, "mm_inputs", {"more": {"mm_inputs": pb.MultimodalInputs()}}),
+    "media_refs": (UNIMPLEMENTED, "media_refs", {"more": {"media_refs": pb.MediaRefs(items=[pb.MediaRef(url="x")])}}),
+    "rank": (INVALID, "data_parallel_rank", {"more": {"data_parallel_rank": 3}}),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_requests_are_refused_by_name(engine, case):
+    code, part, how = BAD[case]
+    with pytest.raises(grpc.RpcError) as refused:
+        list(engine.Generate(ask(**how), timeout=20))
+    assert refused.value.code() == code, refused.value.details()
+    assert part in refused.value.details()
+    assert "\n" not in refused.value.details()
+
+
+def raw_call(channel, path, message, **more):
+    return channel.unary_stream(path, request_serializer=bytes, response_deserializer=bytes)(message, timeout=20, **more)
+
+
+@pytest.mark.parametrize("message, code", [
+    (b"\xff" * 40, INVALID),                # not protobuf
+    (b"\x22\x05abc", INVALID),              # a field longer than the message
+    (b"\x1a\x02\xff\xfe", INVALID),         # text that is not UTF-8
+    (b"\x78\x01" * (1 << 19), EXHAUSTED),   # 1 MiB of unknown fields: 50 times as much when unpacked
+    (b"\x5a\x00" * (1 << 19), EXHAUSTED),   # 1 MiB of empty messages
+    (bytes((32 << 20) + 1), EXHAUSTED),     # over 32 MiB
+])
+def test_hostile_messages(channel, engine, message, code):
+    with pytest.raises(grpc.RpcError) as refused:
+        list(raw_call(channel, GENERATE, message))
+    assert refused.value.code() == code
+    assert engine.HealthCheck(pb.HealthCheckRequest(), timeout=20).healthy
+
+
+def test_mutated_requests_end_with_a_status(channel, engine, server):
+    generator = random.Random(5)
+    good = ask([1, 2, 3], stop=["abc"], stop_token_ids=[9], logprobs=2, seed=1,
+               stream=True, more={"kv_transfer_params_json": '{"sluice_timeline":true}'}).SerializeToString()
+    for _ in range(300):
+        message = bytearray(good)
+        for _ in range(generator.randrange(1, 6)):
+            at = generator.randrange(len(message))
+            what = generator.randrange(3)
+            if what == 0:
+                message[at] = generator.randrange(256)
+            elif what == 1:
+                del message[at:at + generator.randrange(1, 8)]
+            else:
+                message[at:at] = generator.randbytes(generator.randrange(1, 8))
+            message = message or bytearray(b"\0")
+        call = raw_call(channel, GENERATE, bytes(message))
+        try:
+            next(call, None)
+        except grpc.RpcError as refused:
+            assert refused.code() in (INVALID, UNIMPLEMENTED, EXHAUSTED), refused
+        call.cancel()
+    assert len(whole(engine).output_ids) == 8
+    wait_until(lambda: idle(server), what="all pages back after mutated requests")
+
+
+def test_unknown_methods_metadata_and_compression(channel, engine):
+    with pytest.raises(grpc.RpcError) as refused:
+        list(raw_call(channel, "/vllm.grpc.engine.VllmEngine/Nothing", b""))
+    assert refused.value.code() == UNIMPLEMENTED and "VllmEngine/Nothing" in refused.value.details()
+    with pytest.raises(grpc.RpcError) as refused:
+        engine.HealthCheck(pb.HealthCheckRequest(), metadata=[("x-big", "y" * 9000)], timeout=20)
+    assert refused.value.code() == EXHAUSTED and "8192" in refused.value.details()
+    with pytest.raises(grpc.RpcError) as refused:
+        list(engine.Generate(ask(), compression=grpc.Compression.Gzip, timeout=20))
+    assert refused.value.code() == UNIMPLEMENTED
+    assert engine.HealthCheck(pb.HealthCheckRequest(), timeout=20).healthy
+
+
+@pytest.mark.parametrize("method, request_type", [
+    ("Embed", pb.EmbedRequest), ("FlushCache", common_pb2.FlushCacheRequest),
+    ("StartProfile", common_pb2.StartProfileRequest), ("StopProfile", common_pb2.StopProfileRequest),
+    ("SubscribeKvEvents", common_pb2.SubscribeKvEventsRequest)])
+def test_the_rest_says_that_it_is_not_served(engine, method, request_type):
+    with pytest.raises(grpc.RpcError) as refused:
+        reply = getattr(engine, method)(request_type(), timeout=20)
+        list(reply)
+    assert refused.value.code() == UNIMPLEMENTED
+    assert method in refused.value.details()
+
+
+def test_garbage_to_both_ports(server, engine):
+    generator = random.Random(4)
+    host, grpc_port = server.endpoint.split(":")
+    openings = [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
+    for port in (grpc_port, server.ops.split(":")[1]):
+        for i in range(200):
+            with socket.create_connection((host, int(port)), timeout=10) as s:
+                s.sendall(openings[i % 4] + generator.randbytes(generator.randrange(1, 200)))
+    assert len(whole(engine).output_ids) == 8
+    assert server.get("/livez")[0] == 200
+
+
+# ---- what it says about itself ----
+
+def test_info_and_loads(engine, server):
+    assert engine.HealthCheck(pb.HealthCheckRequest()).healthy
+    model = engine.GetModelInfo(pb.GetModelInfoRequest())
+    config = json.loads((ROOT / "demo" / "config.json").read_text())
+    assert model.is_generation and not model.supports_vision
+    assert model.vocab_size == config["vocab_size"]
+    assert model.max_context_length == config["max_position_embeddings"]
+    assert list(model.architectures) == config["architectures"] and model.model_type == config["model_type"]
+    assert list(model.eos_token_ids) == [config["eos_token_id"]]
+    assert json.loads(model.default_sampling_params_json) == {"temperature": 0.8, "top_p": 0.95}
+    assert Tokenizer.from_file(model.tokenizer_path + "/tokenizer.json").get_vocab_size() > 4000
+    info = engine.GetServerInfo(pb.GetServerInfoRequest())
+    assert info.server_type == "sluice" and info.data_parallel_size == 1 and info.block_size == 64
+    assert info.uptime_seconds > 0 and not info.is_paused
+    wait_until(lambda: idle(server), what="idleness")
+    loads = engine.GetLoads(pb.GetLoadsRequest(include=["core", "disagg", "queues", "memory"]))
+    assert len(loads.loads) == loads.dp_rank_count == 1
+    assert loads.loads[0].num_total_reqs == 0 and loads.loads[0].max_total_num_tokens > 0
+    assert not engine.GetLoads(pb.GetLoadsRequest(dp_rank=1)).loads
+
+
+def test_tokenizer_comes_as_a_zip_with_its_digest(engine):
+    def download():
+        *_, last = chunks = list(engine.GetTokenizer(common_pb2.GetTokenizerRequest(), timeout=60))
+        assert all(not c.sha256 for c in chunks[:-1])
+        data = b"".join(c.data for c in chunks)
+        assert hashlib.sha256(data).hexdigest() == last.sha256
+        return data
+    data = download()
+    assert data == download()
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        assert archive.testzip() is None
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            assert archive.read(name) == (ROOT / "demo" / name).read_bytes()
+
+
+def test_health_of_every_service(channel):
+    health = health_pb2_grpc.HealthStub(channel)
+    for service in ("", "vllm.grpc.engine.VllmEngine", "inference.GRPCInferenceService"):
+        reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+        assert reply.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as unknown:
+        health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)
+    assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
+    watch = health.Watch(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)
+    assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+    watch.cancel()
+
+
+def test_watch_sees_the_drain(start_server):
+    server = start_server()
+    with grpc.insecure_channel(server.endpoint) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=60)
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        server.signal(signal.SIGTERM)
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        with pytest.raises(grpc.RpcError) as ended:
+            next(watch)
+        assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert server.wait(60) == 0, server.log()
+
+
+def reflection_types(package):
+    """The reflection messages, written down here: a client cannot ask for them before it has them."""
+    string, message, byte = 9, 11, 12
+    file = descriptor_pb2.FileDescriptorProto(name=package + ".proto", package=package, syntax="proto3")
+    for name, fields in {
+        "Request": [("file_by_filename", 3, string), ("file_containing_symbol", 4, string), ("list_services", 7, string)],
+        "Files": [("file_descriptor_proto", 1, byte, "repeated")],
+        "Service": [("name", 1, string)],
+        "Services": [("service", 1, message, "repeated", "Service")],
+        "Error": [("error_code", 1, 5), ("error_message", 2, string)],
+        "Response": [("file_descriptor_response", 4, message, "", "Files"),
+                     ("list_services_response", 6, message, "", "Services"),
+                     ("error_response", 7, message, "", "Error")],
+    }.items():
+        kind = file.message_type.add(name=name)
+        for field_name, number, field_type, *rest in fields:
+            field = kind.field.add(name=field_name, number=number, type=field_type, label=3 if rest[:1] == ["repeated"] else 1)
+            if field_type == message:
+                field.type_name = f".{package}.{rest[1]}"
+            if name == "Request":  # a client sets exactly one, even an empty one
+                field.oneof_index = 0
+        if name == "Request":
+            kind.oneof_decl.add(name="asked")
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return [message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{package}.{n}")) for n in ("Request", "Response")]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_a_client_built_from_reflection_alone(channel, version):
+    request_type, response_type = reflection_types("reflection_" + version)
+
+    def ask_all(*requests):  # one stream, several questions
+        call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+                                     request_serializer=request_type.SerializeToString,
+                                     response_deserializer=response_type.FromString)
+        return list(call(iter(requests), timeout=20))
+    listed, missing = ask_all(request_type(list_services=""), request_type(file_containing_symbol="no.such.Thing"))
+    names = {s.name for s in listed.list_services_response.service}
+    assert {"vllm.grpc.engine.VllmEngine", "grpc.health.v1.Health", "inference.GRPCInferenceService",
+            f"grpc.reflection.{version}.ServerReflection"} <= names
+    assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+    pool = descriptor_pool.DescriptorPool()
+    known = set()
+
+    def add(reply):
+        for data in reply.file_descriptor_response.file_descriptor_proto:
+            file = descriptor_pb2.FileDescriptorProto.FromString(data)
+            for needed in file.dependency:
+                if needed not in known:
+                    add(ask_all(request_type(file_by_filename=needed))[0])
+            known.add(file.name)
+            pool.Add(file)
+    for symbol in ("vllm.grpc.engine.VllmEngine", "vllm.grpc.engine.VllmEngine.Generate", "vllm.grpc.engine.SamplingParams.top_k",
+                   "smg.grpc.common.Modality", "inference.ModelInferRequest.InferInputTensor"):
+        found, = ask_all(request_type(file_containing_symbol=symbol))
+        assert found.HasField("file_descriptor_response"), symbol
+    add(ask_all(request_type(file_containing_symbol="vllm.grpc.engine.VllmEngine"))[0])
+    method = pool.FindServiceByName("vllm.grpc.engine.VllmEngine").methods_by_name["GetModelInfo"]
+    call = channel.unary_unary("/vllm.grpc.engine.VllmEngine/GetModelInfo",
+                               response_deserializer=message_factory.GetMessageClass(method.output_type).FromString)
+    assert call(b"", timeout=20).vocab_size == 4096
+    generate = message_factory.GetMessageClass(pool.FindServiceByName("vllm.grpc.engine.VllmEngine")
+                                               .methods_by_name["Generate"].input_type)
+    request = generate(text=PROMPT)
+    request.sampling_params.max_tokens = 0  # a field with presence keeps it
+    assert pb.GenerateRequest.FromString(request.SerializeToString()).sampling_params.HasField("max_tokens")
+
+
+def test_every_field_is_where_the_published_proto_has_it(channel):
+    """Names, numbers, types and presence of what reflection serves, against smg-grpc-proto."""
+    request_type, response_type = reflection_types("reflection_compare")
+    call = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+                                 request_serializer=request_type.SerializeToString,
+                                 response_deserializer=response_type.FromString)
+    for ours_name, theirs in (("vllm_engine.proto", pb.DESCRIPTOR), ("smg_common.proto", common_pb2.DESCRIPTOR)):
+        reply, = call(iter([request_type(file_by_filename=ours_name)]), timeout=20)
+        ours = descriptor_pb2.FileDescriptorProto.FromString(reply.file_descriptor_response.file_descriptor_proto[0])
+        published = descriptor_pb2.FileDescriptorProto()
+        theirs.CopyToProto(published)
+
+        def table(file):
+            found = {}
+            for kind in file.message_type:
+                for field in kind.field:
+                    presence = field.HasField("oneof_index") and kind.oneof_decl[field.oneof_index].name
+                    found[kind.name, field.name] = (field.number, field.type, field.label, field.type_name, presence)
+            return found
+        mine, published_table = table(ours), table(published)
+        assert mine and {name: published_table.get(name) for name in mine} == mine
+
+
+def test_open_inference_protocol(channel, engine):
+    """Answers by their bytes: true is field 1 varint 1, the name is field 1 string."""
+    def call(method, message=b""):
+        return channel.unary_unary("/inference.GRPCInferenceService/" + method)(message, timeout=20)
+    name = engine.GetModelInfo(pb.GetModelInfoRequest()).served_model_name.encode()
+    named = b"\x0a" + bytes([len(name)]) + name
+    assert call("ServerLive") == call("ServerReady") == call("ModelReady", named) == b"\x08\x01"
+    assert b"sluice" in call("ServerMetadata")
+    assert call("ModelMetadata", named).startswith(named) and b"input_ids" in call("ModelMetadata", named)
+    for method, message, code in (("ModelReady", b"\x0a\x01x", grpc.StatusCode.NOT_FOUND), ("ModelInfer", named, UNIMPLEMENTED)):
+        with pytest.raises(grpc.RpcError) as refused:
+            call(method, message)
+        assert refused.value.code() == code
+
+
+# ---- ops HTTP ----
+
+def test_ops_pages(server):
+    assert [server.get(path)[0] for path in ("/livez", "/readyz", "/startupz", "/nope")] == [200, 200, 200, 404]
+    assert json.loads(server.get("/version")[1])["name"] == "sluice"
+    head = urllib.request.urlopen(urllib.request.Request(f"http://{server.ops}/livez", method="HEAD"), timeout=5)
+    assert head.status == 200 and head.read() == b""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"http://{server.ops}/livez", data=b"x", timeout=5)
+    assert refused.value.code == 405
+
+
+def test_metrics_are_openmetrics(server, engine):
+    before = server.metric("sluice_generation_tokens_total")
+    whole(engine, max_tokens=5)
+    wait_until(lambda: server.metric("sluice_generation_tokens_total") == before + 5, what="five tokens counted")
+    lines = server.get("/metrics")[1].splitlines()
+    assert lines[-1] == "# EOF"
+    types = {}
+    for line in lines[:-1]:
+        if line.startswith("# TYPE "):
+            name, kind = line.split()[2:]
+            assert name not in types and ":" not in name
+            types[name] = kind
+        elif not line.startswith("#"):
+            name = line.split("{")[0].split(" ")[0]
+            float(line.rsplit(" ", 1)[1])
+            family = next((n for n in (name, *(name.removesuffix(s) for s in ("_total", "_bucket", "_count", "_sum", "_info")))
+                           if n in types), None)
+            assert family, f"{name} has no TYPE line above it"
+            assert types[family] != "counter" or name.endswith("_total")
+    assert {"sluice_requests_running", "sluice_requests_waiting", "sluice_kv_cache_usage_ratio",
+            "sluice_time_to_first_token_seconds", "process_cpu_seconds"} <= types.keys()
+    if b"libjemalloc" in SLUICE.read_bytes():  # a sanitizer's build has its own allocator
+        assert server.metric("sluice_jemalloc_allocated_bytes") > 0
