@@ -1,9 +1,10 @@
 /* config.json -> switches (shape.h). One family so far: qwen3_moe.
  *
- * A family is a mapping; what it does not know it refuses by name. Every key of the file falls into one of three
- * classes: used (read below), harmless whatever it says (training, caching, sampling defaults, labels), or harmless only
- * at a given value (a switch that we do not have must be off). Anything else could change the result and is refused,
- * because a model that runs with one switch ignored gives wrong text without an error. Defaults are transformers'. */
+ * A family is a mapping; what it does not know it refuses by name. Every key of the file falls into
+ * one of three classes: used (read below), harmless whatever it says (training, caching, sampling
+ * defaults, labels), or harmless only at a given value (a switch that we do not have must be off).
+ * Anything else could change the result and is refused, because a model that runs with one switch
+ * ignored gives wrong text without an error. Defaults are transformers'. */
 #include "model/config_impl.h"
 #include <math.h>
 #include <stdlib.h>
@@ -13,16 +14,20 @@
 enum { MAX_CONFIG_BYTES = 4 << 20 };
 
 /* Read by this file or by config_rope.c. */
+/* clang-format off */
 static const char *const used_keys[] = {
     "model_type", "architectures", "num_hidden_layers", "hidden_size", "vocab_size",
-    "max_position_embeddings", "num_attention_heads", "num_key_value_heads", "head_dim", "num_experts",
-    "num_local_experts", "num_experts_per_tok", "moe_intermediate_size", "intermediate_size",
-    "norm_topk_prob", "tie_word_embeddings", "rms_norm_eps", "decoder_sparse_step", "mlp_only_layers",
-    "layer_types", "rope_theta", "rope_scaling", "rope_parameters", "partial_rotary_factor",
-    "eos_token_id", "bos_token_id", "pad_token_id", NULL};
+    "max_position_embeddings", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "num_experts", "num_local_experts", "num_experts_per_tok", "moe_intermediate_size",
+    "intermediate_size", "norm_topk_prob", "tie_word_embeddings", "rms_norm_eps",
+    "decoder_sparse_step", "mlp_only_layers", "layer_types", "rope_theta", "rope_scaling",
+    "rope_parameters", "partial_rotary_factor", "eos_token_id", "bos_token_id", "pad_token_id",
+    NULL};
+/* clang-format on */
 
-/* Without effect on the text that a given prompt and given sampling values produce. sliding_window is here since
- * qwen3_moe looks at it only when use_sliding_window is true. */
+/* Without effect on the text that a given prompt and given sampling values produce. sliding_window
+ * is here since qwen3_moe looks at it only when use_sliding_window is true. */
+/* clang-format off */
 static const char *const harmless_keys[] = {
     "initializer_range", "use_cache", "transformers_version", "router_aux_loss_coef",
     "output_router_logits", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop",
@@ -31,27 +36,41 @@ static const char *const harmless_keys[] = {
     "_attn_implementation_autoset", "attn_implementation", "_experts_implementation",
     "experts_implementation", "pretraining_tp", "return_dict", "output_hidden_states",
     "output_attentions", "output_scores", "torchscript", "use_bfloat16", "tf_legacy_loss",
-    "finetuning_task", "id2label", "label2id", "num_labels", "problem_type", "task_specific_params",
-    "tokenizer_class", "prefix", "sep_token_id", "decoder_start_token_id", "tie_encoder_decoder",
-    "tie_last_hidden_states", "cross_attention_hidden_size", "num_nextn_predict_layers", "max_length",
-    "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
-    "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty", "length_penalty",
-    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences",
-    "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
-    "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "unsloth_fixed",
-    "unsloth_version", "model_max_length", "torch_compile", "use_mambapy", NULL};
+    "finetuning_task", "id2label", "label2id", "num_labels", "problem_type",
+    "task_specific_params", "tokenizer_class", "prefix", "sep_token_id",
+    "decoder_start_token_id", "tie_encoder_decoder", "tie_last_hidden_states",
+    "cross_attention_hidden_size", "num_nextn_predict_layers", "max_length", "min_length",
+    "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
+    "temperature", "top_k", "top_p", "min_p", "typical_p", "repetition_penalty",
+    "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids",
+    "num_return_sequences", "return_dict_in_generate", "forced_bos_token_id",
+    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
+    "suppress_tokens", "begin_suppress_tokens", "unsloth_fixed", "unsloth_version",
+    "model_max_length", "torch_compile", "use_mambapy", NULL};
+/* clang-format on */
 
 /* Keys that must have the value named (null and absent are always fine). */
 static const struct fixed_key {
     const char *name, *json;
-} fixed_keys[] = {
-    {"hidden_act", "\"silu\""},      {"attention_bias", "false"},     {"qkv_bias", "false"},
-    {"mlp_bias", "false"},           {"use_qk_norm", "true"},         {"use_sliding_window", "false"},
-    {"is_encoder_decoder", "false"}, {"is_decoder", "false"},         {"add_cross_attention", "false"},
-    {"chunk_size_feed_forward", "0"}, {"pruned_heads", "{}"},         {"per_layer_config", "{}"},
-    {"auto_map", "{}"},              {"n_shared_experts", "0"},       {"num_shared_experts", "0"},
-    {"shared_expert_intermediate_size", "0"}, {"quantization_config", "null"},
-    {"compression_config", "null"},  {"text_config", "null"}};
+} fixed_keys[] = {{"hidden_act", "\"silu\""},
+                  {"attention_bias", "false"},
+                  {"qkv_bias", "false"},
+                  {"mlp_bias", "false"},
+                  {"use_qk_norm", "true"},
+                  {"use_sliding_window", "false"},
+                  {"is_encoder_decoder", "false"},
+                  {"is_decoder", "false"},
+                  {"add_cross_attention", "false"},
+                  {"chunk_size_feed_forward", "0"},
+                  {"pruned_heads", "{}"},
+                  {"per_layer_config", "{}"},
+                  {"auto_map", "{}"},
+                  {"n_shared_experts", "0"},
+                  {"num_shared_experts", "0"},
+                  {"shared_expert_intermediate_size", "0"},
+                  {"quantization_config", "null"},
+                  {"compression_config", "null"},
+                  {"text_config", "null"}};
 
 const json_t *sl_config_value(const json_t *object, const char *key)
 {
@@ -78,10 +97,11 @@ sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uin
     const json_t *value = sl_config_value(object, key);
     int64_t number = otherwise;
     if (!value && otherwise < 0)
-        return sl_fail(err, SL_E_DATA, "config.json: %s is missing; an integer in %u..%u is needed", key,
-                       low, high);
+        return sl_fail(err, SL_E_DATA, "config.json: %s is missing; an integer in %u..%u is needed",
+                       key, low, high);
     if (value && !integral(value, &number))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be an integer in %u..%u", key, low, high);
+        return sl_fail(err, SL_E_DATA, "config.json: %s must be an integer in %u..%u", key, low,
+                       high);
     if (number < low || number > high)
         return sl_fail(err, SL_E_DATA, "config.json: %s is %lld; accepted are %u..%u", key,
                        (long long)number, low, high);
@@ -89,15 +109,16 @@ sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uin
     return SL_OK;
 }
 
-sl_status sl_config_real(const json_t *object, const char *key, double low, double high, double *out,
-                         struct sl_err *err)
+sl_status sl_config_real(const json_t *object, const char *key, double low, double high,
+                         double *out, struct sl_err *err)
 {
     const json_t *value = sl_config_value(object, key);
     if (!value)
         return SL_OK;
     double number = json_number_value(value);
     if (!json_is_number(value) || !(number >= low && number <= high))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be a number in %g..%g", key, low, high);
+        return sl_fail(err, SL_E_DATA, "config.json: %s must be a number in %g..%g", key, low,
+                       high);
     *out = number;
     return SL_OK;
 }
@@ -138,8 +159,8 @@ static sl_status check_fixed(const struct fixed_key *fixed, const json_t *value,
         return sl_fail(err, SL_E_NOMEM, "no memory to read config.json");
     sl_status status = SL_OK;
     if (strcmp(text, fixed->json) != 0)
-        status = sl_fail(err, SL_E_DATA, "config.json: %s is %.60s; only %s is supported", fixed->name,
-                         text, fixed->json);
+        status = sl_fail(err, SL_E_DATA, "config.json: %s is %.60s; only %s is supported",
+                         fixed->name, text, fixed->json);
     free(text);
     return status;
 }
@@ -148,14 +169,17 @@ static sl_status check_keys(json_t *root, struct sl_err *err)
 {
     const char *key;
     json_t *value;
-    json_object_foreach(root, key, value) {
+    json_object_foreach(root, key, value)
+    {
         const struct fixed_key *fixed = fixed_find(key);
         if (fixed)
             SL_TRY(check_fixed(fixed, value, err));
         else if (!json_is_null(value) && !in_list(used_keys, key) && !in_list(harmless_keys, key))
-            return sl_fail(err, SL_E_DATA,
-                           "config.json: key '%.80s' is not known for qwen3_moe; it could change the "
-                           "result, so it is refused (remove it if it has no effect)", key);
+            return sl_fail(
+                err, SL_E_DATA,
+                "config.json: key '%.80s' is not known for qwen3_moe; it could change the "
+                "result, so it is refused (remove it if it has no effect)",
+                key);
     }
     return SL_OK;
 }
@@ -164,8 +188,10 @@ static sl_status read_family(struct sl_shape *shape, const json_t *root, struct 
 {
     const char *type = json_string_value(json_object_get(root, "model_type"));
     if (!type || strcmp(type, "qwen3_moe") != 0)
-        return sl_fail(err, SL_E_DATA, "config.json: model_type '%.40s' is not supported; supported are: "
-                       "qwen3_moe", type ? type : "(missing)");
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: model_type '%.40s' is not supported; supported are: "
+                       "qwen3_moe",
+                       type ? type : "(missing)");
     strcpy(shape->model_type, "qwen3_moe");
     strcpy(shape->architecture, "Qwen3MoeForCausalLM");
     const json_t *list = sl_config_value(root, "architectures");
@@ -173,8 +199,10 @@ static sl_status read_family(struct sl_shape *shape, const json_t *root, struct 
         return SL_OK;
     const char *name = json_string_value(json_array_get(list, 0));
     if (json_array_size(list) != 1 || !name || strcmp(name, "Qwen3MoeForCausalLM") != 0)
-        return sl_fail(err, SL_E_DATA, "config.json: architectures must be [\"Qwen3MoeForCausalLM\"], not "
-                       "'%.60s'", name ? name : "something else");
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: architectures must be [\"Qwen3MoeForCausalLM\"], not "
+                       "'%.60s'",
+                       name ? name : "something else");
     return SL_OK;
 }
 
@@ -184,8 +212,10 @@ static sl_status read_attention(struct sl_shape *s, const json_t *root, struct s
     SL_TRY(sl_config_u32(root, "num_key_value_heads", 1, 4096, -1, &s->n_kv, err));
     SL_TRY(sl_config_u32(root, "head_dim", 2, SL_MAX_HEAD, s->d_model / s->n_q, &s->d_head, err));
     if (s->n_q % s->n_kv != 0)
-        return sl_fail(err, SL_E_DATA, "config.json: num_attention_heads %u is not a multiple of "
-                       "num_key_value_heads %u", s->n_q, s->n_kv);
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: num_attention_heads %u is not a multiple of "
+                       "num_key_value_heads %u",
+                       s->n_q, s->n_kv);
     if (s->d_head % 2 != 0)
         return sl_fail(err, SL_E_DATA, "config.json: head_dim %u is odd; rope needs an even one",
                        s->d_head);
@@ -201,12 +231,14 @@ static sl_status mark_dense(struct sl_shape *s, const json_t *root, struct sl_er
 {
     const json_t *list = sl_config_value(root, "mlp_only_layers");
     if (list && !json_is_array(list))
-        return sl_fail(err, SL_E_DATA, "config.json: mlp_only_layers must be a list of layer numbers");
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: mlp_only_layers must be a list of layer numbers");
     for (size_t i = 0; i < json_array_size(list); i++) {
         int64_t layer;
         if (!integral(json_array_get(list, i), &layer))
             return sl_fail(err, SL_E_DATA, "config.json: mlp_only_layers must hold integers only");
-        if (layer >= 0 && layer < s->n_layers) /* others name no layer, and transformers lets them pass */
+        if (layer >= 0 &&
+            layer < s->n_layers) /* others name no layer, and transformers lets them pass */
             s->is_moe[layer] = 0;
     }
     return SL_OK;
@@ -257,9 +289,10 @@ static sl_status check_layer_types(const struct sl_shape *s, const json_t *root,
     for (uint32_t i = 0; i < s->n_layers; i++) {
         const char *type = json_string_value(json_array_get(list, i));
         if (!type || strcmp(type, "full_attention") != 0)
-            return sl_fail(err, SL_E_DATA,
-                           "config.json: layer_types[%u] is '%.40s'; only 'full_attention' is supported", i,
-                           type ? type : "(no string)");
+            return sl_fail(
+                err, SL_E_DATA,
+                "config.json: layer_types[%u] is '%.40s'; only 'full_attention' is supported", i,
+                type ? type : "(no string)");
     }
     return SL_OK;
 }
@@ -270,11 +303,12 @@ static sl_status check_products(const struct sl_shape *s, struct sl_err *err)
     static const char *const remedy = "the model is larger than sluice's planned sizes";
     uint32_t rows, product;
     if (__builtin_mul_overflow(s->n_q + 2 * s->n_kv, s->d_head, &rows) || rows > 1u << 24)
-        return sl_fail(err, SL_E_DATA, "config.json: num_attention_heads times head_dim is too large: %s",
-                       remedy);
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: num_attention_heads times head_dim is too large: %s", remedy);
     if (__builtin_mul_overflow(s->n_experts, s->d_expert, &product))
         return sl_fail(err, SL_E_DATA,
-                       "config.json: num_experts times moe_intermediate_size is too large: %s", remedy);
+                       "config.json: num_experts times moe_intermediate_size is too large: %s",
+                       remedy);
     return SL_OK;
 }
 
@@ -311,8 +345,8 @@ static sl_status read_eos(struct sl_shape *s, const json_t *generation, const js
     for (size_t i = 0; i < n; i++) {
         int64_t id;
         if (!integral(json_is_array(value) ? json_array_get(value, i) : value, &id))
-            return sl_fail(err, SL_E_DATA, "%s: eos_token_id must be an integer or a list of integers",
-                           file);
+            return sl_fail(err, SL_E_DATA,
+                           "%s: eos_token_id must be an integer or a list of integers", file);
         if (id >= 0 && id < s->vocab)
             s->eos[s->n_eos++] = (uint32_t)id;
     }
@@ -366,7 +400,8 @@ sl_status sl_shape_load(struct sl_shape *shape, const char *dir, struct sl_err *
     if (status == SL_OK)
         status = sl_file_read(&config, &config_bytes, config_path, MAX_CONFIG_BYTES, err);
     if (status == SL_OK && access(generation_path, F_OK) == 0)
-        status = sl_file_read(&generation, &generation_bytes, generation_path, MAX_CONFIG_BYTES, err);
+        status =
+            sl_file_read(&generation, &generation_bytes, generation_path, MAX_CONFIG_BYTES, err);
     if (status == SL_OK) {
         status = sl_shape_parse(shape, config, config_bytes, generation, generation_bytes, err);
         if (status != SL_OK)

@@ -1,10 +1,10 @@
-/* Rotary embedding: from config keys to a table of inverse frequencies and one factor, so that no kernel ever sees a
- * rope type. Accepted are `default` and `yarn`, in both dialects (rope_theta + rope_scaling{type|rope_type}, or
- * rope_parameters{rope_theta, rope_type, ...}).
+/* Rotary embedding: from config keys to a table of inverse frequencies and one factor, so that no
+ * kernel ever sees a rope type. Accepted are `default` and `yarn`, in both dialects (rope_theta +
+ * rope_scaling{type|rope_type}, or rope_parameters{rope_theta, rope_type, ...}).
  *
- * The table follows transformers' steps in single precision, since a last-bit difference in a frequency is
- * multiplied by the position; only the power is taken in double precision and rounded once, so that the table does
- * not depend on the C library's float kernels. */
+ * The table follows transformers' steps in single precision, since a last-bit difference in a
+ * frequency is multiplied by the position; only the power is taken in double precision and rounded
+ * once, so that the table does not depend on the C library's float kernels. */
 #include "model/config_impl.h"
 #include <math.h>
 #include <string.h>
@@ -15,8 +15,8 @@ struct yarn {
     bool truncate;
 };
 
-static const char *const default_keys[] = {"rope_type", "type", "rope_theta", "partial_rotary_factor",
-                                           NULL};
+static const char *const default_keys[] = {"rope_type", "type", "rope_theta",
+                                           "partial_rotary_factor", NULL};
 static const char *const yarn_keys[] = {"rope_type",
                                         "type",
                                         "rope_theta",
@@ -36,14 +36,17 @@ static sl_status check_keys(json_t *rope, const char *type, const char *const *k
 {
     const char *key;
     json_t *value;
-    json_object_foreach(rope, key, value) {
+    json_object_foreach(rope, key, value)
+    {
         bool found = json_is_null(value);
         for (const char *const *k = known; *k && !found; k++)
             found = strcmp(*k, key) == 0;
         if (!found)
-            return sl_fail(err, SL_E_DATA,
-                           "config.json: rope key '%.60s' is not known for rope_type '%s'; it could change "
-                           "the result, so it is refused", key, type);
+            return sl_fail(
+                err, SL_E_DATA,
+                "config.json: rope key '%.60s' is not known for rope_type '%s'; it could change "
+                "the result, so it is refused",
+                key, type);
     }
     return SL_OK;
 }
@@ -62,7 +65,8 @@ static sl_status find_rope(const json_t *root, json_t **rope, struct sl_err *err
         if (json_object_size(value) == 0)
             continue;
         if (*rope)
-            return sl_fail(err, SL_E_DATA, "config.json: rope_scaling and rope_parameters are both given; "
+            return sl_fail(err, SL_E_DATA,
+                           "config.json: rope_scaling and rope_parameters are both given; "
                            "keep one");
         *rope = value;
     }
@@ -76,14 +80,19 @@ static sl_status rope_type(const json_t *rope, const char **type, struct sl_err 
         value = sl_config_value(rope, "type");
     *type = value ? json_string_value(value) : "default";
     if (!*type || (strcmp(*type, "default") != 0 && strcmp(*type, "yarn") != 0))
-        return sl_fail(err, SL_E_DATA, "config.json: rope_type '%.40s' is not known; 'default' and 'yarn' "
-                       "are", *type ? *type : "(no string)");
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: rope_type '%.40s' is not known; 'default' and 'yarn' "
+                       "are",
+                       *type ? *type : "(no string)");
     return SL_OK;
 }
 
 static sl_status read_yarn(struct yarn *y, const json_t *rope, uint32_t max_pos, struct sl_err *err)
 {
-    *y = (struct yarn){.beta_fast = 32, .beta_slow = 1, .attention_factor = -1, .original = max_pos,
+    *y = (struct yarn){.beta_fast = 32,
+                       .beta_slow = 1,
+                       .attention_factor = -1,
+                       .original = max_pos,
                        .truncate = true};
     SL_TRY(sl_config_real(rope, "original_max_position_embeddings", 1, 1 << 22, &y->original, err));
     if (!json_object_get(rope, "factor"))
@@ -100,7 +109,8 @@ static sl_status read_yarn(struct yarn *y, const json_t *rope, uint32_t max_pos,
     y->beta_fast = y->beta_fast > 0 ? y->beta_fast : 32;
     y->beta_slow = y->beta_slow > 0 ? y->beta_slow : 1;
     if (y->beta_fast < y->beta_slow)
-        return sl_fail(err, SL_E_DATA, "config.json: yarn's beta_fast is below beta_slow; it must not be");
+        return sl_fail(err, SL_E_DATA,
+                       "config.json: yarn's beta_fast is below beta_slow; it must not be");
     return SL_OK;
 }
 
@@ -116,7 +126,8 @@ static double correction_dim(double rotations, double d_head, double theta, doub
 }
 
 /* period[i] = theta^(2i/d_head) */
-static void apply_yarn(struct sl_shape *shape, const struct yarn *y, double theta, const float *period)
+static void apply_yarn(struct sl_shape *shape, const struct yarn *y, double theta,
+                       const float *period)
 {
     double low = correction_dim(y->beta_fast, shape->d_head, theta, y->original);
     double high = correction_dim(y->beta_slow, shape->d_head, theta, y->original);

@@ -1,8 +1,8 @@
 /* Bounded JSON and whole-file reading for the parsers of this room (json_impl.h).
  *
- * The depth is counted by our own scan first: jansson descends recursively, and a header of a hundred million
- * brackets must end in a sentence, not in a used-up stack. The scan knows strings and escapes, nothing more; what it
- * lets through is judged by jansson. */
+ * The depth is counted by our own scan first: jansson descends recursively, and a header of a
+ * hundred million brackets must end in a sentence, not in a used-up stack. The scan knows strings
+ * and escapes, nothing more; what it lets through is judged by jansson. */
 #include "model/json_impl.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -40,8 +40,8 @@ sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const cha
 {
     *root = NULL;
     if (bytes > SL_JSON_MAX_BYTES)
-        return sl_fail(err, SL_E_DATA, "%.120s: JSON of %zu bytes; at most %d are read", what, bytes,
-                       SL_JSON_MAX_BYTES);
+        return sl_fail(err, SL_E_DATA, "%.120s: JSON of %zu bytes; at most %d are read", what,
+                       bytes, SL_JSON_MAX_BYTES);
     if (!depth_is_fine(text, bytes))
         return sl_fail(err, SL_E_DATA, "%.120s: JSON nested deeper than %d levels", what,
                        SL_JSON_MAX_DEPTH);
@@ -75,7 +75,8 @@ static sl_status read_all(int fd, char *to, size_t bytes, const char *path, stru
     return SL_OK;
 }
 
-sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit, struct sl_err *err)
+sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit,
+                       struct sl_err *err)
 {
     *text = NULL;
     *bytes = 0;

@@ -1,6 +1,7 @@
-/* JSON from outside, read with limits: private to the room. Depth and size are bounded before jansson sees a byte,
- * duplicate keys are refused (readers disagree on which one counts), and an error says where it stands.
- * jansson refuses NaN, Infinity, numbers beyond 64 bits and text that is not UTF-8 by itself. */
+/* JSON from outside, read with limits: private to the room. Depth and size are bounded before
+ * jansson sees a byte, duplicate keys are refused (readers disagree on which one counts), and an
+ * error says where it stands. jansson refuses NaN, Infinity, numbers beyond 64 bits and text that
+ * is not UTF-8 by itself. */
 #ifndef SL_MODEL_JSON_IMPL_H
 #define SL_MODEL_JSON_IMPL_H
 
@@ -14,7 +15,8 @@ enum { SL_JSON_MAX_DEPTH = 16, SL_JSON_MAX_BYTES = 100 * 1000 * 1000 };
 sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const char *what,
                         struct sl_err *err);
 
-/* A whole file of at most `limit` bytes; *text is malloc'ed and terminated by a zero that does not count. */
+/* A whole file of at most `limit` bytes; *text is malloc'ed and terminated by a zero that does not
+ * count. */
 sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit,
                        struct sl_err *err);
 sl_status sl_json_read(json_t **root, const char *path, size_t limit, struct sl_err *err);

@@ -1,9 +1,10 @@
 /* pack.json: printing and parsing (pack_impl.h).
  *
- * The manifest is what nodes compare when they join, so its text is canonical: sorted keys, fixed indentation, and a
- * digest over all of it but the digest itself. The parser treats it as untrusted: every name stays in the directory,
- * every number is bounded, and the text must equal what the printer prints for what was understood. Thus no key can
- * be added, and no byte changed, without being noticed. */
+ * The manifest is what nodes compare when they join, so its text is canonical: sorted keys, fixed
+ * indentation, and a digest over all of it but the digest itself. The parser treats it as
+ * untrusted: every name stays in the directory, every number is bounded, and the text must equal
+ * what the printer prints for what was understood. Thus no key can be added, and no byte changed,
+ * without being noticed. */
 #include "base/digest.h"
 #include "model/pack_impl.h"
 #include <stdio.h>
@@ -46,7 +47,8 @@ static json_t *layer_list(const struct sl_manifest *m)
     return list;
 }
 
-/* Everything but the digest. A failed allocation leaves an entry out, which the size check finds. */
+/* Everything but the digest. A failed allocation leaves an entry out, which the size check finds.
+ */
 static json_t *to_json(const struct sl_manifest *m)
 {
     json_t *root = json_object();
@@ -67,23 +69,29 @@ static json_t *to_json(const struct sl_manifest *m)
     return NULL;
 }
 
-static char *dump(const json_t *root)
+char *sl_manifest_dump(const json_t *root)
 {
     return json_dumps(root, JSON_INDENT(1) | JSON_SORT_KEYS | JSON_ENSURE_ASCII);
+}
+
+bool sl_manifest_digest(const char *body, char hex[65])
+{
+    struct sl_sha256 *sha = sl_sha256_begin();
+    if (!sha)
+        return false;
+    sl_sha256_add(sha, body, strlen(body));
+    sl_sha256_end(sha, hex);
+    return true;
 }
 
 sl_status sl_manifest_print(struct sl_manifest *manifest, char **text, struct sl_err *err)
 {
     *text = NULL;
     json_t *root = to_json(manifest);
-    char *body = root ? dump(root) : NULL;
-    struct sl_sha256 *sha = body ? sl_sha256_begin() : NULL;
-    if (sha) {
-        sl_sha256_add(sha, body, strlen(body));
-        sl_sha256_end(sha, manifest->digest);
-        if (json_object_set_new(root, "digest", json_string(manifest->digest)) == 0)
-            *text = dump(root);
-    }
+    char *body = root ? sl_manifest_dump(root) : NULL;
+    if (body && sl_manifest_digest(body, manifest->digest) &&
+        json_object_set_new(root, "digest", json_string(manifest->digest)) == 0)
+        *text = sl_manifest_dump(root);
     free(body);
     json_decref(root);
     return *text ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory to write pack.json");
@@ -158,12 +166,15 @@ static sl_status parse_formats(struct sl_manifest *m, json_t *formats, struct sl
         return bad(err, "formats must be an object: class -> format");
     const char *key;
     json_t *value;
-    json_object_foreach(formats, key, value) {
+    json_object_foreach(formats, key, value)
+    {
         const char *format = json_string_value(value);
         if (!format || (strcmp(format, "bf16") != 0 && strcmp(format, "f32") != 0))
-            return sl_fail(err, SL_E_DATA,
-                           "pack.json: the format of '%.40s' is unknown to this version (known: bf16, "
-                           "f32); use a newer sluice or %s", key, remedy);
+            return sl_fail(
+                err, SL_E_DATA,
+                "pack.json: the format of '%.40s' is unknown to this version (known: bf16, "
+                "f32); use a newer sluice or %s",
+                key, remedy);
     }
     m->formats = json_incref(formats);
     return SL_OK;

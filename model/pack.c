@@ -1,9 +1,10 @@
 /* sl_pack_write: a Hugging Face directory becomes a pack (pack.h).
  *
- * Everything that can be refused is refused before the first byte is written, except a NaN, which only the conversion
- * sees. The pack is built beside its place, as DST.tmp-PID, every file synced and digested on the way, pack.json last;
- * then one rename. Whatever fails, the half-built directory is removed, so DST is whole or absent. Sources are mapped
- * and dropped file by file: memory stays at a few rows of the widest matrix. */
+ * Everything that can be refused is refused before the first byte is written, except a NaN, which
+ * only the conversion sees. The pack is built beside its place, as DST.tmp-PID, every file synced
+ * and digested on the way, pack.json last; then one rename. Whatever fails, the half-built
+ * directory is removed, so DST is whole or absent. Sources are mapped and dropped file by file:
+ * memory stays at a few rows of the widest matrix. */
 #include "model/pack_plan_impl.h"
 #include <assert.h>
 #include <dirent.h>
@@ -74,9 +75,9 @@ static sl_status job_paths(struct job *job, const char *dst, struct sl_err *err)
         return sl_fail(err, SL_E_NOMEM, "no memory to pack into %.200s", dst);
     }
     const char *slash = strrchr(job->dst, '/');
-    job->parent = !slash               ? strdup(".")
+    job->parent = !slash              ? strdup(".")
                   : slash == job->dst ? strdup("/")
-                                       : strndup(job->dst, (size_t)(slash - job->dst));
+                                      : strndup(job->dst, (size_t)(slash - job->dst));
     return job->parent ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory to pack into %.200s", dst);
 }
 
@@ -86,8 +87,10 @@ static sl_status check_places(const struct job *job, struct sl_err *err)
     if (stat(job->src, &st) != 0)
         return sl_fail(err, SL_E_DATA, "can't read %.200s: %s", job->src, strerror(errno));
     if (!S_ISDIR(st.st_mode))
-        return sl_fail(err, SL_E_DATA, "%.200s is not a directory; a checkpoint is one, with config.json "
-                       "and safetensors files", job->src);
+        return sl_fail(err, SL_E_DATA,
+                       "%.200s is not a directory; a checkpoint is one, with config.json "
+                       "and safetensors files",
+                       job->src);
     if (sl_pack_is_pack(job->src))
         return sl_fail(err, SL_E_USAGE, "%.200s is already a pack; use it as it is", job->src);
     if (job->dst[0] == '\0')
@@ -95,10 +98,13 @@ static sl_status check_places(const struct job *job, struct sl_err *err)
     if (lstat(job->dst, &st) != 0)
         return SL_OK;
     if (!job->options->force)
-        return sl_fail(err, SL_E_USAGE, "%.200s exists; choose another place or use --force", job->dst);
+        return sl_fail(err, SL_E_USAGE, "%.200s exists; choose another place or use --force",
+                       job->dst);
     if (!S_ISDIR(st.st_mode) || !sl_pack_is_pack(job->dst))
-        return sl_fail(err, SL_E_USAGE, "%.200s exists and is not a pack, so --force does not replace it; "
-                       "choose another place", job->dst);
+        return sl_fail(err, SL_E_USAGE,
+                       "%.200s exists and is not a pack, so --force does not replace it; "
+                       "choose another place",
+                       job->dst);
     return SL_OK;
 }
 
@@ -113,7 +119,8 @@ static sl_status make_plan(struct job *job, struct sl_err *err)
         scan |= job->source.tensors[i].type != SL_T_BF16;
     }
     sl_progress_start(&job->progress, job->options->progress && scan, "checking", bytes);
-    sl_status status = sl_pack_plan_make(&job->plan, &job->shape, &job->source, &job->progress, err);
+    sl_status status =
+        sl_pack_plan_make(&job->plan, &job->shape, &job->source, &job->progress, err);
     sl_progress_end(&job->progress);
     return status;
 }
@@ -135,10 +142,11 @@ static sl_status check_room(struct job *job, struct sl_err *err)
         return sl_fail(err, SL_E_IO, "can't write into %.200s: %s", job->parent, strerror(errno));
     uint64_t available = (uint64_t)room.f_bavail * room.f_frsize;
     if (available < job->needed)
-        return sl_fail(err, SL_E_IO,
-                       "no room for %.160s: the pack needs %llu bytes and %llu are free; free some or "
-                       "choose another place", job->dst, (unsigned long long)job->needed,
-                       (unsigned long long)available);
+        return sl_fail(
+            err, SL_E_IO,
+            "no room for %.160s: the pack needs %llu bytes and %llu are free; free some or "
+            "choose another place",
+            job->dst, (unsigned long long)job->needed, (unsigned long long)available);
     return SL_OK;
 }
 
@@ -153,8 +161,8 @@ static struct sl_pack_file *next_file(struct job *job, const char *name)
     return file;
 }
 
-static sl_status write_text(struct job *job, struct sl_pack_file *file, const char *text, size_t bytes,
-                            struct sl_err *err)
+static sl_status write_text(struct job *job, struct sl_pack_file *file, const char *text,
+                            size_t bytes, struct sl_err *err)
 {
     char *path = sl_path_join(job->tmp, file->name);
     if (!path)
@@ -192,8 +200,8 @@ static sl_status copy_files(struct job *job, struct sl_err *err)
 }
 
 /* The tensors of one weights file in layout order; every second one may be padding. */
-static sl_status write_tensors(struct job *job, const struct sl_plan_file *planned, struct sl_out *out,
-                               struct sl_err *err)
+static sl_status write_tensors(struct job *job, const struct sl_plan_file *planned,
+                               struct sl_out *out, struct sl_err *err)
 {
     static const uint8_t zeros[SL_PACK_ALIGN];
     uint8_t *head;
@@ -214,7 +222,8 @@ static sl_status write_tensors(struct job *job, const struct sl_plan_file *plann
     return SL_OK;
 }
 
-static sl_status write_weights(struct job *job, const struct sl_plan_file *planned, struct sl_err *err)
+static sl_status write_weights(struct job *job, const struct sl_plan_file *planned,
+                               struct sl_err *err)
 {
     char *path = sl_path_join(job->tmp, planned->name);
     if (!path)
@@ -228,7 +237,8 @@ static sl_status write_weights(struct job *job, const struct sl_plan_file *plann
         status = sl_out_finish(&out, file, err);
     sl_out_abandon(&out);
     free(path);
-    for (uint32_t i = 0; i < job->source.n_files; i++) /* the pages are clean: the kernel may have them back */
+    for (uint32_t i = 0; i < job->source.n_files;
+         i++) /* the pages are clean: the kernel may have them back */
         madvise((void *)(uintptr_t)job->source.files[i].map, (size_t)job->source.files[i].bytes,
                 MADV_DONTNEED);
     return status;
@@ -256,7 +266,8 @@ static sl_status write_manifest(struct job *job, struct sl_err *err)
     char *text;
     struct sl_pack_file itself = {.name = "pack.json"};
     SL_TRY(record_formats(job, err));
-    snprintf(job->manifest.sluice_version, sizeof job->manifest.sluice_version, "%s", SLUICE_VERSION);
+    snprintf(job->manifest.sluice_version, sizeof job->manifest.sluice_version, "%s",
+             SLUICE_VERSION);
     SL_TRY(sl_manifest_print(&job->manifest, &text, err));
     sl_status status = write_text(job, &itself, text, strlen(text), err);
     free(text);
@@ -287,7 +298,8 @@ static sl_status commit(struct job *job, struct sl_err *err)
         remove_dir(job->tmp); /* the old one by now */
         return sync_dir(job->parent, err);
     }
-    if (replaces) /* a file system without exchange: there is a moment without a pack, never half a one */
+    if (replaces) /* a file system without exchange: there is a moment without a pack, never half a
+                     one */
         remove_dir(job->dst);
     if (rename(job->tmp, job->dst) != 0)
         return sl_fail(err, SL_E_IO, "can't rename %.120s to %.120s: %s", job->tmp, job->dst,

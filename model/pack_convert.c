@@ -1,18 +1,22 @@
 /* Values: BF16, F16 or F32 rows as published -> bf16 or f32 in panels, rows or vectors.
  *
- * The conversion is exact or it is not done: bf16 is chosen only where every value is one, so truncating the bits
- * loses nothing. Work goes in blocks of 16 output rows, so memory is 16 rows whatever the size of the model, and the
- * source is read from its mapping in order. NaN and infinities are found here, where each value passes anyway. */
+ * The conversion is exact or it is not done: bf16 is chosen only where every value is one, so
+ * truncating the bits loses nothing. Work goes in blocks of 16 output rows, so memory is 16 rows
+ * whatever the size of the model, and the source is read from its mapping in order. NaN and
+ * infinities are found here, where each value passes anyway. */
 #include "base/bytes.h"
 #include "model/pack_plan_impl.h"
 #include <assert.h>
 #include <stdlib.h>
 
-enum { CHUNK = 256 }; /* inputs per lane at a time: 16 lanes of them stay in the first-level cache */
+enum {
+    CHUNK = 256
+}; /* inputs per lane at a time: 16 lanes of them stay in the first-level cache */
 
 static inline uint32_t f16_to_f32_bits(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3FFu;
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
+             mantissa = h & 0x3FFu;
     if (exponent == 31)
         return sign | 0x7F800000u | mantissa << 13;
     if (exponent == 0) { /* zero or subnormal: mantissa * 2^-24 is exact in f32 */
@@ -83,8 +87,10 @@ bool sl_tensor_fits_bf16(const struct sl_index *source, const struct sl_tensor *
 
 static sl_status not_finite(const struct sl_tensor *tensor, struct sl_err *err)
 {
-    return sl_fail(err, SL_E_DATA, "tensor '%.120s' contains a NaN or an infinity; the checkpoint is "
-                   "damaged, fetch it again", tensor->name);
+    return sl_fail(err, SL_E_DATA,
+                   "tensor '%.120s' contains a NaN or an infinity; the checkpoint is "
+                   "damaged, fetch it again",
+                   tensor->name);
 }
 
 /* Output row `row` of a unit: the tensor that holds it and its row there. NULL: padding. */
@@ -107,8 +113,8 @@ static const struct sl_tensor *find_row(const struct sl_piece *piece, uint32_t u
 }
 
 /* Sixteen output rows of one unit into block[k][16]. */
-static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32_t unit, uint32_t row,
-                            const struct sl_index *source, struct sl_err *err)
+static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32_t unit,
+                            uint32_t row, const struct sl_index *source, struct sl_err *err)
 {
     const struct sl_tensor *tensors[SL_LANES];
     const uint8_t *rows[SL_LANES];

@@ -1,9 +1,10 @@
-/* The bytes of a pack's files: safetensors layout, the output stream, the progress bar (pack_impl.h).
+/* The bytes of a pack's files: safetensors layout, the output stream, the progress bar
+ * (pack_impl.h).
  *
- * A panel must begin at a cache line and the data section at a page, but safetensors allows no holes. So the header is
- * padded with spaces to a page, and gaps between tensors are tensors themselves ("__pad.N", U8 zeros): any reader
- * opens the file, and the digest covers every byte. The stream digests what it writes, on the way, so a pack is
- * written once and never read back. */
+ * A panel must begin at a cache line and the data section at a page, but safetensors allows no
+ * holes. So the header is padded with spaces to a page, and gaps between tensors are tensors
+ * themselves ("__pad.N", U8 zeros): any reader opens the file, and the digest covers every byte.
+ * The stream digests what it writes, on the way, so a pack is written once and never read back. */
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "model/pack_impl.h"
@@ -107,9 +108,11 @@ sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed,
 static sl_status write_error(const struct sl_out *out, int number, struct sl_err *err)
 {
     if (number == ENOSPC || number == EDQUOT || number == EFBIG)
-        return sl_fail(err, SL_E_IO,
-                       "no room to write %.160s (%s): the pack needs %llu bytes; free some or choose "
-                       "another place", out->path, strerror(number), (unsigned long long)out->needed);
+        return sl_fail(
+            err, SL_E_IO,
+            "no room to write %.160s (%s): the pack needs %llu bytes; free some or choose "
+            "another place",
+            out->path, strerror(number), (unsigned long long)out->needed);
     return sl_fail(err, SL_E_IO, "can't write %.200s: %s", out->path, strerror(number));
 }
 

@@ -1,5 +1,5 @@
-/* What writing and opening a pack share: the manifest (pack.json), the layout of one weights file, the output stream
- * that counts, digests and syncs. Private to the room; pack.h is the contract. */
+/* What writing and opening a pack share: the manifest (pack.json), the layout of one weights file,
+ * the output stream that counts, digests and syncs. Private to the room; pack.h is the contract. */
 #ifndef SL_MODEL_PACK_IMPL_H
 #define SL_MODEL_PACK_IMPL_H
 
@@ -35,13 +35,20 @@ struct sl_manifest {
     char digest[65]; /* SHA-256 over the text of the manifest without it */
 };
 
-/* The text of pack.json, malloc'ed; fills manifest->digest. The same manifest gives the same bytes. */
+/* The text of pack.json, malloc'ed; fills manifest->digest. The same manifest gives the same bytes.
+ */
 sl_status sl_manifest_print(struct sl_manifest *manifest, char **text, struct sl_err *err);
-/* Untrusted text -> manifest. It must be exactly what sl_manifest_print would print: one changed byte is found. */
+/* Untrusted text -> manifest. It must be exactly what sl_manifest_print would print: one changed
+ * byte is found. */
 sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size_t bytes,
                             struct sl_err *err);
 void sl_manifest_fini(struct sl_manifest *manifest); /* a zeroed manifest is fine */
 const struct sl_pack_file *sl_manifest_find(const struct sl_manifest *manifest, const char *name);
+
+/* The canonical text of a manifest's JSON, and the digest over it; what sl_manifest_print is made
+ * of. */
+char *sl_manifest_dump(const json_t *root);
+bool sl_manifest_digest(const char *body, char hex[65]);
 
 const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack);
 
@@ -90,7 +97,8 @@ struct sl_layout {
     struct sl_layout_tensor tensors[SL_PACK_MAX_TENSORS];
     uint32_t n_tensors, n_pads;
 };
-/* Adds a tensor at the next multiple of 64; a "__pad.N" tensor fills the gap, since the format forbids holes. */
+/* Adds a tensor at the next multiple of 64; a "__pad.N" tensor fills the gap, since the format
+ * forbids holes. */
 void sl_layout_add(struct sl_layout *layout, const char *name, enum sl_dtype dtype, uint32_t rank,
                    const uint64_t *shape);
 /* The eight length bytes and the JSON, space-padded to a multiple of a page. malloc'ed. */

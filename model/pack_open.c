@@ -1,8 +1,8 @@
 /* Opening and verifying a pack (pack.h).
  *
- * Opening reads pack.json as untrusted input, compares every listed file's size, and digests the small ones
- * (configuration, tokenizer): what decides shapes and ids is verified before it is used. The weights files are
- * digested by sl_pack_verify, or by sl_weights_open when it is asked to. */
+ * Opening reads pack.json as untrusted input, compares every listed file's size, and digests the
+ * small ones (configuration, tokenizer): what decides shapes and ids is verified before it is used.
+ * The weights files are digested by sl_pack_verify, or by sl_weights_open when it is asked to. */
 #include "base/digest.h"
 #include "model/pack_impl.h"
 #include <errno.h>
@@ -43,13 +43,14 @@ static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_fil
     bool is = stat(path, &st) == 0 && S_ISREG(st.st_mode);
     free(path);
     if (!is)
-        return sl_fail(err, SL_E_DATA, "%.160s: %.60s is missing; pack the checkpoint again", pack->path,
-                       file->name);
+        return sl_fail(err, SL_E_DATA, "%.160s: %.60s is missing; pack the checkpoint again",
+                       pack->path, file->name);
     if ((uint64_t)st.st_size != file->bytes)
-        return sl_fail(err, SL_E_DATA,
-                       "%.140s: %.60s has %llu bytes, pack.json says %llu; pack the checkpoint again",
-                       pack->path, file->name, (unsigned long long)st.st_size,
-                       (unsigned long long)file->bytes);
+        return sl_fail(
+            err, SL_E_DATA,
+            "%.140s: %.60s has %llu bytes, pack.json says %llu; pack the checkpoint again",
+            pack->path, file->name, (unsigned long long)st.st_size,
+            (unsigned long long)file->bytes);
     return SL_OK;
 }
 
@@ -88,9 +89,11 @@ static sl_status verify_file(const struct sl_pack *pack, const struct sl_pack_fi
     sl_status status = digest_file(path, hex, err);
     free(path);
     if (status == SL_OK && strcmp(hex, file->sha256) != 0)
-        status = sl_fail(err, SL_E_DATA,
-                         "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack "
-                         "the checkpoint again", pack->path, file->name);
+        status =
+            sl_fail(err, SL_E_DATA,
+                    "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack "
+                    "the checkpoint again",
+                    pack->path, file->name);
     return status;
 }
 
@@ -117,16 +120,18 @@ static sl_status open_pack(struct sl_pack *pack, struct sl_err *err)
     const struct sl_manifest *m = &pack->manifest;
     SL_TRY(read_manifest(pack, err));
     if (!sl_manifest_find(m, "config.json"))
-        return sl_fail(err, SL_E_DATA, "%.200s: pack.json lists no config.json; pack the checkpoint again",
+        return sl_fail(err, SL_E_DATA,
+                       "%.200s: pack.json lists no config.json; pack the checkpoint again",
                        pack->path);
     for (uint32_t i = 0; i < m->n_files; i++)
         SL_TRY(is_weights(&m->files[i]) ? check_size(pack, &m->files[i], err)
                                         : verify_file(pack, &m->files[i], err));
     SL_TRY(sl_shape_load(&pack->shape, pack->path, err));
     if (pack->shape.n_layers != m->n_layers)
-        return sl_fail(err, SL_E_DATA,
-                       "%.160s: pack.json lists %u layers, config.json says %u; pack the checkpoint again",
-                       pack->path, m->n_layers, pack->shape.n_layers);
+        return sl_fail(
+            err, SL_E_DATA,
+            "%.160s: pack.json lists %u layers, config.json says %u; pack the checkpoint again",
+            pack->path, m->n_layers, pack->shape.n_layers);
     return SL_OK;
 }
 
@@ -176,8 +181,9 @@ const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack)
 
 uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer)
 {
-    return layer < pack->manifest.n_layers ? pack->manifest.files[pack->manifest.layers[layer]].bytes
-                                           : 0;
+    return layer < pack->manifest.n_layers
+               ? pack->manifest.files[pack->manifest.layers[layer]].bytes
+               : 0;
 }
 
 uint64_t sl_pack_embed_bytes(const struct sl_pack *pack)

@@ -1,8 +1,10 @@
-/* Which source tensor goes where (pack_plan_impl.h): the tensor names of qwen3_moe, and the slots of a pack.
+/* Which source tensor goes where (pack_plan_impl.h): the tensor names of qwen3_moe, and the slots
+ * of a pack.
  *
- * Finding is also checking. A missing, renamed, wrong-shaped or wrong-typed tensor is named together with what was
- * expected, and whatever nobody took is looked at again: a tensor inside a served layer, or a bias anywhere, means
- * that the checkpoint computes something that we would leave out. */
+ * Finding is also checking. A missing, renamed, wrong-shaped or wrong-typed tensor is named
+ * together with what was expected, and whatever nobody took is looked at again: a tensor inside a
+ * served layer, or a bias anywhere, means that the checkpoint computes something that we would
+ * leave out. */
 #include "model/pack_plan_impl.h"
 #include <assert.h>
 #include <stdarg.h>
@@ -26,24 +28,29 @@ static sl_status take(struct sl_pack_plan *plan, const struct sl_tensor **out, u
     shape_text(want, sizeof want, rank, shape);
     const struct sl_tensor *t = sl_index_find(plan->source, name);
     if (!t)
-        return sl_fail(err, SL_E_DATA,
-                       "tensor '%.100s' is missing; expected is [%s] in BF16, F16 or F32: the checkpoint "
-                       "is incomplete or its tensors have other names", name, want);
+        return sl_fail(
+            err, SL_E_DATA,
+            "tensor '%.100s' is missing; expected is [%s] in BF16, F16 or F32: the checkpoint "
+            "is incomplete or its tensors have other names",
+            name, want);
     if (t->type == SL_T_OTHER)
-        return sl_fail(err, SL_E_DATA, "tensor '%.100s' is %s; expected is BF16, F16 or F32 of shape [%s]",
-                       name, t->dtype, want);
+        return sl_fail(err, SL_E_DATA,
+                       "tensor '%.100s' is %s; expected is BF16, F16 or F32 of shape [%s]", name,
+                       t->dtype, want);
     if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof *shape) != 0) {
         shape_text(is, sizeof is, t->rank, t->shape);
-        return sl_fail(err, SL_E_DATA, "tensor '%.100s' has shape [%.80s]; config.json asks for [%s]",
-                       name, is, want);
+        return sl_fail(err, SL_E_DATA,
+                       "tensor '%.100s' has shape [%.80s]; config.json asks for [%s]", name, is,
+                       want);
     }
     plan->used[t - plan->source->tensors] = 1;
     *out = t;
     return SL_OK;
 }
 
-static struct sl_piece *piece_add(struct sl_plan_file *file, const char *name, const char *class_name,
-                                  enum sl_piece_kind kind, uint32_t units, uint32_t parts_per_unit)
+static struct sl_piece *piece_add(struct sl_plan_file *file, const char *name,
+                                  const char *class_name, enum sl_piece_kind kind, uint32_t units,
+                                  uint32_t parts_per_unit)
 {
     assert(file->n_pieces < sizeof file->pieces / sizeof *file->pieces);
     struct sl_piece *piece = &file->pieces[file->n_pieces++];
@@ -62,7 +69,8 @@ static sl_status no_memory(struct sl_err *err)
     return sl_fail(err, SL_E_NOMEM, "no memory to plan the pack");
 }
 
-/* The next part of a piece: a vector of `rows` when cols is 0, else a matrix; rows add up to the piece's n. */
+/* The next part of a piece: a vector of `rows` when cols is 0, else a matrix; rows add up to the
+ * piece's n. */
 static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uint64_t rows,
                           uint64_t cols, struct sl_err *err, const char *format, ...)
     __attribute__((format(printf, 6, 7)));
@@ -102,19 +110,21 @@ static sl_status attention(struct sl_pack_plan *plan, struct sl_plan_file *file,
         for (int i = 0; i < 2; i++) {
             char slot[8];
             snprintf(slot, sizeof slot, "%s_norm", slots[i]);
-            snprintf(name, sizeof name, "model.layers.%u.self_attn.%s_norm.weight", layer, slots[i]);
+            snprintf(name, sizeof name, "model.layers.%u.self_attn.%s_norm.weight", layer,
+                     slots[i]);
             SL_TRY(vector(plan, file, slot, s->d_head, name, err));
         }
     struct sl_piece *qkv = piece_add(file, "qkv", "attention", SL_PIECE_PANELS, 1, 3);
     if (!qkv)
         return no_memory(err);
     for (int i = 0; i < 3; i++)
-        SL_TRY(part_add(plan, qkv, rows[i], s->d_model, err, "model.layers.%u.self_attn.%s_proj.weight",
-                        layer, slots[i]));
+        SL_TRY(part_add(plan, qkv, rows[i], s->d_model, err,
+                        "model.layers.%u.self_attn.%s_proj.weight", layer, slots[i]));
     struct sl_piece *o = piece_add(file, "o", "attention", SL_PIECE_PANELS, 1, 1);
     if (!o)
         return no_memory(err);
-    return part_add(plan, o, s->d_model, rows[0], err, "model.layers.%u.self_attn.o_proj.weight", layer);
+    return part_add(plan, o, s->d_model, rows[0], err, "model.layers.%u.self_attn.o_proj.weight",
+                    layer);
 }
 
 /* Gate|up and down of `units` feed-forwards; with `stacked` their names end in an expert number. */
@@ -124,8 +134,8 @@ static sl_status feed_forward(struct sl_pack_plan *plan, struct sl_plan_file *fi
     const struct sl_shape *s = plan->shape;
     uint32_t units = stacked ? s->n_experts : 1, width = stacked ? s->d_expert : s->d_dense;
     const char *class_name = stacked ? "experts" : "dense";
-    struct sl_piece *gate_up = piece_add(file, stacked ? "experts.gate_up" : "dense.gate_up", class_name,
-                                         SL_PIECE_PANELS, units, 2);
+    struct sl_piece *gate_up = piece_add(file, stacked ? "experts.gate_up" : "dense.gate_up",
+                                         class_name, SL_PIECE_PANELS, units, 2);
     struct sl_piece *down = piece_add(file, stacked ? "experts.down" : "dense.down", class_name,
                                       SL_PIECE_PANELS, units, 1);
     if (!gate_up || !down)
@@ -167,7 +177,8 @@ static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file
     return feed_forward(plan, file, layer, true, err);
 }
 
-static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file, struct sl_err *err)
+static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file,
+                            struct sl_err *err)
 {
     snprintf(file->name, sizeof file->name, "embed.safetensors");
     struct sl_piece *piece = piece_add(file, "embed", "embed", SL_PIECE_ROWS, 1, 1);
@@ -176,8 +187,8 @@ static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file
                  : no_memory(err);
 }
 
-/* A tied head is the embedding. A checkpoint that says so and brings another head contradicts itself, and readers
- * differ in which half they believe. */
+/* A tied head is the embedding. A checkpoint that says so and brings another head contradicts
+ * itself, and readers differ in which half they believe. */
 static sl_status check_tied(struct sl_pack_plan *plan, struct sl_err *err)
 {
     const struct sl_tensor *head = sl_index_find(plan->source, "lm_head.weight");
@@ -187,9 +198,10 @@ static sl_status check_tied(struct sl_pack_plan *plan, struct sl_err *err)
     uint64_t bytes = head->end - head->begin;
     if (head->type != embed->type || bytes != embed->end - embed->begin ||
         memcmp(sl_index_data(plan->source, head), sl_index_data(plan->source, embed), bytes) != 0)
-        return sl_fail(err, SL_E_DATA,
-                       "tensor 'lm_head.weight' differs from model.embed_tokens.weight although "
-                       "config.json says tie_word_embeddings; set it to false or remove the tensor");
+        return sl_fail(
+            err, SL_E_DATA,
+            "tensor 'lm_head.weight' differs from model.embed_tokens.weight although "
+            "config.json says tie_word_embeddings; set it to false or remove the tensor");
     plan->used[head - plan->source->tensors] = 1;
     return SL_OK;
 }
@@ -214,8 +226,9 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
-/* Whether a tensor that no slot took could change the result. Layers beyond the model's are drafts for multi-token
- * prediction, heads and the like outside `model.` belong to other tasks, inv_freq is recomputed from config.json. */
+/* Whether a tensor that no slot took could change the result. Layers beyond the model's are drafts
+ * for multi-token prediction, heads and the like outside `model.` belong to other tasks, inv_freq
+ * is recomputed from config.json. */
 static bool matters(const char *name, uint32_t n_layers)
 {
     static const char layers[] = "model.layers.";
@@ -237,13 +250,14 @@ static sl_status check_unused(const struct sl_pack_plan *plan, struct sl_err *er
         if (!plan->used[i] && matters(name, plan->shape->n_layers))
             return sl_fail(err, SL_E_DATA,
                            "tensor '%.120s' is unknown for %s and could change the result, so the "
-                           "checkpoint is refused", name, plan->shape->model_type);
+                           "checkpoint is refused",
+                           name, plan->shape->model_type);
     }
     return SL_OK;
 }
 
-/* bf16 where it is exact. In a stack every expert must begin at a cache line; an odd size that would break this in
- * bf16 is stored in f32, which never does. */
+/* bf16 where it is exact. In a stack every expert must begin at a cache line; an odd size that
+ * would break this in bf16 is stored in f32, which never does. */
 static void choose_format(struct sl_pack_plan *plan, struct sl_piece *piece)
 {
     piece->dtype = SL_F32;

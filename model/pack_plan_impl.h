@@ -1,6 +1,7 @@
-/* From a checkpoint's tensors to the pieces of a pack: private to pack.c, pack_plan.c and pack_convert.c.
- * A plan file is one weights file; its pieces are the tensors of that file in order, each made of source tensors. The
- * plan is complete, and every source tensor found and checked, before the first byte is written. */
+/* From a checkpoint's tensors to the pieces of a pack: private to pack.c, pack_plan.c and
+ * pack_convert.c. A plan file is one weights file; its pieces are the tensors of that file in
+ * order, each made of source tensors. The plan is complete, and every source tensor found and
+ * checked, before the first byte is written. */
 #ifndef SL_MODEL_PACK_PLAN_IMPL_H
 #define SL_MODEL_PACK_PLAN_IMPL_H
 
@@ -17,10 +18,10 @@ struct sl_piece {
     const char *class_name; /* key of the manifest's formats */
     enum sl_piece_kind kind;
     enum sl_dtype dtype;
-    bool stacked;      /* has the leading dimension `units`, even when it is 1 */
-    bool interleaved;  /* parts are gate, up: 16 rows of one, 16 of the other */
-    uint32_t units;    /* experts, or 1 */
-    uint32_t n, k;     /* outputs of a unit before padding, inputs */
+    bool stacked;                   /* has the leading dimension `units`, even when it is 1 */
+    bool interleaved;               /* parts are gate, up: 16 rows of one, 16 of the other */
+    uint32_t units;                 /* experts, or 1 */
+    uint32_t n, k;                  /* outputs of a unit before padding, inputs */
     const struct sl_tensor **parts; /* owned; parts_per_unit for each unit in turn */
     uint32_t n_parts, parts_per_unit;
 };
@@ -41,7 +42,8 @@ struct sl_pack_plan {
     struct sl_progress *progress;
 };
 
-/* Finds and checks every tensor, decides formats (reading F16 and F32 sources once), lays the files out. */
+/* Finds and checks every tensor, decides formats (reading F16 and F32 sources once), lays the files
+ * out. */
 sl_status sl_pack_plan_make(struct sl_pack_plan *plan, const struct sl_shape *shape,
                             const struct sl_index *source, struct sl_progress *progress,
                             struct sl_err *err);

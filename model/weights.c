@@ -1,8 +1,9 @@
 /* Binding: a layer range of a pack becomes views (weights.h).
  *
- * Only the files of the range are mapped, read-only and shared, so a stage's resident memory is its own layers and
- * processes on one machine share the pages. Every dtype, shape and alignment is checked against the switches here,
- * once, so that kernels need no checks. Views point into the mappings; closing unmaps them all. */
+ * Only the files of the range are mapped, read-only and shared, so a stage's resident memory is its
+ * own layers and processes on one machine share the pages. Every dtype, shape and alignment is
+ * checked against the switches here, once, so that kernels need no checks. Views point into the
+ * mappings; closing unmaps them all. */
 #include "model/weights.h"
 #include "base/digest.h"
 #include "model/pack_impl.h"
@@ -33,14 +34,16 @@ static sl_status verify_map(const struct sl_index *index, const struct sl_pack_f
     sl_sha256_add(sha, index->files[0].map, (size_t)index->files[0].bytes);
     sl_sha256_end(sha, hex);
     if (strcmp(hex, file->sha256) != 0)
-        return sl_fail(err, SL_E_DATA,
-                       "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack the "
-                       "checkpoint again", pack_path, file->name);
+        return sl_fail(
+            err, SL_E_DATA,
+            "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack the "
+            "checkpoint again",
+            pack_path, file->name);
     return SL_OK;
 }
 
-static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_t number, bool verify,
-                          struct binder *binder, struct sl_err *err)
+static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_t number,
+                          bool verify, struct binder *binder, struct sl_err *err)
 {
     const struct sl_pack_file *file = &sl_pack_manifest(pack)->files[number];
     struct sl_index *index = &maps->files[maps->n_files];
@@ -52,13 +55,16 @@ static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_
     SL_TRY(status);
     maps->n_files++;
     if (index->files[0].bytes != file->bytes)
-        return sl_fail(err, SL_E_DATA, "%.140s: %.60s changed its size while it was opened; pack the "
-                       "checkpoint again", sl_pack_path(pack), file->name);
+        return sl_fail(err, SL_E_DATA,
+                       "%.140s: %.60s changed its size while it was opened; pack the "
+                       "checkpoint again",
+                       sl_pack_path(pack), file->name);
     *binder = (struct binder){pack, sl_pack_shape(pack), index, file->name, err};
     return verify ? verify_map(index, file, sl_pack_path(pack), err) : SL_OK;
 }
 
-/* A tensor of the mapped file with exactly this shape, in bf16 (if allowed) or f32, at a cache line. */
+/* A tensor of the mapped file with exactly this shape, in bf16 (if allowed) or f32, at a cache
+ * line. */
 static sl_status bind(const struct binder *b, const char *name, bool bf16_allowed, uint32_t rank,
                       const uint64_t *shape, const struct sl_tensor **out)
 {
@@ -80,7 +86,8 @@ static sl_status bind(const struct binder *b, const char *name, bool bf16_allowe
     return SL_OK;
 }
 
-static sl_status bind_vector(const struct binder *b, const char *name, uint64_t n, const float **out)
+static sl_status bind_vector(const struct binder *b, const char *name, uint64_t n,
+                             const float **out)
 {
     const struct sl_tensor *t;
     SL_TRY(bind(b, name, false, 1, &n, &t));
@@ -100,14 +107,16 @@ static sl_status bind_panel(const struct binder *b, const char *name, uint32_t u
                                .k = k,
                                .dtype = t->type == SL_T_BF16 ? SL_BF16 : SL_F32};
     if (units && sl_panel_bytes(panel->dtype, n, k) % SL_PACK_ALIGN != 0)
-        return sl_fail(b->err, SL_E_DATA,
-                       "%.120s: the experts of '%s' in %.60s are not multiples of 64 bytes; pack the "
-                       "checkpoint again", sl_pack_path(b->pack), name, b->file);
+        return sl_fail(
+            b->err, SL_E_DATA,
+            "%.120s: the experts of '%s' in %.60s are not multiples of 64 bytes; pack the "
+            "checkpoint again",
+            sl_pack_path(b->pack), name, b->file);
     return SL_OK;
 }
 
-static sl_status bind_ffn(const struct binder *b, const char *prefix, uint32_t units, uint32_t width,
-                          struct sl_ffn *ffn)
+static sl_status bind_ffn(const struct binder *b, const char *prefix, uint32_t units,
+                          uint32_t width, struct sl_ffn *ffn)
 {
     char name[32];
     snprintf(name, sizeof name, "%s.gate_up", prefix);
@@ -146,7 +155,8 @@ static sl_status bind_layer(const struct binder *b, uint32_t number, struct sl_l
         SL_TRY(bind_vector(b, "qkv_bias", rows, &layer->qkv_bias));
     SL_TRY(bind_panel(b, "qkv", 0, rows, s->d_model, &layer->qkv));
     SL_TRY(bind_panel(b, "o", 0, s->d_model, q, &layer->o));
-    return s->is_moe[number] ? bind_moe(b, layer) : bind_ffn(b, "dense", 0, s->d_dense, &layer->dense);
+    return s->is_moe[number] ? bind_moe(b, layer)
+                             : bind_ffn(b, "dense", 0, s->d_dense, &layer->dense);
 }
 
 static sl_status bind_embed(const struct binder *b, struct sl_weights *weights)
@@ -194,8 +204,8 @@ sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack
     *weights = (struct sl_weights){.begin = begin, .end = end};
     uint32_t n_layers = sl_pack_shape(pack)->n_layers;
     if (begin > end || end > n_layers)
-        return sl_fail(err, SL_E_INVALID, "layers %u..%u are not in this pack; it has layers 0..%u", begin,
-                       end, n_layers);
+        return sl_fail(err, SL_E_INVALID, "layers %u..%u are not in this pack; it has layers 0..%u",
+                       begin, end, n_layers);
     struct maps *maps = calloc(1, sizeof *maps);
     weights->private_maps = maps;
     weights->layers = calloc(end - begin + 1, sizeof *weights->layers);

@@ -25,7 +25,8 @@ struct sl_line { /* one end of a pair */
     struct sl_conn *conn;
     struct sl_line *next_closing;
     uint32_t n_out; /* frames not yet home */
-    bool hung_up;
+    uint64_t hangup_batch;
+    bool hung_up; /* under the mutex: nobody posts a frame to this end any more */
     struct sl_mail hangup; /* tells this end that the other hung up */
 };
 
@@ -41,6 +42,7 @@ struct sl_transport {
     struct sl_transport *next;
     struct sl_mail *inbox, **inbox_end;
     struct sl_line *closing;
+    uint64_t n_batches; /* how often the inbox was emptied */
     int fd;
     uint16_t port;
 };
@@ -206,6 +208,13 @@ static void local_send(struct sl_line *line, struct sl_op *op)
         sl_op_sent(op, SL_E_PEER_LOST);
 }
 
+static void close_later(struct sl_transport *t, struct sl_line *line)
+{
+    line->hangup_batch = t->n_batches;
+    line->next_closing = t->closing;
+    t->closing = line;
+}
+
 static void local_hangup(struct sl_line *line)
 {
     struct sl_transport *t = line->transport;
@@ -213,8 +222,7 @@ static void local_hangup(struct sl_line *line)
     line->hung_up = true;
     post_hangup(line->pair, 1 - side_of(line));
     pthread_mutex_unlock(&t->fabric->mutex);
-    line->next_closing = t->closing;
-    t->closing = line;
+    close_later(t, line);
 }
 
 /* ---- Letters ---- */
@@ -252,10 +260,8 @@ static void take_call(struct sl_transport *t, struct sl_line *line)
         post_hangup(pair, 0);
     }
     pthread_mutex_unlock(&t->fabric->mutex);
-    if (!conn) {
-        line->next_closing = t->closing;
-        t->closing = line;
-    }
+    if (!conn)
+        close_later(t, line);
 }
 
 static void take_letter(struct sl_transport *t, struct sl_mail *mail)
@@ -280,25 +286,23 @@ static void take_letter(struct sl_transport *t, struct sl_mail *mail)
     }
 }
 
-/* An end is closed when the frames that it sent are home and nothing in our inbox is for it. */
+/* An end is closed when the frames that it sent are home and the inbox was emptied once since it hung up:
+ * then no frame in there is for it. A letter about a hang-up may still come; it holds the pair. */
 static bool close_ended_lines(struct sl_transport *t)
 {
     bool any = false;
     for (struct sl_line **at = &t->closing; *at;) {
         struct sl_line *line = *at;
         struct sl_conn *conn = line->conn;
-        pthread_mutex_lock(&t->fabric->mutex);
-        bool ended = line->n_out == 0 && t->inbox == NULL;
-        if (ended) {
-            *at = line->next_closing;
-            line->transport = NULL;
-            unref(line->pair);
-        }
-        pthread_mutex_unlock(&t->fabric->mutex);
-        if (!ended) {
+        if (line->n_out > 0 || t->n_batches == line->hangup_batch) {
             at = &line->next_closing;
             continue;
         }
+        *at = line->next_closing;
+        pthread_mutex_lock(&t->fabric->mutex);
+        line->transport = NULL;
+        unref(line->pair);
+        pthread_mutex_unlock(&t->fabric->mutex);
         any = true;
         if (conn)
             sl_conn_closed(conn);
@@ -310,6 +314,7 @@ static bool take_letters(struct sl_transport *t)
 {
     pthread_mutex_lock(&t->fabric->mutex);
     struct sl_mail *mail = t->inbox;
+    t->n_batches++;
     t->inbox = NULL;
     t->inbox_end = &t->inbox;
     pthread_mutex_unlock(&t->fabric->mutex);

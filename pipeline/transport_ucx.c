@@ -13,10 +13,13 @@
 #include <arpa/inet.h>
 #include <ifaddrs.h>
 #include <net/if.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <ucp/api/ucp.h>
+#include <ucs/debug/debug.h>
 #include <unistd.h>
 
 enum { AM_ID = 7, RNDV_BYTES = 64 * 1024, FIRST_PORT = 13000, LAST_PORT = 13063 };
@@ -316,10 +319,21 @@ static void interface_of(const struct sockaddr_storage *address, char *name, siz
  * are put there before any thread runs; what the user has set stays. */
 __attribute__((constructor)) static void set_tcp_environment(void)
 {
+    /* No TCP_PORT_RANGE: with ports in TIME_WAIT UCX 1.13 searches a small range so long that start-up takes seconds. */
     setenv("UCX_TCP_CM_REUSEADDR", "y", 0); /* a restarted node gets its port back */
     setenv("UCX_TCP_KEEPIDLE", "2s", 0);
     setenv("UCX_TCP_KEEPINTVL", "1s", 0);
     setenv("UCX_TCP_KEEPCNT", "3", 0);
+}
+
+/* UCX takes over SIGSEGV and its like when it is loaded; a process has its own ideas about those. */
+static void give_signals_back(void)
+{
+    static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
+    if (getenv("UCX_ERROR_SIGNALS") || getenv("UCX_HANDLE_ERRORS"))
+        return;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        ucs_debug_disable_signal(signals[i]);
 }
 
 /* The user's own UCX_* environment wins; a setting that this version does not know is passed over. */
@@ -331,11 +345,15 @@ static void set(ucp_config_t *config, const char *name, const char *value)
         sl_log_debug("this UCX does not know the setting %s", name);
 }
 
-static sl_status open_context(struct sl_transport *t, const struct sockaddr_storage *address, struct sl_err *err)
+static sl_status open_context(struct sl_transport *t, const char *host, const struct sockaddr_storage *address,
+                              struct sl_err *err)
 {
     ucp_config_t *config;
     char interface[IF_NAMESIZE];
     interface_of(address, interface, sizeof interface);
+    if (!interface[0])
+        return sl_fail(err, SL_E_UNAVAILABLE, "no network interface has the data address %s; name the address of the one "
+                                              "interface that the neighbours use", host);
     if (ucp_config_read(NULL, NULL, &config) != UCS_OK)
         return sl_fail(err, SL_E_CONFIG, "UCX cannot read its settings; look at the UCX_* environment variables");
     set(config, "TLS", "tcp");
@@ -437,11 +455,13 @@ static sl_status ucx_open(struct sl_transport **out, struct sl_hub *hub, const s
     const char *host = config->address[0] ? config->address : "127.0.0.1";
     if (parse_address(host, 0, &address, &bytes) != SL_OK)
         return sl_fail(err, SL_E_CONFIG, "the data address \"%s\" is not a numeric IP address; give one of this machine's", host);
+    static pthread_once_t signals_once = PTHREAD_ONCE_INIT;
+    pthread_once(&signals_once, give_signals_back);
     struct sl_transport *t = calloc(1, sizeof *t);
     if (!t)
         return sl_fail(err, SL_E_NOMEM, "there is no memory for the UCX transport");
     t->hub = hub;
-    sl_status status = open_context(t, &address, err);
+    sl_status status = open_context(t, host, &address, err);
     if (status == SL_OK)
         status = open_worker(t, err);
     if (status == SL_OK)

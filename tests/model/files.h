@@ -1,8 +1,9 @@
-/* What the tests of model/ share: files written from memory, and a tiny Qwen3-MoE checkpoint made in C.
+/* What the tests of model/ share: files written from memory, and a tiny Qwen3-MoE checkpoint made
+ * in C.
  *
- * The checkpoint has odd sizes, one dense layer among MoE layers, and values that name their place (value_at), so that
- * a test can say what must lie at every position of a pack without running the code under test. A `twist` changes one
- * thing, and the test says how the reader must answer. */
+ * The checkpoint has odd sizes, one dense layer among MoE layers, and values that name their place
+ * (value_at), so that a test can say what must lie at every position of a pack without running the
+ * code under test. A `twist` changes one thing, and the test says how the reader must answer. */
 #ifndef SL_TESTS_MODEL_FILES_H
 #define SL_TESTS_MODEL_FILES_H
 
@@ -17,11 +18,11 @@ enum { H = 24, I = 10, DENSE = 18, HEAD = 8, NQ = 4, NKV = 2, E = 3, LAYERS = 2,
 
 static inline const char *path_in(const char *dir, const char *name)
 {
-    static char paths[8][512];
+    static char paths[8][1024];
     static int next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof paths[0], "%s/%s", dir, name);
-    return path;
+    char joined[1024], *path = paths[next++ % 8];
+    snprintf(joined, sizeof joined, "%s/%s", dir, name);
+    return strcpy(path, joined);
 }
 
 static inline void write_bytes(const char *path, const void *data, size_t bytes)
@@ -83,13 +84,13 @@ struct checkpoint {
     uint8_t data[1 << 19];
     size_t header_bytes, data_bytes;
     enum dtype dtype;
-    const char *skip;     /* leave this tensor out */
-    const char *rename;   /* call it otherwise ("...X") */
-    const char *poison;   /* put these bits (f32) into its last value */
+    const char *skip;   /* leave this tensor out */
+    const char *rename; /* call it otherwise ("...X") */
+    const char *poison; /* put these bits (f32) into its last value */
     uint32_t poison_bits;
-    const char *retype;   /* claim I32/U16 for it */
-    const char *reshape;  /* claim another shape of the same size */
-    const char *extra;    /* add a one-element tensor of this name */
+    const char *retype;  /* claim I32/U16 for it */
+    const char *reshape; /* claim another shape of the same size */
+    const char *extra;   /* add a one-element tensor of this name */
     bool tied, tied_differs;
 };
 
@@ -99,7 +100,8 @@ static inline uint16_t f32_to_f16(float f) /* normal numbers and zero only */
     memcpy(&u, &f, 4);
     if ((u & 0x7FFFFFFFu) == 0)
         return (uint16_t)(u >> 16);
-    return (uint16_t)(((u >> 16) & 0x8000u) | ((((u >> 23) & 255u) - 112u) << 10) | ((u >> 13) & 1023u));
+    return (uint16_t)(((u >> 16) & 0x8000u) | ((((u >> 23) & 255u) - 112u) << 10) |
+                      ((u >> 13) & 1023u));
 }
 
 static inline void put_value(struct checkpoint *c, float f)
@@ -118,7 +120,8 @@ static inline bool is_named(const char *option, const char *name)
 }
 
 /* columns 0: a vector */
-static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t rows, uint32_t columns)
+static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t rows,
+                              uint32_t columns)
 {
     static const char *const names[] = {"BF16", "F16", "F32"};
     if (is_named(c->skip, name))
@@ -129,10 +132,12 @@ static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t r
         for (uint32_t k = 0; k < (columns ? columns : 1); k++)
             put_value(c, value_at(copy_embed ? "model.embed_tokens.weight" : name, r, k));
     if (is_named(c->poison, name)) {
-        uint32_t n = c->dtype == AS_F32 ? 4 : 2, bits = c->poison_bits >> (c->dtype == AS_F32 ? 0 : 16);
+        uint32_t n = c->dtype == AS_F32 ? 4 : 2,
+                 bits = c->poison_bits >> (c->dtype == AS_F32 ? 0 : 16);
         memcpy(c->data + c->data_bytes - n, &bits, n);
     }
-    const char *dtype = is_named(c->retype, name) ? (c->dtype == AS_F32 ? "I32" : "U16") : names[c->dtype];
+    const char *dtype =
+        is_named(c->retype, name) ? (c->dtype == AS_F32 ? "I32" : "U16") : names[c->dtype];
     char shape[64];
     if (columns && is_named(c->reshape, name))
         snprintf(shape, sizeof shape, "%u,%u", columns, rows);
@@ -140,17 +145,17 @@ static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t r
         snprintf(shape, sizeof shape, "%u,%u", rows, columns);
     else
         snprintf(shape, sizeof shape, "%u", rows);
-    c->header_bytes += (size_t)snprintf(
-        c->header + c->header_bytes, sizeof c->header - c->header_bytes,
-        "%c\"%s%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-        c->header_bytes ? ',' : '{', name, is_named(c->rename, name) ? "X" : "", dtype, shape, begin,
-        c->data_bytes);
+    c->header_bytes +=
+        (size_t)snprintf(c->header + c->header_bytes, sizeof c->header - c->header_bytes,
+                         "%c\"%s%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                         c->header_bytes ? ',' : '{', name, is_named(c->rename, name) ? "X" : "",
+                         dtype, shape, begin, c->data_bytes);
 }
 
 static inline void add_feed_forward(struct checkpoint *c, const char *where, uint32_t width)
 {
     static const char *const parts[] = {"gate", "up", "down"};
-    char name[128];
+    char name[192];
     for (int i = 0; i < 3; i++) {
         snprintf(name, sizeof name, "%s.%s_proj.weight", where, parts[i]);
         add_tensor(c, name, i == 2 ? H : width, i == 2 ? width : H);
@@ -162,14 +167,10 @@ static inline void add_layer(struct checkpoint *c, uint32_t layer)
     static const struct {
         const char *name;
         uint32_t rows, columns;
-    } t[] = {{"input_layernorm", H, 0},
-             {"post_attention_layernorm", H, 0},
-             {"self_attn.q_norm", HEAD, 0},
-             {"self_attn.k_norm", HEAD, 0},
-             {"self_attn.q_proj", NQ * HEAD, H},
-             {"self_attn.k_proj", NKV * HEAD, H},
-             {"self_attn.v_proj", NKV * HEAD, H},
-             {"self_attn.o_proj", H, NQ * HEAD}};
+    } t[] = {{"input_layernorm", H, 0},           {"post_attention_layernorm", H, 0},
+             {"self_attn.q_norm", HEAD, 0},       {"self_attn.k_norm", HEAD, 0},
+             {"self_attn.q_proj", NQ * HEAD, H},  {"self_attn.k_proj", NKV * HEAD, H},
+             {"self_attn.v_proj", NKV * HEAD, H}, {"self_attn.o_proj", H, NQ * HEAD}};
     char name[128];
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         snprintf(name, sizeof name, "model.layers.%u.%s.weight", layer, t[i].name);

@@ -1,6 +1,6 @@
-/* Packing: the same bytes twice, every place of every panel, formats by exactness, and each bad checkpoint refused in one
- * sentence with nothing left behind. The expected bytes are computed here from the values' definition (files.h), never
- * from the code under test. */
+/* Packing: the same bytes twice, every place of every panel, formats by exactness, and each bad
+ * checkpoint refused in one sentence with nothing left behind. The expected bytes are computed here
+ * from the values' definition (files.h), never from the code under test. */
 #include "model/pack.h"
 #include "model/safetensors.h"
 #include "tests/model/files.h"
@@ -53,8 +53,8 @@ static float element(const struct sl_index *index, const char *name, size_t i)
 }
 
 /* Each element of a panel of n outputs against value_at of the source's row; zeros beyond. */
-static void check_panel(const struct sl_index *index, const char *name, size_t at, const char *source,
-                        uint32_t first, uint32_t n, uint32_t k)
+static void check_panel(const struct sl_index *index, const char *name, size_t at,
+                        const char *source, uint32_t first, uint32_t n, uint32_t k)
 {
     for (uint32_t c = 0; c < n; c++)
         for (uint32_t i = 0; i < k; i++) {
@@ -69,14 +69,17 @@ static void check_panel(const struct sl_index *index, const char *name, size_t a
 static void check_layer_one(const struct sl_index *index)
 {
     check_panel(index, "qkv", 0, "model.layers.1.self_attn.q_proj.weight", 0, NQ * HEAD, H);
-    check_panel(index, "qkv", 0, "model.layers.1.self_attn.k_proj.weight", NQ * HEAD, NKV * HEAD, H);
-    check_panel(index, "qkv", 0, "model.layers.1.self_attn.v_proj.weight", (NQ + NKV) * HEAD, NKV * HEAD, H);
+    check_panel(index, "qkv", 0, "model.layers.1.self_attn.k_proj.weight", NQ * HEAD, NKV * HEAD,
+                H);
+    check_panel(index, "qkv", 0, "model.layers.1.self_attn.v_proj.weight", (NQ + NKV) * HEAD,
+                NKV * HEAD, H);
     check_panel(index, "o", 0, "model.layers.1.self_attn.o_proj.weight", 0, H, NQ * HEAD);
     check_panel(index, "router", 0, "model.layers.1.mlp.gate.weight", 0, E, H);
     CHECK(element(index, "router", sl_panel_at(H, E, 0)) == 0); /* padding */
     for (uint32_t e = 0; e < E; e++) {
         char name[96];
-        size_t gate_up = e * 2 * 16 * (size_t)H, down = e * 32 * (size_t)I; /* elements of one expert */
+        size_t gate_up = e * 2 * 16 * (size_t)H,
+               down = e * 32 * (size_t)I; /* elements of one expert */
         snprintf(name, sizeof name, "model.layers.1.mlp.experts.%u.gate_proj.weight", e);
         check_panel(index, "experts.gate_up", gate_up, name, 0, I, H);
         snprintf(name, sizeof name, "model.layers.1.mlp.experts.%u.up_proj.weight", e);
@@ -93,7 +96,8 @@ static void check_layer_one(const struct sl_index *index)
 
 static void check_layer_zero(const struct sl_index *index)
 {
-    /* 18 wide: the second pair of blocks holds the last two gate rows, then the last two up rows. */
+    /* 18 wide: the second pair of blocks holds the last two gate rows, then the last two up rows.
+     */
     for (uint32_t r = 0; r < DENSE; r++)
         for (uint32_t i = 0; i < H; i++) {
             uint32_t output = r / 16 * 32 + r % 16;
@@ -186,8 +190,9 @@ SL_TEST(the_same_input_gives_the_same_bytes)
     REQUIRE(pack_it(checkpoint_new(), "b", &err) == SL_OK);
     snprintf(a, sizeof a, "%s", path_in(sl_test_dir(), "a"));
     snprintf(b, sizeof b, "%s", path_in(sl_test_dir(), "b"));
-    static const char *const names[] = {"pack.json", "layer-0000.safetensors", "layer-0001.safetensors",
-                                        "embed.safetensors", "head.safetensors", "config.json"};
+    static const char *const names[] = {
+        "pack.json",         "layer-0000.safetensors", "layer-0001.safetensors",
+        "embed.safetensors", "head.safetensors",       "config.json"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         check_same(a, b, names[i]);
     CHECK_INT(entries(a), 6);
@@ -266,7 +271,8 @@ SL_TEST(a_bad_checkpoint_is_named_and_leaves_nothing)
 SL_TEST(tensors_that_do_not_matter_are_ignored)
 {
     static const char *const extras[] = {"model.layers.2.self_attn.q_proj.weight", "score.weight",
-                                         "model.layers.0.self_attn.rotary_emb.inv_freq", "mtp.fc.weight"};
+                                         "model.layers.0.self_attn.rotary_emb.inv_freq",
+                                         "mtp.fc.weight"};
     for (size_t i = 0; i < sizeof extras / sizeof *extras; i++) {
         struct sl_err err = {0};
         char name[8];
@@ -302,8 +308,9 @@ SL_TEST(places_that_exist_or_do_not)
     CHECK_INT(sl_pack_write("/nowhere", path_in(sl_test_dir(), "d3"), &plain, &err), SL_E_DATA);
     CHECK_CONTAINS(err.text, "/nowhere");
     CHECK_INT(sl_pack_write(src, "/nowhere/d", &plain, &err), SL_E_IO);
-    CHECK_INT(sl_pack_write(path_in(src, "config.json"), path_in(sl_test_dir(), "d3"), &plain, &err),
-              SL_E_DATA);
+    CHECK_INT(
+        sl_pack_write(path_in(src, "config.json"), path_in(sl_test_dir(), "d3"), &plain, &err),
+        SL_E_DATA);
     CHECK_CONTAINS(err.text, "not a directory");
 }
 
@@ -325,7 +332,9 @@ SL_TEST(a_full_disk_is_named_with_the_bytes_needed)
         setrlimit(RLIMIT_FSIZE, &limit);
         sl_status status = sl_pack_write(src, dst, &plain, &err);
         _exit(status == SL_E_IO && strstr(err.text, "no room") && strstr(err.text, "needs") &&
-                      strstr(err.text, "dst.tmp-") ? 0 : 1);
+                      strstr(err.text, "dst.tmp-")
+                  ? 0
+                  : 1);
     }
     int status = -1;
     waitpid(child, &status, 0);
@@ -402,7 +411,8 @@ SL_TEST(no_byte_of_the_manifest_can_change_unnoticed)
     for (size_t i = 0; i < bytes; i++) {
         flip_byte(path, (long)i);
         if (sl_pack_open(&pack, dst, &err) != SL_E_DATA) {
-            sl_test_fail(__FILE__, __LINE__, "byte %zu ('%c') of pack.json changed unnoticed", i, text[i]);
+            sl_test_fail(__FILE__, __LINE__, "byte %zu ('%c') of pack.json changed unnoticed", i,
+                         text[i]);
             break;
         }
         flip_byte(path, (long)i);

@@ -1,7 +1,7 @@
-/* Binding a layer range: which files are mapped, what the views say, and damaged packs refused. The values behind the
- * views are those of the checkpoint's definition (files.h). */
-#include "model/weights.h"
+/* Binding a layer range: which files are mapped, what the views say, and damaged packs refused. The
+ * values behind the views are those of the checkpoint's definition (files.h). */
 #include "model/pack_impl.h"
+#include "model/weights.h"
 #include "tests/model/files.h"
 
 static char dst[512];
