@@ -177,12 +177,12 @@ static void wind_down(struct sl_io *io)
     sl_hub_leave(hub, now_ms);
     while (!sl_hub_idle(hub) && now_ms - begun_ms < SL_LEAVE_MS + CLOSE_MS) {
         bool busy = progress(hub);
+        now_ms = sl_now_ms();
         int wait_ms = sl_hub_step(hub, now_ms);
         if (!busy && !sl_hub_idle(hub) && hub->ops->arm(hub->transport)) {
             struct pollfd fd = {.fd = hub->ops->fd(hub->transport), .events = POLLIN};
             poll(&fd, 1, wait_ms);
         }
-        now_ms = sl_now_ms();
         if (!aborted && now_ms - begun_ms >= SL_LEAVE_MS) {
             aborted = true;
             sl_hub_abort(hub);

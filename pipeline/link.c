@@ -645,14 +645,14 @@ static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t no
 {
     uint64_t allowed_ms =
         hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
-    if (now_ms - conn->heard_ms > allowed_ms) {
+    if (now_ms > conn->heard_ms + allowed_ms) { /* not a difference: a frame may be newer than now_ms */
         conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
         return;
     }
     due(wait_ms, now_ms, conn->heard_ms + allowed_ms + 1);
     if (!conn->link->dials)
         return;
-    if (now_ms - conn->pinged_ms >= hub->config.heartbeat_ms) {
+    if (now_ms >= conn->pinged_ms + hub->config.heartbeat_ms) {
         conn->pinged_ms = now_ms;
         if (!atomic_load(&hub->fault_mute))
             control(conn, SL_WIRE_PING, now_ms, NULL);

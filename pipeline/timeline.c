@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MIN_COLUMNS = 40, MAX_COLUMNS = 512, LABEL = 9, N_COLOURS = 8 };
+enum { MIN_COLUMNS = 40, MAX_COLUMNS = 512, LABEL = 10, N_COLOURS = 8 };
 enum {
     OUTSIDE = -1,
     IDLE = -2
@@ -39,7 +39,7 @@ struct frame {
     const struct sl_timeline *t;
     uint64_t length_us; /* of the axis, at least 1 */
     uint64_t tokens;
-    uint32_t n_chunks;
+    uint32_t n_chunks, n_drawn;
     bool kv; /* some pages went to a decode worker */
 };
 
@@ -73,6 +73,7 @@ static struct frame frame_of(const struct sl_timeline *t)
         const struct sl_span *span = &t->spans[i];
         if (!is_drawn(&f, span))
             continue;
+        f.n_drawn++;
         widen(&f, span->end_us);
         widen(&f, span->kv_acked_us);
         f.kv = f.kv || span->kv_acked_us > 0;
@@ -256,7 +257,7 @@ static void draw_kv(const struct canvas *c)
         if (at)
             marks[cell_of(c, since(c->f, at))] = c->f->t->spans[i].chunk;
     }
-    fprintf(c->to, "%-*s", LABEL, "KV there");
+    fprintf(c->to, "%-*s", LABEL, "decode KV");
     for (uint32_t cell = 0; cell < c->width; cell++) {
         if (marks[cell] < 0) {
             fputc(' ', c->to);
@@ -318,7 +319,7 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
     struct canvas c = {&f, to, columns - LABEL, colour};
     char text[160];
     headline(&f, text, sizeof text);
-    if (f.n_chunks == 0) {
+    if (f.n_drawn == 0) {
         fprintf(to, "%s\nno stage reported any work on this request\n", text);
         return;
     }
@@ -332,19 +333,19 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
     draw_axis(&c);
     fputc('\n', to);
     if (timeline->first_token_us)
-        fprintf(to, "TTFT     %10.1f ms\n", ms(since(&f, timeline->first_token_us)));
+        fprintf(to, "%-*s%10.1f ms\n", LABEL, "TTFT", ms(since(&f, timeline->first_token_us)));
     for (uint32_t stage = 0; stage < timeline->n_stages; stage++) {
         struct stage_sum sum = sum_of(&f, stage);
         fprintf(to, "stage %-*u%10.1f ms busy %5.1f %%  %10.1f ms bubble\n", LABEL - 6, stage,
                 ms(sum.busy_us), sum.busy_percent, ms(sum.bubble_us));
     }
     if (timeline->done_us > timeline->first_token_us && timeline->first_token_us)
-        fprintf(to, "done     %10.1f ms\n", ms(since(&f, timeline->done_us)));
+        fprintf(to, "%-*s%10.1f ms\n", LABEL, "done", ms(since(&f, timeline->done_us)));
 }
 
 /* ---- SVG ---- */
 
-enum { SVG_WIDTH = 1120, SVG_LEFT = 92, SVG_RIGHT = 130, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
+enum { SVG_WIDTH = 1120, SVG_LEFT = 108, SVG_RIGHT = 130, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
 
 static double x_of(const struct frame *f, uint64_t us)
 {
@@ -390,17 +391,13 @@ static void svg_head(const struct frame *f, FILE *to, uint32_t rows)
             x, SVG_TOP - 12, bottom, x, SVG_TOP - 18, x > SVG_WIDTH / 2.0 ? "end" : "start");
 }
 
-/* The bar of one span, its number, and a thin line from when the chunk came to when its turn came.
- */
+/* The bar of one span, and its number when it fits. */
 static void svg_span(const struct frame *f, FILE *to, const struct sl_span *span)
 {
     double y = y_of(span->stage), x = x_of(f, since(f, span->begin_us)),
            end = x_of(f, since(f, span->end_us));
-    double received = x_of(f, since(f, span->recv_us)), width = end - x > 1 ? end - x : 1;
+    double width = end - x > 1 ? end - x : 1;
     const char *fill = colour_of(span->chunk)->hex;
-    if (span->recv_us && received < x)
-        fprintf(to, "<path d=\"M%.1f %.1f H%.1f\" stroke=\"%s\" stroke-width=\"3\"/>\n", received,
-                y + SVG_BAR + 5, x, fill);
     fprintf(to,
             "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" rx=\"3\" fill=\"%s\" "
             "stroke=\"#fff\">"
@@ -464,7 +461,7 @@ static void svg_row_texts(const struct frame *f, FILE *to)
             y + 4.5, stage, x, y - 1, sum.busy_percent, x, y + 14, ms(sum.bubble_us));
     }
     if (f->kv)
-        fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">KV there</text>\n",
+        fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">decode KV</text>\n",
                 y_of(f->t->n_stages) + SVG_BAR / 2.0 + 4.5);
 }
 
