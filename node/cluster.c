@@ -183,6 +183,8 @@ void sl_cluster_stop(struct sl_cluster *c)
         if (c->members[k].io)
             sl_io_destroy(c->members[k].io);
     for (uint32_t k = 0; k < c->n_members && c->members; k++)
+        sl_role_control_fini(&c->members[k].control);
+    for (uint32_t k = 0; k < c->n_members && c->members; k++)
         sl_stage_destroy(c->members[k].stage);
     if (c->fabric)
         sl_fabric_destroy(c->fabric);

@@ -19,7 +19,10 @@ struct sl_role_control {
     void (*on_ready)(void *user); /* once, on the role's thread, when every link is up; NULL: none */
     void *user;
     struct sl_role_meter meter;
+    void *sending; /* buffers whose frames the io may still be reading when the loop has ended */
 };
+/* After sl_io_destroy. */
+void sl_role_control_fini(struct sl_role_control *control);
 
 /* Declares the node's links to its io, as the plan has them. keys: 32 bytes derived per link from `secret` (HMAC of the id),
  * so both ends agree when they share it. peer(user, node, address, &port) says where a node listens. */

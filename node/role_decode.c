@@ -374,7 +374,7 @@ static sl_status take_memory(struct decode_role *r)
     uint32_t pages = (r->plan->context_tokens + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS;
     r->max_arrivals = pages * r->plan->n_stages;
     r->adoptees = calloc(r->plan->max_running, sizeof *r->adoptees);
-    r->out = calloc(OUT_BUFFERS, r->plan->tokens_bytes);
+    r->control->sending = r->out = calloc(OUT_BUFFERS, r->plan->tokens_bytes);
     r->scratch = malloc(sl_sample_scratch_bytes(r->plan->vocab));
     if (!r->adoptees || !r->out || !r->scratch)
         return SL_E_NOMEM;
@@ -407,7 +407,6 @@ sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const str
         free(r->adoptees[i].arrivals);
     if (r) {
         free(r->adoptees);
-        free(r->out);
         free(r->scratch);
     }
     free(r);

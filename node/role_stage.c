@@ -344,6 +344,7 @@ sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const stru
     uint32_t node = sl_plan_stage_node(k);
     bool last = k + 1 == plan->n_stages;
     uint8_t *results = last ? calloc(RESULT_BUFFERS, plan->result_bytes) : NULL;
+    control->sending = results;
     void *scratch = last ? malloc(sl_sample_scratch_bytes(plan->vocab)) : NULL;
     sl_status status = SL_OK;
     if (!r || (last && (!results || !scratch))) {
@@ -361,7 +362,6 @@ sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const stru
     atomic_store(&control->meter.pages_total, plan->n_pages);
     status = stage_loop(r, n_links, scratch, err);
 out:
-    free(results);
     free(scratch);
     free(r);
     return status;

@@ -334,6 +334,7 @@ static void clean_up(struct worker *w)
         sl_rpc_channel_close(w->channel);
     if (w->io)
         sl_io_destroy(w->io);
+    sl_role_control_fini(&w->control);
     sl_stage_destroy(w->stage);
     sl_pack_close(w->pack);
 }

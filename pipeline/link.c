@@ -1,16 +1,17 @@
 /* Links: who may talk, how much, and whether the other side is still there.
  *
  * Everything here runs on one I/O thread and is the same over every transport.
- * Handshake: HELLO(link id, nonce) -> WELCOME(nonce, MAC) -> WELCOME(MAC) -> CREDIT. Both MACs are taken with
- * the link's key over a label, the link id, the epoch, the wire version and both nonces; no slot is lent
- * and no data frame is taken before. It keeps out mistakes and stale peers, not an attacker on the wire.
- * Credits: one slot is one credit; counts are cumulative, so that a repeated one does no harm and only
- * the newest has to travel. Order: frames may end out of order (a small one overtakes a large one); they
- * are delivered in the order of their numbers, through a window as wide as the slots.
- * Heartbeat: the side that dialed pings, the other answers; any frame counts as a sign of life.
- * Leaving: GOODBYE names how many frames were sent; the peer delivers those, answers GOODBYE, and the line
- * is closed by the one who left. A fault is noted where it is seen and acted upon in sl_hub_step, because a
- * transport must not be closed from inside its own callbacks. */
+ * Handshake: HELLO(link id, nonce) -> WELCOME(nonce, MAC) -> WELCOME(MAC) -> CREDIT. Both MACs are
+ * taken with the link's key over a label, the link id, the epoch, the wire version and both nonces;
+ * no slot is lent and no data frame is taken before. It keeps out mistakes and stale peers, not an
+ * attacker on the wire. Credits: one slot is one credit; counts are cumulative, so that a repeated
+ * one does no harm and only the newest has to travel. Order: frames may end out of order (a small
+ * one overtakes a large one); they are delivered in the order of their numbers, through a window as
+ * wide as the slots. Heartbeat: the side that dialed pings, the other answers; any frame counts as
+ * a sign of life. Leaving: GOODBYE names how many frames were sent; the peer delivers those,
+ * answers GOODBYE, and the line is closed by the one who left. A fault is noted where it is seen
+ * and acted upon in sl_hub_step, because a transport must not be closed from inside its own
+ * callbacks. */
 #include "pipeline/link_impl.h"
 
 #include "base/bytes.h"
@@ -67,7 +68,8 @@ static uint32_t checksum_of(const void *data, size_t bytes)
     return (uint32_t)sl_xxh3(data, bytes);
 }
 
-/* At most one control frame of a kind is under way; credit is cumulative and may wait for its turn. */
+/* At most one control frame of a kind is under way; credit is cumulative and may wait for its turn.
+ */
 static void control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,
                     const uint8_t body[SL_CONTROL_BYTES])
 {
@@ -265,7 +267,8 @@ static bool mac_is(const struct sl_conn *conn, const uint8_t key[32], const char
     return sl_equal_constant_time(expected, mac, sizeof expected);
 }
 
-/* Labels of eight bytes, one for each direction, so that no proof can be played back to its maker. */
+/* Labels of eight bytes, one for each direction, so that no proof can be played back to its maker.
+ */
 static const char server_label[] = "slserver", client_label[] = "slclient";
 
 static struct sl_link *find_expected(struct sl_hub *hub, uint64_t id)
@@ -482,7 +485,8 @@ static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status st
     conn->n_landings--;
     conn->bytes_under_way -= landing->bytes;
     if (status != SL_OK) {
-        /* The slot stays in the window, where nothing behind it is delivered: the line is broken. */
+        /* The slot stays in the window, where nothing behind it is delivered: the line is broken.
+         */
         sl_conn_broken(conn, status, "a frame could not be received");
         return;
     }
@@ -505,7 +509,8 @@ void sl_conn_landed(struct sl_landing *landing, sl_status status)
     struct sl_conn *conn = landing->conn;
     conn->heard_ms = sl_now_ms();
     if (landing != &conn->control_in) {
-        struct sl_slot *slot = (struct sl_slot *)((char *)landing - offsetof(struct sl_slot, landing));
+        struct sl_slot *slot =
+            (struct sl_slot *)((char *)landing - offsetof(struct sl_slot, landing));
         landed_data(conn, slot, status);
         return;
     }
@@ -529,7 +534,8 @@ void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index)
 
 /* ---- The life of a link ---- */
 
-static void link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason)
+static void link_over(struct sl_hub *hub, struct sl_link *link, sl_status status,
+                      const char *reason)
 {
     if (link->state == SL_LINK_UP)
         atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
@@ -645,7 +651,8 @@ static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t no
 {
     uint64_t allowed_ms =
         hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
-    if (now_ms > conn->heard_ms + allowed_ms) { /* not a difference: a frame may be newer than now_ms */
+    if (now_ms >
+        conn->heard_ms + allowed_ms) { /* not a difference: a frame may be newer than now_ms */
         conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
         return;
     }
@@ -660,7 +667,8 @@ static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t no
     due(wait_ms, now_ms, conn->pinged_ms + hub->config.heartbeat_ms);
 }
 
-/* One side or the other says goodbye: flush, tell how much was sent, wait for the answer, hang up. */
+/* One side or the other says goodbye: flush, tell how much was sent, wait for the answer, hang up.
+ */
 static void conn_goodbyes(struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 {
     struct sl_link *link = conn->link;
@@ -704,8 +712,8 @@ static void conn_step(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms,
         due(wait_ms, now_ms, now_ms + 1);
 }
 
-/* A thread that was not run for a while (a stopped process, a busy machine) has not listened either: that time
- * is not held against the peers. */
+/* A thread that was not run for a while (a stopped process, a busy machine) has not listened
+ * either: that time is not held against the peers. */
 static void forgive_own_absence(struct sl_hub *hub, uint64_t now_ms)
 {
     uint64_t away_ms = hub->stepped_ms ? now_ms - hub->stepped_ms : 0;

@@ -1,10 +1,10 @@
 /* What an I/O thread keeps: the hub, its links and their connections. Private to link.c and io.c.
  *
- * A link is what the owner asked for, by id: it is made by the owner, lives on the I/O thread while frames
- * move, and is freed there once the owner has seen LINK_DOWN and given every slot back. A connection
- * (sl_conn) is one line of the transport under it: a link that dials may use up several of them before one
- * passes the handshake; a line that came in has no link before it.
- * Fields of sl_link are grouped by the thread that owns them; nothing is shared. */
+ * A link is what the owner asked for, by id: it is made by the owner, lives on the I/O thread while
+ * frames move, and is freed there once the owner has seen LINK_DOWN and given every slot back. A
+ * connection (sl_conn) is one line of the transport under it: a link that dials may use up several
+ * of them before one passes the handshake; a line that came in has no link before it. Fields of
+ * sl_link are grouped by the thread that owns them; nothing is shared. */
 #ifndef SL_PIPELINE_LINK_IMPL_H
 #define SL_PIPELINE_LINK_IMPL_H
 
@@ -23,11 +23,11 @@ enum {
     SL_CONTROL_BYTES = 64, /* payload of every control frame */
     SL_NONCE_BYTES = 16,
     SL_MAC_BYTES = 32,
-    SL_PAD_BYTES = 8,          /* what a frame without payload carries (UCX wants some) */
-    SL_LEAVE_MS = 1000,        /* for flushing when a link is dropped or left */
+    SL_PAD_BYTES = 8,   /* what a frame without payload carries (UCX wants some) */
+    SL_LEAVE_MS = 1000, /* for flushing when a link is dropped or left */
     SL_RETRY_MIN_MS = 100,
     SL_RETRY_MAX_MS = 2000,
-    SL_SLOWEST_MB_PER_S = 64   /* silence is allowed for as long as the bytes under way need */
+    SL_SLOWEST_MB_PER_S = 64 /* silence is allowed for as long as the bytes under way need */
 };
 
 /* Wakes a thread that sleeps in poll(2), and costs no system call when it does not. */
@@ -59,8 +59,8 @@ struct sl_link {
     size_t memory_bytes, stride;
 
     /* the owner's */
-    uint64_t held;     /* slots with the owner, a bit each */
-    uint32_t n_out;    /* tokens not yet home */
+    uint64_t held;  /* slots with the owner, a bit each */
+    uint32_t n_out; /* tokens not yet home */
     bool dropped, down_noted, down_waiting;
     sl_status down_status;
     const char *down_reason;
@@ -150,11 +150,14 @@ static inline uint64_t sl_now_ms(void)
 }
 
 /* The I/O thread's calls. */
-void sl_link_begin(struct sl_hub *hub, struct sl_link *link); /* register memory, dial or be ready */
-void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_op *op); /* link NULL: unknown */
+void sl_link_begin(struct sl_hub *hub,
+                   struct sl_link *link); /* register memory, dial or be ready */
+void sl_link_send(struct sl_hub *hub, struct sl_link *link,
+                  struct sl_op *op); /* link NULL: unknown */
 void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index);
 void sl_link_cancel(struct sl_hub *hub, struct sl_link *link);
-void sl_link_end(struct sl_hub *hub, struct sl_link *link); /* unregister; the memory is the caller's */
+void sl_link_end(struct sl_hub *hub,
+                 struct sl_link *link); /* unregister; the memory is the caller's */
 /* Timers, closings and retries; returns for how many ms nothing is due. */
 int sl_hub_step(struct sl_hub *hub, uint64_t now_ms);
 void sl_hub_leave(struct sl_hub *hub, uint64_t now_ms); /* GOODBYE on every link, accept no more */

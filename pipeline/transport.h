@@ -71,7 +71,8 @@ sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, con
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 
 /* Queue a frame. payload stays ours to read until SL_IO_SENT with this token (also when the link is down or unknown).
- * SL_AGAIN: the command ring is full (bounded by the plan: 1024). */
+ * SL_AGAIN: 1024 tokens are out already. SL_E_INVALID: a header that no peer would take (logged); no event follows.
+ * A frame larger than the peer's slots comes back as SL_IO_SENT with SL_E_INVALID. */
 sl_status sl_io_send(struct sl_io *io, uint64_t link, const struct sl_wire *wire, const void *payload, uint64_t token);
 void sl_io_release(struct sl_io *io, uint64_t link, uint32_t slot);
 

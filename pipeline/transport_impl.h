@@ -1,11 +1,12 @@
-/* The seam between the link layer (link.c: who may talk, credits, order, heartbeat) and what carries bytes
- * (transport_local.c, transport_ucx.c). Private to pipeline/.
+/* The seam between the link layer (link.c: who may talk, credits, order, heartbeat) and what
+ * carries bytes (transport_local.c, transport_ucx.c). Private to pipeline/.
  *
  * A transport knows lines: two ends, frames of a header and a payload each. It is driven by one I/O
- * thread; only that thread calls the operations, and all upcalls happen inside `send` or `progress`.
- * An op (a frame going out) and a landing (a frame coming in) belong to the transport from the call to
- * their one report, also after failure; `closed` is the last word about a line, after every op and every
- * landing of it was reported. A broken line is reported and then left alone until `hangup`. */
+ * thread; only that thread calls the operations, and all upcalls happen inside `send` or
+ * `progress`. An op (a frame going out) and a landing (a frame coming in) belong to the transport
+ * from the call to their one report, also after failure; `closed` is the last word about a line,
+ * after every op and every landing of it was reported. A broken line is reported and then left
+ * alone until `hangup`. */
 #ifndef SL_PIPELINE_TRANSPORT_IMPL_H
 #define SL_PIPELINE_TRANSPORT_IMPL_H
 
@@ -18,7 +19,8 @@ struct sl_line;      /* the transport's view of a line */
 struct sl_transport; /* the transport's state of one I/O thread */
 struct sl_pair;      /* a line of the local transport, both ends */
 
-/* A letter in an inbox of the local transport; it lies in the thing it is about, so that none is allocated. */
+/* A letter in an inbox of the local transport; it lies in the thing it is about, so that none is
+ * allocated. */
 struct sl_mail {
     struct sl_mail *next;
     struct sl_pair *pair;
@@ -61,8 +63,9 @@ struct sl_transport_ops {
     /* SL_E_INVALID: the address can never work; anything else: try again later. */
     sl_status (*connect)(struct sl_transport *transport, const char *address, uint16_t port,
                          struct sl_conn *conn, struct sl_line **line);
-    void (*send)(struct sl_line *line, struct sl_op *op); /* -> sl_op_sent once, maybe before return */
-    void (*hangup)(struct sl_line *line);                 /* -> sl_conn_closed once, from progress */
+    void (*send)(struct sl_line *line,
+                 struct sl_op *op);       /* -> sl_op_sent once, maybe before return */
+    void (*hangup)(struct sl_line *line); /* -> sl_conn_closed once, from progress */
 
     sl_status (*map)(struct sl_transport *transport, void *base, size_t bytes, void **region);
     void (*unmap)(struct sl_transport *transport, void *region);

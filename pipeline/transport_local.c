@@ -1,11 +1,12 @@
-/* Lines between threads of one process: letters in inboxes, a copy from the sender's buffer into the
- * receiver's slot, no socket. Used by `sluice generate --model`, and by tests that want no network.
+/* Lines between threads of one process: letters in inboxes, a copy from the sender's buffer into
+ * the receiver's slot, no socket. Used by `sluice generate --model`, and by tests that want no
+ * network.
  *
- * A fabric is the network: who listens on which port. Each I/O thread has one inbox; a letter lies inside
- * the thing that it is about (an op, or the pair of ends which makes a line), so sending allocates nothing.
- * A frame travels as a letter to the receiver, who copies the payload on his own thread and sends the same
- * letter back: the buffer is free when it comes home. One mutex guards inboxes and pairs; it is held for a
- * few instructions and never during a copy.
+ * A fabric is the network: who listens on which port. Each I/O thread has one inbox; a letter lies
+ * inside the thing that it is about (an op, or the pair of ends which makes a line), so sending
+ * allocates nothing. A frame travels as a letter to the receiver, who copies the payload on his own
+ * thread and sends the same letter back: the buffer is free when it comes home. One mutex guards
+ * inboxes and pairs; it is held for a few instructions and never during a copy.
  *
  * A pair lives until both ends are closed and no letter points to it. */
 #include "pipeline/transport_impl.h"
@@ -26,7 +27,7 @@ struct sl_line { /* one end of a pair */
     struct sl_line *next_closing;
     uint32_t n_out; /* frames not yet home */
     uint64_t hangup_batch;
-    bool hung_up; /* under the mutex: nobody posts a frame to this end any more */
+    bool hung_up;          /* under the mutex: nobody posts a frame to this end any more */
     struct sl_mail hangup; /* tells this end that the other hung up */
 };
 
@@ -140,8 +141,9 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub,
     t->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (t->fd < 0) {
         free(t);
-        return sl_fail(err, SL_E_IO, "The local transport cannot get an eventfd; raise the limit of "
-                                     "open files.");
+        return sl_fail(err, SL_E_IO,
+                       "The local transport cannot get an eventfd; raise the limit of "
+                       "open files.");
     }
     pthread_mutex_lock(&fabric->mutex);
     t->port = config->port;
@@ -156,7 +158,8 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub,
     if (taken) {
         close(t->fd);
         free(t);
-        return sl_fail(err, SL_E_UNAVAILABLE, "Port %u of the local transport is in use; choose another.",
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "Port %u of the local transport is in use; choose another.",
                        (unsigned)config->port);
     }
     *out = t;
@@ -286,8 +289,9 @@ static void take_letter(struct sl_transport *t, struct sl_mail *mail)
     }
 }
 
-/* An end is closed when the frames that it sent are home and the inbox was emptied once since it hung up:
- * then no frame in there is for it. A letter about a hang-up may still come; it holds the pair. */
+/* An end is closed when the frames that it sent are home and the inbox was emptied once since it
+ * hung up: then no frame in there is for it. A letter about a hang-up may still come; it holds the
+ * pair. */
 static bool close_ended_lines(struct sl_transport *t)
 {
     bool any = false;

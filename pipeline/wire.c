@@ -1,12 +1,13 @@
 /* Packing and checking the header of a frame.
  *
- * The header is 128 bytes at fixed little-endian offsets, never a C struct copied, so that two builds of
- * different compilers agree. The bytes come from another machine and are believed in the order that
- * wire.h names: a damaged header ends at the CRC, a header of somebody who means harm ends at the limits
- * and at the overflow-safe sums. A header that passes describes a payload whose every length is bounded.
+ * The header is 128 bytes at fixed little-endian offsets, never a C struct copied, so that two
+ * builds of different compilers agree. The bytes come from another machine and are believed in the
+ * order that wire.h names: a damaged header ends at the CRC, a header of somebody who means harm
+ * ends at the limits and at the overflow-safe sums. A header that passes describes a payload whose
+ * every length is bounded.
  *
- * Offsets 16..127 are covered by the CRC like the rest; the CRC field itself counts as zero. The u32
- * behind the payload checksum holds the length of the record in front of the rows. */
+ * Offsets 16..127 are covered by the CRC like the rest; the CRC field itself counts as zero. The
+ * u32 behind the payload checksum holds the length of the record in front of the rows. */
 #include "pipeline/wire.h"
 
 #include "base/arena.h"
@@ -111,7 +112,8 @@ static void read_fields(struct sl_wire *wire, const uint8_t *in)
     memcpy(wire->trace, in + AT_TRACE, sizeof wire->trace);
 }
 
-/* Limits first, then the sums, neither of which may wrap. A chunk count of zero means "not known". */
+/* Limits first, then the sums, neither of which may wrap. A chunk count of zero means "not known".
+ */
 static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire_limits *limits)
 {
     if (wire->payload_bytes > limits->max_payload_bytes)

@@ -1,8 +1,9 @@
 /* The frame header, as whoever reaches the data port could send it.
  *
- * Every input is tried twice: as it is, which mostly ends at the magic number or the CRC, and cut to size and sealed
- * with the right magic, version and CRC, so that the checks behind them are reached as well. A header
- * that passes must keep what wire.h promises about it, and must come back from packing bit by bit. */
+ * Every input is tried twice: as it is, which mostly ends at the magic number or the CRC, and cut
+ * to size and sealed with the right magic, version and CRC, so that the checks behind them are
+ * reached as well. A header that passes must keep what wire.h promises about it, and must come back
+ * from packing bit by bit. */
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "kernels/panel.h"

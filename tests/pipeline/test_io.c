@@ -1,6 +1,7 @@
-/* The I/O layer, the same suite over every transport: links with keys, credits, order, checksums, and
- * above all what comes home when something ends. One thread owns both ends and polls them in turn; nothing
- * here waits for a time to pass, only for events (and gives up after half a minute). */
+/* The I/O layer, the same suite over every transport: links with keys, credits, order, checksums,
+ * and above all what comes home when something ends. One thread owns both ends and polls them in
+ * turn; nothing here waits for a time to pass, only for events (and gives up after half a minute).
+ */
 #include "base/clock.h"
 #include "base/rng.h"
 #include "pipeline/transport_impl.h"
@@ -195,8 +196,14 @@ static void check_tokens(const struct side *side, int n)
 /* One body, one test a transport. */
 #define ON_EACH(name)                                                                              \
     static void name(const struct sl_transport_ops *transport);                                    \
-    SL_TEST(local_##name) { name(&sl_transport_local); }                                           \
-    SL_TEST(ucx_##name) { name(&sl_transport_ucx); }                                               \
+    SL_TEST(local_##name)                                                                          \
+    {                                                                                              \
+        name(&sl_transport_local);                                                                 \
+    }                                                                                              \
+    SL_TEST(ucx_##name)                                                                            \
+    {                                                                                              \
+        name(&sl_transport_ucx);                                                                   \
+    }                                                                                              \
     static void name(const struct sl_transport_ops *transport)
 
 ON_EACH(frames_of_all_sizes_both_ways)
@@ -233,7 +240,8 @@ ON_EACH(without_credit_a_frame_waits)
         CHECK_INT(send_bytes(&world.b, LINK, pool, 5000, n), SL_OK);
     UNTIL(&world, world.a.n_frames == 1 && world.b.n_sent == 1);
     for (int i = 1; i < 3; i++) {
-        /* A frame the other way and its credit back show that both threads had their turn meanwhile. */
+        /* A frame the other way and its credit back show that both threads had their turn
+         * meanwhile. */
         CHECK_INT(send_bytes(&world.a, LINK, pool, 10, 100), SL_OK);
         CHECK_INT(send_bytes(&world.a, LINK, pool, 10, 100), SL_OK);
         UNTIL(&world, world.b.n_frames == 2 * i && world.a.n_sent == 2 * i);
@@ -357,7 +365,8 @@ ON_EACH(frames_sent_before_the_end_arrive)
     world.b.expect = pool;
     for (uint64_t n = 0; n < 30; n++)
         send_frame(&world.a, n);
-    /* The destroying end flushes while this thread sits in destroy, so another thread must take the frames. */
+    /* The destroying end flushes while this thread sits in destroy, so another thread must take the
+     * frames. */
     pthread_t thread;
     struct sl_io *io = world.a.io;
     world.a.io = NULL;
@@ -586,7 +595,8 @@ SL_TEST(ucx_peer_address_must_be_numeric)
     stop(&world);
 }
 
-/* The peer's thread runs and its socket takes data, but it says nothing: what a stopped machine looks like. */
+/* The peer's thread runs and its socket takes data, but it says nothing: what a stopped machine
+ * looks like. */
 SL_TEST(ucx_silent_peer_is_lost)
 {
     struct world world = {0};

@@ -1,6 +1,7 @@
-/* The frame header: what is packed comes back, the offsets are the agreed ones, and every field at its
- * limits and beyond is judged as wire.h says. Headers that break one rule are made by changing bytes and
- * sealing them again with a right CRC, so that the check behind the CRC is the one that speaks. */
+/* The frame header: what is packed comes back, the offsets are the agreed ones, and every field at
+ * its limits and beyond is judged as wire.h says. Headers that break one rule are made by changing
+ * bytes and sealing them again with a right CRC, so that the check behind the CRC is the one that
+ * speaks. */
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/rng.h"
