@@ -7,6 +7,7 @@
 #include "node/control.h"
 #include "node/edge.h"
 #include "node/role.h"
+#include "node/serving_options.h"
 #include "node/worker.h"
 #include <pthread.h>
 #include <signal.h>
@@ -79,7 +80,7 @@ static int run_decode(const void *values, const char *const *args, uint32_t n_ar
 
 const struct sl_command sl_command_stage = {
     "stage", "PATH", "one stage of a pipeline: a layer range with all its experts",
-    "Joins the coordinator, which says which layers it holds, maps those layers' files of the pack PATH and runs chunks\n"
+    "Joins the coordinator, which says which layers it holds, maps those layers' files of the pack PATH and runs chunks "
     "until the coordinator tells it to stop. SIGTERM drains the whole pipeline.",
     stage_options, sizeof(struct worker_values), 1, 1, run_stage};
 const struct sl_command sl_command_decode = {
@@ -90,29 +91,19 @@ const struct sl_command sl_command_decode = {
 /* ---- coordinator ---- */
 
 struct coordinator_values {
-    const char *listen, *ops, *kv, *data_address, *name;
-    uint32_t stages, chunk, max_running, max_waiting, context, kv_tokens, data_port, join_timeout, drain_timeout;
+    struct sl_serving_options serving;
+    const char *data_address;
+    uint32_t data_port, join_timeout;
 };
 
-#define C(name, type, field, fallback, choices, min, max, unit, help)                                                  \
-    {name, type, offsetof(struct coordinator_values, field), fallback, choices, min, max, unit, help}
 static const struct sl_option coordinator_options[] = {
-    C("stages", SL_OPT_UINT, stages, "2", NULL, 1, SL_MAX_STAGES, "stages", "How many stages will join."),
-    C("listen", SL_OPT_ADDRESS, listen, "127.0.0.1:50051", NULL, 0, 0, NULL, "gRPC for clients and for joining nodes."),
-    C("ops", SL_OPT_ADDRESS, ops, "127.0.0.1:8081", NULL, 0, 0, NULL, "HTTP for /metrics and the probes."),
-    C("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens", "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048."),
-    C("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|f32", 0, 0, NULL, "Numbers of the KV cache."),
-    C("max-running", SL_OPT_UINT, max_running, "16", NULL, 1, SL_MAX_CHUNK_SLICES, "requests", "Requests that hold pages at once."),
-    C("max-waiting", SL_OPT_UINT, max_waiting, "1024", NULL, 1, 1000000, "requests", "Requests in the queue; more are refused."),
-    C("context", SL_OPT_UINT, context, "0", NULL, 0, 1 << 22, "tokens", "Longest prompt and output together; 0: the model's."),
-    C("kv-tokens", SL_OPT_UINT, kv_tokens, "0", NULL, 0, 4294967295.0, "tokens",
-      "Size of each node's KV pool; 0: a context for every running request, at most 131072."),
-    C("name", SL_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "Model name told to clients; without it, the path."),
-    C("data-address", SL_OPT_STRING, data_address, "127.0.0.1", NULL, 0, 0, "IP",
-      "The address to listen on for results, and where nodes reach it; of a private network."),
-    C("data-port", SL_OPT_UINT, data_port, "0", NULL, 0, 65535, NULL, "0 takes a free one of 13000 to 13063."),
-    C("join-timeout", SL_OPT_UINT, join_timeout, "600", NULL, 1, 86400, "s", "How long to wait for all nodes to join."),
-    C("drain-timeout", SL_OPT_UINT, drain_timeout, "60", NULL, 0, 86400, "s", "How long running requests may take after SIGTERM."),
+    SL_SERVING_ROWS(coordinator_values),
+    {"data-address", SL_OPT_STRING, offsetof(struct coordinator_values, data_address), "127.0.0.1", NULL, 0, 0, "IP",
+     "The address to listen on for results, and where nodes reach it; of a private network."},
+    {"data-port", SL_OPT_UINT, offsetof(struct coordinator_values, data_port), "0", NULL, 0, 65535, NULL,
+     "0 takes a free one of 13000 to 13063."},
+    {"join-timeout", SL_OPT_UINT, offsetof(struct coordinator_values, join_timeout), "600", NULL, 1, 86400, "s",
+     "How long to wait for all nodes to join."},
     {0},
 };
 
@@ -155,7 +146,7 @@ static void on_leave(void *user, const char *who)
 
 static sl_status make_plan(struct node *n, struct sl_err *err)
 {
-    const struct coordinator_values *v = n->values;
+    const struct sl_serving_options *v = &n->values->serving;
     struct sl_plan_options options = {.n_stages = v->stages, .has_decode = true,
                                       .kv_dtype = strcmp(v->kv, "f32") == 0 ? SL_F32 : SL_BF16,
                                       .chunk_tokens = v->chunk, .max_running = v->max_running,
@@ -190,8 +181,8 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
     SL_TRY(sl_pack_tokenizer(sl_pack_path(n->pack), &tokenizer, err));
     struct sl_coordinator_config config = {.plan = &n->plan, .shape = sl_pack_shape(n->pack), .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(n->pack),
-                                           .model_name = n->values->name ? n->values->name : sl_pack_path(n->pack),
-                                           .io = n->io, .n_links = own, .max_waiting = n->values->max_waiting,
+                                           .model_name = n->values->serving.name ? n->values->serving.name : sl_pack_path(n->pack),
+                                           .io = n->io, .n_links = own, .max_waiting = n->values->serving.max_waiting,
                                            .on_lost = on_lost, .on_ready = on_all_up, .user = n};
     sl_status status = sl_coordinator_create(&n->coordinator, &config, err);
     if (status != SL_OK)
@@ -201,7 +192,7 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
 
 static sl_status start(struct node *n, const char *model, struct sl_err *err)
 {
-    const struct coordinator_values *v = n->values;
+    const struct sl_serving_options *v = &n->values->serving;
     char *pack_path;
     SL_TRY(sl_pack_ensure(model, &pack_path, err));
     sl_status status = sl_pack_open(&n->pack, pack_path, err);
@@ -220,7 +211,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
                 strncmp(v->listen, "127.", 4) == 0 ? "this machine only"
                                                    : "reachable from the network, without encryption or authentication: "
                                                      "keep it private or put a proxy in front");
-    sl_log_info("data port %s:%u (UCX; keep it on a private network)", v->data_address, sl_io_port(io));
+    sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address, sl_io_port(io));
     sl_control_attach(n->control, n->coordinator, io);
     return SL_OK;
 }
@@ -257,10 +248,10 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
 
 static void drain(struct node *n, const sigset_t *set)
 {
-    sl_log_info("draining: running requests finish (at most %u s), new ones are refused", n->values->drain_timeout);
+    sl_log_info("draining: running requests finish (at most %u s), new ones are refused", n->values->serving.drain_timeout);
     sl_edge_set_serving(n->edge, false);
     sl_coordinator_drain(n->coordinator);
-    uint64_t until = sl_clock_ns() + (uint64_t)n->values->drain_timeout * 1000000000u;
+    uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
     while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until && !atomic_load(&n->is_lost)) {
         int number = wait_signal(set, 0);
         if (number == SIGTERM || number == SIGINT)
@@ -324,6 +315,6 @@ static int run_coordinator(const void *values, const char *const *args, uint32_t
 
 const struct sl_command sl_command_coordinator = {
     "coordinator", "PATH", "the one decider: admits, orders and routes requests",
-    "Waits for its stages and the decode worker to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection).\n"
+    "Waits for its stages and the decode worker to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection). "
     "SIGTERM drains: running requests finish, new ones get UNAVAILABLE. A second SIGTERM exits at once.",
     coordinator_options, sizeof(struct coordinator_values), 1, 1, run_coordinator};

@@ -4,7 +4,7 @@
 #include "base/log.h"
 #include "node/cluster.h"
 #include "node/commands.h"
-#include "pipeline/plan.h"
+#include "node/serving_options.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -15,28 +15,16 @@
 #include <unistd.h>
 
 struct serve_values {
-    const char *listen, *ops, *kv, *name;
-    uint32_t stages, threads, decode_threads, chunk, max_running, max_waiting, context, kv_tokens, drain_timeout;
+    struct sl_serving_options serving;
+    uint32_t threads, decode_threads;
 };
 
-#define S(name, type, field, fallback, choices, min, max, unit, help)                                                  \
-    {name, type, offsetof(struct serve_values, field), fallback, choices, min, max, unit, help}
 static const struct sl_option serve_options[] = {
-    S("stages", SL_OPT_UINT, stages, "2", NULL, 1, SL_MAX_STAGES, "stages", "Into how many stages the layers are cut."),
-    S("listen", SL_OPT_ADDRESS, listen, "127.0.0.1:50051", NULL, 0, 0, NULL, "gRPC for clients."),
-    S("ops", SL_OPT_ADDRESS, ops, "127.0.0.1:8081", NULL, 0, 0, NULL, "HTTP for /metrics and the probes."),
-    S("threads", SL_OPT_UINT, threads, "0", NULL, 0, 1024, "threads", "Compute threads of a stage; 0 shares the processors."),
-    S("decode-threads", SL_OPT_UINT, decode_threads, "0", NULL, 0, 1024, "threads",
-      "Compute threads of the decode worker; 0: as many as a stage."),
-    S("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens", "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048."),
-    S("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|f32", 0, 0, NULL, "Numbers of the KV cache."),
-    S("max-running", SL_OPT_UINT, max_running, "16", NULL, 1, SL_MAX_CHUNK_SLICES, "requests", "Requests that hold pages at once."),
-    S("max-waiting", SL_OPT_UINT, max_waiting, "1024", NULL, 1, 1000000, "requests", "Requests in the queue; more are refused."),
-    S("context", SL_OPT_UINT, context, "0", NULL, 0, 1 << 22, "tokens", "Longest prompt and output together; 0: the model's."),
-    S("kv-tokens", SL_OPT_UINT, kv_tokens, "0", NULL, 0, 4294967295.0, "tokens",
-      "Size of each process's KV pool; 0: a context for every running request, at most 131072."),
-    S("name", SL_OPT_STRING, name, NULL, NULL, 0, 0, NULL, "Model name told to clients; without it, the path."),
-    S("drain-timeout", SL_OPT_UINT, drain_timeout, "60", NULL, 0, 86400, "s", "How long running requests may take after SIGTERM."),
+    SL_SERVING_ROWS(serve_values),
+    {"threads", SL_OPT_UINT, offsetof(struct serve_values, threads), "0", NULL, 0, 1024, "threads",
+     "Compute threads of a stage; 0 shares the processors."},
+    {"decode-threads", SL_OPT_UINT, offsetof(struct serve_values, decode_threads), "0", NULL, 0, 1024, "threads",
+     "Compute threads of the decode worker; 0: as many as a stage."},
     {0},
 };
 
@@ -102,7 +90,7 @@ static sl_status spawn(struct supervisor *s, const char *name, struct arguments 
 
 static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
 {
-    const struct serve_values *v = s->values;
+    const struct sl_serving_options *v = &s->values->serving;
     struct arguments a = {0};
     add(&a, "sluice", "coordinator");
     add(&a, s->pack, NULL);
@@ -124,9 +112,9 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
 static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *err)
 {
     const struct serve_values *v = s->values;
-    bool decode = k == v->stages;
+    bool decode = k == v->serving.stages;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t threads = v->threads ? v->threads : cores > (long)v->stages ? (uint32_t)cores / v->stages : 1;
+    uint32_t threads = v->threads ? v->threads : cores > (long)v->serving.stages ? (uint32_t)cores / v->serving.stages : 1;
     struct arguments a = {0};
     char name[24];
     snprintf(name, sizeof name, decode ? "decode" : "stage %u", k);
@@ -214,7 +202,7 @@ static int supervise(struct supervisor *s, const sigset_t *set)
 
 static sl_status start_all(struct supervisor *s, const char *model, struct sl_err *err)
 {
-    const struct serve_values *v = s->values;
+    const struct sl_serving_options *v = &s->values->serving;
     SL_TRY(sl_pack_ensure(model, &s->pack, err));
     struct sl_pack *pack;
     struct sl_plan plan;
@@ -260,6 +248,6 @@ static int run_serve(const void *values, const char *const *args, uint32_t n_arg
 
 const struct sl_command sl_command_serve = {
     "serve", "PATH", "everything on one machine: coordinator, stages, decode worker",
-    "PATH is a pack, or a Hugging Face checkpoint directory, which is packed into the cache on first use. Starts one process a\n"
+    "PATH is a pack, or a Hugging Face checkpoint directory, which is packed into the cache on first use. Starts one process a "
     "role, joined over UCX on loopback. SIGTERM drains. When a process dies, it is named and the whole ends with its code.",
     serve_options, sizeof(struct serve_values), 1, 1, run_serve};

@@ -365,7 +365,8 @@ static sl_status open_context(struct sl_transport *t, const char *host, const st
     ucs_status_t status = ucp_init(&params, config, &t->context);
     ucp_config_release(config);
     if (status != UCS_OK)
-        return sl_fail(err, SL_E_UNAVAILABLE, "UCX does not start: %s", ucs_status_string(status));
+        return sl_fail(err, SL_E_UNAVAILABLE, "UCX does not start on the interface %s of %s (%s); is it up? UCX_LOG_LEVEL=info tells more",
+                       interface, host, ucs_status_string(status));
     return SL_OK;
 }
 
