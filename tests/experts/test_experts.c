@@ -103,7 +103,7 @@ static void naive_ffn(double *y, const double *x, const float *gate, const float
 
 static void naive_row(const struct fixture *f, const float *x, double *y)
 {
-    double normed[H], sum = 0, scores[E], total = 0, chosen_sum = 0, scale = 0;
+    double normed[H], sum = 0, scores[E], chosen_sum = 0, scale = 0;
     int chosen[K];
     for (int i = 0; i < H; i++)
         sum += (double)x[i] * x[i];
@@ -117,7 +117,7 @@ static void naive_row(const struct fixture *f, const float *x, double *y)
             scores[e] = 0;
             for (int i = 0; i < H; i++)
                 scores[e] += normed[i] * f->router[e * H + i];
-            total += scores[e] = exp(scores[e]);
+            scores[e] = exp(scores[e]);
         }
         for (int k = 0; k < K; k++) {
             chosen[k] = -1;
