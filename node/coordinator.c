@@ -156,7 +156,7 @@ static void set_lost(struct sl_coordinator *c, const char *sentence)
     if (leaving)
         return;
     sl_log_error("%s", sentence);
-    for (struct sl_request *r = c->requests, *next; r; r = next) { /* only this thread removes */
+    for (struct sl_request *r = sl_request_first(c), *next; r; r = next) {
         next = r->next;
         if (r->queued)
             sl_request_end(c, r, SL_E_UNAVAILABLE, SL_FINISH_ABORT, sentence);
@@ -237,7 +237,7 @@ static void run_op(struct sl_coordinator *c, struct sl_op_item *op)
         set_lost(c, op->id);
         return;
     }
-    for (r = c->requests; r; r = r->next)
+    for (r = sl_request_first(c); r; r = r->next)
         if (op->kind == SL_OP_CANCEL ? r->seq == op->seq : strcmp(r->ask.request_id, op->id) == 0)
             break;
     if (r && r->queued && !r->done)
@@ -309,7 +309,7 @@ static void *core_thread(void *arg)
         if (stop)
             break;
     }
-    for (struct sl_request *r = c->requests, *next; r; r = next) {
+    for (struct sl_request *r = sl_request_first(c), *next; r; r = next) {
         next = r->next;
         sl_request_end(c, r, SL_OK, SL_FINISH_ABORT, NULL);
     }

@@ -105,6 +105,9 @@ void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *
 
 /* coordinator_request.c; all on the core thread */
 void sl_request_free(struct sl_request *r);
+/* The head of the registry. Other threads only put requests before it, and only this one takes them out, so the list behind it
+ * can be walked without the lock. */
+struct sl_request *sl_request_first(struct sl_coordinator *c);
 struct sl_request *sl_request_find(struct sl_coordinator *c, uint64_t seq);
 void sl_request_start(struct sl_coordinator *c, struct sl_request *r);    /* from the queue into the schedule */
 void sl_request_admitted(struct sl_coordinator *c, struct sl_request *r);

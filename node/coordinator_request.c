@@ -18,9 +18,17 @@ void sl_request_free(struct sl_request *r)
     free(r);
 }
 
+struct sl_request *sl_request_first(struct sl_coordinator *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct sl_request *r = c->requests;
+    pthread_mutex_unlock(&c->lock);
+    return r;
+}
+
 struct sl_request *sl_request_find(struct sl_coordinator *c, uint64_t seq)
 {
-    for (struct sl_request *r = c->requests; r; r = r->next)
+    for (struct sl_request *r = sl_request_first(c); r; r = r->next)
         if (r->seq == seq)
             return r;
     return NULL;
