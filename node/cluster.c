@@ -42,8 +42,13 @@ static void *member_thread(void *arg)
     sl_status status = m->k == plan->n_stages
                            ? sl_role_decode_run(m->stage, m->io, plan, m->n_links, &m->control, &m->err)
                            : sl_role_stage_run(m->stage, m->io, plan, m->k, m->n_links, &m->control, &m->err);
-    if (status != SL_OK && !atomic_load(&m->control.stop))
-        sl_log_error("%s", m->err.text);
+    if (status == SL_OK || atomic_load(&m->control.stop))
+        return NULL;
+    sl_log_error("%s", m->err.text);
+    struct sl_plan_link links[SL_MAX_LINKS]; /* its io lives on and would answer heartbeats: the loss must be seen */
+    for (uint32_t i = 0, n = sl_plan_links(plan, links); i < n; i++)
+        if (links[i].from == 1 + m->k || links[i].to == 1 + m->k)
+            sl_io_drop(m->io, links[i].id);
     return NULL;
 }
 

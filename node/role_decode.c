@@ -27,6 +27,7 @@ struct adoptee { /* a sequence here, from its first page or its ADOPT on */
     struct sl_adopt spec;
     bool named, active;
     uint64_t got;                 /* layers x tokens that have arrived */
+    uint32_t next[SL_MAX_STAGES]; /* first token of the page that each stage sends next: a stage pushes its pages in order */
     uint32_t n_out, last_id;
     uint64_t logits_digest, last_arrival_us;
     uint32_t n_arrivals;
@@ -159,8 +160,13 @@ static void end_sequence(struct decode_role *r, struct adoptee *a, uint64_t seq,
 
 static void activate_when_whole(struct decode_role *r, struct adoptee *a)
 {
-    if (!a->named || a->active || a->got != (uint64_t)r->plan->n_layers * a->spec.prompt_tokens)
+    uint64_t whole = (uint64_t)r->plan->n_layers * a->spec.prompt_tokens;
+    if (!a->named || a->active || a->got < whole)
         return;
+    if (a->got > whole) {
+        end_sequence(r, a, a->sequence->id, SL_E_CORRUPT);
+        return;
+    }
     for (uint32_t i = 0; i < a->n_arrivals; i++)
         put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ARRIVED, .seq = a->sequence->id, .stage = a->arrivals[i].stage,
                                          .chunk = a->arrivals[i].chunk, .at_us = a->arrivals[i].at_us});
@@ -184,7 +190,10 @@ static void note_arrival(struct decode_role *r, struct adoptee *a, const struct 
 
 static const char *check_kv(const struct decode_role *r, const struct sl_wire *w)
 {
-    if (w->layer_count == 0 || (uint32_t)w->layer_first + w->layer_count > r->plan->n_layers)
+    if (w->source >= r->plan->n_stages)
+        return "stage";
+    uint32_t begin = sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source);
+    if (w->layer_first != begin || begin + w->layer_count != sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source + 1u))
         return "layers";
     if (w->token_first % SL_PAGE_TOKENS || w->token_count == 0 || w->token_count > SL_PAGE_TOKENS ||
         w->token_first + w->token_count > r->plan->context_tokens)
@@ -210,6 +219,10 @@ static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
     }
     if (!a)
         a = open_adoptee(r, w->request_id);
+    if (a && w->token_first != a->next[w->source]) { /* twice, or one is missing */
+        end_sequence(r, a, w->request_id, SL_E_CORRUPT);
+        return;
+    }
     if (!a || sl_stage_reserve(r->stage, a->sequence, (uint32_t)w->token_first + w->token_count) != SL_OK) {
         end_sequence(r, a, w->request_id, SL_E_EXHAUSTED);
         return;
@@ -218,6 +231,7 @@ static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
     uint8_t *to = sl_kv_slot(kv, a->sequence->pages[w->token_first / SL_PAGE_TOKENS]);
     memcpy(to + w->layer_first * kv->layer_bytes, frame->payload, w->payload_bytes);
     a->got += (uint64_t)w->layer_count * w->token_count;
+    a->next[w->source] += w->token_count;
     note_arrival(r, a, frame);
     activate_when_whole(r, a);
 }

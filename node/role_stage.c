@@ -10,11 +10,10 @@
 #include "node/role.h"
 #include "pipeline/messages.h"
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { QUEUE = 64, RESULT_BUFFERS = 16 };
+enum { QUEUE = 64, RESULT_BUFFERS = 16, SENDS = 1024 /* that sl_io_send takes before it says SL_AGAIN */ };
 enum token_kind { TOKEN_FORWARD = 1, TOKEN_KV, TOKEN_RESULT };
 
 static uint64_t token_of(enum token_kind kind, uint64_t value)
@@ -32,6 +31,7 @@ struct stage_role {
     uint64_t in_link, out_link, kv_link;
     struct sl_order_limits limits;
     uint64_t applied; /* number of the last record applied */
+    uint32_t n_out;   /* frames with the io: sent, and not yet reported SENT */
     struct sl_io_event queue[QUEUE];
     uint32_t queue_head, queue_tail;
     uint8_t *results; /* RESULT_BUFFERS of plan->result_bytes */
@@ -43,6 +43,21 @@ struct stage_role {
 static void *result_buffer(const struct stage_role *r, uint32_t i)
 {
     return r->results + i * r->plan->result_bytes;
+}
+
+/* Room was made sure of before the record was begun (room_for_frames): waiting here would wait for events that only this
+ * thread takes. */
+static void send_frame(struct stage_role *r, uint64_t link, const struct sl_wire *wire, const void *payload, uint64_t token)
+{
+    sl_status status = sl_io_send(r->io, link, wire, payload, token);
+    assert(status == SL_OK);
+    r->n_out++;
+}
+
+/* A record sends its frame on and, at most, the pages that its slices touch. */
+static bool room_for_frames(const struct stage_role *r)
+{
+    return r->n_out + 2 + r->order.n_tokens / SL_PAGE_TOKENS + 2 * r->order.n_slices <= SENDS;
 }
 
 /* ---- KV push ---- */
@@ -63,10 +78,7 @@ static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct
                                .dtype = (uint8_t)c->kv_dtype, .rank = 1, .payload_bytes = kv->slot_bytes};
         wire.shape[0] = (uint32_t)(kv->slot_bytes / sl_dtype_bytes(c->kv_dtype));
         s->pending_sends++;
-        /* the command ring is planned for more frames than pages can be pushed before it drains */
-        while (sl_io_send(r->io, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]),
-                          token_of(TOKEN_KV, s->id)) == SL_AGAIN)
-            sched_yield();
+        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]), token_of(TOKEN_KV, s->id));
         atomic_fetch_add(&r->control->meter.kv_frames, 1);
         atomic_fetch_add(&r->control->meter.kv_bytes, kv->slot_bytes);
     }
@@ -146,8 +158,7 @@ static void send_result(struct stage_role *r, const uint8_t *meta, void *scratch
     struct sl_wire wire = {.kind = SL_WIRE_RESULT, .source = (uint16_t)r->k};
     wire.payload_bytes = (uint64_t)(out.at - head_at);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    while (sl_io_send(r->io, r->out_link, &wire, head_at, token_of(TOKEN_RESULT, buffer)) == SL_AGAIN)
-        sched_yield();
+    send_frame(r, r->out_link, &wire, head_at, token_of(TOKEN_RESULT, buffer));
 }
 
 /* ---- applying records ---- */
@@ -182,8 +193,7 @@ static void forward(struct stage_role *r, const struct sl_io_event *frame)
         wire.shape[1] = r->plan->d_model;
         wire.payload_bytes += (uint64_t)r->order.n_tokens * r->plan->d_model * sizeof(float);
     }
-    while (sl_io_send(r->io, r->out_link, &wire, frame->payload, token_of(TOKEN_FORWARD, frame->slot)) == SL_AGAIN)
-        sched_yield();
+    send_frame(r, r->out_link, &wire, frame->payload, token_of(TOKEN_FORWARD, frame->slot));
 }
 
 static void run_chunk(struct stage_role *r, const struct sl_io_event *frame)
@@ -236,7 +246,7 @@ static sl_status apply_next(struct stage_role *r, void *scratch, struct sl_err *
     if (bad)
         return sl_fail(err, SL_E_PROTOCOL, "record %llu from the node before is not acceptable: %s; restart the pipeline",
                        (unsigned long long)r->order.number, bad);
-    if (r->last && r->n_free_results == 0)
+    if (!room_for_frames(r) || (r->last && r->n_free_results == 0))
         return SL_AGAIN;
     if (handoff_must_wait(r) || (r->order.kind == SL_ORDER_RUN && prepare_chunk(r) != SL_OK))
         return SL_AGAIN;
@@ -264,6 +274,7 @@ static sl_status apply_next(struct stage_role *r, void *scratch, struct sl_err *
 static void on_sent(struct stage_role *r, const struct sl_io_event *event)
 {
     uint64_t value = event->token & ((1ull << 56) - 1);
+    r->n_out--;
     switch ((enum token_kind)(event->token >> 56)) {
     case TOKEN_FORWARD:
         sl_io_release(r->io, r->in_link, (uint32_t)value);
@@ -305,10 +316,13 @@ static sl_status on_event(struct stage_role *r, const struct sl_io_event *event,
         on_sent(r, event);
         break;
     case SL_IO_FRAME:
-        if (event->status != SL_OK || event->wire.kind != SL_WIRE_ORDER) {
-            atomic_fetch_add(&r->control->meter.checksum_failures, event->status == SL_E_CORRUPT);
+        if (event->status != SL_OK) {
+            atomic_fetch_add(&r->control->meter.checksum_failures, 1);
             return sl_fail(err, SL_E_CORRUPT, "a frame from the node before failed its checksum; restart the pipeline");
         }
+        if (event->wire.kind != SL_WIRE_ORDER)
+            return sl_fail(err, SL_E_PROTOCOL, "a frame of kind %u does not belong on the order link; run the same version on all nodes",
+                           event->wire.kind);
         assert(r->queue_head - r->queue_tail < QUEUE);
         r->queue[r->queue_head++ % QUEUE] = *event;
         break;
