@@ -136,6 +136,12 @@ static void on_all_up(void *user)
     kill(getpid(), SIGUSR1);
 }
 
+static void on_member_ready(void *user)
+{
+    (void)user;
+    kill(getpid(), SIGUSR1); /* main looks again who is missing */
+}
+
 static void on_leave(void *user, const char *who)
 {
     struct node *n = user;
@@ -165,7 +171,7 @@ static sl_status make_control(struct node *n, struct sl_err *err)
     SL_TRY(sl_io_create(&n->io, &io, err));
     struct sl_control_config config = {.plan = &n->plan, .model_digest = sl_pack_digest(n->pack),
                                        .data_address = v->data_address, .data_port = sl_io_port(n->io),
-                                       .on_leave = on_leave, .user = n};
+                                       .on_member_ready = on_member_ready, .on_leave = on_leave, .user = n};
     if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "no random bytes for the link keys");
     return sl_control_create(&n->control, &config, err);
@@ -224,24 +230,39 @@ static int wait_signal(const sigset_t *set, uint64_t timeout_ms)
     return number < 0 ? 0 : number;
 }
 
+static sl_status not_ready(struct node *n, struct sl_err *err)
+{
+    char who[256];
+    if (sl_control_missing(n->control, false, who, sizeof who))
+        return sl_fail(err, SL_E_UNAVAILABLE, "%s did not join within %u s; start it, or ask for a longer --join-timeout", who,
+                       n->values->join_timeout);
+    if (sl_control_missing(n->control, true, who, sizeof who))
+        return sl_fail(err, SL_E_UNAVAILABLE, "%s joined, but not all its links came up within %u s; check --data-address, and that "
+                                              "the nodes reach each other's data ports", who, n->values->join_timeout);
+    return sl_fail(err, SL_E_UNAVAILABLE, "the links of the coordinator did not come up within %u s; check --data-address, and that "
+                                          "the nodes reach it", n->values->join_timeout);
+}
+
+/* Every member has its links up and so have we: only then can a request go all the way. */
 static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *err)
 {
-    char missing[256];
-    for (uint64_t left_ms = (uint64_t)n->values->join_timeout * 1000; !atomic_load(&n->is_ready);) {
+    char who[256];
+    uint64_t left_ms = (uint64_t)n->values->join_timeout * 1000;
+    while (!atomic_load(&n->is_ready) || sl_control_missing(n->control, true, who, sizeof who)) {
         uint64_t begin = sl_clock_ns();
         int number = wait_signal(set, left_ms < 10000 ? left_ms : 10000);
-        if (number == SIGTERM || number == SIGINT)
+        if (number == SIGTERM || number == SIGINT || atomic_load(&n->leave))
             return SL_AGAIN;
         if (atomic_load(&n->is_lost))
             return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);
         uint64_t spent_ms = (sl_clock_ns() - begin) / 1000000u;
         left_ms = spent_ms < left_ms ? left_ms - spent_ms : 0;
-        const char *who = sl_control_missing(n->control, missing, sizeof missing);
         if (left_ms == 0)
-            return sl_fail(err, SL_E_UNAVAILABLE, "%s did not join within %u s; start it, or ask for a longer --join-timeout",
-                           who ? who : "a node", n->values->join_timeout);
-        if (number == 0 && who)
+            return not_ready(n, err);
+        if (number == 0 && sl_control_missing(n->control, false, who, sizeof who))
             sl_log_info("waiting for %s to join", who);
+        else if (number == 0 && sl_control_missing(n->control, true, who, sizeof who))
+            sl_log_info("waiting for the links of %s", who);
     }
     return SL_OK;
 }
@@ -280,6 +301,11 @@ static void stop(struct node *n)
 {
     if (n->edge)
         sl_edge_set_serving(n->edge, false);
+    if (n->coordinator) { /* who is still running is told the true reason, before the links go */
+        sl_coordinator_drain(n->coordinator);
+        if (!sl_coordinator_wait_idle(n->coordinator, 0))
+            sl_coordinator_mourn(n->coordinator, "this node was told to stop before the request was finished; send it again");
+    }
     if (n->control)
         sl_control_stop(n->control, "the coordinator is done");
     if (n->edge)

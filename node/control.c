@@ -149,7 +149,7 @@ static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRe
     if (!decode && strcmp(j->role, "stage") != 0)
         return sl_fail(err, SL_E_INVALID, "role \"%.20s\" is unknown; join as stage or decode", j->role);
     if (decode && !c->plan.has_decode)
-        return sl_fail(err, SL_E_CONFIG, "this pipeline was started without a decode worker");
+        return sl_fail(err, SL_E_CONFIG, "this pipeline was started without a decode worker; join as a stage");
     if (!decode && j->stage >= c->plan.n_stages)
         return sl_fail(err, SL_E_CONFIG, "stage %u does not exist: the coordinator was started with %u stages, numbered from 0",
                        j->stage, c->plan.n_stages);
@@ -160,10 +160,10 @@ static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRe
         return sl_fail(err, SL_E_CONFIG, "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
                        SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
     if (strcmp(j->profile, SL_NUMERICS_PROFILE) != 0)
-        return sl_fail(err, SL_E_CONFIG, "the numerics profile differs: the coordinator runs %s, this node %.20s",
+        return sl_fail(err, SL_E_CONFIG, "the numerics profile differs: the coordinator runs %s, this node %.20s; run the same build on all nodes",
                        SL_NUMERICS_PROFILE, j->profile);
     if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 || strlen(j->data_address) >= 64)
-        return sl_fail(err, SL_E_INVALID, "the join request is malformed (layers, data address or port)");
+        return sl_fail(err, SL_E_INVALID, "the join request is malformed (layers, data address or port); run the same version");
     *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
     return SL_OK;
 }
@@ -255,11 +255,29 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
         m->ready = true;
     pthread_mutex_unlock(&c->lock);
     Sluice__V1__ReadyReply reply = SLUICE__V1__READY_REPLY__INIT;
-    if (known)
+    if (known) {
         sl_pb_reply(call, &reply.base);
-    else
+        if (c->config.on_member_ready)
+            c->config.on_member_ready(c->config.user);
+    } else {
         sl_rpc_finish(call, SL_E_INVALID, "this node has not joined, or its plan is an old one; join again");
+    }
     sl_pb_free(&pb);
+}
+
+/* Does the key belong to a link that this member accepts? Clients of the same port have never seen one. */
+static bool knows_its_plan(const struct sl_control *c, const struct member *m, const ProtobufCBinaryData *key)
+{
+    struct sl_plan_link links[SL_MAX_LINKS];
+    uint8_t expected[32];
+    bool knows = false;
+    for (uint32_t i = 0, n = sl_plan_links(&c->plan, links); i < n && key->len == sizeof expected; i++) {
+        if (links[i].to != m->node)
+            continue;
+        sl_hmac_sha256(c->config.secret, &links[i].id, sizeof links[i].id, expected);
+        knows |= sl_equal_constant_time(expected, key->data, sizeof expected);
+    }
+    return knows;
 }
 
 static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
@@ -272,11 +290,12 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
         return;
     struct member *m = member_of(c, l->role, l->stage);
     char name[24];
+    bool may = m && knows_its_plan(c, m, &l->key);
     if (m)
         node_name(c, m->node, name);
     sl_pb_free(&pb);
-    if (!m) {
-        sl_rpc_finish(call, SL_E_INVALID, "there is no such member");
+    if (!may) {
+        sl_rpc_finish(call, SL_E_INVALID, "only a member that was sent its plan may leave; send SIGTERM to the coordinator instead");
         return;
     }
     Sluice__V1__LeaveReply reply = SLUICE__V1__LEAVE_REPLY__INIT;
@@ -396,13 +415,13 @@ void sl_control_stop(struct sl_control *control, const char *reason)
     pthread_mutex_unlock(&control->lock);
 }
 
-const char *sl_control_missing(struct sl_control *control, char *buffer, size_t bytes)
+const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes)
 {
     const char *missing = NULL;
     size_t used = 0;
     pthread_mutex_lock(&control->lock);
     for (uint32_t i = 0; i < control->n_members; i++) {
-        if (control->members[i].call)
+        if (control->members[i].call && (!ready || control->members[i].ready))
             continue;
         char name[24];
         node_name(control, 1 + i, name);

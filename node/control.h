@@ -13,6 +13,7 @@ struct sl_control_config {
     const char *data_address; /* the coordinator's own */
     uint16_t data_port;
     uint8_t secret[32];       /* link keys are derived from it */
+    void (*on_member_ready)(void *user);           /* a member's links are up; any thread */
     void (*on_leave)(void *user, const char *who); /* a member asks for the pipeline to drain; any thread */
     void *user;
 };
@@ -27,8 +28,8 @@ uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *me
 void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordinator, struct sl_io *io);
 /* Tell every member to stop and let their streams go; a member that leaves from here on is not mourned. */
 void sl_control_stop(struct sl_control *control, const char *reason);
-/* "stage 1" of those who have not joined yet, or NULL when all have; for messages. */
-const char *sl_control_missing(struct sl_control *control, char *buffer, size_t bytes);
+/* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */
+const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes);
 
 #define SL_NUMERICS_PROFILE "f32" /* the order and width of every rounding step: kernels/ops.h */
 

@@ -24,6 +24,7 @@ struct worker {
     struct sl_plan plan;
     uint32_t n_links;
     struct sl_rpc_channel *channel;
+    uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
     struct sl_rpc_stream *leash;
     struct sl_ops *ops;
     struct sl_role_control control;
@@ -47,10 +48,11 @@ static void leave(struct worker *w)
 {
     Sluice__V1__LeaveRequest request = SLUICE__V1__LEAVE_REQUEST__INIT;
     static char roles[2][8] = {"stage", "decode"};
-    uint8_t packed[64], *reply = NULL;
+    uint8_t packed[128], *reply = NULL;
     size_t reply_bytes = 0;
     request.role = roles[w->config.decode];
     request.stage = w->config.stage;
+    request.key = (ProtobufCBinaryData){sizeof w->leave_key, w->leave_key};
     size_t n = sluice__v1__leave_request__pack(&request, packed);
     struct sl_err err;
     if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) != SL_OK) {
@@ -76,7 +78,7 @@ static void *signal_loop(void *arg)
             _exit(128 + number);
         if (!atomic_load(&w->control.ready)) {
             sl_log_info("stopping before the pipeline was complete");
-            _exit(0);
+            _exit(128 + number);
         }
         sl_log_info("draining: the coordinator lets running requests finish");
         leave(w);
@@ -202,6 +204,8 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
     if (l->key.len != sizeof config.key || l->port > 65535)
         return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has a malformed link; run the same version");
     memcpy(config.key, l->key.data, sizeof config.key);
+    if (!connects)
+        memcpy(w->leave_key, config.key, sizeof w->leave_key);
     sl_status status = connects ? sl_io_connect(w->io, &config, l->address, (uint16_t)l->port) : sl_io_accept(w->io, &config);
     if (status != SL_OK)
         return sl_fail(err, status, "cannot set up the link with %s at %s:%u (%s)", l->peer, l->address, l->port,
@@ -222,8 +226,12 @@ static void report_ready(void *user)
     request.stage = w->config.stage;
     request.epoch = w->plan.epoch;
     size_t n = sluice__v1__ready_request__pack(&request, packed);
-    if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes, &err) != SL_OK)
+    for (int tries = 0; tries < 5; tries++) { /* without it the pipeline is never ready */
+        if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes, &err) == SL_OK)
+            break;
         sl_log_warn("could not report to the coordinator: %s", err.text);
+        usleep(200000);
+    }
     free(reply);
     sl_log_info("ready");
 }
