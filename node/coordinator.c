@@ -69,7 +69,7 @@ static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r,
                                      .next_id = end < r->ask.n_ids ? r->ask.ids[end] : 0,
                                      .sampling = r->ask.sampling};
     slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == r->ask.n_ids ? SL_SLICE_LAST : 0u) |
-                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) | (r->ask.min_tokens > 0 ? SL_SLICE_NO_EOS : 0u);
+                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) | (r->ask.min_tokens > 0 && !r->ask.ignore_eos ? SL_SLICE_NO_EOS : 0u);
 }
 
 static struct sl_request *request_of(struct sl_schedule_entry *entry)
@@ -194,10 +194,10 @@ static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
     case SL_IO_LINK_UP:
         if (++c->n_up == c->config.n_links) {
             pthread_mutex_lock(&c->lock);
-            c->ready = true;
+            c->ready = !c->lost;
             pthread_cond_broadcast(&c->changed);
             pthread_mutex_unlock(&c->lock);
-            if (c->config.on_ready)
+            if (c->config.on_ready && !c->lost)
                 c->config.on_ready(c->config.user);
         }
         break;

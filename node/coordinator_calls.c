@@ -20,6 +20,9 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
     if (g->max_tokens > c->plan.context_tokens - g->n_ids + (g->max_tokens == 1))
         return sl_fail(err, SL_E_INVALID, "%u prompt tokens and max_tokens %u are more than the context of %u; ask for at most %u",
                        g->n_ids, g->max_tokens, c->plan.context_tokens, c->plan.context_tokens - g->n_ids);
+    if (g->n_stop_ids > SL_MAX_STOP_IDS || g->n_stop > SL_MAX_STOP_STRINGS)
+        return sl_fail(err, SL_E_INVALID, "%u stop ids and %u stop strings are too many; send at most %d and %d", g->n_stop_ids,
+                       g->n_stop, SL_MAX_STOP_IDS, SL_MAX_STOP_STRINGS);
     for (uint32_t i = 0; i < g->n_ids; i++)
         if (g->ids[i] >= c->shape.vocab)
             return sl_fail(err, SL_E_INVALID, "token id %u at position %u is outside the vocabulary of %u", g->ids[i], i,
@@ -33,8 +36,9 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
     for (uint32_t i = 0; i < g->n_stop; i++)
         if (g->stop[i][0] == 0)
             return sl_fail(err, SL_E_INVALID, "stop string %u is empty; leave it out", i);
-    if (g->prompt_logprobs > SL_MAX_LOGPROBS)
-        return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is more than %d", g->prompt_logprobs, SL_MAX_LOGPROBS);
+    if (g->prompt_logprobs < -1 || g->prompt_logprobs > SL_MAX_LOGPROBS)
+        return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is not served; ask for 0 to %d", g->prompt_logprobs,
+                       SL_MAX_LOGPROBS);
     if (g->min_tokens > g->max_tokens)
         return sl_fail(err, SL_E_INVALID, "min_tokens %u is more than max_tokens %u", g->min_tokens, g->max_tokens);
     if (g->max_tokens > 1 && !c->plan.has_decode)

@@ -21,7 +21,7 @@ struct sl_request {
     bool handoff, decode_live;           /* the decode worker may hold pages of it */
     bool stages_live, free_sent;         /* stages may hold pages of it; FREE or CANCEL is in the log */
     bool adopted;
-    bool done;                           /* fn has been told the end */
+    _Atomic bool done;                   /* fn has been told the end; submit looks at it from other threads */
     bool ended_by_decode;                /* its finish is known; the end is told at ENDED, with the digests */
     enum sl_finish finish;
     int64_t matched_stop_id;

@@ -160,10 +160,9 @@ static bool matches_stop_string(struct sl_request *r, uint32_t id)
     if (r->ask.n_stop == 0)
         return false;
     r->tail_bytes += sl_detok_push(&r->detok, id, r->tail + r->tail_bytes);
-    r->tail[r->tail_bytes] = 0;
     const char *first = NULL;
     for (uint32_t i = 0; i < r->ask.n_stop; i++) {
-        const char *at = strstr(r->tail, r->ask.stop[i]);
+        const char *at = memmem(r->tail, r->tail_bytes, r->ask.stop[i], strlen(r->ask.stop[i])); /* text may hold NUL */
         if (at && (!first || at < first)) {
             first = at;
             r->matched_stop = r->ask.stop[i];
@@ -171,7 +170,7 @@ static bool matches_stop_string(struct sl_request *r, uint32_t id)
     }
     if (r->tail_bytes >= r->longest_stop) {
         size_t keep = r->longest_stop - 1, drop = r->tail_bytes - keep;
-        memmove(r->tail, r->tail + drop, keep + 1);
+        memmove(r->tail, r->tail + drop, keep);
         r->tail_bytes = keep;
     }
     return first != NULL;
