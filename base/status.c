@@ -63,6 +63,7 @@ int sl_status_exit_code(sl_status status)
     switch (status) {
     case SL_OK: return 0;
     case SL_E_USAGE: return 64;
+    case SL_E_INVALID:
     case SL_E_DATA: return 65;
     case SL_E_UNAVAILABLE:
     case SL_E_PEER_LOST: return 69;

@@ -57,7 +57,7 @@ sl_status sl_err_prefix(struct sl_err *err, const char *format, ...)
 
 const char *sl_status_name(sl_status status); /* "invalid", "peer lost", ... */
 
-/* sysexits: 64 usage, 65 data, 69 unavailable, 70 internal, 74 i/o, 78 config, 1 for what a request got. */
+/* sysexits: 64 usage, 65 data (a file or a value in a request), 69 unavailable, 70 internal, 74 i/o, 78 config, 1 for what a request got. */
 int sl_status_exit_code(sl_status status);
 
 #define SL_TRY(call)                                                                               \

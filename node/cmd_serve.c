@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "node/cluster.h"
 #include "node/commands.h"
+#include "node/listen.h"
 #include "node/serving_options.h"
 #include <errno.h>
 #include <signal.h>
@@ -200,9 +201,20 @@ static int supervise(struct supervisor *s, const sigset_t *set)
     return code;
 }
 
+/* A taken port is told here in one sentence, not by four processes that end because of it. */
+static sl_status check_address(const char *address, struct sl_err *err)
+{
+    int fd, port;
+    SL_TRY(sl_listen_open(address, &fd, &port, err));
+    close(fd);
+    return SL_OK;
+}
+
 static sl_status start_all(struct supervisor *s, const char *model, struct sl_err *err)
 {
     const struct sl_serving_options *v = &s->values->serving;
+    SL_TRY(check_address(v->listen, err));
+    SL_TRY(check_address(v->ops, err));
     SL_TRY(sl_pack_ensure(model, &s->pack, err));
     struct sl_pack *pack;
     struct sl_plan plan;
