@@ -213,8 +213,6 @@ static sl_status check_address(const char *address, struct sl_err *err)
 static sl_status start_all(struct supervisor *s, const char *model, struct sl_err *err)
 {
     const struct sl_serving_options *v = &s->values->serving;
-    SL_TRY(check_address(v->listen, err));
-    SL_TRY(check_address(v->ops, err));
     SL_TRY(sl_pack_ensure(model, &s->pack, err));
     struct sl_pack *pack;
     struct sl_plan plan;
@@ -230,6 +228,8 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
     snprintf(s->join, sizeof s->join, "%s%s", any ? "127.0.0.1" : "", any ? colon : v->listen);
     if (strcmp(colon, ":0") == 0)
         return sl_fail(err, SL_E_USAGE, "--listen needs a port here, because the stages must find it; choose one");
+    SL_TRY(check_address(v->listen, err));
+    SL_TRY(check_address(v->ops, err));
     SL_TRY(spawn_coordinator(s, err));
     for (uint32_t k = 0; k <= v->stages; k++)
         SL_TRY(spawn_worker(s, k, err));
