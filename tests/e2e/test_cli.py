@@ -140,7 +140,7 @@ def test_refusals_are_one_sentence_and_an_exit_code(pack, args, code, sentence):
 
 def test_bad_token_ids(pack, tmp_path):
     file = tmp_path / "ids"
-    for text, code, sentence in [("[4096]", 1, "outside the vocabulary"), ("[1, x]", 65, "is not a list of token ids"),
+    for text, code, sentence in [("[4096]", 65, "outside the vocabulary"), ("[1, x]", 65, "is not a list of token ids"),
                                  ("[]", 64, "the prompt is empty")]:
         file.write_text(text)
         done = run("generate", "--model", pack, "--token-ids", file)
