@@ -15,7 +15,7 @@ enum { SL_MAX_SLICES = 16, SL_MAX_STAGES = 60 /* an io has 64 links, and the dec
 
 enum sl_order_kind {
     SL_ORDER_RUN = 1,
-    SL_ORDER_CANCEL, /* stop work on seq and free it; its KV pushes still queued are let go */
+    SL_ORDER_CANCEL, /* stop work on seq and free it, once the KV pushes already queued have left */
     SL_ORDER_FREE,   /* seq is done here: its pages go back */
     SL_ORDER_HANDOFF /* from now on push the KV pages of seq to the decode worker */
 };
