@@ -32,7 +32,11 @@ uint32_t sl_cpu_detect(void)
     }
     if (tiles && (d & (1u << 24)) && (d & (1u << 25)))
         features |= SL_CPU_AMX;
-    if ((features & SL_CPU_AVX512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & (1u << 5)))
+    if (!__get_cpuid_count(7, 1, &a, &b, &c, &d))
+        return features;
+    if ((features & SL_CPU_AVX2) && (a & (1u << 4)))
+        features |= SL_CPU_AVXVNNI;
+    if ((features & SL_CPU_AVX512) && (a & (1u << 5)))
         features |= SL_CPU_BF16;
     return features;
 }
@@ -45,7 +49,9 @@ sl_status sl_cpu_features(uint32_t *features, struct sl_err *err)
     } masks[] = {
         {"ref", 0, 0},
         {"avx2", SL_CPU_AVX2, SL_CPU_AVX2},
-        {"avx512", SL_CPU_AVX2 | SL_CPU_AVX512 | SL_CPU_VNNI | SL_CPU_BF16, SL_CPU_AVX512},
+        {"avxvnni", SL_CPU_AVX2 | SL_CPU_AVXVNNI, SL_CPU_AVXVNNI},
+        {"avx512", SL_CPU_AVX2 | SL_CPU_AVX512, SL_CPU_AVX512},
+        {"avx512vnni", SL_CPU_AVX2 | SL_CPU_AVX512 | SL_CPU_VNNI | SL_CPU_BF16, SL_CPU_VNNI},
         {"amx", ~0u, SL_CPU_AMX},
     };
     *features = sl_cpu_detect();
@@ -61,7 +67,7 @@ sl_status sl_cpu_features(uint32_t *features, struct sl_err *err)
         *features &= masks[i].allowed;
         return SL_OK;
     }
-    return sl_fail(err, SL_E_CONFIG, "SLUICE_CPU=%s is unknown; use ref, avx2, avx512 or amx", mask);
+    return sl_fail(err, SL_E_CONFIG, "SLUICE_CPU=%s is unknown; use ref, avx2, avxvnni, avx512, avx512vnni or amx", mask);
 }
 
 const char *sl_cpu_model_name(char *buffer, size_t bytes)

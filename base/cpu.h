@@ -1,4 +1,4 @@
-/* What this processor can do, masked by SLUICE_CPU=ref|avx2|avx512 (an upper bound for tests).
+/* What this processor can do, masked by SLUICE_CPU=ref|avx2|avxvnni|avx512|avx512vnni|amx (an upper bound for tests).
  * Reads CPUID and XCR0: an instruction set counts only when the operating system saves its registers. */
 #ifndef SL_BASE_CPU_H
 #define SL_BASE_CPU_H
@@ -9,9 +9,10 @@
 enum sl_cpu_feature {
     SL_CPU_AVX2 = 1u << 0, /* with FMA and F16C */
     SL_CPU_AVX512 = 1u << 1, /* F BW DQ VL */
-    SL_CPU_VNNI = 1u << 2,
-    SL_CPU_BF16 = 1u << 3,
-    SL_CPU_AMX = 1u << 4 /* tile state enabled in XCR0 */
+    SL_CPU_VNNI = 1u << 2, /* AVX512_VNNI */
+    SL_CPU_BF16 = 1u << 3, /* AVX512_BF16 */
+    SL_CPU_AMX = 1u << 4,  /* AMX-TILE, -INT8, -BF16, and tile state enabled in XCR0 */
+    SL_CPU_AVXVNNI = 1u << 5 /* AVX_VNNI: dot products on ymm */
 };
 
 /* The machine's features without the mask. */

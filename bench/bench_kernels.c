@@ -67,8 +67,8 @@ static void run_expert(const struct item *item, const struct sl_ops *ops, void *
     size_t gate_up = 2 * (size_t)item->inner * item->k, down = (size_t)item->inner * item->k;
     for (uint32_t e = 0; e < item->n_experts; e++) {
         const uint16_t *w = bench.weights + e * (gate_up + down);
-        struct sl_panel w1 = {w, 2 * item->inner, item->k, SL_BF16};
-        struct sl_panel w2 = {w + gate_up, item->k, item->inner, SL_BF16};
+        struct sl_panel w1 = {w, 2 * item->inner, item->k, SL_BF16, 0};
+        struct sl_panel w2 = {w + gate_up, item->k, item->inner, SL_BF16, 0};
         ops->gemm_swiglu(&(struct sl_gemm){.x = bench.x,
                                            .x_stride = item->k,
                                            .m = item->rows,
@@ -91,7 +91,7 @@ static void run_expert(const struct item *item, const struct sl_ops *ops, void *
 
 static void run_router(const struct item *item, const struct sl_ops *ops, void *scratch, float *out)
 {
-    struct sl_panel w = {bench.x, item->inner, item->k, SL_F32};
+    struct sl_panel w = {bench.x, item->inner, item->k, SL_F32, 0};
     ops->gemm(&(struct sl_gemm){.x = bench.x + 1,
                                 .x_stride = item->k,
                                 .m = item->rows,

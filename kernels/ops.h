@@ -14,6 +14,7 @@
 
 #include "base/status.h"
 #include "kernels/panel.h"
+#include "kernels/quant.h"
 
 enum { SL_PAGE_TOKENS = 64 };
 
@@ -25,6 +26,20 @@ struct sl_gemm {
     const uint32_t *rows;
     uint32_t m;
     struct sl_panel w;
+    uint32_t col_begin, col_end;
+    float *y;
+    size_t y_stride;
+    bool accumulate;
+};
+
+/* The same over integer weights: y[i][c] = (S_c * scale(i)) * (float)dot, rounded once, or with `accumulate`
+ * fma(S_c * scale(i), (float)dot, y[i][c]); dot is the exact integer sum over inputs of x8 * w8 (kernels/quant.h). A row whose scale is NaN gives NaN.
+ * rows: as above, a gather; x.q, x.scale and x.sum are all indexed by it. */
+struct sl_gemm8 {
+    struct sl_rows8 x;
+    const uint32_t *rows;
+    uint32_t m;
+    struct sl_panel w; /* an integer dtype; k <= SL_QUANT_MAX_K */
     uint32_t col_begin, col_end;
     float *y;
     size_t y_stride;
@@ -54,7 +69,7 @@ struct sl_attend {
 struct sl_ops {
     const char *name; /* "ref", "avx2", "avx512" */
 
-    /* Thread-private bytes that gemm, gemm_swiglu and attend need for rows of at most k_max inputs. */
+    /* Thread-private bytes that the gemms and attend need for rows of at most k_max inputs. */
     size_t (*scratch_bytes)(uint32_t k_max);
 
     void (*gemm)(const struct sl_gemm *g, void *scratch);
@@ -64,6 +79,19 @@ struct sl_ops {
     void (*gemm_swiglu)(const struct sl_gemm *g, void *scratch);
 
     void (*attend)(const struct sl_attend *a, void *scratch);
+
+    /* A row to s8: amax = the largest magnitude; scale = round_up12(amax / 127), q = nearest even of x * (1 / scale).
+     * amax < 2^-100: q, scale, sum are 0. A NaN or an infinity in x: q and sum 0, scale NaN, so the outputs are NaN and
+     * are noticed. q has q_bytes (a multiple of 64, >= k): zero beyond k. sum: of q. */
+    void (*quantise)(const float *x, uint32_t k, int8_t *q, size_t q_bytes, float *scale, int32_t *sum);
+
+    /* Unnormalised Walsh-Hadamard transform of each block of `block` floats (a power of two that divides k), in place:
+     * for h = 1, 2, ... block/2: (a, b) at distance h become (a + b, a - b). */
+    void (*rotate)(float *x, uint32_t k, uint32_t block);
+
+    void (*gemm8)(const struct sl_gemm8 *g, void *scratch);
+    /* As gemm_swiglu: gate and up each rounded as gemm8 rounds y. */
+    void (*gemm8_swiglu)(const struct sl_gemm8 *g, void *scratch);
 
     /* y = x * (1/sqrt(mean(x^2) + eps)) * gain, n elements; y may be x. */
     void (*rmsnorm)(float *y, const float *x, const float *gain, uint32_t n, float eps);

@@ -3,28 +3,37 @@
  * A matrix W with n outputs (rows of the published tensor) and k inputs is stored as
  * [ceil(n/16)][k][16]: element (output c, input i) lies at ((c/16)*k + i)*16 + c%16. Outputs beyond n are
  * zero. A vector of 16 outputs is then contiguous for every input, on every instruction set, and sixteen
- * dot products advance together in ascending order of i. Element types: bf16 (upper half of a float) or f32. */
+ * dot products advance together in ascending order of i. Element types: bf16 (upper half of a float) or f32.
+ * The integer formats keep the panels of 16 outputs and cut k into units of 32 inputs: kernels/quant.h. */
 #ifndef SL_KERNELS_PANEL_H
 #define SL_KERNELS_PANEL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 enum { SL_LANES = 16 };
 
-enum sl_dtype { SL_F32 = 0, SL_BF16 = 1 };
+enum sl_dtype { SL_F32 = 0, SL_BF16 = 1, SL_I8 = 2, SL_I4 = 3, SL_I4G16 = 4, SL_I3 = 5, SL_I2 = 6, SL_DTYPES };
 
 struct sl_panel {
     const void *data; /* 64-byte aligned */
     uint32_t n, k;
     enum sl_dtype dtype;
+    /* 0, or a power of two that divides k: the weights were rotated by a Hadamard matrix in blocks of so many inputs,
+     * and the inputs have to be rotated too (sl_ops.rotate) before they are quantised. Integer formats only. */
+    uint32_t rotation;
 };
 
-static inline size_t sl_dtype_bytes(enum sl_dtype dtype) { return dtype == SL_BF16 ? 2 : 4; }
+static inline bool sl_dtype_is_integer(enum sl_dtype dtype) { return dtype >= SL_I8; }
+static inline size_t sl_dtype_bytes(enum sl_dtype dtype) { return dtype == SL_BF16 ? 2 : dtype == SL_F32 ? 4 : 1; }
 static inline uint32_t sl_round_lanes(uint32_t n) { return (n + SL_LANES - 1) / SL_LANES * SL_LANES; }
+size_t sl_quant_block_bytes(enum sl_dtype dtype, uint32_t k); /* kernels/quant.h */
 static inline size_t sl_panel_bytes(enum sl_dtype dtype, uint32_t n, uint32_t k)
 {
+    if (sl_dtype_is_integer(dtype))
+        return sl_round_lanes(n) / SL_LANES * sl_quant_block_bytes(dtype, k);
     return (size_t)sl_round_lanes(n) * k * sl_dtype_bytes(dtype);
 }
 static inline size_t sl_panel_at(uint32_t k, uint32_t output, uint32_t input)

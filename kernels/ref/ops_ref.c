@@ -7,6 +7,7 @@
  * are tested bit for bit against this file. */
 #include "kernels/exp.h"
 #include "kernels/ops.h"
+#include "kernels/ref/ref.h"
 #include <assert.h>
 
 /* One step of sixteen chains: sum[lane] += x[t] * w(block*16 + lane, t), t ascending. */
@@ -99,8 +100,8 @@ struct attend_row {
 static void attend_page(const struct sl_attend *a, struct attend_row *row, uint32_t page,
                         uint32_t n_keys)
 {
-    struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype};
-    struct sl_panel values = {a->v_pages[page], a->d_head, SL_PAGE_TOKENS, a->kv_dtype};
+    struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype, 0};
+    struct sl_panel values = {a->v_pages[page], a->d_head, SL_PAGE_TOKENS, a->kv_dtype, 0};
     float p[SL_PAGE_TOKENS] = {0}, partial[SL_LANES] = {0};
     for (uint32_t block = 0; block < SL_PAGE_TOKENS / SL_LANES; block++)
         dots(row->q, &keys, block, p + block * SL_LANES);
@@ -205,6 +206,10 @@ const struct sl_ops sl_ops_ref = {
     .gemm = ref_gemm,
     .gemm_swiglu = ref_gemm_swiglu,
     .attend = ref_attend,
+    .quantise = sl_ref_quantise,
+    .rotate = sl_ref_rotate,
+    .gemm8 = sl_ref_gemm8,
+    .gemm8_swiglu = sl_ref_gemm8_swiglu,
     .rmsnorm = ref_rmsnorm,
     .rope = ref_rope,
     .softmax = ref_softmax,

@@ -62,7 +62,7 @@ static struct sl_panel draw_panel(uint32_t n, uint32_t k, enum sl_dtype dtype, e
                 ((float *)data)[sl_panel_at(k, c, t)] = sl_bf16_to_f32(h);
         }
     }
-    return (struct sl_panel){data, n, k, dtype};
+    return (struct sl_panel){.data = data, .n = n, .k = k, .dtype = dtype};
 }
 
 static bool same_float(float a, float b)
