@@ -5,6 +5,7 @@
 #define SL_KERNELS_TEAM_H
 
 #include "base/status.h"
+#include "kernels/parts.h"
 #include <stdint.h>
 
 struct sl_team;
@@ -21,5 +22,11 @@ void sl_team_run(struct sl_team *team, sl_team_fn *fn, void *arg);
 
 /* Inside a run: a shared counter for dynamic tasks, reset by sl_team_run. Returns 0, 1, 2, ... once each. */
 uint32_t sl_team_next(struct sl_team *team);
+
+/* The member's own account of time and work: added to by the member inside a run, read by the creating thread
+ * between runs. It only grows. */
+struct sl_parts *sl_team_parts(struct sl_team *team, uint32_t member);
+/* The sum over members. Between runs, creating thread. */
+void sl_team_parts_sum(struct sl_team *team, struct sl_parts *sum);
 
 #endif

@@ -34,11 +34,16 @@ struct member {
     pthread_t thread;
 };
 
+struct account { /* padded, so that no two members write one cache line */
+    _Alignas(SL_CACHE_LINE) struct sl_parts parts;
+};
+
 struct sl_team {
     uint32_t n_members;
     size_t scratch_bytes; /* of one member, rounded to cache lines */
     struct sl_arena arena;
     struct member *members; /* 1 .. n_members - 1 have threads */
+    struct account *accounts;
     uint32_t spin_ns;       /* the caller's budget */
 
     sl_team_fn *fn; /* of the run in progress; NULL tells the members to leave */
@@ -149,6 +154,33 @@ uint32_t sl_team_size(const struct sl_team *team)
     return team->n_members;
 }
 
+struct sl_parts *sl_team_parts(struct sl_team *team, uint32_t member)
+{
+    return &team->accounts[member].parts;
+}
+
+void sl_team_parts_sum(struct sl_team *team, struct sl_parts *sum)
+{
+    *sum = (struct sl_parts){0};
+    for (uint32_t m = 0; m < team->n_members; m++)
+        for (int i = 0; i < SL_PARTS; i++) {
+            const struct sl_part_sum *from = &team->accounts[m].parts.part[i];
+            sum->part[i].ns += from->ns;
+            sum->part[i].ops += from->ops;
+            sum->part[i].bytes += from->bytes;
+        }
+}
+
+const char *sl_part_name(enum sl_part part)
+{
+    static const char *const names[SL_PARTS] = {
+        [SL_PART_PROJECTION] = "projection", [SL_PART_ATTENTION] = "attention", [SL_PART_ROUTER] = "router",
+        [SL_PART_EXPERTS] = "experts",       [SL_PART_QUANTISE] = "quantise",   [SL_PART_NORMS] = "norms",
+        [SL_PART_HEAD] = "head",
+    };
+    return names[part];
+}
+
 /* Signals go to the threads that expect them, never to a member: it inherits a mask of everything.
  */
 static int start_member(struct member *member)
@@ -175,13 +207,16 @@ sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scrat
                        n_threads, MEMBERS_MAX);
     struct sl_team *t = aligned_alloc(SL_CACHE_LINE, sizeof *t);
     struct member *members = calloc(n_threads, sizeof *members);
-    if (!t || !members) {
+    struct account *accounts = aligned_alloc(SL_CACHE_LINE, n_threads * sizeof *accounts);
+    if (!t || !members || !accounts) {
         free(t);
         free(members);
+        free(accounts);
         return sl_fail(err, SL_E_NOMEM, "no memory for a team of %u threads; free some memory",
                        n_threads);
     }
-    *t = (struct sl_team){.n_members = 1, .members = members, .spin_ns = SPIN_MAX_NS};
+    memset(accounts, 0, n_threads * sizeof *accounts);
+    *t = (struct sl_team){.n_members = 1, .members = members, .accounts = accounts, .spin_ns = SPIN_MAX_NS};
     t->scratch_bytes = sl_arena_round(scratch_bytes);
     size_t all_bytes;
     sl_status status = SL_OK;
@@ -221,5 +256,6 @@ void sl_team_destroy(struct sl_team *team)
         pthread_join(team->members[i].thread, NULL);
     sl_arena_fini(&team->arena);
     free(team->members);
+    free(team->accounts);
     free(team);
 }
