@@ -122,11 +122,11 @@ void sl_attention_run(const struct sl_attention *a, const struct sl_attention_we
     sl_gemm_team(a->team, a->ops,
                  &(struct sl_gemm){.x = a->buffers.normed, .x_stride = a->dims.d_model, .m = n_rows, .w = w->qkv,
                                    .col_end = width, .y = a->buffers.qkv, .y_stride = width},
-                 false);
+                 false, SL_PART_PROJECTION);
     sl_team_run(a->team, place_rows, &p);
     sl_team_run(a->team, attend_rows, &p);
     sl_gemm_team(a->team, a->ops,
                  &(struct sl_gemm){.x = a->buffers.mixed, .x_stride = mixed_width, .m = n_rows, .w = w->o,
                                    .col_end = a->dims.d_model, .y = x, .y_stride = a->dims.d_model, .accumulate = true},
-                 false);
+                 false, SL_PART_PROJECTION);
 }

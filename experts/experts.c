@@ -1,6 +1,6 @@
-/* The feed-forward of experts.h. Tasks of the grouped products are (expert, column piece), taken from one counter in
- * expert order, so a weight is read once per chunk; with one member a task is a whole expert. */
-#include "experts/experts.h"
+/* The walk of experts.h: memory, then rows -> experts -> rows. The grouped products are in grouped.c, the feed-forward
+ * that every row goes through (dense or shared) in single.c. */
+#include "experts/experts_impl.h"
 #include "kernels/team_ops.h"
 #include <assert.h>
 
@@ -20,14 +20,35 @@ static size_t output_floats(const struct sl_experts_dims *d, uint32_t max_tokens
 {
     return larger(pairs_of(d, max_tokens), max_tokens) * d->d_model;
 }
+static size_t hidden8_bytes(const struct sl_experts_dims *d, uint32_t max_tokens)
+{
+    return larger(pairs_of(d, max_tokens) * sl_rows8_stride(d->d_expert), max_tokens * sl_rows8_stride(d->d_single));
+}
+static size_t tasks_of(const struct sl_experts_dims *d, uint32_t max_tokens)
+{
+    return sl_expert_tasks_max((uint32_t)pairs_of(d, max_tokens), d->n_experts);
+}
 
 size_t sl_experts_bytes(const struct sl_experts_dims *d, uint32_t max_tokens)
 {
+    size_t rows = larger(pairs_of(d, max_tokens), max_tokens);
     return sl_route_bytes(max_tokens, d->n_experts, d->top_k) +
            sl_arena_round((size_t)max_tokens * d->d_model * sizeof(float)) +
            sl_arena_round((size_t)max_tokens * d->n_experts * sizeof(float)) +
            sl_arena_round(hidden_floats(d, max_tokens) * sizeof(float)) +
-           sl_arena_round(output_floats(d, max_tokens) * sizeof(float));
+           sl_arena_round(output_floats(d, max_tokens) * sizeof(float)) +
+           sl_arena_round(max_tokens * sl_rows8_stride(d->d_model)) + sl_arena_round(hidden8_bytes(d, max_tokens)) +
+           2 * sl_arena_round(max_tokens * sizeof(float)) + 2 * sl_arena_round(rows * sizeof(float)) +
+           sl_arena_round(tasks_of(d, max_tokens) * sizeof(struct sl_expert_task)) +
+           sl_arena_round(tasks_of(d, max_tokens) * sizeof(uint32_t));
+}
+
+static bool take_rows8(struct sl_rows8 *r, struct sl_arena *arena, size_t rows, size_t bytes)
+{
+    r->q = sl_arena_take(arena, bytes);
+    r->scale = sl_arena_take(arena, rows * sizeof(float));
+    r->sum = sl_arena_take(arena, rows * sizeof(int32_t));
+    return r->q && r->scale && r->sum;
 }
 
 sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
@@ -39,144 +60,110 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
     e->logits = sl_arena_take(arena, (size_t)max_tokens * dims->n_experts * sizeof(float));
     e->hidden = sl_arena_take(arena, hidden_floats(dims, max_tokens) * sizeof(float));
     e->outputs = sl_arena_take(arena, output_floats(dims, max_tokens) * sizeof(float));
-    return e->normed && e->logits && e->hidden && e->outputs ? SL_OK : SL_E_NOMEM;
+    e->schedule.tasks = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(struct sl_expert_task));
+    e->left = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(uint32_t));
+    e->normed8.stride = sl_rows8_stride(dims->d_model);
+    if (!take_rows8(&e->normed8, arena, max_tokens, max_tokens * e->normed8.stride) ||
+        !take_rows8(&e->hidden8, arena, larger(pairs_of(dims, max_tokens), max_tokens), hidden8_bytes(dims, max_tokens)))
+        return SL_E_NOMEM;
+    return e->normed && e->logits && e->hidden && e->outputs && e->schedule.tasks && e->left ? SL_OK : SL_E_NOMEM;
 }
 
-struct pass {
-    struct sl_experts *e;
-    const struct sl_experts_weights *w;
-    float *x;
-    uint32_t n_rows;
-    uint32_t pieces; /* column pieces per expert */
-    bool down;       /* which of the two grouped products */
-};
+/* ---- (1) rows to experts ---- */
 
-static void choose_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+static struct sl_gemm gate_of(const struct pass *p, uint32_t begin, uint32_t end)
+{
+    const struct sl_experts *e = p->e;
+    return (struct sl_gemm){.x = e->normed + (size_t)begin * e->dims.d_model, .x_stride = e->dims.d_model,
+                            .m = end - begin, .w = p->w->router, .col_end = e->dims.n_experts,
+                            .y = e->logits + (size_t)begin * e->dims.n_experts, .y_stride = e->dims.n_experts};
+}
+
+static void choose(struct sl_experts *e, uint32_t begin, uint32_t end)
+{
+    uint32_t n = e->dims.n_experts, k = e->dims.top_k;
+    for (size_t r = begin; r < end; r++)
+        sl_route_choose(e->ops, e->logits + r * n, n, k, e->dims.renorm, e->route.experts + r * k, e->route.gates + r * k);
+}
+
+/* Norm, quantise, and when `route` is set also gate logits and top-k of a member's rows. */
+static void prepare_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
     const struct pass *p = arg;
     struct sl_experts *e = p->e;
-    uint32_t begin, end, k = e->dims.top_k;
-    (void)scratch;
+    struct sl_parts *parts = sl_team_parts(e->team, member);
+    uint32_t begin, end, h = e->dims.d_model;
     sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
-    for (uint32_t r = begin; r < end; r++)
-        sl_route_choose(e->ops, e->logits + (size_t)r * e->dims.n_experts, e->dims.n_experts, k, e->dims.renorm,
-                        e->route.experts + (size_t)r * k, e->route.gates + (size_t)r * k);
-}
-
-static struct sl_panel panel_of(struct sl_panel first, size_t stride, uint32_t expert)
-{
-    first.data = (const uint8_t *)first.data + expert * stride;
-    return first;
-}
-
-/* One (expert, column piece) of gate|up+SwiGLU, or of down. */
-static void grouped_task(const struct pass *p, uint32_t expert, uint32_t piece, void *scratch)
-{
-    struct sl_experts *e = p->e;
-    const struct sl_expert_set *set = &p->w->routed;
-    uint32_t first = e->route.offsets[expert], m = e->route.offsets[expert + 1] - first;
-    uint32_t h = e->dims.d_model, width = e->dims.d_expert, begin, end;
-    if (m == 0)
-        return;
-    sl_piece(p->down ? h : width, 2 * SL_LANES, p->pieces, piece, &begin, &end);
     if (begin == end)
         return;
-    if (p->down)
-        e->ops->gemm(&(struct sl_gemm){.x = e->hidden + (size_t)first * width, .x_stride = width, .m = m,
-                                       .w = panel_of(set->down, set->down_stride, expert), .col_begin = begin,
-                                       .col_end = end, .y = e->outputs + (size_t)first * h, .y_stride = h},
-                     scratch);
-    else
-        e->ops->gemm_swiglu(&(struct sl_gemm){.x = e->normed, .x_stride = h, .rows = e->route.rows + first, .m = m,
-                                              .w = panel_of(set->gate_up, set->gate_up_stride, expert),
-                                              .col_begin = begin, .col_end = end,
-                                              .y = e->hidden + (size_t)first * width, .y_stride = width},
-                            scratch);
+    uint64_t since = sl_clock_ns();
+    for (size_t r = begin; r < end; r++)
+        e->ops->rmsnorm(e->normed + r * h, p->x + r * h, p->w->norm, h, e->dims.norm_eps);
+    sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
+    if (sl_dtype_is_integer(p->first.dtype)) {
+        sl_quantise_rows(e->ops, e->normed, h, h, p->first.rotation, &e->normed8, begin, end, scratch);
+        sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
+    }
+    if (!p->route_by_rows)
+        return;
+    struct sl_gemm gate = gate_of(p, begin, end);
+    e->ops->gemm(&gate, scratch);
+    choose(e, begin, end);
+    sl_part_add(parts, SL_PART_ROUTER, &since, 2ull * (end - begin) * h * e->dims.n_experts,
+                sl_panel_bytes(gate.w.dtype, gate.w.n, gate.w.k));
 }
 
-static void grouped_tasks(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+/* With only a few rows the router's matrix is shared out by columns instead, so that nobody reads all of it. */
+static void route_few(struct pass *p)
 {
-    const struct pass *p = arg;
-    (void)member, (void)n_members;
-    uint32_t n_tasks = p->e->dims.n_experts * p->pieces;
-    for (uint32_t task; (task = sl_team_next(p->e->team)) < n_tasks;)
-        grouped_task(p, task / p->pieces, task % p->pieces, scratch);
+    struct sl_experts *e = p->e;
+    struct sl_gemm gate = gate_of(p, 0, p->n_rows);
+    sl_gemm_team(e->team, e->ops, &gate, false, SL_PART_ROUTER);
+    uint64_t since = sl_clock_ns();
+    choose(e, 0, p->n_rows);
+    sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
 }
+
+/* ---- (3) experts back to rows ---- */
 
 static void combine_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
     const struct pass *p = arg;
     struct sl_experts *e = p->e;
     uint32_t begin, end, k = e->dims.top_k, h = e->dims.d_model;
-    const float *rows[64];
+    const float *rows[SL_EXPERTS_MAX_TOP_K];
     (void)scratch;
-    assert(k <= 64);
+    assert(k <= SL_EXPERTS_MAX_TOP_K);
     sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
-    for (uint32_t r = begin; r < end; r++) {
+    uint64_t since = sl_clock_ns();
+    for (size_t r = begin; r < end; r++) {
         for (uint32_t i = 0; i < k; i++)
-            rows[i] = e->outputs + (size_t)e->route.pairs[(size_t)r * k + i] * h;
-        e->ops->combine(p->x + (size_t)r * h, rows, e->route.gates + (size_t)r * k, k, h);
+            rows[i] = e->outputs + (size_t)e->route.pairs[r * k + i] * h;
+        e->ops->combine(p->x + r * h, rows, e->route.gates + r * k, k, h);
     }
+    sl_part_add(sl_team_parts(e->team, member), SL_PART_NORMS, &since, 2ull * (end - begin) * k * h, 0);
 }
 
 static void run_routed(struct pass *p)
 {
     struct sl_experts *e = p->e;
-    sl_gemm_team(e->team, e->ops,
-                 &(struct sl_gemm){.x = e->normed, .x_stride = e->dims.d_model, .m = p->n_rows, .w = p->w->router,
-                                   .col_end = e->dims.n_experts, .y = e->logits, .y_stride = e->dims.n_experts},
-                 false);
-    sl_team_run(e->team, choose_rows, p);
+    if (!p->route_by_rows)
+        route_few(p);
+    uint64_t since = sl_clock_ns();
     sl_route_group(&e->route, p->n_rows);
-    p->pieces = sl_team_size(e->team) > 1 ? 4 : 1;
-    p->down = false;
-    sl_team_run(e->team, grouped_tasks, p);
-    p->down = true;
-    sl_team_run(e->team, grouped_tasks, p);
+    sl_expert_schedule_make(&e->schedule, &e->route, sl_team_size(e->team));
+    sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
+    sl_experts_grouped(p);
     sl_team_run(e->team, combine_rows, p);
-}
-
-/* The shared expert's output is scaled per token before it is added; the dense one goes straight onto the residual. */
-static void scale_and_add(void *arg, uint32_t member, uint32_t n_members, void *scratch)
-{
-    const struct pass *p = arg;
-    struct sl_experts *e = p->e;
-    uint32_t begin, end, h = e->dims.d_model;
-    (void)scratch;
-    sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
-    for (uint32_t r = begin; r < end; r++) {
-        const float *row = e->outputs + (size_t)r * h;
-        float gate = 0;
-        for (uint32_t i = 0; i < h; i++)
-            gate = __builtin_fmaf(p->w->shared_gate[i], e->normed[(size_t)r * h + i], gate);
-        gate = 1.0f / (1.0f + sl_expf(-gate));
-        e->ops->combine(p->x + (size_t)r * h, &row, &gate, 1, h);
-    }
-}
-
-static void run_single(struct pass *p)
-{
-    struct sl_experts *e = p->e;
-    uint32_t h = e->dims.d_model, width = p->w->down.k;
-    bool gated = p->w->shared_gate != NULL;
-    sl_gemm_team(e->team, e->ops,
-                 &(struct sl_gemm){.x = e->normed, .x_stride = h, .m = p->n_rows, .w = p->w->gate_up, .col_end = width,
-                                   .y = e->hidden, .y_stride = width},
-                 true);
-    sl_gemm_team(e->team, e->ops,
-                 &(struct sl_gemm){.x = e->hidden, .x_stride = width, .m = p->n_rows, .w = p->w->down, .col_end = h,
-                                   .y = gated ? e->outputs : p->x, .y_stride = h, .accumulate = !gated},
-                 false);
-    if (gated)
-        sl_team_run(e->team, scale_and_add, p);
 }
 
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
 {
-    struct pass p = {.e = e, .w = w, .x = x, .n_rows = n_rows};
-    sl_rmsnorm_team(e->team, e->ops, e->normed, x, w->norm, n_rows, e->dims.d_model, e->dims.norm_eps);
+    struct pass p = {.e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
+    p.route_by_rows = w->is_moe && n_rows >= ROUTE_ROWS_PER_MEMBER * sl_team_size(e->team);
+    sl_team_run(e->team, prepare_rows, &p);
     if (w->is_moe)
         run_routed(&p);
     if (w->has_single)
-        run_single(&p);
+        sl_experts_single(&p);
 }

@@ -1,13 +1,18 @@
 /* The feed-forward of one layer over one chunk: norm, then either a dense gated feed-forward or the routed experts
  * (all resident) with an optional shared expert; the result is added onto the residual.
  *
- * Routed: gate logits -> route -> per expert: gathered rows through gate|up, SwiGLU, down -> per token: the sum over its
- * top_k experts in rank order, one FMA chain that starts from the residual. No atomics: every pair has its own row. */
+ * Routed, three runs of the team: (1) by rows: norm, quantise, gate logits, top-k; (2) the experts, cut by schedule.h:
+ * gate|up, SwiGLU, quantise, down; (3) by rows: the sum over a token's top_k experts in rank order, one FMA chain that
+ * starts from the residual. No atomics on data: every (token, expert) pair has its own row.
+ *
+ * Weights may be floats or integers (kernels/quant.h), each matrix by itself: an integer matrix takes its rows in s8, and
+ * a token is quantised once, however many experts it goes to. */
 #ifndef SL_EXPERTS_EXPERTS_H
 #define SL_EXPERTS_EXPERTS_H
 
+#include "experts/schedule.h"
 #include "kernels/team.h"
-#include "router/route.h"
+#include <stdatomic.h>
 
 struct sl_expert_set { /* the residents of one layer; expert e lies e strides behind expert 0 */
     struct sl_panel gate_up, down;
@@ -17,11 +22,11 @@ struct sl_expert_set { /* the residents of one layer; expert e lies e strides be
 struct sl_experts_weights {
     const float *norm;
     bool is_moe;
-    struct sl_panel router;
-    struct sl_expert_set routed;       /* when is_moe */
-    struct sl_panel gate_up, down;     /* the dense feed-forward, or the shared expert */
-    bool has_single;                   /* gate_up and down above are there */
-    const float *shared_gate;          /* [d_model]: single's output is scaled by sigmoid(shared_gate . x); or NULL */
+    struct sl_panel router;        /* floats */
+    struct sl_expert_set routed;   /* when is_moe */
+    struct sl_panel gate_up, down; /* the dense feed-forward, or the shared expert */
+    bool has_single;               /* gate_up and down above are there */
+    const float *shared_gate;      /* [d_model]: single's output is scaled by sigmoid(shared_gate . x); or NULL */
 };
 
 struct sl_experts_dims {
@@ -36,17 +41,21 @@ struct sl_experts {
     struct sl_team *team;
     struct sl_experts_dims dims;
     struct sl_route route;
-    float *normed;  /* [max_tokens][d_model] */
-    float *logits;  /* [max_tokens][n_experts] */
-    float *hidden;  /* [pairs][d_expert], or [max_tokens][d_single] */
-    float *outputs; /* [pairs][d_model], or [max_tokens][d_model] */
+    struct sl_expert_schedule schedule;
+    float *normed;            /* [max_tokens][d_model] */
+    float *logits;            /* [max_tokens][n_experts] */
+    float *hidden;            /* [pairs][d_expert], or [max_tokens][d_single] */
+    float *outputs;           /* [pairs][d_model], or [max_tokens][d_model] */
+    struct sl_rows8 normed8;  /* the same in s8 */
+    struct sl_rows8 hidden8;
+    _Atomic uint32_t *left;   /* [tasks]: by columns, gate|up pieces not yet done; LEFT_READY when hidden8 is there too */
 };
 
 size_t sl_experts_bytes(const struct sl_experts_dims *dims, uint32_t max_tokens);
 sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
                           const struct sl_experts_dims *dims, uint32_t max_tokens);
 
-/* x: [n_rows][d_model], in place. */
+/* x: [n_rows][d_model], in place. The team's scratch holds at least a row of floats of the widest input. */
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows);
 
 #endif

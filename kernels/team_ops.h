@@ -7,8 +7,14 @@
 #include "kernels/ops.h"
 #include "kernels/team.h"
 
-/* swiglu: gemm_swiglu over g->w, columns of its I outputs. */
-void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu);
+/* swiglu: gemm_swiglu over g->w, columns of its I outputs. Time and work go to `part`. */
+void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu, enum sl_part part);
+void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g, bool swiglu,
+                   enum sl_part part);
+
+/* Rows [begin, end) of x, k floats each, to s8, rotated before it when rotation > 0. temp: k floats. One thread. */
+void sl_quantise_rows(const struct sl_ops *ops, const float *x, size_t x_stride, uint32_t k, uint32_t rotation,
+                      const struct sl_rows8 *to, uint32_t begin, uint32_t end, float *temp);
 
 /* y[r] = rmsnorm(x[r]) * gain for n_rows rows of n. y may be x. */
 void sl_rmsnorm_team(struct sl_team *team, const struct sl_ops *ops, float *y, const float *x, const float *gain,

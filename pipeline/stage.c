@@ -33,7 +33,9 @@ struct sl_stage {
     uint32_t max_pages; /* of one sequence */
     float *cosine, *sine;
     float *head_normed, *logits;
+    struct sl_rows8 head8; /* head_normed in s8, when the head is an integer matrix */
     uint32_t head_rows;
+    uint64_t run_ns; /* wall time inside sl_stage_run and sl_stage_logits */
 };
 
 /* ---- the plan ---- */
@@ -117,7 +119,9 @@ sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, 
     plan->tables = table_bytes(c);
     plan->scratch = (size_t)c->n_threads * sl_arena_round(ops->scratch_bytes(widest_input(s)));
     if (c->with_head)
-        plan->logits = floats(head_rows_of(s, c), s->vocab) + floats(head_rows_of(s, c), s->d_model);
+        plan->logits = floats(head_rows_of(s, c), s->vocab) + floats(head_rows_of(s, c), s->d_model) +
+                       sl_arena_round(head_rows_of(s, c) * sl_rows8_stride(s->d_model)) +
+                       2 * floats(head_rows_of(s, c), 1);
     if (!sl_add_size(plan->kv, plan->activations + plan->tables + plan->scratch + plan->logits, &plan->buffers))
         return sl_fail(err, SL_E_CONFIG, "a KV pool of %u pages does not fit the address space; ask for fewer", c->n_pages);
     return SL_OK;
@@ -180,7 +184,11 @@ static sl_status take_memory(struct sl_stage *st)
     if (c->with_head) {
         st->logits = sl_arena_take(&st->arena, (size_t)st->head_rows * s->vocab * sizeof(float));
         st->head_normed = sl_arena_take(&st->arena, (size_t)st->head_rows * s->d_model * sizeof(float));
-        if (!st->logits || !st->head_normed)
+        st->head8.stride = sl_rows8_stride(s->d_model);
+        st->head8.q = sl_arena_take(&st->arena, st->head_rows * st->head8.stride);
+        st->head8.scale = sl_arena_take(&st->arena, st->head_rows * sizeof(float));
+        st->head8.sum = sl_arena_take(&st->arena, st->head_rows * sizeof(int32_t));
+        if (!st->logits || !st->head_normed || !st->head8.q || !st->head8.scale || !st->head8.sum)
             return SL_E_NOMEM;
     }
     return SL_OK;
@@ -363,6 +371,7 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
         row += from->n;
     }
     assert(row == chunk->n_tokens);
+    uint64_t began = sl_clock_ns();
     struct rope_job rope = {stage, slices, chunk->n_slices, row};
     sl_team_run(stage->team, rope_rows, &rope);
     for (uint32_t layer = 0; layer < stage->config.end - stage->config.begin; layer++) {
@@ -371,17 +380,57 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
                          stage->sine);
         sl_experts_run(&stage->experts, &w->experts, chunk->x, row);
     }
+    stage->run_ns += sl_clock_ns() - began;
+}
+
+/* Norm and, where the head is an integer matrix, s8: a member's rows. */
+struct head_job {
+    struct sl_stage *stage;
+    const float *x;
+    uint32_t n;
+};
+
+static void head_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+{
+    const struct head_job *job = arg;
+    struct sl_stage *st = job->stage;
+    const struct sl_panel *head = &st->weights.head;
+    struct sl_parts *parts = sl_team_parts(st->team, member);
+    uint32_t begin, end, h = st->shape.d_model;
+    uint64_t since = sl_clock_ns();
+    sl_piece(job->n, 1, n_members, member, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        st->ops->rmsnorm(st->head_normed + r * h, job->x + r * h, st->weights.final_norm, h, st->shape.norm_eps);
+    sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
+    if (!sl_dtype_is_integer(head->dtype))
+        return;
+    sl_quantise_rows(st->ops, st->head_normed, h, h, head->rotation, &st->head8, begin, end, scratch);
+    sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
 }
 
 float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n)
 {
     const struct sl_shape *s = &stage->shape;
+    const struct sl_panel *head = &stage->weights.head;
+    uint64_t began = sl_clock_ns();
     assert(n <= stage->head_rows);
-    sl_rmsnorm_team(stage->team, stage->ops, stage->head_normed, x, stage->weights.final_norm, n, s->d_model,
-                    s->norm_eps);
-    sl_gemm_team(stage->team, stage->ops,
-                 &(struct sl_gemm){.x = stage->head_normed, .x_stride = s->d_model, .m = n, .w = stage->weights.head,
-                                   .col_end = s->vocab, .y = stage->logits, .y_stride = s->vocab},
-                 false);
+    sl_team_run(stage->team, head_rows, &(struct head_job){stage, x, n});
+    if (sl_dtype_is_integer(head->dtype))
+        sl_gemm8_team(stage->team, stage->ops,
+                      &(struct sl_gemm8){.x = stage->head8, .m = n, .w = *head, .col_end = s->vocab, .y = stage->logits,
+                                         .y_stride = s->vocab},
+                      false, SL_PART_HEAD);
+    else
+        sl_gemm_team(stage->team, stage->ops,
+                     &(struct sl_gemm){.x = stage->head_normed, .x_stride = s->d_model, .m = n, .w = *head,
+                                       .col_end = s->vocab, .y = stage->logits, .y_stride = s->vocab},
+                     false, SL_PART_HEAD);
+    stage->run_ns += sl_clock_ns() - began;
     return stage->logits;
+}
+
+void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t *run_ns)
+{
+    sl_team_parts_sum(stage->team, sum);
+    *run_ns = stage->run_ns;
 }

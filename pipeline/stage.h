@@ -83,6 +83,10 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk);
 float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n);
 uint32_t sl_stage_head_rows(const struct sl_stage *stage);
 
+/* Since the start: time and work by part, summed over the team's members, and the wall time of sl_stage_run and
+ * sl_stage_logits. n_threads * run_ns minus all parts' ns is waiting: imbalance, barriers, serial steps. */
+void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t *run_ns);
+
 /* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layers [0, all), page by page: equal for equal KV. */
 uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens);
 

@@ -29,7 +29,7 @@ static float *panel(struct sl_panel *p, const float *w, uint32_t n, uint32_t k)
     for (uint32_t r = 0; r < n; r++)
         for (uint32_t c = 0; c < k; c++)
             data[sl_panel_at(k, r, c)] = w[(size_t)r * k + c];
-    *p = (struct sl_panel){data, n, k, SL_F32};
+    *p = (struct sl_panel){data, n, k, SL_F32, 0};
     return data;
 }
 
