@@ -119,12 +119,14 @@ void sl_attention_run(const struct sl_attention *a, const struct sl_attention_we
     struct pass p = {a, w, layer, x, n_rows, slices, n_slices, cosine, sine};
     uint32_t width = qkv_width(&a->dims), mixed_width = a->dims.n_q * a->dims.d_head;
     sl_rmsnorm_team(a->team, a->ops, a->buffers.normed, x, w->norm, n_rows, a->dims.d_model, a->dims.norm_eps);
+    sl_observe(a->observer, SL_SITE_QKV, 0, a->buffers.normed, n_rows, a->dims.d_model);
     sl_gemm_team(a->team, a->ops,
                  &(struct sl_gemm){.x = a->buffers.normed, .x_stride = a->dims.d_model, .m = n_rows, .w = w->qkv,
                                    .col_end = width, .y = a->buffers.qkv, .y_stride = width},
                  false, SL_PART_PROJECTION);
     sl_team_run(a->team, place_rows, &p);
     sl_team_run(a->team, attend_rows, &p);
+    sl_observe(a->observer, SL_SITE_O, 0, a->buffers.mixed, n_rows, mixed_width);
     sl_gemm_team(a->team, a->ops,
                  &(struct sl_gemm){.x = a->buffers.mixed, .x_stride = mixed_width, .m = n_rows, .w = w->o,
                                    .col_end = a->dims.d_model, .y = x, .y_stride = a->dims.d_model, .accumulate = true},

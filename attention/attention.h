@@ -4,6 +4,7 @@
 #define SL_ATTENTION_ATTENTION_H
 
 #include "attention/kv.h"
+#include "kernels/observe.h"
 #include "kernels/team.h"
 
 struct sl_attention_weights {
@@ -39,6 +40,7 @@ struct sl_attention {
     struct sl_attention_dims dims;
     struct sl_attention_buffers buffers;
     struct sl_kv *kv;
+    const struct sl_observer *observer; /* or NULL */
 };
 
 /* x: [n_rows][d_model], in place. cosine, sine: [n_rows][d_head/2], of each row's position. layer: within kv. */

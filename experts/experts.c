@@ -162,6 +162,8 @@ void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, fl
     struct pass p = {.e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
     p.route_by_rows = w->is_moe && n_rows >= ROUTE_ROWS_PER_MEMBER * sl_team_size(e->team);
     sl_team_run(e->team, prepare_rows, &p);
+    sl_observe(e->observer, w->is_moe ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP, 0, e->normed, n_rows,
+               e->dims.d_model);
     if (w->is_moe)
         run_routed(&p);
     if (w->has_single)

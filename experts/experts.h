@@ -11,6 +11,7 @@
 #define SL_EXPERTS_EXPERTS_H
 
 #include "experts/schedule.h"
+#include "kernels/observe.h"
 #include "kernels/team.h"
 #include <stdatomic.h>
 
@@ -42,6 +43,7 @@ struct sl_experts {
     struct sl_experts_dims dims;
     struct sl_route route;
     struct sl_expert_schedule schedule;
+    const struct sl_observer *observer; /* or NULL */
     float *normed;            /* [max_tokens][d_model] */
     float *logits;            /* [max_tokens][n_experts] */
     float *hidden;            /* [pairs][d_expert], or [max_tokens][d_single] */

@@ -147,15 +147,30 @@ static void tasks_by_columns(void *arg, uint32_t member, uint32_t n_members, voi
             down_piece(p, (i - half) / pieces, (i - half) % pieces, parts, scratch);
 }
 
+static void observe_hidden(const struct sl_experts *e)
+{
+    for (uint32_t i = 0; e->observer && i < e->dims.n_experts; i++) {
+        uint32_t first = e->route.offsets[i];
+        sl_observe(e->observer, SL_SITE_EXPERTS_DOWN, i, e->hidden + (size_t)first * e->dims.d_expert,
+                   e->route.offsets[i + 1] - first, e->dims.d_expert);
+    }
+}
+
+static void run_by_columns(struct pass *p)
+{
+    struct sl_experts *e = p->e;
+    for (uint32_t i = 0; i < e->schedule.n_tasks; i++)
+        atomic_store_explicit(&e->left[i], e->schedule.pieces, memory_order_relaxed);
+    sl_team_run(e->team, tasks_by_columns, p);
+}
+
 void sl_experts_grouped(struct pass *p)
 {
     struct sl_experts *e = p->e;
     e->hidden8.stride = sl_rows8_stride(e->dims.d_expert);
-    if (e->schedule.pieces == 0) {
+    if (e->schedule.pieces == 0)
         sl_team_run(e->team, tasks_by_rows, p);
-        return;
-    }
-    for (uint32_t i = 0; i < e->schedule.n_tasks; i++)
-        atomic_store_explicit(&e->left[i], e->schedule.pieces, memory_order_relaxed);
-    sl_team_run(e->team, tasks_by_columns, p);
+    else
+        run_by_columns(p);
+    observe_hidden(e);
 }

@@ -94,7 +94,10 @@ void sl_experts_single(struct pass *p)
     struct sl_experts *e = p->e;
     uint32_t width = p->w->down.k;
     bool gated = p->w->shared_gate != NULL;
+    if (p->w->is_moe)
+        sl_observe(e->observer, SL_SITE_SINGLE_GATE_UP, 0, e->normed, p->n_rows, e->dims.d_model);
     gate_up(p, width);
+    sl_observe(e->observer, SL_SITE_SINGLE_DOWN, 0, e->hidden, p->n_rows, width);
     down(p, width, gated ? e->outputs : p->x, !gated);
     if (gated)
         sl_team_run(e->team, scale_and_add, p);

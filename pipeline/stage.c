@@ -35,6 +35,7 @@ struct sl_stage {
     float *head_normed, *logits;
     struct sl_rows8 head8; /* head_normed in s8, when the head is an integer matrix */
     uint32_t head_rows;
+    struct sl_observer observer;
     uint64_t run_ns; /* wall time inside sl_stage_run and sl_stage_logits */
 };
 
@@ -376,6 +377,7 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
     sl_team_run(stage->team, rope_rows, &rope);
     for (uint32_t layer = 0; layer < stage->config.end - stage->config.begin; layer++) {
         const struct bound_layer *w = &stage->layers[layer];
+        stage->observer.layer = stage->config.begin + layer;
         sl_attention_run(&stage->attention, &w->attention, layer, chunk->x, row, slices, chunk->n_slices, stage->cosine,
                          stage->sine);
         sl_experts_run(&stage->experts, &w->experts, chunk->x, row);
@@ -415,6 +417,7 @@ float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n)
     uint64_t began = sl_clock_ns();
     assert(n <= stage->head_rows);
     sl_team_run(stage->team, head_rows, &(struct head_job){stage, x, n});
+    sl_observe(stage->observer.rows ? &stage->observer : NULL, SL_SITE_HEAD, 0, stage->head_normed, n, s->d_model);
     if (sl_dtype_is_integer(head->dtype))
         sl_gemm8_team(stage->team, stage->ops,
                       &(struct sl_gemm8){.x = stage->head8, .m = n, .w = *head, .col_end = s->vocab, .y = stage->logits,
@@ -427,6 +430,12 @@ float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n)
                      false, SL_PART_HEAD);
     stage->run_ns += sl_clock_ns() - began;
     return stage->logits;
+}
+
+void sl_stage_observe(struct sl_stage *stage, const struct sl_observer *observer)
+{
+    stage->observer = observer ? *observer : (struct sl_observer){0};
+    stage->attention.observer = stage->experts.observer = observer ? &stage->observer : NULL;
 }
 
 void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t *run_ns)

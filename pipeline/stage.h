@@ -8,6 +8,7 @@
 #define SL_PIPELINE_STAGE_H
 
 #include "attention/kv.h"
+#include "kernels/observe.h"
 #include "kernels/team.h"
 #include "model/weights.h"
 
@@ -82,6 +83,9 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk);
 /* Final norm and head for n rows of x (n <= sl_stage_head_rows): returns [n][vocab], the caller may change it, valid until the next call. */
 float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n);
 uint32_t sl_stage_head_rows(const struct sl_stage *stage);
+
+/* From now on the observer sees the rows that go into every matrix of sl_stage_run and sl_stage_logits; NULL: nobody. */
+void sl_stage_observe(struct sl_stage *stage, const struct sl_observer *observer);
 
 /* Since the start: time and work by part, summed over the team's members, and the wall time of sl_stage_run and
  * sl_stage_logits. n_threads * run_ns minus all parts' ns is waiting: imbalance, barriers, serial steps. */
