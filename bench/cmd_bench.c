@@ -55,7 +55,7 @@ static const struct sl_option pipeline_options[] = {
         "Interleaved rounds; medians are compared."),
     ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,
         "How stages pass chunks on."),
-    ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|f32", 0, 0, NULL, "Numbers of the KV cache."),
+    ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache."),
     ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object, with every sample."),
     {0},
 };

@@ -5,7 +5,6 @@
  * complete and quantised; that work was taken by members that are running it now, so the wait is short and always ends. */
 #include "experts/experts_impl.h"
 #include "kernels/team_ops.h"
-#include <immintrin.h>
 #include <sched.h>
 
 enum { LEFT_READY = UINT32_MAX, SPINS_BEFORE_YIELD = 2000 };
@@ -113,7 +112,7 @@ static void wait_for_hidden(_Atomic uint32_t *left)
 {
     for (uint32_t spins = 0; atomic_load_explicit(left, memory_order_acquire) != LEFT_READY; spins++)
         if (spins < SPINS_BEFORE_YIELD)
-            _mm_pause();
+            __builtin_ia32_pause();
         else
             sched_yield(); /* more threads than processors: let the one we wait for run */
 }

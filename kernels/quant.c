@@ -31,6 +31,14 @@ bool sl_dtype_parse(enum sl_dtype *dtype, const char *name)
     return false;
 }
 
+enum sl_dtype sl_dtype_named(const char *name)
+{
+    enum sl_dtype dtype = SL_F32;
+    bool known = sl_dtype_parse(&dtype, name);
+    assert(known);
+    return dtype;
+}
+
 uint32_t sl_quant_groups(enum sl_dtype dtype, uint32_t k)
 {
     uint32_t group = rules[dtype].group;

@@ -44,6 +44,7 @@ struct sl_quant_rule {
 const struct sl_quant_rule *sl_quant_rule_of(enum sl_dtype dtype);
 const char *sl_dtype_name(enum sl_dtype dtype);                    /* "f32" ... "i2" */
 bool sl_dtype_parse(enum sl_dtype *dtype, const char *name);       /* false: unknown */
+enum sl_dtype sl_dtype_named(const char *name);                    /* of a name that was checked: asserts */
 
 static inline uint32_t sl_quant_padded(uint32_t k) { return (k + SL_QUANT_UNIT - 1) / SL_QUANT_UNIT * SL_QUANT_UNIT; }
 uint32_t sl_quant_groups(enum sl_dtype dtype, uint32_t k);          /* kp / group; 0 for i8 */

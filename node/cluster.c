@@ -77,7 +77,7 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
     if (strcmp(g->kv, "bf16") != 0 && strcmp(g->kv, "f32") != 0)
         return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use bf16 or f32", g->kv);
     struct sl_plan_options options = {.n_stages = g->n_stages, .has_decode = !g->without_decode,
-                                      .kv_dtype = strcmp(g->kv, "f32") == 0 ? SL_F32 : SL_BF16,
+                                      .kv_dtype = sl_dtype_named(g->kv),
                                       .chunk_tokens = g->chunk_tokens, .max_running = g->max_running,
                                       .context_tokens = g->context_tokens, .epoch = 1};
     return sl_plan_make(&c->plan, sl_pack_shape(c->pack), &options, err);

@@ -87,9 +87,8 @@ static void send_plan(struct sl_control *c, struct member *m) /* lock held */
     Sluice__V1__Plan plan = SLUICE__V1__PLAN__INIT;
     Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
     struct sl_stage_config config = sl_plan_stage_config(&c->plan, m->node - 1, 1);
-    char kv_dtype[] = "bf16";
-    if (c->plan.kv_dtype == SL_F32)
-        strcpy(kv_dtype, "f32");
+    char kv_dtype[8];
+    snprintf(kv_dtype, sizeof kv_dtype, "%s", sl_dtype_name(c->plan.kv_dtype));
     plan.epoch = c->plan.epoch;
     plan.stage = m->node - 1;
     plan.n_stages = c->plan.n_stages;

@@ -110,7 +110,7 @@ const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c);
 const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c);
 const char *sl_coordinator_model_path(const struct sl_coordinator *c); /* the pack's directory, absolute */
 const char *sl_coordinator_model_name(const struct sl_coordinator *c);
-const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c);   /* "bf16" or "f32" */
+const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c);   /* "bf16", "i8" or "f32" */
 uint32_t sl_coordinator_context(const struct sl_coordinator *c);       /* longest prompt + output that submit accepts */
 const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c);
 

@@ -259,7 +259,7 @@ const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c) { re
 const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c) { return c->tokenizer; }
 const char *sl_coordinator_model_path(const struct sl_coordinator *c) { return c->model_path; }
 const char *sl_coordinator_model_name(const struct sl_coordinator *c) { return c->model_name; }
-const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c) { return c->plan.kv_dtype == SL_BF16 ? "bf16" : "f32"; }
+const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c) { return sl_dtype_name(c->plan.kv_dtype); }
 const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c) { return &c->plan; }
 uint32_t sl_coordinator_context(const struct sl_coordinator *c) { return c->plan.context_tokens; }
 

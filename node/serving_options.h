@@ -23,7 +23,7 @@ struct sl_serving_options {
                        "HTTP for /metrics and the probes."),                                                                  \
         SL_SERVING_ROW(SL_OPT_UINT, values, "chunk", chunk, "0", NULL, 0, 4 * SL_MAX_CHUNK, "tokens",                         \
                        "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048."),                                         \
-        SL_SERVING_ROW(SL_OPT_CHOICE, values, "kv", kv, "bf16", "bf16|f32", 0, 0, NULL, "Numbers of the KV cache."),          \
+        SL_SERVING_ROW(SL_OPT_CHOICE, values, "kv", kv, "bf16", "bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache."),          \
         SL_SERVING_ROW(SL_OPT_UINT, values, "max-running", max_running, "16", NULL, 1, SL_MAX_CHUNK_SLICES, "requests",       \
                        "Requests that hold pages at once."),                                                                  \
         SL_SERVING_ROW(SL_OPT_UINT, values, "max-waiting", max_waiting, "1024", NULL, 1, 1000000, "requests",                 \

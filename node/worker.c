@@ -179,8 +179,11 @@ static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl
 /* The plan is computed here again from its few numbers; what the coordinator says of it must agree. */
 static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct sl_err *err)
 {
-    struct sl_plan_options options = {.n_stages = p->n_stages, .has_decode = true,
-                                      .kv_dtype = strcmp(p->kv_dtype, "f32") == 0 ? SL_F32 : SL_BF16,
+    enum sl_dtype kv_dtype;
+    if (!sl_dtype_parse(&kv_dtype, p->kv_dtype) || (kv_dtype != SL_F32 && kv_dtype != SL_BF16 && kv_dtype != SL_I8))
+        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has KV pages in '%.20s', which is unknown here; run the same version",
+                       p->kv_dtype);
+    struct sl_plan_options options = {.n_stages = p->n_stages, .has_decode = true, .kv_dtype = kv_dtype,
                                       .chunk_tokens = p->chunk_tokens, .max_running = p->max_running,
                                       .context_tokens = p->context_tokens, .epoch = p->epoch,
                                       .kv_tokens = p->kv_pages * SL_PAGE_TOKENS};

@@ -131,7 +131,7 @@ static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire
 
 static const char *check_payload(const struct sl_wire *wire)
 {
-    if (wire->dtype != SL_F32 && wire->dtype != SL_BF16)
+    if (wire->dtype != SL_F32 && wire->dtype != SL_BF16 && wire->dtype != SL_I8) /* i8: pages as bytes */
         return "unknown dtype";
     if (wire->rank > 4)
         return "the rank is above 4";
