@@ -12,6 +12,7 @@ sl_status sl_arena_init(struct sl_arena *arena, size_t size_bytes, struct sl_err
     if (base == MAP_FAILED)
         return sl_fail(err, SL_E_NOMEM, "cannot reserve %zu MiB of memory; plan for a shorter context or fewer requests",
                        size_bytes >> 20);
+    madvise(base, size_bytes, MADV_HUGEPAGE); /* a wish: fewer TLB misses where the kernel has huge pages to give */
     arena->base = base;
     arena->size_bytes = size_bytes;
     return SL_OK;

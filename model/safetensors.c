@@ -326,6 +326,9 @@ static sl_status map_file(struct sl_index *index, const char *path, struct sl_er
     void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, file->fd, 0);
     if (map == MAP_FAILED)
         return sl_fail(err, SL_E_IO, "can't map %.200s: %s", path, strerror(errno));
+    /* A wish: where the file system has large folios the weights then lie in huge pages, and reading a layer
+     * costs 512 times fewer TLB entries. */
+    madvise(map, (size_t)st.st_size, MADV_HUGEPAGE);
     file->map = map;
     file->bytes = (uint64_t)st.st_size;
     return parse_header(index, file->map, (size_t)file->bytes, file->bytes, index->n_files - 1,
