@@ -4,12 +4,22 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 static uint64_t read_xcr0(void)
 {
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
     return (uint64_t)high << 32 | low;
+}
+
+/* Linux saves eight kilobytes of tiles only for processes that have asked; without, the first tile instruction is SIGILL.
+ * Asking again is harmless, and threads that start later inherit it. */
+static bool ask_for_tiles(void)
+{
+    enum { REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
 }
 
 uint32_t sl_cpu_detect(void)
@@ -30,7 +40,8 @@ uint32_t sl_cpu_detect(void)
         if (c & (1u << 11))
             features |= SL_CPU_VNNI;
     }
-    if (tiles && (d & (1u << 24)) && (d & (1u << 25)))
+    uint32_t amx = 1u << 22 | 1u << 24 | 1u << 25; /* BF16 TILE INT8 */
+    if (tiles && (d & amx) == amx && ask_for_tiles())
         features |= SL_CPU_AMX;
     if (!__get_cpuid_count(7, 1, &a, &b, &c, &d))
         return features;

@@ -7,16 +7,18 @@
  *  - a sum over a row (norms, softmax) is 16 partial sums, element i going to partial i % 16 in ascending
  *    order, then the tree p[j] += p[j+8], +4, +2, +1;
  *  - exp, silu use one polynomial with one sequence of FMAs (kernels/exp.h).
+ * In profile `bf16dot` a dot product with bf16 weights or KV has the order and the roundings that ref/bf16_ref.c
+ * describes; all else is the same.
  * All functions: any thread, no allocation, no state; scratch is the caller's, private to the thread. Rows are
  * row-major f32 with a stride in elements. Output rows never overlap inputs unless it is said. */
 #ifndef SL_KERNELS_OPS_H
 #define SL_KERNELS_OPS_H
 
 #include "base/status.h"
+#include "kernels/page.h"
 #include "kernels/panel.h"
+#include "kernels/profile.h"
 #include "kernels/quant.h"
-
-enum { SL_PAGE_TOKENS = 64 };
 
 /* y[i][c] = (accumulate ? y[i][c] : 0) + sum over t of x[row(i)][t] * w(c, t),  c in [col_begin, col_end).
  * row(i) = rows ? rows[i] : i (a gather); y rows are i itself. col_begin is a multiple of 16; col_end too, or w.n. */
@@ -46,25 +48,56 @@ struct sl_gemm8 {
     bool accumulate;
 };
 
-/* Attention of one KV head group over pages: rows are (token, head) pairs which share keys.
- * q: [n_tok][q_stride], the group's n_rep heads of d_head lie side by side at q; out likewise with out_stride.
- * Token t stands at absolute position pos + t and sees keys 0..pos+t. Page p holds keys [64p, 64p+64):
- * k_pages[p] is a panel with n = 64 keys, k = d_head; v_pages[p] a panel with n = d_head, k = 64 keys.
- * Scores are (q.k) * scale, softmax online in ascending page order: per page, m' = max(m, row maximum),
- * p = exp2((s - m') * log2 e) with scale*log2e folded into q beforehand (see ref), l = l*c + sum(p), o = o*c + p.V,
- * c = exp2(m - m'); at the end o / l. Keys after the token's own give p = +0 exactly. */
+/* Attention of one KV head group over pages: rows are (token, head) pairs which share keys;
+ * row = token * n_rep + head. q: [n_tok][q_stride], the group's n_rep heads of d_head lie side by side at q; out
+ * likewise with out_stride. Token t stands at absolute position pos + t and sees keys 0..pos+t. Page p
+ * (kernels/page.h) holds keys [64p, 64p+64).
+ *
+ * attend, pages of floats. Scores are (q.k), scale * log2 e being folded into q beforehand (see ref); softmax is
+ * online in ascending page order: per page, m' = max(m, row maximum), p = exp2(s - m'), l = l*c + sum(p),
+ * o = o*c + p.V, c = exp2(m - m'); at the end o / l. Keys after the token's own give p = +0 exactly.
+ *
+ * attend8, pages of i8. q * (scale * log2 e) is quantised to q8 and its scale sq, as `quantise` does. Per page:
+ *   t_j = S_j * (float)(q8 . k8_j)         the sum is exact
+ *   m' = max(m, sq * max t_j), c = exp2(m - m')
+ *   p_j = exp2(fma(t_j, sq, -m')), +0 for keys after the token's own; l = fma(l, c, sum p_j)
+ *   w_j = p_j * scale_j of V; W = the largest; u_j = nearest even of w_j * (255 / W), an integer 0..255
+ *   o_i = fma((float)(sum over j of u_j * v8_ji), W * (1/255 rounded), o_i * c)     the sum is exact
+ * W is compared as bits: < 2^-100 counts as 0, and so do all u_j then; no number of [0, inf) makes the row NaN,
+ * as a NaN in q or among the scales of K does.
+ *
+ * Pages form segments of SL_SEGMENT_PAGES; each starts afresh with m = -inf, l = o = 0. Segments are merged in
+ * ascending order, whoever computed them: M' = max(M, m), C = exp2(M - M'), c = exp2(m - M'),
+ * L = fma(l, c, L * C), O = fma(o, c, O * C), beginning with the first segment as it is. So a context may be
+ * split among threads, and bits do not depend on it. */
 struct sl_attend {
     const float *q;
     size_t q_stride;
-    uint32_t n_rep, d_head;
+    uint32_t n_rep, d_head; /* attend8: d_head <= 1024, so that an exact sum is exact as a float, too */
     uint32_t n_tok;
     uint32_t pos;
-    const void *const *k_pages, *const *v_pages;
+    const void *const *k_pages, *const *v_pages; /* by page; only those of the segments at hand are looked at */
     enum sl_dtype kv_dtype;
     float scale;
     float *out;
     size_t out_stride;
+
+    /* NULL: everything, to out. Else segments [segment, segment_end) alone, and out is not touched: the state of
+     * row r in segment s goes to states + ((s - segment) * n_tok * n_rep + r) * sl_attend_state_floats(d_head):
+     * o in d_head rounded up to 16 floats, then m, then l. A row's states stop with the segment of its key. */
+    float *states;
+    uint32_t segment, segment_end;
 };
+
+static inline size_t sl_attend_state_floats(uint32_t d_head)
+{
+    return (size_t)sl_round_lanes(d_head) + SL_LANES;
+}
+/* Segments up to that of position pos. */
+static inline uint32_t sl_attend_segments(uint32_t pos)
+{
+    return pos / (SL_PAGE_TOKENS * SL_SEGMENT_PAGES) + 1;
+}
 
 struct sl_ops {
     const char *name; /* "ref", "avx2", "avx512" */
@@ -79,6 +112,9 @@ struct sl_ops {
     void (*gemm_swiglu)(const struct sl_gemm *g, void *scratch);
 
     void (*attend)(const struct sl_attend *a, void *scratch);
+    void (*attend8)(const struct sl_attend *a, void *scratch);
+    /* The states of segments 0, 1, ... of all rows (segment is 0), merged and finished to out. For both. */
+    void (*attend_merge)(const struct sl_attend *a);
 
     /* A row to s8: amax = the largest magnitude; scale = round_up12(amax / 127), q = nearest even of x * (1 / scale).
      * amax < 2^-100: q, scale, sum are 0. A NaN or an infinity in x: q and sum 0, scale NaN, so the outputs are NaN and
@@ -111,10 +147,13 @@ struct sl_ops {
 
 extern const struct sl_ops sl_ops_ref;
 
-/* The best table for this machine under SLUICE_CPU; the last of the list is always ref. */
+/* The best table for this machine under SLUICE_CPU; the last of the list is always ref. Profile f32. */
 sl_status sl_ops_select(const struct sl_ops **ops, struct sl_err *err);
+/* The same of any profile. SL_E_CONFIG when the machine does not offer it. */
+sl_status sl_ops_select_profile(const struct sl_ops **ops, enum sl_profile profile, struct sl_err *err);
 /* Every table that this machine can run, best first; *n of them (tests compare them all with ref). */
 const struct sl_ops *const *sl_ops_available(uint32_t *n);
+const struct sl_ops *const *sl_ops_available_profile(enum sl_profile profile, uint32_t *n);
 
 /* Scalar exp used by all tables' tails and by ref; relative error < 4e-6, exp(-inf) = +0, exp(x < -87.3) = +0. */
 float sl_expf(float x);

@@ -1,14 +1,15 @@
 /* Integer weights: one rule, five formats, one layout for every instruction set.
  *
  * A weight is w = S * w8, with S one float per output and w8 = s * (u - z) an integer of [-127, 127]: u is what the file
- * stores (times a step), s the integer scale of the output's group of inputs, z the format's zero.
+ * stores (times a step), s the integer scale of the output's group of inputs (0 for a group that is zero altogether), z the
+ * format's zero.
  *
  *   format   q stored   u       z   group  s        w8                  bits a weight (k large)
  *   i8       u8         q       128 -      1        -127..127           8
- *   i4       4 bits     q       8   32     1..15    s * (-8..7)         4.125
- *   i4g16    4 bits     q       8   16     1..15    s * (-8..7)         4.25
- *   i3       3 bits     2q      7   16     1..15    s * (-7,-5..7)      3.25
- *   i2       2 bits     2q      3   16     1..15    s * (-3,-1,1,3)     2.25
+ *   i4       4 bits     q       8   32     0..15    s * (-8..7)         4.125
+ *   i4g16    4 bits     q       8   16     0..15    s * (-8..7)         4.25
+ *   i3       3 bits     2q      7   16     0..15    s * (-7,-5..7)      3.25
+ *   i2       2 bits     2q      3   16     0..15    s * (-3,-1,1,3)     2.25
  *
  * The panel of n outputs and k inputs is ceil(n/16) blocks one after the other. A block holds 16 outputs (outputs beyond n
  * have S = 0), inputs padded to kp = k rounded up to 32; activations are zero there, so what the file says there is moot:

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 struct sl_team;
+enum { SL_TEAM_MAX = 1024 }; /* members */
 
 /* member: 0..n-1. scratch: scratch_bytes, 64-byte aligned, private to the member. */
 typedef void sl_team_fn(void *arg, uint32_t member, uint32_t n_members, void *scratch);

@@ -1,7 +1,7 @@
 /* The AVX2 table: the tile of this instruction set, the shapes that fit its registers, and the
  * kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the instruction
  * set; it is entered only through kernels/ops.c, after a check at run time. 16 ymm: the largest
- * shape is 6 rows x 1 block = 12 sums, 2 halves of the weights and a broadcast. Three rows or fewer
+ * shape is 6 rows x 1 block = 12 sums, 2 halves of the weights and a broadcast. Two rows or fewer
  * take 2 or 4 blocks: enough sums in flight to cover the latency of an FMA. */
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx2.h"
@@ -12,7 +12,7 @@ enum { TILE_MR = 6 };
 /* rows, blocks, log2 blocks */
 #define TILE_SHAPES(X)                                                                             \
     X(1, 1, 0)                                                                                     \
-    X(1, 2, 1) X(1, 4, 2) X(2, 1, 0) X(2, 2, 1) X(3, 1, 0) X(3, 2, 1) X(4, 1, 0) X(5, 1, 0)        \
+    X(1, 2, 1) X(1, 4, 2) X(2, 1, 0) X(2, 2, 1) X(3, 1, 0) X(4, 1, 0) X(5, 1, 0)        \
         X(6, 1, 0)
 
 #include "kernels/cpu/rows_body.inc"

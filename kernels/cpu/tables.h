@@ -11,7 +11,21 @@
 extern const struct sl_ops sl_ops_avx2;
 extern const struct sl_ops sl_ops_avx512;
 
+/* gemm, gemm_swiglu and attend of profile bf16dot (and scratch_bytes); the other entries are NULL. */
+extern const struct sl_ops sl_bf16dot_avx512;
+
 /* Integer halves: scratch_bytes and the entries from quantise on; the float entries are NULL. */
-/* (none yet: see ops.c) */
+extern const struct sl_ops sl_int_avx2;
+extern const struct sl_ops sl_int_avxvnni;
+extern const struct sl_ops sl_int_avx512vnni;
+extern const struct sl_ops sl_int_amx;
+
+/* A block of i4, i4g16, i3 or i2 to the bytes w8 + 128, laid out as i8: [kp / 4][16][4]. */
+void sl_int_decode_avx512vnni(enum sl_dtype dtype, uint32_t k, const void *block, uint8_t *to);
+
+/* attend8 and attend_merge (and scratch_bytes); the other entries are NULL. */
+extern const struct sl_ops sl_attend8_avx2;
+extern const struct sl_ops sl_attend8_avxvnni;
+extern const struct sl_ops sl_attend8_avx512vnni;
 
 #endif

@@ -26,7 +26,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { SPIN_MAX_NS = 50000, SPIN_MIN_NS = 500, SPINS_PER_LOOK = 32, MEMBERS_MAX = 1024 };
+enum { SPIN_MAX_NS = 50000, SPIN_MIN_NS = 500, SPINS_PER_LOOK = 32 };
 
 struct member {
     struct sl_team *team;
@@ -202,9 +202,9 @@ sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scrat
                          struct sl_err *err)
 {
     *team = NULL;
-    if (n_threads == 0 || n_threads > MEMBERS_MAX)
+    if (n_threads == 0 || n_threads > SL_TEAM_MAX)
         return sl_fail(err, SL_E_CONFIG, "a stage cannot have %u threads; choose 1 to %d",
-                       n_threads, MEMBERS_MAX);
+                       n_threads, SL_TEAM_MAX);
     struct sl_team *t = aligned_alloc(SL_CACHE_LINE, sizeof *t);
     struct member *members = calloc(n_threads, sizeof *members);
     struct account *accounts = aligned_alloc(SL_CACHE_LINE, n_threads * sizeof *accounts);

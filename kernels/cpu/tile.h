@@ -7,6 +7,10 @@
 #ifndef SL_KERNELS_CPU_TILE_H
 #define SL_KERNELS_CPU_TILE_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #define TILE_INLINE __attribute__((always_inline)) static inline
 
 /* A loop of constant length over registers. */
@@ -15,7 +19,17 @@
 #ifdef __clang__
 #define TILE_UNROLL _Pragma("clang loop unroll(full)")
 #else
-#define TILE_UNROLL _Pragma("GCC unroll 16")
+#define TILE_UNROLL _Pragma("GCC unroll 32")
 #endif
+
+/* What a micro-kernel multiplies: packed rows times panel blocks that lie side by side. */
+struct tile_in {
+    const float *a; /* input t of row i is a[t * a_step + i]; where rows are packed as bf16, inputs 2t and 2t+1 */
+    size_t a_step;
+    const char *b; /* the first of the panel blocks */
+    size_t b_block_bytes;
+    uint32_t k;
+};
+typedef void tile_fn(const struct tile_in *in, float *c, size_t c_stride, bool accumulate);
 
 #endif

@@ -156,5 +156,49 @@ TILE_INLINE void v16_store_bf16(uint16_t *p, v16 v)
     _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(packed, 0xD8));
 }
 
+TILE_INLINE __m256 v16_max_magnitude_half(__m256 most, __m256 v)
+{
+    __m256i bits = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(0x7FFFFFFF));
+    return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(most), bits));
+}
+/* The larger magnitude of each lane, as bits: NaN is above infinity, infinity above every number. `most` has no sign. */
+TILE_INLINE v16 v16_max_magnitude(v16 most, v16 v)
+{
+    return V16_EACH(v16_max_magnitude_half(most.lo, v.lo), v16_max_magnitude_half(most.hi, v.hi));
+}
+/* Integers of [-127, 127] held as floats, to bytes. */
+TILE_INLINE void v16_store_s8(int8_t *p, v16 v)
+{
+    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(v.lo), _mm256_cvtps_epi32(v.hi));
+    words = _mm256_permute4x64_epi64(words, 0xD8); /* packs works within 128-bit halves */
+    __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, bytes);
+}
+/* p[lane] - minus, rounded once to a float */
+TILE_INLINE v16 v16_load_s32(const int32_t *p, int32_t minus)
+{
+    const __m256i *v = (const __m256i *)(const void *)p;
+    __m256i m = _mm256_set1_epi32(minus);
+    return V16_EACH(_mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_loadu_si256(v), m)),
+                    _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_loadu_si256(v + 1), m)));
+}
+/* Lanes at distance 1, 2, 4, 8 change places. */
+TILE_INLINE v16 v16_swap1(v16 v)
+{
+    return V16_EACH(_mm256_permute_ps(v.lo, 0xB1), _mm256_permute_ps(v.hi, 0xB1));
+}
+TILE_INLINE v16 v16_swap2(v16 v)
+{
+    return V16_EACH(_mm256_permute_ps(v.lo, 0x4E), _mm256_permute_ps(v.hi, 0x4E));
+}
+TILE_INLINE v16 v16_swap4(v16 v)
+{
+    return V16_EACH(_mm256_permute2f128_ps(v.lo, v.lo, 0x01), _mm256_permute2f128_ps(v.hi, v.hi, 0x01));
+}
+TILE_INLINE v16 v16_swap8(v16 v)
+{
+    return V16_EACH(v.hi, v.lo);
+}
+
 #endif
 #endif

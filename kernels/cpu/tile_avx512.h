@@ -34,8 +34,12 @@ TILE_INLINE v16 v16_load_n(const float *p, uint32_t n, float fill)
  * nothing. */
 TILE_INLINE v16 v16_load_bf16_split(const uint16_t *p)
 {
-    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    /* word 2i + 1 of the result is word i, the others are zero: one permutation, not a widening and a shift */
+    const __m512i lane = _mm512_setr_epi32(0x00000000, 0x00010000, 0x00020000, 0x00030000, 0x00040000, 0x00050000,
+                                           0x00060000, 0x00070000, 0x00080000, 0x00090000, 0x000A0000, 0x000B0000,
+                                           0x000C0000, 0x000D0000, 0x000E0000, 0x000F0000);
+    __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
+    return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, lane, words));
 }
 TILE_INLINE v16 v16_split(v16 v)
 {
@@ -123,6 +127,40 @@ TILE_INLINE void v16_store_bf16(uint16_t *p, v16 v)
     r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
     r = _mm512_srli_epi32(r, 16);
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(r));
+}
+
+/* The larger magnitude of each lane, as bits: NaN is above infinity, infinity above every number. `most` has no sign. */
+TILE_INLINE v16 v16_max_magnitude(v16 most, v16 v)
+{
+    __m512i bits = _mm512_and_si512(_mm512_castps_si512(v), _mm512_set1_epi32(0x7FFFFFFF));
+    return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(most), bits));
+}
+/* Integers of [-127, 127] held as floats, to bytes. */
+TILE_INLINE void v16_store_s8(int8_t *p, v16 v)
+{
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+/* p[lane] - minus, rounded once to a float */
+TILE_INLINE v16 v16_load_s32(const int32_t *p, int32_t minus)
+{
+    return _mm512_cvtepi32_ps(_mm512_sub_epi32(_mm512_loadu_si512(p), _mm512_set1_epi32(minus)));
+}
+/* Lanes at distance 1, 2, 4, 8 change places. */
+TILE_INLINE v16 v16_swap1(v16 v)
+{
+    return _mm512_permute_ps(v, 0xB1);
+}
+TILE_INLINE v16 v16_swap2(v16 v)
+{
+    return _mm512_permute_ps(v, 0x4E);
+}
+TILE_INLINE v16 v16_swap4(v16 v)
+{
+    return _mm512_shuffle_f32x4(v, v, 0xB1);
+}
+TILE_INLINE v16 v16_swap8(v16 v)
+{
+    return _mm512_shuffle_f32x4(v, v, 0x4E);
 }
 
 #endif

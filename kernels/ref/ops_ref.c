@@ -31,7 +31,7 @@ __attribute__((target("fma"))) static void dots_fma(const float *x, const struct
     dots_inline(x, w, block, sum);
 }
 
-static void dots(const float *x, const struct sl_panel *w, uint32_t block, float *sum)
+void sl_ref_dots_f32(const float *x, const struct sl_panel *w, uint32_t block, float *sum)
 {
     if (__builtin_cpu_supports("fma"))
         dots_fma(x, w, block, sum);
@@ -40,7 +40,7 @@ static void dots(const float *x, const struct sl_panel *w, uint32_t block, float
 }
 
 /* sum of p[0..16) as a tree: the order in which vectors fold in halves. */
-static float tree(float *p)
+float sl_ref_tree(float *p)
 {
     for (uint32_t half = SL_LANES / 2; half > 0; half /= 2)
         for (uint32_t j = 0; j < half; j++)
@@ -53,9 +53,8 @@ static const float *gemm_row(const struct sl_gemm *g, uint32_t i)
     return g->x + (size_t)(g->rows ? g->rows[i] : i) * g->x_stride;
 }
 
-static void ref_gemm(const struct sl_gemm *g, void *scratch)
+void sl_ref_gemm_with(const struct sl_gemm *g, sl_ref_dots *dots)
 {
-    (void)scratch;
     assert(g->col_begin % SL_LANES == 0 && g->col_end <= g->w.n);
     assert(g->col_end % SL_LANES == 0 || g->col_end == g->w.n);
     for (uint32_t i = 0; i < g->m; i++) {
@@ -71,9 +70,8 @@ static void ref_gemm(const struct sl_gemm *g, void *scratch)
     }
 }
 
-static void ref_gemm_swiglu(const struct sl_gemm *g, void *scratch)
+void sl_ref_gemm_swiglu_with(const struct sl_gemm *g, sl_ref_dots *dots)
 {
-    (void)scratch;
     assert(g->col_begin % SL_LANES == 0 && sl_round_lanes(g->col_end) <= g->w.n / 2);
     for (uint32_t i = 0; i < g->m; i++) {
         float *y = g->y + (size_t)i * g->y_stride;
@@ -88,65 +86,21 @@ static void ref_gemm_swiglu(const struct sl_gemm *g, void *scratch)
     }
 }
 
-/* The running state of one attention row: maximum and sum of the softmax, and the unscaled output.
- */
-struct attend_row {
-    const float *q; /* scaled by scale * log2 e */
-    float max, sum;
-    float *out; /* [round16(d_head)] */
-};
-
-/* One page, of which the row sees the first n_keys keys. */
-static void attend_page(const struct sl_attend *a, struct attend_row *row, uint32_t page,
-                        uint32_t n_keys)
+static void ref_gemm(const struct sl_gemm *g, void *scratch)
 {
-    struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype, 0};
-    struct sl_panel values = {a->v_pages[page], a->d_head, SL_PAGE_TOKENS, a->kv_dtype, 0};
-    float p[SL_PAGE_TOKENS] = {0}, partial[SL_LANES] = {0};
-    for (uint32_t block = 0; block < SL_PAGE_TOKENS / SL_LANES; block++)
-        dots(row->q, &keys, block, p + block * SL_LANES);
-    float max = row->max;
-    for (uint32_t i = 0; i < n_keys; i++)
-        max = p[i] > max ? p[i] : max;
-    for (uint32_t i = 0; i < SL_PAGE_TOKENS; i++) {
-        p[i] = i < n_keys ? sl_exp2_scalar(p[i] - max) : 0.0f;
-        partial[i % SL_LANES] += p[i];
-    }
-    float c = sl_exp2_scalar(row->max - max);
-    row->max = max;
-    row->sum = fmaf(row->sum, c, tree(partial));
-    for (uint32_t block = 0; block < sl_round_lanes(a->d_head) / SL_LANES; block++) {
-        float *out = row->out + block * SL_LANES;
-        for (uint32_t lane = 0; lane < SL_LANES; lane++)
-            out[lane] *= c;
-        dots(p, &values, block, out);
-    }
+    (void)scratch;
+    sl_ref_gemm_with(g, sl_ref_dots_f32);
+}
+
+static void ref_gemm_swiglu(const struct sl_gemm *g, void *scratch)
+{
+    (void)scratch;
+    sl_ref_gemm_swiglu_with(g, sl_ref_dots_f32);
 }
 
 static void ref_attend(const struct sl_attend *a, void *scratch)
 {
-    uint32_t width = sl_round_lanes(a->d_head);
-    float *q = scratch, factor = a->scale * SL_EXP_LOG2E_HI;
-    for (uint32_t t = 0; t < a->n_tok; t++) {
-        for (uint32_t h = 0; h < a->n_rep; h++) {
-            struct attend_row row = {q, -INFINITY, 0.0f, q + width};
-            for (uint32_t i = 0; i < a->d_head; i++)
-                q[i] = a->q[t * a->q_stride + (size_t)h * a->d_head + i] * factor;
-            memset(row.out, 0, width * sizeof *row.out);
-            uint32_t last = (a->pos + t) / SL_PAGE_TOKENS;
-            for (uint32_t page = 0; page < last; page++)
-                attend_page(a, &row, page, SL_PAGE_TOKENS);
-            attend_page(a, &row, last, (a->pos + t) % SL_PAGE_TOKENS + 1);
-            float *out = a->out + t * a->out_stride + (size_t)h * a->d_head;
-            for (uint32_t i = 0; i < a->d_head; i++)
-                out[i] = row.out[i] / row.sum;
-        }
-    }
-}
-
-static size_t ref_scratch_bytes(uint32_t k_max)
-{
-    return 2 * (size_t)sl_round_lanes(k_max) * sizeof(float);
+    sl_ref_attend_with(a, scratch, sl_ref_dots_f32);
 }
 
 static void ref_rmsnorm(float *y, const float *x, const float *gain, uint32_t n, float eps)
@@ -154,7 +108,7 @@ static void ref_rmsnorm(float *y, const float *x, const float *gain, uint32_t n,
     float partial[SL_LANES] = {0};
     for (uint32_t i = 0; i < n; i++)
         partial[i % SL_LANES] = fmaf(x[i], x[i], partial[i % SL_LANES]);
-    float r = 1.0f / sqrtf(tree(partial) / (float)n + eps);
+    float r = 1.0f / sqrtf(sl_ref_tree(partial) / (float)n + eps);
     for (uint32_t i = 0; i < n; i++)
         y[i] = x[i] * r * gain[i];
 }
@@ -177,7 +131,7 @@ static void ref_softmax(float *x, uint32_t n)
         x[i] = sl_exp_scalar(x[i] - max);
         partial[i % SL_LANES] += x[i];
     }
-    float sum = tree(partial);
+    float sum = sl_ref_tree(partial);
     for (uint32_t i = 0; i < n; i++)
         x[i] /= sum;
 }
@@ -202,10 +156,12 @@ static void ref_convert(void *to, enum sl_dtype dtype, const float *from, uint32
 
 const struct sl_ops sl_ops_ref = {
     .name = "ref",
-    .scratch_bytes = ref_scratch_bytes,
+    .scratch_bytes = sl_ref_attend_scratch,
     .gemm = ref_gemm,
     .gemm_swiglu = ref_gemm_swiglu,
     .attend = ref_attend,
+    .attend8 = sl_ref_attend8,
+    .attend_merge = sl_ref_attend_merge,
     .quantise = sl_ref_quantise,
     .rotate = sl_ref_rotate,
     .gemm8 = sl_ref_gemm8,

@@ -1,0 +1,514 @@
+/* Integer weights on plain AVX2: bytes times bytes by vpmaddubsw, which adds pairs in sixteen bits.
+ *
+ * A sixteen-bit sum is exact as long as the weights are small, so they stay as the file has them, u in 0..15:
+ * a unit of 32 inputs takes eight steps of maddubs and one widening per vector of eight outputs, and the
+ * widening, a pmaddwd, multiplies by the group's integer scale on its way. The zero is in the sum before it
+ * begins: minus zero times the sum of the activations that go into that lane. Two lanes of sixteen bits make
+ * one output, and they need not have the same scale: where a group is 16 inputs, the left lane takes the
+ * unit's first group and the right lane its second (the decoder and the packing of the activations put the
+ * bytes there), so that every format costs one widening a unit. i8 is two matrices of nibbles, with scales 16
+ * and 1.
+ *
+ *   |sum of a lane| <= 16 inputs * 15 * 128 = 30720 < 2^15; on its way to there it may wrap, and back.
+ *
+ * - setup: activations are packed as [unit][step][row] with their starts, once for all columns;
+ * - load: a chunk of one block's weights is decoded to a panel in the first cache, once for all rows;
+ * - compute: tiles of up to 6 rows x 16 outputs. The sums of sixteen bits are in registers for the length of
+ * a unit; those of 32 bits are in memory, where they cost a load and a store every eight steps;
+ * - finish: (S * scale) * (float)sum, or silu(gate) * up. */
+#include "kernels/cpu/tables.h"
+#include "kernels/cpu/tile_avx2.h"
+#include "kernels/exp.h"
+#include <assert.h>
+
+#include "kernels/cpu/exp_body.inc"
+#include "kernels/cpu/quantise_body.inc"
+
+#include "kernels/cpu/int_finish.inc"
+
+enum {
+    TILE_MR = 6,             /* 12 sums, 2 weights, a broadcast, a product: 16 ymm */
+    STEPS = 8,               /* of 4 inputs in a unit */
+    PLANE_BYTES = 9 * 64,    /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
+    CHUNK_UNITS = 16,        /* 9 KiB of panel (i8: 18), in a first cache of 32 with sums and activations */
+    DIRECT_MR = 4,           /* rows that do without a panel */
+    DIRECT_AHEAD = 16384,    /* bytes on their way to the second cache, which waits for more than the first can */
+    ROWS_AT_ONCE = 240,      /* rows that share one decoding: it costs them 1 % */
+    PACK_BYTES = 512 * 1024, /* of their activations: half of a common L2 */
+    PANEL_BYTES = 2 * CHUNK_UNITS * PLANE_BYTES
+};
+
+/* --- compute --- */
+
+/* What a tile multiplies. */
+struct tile_plane {
+    const int32_t *a;      /* [units][STEPS][stride]: four activations of each row */
+    const int32_t *starts; /* [units][stride]: two lanes of each row */
+    const uint8_t *w;      /* the first plane */
+    size_t w_step;         /* bytes from a unit's plane to the next unit's */
+    uint32_t units;
+    uint32_t ahead_lines; /* cache lines to fetch from memory in each unit, from `ahead` on */
+    const uint8_t *ahead;
+};
+/* Where a block's weights lie. */
+struct block {
+    const uint8_t *units, *scales;
+};
+typedef void plane_fn(const struct tile_plane *in, int32_t *sums);
+
+/* Assembly, because both compilers hoist loads out of order and then spill the sums: half the speed. */
+#define LANE_STEP(sum, weights, input)                                                                       \
+    do {                                                                                                     \
+        __m256i product_;                                                                                    \
+        __asm__ volatile("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0"                                        \
+                         : "+x"(sum), "=&x"(product_)                                                        \
+                         : "x"(weights), "x"(input));                                                        \
+    } while (0)
+#define LANE_WIDEN(total, sum, scales)                                                                       \
+    __asm__ volatile("vpmaddwd %2, %1, %1\n\tvpaddd %0, %1, %1\n\tvmovdqu %1, %0"                            \
+                     : "+m"(total), "+x"(sum)                                                                \
+                     : "x"(scales))
+#define LANE_LOAD(to, p)                                                                                     \
+    __asm__ volatile("vmovdqa %1, %0" : "=x"(to) : "m"(*(const __m256i *)(const void *)(p)))
+#define LANE_BROADCAST(to, p) __asm__ volatile("vpbroadcastd %1, %0" : "=x"(to) : "m"(*(p)))
+
+/* Activations of a step lie at multiples of this: rows are packed four at a time. */
+TILE_INLINE uint32_t tile_stride(uint32_t mr)
+{
+    return mr <= 4 ? 4 : 8;
+}
+
+/* sums[row][16] += a tile's rows times a block's units. mr is a constant at every call. */
+TILE_INLINE void plane_dots(const struct tile_plane *in, int32_t *sums, const int mr)
+{
+    const size_t stride = tile_stride((uint32_t)mr), w_step = in->w_step;
+    const int32_t *a = in->a, *starts = in->starts;
+    const uint8_t *w = in->w, *ahead = in->ahead;
+    for (uint32_t units = in->units; units > 0; units--) {
+        __m256i sum[TILE_MR][2], left, right;
+        for (uint32_t line = in->ahead_lines; line > 0; line--, ahead += 64)
+            _mm_prefetch((const char *)ahead, _MM_HINT_T1);
+        TILE_EACH (i, mr) {
+            LANE_BROADCAST(sum[i][0], starts + i);
+            sum[i][1] = sum[i][0];
+        }
+        TILE_EACH (t, STEPS) {
+            LANE_LOAD(left, w + 64 * t);
+            LANE_LOAD(right, w + 64 * t + 32);
+            TILE_EACH (i, mr) {
+                __m256i x;
+                LANE_BROADCAST(x, a + (size_t)t * stride + i);
+                LANE_STEP(sum[i][0], left, x);
+                LANE_STEP(sum[i][1], right, x);
+            }
+        }
+        LANE_LOAD(left, w + 64 * STEPS);
+        LANE_LOAD(right, w + 64 * STEPS + 32);
+        TILE_EACH (i, mr) {
+            __m256i *total = (__m256i *)(void *)(sums + i * SL_LANES);
+            LANE_WIDEN(total[0], sum[i][0], left);
+            LANE_WIDEN(total[1], sum[i][1], right);
+        }
+        a += STEPS * stride;
+        starts += stride;
+        w += w_step;
+    }
+}
+
+#define PLANE_DEFINE(mr)                                                                                     \
+    static void plane_##mr(const struct tile_plane *in, int32_t *sums)                                       \
+    {                                                                                                        \
+        plane_dots(in, sums, mr);                                                                            \
+    }
+PLANE_DEFINE(3)
+PLANE_DEFINE(4)
+PLANE_DEFINE(5)
+PLANE_DEFINE(6)
+/* More than four rows never make a tile of fewer than three. */
+static plane_fn *const planes[TILE_MR + 1] = {[3] = plane_3, plane_4, plane_5, plane_6};
+
+/* --- load --- */
+
+TILE_INLINE __m256i load32(const uint8_t *p)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
+}
+
+TILE_INLINE int unit_bytes(enum sl_dtype d)
+{
+    return d == SL_I2 ? 128 : d == SL_I3 ? 192 : d == SL_I8 ? 512 : 256;
+}
+/* A unit of i8 is two planes: the high nibbles (of w8 + 128, so their zero is 8), then the low ones. */
+TILE_INLINE int unit_planes(enum sl_dtype d)
+{
+    return d == SL_I8 ? 2 : 1;
+}
+
+TILE_INLINE __m256i nibbles(__m256i v, const bool high)
+{
+    return _mm256_and_si256(high ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(15));
+}
+
+/* Where groups are of 16: vectors of the same step of either group, to [first's word, second's word] of the
+ * left or of the right words. */
+TILE_INLINE __m256i weave_words(__m256i first, __m256i second, const bool right)
+{
+    return right ? _mm256_blend_epi16(_mm256_srli_epi32(first, 16), second, 0xAA)
+                 : _mm256_blend_epi16(first, _mm256_slli_epi32(second, 16), 0xAA);
+}
+
+/* Bits 2h and 2h + 1 of each byte, as twice their value. */
+TILE_INLINE __m256i twice_pair(__m256i v, const int h)
+{
+    __m256i at = h == 0 ? _mm256_slli_epi16(v, 1) : _mm256_srli_epi16(v, 2 * h - 1);
+    return _mm256_and_si256(at, _mm256_set1_epi8(6));
+}
+
+/* u of step t of a plane, eight outputs from `unit` on. i3's third vector has a unit's steps in the bits of
+ * its bytes: bit h of the first group's words, bit 4 + h of the second's. */
+TILE_INLINE __m256i lane_weights(enum sl_dtype d, const uint8_t *unit, const int plane, const int t)
+{
+    if (d == SL_I8)
+        return nibbles(load32(unit + 64 * t), plane == 0);
+    if (d == SL_I4)
+        return nibbles(load32(unit + t / 2 * 64), t % 2);
+    if (d == SL_I4G16) {
+        __m256i first = load32(unit + t / 4 * 64), second = load32(unit + t / 4 * 64 + 128);
+        return nibbles(weave_words(first, second, t % 2), t / 2 % 2);
+    }
+    __m256i u = twice_pair(weave_words(load32(unit), load32(unit + 64), t % 2), t / 2);
+    if (d == SL_I2)
+        return u;
+    __m256i high = load32(unit + 128);
+    high = _mm256_slli_epi16(weave_words(high, _mm256_srli_epi16(high, 4), t % 2), 3 - t / 2);
+    return _mm256_or_si256(u, _mm256_and_si256(high, _mm256_set1_epi8(8)));
+}
+
+/* The scales of eight outputs' lanes in unit u; `scales` is the block's, from the first of those outputs. */
+TILE_INLINE __m256i lane_scales(enum sl_dtype d, const uint8_t *scales, const int plane, uint32_t u)
+{
+    if (d == SL_I8)
+        return _mm256_set1_epi16(plane == 0 ? 16 : 1);
+    const uint8_t *at = scales + (size_t)(d == SL_I4 ? u / 2 : u) * SL_LANES;
+    __m128i both = _mm_loadl_epi64((const __m128i *)(const void *)at), mask = _mm_set1_epi8(15);
+    __m128i left = _mm_and_si128(both, mask), right = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
+    if (d == SL_I4)
+        left = right = u % 2 ? right : left;
+    return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(left, right));
+}
+
+/* Units [unit, unit + units) of a block to planes. */
+TILE_INLINE void decode_units(const struct block *b, uint32_t unit, uint32_t units, uint8_t *to,
+                              const enum sl_dtype d)
+{
+    for (uint32_t u = unit; u < unit + units; u++)
+        TILE_EACH (plane, unit_planes(d)) {
+            TILE_EACH (half, 2) {
+                const uint8_t *from = b->units + (size_t)u * (size_t)unit_bytes(d) + 32 * half;
+                TILE_EACH (t, STEPS)
+                    _mm256_store_si256((__m256i *)(void *)(to + 64 * t + 32 * half),
+                                       lane_weights(d, from, plane, t));
+                _mm256_store_si256((__m256i *)(void *)(to + 64 * STEPS + 32 * half),
+                                   lane_scales(d, b->scales + 8 * half, plane, u));
+            }
+            to += PLANE_BYTES;
+        }
+}
+
+/* --- compute, few rows: the same without a panel --- */
+
+/* A unit's outputs [8 * first, 8 * (first + nv)) of one plane. */
+TILE_INLINE void direct_unit(const struct block *b, const uint8_t *from, uint32_t u, const int32_t *a,
+                             const int32_t *starts, int32_t *sums, const int plane, const int first,
+                             const int nv, const int mr, const enum sl_dtype d)
+{
+    __m256i sum[DIRECT_MR][2];
+    TILE_EACH (i, mr)
+        TILE_EACH (v, nv)
+            sum[i][v] = plane == 0 ? _mm256_set1_epi32(starts[i]) : _mm256_setzero_si256();
+    TILE_EACH (t, STEPS)
+        TILE_EACH (i, mr) {
+            __m256i x = _mm256_set1_epi32(a[4 * t + i]);
+            TILE_EACH (v, nv)
+                LANE_STEP(sum[i][v], lane_weights(d, from + 32 * (first + v), plane, t), x);
+        }
+    TILE_EACH (v, nv) {
+        __m256i scales = lane_scales(d, b->scales + 8 * (first + v), plane, u);
+        TILE_EACH (i, mr) {
+            __m256i *total = (__m256i *)(void *)(sums + i * SL_LANES + 8 * (first + v));
+            LANE_WIDEN(*total, sum[i][v], scales);
+        }
+    }
+}
+
+/* sums[row][16] += up to 4 rows times all units of a block. d and mr are constants at every call. */
+TILE_INLINE void direct_dots(const struct block *b, const struct tile_plane *in, int32_t *sums, const int mr,
+                             const enum sl_dtype d)
+{
+    const int nv = mr == 1 || (mr == 2 && d != SL_I3) ? 2 : 1; /* two share broadcasts, if registers allow it */
+    const int32_t *a = in->a, *starts = in->starts;
+    const uint8_t *from = b->units;
+    for (uint32_t u = 0; u < in->units; u++) {
+        TILE_EACH (line, unit_bytes(d) / 64)
+            _mm_prefetch((const char *)from + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
+        for (int first = 0; first < 2; first += nv)
+            TILE_EACH (plane, unit_planes(d))
+                direct_unit(b, from, u, a, starts, sums, plane, first, nv, mr, d);
+        a += STEPS * 4;
+        starts += 4;
+        from += unit_bytes(d);
+    }
+}
+
+/* --- one entry per format --- */
+
+struct format {
+    void (*decode)(const struct block *b, uint32_t unit, uint32_t units, uint8_t *to);
+    void (*direct[DIRECT_MR + 1])(const struct block *b, const struct tile_plane *in, int32_t *sums);
+};
+#define DIRECT_DEFINE(d, mr)                                                                                 \
+    static void direct_##d##_##mr(const struct block *b, const struct tile_plane *in, int32_t *sums)         \
+    {                                                                                                        \
+        direct_dots(b, in, sums, mr, d);                                                                     \
+    }
+#define FORMAT_DEFINE(d)                                                                                     \
+    static void decode_##d(const struct block *b, uint32_t unit, uint32_t units, uint8_t *to)                \
+    {                                                                                                        \
+        decode_units(b, unit, units, to, d);                                                                 \
+    }                                                                                                        \
+    DIRECT_DEFINE(d, 1)                                                                                      \
+    DIRECT_DEFINE(d, 2)                                                                                      \
+    DIRECT_DEFINE(d, 3)                                                                                      \
+    DIRECT_DEFINE(d, 4)
+FORMAT_DEFINE(SL_I8)
+FORMAT_DEFINE(SL_I4)
+FORMAT_DEFINE(SL_I4G16)
+FORMAT_DEFINE(SL_I3)
+FORMAT_DEFINE(SL_I2)
+#define FORMAT_ENTRY(d)                                                                                      \
+    [d] = {decode_##d, {NULL, direct_##d##_1, direct_##d##_2, direct_##d##_3, direct_##d##_4}}
+static const struct format formats[SL_DTYPES] = {
+    FORMAT_ENTRY(SL_I8), FORMAT_ENTRY(SL_I4), FORMAT_ENTRY(SL_I4G16),
+    FORMAT_ENTRY(SL_I3), FORMAT_ENTRY(SL_I2),
+};
+
+/* --- setup --- */
+
+/* Rows [begin, begin + n) of a product, packed as tiles of nearly equal height, and where their sums are. */
+struct packed_rows {
+    uint32_t begin, n, n_tiles, units;
+    int32_t *a;      /* [tile][units][STEPS][stride 8] at most */
+    int32_t *starts; /* [tile][units][stride 8] at most */
+    int32_t *sums;   /* [2][n][16] */
+    uint8_t *panel;  /* a decoded chunk */
+};
+
+static uint32_t tile_begin(const struct packed_rows *p, uint32_t tile)
+{
+    return (uint32_t)((uint64_t)p->n * tile / p->n_tiles);
+}
+static uint32_t tile_height(const struct packed_rows *p, uint32_t tile)
+{
+    return tile_begin(p, tile + 1) - tile_begin(p, tile);
+}
+
+/* Four rows' inputs of a unit in the order of the planes: where groups are of 16, words of the first and of
+ * the second group in turn. */
+TILE_INLINE __m256i unit_in_order(const int8_t *row, bool halves)
+{
+    __m256i v = load32((const uint8_t *)row);
+    const __m256i weave = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9,
+                                           2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
+    return halves ? _mm256_shuffle_epi8(_mm256_permute4x64_epi64(v, 0xD8), weave) : v;
+}
+
+TILE_INLINE void store_steps(int32_t *to, size_t stride, __m256i four_rows) /* of steps t and t + 4 */
+{
+    _mm_storeu_si128((__m128i *)(void *)to, _mm256_castsi256_si128(four_rows));
+    _mm_storeu_si128((__m128i *)(void *)(to + 4 * stride), _mm256_extracti128_si256(four_rows, 1));
+}
+
+/* One unit of four rows: a transpose of words of 32 bits, and the starts of their lanes. */
+TILE_INLINE void pack_unit(const int8_t *const rows[4], size_t at, bool halves, int zero, int32_t *a,
+                           int32_t *starts, size_t stride)
+{
+    __m256i r0 = unit_in_order(rows[0] + at, halves), r1 = unit_in_order(rows[1] + at, halves);
+    __m256i r2 = unit_in_order(rows[2] + at, halves), r3 = unit_in_order(rows[3] + at, halves);
+    __m256i ones = _mm256_set1_epi8(1), lanes = _mm256_setzero_si256();
+    __m256i low01 = _mm256_unpacklo_epi32(r0, r1), high01 = _mm256_unpackhi_epi32(r0, r1);
+    __m256i low23 = _mm256_unpacklo_epi32(r2, r3), high23 = _mm256_unpackhi_epi32(r2, r3);
+    __m256i step[4] = {_mm256_unpacklo_epi64(low01, low23), _mm256_unpackhi_epi64(low01, low23),
+                       _mm256_unpacklo_epi64(high01, high23), _mm256_unpackhi_epi64(high01, high23)};
+    TILE_EACH (t, 4) {
+        store_steps(a + (size_t)t * stride, stride, step[t]);
+        lanes = _mm256_add_epi16(lanes, _mm256_maddubs_epi16(ones, step[t]));
+    }
+    __m128i sum = _mm_add_epi16(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
+    _mm_storeu_si128((__m128i *)(void *)starts, _mm_mullo_epi16(sum, _mm_set1_epi16((short)-zero)));
+}
+
+static const int8_t *row_of(const struct sl_gemm8 *g, uint32_t i)
+{
+    return g->x.q + (size_t)(g->rows ? g->rows[i] : i) * g->x.stride;
+}
+
+static void pack_rows(const struct sl_gemm8 *g, struct packed_rows *p)
+{
+    const struct sl_quant_rule *rule = sl_quant_rule_of(g->w.dtype);
+    bool halves = rule->group == 16;
+    int zero = g->w.dtype == SL_I8 ? 8 : rule->zero; /* of i8's high nibbles */
+    for (uint32_t tile = 0; tile < p->n_tiles; tile++) {
+        uint32_t height = tile_height(p, tile), stride = tile_stride(height);
+        size_t first = (size_t)tile * p->units * 8;
+        int32_t *a = p->a + first * STEPS, *starts = p->starts + first;
+        for (uint32_t i = 0; i < height; i += 4) {
+            const int8_t *rows[4];
+            for (uint32_t j = 0; j < 4; j++) /* beyond the last row: the last again, and no tile reads it */
+                rows[j] = row_of(g, p->begin + tile_begin(p, tile) + (i + j < height ? i + j : height - 1));
+            for (uint32_t u = 0; u < p->units; u++)
+                pack_unit(rows, (size_t)u * SL_QUANT_UNIT, halves, zero, a + (size_t)u * STEPS * stride + i,
+                          starts + (size_t)u * stride + i, stride);
+        }
+    }
+}
+
+/* --- the kernel --- */
+
+static struct block block_at(const struct sl_panel *w, uint32_t block)
+{
+    const uint8_t *at = (const uint8_t *)w->data + block * sl_quant_block_bytes(w->dtype, w->k);
+    return (struct block){sl_quant_units(w->dtype, w->k, at), sl_quant_scales(at)};
+}
+
+/* A tile's activations from `unit` on. */
+static struct tile_plane plane_input(const struct packed_rows *p, uint32_t tile, uint32_t unit,
+                                     uint32_t units)
+{
+    size_t stride = tile_stride(tile_height(p, tile));
+    size_t first = (size_t)tile * p->units * 8 + unit * stride;
+    return (struct tile_plane){.a = p->a + first * STEPS, .starts = p->starts + first, .units = units};
+}
+
+/* All rows times a decoded chunk. Each tile fetches its share of the bytes [ahead, ahead + bytes) from
+ * memory. */
+static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units, int planes_each,
+                      const uint8_t *ahead, size_t bytes, int32_t *sums)
+{
+    static const int32_t no_starts[CHUNK_UNITS * 8]; /* of i8's low nibbles: their zero is 0 */
+    uint32_t lines = (uint32_t)(bytes / 64), share = (lines + p->n_tiles * units - 1) / (p->n_tiles * units);
+    for (uint32_t tile = 0; tile < p->n_tiles; tile++) {
+        uint32_t height = tile_height(p, tile);
+        struct tile_plane in = plane_input(p, tile, unit, units);
+        in.w_step = (size_t)planes_each * PLANE_BYTES;
+        in.ahead = ahead + (size_t)tile * units * share * 64;
+        in.ahead_lines = tile * units * share < lines ? share : 0;
+        for (int plane = 0; plane < planes_each; plane++) {
+            in.w = p->panel + plane * PLANE_BYTES;
+            planes[height](&in, sums + (size_t)tile_begin(p, tile) * SL_LANES);
+            in.starts = no_starts;
+            in.ahead_lines = 0;
+        }
+    }
+}
+
+/* sums[n][16] = the exact sums of a block's outputs. */
+static void block_sums(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, int32_t *sums)
+{
+    const struct format *format = &formats[g->w.dtype];
+    struct block b = block_at(&g->w, block);
+    memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
+    if (p->n <= DIRECT_MR) {
+        struct tile_plane in = plane_input(p, 0, 0, p->units);
+        format->direct[p->n](&b, &in, sums);
+        return;
+    }
+    size_t bytes = (size_t)unit_bytes(g->w.dtype);
+    for (uint32_t unit = 0; unit < p->units; unit += CHUNK_UNITS) {
+        uint32_t units = p->units - unit < CHUNK_UNITS ? p->units - unit : CHUNK_UNITS;
+        format->decode(&b, unit, units, p->panel);
+        chunk_run(p, unit, units, unit_planes(g->w.dtype), b.units + (unit + units) * bytes, units * bytes,
+                  sums);
+    }
+}
+
+static void gemm8_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block)
+{
+    block_sums(g, p, block, p->sums);
+    finish_block(g, p->begin, p->n, block, (struct int_sums){.sums = p->sums, .stride = SL_LANES});
+}
+
+/* Outputs [16 block, 16 block + 16) of gate and up. */
+static void swiglu_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block)
+{
+    int32_t *up = p->sums + (size_t)p->n * SL_LANES;
+    block_sums(g, p, 2 * block, p->sums);
+    block_sums(g, p, 2 * block + 1, up);
+    finish_block(g, p->begin, p->n, block, (struct int_sums){.sums = p->sums, .up = up, .stride = SL_LANES});
+}
+
+/* --- entries --- */
+
+/* Tiles whose activations are packed at once, of rows with so many units. */
+static uint32_t tiles_at_once(uint32_t units)
+{
+    uint32_t fit = units ? PACK_BYTES / (units * SL_QUANT_UNIT * 8) : ROWS_AT_ONCE / TILE_MR;
+    fit = fit < ROWS_AT_ONCE / TILE_MR ? fit : ROWS_AT_ONCE / TILE_MR;
+    return fit ? fit : 1;
+}
+
+static void *take(char **scratch, size_t bytes)
+{
+    void *at = *scratch;
+    *scratch += (bytes + 63) / 64 * 64;
+    return at;
+}
+
+static void each_block(const struct sl_gemm8 *g, void *scratch,
+                       void (*run)(const struct sl_gemm8 *, const struct packed_rows *, uint32_t))
+{
+    uint32_t units = sl_quant_padded(g->w.k) / SL_QUANT_UNIT, tiles = tiles_at_once(units),
+             most = tiles * TILE_MR;
+    struct packed_rows p = {.units = units};
+    char *at = (char *)scratch + -(uintptr_t)scratch % 64;
+    assert(g->w.k <= SL_QUANT_MAX_K && sl_dtype_is_integer(g->w.dtype));
+    p.a = take(&at, (size_t)tiles * units * STEPS * 8 * sizeof *p.a);
+    p.starts = take(&at, (size_t)tiles * units * 8 * sizeof *p.starts);
+    p.sums = take(&at, (size_t)2 * most * SL_LANES * sizeof *p.sums);
+    p.panel = take(&at, (size_t)PANEL_BYTES);
+    for (; p.begin < g->m; p.begin += p.n) {
+        p.n = g->m - p.begin < most ? g->m - p.begin : most;
+        p.n_tiles = (p.n + TILE_MR - 1) / TILE_MR;
+        pack_rows(g, &p);
+        for (uint32_t block = g->col_begin / SL_LANES; block * SL_LANES < g->col_end; block++)
+            run(g, &p, block);
+    }
+}
+
+static void cpu_gemm8(const struct sl_gemm8 *g, void *scratch)
+{
+    assert(g->col_begin % SL_LANES == 0 && g->col_end <= g->w.n);
+    assert(g->col_end % SL_LANES == 0 || g->col_end == g->w.n);
+    each_block(g, scratch, gemm8_block);
+}
+
+static void cpu_gemm8_swiglu(const struct sl_gemm8 *g, void *scratch)
+{
+    assert(g->col_begin % SL_LANES == 0 && sl_round_lanes(g->col_end) <= g->w.n / 2);
+    each_block(g, scratch, swiglu_block);
+}
+
+static size_t scratch_bytes(uint32_t k_max)
+{
+    size_t units = sl_quant_padded(k_max) / SL_QUANT_UNIT, one_tile = units * STEPS * 8 * sizeof(int32_t);
+    size_t a = one_tile > PACK_BYTES ? one_tile : PACK_BYTES, sums = (size_t)2 * ROWS_AT_ONCE * SL_LANES * 4;
+    return a + a / STEPS + sums + (size_t)PANEL_BYTES + 4 * 64;
+}
+
+const struct sl_ops sl_int_avx2 = {
+    .name = "avx2",
+    .scratch_bytes = scratch_bytes,
+    .quantise = cpu_quantise,
+    .rotate = cpu_rotate,
+    .gemm8 = cpu_gemm8,
+    .gemm8_swiglu = cpu_gemm8_swiglu,
+};

@@ -1,0 +1,35 @@
+/* The integer half of a table on AVX2 with AVX-VNNI: the tiles of this instruction set, the shapes that fit its
+ * registers, and the kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the instruction
+ * set; it is entered only through kernels/ops.c, after a check at run time.
+ *
+ * 16 ymm, and a vector is half a block. A plain panel takes 6 rows of one block: 12 sums, 2 weights, a broadcast.
+ * Decoding in registers wants height, since a decoded vector is used once per row, but i3's decoder leaves room for no
+ * more than 5 sums. Three rows or fewer are multiplied as they are stored: the row, group and vector of each are 4. */
+#include "kernels/cpu/int_tile_avxvnni.h"
+#include "kernels/cpu/tables.h"
+#include "kernels/cpu/tile_avx2.h"
+#include "kernels/exp.h"
+#include "kernels/tune.h"
+#include <assert.h>
+
+enum { INT_MR = 6, INT_CODED_MR = 5, INT_FLAT_MR = 3, INT_PANEL_MR = 6, INT_NV = 2, INT_FEW_ROWS = 5 };
+/* rows, vectors */
+#define INT_FLAT_SHAPES(X) X(1, 2) X(2, 1) X(3, 1)
+#define INT_DIRECT_SHAPES(X) X(4, 1) X(5, 1)
+#define INT_HEAD_SHAPES(X) X(4, 1) X(5, 1)
+#define INT_PANEL_SHAPES(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
+
+#include "kernels/cpu/exp_body.inc"
+
+#include "kernels/cpu/quantise_body.inc"
+
+#include "kernels/cpu/int_body.inc"
+
+const struct sl_ops sl_int_avxvnni = {
+    .name = "avx2-vnni",
+    .scratch_bytes = int_scratch_bytes,
+    .quantise = cpu_quantise,
+    .rotate = cpu_rotate,
+    .gemm8 = int_gemm8,
+    .gemm8_swiglu = int_gemm8_swiglu,
+};
