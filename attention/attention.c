@@ -1,32 +1,97 @@
-/* The attention block. Five steps, each shared by the team and closed by its barrier:
- *   norm rows -> q|k|v product -> per row: bias, q/k norm, rope, append -> attend -> output product onto the residual.
- * A row's result depends on its own x, its position and the pages alone, so chunking and neighbours change nothing. */
-#include "attention/attention.h"
+/* The attention block of a layer. Five steps, each shared by the team and closed by its barrier:
+ *   norm rows -> q|k|v product -> per row: bias, q/k norm, rope, append -> attend -> output product onto the
+ * residual. Where a product has integer weights, its input rows are quantised by whoever made them (the norm,
+ * the attention), so that costs no barrier. A row's result depends on its own x, its position and the pages
+ * alone, so chunking and neighbours change nothing. */
+#include "attention/attention_impl.h"
 #include "kernels/team_ops.h"
 
-struct pass {
-    const struct sl_attention *a;
-    const struct sl_attention_weights *w;
-    uint32_t layer;
-    float *x;
-    uint32_t n_rows;
-    const struct sl_attention_slice *slices;
-    uint32_t n_slices;
-    const float *cosine, *sine;
-};
+/* ---- memory ---- */
 
-enum { ATTEND_ROWS = 48 }; /* (token, head) rows of one attend task: enough tiles to reuse a page while it is in L1 */
+/* Room for the segments of as many rows as a team shares out: few rows make few tasks (attend.c). */
+enum { STATE_ROWS_PER_MEMBER = 32 };
 
-static uint32_t qkv_width(const struct sl_attention_dims *d)
+static size_t state_floats_of(const struct sl_attention_dims *d, uint32_t max_pages, uint32_t n_threads)
 {
-    return (d->n_q + 2 * d->n_kv) * d->d_head;
+    uint32_t segments = (max_pages + SL_SEGMENT_PAGES - 1) / SL_SEGMENT_PAGES;
+    if (n_threads < 2 || segments < 2)
+        return 0;
+    return (size_t)n_threads * STATE_ROWS_PER_MEMBER * segments * sl_attend_state_floats(d->d_head);
+}
+
+static size_t widest_row8(const struct sl_attention_dims *d)
+{
+    size_t normed = sl_rows8_stride(d->d_model), mixed = sl_rows8_stride(d->n_q * d->d_head);
+    return normed > mixed ? normed : mixed;
+}
+
+static size_t floats(size_t rows, size_t columns)
+{
+    return sl_arena_round(rows * columns * sizeof(float));
+}
+
+size_t sl_attention_bytes(const struct sl_attention_dims *d, uint32_t max_tokens, uint32_t max_pages,
+                          uint32_t n_threads)
+{
+    return floats(max_tokens, d->d_model) + floats(max_tokens, sl_attention_qkv_width(d)) +
+           floats(max_tokens, (size_t)d->n_q * d->d_head) + sl_arena_round(max_tokens * widest_row8(d)) +
+           2 * floats(max_tokens, 1) + sl_arena_round(sizeof(void *) * 2 * max_pages * n_threads) +
+           sl_arena_round(max_tokens * sizeof(struct sl_attention_tile)) +
+           floats(state_floats_of(d, max_pages, n_threads), 1);
+}
+
+sl_status sl_attention_init(struct sl_attention *a, struct sl_arena *arena, const struct sl_ops *ops,
+                            struct sl_team *team, struct sl_kv *kv, const struct sl_attention_dims *dims,
+                            uint32_t max_tokens, uint32_t max_pages)
+{
+    uint32_t n_threads = sl_team_size(team);
+    size_t rows = max_tokens, width = sl_attention_qkv_width(dims),
+           mixed_width = (size_t)dims->n_q * dims->d_head;
+    *a = (struct sl_attention){.ops = ops, .team = team, .dims = *dims, .kv = kv};
+    struct sl_attention_buffers *b = &a->buffers;
+    b->max_pages = max_pages;
+    b->max_tiles = max_tokens; /* a tile has a token at least */
+    b->state_floats = state_floats_of(dims, max_pages, n_threads);
+    b->normed = sl_arena_take(arena, rows * dims->d_model * sizeof(float));
+    b->qkv = sl_arena_take(arena, rows * width * sizeof(float));
+    b->mixed = sl_arena_take(arena, rows * mixed_width * sizeof(float));
+    b->x8.q = sl_arena_take(arena, rows * widest_row8(dims));
+    b->x8.scale = sl_arena_take(arena, rows * sizeof(float));
+    b->x8.sum = sl_arena_take(arena, rows * sizeof(int32_t));
+    b->page_table = sl_arena_take(arena, sizeof(void *) * 2 * max_pages * n_threads);
+    b->tiles = sl_arena_take(arena, rows * sizeof *b->tiles);
+    b->states = b->state_floats > 0 ? sl_arena_take(arena, b->state_floats * sizeof(float)) : NULL;
+    bool taken =
+        b->normed && b->qkv && b->mixed && b->x8.q && b->x8.scale && b->x8.sum && b->page_table && b->tiles;
+    return taken && (b->states || b->state_floats == 0) ? SL_OK : SL_E_NOMEM;
+}
+
+/* ---- rows ---- */
+
+static void norm_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+{
+    const struct pass *p = arg;
+    const struct sl_attention *a = p->a;
+    const struct sl_panel *qkv = &p->w->qkv;
+    struct sl_parts *parts = sl_team_parts(a->team, member);
+    uint32_t begin, end, width = a->dims.d_model;
+    uint64_t since = sl_clock_ns();
+    sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
+    for (size_t r = begin; r < end; r++)
+        a->ops->rmsnorm(a->buffers.normed + r * width, p->x + r * width, p->w->norm, width, a->dims.norm_eps);
+    sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
+    if (!sl_dtype_is_integer(qkv->dtype))
+        return;
+    struct sl_rows8 to = sl_attention_rows8(a, width);
+    sl_quantise_rows(a->ops, a->buffers.normed, width, width, qkv->rotation, &to, begin, end, scratch);
+    sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
 }
 
 static void place_row(const struct pass *p, const struct sl_attention_slice *slice, uint32_t row)
 {
     const struct sl_attention *a = p->a;
     const struct sl_attention_dims *d = &a->dims;
-    uint32_t width = qkv_width(d), half = d->d_head / 2;
+    uint32_t width = sl_attention_qkv_width(d), half = d->d_head / 2;
     float *q = a->buffers.qkv + (size_t)row * width;
     float *k = q + (size_t)d->n_q * d->d_head, *v = k + (size_t)d->n_kv * d->d_head;
     const float *cosine = p->cosine + (size_t)row * half, *sine = p->sine + (size_t)row * half;
@@ -41,14 +106,15 @@ static void place_row(const struct pass *p, const struct sl_attention_slice *sli
         a->ops->rope(head, cosine, sine, half);
     }
     uint32_t pos = slice->pos + (row - slice->row);
-    sl_kv_append(a->kv, slice->pages[pos / SL_PAGE_TOKENS], p->layer, pos % SL_PAGE_TOKENS, k, v);
+    sl_kv_append(a->kv, a->ops, slice->pages[pos / SL_PAGE_TOKENS], p->layer, pos % SL_PAGE_TOKENS, k, v);
 }
 
 static void place_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
     const struct pass *p = arg;
-    (void)scratch;
     uint32_t begin, end;
+    uint64_t since = sl_clock_ns();
+    (void)scratch;
     sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
     for (uint32_t s = 0; s < p->n_slices; s++) {
         const struct sl_attention_slice *slice = &p->slices[s];
@@ -57,78 +123,60 @@ static void place_rows(void *arg, uint32_t member, uint32_t n_members, void *scr
         for (uint32_t r = first; r < last; r++)
             place_row(p, slice, r);
     }
+    sl_part_add(sl_team_parts(p->a->team, member), SL_PART_ATTENTION, &since, 0, 0);
 }
 
-static void attend_tile(const struct pass *p, const struct sl_attention_slice *slice, uint32_t kv_head, uint32_t token,
-                        uint32_t n_tokens, const void **lists, void *scratch)
+/* ---- the block ---- */
+
+/* y = w . (x, or its rows in x8) */
+static void project(const struct sl_attention *a, const struct sl_panel *w, const float *x, uint32_t n_rows,
+                    float *y, bool accumulate)
 {
-    const struct sl_attention *a = p->a;
+    if (sl_dtype_is_integer(w->dtype))
+        sl_gemm8_team(a->team, a->ops,
+                      &(struct sl_gemm8){.x = sl_attention_rows8(a, w->k),
+                                         .m = n_rows,
+                                         .w = *w,
+                                         .col_end = w->n,
+                                         .y = y,
+                                         .y_stride = w->n,
+                                         .accumulate = accumulate},
+                      false, SL_PART_PROJECTION);
+    else
+        sl_gemm_team(a->team, a->ops,
+                     &(struct sl_gemm){.x = x,
+                                       .x_stride = w->k,
+                                       .m = n_rows,
+                                       .w = *w,
+                                       .col_end = w->n,
+                                       .y = y,
+                                       .y_stride = w->n,
+                                       .accumulate = accumulate},
+                     false, SL_PART_PROJECTION);
+}
+
+void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
+                      float *x, uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices,
+                      const float *cosine, const float *sine)
+{
+    struct pass p = {.a = a,
+                     .w = w,
+                     .layer = layer,
+                     .x = x,
+                     .n_rows = n_rows,
+                     .slices = slices,
+                     .n_slices = n_slices,
+                     .cosine = cosine,
+                     .sine = sine};
     const struct sl_attention_dims *d = &a->dims;
-    uint32_t rep = d->n_q / d->n_kv, width = qkv_width(d), row = slice->row + token;
-    uint32_t last_page = (slice->pos + token + n_tokens - 1) / SL_PAGE_TOKENS;
-    const void **k_list = lists, **v_list = lists + a->buffers.max_pages;
-    assert(last_page < a->buffers.max_pages);
-    for (uint32_t i = 0; i <= last_page; i++) {
-        k_list[i] = sl_kv_k(a->kv, slice->pages[i], p->layer, kv_head);
-        v_list[i] = sl_kv_v(a->kv, slice->pages[i], p->layer, kv_head);
-    }
-    size_t out_width = (size_t)d->n_q * d->d_head, head_at = (size_t)kv_head * rep * d->d_head;
-    a->ops->attend(&(struct sl_attend){.q = a->buffers.qkv + (size_t)row * width + head_at,
-                                       .q_stride = width,
-                                       .n_rep = rep,
-                                       .d_head = d->d_head,
-                                       .n_tok = n_tokens,
-                                       .pos = slice->pos + token,
-                                       .k_pages = k_list,
-                                       .v_pages = v_list,
-                                       .kv_dtype = a->kv->layout.dtype,
-                                       .scale = d->softmax_scale,
-                                       .out = a->buffers.mixed + row * out_width + head_at,
-                                       .out_stride = out_width},
-                   scratch);
-}
-
-/* Tasks: (slice, kv head, tile of tokens), numbered through all slices. Later tiles see more keys, so they are
- * numbered first: the longest tasks start first. */
-static void attend_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
-{
-    const struct pass *p = arg;
-    const struct sl_attention_dims *d = &p->a->dims;
-    (void)n_members;
-    uint32_t rep = d->n_q / d->n_kv, step = rep < ATTEND_ROWS ? ATTEND_ROWS / rep : 1;
-    const void **lists = p->a->buffers.page_table + (size_t)member * 2 * p->a->buffers.max_pages;
-    for (uint32_t task = sl_team_next(p->a->team), base = 0, s = 0; s < p->n_slices;) {
-        const struct sl_attention_slice *slice = &p->slices[s];
-        uint32_t tiles = (slice->n + step - 1) / step, here = tiles * d->n_kv;
-        if (task >= base + here) {
-            base += here;
-            s++;
-            continue;
-        }
-        uint32_t tile = tiles - 1 - (task - base) / d->n_kv, head = (task - base) % d->n_kv;
-        uint32_t token = tile * step, left = slice->n - token;
-        attend_tile(p, slice, head, token, left < step ? left : step, lists, scratch);
-        task = sl_team_next(p->a->team);
-    }
-}
-
-void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer, float *x,
-                      uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices, const float *cosine,
-                      const float *sine)
-{
-    struct pass p = {a, w, layer, x, n_rows, slices, n_slices, cosine, sine};
-    uint32_t width = qkv_width(&a->dims), mixed_width = a->dims.n_q * a->dims.d_head;
-    sl_rmsnorm_team(a->team, a->ops, a->buffers.normed, x, w->norm, n_rows, a->dims.d_model, a->dims.norm_eps);
-    sl_observe(a->observer, SL_SITE_QKV, 0, a->buffers.normed, n_rows, a->dims.d_model);
-    sl_gemm_team(a->team, a->ops,
-                 &(struct sl_gemm){.x = a->buffers.normed, .x_stride = a->dims.d_model, .m = n_rows, .w = w->qkv,
-                                   .col_end = width, .y = a->buffers.qkv, .y_stride = width},
-                 false, SL_PART_PROJECTION);
+    assert(w->qkv.k == d->d_model && w->qkv.n == sl_attention_qkv_width(d));
+    assert(w->o.k == d->n_q * d->d_head && w->o.n == d->d_model);
+    sl_team_run(a->team, norm_rows, &p);
+    sl_observe(a->observer, SL_SITE_QKV, 0, a->buffers.normed, n_rows, d->d_model);
+    project(a, &w->qkv, a->buffers.normed, n_rows, a->buffers.qkv, false);
     sl_team_run(a->team, place_rows, &p);
-    sl_team_run(a->team, attend_rows, &p);
-    sl_observe(a->observer, SL_SITE_O, 0, a->buffers.mixed, n_rows, mixed_width);
-    sl_gemm_team(a->team, a->ops,
-                 &(struct sl_gemm){.x = a->buffers.mixed, .x_stride = mixed_width, .m = n_rows, .w = w->o,
-                                   .col_end = a->dims.d_model, .y = x, .y_stride = a->dims.d_model, .accumulate = true},
-                 false, SL_PART_PROJECTION);
+    sl_attention_cut(&p);
+    sl_team_run(a->team, sl_attention_attend, &p);
+    sl_observe(a->observer, SL_SITE_O, 0, a->buffers.mixed, n_rows, w->o.k);
+    project(a, &w->o, a->buffers.mixed, n_rows, x, true);
 }

@@ -1,5 +1,6 @@
-/* The attention block of one layer over one chunk: norm, q|k|v projection, q/k norm, rope, append to the KV pages,
- * attend, output projection, residual. Weights arrive as views; sequences as page lists at absolute positions. */
+/* The attention block of one layer over one chunk: norm, q|k|v projection, q/k norm, rope, append to the KV
+ * pages, attend, output projection, residual. Weights arrive as views; sequences as page lists at absolute
+ * positions. */
 #ifndef SL_ATTENTION_ATTENTION_H
 #define SL_ATTENTION_ATTENTION_H
 
@@ -19,19 +20,26 @@ struct sl_attention_dims {
     float norm_eps, softmax_scale;
 };
 
-/* Rows [row, row + n) of the chunk are positions [pos, pos + n) of one sequence, whose page p lies in slot pages[p].
- * Pages up to (pos + n - 1) / 64 have been taken. */
+/* Rows [row, row + n) of the chunk are positions [pos, pos + n) of one sequence, whose page p lies in slot
+ * pages[p]. Pages up to (pos + n - 1) / 64 have been taken. */
 struct sl_attention_slice {
     uint32_t row, n, pos;
     const uint32_t *pages;
 };
 
+struct sl_attention_tile;
+
 struct sl_attention_buffers { /* for max_tokens rows; from the stage's arena */
     float *normed;            /* [max_tokens][d_model] */
     float *qkv;               /* [max_tokens][(n_q + 2 n_kv) * d_head] */
     float *mixed;             /* [max_tokens][n_q * d_head] */
+    struct sl_rows8 x8;       /* of normed, then of mixed, when qkv or o are integer matrices */
     const void **page_table;  /* [2][max_pages]: one K and one V list, per member */
     uint32_t max_pages;
+    struct sl_attention_tile *tiles; /* [max_tiles] */
+    uint32_t max_tiles;
+    float *states; /* of segments that are shared out; without room for them they are not */
+    size_t state_floats;
 };
 
 struct sl_attention {
@@ -43,9 +51,18 @@ struct sl_attention {
     const struct sl_observer *observer; /* or NULL */
 };
 
-/* x: [n_rows][d_model], in place. cosine, sine: [n_rows][d_head/2], of each row's position. layer: within kv. */
-void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer, float *x,
-                      uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices, const float *cosine,
-                      const float *sine);
+/* Arena bytes of the buffers for chunks of max_tokens rows of sequences of up to max_pages pages. */
+size_t sl_attention_bytes(const struct sl_attention_dims *dims, uint32_t max_tokens, uint32_t max_pages,
+                          uint32_t n_threads);
+/* Takes the buffers; the observer is NULL. SL_E_NOMEM: the arena was planned too small. */
+sl_status sl_attention_init(struct sl_attention *a, struct sl_arena *arena, const struct sl_ops *ops,
+                            struct sl_team *team, struct sl_kv *kv, const struct sl_attention_dims *dims,
+                            uint32_t max_tokens, uint32_t max_pages);
+
+/* x: [n_rows][d_model], in place. cosine, sine: [n_rows][d_head/2], of each row's position. layer: within kv.
+ */
+void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
+                      float *x, uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices,
+                      const float *cosine, const float *sine);
 
 #endif

@@ -1,14 +1,18 @@
-/* KV pages: 64 tokens each, at absolute multiples of 64, in kernel layout, packed once on append.
+/* KV pages: 64 tokens each, at absolute multiples of 64, in kernel layout (kernels/page.h), packed once on
+ * append.
  *
  * The pool of a stage is an array of slots. One slot holds one page of *all* the stage's layers:
- *   [layer][kv head] { K panel: n = 64 keys, k = d_head | V panel: n = d_head, k = 64 keys }
- * so a page is pushed to the decode worker as one contiguous piece, and the piece of layers [a, b) of a larger
- * worker's slot is contiguous too. A slot is zeroed when it is taken: what lies beyond the last token is zero. */
+ *   [layer][kv head] { K of 64 keys | V of the same 64 }, f32, bf16 or i8
+ * so a page is pushed to the decode worker as one contiguous piece, and the piece of layers [a, b) of a
+ * larger worker's slot is contiguous too. A slot is zeroed when it is taken: what lies beyond the last token
+ * is zero. */
 #ifndef SL_ATTENTION_KV_H
 #define SL_ATTENTION_KV_H
 
 #include "base/pool.h"
 #include "kernels/ops.h"
+
+enum { SL_KV_MAX_HEAD = 1024 }; /* d_head */
 
 struct sl_kv_layout {
     uint32_t n_layers, n_kv, d_head;
@@ -27,7 +31,8 @@ struct sl_kv {
 size_t sl_kv_layer_bytes(const struct sl_kv_layout *layout);
 /* Arena bytes of a pool of n_slots. SIZE_MAX when it does not fit a size_t. */
 size_t sl_kv_bytes(const struct sl_kv_layout *layout, uint32_t n_slots);
-sl_status sl_kv_init(struct sl_kv *kv, struct sl_arena *arena, const struct sl_kv_layout *layout, uint32_t n_slots);
+sl_status sl_kv_init(struct sl_kv *kv, struct sl_arena *arena, const struct sl_kv_layout *layout,
+                     uint32_t n_slots);
 
 sl_status sl_kv_take(struct sl_kv *kv, uint32_t *slot); /* zeroed; SL_E_EXHAUSTED */
 void sl_kv_give(struct sl_kv *kv, uint32_t slot);
@@ -45,7 +50,9 @@ static inline uint8_t *sl_kv_v(const struct sl_kv *kv, uint32_t slot, uint32_t l
     return sl_kv_k(kv, slot, layer, head) + kv->k_bytes;
 }
 
-/* Write token `row` (0..63) of a page: k and v are [n_kv][d_head] f32. */
-void sl_kv_append(const struct sl_kv *kv, uint32_t slot, uint32_t layer, uint32_t row, const float *k, const float *v);
+/* Write token `row` (0..63) of a page: k and v are [n_kv][d_head] f32. What is written depends on this token
+ * alone. Any thread, as long as each token of a page is written by one at a time. */
+void sl_kv_append(const struct sl_kv *kv, const struct sl_ops *ops, uint32_t slot, uint32_t layer,
+                  uint32_t row, const float *k, const float *v);
 
 #endif

@@ -74,12 +74,9 @@ static size_t floats(size_t rows, size_t columns)
     return sl_arena_round(rows * columns * sizeof(float));
 }
 
-static size_t attention_bytes(const struct sl_shape *s, const struct sl_stage_config *c)
+static struct sl_attention_dims attention_dims(const struct sl_shape *s)
 {
-    size_t rows = c->max_tokens;
-    return floats(rows, s->d_model) + floats(rows, (s->n_q + 2 * s->n_kv) * s->d_head) +
-           floats(rows, s->n_q * s->d_head) +
-           sl_arena_round(sizeof(void *) * 2 * pages_of(c->context_tokens) * c->n_threads);
+    return (struct sl_attention_dims){s->d_model, s->n_q, s->n_kv, s->d_head, s->norm_eps, s->softmax_scale};
 }
 
 static size_t table_bytes(const struct sl_stage_config *c)
@@ -112,10 +109,12 @@ sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, 
     plan->weights += c->with_head ? sl_pack_head_bytes(pack) : 0;
     struct sl_kv_layout layout = kv_layout(s, c);
     struct sl_experts_dims dims = experts_dims(s);
+    struct sl_attention_dims attention = attention_dims(s);
     const struct sl_ops *ops;
-    SL_TRY(sl_ops_select(&ops, err));
+    SL_TRY(sl_ops_select_profile(&ops, c->profile, err));
     plan->kv = sl_kv_bytes(&layout, c->n_pages);
-    plan->activations = attention_bytes(s, c) + sl_experts_bytes(&dims, c->max_tokens) +
+    plan->activations = sl_attention_bytes(&attention, c->max_tokens, pages_of(c->context_tokens), c->n_threads) +
+                        sl_experts_bytes(&dims, c->max_tokens) +
                         2 * floats(c->max_tokens, s->d_head / 2);
     plan->tables = table_bytes(c);
     plan->scratch = (size_t)c->n_threads * sl_arena_round(ops->scratch_bytes(widest_input(s)));
@@ -144,32 +143,16 @@ static void bind_layer(struct bound_layer *to, const struct sl_layer *from)
                                               .shared_gate = from->is_moe ? from->shared_gate : NULL};
 }
 
-static sl_status take_attention(struct sl_stage *st)
-{
-    const struct sl_shape *s = &st->shape;
-    const struct sl_stage_config *c = &st->config;
-    struct sl_attention *a = &st->attention;
-    size_t rows = c->max_tokens;
-    a->ops = st->ops;
-    a->team = st->team;
-    a->kv = &st->kv;
-    a->dims = (struct sl_attention_dims){s->d_model, s->n_q, s->n_kv, s->d_head, s->norm_eps, s->softmax_scale};
-    a->buffers.max_pages = st->max_pages;
-    a->buffers.normed = sl_arena_take(&st->arena, rows * s->d_model * sizeof(float));
-    a->buffers.qkv = sl_arena_take(&st->arena, rows * (s->n_q + 2 * s->n_kv) * s->d_head * sizeof(float));
-    a->buffers.mixed = sl_arena_take(&st->arena, rows * s->n_q * s->d_head * sizeof(float));
-    a->buffers.page_table = sl_arena_take(&st->arena, sizeof(void *) * 2 * st->max_pages * c->n_threads);
-    return a->buffers.normed && a->buffers.qkv && a->buffers.mixed && a->buffers.page_table ? SL_OK : SL_E_NOMEM;
-}
-
 static sl_status take_memory(struct sl_stage *st)
 {
     const struct sl_shape *s = &st->shape;
     const struct sl_stage_config *c = &st->config;
     struct sl_kv_layout layout = kv_layout(s, c);
     struct sl_experts_dims dims = experts_dims(s);
+    struct sl_attention_dims attention = attention_dims(s);
     SL_TRY(sl_kv_init(&st->kv, &st->arena, &layout, c->n_pages));
-    SL_TRY(take_attention(st));
+    SL_TRY(sl_attention_init(&st->attention, &st->arena, st->ops, st->team, &st->kv, &attention, c->max_tokens,
+                             st->max_pages));
     SL_TRY(sl_experts_init(&st->experts, &st->arena, st->ops, st->team, &dims, c->max_tokens));
     st->cosine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
     st->sine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
@@ -200,7 +183,7 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
     const struct sl_stage_config *c = &st->config;
     struct sl_stage_plan plan;
     SL_TRY(sl_stage_plan(&plan, pack, c, err));
-    SL_TRY(sl_ops_select(&st->ops, err));
+    SL_TRY(sl_ops_select_profile(&st->ops, c->profile, err));
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, verify, err));
     SL_TRY(sl_team_create(&st->team, c->n_threads, st->ops->scratch_bytes(widest_input(&st->shape)), err));
     SL_TRY(sl_arena_init(&st->arena, plan.buffers - plan.scratch, err));
@@ -442,4 +425,22 @@ void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t
 {
     sl_team_parts_sum(stage->team, sum);
     *run_ns = stage->run_ns;
+}
+
+enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part)
+{
+    const struct bound_layer *layer = &stage->layers[(stage->config.end - stage->config.begin) / 2];
+    const struct sl_experts_weights *e = &layer->experts;
+    enum sl_dtype dtype = SL_F32;
+    if (part == SL_PART_PROJECTION)
+        dtype = layer->attention.qkv.dtype;
+    else if (part == SL_PART_ATTENTION)
+        dtype = stage->config.kv_dtype;
+    else if (part == SL_PART_EXPERTS)
+        dtype = e->is_moe ? e->routed.gate_up.dtype : e->gate_up.dtype;
+    else if (part == SL_PART_HEAD && stage->config.with_head)
+        dtype = stage->weights.head.dtype;
+    if (dtype == SL_BF16 && stage->config.profile == SL_PROFILE_BF16DOT)
+        return SL_PEAK_BF16;
+    return sl_dtype_is_integer(dtype) ? SL_PEAK_INT8 : SL_PEAK_F32;
 }

@@ -9,6 +9,8 @@
 
 #include "attention/kv.h"
 #include "kernels/observe.h"
+#include "kernels/roofline.h"
+#include "kernels/profile.h"
 #include "kernels/team.h"
 #include "model/weights.h"
 
@@ -17,6 +19,7 @@ struct sl_stage_config {
     bool with_embed, with_head;
     uint32_t n_threads;
     enum sl_dtype kv_dtype;
+    enum sl_profile profile;  /* numerics; 0: f32 */
     uint32_t n_pages;         /* KV pool, in pages of 64 tokens */
     uint32_t max_tokens;      /* rows of a chunk */
     uint32_t max_sequences;
@@ -90,6 +93,9 @@ void sl_stage_observe(struct sl_stage *stage, const struct sl_observer *observer
 /* Since the start: time and work by part, summed over the team's members, and the wall time of sl_stage_run and
  * sl_stage_logits. n_threads * run_ns minus all parts' ns is waiting: imbalance, barriers, serial steps. */
 void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t *run_ns);
+/* The instruction that a part's operations run on, which is what its share of the peak is a share of: by the format of
+ * the weights (of the middle layer, where layers differ) or of the KV pages. */
+enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part);
 
 /* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layers [0, all), page by page: equal for equal KV. */
 uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens);
