@@ -53,7 +53,7 @@ static json_t *to_json(const struct sl_manifest *m)
 {
     json_t *root = json_object();
     json_object_set_new(root, "format", json_string("sluice-pack"));
-    json_object_set_new(root, "format_version", json_integer(SL_PACK_FORMAT));
+    json_object_set_new(root, "format_version", json_integer(m->version));
     json_object_set_new(root, "sluice_version", json_string(m->sluice_version));
     json_object_set_new(root, "numerics", json_string("f32"));
     json_object_set(root, "formats", m->formats);
@@ -160,24 +160,70 @@ static sl_status parse_layers(struct sl_manifest *m, const json_t *list, struct 
     return SL_OK;
 }
 
+/* "class" or, where layers can differ, "class@LAYER" with the number as printed. */
+static bool parse_class(const struct sl_manifest *m, const char *key, enum sl_class *class_)
+{
+    const char *at = strchr(key, '@');
+    if (!sl_class_find(class_, key, at ? (size_t)(at - key) : strlen(key)))
+        return false;
+    if (!at)
+        return true;
+    char *end, again[16];
+    unsigned long layer = strtoul(at + 1, &end, 10);
+    snprintf(again, sizeof again, "%lu", layer);
+    return layer < m->n_layers && strcmp(at + 1, again) == 0 && *class_ < SL_CLASS_ROUTER &&
+           *class_ != SL_CLASS_HEAD;
+}
+
+static sl_status parse_format(const struct sl_manifest *m, const char *key, const json_t *value,
+                              struct sl_err *err)
+{
+    struct sl_format format;
+    enum sl_class class_ = SL_CLASSES;
+    if (m->version == SL_PACK_FORMAT && !parse_class(m, key, &class_))
+        return sl_fail(
+            err, SL_E_DATA,
+            "pack.json: formats has '%.40s', which is no class of weights, nor one of its "
+            "layers; use a newer sluice or %s",
+            key, remedy);
+    if (!json_is_string(value) || !sl_format_parse(&format, json_string_value(value)))
+        return sl_fail(err, SL_E_DATA,
+                       "pack.json: the format of '%.40s' is unknown to this version (known: bf16, "
+                       "f32, i8, i4, i4g16, "
+                       "i3, i2, with +h2 to +h256); use a newer sluice or %s",
+                       key, remedy);
+    if (sl_dtype_is_integer(format.dtype) &&
+        (class_ >= SL_CLASS_ROUTER || m->version < SL_PACK_FORMAT))
+        return sl_fail(err, SL_E_DATA, "pack.json: '%.40s' cannot be %s, only bf16 or f32; %s", key,
+                       json_string_value(value), remedy);
+    return SL_OK;
+}
+
 static sl_status parse_formats(struct sl_manifest *m, json_t *formats, struct sl_err *err)
 {
-    if (!json_is_object(formats) || json_object_size(formats) > 32)
+    enum { MAX_FORMATS = SL_CLASSES + SL_CLASS_HEAD * SL_MAX_LAYERS };
+    if (!json_is_object(formats) || json_object_size(formats) > MAX_FORMATS)
         return bad(err, "formats must be an object: class -> format");
     const char *key;
     json_t *value;
-    json_object_foreach(formats, key, value)
-    {
-        const char *format = json_string_value(value);
-        if (!format || (strcmp(format, "bf16") != 0 && strcmp(format, "f32") != 0))
-            return sl_fail(
-                err, SL_E_DATA,
-                "pack.json: the format of '%.40s' is unknown to this version (known: bf16, "
-                "f32); use a newer sluice or %s",
-                key, remedy);
-    }
+    json_object_foreach(formats, key, value) SL_TRY(parse_format(m, key, value, err));
     m->formats = json_incref(formats);
     return SL_OK;
+}
+
+struct sl_format sl_manifest_format(const struct sl_manifest *manifest, enum sl_class class_,
+                                    uint32_t layer)
+{
+    char key[64];
+    struct sl_format format = {.dtype = SL_BF16};
+    snprintf(key, sizeof key, "%s@%u", sl_class_name(class_), layer);
+    const json_t *value = json_object_get(manifest->formats, key);
+    if (!value)
+        value = json_object_get(manifest->formats, sl_class_name(class_));
+    if (value)
+        sl_format_parse(&format,
+                        json_string_value(value)); /* succeeds: it was checked, or written by us */
+    return format;
 }
 
 static sl_status parse_versions(struct sl_manifest *m, const json_t *root, struct sl_err *err)
@@ -188,8 +234,10 @@ static sl_status parse_versions(struct sl_manifest *m, const json_t *root, struc
     const char *sluice = json_string_value(json_object_get(root, "sluice_version"));
     if (!format || strcmp(format, "sluice-pack") != 0)
         return bad(err, "format must be 'sluice-pack'");
-    if (!json_is_integer(version) || json_integer_value(version) != SL_PACK_FORMAT)
-        return bad(err, "format_version is not 1, the one that this sluice reads");
+    if (!json_is_integer(version) || json_integer_value(version) < SL_PACK_FORMAT_OLDEST ||
+        json_integer_value(version) > SL_PACK_FORMAT)
+        return bad(err, "format_version is neither 1 nor 2, those that this sluice reads");
+    m->version = (uint32_t)json_integer_value(version);
     if (!numerics || strcmp(numerics, "f32") != 0)
         return bad(err, "numerics must be 'f32', the only profile that this sluice has");
     if (!sluice || strlen(sluice) >= sizeof m->sluice_version)
@@ -224,11 +272,11 @@ sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size
     SL_TRY(sl_json_parse(&root, text, bytes, "pack.json", err));
     sl_status status = parse_versions(manifest, root, err);
     if (status == SL_OK)
-        status = parse_formats(manifest, json_object_get(root, "formats"), err);
-    if (status == SL_OK)
         status = parse_files(manifest, json_object_get(root, "files"), err);
     if (status == SL_OK)
         status = parse_layers(manifest, json_object_get(root, "layers"), err);
+    if (status == SL_OK)
+        status = parse_formats(manifest, json_object_get(root, "formats"), err);
     if (status == SL_OK)
         status = parse_name(manifest, json_object_get(root, "embed"), &manifest->embed, err);
     if (status == SL_OK)

@@ -1,8 +1,8 @@
 /* Values: BF16, F16 or F32 rows as published -> bf16 or f32 in panels, rows or vectors.
  *
  * The conversion is exact or it is not done: bf16 is chosen only where every value is one, so
- * truncating the bits loses nothing. Work goes in blocks of 16 output rows, so memory is 16 rows
- * whatever the size of the model, and the source is read from its mapping in order. NaN and
+ * truncating the bits loses nothing. Work goes in blocks of 16 output rows, so memory is a few of
+ * them whatever the size of the model, and the source is read from its mapping in order. NaN and
  * infinities are found here, where each value passes anyway. */
 #include "base/bytes.h"
 #include "model/pack_plan_impl.h"
@@ -112,13 +112,11 @@ static const struct sl_tensor *find_row(const struct sl_piece *piece, uint32_t u
     return NULL;
 }
 
-/* Sixteen output rows of one unit into block[k][16]. */
-static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32_t unit,
-                            uint32_t row, const struct sl_index *source, struct sl_err *err)
+/* Where the sixteen output rows of a block lie in the source; tensors[c] NULL: padding. */
+static bool find_rows(const struct sl_piece *piece, const struct sl_index *source, uint32_t unit,
+                      uint32_t row, const struct sl_tensor *tensors[SL_LANES],
+                      const uint8_t *rows[SL_LANES])
 {
-    const struct sl_tensor *tensors[SL_LANES];
-    const uint8_t *rows[SL_LANES];
-    size_t width = sl_dtype_bytes(piece->dtype);
     bool padded = false;
     for (uint32_t c = 0; c < SL_LANES; c++) {
         uint64_t source_row;
@@ -128,7 +126,34 @@ static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32
             rows[c] = (const uint8_t *)sl_index_data(source, tensors[c]) +
                       source_row * piece->k * source_bytes(tensors[c]->type);
     }
-    if (padded)
+    return padded;
+}
+
+sl_status sl_piece_rows(const struct sl_piece *piece, const struct sl_index *source, uint32_t unit,
+                        uint32_t row, float *values, const float *rows[SL_LANES],
+                        struct sl_err *err)
+{
+    const struct sl_tensor *tensors[SL_LANES];
+    const uint8_t *data[SL_LANES];
+    find_rows(piece, source, unit, row, tensors, data);
+    for (uint32_t c = 0; c < SL_LANES; c++) {
+        float *to = values + (size_t)c * piece->k;
+        rows[c] = tensors[c] ? to : NULL;
+        if (tensors[c] &&
+            !convert_any((uint8_t *)to, SL_F32, 1, tensors[c]->type, data[c], piece->k))
+            return not_finite(tensors[c], err);
+    }
+    return SL_OK;
+}
+
+/* Sixteen output rows of one unit into block[k][16]. */
+static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32_t unit,
+                            uint32_t row, const struct sl_index *source, struct sl_err *err)
+{
+    const struct sl_tensor *tensors[SL_LANES];
+    const uint8_t *rows[SL_LANES];
+    size_t width = sl_dtype_bytes(piece->dtype);
+    if (find_rows(piece, source, unit, row, tensors, rows))
         memset(block, 0, SL_LANES * width * piece->k);
     for (uint32_t at = 0; at < piece->k; at += CHUNK) {
         uint32_t n = piece->k - at < CHUNK ? piece->k - at : CHUNK;
@@ -144,16 +169,22 @@ static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32
     return SL_OK;
 }
 
-static sl_status write_panels(const struct sl_piece *piece, const struct sl_index *source,
-                              uint8_t *block, struct sl_out *out, struct sl_err *err)
+struct conversion {
+    const struct sl_piece *piece;
+    const struct sl_index *source;
+};
+
+static sl_status convert_block(void *arg, uint64_t number, uint8_t *block, size_t *bytes,
+                               struct sl_quantise_report *report, void *scratch, struct sl_err *err)
 {
-    size_t bytes = (size_t)SL_LANES * piece->k * sl_dtype_bytes(piece->dtype);
-    for (uint32_t unit = 0; unit < piece->units; unit++)
-        for (uint32_t row = 0; row < piece->n; row += SL_LANES) {
-            SL_TRY(fill_block(block, piece, unit, row, source, err));
-            SL_TRY(sl_out_write(out, block, bytes, err));
-        }
-    return SL_OK;
+    const struct conversion *conversion = arg;
+    const struct sl_piece *piece = conversion->piece;
+    uint32_t blocks = sl_piece_blocks(piece);
+    (void)bytes; /* every block is whole */
+    (void)report;
+    (void)scratch;
+    return fill_block(block, piece, (uint32_t)(number / blocks),
+                      (uint32_t)(number % blocks) * SL_LANES, conversion->source, err);
 }
 
 /* Vectors and row-major matrices: every part in order, in stretches of at most `room` values. */
@@ -175,16 +206,24 @@ static sl_status write_flat(const struct sl_piece *piece, const struct sl_index 
     return SL_OK;
 }
 
-sl_status sl_piece_write(const struct sl_piece *piece, const struct sl_index *source,
-                         struct sl_out *out, struct sl_err *err)
+sl_status sl_piece_convert(const struct sl_piece *piece, const struct sl_piece_job *job,
+                           struct sl_out *out, struct sl_err *err)
 {
-    size_t values = (size_t)SL_LANES * piece->k;
-    uint8_t *buffer = malloc(values * sl_dtype_bytes(piece->dtype));
+    size_t values = (size_t)SL_LANES * piece->k, bytes = values * sl_dtype_bytes(piece->dtype);
+    if (piece->kind == SL_PIECE_PANELS) {
+        struct conversion conversion = {piece, job->source};
+        struct sl_blocks blocks = {.n = (uint64_t)piece->units * sl_piece_blocks(piece),
+                                   .block_bytes = bytes,
+                                   .threads = job->threads,
+                                   .make = convert_block,
+                                   .arg = &conversion};
+        struct sl_quantise_report nothing = {0};
+        return sl_blocks_run(&blocks, out, &nothing, err);
+    }
+    uint8_t *buffer = malloc(bytes);
     if (!buffer)
         return sl_fail(err, SL_E_NOMEM, "no memory to convert '%s'", piece->name);
-    sl_status status = piece->kind == SL_PIECE_PANELS
-                           ? write_panels(piece, source, buffer, out, err)
-                           : write_flat(piece, source, buffer, values, out, err);
+    sl_status status = write_flat(piece, job->source, buffer, values, out, err);
     free(buffer);
     return status;
 }

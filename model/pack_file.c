@@ -6,6 +6,7 @@
  * themselves ("__pad.N", U8 zeros): any reader opens the file, and the digest covers every byte.
  * The stream digests what it writes, on the way, so a pack is written once and never read back. */
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/digest.h"
 #include "model/pack_impl.h"
 #include <assert.h>
@@ -49,7 +50,11 @@ void sl_layout_add(struct sl_layout *layout, const char *name, enum sl_dtype dty
     uint64_t bytes = sl_dtype_bytes(dtype);
     for (uint32_t i = 0; i < rank; i++)
         bytes *= shape[i];
-    struct sl_layout_tensor *t = layout_next(layout, dtype == SL_BF16 ? "BF16" : "F32", bytes);
+    struct sl_layout_tensor *t = layout_next(layout,
+                                             sl_dtype_is_integer(dtype) ? "U8"
+                                             : dtype == SL_BF16         ? "BF16"
+                                                                        : "F32",
+                                             bytes);
     strcpy(t->name, name);
     t->rank = rank;
     memcpy(t->shape, shape, rank * sizeof *shape);
@@ -182,20 +187,39 @@ void sl_out_abandon(struct sl_out *out)
 
 void sl_progress_start(struct sl_progress *progress, bool on, const char *label, uint64_t total)
 {
-    *progress = (struct sl_progress){.on = on && total > 0, .label = label, .total = total};
+    *progress = (struct sl_progress){
+        .on = on && total > 0, .label = label, .total = total, .begin_ns = sl_clock_ns()};
     progress->terminal = progress->on && isatty(STDERR_FILENO);
     sl_progress_add(progress, 0);
+}
+
+/* "1:02:03 left": the time so far, in proportion to what is missing; "" while there is nothing to
+ * go by. */
+static void remaining(const struct sl_progress *p, char *text, size_t room)
+{
+    double passed = (double)(sl_clock_ns() - p->begin_ns) * 1e-9;
+    text[0] = '\0';
+    if (passed < 1 || p->done == 0 || p->done >= p->total)
+        return;
+    double left = passed * (double)(p->total - p->done) / (double)p->done + 0.5;
+    unsigned long seconds = left < 1e7 ? (unsigned long)left : 9999999;
+    if (seconds >= 3600)
+        snprintf(text, room, "  %lu:%02lu:%02lu left", seconds / 3600, seconds / 60 % 60,
+                 seconds % 60);
+    else
+        snprintf(text, room, "  %lu:%02lu left", seconds / 60, seconds % 60);
 }
 
 static void draw(const struct sl_progress *p, uint32_t mille)
 {
     enum { WIDTH = 40 };
-    char bar[WIDTH + 1];
+    char bar[WIDTH + 1], left[40];
     for (uint32_t i = 0; i < WIDTH; i++)
         bar[i] = i * 1000 < mille * WIDTH ? '#' : '.';
     bar[WIDTH] = '\0';
-    fprintf(stderr, "\r%s [%s] %3u %%  %llu of %llu MiB", p->label, bar, mille / 10,
-            (unsigned long long)(p->done >> 20), (unsigned long long)(p->total >> 20));
+    remaining(p, left, sizeof left);
+    fprintf(stderr, "\r%s [%s] %3u %%  %llu of %llu MiB%s\033[K", p->label, bar, mille / 10,
+            (unsigned long long)(p->done >> 20), (unsigned long long)(p->total >> 20), left);
 }
 
 void sl_progress_add(struct sl_progress *progress, uint64_t bytes)
@@ -211,8 +235,11 @@ void sl_progress_add(struct sl_progress *progress, uint64_t bytes)
     progress->shown = step + 1;
     if (progress->terminal)
         draw(progress, mille);
-    else
-        fprintf(stderr, "%s: %u %%\n", progress->label, step * 10);
+    else {
+        char left[40];
+        remaining(progress, left, sizeof left);
+        fprintf(stderr, "%s: %u %%%s\n", progress->label, step * 10, left);
+    }
 }
 
 void sl_progress_end(struct sl_progress *progress)

@@ -9,7 +9,8 @@
 #include "model/safetensors.h"
 
 enum {
-    SL_PACK_FORMAT = 1,
+    SL_PACK_FORMAT = 2,       /* written; version 1, without integers, is read as well */
+    SL_PACK_FORMAT_OLDEST = 1,
     SL_PACK_PAGE = 4096, /* the data section begins at a multiple of it */
     SL_PACK_ALIGN = 64,  /* and every tensor at a multiple of this */
     SL_PACK_MAX_FILES = SL_MAX_LAYERS + 16,
@@ -30,7 +31,8 @@ struct sl_manifest {
     uint32_t n_files;
     uint32_t n_layers;
     uint32_t embed, head, layers[SL_MAX_LAYERS]; /* indices into files */
-    json_t *formats;                             /* class -> "bf16" or "f32"; owned */
+    uint32_t version;                            /* format_version */
+    json_t *formats;                             /* class or class@layer -> format; owned */
     char sluice_version[32];
     char digest[65]; /* SHA-256 over the text of the manifest without it */
 };
@@ -44,6 +46,9 @@ sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size
                             struct sl_err *err);
 void sl_manifest_fini(struct sl_manifest *manifest); /* a zeroed manifest is fine */
 const struct sl_pack_file *sl_manifest_find(const struct sl_manifest *manifest, const char *name);
+/* The format of a class in a layer (SL_NO_LAYER: embedding, head); bf16 when the manifest says nothing of it.
+ * Of floats it only says that they are floats: which, the tensor itself says. */
+struct sl_format sl_manifest_format(const struct sl_manifest *manifest, enum sl_class class_, uint32_t layer);
 
 /* The canonical text of a manifest's JSON, and the digest over it; what sl_manifest_print is made
  * of. */
@@ -58,6 +63,7 @@ struct sl_progress {
     bool on, terminal;
     const char *label;
     uint64_t done, total;
+    uint64_t begin_ns;
     uint32_t shown; /* per mille on a terminal, tenths otherwise; plus one, 0: nothing yet */
 };
 void sl_progress_start(struct sl_progress *progress, bool on, const char *label, uint64_t total);

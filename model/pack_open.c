@@ -179,6 +179,43 @@ const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack)
     return &pack->manifest;
 }
 
+/* The layers whose format differs, run by run: ", layers 0-1 i8, layer 7 bf16". */
+static void print_exceptions(const struct sl_pack *pack, enum sl_class class_, char *text,
+                             size_t room)
+{
+    char key[64];
+    size_t used = strlen(text);
+    for (uint32_t first = 0, end; first < pack->manifest.n_layers; first = end) {
+        const char *format = NULL;
+        for (end = first; end < pack->manifest.n_layers; end++) {
+            snprintf(key, sizeof key, "%s@%u", sl_class_name(class_), end);
+            const char *next = json_string_value(json_object_get(pack->manifest.formats, key));
+            if (end > first && (!next || !format || strcmp(next, format) != 0))
+                break;
+            format = next;
+        }
+        if (!format || used + 40 > room)
+            continue;
+        if (end - first > 1)
+            used += (size_t)snprintf(text + used, room - used, ", layers %u-%u %s", first, end - 1,
+                                     format);
+        else
+            used += (size_t)snprintf(text + used, room - used, ", layer %u %s", first, format);
+    }
+}
+
+void sl_pack_class_format(const struct sl_pack *pack, enum sl_class class_, char *text, size_t room)
+{
+    bool expert = class_ == SL_CLASS_GATE_UP || class_ == SL_CLASS_DOWN;
+    const json_t *formats = pack->manifest.formats,
+                 *format = json_object_get(formats, sl_class_name(class_));
+    if (!format && expert && pack->manifest.version == SL_PACK_FORMAT_OLDEST)
+        format = json_object_get(formats, "experts");
+    snprintf(text, room, "%s", format ? json_string_value(format) : "");
+    if (format)
+        print_exceptions(pack, class_, text, room);
+}
+
 uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer)
 {
     return layer < pack->manifest.n_layers

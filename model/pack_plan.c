@@ -48,17 +48,13 @@ static sl_status take(struct sl_pack_plan *plan, const struct sl_tensor **out, u
     return SL_OK;
 }
 
-static struct sl_piece *piece_add(struct sl_plan_file *file, const char *name,
-                                  const char *class_name, enum sl_piece_kind kind, uint32_t units,
-                                  uint32_t parts_per_unit)
+static struct sl_piece *piece_add(struct sl_plan_file *file, const char *name, enum sl_class class_,
+                                  enum sl_piece_kind kind, uint32_t units, uint32_t parts_per_unit)
 {
     assert(file->n_pieces < sizeof file->pieces / sizeof *file->pieces);
     struct sl_piece *piece = &file->pieces[file->n_pieces++];
-    *piece = (struct sl_piece){.class_name = class_name,
-                               .kind = kind,
-                               .units = units,
-                               .parts_per_unit = parts_per_unit,
-                               .k = 1};
+    *piece = (struct sl_piece){
+        .class_ = class_, .kind = kind, .units = units, .parts_per_unit = parts_per_unit, .k = 1};
     snprintf(piece->name, sizeof piece->name, "%s", name);
     piece->parts = calloc((size_t)units * parts_per_unit, sizeof *piece->parts);
     return piece->parts ? piece : NULL;
@@ -84,10 +80,13 @@ static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uin
     va_end(args);
     uint64_t shape[2] = {rows, cols};
     assert(piece->n_parts < piece->units * piece->parts_per_unit);
-    SL_TRY(take(plan, &piece->parts[piece->n_parts], cols ? 2 : 1, shape, name, err));
+    if (plan->source)
+        SL_TRY(take(plan, &piece->parts[piece->n_parts], cols ? 2 : 1, shape, name, err));
     piece->n_parts++;
-    if (piece->n_parts <= piece->parts_per_unit)
+    if (piece->n_parts <= piece->parts_per_unit) {
         piece->n += (uint32_t)rows;
+        piece->rows += (uint32_t)rows;
+    }
     piece->k = cols ? (uint32_t)cols : 1;
     return SL_OK;
 }
@@ -95,7 +94,7 @@ static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uin
 static sl_status vector(struct sl_pack_plan *plan, struct sl_plan_file *file, const char *slot,
                         uint32_t n, const char *source, struct sl_err *err)
 {
-    struct sl_piece *piece = piece_add(file, slot, "norms", SL_PIECE_VECTOR, 1, 1);
+    struct sl_piece *piece = piece_add(file, slot, SL_CLASS_NORMS, SL_PIECE_VECTOR, 1, 1);
     return piece ? part_add(plan, piece, n, 0, err, "%s", source) : no_memory(err);
 }
 
@@ -114,15 +113,17 @@ static sl_status attention(struct sl_pack_plan *plan, struct sl_plan_file *file,
                      slots[i]);
             SL_TRY(vector(plan, file, slot, s->d_head, name, err));
         }
-    struct sl_piece *qkv = piece_add(file, "qkv", "attention", SL_PIECE_PANELS, 1, 3);
+    struct sl_piece *qkv = piece_add(file, "qkv", SL_CLASS_ATTENTION, SL_PIECE_PANELS, 1, 3);
     if (!qkv)
         return no_memory(err);
+    qkv->site = SL_SITE_QKV;
     for (int i = 0; i < 3; i++)
         SL_TRY(part_add(plan, qkv, rows[i], s->d_model, err,
                         "model.layers.%u.self_attn.%s_proj.weight", layer, slots[i]));
-    struct sl_piece *o = piece_add(file, "o", "attention", SL_PIECE_PANELS, 1, 1);
+    struct sl_piece *o = piece_add(file, "o", SL_CLASS_ATTENTION, SL_PIECE_PANELS, 1, 1);
     if (!o)
         return no_memory(err);
+    o->site = SL_SITE_O;
     return part_add(plan, o, s->d_model, rows[0], err, "model.layers.%u.self_attn.o_proj.weight",
                     layer);
 }
@@ -133,13 +134,16 @@ static sl_status feed_forward(struct sl_pack_plan *plan, struct sl_plan_file *fi
 {
     const struct sl_shape *s = plan->shape;
     uint32_t units = stacked ? s->n_experts : 1, width = stacked ? s->d_expert : s->d_dense;
-    const char *class_name = stacked ? "experts" : "dense";
-    struct sl_piece *gate_up = piece_add(file, stacked ? "experts.gate_up" : "dense.gate_up",
-                                         class_name, SL_PIECE_PANELS, units, 2);
-    struct sl_piece *down = piece_add(file, stacked ? "experts.down" : "dense.down", class_name,
-                                      SL_PIECE_PANELS, units, 1);
+    struct sl_piece *gate_up =
+        piece_add(file, stacked ? "experts.gate_up" : "dense.gate_up",
+                  stacked ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, SL_PIECE_PANELS, units, 2);
+    struct sl_piece *down =
+        piece_add(file, stacked ? "experts.down" : "dense.down",
+                  stacked ? SL_CLASS_DOWN : SL_CLASS_DENSE, SL_PIECE_PANELS, units, 1);
     if (!gate_up || !down)
         return no_memory(err);
+    gate_up->site = stacked ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP;
+    down->site = stacked ? SL_SITE_EXPERTS_DOWN : SL_SITE_SINGLE_DOWN;
     gate_up->stacked = down->stacked = stacked;
     gate_up->interleaved = true;
     for (uint32_t e = 0; e < units; e++) {
@@ -161,6 +165,7 @@ static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file
 {
     const struct sl_shape *s = plan->shape;
     char name[96];
+    file->layer = layer;
     snprintf(file->name, sizeof file->name, "layer-%04u.safetensors", layer);
     snprintf(name, sizeof name, "model.layers.%u.input_layernorm.weight", layer);
     SL_TRY(vector(plan, file, "attn_norm", s->d_model, name, err));
@@ -169,7 +174,7 @@ static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file
     SL_TRY(attention(plan, file, layer, err));
     if (!s->is_moe[layer])
         return feed_forward(plan, file, layer, false, err);
-    struct sl_piece *router = piece_add(file, "router", "router", SL_PIECE_PANELS, 1, 1);
+    struct sl_piece *router = piece_add(file, "router", SL_CLASS_ROUTER, SL_PIECE_PANELS, 1, 1);
     if (!router)
         return no_memory(err);
     SL_TRY(part_add(plan, router, s->n_experts, s->d_model, err, "model.layers.%u.mlp.gate.weight",
@@ -180,8 +185,9 @@ static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file
 static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file,
                             struct sl_err *err)
 {
+    file->layer = SL_NO_LAYER;
     snprintf(file->name, sizeof file->name, "embed.safetensors");
-    struct sl_piece *piece = piece_add(file, "embed", "embed", SL_PIECE_ROWS, 1, 1);
+    struct sl_piece *piece = piece_add(file, "embed", SL_CLASS_EMBED, SL_PIECE_ROWS, 1, 1);
     return piece ? part_add(plan, piece, plan->shape->vocab, plan->shape->d_model, err,
                             "model.embed_tokens.weight")
                  : no_memory(err);
@@ -209,12 +215,14 @@ static sl_status check_tied(struct sl_pack_plan *plan, struct sl_err *err)
 static sl_status head_file(struct sl_pack_plan *plan, struct sl_plan_file *file, struct sl_err *err)
 {
     const struct sl_shape *s = plan->shape;
+    file->layer = SL_NO_LAYER;
     snprintf(file->name, sizeof file->name, "head.safetensors");
     SL_TRY(vector(plan, file, "final_norm", s->d_model, "model.norm.weight", err));
-    struct sl_piece *head = piece_add(file, "head", "head", SL_PIECE_PANELS, 1, 1);
+    struct sl_piece *head = piece_add(file, "head", SL_CLASS_HEAD, SL_PIECE_PANELS, 1, 1);
     if (!head)
         return no_memory(err);
-    if (s->tied_head)
+    head->site = SL_SITE_HEAD;
+    if (s->tied_head && plan->source)
         SL_TRY(check_tied(plan, err));
     return part_add(plan, head, s->vocab, s->d_model, err, "%s",
                     s->tied_head ? "model.embed_tokens.weight" : "lm_head.weight");
@@ -258,19 +266,32 @@ static sl_status check_unused(const struct sl_pack_plan *plan, struct sl_err *er
 
 /* bf16 where it is exact. In a stack every expert must begin at a cache line; an odd size that
  * would break this in bf16 is stored in f32, which never does. */
-static void choose_format(struct sl_pack_plan *plan, struct sl_piece *piece)
+static enum sl_dtype exact_dtype(const struct sl_pack_plan *plan, const struct sl_piece *piece)
 {
-    piece->dtype = SL_F32;
     if (piece->kind == SL_PIECE_VECTOR)
-        return;
+        return SL_F32;
     if (piece->stacked && sl_panel_bytes(SL_BF16, piece->n, piece->k) % SL_PACK_ALIGN != 0)
-        return;
-    for (uint32_t i = 0; i < piece->n_parts; i++) {
+        return SL_F32;
+    for (uint32_t i = 0; plan->source && i < piece->n_parts; i++) {
         sl_progress_add(plan->progress, piece->parts[i]->end - piece->parts[i]->begin);
         if (!sl_tensor_fits_bf16(plan->source, piece->parts[i]))
-            return;
+            return SL_F32;
     }
-    piece->dtype = SL_BF16;
+    return SL_BF16;
+}
+
+static sl_status choose_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file,
+                               struct sl_piece *piece, struct sl_err *err)
+{
+    enum sl_dtype dtype =
+        sl_formats_of(plan->formats, piece->class_, file->layer, plan->shape->n_layers);
+    piece->dtype = sl_dtype_is_integer(dtype) ? dtype : exact_dtype(plan, piece);
+    if (sl_dtype_is_integer(dtype) && piece->k > SL_QUANT_MAX_K)
+        return sl_fail(
+            err, SL_E_DATA,
+            "'%s' has %u inputs; integer formats hold at most %d, so pack the class %s as bf16",
+            piece->name, piece->k, SL_QUANT_MAX_K, sl_class_name(piece->class_));
+    return SL_OK;
 }
 
 static void lay_out(struct sl_layout *layout, const struct sl_piece *piece)
@@ -280,9 +301,13 @@ static void lay_out(struct sl_layout *layout, const struct sl_piece *piece)
     if (piece->kind == SL_PIECE_PANELS) {
         if (piece->stacked)
             shape[rank++] = piece->units;
-        shape[rank++] = sl_round_lanes(piece->n) / SL_LANES;
-        shape[rank++] = piece->k;
-        shape[rank++] = SL_LANES;
+        shape[rank++] = sl_piece_blocks(piece);
+        if (sl_dtype_is_integer(piece->dtype)) {
+            shape[rank++] = sl_quant_block_bytes(piece->dtype, piece->k);
+        } else {
+            shape[rank++] = piece->k;
+            shape[rank++] = SL_LANES;
+        }
     } else {
         shape[rank++] = piece->n;
         if (piece->kind == SL_PIECE_ROWS)
@@ -292,11 +317,13 @@ static void lay_out(struct sl_layout *layout, const struct sl_piece *piece)
 }
 
 sl_status sl_pack_plan_make(struct sl_pack_plan *plan, const struct sl_shape *shape,
-                            const struct sl_index *source, struct sl_progress *progress,
-                            struct sl_err *err)
+                            const struct sl_formats *formats, const struct sl_index *source,
+                            struct sl_progress *progress, struct sl_err *err)
 {
-    *plan = (struct sl_pack_plan){.shape = shape, .source = source, .progress = progress};
-    plan->used = calloc(source->n_tensors + 1, 1);
+    *plan = (struct sl_pack_plan){
+        .shape = shape, .source = source, .formats = formats, .progress = progress};
+    SL_TRY(sl_formats_check(formats, shape->n_layers, err));
+    plan->used = calloc(source ? source->n_tensors + 1 : 1, 1);
     plan->files = calloc(shape->n_layers + 2, sizeof *plan->files);
     if (!plan->used || !plan->files)
         return no_memory(err);
@@ -305,10 +332,11 @@ sl_status sl_pack_plan_make(struct sl_pack_plan *plan, const struct sl_shape *sh
     for (uint32_t i = 0; i < shape->n_layers; i++)
         SL_TRY(layer_file(plan, &plan->files[1 + i], i, err));
     SL_TRY(head_file(plan, &plan->files[plan->n_files - 1], err));
-    SL_TRY(check_unused(plan, err));
+    if (source)
+        SL_TRY(check_unused(plan, err));
     for (uint32_t i = 0; i < plan->n_files; i++)
         for (uint32_t j = 0; j < plan->files[i].n_pieces; j++) {
-            choose_format(plan, &plan->files[i].pieces[j]);
+            SL_TRY(choose_format(plan, &plan->files[i], &plan->files[i].pieces[j], err));
             lay_out(&plan->files[i].layout, &plan->files[i].pieces[j]);
         }
     return SL_OK;
@@ -330,4 +358,84 @@ uint64_t sl_pack_plan_bytes(const struct sl_pack_plan *plan)
     for (uint32_t i = 0; i < plan->n_files; i++)
         total += sl_layout_data_bytes(&plan->files[i].layout) + 2 * SL_PACK_PAGE;
     return total;
+}
+
+/* ---- what the manifest says ---- */
+
+/* The format of a class in one file, "" when it has none. Floats go by the whole class: f32 when
+ * any file stores f32. */
+static void file_format(const struct sl_plan_file *file, enum sl_class class_, bool any_f32,
+                        char text[SL_FORMAT_ROOM])
+{
+    struct sl_format format = {.dtype = any_f32 ? SL_F32 : SL_BF16};
+    bool found = false;
+    for (uint32_t i = 0; i < file->n_pieces; i++) {
+        const struct sl_piece *piece = &file->pieces[i];
+        if (piece->class_ != class_)
+            continue;
+        found = true;
+        if (sl_dtype_is_integer(piece->dtype))
+            format.dtype = piece->dtype;
+        if (piece->rotation) /* each has its own block; what is recorded is the limit */
+            format.rotation = SL_ROTATION_BLOCK;
+    }
+    text[0] = '\0';
+    if (found)
+        sl_format_print(format, text);
+}
+
+static bool has_f32(const struct sl_pack_plan *plan, enum sl_class class_)
+{
+    for (uint32_t i = 0; i < plan->n_files; i++)
+        for (uint32_t j = 0; j < plan->files[i].n_pieces; j++)
+            if (plan->files[i].pieces[j].class_ == class_ &&
+                plan->files[i].pieces[j].dtype == SL_F32)
+                return true;
+    return false;
+}
+
+/* The class has the format of most of its files, the first of them at a tie; the others are
+ * exceptions. */
+static bool class_formats(const struct sl_pack_plan *plan, enum sl_class class_,
+                          char (*texts)[SL_FORMAT_ROOM], json_t *formats)
+{
+    uint32_t most = 0, base = 0;
+    bool any_f32 = has_f32(plan, class_), sound = true;
+    for (uint32_t i = 0; i < plan->n_files; i++)
+        file_format(&plan->files[i], class_, any_f32, texts[i]);
+    for (uint32_t i = 0; i < plan->n_files; i++) {
+        uint32_t same = 0;
+        for (uint32_t j = 0; j < plan->n_files; j++)
+            same += texts[i][0] && strcmp(texts[i], texts[j]) == 0;
+        if (same > most) {
+            most = same;
+            base = i;
+        }
+    }
+    if (most == 0)
+        return true;
+    sound &= json_object_set_new(formats, sl_class_name(class_), json_string(texts[base])) == 0;
+    for (uint32_t i = 0; i < plan->n_files; i++)
+        if (plan->files[i].layer != SL_NO_LAYER && texts[i][0] &&
+            strcmp(texts[i], texts[base]) != 0) {
+            char key[64];
+            snprintf(key, sizeof key, "%s@%u", sl_class_name(class_), plan->files[i].layer);
+            sound &= json_object_set_new(formats, key, json_string(texts[i])) == 0;
+        }
+    return sound;
+}
+
+json_t *sl_pack_plan_formats(const struct sl_pack_plan *plan)
+{
+    json_t *formats = json_object();
+    char(*texts)[SL_FORMAT_ROOM] = calloc(plan->n_files, sizeof *texts);
+    bool sound = formats && texts;
+    for (int c = 0; sound && c < SL_CLASSES; c++)
+        sound = class_formats(plan, (enum sl_class)c, texts, formats);
+    free(texts);
+    if (!sound) {
+        json_decref(formats);
+        formats = NULL;
+    }
+    return formats;
 }

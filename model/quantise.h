@@ -20,7 +20,7 @@ struct sl_moments {
 };
 
 struct sl_quantise_report { /* sums over the rows done: SNR in dB = 10 log10(signal / noise) */
-    double signal, noise;   /* sum w x^2 and sum w (x - w8 S)^2 */
+    double signal, noise;   /* sum w x^2 and sum w (x - w8 S)^2, w = the moments' weight, with feedback too */
     double plain_signal, plain_noise; /* the same with weight 1 */
 };
 

@@ -21,6 +21,7 @@ struct binder {
     const struct sl_shape *shape;
     const struct sl_index *index;
     const char *file;
+    uint32_t layer; /* SL_NO_LAYER: embedding, head */
     struct sl_err *err;
 };
 
@@ -43,7 +44,7 @@ static sl_status verify_map(const struct sl_index *index, const struct sl_pack_f
 }
 
 static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_t number,
-                          bool verify, struct binder *binder, struct sl_err *err)
+                          uint32_t layer, bool verify, struct binder *binder, struct sl_err *err)
 {
     const struct sl_pack_file *file = &sl_pack_manifest(pack)->files[number];
     struct sl_index *index = &maps->files[maps->n_files];
@@ -59,24 +60,33 @@ static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_
                        "%.140s: %.60s changed its size while it was opened; pack the "
                        "checkpoint again",
                        sl_pack_path(pack), file->name);
-    *binder = (struct binder){pack, sl_pack_shape(pack), index, file->name, err};
+    *binder = (struct binder){pack, sl_pack_shape(pack), index, file->name, layer, err};
     return verify ? verify_map(index, file, sl_pack_path(pack), err) : SL_OK;
 }
 
-/* A tensor of the mapped file with exactly this shape, in bf16 (if allowed) or f32, at a cache
- * line. */
-static sl_status bind(const struct binder *b, const char *name, bool bf16_allowed, uint32_t rank,
+/* What a tensor may hold. */
+enum allowed { F32_ONLY, FLOATS, BYTES };
+
+static const char *type_fault(const struct sl_tensor *t, enum allowed allowed)
+{
+    if (allowed == BYTES)
+        return strcmp(t->dtype, "U8") == 0 ? NULL
+                                           : "is not U8, as the format in pack.json asks for";
+    if (t->type == SL_T_F32 || (allowed == FLOATS && t->type == SL_T_BF16))
+        return NULL;
+    return allowed == FLOATS ? "is neither BF16 nor F32" : "is not F32";
+}
+
+/* A tensor of the mapped file with exactly this shape, in a type that is allowed, at a cache line.
+ */
+static sl_status bind(const struct binder *b, const char *name, enum allowed allowed, uint32_t rank,
                       const uint64_t *shape, const struct sl_tensor **out)
 {
     const struct sl_tensor *t = sl_index_find(b->index, name);
-    const char *fault = NULL;
-    if (!t)
-        fault = "is missing";
-    else if (t->type != SL_T_F32 && !(bf16_allowed && t->type == SL_T_BF16))
-        fault = bf16_allowed ? "is neither BF16 nor F32" : "is not F32";
-    else if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof *shape) != 0)
-        fault = "has another shape than config.json asks for";
-    else if (t->begin % SL_PACK_ALIGN != 0)
+    const char *fault = t ? type_fault(t, allowed) : "is missing";
+    if (!fault && (t->rank != rank || memcmp(t->shape, shape, rank * sizeof *shape) != 0))
+        fault = "has another shape than config.json and its format ask for";
+    if (!fault && t->begin % SL_PACK_ALIGN != 0)
         fault = "does not begin at a multiple of 64 bytes";
     if (fault)
         return sl_fail(b->err, SL_E_DATA,
@@ -90,23 +100,41 @@ static sl_status bind_vector(const struct binder *b, const char *name, uint64_t 
                              const float **out)
 {
     const struct sl_tensor *t;
-    SL_TRY(bind(b, name, false, 1, &n, &t));
+    SL_TRY(bind(b, name, F32_ONLY, 1, &n, &t));
     *out = sl_index_data(b->index, t);
     return SL_OK;
 }
 
-/* A panel of n outputs; `units` > 0: the first of a stack. */
-static sl_status bind_panel(const struct binder *b, const char *name, uint32_t units, uint32_t n,
-                            uint32_t k, struct sl_panel *panel)
+/* A panel in the integer format that the manifest names. A block's bytes are part of its shape, and
+ * the reader of safetensors has compared shapes with extents: nothing is left to be believed.
+ * Blocks are multiples of 64 bytes. */
+static sl_status bind_integers(const struct binder *b, struct sl_format format, const char *name,
+                               uint32_t units, struct sl_panel *panel)
 {
-    uint64_t shape[4] = {units, sl_round_lanes(n) / SL_LANES, k, SL_LANES};
+    uint64_t shape[3] = {units, sl_round_lanes(panel->n) / SL_LANES,
+                         sl_quant_block_bytes(format.dtype, panel->k)};
     const struct sl_tensor *t;
-    SL_TRY(bind(b, name, true, units ? 4 : 3, units ? shape : shape + 1, &t));
-    *panel = (struct sl_panel){.data = sl_index_data(b->index, t),
-                               .n = n,
-                               .k = k,
-                               .dtype = t->type == SL_T_BF16 ? SL_BF16 : SL_F32};
-    if (units && sl_panel_bytes(panel->dtype, n, k) % SL_PACK_ALIGN != 0)
+    if (panel->k > SL_QUANT_MAX_K)
+        return sl_fail(b->err, SL_E_DATA,
+                       "%.120s: '%s' of %.60s has %u inputs, more than an integer format holds; "
+                       "pack it as bf16",
+                       sl_pack_path(b->pack), name, b->file, panel->k);
+    SL_TRY(bind(b, name, BYTES, units ? 3 : 2, units ? shape : shape + 1, &t));
+    panel->data = sl_index_data(b->index, t);
+    panel->dtype = format.dtype;
+    panel->rotation = sl_rotation_of(format.rotation, panel->k);
+    return SL_OK;
+}
+
+static sl_status bind_floats(const struct binder *b, const char *name, uint32_t units,
+                             struct sl_panel *panel)
+{
+    uint64_t shape[4] = {units, sl_round_lanes(panel->n) / SL_LANES, panel->k, SL_LANES};
+    const struct sl_tensor *t;
+    SL_TRY(bind(b, name, FLOATS, units ? 4 : 3, units ? shape : shape + 1, &t));
+    panel->data = sl_index_data(b->index, t);
+    panel->dtype = t->type == SL_T_BF16 ? SL_BF16 : SL_F32;
+    if (units && sl_panel_bytes(panel->dtype, panel->n, panel->k) % SL_PACK_ALIGN != 0)
         return sl_fail(
             b->err, SL_E_DATA,
             "%.120s: the experts of '%s' in %.60s are not multiples of 64 bytes; pack the "
@@ -115,21 +143,33 @@ static sl_status bind_panel(const struct binder *b, const char *name, uint32_t u
     return SL_OK;
 }
 
+/* A panel of n outputs; `units` > 0: the first of a stack. */
+static sl_status bind_panel(const struct binder *b, enum sl_class class_, const char *name,
+                            uint32_t units, uint32_t n, uint32_t k, struct sl_panel *panel)
+{
+    struct sl_format format = sl_manifest_format(sl_pack_manifest(b->pack), class_, b->layer);
+    *panel = (struct sl_panel){.n = n, .k = k};
+    return sl_dtype_is_integer(format.dtype) ? bind_integers(b, format, name, units, panel)
+                                             : bind_floats(b, name, units, panel);
+}
+
 static sl_status bind_ffn(const struct binder *b, const char *prefix, uint32_t units,
                           uint32_t width, struct sl_ffn *ffn)
 {
     char name[32];
     snprintf(name, sizeof name, "%s.gate_up", prefix);
-    SL_TRY(bind_panel(b, name, units, 2 * sl_round_lanes(width), b->shape->d_model, &ffn->gate_up));
+    SL_TRY(bind_panel(b, units ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, name, units,
+                      2 * sl_round_lanes(width), b->shape->d_model, &ffn->gate_up));
     snprintf(name, sizeof name, "%s.down", prefix);
-    return bind_panel(b, name, units, b->shape->d_model, width, &ffn->down);
+    return bind_panel(b, units ? SL_CLASS_DOWN : SL_CLASS_DENSE, name, units, b->shape->d_model,
+                      width, &ffn->down);
 }
 
 static sl_status bind_moe(const struct binder *b, struct sl_layer *layer)
 {
     const struct sl_shape *s = b->shape;
     layer->is_moe = true;
-    SL_TRY(bind_panel(b, "router", 0, s->n_experts, s->d_model, &layer->router));
+    SL_TRY(bind_panel(b, SL_CLASS_ROUTER, "router", 0, s->n_experts, s->d_model, &layer->router));
     SL_TRY(bind_ffn(b, "experts", s->n_experts, s->d_expert, &layer->expert0));
     const struct sl_panel *gate_up = &layer->expert0.gate_up, *down = &layer->expert0.down;
     layer->gate_up_stride = sl_panel_bytes(gate_up->dtype, gate_up->n, gate_up->k);
@@ -153,8 +193,8 @@ static sl_status bind_layer(const struct binder *b, uint32_t number, struct sl_l
     }
     if (s->qkv_bias)
         SL_TRY(bind_vector(b, "qkv_bias", rows, &layer->qkv_bias));
-    SL_TRY(bind_panel(b, "qkv", 0, rows, s->d_model, &layer->qkv));
-    SL_TRY(bind_panel(b, "o", 0, s->d_model, q, &layer->o));
+    SL_TRY(bind_panel(b, SL_CLASS_ATTENTION, "qkv", 0, rows, s->d_model, &layer->qkv));
+    SL_TRY(bind_panel(b, SL_CLASS_ATTENTION, "o", 0, s->d_model, q, &layer->o));
     return s->is_moe[number] ? bind_moe(b, layer)
                              : bind_ffn(b, "dense", 0, s->d_dense, &layer->dense);
 }
@@ -163,7 +203,7 @@ static sl_status bind_embed(const struct binder *b, struct sl_weights *weights)
 {
     uint64_t shape[2] = {b->shape->vocab, b->shape->d_model};
     const struct sl_tensor *t;
-    SL_TRY(bind(b, "embed", true, 2, shape, &t));
+    SL_TRY(bind(b, "embed", FLOATS, 2, shape, &t));
     weights->embed = sl_index_data(b->index, t);
     weights->embed_dtype = t->type == SL_T_BF16 ? SL_BF16 : SL_F32;
     return SL_OK;
@@ -172,7 +212,8 @@ static sl_status bind_embed(const struct binder *b, struct sl_weights *weights)
 static sl_status bind_head(const struct binder *b, struct sl_weights *weights)
 {
     SL_TRY(bind_vector(b, "final_norm", b->shape->d_model, &weights->final_norm));
-    return bind_panel(b, "head", 0, b->shape->vocab, b->shape->d_model, &weights->head);
+    return bind_panel(b, SL_CLASS_HEAD, "head", 0, b->shape->vocab, b->shape->d_model,
+                      &weights->head);
 }
 
 static sl_status bind_all(struct sl_weights *w, struct maps *maps, const struct sl_pack *pack,
@@ -181,15 +222,15 @@ static sl_status bind_all(struct sl_weights *w, struct maps *maps, const struct 
     const struct sl_manifest *m = sl_pack_manifest(pack);
     struct binder b;
     if (with_embed) {
-        SL_TRY(map_file(maps, pack, m->embed, verify, &b, err));
+        SL_TRY(map_file(maps, pack, m->embed, SL_NO_LAYER, verify, &b, err));
         SL_TRY(bind_embed(&b, w));
     }
     for (uint32_t i = w->begin; i < w->end; i++) {
-        SL_TRY(map_file(maps, pack, m->layers[i], verify, &b, err));
+        SL_TRY(map_file(maps, pack, m->layers[i], i, verify, &b, err));
         SL_TRY(bind_layer(&b, i, &w->layers[i - w->begin]));
     }
     if (with_head) {
-        SL_TRY(map_file(maps, pack, m->head, verify, &b, err));
+        SL_TRY(map_file(maps, pack, m->head, SL_NO_LAYER, verify, &b, err));
         SL_TRY(bind_head(&b, w));
     }
     for (uint32_t i = 0; i < maps->n_files; i++)
@@ -229,4 +270,65 @@ void sl_weights_close(struct sl_weights *weights)
     free(maps);
     free(weights->layers);
     *weights = (struct sl_weights){0};
+}
+
+/* ---- what it takes ---- */
+
+static void account_panel(struct sl_class_use *use, const struct sl_panel *panel, uint64_t units,
+                          uint64_t rows)
+{
+    use->weights += units * rows * panel->k;
+    use->bytes += units * sl_panel_bytes(panel->dtype, panel->n, panel->k);
+}
+
+static void account_ffn(struct sl_class_use *gate_up, struct sl_class_use *down,
+                        const struct sl_ffn *ffn, uint64_t units, uint64_t width)
+{
+    account_panel(gate_up, &ffn->gate_up, units, 2 * width);
+    account_panel(down, &ffn->down, units, ffn->down.n);
+}
+
+static void account_vector(struct sl_class_use *use, const float *vector, uint64_t n)
+{
+    use->weights += vector ? n : 0;
+    use->bytes += vector ? n * sizeof *vector : 0;
+}
+
+static void account_layer(const struct sl_layer *layer, const struct sl_shape *s,
+                          struct sl_class_use *uses)
+{
+    account_panel(&uses[SL_CLASS_ATTENTION], &layer->qkv, 1, layer->qkv.n);
+    account_panel(&uses[SL_CLASS_ATTENTION], &layer->o, 1, layer->o.n);
+    account_vector(&uses[SL_CLASS_NORMS], layer->attn_norm, s->d_model);
+    account_vector(&uses[SL_CLASS_NORMS], layer->ffn_norm, s->d_model);
+    account_vector(&uses[SL_CLASS_NORMS], layer->q_norm, s->d_head);
+    account_vector(&uses[SL_CLASS_NORMS], layer->k_norm, s->d_head);
+    account_vector(&uses[SL_CLASS_NORMS], layer->qkv_bias, layer->qkv.n);
+    account_vector(&uses[SL_CLASS_NORMS], layer->shared_gate, s->d_model);
+    struct sl_class_use *dense = &uses[SL_CLASS_DENSE];
+    if (!layer->is_moe) {
+        account_ffn(dense, dense, &layer->dense, 1, s->d_dense);
+        return;
+    }
+    account_panel(&uses[SL_CLASS_ROUTER], &layer->router, 1, layer->router.n);
+    account_ffn(&uses[SL_CLASS_GATE_UP], &uses[SL_CLASS_DOWN], &layer->expert0, s->n_experts,
+                s->d_expert);
+    if (layer->has_shared)
+        account_ffn(dense, dense, &layer->shared, 1, s->d_shared);
+}
+
+void sl_weights_account(const struct sl_weights *weights, const struct sl_shape *shape,
+                        struct sl_class_use uses[SL_CLASSES])
+{
+    for (uint32_t i = weights->begin; i < weights->end; i++)
+        account_layer(&weights->layers[i - weights->begin], shape, uses);
+    if (weights->embed) {
+        uint64_t n = (uint64_t)shape->vocab * shape->d_model;
+        uses[SL_CLASS_EMBED].weights += n;
+        uses[SL_CLASS_EMBED].bytes += n * sl_dtype_bytes(weights->embed_dtype);
+    }
+    if (weights->head.data) {
+        account_panel(&uses[SL_CLASS_HEAD], &weights->head, 1, weights->head.n);
+        account_vector(&uses[SL_CLASS_NORMS], weights->final_norm, shape->d_model);
+    }
 }

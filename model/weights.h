@@ -42,4 +42,8 @@ sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack
                           bool with_embed, bool with_head, bool verify, struct sl_err *err);
 void sl_weights_close(struct sl_weights *weights);
 
+/* Adds what the open weights take to uses, class by class. */
+void sl_weights_account(const struct sl_weights *weights, const struct sl_shape *shape,
+                        struct sl_class_use uses[SL_CLASSES]);
+
 #endif

@@ -1,5 +1,4 @@
-/* The commands that look at files and servers without serving: inspect, pack, check, version,
- * health.
+/* The commands that look at files and servers without serving: inspect, check, version, health.
  *
  * `inspect --stages N` prints for each stage the bytes it will hold, by the same functions that the
  * stage uses to take its memory (pipeline/plan.h, pipeline/stage.h): what is printed is what is
@@ -56,16 +55,38 @@ struct report { /* what inspect knows about a path, wherever it read it */
     struct sl_shape shape;
     struct sl_pack *pack; /* NULL: a checkpoint */
     uint64_t layer_bytes[SL_MAX_LAYERS], embed_bytes, head_bytes, total_bytes;
+    struct sl_class_use uses[SL_CLASSES]; /* of a pack */
     char formats[128];
 };
 
 static void add_format(struct report *r, const char *format)
 {
     size_t used = strlen(r->formats);
-    if (!strstr(r->formats, format))
+    char padded[20], all[160]; /* "i4" is part of "i4g16" but not of ", i4g16," */
+    snprintf(padded, sizeof padded, " %s,", format);
+    snprintf(all, sizeof all, " %s,", r->formats);
+    if (!strstr(all, padded))
         snprintf(r->formats + used, sizeof r->formats - used, "%s%s", used ? ", " : "", format);
 }
 
+static sl_status account(struct report *r, uint32_t begin, uint32_t end, bool with_embed,
+                         bool with_head, struct sl_err *err)
+{
+    struct sl_weights weights;
+    SL_TRY(sl_weights_open(&weights, r->pack, begin, end, with_embed, with_head, false, err));
+    sl_weights_account(&weights, &r->shape, r->uses);
+    for (uint32_t i = begin; i < end; i++) {
+        const struct sl_layer *layer = &weights.layers[i - begin];
+        add_format(r, sl_dtype_name(layer->qkv.dtype));
+        const struct sl_ffn *ffn = layer->is_moe ? &layer->expert0 : &layer->dense;
+        add_format(r, sl_dtype_name(ffn->gate_up.dtype));
+        add_format(r, sl_dtype_name(ffn->down.dtype));
+    }
+    sl_weights_close(&weights);
+    return SL_OK;
+}
+
+/* A layer at a time, so that a machine which can't hold the model can inspect it. */
 static sl_status read_pack(struct report *r, struct sl_err *err)
 {
     r->kind = "pack";
@@ -77,15 +98,9 @@ static sl_status read_pack(struct report *r, struct sl_err *err)
     for (uint32_t i = 0; i < r->shape.n_layers; i++) {
         r->layer_bytes[i] = sl_pack_layer_bytes(r->pack, i);
         r->total_bytes += r->layer_bytes[i];
-        struct sl_weights weights;
-        SL_TRY(sl_weights_open(&weights, r->pack, i, i + 1, false, false, false, err));
-        const struct sl_layer *layer = &weights.layers[0];
-        add_format(r, layer->qkv.dtype == SL_BF16 ? "bf16" : "f32");
-        const struct sl_ffn *ffn = layer->is_moe ? &layer->expert0 : &layer->dense;
-        add_format(r, ffn->gate_up.dtype == SL_BF16 ? "bf16" : "f32");
-        sl_weights_close(&weights);
+        SL_TRY(account(r, i, i + 1, false, false, err));
     }
-    return SL_OK;
+    return account(r, 0, 0, true, true, err);
 }
 
 /* "model.layers.12.…" -> 12; anything else is counted with the embedding or the head. */
@@ -136,6 +151,42 @@ static double mib(uint64_t bytes)
     return (double)bytes / 1048576.0;
 }
 
+static void print_classes(const struct report *r)
+{
+    struct sl_class_use all = {0};
+    char format[200];
+    for (int c = 0; c < SL_CLASSES; c++) {
+        const struct sl_class_use *use = &r->uses[c];
+        sl_pack_class_format(r->pack, (enum sl_class)c, format, sizeof format);
+        if (use->weights)
+            printf("    %-16s %12.2f MiB %8.3f bits a weight   %s\n",
+                   sl_class_name((enum sl_class)c), mib(use->bytes), sl_class_bits(use), format);
+        all.weights += use->weights;
+        all.bytes += use->bytes;
+    }
+    printf("    %-16s %12.2f MiB %8.3f bits a weight\n", "all", mib(all.bytes),
+           sl_class_bits(&all));
+}
+
+static void print_classes_json(const struct report *r)
+{
+    char format[200];
+    const char *comma = "";
+    fputs(",\n \"classes\": {", stdout);
+    for (int c = 0; c < SL_CLASSES; c++) {
+        const struct sl_class_use *use = &r->uses[c];
+        if (!use->weights)
+            continue;
+        sl_pack_class_format(r->pack, (enum sl_class)c, format, sizeof format);
+        printf("%s\"%s\": {\"format\": \"%s\", \"weights\": %" PRIu64 ", \"bytes\": %" PRIu64
+               ", \"bits_per_weight\": %.4f}",
+               comma, sl_class_name((enum sl_class)c), format, use->weights, use->bytes,
+               sl_class_bits(use));
+        comma = ",\n  ";
+    }
+    fputs("}", stdout);
+}
+
 static void print_shape(const struct report *r)
 {
     const struct sl_shape *s = &r->shape;
@@ -153,8 +204,13 @@ static void print_shape(const struct report *r)
         printf("  dense layers of width %u\n", s->d_dense);
     printf("  head %s the embedding\n", s->tied_head ? "tied to" : "apart from");
     printf("  formats: %s\n", r->formats);
-    if (r->pack)
-        printf("  digest: %s\n  numerics profile: f32\n", sl_pack_digest(r->pack));
+    if (r->pack) {
+        printf("  digest: %s\n", sl_pack_digest(r->pack));
+        print_classes(r);
+    }
+    char profiles[64];
+    printf("  numerics profiles of this machine: %s\n",
+           sl_profile_list(sl_ops_profiles(), profiles, sizeof profiles));
     printf("  %.1f MiB: embedding %.1f, layers %.1f each, norm and head %.1f\n",
            mib(r->total_bytes), mib(r->embed_bytes),
            mib(r->total_bytes - r->embed_bytes - r->head_bytes) / s->n_layers, mib(r->head_bytes));
@@ -180,7 +236,9 @@ static void print_shape_json(const struct report *r)
     printf(" \"experts\": %u, \"experts_per_token\": %u, \"d_expert\": %u, \"d_shared\": %u, "
            "\"d_dense\": %u,\n",
            s->n_experts, s->top_k, s->d_expert, s->d_shared, s->d_dense);
-    printf(" \"formats\": \"%s\", \"profile\": \"f32\", \"digest\": ", r->formats);
+    char profiles[64];
+    printf(" \"formats\": \"%s\", \"machine_numerics\": \"%s\", \"digest\": ", r->formats,
+           sl_profile_list(sl_ops_profiles(), profiles, sizeof profiles));
     if (r->pack)
         printf("\"%s\"", sl_pack_digest(r->pack));
     else
@@ -191,6 +249,8 @@ static void print_shape_json(const struct report *r)
     for (uint32_t i = 0; i < s->n_layers; i++)
         printf("%s%" PRIu64, i > 0 ? ", " : "", r->layer_bytes[i]);
     fputs("]", stdout);
+    if (r->pack)
+        print_classes_json(r);
 }
 
 /* Stage k, or the decode worker as k == n_stages. */
@@ -291,44 +351,7 @@ const struct sl_command sl_command_inspect = {
     run_inspect,
 };
 
-/* ---- pack, check ---- */
-
-struct pack_values {
-    bool force;
-};
-
-static const struct sl_option pack_options[] = {
-    {"force", SL_OPT_BOOL, offsetof(struct pack_values, force), NULL, NULL, 0, 0, NULL,
-     "Replace DST when it is there."},
-    {0},
-};
-
-static int run_pack(const void *values, const char *const *args, uint32_t n_args)
-{
-    (void)n_args;
-    const struct pack_values *v = values;
-    struct sl_pack_options options = {.force = v->force, .progress = true};
-    struct sl_err err = {0};
-    if (sl_pack_write(args[0], args[1], &options, &err) != SL_OK)
-        return sl_command_failed("pack", &err);
-    printf("%s is packed in %s\n", args[0], args[1]);
-    return 0;
-}
-
-const struct sl_command sl_command_pack = {
-    "pack",
-    "SRC DST",
-    "turn a Hugging Face checkpoint into a pack",
-    "Reads config.json, tokenizer.json and the safetensors of SRC and writes the pack DST: one "
-    "file a layer, in the layout that "
-    "the kernels read, so that a stage maps its files and nothing else. DST appears whole or not "
-    "at all.",
-    pack_options,
-    sizeof(struct pack_values),
-    2,
-    2,
-    run_pack,
-};
+/* ---- check ---- */
 
 static const struct sl_option no_options[] = {{0}};
 
@@ -472,24 +495,27 @@ static int run_version(const void *values, const char *const *args, uint32_t n_a
                  {SL_CPU_AMX, "amx"}};
     uint32_t features;
     struct sl_err err = {0};
-    char model[128], list[64] = "";
+    char model[128], list[64] = "", profiles[64];
     if (sl_cpu_features(&features, &err) != SL_OK)
         return sl_command_failed("version", &err);
     sl_cpu_model_name(model, sizeof model);
+    sl_profile_list(sl_ops_profiles(), profiles, sizeof profiles);
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (features & names[i].bit)
             snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", list[0] ? " " : "",
                      names[i].name);
     if (!v->json) {
-        printf("sluice %s (%s), %s\n%s: %s\ntransports: local ucx\n", SLUICE_VERSION, SLUICE_GIT,
-               __VERSION__, model, list[0] ? list : "no vector extension we use");
+        printf("sluice %s (%s), %s\n%s: %s\nnumerics: %s\ntransports: local ucx\n", SLUICE_VERSION,
+               SLUICE_GIT, __VERSION__, model, list[0] ? list : "no vector extension we use",
+               profiles);
         return 0;
     }
     printf("{\"version\": \"%s\", \"git\": \"%s\", \"compiler\": \"%s\", \"cpu\": ", SLUICE_VERSION,
            SLUICE_GIT, __VERSION__);
     sl_json_string(stdout, model, strlen(model));
-    printf(", \"features\": \"%s\", \"profile\": \"f32\", \"transports\": [\"local\", \"ucx\"]}\n",
-           list);
+    printf(", \"features\": \"%s\", \"machine_numerics\": \"%s\", \"transports\": [\"local\", "
+           "\"ucx\"]}\n",
+           list, profiles);
     return 0;
 }
 

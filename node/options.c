@@ -45,6 +45,16 @@ static const char *keep(const char *text)
     return kept->text;
 }
 
+static const char *keep_joined(const char *first, const char *second)
+{
+    char *joined;
+    if (asprintf(&joined, "%s,%s", first, second) < 0)
+        return NULL;
+    const char *kept = keep(joined);
+    free(joined);
+    return kept;
+}
+
 /* "max-tokens" -> "SLUICE_MAX_TOKENS" */
 static void environment_name(char out[NAME_ROOM], const char *name)
 {
@@ -135,6 +145,10 @@ static sl_status take_argument(struct parse *p, int argc, char **argv, int *i, s
                            name, (int)bytes, name);
         value = argv[++*i];
     }
+    if (at >= 0 && p->given[at].text && p->command->options[at].type == SL_OPT_LIST)
+        value = keep_joined(p->given[at].text, value);
+    if (!value)
+        return sl_fail(err, SL_E_NOMEM, "no memory to read the command line");
     if (at >= 0)
         p->given[at] = (struct given){value, FROM_COMMAND_LINE};
     else
@@ -333,6 +347,7 @@ static bool assign(const struct sl_option *option, const char *text, uint8_t *fi
             return false;
         break;
     case SL_OPT_STRING:
+    case SL_OPT_LIST:
         break;
     }
     *(const char **)(void *)field = text;
@@ -397,6 +412,7 @@ static const char *placeholder(const struct sl_option *option)
     case SL_OPT_CHOICE:
         return option->choices;
     case SL_OPT_STRING:
+    case SL_OPT_LIST:
         return option->unit ? option->unit : "TEXT";
     case SL_OPT_BOOL:
         break;
@@ -429,7 +445,7 @@ static void print_option(const struct sl_option *option, FILE *to)
     int n = snprintf(line, sizeof line, "  --%s %s", option->name, placeholder(option));
     fprintf(to, n < INDENT ? "%-34s" : "%s\n                                  ", line);
     n = snprintf(line, sizeof line, "%s", option->help);
-    bool unit = option->unit && option->type != SL_OPT_STRING;
+    bool unit = option->unit && option->type != SL_OPT_STRING && option->type != SL_OPT_LIST;
     if (option->fallback && option->type != SL_OPT_BOOL)
         n += snprintf(line + n, sizeof line - (size_t)n, " Default: %s%s%s.", option->fallback,
                       unit ? " " : "", unit ? option->unit : "");

@@ -7,7 +7,8 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum sl_option_type { SL_OPT_STRING, SL_OPT_UINT, SL_OPT_FLOAT, SL_OPT_BOOL, SL_OPT_CHOICE, SL_OPT_ADDRESS /* HOST:PORT */ };
+enum sl_option_type { SL_OPT_STRING, SL_OPT_UINT, SL_OPT_FLOAT, SL_OPT_BOOL, SL_OPT_CHOICE, SL_OPT_ADDRESS /* HOST:PORT */,
+    SL_OPT_LIST /* a string; given several times on the command line, they are joined by commas */ };
 
 struct sl_option {
     const char *name;       /* "max-tokens": --max-tokens, SLUICE_MAX_TOKENS, max-tokens: in YAML */

@@ -31,7 +31,7 @@ static void try_header(const uint8_t *in, size_t bytes)
     for (int i = 0; i < wire.rank; i++)
         rows_bytes *= wire.shape[i];
     require(wire.kind >= SL_WIRE_HELLO && wire.kind <= SL_WIRE_TOKENS);
-    require(wire.rank <= 4 && wire.dtype <= SL_BF16);
+    require(wire.rank <= 4 && wire.dtype <= SL_I8);
     require(wire.payload_bytes <= limits.max_payload_bytes);
     require(wire.meta_bytes <= wire.payload_bytes);
     require(rows_bytes == wire.payload_bytes - wire.meta_bytes);

@@ -175,3 +175,63 @@ SL_TEST(a_tensor_of_a_layer_file_must_be_what_the_config_asks_for)
     free(text);
     sl_pack_close(pack);
 }
+
+/* A pack of version 1 has one class "experts" and no integers; its files are those of an exact
+ * pack. */
+SL_TEST(packs_of_version_1_open)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_manifest m;
+    char *text, path[512], format[32];
+    size_t bytes;
+    sl_pack_close(make_pack(false));
+    snprintf(path, sizeof path, "%s", path_in(dst, "pack.json"));
+    text = read_text(path, &bytes);
+    REQUIRE(sl_manifest_parse(&m, text, bytes, &err) == SL_OK);
+    free(text);
+    for (uint32_t version = 1; version <= 3; version += 2) {
+        struct sl_pack *pack = NULL;
+        m.version = version;
+        json_object_del(m.formats, "experts.gate_up");
+        json_object_del(m.formats, "experts.down");
+        json_object_set_new(m.formats, "experts", json_string("bf16"));
+        REQUIRE(sl_manifest_print(&m, &text, &err) == SL_OK);
+        write_text(path, text);
+        free(text);
+        CHECK_INT(sl_pack_open(&pack, dst, &err), version == 1 ? SL_OK : SL_E_DATA);
+        if (version == 1) {
+            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err) == SL_OK);
+            check_moe_layer(&w.layers[1]);
+            sl_pack_class_format(pack, SL_CLASS_DOWN, format, sizeof format);
+            CHECK_STR(format, "bf16");
+            sl_weights_close(&w);
+        }
+        sl_pack_close(pack);
+    }
+    CHECK_CONTAINS(err.text, "format_version is neither 1 nor 2");
+    sl_manifest_fini(&m);
+}
+
+/* Every class's bytes and weights, against the shapes of the checkpoint. */
+SL_TEST(the_account_counts_weights_without_padding)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_class_use uses[SL_CLASSES] = {0};
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, false, &err) == SL_OK);
+    sl_weights_account(&w, sl_pack_shape(pack), uses);
+    CHECK_INT(uses[SL_CLASS_GATE_UP].weights, E * 2 * I * H);
+    CHECK_INT(uses[SL_CLASS_GATE_UP].bytes, E * 32 * H * 2);
+    CHECK_INT(uses[SL_CLASS_DOWN].weights, E * H * I);
+    CHECK_INT(uses[SL_CLASS_DENSE].weights, 3 * DENSE * H);
+    CHECK_INT(uses[SL_CLASS_ATTENTION].weights,
+              LAYERS * ((NQ + 2 * NKV) * HEAD * H + H * NQ * HEAD));
+    CHECK_INT(uses[SL_CLASS_HEAD].weights, VOCAB * H);
+    CHECK_INT(uses[SL_CLASS_EMBED].bytes, VOCAB * H * 2);
+    CHECK_INT(uses[SL_CLASS_ROUTER].weights, E * H);
+    CHECK_INT(uses[SL_CLASS_NORMS].weights, LAYERS * (2 * H + 2 * HEAD) + H);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 
 struct values {
-    const char *prompt, *kv, *listen;
+    const char *prompt, *kv, *listen, *keep;
     uint32_t threads, seed;
     double temperature;
     bool timeline, colour;
@@ -28,6 +28,7 @@ static const struct sl_option options[] = {
      "Draw it."},
     {"colour", SL_OPT_BOOL, offsetof(struct values, colour), "true", NULL, 0, 0, NULL,
      "In colour."},
+    {"keep", SL_OPT_LIST, offsetof(struct values, keep), NULL, NULL, 0, 0, "RULE", "What to keep."},
     {0},
 };
 
@@ -111,6 +112,20 @@ SL_TEST(command_line_spellings)
     CHECK_STR(v.prompt, "--x");
     REQUIRE(parse(&v, &err, WORDS("--threads", "3", "--threads", "4")) == SL_OK);
     CHECK_INT(v.threads, 4);
+}
+
+SL_TEST(a_list_given_several_times_is_joined)
+{
+    struct values v;
+    struct sl_err err = {0};
+    CHECK_INT(parse(&v, &err, (const char *[]){"--keep", "a=1,b=2", "--seed", "1", "--keep=c", NULL}), SL_OK);
+    CHECK_STR(v.keep, "a=1,b=2,c");
+    setenv("SLUICE_KEEP", "z", 1); /* the command line is not added to, it counts alone */
+    CHECK_INT(parse(&v, &err, (const char *[]){"--keep", "a", NULL}), SL_OK);
+    CHECK_STR(v.keep, "a");
+    CHECK_INT(parse(&v, &err, (const char *[]){NULL}), SL_OK);
+    CHECK_STR(v.keep, "z");
+    unsetenv("SLUICE_KEEP");
 }
 
 SL_TEST(whole_numbers_with_suffixes)
