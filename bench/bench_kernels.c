@@ -1,426 +1,289 @@
-/* Kernel by kernel: time, GFLOP/s, share of the peak, weights per second, and whether the bits are
- * those of ref.
+/* Kernel by kernel: time, operations a second and their share of the peak, bytes a second and their
+ * share of what memory gives, and whether the bits are those of ref.
  *
- * The peak is one thread's register-resident FMA loop of the same instruction set. It is measured
- * again before every round of every kernel, because clocks drift and neighbours come and go: what
- * is reported is the median over rounds of kernel / peak of the same round. The reference runs once
- * per case; its output is kept and compared, its time gives the factor. Shapes are those of the
- * bundled model and of a Qwen3-30B-A3B expert. */
+ * Both yardsticks are measured again in every round of every case, because clocks drift and
+ * neighbours come and go: what is reported is the median over rounds of kernel / yardstick of the
+ * same round. The peak is that of the instruction which the kernel is made of, on registers alone
+ * (kernels/roofline.h); the bandwidth is one pass over a block of memory larger than the caches.
+ * With --threads N, N threads run the kernel, and the yardsticks, at once. Times are by the
+ * threads' own clocks: a neighbour that takes the processor does not count, one that takes the
+ * cache does.
+ *
+ * The reference runs once per case, on the first rows and on the last expert alone; its output is
+ * compared with the same rows, its time scaled up gives the factor. */
 #include "bench/bench_kernels.h"
-#include "base/arena.h"
 #include "base/clock.h"
 #include "base/cpu.h"
-#include "base/rng.h"
-#include "kernels/cpu/peak.h"
-#include "kernels/ops.h"
+#include "bench/kernel_cases.h"
+#include "bench/samples.h"
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum {
-    ROUNDS = 5,
-    ROUND_NS = 8000000,
-    PEAK_NS = 2000000,
-    CONTEXT = 4096,
-    MEMORY_EXPERTS = 12, /* of Qwen3-30B-A3B: 113 MB, more than a cache holds */
-    ARENA_BYTES = 512 << 20
-};
-
-/* One thing to measure; `run` reads what it needs of it and writes n_out floats to out. */
-struct item {
-    const char *kernel;
-    char shape[48];
-    uint32_t rows;
-    double flops, weight_bytes;
-    void (*run)(const struct item *item, const struct sl_ops *ops, void *scratch, float *out);
-    size_t n_out;
-    uint32_t k, inner, n_experts; /* experts: inputs, intermediate, how many in turn */
-    struct sl_attend attend;
+    ROUND_NS = 8000000, /* of a kernel: long beside a timer, short beside a change of the clock */
+    PEAK_NS = 1000000,
+    REF_NS = 1000000,
+    COMPARED_FLOATS = 4 * 5120 /* a few rows of the widest output */
 };
 
 struct result {
-    double ns, gflops, percent, ref_factor;
+    double ns, gops, peak_percent, read_percent, ref_factor;
     bool same;
 };
 
-struct bench {
-    struct sl_arena arena;
-    const uint16_t *weights; /* random bf16: every panel and page is a piece of it */
-    float *x, *hidden, *want, *got;
-    void *scratch;
-    const void *k_pages[CONTEXT / SL_PAGE_TOKENS], *v_pages[CONTEXT / SL_PAGE_TOKENS];
-    bool json;
+struct run { /* of the whole command */
+    struct sl_bench_kernels bench;
+    struct sl_team *team;
+    const void *memory;
+    size_t memory_bytes;
+    float want[COMPARED_FLOATS];
     uint32_t n_printed, n_different;
 };
-enum {
-    QWEN_K = 2048,
-    QWEN_INNER = 768,
-    ROWS_MAX = 128,
-    N_WEIGHTS = MEMORY_EXPERTS * 3 * QWEN_K * QWEN_INNER,
-    N_FLOATS = 1 << 20
+
+struct job {
+    const struct sl_bench_case *c;
+    const struct sl_ops *ops;
+    uint32_t times;
+    uint64_t *ns; /* [members] */
 };
 
-static struct bench bench; /* one at a time: a command of a process */
-
-static void run_expert(const struct item *item, const struct sl_ops *ops, void *scratch, float *out)
+static void run_times(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    size_t gate_up = 2 * (size_t)item->inner * item->k, down = (size_t)item->inner * item->k;
-    for (uint32_t e = 0; e < item->n_experts; e++) {
-        const uint16_t *w = bench.weights + e * (gate_up + down);
-        struct sl_panel w1 = {w, 2 * item->inner, item->k, SL_BF16, 0};
-        struct sl_panel w2 = {w + gate_up, item->k, item->inner, SL_BF16, 0};
-        ops->gemm_swiglu(&(struct sl_gemm){.x = bench.x,
-                                           .x_stride = item->k,
-                                           .m = item->rows,
-                                           .w = w1,
-                                           .col_end = item->inner,
-                                           .y = bench.hidden,
-                                           .y_stride = item->inner},
-                         scratch);
-        ops->gemm(&(struct sl_gemm){.x = bench.hidden,
-                                    .x_stride = item->inner,
-                                    .m = item->rows,
-                                    .w = w2,
-                                    .col_end = item->k,
-                                    .y = out,
-                                    .y_stride = item->k,
-                                    .accumulate = e > 0},
-                  scratch);
+    const struct job *job = arg;
+    struct sl_bench_lane lane = sl_bench_lane(member, scratch);
+    uint64_t begin = sl_clock_thread_ns();
+    (void)n_members;
+    for (uint32_t i = 0; i < job->times; i++)
+        job->c->run(job->c, job->ops, &lane);
+    job->ns[member] = sl_clock_thread_ns() - begin;
+}
+
+/* One run, all threads doing one each: the slowest's. */
+static double time_ns(struct run *r, const struct sl_bench_case *c, const struct sl_ops *ops,
+                      uint32_t times)
+{
+    uint64_t ns[SL_TEAM_MAX], most = 0;
+    sl_team_run(r->team, run_times, &(struct job){c, ops, times, ns});
+    for (uint32_t i = 0; i < r->bench.n_threads; i++)
+        most = ns[i] > most ? ns[i] : most;
+    return (double)most / times;
+}
+
+static void run_ref_part(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+{
+    if (member == 0)
+        run_times(arg, member, n_members, scratch);
+}
+
+/* The reference on a part of the case, by one thread; returns the time that all of it would take.
+ */
+static double run_ref(struct run *r, const struct sl_bench_case *c, const struct sl_ops *ref)
+{
+    struct sl_bench_case part = *c;
+    part.rows = c->ref_rows;
+    part.first = c->n_rounds - 1;
+    uint64_t ns = 0;
+    struct job job = {&part, ref, 1, &ns};
+    sl_team_run(r->team, run_ref_part, &job);
+    if (ns < REF_NS) { /* it touched its operands for the first time, and a call is too short for a
+                          clock */
+        job.times = (uint32_t)(REF_NS / (ns + 1)) + 1;
+        sl_team_run(r->team, run_ref_part, &job);
     }
+    memcpy(r->want, sl_bench_lane(0, NULL).out, c->ref_rows * c->row_floats * sizeof *r->want);
+    return (double)ns / job.times * c->rows / c->ref_rows * c->n_rounds;
 }
 
-static void run_router(const struct item *item, const struct sl_ops *ops, void *scratch, float *out)
+static struct result measure(struct run *r, const struct sl_bench_case *c, const struct sl_ops *ops,
+                             enum sl_peak peak, double ref_ns)
 {
-    struct sl_panel w = {bench.x, item->inner, item->k, SL_F32, 0};
-    ops->gemm(&(struct sl_gemm){.x = bench.x + 1,
-                                .x_stride = item->k,
-                                .m = item->rows,
-                                .w = w,
-                                .col_end = item->inner,
-                                .y = out,
-                                .y_stride = item->inner},
-              scratch);
-}
-
-static void run_attend(const struct item *item, const struct sl_ops *ops, void *scratch, float *out)
-{
-    struct sl_attend a = item->attend;
-    a.q = bench.x;
-    a.out = out;
-    ops->attend(&a, scratch);
-}
-
-static void run_rmsnorm(const struct item *item, const struct sl_ops *ops, void *scratch,
-                        float *out)
-{
-    (void)scratch;
-    ops->rmsnorm(out, bench.x, bench.x + item->k, item->k, 1e-6f);
-}
-
-static void run_softmax(const struct item *item, const struct sl_ops *ops, void *scratch,
-                        float *out)
-{
-    (void)scratch;
-    memcpy(out, bench.x, item->k * sizeof *out);
-    ops->softmax(out, item->k);
-}
-
-static void run_rope(const struct item *item, const struct sl_ops *ops, void *scratch, float *out)
-{
-    (void)scratch;
-    memcpy(out, bench.x, 2 * item->k * sizeof *out);
-    ops->rope(out, bench.x + 2 * item->k, bench.x + 3 * item->k, item->k);
-}
-
-static void run_combine(const struct item *item, const struct sl_ops *ops, void *scratch,
-                        float *out)
-{
-    const float *rows[8];
-    (void)scratch;
-    for (uint32_t i = 0; i < 8; i++)
-        rows[i] = bench.x + (i + 1) * item->k;
-    memset(out, 0, item->k * sizeof *out);
-    ops->combine(out, rows, bench.x, 8, item->k);
-}
-
-static void run_convert(const struct item *item, const struct sl_ops *ops, void *scratch,
-                        float *out)
-{
-    (void)scratch;
-    ops->convert(out, SL_BF16, bench.x, item->k);
-}
-
-static uint64_t peak_of(const struct sl_ops *ops, uint64_t loops, float *sink)
-{
-    if (strcmp(ops->name, "avx512") == 0)
-        return sl_peak_avx512(loops, sink);
-    return sl_peak_avx2(loops, sink);
-}
-
-/* GFLOP/s of the FMA loop, over about PEAK_NS. */
-static double measure_peak(const struct sl_ops *ops)
-{
-    float sink;
-    uint64_t loops = 4096, ns = 0, flops = 0;
-    while (ns < PEAK_NS) {
-        loops *= 2;
-        uint64_t begin = sl_clock_ns();
-        flops = peak_of(ops, loops, &sink);
-        ns = sl_clock_ns() - begin;
-    }
-    return (double)flops / (double)ns;
-}
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v)
-{
-    qsort(v, ROUNDS, sizeof *v, compare_doubles);
-    return v[ROUNDS / 2];
-}
-
-static double time_ns(const struct item *item, const struct sl_ops *ops, uint32_t times)
-{
-    uint64_t begin = sl_clock_ns();
-    for (uint32_t i = 0; i < times; i++)
-        item->run(item, ops, bench.scratch, bench.got);
-    return (double)(sl_clock_ns() - begin) / times;
-}
-
-static struct result measure(const struct item *item, const struct sl_ops *ops, double ref_ns)
-{
-    double ns[ROUNDS], percent[ROUNDS];
-    memset(bench.got, 0, item->n_out * sizeof *bench.got);
-    time_ns(item, ops, 1);
-    struct result r = {.same = memcmp(bench.got, bench.want, item->n_out * sizeof(float)) == 0};
-    double once = time_ns(item, ops, 1); /* warm by now */
+    double ns[SL_SAMPLES_MAX], of_peak[SL_SAMPLES_MAX], of_read[SL_SAMPLES_MAX];
+    size_t bytes = c->ref_rows * c->row_floats * sizeof *r->want;
+    uint32_t n = r->bench.n_threads;
+    float *out = sl_bench_lane(0, NULL).out;
+    memset(out, 0, bytes);
+    time_ns(r, c, ops, 1);
+    struct result result = {.same = memcmp(out, r->want, bytes) == 0};
+    double once = time_ns(r, c, ops, 1); /* warm by now */
     uint32_t times = once >= ROUND_NS ? 1 : (uint32_t)(ROUND_NS / (once + 1.0)) + 1;
-    for (uint32_t i = 0; i < ROUNDS; i++) {
-        double peak = measure_peak(ops);
-        ns[i] = time_ns(item, ops, times);
-        percent[i] = 100.0 * item->flops / ns[i] / peak;
+    for (uint32_t i = 0; i < r->bench.rounds; i++) {
+        double read_rate = sl_read_measure(r->team, r->memory, r->memory_bytes);
+        double peak_rate = sl_peak_measure(r->team, ops, peak, PEAK_NS);
+        time_ns(r, c, ops, 1); /* the pass over memory has emptied the caches */
+        ns[i] = time_ns(r, c, ops, times);
+        of_peak[i] = peak_rate > 0 ? 100 * n * c->ops / ns[i] / peak_rate : 0;
+        of_read[i] = 100 * n * c->bytes / ns[i] / read_rate;
     }
-    r.ns = median(ns);
-    r.percent = median(percent);
-    r.gflops = item->flops / r.ns;
-    r.ref_factor = ref_ns / r.ns;
-    return r;
+    result.ns = sl_median(ns, r->bench.rounds);
+    result.peak_percent = sl_median(of_peak, r->bench.rounds);
+    result.read_percent = sl_median(of_read, r->bench.rounds);
+    result.gops = n * c->ops / result.ns;
+    result.ref_factor = n * ref_ns / result.ns;
+    return result;
 }
 
-static void print_result(const struct item *item, const struct sl_ops *ops, const struct result *r)
+static void print_result(struct run *r, const struct sl_bench_case *c, const char *isa,
+                         const char *profile, const struct result *result)
 {
-    double gigabytes = item->weight_bytes / r->ns;
-    if (bench.json) {
-        printf("%s\n    {\"isa\": \"%s\", \"kernel\": \"%s\", \"shape\": \"%s\", \"rows\": %u, "
-               "\"ns\": %.1f, "
-               "\"gflops\": %.3f, \"percent_of_peak\": %.2f, \"weight_gb_per_s\": %.3f, "
-               "\"times_ref\": %.2f, \"same_bits\": %s}",
-               bench.n_printed ? "," : "", ops->name, item->kernel, item->shape, item->rows, r->ns,
-               r->gflops, r->percent, gigabytes, r->ref_factor, r->same ? "true" : "false");
+    double gigabytes = r->bench.n_threads * c->bytes / result->ns;
+    if (r->bench.json) {
+        printf("%s\n    {\"isa\": \"%s\", \"profile\": \"%s\", \"kernel\": \"%s\", \"shape\": "
+               "\"%s\", \"format\": \"%s\", "
+               "\"rows\": %u, \"ns\": %.1f, \"gops\": %.3f, \"percent_of_peak\": %.2f, "
+               "\"gb_per_s\": %.3f, "
+               "\"percent_of_read\": %.2f, \"times_ref\": %.2f, \"same_bits\": %s}",
+               r->n_printed ? "," : "", isa, profile, c->kernel, c->shape, c->format, c->rows,
+               result->ns, result->gops, result->peak_percent, gigabytes, result->read_percent,
+               result->ref_factor, result->same ? "true" : "false");
     } else {
-        printf("%-7s %-9s %-28s %5u %13.0f %8.1f %6.1f ", ops->name, item->kernel, item->shape,
-               item->rows, r->ns, r->gflops, r->percent);
-        if (item->weight_bytes > 0)
-            printf("%7.1f", gigabytes);
+        printf("%-12s%-9s%-9s%-25s%-6s%5u %12.0f %8.1f %6.1f ", isa, profile, c->kernel, c->shape,
+               c->format, c->rows, result->ns, result->gops, result->peak_percent);
+        if (c->bytes > 0)
+            printf("%7.1f %6.1f", gigabytes, result->read_percent);
         else
-            printf("%7s", "-");
-        printf(" %7.1f  %s\n", r->ref_factor, r->same ? "yes" : "NO");
+            printf("%7s %6s", "-", "-");
+        printf(" %8.1f  %s\n", result->ref_factor, result->same ? "yes" : "NO");
     }
     fflush(stdout);
-    bench.n_printed++;
-    bench.n_different += !r->same;
+    r->n_printed++;
+    r->n_different += !result->same;
 }
 
-static void run_item(const struct item *item)
+static bool is_wanted(const struct run *r, const struct sl_bench_case *c, const char *isa,
+                      const char *profile)
 {
-    memset(bench.got, 0, item->n_out * sizeof *bench.got);
-    double ref_ns = time_ns(item, &sl_ops_ref, 1);
-    memcpy(bench.want, bench.got, item->n_out * sizeof *bench.want);
+    char text[160];
+    snprintf(text, sizeof text, "%s %s %s %s %s rows %u", isa, profile, c->kernel, c->shape,
+             c->format, c->rows);
+    return !r->bench.filter || strstr(text, r->bench.filter) != NULL;
+}
+
+/* A table's function that the case is about; tables share functions, and each is measured once. */
+static const void *function_of(const struct sl_ops *ops, size_t op)
+{
+    const void *function;
+    memcpy(&function, (const char *)ops + op, sizeof function);
+    return function;
+}
+
+static bool is_new(const struct sl_ops *const *tables, uint32_t n, uint32_t i, size_t op)
+{
+    for (uint32_t k = 0; k < n; k++)
+        if (k != i && (k < i || k == n - 1) &&
+            function_of(tables[k], op) == function_of(tables[i], op))
+            return false;
+    return true;
+}
+
+static void run_profile(struct run *r, const struct sl_bench_case *c, enum sl_profile profile)
+{
     uint32_t n;
-    const struct sl_ops *const *tables = sl_ops_available(&n);
+    const struct sl_ops *const *tables = sl_ops_available_profile(profile, &n);
+    enum sl_peak peak = profile == SL_PROFILE_BF16DOT ? SL_PEAK_BF16 : c->peak;
+    double ref_ns = 0;
     for (uint32_t i = 0; i + 1 < n; i++) { /* the last is ref itself */
-        struct result r = measure(item, tables[i], ref_ns);
-        print_result(item, tables[i], &r);
+        if (!is_new(tables, n, i, c->op) ||
+            !is_wanted(r, c, tables[i]->name, sl_profile_name(profile)))
+            continue;
+        c->prepare(c);
+        if (ref_ns == 0)
+            ref_ns = run_ref(r, c, tables[n - 1]);
+        struct result result = measure(r, c, tables[i], peak, ref_ns);
+        print_result(r, c, tables[i]->name, sl_profile_name(profile), &result);
     }
 }
 
-static void bench_experts(const char *model, uint32_t k, uint32_t inner, uint32_t rows,
-                          uint32_t n_experts)
+static void run_case(void *arg, const struct sl_bench_case *c)
 {
-    double weights = 3.0 * k * inner * n_experts;
-    struct item item = {.kernel = "expert",
-                        .rows = rows,
-                        .flops = 2 * weights * rows,
-                        .weight_bytes = 2 * weights,
-                        .run = run_expert,
-                        .n_out = (size_t)rows * k,
-                        .k = k,
-                        .inner = inner,
-                        .n_experts = n_experts};
-    snprintf(item.shape, sizeof item.shape, "%s %ux%u%s", model, k, inner,
-             n_experts > 1 ? " from memory" : "");
-    run_item(&item);
+    run_profile(arg, c, SL_PROFILE_F32);
+    if (c->dtype == SL_BF16) /* the only one that the other profile treats in another way */
+        run_profile(arg, c, SL_PROFILE_BF16DOT);
 }
 
-static void bench_attend(const char *model, uint32_t n_rep, uint32_t d_head, uint32_t n_tok)
-{
-    uint32_t width = n_rep * d_head, pos = CONTEXT - n_tok;
-    double pairs = 0;
-    for (uint32_t t = 0; t < n_tok; t++)
-        pairs += (double)n_rep * (pos + t + 1);
-    struct item item = {.kernel = "attend",
-                        .rows = n_tok,
-                        .flops = 4 * pairs * d_head,
-                        .weight_bytes = 4.0 * CONTEXT * d_head,
-                        .run = run_attend,
-                        .n_out = (size_t)n_tok * width};
-    item.attend = (struct sl_attend){.q_stride = width,
-                                     .n_rep = n_rep,
-                                     .d_head = d_head,
-                                     .n_tok = n_tok,
-                                     .pos = pos,
-                                     .k_pages = bench.k_pages,
-                                     .v_pages = bench.v_pages,
-                                     .kv_dtype = SL_BF16,
-                                     .scale = 0.1f,
-                                     .out_stride = width};
-    for (uint32_t p = 0; p < CONTEXT / SL_PAGE_TOKENS; p++) {
-        bench.k_pages[p] = bench.weights + (size_t)(2 * p) * SL_PAGE_TOKENS * d_head;
-        bench.v_pages[p] = bench.weights + (size_t)(2 * p + 1) * SL_PAGE_TOKENS * d_head;
-    }
-    snprintf(item.shape, sizeof item.shape, "%s %ux%u, %u keys", model, n_rep, d_head, CONTEXT);
-    run_item(&item);
-}
+/* ---- the frame of the report ---- */
 
-static void bench_rows(void)
+static void print_peaks(struct run *r)
 {
-    static const struct {
-        const char *kernel, *shape;
-        uint32_t k, out_divisor;
-        double flops; /* per element */
-        void (*run)(const struct item *, const struct sl_ops *, void *, float *);
-    } kinds[] = {
-        {"rmsnorm", "row of 2048", 2048, 1, 4, run_rmsnorm},
-        {"softmax", "row of 128", 128, 1, 20, run_softmax},
-        {"rope", "64 pairs", 64, 1, 6, run_rope},
-        {"combine", "8 rows of 2048", 2048, 1, 16, run_combine},
-        {"convert", "2048 to bf16", 2048, 2, 1, run_convert},
-    };
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        struct item item = {.kernel = kinds[i].kernel,
-                            .rows = 1,
-                            .k = kinds[i].k,
-                            .n_out = kinds[i].k / kinds[i].out_divisor,
-                            .flops = kinds[i].flops * kinds[i].k,
-                            .run = kinds[i].run};
-        snprintf(item.shape, sizeof item.shape, "%s", kinds[i].shape);
-        run_item(&item);
-    }
-    struct item router = {.kernel = "gemm",
-                          .rows = 32,
-                          .run = run_router,
-                          .k = QWEN_K,
-                          .inner = 128,
-                          .n_out = 32 * 128,
-                          .flops = 2.0 * 32 * 128 * QWEN_K,
-                          .weight_bytes = 4.0 * 128 * QWEN_K};
-    snprintf(router.shape, sizeof router.shape, "router %ux128 f32", QWEN_K);
-    run_item(&router);
-}
-
-static sl_status prepare(struct sl_err *err)
-{
-    size_t scratch_bytes = 0;
+    static const char *const names[SL_PEAKS] = {"f32", "bf16", "int8"};
     uint32_t n;
     const struct sl_ops *const *tables = sl_ops_available(&n);
-    for (uint32_t i = 0; i < n; i++) {
-        size_t bytes = tables[i]->scratch_bytes(QWEN_K);
-        scratch_bytes = bytes > scratch_bytes ? bytes : scratch_bytes;
+    for (uint32_t i = 0, printed = 0; i + 1 < n; i++)
+        for (int p = 0; p < SL_PEAKS; p++) {
+            const char *instruction = sl_peak_instruction(tables[i], (enum sl_peak)p);
+            if (!instruction)
+                continue;
+            double rate = sl_peak_measure(r->team, tables[i], (enum sl_peak)p, PEAK_NS);
+            if (r->bench.json)
+                printf("%s\n    {\"isa\": \"%s\", \"numbers\": \"%s\", \"instruction\": \"%s\", "
+                       "\"gops\": %.1f}",
+                       printed++ ? "," : "", tables[i]->name, names[p], instruction, rate);
+            else
+                printf("  peak of %-12s %-5s %8.1f GOP/s   %s\n", tables[i]->name, names[p], rate,
+                       instruction);
+        }
+}
+
+static void print_head(struct run *r)
+{
+    char cpu[64];
+    uint32_t n = r->bench.n_threads;
+    sl_cpu_model_name(cpu, sizeof cpu);
+    double rate = sl_read_measure(r->team, r->memory, r->memory_bytes);
+    if (r->bench.json) {
+        printf("{\"cpu\": \"%s\", \"threads\": %u, \"rounds\": %u, \"read_gb_per_s\": %.2f, "
+               "\"peaks\": [",
+               cpu, n, r->bench.rounds, rate);
+        print_peaks(r);
+        fputs("], \"results\": [", stdout);
+        return;
     }
-    SL_TRY(sl_arena_init(&bench.arena, ARENA_BYTES, err));
-    uint16_t *weights = sl_arena_take(&bench.arena, (size_t)N_WEIGHTS * sizeof *weights);
-    bench.x = sl_arena_take(&bench.arena, N_FLOATS * sizeof(float));
-    bench.hidden = sl_arena_take(&bench.arena, N_FLOATS * sizeof(float));
-    bench.want = sl_arena_take(&bench.arena, N_FLOATS * sizeof(float));
-    bench.got = sl_arena_take(&bench.arena, N_FLOATS * sizeof(float));
-    bench.scratch = sl_arena_take(&bench.arena, scratch_bytes);
-    if (!weights || !bench.x || !bench.hidden || !bench.want || !bench.got || !bench.scratch)
+    printf("%s, %u thread%s, medians of %u rounds; memory is read at %.1f GB/s\n", cpu, n,
+           n == 1 ? "" : "s", r->bench.rounds, rate);
+    print_peaks(r);
+    printf("\n%-12s%-9s%-9s%-25s%-6s%5s %12s %8s %6s %7s %6s %8s  %s\n", "isa", "profile", "kernel",
+           "shape", "format", "rows", "ns", "GOP/s", "% peak", "GB/s", "% read", "x ref",
+           "same bits");
+}
+
+static sl_status finish(const struct run *r, struct sl_err *err)
+{
+    if (r->bench.json)
+        puts("\n]}");
+    else
+        puts("\nshare of the peak and of the reading rate: measured in the same rounds. GB/s "
+             "counts weights and pages once a "
+             "run;\n\"memory\": more of them than caches hold. ref was run on at most two rows, "
+             "its time scaled up.");
+    if (r->n_printed == 0)
+        return sl_fail(err, SL_E_USAGE,
+                       "no kernel of this machine matches '%s'; run without --filter for the list",
+                       r->bench.filter ? r->bench.filter : "");
+    if (r->n_different > 0)
         return sl_fail(err, SL_E_INTERNAL,
-                       "the buffers of the bench exceed their plan; report this");
-    /* Small values of both signs: sums stay far from overflow, products far from denormals. */
-    for (size_t i = 0; i < N_WEIGHTS; i++) {
-        uint64_t bits = sl_rng_at(1, i);
-        weights[i] = (uint16_t)((bits & 0x80FF) | 0x3C80);
-    }
-    for (size_t i = 0; i < N_FLOATS; i++)
-        bench.x[i] = (float)(2.0 * sl_rng_unit(sl_rng_at(2, i)) - 1.0);
-    bench.weights = weights;
+                       "%u results have other bits than the reference; report this with the table",
+                       r->n_different);
     return SL_OK;
 }
 
-/* The best of a few: for the head line, before anything has run. */
-static double best_peak(const struct sl_ops *ops)
+sl_status sl_bench_kernels(const struct sl_bench_kernels *bench, struct sl_err *err)
 {
-    double best = 0;
-    for (int i = 0; i < ROUNDS; i++) {
-        double peak = measure_peak(ops);
-        best = peak > best ? peak : best;
+    if (bench->rounds == 0 || bench->rounds > SL_SAMPLES_MAX)
+        return sl_fail(err, SL_E_USAGE, "1 to %d rounds", SL_SAMPLES_MAX);
+    struct run *r = calloc(1, sizeof *r);
+    if (!r)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the bench");
+    r->bench = *bench;
+    sl_status status = sl_bench_operands_init(bench->n_threads, err);
+    if (status == SL_OK)
+        status = sl_team_create(&r->team, bench->n_threads, sl_bench_scratch_bytes(), err);
+    if (status == SL_OK) {
+        r->memory = sl_bench_memory(&r->memory_bytes);
+        print_head(r);
+        sl_bench_cases(run_case, r);
+        status = finish(r, err);
     }
-    return best;
-}
-
-static void print_head(void)
-{
-    char cpu[64];
-    sl_cpu_model_name(cpu, sizeof cpu);
-    uint32_t n;
-    const struct sl_ops *const *tables = sl_ops_available(&n);
-    if (bench.json) {
-        printf("{\"cpu\": \"%s\", \"peak_gflops\": {", cpu);
-        for (uint32_t i = 0; i + 1 < n; i++)
-            printf("%s\"%s\": %.1f", i ? ", " : "", tables[i]->name, best_peak(tables[i]));
-        printf("}, \"rounds\": %d, \"results\": [", ROUNDS);
-        return;
-    }
-    printf("%s, one thread; peak of fused multiply-adds:", cpu);
-    for (uint32_t i = 0; i + 1 < n; i++)
-        printf(" %s %.1f GFLOP/s", tables[i]->name, best_peak(tables[i]));
-    if (n == 1)
-        printf(" this processor has only the reference");
-    printf("\n%-7s %-9s %-28s %5s %13s %8s %6s %7s %7s  %s\n", "isa", "kernel", "shape", "rows",
-           "ns", "GFLOP/s", "% peak", "GB/s", "x ref", "same bits");
-}
-
-int sl_bench_kernels(bool json)
-{
-    static const uint32_t rows[] = {1, 4, 16, 32, 64, 128};
-    struct sl_err err;
-    bench = (struct bench){.json = json};
-    if (prepare(&err) != SL_OK) {
-        fprintf(stderr, "sluice: %s\n", err.text);
-        sl_arena_fini(&bench.arena);
-        return sl_status_exit_code(err.status);
-    }
-    print_head();
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        bench_experts("demo", 256, 128, rows[i], 1);
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        bench_experts("qwen3-30b", QWEN_K, QWEN_INNER, rows[i], 1);
-    bench_experts("qwen3-30b", QWEN_K, QWEN_INNER, 1, MEMORY_EXPERTS);
-    bench_experts("qwen3-30b", QWEN_K, QWEN_INNER, 4, MEMORY_EXPERTS);
-    bench_attend("demo", 3, 64, 1);
-    bench_attend("demo", 3, 64, 64);
-    bench_attend("qwen3-30b", 8, 128, 1);
-    bench_attend("qwen3-30b", 8, 128, 64);
-    bench_rows();
-    if (json)
-        printf("\n], \"different\": %u}\n", bench.n_different);
-    else if (bench.n_different > 0)
-        printf("%u results are not those of the reference, bit for bit\n", bench.n_different);
-    sl_arena_fini(&bench.arena);
-    return bench.n_different ? sl_status_exit_code(SL_E_INTERNAL) : 0;
+    sl_team_destroy(r->team);
+    sl_bench_operands_fini();
+    free(r);
+    return status;
 }

@@ -1,13 +1,21 @@
 /* `sluice bench kernels`: every kernel of every instruction set of this machine, timed beside the
- * machine's own peak and checked against the scalar reference. Writes a table for people or one
+ * machine's own peaks and checked against the scalar reference. Writes a table for people or one
  * JSON object to stdout. */
 #ifndef SL_BENCH_KERNELS_H
 #define SL_BENCH_KERNELS_H
 
-#include <stdbool.h>
+#include "base/status.h"
+#include <stdint.h>
 
-/* The exit code: 0; 70 when a result is not the reference's, bit for bit; 71 when memory is short.
- */
-int sl_bench_kernels(bool json);
+struct sl_bench_kernels {
+    bool json;
+    const char *filter; /* NULL, or a part of "isa profile kernel shape format rows N" */
+    uint32_t n_threads; /* that run a kernel at the same time */
+    uint32_t rounds;
+};
+
+/* SL_E_DATA when a result is not the reference's, bit for bit; SL_E_NOMEM; SL_E_USAGE: nothing
+ * matches the filter. */
+sl_status sl_bench_kernels(const struct sl_bench_kernels *bench, struct sl_err *err);
 
 #endif

@@ -12,6 +12,7 @@
  * the first round, and told over a pipe when to go; the rounds are interleaved so that a slow
  * minute of the machine hits all arms alike. */
 #include "bench/bench_pipeline.h"
+#include "bench/samples.h"
 
 #include "base/clock.h"
 #include "base/rng.h"
@@ -225,20 +226,6 @@ static sl_status run_round(const struct arms *arms, const struct sl_bench_pipeli
     return SL_OK;
 }
 
-static int compare(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return x < y ? -1 : x > y;
-}
-
-static double median(const double *values, uint32_t n)
-{
-    double sorted[MAX_ROUNDS];
-    memcpy(sorted, values, n * sizeof *sorted);
-    qsort(sorted, n, sizeof *sorted, compare);
-    return n % 2 ? sorted[n / 2] : (sorted[n / 2 - 1] + sorted[n / 2]) / 2;
-}
-
 /* The order of the rounds is kept in the samples: pairs of one round are comparable, the medians
  * sum up. */
 static void print_samples(const char *key, const double *values, uint32_t n)
@@ -252,9 +239,9 @@ static void print_samples(const char *key, const double *values, uint32_t n)
 static void print_result(const struct sl_bench_pipeline *bench, uint32_t n_chunks,
                          const struct rounds *rounds)
 {
-    double pipeline = median(rounds->pipeline, bench->rounds),
-           alone = median(rounds->alone, bench->rounds);
-    double beside = median(rounds->beside, bench->rounds),
+    double pipeline = sl_median(rounds->pipeline, bench->rounds),
+           alone = sl_median(rounds->alone, bench->rounds);
+    double beside = sl_median(rounds->beside, bench->rounds),
            full = (double)n_chunks / (n_chunks + bench->n_stages - 1);
     double ratio = pipeline / (beside * full);
     if (bench->json) {

@@ -4,6 +4,7 @@
 
 #include "node/options.h"
 
-extern const struct sl_command sl_command_bench_kernels, sl_command_bench_pipeline;
+extern const struct sl_command sl_command_bench_kernels, sl_command_bench_prefill, sl_command_bench_decode,
+    sl_command_bench_pipeline;
 
 #endif

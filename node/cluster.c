@@ -76,10 +76,15 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
         return sl_fail(err, SL_E_USAGE, "transport %s is unknown; use local or ucx", g->transport);
     if (strcmp(g->kv, "bf16") != 0 && strcmp(g->kv, "f32") != 0)
         return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use bf16 or f32", g->kv);
+    uint32_t allowed = sl_profile_allowed(g->numerics), able = allowed & sl_ops_profiles();
+    if (!allowed)
+        return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto", g->numerics);
     struct sl_plan_options options = {.n_stages = g->n_stages, .has_decode = !g->without_decode,
                                       .kv_dtype = sl_dtype_named(g->kv),
                                       .chunk_tokens = g->chunk_tokens, .max_running = g->max_running,
-                                      .context_tokens = g->context_tokens, .epoch = 1};
+                                      .context_tokens = g->context_tokens, .epoch = 1,
+                                      /* one that we lack is refused by the stage, which says why */
+                                      .profile = sl_profile_best(able ? able : allowed)};
     return sl_plan_make(&c->plan, sl_pack_shape(c->pack), &options, err);
 }
 
@@ -98,7 +103,9 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->cluster = c;
         m->k = k;
         struct sl_stage_config config = sl_plan_stage_config(&c->plan, k, threads);
+        struct sl_utilisation measured; /* now and not while the first request waits: the process keeps the figures */
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));
+        SL_TRY(sl_utilisation_init(&measured, m->stage, err));
         SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
     }
     SL_TRY(open_io(c, "coordinator", &c->io, err));
@@ -114,11 +121,13 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
                                            .model_path = sl_pack_path(c->pack), .model_name = sl_pack_path(c->pack),
                                            .io = c->io, .n_links = n_links};
     sl_status status = sl_coordinator_create(&c->coordinator, &config, err);
-    if (status != SL_OK)
+    if (status != SL_OK) {
         sl_tokenizer_destroy(tokenizer);
-    else
-        c->io = NULL; /* the coordinator's from here on */
-    return status;
+        return status;
+    }
+    c->io = NULL; /* the coordinator's from here on */
+    sl_coordinator_set_profile(c->coordinator, c->plan.profile);
+    return SL_OK;
 }
 
 static sl_status start_parts(struct sl_cluster *c, struct sl_err *err)
@@ -153,6 +162,8 @@ sl_status sl_cluster_start(struct sl_cluster **out, const struct sl_cluster_conf
         c->config.transport = "local";
     if (!c->config.kv)
         c->config.kv = "bf16";
+    if (!c->config.numerics)
+        c->config.numerics = "f32";
     sl_status status = start_parts(c, err);
     if (status != SL_OK) {
         sl_cluster_stop(c);

@@ -19,7 +19,7 @@
 enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
 
 struct values {
-    const char *endpoint, *model, *transport, *kv;
+    const char *endpoint, *model, *transport, *kv, *numerics;
     const char *prompt, *prompt_file, *token_ids;
     const char *output, *timeline_svg;
     uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k;
@@ -47,6 +47,9 @@ struct values {
             "With --model: how stages pass chunks on."),                                           \
         ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|i8|f32", 0, 0, NULL,                               \
             "With --model: numbers of the KV cache."),                                             \
+        ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,           \
+            "With --model: rounding. f32 has the same bits on every machine; bf16dot uses the "    \
+            "bf16 dot product of AVX512_BF16; auto takes it where there is one."),                 \
         ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),               \
         ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                   \
             "A file with the prompt, UTF-8; - is standard input."),                                \
@@ -186,6 +189,7 @@ static struct sl_client_config client_config(const struct values *v, bool score)
                     .chunk_tokens = v->chunk,
                     .transport = v->transport,
                     .kv = v->kv,
+                    .numerics = v->numerics,
                     .max_running = 1,
                     .without_decode = score,
                     .quiet = true},

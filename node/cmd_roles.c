@@ -19,19 +19,23 @@
 /* ---- workers ---- */
 
 struct worker_values {
-    const char *coordinator, *data_address, *ops;
+    const char *coordinator, *data_address, *ops, *numerics;
     uint32_t stage, threads, data_port, join_timeout;
     bool verify;
 };
 
 #define W(name, type, field, fallback, min, max, unit, help)                                                           \
     {name, type, offsetof(struct worker_values, field), fallback, NULL, min, max, unit, help}
+#define W_CHOICE(name, field, fallback, choices, help)                                                                 \
+    {name, SL_OPT_CHOICE, offsetof(struct worker_values, field), fallback, choices, 0, 0, NULL, help}
 #define WORKER_ROWS                                                                                                    \
     W("coordinator", SL_OPT_ADDRESS, coordinator, "127.0.0.1:50051", 0, 0, NULL, "The coordinator's gRPC port."),      \
         W("data-address", SL_OPT_STRING, data_address, "127.0.0.1", 0, 0, "IP",                                        \
           "The address to listen on for chunks and KV pages, and where neighbours reach it; of a private network."),   \
         W("data-port", SL_OPT_UINT, data_port, "0", 0, 65535, NULL, "0 takes a free one of 13000 to 13063."),          \
         W("threads", SL_OPT_UINT, threads, "0", 0, 1024, "threads", "Compute threads; 0: one a processor."),           \
+        W_CHOICE("numerics", numerics, "auto", SL_NUMERICS_CHOICES,                                                   \
+                 "Numerics profiles to offer the coordinator, which decides: all that this machine can run, or one."),  \
         W("ops", SL_OPT_ADDRESS, ops, NULL, 0, 0, NULL, "Serve /metrics and the probes here; without it, not at all."), \
         W("join-timeout", SL_OPT_UINT, join_timeout, "60", 1, 86400, "s", "How long to wait for the coordinator."),    \
         W("verify", SL_OPT_BOOL, verify, NULL, 0, 0, NULL, "Check the SHA-256 of every weight file before serving.")
@@ -58,7 +62,7 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
     struct sl_worker_config config = {.model = model, .coordinator = v->coordinator, .data_address = v->data_address,
                                       .data_port = (uint16_t)v->data_port, .ops = v->ops, .decode = decode,
                                       .stage = v->stage, .n_threads = v->threads, .join_timeout_s = v->join_timeout,
-                                      .verify = v->verify};
+                                      .verify = v->verify, .numerics = v->numerics};
     struct sl_err err;
     block_signals();
     sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
@@ -169,7 +173,7 @@ static sl_status make_control(struct node *n, struct sl_err *err)
                                                               .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", v->data_address);
     SL_TRY(sl_io_create(&n->io, &io, err));
-    struct sl_control_config config = {.plan = &n->plan, .model_digest = sl_pack_digest(n->pack),
+    struct sl_control_config config = {.plan = &n->plan, .profiles = sl_profile_allowed(v->serving.numerics), .model_digest = sl_pack_digest(n->pack),
                                        .data_address = v->data_address, .data_port = sl_io_port(n->io),
                                        .on_member_ready = on_member_ready, .on_leave = on_leave, .user = n};
     if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
@@ -287,7 +291,8 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
         return SL_OK;
     SL_TRY(status);
     sl_edge_set_serving(n->edge, true);
-    sl_log_info("ready: %u stages, model %s", n->plan.n_stages, sl_coordinator_model_name(n->coordinator));
+    sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages, sl_coordinator_profile(n->coordinator),
+                sl_coordinator_model_name(n->coordinator));
     for (int number = 0; number != SIGTERM && number != SIGINT && !atomic_load(&n->leave);) {
         if (atomic_load(&n->is_lost))
             return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);

@@ -100,6 +100,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add(&a, "--ops", v->ops);
     add_number(&a, "--chunk", v->chunk);
     add(&a, "--kv", v->kv);
+    add(&a, "--numerics", v->numerics);
     add_number(&a, "--max-running", v->max_running);
     add_number(&a, "--max-waiting", v->max_waiting);
     add_number(&a, "--context", v->context);

@@ -15,6 +15,7 @@ struct member {
     uint32_t node; /* 1 + stage, or the decode worker's */
     struct sl_rpc_call *call; /* the Join stream; NULL: not here */
     bool planned, ready;
+    uint32_t profiles; /* it offers these */
     char address[64], name[64];
     uint16_t port;
     uint64_t pid;
@@ -87,8 +88,11 @@ static void send_plan(struct sl_control *c, struct member *m) /* lock held */
     Sluice__V1__Plan plan = SLUICE__V1__PLAN__INIT;
     Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
     struct sl_stage_config config = sl_plan_stage_config(&c->plan, m->node - 1, 1);
+    char profile[16];
     char kv_dtype[8];
     snprintf(kv_dtype, sizeof kv_dtype, "%s", sl_dtype_name(c->plan.kv_dtype));
+    snprintf(profile, sizeof profile, "%s", sl_profile_name(c->plan.profile));
+    plan.profile = profile;
     plan.epoch = c->plan.epoch;
     plan.stage = m->node - 1;
     plan.n_stages = c->plan.n_stages;
@@ -126,6 +130,15 @@ static void open_own_links(void *user) /* on the coordinator's thread */
         sl_coordinator_mourn(c->coordinator, err.text);
 }
 
+/* What the coordinator allows and every member that is here offers; lock held. */
+static uint32_t common_profiles(const struct sl_control *c)
+{
+    uint32_t set = c->config.profiles;
+    for (uint32_t i = 0; i < c->n_members; i++)
+        set &= c->members[i].call ? c->members[i].profiles : ~0u;
+    return set;
+}
+
 static void plan_when_complete(struct sl_control *c) /* lock held */
 {
     if (c->complete || c->stopping || !c->coordinator)
@@ -134,6 +147,9 @@ static void plan_when_complete(struct sl_control *c) /* lock held */
         if (!c->members[i].call)
             return;
     c->complete = true;
+    c->plan.profile = sl_profile_best(common_profiles(c));
+    sl_coordinator_set_profile(c->coordinator, c->plan.profile);
+    sl_log_info("all nodes are here; numerics profile %s", sl_profile_name(c->plan.profile));
     for (uint32_t i = 0; i < c->n_members; i++)
         send_plan(c, &c->members[i]);
     if (sl_coordinator_call(c->coordinator, open_own_links, c) != SL_OK)
@@ -158,13 +174,33 @@ static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRe
     if (strcmp(j->version, SLUICE_VERSION) != 0 || j->wire_version != SL_WIRE_VERSION)
         return sl_fail(err, SL_E_CONFIG, "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
                        SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
-    if (strcmp(j->profile, SL_NUMERICS_PROFILE) != 0)
-        return sl_fail(err, SL_E_CONFIG, "the numerics profile differs: the coordinator runs %s, this node %.20s; run the same build on all nodes",
-                       SL_NUMERICS_PROFILE, j->profile);
     if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 || strlen(j->data_address) >= 64)
         return sl_fail(err, SL_E_INVALID, "the join request is malformed (layers, data address or port); run the same version");
     *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
     return SL_OK;
+}
+
+/* Names that this version does not know are profiles that we could not run either. */
+static uint32_t offered_profiles(const Sluice__V1__JoinRequest *j)
+{
+    uint32_t set = 0;
+    enum sl_profile profile;
+    for (size_t i = 0; i < j->n_profiles; i++)
+        set |= sl_profile_parse(&profile, j->profiles[i]) ? 1u << profile : 0;
+    return set;
+}
+
+/* Must leave one profile that everybody can run; lock held. */
+static sl_status check_profiles(const struct sl_control *c, uint32_t offered, struct sl_err *err)
+{
+    char ours[64], theirs[64];
+    uint32_t common = common_profiles(c);
+    if (common & offered)
+        return SL_OK;
+    return sl_fail(err, SL_E_CONFIG,
+                   "no numerics profile in common: this pipeline can run %s, this node offers %s; start the coordinator and all "
+                   "nodes with --numerics auto or f32, or leave out machines without AVX512_BF16",
+                   sl_profile_list(common, ours, sizeof ours), offered ? sl_profile_list(offered, theirs, sizeof theirs) : "none");
 }
 
 static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
@@ -202,6 +238,7 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
     if (!j)
         return;
     sl_status status = check_join(c, j, &node, &err);
+    uint32_t profiles = offered_profiles(j);
     pthread_mutex_lock(&c->lock);
     struct member *m = status == SL_OK ? &c->members[node - 1] : NULL;
     if (m && c->stopping)
@@ -209,7 +246,10 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
     else if (m && (m->call || c->complete))
         status = sl_fail(&err, SL_E_EXISTS, "there is one in this place already (%s, pid %llu); stop that one first", m->name,
                          (unsigned long long)m->pid);
+    if (status == SL_OK)
+        status = check_profiles(c, profiles, &err);
     if (status == SL_OK) {
+        m->profiles = profiles;
         snprintf(m->address, sizeof m->address, "%s", j->data_address);
         snprintf(m->name, sizeof m->name, "%.60s", j->node_name);
         m->port = (uint16_t)j->data_port;
@@ -352,6 +392,8 @@ sl_status sl_control_create(struct sl_control **out, const struct sl_control_con
     if (!c)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
     c->config = *config;
+    if (!c->config.profiles)
+        c->config.profiles = 1u << SL_PROFILE_F32;
     c->plan = *config->plan;
     snprintf(c->digest, sizeof c->digest, "%s", config->model_digest);
     snprintf(c->data_address, sizeof c->data_address, "%s", config->data_address);

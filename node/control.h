@@ -1,6 +1,7 @@
 /* sluice.v1.Control on the coordinator: who has joined, the plan that each member is sent when all are there, and the leash
- * that tells when one is gone. Members that do not fit (other model, version, KV format, numerics profile) are refused with a
- * sentence. */
+ * that tells when one is gone. Members that do not fit (other model, version, KV format, no numerics profile in
+ * common) are refused with a sentence. Which profile is run is decided when all are there: the fastest that the coordinator
+ * allows and every member offers. */
 #ifndef SL_NODE_CONTROL_H
 #define SL_NODE_CONTROL_H
 
@@ -9,6 +10,7 @@
 
 struct sl_control_config {
     const struct sl_plan *plan;
+    uint32_t profiles; /* the numerics profiles that it may run: kernels/profile.h, a set; 0: f32 alone */
     const char *model_digest;
     const char *data_address; /* the coordinator's own */
     uint16_t data_port;
@@ -30,7 +32,5 @@ void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordi
 void sl_control_stop(struct sl_control *control, const char *reason);
 /* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */
 const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes);
-
-#define SL_NUMERICS_PROFILE "f32" /* the order and width of every rounding step: kernels/ops.h */
 
 #endif

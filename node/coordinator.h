@@ -111,6 +111,9 @@ const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator 
 const char *sl_coordinator_model_path(const struct sl_coordinator *c); /* the pack's directory, absolute */
 const char *sl_coordinator_model_name(const struct sl_coordinator *c);
 const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c);   /* "bf16", "i8" or "f32" */
+/* The numerics profile that all nodes run: set once, when it is decided; until then NULL. Any thread. */
+void sl_coordinator_set_profile(struct sl_coordinator *c, enum sl_profile profile);
+const char *sl_coordinator_profile(const struct sl_coordinator *c);
 uint32_t sl_coordinator_context(const struct sl_coordinator *c);       /* longest prompt + output that submit accepts */
 const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c);
 

@@ -263,6 +263,17 @@ const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c) { return sl_
 const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c) { return &c->plan; }
 uint32_t sl_coordinator_context(const struct sl_coordinator *c) { return c->plan.context_tokens; }
 
+void sl_coordinator_set_profile(struct sl_coordinator *c, enum sl_profile profile)
+{
+    atomic_store(&c->profile_known, 1u + profile);
+}
+
+const char *sl_coordinator_profile(const struct sl_coordinator *c)
+{
+    uint32_t known = atomic_load(&c->profile_known);
+    return known ? sl_profile_name((enum sl_profile)(known - 1)) : NULL;
+}
+
 /* ---- metrics ---- */
 
 static void add_hist(struct sl_text *t, const char *name, const char *help, const struct sl_hist *h)

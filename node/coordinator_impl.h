@@ -73,6 +73,7 @@ struct sl_coordinator {
     struct sl_io *io;
     pthread_t thread;
     bool started;
+    _Atomic uint32_t profile_known; /* 1 + profile; 0: not decided */
 
     pthread_mutex_t lock; /* callers against the core thread: all of this block */
     pthread_cond_t changed;

@@ -241,7 +241,8 @@ static void add_spans(struct sl_coordinator *c, struct sl_request *r, const stru
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         r->spans[r->n_spans++] = (struct sl_span){.stage = (uint16_t)k, .chunk = slice->index, .pos = slice->pos,
                                                   .tokens = slice->n, .recv_us = head->traces[k].recv_us,
-                                                  .begin_us = head->traces[k].begin_us, .end_us = head->traces[k].end_us};
+                                                  .begin_us = head->traces[k].begin_us, .end_us = head->traces[k].end_us,
+                                                  .at_peak_us = head->traces[k].at_peak_us};
 }
 
 static void send_take(struct sl_coordinator *c, struct sl_request *r, uint32_t first_id)

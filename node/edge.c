@@ -27,6 +27,7 @@ static void on_state(void *context, struct sl_ops_state *state)
     struct sl_edge *edge = context;
     state->started = atomic_load(&edge->has_served);
     state->ready = atomic_load(&edge->serving);
+    state->profile = sl_coordinator_profile(edge->coordinator);
     if (!state->ready)
         state->reason =
             state->started ? "this node is draining or has lost a stage" : "waiting for stages";

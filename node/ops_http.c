@@ -8,6 +8,7 @@
  * this process alone and never of its peers: a restart does not bring a lost neighbour back. */
 #include "node/ops_http.h"
 #include "base/log.h"
+#include "kernels/profile.h"
 #include "node/listen.h"
 #include <microhttpd.h>
 #include <signal.h>
@@ -62,10 +63,14 @@ static void page_startupz(const struct sl_ops *ops, struct page *page)
 
 static void page_version(const struct sl_ops *ops, struct page *page)
 {
-    (void)ops;
+    struct sl_ops_state state = {0};
+    char offered[64];
+    ops->config.state(ops->config.context, &state);
     page->type = "application/json";
-    sl_text_add(&page->text, "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\"}\n",
-                SLUICE_VERSION, SLUICE_GIT);
+    sl_text_add(&page->text, "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\",\"numerics\":", SLUICE_VERSION,
+                SLUICE_GIT);
+    sl_text_add(&page->text, state.profile ? "\"%s\"" : "%s", state.profile ? state.profile : "null");
+    sl_text_add(&page->text, ",\"machine_numerics\":\"%s\"}\n", sl_profile_list(sl_ops_profiles(), offered, sizeof offered));
 }
 
 static void page_metrics(const struct sl_ops *ops, struct page *page)

@@ -10,6 +10,7 @@ struct sl_ops_state {
     bool started;       /* it has been ready once */
     bool ready;         /* it takes work now */
     const char *reason; /* why not ready: a static sentence without newline, or NULL */
+    const char *profile; /* the numerics that the pipeline runs; NULL: not decided */
 };
 struct sl_ops_config {
     const char *listen;                                       /* "127.0.0.1:8081", port 0: any */

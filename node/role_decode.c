@@ -50,6 +50,7 @@ struct decode_role {
     struct sl_io_event backlog[BACKLOG];
     uint32_t backlog_head, backlog_tail;
     struct sl_chunk chunk;
+    struct sl_utilisation utilisation;
     void *scratch;
     uint32_t n_links, n_up;
 };
@@ -200,6 +201,8 @@ static const char *check_kv(const struct decode_role *r, const struct sl_wire *w
         return "tokens";
     if (w->meta_bytes || w->dtype != r->plan->kv_dtype || w->payload_bytes != w->layer_count * r->plan->kv_layer_bytes)
         return "size";
+    if (w->profile != r->plan->profile)
+        return "numerics profile";
     return NULL;
 }
 
@@ -328,6 +331,7 @@ static uint32_t step(struct decode_role *r, float *rows)
     atomic_fetch_add(&m->steps, 1);
     atomic_fetch_add(&m->tokens, n);
     atomic_fetch_add(&m->busy_us, sl_clock_wall_us() - begin);
+    sl_role_meter_publish(m, &r->utilisation, r->stage);
     return n;
 }
 
@@ -413,10 +417,12 @@ sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const str
         status = take_memory(r);
     }
     atomic_store(&control->meter.pages_total, plan->n_pages);
+    if (status != SL_OK)
+        sl_fail(err, status, "out of memory for the buffers of the decode worker");
+    else
+        status = sl_utilisation_init(&r->utilisation, stage, err);
     if (status == SL_OK)
         status = decode_loop(r, rows, err);
-    else
-        sl_fail(err, status, "out of memory for the buffers of the decode worker");
     for (uint32_t i = 0; r && r->adoptees && i < plan->max_running; i++)
         free(r->adoptees[i].arrivals);
     if (r) {

@@ -38,6 +38,7 @@ struct stage_role {
     uint32_t free_results[RESULT_BUFFERS], n_free_results;
     struct sl_chunk chunk;
     struct sl_order order;
+    struct sl_utilisation utilisation;
 };
 
 static void *result_buffer(const struct stage_role *r, uint32_t i)
@@ -75,7 +76,8 @@ static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct
                                .source = (uint16_t)r->k, .layer_first = (uint16_t)c->begin,
                                .layer_count = (uint16_t)(c->end - c->begin), .token_first = first,
                                .token_count = left < SL_PAGE_TOKENS ? left : SL_PAGE_TOKENS,
-                               .dtype = (uint8_t)c->kv_dtype, .rank = 1, .payload_bytes = kv->slot_bytes};
+                               .dtype = (uint8_t)c->kv_dtype, .rank = 1, .profile = (uint8_t)c->profile,
+                               .payload_bytes = kv->slot_bytes};
         wire.shape[0] = (uint32_t)(kv->slot_bytes / sl_dtype_bytes(c->kv_dtype));
         s->pending_sends++;
         send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]), token_of(TOKEN_KV, s->id));
@@ -151,6 +153,7 @@ static void send_result(struct stage_role *r, const uint8_t *meta, void *scratch
     }
     if (r->order.kind == SL_ORDER_RUN) { /* the head is part of the last stage's work */
         head.traces[r->k].end_us = sl_clock_wall_us();
+        head.traces[r->k].at_peak_us += sl_role_meter_publish(&r->control->meter, &r->utilisation, r->stage);
         struct sl_cursor again = sl_cursor_over(head_at, r->plan->result_bytes);
         sl_result_put_head(&again, &head, r->plan->n_stages);
     }
@@ -204,6 +207,7 @@ static void run_chunk(struct stage_role *r, const struct sl_io_event *frame)
         sl_stage_embed(r->stage, &r->chunk, sl_order_ids(frame->payload, r->plan->n_stages));
     sl_stage_run(r->stage, &r->chunk);
     trace.end_us = sl_clock_wall_us();
+    trace.at_peak_us = sl_role_meter_publish(&r->control->meter, &r->utilisation, r->stage);
     sl_order_set_trace(frame->payload, r->k, &trace);
     struct sl_role_meter *m = &r->control->meter;
     atomic_fetch_add(&m->chunks, 1);
@@ -374,7 +378,9 @@ sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const stru
     for (uint32_t i = 0; i < RESULT_BUFFERS; i++)
         r->free_results[r->n_free_results++] = i;
     atomic_store(&control->meter.pages_total, plan->n_pages);
-    status = stage_loop(r, n_links, scratch, err);
+    status = sl_utilisation_init(&r->utilisation, stage, err);
+    if (status == SL_OK)
+        status = stage_loop(r, n_links, scratch, err);
 out:
     free(scratch);
     free(r);

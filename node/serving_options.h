@@ -6,7 +6,7 @@
 #include "pipeline/plan.h"
 
 struct sl_serving_options {
-    const char *listen, *ops, *kv, *name;
+    const char *listen, *ops, *kv, *numerics, *name;
     uint32_t stages, chunk, max_running, max_waiting, context, kv_tokens, drain_timeout;
 };
 
@@ -24,6 +24,9 @@ struct sl_serving_options {
         SL_SERVING_ROW(SL_OPT_UINT, values, "chunk", chunk, "0", NULL, 0, 4 * SL_MAX_CHUNK, "tokens",                         \
                        "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048."),                                         \
         SL_SERVING_ROW(SL_OPT_CHOICE, values, "kv", kv, "bf16", "bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache."),          \
+        SL_SERVING_ROW(SL_OPT_CHOICE, values, "numerics", numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,                    \
+                       "Rounding: f32 has the same bits on every machine; bf16dot uses the bf16 dot product and needs "       \
+                       "AVX512_BF16 on all nodes; auto takes bf16dot where all have it."),                                    \
         SL_SERVING_ROW(SL_OPT_UINT, values, "max-running", max_running, "16", NULL, 1, SL_MAX_CHUNK_SLICES, "requests",       \
                        "Requests that hold pages at once."),                                                                  \
         SL_SERVING_ROW(SL_OPT_UINT, values, "max-waiting", max_waiting, "1024", NULL, 1, 1000000, "requests",                 \

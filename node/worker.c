@@ -22,6 +22,8 @@ struct worker {
     struct sl_stage *stage;
     struct sl_io *io;
     struct sl_plan plan;
+    uint32_t profiles; /* numerics that we offer */
+    _Atomic bool has_plan;
     uint32_t n_links;
     struct sl_rpc_channel *channel;
     uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
@@ -124,7 +126,8 @@ static void *leash_loop(void *arg)
 static sl_status open_leash(struct worker *w, struct sl_err *err)
 {
     Sluice__V1__JoinRequest j = SLUICE__V1__JOIN_REQUEST__INIT;
-    static char roles[2][8] = {"stage", "decode"}, version[] = SLUICE_VERSION, profile[] = SL_NUMERICS_PROFILE;
+    static char roles[2][8] = {"stage", "decode"}, version[] = SLUICE_VERSION;
+    char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
     char host[64] = "", address[64], digest[72];
     gethostname(host, sizeof host - 1);
     snprintf(address, sizeof address, "%s", w->config.data_address);
@@ -133,7 +136,13 @@ static sl_status open_leash(struct worker *w, struct sl_err *err)
     j.stage = w->config.stage;
     j.model_digest = digest;
     j.version = version;
-    j.profile = profile;
+    for (unsigned i = 0; i < SL_PROFILES; i++) {
+        if (!(w->profiles & 1u << i))
+            continue;
+        snprintf(profiles[i], sizeof profiles[i], "%s", sl_profile_name((enum sl_profile)i));
+        offered[j.n_profiles++] = profiles[i];
+    }
+    j.profiles = offered;
     j.data_address = address;
     j.data_port = sl_io_port(w->io);
     j.wire_version = SL_WIRE_VERSION;
@@ -187,6 +196,9 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
                                       .chunk_tokens = p->chunk_tokens, .max_running = p->max_running,
                                       .context_tokens = p->context_tokens, .epoch = p->epoch,
                                       .kv_tokens = p->kv_pages * SL_PAGE_TOKENS};
+    if (!sl_profile_parse(&options.profile, p->profile) || !(w->profiles & 1u << options.profile))
+        return sl_fail(err, SL_E_PROTOCOL, "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
+                       p->profile);
     SL_TRY(sl_plan_make(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->config.decode ? w->plan.n_stages : w->config.stage;
     struct sl_stage_config config = sl_plan_stage_config(&w->plan, k, w->config.n_threads);
@@ -197,7 +209,8 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     SL_TRY(sl_stage_create(&w->stage, w->pack, &config, w->config.verify, err));
     sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads, sl_stage_isa(w->stage),
-                SL_NUMERICS_PROFILE);
+                sl_profile_name(w->plan.profile));
+    atomic_store(&w->has_plan, true);
     return SL_OK;
 }
 
@@ -247,6 +260,7 @@ static void ops_state(void *context, struct sl_ops_state *state)
     state->started = state->ready = atomic_load(&w->control.ready);
     state->ready = state->ready && !atomic_load(&w->control.stop);
     state->reason = state->ready ? NULL : "not every link of this node is up";
+    state->profile = atomic_load(&w->has_plan) ? sl_profile_name(w->plan.profile) : NULL;
 }
 
 static void ops_metrics(void *context, struct sl_text *t)
@@ -275,6 +289,7 @@ static void ops_metrics(void *context, struct sl_text *t)
                    "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\nsluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
                 w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
                 (unsigned long long)atomic_load(&m->pages_total));
+    sl_role_meter_text(t, w->name, m);
 }
 
 /* ---- life ---- */
@@ -359,6 +374,7 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     if (w->config.n_threads == 0)
         w->config.n_threads = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
     snprintf(w->name, sizeof w->name, config->decode ? "decode" : "stage %u", config->stage);
+    w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
     sl_log_set_role(w->name);
     w->control.on_ready = report_ready;
     w->control.user = w;

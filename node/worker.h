@@ -16,6 +16,7 @@ struct sl_worker_config {
     uint32_t stage;
     uint32_t n_threads;       /* 0: all processors */
     uint32_t join_timeout_s;
+    const char *numerics;     /* "auto", or the one profile that it offers */
     bool verify;              /* SHA-256 of the files it maps */
 };
 

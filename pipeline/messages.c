@@ -6,6 +6,7 @@ enum {
     RESULT_SLICE_MAX = 40 + TOKEN_MAX,
     ADOPT_MAX = 256 + 4 * SL_MAX_DECODE_STOPS,
     ENTRY_MAX = 32 + TOKEN_MAX,
+    TRACE_BYTES = 32,
     TOKENS_ROOM = 64 * 1024
 };
 
@@ -38,7 +39,7 @@ bool sl_token_get(struct sl_cursor *c, struct sl_token_out *token)
 
 size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens)
 {
-    return (64 + (size_t)n_stages * 24 + SL_MAX_SLICES * RESULT_SLICE_MAX + (size_t)max_tokens * TOKEN_MAX + 63) / 64 * 64;
+    return (64 + (size_t)n_stages * TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX + (size_t)max_tokens * TOKEN_MAX + 63) / 64 * 64;
 }
 
 void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, uint32_t n_stages)
@@ -50,6 +51,7 @@ void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, 
         sl_cursor_put64(c, head->traces[i].recv_us);
         sl_cursor_put64(c, head->traces[i].begin_us);
         sl_cursor_put64(c, head->traces[i].end_us);
+        sl_cursor_put64(c, head->traces[i].at_peak_us);
     }
 }
 
@@ -62,6 +64,7 @@ bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32
         head->traces[i].recv_us = sl_cursor_get64(c);
         head->traces[i].begin_us = sl_cursor_get64(c);
         head->traces[i].end_us = sl_cursor_get64(c);
+        head->traces[i].at_peak_us = sl_cursor_get64(c);
     }
     if (head->kind < SL_ORDER_RUN || head->kind > SL_ORDER_HANDOFF || head->n_slices > SL_MAX_SLICES)
         c->bad = true;

@@ -5,7 +5,7 @@ enum {
     SLICE_BYTES = 80,
     RECORD_BYTES = 32 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
-    TRACE_BYTES = 24,
+    TRACE_BYTES = 32,
     KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS
 };
 
@@ -144,12 +144,13 @@ void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *tr
     sl_cursor_put64(&c, trace->recv_us);
     sl_cursor_put64(&c, trace->begin_us);
     sl_cursor_put64(&c, trace->end_us);
+    sl_cursor_put64(&c, trace->at_peak_us);
 }
 
 struct sl_trace sl_order_trace(const uint8_t *meta, uint32_t stage)
 {
     const uint8_t *at = meta + TRACE_AT + stage * TRACE_BYTES;
-    return (struct sl_trace){sl_get64(at), sl_get64(at + 8), sl_get64(at + 16)};
+    return (struct sl_trace){sl_get64(at), sl_get64(at + 8), sl_get64(at + 16), sl_get64(at + 24)};
 }
 
 const uint8_t *sl_order_ids(const uint8_t *meta, uint32_t n_stages)

@@ -49,6 +49,7 @@ struct sl_order {
 
 struct sl_trace { /* what one stage did with one record; wall clock */
     uint64_t recv_us, begin_us, end_us;
+    uint64_t at_peak_us; /* what its operations take at the peaks of their instructions; MFU = that / (end - begin) */
 };
 
 /* Bytes of the meta part for n_stages stages and chunks of at most max_tokens: a multiple of 64, the same on every link. */

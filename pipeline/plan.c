@@ -40,7 +40,8 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_shape *shape, const
 {
     SL_TRY(check_options(shape, o, err));
     *plan = (struct sl_plan){.epoch = o->epoch, .n_stages = o->n_stages, .n_layers = shape->n_layers,
-                             .has_decode = o->has_decode, .kv_dtype = o->kv_dtype, .chunk_tokens = o->chunk_tokens,
+                             .has_decode = o->has_decode, .kv_dtype = o->kv_dtype, .profile = o->profile,
+                             .chunk_tokens = o->chunk_tokens,
                              .d_model = shape->d_model, .vocab = shape->vocab};
     plan->max_running = o->max_running ? o->max_running : SL_DEFAULT_RUNNING;
     plan->context_tokens = o->context_tokens ? o->context_tokens : shape->max_pos;
@@ -121,6 +122,7 @@ struct sl_stage_config sl_plan_stage_config(const struct sl_plan *plan, uint32_t
         .with_head = decode || k + 1 == plan->n_stages,
         .n_threads = n_threads,
         .kv_dtype = plan->kv_dtype,
+        .profile = plan->profile,
         .n_pages = plan->n_pages,
         .max_tokens = decode ? plan->max_running : plan->max_chunk,
         .max_sequences = plan->max_running,

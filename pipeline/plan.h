@@ -19,6 +19,7 @@ struct sl_plan_options {
     uint32_t n_stages;
     bool has_decode;
     enum sl_dtype kv_dtype;
+    enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
     uint32_t max_running;    /* 0: 16 */
     uint32_t context_tokens; /* 0: the model's */
@@ -31,6 +32,7 @@ struct sl_plan {
     uint32_t n_stages, n_layers;
     bool has_decode;
     enum sl_dtype kv_dtype;
+    enum sl_profile profile;
     uint32_t chunk_tokens;   /* as asked; 0: by prompt */
     uint32_t max_chunk;      /* rows of the largest chunk */
     uint32_t max_running, context_tokens, n_pages;

@@ -46,6 +46,7 @@ struct frame {
 struct stage_sum {
     uint64_t begin_us, end_us, busy_us, bubble_us;
     double busy_percent;
+    double mfu_percent; /* of the busy time; 0: not known */
 };
 
 /* Microseconds since the request was admitted. */
@@ -88,6 +89,7 @@ static struct frame frame_of(const struct sl_timeline *t)
 static struct stage_sum sum_of(const struct frame *f, uint32_t stage)
 {
     struct stage_sum sum = {.begin_us = UINT64_MAX};
+    double at_peak = 0, busy = 0;
     for (uint32_t i = 0; i < f->t->n_spans; i++) {
         const struct sl_span *span = &f->t->spans[i];
         if (span->stage != stage || !is_drawn(f, span))
@@ -96,6 +98,8 @@ static struct stage_sum sum_of(const struct frame *f, uint32_t stage)
         sum.begin_us = begin < sum.begin_us ? begin : sum.begin_us;
         sum.end_us = end > sum.end_us ? end : sum.end_us;
         sum.busy_us += end - begin;
+        at_peak += (double)span->at_peak_us;
+        busy += (double)(end - begin);
     }
     if (sum.begin_us > sum.end_us)
         sum.begin_us = sum.end_us; /* no spans */
@@ -103,7 +107,16 @@ static struct stage_sum sum_of(const struct frame *f, uint32_t stage)
     sum.busy_us = sum.busy_us < window ? sum.busy_us : window;
     sum.bubble_us = window - sum.busy_us;
     sum.busy_percent = window ? 100.0 * (double)sum.busy_us / (double)window : 0;
+    sum.mfu_percent = busy > 0 ? 100.0 * at_peak / busy : 0;
     return sum;
+}
+
+/* Of one chunk on one stage; a record that several requests share counts whole, as its time does.
+ * 0: not known. */
+static double mfu_percent(const struct sl_span *span)
+{
+    uint64_t busy = span->end_us - span->begin_us;
+    return busy > 0 ? 100.0 * (double)span->at_peak_us / (double)busy : 0;
 }
 
 /* When the decode worker had this chunk from every stage that sent it; 0: it never had. */
@@ -245,6 +258,30 @@ static void draw_stage(const struct canvas *c, uint32_t stage)
     fputc('\n', c->to);
 }
 
+/* Under a stage's row: each chunk's MFU, where it fits. Left out when no span has one. */
+static void draw_mfu(const struct canvas *c, uint32_t stage)
+{
+    char row[MAX_COLUMNS + 1];
+    bool any = false;
+    memset(row, ' ', c->width);
+    row[c->width] = 0;
+    for (uint32_t i = 0; i < c->f->t->n_spans; i++) {
+        const struct sl_span *span = &c->f->t->spans[i];
+        char text[16];
+        if (span->stage != stage || !is_drawn(c->f, span) || span->at_peak_us == 0)
+            continue;
+        any = true;
+        uint32_t begin = cell_of(c, since(c->f, span->begin_us)),
+                 end = cell_of(c, since(c->f, span->end_us));
+        uint32_t n = (uint32_t)snprintf(text, sizeof text, "%.0f%%", mfu_percent(span));
+        if (n < sizeof text && end - begin > n)
+            memcpy(row + begin + (end - begin - n + 1) / 2, text, n);
+    }
+    if (any)
+        fprintf(c->to, "%s%-*s%s%s\n", c->colour ? "\x1b[2m" : "", LABEL, "    MFU", row,
+                c->colour ? "\x1b[0m" : "");
+}
+
 /* A mark where the last pages of each chunk arrived, its number after it when the next mark leaves
  * room. */
 static void draw_kv(const struct canvas *c)
@@ -326,8 +363,10 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
     fprintf(to, "%s%s%s\n\n", colour ? "\x1b[1m" : "", text, colour ? "\x1b[0m" : "");
     if (timeline->first_token_us)
         draw_first_token(&c);
-    for (uint32_t stage = 0; stage < timeline->n_stages; stage++)
+    for (uint32_t stage = 0; stage < timeline->n_stages; stage++) {
         draw_stage(&c, stage);
+        draw_mfu(&c, stage);
+    }
     if (f.kv)
         draw_kv(&c);
     draw_axis(&c);
@@ -336,8 +375,11 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
         fprintf(to, "%-*s%10.1f ms\n", LABEL, "TTFT", ms(since(&f, timeline->first_token_us)));
     for (uint32_t stage = 0; stage < timeline->n_stages; stage++) {
         struct stage_sum sum = sum_of(&f, stage);
-        fprintf(to, "stage %-*u%10.1f ms busy %5.1f %%  %10.1f ms bubble\n", LABEL - 6, stage,
+        fprintf(to, "stage %-*u%10.1f ms busy %5.1f %%  %10.1f ms bubble", LABEL - 6, stage,
                 ms(sum.busy_us), sum.busy_percent, ms(sum.bubble_us));
+        if (sum.mfu_percent > 0)
+            fprintf(to, "  MFU %.1f %%", sum.mfu_percent);
+        fputc('\n', to);
     }
     if (timeline->done_us > timeline->first_token_us && timeline->first_token_us)
         fprintf(to, "%-*s%10.1f ms\n", LABEL, "done", ms(since(&f, timeline->done_us)));
@@ -345,7 +387,14 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
 
 /* ---- SVG ---- */
 
-enum { SVG_WIDTH = 1120, SVG_LEFT = 108, SVG_RIGHT = 130, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
+enum {
+    SVG_WIDTH = 1120,
+    SVG_LEFT = 108,
+    SVG_RIGHT = 160,
+    SVG_TOP = 84,
+    SVG_ROW = 56,
+    SVG_BAR = 36
+};
 
 static double x_of(const struct frame *f, uint64_t us)
 {
@@ -391,28 +440,37 @@ static void svg_head(const struct frame *f, FILE *to, uint32_t rows)
             x, SVG_TOP - 12, bottom, x, SVG_TOP - 18, x > SVG_WIDTH / 2.0 ? "end" : "start");
 }
 
-/* The bar of one span, and its number when it fits. */
+/* The bar of one span, its number and its MFU when they fit. */
 static void svg_span(const struct frame *f, FILE *to, const struct sl_span *span)
 {
     double y = y_of(span->stage), x = x_of(f, since(f, span->begin_us)),
            end = x_of(f, since(f, span->end_us));
     double width = end - x > 1 ? end - x : 1;
     const char *fill = colour_of(span->chunk)->hex;
+    char number[16], mfu[32] = "";
+    if (span->at_peak_us > 0)
+        snprintf(mfu, sizeof mfu, ", MFU %.0f %%", mfu_percent(span));
     fprintf(to,
             "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" rx=\"3\" fill=\"%s\" "
             "stroke=\"#fff\">"
             "<title>chunk %u on stage %u: tokens %u to %llu, %.2f to %.2f ms (%.2f "
-            "ms)</title></rect>\n",
+            "ms%s)</title></rect>\n",
             x, y, width, SVG_BAR, fill, span->chunk, span->stage, span->pos,
             (unsigned long long)span->pos + span->tokens, ms(since(f, span->begin_us)),
-            ms(since(f, span->end_us)), ms(span->end_us - span->begin_us));
-    char number[16];
+            ms(since(f, span->end_us)), ms(span->end_us - span->begin_us), mfu);
     int digits = snprintf(number, sizeof number, "%u", span->chunk);
-    if (width > 9 * digits + 2)
+    if (width <= 9 * digits + 2)
+        return;
+    bool second = span->at_peak_us > 0 && width > 34; /* "100%" in the small font */
+    fprintf(to,
+            "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-weight=\"600\" "
+            "fill=\"#222\">%s</text>\n",
+            x + width / 2, y + SVG_BAR / 2.0 + (second ? -1.5 : 4.5), number);
+    if (second)
         fprintf(to,
-                "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-weight=\"600\" "
-                "fill=\"#222\">%s</text>\n",
-                x + width / 2, y + SVG_BAR / 2.0 + 4.5, number);
+                "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\" font-size=\"10\" "
+                "fill=\"#222\">%.0f%%</text>\n",
+                x + width / 2, y + SVG_BAR / 2.0 + 11.5, mfu_percent(span));
 }
 
 /* A curve from the end of a chunk on one stage to its begin on the next: the diagonal made visible.
@@ -453,12 +511,15 @@ static void svg_row_texts(const struct frame *f, FILE *to)
     for (uint32_t stage = 0; stage < f->t->n_stages; stage++) {
         struct stage_sum sum = sum_of(f, stage);
         double y = y_of(stage) + SVG_BAR / 2.0, x = SVG_WIDTH - SVG_RIGHT + 16;
+        char mfu[32] = "";
+        if (sum.mfu_percent > 0)
+            snprintf(mfu, sizeof mfu, ", MFU %.0f %%", sum.mfu_percent);
         fprintf(
             to,
             "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">stage %u</text><text x=\"%.1f\" "
-            "y=\"%.1f\">busy %.1f %%</text>"
+            "y=\"%.1f\" font-size=\"12\">busy %.1f %%%s</text>"
             "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms</text>\n",
-            y + 4.5, stage, x, y - 1, sum.busy_percent, x, y + 14, ms(sum.bubble_us));
+            y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us));
     }
     if (f->kv)
         fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">decode KV</text>\n",

@@ -12,6 +12,7 @@ struct sl_span { /* one chunk of this request on one stage; times are sl_clock_w
     uint32_t pos, tokens;  /* the slice [pos, pos + tokens) */
     uint64_t recv_us, begin_us, end_us;
     uint64_t kv_acked_us;  /* the decode worker had these pages whole and checked; 0: no hand-off */
+    uint64_t at_peak_us;   /* what the operations of the record take at the machine's peaks; 0: not known */
 };
 
 struct sl_timeline {
@@ -25,7 +26,8 @@ struct sl_timeline {
 
 /* Terminal drawing: a row a stage, time from left to right over `columns` characters, one colour a chunk (ANSI when colour),
  * chunk numbers where they fit, a row for KV arrival at the decode worker when there is one, an axis in ms; below it TTFT and,
- * per stage: busy ms, busy %, bubble ms between its first begin and last end. */
+ * per stage: busy ms, busy %, bubble ms between its first begin and last end. MFU under each chunk and per stage when spans
+ * have it. */
 void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t columns, bool colour);
 /* The same as a self-contained SVG. SL_E_IO names the path. */
 sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, struct sl_err *err);

@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "kernels/panel.h"
+#include "kernels/profile.h"
 
 enum {
     AT_MAGIC = 0,
@@ -35,7 +36,8 @@ enum {
     AT_TOKEN_COUNT = 64,
     AT_DTYPE = 68,
     AT_RANK = 69,
-    AT_ZERO = 70,
+    AT_PROFILE = 70,
+    AT_ZERO = 71,
     AT_SHAPE = 72,
     AT_PAYLOAD_BYTES = 88,
     AT_CHECKSUM = 96,
@@ -74,6 +76,7 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire)
     sl_put32(out + AT_TOKEN_COUNT, wire->token_count);
     out[AT_DTYPE] = wire->dtype;
     out[AT_RANK] = wire->rank;
+    out[AT_PROFILE] = wire->profile;
     for (int i = 0; i < 4; i++)
         sl_put32(out + AT_SHAPE + 4 * i, wire->shape[i]);
     sl_put64(out + AT_PAYLOAD_BYTES, wire->payload_bytes);
@@ -102,6 +105,7 @@ static void read_fields(struct sl_wire *wire, const uint8_t *in)
         .token_count = sl_get32(in + AT_TOKEN_COUNT),
         .dtype = in[AT_DTYPE],
         .rank = in[AT_RANK],
+        .profile = in[AT_PROFILE],
         .payload_bytes = sl_get64(in + AT_PAYLOAD_BYTES),
         .checksum = sl_get32(in + AT_CHECKSUM),
         .meta_bytes = sl_get32(in + AT_META_BYTES),
@@ -131,6 +135,8 @@ static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire
 
 static const char *check_payload(const struct sl_wire *wire)
 {
+    if (wire->profile >= SL_PROFILES || (wire->profile != 0 && wire->kind != SL_WIRE_KV))
+        return "unknown numerics profile";
     if (wire->dtype != SL_F32 && wire->dtype != SL_BF16 && wire->dtype != SL_I8) /* i8: pages as bytes */
         return "unknown dtype";
     if (wire->rank > 4)
@@ -167,7 +173,7 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
         return "unknown kind of frame";
     if ((wire->flags & ~SL_WIRE_HAS_CHECKSUM) != 0)
         return "unknown flag";
-    if (sl_get16(in + AT_ZERO) != 0)
+    if (in[AT_ZERO] != 0)
         return "a reserved byte is not zero";
     if (!(wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum != 0)
         return "a checksum that is not flagged";

@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include <stdint.h>
 
-enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 1, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 2, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
 
 enum sl_wire_kind {
     SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */
@@ -35,6 +35,7 @@ struct sl_wire {
     uint64_t token_first;
     uint32_t token_count;
     uint8_t dtype, rank; /* of the rows behind the meta bytes; rank 0: none. dtype: sl_dtype */
+    uint8_t profile;     /* of KV pages: sl_profile, the numerics that made them; else 0 */
     uint32_t shape[4];
     uint64_t payload_bytes; /* meta_bytes + product(shape) * size of dtype */
     uint32_t checksum;      /* low half of XXH3 over the payload, when flagged; set by the transport */
@@ -51,7 +52,7 @@ struct sl_wire_limits {
 
 void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire);
 /* NULL, or what is wrong, a static string. Order of checks: length, magic, version, header CRC, kind and flags, reserved
- * zeros, limits, ranges (overflow-safe), dtype, rank, product(shape)*size + meta == payload. */
+ * zeros, limits, ranges (overflow-safe), profile, dtype, rank, product(shape)*size + meta == payload. */
 const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes, const struct sl_wire_limits *limits);
 
 #endif

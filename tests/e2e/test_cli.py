@@ -45,7 +45,8 @@ def test_json_of_generate(pack):
     spans = got["timeline"]
     assert {(s["stage"], s["chunk"]) for s in spans} == {(0, 0), (1, 0)}
     for span in spans:
-        assert list(span) == ["stage", "chunk", "pos", "tokens", "recv_us", "begin_us", "end_us", "kv_acked_us"]
+        assert list(span) == ["stage", "chunk", "pos", "tokens", "recv_us", "begin_us", "end_us", "kv_acked_us",
+                              "at_peak_us"]
         assert span["recv_us"] <= span["begin_us"] <= span["end_us"] <= span["kv_acked_us"]
     assert sum(s["tokens"] for s in spans if s["stage"] == 1) == got["prompt_tokens"]
 
@@ -115,7 +116,7 @@ def test_score_is_what_generate_said(pack, tmp_path):
 @pytest.mark.parametrize("args, code, sentence", [
     ([], 64, "Usage: sluice COMMAND"),
     (["serv"], 64, 'there is no command "serv"'),
-    (["bench"], 64, "`sluice bench kernels`, `sluice bench pipeline`"),
+    (["bench"], 64, "`sluice bench kernels`, `sluice bench prefill`, `sluice bench decode`, `sluice bench pipeline`"),
     (["generate"], 64, "either --endpoint HOST:PORT"),
     (["generate", "--model", "PACK"], 64, "--prompt TEXT, --prompt-file FILE, --token-ids FILE"),
     (["generate", "--model", "PACK", "--prompt", "x", "--endpoint", "127.0.0.1:1"], 64, "either"),

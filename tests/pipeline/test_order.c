@@ -40,7 +40,7 @@ SL_TEST(a_record_comes_back_as_it_went)
     uint8_t *meta = malloc(bytes);
     CHECK_INT(bytes % 64, 0);
     sl_order_pack(meta, &order, ids, STAGES, CHUNK);
-    sl_order_set_trace(meta, 2, &(struct sl_trace){1, 2, 3});
+    sl_order_set_trace(meta, 2, &(struct sl_trace){1, 2, 3, 4});
     const char *bad = sl_order_unpack(&back, meta, bytes, &limits);
     CHECK(bad == NULL);
     CHECK_INT(back.number, 9);
@@ -51,6 +51,7 @@ SL_TEST(a_record_comes_back_as_it_went)
     CHECK_INT(back.slices[1].sampling.n_logprobs, -1);
     CHECK_INT(sl_get32(sl_order_ids(meta, STAGES) + 4 * 11), 11);
     CHECK_INT(sl_order_trace(meta, 2).end_us, 3);
+    CHECK_INT(sl_order_trace(meta, 2).at_peak_us, 4);
     CHECK_INT(sl_order_trace(meta, 1).end_us, 0);
     CHECK(sl_order_unpack(&back, meta, bytes - 64, &limits) != NULL);
     free(meta);
@@ -107,6 +108,7 @@ SL_TEST(results_come_back_as_they_went)
     struct sl_cursor out = sl_cursor_over(room, sl_result_max_bytes(STAGES, CHUNK));
     struct sl_result_head head = {.number = 5, .kind = SL_ORDER_RUN, .n_slices = 1}, head_back;
     head.traces[1].begin_us = 12;
+    head.traces[1].at_peak_us = 13;
     struct sl_result_slice slice = {.seq = 3, .index = 2, .pos = 64, .n = 10, .has_token = true, .logits_digest = 42,
                                     .n_prompt = 1},
                            back;
@@ -119,6 +121,7 @@ SL_TEST(results_come_back_as_they_went)
     struct sl_cursor in = sl_cursor_over(room, (size_t)(out.at - room));
     CHECK(sl_result_get_head(&in, &head_back, STAGES) && sl_result_get_slice(&in, &back) && sl_token_get(&in, &prompt_back));
     CHECK_INT(head_back.traces[1].begin_us, 12);
+    CHECK_INT(head_back.traces[1].at_peak_us, 13);
     CHECK_INT(back.first.top_ids[1], 8);
     CHECK_INT(back.logits_digest, 42);
     CHECK_INT(prompt_back.id, 6);

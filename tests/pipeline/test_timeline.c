@@ -15,9 +15,9 @@ enum { T0 = 1000000000 };
 #define MS(x) (T0 + (uint64_t)((x)*1000))
 
 static const struct sl_span spans[] = {
-    {1, 1, 64, 64, MS(40), MS(40), MS(50), MS(55)}, {0, 0, 0, 64, MS(0), MS(0), MS(20), MS(22)},
-    {0, 1, 64, 64, MS(0), MS(20), MS(40), MS(42)},  {1, 0, 0, 64, MS(20), MS(20), MS(40), MS(45)},
-    {0, 2, 128, 32, MS(0), MS(40), MS(60), MS(62)}, {1, 2, 128, 32, MS(60), MS(60), MS(80), MS(79)},
+    {1, 1, 64, 64, MS(40), MS(40), MS(50), MS(55), 0}, {0, 0, 0, 64, MS(0), MS(0), MS(20), MS(22), 0},
+    {0, 1, 64, 64, MS(0), MS(20), MS(40), MS(42), 0},  {1, 0, 0, 64, MS(20), MS(20), MS(40), MS(45), 0},
+    {0, 2, 128, 32, MS(0), MS(40), MS(60), MS(62), 0}, {1, 2, 128, 32, MS(60), MS(60), MS(80), MS(79), 0},
 };
 static const struct sl_timeline example = {T0, MS(80), MS(500), 2, 6, spans};
 
@@ -83,6 +83,25 @@ SL_TEST(rows_keep_to_the_width)
     drawn(&example, UINT32_MAX, true);
 }
 
+/* Spans that know what their work takes at the machine's peaks: 15 of 20 ms, 2 of 10 ms. */
+SL_TEST(mfu_stands_under_each_chunk)
+{
+    struct sl_span some[6];
+    struct sl_timeline timeline = example;
+    memcpy(some, spans, sizeof some);
+    timeline.spans = some;
+    for (uint32_t i = 0; i < 6; i++)
+        some[i].at_peak_us = some[i].stage == 0 ? 15000 : 0;
+    some[0].at_peak_us = 2000;
+    const char *text = drawn(&timeline, 90, false);
+    CHECK_CONTAINS(text, "\n    MFU            75%                 75%                 75%                            \n");
+    CHECK_CONTAINS(text, "\n    MFU                                               20%                                 \n");
+    CHECK_CONTAINS(text, "stage 0         60.0 ms busy 100.0 %         0.0 ms bubble  MFU 75.0 %\n");
+    CHECK_CONTAINS(text, "stage 1         50.0 ms busy  83.3 %        10.0 ms bubble  MFU 4.0 %\n");
+    CHECK_INT(widest_row(drawn(&timeline, 90, true)), 90);
+    CHECK(!strstr(drawn(&example, 90, false), "MFU"));
+}
+
 SL_TEST(colour_is_asked_for)
 {
     CHECK(!strchr(drawn(&example, 90, false), '\x1b'));
@@ -96,7 +115,7 @@ SL_TEST(chunks_side_by_side_never_share_a_colour)
 {
     struct sl_span many[40];
     for (uint32_t i = 0; i < 40; i++)
-        many[i] = (struct sl_span){0, i, i, 1, MS(i), MS(i), MS(i + 1), 0};
+        many[i] = (struct sl_span){0, i, i, 1, MS(i), MS(i), MS(i + 1), 0, 0};
     struct sl_timeline timeline = {T0, MS(40), MS(40), 1, 40, many};
     const char *text = drawn(&timeline, 90, true), *at = text;
     int before = -1, seen = 0;
@@ -127,11 +146,11 @@ SL_TEST(what_did_not_happen_is_not_drawn)
 SL_TEST(spans_out_of_place_do_no_harm)
 {
     static const struct sl_span odd[] = {
-        {0, 7, 0, 5, 0, T0 - 500, MS(3), 0},
-        {0, 8, UINT32_MAX, UINT32_MAX, 0, MS(9), MS(4), MS(2)}, /* ends before it begins */
-        {9, 9, 0, 5, 0, MS(1), MS(2), MS(2)},                   /* of no stage */
-        {1, UINT32_MAX, 0, 5, 0, MS(1), UINT64_MAX, UINT64_MAX},
-        {1, UINT32_MAX, 0, 5, UINT64_MAX, 0, 0, 0},
+        {0, 7, 0, 5, 0, T0 - 500, MS(3), 0, UINT64_MAX},
+        {0, 8, UINT32_MAX, UINT32_MAX, 0, MS(9), MS(4), MS(2), UINT64_MAX}, /* ends before it begins */
+        {9, 9, 0, 5, 0, MS(1), MS(2), MS(2), UINT64_MAX},                   /* of no stage */
+        {1, UINT32_MAX, 0, 5, 0, MS(1), UINT64_MAX, UINT64_MAX, UINT64_MAX},
+        {1, UINT32_MAX, 0, 5, UINT64_MAX, 0, 0, 0, UINT64_MAX},
     };
     struct sl_timeline timeline = {T0, MS(1), 0, 2, 5, odd};
     char path[512];

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/rng.h"
+#include "kernels/profile.h"
 #include "pipeline/wire.h"
 #include "tests/check.h"
 
@@ -92,6 +93,20 @@ SL_TEST(offsets_are_the_agreed_ones)
     CHECK(memcmp(h + 112, "0123456789abcdef", 16) == 0);
 }
 
+SL_TEST(kv_pages_carry_their_numerics)
+{
+    struct sl_wire wire = sample(), out;
+    uint8_t h[SL_WIRE_BYTES];
+    wire.kind = SL_WIRE_KV;
+    wire.profile = SL_PROFILE_BF16DOT;
+    sl_wire_pack(h, &wire);
+    REQUIRE(sl_wire_unpack(&out, h, sizeof h, &limits) == NULL);
+    CHECK_INT(h[70], SL_PROFILE_BF16DOT);
+    CHECK_INT(out.profile, SL_PROFILE_BF16DOT);
+    wire.profile = SL_PROFILES;
+    CHECK_STR(judge(&wire), "unknown numerics profile");
+}
+
 SL_TEST(every_flipped_bit_is_noticed)
 {
     struct sl_wire wire = sample(), out;
@@ -117,13 +132,16 @@ SL_TEST(checks_come_in_the_agreed_order)
     h[68] = 77;
     seal(h);
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "dtype");
+    h[70] = 1; /* a profile, on a frame that is no KV page */
+    seal(h);
+    CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "profile");
     sl_put64(h + 56, UINT64_MAX);
     seal(h);
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "token range");
     sl_put64(h + 88, UINT64_MAX);
     seal(h);
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "larger");
-    h[70] = 1;
+    h[71] = 1;
     seal(h);
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "reserved");
     sl_put16(h + 10, 0x8001);
@@ -134,7 +152,7 @@ SL_TEST(checks_come_in_the_agreed_order)
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "kind");
     h[12] ^= 1;
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "checksum");
-    h[4] = 2;
+    h[4] = SL_WIRE_VERSION + 1;
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "version");
     h[0] = 0;
     CHECK_CONTAINS(sl_wire_unpack(&out, h, sizeof h, &limits), "magic");

@@ -1,0 +1,123 @@
+/* Decode steps of batches of several sizes, each sequence behind the same context, split by part.
+ * What is fed is random ids, not what was sampled: which experts are hit is then as spread as it is
+ * for different texts. A round runs every batch size once, with the rooflines measured just before
+ * it; the first round only warms up. Steps stay at the same positions: the context is what was
+ * asked for. */
+#include "base/rng.h"
+#include "bench/bench_stage.h"
+#include "bench/stage_bench.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { BATCHES_MAX = 16 };
+
+struct decode {
+    struct sl_bench_decode bench;
+    uint32_t batches[BATCHES_MAX], n_batches;
+    struct sl_sequence *sequences[SL_MAX_CHUNK_SLICES];
+    struct sl_stage_bench stage;
+    uint64_t n_steps; /* so far: the ids of each are others */
+    struct sl_account accounts[BATCHES_MAX][SL_SAMPLES_MAX];
+};
+
+static void step(struct decode *d, uint32_t batch)
+{
+    struct sl_stage_bench *b = &d->stage;
+    struct sl_chunk *chunk = &b->chunk;
+    for (uint32_t i = 0; i < batch; i++) {
+        b->ids[i] = (uint32_t)(sl_rng_at(d->n_steps, i) % sl_pack_shape(b->pack)->vocab);
+        chunk->slices[i] = (struct sl_chunk_slice){d->sequences[i], d->bench.context, 1};
+    }
+    d->n_steps++;
+    chunk->n_tokens = chunk->n_slices = batch;
+    chunk->x = b->rows;
+    sl_stage_embed(b->stage, chunk, (const uint8_t *)b->ids);
+    sl_stage_run(b->stage, chunk);
+    sl_stage_logits(b->stage, b->rows, batch);
+}
+
+static sl_status measure(struct decode *d, struct sl_err *err)
+{
+    for (uint32_t round = 0; round <= d->bench.rounds; round++)
+        for (uint32_t i = 0; i < d->n_batches; i++) {
+            struct sl_account account;
+            SL_TRY(sl_account_begin(&account, &d->stage, err));
+            for (uint32_t s = 0; s < d->bench.steps; s++)
+                step(d, d->batches[i]);
+            sl_account_end(&account, &d->stage);
+            if (round > 0)
+                d->accounts[i][round - 1] = account;
+        }
+    return SL_OK;
+}
+
+static void print(const struct decode *d)
+{
+    bool json = d->bench.json, colour = isatty(STDOUT_FILENO) && !getenv("NO_COLOR");
+    double first = 0;
+    sl_stage_report_head(&d->stage, &d->accounts[0][d->bench.rounds - 1], json);
+    for (uint32_t i = 0; i < d->n_batches; i++) {
+        struct sl_stage_report report;
+        sl_stage_report_make(&report, &d->stage, d->accounts[i], d->bench.rounds,
+                             d->batches[i] * d->bench.steps);
+        first = i == 0 ? report.tok_per_s : first;
+        if (json) {
+            printf("%s\n  {\"batch\": %u, \"context\": %u, \"tg_tok_s\": %.2f, \"times_first\": "
+                   "%.3f, ",
+                   i ? "," : "", d->batches[i], d->bench.context, report.tok_per_s,
+                   report.tok_per_s / first);
+            sl_stage_report_json(&report);
+            putchar('}');
+            continue;
+        }
+        printf(
+            "\ndecode, batch of %u behind %u tokens: %.1f tokens/s (%.2f ms a step, median of %u)",
+            d->batches[i], d->bench.context, report.tok_per_s, report.ms / d->bench.steps,
+            d->bench.rounds);
+        if (i > 0)
+            printf(", %.2f x batch %u", report.tok_per_s / first, d->batches[0]);
+        printf("\n  times below are of %u steps\n", d->bench.steps);
+        sl_stage_report_print(&report, colour);
+    }
+    if (json)
+        puts("\n]}");
+}
+
+static sl_status run(struct decode *d, struct sl_err *err)
+{
+    uint32_t most = 0;
+    SL_TRY(sl_bench_numbers(d->bench.batch, "batch", SL_MAX_CHUNK_SLICES, d->batches, BATCHES_MAX,
+                            &d->n_batches, err));
+    for (uint32_t i = 0; i < d->n_batches; i++)
+        most = d->batches[i] > most ? d->batches[i] : most;
+    struct sl_stage_bench_options options = {.model = d->bench.model,
+                                             .kv = d->bench.kv,
+                                             .numerics = d->bench.numerics,
+                                             .n_threads = d->bench.n_threads,
+                                             .max_tokens =
+                                                 most > SL_PAGE_TOKENS ? most : SL_PAGE_TOKENS,
+                                             .n_sequences = most,
+                                             .context_tokens = d->bench.context + 1};
+    SL_TRY(sl_stage_bench_open(&d->stage, &options, err));
+    for (uint32_t i = 0; i < most; i++)
+        SL_TRY(sl_stage_bench_sequence(&d->stage, i + 1, d->bench.context, options.context_tokens,
+                                       &d->sequences[i], err));
+    SL_TRY(measure(d, err));
+    print(d);
+    return SL_OK;
+}
+
+sl_status sl_bench_decode(const struct sl_bench_decode *bench, struct sl_err *err)
+{
+    if (bench->rounds == 0 || bench->rounds > SL_SAMPLES_MAX)
+        return sl_fail(err, SL_E_USAGE, "1 to %d rounds", SL_SAMPLES_MAX);
+    struct decode *d = calloc(1, sizeof *d);
+    if (!d)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the bench");
+    d->bench = *bench;
+    sl_status status = run(d, err);
+    sl_stage_bench_close(&d->stage);
+    free(d);
+    return status;
+}

@@ -1,0 +1,124 @@
+"""The benches' reports and what a node says of its own use of the machine: that they are whole and consistent.
+
+What is measured is the machine's business, and no figure is asserted: only that parts add up to the whole, that every
+result has the reference's bits, and that the ratios are ratios.
+"""
+import json
+import subprocess
+import urllib.request
+
+import grpc
+import pytest
+from conftest import ROOT, SLUICE, Process, free_port, wait_until
+from smg_grpc_proto.generated import vllm_engine_pb2 as pb
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
+
+PARTS = {"projection", "attention", "router", "experts", "quantise", "norms", "head", "wait"}
+
+
+def bench(*args):
+    done = subprocess.run([SLUICE, "bench", *map(str, args)], capture_output=True, text=True, timeout=300)
+    return done
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    path = tmp_path_factory.mktemp("pack") / "demo.pack"
+    subprocess.run([SLUICE, "pack", ROOT / "demo", path], check=True, capture_output=True)
+    return path
+
+
+def check_stage_report(report):
+    parts = report["parts"]
+    assert set(parts) == PARTS
+    # Parts of a team are measured by its members, the whole by the caller: they meet within a few clock reads.
+    assert sum(part["share"] for part in parts.values()) == pytest.approx(1, abs=0.01)
+    assert sum(part["ms"] for part in parts.values()) == pytest.approx(report["ms"], rel=0.01)
+    assert parts["attention"]["share"] > 0 and parts["experts"]["share"] > 0
+    assert 0 <= report["mfu"] <= report["roofline"] + 1e-3
+
+
+def test_prefill_report(pack):
+    done = bench("prefill", "--model", pack, "--prompt-tokens", "70,33", "--context", 130, "--chunk", 32, "--rounds", 1,
+                 "--threads", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [r["prompt_tokens"] for r in report["results"]] == [70, 33]
+    for result in report["results"]:
+        assert result["pp_tok_s"] == pytest.approx(result["prompt_tokens"] / result["ms"] * 1000, rel=1e-3)
+        check_stage_report(result)
+    if report["isa"] != "ref":
+        assert all(result["mfu"] > 0 for result in report["results"])
+
+
+@pytest.mark.parametrize("kv", ["bf16", "i8"])
+def test_decode_report(pack, kv):
+    done = bench("decode", "--model", pack, "--batch", "1,3", "--context", 65, "--steps", 2, "--rounds", 1, "--kv", kv,
+                 "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert [r["batch"] for r in report["results"]] == [1, 3]
+    for result in report["results"]:
+        assert result["tg_tok_s"] == pytest.approx(2 * result["batch"] / result["ms"] * 1000, rel=1e-3)
+        check_stage_report(result)
+
+
+def test_tables_are_for_people(pack):
+    done = bench("prefill", "--model", pack, "--prompt-tokens", 16, "--rounds", 1)
+    assert done.returncode == 0, done.stderr
+    for part in PARTS:
+        assert f"\n  {part} " in done.stdout
+    assert "MFU" in done.stdout and "\x1b" not in done.stdout  # no colour into a pipe
+
+
+@pytest.mark.parametrize("args, code, sentence", [
+    (["prefill"], 64, "--model PATH"),
+    (["prefill", "--model", "PACK", "--prompt-tokens", "0"], 64, "--prompt-tokens takes"),
+    (["decode", "--model", "PACK", "--batch", "1,,2"], 64, "--batch takes"),
+    (["kernels", "--filter", "no such kernel"], 64, "no kernel of this machine matches 'no such kernel'"),
+])
+def test_usage(pack, args, code, sentence):
+    done = bench(*[pack if a == "PACK" else a for a in args])
+    assert done.returncode == code and sentence in done.stderr
+
+
+def test_kernels_have_the_bits_of_ref():
+    done = bench("kernels", "--filter", "2048x768 i4 rows 4", "--rounds", 1, "--threads", 2, "--json")
+    if done.returncode == 64:
+        pytest.skip("this machine, or SLUICE_CPU, has only the reference kernels: nothing to compare")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["results"] and all(r["same_bits"] for r in report["results"])
+    assert report["read_gb_per_s"] > 0 and all(p["gops"] > 0 for p in report["peaks"])
+
+
+def test_a_stage_says_where_its_time_goes(pack, tmp_path):
+    endpoint, ops = f"127.0.0.1:{free_port()}", [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    nodes = [Process(tmp_path, "coordinator", "coordinator", pack, "--stages", 1, "--listen", endpoint),
+             Process(tmp_path, "stage", "stage", pack, "--coordinator", endpoint, "--stage", 0, "--threads", 2, "--ops",
+                     ops[0]),
+             Process(tmp_path, "decode", "decode", pack, "--coordinator", endpoint, "--threads", 1, "--ops", ops[1])]
+
+    def scrape(at):
+        with urllib.request.urlopen(f"http://{at}/metrics", timeout=5) as reply:
+            lines = reply.read().decode().splitlines()
+        return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
+    try:
+        wait_until(lambda: "ready:" in nodes[0].log(), 60, "the coordinator's readiness")
+        with grpc.insecure_channel(endpoint) as channel:
+            request = pb.GenerateRequest(tokenized=pb.TokenizedInput(input_ids=list(range(300, 600))), stream=False,
+                                         sampling_params=pb.SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
+            for _ in pb_grpc.VllmEngineStub(channel).Generate(request, timeout=60):
+                pass
+        for at in ops:
+            values = scrape(at)
+            role = next(key.split('"')[1] for key in values if key.startswith("sluice_stage_mfu_ratio"))
+            seconds = {part: values[f'sluice_stage_seconds_total{{role="{role}",part="{part}"}}'] for part in PARTS}
+            assert seconds["attention"] > 0 and seconds["experts"] > 0 and seconds["wait"] >= 0
+            mfu = values[f'sluice_stage_mfu_ratio{{role="{role}"}}']
+            limits = [values[f'sluice_stage_roofline_ratio{{role="{role}",limit="{limit}"}}'] for limit in
+                      ("compute", "memory")]
+            assert 0 <= mfu <= sum(limits) + 1e-5
+    finally:
+        for node in nodes:
+            node.kill()
