@@ -171,9 +171,9 @@ static void finish_tile(const struct pass *p, const struct sl_attention_tile *t,
     sl_part_add(parts, SL_PART_ATTENTION, since, 0, 0);
     if (!sl_dtype_is_integer(o->dtype))
         return;
-    struct sl_rows8 to = sl_attention_rows8(a, o->k);
+    struct sl_rows8 to = sl_attention_rows8(a, o->k), second = sl_attention_second(a, o->k);
     uint32_t row = t->slice->row + t->token;
-    sl_quantise_rows(a->ops, a->buffers.mixed, o->k, o->k, o->rotation, &to, row, row + t->n_tokens, scratch);
+    sl_quantise_rows(a->ops, o, a->buffers.mixed, o->k, &to, &second, row, row + t->n_tokens, scratch);
     sl_part_add(parts, SL_PART_QUANTISE, since, 0, 0);
 }
 

@@ -34,8 +34,8 @@ size_t sl_attention_bytes(const struct sl_attention_dims *d, uint32_t max_tokens
                           uint32_t n_threads)
 {
     return floats(max_tokens, d->d_model) + floats(max_tokens, sl_attention_qkv_width(d)) +
-           floats(max_tokens, (size_t)d->n_q * d->d_head) + sl_arena_round(max_tokens * widest_row8(d)) +
-           2 * floats(max_tokens, 1) + sl_arena_round(sizeof(void *) * 2 * max_pages * n_threads) +
+           floats(max_tokens, (size_t)d->n_q * d->d_head) + sl_arena_round(2 * max_tokens * widest_row8(d)) +
+           2 * floats(max_tokens, 2) + sl_arena_round(sizeof(void *) * 2 * max_pages * n_threads) +
            sl_arena_round(max_tokens * sizeof(struct sl_attention_tile)) +
            floats(state_floats_of(d, max_pages, n_threads), 1);
 }
@@ -55,9 +55,9 @@ sl_status sl_attention_init(struct sl_attention *a, struct sl_arena *arena, cons
     b->normed = sl_arena_take(arena, rows * dims->d_model * sizeof(float));
     b->qkv = sl_arena_take(arena, rows * width * sizeof(float));
     b->mixed = sl_arena_take(arena, rows * mixed_width * sizeof(float));
-    b->x8.q = sl_arena_take(arena, rows * widest_row8(dims));
-    b->x8.scale = sl_arena_take(arena, rows * sizeof(float));
-    b->x8.sum = sl_arena_take(arena, rows * sizeof(int32_t));
+    b->x8.q = sl_arena_take(arena, 2 * rows * widest_row8(dims));
+    b->x8.scale = sl_arena_take(arena, 2 * rows * sizeof(float));
+    b->x8.sum = sl_arena_take(arena, 2 * rows * sizeof(int32_t));
     b->page_table = sl_arena_take(arena, sizeof(void *) * 2 * max_pages * n_threads);
     b->tiles = sl_arena_take(arena, rows * sizeof *b->tiles);
     b->states = b->state_floats > 0 ? sl_arena_take(arena, b->state_floats * sizeof(float)) : NULL;
@@ -82,8 +82,8 @@ static void norm_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
     sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
     if (!sl_dtype_is_integer(qkv->dtype))
         return;
-    struct sl_rows8 to = sl_attention_rows8(a, width);
-    sl_quantise_rows(a->ops, a->buffers.normed, width, width, qkv->rotation, &to, begin, end, scratch);
+    struct sl_rows8 to = sl_attention_rows8(a, width), second = sl_attention_second(a, width);
+    sl_quantise_rows(a->ops, qkv, a->buffers.normed, width, &to, &second, begin, end, scratch);
     sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
 }
 
@@ -132,6 +132,7 @@ static void place_rows(void *arg, uint32_t member, uint32_t n_members, void *scr
 static void project(const struct sl_attention *a, const struct sl_panel *w, const float *x, uint32_t n_rows,
                     float *y, bool accumulate)
 {
+    struct sl_rows8 second = sl_attention_second(a, w->k);
     if (sl_dtype_is_integer(w->dtype))
         sl_gemm8_team(a->team, a->ops,
                       &(struct sl_gemm8){.x = sl_attention_rows8(a, w->k),
@@ -141,7 +142,7 @@ static void project(const struct sl_attention *a, const struct sl_panel *w, cons
                                          .y = y,
                                          .y_stride = w->n,
                                          .accumulate = accumulate},
-                      false, SL_PART_PROJECTION);
+                      &second, false, SL_PART_PROJECTION);
     else
         sl_gemm_team(a->team, a->ops,
                      &(struct sl_gemm){.x = x,

@@ -4,6 +4,7 @@
 #define SL_ATTENTION_ATTENTION_IMPL_H
 
 #include "attention/attention.h"
+#include "kernels/team_ops.h"
 #include <stdatomic.h>
 
 struct pass {
@@ -46,6 +47,11 @@ static inline struct sl_rows8 sl_attention_rows8(const struct sl_attention *a, u
     struct sl_rows8 rows = a->buffers.x8;
     rows.stride = sl_rows8_stride(k);
     return rows;
+}
+static inline struct sl_rows8 sl_attention_second(const struct sl_attention *a, uint32_t k)
+{
+    struct sl_rows8 first = sl_attention_rows8(a, k);
+    return sl_rows8_from(&first, a->buffers.max_tiles); /* as many as rows */
 }
 
 #endif

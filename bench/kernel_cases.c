@@ -224,8 +224,8 @@ static uint32_t turn(const struct sl_bench_case *c, uint32_t i, uint32_t member)
 static void expert_floats(const struct sl_bench_case *c, const uint8_t *w, const struct sl_ops *ops,
                           const struct sl_bench_lane *lane)
 {
-    struct sl_panel gate_up = {w, 2 * c->n, c->k, c->dtype, 0};
-    struct sl_panel down = {w + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->k, c->n, c->dtype, 0};
+    struct sl_panel gate_up = {w, 2 * c->n, c->k, c->dtype, 0, 0};
+    struct sl_panel down = {w + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->k, c->n, c->dtype, 0, 0};
     ops->gemm_swiglu(&(struct sl_gemm){.x = operands.x,
                                        .x_stride = c->k,
                                        .m = c->rows,
@@ -247,8 +247,8 @@ static void expert_floats(const struct sl_bench_case *c, const uint8_t *w, const
 static void expert_integers(const struct sl_bench_case *c, const uint8_t *w,
                             const struct sl_ops *ops, const struct sl_bench_lane *lane)
 {
-    struct sl_panel gate_up = {w, 2 * c->n, c->k, c->dtype, 0};
-    struct sl_panel down = {w + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->k, c->n, c->dtype, 0};
+    struct sl_panel gate_up = {w, 2 * c->n, c->k, c->dtype, 0, 0};
+    struct sl_panel down = {w + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->k, c->n, c->dtype, 0, 0};
     struct sl_rows8 hidden8 = lane->hidden8;
     hidden8.stride = sl_rows8_stride(c->n);
     ops->gemm8_swiglu(&(struct sl_gemm8){.x = operands.x8,
@@ -282,7 +282,7 @@ static void run_expert(const struct sl_bench_case *c, const struct sl_ops *ops,
 static void run_gemm(const struct sl_bench_case *c, const struct sl_ops *ops,
                      const struct sl_bench_lane *lane)
 {
-    struct sl_panel w = {operands.memory, c->n, c->k, c->dtype, 0};
+    struct sl_panel w = {operands.memory, c->n, c->k, c->dtype, 0, 0};
     if (sl_dtype_is_integer(c->dtype))
         ops->gemm8(&(struct sl_gemm8){.x = operands.x8,
                                       .m = c->rows,

@@ -29,7 +29,12 @@ static size_t tasks_of(const struct sl_experts_dims *d, uint32_t max_tokens)
     return sl_expert_tasks_max((uint32_t)pairs_of(d, max_tokens), d->n_experts);
 }
 
-size_t sl_experts_bytes(const struct sl_experts_dims *d, uint32_t max_tokens)
+static size_t wide_floats_of(const struct sl_experts_dims *d)
+{
+    return (size_t)WIDE_ROWS * 2 * sl_round_lanes((uint32_t)larger(d->d_expert, d->d_single));
+}
+
+size_t sl_experts_bytes(const struct sl_experts_dims *d, uint32_t max_tokens, uint32_t n_members)
 {
     size_t rows = larger(pairs_of(d, max_tokens), max_tokens);
     return sl_route_bytes(max_tokens, d->n_experts, d->top_k) +
@@ -37,17 +42,18 @@ size_t sl_experts_bytes(const struct sl_experts_dims *d, uint32_t max_tokens)
            sl_arena_round((size_t)max_tokens * d->n_experts * sizeof(float)) +
            sl_arena_round(hidden_floats(d, max_tokens) * sizeof(float)) +
            sl_arena_round(output_floats(d, max_tokens) * sizeof(float)) +
-           sl_arena_round(max_tokens * sl_rows8_stride(d->d_model)) + sl_arena_round(hidden8_bytes(d, max_tokens)) +
-           2 * sl_arena_round(max_tokens * sizeof(float)) + 2 * sl_arena_round(rows * sizeof(float)) +
+           sl_arena_round(2 * max_tokens * sl_rows8_stride(d->d_model)) +
+           sl_arena_round(2 * hidden8_bytes(d, max_tokens)) + sl_arena_round(n_members * wide_floats_of(d) * sizeof(float)) +
+           2 * sl_arena_round(2 * max_tokens * sizeof(float)) + 2 * sl_arena_round(2 * rows * sizeof(float)) +
            sl_arena_round(tasks_of(d, max_tokens) * sizeof(struct sl_expert_task)) +
            sl_arena_round(tasks_of(d, max_tokens) * sizeof(uint32_t));
 }
 
 static bool take_rows8(struct sl_rows8 *r, struct sl_arena *arena, size_t rows, size_t bytes)
 {
-    r->q = sl_arena_take(arena, bytes);
-    r->scale = sl_arena_take(arena, rows * sizeof(float));
-    r->sum = sl_arena_take(arena, rows * sizeof(int32_t));
+    r->q = sl_arena_take(arena, 2 * bytes);
+    r->scale = sl_arena_take(arena, 2 * rows * sizeof(float));
+    r->sum = sl_arena_take(arena, 2 * rows * sizeof(int32_t));
     return r->q && r->scale && r->sum;
 }
 
@@ -62,11 +68,15 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
     e->outputs = sl_arena_take(arena, output_floats(dims, max_tokens) * sizeof(float));
     e->schedule.tasks = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(struct sl_expert_task));
     e->left = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(uint32_t));
+    e->max_tokens = max_tokens;
+    e->max_hidden = (uint32_t)larger(pairs_of(dims, max_tokens), max_tokens);
+    e->wide_floats = wide_floats_of(dims);
+    e->wide = sl_arena_take(arena, sl_team_size(team) * e->wide_floats * sizeof(float));
     e->normed8.stride = sl_rows8_stride(dims->d_model);
     if (!take_rows8(&e->normed8, arena, max_tokens, max_tokens * e->normed8.stride) ||
-        !take_rows8(&e->hidden8, arena, larger(pairs_of(dims, max_tokens), max_tokens), hidden8_bytes(dims, max_tokens)))
+        !take_rows8(&e->hidden8, arena, e->max_hidden, hidden8_bytes(dims, max_tokens)))
         return SL_E_NOMEM;
-    return e->normed && e->logits && e->hidden && e->outputs && e->schedule.tasks && e->left ? SL_OK : SL_E_NOMEM;
+    return e->normed && e->logits && e->hidden && e->outputs && e->schedule.tasks && e->left && e->wide ? SL_OK : SL_E_NOMEM;
 }
 
 /* ---- (1) rows to experts ---- */
@@ -101,7 +111,8 @@ static void prepare_rows(void *arg, uint32_t member, uint32_t n_members, void *s
         e->ops->rmsnorm(e->normed + r * h, p->x + r * h, p->w->norm, h, e->dims.norm_eps);
     sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
     if (sl_dtype_is_integer(p->first.dtype)) {
-        sl_quantise_rows(e->ops, e->normed, h, h, p->first.rotation, &e->normed8, begin, end, scratch);
+        struct sl_rows8 second = normed_second(e);
+        sl_quantise_rows(e->ops, &p->first, e->normed, h, &e->normed8, &second, begin, end, scratch);
         sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
     }
     if (!p->route_by_rows)

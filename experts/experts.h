@@ -48,12 +48,15 @@ struct sl_experts {
     float *logits;            /* [max_tokens][n_experts] */
     float *hidden;            /* [pairs][d_expert], or [max_tokens][d_single] */
     float *outputs;           /* [pairs][d_model], or [max_tokens][d_model] */
-    struct sl_rows8 normed8;  /* the same in s8 */
+    struct sl_rows8 normed8;  /* the same in s8; second digits follow the first ones of all rows, see below */
     struct sl_rows8 hidden8;
+    uint32_t max_tokens, max_hidden; /* rows of normed8 and of hidden8 */
+    float *wide;              /* [members][WIDE_ROWS][gate and up]: a product of two digits before SwiGLU */
+    size_t wide_floats;       /* of one member */
     _Atomic uint32_t *left;   /* [tasks]: by columns, gate|up pieces not yet done; LEFT_READY when hidden8 is there too */
 };
 
-size_t sl_experts_bytes(const struct sl_experts_dims *dims, uint32_t max_tokens);
+size_t sl_experts_bytes(const struct sl_experts_dims *dims, uint32_t max_tokens, uint32_t n_members);
 sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
                           const struct sl_experts_dims *dims, uint32_t max_tokens);
 

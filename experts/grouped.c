@@ -15,39 +15,60 @@ static struct sl_panel panel_of(struct sl_panel first, size_t stride, uint32_t e
     return first;
 }
 
-static uint64_t work(const struct sl_expert_task *t, uint32_t columns, uint32_t k)
+static uint64_t work(const struct sl_expert_task *t, const struct sl_panel *w, uint32_t columns)
 {
-    return 2ull * t->m * columns * k;
+    return 2ull * t->m * columns * w->k * (w->digits == 2 ? 2 : 1);
+}
+
+void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const struct sl_rows8 *second, float *wide,
+                        void *scratch)
+{
+    uint32_t first = 2 * g->col_begin, end = 2 * sl_round_lanes(g->col_end), n = g->col_end - g->col_begin;
+    for (uint32_t row = 0; row < g->m; row += WIDE_ROWS) {
+        struct sl_gemm8 part = *g;
+        part.m = g->m - row < WIDE_ROWS ? g->m - row : WIDE_ROWS;
+        part.rows = g->rows ? g->rows + row : NULL;
+        part.x = g->rows ? g->x : sl_rows8_from(&g->x, row);
+        part.col_begin = first;
+        part.col_end = end;
+        part.y_stride = end - first;
+        part.y = wide - first; /* column `first` lies at wide[0] */
+        e->ops->gemm8(&part, scratch);
+        part.x = g->rows ? *second : sl_rows8_from(second, row);
+        part.accumulate = true;
+        e->ops->gemm8(&part, scratch);
+        for (size_t i = 0; i < part.m; i++)
+            e->ops->swiglu(g->y + (row + i) * g->y_stride + g->col_begin, wide + i * part.y_stride, n);
+    }
 }
 
 /* hidden[:, begin..end) of a task's rows. */
-static void gate_up(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end, void *scratch)
+static void gate_up(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end, uint32_t member,
+                    void *scratch)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model, width = e->dims.d_expert;
     struct sl_panel w = panel_of(p->w->routed.gate_up, p->w->routed.gate_up_stride, t->expert);
     float *y = e->hidden + (size_t)t->first * width;
-    if (sl_dtype_is_integer(w.dtype))
-        e->ops->gemm8_swiglu(&(struct sl_gemm8){.x = e->normed8, .rows = e->route.rows + t->first, .m = t->m, .w = w,
-                                                .col_begin = begin, .col_end = end, .y = y, .y_stride = width},
-                             scratch);
+    struct sl_gemm8 g8 = {.x = e->normed8, .rows = e->route.rows + t->first, .m = t->m, .w = w,
+                          .col_begin = begin, .col_end = end, .y = y, .y_stride = width};
+    struct sl_rows8 second = normed_second(e);
+    if (sl_dtype_is_integer(w.dtype) && w.digits == 2)
+        sl_experts_swiglu2(e, &g8, &second, e->wide + member * e->wide_floats, scratch);
+    else if (sl_dtype_is_integer(w.dtype))
+        e->ops->gemm8_swiglu(&g8, scratch);
     else
         e->ops->gemm_swiglu(&(struct sl_gemm){.x = e->normed, .x_stride = h, .rows = e->route.rows + t->first, .m = t->m,
                                               .w = w, .col_begin = begin, .col_end = end, .y = y, .y_stride = width},
                             scratch);
 }
 
-static struct sl_rows8 rows8_from(const struct sl_rows8 *r, size_t first)
-{
-    return (struct sl_rows8){r->q + first * r->stride, r->stride, r->scale + first, r->sum + first};
-}
-
 static void quantise_hidden(const struct pass *p, const struct sl_expert_task *t, void *scratch)
 {
     struct sl_experts *e = p->e;
-    uint32_t width = e->dims.d_expert;
+    struct sl_rows8 second = hidden_second(e, e->max_hidden);
     if (sl_dtype_is_integer(p->w->routed.down.dtype))
-        sl_quantise_rows(e->ops, e->hidden, width, width, p->w->routed.down.rotation, &e->hidden8, t->first,
+        sl_quantise_rows(e->ops, &p->w->routed.down, e->hidden, e->dims.d_expert, &e->hidden8, &second, t->first,
                          t->first + t->m, scratch);
 }
 
@@ -58,14 +79,20 @@ static void down(const struct pass *p, const struct sl_expert_task *t, uint32_t 
     uint32_t h = e->dims.d_model, width = e->dims.d_expert;
     struct sl_panel w = panel_of(p->w->routed.down, p->w->routed.down_stride, t->expert);
     float *y = e->outputs + (size_t)t->first * h;
-    if (sl_dtype_is_integer(w.dtype))
-        e->ops->gemm8(&(struct sl_gemm8){.x = rows8_from(&e->hidden8, t->first), .m = t->m, .w = w, .col_begin = begin,
-                                         .col_end = end, .y = y, .y_stride = h},
-                      scratch);
-    else
+    struct sl_rows8 second = hidden_second(e, e->max_hidden);
+    struct sl_gemm8 g8 = {.x = sl_rows8_from(&e->hidden8, t->first), .m = t->m, .w = w, .col_begin = begin,
+                          .col_end = end, .y = y, .y_stride = h};
+    if (sl_dtype_is_integer(w.dtype)) {
+        e->ops->gemm8(&g8, scratch);
+        g8.x = sl_rows8_from(&second, t->first);
+        g8.accumulate = true;
+        if (w.digits == 2)
+            e->ops->gemm8(&g8, scratch);
+    } else {
         e->ops->gemm(&(struct sl_gemm){.x = e->hidden + (size_t)t->first * width, .x_stride = width, .m = t->m, .w = w,
                                        .col_begin = begin, .col_end = end, .y = y, .y_stride = h},
                      scratch);
+    }
 }
 
 static void tasks_by_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
@@ -79,27 +106,28 @@ static void tasks_by_rows(void *arg, uint32_t member, uint32_t n_members, void *
     (void)n_members;
     for (uint32_t i; (i = sl_team_next(e->team)) < e->schedule.n_tasks;) {
         const struct sl_expert_task *t = &e->schedule.tasks[i];
-        gate_up(p, t, 0, width, scratch);
-        sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, 2 * width, h), set->gate_up_stride);
+        gate_up(p, t, 0, width, member, scratch);
+        sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, &set->gate_up, 2 * width), set->gate_up_stride);
         quantise_hidden(p, t, scratch);
         sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
         down(p, t, 0, h, scratch);
-        sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, h, width), set->down_stride);
+        sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, &set->down, h), set->down_stride);
     }
 }
 
 /* ---- by columns ---- */
 
-static void gate_up_piece(const struct pass *p, uint32_t task, uint32_t piece, struct sl_parts *parts, void *scratch)
+static void gate_up_piece(const struct pass *p, uint32_t task, uint32_t piece, uint32_t member, void *scratch)
 {
     struct sl_experts *e = p->e;
+    struct sl_parts *parts = sl_team_parts(e->team, member);
     const struct sl_expert_task *t = &e->schedule.tasks[task];
     uint32_t begin, end;
     uint64_t since = sl_clock_ns();
     sl_piece(e->dims.d_expert, SL_LANES, e->schedule.pieces, piece, &begin, &end);
     if (begin < end)
-        gate_up(p, t, begin, end, scratch);
-    sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, 2 * (end - begin), e->dims.d_model),
+        gate_up(p, t, begin, end, member, scratch);
+    sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, &p->w->routed.gate_up, 2 * (end - begin)),
                 p->w->routed.gate_up_stride * (end - begin) / e->dims.d_expert);
     if (atomic_fetch_sub_explicit(&e->left[task], 1, memory_order_acq_rel) != 1)
         return;
@@ -128,7 +156,7 @@ static void down_piece(const struct pass *p, uint32_t task, uint32_t piece, stru
     if (begin == end)
         return;
     down(p, t, begin, end, scratch);
-    sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, end - begin, e->dims.d_expert),
+    sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, &p->w->routed.down, end - begin),
                 p->w->routed.down_stride * (end - begin) / h);
 }
 
@@ -141,7 +169,7 @@ static void tasks_by_columns(void *arg, uint32_t member, uint32_t n_members, voi
     (void)n_members;
     for (uint32_t i; (i = sl_team_next(e->team)) < 2 * half;)
         if (i < half)
-            gate_up_piece(p, i / pieces, i % pieces, parts, scratch);
+            gate_up_piece(p, i / pieces, i % pieces, member, scratch);
         else
             down_piece(p, (i - half) / pieces, (i - half) % pieces, parts, scratch);
 }

@@ -5,9 +5,9 @@
 
 struct rows_job {
     const struct pass *p;
+    const struct sl_panel *w; /* whose inputs x are */
     const float *x;
-    uint32_t k, rotation;
-    struct sl_rows8 *to;
+    struct sl_rows8 *to, second;
 };
 
 static void quantise_piece(void *arg, uint32_t member, uint32_t n_members, void *scratch)
@@ -17,37 +17,59 @@ static void quantise_piece(void *arg, uint32_t member, uint32_t n_members, void 
     uint32_t begin, end;
     uint64_t since = sl_clock_ns();
     sl_piece(job->p->n_rows, 1, n_members, member, &begin, &end);
-    sl_quantise_rows(e->ops, job->x, job->k, job->k, job->rotation, job->to, begin, end, scratch);
+    sl_quantise_rows(e->ops, job->w, job->x, job->w->k, job->to, &job->second, begin, end, scratch);
     sl_part_add(sl_team_parts(e->team, member), SL_PART_QUANTISE, &since, 0, 0);
 }
 
-/* normed8 holds the rows as the routed experts want them; another rotation, or floats there, asks for new ones. */
+/* normed8 holds the rows as the routed experts want them; another rotation, more digits, or floats ask for new ones. */
 static void quantise_normed(const struct pass *p)
 {
     const struct sl_panel *w = &p->w->gate_up;
     struct sl_experts *e = p->e;
-    if (sl_dtype_is_integer(p->first.dtype) && p->first.rotation == w->rotation)
+    if (sl_dtype_is_integer(p->first.dtype) && p->first.rotation == w->rotation && p->first.digits >= w->digits)
         return;
-    sl_team_run(e->team, quantise_piece,
-                &(struct rows_job){p, e->normed, e->dims.d_model, w->rotation, &e->normed8});
+    sl_team_run(e->team, quantise_piece, &(struct rows_job){p, w, e->normed, &e->normed8, normed_second(e)});
 }
 
-static void gate_up(const struct pass *p, uint32_t width)
+/* gate|up of two digits: a member has rows of its own. */
+static void swiglu2_piece(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+{
+    const struct pass *p = arg;
+    struct sl_experts *e = p->e;
+    uint32_t begin, end, width = p->w->down.k;
+    uint64_t since = sl_clock_ns();
+    sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
+    if (begin == end)
+        return;
+    struct sl_rows8 all = normed_second(e), second = sl_rows8_from(&all, begin);
+    sl_experts_swiglu2(e,
+                       &(struct sl_gemm8){.x = sl_rows8_from(&e->normed8, begin), .m = end - begin, .w = p->w->gate_up,
+                                          .col_end = width, .y = e->hidden + (size_t)begin * width, .y_stride = width},
+                       &second, e->wide + member * e->wide_floats, scratch);
+    sl_part_add(sl_team_parts(e->team, member), SL_PART_EXPERTS, &since,
+                4ull * (end - begin) * p->w->gate_up.n * p->w->gate_up.k,
+                sl_panel_bytes(p->w->gate_up.dtype, p->w->gate_up.n, p->w->gate_up.k));
+}
+
+static void gate_up(struct pass *p, uint32_t width)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model;
     if (!sl_dtype_is_integer(p->w->gate_up.dtype)) {
         sl_gemm_team(e->team, e->ops,
-                        &(struct sl_gemm){.x = e->normed, .x_stride = h, .m = p->n_rows, .w = p->w->gate_up,
-                                          .col_end = width, .y = e->hidden, .y_stride = width},
-                        true, SL_PART_EXPERTS);
+                     &(struct sl_gemm){.x = e->normed, .x_stride = h, .m = p->n_rows, .w = p->w->gate_up,
+                                       .col_end = width, .y = e->hidden, .y_stride = width},
+                     true, SL_PART_EXPERTS);
         return;
     }
     quantise_normed(p);
-    sl_gemm8_team(e->team, e->ops,
-                     &(struct sl_gemm8){.x = e->normed8, .m = p->n_rows, .w = p->w->gate_up, .col_end = width,
-                                        .y = e->hidden, .y_stride = width},
-                     true, SL_PART_EXPERTS);
+    if (p->w->gate_up.digits == 2)
+        sl_team_run(e->team, swiglu2_piece, p);
+    else
+        sl_gemm8_team(e->team, e->ops,
+                      &(struct sl_gemm8){.x = e->normed8, .m = p->n_rows, .w = p->w->gate_up, .col_end = width,
+                                         .y = e->hidden, .y_stride = width},
+                      NULL, true, SL_PART_EXPERTS);
 }
 
 static void down(const struct pass *p, uint32_t width, float *y, bool accumulate)
@@ -56,17 +78,18 @@ static void down(const struct pass *p, uint32_t width, float *y, bool accumulate
     uint32_t h = e->dims.d_model;
     if (!sl_dtype_is_integer(p->w->down.dtype)) {
         sl_gemm_team(e->team, e->ops,
-                        &(struct sl_gemm){.x = e->hidden, .x_stride = width, .m = p->n_rows, .w = p->w->down,
-                                          .col_end = h, .y = y, .y_stride = h, .accumulate = accumulate},
-                        false, SL_PART_EXPERTS);
+                     &(struct sl_gemm){.x = e->hidden, .x_stride = width, .m = p->n_rows, .w = p->w->down,
+                                       .col_end = h, .y = y, .y_stride = h, .accumulate = accumulate},
+                     false, SL_PART_EXPERTS);
         return;
     }
     e->hidden8.stride = sl_rows8_stride(width);
-    sl_team_run(e->team, quantise_piece, &(struct rows_job){p, e->hidden, width, p->w->down.rotation, &e->hidden8});
+    struct sl_rows8 second = hidden_second(e, e->max_tokens);
+    sl_team_run(e->team, quantise_piece, &(struct rows_job){p, &p->w->down, e->hidden, &e->hidden8, second});
     sl_gemm8_team(e->team, e->ops,
-                     &(struct sl_gemm8){.x = e->hidden8, .m = p->n_rows, .w = p->w->down, .col_end = h, .y = y,
-                                        .y_stride = h, .accumulate = accumulate},
-                     false, SL_PART_EXPERTS);
+                  &(struct sl_gemm8){.x = e->hidden8, .m = p->n_rows, .w = p->w->down, .col_end = h, .y = y,
+                                     .y_stride = h, .accumulate = accumulate},
+                  &second, false, SL_PART_EXPERTS);
 }
 
 /* The shared expert's output is scaled per token before it is added; the dense one goes straight onto the residual. */

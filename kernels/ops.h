@@ -111,6 +111,9 @@ struct sl_ops {
      * w.n = 2*round16(I). y[i][c] = silu(gate_c) * up_c for c in [col_begin, col_end) of I; accumulate is ignored. */
     void (*gemm_swiglu)(const struct sl_gemm *g, void *scratch);
 
+    /* y[c] = silu(gate_c) * up_c for c < n, from a row of the product whose outputs are interleaved as above. */
+    void (*swiglu)(float *y, const float *gate_up, uint32_t n);
+
     void (*attend)(const struct sl_attend *a, void *scratch);
     void (*attend8)(const struct sl_attend *a, void *scratch);
     /* The states of segments 0, 1, ... of all rows (segment is 0), merged and finished to out. For both. */

@@ -24,6 +24,9 @@ struct sl_panel {
     /* 0, or a power of two that divides k: the weights were rotated by a Hadamard matrix in blocks of so many inputs,
      * and the inputs have to be rotated too (sl_ops.rotate) before they are quantised. Integer formats only. */
     uint32_t rotation;
+    /* 2: the inputs come as two rows of s8, the second holding what the first left over (kernels/team_ops.h); 0 or 1:
+     * as one. Integer formats only. */
+    uint32_t digits;
 };
 
 static inline bool sl_dtype_is_integer(enum sl_dtype dtype) { return dtype >= SL_I8; }

@@ -1,6 +1,7 @@
 /* Tasks of a shared product. Rows are cut only when there are many: packing a row block of x is repeated for every
  * column piece, so pieces are wide; with one member there is one task. */
 #include "kernels/team_ops.h"
+#include <assert.h>
 
 enum { ROW_BLOCK = 240, PIECES_PER_MEMBER = 3, COLUMN_UNIT = 64 };
 
@@ -95,24 +96,45 @@ void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct s
                           .col_begin = g->col_begin, .col_end = g->col_end});
 }
 
-void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g, bool swiglu,
-                   enum sl_part part)
+void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g,
+                   const struct sl_rows8 *second, bool swiglu, enum sl_part part)
 {
-    run_job(&(struct job){.team = team, .ops = ops, .g8 = g, .swiglu = swiglu, .part = part, .m = g->m,
-                          .col_begin = g->col_begin, .col_end = g->col_end});
+    struct job job = {.team = team, .ops = ops, .g8 = g, .swiglu = swiglu, .part = part, .m = g->m,
+                      .col_begin = g->col_begin, .col_end = g->col_end};
+    assert(g->w.digits < 2 || (second && !swiglu));
+    run_job(&job);
+    if (g->w.digits < 2)
+        return;
+    struct sl_gemm8 again = *g;
+    again.x = *second;
+    again.accumulate = true;
+    job.g8 = &again;
+    run_job(&job);
 }
 
-void sl_quantise_rows(const struct sl_ops *ops, const float *x, size_t x_stride, uint32_t k, uint32_t rotation,
-                      const struct sl_rows8 *to, uint32_t begin, uint32_t end, float *temp)
+/* temp = row - scale * q: the product has 19 bits at most, so only the difference is rounded. */
+static void leftover(float *temp, const float *row, const int8_t *q, float scale, uint32_t k)
+{
+    for (uint32_t i = 0; i < k; i++)
+        temp[i] = row[i] - (float)q[i] * scale;
+}
+
+void sl_quantise_rows(const struct sl_ops *ops, const struct sl_panel *w, const float *x, size_t x_stride,
+                      const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end, float *temp)
 {
     for (size_t r = begin; r < end; r++) {
         const float *row = x + r * x_stride;
-        if (rotation > 0) {
-            memcpy(temp, row, k * sizeof *temp);
-            ops->rotate(temp, k, rotation);
+        int8_t *q = to->q + r * to->stride;
+        if (w->rotation > 0) {
+            memcpy(temp, row, w->k * sizeof *temp);
+            ops->rotate(temp, w->k, w->rotation);
             row = temp;
         }
-        ops->quantise(row, k, to->q + r * to->stride, to->stride, &to->scale[r], &to->sum[r]);
+        ops->quantise(row, w->k, q, to->stride, &to->scale[r], &to->sum[r]);
+        if (w->digits < 2)
+            continue;
+        leftover(temp, row, q, to->scale[r], w->k);
+        ops->quantise(temp, w->k, second->q + r * second->stride, second->stride, &second->scale[r], &second->sum[r]);
     }
 }
 

@@ -9,12 +9,22 @@
 
 /* swiglu: gemm_swiglu over g->w, columns of its I outputs. Time and work go to `part`. */
 void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu, enum sl_part part);
-void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g, bool swiglu,
-                   enum sl_part part);
+/* second: the rows' second digits, added to the products of the first ones; NULL or unused when g->w.digits < 2. Not
+ * together with swiglu. */
+void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g,
+                   const struct sl_rows8 *second, bool swiglu, enum sl_part part);
 
-/* Rows [begin, end) of x, k floats each, to s8, rotated before it when rotation > 0. temp: k floats. One thread. */
-void sl_quantise_rows(const struct sl_ops *ops, const float *x, size_t x_stride, uint32_t k, uint32_t rotation,
-                      const struct sl_rows8 *to, uint32_t begin, uint32_t end, float *temp);
+/* Rows [begin, end) of x, w->k floats each, to s8 as the matrix w wants them: rotated, and when w->digits is 2 what is
+ * left of them, x - scale * q (both operations exact or rounded once, the same everywhere), to `second` with a scale of its
+ * own: 15 bits for the price of two products. temp: k floats. One thread. */
+void sl_quantise_rows(const struct sl_ops *ops, const struct sl_panel *w, const float *x, size_t x_stride,
+                      const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end, float *temp);
+
+/* Rows from `first` on. */
+static inline struct sl_rows8 sl_rows8_from(const struct sl_rows8 *r, size_t first)
+{
+    return (struct sl_rows8){r->q + first * r->stride, r->stride, r->scale + first, r->sum + first};
+}
 
 /* y[r] = rmsnorm(x[r]) * gain for n_rows rows of n. y may be x. */
 void sl_rmsnorm_team(struct sl_team *team, const struct sl_ops *ops, float *y, const float *x, const float *gain,

@@ -26,32 +26,31 @@ bool sl_class_find(enum sl_class *class_, const char *name, size_t bytes)
 
 void sl_format_print(struct sl_format format, char text[SL_FORMAT_ROOM])
 {
+    char rotation[8] = "";
     if (format.rotation)
-        snprintf(text, SL_FORMAT_ROOM, "%s+h%u", sl_dtype_name(format.dtype), format.rotation % 1000);
-    else
-        snprintf(text, SL_FORMAT_ROOM, "%s", sl_dtype_name(format.dtype));
+        snprintf(rotation, sizeof rotation, "+h%u", format.rotation % 1000);
+    snprintf(text, SL_FORMAT_ROOM, "%s%s%s", sl_dtype_name(format.dtype), rotation, format.digits == 2 ? "+a16" : "");
 }
 
 bool sl_format_parse(struct sl_format *format, const char *text)
 {
     char name[SL_FORMAT_ROOM], again[SL_FORMAT_ROOM];
-    const char *plus = strchr(text, '+');
-    size_t n = plus ? (size_t)(plus - text) : strlen(text);
-    if (n >= sizeof name || strlen(text) >= sizeof again)
+    size_t n = strcspn(text, "+");
+    if (strlen(text) >= sizeof again)
         return false;
     memcpy(name, text, n);
     name[n] = '\0';
     *format = (struct sl_format){0};
-    if (!sl_dtype_parse(&format->dtype, name))
+    if (!sl_dtype_parse(&format->dtype, name) || (text[n] && !sl_dtype_is_integer(format->dtype)))
         return false;
-    if (plus) {
-        unsigned long rotation = plus[1] == 'h' ? strtoul(plus + 2, NULL, 10) : 0;
-        if (rotation < 2 || rotation > SL_ROTATION_MAX || (rotation & (rotation - 1)) != 0 ||
-            !sl_dtype_is_integer(format->dtype))
+    if (text[n] && text[n + 1] == 'h') {
+        unsigned long rotation = strtoul(text + n + 2, NULL, 10);
+        if (rotation < 2 || rotation > SL_ROTATION_MAX || (rotation & (rotation - 1)) != 0)
             return false;
         format->rotation = (uint32_t)rotation;
     }
-    sl_format_print(*format, again);
+    format->digits = strstr(text, "+a16") ? 2 : 0;
+    sl_format_print(*format, again); /* one spelling: whatever else the text says makes it differ */
     return strcmp(text, again) == 0;
 }
 
@@ -147,4 +146,12 @@ enum sl_dtype sl_formats_of(const struct sl_formats *formats, enum sl_class clas
             if (applies(&formats->keep[i], layer, n_layers))
                 dtype = formats->keep[i].dtype;
     return dtype;
+}
+
+uint32_t sl_formats_digits(const struct sl_formats *formats, enum sl_dtype dtype)
+{
+    bool coarse = formats->activations == SL_ACTIVATIONS_8;
+    for (int c = 0; formats->activations == SL_ACTIVATIONS_AUTO && c < SL_CLASSES; c++)
+        coarse |= sl_dtype_is_integer(formats->classes[c]) && formats->classes[c] != SL_I8;
+    return sl_dtype_is_integer(dtype) && !coarse ? 2 : 0;
 }

@@ -3,7 +3,7 @@
  * A class is what a user chooses a format for: the attention projections, the routed experts' gate|up, ... .
  * A format is a dtype and, for integers, perhaps a rotation: "i4", "i4+h128". The number after h is the
  * largest Hadamard block (kernels/panel.h): a panel of k inputs has the largest power of two up to it that
- * divides k, or none. A float dtype stands for "exact": bf16 where every value is one, else f32. */
+ * divides k, or none. "+a16" says that activations come in two digits of s8. A float dtype stands for "exact": bf16 where every value is one, else f32. */
 #ifndef SL_MODEL_FORMAT_H
 #define SL_MODEL_FORMAT_H
 
@@ -28,7 +28,7 @@ enum {
     SL_ROTATION_BLOCK =
         128, /* what the packer writes: one head, and every served model's widths are multiples of 64 */
     SL_ROTATION_MAX = 256,
-    SL_FORMAT_ROOM = 16, /* "i4g16+h128" */
+    SL_FORMAT_ROOM = 24, /* "i4g16+h128+a16" */
     SL_MAX_KEEP = 64,
     SL_NO_LAYER = UINT32_MAX /* the layer of what lies outside of all: embedding and head */
 };
@@ -36,6 +36,7 @@ enum {
 struct sl_format {
     enum sl_dtype dtype;
     uint32_t rotation; /* 0 or a power of two, 2..SL_ROTATION_MAX; integers only */
+    uint32_t digits;   /* 2: activations in two s8 digits, 15 bits; else 0. Integers only */
 };
 void sl_format_print(struct sl_format format, char text[SL_FORMAT_ROOM]);
 /* False when the text is not what sl_format_print prints for some format. */
@@ -50,8 +51,10 @@ struct sl_keep { /* the routed experts of some layers */
     uint32_t n; /* so many layers, or the layer's number */
     enum sl_dtype dtype;
 };
+enum sl_activations { SL_ACTIVATIONS_AUTO, SL_ACTIVATIONS_8, SL_ACTIVATIONS_16 };
 struct sl_formats {
     enum sl_dtype classes[SL_CLASSES];
+    enum sl_activations activations; /* AUTO: 16 where no class has fewer than 8 bits, for then their error counts most */
     struct sl_keep keep[SL_MAX_KEEP]; /* a later one wins */
     uint32_t n_keep;
 };
@@ -63,6 +66,9 @@ sl_status sl_formats_check(const struct sl_formats *formats, uint32_t n_layers, 
 /* layer: SL_NO_LAYER for embedding and head. */
 enum sl_dtype sl_formats_of(const struct sl_formats *formats, enum sl_class class_, uint32_t layer,
                             uint32_t n_layers);
+
+/* Digits of the activations that go into a matrix of this dtype: 2 or 0. */
+uint32_t sl_formats_digits(const struct sl_formats *formats, enum sl_dtype dtype);
 
 /* What the weights of a class take. */
 struct sl_class_use {

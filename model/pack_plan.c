@@ -364,7 +364,7 @@ uint64_t sl_pack_plan_bytes(const struct sl_pack_plan *plan)
 
 /* The format of a class in one file, "" when it has none. Floats go by the whole class: f32 when
  * any file stores f32. */
-static void file_format(const struct sl_plan_file *file, enum sl_class class_, bool any_f32,
+static void file_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file, enum sl_class class_, bool any_f32,
                         char text[SL_FORMAT_ROOM])
 {
     struct sl_format format = {.dtype = any_f32 ? SL_F32 : SL_BF16};
@@ -374,8 +374,10 @@ static void file_format(const struct sl_plan_file *file, enum sl_class class_, b
         if (piece->class_ != class_)
             continue;
         found = true;
-        if (sl_dtype_is_integer(piece->dtype))
+        if (sl_dtype_is_integer(piece->dtype)) {
             format.dtype = piece->dtype;
+            format.digits = sl_formats_digits(plan->formats, piece->dtype);
+        }
         if (piece->rotation) /* each has its own block; what is recorded is the limit */
             format.rotation = SL_ROTATION_BLOCK;
     }
@@ -402,7 +404,7 @@ static bool class_formats(const struct sl_pack_plan *plan, enum sl_class class_,
     uint32_t most = 0, base = 0;
     bool any_f32 = has_f32(plan, class_), sound = true;
     for (uint32_t i = 0; i < plan->n_files; i++)
-        file_format(&plan->files[i], class_, any_f32, texts[i]);
+        file_format(plan, &plan->files[i], class_, any_f32, texts[i]);
     for (uint32_t i = 0; i < plan->n_files; i++) {
         uint32_t same = 0;
         for (uint32_t j = 0; j < plan->n_files; j++)

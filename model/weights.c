@@ -123,6 +123,7 @@ static sl_status bind_integers(const struct binder *b, struct sl_format format, 
     panel->data = sl_index_data(b->index, t);
     panel->dtype = format.dtype;
     panel->rotation = sl_rotation_of(format.rotation, panel->k);
+    panel->digits = format.digits;
     return SL_OK;
 }
 

@@ -33,7 +33,7 @@ struct sl_stage {
     uint32_t max_pages; /* of one sequence */
     float *cosine, *sine;
     float *head_normed, *logits;
-    struct sl_rows8 head8; /* head_normed in s8, when the head is an integer matrix */
+    struct sl_rows8 head8; /* head_normed in s8, when the head is an integer matrix; second digits follow */
     uint32_t head_rows;
     struct sl_observer observer;
     uint64_t run_ns; /* wall time inside sl_stage_run and sl_stage_logits */
@@ -114,14 +114,14 @@ sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, 
     SL_TRY(sl_ops_select_profile(&ops, c->profile, err));
     plan->kv = sl_kv_bytes(&layout, c->n_pages);
     plan->activations = sl_attention_bytes(&attention, c->max_tokens, pages_of(c->context_tokens), c->n_threads) +
-                        sl_experts_bytes(&dims, c->max_tokens) +
+                        sl_experts_bytes(&dims, c->max_tokens, c->n_threads) +
                         2 * floats(c->max_tokens, s->d_head / 2);
     plan->tables = table_bytes(c);
     plan->scratch = (size_t)c->n_threads * sl_arena_round(ops->scratch_bytes(widest_input(s)));
     if (c->with_head)
         plan->logits = floats(head_rows_of(s, c), s->vocab) + floats(head_rows_of(s, c), s->d_model) +
-                       sl_arena_round(head_rows_of(s, c) * sl_rows8_stride(s->d_model)) +
-                       2 * floats(head_rows_of(s, c), 1);
+                       sl_arena_round(2 * head_rows_of(s, c) * sl_rows8_stride(s->d_model)) +
+                       2 * floats(head_rows_of(s, c), 2);
     if (!sl_add_size(plan->kv, plan->activations + plan->tables + plan->scratch + plan->logits, &plan->buffers))
         return sl_fail(err, SL_E_CONFIG, "a KV pool of %u pages does not fit the address space; ask for fewer", c->n_pages);
     return SL_OK;
@@ -169,9 +169,9 @@ static sl_status take_memory(struct sl_stage *st)
         st->logits = sl_arena_take(&st->arena, (size_t)st->head_rows * s->vocab * sizeof(float));
         st->head_normed = sl_arena_take(&st->arena, (size_t)st->head_rows * s->d_model * sizeof(float));
         st->head8.stride = sl_rows8_stride(s->d_model);
-        st->head8.q = sl_arena_take(&st->arena, st->head_rows * st->head8.stride);
-        st->head8.scale = sl_arena_take(&st->arena, st->head_rows * sizeof(float));
-        st->head8.sum = sl_arena_take(&st->arena, st->head_rows * sizeof(int32_t));
+        st->head8.q = sl_arena_take(&st->arena, 2 * st->head_rows * st->head8.stride);
+        st->head8.scale = sl_arena_take(&st->arena, 2 * st->head_rows * sizeof(float));
+        st->head8.sum = sl_arena_take(&st->arena, 2 * st->head_rows * sizeof(int32_t));
         if (!st->logits || !st->head_normed || !st->head8.q || !st->head8.scale || !st->head8.sum)
             return SL_E_NOMEM;
     }
@@ -389,7 +389,8 @@ static void head_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
     sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
     if (!sl_dtype_is_integer(head->dtype))
         return;
-    sl_quantise_rows(st->ops, st->head_normed, h, h, head->rotation, &st->head8, begin, end, scratch);
+    struct sl_rows8 second = sl_rows8_from(&st->head8, st->head_rows);
+    sl_quantise_rows(st->ops, head, st->head_normed, h, &st->head8, &second, begin, end, scratch);
     sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
 }
 
@@ -401,11 +402,12 @@ float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n)
     assert(n <= stage->head_rows);
     sl_team_run(stage->team, head_rows, &(struct head_job){stage, x, n});
     sl_observe(stage->observer.rows ? &stage->observer : NULL, SL_SITE_HEAD, 0, stage->head_normed, n, s->d_model);
+    struct sl_rows8 second = sl_rows8_from(&stage->head8, stage->head_rows);
     if (sl_dtype_is_integer(head->dtype))
         sl_gemm8_team(stage->team, stage->ops,
                       &(struct sl_gemm8){.x = stage->head8, .m = n, .w = *head, .col_end = s->vocab, .y = stage->logits,
                                          .y_stride = s->vocab},
-                      false, SL_PART_HEAD);
+                      &second, false, SL_PART_HEAD);
     else
         sl_gemm_team(stage->team, stage->ops,
                      &(struct sl_gemm){.x = stage->head_normed, .x_stride = s->d_model, .m = n, .w = *head,

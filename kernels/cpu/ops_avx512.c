@@ -28,6 +28,7 @@ const struct sl_ops sl_ops_avx512 = {
     .rmsnorm = cpu_rmsnorm,
     .rope = cpu_rope,
     .softmax = cpu_softmax,
+    .swiglu = cpu_swiglu,
     .combine = cpu_combine,
     .convert = cpu_convert,
 };

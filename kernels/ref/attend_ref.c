@@ -23,8 +23,8 @@ struct row {
 static void page_of_floats(struct row *row, uint32_t page, uint32_t n_keys)
 {
     const struct sl_attend *a = row->a;
-    struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype, 0};
-    struct sl_panel values = {a->v_pages[page], a->d_head, SL_PAGE_TOKENS, a->kv_dtype, 0};
+    struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype, 0, 0};
+    struct sl_panel values = {a->v_pages[page], a->d_head, SL_PAGE_TOKENS, a->kv_dtype, 0, 0};
     float p[SL_PAGE_TOKENS] = {0}, partial[SL_LANES] = {0};
     for (uint32_t block = 0; block < SL_PAGE_TOKENS / SL_LANES; block++)
         row->dots(row->q, &keys, block, p + block * SL_LANES);

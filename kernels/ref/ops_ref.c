@@ -136,6 +136,14 @@ static void ref_softmax(float *x, uint32_t n)
         x[i] /= sum;
 }
 
+static void ref_swiglu(float *y, const float *gate_up, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        const float *gate = gate_up + i / SL_LANES * 2 * SL_LANES + i % SL_LANES;
+        y[i] = sl_silu_scalar(gate[0]) * gate[SL_LANES];
+    }
+}
+
 static void ref_combine(float *y, const float *const *rows, const float *gate, uint32_t n_rows,
                         uint32_t n)
 {
@@ -169,6 +177,7 @@ const struct sl_ops sl_ops_ref = {
     .rmsnorm = ref_rmsnorm,
     .rope = ref_rope,
     .softmax = ref_softmax,
+    .swiglu = ref_swiglu,
     .combine = ref_combine,
     .convert = ref_convert,
 };

@@ -31,7 +31,7 @@ static float *panel(struct sl_panel *p, const float *w, uint32_t n, uint32_t k)
     for (uint32_t r = 0; r < n; r++)
         for (uint32_t c = 0; c < k; c++)
             data[sl_panel_at(k, r, c)] = w[(size_t)r * k + c];
-    *p = (struct sl_panel){data, n, k, SL_F32, 0};
+    *p = (struct sl_panel){data, n, k, SL_F32, 0, 0};
     return data;
 }
 
@@ -99,7 +99,7 @@ static void quantised(struct sl_panel *p, const float *w, uint32_t n, uint32_t k
         for (uint32_t g = 0; g < sl_quant_groups(dtype, k); g++)
             sl_quant_put_scale(dtype, block, r % SL_LANES, g, 1);
     }
-    *p = (struct sl_panel){data, n, k, dtype, rotation};
+    *p = (struct sl_panel){data, n, k, dtype, rotation, 0};
 }
 
 static void integer_weights(struct fixture *f, enum sl_dtype dtype, uint32_t rotation)
@@ -207,7 +207,7 @@ SL_TEST(the_block_is_the_textbook_attention)
 }
 
 /* Whatever the chunks, threads and tables: the same rows and the same page bytes. */
-static void compare_runs(enum sl_dtype kv_dtype, enum sl_dtype weights, uint32_t rotation)
+static void compare_runs(enum sl_dtype kv_dtype, enum sl_dtype weights, uint32_t rotation, uint32_t digits)
 {
     struct sl_rng rng = {5, 0};
     float *input = random_floats(&rng, T * H, 2, 0), *first = NULL, *x = malloc(sizeof(float) * T * H);
@@ -220,6 +220,7 @@ static void compare_runs(enum sl_dtype kv_dtype, enum sl_dtype weights, uint32_t
             for (int t = 0; t < 2; t++) {
                 struct fixture *f = make_fixture(tables[b], threads[t], kv_dtype);
                 integer_weights(f, weights, rotation);
+                f->w.qkv.digits = f->w.o.digits = digits;
                 memcpy(x, input, sizeof(float) * T * H);
                 run_chunks(f, x, chunks[c]);
                 size_t kv_bytes = PAGES * f->kv.slot_bytes;
@@ -238,15 +239,16 @@ static void compare_runs(enum sl_dtype kv_dtype, enum sl_dtype weights, uint32_t
 
 SL_TEST(chunks_threads_and_backends_change_no_bit)
 {
-    compare_runs(SL_F32, SL_F32, 0);
-    compare_runs(SL_BF16, SL_F32, 0);
-    compare_runs(SL_I8, SL_F32, 0);
+    compare_runs(SL_F32, SL_F32, 0, 0);
+    compare_runs(SL_BF16, SL_F32, 0, 0);
+    compare_runs(SL_I8, SL_F32, 0, 0);
 }
 
 SL_TEST(nor_do_they_with_integer_weights)
 {
-    compare_runs(SL_BF16, SL_I8, 0);
-    compare_runs(SL_I8, SL_I4, 32);
+    compare_runs(SL_BF16, SL_I8, 0, 0);
+    compare_runs(SL_I8, SL_I4, 32, 0);
+    compare_runs(SL_F32, SL_I8, 32, 2);
 }
 
 /* i8 weights, i8 pages and s8 activations against the same block in floats: what eight bits may cost. */
@@ -260,6 +262,7 @@ SL_TEST(eight_bits_stay_near_the_floats)
     struct fixture *f = make_fixture(*sl_ops_available(&(uint32_t){0}), 1, SL_I8);
     for (uint32_t rotation = 0; rotation <= 32; rotation += 32) {
         integer_weights(f, SL_I8, rotation);
+        f->w.qkv.digits = f->w.o.digits = rotation ? 2 : 0;
         memcpy(y, before, sizeof(float) * T * H);
         run_chunks(f, y, 50);
         struct fixture *g = make_fixture(&sl_ops_ref, 1, SL_F32);

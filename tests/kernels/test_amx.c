@@ -61,7 +61,7 @@ static struct sl_panel random_panel(enum sl_dtype dtype, uint32_t n, uint32_t k)
     for (uint32_t c = 0; c < sl_round_lanes(n); c++)
         ((float *)(void *)(data + c / SL_LANES * block_bytes))[c % SL_LANES] =
             c < n ? 0.25f * (float)(1 + c % 5) : 0.0f;
-    return (struct sl_panel){data, n, k, dtype, 0};
+    return (struct sl_panel){data, n, k, dtype, 0, 0};
 }
 
 static struct sl_rows8 random_rows(uint32_t m, uint32_t k, bool extreme)

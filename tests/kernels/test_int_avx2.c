@@ -35,7 +35,7 @@ static struct sl_panel panel_of(enum sl_dtype dtype, uint32_t n, uint32_t k,
         for (uint32_t g = 0; g < sl_quant_groups(dtype, k); g++)
             sl_quant_put_scale(dtype, block, c % SL_LANES, g, s(c, g));
     }
-    return (struct sl_panel){data, n, k, dtype, 0};
+    return (struct sl_panel){data, n, k, dtype, 0, 0};
 }
 
 static struct sl_rows8 rows_of(uint32_t m, uint32_t k, int8_t (*x)(uint32_t row, uint32_t i))

@@ -350,6 +350,7 @@ SL_TEST(norm_rope_softmax_combine_have_the_bits_of_ref)
         float *sine = draw_floats(n, PLAIN), *want = take((2 * n + GUARD) * 4);
         float *got = take((2 * n + GUARD) * 4);
         const float *const rows[3] = {gain, sine, x + n};
+        float *pairs = draw_floats(2 * sl_round_lanes(n), how);
         const size_t all = 2 * n + GUARD;
         EACH_TABLE (ops) {
 #define BOTH(call, what)                                                                           \
@@ -366,11 +367,13 @@ SL_TEST(norm_rope_softmax_combine_have_the_bits_of_ref)
             BOTH(o->rmsnorm(y, y, gain, n, 1e-6f), "rmsnorm in place");
             BOTH(o->rope(y, gain, sine, n), "rope");
             BOTH(o->softmax(y, n), "softmax");
+            BOTH(o->swiglu(y, pairs, n), "swiglu");
             BOTH(o->combine(y, rows, gain, n < 3 ? n : 3, n), "combine");
             BOTH(o->convert(y, SL_F32, gain, n), "convert to f32");
             BOTH(o->convert(y, SL_BF16, x, n), "convert to bf16");
 #undef BOTH
         }
+        free(pairs);
         free(x);
         free(gain);
         free(sine);

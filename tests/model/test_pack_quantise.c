@@ -132,6 +132,23 @@ static void check_pack(const struct sl_pack *pack, enum sl_dtype dtype, bool rot
     sl_weights_close(&w);
 }
 
+SL_TEST(a_format_has_one_spelling)
+{
+    static const char *const good[] = {"bf16", "f32", "i8", "i8+a16", "i4g16+h128", "i8+h64+a16"};
+    static const char *const bad[] = {"", "i5", "i8+", "i8+h0", "i8+h3", "i8+h512", "i8+a8", "i8+a16+h64", "i8+a16+a16",
+                                      "bf16+a16", "f32+h64", "i8+h064", "+a16", "i4g16+h128+a16+a16+a16+a16"};
+    struct sl_format f;
+    char text[SL_FORMAT_ROOM];
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        CHECK(sl_format_parse(&f, good[i]));
+        sl_format_print(f, text);
+        CHECK_STR(text, good[i]);
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (sl_format_parse(&f, bad[i]))
+            sl_test_fail(__FILE__, __LINE__, "'%s' was taken for a format", bad[i]);
+}
+
 SL_TEST(every_format_of_every_class_binds_and_reads_back)
 {
     make_checkpoint();
@@ -146,7 +163,7 @@ SL_TEST(every_format_of_every_class_binds_and_reads_back)
             struct sl_pack *pack = pack_with(name, &options);
             REQUIRE(pack);
             check_pack(pack, formats[i].dtype, rotated, formats[i].least);
-            sl_format_print((struct sl_format){formats[i].dtype, rotated ? 128 : 0}, text);
+            sl_format_print((struct sl_format){formats[i].dtype, rotated ? 128 : 0, formats[i].dtype == SL_I8 ? 2 : 0}, text);
             sl_pack_class_format(pack, SL_CLASS_DOWN, got, sizeof got);
             CHECK_STR(got, text);
             CHECK_STR(summary.digest, sl_pack_digest(pack));
