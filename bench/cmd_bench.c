@@ -61,8 +61,8 @@ const struct sl_command sl_command_bench_kernels = {
         {"rounds", SL_OPT_UINT, offsetof(struct values, rounds),                                   \
          "5",      NULL,        1,                                                                 \
          101,      "rounds",    "After one that only warms up; medians are reported."},            \
-        {"kv", SL_OPT_CHOICE, offsetof(struct values, kv), "bf16", "bf16|i8|f32", 0,               \
-         0,    NULL,          "Numbers of the KV cache."},                                         \
+        {"kv", SL_OPT_CHOICE, offsetof(struct values, kv), "auto", "auto|bf16|i8|f32", 0,               \
+         0,    NULL,          "Numbers of the KV cache. auto: i8 with integer experts, else bf16."},                                         \
         {"numerics",                                                                               \
          SL_OPT_CHOICE,                                                                            \
          offsetof(struct values, numerics),                                                        \
@@ -158,7 +158,7 @@ static const struct sl_option pipeline_options[] = {
         "Interleaved rounds; medians are compared."),
     ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,
         "How stages pass chunks on."),
-    ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache."),
+    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache. auto: i8 with integer experts, else bf16."),
     ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object, with every sample."),
     {0},
 };

@@ -47,11 +47,13 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b,
     if (!sl_profile_parse(&profile, options->numerics))
         return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32 or bf16dot",
                        options->numerics);
+    enum sl_dtype kv_dtype = sl_pack_kv_dtype(b->pack, options->kv);
+    b->options.kv = sl_dtype_name(kv_dtype);
     struct sl_stage_config config = {.end = sl_pack_shape(b->pack)->n_layers,
                                      .with_embed = true,
                                      .with_head = true,
                                      .n_threads = options->n_threads,
-                                     .kv_dtype = sl_dtype_named(options->kv),
+                                     .kv_dtype = kv_dtype,
                                      .profile = profile,
                                      .n_pages =
                                          options->n_sequences * pages_of(options->context_tokens),

@@ -87,6 +87,9 @@ uint64_t sl_pack_embed_bytes(const struct sl_pack *pack);
 uint64_t sl_pack_head_bytes(const struct sl_pack *pack);
 /* The formats of a class, for people: "i4+h128", "i4, layers 0-1 i8"; "" when the pack says nothing of it. */
 void sl_pack_class_format(const struct sl_pack *pack, enum sl_class class_, char *text, size_t room);
+/* The KV pages that an option means. "auto": i8 when the routed experts (the dense feed-forward, without them) are
+ * integers, whose own error is then far larger; bf16 for an exact pack. Else one of sl_dtype_named's. */
+enum sl_dtype sl_pack_kv_dtype(const struct sl_pack *pack, const char *kv);
 /* Recompute every file's SHA-256 (sluice check). */
 sl_status sl_pack_verify(const struct sl_pack *pack, struct sl_err *err);
 

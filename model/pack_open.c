@@ -216,6 +216,15 @@ void sl_pack_class_format(const struct sl_pack *pack, enum sl_class class_, char
         print_exceptions(pack, class_, text, room);
 }
 
+enum sl_dtype sl_pack_kv_dtype(const struct sl_pack *pack, const char *kv)
+{
+    char text[200];
+    if (strcmp(kv, "auto") != 0)
+        return sl_dtype_named(kv);
+    sl_pack_class_format(pack, pack->shape.n_experts ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, text, sizeof text);
+    return text[0] == 'i' ? SL_I8 : SL_BF16;
+}
+
 uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer)
 {
     return layer < pack->manifest.n_layers

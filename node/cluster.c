@@ -74,13 +74,14 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
     const struct sl_cluster_config *g = &c->config;
     if (strcmp(g->transport, "local") != 0 && strcmp(g->transport, "ucx") != 0)
         return sl_fail(err, SL_E_USAGE, "transport %s is unknown; use local or ucx", g->transport);
-    if (strcmp(g->kv, "bf16") != 0 && strcmp(g->kv, "f32") != 0)
-        return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use bf16 or f32", g->kv);
+    enum sl_dtype kv_dtype;
+    if (strcmp(g->kv, "auto") != 0 && (!sl_dtype_parse(&kv_dtype, g->kv) || kv_dtype > SL_I8))
+        return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use auto, bf16, i8 or f32", g->kv);
     uint32_t allowed = sl_profile_allowed(g->numerics), able = allowed & sl_ops_profiles();
     if (!allowed)
         return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto", g->numerics);
     struct sl_plan_options options = {.n_stages = g->n_stages, .has_decode = !g->without_decode,
-                                      .kv_dtype = sl_dtype_named(g->kv),
+                                      .kv_dtype = sl_pack_kv_dtype(c->pack, g->kv),
                                       .chunk_tokens = g->chunk_tokens, .max_running = g->max_running,
                                       .context_tokens = g->context_tokens, .epoch = 1,
                                       /* one that we lack is refused by the stage, which says why */

@@ -11,7 +11,7 @@ struct sl_cluster_config {
     uint32_t n_threads;      /* per stage, and for the decode worker */
     uint32_t chunk_tokens;   /* 0: the default (prompt/8, 64..2048, a multiple of 64) */
     const char *transport;   /* "local" or "ucx" */
-    const char *kv;          /* "bf16" or "f32" */
+    const char *kv;          /* "auto", "bf16", "i8" or "f32": sl_pack_kv_dtype */
     const char *numerics;    /* "f32", "bf16dot", or "auto": the fastest that this machine has; NULL: f32 */
     uint32_t max_running;    /* requests in flight; 0: default 16 */
     uint32_t context_tokens; /* longest prompt + output the pools are planned for; 0: the model's */

@@ -49,7 +49,7 @@ static const struct sl_option eval_options[] = {
         "Length of a window. Its second half is scored."),
     ROW("max-tokens", SL_OPT_UINT, max_tokens, "0", NULL, 0, MAX_TOKENS, "tokens",
         "Read no more than the first N tokens of the text; 0: all."),
-    ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|i8|f32", 0, 0, NULL, "Numbers of the model's KV cache."),
+    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL, "Numbers of the model's KV cache. auto: i8 with integer experts, else bf16."),
     ROW("kv-reference", SL_OPT_CHOICE, kv_reference, "f32", "bf16|i8|f32", 0, 0, NULL,
         "Numbers of the reference's KV cache."),
     ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,

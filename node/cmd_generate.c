@@ -45,7 +45,7 @@ struct values {
             "With --model: tokens of a chunk; 0 means an eighth of the prompt, 64 to 2048."),      \
         ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,               \
             "With --model: how stages pass chunks on."),                                           \
-        ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|i8|f32", 0, 0, NULL,                               \
+        ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,                               \
             "With --model: numbers of the KV cache."),                                             \
         ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,           \
             "With --model: rounding. f32 has the same bits on every machine; bf16dot uses the "    \

@@ -44,7 +44,7 @@ static const struct sl_option inspect_options[] = {
         "With --stages: as given to serve."),
     ROW("kv-tokens", SL_OPT_UINT, kv_tokens, "0", NULL, 0, 4294967295.0, "tokens",
         "With --stages: as given to serve."),
-    ROW("kv", SL_OPT_CHOICE, kv, "bf16", "bf16|i8|f32", 0, 0, NULL,
+    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,
         "With --stages: numbers of the KV cache."),
     {0},
 };
@@ -287,7 +287,7 @@ static sl_status make_plan(struct sl_plan *plan, const struct report *r,
     struct sl_plan_options options = {
         .n_stages = v->stages,
         .has_decode = true,
-        .kv_dtype = sl_dtype_named(v->kv),
+        .kv_dtype = r->pack ? sl_pack_kv_dtype(r->pack, v->kv) : SL_BF16,
         .chunk_tokens = v->chunk,
         .max_running = v->max_running,
         .context_tokens = v->context,

@@ -158,7 +158,7 @@ static sl_status make_plan(struct node *n, struct sl_err *err)
 {
     const struct sl_serving_options *v = &n->values->serving;
     struct sl_plan_options options = {.n_stages = v->stages, .has_decode = true,
-                                      .kv_dtype = sl_dtype_named(v->kv),
+                                      .kv_dtype = sl_pack_kv_dtype(n->pack, v->kv),
                                       .chunk_tokens = v->chunk, .max_running = v->max_running,
                                       .context_tokens = v->context, .kv_tokens = v->kv_tokens,
                                       .epoch = sl_clock_wall_us() / 1000000u};

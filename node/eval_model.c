@@ -89,12 +89,14 @@ static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32
             model->path, s->max_pos);
     SL_TRY(digest_tokenizer(model, err));
     SL_TRY(account(model, err));
+    enum sl_dtype kv_dtype = sl_pack_kv_dtype(model->pack, model->kv);
+    model->kv = sl_dtype_name(kv_dtype);
     struct sl_stage_config config = {
         .end = s->n_layers,
         .with_embed = true,
         .with_head = true,
         .n_threads = n_threads,
-        .kv_dtype = sl_dtype_named(model->kv),
+        .kv_dtype = kv_dtype,
         .profile = model->profile,
         .n_pages = pages_of(window),
         .max_tokens = window < SL_MAX_CHUNK ? window : SL_MAX_CHUNK,

@@ -23,7 +23,7 @@ struct sl_serving_options {
                        "HTTP for /metrics and the probes."),                                                                  \
         SL_SERVING_ROW(SL_OPT_UINT, values, "chunk", chunk, "0", NULL, 0, 4 * SL_MAX_CHUNK, "tokens",                         \
                        "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048."),                                         \
-        SL_SERVING_ROW(SL_OPT_CHOICE, values, "kv", kv, "bf16", "bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache."),          \
+        SL_SERVING_ROW(SL_OPT_CHOICE, values, "kv", kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache. auto: i8 with integer experts, else bf16."),          \
         SL_SERVING_ROW(SL_OPT_CHOICE, values, "numerics", numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,                    \
                        "Rounding: f32 has the same bits on every machine; bf16dot uses the bf16 dot product and needs "       \
                        "AVX512_BF16 on all nodes; auto takes bf16dot where all have it."),                                    \

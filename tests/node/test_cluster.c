@@ -1,5 +1,6 @@
 /* The whole pipeline in one process, on the bundled checkpoint: the same bits whatever the number of stages, the chunking, the
  * threads, the transport and the company; requests that end early give everything back; a prompt scored is a prompt generated. */
+#include "base/cpu.h"
 #include "base/log.h"
 #include "model/pack.h"
 #include "node/cluster.h"
@@ -8,6 +9,11 @@
 #include <stdlib.h>
 
 enum { N_PROMPTS = 5, OUT = 6, MAX_OUT = 64 };
+
+/* How the pack is made and served; the tests of the pipeline itself take it as it stands. */
+static const char *kv = "bf16";
+static struct sl_pack_options packing;
+static uint32_t pack_number;
 
 struct answer {
     pthread_mutex_t lock;
@@ -73,12 +79,12 @@ static void init_answer(struct answer *a)
 static const char *pack_path(void)
 {
     static char path[300];
-    snprintf(path, sizeof path, "%s/pack", sl_test_dir());
+    snprintf(path, sizeof path, "%s/pack%u", sl_test_dir(), pack_number);
     if (sl_pack_is_pack(path))
         return path; /* made earlier in this test */
     struct sl_err err;
     sl_log_init("test", SL_LOG_WARN);
-    if (sl_pack_write("demo", path, &(struct sl_pack_options){0}, &err) != SL_OK)
+    if (sl_pack_write("demo", path, &packing, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return path;
 }
@@ -116,7 +122,7 @@ static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t thread
     struct sl_cluster *cluster = NULL;
     struct sl_err err;
     struct sl_cluster_config config = {.model = pack_path(), .n_stages = stages, .n_threads = threads, .chunk_tokens = chunk,
-                                       .transport = transport, .kv = "bf16", .context_tokens = 256, .quiet = true};
+                                       .transport = transport, .kv = kv, .context_tokens = 256, .quiet = true};
     if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: %s", stages, chunk, threads, transport,
                      err.text);
@@ -176,6 +182,67 @@ static void same_bits(const char *transport)
         for (int c = 0; c < 4; c++)
             for (int t = 0; t < 3; t++)
                 compare(transport, stages[s], chunks[c], threads[t]);
+}
+
+/* One way to pack and one kind of KV pages, over stages, chunks, threads and instruction sets. */
+static void same_bits_on_every_isa(bool on_ref)
+{
+    static const struct {
+        const char *isa; /* of SLUICE_CPU; NULL: the best of this machine */
+        uint32_t needs;
+        uint32_t stages, chunk, threads;
+    } runs[] = {{NULL, 0, 2, 7, 2},
+                {NULL, 0, 1, 256, 3},
+                {"avx512", SL_CPU_AVX512, 6, 64, 1},
+                {"avxvnni", SL_CPU_AVXVNNI, 2, 64, 1},
+                {"avx2", SL_CPU_AVX2, 3, 256, 1},
+                {"ref", 0, 1, 64, 2}};
+    memset(reference, 0, sizeof reference);
+    make_reference();
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        if ((sl_cpu_detect() & runs[i].needs) != runs[i].needs)
+            continue; /* said once, by the test */
+        if (!on_ref && runs[i].isa && strcmp(runs[i].isa, "ref") == 0)
+            continue; /* slow, and the same comparison is made kernel by kernel */
+        if (runs[i].isa)
+            setenv("SLUICE_CPU", runs[i].isa, 1);
+        compare("local", runs[i].stages, runs[i].chunk, runs[i].threads);
+        unsetenv("SLUICE_CPU");
+    }
+    memset(reference, 0, sizeof reference);
+}
+
+SL_TEST(the_same_bits_in_every_format_on_every_instruction_set)
+{
+    static const struct {
+        enum sl_dtype dense, gate_up, down;
+        enum sl_rotate rotate;
+        enum sl_activations activations;
+        const char *kv;
+    } packs[] = {{SL_I8, SL_I8, SL_I8, SL_ROTATE_OFF, SL_ACTIVATIONS_AUTO, "i8"},
+                 {SL_I8, SL_I8, SL_I8, SL_ROTATE_ON, SL_ACTIVATIONS_8, "bf16"},
+                 {SL_I8, SL_I4, SL_I4G16, SL_ROTATE_ON, SL_ACTIVATIONS_AUTO, "auto"},
+                 {SL_I4G16, SL_I2, SL_I3, SL_ROTATE_OFF, SL_ACTIVATIONS_AUTO, "f32"},
+                 {SL_F32, SL_I3, SL_I4, SL_ROTATE_AUTO, SL_ACTIVATIONS_16, "i8"}};
+    if (getenv("SLUICE_CPU"))
+        return sl_test_skip("SLUICE_CPU is set: the comparison of instruction sets needs all of them");
+    if (!(sl_cpu_detect() & SL_CPU_AVXVNNI))
+        printf("AVX-VNNI is not on this machine: compared only under emulation, kernel by kernel\n");
+    if (!(sl_cpu_detect() & SL_CPU_AVX512))
+        printf("AVX-512 is not on this machine: compared only under emulation, kernel by kernel\n");
+    for (size_t i = 0; i < sizeof packs / sizeof *packs; i++) {
+        packing = (struct sl_pack_options){.rotate = packs[i].rotate};
+        packing.formats.activations = packs[i].activations;
+        packing.formats.classes[SL_CLASS_ATTENTION] = packing.formats.classes[SL_CLASS_HEAD] = packs[i].dense;
+        packing.formats.classes[SL_CLASS_GATE_UP] = packs[i].gate_up;
+        packing.formats.classes[SL_CLASS_DOWN] = packs[i].down;
+        kv = packs[i].kv;
+        pack_number++;
+        same_bits_on_every_isa(i == 2);
+    }
+    packing = (struct sl_pack_options){0};
+    kv = "bf16";
+    pack_number = 0;
 }
 
 SL_TEST(the_same_bits_over_the_local_transport)
