@@ -1,14 +1,14 @@
-/* The thresholds of tune.h: held in atomics that the kernels read once a product, measured on a product as wide as a
- * task of an expert, and kept in a small text file.
+/* The thresholds of tune.h: held in atomics that the kernels read once a product, measured on a product as
+ * wide as a task of an expert, and kept in a small text file.
  *
- * The file is named after the processor and the table, so that a home directory shared by unlike machines serves them
- * all. It is untrusted: what was read is parsed, checked, written again in memory and compared with the file byte by
- * byte, so nothing that we did not write ourselves is believed. */
-#include "kernels/tune.h"
+ * The file is named after the processor and the table, so that a home directory shared by unlike machines
+ * serves them all. It is untrusted: what was read is parsed, checked, written again in memory and compared
+ * with the file byte by byte, so nothing that we did not write ourselves is believed. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/digest.h"
 #include "kernels/ops.h"
+#include "kernels/tune.h"
 #include <inttypes.h>
 #include <limits.h>
 #include <stdatomic.h>
@@ -79,11 +79,13 @@ static uint32_t measure_format(const struct sl_ops *ops, struct sl_gemm8 *g, voi
 sl_status sl_tune_measure(struct sl_tune *tune, const struct sl_ops *ops, struct sl_err *err)
 {
     size_t weights = sl_panel_bytes(SL_I8, TUNE_N, TUNE_K), stride = sl_rows8_stride(TUNE_K);
-    size_t scratch = (ops->scratch_bytes(TUNE_K) + 63) / 64 * 64, outputs = (size_t)ROWS * TUNE_N * sizeof(float);
+    size_t scratch = (ops->scratch_bytes(TUNE_K) + 63) / 64 * 64,
+           outputs = (size_t)ROWS * TUNE_N * sizeof(float);
     size_t rows = ROWS * stride, row_words = (size_t)ROWS * 4;
     uint8_t *memory = aligned_alloc(64, weights + scratch + outputs + rows + 2 * row_words);
     if (!memory)
-        return sl_fail(err, SL_E_NOMEM, "out of memory while the integer kernels were being tuned; free some");
+        return sl_fail(err, SL_E_NOMEM,
+                       "out of memory while the integer kernels were being tuned; free some");
     memset(memory, 1, weights + scratch + outputs + rows); /* any bits are weights and activations */
     uint8_t *at = memory + weights + scratch;
     struct sl_gemm8 g = {.y = (float *)(void *)at, .y_stride = TUNE_N, .col_end = TUNE_N};
@@ -101,7 +103,8 @@ sl_status sl_tune_measure(struct sl_tune *tune, const struct sl_ops *ops, struct
 }
 
 /* The file's whole text. */
-static void render(const struct sl_tune *tune, const char *cpu, const struct sl_ops *ops, char text[FILE_BYTES])
+static void render(const struct sl_tune *tune, const char *cpu, const struct sl_ops *ops,
+                   char text[FILE_BYTES])
 {
     int n = snprintf(text, FILE_BYTES, "sluice tune 1\n%s\n%s\n", cpu, ops->name);
     for (int d = SL_I8 + 1; d < SL_DTYPES; d++)
@@ -166,7 +169,8 @@ sl_status sl_tune_ensure(struct sl_tune *tune, const struct sl_ops *ops, const c
 {
     char cpu[64], path[4000], text[FILE_BYTES];
     sl_cpu_model_name(cpu, sizeof cpu);
-    int n = snprintf(path, sizeof path, "%s/tune-%016" PRIx64 "-%s.txt", dir, sl_xxh3(cpu, strlen(cpu)), ops->name);
+    int n = snprintf(path, sizeof path, "%s/tune-%016" PRIx64 "-%s.txt", dir, sl_xxh3(cpu, strlen(cpu)),
+                     ops->name);
     if (n < 0 || (size_t)n >= sizeof path)
         return sl_fail(err, SL_E_CONFIG, "the cache directory's path is too long; choose a shorter one");
     *saved = load(tune, cpu, ops, path);

@@ -12,6 +12,7 @@ written block by block in the quantised format itself, at disk speed. At a conte
 in its cache and only what is measured is taken back afterwards; ours says how it fills them (bench/stage_bench.h).
 """
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -198,8 +199,10 @@ class Engine:
         """Positions from `first` on."""
         if hasattr(self.api, "llama_memory_seq_rm"):
             self.api.llama_memory_seq_rm(self.api.llama_get_memory(self.context), 0, first, -1)
-        else:
-            self.call("llama_kv_self_seq_rm", "llama_kv_cache_seq_rm")(self.context, 0, first, -1)
+        else: # ik's binding lists fewer functions than its library has
+            remove = self.api._lib.llama_kv_cache_seq_rm
+            remove.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int32, ctypes.c_int32]
+            remove(self.context, 0, first, -1)
         self.filled = first
 
     def feed(self, n, step):

@@ -1,10 +1,11 @@
-/* The integer half of a table on AVX-512 with VNNI: the tiles of this instruction set, the shapes that fit its
- * registers, and the kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the instruction
- * set; it is entered only through kernels/ops.c, after a check at run time.
+/* The integer half of a table on AVX-512 with VNNI: the tiles of this instruction set, the shapes that fit
+ * its registers, and the kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the
+ * instruction set; it is entered only through kernels/ops.c, after a check at run time.
  *
- * 32 zmm. A plain panel takes 6 rows of 4 blocks: 24 sums and 4 weights. Decoding in registers wants height, since a
- * decoded vector is used once per row: 20 rows of 1 block are 20 sums beside the decoder's constants. Fewer rows take
- * 2 or 4 blocks: enough sums in flight to cover the latency of a dot step, and more streams of weights at once. */
+ * 32 zmm. A plain panel takes 6 rows of 4 blocks: 24 sums and 4 weights. Decoding in registers wants height,
+ * since a decoded vector is used once per row: 20 rows of 1 block are 20 sums beside the decoder's constants.
+ * Fewer rows take 2 or 4 blocks: enough sums in flight to cover the latency of a dot step, and more streams
+ * of weights at once; four rows or fewer are not decoded at all (int_flat_dots). */
 #include "kernels/cpu/int_tile_avx512vnni.h"
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx512.h"
@@ -15,10 +16,12 @@
 enum { INT_MR = 20, INT_CODED_MR = 20, INT_FLAT_MR = 4, INT_PANEL_MR = 6, INT_NV = 4, INT_FEW_ROWS = 20 };
 /* rows, vectors */
 #define INT_FLAT_SHAPES(X) X(1, 4) X(2, 4) X(3, 4) X(4, 2)
-#define INT_DIRECT_SHAPES(X)                                                                                        \
-    X(5, 2) X(6, 2) X(7, 2)                                                                                         \
-    X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1) X(13, 1) X(14, 1)                                                    \
+/* clang-format off */
+#define INT_DIRECT_SHAPES(X)                                                                                 \
+    X(5, 2) X(6, 2) X(7, 2)                                                                                  \
+    X(8, 1) X(9, 1) X(10, 1) X(11, 1) X(12, 1) X(13, 1) X(14, 1)                                             \
     X(15, 1) X(16, 1) X(17, 1) X(18, 1) X(19, 1) X(20, 1)
+/* clang-format on */
 #define INT_HEAD_SHAPES(X) X(15, 1) X(16, 1) X(17, 1) X(18, 1) X(19, 1) X(20, 1)
 #define INT_PANEL_SHAPES(X) X(1, 4) X(2, 4) X(3, 4) X(4, 4) X(5, 4) X(6, 4)
 

@@ -15,6 +15,9 @@
 
 /* A loop of constant length over registers. */
 #define TILE_EACH(i, n) TILE_UNROLL for (int i = 0; i < (n); i++)
+/* The same for an n that may be 1: it has `most` rounds always, of which those beyond n vanish. Of a loop of a single round
+ * clang forgets to unroll the loop around it, and what that one indexes is then in memory. */
+#define TILE_EACH_OF(i, n, most) TILE_EACH (i, most) if (i < (n))
 
 #ifdef __clang__
 #define TILE_UNROLL _Pragma("clang loop unroll(full)")

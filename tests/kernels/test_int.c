@@ -1,12 +1,13 @@
-/* The integer half of every table this machine can run against ref, bit for bit; and ref against plain arithmetic.
+/* The integer half of every table this machine can run against ref, bit for bit; and ref against plain
+ * arithmetic.
  *
- * Weights are random bits with the extremes among them (every q and every s is legal, so every pattern of bits is a
- * panel); outputs lie between guards, scratch has exactly the bytes that were asked for and a guard behind, and whole
- * buffers are compared. Each case runs three times per table: as the kernel would choose, with every product decoded in
- * registers, and with every product decoded to a panel. SLUICE_TEST_SMALL=1 keeps the shapes small enough for an
- * emulated processor (shared tools: run-on-cpu); a SUBSTRING selects tests as in every program. */
+ * Weights are random bits with the extremes among them (every q and every s is legal, so every pattern of
+ * bits is a panel); outputs lie between guards, scratch has exactly the bytes that were asked for and a guard
+ * behind, and whole buffers are compared. Each case runs three times per table: as the kernel would choose,
+ * with every product decoded in registers, and with every product decoded to a panel. SLUICE_TEST_SMALL=1
+ * keeps the shapes small enough for an emulated processor (shared tools: run-on-cpu); a SUBSTRING selects
+ * tests as in every program. */
 #include "base/rng.h"
-#include "kernels/exp.h"
 #include "kernels/ops.h"
 #include "kernels/tune.h"
 #include "tests/check.h"
@@ -46,9 +47,9 @@ static bool guard_is_whole(const void *p, size_t bytes)
 }
 
 /* Runs `body` with `ops` set to each table but ref. */
-#define EACH_TABLE(ops)                                                                                             \
-    uint32_t n_tables_;                                                                                             \
-    const struct sl_ops *const *tables_ = sl_ops_available(&n_tables_);                                             \
+#define EACH_TABLE(ops)                                                                                      \
+    uint32_t n_tables_;                                                                                      \
+    const struct sl_ops *const *tables_ = sl_ops_available(&n_tables_);                                      \
     for (const struct sl_ops *ops; n_tables_ > 1 && (ops = *tables_, true); tables_++, n_tables_--)
 
 #define EACH_FORMAT(d) for (enum sl_dtype d = SL_I8; d < SL_DTYPES; d++)
@@ -60,8 +61,8 @@ static bool same_float(float a, float b)
 
 enum weights { RANDOM, LOWEST, HIGHEST };
 
-/* A panel of n x k: random q and s, or all of them at an end; row scales of 12 significant bits. Every block is written
- * whole, so the inputs beyond k hold q that must not matter. */
+/* A panel of n x k: random q and s, or all of them at an end; row scales of 12 significant bits. Every block
+ * is written whole, so the inputs beyond k hold q that must not matter. */
 static struct sl_panel draw_panel(uint32_t n, uint32_t k, enum sl_dtype d, enum weights how)
 {
     size_t bytes = sl_panel_bytes(d, n, k), block = sl_quant_block_bytes(d, k);
@@ -82,7 +83,8 @@ static void free_panel(struct sl_panel w)
     free((void *)(uintptr_t)w.data);
 }
 
-/* Rows of activations: random, with rows of +127, of -127, of alternating signs, of zeros, and one whose scale is NaN. */
+/* Rows of activations: random, with rows of +127, of -127, of alternating signs, of zeros, and one whose
+ * scale is NaN. */
 static struct sl_rows8 draw_rows(uint32_t k)
 {
     size_t stride = sl_rows8_stride(k);
@@ -91,12 +93,17 @@ static struct sl_rows8 draw_rows(uint32_t k)
         int32_t sum = 0;
         for (uint32_t t = 0; t < stride; t++) {
             int q = (int)below(255) - 127;
-            q = r % 16 == 1 ? 127 : r % 16 == 2 ? -127 : r % 16 == 3 ? (t % 2 ? 127 : -127) : r % 16 == 4 ? 0 : q;
+            q = r % 16 == 1   ? 127
+                : r % 16 == 2 ? -127
+                : r % 16 == 3 ? (t % 2 ? 127 : -127)
+                : r % 16 == 4 ? 0
+                              : q;
             x.q[r * stride + t] = (int8_t)(t < k ? q : 0);
             sum += t < k ? q : 0;
         }
         x.sum[r] = sum;
-        x.scale[r] = r % 16 == 5 ? NAN : sl_round_up12((float)(sl_rng_unit(sl_rng_next(&rng)) + 0.01) * 0x1p-5f);
+        x.scale[r] =
+            r % 16 == 5 ? NAN : sl_round_up12((float)(sl_rng_unit(sl_rng_next(&rng)) + 0.01) * 0x1p-5f);
     }
     return x;
 }
@@ -134,10 +141,11 @@ static void check_table(const struct sl_ops *ops, const struct sl_gemm8 *g, bool
         for (size_t i = 0; i < n; i++) {
             if (same_float(want[i], got[i]))
                 continue;
-            sl_test_fail(__FILE__, __LINE__, "%s %s %s %s m %u n %u k %u columns [%u, %u)%s%s: element %zu is %a, ref has %a",
-                         ops->name, sl_dtype_name(g->w.dtype), swiglu ? "swiglu" : "gemm", way_names[way], g->m, g->w.n,
-                         g->w.k, g->col_begin, g->col_end, g->rows ? " gather" : "", g->accumulate ? " accumulate" : "",
-                         i, (double)got[i], (double)want[i]);
+            sl_test_fail(__FILE__, __LINE__,
+                         "%s %s %s %s m %u n %u k %u columns [%u, %u)%s%s: element %zu is %a, ref has %a",
+                         ops->name, sl_dtype_name(g->w.dtype), swiglu ? "swiglu" : "gemm", way_names[way],
+                         g->m, g->w.n, g->w.k, g->col_begin, g->col_end, g->rows ? " gather" : "",
+                         g->accumulate ? " accumulate" : "", i, (double)got[i], (double)want[i]);
             break;
         }
         CHECK(guard_is_whole(scratch, scratch_bytes));
@@ -146,7 +154,8 @@ static void check_table(const struct sl_ops *ops, const struct sl_gemm8 *g, bool
     }
 }
 
-/* One case on ref and on every table, with the same start values and guards before, between and behind the rows. */
+/* One case on ref and on every table, with the same start values and guards before, between and behind the
+ * rows. */
 static void compare(struct sl_gemm8 g, bool swiglu)
 {
     g.y_stride = (swiglu ? g.w.n / 2 : g.w.n) + 3;
@@ -194,7 +203,8 @@ SL_TEST(gemm8_has_the_bits_of_ref_for_every_number_of_rows)
 
 SL_TEST(gemm8_has_the_bits_of_ref_for_ragged_shapes)
 {
-    static const uint32_t ns[] = {1, 15, 16, 33, 64, 100, 129}, ks[] = {1, 3, 4, 31, 32, 33, 63, 64, 65, 127, 255, 480};
+    static const uint32_t ns[] = {1, 15, 16, 33, 64, 100, 129},
+                          ks[] = {1, 3, 4, 31, 32, 33, 63, 64, 65, 127, 255, 480};
     static const uint32_t ms[] = {1, 2, 3, 4, 5, 7, 13, 21};
     for (size_t i = 0; i < 7; i += small() ? 3 : 1)
         for (size_t j = 0; j < 12; j += small() ? 4 : 1)
@@ -279,7 +289,8 @@ SL_TEST(swiglu_has_the_bits_of_ref)
         }
 }
 
-/* Activations that are 1 at one input pick single weights out of a panel: with S and scale 1 the output is w8 itself. */
+/* Activations that are 1 at one input pick single weights out of a panel: with S and scale 1 the output is w8
+ * itself. */
 SL_TEST(every_decoder_gives_the_weight_of_the_layout)
 {
     enum { K = 96, N = 32 };
@@ -288,7 +299,7 @@ SL_TEST(every_decoder_gives_the_weight_of_the_layout)
         size_t block = sl_quant_block_bytes(d, K);
         for (uint32_t c = 0; c < N; c++)
             ((float *)(uintptr_t)w.data)[c / SL_LANES * block / 4 + c % SL_LANES] = 1.0f;
-        struct sl_rows8 x = draw_rows(sl_rows8_stride(K) > K ? K : K);
+        struct sl_rows8 x = draw_rows(K);
         memset(x.q, 0, SOURCE_ROWS * x.stride);
         for (uint32_t r = 0; r < SOURCE_ROWS; r++) {
             x.q[r * x.stride + r % K] = 1;
@@ -300,7 +311,8 @@ SL_TEST(every_decoder_gives_the_weight_of_the_layout)
             float *y = take(SOURCE_ROWS * N * 4);
             for (int way = 1; way < 3; way++) {
                 force(way);
-                ops->gemm8(&(struct sl_gemm8){.x = x, .m = K, .w = w, .col_end = N, .y = y, .y_stride = N}, scratch);
+                ops->gemm8(&(struct sl_gemm8){.x = x, .m = K, .w = w, .col_end = N, .y = y, .y_stride = N},
+                           scratch);
                 force(0);
                 for (uint32_t i = 0; i < K * N; i++) {
                     const uint8_t *at = (const uint8_t *)w.data + i % N / SL_LANES * block;
@@ -329,8 +341,9 @@ SL_TEST(ref_rounds_an_exact_sum_once)
         for (uint32_t r = 0; r < 32; r++) {
             if (isnan(x.scale[r]))
                 continue;
-            sl_ops_ref.gemm8(&(struct sl_gemm8){.x = x, .rows = &r, .m = 1, .w = w, .col_end = 16, .y = y, .y_stride = 16},
-                             NULL);
+            sl_ops_ref.gemm8(
+                &(struct sl_gemm8){.x = x, .rows = &r, .m = 1, .w = w, .col_end = 16, .y = y, .y_stride = 16},
+                NULL);
             for (uint32_t c = 0; c < 16; c++) {
                 int64_t sum = 0;
                 for (uint32_t t = 0; t < K; t++)
@@ -357,9 +370,11 @@ static void compare_quantise(const float *x, uint32_t k, const char *what)
         int32_t my_sum = -1;
         memset(got, 0x5A, q_bytes);
         ops->quantise(x, k, got, q_bytes, &my_scale, &my_sum);
-        if (!same_float(scale, my_scale) || sum != my_sum || memcmp(want, got, q_bytes) != 0 || !guard_is_whole(got, q_bytes))
-            sl_test_fail(__FILE__, __LINE__, "%s quantises a row of %u (%s) to scale %a sum %d, ref to %a, %d", ops->name,
-                         k, what, (double)my_scale, my_sum, (double)scale, sum);
+        if (!same_float(scale, my_scale) || sum != my_sum || memcmp(want, got, q_bytes) != 0 ||
+            !guard_is_whole(got, q_bytes))
+            sl_test_fail(__FILE__, __LINE__,
+                         "%s quantises a row of %u (%s) to scale %a sum %d, ref to %a, %d", ops->name, k,
+                         what, (double)my_scale, my_sum, (double)scale, sum);
     }
     free(want);
     free(got);
@@ -392,7 +407,8 @@ SL_TEST(quantise_has_the_bits_of_ref)
 
 SL_TEST(quantise_of_rows_that_are_no_numbers)
 {
-    static const float adverse[] = {NAN, INFINITY, -INFINITY, 0x1p-149f, -0x1p-126f, 0x1p-100f, 3.4e38f, -0.0f};
+    static const float adverse[] = {NAN,        INFINITY,  -INFINITY, 0x1p-149f,
+                                    -0x1p-126f, 0x1p-100f, 3.4e38f,   -0.0f};
     static const uint32_t ks[] = {1, 16, 37, 200};
     for (size_t i = 0; i < 4; i++)
         for (size_t j = 0; j < 8; j++) {
@@ -428,7 +444,8 @@ SL_TEST(rotate_has_the_bits_of_ref_and_is_its_own_inverse)
                 memcpy(got, x, k * 4);
                 ops->rotate(got, k, block);
                 if (memcmp(want, got, k * 4) != 0 || !guard_is_whole(got, k * 4))
-                    sl_test_fail(__FILE__, __LINE__, "%s rotates %u floats in blocks of %u otherwise than ref", ops->name, k,
+                    sl_test_fail(__FILE__, __LINE__,
+                                 "%s rotates %u floats in blocks of %u otherwise than ref", ops->name, k,
                                  block);
             }
             sl_ops_ref.rotate(want, k, block);

@@ -1,4 +1,5 @@
-/* The tuned thresholds: that they are measured in bounds, come back from the file, and that no other file is believed. */
+/* The tuned thresholds: that they are measured in bounds, come back from the file, and that no other file is
+ * believed. */
 #include "kernels/ops.h"
 #include "kernels/tune.h"
 #include "tests/check.h"
@@ -83,7 +84,8 @@ SL_TEST(a_damaged_file_is_measured_anew)
 {
     static const struct {
         const char *find, *put;
-    } damages[] = {{"sluice", "slujce"}, {"i4 ", "i4  "}, {"i3 ", "i3 -"}, {"i3 ", "i3 99999"}, {"i2 ", "i2 0"}, {"i4g16", "i5"}};
+    } damages[] = {{"sluice", "slujce"}, {"i4 ", "i4  "}, {"i3 ", "i3 -"},
+                   {"i3 ", "i3 99999"},  {"i2 ", "i2 0"}, {"i4g16", "i5"}};
     struct sl_tune tune;
     struct sl_err err;
     bool saved;
@@ -102,7 +104,8 @@ SL_TEST(a_damaged_file_is_measured_anew)
         char *at = strstr(text, damages[i].find);
         REQUIRE(at != NULL);
         int before = (int)(at - text);
-        snprintf(damaged, sizeof damaged, "%.*s%s%s", before, text, damages[i].put, at + strlen(damages[i].find));
+        snprintf(damaged, sizeof damaged, "%.*s%s%s", before, text, damages[i].put,
+                 at + strlen(damages[i].find));
         write_all(path, damaged, strlen(damaged));
         REQUIRE(sl_tune_ensure(&tune, best(), sl_test_dir(), &saved, &err) == SL_OK);
         CHECK(saved);
