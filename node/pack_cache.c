@@ -1,7 +1,10 @@
 /* PATH -> a pack: the path itself, or the cached pack of a checkpoint, made on first use. The cache key is the checkpoint's
- * absolute path together with the size and time of its config and weight files, so a changed checkpoint is packed anew. */
+ * absolute path together with the size and time of its config and weight files, so a changed checkpoint is packed anew.
+ * What the kernels learn about the processor (kernels/tune.h) is kept in the same directory. */
 #include "base/digest.h"
 #include "base/log.h"
+#include "kernels/ops.h"
+#include "kernels/tune.h"
 #include "model/pack.h"
 #include "node/cluster.h"
 #include <dirent.h>
@@ -105,4 +108,22 @@ sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokeniz
         return sl_fail(err, SL_E_USAGE, "the path of the model is too long");
     sl_status status = sl_tokenizer_load(tokenizer, path, err);
     return status == SL_E_NOT_FOUND ? sl_tokenizer_none(tokenizer, err) : status;
+}
+
+void sl_tune_for(const struct sl_pack *pack, enum sl_profile profile)
+{
+    static bool done;
+    const struct sl_ops *ops;
+    struct sl_tune tune;
+    struct sl_err err;
+    char dir[4096];
+    bool saved;
+    if (done || sl_pack_kv_dtype(pack, "auto") != SL_I8) /* no integer experts: nothing to choose */
+        return;
+    done = true;
+    if (sl_ops_select_profile(&ops, profile, &err) == SL_OK && cache_dir(dir, sizeof dir, &err) == SL_OK &&
+        sl_tune_ensure(&tune, ops, dir, &saved, &err) == SL_OK)
+        sl_tune_set(&tune);
+    else
+        sl_log_warn("the kernels stay untuned: %s", err.text);
 }
