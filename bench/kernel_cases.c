@@ -5,6 +5,7 @@
 #include "bench/kernel_cases.h"
 #include "base/arena.h"
 #include "base/rng.h"
+#include "kernels/team_ops.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -258,9 +259,7 @@ static void expert_integers(const struct sl_bench_case *c, const uint8_t *w,
                                          .y = lane->hidden,
                                          .y_stride = c->n},
                       lane->scratch);
-    for (size_t r = 0; r < c->rows; r++)
-        ops->quantise(lane->hidden + r * c->n, c->n, hidden8.q + r * hidden8.stride, hidden8.stride,
-                      &hidden8.scale[r], &hidden8.sum[r]);
+    sl_quantise_rows(ops, &down, lane->hidden, c->n, &hidden8, NULL, 0, c->rows, lane->scratch);
     ops->gemm8(&(struct sl_gemm8){.x = hidden8,
                                   .m = c->rows,
                                   .w = down,

@@ -48,7 +48,7 @@ struct sl_experts {
     float *logits;            /* [max_tokens][n_experts] */
     float *hidden;            /* [pairs][d_expert], or [max_tokens][d_single] */
     float *outputs;           /* [pairs][d_model], or [max_tokens][d_model] */
-    struct sl_rows8 normed8;  /* the same in s8; second digits follow the first ones of all rows, see below */
+    struct sl_rows8 normed8;  /* the same in s8; second digits (kernels/panel.h) follow the first ones of all rows */
     struct sl_rows8 hidden8;
     uint32_t max_tokens, max_hidden; /* rows of normed8 and of hidden8 */
     float *wide;              /* [members][WIDE_ROWS][gate and up]: a product of two digits before SwiGLU */

@@ -284,20 +284,20 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
 static sl_status make_plan(struct sl_plan *plan, const struct report *r,
                            const struct inspect_values *v, struct sl_err *err)
 {
+    if (!r->pack)
+        return sl_fail(err, SL_E_USAGE,
+                       "%s is not packed yet; `sluice pack %s DST`, then inspect DST", r->path,
+                       r->path);
     struct sl_plan_options options = {
         .n_stages = v->stages,
         .has_decode = true,
-        .kv_dtype = r->pack ? sl_pack_kv_dtype(r->pack, v->kv) : SL_BF16,
+        .kv_dtype = sl_pack_kv_dtype(r->pack, v->kv),
         .chunk_tokens = v->chunk,
         .max_running = v->max_running,
         .context_tokens = v->context,
         .kv_tokens = v->kv_tokens,
         .epoch = 1,
     };
-    if (!r->pack)
-        return sl_fail(err, SL_E_USAGE,
-                       "%s is not packed yet; `sluice pack %s DST`, then inspect DST", r->path,
-                       r->path);
     return sl_plan_make(plan, &r->shape, &options, err);
 }
 

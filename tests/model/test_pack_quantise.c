@@ -132,6 +132,22 @@ static void check_pack(const struct sl_pack *pack, enum sl_dtype dtype, bool rot
     sl_weights_close(&w);
 }
 
+SL_TEST(kv_auto_is_i8_with_integer_experts_alone)
+{
+    struct sl_pack_options exact = {0}, coarse = {0}, attention = {0};
+    make_checkpoint();
+    coarse.formats = all_in(SL_I4);
+    attention.formats.classes[SL_CLASS_ATTENTION] = SL_I8;
+    struct sl_pack *packs[3] = {pack_with("kv0", &exact), pack_with("kv1", &coarse), pack_with("kv2", &attention)};
+    REQUIRE(packs[0] && packs[1] && packs[2]);
+    CHECK_INT(sl_pack_kv_dtype(packs[0], "auto"), SL_BF16);
+    CHECK_INT(sl_pack_kv_dtype(packs[1], "auto"), SL_I8);
+    CHECK_INT(sl_pack_kv_dtype(packs[2], "auto"), SL_BF16);
+    CHECK_INT(sl_pack_kv_dtype(packs[1], "f32"), SL_F32);
+    for (int i = 0; i < 3; i++)
+        sl_pack_close(packs[i]);
+}
+
 SL_TEST(a_format_has_one_spelling)
 {
     static const char *const good[] = {"bf16", "f32", "i8", "i8+a16", "i4g16+h128", "i8+h64+a16"};
