@@ -4,8 +4,9 @@
  *
  * 32 zmm. A plain panel takes 6 rows of 4 blocks: 24 sums and 4 weights. Decoding in registers wants height,
  * since a decoded vector is used once per row: 20 rows of 1 block are 20 sums beside the decoder's constants.
- * Fewer rows take 2 or 4 blocks: enough sums in flight to cover the latency of a dot step, and more streams
- * of weights at once; four rows or fewer are not decoded at all (int_flat_dots). */
+ * Fewer rows take 2 blocks: enough sums in flight to cover the latency of a dot step. Four rows or fewer are
+ * not decoded at all (int_flat_dots), and go through memory in one stream: a core reads a quarter more from
+ * one than from four. */
 #include "kernels/cpu/int_tile_avx512vnni.h"
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx512.h"
@@ -13,9 +14,18 @@
 #include "kernels/tune.h"
 #include <assert.h>
 
-enum { INT_MR = 20, INT_CODED_MR = 20, INT_FLAT_MR = 4, INT_PANEL_MR = 6, INT_NV = 4, INT_FEW_ROWS = 20 };
+enum {
+    INT_MR = 20,
+    INT_CODED_MR = 20,
+    INT_FLAT_MR = 4,
+    INT_PANEL_MR = 6,
+    INT_NV = 4,
+    INT_CHAINS = 4, /* the latency of a dot step, in dot steps */
+    INT_FEW_ROWS = 20
+};
 /* rows, vectors */
-#define INT_FLAT_SHAPES(X) X(1, 4) X(2, 4) X(3, 4) X(4, 2)
+#define INT_FLAT_SHAPES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1)
+#define INT_STREAM_SHAPES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 4) X(6, 4)
 /* clang-format off */
 #define INT_DIRECT_SHAPES(X)                                                                                 \
     X(5, 2) X(6, 2) X(7, 2)                                                                                  \

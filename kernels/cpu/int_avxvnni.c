@@ -13,9 +13,18 @@
 #include "kernels/tune.h"
 #include <assert.h>
 
-enum { INT_MR = 6, INT_CODED_MR = 4, INT_FLAT_MR = 3, INT_PANEL_MR = 6, INT_NV = 2, INT_FEW_ROWS = 5 };
+enum {
+    INT_MR = 6,
+    INT_CODED_MR = 4,
+    INT_FLAT_MR = 3,
+    INT_PANEL_MR = 6,
+    INT_NV = 2,
+    INT_CHAINS = 4, /* the latency of a dot step, in dot steps */
+    INT_FEW_ROWS = 5
+};
 /* rows, vectors */
 #define INT_FLAT_SHAPES(X) X(1, 2) X(2, 1) X(3, 1)
+#define INT_STREAM_SHAPES(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
 #define INT_DIRECT_SHAPES(X) X(4, 1)
 #define INT_HEAD_SHAPES(X) X(4, 1)
 #define INT_PANEL_SHAPES(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)

@@ -88,6 +88,10 @@ TILE_INLINE iv iv_add8(iv a, iv b)
 {
     return _mm256_add_epi8(a, b);
 }
+TILE_INLINE iv iv_add32(iv a, iv b)
+{
+    return _mm256_add_epi32(a, b);
+}
 /* One byte of each output, in all four bytes of its lane. */
 TILE_INLINE iv iv_spread(const uint8_t *p)
 {
