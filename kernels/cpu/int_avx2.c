@@ -482,6 +482,7 @@ static void each_block(const struct sl_gemm8 *g, void *scratch,
         for (uint32_t block = g->col_begin / SL_LANES; block * SL_LANES < g->col_end; block++)
             run(g, &p, block);
     }
+    sl_stream_end(g);
 }
 
 static void cpu_gemm8(const struct sl_gemm8 *g, void *scratch)

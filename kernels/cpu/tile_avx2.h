@@ -67,6 +67,11 @@ TILE_INLINE void v16_store(float *p, v16 v)
     _mm256_storeu_ps(p, v.lo);
     _mm256_storeu_ps(p + 8, v.hi);
 }
+TILE_INLINE void v16_stream(float *p, v16 v) /* past the caches, to a multiple of 64 bytes */
+{
+    _mm256_stream_ps(p, v.lo);
+    _mm256_stream_ps(p + 8, v.hi);
+}
 TILE_INLINE void v16_store_n(float *p, v16 v, uint32_t n)
 {
     _mm256_maskstore_ps(p, v16_mask(n, 0), v.lo);

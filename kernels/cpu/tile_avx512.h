@@ -53,6 +53,10 @@ TILE_INLINE void v16_store(float *p, v16 v)
 {
     _mm512_storeu_ps(p, v);
 }
+TILE_INLINE void v16_stream(float *p, v16 v) /* past the caches, to a multiple of 64 bytes */
+{
+    _mm512_stream_ps(p, v);
+}
 TILE_INLINE void v16_store_n(float *p, v16 v, uint32_t n)
 {
     _mm512_mask_storeu_ps(p, v16_mask(n), v);

@@ -155,10 +155,12 @@ static void check_table(const struct sl_ops *ops, const struct sl_gemm8 *g, bool
 }
 
 /* One case on ref and on every table, with the same start values and guards before, between and behind the
- * rows. */
+ * rows. Rows lie at any address, those of large outputs at multiples of a line: these are streamed
+ * (kernels/cpu/stream.h). */
 static void compare(struct sl_gemm8 g, bool swiglu)
 {
-    g.y_stride = (swiglu ? g.w.n / 2 : g.w.n) + 3;
+    uint32_t columns = swiglu ? g.w.n / 2 : g.w.n;
+    g.y_stride = (size_t)g.m * columns >= 1 << 15 ? sl_round_lanes(columns) + SL_LANES : columns + 3;
     size_t n = GUARD + g.m * g.y_stride + GUARD;
     float *start = take(n * 4), *want = take(n * 4);
     for (size_t i = 0; i < n; i++)
@@ -252,6 +254,20 @@ SL_TEST(gemm8_packs_more_rows_than_fit_at_once)
     compare((struct sl_gemm8){.x = x, .rows = rows, .m = 2100, .w = w, .col_end = 16}, false);
     free_rows(x);
     free_panel(w);
+}
+
+SL_TEST(gemm8_of_a_large_output_has_the_bits_of_ref)
+{
+    uint32_t rows[300];
+    for (uint32_t i = 0; i < 300; i++)
+        rows[i] = below(SOURCE_ROWS);
+    EACH_FORMAT (d) {
+        struct sl_panel w = draw_panel(7 * SL_LANES + 5, 40, d, RANDOM); /* the last block is not streamed */
+        struct sl_rows8 x = draw_rows(40);
+        compare((struct sl_gemm8){.x = x, .rows = rows, .m = 300, .w = w, .col_end = w.n}, false);
+        free_rows(x);
+        free_panel(w);
+    }
 }
 
 SL_TEST(gemm8_of_no_rows_or_columns_writes_nothing)
