@@ -4,12 +4,15 @@
  * a unit of 32 inputs takes eight steps of maddubs and one widening per vector of eight outputs, and the
  * widening, a pmaddwd, multiplies by the group's integer scale on its way. The zero is in the sum before it
  * begins: minus zero times the sum of the activations that go into that lane. Two lanes of sixteen bits make
- * one output, and they need not have the same scale: where a group is 16 inputs, the left lane takes the
- * unit's first group and the right lane its second (the decoder and the packing of the activations put the
- * bytes there), so that every format costs one widening a unit. i8 is two matrices of nibbles, with scales 16
- * and 1.
+ * one output, and they need not have the same scale: where a group is 16 inputs, the left lane of a panel
+ * takes the unit's first group and the right lane its second (the decoder and the packing of the activations
+ * put the bytes there), so that every format costs one widening a unit. i8 is two matrices of nibbles, with
+ * scales 16 and 1.
  *
  *   |sum of a lane| <= 16 inputs * 15 * 128 = 30720 < 2^15; on its way to there it may wrap, and back.
+ *
+ * Up to four rows do without a panel. Putting bytes into lanes would cost them more than what it saves, a
+ * second widening of a unit: they take the bytes as they lie in the file, and a group of 16 has its own sums.
  *
  * - setup: activations are packed as [unit][step][row] with their starts, once for all columns;
  * - load: a chunk of one block's weights is decoded to a panel in the first cache, once for all rows;
@@ -32,7 +35,7 @@ enum {
     PLANE_BYTES = 9 * 64,    /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
     CHUNK_UNITS = 16,        /* 9 KiB of panel (i8: 18), in a first cache of 32 with sums and activations */
     DIRECT_MR = 4,           /* rows that do without a panel */
-    DIRECT_AHEAD = 16384,    /* bytes on their way to the second cache, which waits for more than the first can */
+    DIRECT_AHEAD = 16384,    /* bytes on their way to the second cache: it waits for more than the first */
     ROWS_AT_ONCE = 240,      /* rows that share one decoding: it costs them 1 % */
     PACK_BYTES = 512 * 1024, /* of their activations: half of a common L2 */
     PANEL_BYTES = 2 * CHUNK_UNITS * PLANE_BYTES
@@ -43,7 +46,7 @@ enum {
 /* What a tile multiplies. */
 struct tile_plane {
     const int32_t *a;      /* [units][STEPS][stride]: four activations of each row */
-    const int32_t *starts; /* [units][stride]: two lanes of each row */
+    const int32_t *starts; /* [units][stride]: two lanes of each row; BY_GROUP: [units][2][4] */
     const uint8_t *w;      /* the first plane */
     size_t w_step;         /* bytes from a unit's plane to the next unit's */
     uint32_t units;
@@ -71,6 +74,8 @@ typedef void plane_fn(const struct tile_plane *in, int32_t *sums);
 #define LANE_LOAD(to, p)                                                                                     \
     __asm__ volatile("vmovdqa %1, %0" : "=x"(to) : "m"(*(const __m256i *)(const void *)(p)))
 #define LANE_BROADCAST(to, p) __asm__ volatile("vpbroadcastd %1, %0" : "=x"(to) : "m"(*(p)))
+/* Keeps clang from making the same weights again for each of their uses. */
+#define LANE_ONCE(weights) __asm__ volatile("" : "+x"(weights))
 
 /* Activations of a step lie at multiples of this: rows are packed four at a time. */
 TILE_INLINE uint32_t tile_stride(uint32_t mr)
@@ -215,25 +220,98 @@ TILE_INLINE void decode_units(const struct block *b, uint32_t unit, uint32_t uni
         }
 }
 
-/* --- compute, few rows: the same without a panel --- */
+/* --- compute, few rows --- */
 
-/* A unit's outputs [8 * first, 8 * (first + nv)) of one plane. */
-TILE_INLINE void direct_unit(const struct block *b, const uint8_t *from, uint32_t u, const int32_t *a,
-                             const int32_t *starts, int32_t *sums, const int plane, const int first,
-                             const int nv, const int mr, const enum sl_dtype d)
+TILE_INLINE bool has_halves(enum sl_dtype d)
 {
-    __m256i sum[DIRECT_MR][2];
+    return d != SL_I8 && d != SL_I4;
+}
+/* Of a unit, by what shares a scale: the planes of i8, the groups of the others. */
+TILE_INLINE int unit_parts(enum sl_dtype d)
+{
+    return d == SL_I4 ? 1 : 2;
+}
+
+/* Two steps of i3 as i4 has them, h and h + 2 of a group: the two low bits of each are moved to their place,
+ * the third is looked up for both at once. */
+TILE_INLINE __m256i i3_nibbles(const uint8_t *unit, const int group, const int h)
+{
+    const __m128i thirds =
+        h == 0 ? _mm_setr_epi8(0, 8, 0, 8, -128, -120, -128, -120, 0, 8, 0, 8, -128, -120, -128, -120)
+               : _mm_setr_epi8(0, 0, 8, 8, 0, 0, 8, 8, -128, -128, -120, -120, -128, -128, -120, -120);
+    __m256i low = load32(unit + 64 * group), third = nibbles(load32(unit + 128), group == 1);
+    low = h == 0 ? _mm256_slli_epi16(low, 1) : _mm256_srli_epi16(low, 1);
+    return _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi8(0x66)),
+                           _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(thirds), third));
+}
+
+/* The step that is taken as the part's n-th. Of i3 those of a pair of nibbles follow each other. */
+TILE_INLINE int part_step(enum sl_dtype d, const int part, const int n)
+{
+    return has_halves(d) ? 4 * part + (d == SL_I3 ? n % 2 * 2 + n / 2 : n) : n;
+}
+
+/* u of the part's n-th step, eight outputs from `unit` on. *pair: what i3 keeps from a step to the next. */
+TILE_INLINE __m256i part_weights(enum sl_dtype d, const uint8_t *unit, const int part, const int n,
+                                 __m256i *pair)
+{
+    const int t = part_step(d, part, n);
+    if (d == SL_I8)
+        return nibbles(load32(unit + 64 * t), part == 0);
+    if (d == SL_I4 || d == SL_I4G16)
+        return nibbles(load32(unit + t / 2 * 64), t % 2);
+    if (d == SL_I2)
+        return twice_pair(load32(unit + part * 64), n);
+    if (n % 2 == 0) {
+        *pair = i3_nibbles(unit, part, n / 2);
+        LANE_ONCE(*pair);
+    }
+    return nibbles(*pair, n % 2);
+}
+
+/* The scales of a part: both lanes of an output have the same. `scales` are the unit's, of all 16 outputs; of
+ * i4 an odd unit has the high nibbles. */
+TILE_INLINE __m256i part_scales(enum sl_dtype d, const uint8_t *scales, const int part, uint32_t u,
+                                const int half)
+{
+    if (d == SL_I8)
+        return _mm256_set1_epi16(part == 0 ? 16 : 1);
+    const char c = (char)(8 * half), no = -1;
+    const __m256i spread = _mm256_setr_epi8(c, no, c, no, c + 1, no, c + 1, no, c + 2, no, c + 2, no, c + 3,
+                                            no, c + 3, no, c + 4, no, c + 4, no, c + 5, no, c + 5, no, c + 6,
+                                            no, c + 6, no, c + 7, no, c + 7, no);
+    __m256i both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)scales));
+    both = _mm256_shuffle_epi8(both, spread);
+    if (d == SL_I4)
+        both = _mm256_srl_epi16(both, _mm_cvtsi32_si128((int)(u % 2 * 4)));
+    return nibbles(both, part == 1);
+}
+
+/* A part's outputs [8 * first, 8 * (first + nv)). */
+TILE_INLINE void direct_part(const struct block *unit, uint32_t u, const int32_t *a, const int32_t *starts,
+                             int32_t *sums, const int part, const int first, const int nv, const int mr,
+                             const enum sl_dtype d)
+{
+    const int steps = has_halves(d) ? STEPS / 2 : STEPS;
+    __m256i sum[DIRECT_MR][2], w[2], pair[2];
     TILE_EACH (i, mr)
         TILE_EACH (v, nv)
-            sum[i][v] = plane == 0 ? _mm256_set1_epi32(starts[i]) : _mm256_setzero_si256();
-    TILE_EACH (t, STEPS)
+            sum[i][v] =
+                d == SL_I8 && part == 1 ? _mm256_setzero_si256() : _mm256_set1_epi32(starts[4 * part + i]);
+    TILE_EACH (n, steps) {
+        const int t = part_step(d, part, n);
+        TILE_EACH (v, nv) {
+            w[v] = part_weights(d, unit->units + 32 * (first + v), part, n, &pair[v]);
+            LANE_ONCE(w[v]);
+        }
         TILE_EACH (i, mr) {
             __m256i x = _mm256_set1_epi32(a[4 * t + i]);
             TILE_EACH (v, nv)
-                LANE_STEP(sum[i][v], lane_weights(d, from + 32 * (first + v), plane, t), x);
+                LANE_STEP(sum[i][v], w[v], x);
         }
+    }
     TILE_EACH (v, nv) {
-        __m256i scales = lane_scales(d, b->scales + 8 * (first + v), plane, u);
+        __m256i scales = part_scales(d, unit->scales, part, u, first + v);
         TILE_EACH (i, mr) {
             __m256i *total = (__m256i *)(void *)(sums + i * SL_LANES + 8 * (first + v));
             LANE_WIDEN(*total, sum[i][v], scales);
@@ -245,18 +323,21 @@ TILE_INLINE void direct_unit(const struct block *b, const uint8_t *from, uint32_
 TILE_INLINE void direct_dots(const struct block *b, const struct tile_plane *in, int32_t *sums, const int mr,
                              const enum sl_dtype d)
 {
-    const int nv = mr == 1 || (mr == 2 && d != SL_I3) ? 2 : 1; /* two share broadcasts, if registers allow it */
+    const int nv = mr <= 2 ? 2 : 1; /* two share broadcasts; more rows leave no registers for that */
     const int32_t *a = in->a, *starts = in->starts;
-    const uint8_t *from = b->units;
+    struct block at = *b; /* from the present unit on */
+    for (const uint8_t *line = b->scales - 64; line < b->units; line += 64)
+        _mm_prefetch((const char *)line + DIRECT_AHEAD, _MM_HINT_T1);
     for (uint32_t u = 0; u < in->units; u++) {
         TILE_EACH (line, unit_bytes(d) / 64)
-            _mm_prefetch((const char *)from + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
-        for (int first = 0; first < 2; first += nv)
-            TILE_EACH (plane, unit_planes(d))
-                direct_unit(b, from, u, a, starts, sums, plane, first, nv, mr, d);
+            _mm_prefetch((const char *)at.units + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
+        TILE_EACH (side, 2 / nv)
+            TILE_EACH (part, unit_parts(d))
+                direct_part(&at, u, a, starts, sums, part, side, nv, mr, d);
         a += STEPS * 4;
-        starts += 4;
-        from += unit_bytes(d);
+        starts += has_halves(d) ? 8 : 4;
+        at.units += unit_bytes(d);
+        at.scales += d != SL_I4 || u % 2 ? SL_LANES : 0;
     }
 }
 
@@ -312,14 +393,17 @@ static uint32_t tile_height(const struct packed_rows *p, uint32_t tile)
     return tile_begin(p, tile + 1) - tile_begin(p, tile);
 }
 
-/* Four rows' inputs of a unit in the order of the planes: where groups are of 16, words of the first and of
- * the second group in turn. */
-TILE_INLINE __m256i unit_in_order(const int8_t *row, bool halves)
+/* Groups of 32 have one pair of starts a unit. Those of 16 have words of the first and of the second group in
+ * turn in the planes of a panel, and are one after the other, each with starts, for few rows. */
+enum order { BY_UNIT, WOVEN, BY_GROUP };
+
+/* Four rows' inputs of a unit. */
+TILE_INLINE __m256i unit_in_order(const int8_t *row, enum order order)
 {
     __m256i v = load32((const uint8_t *)row);
     const __m256i weave = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9,
                                            2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
-    return halves ? _mm256_shuffle_epi8(_mm256_permute4x64_epi64(v, 0xD8), weave) : v;
+    return order == WOVEN ? _mm256_shuffle_epi8(_mm256_permute4x64_epi64(v, 0xD8), weave) : v;
 }
 
 TILE_INLINE void store_steps(int32_t *to, size_t stride, __m256i four_rows) /* of steps t and t + 4 */
@@ -329,11 +413,11 @@ TILE_INLINE void store_steps(int32_t *to, size_t stride, __m256i four_rows) /* o
 }
 
 /* One unit of four rows: a transpose of words of 32 bits, and the starts of their lanes. */
-TILE_INLINE void pack_unit(const int8_t *const rows[4], size_t at, bool halves, int zero, int32_t *a,
+TILE_INLINE void pack_unit(const int8_t *const rows[4], size_t at, enum order order, int zero, int32_t *a,
                            int32_t *starts, size_t stride)
 {
-    __m256i r0 = unit_in_order(rows[0] + at, halves), r1 = unit_in_order(rows[1] + at, halves);
-    __m256i r2 = unit_in_order(rows[2] + at, halves), r3 = unit_in_order(rows[3] + at, halves);
+    __m256i r0 = unit_in_order(rows[0] + at, order), r1 = unit_in_order(rows[1] + at, order);
+    __m256i r2 = unit_in_order(rows[2] + at, order), r3 = unit_in_order(rows[3] + at, order);
     __m256i ones = _mm256_set1_epi8(1), lanes = _mm256_setzero_si256();
     __m256i low01 = _mm256_unpacklo_epi32(r0, r1), high01 = _mm256_unpackhi_epi32(r0, r1);
     __m256i low23 = _mm256_unpacklo_epi32(r2, r3), high23 = _mm256_unpackhi_epi32(r2, r3);
@@ -342,6 +426,11 @@ TILE_INLINE void pack_unit(const int8_t *const rows[4], size_t at, bool halves, 
     TILE_EACH (t, 4) {
         store_steps(a + (size_t)t * stride, stride, step[t]);
         lanes = _mm256_add_epi16(lanes, _mm256_maddubs_epi16(ones, step[t]));
+    }
+    if (order == BY_GROUP) {
+        lanes = _mm256_mullo_epi16(lanes, _mm256_set1_epi16((short)-zero));
+        _mm256_storeu_si256((__m256i *)(void *)starts, lanes);
+        return;
     }
     __m128i sum = _mm_add_epi16(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256(lanes, 1));
     _mm_storeu_si128((__m128i *)(void *)starts, _mm_mullo_epi16(sum, _mm_set1_epi16((short)-zero)));
@@ -355,7 +444,7 @@ static const int8_t *row_of(const struct sl_gemm8 *g, uint32_t i)
 static void pack_rows(const struct sl_gemm8 *g, struct packed_rows *p)
 {
     const struct sl_quant_rule *rule = sl_quant_rule_of(g->w.dtype);
-    bool halves = rule->group == 16;
+    enum order order = rule->group != 16 ? BY_UNIT : p->n <= DIRECT_MR ? BY_GROUP : WOVEN;
     int zero = g->w.dtype == SL_I8 ? 8 : rule->zero; /* of i8's high nibbles */
     for (uint32_t tile = 0; tile < p->n_tiles; tile++) {
         uint32_t height = tile_height(p, tile), stride = tile_stride(height);
@@ -366,8 +455,8 @@ static void pack_rows(const struct sl_gemm8 *g, struct packed_rows *p)
             for (uint32_t j = 0; j < 4; j++) /* beyond the last row: the last again, and no tile reads it */
                 rows[j] = row_of(g, p->begin + tile_begin(p, tile) + (i + j < height ? i + j : height - 1));
             for (uint32_t u = 0; u < p->units; u++)
-                pack_unit(rows, (size_t)u * SL_QUANT_UNIT, halves, zero, a + (size_t)u * STEPS * stride + i,
-                          starts + (size_t)u * stride + i, stride);
+                pack_unit(rows, (size_t)u * SL_QUANT_UNIT, order, zero, a + (size_t)u * STEPS * stride + i,
+                          starts + (size_t)u * (order == BY_GROUP ? 8 : stride) + i, stride);
         }
     }
 }

@@ -171,8 +171,10 @@ SL_TEST(no_pair_saturates_and_no_sum_overflows_at_the_extremes)
         return;
     for (size_t i = 0; i < sizeof qs / sizeof *qs; i++)
         for (size_t j = 0; j < sizeof xs / sizeof *xs; j++) {
-            compare("extremes", 7, 32, 96, qs[i], s_most, xs[j]);
-            compare("extremes, scales 0 and 15", 3, 32, 80, qs[i], s_by_turns, xs[j]);
+            for (uint32_t m = 1; m <= 7; m++) {
+                compare("extremes", m, 32, 96, qs[i], s_most, xs[j]);
+                compare("extremes, scales 0 and 15", m, 32, 80, qs[i], s_by_turns, xs[j]);
+            }
         }
 }
 
@@ -180,8 +182,10 @@ SL_TEST(the_longest_row_stays_within_32_bits)
 {
     if (!can_run())
         return;
-    compare("longest row", 1, 32, SL_QUANT_MAX_K, q_most, s_most, x_most);
-    compare("longest row", 1, 32, SL_QUANT_MAX_K, q_least, s_most, x_most);
+    for (uint32_t m = 1; m <= 5; m += 2) {
+        compare("longest row", m, 32, SL_QUANT_MAX_K, q_most, s_most, x_most);
+        compare("longest row", m, 32, SL_QUANT_MAX_K, q_least, s_most, x_most);
+    }
 }
 
 SL_TEST(each_group_takes_its_own_scale_and_start)
@@ -189,7 +193,8 @@ SL_TEST(each_group_takes_its_own_scale_and_start)
     if (!can_run())
         return;
     for (uint32_t k = 1; k <= 16 * 6; k += 5) /* from a part of a group to several units */
-        compare("groups", 5, 32, k, q_random, s_by_turns, x_by_groups);
+        for (uint32_t m = 1; m <= 5; m++)
+            compare("groups", m, 32, k, q_random, s_by_turns, x_by_groups);
 }
 
 SL_TEST(every_height_of_tile_and_every_edge_of_a_chunk)
