@@ -15,6 +15,7 @@
 #include "kernels/cpu/exp_body.inc"
 
 enum { A8_MR = 4, A8_NB = 1, A8_WORD = 8 };
+#define A8_VALUE_UNIT 0x1p-8f
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4)
 #define A8_SHAPES(X) X(1, 1, 0) X(2, 1, 0) X(3, 1, 0) X(4, 1, 0)
 #define A8_QUANTISE sl_int_avx2.quantise
@@ -35,13 +36,14 @@ TILE_INLINE a8_four a8_load_keys(const uint8_t *p)
     return (a8_four){{_mm256_and_si256(lo, low_bytes), _mm256_and_si256(hi, low_bytes)},
                      {_mm256_srli_epi16(lo, 8), _mm256_srli_epi16(hi, 8)}};
 }
+/* Times 256: a signed byte that stays in the upper half of its word needs no extension. */
 TILE_INLINE a8_four a8_load_values(const uint8_t *p)
 {
     const __m256i *v = (const __m256i *)(const void *)p;
     __m256i lo = _mm256_loadu_si256(v), hi = _mm256_loadu_si256(v + 1);
-    return (a8_four){
-        {_mm256_srai_epi16(_mm256_slli_epi16(lo, 8), 8), _mm256_srai_epi16(_mm256_slli_epi16(hi, 8), 8)},
-        {_mm256_srai_epi16(lo, 8), _mm256_srai_epi16(hi, 8)}};
+    __m256i high_bytes = _mm256_set1_epi16((short)0xFF00);
+    return (a8_four){{_mm256_slli_epi16(lo, 8), _mm256_slli_epi16(hi, 8)},
+                     {_mm256_and_si256(lo, high_bytes), _mm256_and_si256(hi, high_bytes)}};
 }
 TILE_INLINE a8_input a8_input_at(const char *p)
 {

@@ -13,6 +13,7 @@
 #include "kernels/cpu/exp_body.inc"
 
 enum { A8_MR = 6, A8_NB = 4, A8_WORD = 4 };
+#define A8_VALUE_UNIT 1.0f
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define A8_SHAPES(X)                                                                                         \
     X(1, 1, 0)                                                                                               \

@@ -13,6 +13,7 @@
 #include "kernels/cpu/exp_body.inc"
 
 enum { A8_MR = 6, A8_NB = 1, A8_WORD = 4 };
+#define A8_VALUE_UNIT 1.0f
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define A8_SHAPES(X) X(1, 1, 0) X(2, 1, 0) X(3, 1, 0) X(4, 1, 0) X(5, 1, 0) X(6, 1, 0)
 #define A8_QUANTISE sl_int_avxvnni.quantise

@@ -192,26 +192,26 @@ static void attend_split(const struct sl_ops *ops, struct sl_attend a)
 }
 
 /* Every table, whole, token by token, and split, has the bits of ref. */
-static void compare(const struct context *c, uint32_t n_rep, uint32_t pos, uint32_t n_tok)
+static void compare_rows(struct rows *r)
 {
-    struct rows r = make_rows(c, n_rep, pos, n_tok);
-    float *want = take(r.n_out * sizeof(float)), *got = take(r.n_out * sizeof(float));
-    memcpy(want, r.out, r.n_out * sizeof(float));
-    r.a.out = want + GUARD;
-    attend_with(&sl_ops_ref, &r.a);
+    uint32_t n_tok = r->a.n_tok;
+    float *want = take(r->n_out * sizeof(float)), *got = take(r->n_out * sizeof(float));
+    memcpy(want, r->out, r->n_out * sizeof(float));
+    r->a.out = want + GUARD;
+    attend_with(&sl_ops_ref, &r->a);
     uint32_t n;
     const struct sl_ops *const *tables = sl_ops_available(&n);
     for (uint32_t i = 0; i < n; i++) {
-        r.a.out = got + GUARD;
-        memcpy(got, r.out, r.n_out * sizeof(float));
-        attend_with(tables[i], &r.a);
-        CHECK_ROWS(tables[i], want, got, r.n_out, &r, "whole");
-        memcpy(got, r.out, r.n_out * sizeof(float));
-        attend_split(tables[i], r.a);
-        CHECK_ROWS(tables[i], want, got, r.n_out, &r, "split");
-        memcpy(got, r.out, r.n_out * sizeof(float));
+        r->a.out = got + GUARD;
+        memcpy(got, r->out, r->n_out * sizeof(float));
+        attend_with(tables[i], &r->a);
+        CHECK_ROWS(tables[i], want, got, r->n_out, r, "whole");
+        memcpy(got, r->out, r->n_out * sizeof(float));
+        attend_split(tables[i], r->a);
+        CHECK_ROWS(tables[i], want, got, r->n_out, r, "split");
+        memcpy(got, r->out, r->n_out * sizeof(float));
         for (uint32_t t = 0; t < n_tok && i + 1 < n; t++) {
-            struct sl_attend one = r.a;
+            struct sl_attend one = r->a;
             one.q += t * one.q_stride;
             one.out += t * one.out_stride;
             one.pos += t;
@@ -219,9 +219,15 @@ static void compare(const struct context *c, uint32_t n_rep, uint32_t pos, uint3
             attend_with(tables[i], &one);
         }
         if (i + 1 < n)
-            CHECK_ROWS(tables[i], want, got, r.n_out, &r, "token by token");
+            CHECK_ROWS(tables[i], want, got, r->n_out, r, "token by token");
     }
     free(want), free(got);
+}
+
+static void compare(const struct context *c, uint32_t n_rep, uint32_t pos, uint32_t n_tok)
+{
+    struct rows r = make_rows(c, n_rep, pos, n_tok);
+    compare_rows(&r);
     free_rows(&r);
 }
 
@@ -492,5 +498,26 @@ SL_TEST(nothing_beyond_the_token_is_looked_at)
     }
     free(first);
     free_rows(&r);
+    free_context(c);
+}
+
+/* Every key, value and query at its limit, all weights at 255: no sum overflows, of either sign. */
+SL_TEST(i8_has_the_bits_of_ref_at_the_extremes)
+{
+    struct context *c = make_context(SL_I8, 128, 200);
+    for (uint32_t turn = 0; turn < 3; turn++) {
+        for (uint32_t key = 0; key < c->n_keys; key++) {
+            for (uint32_t i = 0; i < c->d_head; i++) {
+                c->k[(size_t)key * c->d_head + i] = turn == 2 && i % 2 ? -1.0f : 1.0f;
+                c->v[(size_t)key * c->d_head + i] = turn == 0 || (turn == 2 && i % 2) ? -1.0f : 1.0f;
+            }
+            put_key(c, key);
+        }
+        struct rows r = make_rows(c, 2, 127, 70);
+        for (size_t i = 0; i < r.a.n_tok * r.a.q_stride; i++)
+            r.q[i] = i % 2 ? -1.0f : turn == 1 ? -1.0f : 1.0f;
+        compare_rows(&r);
+        free_rows(&r);
+    }
     free_context(c);
 }
