@@ -301,7 +301,7 @@ def main():
     c.add_argument("--context", default="0")
     c.add_argument("--decode", type=int, default=32, help="tokens; 0: none")
     c.add_argument("--chunk", type=int, default=512)
-    c.add_argument("--kv", default="bf16")
+    c.add_argument("--kv", default="auto", help="of sluice; the peers keep f16")
     c.add_argument("--threads", type=int, default=os.cpu_count())
     c.add_argument("--rounds", type=int, default=5)
     c.set_defaults(run=compare)
