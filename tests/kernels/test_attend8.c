@@ -351,13 +351,20 @@ static struct context *make_bf16_context(uint32_t d_head, uint32_t n_keys)
     return c;
 }
 
+/* Where scores are sharp, the few rows with two nearly equal keys make most of the error: one sample of rows
+ * says little. Over ten the two are about equal. */
 SL_TEST(floats_are_no_worse_than_a_naive_kernel)
 {
     static const float scales[] = {0.09f, 0.5f, 2.0f};
     struct context *c = make_bf16_context(128, SEGMENT + 300);
     for (size_t i = 0; i < 3; i++)
         for (uint32_t pos = 100; pos < SEGMENT + 300; pos += SEGMENT) {
-            struct errors e = measure(c, pos, 4, scales[i]);
+            struct errors e = {0};
+            for (int sample = 0; sample < 10; sample++) {
+                struct errors one = measure(c, pos, 4, scales[i]);
+                e.ours = hypot(e.ours, one.ours);
+                e.naive = hypot(e.naive, one.naive);
+            }
             if (e.ours > 1.5 * e.naive)
                 sl_test_fail(__FILE__, __LINE__, "from %u, scale %g: error %g, naive %g", pos,
                              (double)scales[i], e.ours, e.naive);
