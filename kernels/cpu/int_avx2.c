@@ -331,7 +331,7 @@ TILE_INLINE void direct_dots(const struct block *b, const struct tile_plane *in,
     for (uint32_t u = 0; u < in->units; u++) {
         TILE_EACH (line, unit_bytes(d) / 64)
             _mm_prefetch((const char *)at.units + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
-        TILE_EACH (side, 2 / nv)
+        TILE_EACH_OF (side, 2 / nv, 2)
             TILE_EACH (part, unit_parts(d))
                 direct_part(&at, u, a, starts, sums, part, side, nv, mr, d);
         a += STEPS * 4;
