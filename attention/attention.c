@@ -4,7 +4,6 @@
  * the attention), so that costs no barrier. A row's result depends on its own x, its position and the pages
  * alone, so chunking and neighbours change nothing. */
 #include "attention/attention_impl.h"
-#include "kernels/team_ops.h"
 
 /* ---- memory ---- */
 
@@ -77,6 +76,8 @@ static void norm_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
     uint32_t begin, end, width = a->dims.d_model;
     uint64_t since = sl_clock_ns();
     sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
+    if (a->finish && a->finish->run)
+        a->finish->run(a->finish->arg, member, begin, end);
     for (size_t r = begin; r < end; r++)
         a->ops->rmsnorm(a->buffers.normed + r * width, p->x + r * width, p->w->norm, width, a->dims.norm_eps);
     sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
@@ -173,6 +174,8 @@ void sl_attention_run(const struct sl_attention *a, const struct sl_attention_we
     assert(w->qkv.k == d->d_model && w->qkv.n == sl_attention_qkv_width(d));
     assert(w->o.k == d->n_q * d->d_head && w->o.n == d->d_model);
     sl_team_run(a->team, norm_rows, &p);
+    if (a->finish)
+        a->finish->run = NULL;
     sl_observe(a->observer, SL_SITE_QKV, 0, a->buffers.normed, n_rows, d->d_model);
     project(a, &w->qkv, a->buffers.normed, n_rows, a->buffers.qkv, false);
     sl_team_run(a->team, place_rows, &p);

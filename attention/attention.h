@@ -6,7 +6,7 @@
 
 #include "attention/kv.h"
 #include "kernels/observe.h"
-#include "kernels/team.h"
+#include "kernels/team_ops.h"
 
 struct sl_attention_weights {
     const float *norm;
@@ -50,6 +50,7 @@ struct sl_attention {
     struct sl_attention_buffers buffers;
     struct sl_kv *kv;
     const struct sl_observer *observer; /* or NULL */
+    struct sl_row_finish *finish;       /* of x, run before it is read; or NULL */
 };
 
 /* Arena bytes of the buffers for chunks of max_tokens rows of sequences of up to max_pages pages. */

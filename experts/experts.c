@@ -137,22 +137,36 @@ static void route_few(struct pass *p)
 
 /* ---- (3) experts back to rows ---- */
 
-static void combine_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+/* A struct sl_row_finish. */
+static void combine_rows(void *arg, uint32_t member, uint32_t begin, uint32_t end)
 {
-    const struct pass *p = arg;
-    struct sl_experts *e = p->e;
-    uint32_t begin, end, k = e->dims.top_k, h = e->dims.d_model;
+    struct sl_experts *e = arg;
+    uint32_t k = e->dims.top_k, h = e->dims.d_model;
     const float *rows[SL_EXPERTS_MAX_TOP_K];
-    (void)scratch;
     assert(k <= SL_EXPERTS_MAX_TOP_K);
-    sl_piece(p->n_rows, 1, n_members, member, &begin, &end);
     uint64_t since = sl_clock_ns();
     for (size_t r = begin; r < end; r++) {
         for (uint32_t i = 0; i < k; i++)
             rows[i] = e->outputs + (size_t)e->route.pairs[r * k + i] * h;
-        e->ops->combine(p->x + r * h, rows, e->route.gates + r * k, k, h);
+        e->ops->combine(e->x + r * h, rows, e->route.gates + r * k, k, h);
     }
     sl_part_add(sl_team_parts(e->team, member), SL_PART_NORMS, &since, 2ull * (end - begin) * k * h, 0);
+}
+
+static void finish_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
+{
+    struct sl_experts *e = arg;
+    uint32_t begin, end;
+    (void)scratch;
+    sl_piece(e->n_rows, 1, n_members, member, &begin, &end);
+    e->finish.run(e->finish.arg, member, begin, end);
+}
+
+void sl_experts_finish(struct sl_experts *e)
+{
+    if (e->finish.run)
+        sl_team_run(e->team, finish_rows, e);
+    e->finish.run = NULL;
 }
 
 static void run_routed(struct pass *p)
@@ -165,12 +179,17 @@ static void run_routed(struct pass *p)
     sl_expert_schedule_make(&e->schedule, &e->route, sl_team_size(e->team));
     sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
     sl_experts_grouped(p);
-    sl_team_run(e->team, combine_rows, p);
+    e->finish = (struct sl_row_finish){combine_rows, e};
+    if (p->w->has_single) /* adds to x after them */
+        sl_experts_finish(e);
 }
 
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
 {
     struct pass p = {.e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
+    assert(!e->finish.run);
+    e->x = x;
+    e->n_rows = n_rows;
     p.route_by_rows = w->is_moe && n_rows >= ROUTE_ROWS_PER_MEMBER * sl_team_size(e->team);
     sl_team_run(e->team, prepare_rows, &p);
     sl_observe(e->observer, w->is_moe ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP, 0, e->normed, n_rows,

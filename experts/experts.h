@@ -1,9 +1,10 @@
 /* The feed-forward of one layer over one chunk: norm, then either a dense gated feed-forward or the routed experts
  * (all resident) with an optional shared expert; the result is added onto the residual.
  *
- * Routed, three runs of the team: (1) by rows: norm, quantise, gate logits, top-k; (2) the experts, cut by schedule.h:
- * gate|up, SwiGLU, quantise, down; (3) by rows: the sum over a token's top_k experts in rank order, one FMA chain that
- * starts from the residual. No atomics on data: every (token, expert) pair has its own row.
+ * Routed, two runs of the team: (1) by rows: norm, quantise, gate logits, top-k; (2) the experts, cut by schedule.h:
+ * gate|up, SwiGLU, quantise, down. What is left is by rows, too, and is done by whoever reads them next, before the norm
+ * of the next layer: the sum over a token's top_k experts in rank order, one FMA chain that starts from the residual. No
+ * atomics on data: every (token, expert) pair has its own row. (Few rows share out the router's matrix in a third run.)
  *
  * Weights may be floats or integers (kernels/quant.h), each matrix by itself: an integer matrix takes its rows in s8, and
  * a token is quantised once, however many experts it goes to. */
@@ -12,7 +13,7 @@
 
 #include "experts/schedule.h"
 #include "kernels/observe.h"
-#include "kernels/team.h"
+#include "kernels/team_ops.h"
 #include <stdatomic.h>
 
 struct sl_expert_set { /* the residents of one layer; expert e lies e strides behind expert 0 */
@@ -44,6 +45,9 @@ struct sl_experts {
     struct sl_route route;
     struct sl_expert_schedule schedule;
     const struct sl_observer *observer; /* or NULL */
+    struct sl_row_finish finish; /* of the rows below: what the routed experts add to them */
+    float *x;
+    uint32_t n_rows;
     float *normed;            /* [max_tokens][d_model] */
     float *logits;            /* [max_tokens][n_experts] */
     float *hidden;            /* [pairs][d_expert], or [max_tokens][d_single] */
@@ -60,7 +64,10 @@ size_t sl_experts_bytes(const struct sl_experts_dims *dims, uint32_t max_tokens,
 sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
                           const struct sl_experts_dims *dims, uint32_t max_tokens);
 
-/* x: [n_rows][d_model], in place. The team's scratch holds at least a row of floats of the widest input. */
+/* x: [n_rows][d_model], in place. The team's scratch holds at least a row of floats of the widest input. The outputs of
+ * routed experts are not in x before e->finish has been run: by the next layer's first work on rows (attention.h), or by
+ * sl_experts_finish after the last layer. */
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows);
+void sl_experts_finish(struct sl_experts *e);
 
 #endif

@@ -3,7 +3,6 @@
 #define SL_EXPERTS_EXPERTS_IMPL_H
 
 #include "experts/experts.h"
-#include "kernels/team_ops.h"
 
 enum {
     SL_EXPERTS_MAX_TOP_K = 64,

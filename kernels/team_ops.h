@@ -20,6 +20,14 @@ void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct 
 void sl_quantise_rows(const struct sl_ops *ops, const struct sl_panel *w, const float *x, size_t x_stride,
                       const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end, float *temp);
 
+/* What rows still lack, left to whoever reads them next: that saves a barrier, and the row is in cache when it is read.
+ * run(arg, member, begin, end) does it for the rows [begin, end), each row once, in whatever run of the team; NULL: they
+ * are complete. Who has run it over all rows sets it to NULL. */
+struct sl_row_finish {
+    void (*run)(void *arg, uint32_t member, uint32_t begin, uint32_t end);
+    void *arg;
+};
+
 /* Rows from `first` on. */
 static inline struct sl_rows8 sl_rows8_from(const struct sl_rows8 *r, size_t first)
 {

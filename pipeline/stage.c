@@ -154,6 +154,7 @@ static sl_status take_memory(struct sl_stage *st)
     SL_TRY(sl_attention_init(&st->attention, &st->arena, st->ops, st->team, &st->kv, &attention, c->max_tokens,
                              st->max_pages));
     SL_TRY(sl_experts_init(&st->experts, &st->arena, st->ops, st->team, &dims, c->max_tokens));
+    st->attention.finish = &st->experts.finish;
     st->cosine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
     st->sine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
     st->sequences = sl_arena_take(&st->arena, c->max_sequences * sizeof(struct sl_sequence));
@@ -365,6 +366,7 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
                          stage->sine);
         sl_experts_run(&stage->experts, &w->experts, chunk->x, row);
     }
+    sl_experts_finish(&stage->experts);
     stage->run_ns += sl_clock_ns() - began;
 }
 

@@ -207,8 +207,10 @@ static void run(const struct fixture *f, const struct sl_ops *ops, uint32_t thre
     sl_team_create(&team, threads, ops->scratch_bytes(S), NULL);
     sl_arena_init(&arena, sl_experts_bytes(&dims, T, threads), NULL);
     CHECK_INT(sl_experts_init(&experts, &arena, ops, team, &dims, T), SL_OK);
-    for (uint32_t row = 0; row < T; row += chunk)
+    for (uint32_t row = 0; row < T; row += chunk) {
         sl_experts_run(&experts, &f->w, x + row * H, T - row < chunk ? T - row : chunk);
+        sl_experts_finish(&experts);
+    }
     sl_arena_fini(&arena);
     sl_team_destroy(team);
 }
