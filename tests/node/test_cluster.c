@@ -270,7 +270,7 @@ SL_TEST(a_cancel_at_any_time_gives_every_page_back)
     make_reference();
     struct sl_cluster *cluster = start(2, 16, 1, "local");
     REQUIRE(cluster);
-    uint32_t ids[256], n = make_prompt(0, ids);
+    uint32_t ids[256], n = make_prompt(0, ids), aborted = 0;
     for (uint32_t after = 0; after < 8; after++) {
         struct answer a, beside;
         init_answer(&a);
@@ -283,10 +283,12 @@ SL_TEST(a_cancel_at_any_time_gives_every_page_back)
         wait_answer(&a);
         wait_answer(&beside);
         CHECK_INT(a.status, SL_OK);
-        CHECK_INT(a.finish, SL_FINISH_ABORT);
+        aborted += a.finish == SL_FINISH_ABORT; /* on a busy machine a cancel may come after the last token */
+        CHECK(a.finish == SL_FINISH_ABORT || (a.finish == SL_FINISH_LENGTH && a.n == ask.max_tokens));
         CHECK_INT(beside.finish, SL_FINISH_LENGTH);
         check_all_back(cluster);
     }
+    CHECK(aborted > 0);
     struct answer again; /* and the node still gives the right bits */
     init_answer(&again);
     struct sl_generate ask = make_ask(ids, n, OUT);
