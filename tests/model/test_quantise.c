@@ -559,7 +559,7 @@ SL_TEST(zero_groups_are_zero_in_every_kernel)
             tables[t]->quantise(x, K, q, 64, &scale, &sum);
             struct sl_gemm8 g = {.x = {q, 64, &scale, &sum},
                                  .m = 1,
-                                 .w = {job.block, SL_LANES, K, formats[f], 0},
+                                 .w = {job.block, SL_LANES, K, formats[f], 0, 1},
                                  .col_end = SL_LANES,
                                  .y = y,
                                  .y_stride = SL_LANES};
