@@ -35,7 +35,9 @@ LLAMA = ["Q8_0", "Q6_K", "Q4_K_M", "Q4_0", "IQ4_XS", "Q3_K_M", "Q2_K"]
 # Name -> options of `sluice pack`: the experts alone, then everything, so that the frontier shows at every size.
 SLUICE = {
     "i8": "--experts i8 --dense i8",
+    "i8, 2 layers i4": "--experts i8 --dense i8 --activations 16 --keep 1=i4 --keep 4=i4",  # of six; the least sensitive
     "i4g16": "--experts i4g16 --dense i8",
+    "i4g16 all": "--experts i4g16 --dense i4g16",
     "i4": "--experts i4 --dense i8",
     "i4 all": "--experts i4 --dense i4g16",
     "i3": "--experts i3 --dense i8",
@@ -161,7 +163,8 @@ def recipes(args):
     wanted = {} if args.only_recipes else dict(SLUICE)
     wanted.update(recipe.split("=", 1) for recipe in args.recipe)
     if args.calibrate:
-        wanted.update({f"{name} cal": f"{options} --calibrate {shlex.quote(str(args.calibrate))} --feedback"
+        wanted.update({f"{name} cal": f"{options} --calibrate {shlex.quote(str(args.calibrate))} "
+                                       f"--calibrate-tokens {args.calibrate_tokens} --feedback"
                        for name, options in list(wanted.items())})
     if wanted and "--experts" not in sluice(args, "pack", "--help"):
         print("this sluice packs exactly only; its integer formats are left out", file=sys.stderr)
@@ -258,6 +261,7 @@ def parse():
     a.add_argument("--only-recipes", action="store_true", help="try no pack but those of --recipe")
     a.add_argument("--calibrate", type=pathlib.Path,
                    help="also pack each recipe with this text (not the one read here) and error feedback")
+    a.add_argument("--calibrate-tokens", default="64k", help="of that text; more lowers the error a little")
     a.add_argument("--torch", help="a Python with torch and transformers, to check the reference")
     return a.parse_args()
 
