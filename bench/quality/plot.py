@@ -17,13 +17,14 @@ def ticks(low, high):
 
 
 def place(x, y, name, taken):
-    """Where a name goes: beside its mark, or the nearest height at which it covers neither a mark nor another name.
+    """Where a name goes: beside its mark, or the nearest height at which it covers neither a mark, another name nor the axis.
     `taken` holds boxes (left, top, right, bottom)."""
     for off in (0, 13, -13, 26, -26, 39, -39):
         for side in ("right", "left"):
             left = x + 9 if side == "right" else x - 9 - 7 * len(name)
             box = left, y + off - 6, left + 7 * len(name), y + off + 6
-            if all(box[2] <= t[0] or t[2] <= box[0] or box[3] <= t[1] or t[3] <= box[1] for t in taken):
+            free = all(box[2] <= t[0] or t[2] <= box[0] or box[3] <= t[1] or t[3] <= box[1] for t in taken)
+            if free and box[0] >= LEFT and box[2] <= WIDTH:
                 taken.append(box)
                 return left, y + off + 4
     return x + 9, y + 4
