@@ -135,7 +135,7 @@ static void route_few(struct pass *p)
     sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
 }
 
-/* ---- (3) experts back to rows ---- */
+/* ---- experts back to rows: in whatever run reads them next ---- */
 
 /* A struct sl_row_finish. */
 static void combine_rows(void *arg, uint32_t member, uint32_t begin, uint32_t end)

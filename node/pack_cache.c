@@ -8,6 +8,7 @@
 #include "model/pack.h"
 #include "node/cluster.h"
 #include <dirent.h>
+#include <stdatomic.h>
 #include <errno.h>
 #include <limits.h>
 #include <stdio.h>
@@ -112,15 +113,16 @@ sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokeniz
 
 void sl_tune_for(const struct sl_pack *pack, enum sl_profile profile)
 {
-    static bool done;
+    static atomic_flag begun = ATOMIC_FLAG_INIT; /* stages may be threads of one process */
     const struct sl_ops *ops;
     struct sl_tune tune;
     struct sl_err err;
     char dir[4096];
     bool saved;
-    if (done || sl_pack_kv_dtype(pack, "auto") != SL_I8) /* no integer experts: nothing to choose */
+    if (sl_pack_kv_dtype(pack, "auto") != SL_I8) /* no integer experts: nothing to choose */
         return;
-    done = true;
+    if (atomic_flag_test_and_set(&begun)) /* who comes second need not wait: the choice changes no bit */
+        return;
     if (sl_ops_select_profile(&ops, profile, &err) == SL_OK && cache_dir(dir, sizeof dir, &err) == SL_OK &&
         sl_tune_ensure(&tune, ops, dir, &saved, &err) == SL_OK)
         sl_tune_set(&tune);

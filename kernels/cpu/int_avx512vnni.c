@@ -25,7 +25,7 @@ enum {
 };
 /* rows, vectors */
 #define INT_FLAT_SHAPES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1)
-#define INT_STREAM_SHAPES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1) X(5, 4) X(6, 4)
+#define INT_STREAM_SHAPES(X) X(1, 1) X(2, 1) X(3, 1) X(4, 1)
 /* clang-format off */
 #define INT_DIRECT_SHAPES(X)                                                                                 \
     X(5, 2) X(6, 2) X(7, 2)                                                                                  \

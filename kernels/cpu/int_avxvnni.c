@@ -24,7 +24,7 @@ enum {
 };
 /* rows, vectors */
 #define INT_FLAT_SHAPES(X) X(1, 2) X(2, 1) X(3, 1)
-#define INT_STREAM_SHAPES(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
+#define INT_STREAM_SHAPES(X) /* its panel shapes are of one block, which is one stream */
 #define INT_DIRECT_SHAPES(X) X(4, 1)
 #define INT_HEAD_SHAPES(X) X(4, 1)
 #define INT_PANEL_SHAPES(X) X(1, 2) X(2, 2) X(3, 2) X(4, 2) X(5, 2) X(6, 2)
