@@ -5,12 +5,15 @@
  * infinity slows it down.
  *
  * The peak of bytes is that of the best exact mix of instructions: eight vpmaddubsw, each added in sixteen
- * bits, to one widening to 32 (a product by the scale and its addition). Six chains: the sums of both widths
- * fit the registers. One instruction a line of assembly, so that nothing is hoisted out of the loop. */
+ * bits, to one widening to 32 (a product by the scale and its addition). Four chains, two at a time, and each
+ * product is added four products later: of the orders that were tried on Zen 3 the fastest, 4 % before one that
+ * adds every product at once. Two products for two sums is a mix that its pipes do not share out evenly: it
+ * comes to 3.3 instructions a cycle of 4. One instruction a line of assembly, so that nothing is hoisted out
+ * of the loop. */
 #include "kernels/cpu/peak.h"
 #include "kernels/cpu/tile_avx2.h"
 
-enum { CHAINS = 12, LANES = 8, BYTE_CHAINS = 6, BYTE_STEPS = 8, BYTE_PRODUCTS = 32 };
+enum { CHAINS = 12, LANES = 8, BYTE_CHAINS = 4, BYTE_STEPS = 8, BYTE_PRODUCTS = 32 };
 
 uint64_t sl_peak_avx2(uint64_t loops, float *sink)
 {
@@ -26,20 +29,28 @@ uint64_t sl_peak_avx2(uint64_t loops, float *sink)
     return loops * CHAINS * LANES * 2;
 }
 
+/* Sums take the products before these; then there are new ones. */
+TILE_INLINE void byte_step(__m256i sum[BYTE_CHAINS], __m256i product[BYTE_CHAINS], __m256i ones)
+{
+    TILE_EACH_OF (pair, BYTE_CHAINS / 2, 2) {
+        TILE_EACH (i, 2)
+            __asm__ volatile("vpaddw %1, %0, %0" : "+x"(sum[2 * pair + i]) : "x"(product[2 * pair + i]));
+        TILE_EACH (i, 2)
+            __asm__ volatile("vpmaddubsw %1, %1, %0" : "=x"(product[2 * pair + i]) : "x"(ones));
+    }
+}
+
 uint64_t sl_peak_int8_avx2(uint64_t loops, float *sink)
 {
-    __m256i total[BYTE_CHAINS], ones = _mm256_set1_epi8(1), scales = _mm256_set1_epi16(1), product;
+    __m256i total[BYTE_CHAINS], product[BYTE_CHAINS], ones = _mm256_set1_epi8(1), scales = _mm256_set1_epi16(1);
     TILE_EACH (i, BYTE_CHAINS)
-        total[i] = _mm256_setzero_si256();
+        total[i] = product[i] = _mm256_setzero_si256();
     for (uint64_t n = 0; n < loops; n++) {
         __m256i sum[BYTE_CHAINS];
         TILE_EACH (i, BYTE_CHAINS)
             sum[i] = scales;
         TILE_EACH (t, BYTE_STEPS)
-            TILE_EACH (i, BYTE_CHAINS) {
-                __asm__ volatile("vpmaddubsw %1, %1, %0" : "=x"(product) : "x"(ones));
-                __asm__ volatile("vpaddw %1, %0, %0" : "+x"(sum[i]) : "x"(product));
-            }
+            byte_step(sum, product, ones);
         TILE_EACH (i, BYTE_CHAINS) {
             __asm__ volatile("vpmaddwd %1, %0, %0" : "+x"(sum[i]) : "x"(scales));
             __asm__ volatile("vpaddd %1, %0, %0" : "+x"(total[i]) : "x"(sum[i]));
