@@ -1,12 +1,24 @@
-/* Attention over pages of i8 on plain AVX2: the integer tile, and the kernel written once for all
+/* Attention over pages of i8 on plain AVX2: the integer tiles, and the kernel written once for all
  * (attend8_body.inc).
  *
  * There is no dot product of bytes whose pairs cannot overflow 16 bits (255 * 127 * 2 > 32767), so bytes
- * become words: of four bytes in a lane, 0 and 2 make one pair of words and 1 and 3 the other, by a shift and
- * a mask that serve all rows of the tile; rows are stored as words in that order. vpmaddwd then adds two
- * products a lane, exactly. Sixteen sums are two ymm: 4 rows of 1 block are 8 sums, 4 vectors of the page, a
- * row's two pairs and a product. CMakeLists.txt compiles this file for the instruction set; it is entered
- * only through kernels/ops.c, after a check at run time. */
+ * become words: of four bytes in a lane, 0 and 2 make the even and 1 and 3 the odd words; rows are stored as
+ * words in that order. Few rows split a page's bytes as they go, and vpmaddwd adds two products a lane.
+ *
+ * For more rows a page is expanded to words first, and words are multiplied by Winograd's inner product
+ * (S. Winograd, "A new algorithm for inner product", IEEE Transactions on Computers C-17, 1968):
+ *
+ *   x0 w0 + x1 w1 = (x0 + w1) (x1 + w0) - x0 x1 - w0 w1
+ *
+ * The last two terms belong to a row and to an output alone. What is left for both is two additions, one
+ * vpmaddwd, which does it for two pairs, and the addition to the sum: one of four instructions for 32 products
+ * multiplies, where it were two. Multiplications go through two of Zen 3's four vector pipes and additions
+ * through all, so four instructions take one cycle and not four thirds. Words are of 10 bits at most, and sums
+ * are modulo 2^32 until the terms are off: exact.
+ *
+ * Sixteen sums are two ymm: 4 rows of 1 block are 8 sums, 4 vectors of the page and 4 that come and go.
+ * CMakeLists.txt compiles this file for the instruction set; it is entered only through kernels/ops.c, after a
+ * check at run time. */
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx2.h"
 #include "kernels/exp.h"
@@ -14,8 +26,9 @@
 
 #include "kernels/cpu/exp_body.inc"
 
-enum { A8_MR = 4, A8_NB = 1, A8_WORD = 8 };
-#define A8_VALUE_UNIT 0x1p-8f
+enum { A8_MR = 4, A8_NB = 1, A8_TILES = 4, A8_WORD = 8 };
+enum { A8_EXPAND_ROWS = 12, A8_EXPANDED_TERMS = 64, A8_EXPANDED_STEP = 128 };
+#define A8_EXPANDS 1
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4)
 #define A8_SHAPES(X) X(1, 1, 0) X(2, 1, 0) X(3, 1, 0) X(4, 1, 0)
 #define A8_QUANTISE sl_int_avx2.quantise
@@ -29,21 +42,31 @@ typedef struct {
     __m256i even, odd;
 } a8_input;
 
-TILE_INLINE a8_four a8_load_keys(const uint8_t *p)
+TILE_INLINE __m256i a8_load32(const uint8_t *p)
 {
-    const __m256i *v = (const __m256i *)(const void *)p;
-    __m256i lo = _mm256_loadu_si256(v), hi = _mm256_loadu_si256(v + 1), low_bytes = _mm256_set1_epi16(0xFF);
-    return (a8_four){{_mm256_and_si256(lo, low_bytes), _mm256_and_si256(hi, low_bytes)},
-                     {_mm256_srli_epi16(lo, 8), _mm256_srli_epi16(hi, 8)}};
+    return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
-/* Times 256: a signed byte that stays in the upper half of its word needs no extension. */
-TILE_INLINE a8_four a8_load_values(const uint8_t *p)
+TILE_INLINE __m256i a8_even(__m256i v, const bool values)
 {
-    const __m256i *v = (const __m256i *)(const void *)p;
-    __m256i lo = _mm256_loadu_si256(v), hi = _mm256_loadu_si256(v + 1);
-    __m256i high_bytes = _mm256_set1_epi16((short)0xFF00);
-    return (a8_four){{_mm256_slli_epi16(lo, 8), _mm256_slli_epi16(hi, 8)},
-                     {_mm256_and_si256(lo, high_bytes), _mm256_and_si256(hi, high_bytes)}};
+    return values ? _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8)
+                  : _mm256_and_si256(v, _mm256_set1_epi16(0xFF));
+}
+TILE_INLINE __m256i a8_odd(__m256i v, const bool values)
+{
+    return values ? _mm256_srai_epi16(v, 8) : _mm256_srli_epi16(v, 8);
+}
+TILE_INLINE a8_four a8_load_bytes(const uint8_t *p, const bool values)
+{
+    __m256i lo = a8_load32(p), hi = a8_load32(p + 32);
+    return (a8_four){{a8_even(lo, values), a8_even(hi, values)}, {a8_odd(lo, values), a8_odd(hi, values)}};
+}
+TILE_INLINE a8_four a8_load_keys(const uint8_t *step)
+{
+    return a8_load_bytes(step, false);
+}
+TILE_INLINE a8_four a8_load_values(const uint8_t *step)
+{
+    return a8_load_bytes(step, true);
 }
 TILE_INLINE a8_input a8_input_at(const char *p)
 {
@@ -58,18 +81,80 @@ TILE_INLINE __m256i a8_add_pairs(__m256i sum, __m256i words, __m256i with)
     __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sum), "=&x"(products) : "x"(words), "x"(with));
     return sum;
 }
-TILE_INLINE __m256i a8_dot(__m256i sum, __m256i even, __m256i odd, a8_input with)
+TILE_INLINE __m256i a8_dot_half(__m256i sum, __m256i even, __m256i odd, a8_input with)
 {
     return a8_add_pairs(a8_add_pairs(sum, even, with.even), odd, with.odd);
 }
 TILE_INLINE a8_sums a8_dot_keys(a8_sums sum, a8_four keys, a8_input q)
 {
-    return (a8_sums){a8_dot(sum.lo, keys.even.lo, keys.odd.lo, q),
-                     a8_dot(sum.hi, keys.even.hi, keys.odd.hi, q)};
+    return (a8_sums){a8_dot_half(sum.lo, keys.even.lo, keys.odd.lo, q),
+                     a8_dot_half(sum.hi, keys.even.hi, keys.odd.hi, q)};
 }
 TILE_INLINE a8_sums a8_dot_values(a8_sums sum, a8_four values, a8_input u)
 {
     return a8_dot_keys(sum, values, u);
+}
+
+/* The tile of expanded blocks: of a step the even words, then the odd ones. */
+TILE_INLINE a8_sums a8_sub(a8_sums s, const uint8_t *terms)
+{
+    return (a8_sums){_mm256_sub_epi32(s.lo, a8_load32(terms)), _mm256_sub_epi32(s.hi, a8_load32(terms + 32))};
+}
+TILE_INLINE a8_four a8_load_words(const uint8_t *step)
+{
+    return (a8_four){{a8_load32(step), a8_load32(step + 32)}, {a8_load32(step + 64), a8_load32(step + 96)}};
+}
+/* sum += (x even + w odd) (x odd + w even), per lane */
+TILE_INLINE a8_sums a8_dot_words(a8_sums sum, a8_four w, const char *x)
+{
+    const int32_t *pairs = (const int32_t *)(const void *)x;
+    __m256i even, odd, a, b;
+    __asm__("vpbroadcastd %6, %2\n\tvpbroadcastd %7, %3\n\t"
+            "vpaddw %10, %2, %4\n\tvpaddw %8, %3, %5\n\tvpmaddwd %4, %5, %4\n\t"
+            "vpaddw %11, %2, %2\n\tvpaddw %9, %3, %3\n\tvpmaddwd %2, %3, %2\n\t"
+            "vpaddd %4, %0, %0\n\tvpaddd %2, %1, %1"
+            : "+x"(sum.lo), "+x"(sum.hi), "=&x"(even), "=&x"(odd), "=&x"(a), "=&x"(b)
+            : "m"(pairs[0]), "m"(pairs[1]), "x"(w.even.lo), "x"(w.even.hi), "x"(w.odd.lo), "x"(w.odd.hi));
+    return sum;
+}
+
+/* Eight outputs of a step to words; returns the products that their sums begin without. */
+TILE_INLINE __m256i a8_expand_half(const uint8_t *from, uint8_t *to, const bool values)
+{
+    __m256i v = a8_load32(from), even = a8_even(v, values), odd = a8_odd(v, values);
+    _mm256_storeu_si256((__m256i *)(void *)to, even);
+    _mm256_storeu_si256((__m256i *)(void *)(to + 64), odd);
+    return _mm256_madd_epi16(even, odd);
+}
+TILE_INLINE void a8_expand_block(const uint8_t *from, uint32_t steps, uint8_t *to, const bool values)
+{
+    __m256i lo = _mm256_setzero_si256(), hi = lo;
+    uint8_t *at = to + A8_EXPANDED_TERMS;
+    for (uint32_t t = 0; t < steps; t++, from += 64, at += A8_EXPANDED_STEP) {
+        lo = _mm256_add_epi32(lo, a8_expand_half(from, at, values));
+        hi = _mm256_add_epi32(hi, a8_expand_half(from + 32, at + 32, values));
+    }
+    _mm256_storeu_si256((__m256i *)(void *)to, lo);
+    _mm256_storeu_si256((__m256i *)(void *)(to + 32), hi);
+}
+static void a8_expand_keys(const uint8_t *from, uint32_t steps, uint8_t *to)
+{
+    a8_expand_block(from, steps, to, false);
+}
+static void a8_expand_values(const uint8_t *from, uint32_t steps, uint8_t *to)
+{
+    a8_expand_block(from, steps, to, true);
+}
+/* The sum of a row's products of even by odd words; whole vectors of four steps. */
+TILE_INLINE int32_t a8_words_term(const char *words, size_t bytes)
+{
+    __m256i sum = _mm256_setzero_si256();
+    for (size_t i = 0; i < bytes; i += 32) {
+        __m256i v = a8_load32((const uint8_t *)words + i);
+        sum = _mm256_add_epi32(sum, _mm256_madd_epi16(v, _mm256_srli_epi64(v, 32)));
+    }
+    __m128i two = _mm_add_epi32(_mm256_castsi256_si128(sum), _mm256_extracti128_si256(sum, 1));
+    return _mm_cvtsi128_si32(_mm_add_epi32(two, _mm_unpackhi_epi64(two, two)));
 }
 /* Words in the order 0 2 1 3 of each four. */
 TILE_INLINE void a8_store_words(char *to, __m256i words)

@@ -12,8 +12,8 @@
 
 #include "kernels/cpu/exp_body.inc"
 
-enum { A8_MR = 6, A8_NB = 4, A8_WORD = 4 };
-#define A8_VALUE_UNIT 1.0f
+enum { A8_MR = 6, A8_NB = 4, A8_TILES = 1, A8_WORD = 4 };
+#define A8_EXPANDS 0
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define A8_SHAPES(X)                                                                                         \
     X(1, 1, 0)                                                                                               \
@@ -46,18 +46,18 @@ TILE_INLINE a8_input a8_input_at(const char *p)
     return _mm512_set1_epi32(*(const int32_t *)(const void *)p);
 }
 /* sum += the four products of unsigned and signed bytes, per lane; no saturation */
-TILE_INLINE a8_sums a8_dot(a8_sums sum, __m512i bytes, __m512i with)
+TILE_INLINE a8_sums a8_dot_bytes(a8_sums sum, __m512i bytes, __m512i with)
 {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(bytes), "v"(with));
     return sum;
 }
 TILE_INLINE a8_sums a8_dot_keys(a8_sums sum, a8_four keys, a8_input q)
 {
-    return a8_dot(sum, keys, q);
+    return a8_dot_bytes(sum, keys, q);
 }
 TILE_INLINE a8_sums a8_dot_values(a8_sums sum, a8_four values, a8_input u)
 {
-    return a8_dot(sum, u, values);
+    return a8_dot_bytes(sum, u, values);
 }
 TILE_INLINE void a8_store_query(char *to, const int8_t *q, size_t bytes)
 {

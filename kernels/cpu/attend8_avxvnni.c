@@ -12,8 +12,8 @@
 
 #include "kernels/cpu/exp_body.inc"
 
-enum { A8_MR = 6, A8_NB = 1, A8_WORD = 4 };
-#define A8_VALUE_UNIT 1.0f
+enum { A8_MR = 6, A8_NB = 1, A8_TILES = 1, A8_WORD = 4 };
+#define A8_EXPANDS 0
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
 #define A8_SHAPES(X) X(1, 1, 0) X(2, 1, 0) X(3, 1, 0) X(4, 1, 0) X(5, 1, 0) X(6, 1, 0)
 #define A8_QUANTISE sl_int_avxvnni.quantise
@@ -37,18 +37,18 @@ TILE_INLINE a8_input a8_input_at(const char *p)
     return _mm256_set1_epi32(*(const int32_t *)(const void *)p);
 }
 /* sum += the four products of unsigned and signed bytes, per lane; no saturation */
-TILE_INLINE __m256i a8_dot(__m256i sum, __m256i bytes, __m256i with)
+TILE_INLINE __m256i a8_dot_half(__m256i sum, __m256i bytes, __m256i with)
 {
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(bytes), "x"(with));
     return sum;
 }
 TILE_INLINE a8_sums a8_dot_keys(a8_sums sum, a8_four keys, a8_input q)
 {
-    return (a8_sums){a8_dot(sum.lo, keys.lo, q), a8_dot(sum.hi, keys.hi, q)};
+    return (a8_sums){a8_dot_half(sum.lo, keys.lo, q), a8_dot_half(sum.hi, keys.hi, q)};
 }
 TILE_INLINE a8_sums a8_dot_values(a8_sums sum, a8_four values, a8_input u)
 {
-    return (a8_sums){a8_dot(sum.lo, u, values.lo), a8_dot(sum.hi, u, values.hi)};
+    return (a8_sums){a8_dot_half(sum.lo, u, values.lo), a8_dot_half(sum.hi, u, values.hi)};
 }
 TILE_INLINE void a8_store_query(char *to, const int8_t *q, size_t bytes)
 {

@@ -24,7 +24,7 @@ KERNELS = {
     "ops_avx2": [r"tile_f32_\d", r"tile_bf16_\d"],
     "ops_avx512": [r"tile_f32_\d", r"tile_bf16_\d"],
     "bf16_dot": [r"tile_bf16_\d"],
-    "attend8_avx2": [r"a8_keys_\d", r"a8_values_\d"],
+    "attend8_avx2": [r"a8_keys_\d", r"a8_values_\d", r"a8_words_keys_\d", r"a8_words_values_\d"],
     "attend8_avxvnni": [r"a8_keys_\d", r"a8_values_\d"],
     "attend8_avx512vnni": [r"a8_keys_\d", r"a8_values_\d"],
     "int_avx2": [r"direct_SL_\w+_\d", r"plane_\w+"],
