@@ -110,9 +110,8 @@ TILE_INLINE a8_sums a8_dot_words(a8_sums sum, a8_four w, const char *x)
     const int32_t *pairs = (const int32_t *)(const void *)x;
     __m256i even, odd, a, b;
     __asm__("vpbroadcastd %6, %2\n\tvpbroadcastd %7, %3\n\t"
-            "vpaddw %10, %2, %4\n\tvpaddw %8, %3, %5\n\tvpmaddwd %4, %5, %4\n\t"
-            "vpaddw %11, %2, %2\n\tvpaddw %9, %3, %3\n\tvpmaddwd %2, %3, %2\n\t"
-            "vpaddd %4, %0, %0\n\tvpaddd %2, %1, %1"
+            "vpaddw %10, %2, %4\n\tvpaddw %11, %2, %2\n\tvpaddw %8, %3, %5\n\tvpaddw %9, %3, %3\n\t"
+            "vpmaddwd %4, %5, %4\n\tvpmaddwd %2, %3, %2\n\tvpaddd %4, %0, %0\n\tvpaddd %2, %1, %1"
             : "+x"(sum.lo), "+x"(sum.hi), "=&x"(even), "=&x"(odd), "=&x"(a), "=&x"(b)
             : "m"(pairs[0]), "m"(pairs[1]), "x"(w.even.lo), "x"(w.even.hi), "x"(w.odd.lo), "x"(w.odd.hi));
     return sum;
