@@ -13,8 +13,10 @@ in its cache and only what is measured is taken back afterwards; ours says how i
 """
 import argparse
 import ctypes
+import glob
 import json
 import os
+import shutil
 import statistics
 import struct
 import subprocess
@@ -29,13 +31,42 @@ PACKAGES = {"llama": "llama-cpp-python", "ik": "ik-llama-cpp-python"}
 def install(args):
     """Compiled here, not taken as wheels: those are for older processors, and a peer must get all of the machine."""
     subprocess.check_call([sys.executable, "-m", "venv", args.dir])
+    for engine, build in {"llama": install_llama, "ik": install_ik}.items():
+        began = time.time()
+        build(args, PACKAGES[engine])
+        print(f"{PACKAGES[engine]}: {time.time() - began:.0f} s", flush=True)
+
+
+def pip(args, *words, **how):
+    subprocess.check_call(["nice", "-n", "19", f"{args.dir}/bin/pip", *words], **how)
+
+
+def install_llama(args, package):
     environment = dict(os.environ, CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF",
                        CMAKE_BUILD_PARALLEL_LEVEL=str(args.jobs))
-    for package in PACKAGES.values():
-        began = time.time()
-        subprocess.check_call(["nice", "-n", "19", f"{args.dir}/bin/pip", "install", "-q", "--no-binary", package, package],
-                              env=environment)
-        print(f"{package}: {time.time() - began:.0f} s", flush=True)
+    pip(args, "install", "-q", "--no-binary", package, package, env=environment)
+
+
+def install_ik(args, package):
+    """Its source on PyPI lacks files of targets that we don't need, so the whole can't be built: the library alone is, and
+    takes the place of that in the wheel."""
+    pip(args, "install", "-q", package)
+    source, build = f"{args.dir}/src", f"{args.dir}/build"
+    os.makedirs(source, exist_ok=True)
+    pip(args, "download", "-q", "--no-deps", "--no-binary", package, "-d", source, package)
+    for archive in glob.glob(f"{source}/*.tar.gz"):
+        shutil.unpack_archive(archive, source, filter="data")
+    tree, = glob.glob(f"{source}/*/vendor/ik_llama.cpp")
+    subprocess.check_call(["cmake", "-S", tree, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
+                           "-DBUILD_SHARED_LIBS=ON", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_TESTS=OFF",
+                           "-DLLAMA_BUILD_SERVER=OFF", "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
+                           "-DCMAKE_INSTALL_RPATH=$ORIGIN"], stdout=subprocess.DEVNULL)
+    subprocess.check_call(["nice", "-n", "19", "cmake", "--build", build, "--target", "llama", "-j", str(args.jobs)],
+                          stdout=subprocess.DEVNULL)
+    place, = glob.glob(f"{args.dir}/lib/python*/site-packages/ik_llama_cpp/lib")
+    for name in "libllama.so", "libggml.so":
+        built, = glob.glob(f"{build}/**/{name}", recursive=True)
+        shutil.copy(built, place)
 
 
 # ---- a GGUF with random weights ----
