@@ -6,8 +6,8 @@
  * begins: minus zero times the sum of the activations that go into that lane. Two lanes of sixteen bits make
  * one output, and they need not have the same scale: where a group is 16 inputs, the left lane of a panel
  * takes the unit's first group and the right lane its second (the decoder and the packing of the activations
- * put the bytes there), so that every format costs one widening a unit. i8 is two matrices of nibbles, with
- * scales 16 and 1.
+ * put the bytes there), so that every format costs one widening a unit. Weights of i8 are too
+ * large for all this: they are multiplied as words, which is int_words.inc.
  *
  *   |sum of a lane| <= 16 inputs * 15 * 128 = 30720 < 2^15; on its way to there it may wrap, and back.
  *
@@ -33,12 +33,11 @@ enum {
     TILE_MR = 6,             /* 12 sums, 2 weights, a broadcast, a product: 16 ymm */
     STEPS = 8,               /* of 4 inputs in a unit */
     PLANE_BYTES = 9 * 64,    /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
-    CHUNK_UNITS = 16,        /* 9 KiB of panel (i8: 18), in a first cache of 32 with sums and activations */
-    DIRECT_MR = 4,           /* rows that do without a panel */
+    CHUNK_UNITS = 16,        /* 9 KiB of panel, in a first cache of 32 with sums and activations */
+    DIRECT_MR = 4,           /* rows that do without a panel, in every format */
     DIRECT_AHEAD = 16384,    /* bytes on their way to the second cache: it waits for more than the first */
     ROWS_AT_ONCE = 240,      /* rows that share one decoding: it costs them 1 % */
-    PACK_BYTES = 512 * 1024, /* of their activations: half of a common L2 */
-    PANEL_BYTES = 2 * CHUNK_UNITS * PLANE_BYTES
+    PACK_BYTES = 512 * 1024  /* of their activations: half of a common L2 */
 };
 
 /* --- compute --- */
@@ -47,8 +46,7 @@ enum {
 struct tile_plane {
     const int32_t *a;      /* [units][STEPS][stride]: four activations of each row */
     const int32_t *starts; /* [units][stride]: two lanes of each row; BY_GROUP: [units][2][4] */
-    const uint8_t *w;      /* the first plane */
-    size_t w_step;         /* bytes from a unit's plane to the next unit's */
+    const uint8_t *w;      /* the first unit of a panel */
     uint32_t units;
     uint32_t ahead_lines; /* cache lines to fetch from memory in each unit, from `ahead` on */
     const uint8_t *ahead;
@@ -86,7 +84,7 @@ TILE_INLINE uint32_t tile_stride(uint32_t mr)
 /* sums[row][16] += a tile's rows times a block's units. mr is a constant at every call. */
 TILE_INLINE void plane_dots(const struct tile_plane *in, int32_t *sums, const int mr)
 {
-    const size_t stride = tile_stride((uint32_t)mr), w_step = in->w_step;
+    const size_t stride = tile_stride((uint32_t)mr);
     const int32_t *a = in->a, *starts = in->starts;
     const uint8_t *w = in->w, *ahead = in->ahead;
     for (uint32_t units = in->units; units > 0; units--) {
@@ -116,7 +114,7 @@ TILE_INLINE void plane_dots(const struct tile_plane *in, int32_t *sums, const in
         }
         a += STEPS * stride;
         starts += stride;
-        w += w_step;
+        w += PLANE_BYTES;
     }
 }
 
@@ -139,14 +137,9 @@ TILE_INLINE __m256i load32(const uint8_t *p)
     return _mm256_loadu_si256((const __m256i *)(const void *)p);
 }
 
-TILE_INLINE int unit_bytes(enum sl_dtype d)
+TILE_INLINE int unit_bytes(enum sl_dtype d) /* of all but i8 */
 {
-    return d == SL_I2 ? 128 : d == SL_I3 ? 192 : d == SL_I8 ? 512 : 256;
-}
-/* A unit of i8 is two planes: the high nibbles (of w8 + 128, so their zero is 8), then the low ones. */
-TILE_INLINE int unit_planes(enum sl_dtype d)
-{
-    return d == SL_I8 ? 2 : 1;
+    return d == SL_I2 ? 128 : d == SL_I3 ? 192 : 256;
 }
 
 TILE_INLINE __m256i nibbles(__m256i v, const bool high)
@@ -169,12 +162,10 @@ TILE_INLINE __m256i twice_pair(__m256i v, const int h)
     return _mm256_and_si256(at, _mm256_set1_epi8(6));
 }
 
-/* u of step t of a plane, eight outputs from `unit` on. i3's third vector has a unit's steps in the bits of
- * its bytes: bit h of the first group's words, bit 4 + h of the second's. */
-TILE_INLINE __m256i lane_weights(enum sl_dtype d, const uint8_t *unit, const int plane, const int t)
+/* u of step t, eight outputs from `unit` on. i3's third vector has a unit's steps in the bits of its bytes:
+ * bit h of the first group's words, bit 4 + h of the second's. */
+TILE_INLINE __m256i lane_weights(enum sl_dtype d, const uint8_t *unit, const int t)
 {
-    if (d == SL_I8)
-        return nibbles(load32(unit + 64 * t), plane == 0);
     if (d == SL_I4)
         return nibbles(load32(unit + t / 2 * 64), t % 2);
     if (d == SL_I4G16) {
@@ -190,10 +181,8 @@ TILE_INLINE __m256i lane_weights(enum sl_dtype d, const uint8_t *unit, const int
 }
 
 /* The scales of eight outputs' lanes in unit u; `scales` is the block's, from the first of those outputs. */
-TILE_INLINE __m256i lane_scales(enum sl_dtype d, const uint8_t *scales, const int plane, uint32_t u)
+TILE_INLINE __m256i lane_scales(enum sl_dtype d, const uint8_t *scales, uint32_t u)
 {
-    if (d == SL_I8)
-        return _mm256_set1_epi16(plane == 0 ? 16 : 1);
     const uint8_t *at = scales + (size_t)(d == SL_I4 ? u / 2 : u) * SL_LANES;
     __m128i both = _mm_loadl_epi64((const __m128i *)(const void *)at), mask = _mm_set1_epi8(15);
     __m128i left = _mm_and_si128(both, mask), right = _mm_and_si128(_mm_srli_epi16(both, 4), mask);
@@ -206,17 +195,13 @@ TILE_INLINE __m256i lane_scales(enum sl_dtype d, const uint8_t *scales, const in
 TILE_INLINE void decode_units(const struct block *b, uint32_t unit, uint32_t units, uint8_t *to,
                               const enum sl_dtype d)
 {
-    for (uint32_t u = unit; u < unit + units; u++)
-        TILE_EACH (plane, unit_planes(d)) {
-            TILE_EACH (half, 2) {
-                const uint8_t *from = b->units + (size_t)u * (size_t)unit_bytes(d) + 32 * half;
-                TILE_EACH (t, STEPS)
-                    _mm256_store_si256((__m256i *)(void *)(to + 64 * t + 32 * half),
-                                       lane_weights(d, from, plane, t));
-                _mm256_store_si256((__m256i *)(void *)(to + 64 * STEPS + 32 * half),
-                                   lane_scales(d, b->scales + 8 * half, plane, u));
-            }
-            to += PLANE_BYTES;
+    for (uint32_t u = unit; u < unit + units; u++, to += PLANE_BYTES)
+        TILE_EACH (half, 2) {
+            const uint8_t *from = b->units + (size_t)u * (size_t)unit_bytes(d) + 32 * half;
+            TILE_EACH (t, STEPS)
+                _mm256_store_si256((__m256i *)(void *)(to + 64 * t + 32 * half), lane_weights(d, from, t));
+            _mm256_store_si256((__m256i *)(void *)(to + 64 * STEPS + 32 * half),
+                               lane_scales(d, b->scales + 8 * half, u));
         }
 }
 
@@ -224,9 +209,9 @@ TILE_INLINE void decode_units(const struct block *b, uint32_t unit, uint32_t uni
 
 TILE_INLINE bool has_halves(enum sl_dtype d)
 {
-    return d != SL_I8 && d != SL_I4;
+    return d != SL_I4;
 }
-/* Of a unit, by what shares a scale: the planes of i8, the groups of the others. */
+/* Of a unit: the groups that have their own scale. */
 TILE_INLINE int unit_parts(enum sl_dtype d)
 {
     return d == SL_I4 ? 1 : 2;
@@ -256,8 +241,6 @@ TILE_INLINE __m256i part_weights(enum sl_dtype d, const uint8_t *unit, const int
                                  __m256i *pair)
 {
     const int t = part_step(d, part, n);
-    if (d == SL_I8)
-        return nibbles(load32(unit + 64 * t), part == 0);
     if (d == SL_I4 || d == SL_I4G16)
         return nibbles(load32(unit + t / 2 * 64), t % 2);
     if (d == SL_I2)
@@ -274,8 +257,6 @@ TILE_INLINE __m256i part_weights(enum sl_dtype d, const uint8_t *unit, const int
 TILE_INLINE __m256i part_scales(enum sl_dtype d, const uint8_t *scales, const int part, uint32_t u,
                                 const int half)
 {
-    if (d == SL_I8)
-        return _mm256_set1_epi16(part == 0 ? 16 : 1);
     const char c = (char)(8 * half), no = -1;
     const __m256i spread = _mm256_setr_epi8(c, no, c, no, c + 1, no, c + 1, no, c + 2, no, c + 2, no, c + 3,
                                             no, c + 3, no, c + 4, no, c + 4, no, c + 5, no, c + 5, no, c + 6,
@@ -296,8 +277,7 @@ TILE_INLINE void direct_part(const struct block *unit, uint32_t u, const int32_t
     __m256i sum[DIRECT_MR][2], w[2], pair[2];
     TILE_EACH (i, mr)
         TILE_EACH (v, nv)
-            sum[i][v] =
-                d == SL_I8 && part == 1 ? _mm256_setzero_si256() : _mm256_set1_epi32(starts[4 * part + i]);
+            sum[i][v] = _mm256_set1_epi32(starts[4 * part + i]);
     TILE_EACH (n, steps) {
         const int t = part_step(d, part, n);
         TILE_EACH (v, nv) {
@@ -361,7 +341,6 @@ struct format {
     DIRECT_DEFINE(d, 2)                                                                                      \
     DIRECT_DEFINE(d, 3)                                                                                      \
     DIRECT_DEFINE(d, 4)
-FORMAT_DEFINE(SL_I8)
 FORMAT_DEFINE(SL_I4)
 FORMAT_DEFINE(SL_I4G16)
 FORMAT_DEFINE(SL_I3)
@@ -369,8 +348,10 @@ FORMAT_DEFINE(SL_I2)
 #define FORMAT_ENTRY(d)                                                                                      \
     [d] = {decode_##d, {NULL, direct_##d##_1, direct_##d##_2, direct_##d##_3, direct_##d##_4}}
 static const struct format formats[SL_DTYPES] = {
-    FORMAT_ENTRY(SL_I8), FORMAT_ENTRY(SL_I4), FORMAT_ENTRY(SL_I4G16),
-    FORMAT_ENTRY(SL_I3), FORMAT_ENTRY(SL_I2),
+    FORMAT_ENTRY(SL_I4),
+    FORMAT_ENTRY(SL_I4G16),
+    FORMAT_ENTRY(SL_I3),
+    FORMAT_ENTRY(SL_I2),
 };
 
 /* --- setup --- */
@@ -380,6 +361,7 @@ struct packed_rows {
     uint32_t begin, n, n_tiles, units;
     int32_t *a;      /* [tile][units][STEPS][stride 8] at most */
     int32_t *starts; /* [tile][units][stride 8] at most */
+    int32_t *own;    /* [n]: of i8: what the sums of a row begin at */
     int32_t *sums;   /* [2][n][16] */
     uint8_t *panel;  /* a decoded chunk */
 };
@@ -441,21 +423,29 @@ static const int8_t *row_of(const struct sl_gemm8 *g, uint32_t i)
     return g->x.q + (size_t)(g->rows ? g->rows[i] : i) * g->x.stride;
 }
 
+/* Four rows of a tile from row i on; beyond its last row: the last again, and no tile reads it. */
+static void rows_of_tile(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t tile, uint32_t i,
+                         const int8_t *rows[4])
+{
+    uint32_t last = tile_height(p, tile) - 1;
+    for (uint32_t j = 0; j < 4; j++)
+        rows[j] = row_of(g, p->begin + tile_begin(p, tile) + (i + j < last ? i + j : last));
+}
+
 static void pack_rows(const struct sl_gemm8 *g, struct packed_rows *p)
 {
     const struct sl_quant_rule *rule = sl_quant_rule_of(g->w.dtype);
     enum order order = rule->group != 16 ? BY_UNIT : p->n <= DIRECT_MR ? BY_GROUP : WOVEN;
-    int zero = g->w.dtype == SL_I8 ? 8 : rule->zero; /* of i8's high nibbles */
     for (uint32_t tile = 0; tile < p->n_tiles; tile++) {
         uint32_t height = tile_height(p, tile), stride = tile_stride(height);
         size_t first = (size_t)tile * p->units * 8;
         int32_t *a = p->a + first * STEPS, *starts = p->starts + first;
         for (uint32_t i = 0; i < height; i += 4) {
             const int8_t *rows[4];
-            for (uint32_t j = 0; j < 4; j++) /* beyond the last row: the last again, and no tile reads it */
-                rows[j] = row_of(g, p->begin + tile_begin(p, tile) + (i + j < height ? i + j : height - 1));
+            rows_of_tile(g, p, tile, i, rows);
             for (uint32_t u = 0; u < p->units; u++)
-                pack_unit(rows, (size_t)u * SL_QUANT_UNIT, order, zero, a + (size_t)u * STEPS * stride + i,
+                pack_unit(rows, (size_t)u * SL_QUANT_UNIT, order, rule->zero,
+                          a + (size_t)u * STEPS * stride + i,
                           starts + (size_t)u * (order == BY_GROUP ? 8 : stride) + i, stride);
         }
     }
@@ -480,31 +470,30 @@ static struct tile_plane plane_input(const struct packed_rows *p, uint32_t tile,
 
 /* All rows times a decoded chunk. Each tile fetches its share of the bytes [ahead, ahead + bytes) from
  * memory. */
-static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units, int planes_each,
-                      const uint8_t *ahead, size_t bytes, int32_t *sums)
+static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units, const uint8_t *ahead,
+                      size_t bytes, int32_t *sums)
 {
-    static const int32_t no_starts[CHUNK_UNITS * 8]; /* of i8's low nibbles: their zero is 0 */
     uint32_t lines = (uint32_t)(bytes / 64), share = (lines + p->n_tiles * units - 1) / (p->n_tiles * units);
     for (uint32_t tile = 0; tile < p->n_tiles; tile++) {
-        uint32_t height = tile_height(p, tile);
         struct tile_plane in = plane_input(p, tile, unit, units);
-        in.w_step = (size_t)planes_each * PLANE_BYTES;
+        in.w = p->panel;
         in.ahead = ahead + (size_t)tile * units * share * 64;
         in.ahead_lines = tile * units * share < lines ? share : 0;
-        for (int plane = 0; plane < planes_each; plane++) {
-            in.w = p->panel + plane * PLANE_BYTES;
-            planes[height](&in, sums + (size_t)tile_begin(p, tile) * SL_LANES);
-            in.starts = no_starts;
-            in.ahead_lines = 0;
-        }
+        planes[tile_height(p, tile)](&in, sums + (size_t)tile_begin(p, tile) * SL_LANES);
     }
 }
 
-/* sums[n][16] = the exact sums of a block's outputs. */
+#include "kernels/cpu/int_words.inc"
+
+/* sums[n][16] = the exact sums of a block's outputs; of i8 with u for w8 (sums_zero). */
 static void block_sums(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, int32_t *sums)
 {
     const struct format *format = &formats[g->w.dtype];
     struct block b = block_at(&g->w, block);
+    if (g->w.dtype == SL_I8) {
+        word_sums(p, &b, sums);
+        return;
+    }
     memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
     if (p->n <= DIRECT_MR) {
         struct tile_plane in = plane_input(p, 0, 0, p->units);
@@ -515,15 +504,20 @@ static void block_sums(const struct sl_gemm8 *g, const struct packed_rows *p, ui
     for (uint32_t unit = 0; unit < p->units; unit += CHUNK_UNITS) {
         uint32_t units = p->units - unit < CHUNK_UNITS ? p->units - unit : CHUNK_UNITS;
         format->decode(&b, unit, units, p->panel);
-        chunk_run(p, unit, units, unit_planes(g->w.dtype), b.units + (unit + units) * bytes, units * bytes,
-                  sums);
+        chunk_run(p, unit, units, b.units + (unit + units) * bytes, units * bytes, sums);
     }
+}
+
+static int32_t sums_zero(const struct sl_gemm8 *g) /* that their weights are too large by */
+{
+    return g->w.dtype == SL_I8 ? sl_quant_rule_of(SL_I8)->zero : 0;
 }
 
 static void gemm8_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block)
 {
     block_sums(g, p, block, p->sums);
-    finish_block(g, p->begin, p->n, block, (struct int_sums){.sums = p->sums, .stride = SL_LANES});
+    finish_block(g, p->begin, p->n, block,
+                 (struct int_sums){.sums = p->sums, .stride = SL_LANES, .zero = sums_zero(g)});
 }
 
 /* Outputs [16 block, 16 block + 16) of gate and up. */
@@ -532,16 +526,17 @@ static void swiglu_block(const struct sl_gemm8 *g, const struct packed_rows *p, 
     int32_t *up = p->sums + (size_t)p->n * SL_LANES;
     block_sums(g, p, 2 * block, p->sums);
     block_sums(g, p, 2 * block + 1, up);
-    finish_block(g, p->begin, p->n, block, (struct int_sums){.sums = p->sums, .up = up, .stride = SL_LANES});
+    finish_block(g, p->begin, p->n, block,
+                 (struct int_sums){.sums = p->sums, .up = up, .stride = SL_LANES, .zero = sums_zero(g)});
 }
 
 /* --- entries --- */
 
-/* Tiles whose activations are packed at once, of rows with so many units. */
-static uint32_t tiles_at_once(uint32_t units)
+/* Tiles of some height whose activations are packed at once, of rows with so many units. */
+static uint32_t tiles_at_once(uint32_t units, uint32_t tile_mr)
 {
-    uint32_t fit = units ? PACK_BYTES / (units * SL_QUANT_UNIT * 8) : ROWS_AT_ONCE / TILE_MR;
-    fit = fit < ROWS_AT_ONCE / TILE_MR ? fit : ROWS_AT_ONCE / TILE_MR;
+    uint32_t most = ROWS_AT_ONCE / tile_mr, fit = units ? PACK_BYTES / (units * STEPS * 32) : most;
+    fit = fit < most ? fit : most;
     return fit ? fit : 1;
 }
 
@@ -555,19 +550,21 @@ static void *take(char **scratch, size_t bytes)
 static void each_block(const struct sl_gemm8 *g, void *scratch,
                        void (*run)(const struct sl_gemm8 *, const struct packed_rows *, uint32_t))
 {
-    uint32_t units = sl_quant_padded(g->w.k) / SL_QUANT_UNIT, tiles = tiles_at_once(units),
-             most = tiles * TILE_MR;
+    uint32_t tile_mr = g->w.dtype == SL_I8 ? WORD_MR : TILE_MR;
+    uint32_t units = sl_quant_padded(g->w.k) / SL_QUANT_UNIT, tiles = tiles_at_once(units, tile_mr),
+             most = tiles * tile_mr;
     struct packed_rows p = {.units = units};
     char *at = (char *)scratch + -(uintptr_t)scratch % 64;
     assert(g->w.k <= SL_QUANT_MAX_K && sl_dtype_is_integer(g->w.dtype));
     p.a = take(&at, (size_t)tiles * units * STEPS * 8 * sizeof *p.a);
     p.starts = take(&at, (size_t)tiles * units * 8 * sizeof *p.starts);
+    p.own = take(&at, most * sizeof *p.own);
     p.sums = take(&at, (size_t)2 * most * SL_LANES * sizeof *p.sums);
     p.panel = take(&at, (size_t)PANEL_BYTES);
     for (; p.begin < g->m; p.begin += p.n) {
         p.n = g->m - p.begin < most ? g->m - p.begin : most;
-        p.n_tiles = (p.n + TILE_MR - 1) / TILE_MR;
-        pack_rows(g, &p);
+        p.n_tiles = (p.n + tile_mr - 1) / tile_mr;
+        (g->w.dtype == SL_I8 ? word_pack_rows : pack_rows)(g, &p);
         for (uint32_t block = g->col_begin / SL_LANES; block * SL_LANES < g->col_end; block++)
             run(g, &p, block);
     }
@@ -590,8 +587,8 @@ static void cpu_gemm8_swiglu(const struct sl_gemm8 *g, void *scratch)
 static size_t scratch_bytes(uint32_t k_max)
 {
     size_t units = sl_quant_padded(k_max) / SL_QUANT_UNIT, one_tile = units * STEPS * 8 * sizeof(int32_t);
-    size_t a = one_tile > PACK_BYTES ? one_tile : PACK_BYTES, sums = (size_t)2 * ROWS_AT_ONCE * SL_LANES * 4;
-    return a + a / STEPS + sums + (size_t)PANEL_BYTES + 4 * 64;
+    size_t a = one_tile > PACK_BYTES ? one_tile : PACK_BYTES, own = ROWS_AT_ONCE * sizeof(int32_t);
+    return a + a / STEPS + own + 2 * SL_LANES * own + (size_t)PANEL_BYTES + 5 * 64;
 }
 
 const struct sl_ops sl_int_avx2 = {

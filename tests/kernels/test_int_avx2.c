@@ -1,6 +1,7 @@
 /* The integer products of plain AVX2, where sixteen-bit sums could overflow or pairs of bytes saturate:
  * extremes of every format with alternating signs, groups that pull in opposite directions, lengths at the
- * edges of units and chunks. What all tables have in common (ragged shapes, gathers, scales) is in
+ * edges of units and chunks; and i8, which multiplies sums of an activation and a weight: all ends of both in
+ * every pair, -128 included. What all tables have in common (ragged shapes, gathers, scales) is in
  * test_int.c. */
 #include "base/cpu.h"
 #include "base/rng.h"
@@ -84,12 +85,13 @@ static bool can_run(void)
     return false;
 }
 
-static void compare(const char *what, uint32_t m, uint32_t n, uint32_t k,
-                    uint32_t (*q)(uint32_t, uint32_t, uint32_t), uint32_t (*s)(uint32_t, uint32_t),
-                    int8_t (*x)(uint32_t, uint32_t))
+/* Formats [first, end). */
+static void compare_some(const char *what, enum sl_dtype first, enum sl_dtype end, uint32_t m, uint32_t n,
+                         uint32_t k, uint32_t (*q)(uint32_t, uint32_t, uint32_t),
+                         uint32_t (*s)(uint32_t, uint32_t), int8_t (*x)(uint32_t, uint32_t))
 {
     struct sl_rows8 rows = rows_of(m, k, x);
-    for (enum sl_dtype d = SL_I8; d < SL_DTYPES; d++) {
+    for (enum sl_dtype d = first; d < end; d++) {
         struct sl_panel w = panel_of(d, n, k, q, s);
         long wrong = differences(rows, m, w);
         if (wrong)
@@ -98,6 +100,12 @@ static void compare(const char *what, uint32_t m, uint32_t n, uint32_t k,
         free((void *)(uintptr_t)w.data);
     }
     free(rows.q), free(rows.scale), free(rows.sum);
+}
+static void compare(const char *what, uint32_t m, uint32_t n, uint32_t k,
+                    uint32_t (*q)(uint32_t, uint32_t, uint32_t), uint32_t (*s)(uint32_t, uint32_t),
+                    int8_t (*x)(uint32_t, uint32_t))
+{
+    compare_some(what, SL_I8, SL_DTYPES, m, n, k, q, s, x);
 }
 
 static struct sl_rng rng = {11, 0};
@@ -163,6 +171,32 @@ static int8_t x_by_groups(uint32_t row, uint32_t i)
     return (row + i / 16) % 2 ? 127 : -127;
 }
 
+/* Pairs of neighbouring inputs go through all ends: 9 of i8's weights, as they are in the file, times 9 of
+ * activations. */
+static uint32_t q_end(uint32_t levels, uint32_t c, uint32_t i)
+{
+    static const uint8_t ends[] = {0, 1, 255};
+    uint32_t pair = i / 2 + c;
+    (void)levels;
+    return ends[(i % 2 ? pair / 3 : pair) % 3];
+}
+static int8_t x_end(uint32_t row, uint32_t i)
+{
+    static const int8_t ends[] = {-128, -127, 127};
+    uint32_t pair = i / 18 + row;
+    return ends[(i % 2 ? pair / 3 : pair) % 3];
+}
+static uint32_t q_zero(uint32_t levels, uint32_t c, uint32_t i)
+{
+    (void)levels, (void)c, (void)i;
+    return 0;
+}
+static int8_t x_lowest(uint32_t row, uint32_t i)
+{
+    (void)row, (void)i;
+    return -128;
+}
+
 SL_TEST(no_pair_saturates_and_no_sum_overflows_at_the_extremes)
 {
     uint32_t (*const qs[])(uint32_t, uint32_t, uint32_t) = {q_most, q_least, q_by_turns, q_by_groups};
@@ -214,4 +248,29 @@ SL_TEST(more_rows_than_are_packed_at_once)
         return;
     compare("many rows", 250, 32, 33, q_random, s_random, x_random);
     compare("few long rows", 9, 32, 20000, q_random, s_random, x_random);
+}
+
+SL_TEST(i8_is_exact_for_every_pair_of_ends_and_every_tile)
+{
+    /* inputs of part of a step, at the edges of a unit, of a chunk and of two */
+    static const uint32_t ks[] = {1, 2, 3, 31, 32, 33, 162, 511, 512, 513, 1023, 1024, 1025, 1120};
+    uint32_t (*const qs[])(uint32_t, uint32_t, uint32_t) = {q_end, q_zero, q_most};
+    int8_t (*const xs[])(uint32_t, uint32_t) = {x_end, x_lowest, x_most};
+    if (!can_run())
+        return;
+    for (size_t edge = 0; edge < sizeof ks / sizeof *ks; edge++)
+        for (uint32_t m = 1; m <= 13; m++)
+            for (size_t i = 0; i < sizeof qs / sizeof *qs; i++)
+                compare_some("ends of i8", SL_I8, SL_I8 + 1, m, 32, ks[edge], qs[i], s_most, xs[(i + m) % 3]);
+}
+
+SL_TEST(i8_wraps_and_comes_back_in_the_longest_rows)
+{
+    if (!can_run())
+        return;
+    for (uint32_t m = 2; m <= 8; m += 3) { /* from bytes; with a panel; tiles of four */
+        compare_some("longest i8", SL_I8, SL_I8 + 1, m, 32, SL_QUANT_MAX_K, q_zero, s_most, x_lowest);
+        compare_some("longest i8", SL_I8, SL_I8 + 1, m, 32, SL_QUANT_MAX_K, q_most, s_most, x_least);
+        compare_some("longest i8", SL_I8, SL_I8 + 1, m, 32, SL_QUANT_MAX_K, q_end, s_most, x_end);
+    }
 }
