@@ -35,6 +35,8 @@ enum {
     PLANE_BYTES = 9 * 64,    /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
     CHUNK_UNITS = 16,        /* 9 KiB of panel, in a first cache of 32 with sums and activations */
     DIRECT_MR = 4,           /* rows that do without a panel, in every format */
+    STREAMS = 4,             /* in which so few of them go through a matrix: */
+    STREAMS_MR = 2,
     DIRECT_AHEAD = 4096,     /* bytes on their way to the second cache, which waits for more than the first; of 2 to 32
                                 KiB the best on Zen 3: 4 to 6 % of a row in i4, and twice as far is half of that */
     ROWS_AT_ONCE = 240,      /* rows that share one decoding: it costs them 1 % */
@@ -311,25 +313,31 @@ TILE_INLINE void direct_part(const struct block *unit, uint32_t u, const int32_t
     }
 }
 
-/* sums[row][16] += up to 4 rows times all units of a block. d and mr are constants at every call. */
-TILE_INLINE void direct_dots(const struct block *b, const struct tile_plane *in, int32_t *sums, const int mr,
-                             const enum sl_dtype d)
+/* sums[block][row][16] += up to 4 rows times all units of n blocks, a unit of each in turn. n, d and mr are
+ * constants at every call. */
+TILE_INLINE void direct_dots(const struct block *blocks, const struct tile_plane *in, int32_t *sums, const int n,
+                             const int mr, const enum sl_dtype d)
 {
     const int nv = mr <= 2 ? 2 : 1; /* two share broadcasts; more rows leave no registers for that */
     const int32_t *a = in->a, *starts = in->starts;
-    struct block at = *b; /* from the present unit on */
-    for (const uint8_t *line = b->scales - 64; line < b->units; line += 64)
-        _mm_prefetch((const char *)line + DIRECT_AHEAD, _MM_HINT_T1);
+    struct block at[STREAMS]; /* from the present unit on */
+    for (int i = 0; i < n; i++) {
+        at[i] = blocks[i];
+        for (const uint8_t *line = at[i].scales - 64; line < at[i].units; line += 64)
+            _mm_prefetch((const char *)line + DIRECT_AHEAD, _MM_HINT_T1);
+    }
     for (uint32_t u = 0; u < in->units; u++) {
-        TILE_EACH (line, unit_bytes(d) / 64)
-            _mm_prefetch((const char *)at.units + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
-        TILE_EACH_OF (side, 2 / nv, 2)
-            TILE_EACH (part, unit_parts(d))
-                direct_part(&at, u, a, starts, sums, part, side, nv, mr, d);
+        for (int i = 0; i < n; i++) {
+            TILE_EACH (line, unit_bytes(d) / 64)
+                _mm_prefetch((const char *)at[i].units + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
+            TILE_EACH_OF (side, 2 / nv, 2)
+                TILE_EACH (part, unit_parts(d))
+                    direct_part(&at[i], u, a, starts, sums + i * mr * SL_LANES, part, side, nv, mr, d);
+            at[i].units += unit_bytes(d);
+            at[i].scales += d != SL_I4 || u % 2 ? SL_LANES : 0;
+        }
         a += STEPS * 4;
         starts += has_halves(d) ? 8 : 4;
-        at.units += unit_bytes(d);
-        at.scales += d != SL_I4 || u % 2 ? SL_LANES : 0;
     }
 }
 
@@ -337,33 +345,44 @@ TILE_INLINE void direct_dots(const struct block *b, const struct tile_plane *in,
 
 struct format {
     void (*decode)(const struct block *b, uint32_t unit, uint32_t units, uint8_t *to);
-    void (*direct[DIRECT_MR + 1])(const struct block *b, const struct tile_plane *in, int32_t *sums);
+    void (*direct[DIRECT_MR + 1])(const struct block *block, const struct tile_plane *in, int32_t *sums);
+    /* STREAMS blocks side by side: where decoding leaves a processor time to wait for memory */
+    void (*streams[STREAMS_MR + 1])(const struct block *blocks, const struct tile_plane *in, int32_t *sums);
 };
-#define DIRECT_DEFINE(d, mr)                                                                                 \
-    static void direct_##d##_##mr(const struct block *b, const struct tile_plane *in, int32_t *sums)         \
+#define DIRECT_DEFINE(name, d, n, mr)                                                                        \
+    static void name##_##d##_##mr(const struct block *blocks, const struct tile_plane *in, int32_t *sums)    \
     {                                                                                                        \
-        direct_dots(b, in, sums, mr, d);                                                                     \
+        direct_dots(blocks, in, sums, n, mr, d);                                                             \
     }
 #define FORMAT_DEFINE(d)                                                                                     \
     static void decode_##d(const struct block *b, uint32_t unit, uint32_t units, uint8_t *to)                \
     {                                                                                                        \
         decode_units(b, unit, units, to, d);                                                                 \
     }                                                                                                        \
-    DIRECT_DEFINE(d, 1)                                                                                      \
-    DIRECT_DEFINE(d, 2)                                                                                      \
-    DIRECT_DEFINE(d, 3)                                                                                      \
-    DIRECT_DEFINE(d, 4)
+    DIRECT_DEFINE(direct, d, 1, 1)                                                                           \
+    DIRECT_DEFINE(direct, d, 1, 2)                                                                           \
+    DIRECT_DEFINE(direct, d, 1, 3)                                                                           \
+    DIRECT_DEFINE(direct, d, 1, 4)
+#define STREAMS_DEFINE(d)                                                                                    \
+    DIRECT_DEFINE(streams, d, STREAMS, 1)                                                                    \
+    DIRECT_DEFINE(streams, d, STREAMS, 2)
 FORMAT_DEFINE(SL_I4)
 FORMAT_DEFINE(SL_I4G16)
 FORMAT_DEFINE(SL_I3)
 FORMAT_DEFINE(SL_I2)
-#define FORMAT_ENTRY(d)                                                                                      \
-    [d] = {decode_##d, {NULL, direct_##d##_1, direct_##d##_2, direct_##d##_3, direct_##d##_4}}
+STREAMS_DEFINE(SL_I4)
+STREAMS_DEFINE(SL_I4G16)
+#define FORMAT_ENTRY(d, ...)                                                                                 \
+    [d] = {decode_##d, {NULL, direct_##d##_1, direct_##d##_2, direct_##d##_3, direct_##d##_4}, __VA_ARGS__}
+#define FORMAT_STREAMS(d)                                                                                    \
+    {                                                                                                        \
+        NULL, streams_##d##_1, streams_##d##_2                                                               \
+    }
 static const struct format formats[SL_DTYPES] = {
-    FORMAT_ENTRY(SL_I4),
-    FORMAT_ENTRY(SL_I4G16),
-    FORMAT_ENTRY(SL_I3),
-    FORMAT_ENTRY(SL_I2),
+    FORMAT_ENTRY(SL_I4, FORMAT_STREAMS(SL_I4)),
+    FORMAT_ENTRY(SL_I4G16, FORMAT_STREAMS(SL_I4G16)),
+    FORMAT_ENTRY(SL_I3, {NULL}),
+    FORMAT_ENTRY(SL_I2, {NULL}),
 };
 
 /* --- setup --- */
@@ -497,19 +516,23 @@ static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units
 
 #include "kernels/cpu/int_words.inc"
 
+/* What the sums of a block begin at. */
+static void sums_start(const struct sl_gemm8 *g, const struct packed_rows *p, int32_t *sums)
+{
+    if (g->w.dtype == SL_I8)
+        word_start(p, sums);
+    else
+        memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
+}
+
 /* sums[n][16] = the exact sums of a block's outputs; of i8 with u for w8 (sums_zero). */
 static void block_sums(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, int32_t *sums)
 {
     const struct format *format = &formats[g->w.dtype];
     struct block b = block_at(&g->w, block);
+    sums_start(g, p, sums);
     if (g->w.dtype == SL_I8) {
         word_sums(p, &b, sums);
-        return;
-    }
-    memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
-    if (p->n <= DIRECT_MR) {
-        struct tile_plane in = plane_input(p, 0, 0, p->units);
-        format->direct[p->n](&b, &in, sums);
         return;
     }
     size_t bytes = (size_t)unit_bytes(g->w.dtype);
@@ -542,6 +565,49 @@ static void swiglu_block(const struct sl_gemm8 *g, const struct packed_rows *p, 
                  (struct int_sums){.sums = p->sums, .up = up, .stride = SL_LANES, .zero = sums_zero(g)});
 }
 
+/* Up to four rows times n blocks of y, which lie apart. */
+static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at, uint32_t n,
+                          bool swiglu)
+{
+    const uint32_t outputs = swiglu ? 2 : 1, n_blocks = n * outputs;
+    const size_t size = (size_t)p->n * SL_LANES;
+    struct tile_plane in = plane_input(p, 0, 0, p->units);
+    struct block blocks[STREAMS];
+    for (uint32_t i = 0; i < n_blocks; i++) {
+        blocks[i] = block_at(&g->w, at[i / outputs] * outputs + i % outputs);
+        sums_start(g, p, p->sums + i * size);
+    }
+    if (g->w.dtype == SL_I8)
+        word_direct(p, blocks, n_blocks, p->sums);
+    else if (n_blocks == STREAMS)
+        formats[g->w.dtype].streams[p->n](blocks, &in, p->sums);
+    else
+        for (uint32_t i = 0; i < n_blocks; i++)
+            formats[g->w.dtype].direct[p->n](&blocks[i], &in, p->sums + i * size);
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t *sums = p->sums + i * outputs * size;
+        finish_block(g, p->begin, p->n, at[i],
+                     (struct int_sums){.sums = sums, .up = swiglu ? sums + size : NULL, .stride = SL_LANES,
+                                       .zero = sums_zero(g)});
+    }
+}
+
+/* One or two rows wait for memory, which Zen 3 reads by a quarter faster in four streams than in one: the blocks
+ * of y are cut into as many runs, which go side by side. */
+static void direct_columns(const struct sl_gemm8 *g, const struct packed_rows *p, bool swiglu)
+{
+    uint32_t begin = g->col_begin / SL_LANES, end = sl_round_lanes(g->col_end) / SL_LANES, at[STREAMS];
+    bool streams = p->n <= STREAMS_MR && (g->w.dtype == SL_I8 || formats[g->w.dtype].streams[p->n]);
+    uint32_t runs = !streams ? 1 : swiglu ? STREAMS / 2 : STREAMS, each = (end - begin) / runs;
+    for (uint32_t i = 0; i < each; i++) {
+        for (uint32_t run = 0; run < runs; run++)
+            at[run] = begin + run * each + i;
+        direct_blocks(g, p, at, runs, swiglu);
+    }
+    for (uint32_t block = begin + runs * each; block < end; block++)
+        direct_blocks(g, p, &block, 1, swiglu);
+}
+
 /* --- entries --- */
 
 /* Tiles of some height whose activations are packed at once, of rows with so many units. */
@@ -559,8 +625,7 @@ static void *take(char **scratch, size_t bytes)
     return at;
 }
 
-static void each_block(const struct sl_gemm8 *g, void *scratch,
-                       void (*run)(const struct sl_gemm8 *, const struct packed_rows *, uint32_t))
+static void product(const struct sl_gemm8 *g, void *scratch, bool swiglu)
 {
     uint32_t tile_mr = g->w.dtype == SL_I8 ? WORD_MR : TILE_MR;
     uint32_t units = sl_quant_padded(g->w.k) / SL_QUANT_UNIT, tiles = tiles_at_once(units, tile_mr),
@@ -577,8 +642,12 @@ static void each_block(const struct sl_gemm8 *g, void *scratch,
         p.n = g->m - p.begin < most ? g->m - p.begin : most;
         p.n_tiles = (p.n + tile_mr - 1) / tile_mr;
         (g->w.dtype == SL_I8 ? word_pack_rows : pack_rows)(g, &p);
+        if (p.n <= DIRECT_MR) {
+            direct_columns(g, &p, swiglu);
+            continue;
+        }
         for (uint32_t block = g->col_begin / SL_LANES; block * SL_LANES < g->col_end; block++)
-            run(g, &p, block);
+            (swiglu ? swiglu_block : gemm8_block)(g, &p, block);
     }
     sl_stream_end(g);
 }
@@ -587,13 +656,13 @@ static void cpu_gemm8(const struct sl_gemm8 *g, void *scratch)
 {
     assert(g->col_begin % SL_LANES == 0 && g->col_end <= g->w.n);
     assert(g->col_end % SL_LANES == 0 || g->col_end == g->w.n);
-    each_block(g, scratch, gemm8_block);
+    product(g, scratch, false);
 }
 
 static void cpu_gemm8_swiglu(const struct sl_gemm8 *g, void *scratch)
 {
     assert(g->col_begin % SL_LANES == 0 && sl_round_lanes(g->col_end) <= g->w.n / 2);
-    each_block(g, scratch, swiglu_block);
+    product(g, scratch, true);
 }
 
 static size_t scratch_bytes(uint32_t k_max)

@@ -27,7 +27,7 @@ KERNELS = {
     "attend8_avx2": [r"a8_keys_\d", r"a8_values_\d", r"a8_words_keys_\d", r"a8_words_values_\d"],
     "attend8_avxvnni": [r"a8_keys_\d", r"a8_values_\d"],
     "attend8_avx512vnni": [r"a8_keys_\d", r"a8_values_\d"],
-    "int_avx2": [r"direct_SL_\w+_\d", r"plane_\d", r"word_bytes_\d", r"word_kept_\d", r"word_panel_\d"],
+    "int_avx2": [r"streams_SL_\w+_\d", r"direct_SL_\w+_\d", r"plane_\d", r"word_bytes_\d", r"word_kept_\d", r"word_panel_\d"],
     "int_avx512vnni": [r"int_panel_\d", r"int_tile_I8_\d", r"int_tile_I4_\d", r"int_tile_I4G16_\d", r"int_tile_I3_\d", r"int_tile_I2_\d",
                        r"int_head_\w+_\d"],
     "int_avxvnni": [r"int_panel_\d", r"int_tile_I4_\d", r"int_tile_I4G16_\d", r"int_tile_I3_\d", r"int_tile_I2_\d",
