@@ -31,29 +31,32 @@ PACKAGES = {"llama": "llama-cpp-python", "ik": "ik-llama-cpp-python"}
 def install(args):
     """Compiled here, not taken as wheels: those are for older processors, and a peer must get all of the machine."""
     subprocess.check_call([sys.executable, "-m", "venv", args.dir])
-    for engine, build in {"llama": install_llama, "ik": install_ik}.items():
+    for build in install_llama, install_ik:
         began = time.time()
-        build(args, PACKAGES[engine])
-        print(f"{PACKAGES[engine]}: {time.time() - began:.0f} s", flush=True)
+        build(args)
+        print(f"{build.__name__}: {time.time() - began:.0f} s", flush=True)
 
 
-def pip(args, *words, **how):
-    subprocess.check_call(["nice", "-n", "19", f"{args.dir}/bin/pip", *words], **how)
+def pip(args, *words, env=None):
+    subprocess.check_call(["nice", "-n", "19", f"{args.dir}/bin/pip", *words], env=env)
 
 
-def install_llama(args, package):
+def install_llama(args):
     environment = dict(os.environ, CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF",
                        CMAKE_BUILD_PARALLEL_LEVEL=str(args.jobs))
-    pip(args, "install", "-q", "--no-binary", package, package, env=environment)
+    pip(args, "install", "-q", "--no-binary", PACKAGES["llama"], PACKAGES["llama"], env=environment)
 
 
-def install_ik(args, package):
-    """Its source on PyPI lacks files of targets that we don't need, so the whole can't be built: the library alone is, and
-    takes the place of that in the wheel."""
+def install_ik(args):
+    """Its source on PyPI lacks files of targets that we don't need, so the whole can't be built: the library alone is,
+    and takes the place of that in the wheel of the same version."""
+    package, source, build = PACKAGES["ik"], f"{args.dir}/src", f"{args.dir}/build"
     pip(args, "install", "-q", package)
-    source, build = f"{args.dir}/src", f"{args.dir}/build"
-    os.makedirs(source, exist_ok=True)
-    pip(args, "download", "-q", "--no-deps", "--no-binary", package, "-d", source, package)
+    ask = f"import importlib.metadata; print(importlib.metadata.version('{package}'))"
+    version = subprocess.check_output([f"{args.dir}/bin/python", "-c", ask], text=True).strip()
+    for made in source, build:
+        shutil.rmtree(made, ignore_errors=True)
+    pip(args, "download", "-q", "--no-deps", "--no-binary", package, "-d", source, f"{package}=={version}")
     for archive in glob.glob(f"{source}/*.tar.gz"):
         shutil.unpack_archive(archive, source, filter="data")
     tree, = glob.glob(f"{source}/*/vendor/ik_llama.cpp")
@@ -61,8 +64,8 @@ def install_ik(args, package):
                            "-DBUILD_SHARED_LIBS=ON", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_TESTS=OFF",
                            "-DLLAMA_BUILD_SERVER=OFF", "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
                            "-DCMAKE_INSTALL_RPATH=$ORIGIN"], stdout=subprocess.DEVNULL)
-    subprocess.check_call(["nice", "-n", "19", "cmake", "--build", build, "--target", "llama", "-j", str(args.jobs)],
-                          stdout=subprocess.DEVNULL)
+    subprocess.check_call(["nice", "-n", "19", "cmake", "--build", build, "--target", "llama",
+                           "-j", str(args.jobs)], stdout=subprocess.DEVNULL)
     place, = glob.glob(f"{args.dir}/lib/python*/site-packages/ik_llama_cpp/lib")
     for name in "libllama.so", "libggml.so":
         built, = glob.glob(f"{build}/**/{name}", recursive=True)
