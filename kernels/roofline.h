@@ -33,8 +33,8 @@ const char *sl_peak_instruction(const struct sl_ops *ops, enum sl_peak peak);
  */
 double sl_peak_measure(struct sl_team *team, const struct sl_ops *ops, enum sl_peak peak,
                        uint64_t ns);
-/* Bytes a nanosecond that the team reads of `memory`, once over: meant to be several times larger
- * than the caches. */
+/* Bytes a nanosecond that the team reads of `memory`, in one stream a member or in four, whichever
+ * is faster. `memory` is meant to be four times larger than the caches, or more. */
 double sl_read_measure(struct sl_team *team, const void *memory, size_t bytes);
 
 /* All of it, the best of a few rounds of some 10 ms; as much again goes for memory that is given

@@ -125,7 +125,7 @@ TILE_INLINE __m256i a8_expand_half(const uint8_t *from, uint8_t *to, const bool 
     _mm256_storeu_si256((__m256i *)(void *)(to + 64), odd);
     return _mm256_madd_epi16(even, odd);
 }
-TILE_INLINE void a8_expand_block(const uint8_t *from, uint32_t steps, uint8_t *to, const bool values)
+static void a8_expand_block(const uint8_t *from, uint32_t steps, uint8_t *to, const bool values)
 {
     __m256i lo = _mm256_setzero_si256(), hi = lo;
     uint8_t *at = to + A8_EXPANDED_TERMS;
@@ -135,14 +135,6 @@ TILE_INLINE void a8_expand_block(const uint8_t *from, uint32_t steps, uint8_t *t
     }
     _mm256_storeu_si256((__m256i *)(void *)to, lo);
     _mm256_storeu_si256((__m256i *)(void *)(to + 32), hi);
-}
-static void a8_expand_keys(const uint8_t *from, uint32_t steps, uint8_t *to)
-{
-    a8_expand_block(from, steps, to, false);
-}
-static void a8_expand_values(const uint8_t *from, uint32_t steps, uint8_t *to)
-{
-    a8_expand_block(from, steps, to, true);
 }
 /* The sum of a row's products of even by odd words; whole vectors of four steps. */
 TILE_INLINE int32_t a8_words_term(const char *words, size_t bytes)

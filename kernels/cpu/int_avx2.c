@@ -35,10 +35,10 @@ enum {
     PLANE_BYTES = 9 * 64,    /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
     CHUNK_UNITS = 16,        /* 9 KiB of panel, in a first cache of 32 with sums and activations */
     DIRECT_MR = 4,           /* rows that do without a panel, in every format */
-    STREAMS = 4,             /* in which so few of them go through a matrix: */
-    STREAMS_MR = 2,
-    DIRECT_AHEAD = 4096,     /* bytes on their way to the second cache, which waits for more than the first; of 2 to 32
-                                KiB the best on Zen 3: 4 to 6 % of a row in i4, and twice as far is half of that */
+    STREAMS = 4,             /* blocks side by side, for up to */
+    STREAMS_MR = 2,          /* rows */
+    DIRECT_AHEAD = 4096,     /* bytes on their way to the second cache, which waits for more than the
+                              * first; the best of 2 to 32 KiB on Zen 3 */
     ROWS_AT_ONCE = 240,      /* rows that share one decoding: it costs them 1 % */
     PACK_BYTES = 512 * 1024  /* of their activations: half of a common L2 */
 };
@@ -332,7 +332,8 @@ TILE_INLINE void direct_dots(const struct block *blocks, const struct tile_plane
                 _mm_prefetch((const char *)at[i].units + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
             TILE_EACH_OF (side, 2 / nv, 2)
                 TILE_EACH (part, unit_parts(d))
-                    direct_part(&at[i], u, a, starts, sums + i * mr * SL_LANES, part, side, nv, mr, d);
+                    direct_part(&at[i], u, a, starts, sums + i * mr * SL_LANES, part, side, nv, mr,
+                                d);
             at[i].units += unit_bytes(d);
             at[i].scales += d != SL_I4 || u % 2 ? SL_LANES : 0;
         }
@@ -393,8 +394,8 @@ struct packed_rows {
     int32_t *a;      /* [tile][units][STEPS][stride 8] at most */
     int32_t *starts; /* [tile][units][stride 8] at most */
     int32_t *own;    /* [n]: of i8: what the sums of a row begin at */
-    int32_t *sums;   /* [2][n][16] */
-    uint8_t *panel;  /* a decoded chunk */
+    int32_t *sums;   /* [2][n][16]; of few rows [STREAMS][n][16] */
+    uint8_t *panel;  /* a decoded chunk; of i8 the outputs' own sums come first */
 };
 
 static uint32_t tile_begin(const struct packed_rows *p, uint32_t tile)
@@ -516,25 +517,19 @@ static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units
 
 #include "kernels/cpu/int_words.inc"
 
-/* What the sums of a block begin at. */
-static void sums_start(const struct sl_gemm8 *g, const struct packed_rows *p, int32_t *sums)
-{
-    if (g->w.dtype == SL_I8)
-        word_start(p, sums);
-    else
-        memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
-}
+_Static_assert(STREAMS * STREAMS_MR <= 2 * WORD_MR && STREAMS * STREAMS_MR <= 2 * TILE_MR,
+               "the sums of two blocks of a whole tile have room for those of all streams");
 
 /* sums[n][16] = the exact sums of a block's outputs; of i8 with u for w8 (sums_zero). */
 static void block_sums(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, int32_t *sums)
 {
-    const struct format *format = &formats[g->w.dtype];
     struct block b = block_at(&g->w, block);
-    sums_start(g, p, sums);
     if (g->w.dtype == SL_I8) {
         word_sums(p, &b, sums);
         return;
     }
+    const struct format *format = &formats[g->w.dtype];
+    memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
     size_t bytes = (size_t)unit_bytes(g->w.dtype);
     for (uint32_t unit = 0; unit < p->units; unit += CHUNK_UNITS) {
         uint32_t units = p->units - unit < CHUNK_UNITS ? p->units - unit : CHUNK_UNITS;
@@ -565,25 +560,34 @@ static void swiglu_block(const struct sl_gemm8 *g, const struct packed_rows *p, 
                  (struct int_sums){.sums = p->sums, .up = up, .stride = SL_LANES, .zero = sums_zero(g)});
 }
 
+/* sums[block][n][16] = up to four rows times blocks. */
+static void direct_sums(const struct packed_rows *p, const struct format *format, const struct block *blocks,
+                        uint32_t n_blocks, int32_t *sums)
+{
+    const size_t size = (size_t)p->n * SL_LANES;
+    struct tile_plane in = plane_input(p, 0, 0, p->units);
+    memset(sums, 0, n_blocks * size * sizeof *sums);
+    if (n_blocks == STREAMS) {
+        format->streams[p->n](blocks, &in, sums);
+        return;
+    }
+    for (uint32_t i = 0; i < n_blocks; i++)
+        format->direct[p->n](&blocks[i], &in, sums + i * size);
+}
+
 /* Up to four rows times n blocks of y, which lie apart. */
 static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at, uint32_t n,
                           bool swiglu)
 {
     const uint32_t outputs = swiglu ? 2 : 1, n_blocks = n * outputs;
     const size_t size = (size_t)p->n * SL_LANES;
-    struct tile_plane in = plane_input(p, 0, 0, p->units);
     struct block blocks[STREAMS];
-    for (uint32_t i = 0; i < n_blocks; i++) {
+    for (uint32_t i = 0; i < n_blocks; i++)
         blocks[i] = block_at(&g->w, at[i / outputs] * outputs + i % outputs);
-        sums_start(g, p, p->sums + i * size);
-    }
     if (g->w.dtype == SL_I8)
         word_direct(p, blocks, n_blocks, p->sums);
-    else if (n_blocks == STREAMS)
-        formats[g->w.dtype].streams[p->n](blocks, &in, p->sums);
     else
-        for (uint32_t i = 0; i < n_blocks; i++)
-            formats[g->w.dtype].direct[p->n](&blocks[i], &in, p->sums + i * size);
+        direct_sums(p, &formats[g->w.dtype], blocks, n_blocks, p->sums);
     for (uint32_t i = 0; i < n; i++) {
         int32_t *sums = p->sums + i * outputs * size;
         finish_block(g, p->begin, p->n, at[i],
@@ -592,8 +596,8 @@ static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p,
     }
 }
 
-/* One or two rows wait for memory, which Zen 3 reads by a quarter faster in four streams than in one: the blocks
- * of y are cut into as many runs, which go side by side. */
+/* One or two rows wait for memory, which Zen 3 reads faster in four streams than in one (roofline.c): the
+ * blocks of y are cut into as many runs, which go side by side. */
 static void direct_columns(const struct sl_gemm8 *g, const struct packed_rows *p, bool swiglu)
 {
     uint32_t begin = g->col_begin / SL_LANES, end = sl_round_lanes(g->col_end) / SL_LANES, at[STREAMS];

@@ -32,7 +32,7 @@ uint64_t sl_peak_avx2(uint64_t loops, float *sink)
 /* Sums take the products before these; then there are new ones. */
 TILE_INLINE void byte_step(__m256i sum[BYTE_CHAINS], __m256i product[BYTE_CHAINS], __m256i ones)
 {
-    TILE_EACH_OF (pair, BYTE_CHAINS / 2, 2) {
+    TILE_EACH (pair, BYTE_CHAINS / 2) {
         TILE_EACH (i, 2)
             __asm__ volatile("vpaddw %1, %0, %0" : "+x"(sum[2 * pair + i]) : "x"(product[2 * pair + i]));
         TILE_EACH (i, 2)

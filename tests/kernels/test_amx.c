@@ -29,7 +29,7 @@ static bool can_run(void)
         printf("     (emulated tiles: no AMX instruction was run)\n");
         return true;
     }
-    sl_test_skip("the AMX kernel is compiled for AVX-512 VNNI, which this processor lacks");
+    sl_test_skip("the AMX kernel decodes with AVX-512 VNNI, which this processor lacks");
     return false;
 }
 

@@ -4,7 +4,9 @@
  * Float pages take part wherever segments do; test_ops.c has their bits within a segment. Values come from a
  * seeded generator. Two NaNs are equal whatever their payload. Outputs lie between guards that are compared,
  * too. */
+#include "base/cpu.h"
 #include "base/rng.h"
+#include "kernels/cpu/tables.h"
 #include "kernels/exp.h"
 #include "kernels/ops.h"
 #include "tests/check.h"
@@ -44,7 +46,7 @@ struct context {
 static void put_i8(uint8_t *k_page, uint8_t *v_page, uint32_t d, uint32_t slot, const float *k,
                    const float *v)
 {
-    int8_t q[256];
+    int8_t q[1024];
     float scale;
     int32_t sum;
     sl_ops_ref.quantise(k, d, q, sl_rows8_stride(d), &scale, &sum);
@@ -259,6 +261,35 @@ SL_TEST(segments_have_the_same_bits_whoever_computes_them)
             compare(c, cases[i].n_rep, cases[i].pos, cases[i].n_tok);
         free_context(c);
     }
+}
+
+/* Joined tables have the largest scratch of their parts, which could hide that one of them takes more than it says. */
+SL_TEST(scratch_is_enough_by_itself)
+{
+    static const struct {
+        uint32_t needs;
+        const struct sl_ops *ops;
+    } own[] = {{SL_CPU_AVX2, &sl_attend8_avx2},
+               {SL_CPU_AVX2 | SL_CPU_AVXVNNI, &sl_attend8_avxvnni},
+               {SL_CPU_AVX512 | SL_CPU_VNNI, &sl_attend8_avx512vnni}};
+    static const uint32_t sizes[] = {16, 24, 128, 1024}, counts[] = {1, 11, 12, 17, 192, 200};
+    for (size_t t = 0; t < sizeof own / sizeof *own; t++)
+        for (size_t d = 0; d < sizeof sizes / sizeof *sizes; d++) {
+            if ((sl_cpu_detect() & own[t].needs) != own[t].needs)
+                continue;
+            struct context *c = make_context(SL_I8, sizes[d], 270);
+            for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+                struct rows r = make_rows(c, 1, 70, counts[i]);
+                size_t bytes = own[t].ops->scratch_bytes(sizes[d]);
+                uint8_t *scratch = take(bytes + 64);
+                own[t].ops->attend8(&r.a, scratch);
+                for (size_t j = bytes; j < bytes + 64; j++)
+                    CHECK_INT(scratch[j], 0x5A);
+                free(scratch);
+                free_rows(&r);
+            }
+            free_context(c);
+        }
 }
 
 /* One row from its definition in double precision over the float keys and values. */

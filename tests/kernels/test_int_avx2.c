@@ -264,6 +264,22 @@ SL_TEST(i8_is_exact_for_every_pair_of_ends_and_every_tile)
                 compare_some("ends of i8", SL_I8, SL_I8 + 1, m, 32, ks[edge], qs[i], s_most, xs[(i + m) % 3]);
 }
 
+/* One and two rows go through four blocks side by side (of gate and up: two of each); a last block is alone. */
+SL_TEST(streams_are_exact_at_the_extremes_and_have_a_tail)
+{
+    static const uint32_t ks[] = {96, 129, 512, 1120};
+    uint32_t (*const qs[])(uint32_t, uint32_t, uint32_t) = {q_most, q_by_turns, q_random};
+    int8_t (*const xs[])(uint32_t, uint32_t) = {x_least, x_by_groups, x_random};
+    if (!can_run())
+        return;
+    for (size_t edge = 0; edge < sizeof ks / sizeof *ks; edge++)
+        for (uint32_t m = 1; m <= 3; m++) {
+            for (size_t i = 0; i < sizeof qs / sizeof *qs; i++)
+                compare("streams", m, 144, ks[edge], qs[i], i ? s_by_turns : s_most, xs[i]);
+            compare_some("streams of i8", SL_I8, SL_I8 + 1, m, 144, ks[edge], q_end, s_most, x_end);
+        }
+}
+
 SL_TEST(i8_wraps_and_comes_back_in_the_longest_rows)
 {
     if (!can_run())
