@@ -233,12 +233,19 @@ static void compare(const struct context *c, uint32_t n_rep, uint32_t pos, uint3
     free_rows(&r);
 }
 
+/* SLUICE_TEST_SMALL=1 keeps to what an emulated processor does in a minute: one size. */
+static bool small_tier(void)
+{
+    const char *v = getenv("SLUICE_TEST_SMALL");
+    return v && *v == '1';
+}
+
 SL_TEST(i8_has_the_bits_of_ref)
 {
-    static const uint32_t sizes[] = {16, 24, 33, 64, 80, 96, 128, 192, 256};
+    static const uint32_t sizes[] = {33, 16, 24, 64, 80, 96, 128, 192, 256};
     static const uint32_t begins[] = {0, 1, 63, 64, 65, 130}, counts[] = {1, 2, 7, 64, 70};
     uint32_t turn = 0;
-    for (size_t d = 0; d < sizeof sizes / sizeof *sizes; d++) {
+    for (size_t d = 0; d < (small_tier() ? 1 : sizeof sizes / sizeof *sizes); d++) {
         struct context *c = make_context(SL_I8, sizes[d], 200);
         for (size_t b = 0; b < 6; b++)
             for (uint32_t i = 0; i < 2; i++, turn++)
