@@ -5,39 +5,20 @@
  * round otherwise than the manual says, it would fail here, by name. The others compare the kernels with ref, and rows
  * and columns done alone with those done in company. Equality is of bits; two NaNs are equal. Where the processor has no
  * bf16 dot product only ref is left, and the comparisons are skipped aloud. */
-#include "base/rng.h"
 #include "kernels/ops.h"
 #include "tests/check.h"
+#define DRAW_SEED 20251124
+#include "tests/kernels/draw.h"
 #include <math.h>
 #include <stdlib.h>
 
 enum { GUARD = 32, PAGES = 4 };
 
-static struct sl_rng rng = {20251124, 0};
-
-static void *take(size_t bytes)
-{
-    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
-    if (!p)
-        abort();
-    return memset(p, 0x5A, (bytes + 127) / 64 * 64);
-}
-
-static uint32_t below(uint32_t n)
-{
-    return (uint32_t)(sl_rng_next(&rng) % n);
-}
-
-static float unit(void)
-{
-    return (float)(sl_rng_unit(sl_rng_next(&rng)) * 2.0 - 1.0);
-}
-
 static float *draw_floats(size_t n)
 {
     float *p = take(n * sizeof *p);
     for (size_t i = 0; i < n; i++)
-        p[i] = unit();
+        p[i] = draw_unit();
     return p;
 }
 
@@ -46,7 +27,7 @@ static struct sl_panel draw_panel(uint32_t n, uint32_t k, enum sl_dtype dtype)
     void *data = take(sl_panel_bytes(dtype, n, k));
     for (uint32_t c = 0; c < sl_round_lanes(n); c++)
         for (uint32_t t = 0; t < k; t++) {
-            float w = c < n ? unit() : 0.0f;
+            float w = c < n ? draw_unit() : 0.0f;
             if (dtype == SL_BF16)
                 ((uint16_t *)data)[sl_panel_at(k, c, t)] = sl_f32_to_bf16(w);
             else

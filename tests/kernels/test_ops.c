@@ -5,30 +5,16 @@
  * their payload, since the sign of a fresh NaN depends on the order of operands, which C does not
  * fix. Outputs lie between guards, and the whole buffer is compared, so a store outside the range
  * fails as a wrong value does. */
-#include "base/rng.h"
 #include "kernels/exp.h"
 #include "kernels/ops.h"
 #include "tests/check.h"
+#define DRAW_SEED 20240607
+#include "tests/kernels/draw.h"
 #include <math.h>
 #include <stdlib.h>
 
 enum { GUARD = 32, PAGES = 4 };
 enum draw { PLAIN, ADVERSE, FINITE };
-
-static struct sl_rng rng = {20240607, 0};
-
-static void *take(size_t bytes)
-{
-    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
-    if (!p)
-        abort();
-    return memset(p, 0x5A, (bytes + 127) / 64 * 64);
-}
-
-static uint32_t below(uint32_t n)
-{
-    return (uint32_t)(sl_rng_next(&rng) % n);
-}
 
 static float draw(enum draw how)
 {
@@ -38,7 +24,7 @@ static float draw(enum draw how)
         return special[below(sizeof special / sizeof *special)];
     if (how == FINITE && below(40) == 0)
         return special[below(6)];
-    return (float)(sl_rng_unit(sl_rng_next(&rng)) * 2.0 - 1.0);
+    return draw_unit();
 }
 
 static float *draw_floats(size_t n, enum draw how)

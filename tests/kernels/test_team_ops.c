@@ -1,26 +1,12 @@
 /* Shared products: whatever is cut by rows and columns, the bits are those of one call over everything. Few rows of a
  * matrix that is larger than its usual pieces are cut smaller (team_ops.c, PIECE_BYTES): there is one of these, too. */
-#include "base/rng.h"
 #include "kernels/team_ops.h"
 #include "tests/check.h"
+#define DRAW_SEED 20261128
+#include "tests/kernels/draw.h"
 #include <stdlib.h>
 
 enum { MAX_MEMBERS = 3, UNTOUCHED = 0x5A };
-
-static struct sl_rng rng = {20261128, 0};
-
-static void *take(size_t bytes)
-{
-    void *p = aligned_alloc(64, (bytes + 127) / 64 * 64);
-    if (!p)
-        abort();
-    return memset(p, UNTOUCHED, (bytes + 127) / 64 * 64);
-}
-
-static float draw(void)
-{
-    return (float)(sl_rng_unit(sl_rng_next(&rng)) * 2.0 - 1.0);
-}
 
 static struct sl_panel integer_panel(enum sl_dtype dtype, uint32_t n, uint32_t k)
 {
@@ -40,7 +26,7 @@ static struct sl_rows8 make_rows8(uint32_t m, uint32_t k)
     r.q = take(m * r.stride);
     for (uint32_t i = 0; i < m; i++) {
         for (uint32_t j = 0; j < k; j++)
-            x[j] = draw();
+            x[j] = draw_unit();
         sl_ops_ref.quantise(x, k, r.q + i * r.stride, r.stride, &r.scale[i], &r.sum[i]);
     }
     free(x);
@@ -129,9 +115,9 @@ SL_TEST(float_products_are_the_same_however_they_are_cut)
     float *x = take(M * K * sizeof *x), *want = take(M * N * sizeof *want), *got = take(M * N * sizeof *got);
     float *data = take(sl_panel_bytes(SL_F32, N, K));
     for (size_t i = 0; i < sl_panel_bytes(SL_F32, N, K) / sizeof *data; i++)
-        data[i] = draw();
+        data[i] = draw_unit();
     for (size_t i = 0; i < M * K; i++)
-        x[i] = draw();
+        x[i] = draw_unit();
     for (uint32_t m = 1; m <= M; m = 3 * m + 2) {
         struct sl_gemm g = {.x = x, .x_stride = K, .m = m, .w = {data, N, K, SL_F32, 0, 0},
                             .col_begin = 16, .col_end = N, .y = want, .y_stride = N};
