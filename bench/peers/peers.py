@@ -41,6 +41,14 @@ def pip(args, *words, env=None):
     subprocess.check_call(["nice", "-n", "19", f"{args.dir}/bin/pip", *words], env=env)
 
 
+def only(pattern):
+    found = glob.glob(pattern, recursive=True)
+    if len(found) != 1:
+        sys.exit(f"{pattern}: one file is expected there, and there are {len(found)}: this version of the package is laid"
+                 " out otherwise than 0.1.5, which is known to work; see install_ik in bench/peers/peers.py")
+    return found[0]
+
+
 def install_llama(args):
     environment = dict(os.environ, CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DMTMD_BUILD=OFF",
                        CMAKE_BUILD_PARALLEL_LEVEL=str(args.jobs))
@@ -57,19 +65,17 @@ def install_ik(args):
     for made in source, build:
         shutil.rmtree(made, ignore_errors=True)
     pip(args, "download", "-q", "--no-deps", "--no-binary", package, "-d", source, f"{package}=={version}")
-    for archive in glob.glob(f"{source}/*.tar.gz"):
-        shutil.unpack_archive(archive, source, filter="data")
-    tree, = glob.glob(f"{source}/*/vendor/ik_llama.cpp")
+    subprocess.check_call(["tar", "-xzf", only(f"{source}/*.tar.gz"), "-C", source])
+    tree = only(f"{source}/*/vendor/ik_llama.cpp")
     subprocess.check_call(["cmake", "-S", tree, "-B", build, "-DCMAKE_BUILD_TYPE=Release", "-DGGML_NATIVE=ON",
                            "-DBUILD_SHARED_LIBS=ON", "-DLLAMA_BUILD_EXAMPLES=OFF", "-DLLAMA_BUILD_TESTS=OFF",
                            "-DLLAMA_BUILD_SERVER=OFF", "-DCMAKE_BUILD_WITH_INSTALL_RPATH=ON",
                            "-DCMAKE_INSTALL_RPATH=$ORIGIN"], stdout=subprocess.DEVNULL)
     subprocess.check_call(["nice", "-n", "19", "cmake", "--build", build, "--target", "llama",
                            "-j", str(args.jobs)], stdout=subprocess.DEVNULL)
-    place, = glob.glob(f"{args.dir}/lib/python*/site-packages/ik_llama_cpp/lib")
+    place = only(f"{args.dir}/lib/python*/site-packages/ik_llama_cpp/lib")
     for name in "libllama.so", "libggml.so":
-        built, = glob.glob(f"{build}/**/{name}", recursive=True)
-        shutil.copy(built, place)
+        shutil.copy(only(f"{build}/**/{name}"), place)
 
 
 # ---- a GGUF with random weights ----
