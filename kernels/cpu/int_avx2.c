@@ -520,88 +520,91 @@ static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units
 _Static_assert(STREAMS * STREAMS_MR <= 2 * WORD_MR && STREAMS * STREAMS_MR <= 2 * TILE_MR,
                "the sums of two blocks of a whole tile have room for those of all streams");
 
-/* sums[n][16] = the exact sums of a block's outputs; of i8 with u for w8 (sums_zero). */
-static void block_sums(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, int32_t *sums)
+/* sums[n][16] = the sums of a block's outputs, of rows that share a panel. */
+static void byte_sums(const struct packed_rows *p, enum sl_dtype d, const struct block *b, int32_t *sums)
 {
-    struct block b = block_at(&g->w, block);
-    if (g->w.dtype == SL_I8) {
-        word_sums(p, &b, sums);
-        return;
-    }
-    const struct format *format = &formats[g->w.dtype];
+    size_t bytes = (size_t)unit_bytes(d);
     memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
-    size_t bytes = (size_t)unit_bytes(g->w.dtype);
     for (uint32_t unit = 0; unit < p->units; unit += CHUNK_UNITS) {
         uint32_t units = p->units - unit < CHUNK_UNITS ? p->units - unit : CHUNK_UNITS;
-        format->decode(&b, unit, units, p->panel);
-        chunk_run(p, unit, units, b.units + (unit + units) * bytes, units * bytes, sums);
+        formats[d].decode(b, unit, units, p->panel);
+        chunk_run(p, unit, units, b->units + (unit + units) * bytes, units * bytes, sums);
     }
 }
 
-static int32_t sums_zero(const struct sl_gemm8 *g) /* that their weights are too large by */
-{
-    return g->w.dtype == SL_I8 ? sl_quant_rule_of(SL_I8)->zero : 0;
-}
-
-static void gemm8_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block)
-{
-    block_sums(g, p, block, p->sums);
-    finish_block(g, p->begin, p->n, block,
-                 (struct int_sums){.sums = p->sums, .stride = SL_LANES, .zero = sums_zero(g)});
-}
-
-/* Outputs [16 block, 16 block + 16) of gate and up. */
-static void swiglu_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block)
-{
-    int32_t *up = p->sums + (size_t)p->n * SL_LANES;
-    block_sums(g, p, 2 * block, p->sums);
-    block_sums(g, p, 2 * block + 1, up);
-    finish_block(g, p->begin, p->n, block,
-                 (struct int_sums){.sums = p->sums, .up = up, .stride = SL_LANES, .zero = sums_zero(g)});
-}
-
-/* sums[block][n][16] = up to four rows times blocks. */
-static void direct_sums(const struct packed_rows *p, const struct format *format, const struct block *blocks,
+/* sums[block][n][16] = the same of up to four rows. */
+static void byte_direct(const struct packed_rows *p, enum sl_dtype d, const struct block *blocks,
                         uint32_t n_blocks, int32_t *sums)
 {
     const size_t size = (size_t)p->n * SL_LANES;
     struct tile_plane in = plane_input(p, 0, 0, p->units);
     memset(sums, 0, n_blocks * size * sizeof *sums);
     if (n_blocks == STREAMS) {
-        format->streams[p->n](blocks, &in, sums);
+        formats[d].streams[p->n](blocks, &in, sums);
         return;
     }
     for (uint32_t i = 0; i < n_blocks; i++)
-        format->direct[p->n](&blocks[i], &in, sums + i * size);
+        formats[d].direct[p->n](&blocks[i], &in, sums + i * size);
+}
+
+/* The two ways to multiply: coded formats as bytes, i8 as words. */
+static const struct route {
+    uint32_t tile_mr;
+    int32_t zero; /* that its sums' weights are too large by */
+    void (*pack)(const struct sl_gemm8 *g, struct packed_rows *p);
+    void (*sums)(const struct packed_rows *p, enum sl_dtype d, const struct block *b, int32_t *sums);
+    void (*direct)(const struct packed_rows *p, enum sl_dtype d, const struct block *blocks, uint32_t n_blocks,
+                   int32_t *sums);
+} byte_route = {TILE_MR, 0, pack_rows, byte_sums, byte_direct},
+  word_route = {WORD_MR, 128, word_pack_rows, word_sums, word_direct};
+
+static const struct route *route_of(enum sl_dtype d)
+{
+    return d == SL_I8 ? &word_route : &byte_route;
+}
+
+/* n blocks of y from their sums: [n][1, or gate and up][rows][16]. */
+static void finish_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at, uint32_t n,
+                          bool swiglu)
+{
+    const size_t size = (size_t)p->n * SL_LANES;
+    for (uint32_t i = 0; i < n; i++) {
+        int32_t *sums = p->sums + (swiglu ? 2 * i : i) * size;
+        finish_block(g, p->begin, p->n, at[i],
+                     (struct int_sums){.sums = sums, .up = swiglu ? sums + size : NULL, .stride = SL_LANES,
+                                       .zero = route_of(g->w.dtype)->zero});
+    }
+}
+
+/* Outputs [16 block, 16 block + 16) of y, of rows that share a panel. */
+static void panel_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, bool swiglu)
+{
+    const uint32_t outputs = swiglu ? 2 : 1;
+    for (uint32_t i = 0; i < outputs; i++) {
+        struct block b = block_at(&g->w, outputs * block + i);
+        route_of(g->w.dtype)->sums(p, g->w.dtype, &b, p->sums + (size_t)i * p->n * SL_LANES);
+    }
+    finish_blocks(g, p, &block, 1, swiglu);
 }
 
 /* Up to four rows times n blocks of y, which lie apart. */
 static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at, uint32_t n,
                           bool swiglu)
 {
-    const uint32_t outputs = swiglu ? 2 : 1, n_blocks = n * outputs;
-    const size_t size = (size_t)p->n * SL_LANES;
+    const uint32_t outputs = swiglu ? 2 : 1;
     struct block blocks[STREAMS];
-    for (uint32_t i = 0; i < n_blocks; i++)
+    for (uint32_t i = 0; i < n * outputs; i++)
         blocks[i] = block_at(&g->w, at[i / outputs] * outputs + i % outputs);
-    if (g->w.dtype == SL_I8)
-        word_direct(p, blocks, n_blocks, p->sums);
-    else
-        direct_sums(p, &formats[g->w.dtype], blocks, n_blocks, p->sums);
-    for (uint32_t i = 0; i < n; i++) {
-        int32_t *sums = p->sums + i * outputs * size;
-        finish_block(g, p->begin, p->n, at[i],
-                     (struct int_sums){.sums = sums, .up = swiglu ? sums + size : NULL, .stride = SL_LANES,
-                                       .zero = sums_zero(g)});
-    }
+    route_of(g->w.dtype)->direct(p, g->w.dtype, blocks, n * outputs, p->sums);
+    finish_blocks(g, p, at, n, swiglu);
 }
 
 /* One or two rows wait for memory, which Zen 3 reads faster in four streams than in one (roofline.c): the
- * blocks of y are cut into as many runs, which go side by side. */
+ * blocks of y are cut into as many runs, which go side by side. i3 and i2 wait for their decoders. */
 static void direct_columns(const struct sl_gemm8 *g, const struct packed_rows *p, bool swiglu)
 {
     uint32_t begin = g->col_begin / SL_LANES, end = sl_round_lanes(g->col_end) / SL_LANES, at[STREAMS];
-    bool streams = p->n <= STREAMS_MR && (g->w.dtype == SL_I8 || formats[g->w.dtype].streams[p->n]);
+    bool streams = p->n <= STREAMS_MR && g->w.dtype != SL_I3 && g->w.dtype != SL_I2;
     uint32_t runs = !streams ? 1 : swiglu ? STREAMS / 2 : STREAMS, each = (end - begin) / runs;
     for (uint32_t i = 0; i < each; i++) {
         for (uint32_t run = 0; run < runs; run++)
@@ -631,7 +634,8 @@ static void *take(char **scratch, size_t bytes)
 
 static void product(const struct sl_gemm8 *g, void *scratch, bool swiglu)
 {
-    uint32_t tile_mr = g->w.dtype == SL_I8 ? WORD_MR : TILE_MR;
+    const struct route *route = route_of(g->w.dtype);
+    uint32_t tile_mr = route->tile_mr;
     uint32_t units = sl_quant_padded(g->w.k) / SL_QUANT_UNIT, tiles = tiles_at_once(units, tile_mr),
              most = tiles * tile_mr;
     struct packed_rows p = {.units = units};
@@ -645,13 +649,13 @@ static void product(const struct sl_gemm8 *g, void *scratch, bool swiglu)
     for (; p.begin < g->m; p.begin += p.n) {
         p.n = g->m - p.begin < most ? g->m - p.begin : most;
         p.n_tiles = (p.n + tile_mr - 1) / tile_mr;
-        (g->w.dtype == SL_I8 ? word_pack_rows : pack_rows)(g, &p);
+        route->pack(g, &p);
         if (p.n <= DIRECT_MR) {
             direct_columns(g, &p, swiglu);
             continue;
         }
         for (uint32_t block = g->col_begin / SL_LANES; block * SL_LANES < g->col_end; block++)
-            (swiglu ? swiglu_block : gemm8_block)(g, &p, block);
+            panel_block(g, &p, block, swiglu);
     }
     sl_stream_end(g);
 }
