@@ -3,6 +3,7 @@
 
   peers.py install DIR                     both engines from PyPI into a virtual environment, compiled for this machine
   peers.py model OUT.gguf [--type iq4_xs]  the shape of Qwen3-30B-A3B with a few layers and random weights, for them
+                                           (by DIR/bin/python, which has numpy)
   peers.py compare DIR --sluice BINARY --model PACK [--llama GGUF]... [--ik GGUF]...
 
 PACK is made by `sluice pack --random qwen3-30b-a3b --layers 8 PACK --experts i4 --dense i8`. Every engine stays in a
@@ -168,7 +169,10 @@ def random_data(dims, kind, rng):
 
 
 def model(args):
-    import numpy as np
+    try:
+        import numpy as np
+    except ImportError:
+        sys.exit("numpy is missing here: run this with the python of `peers.py install DIR`, DIR/bin/python, which has it")
     rng = np.random.default_rng(1)
     listed = list(tensors(args.layers, FORMATS[args.type][0]))
     n_values, values = header(args.layers, FILE_TYPE[args.type])
