@@ -12,10 +12,10 @@
 #include "kernels/team_ops.h"
 
 enum {
-    TILE_ROWS = 192,       /* a page is read from the outer caches once for so many: a round of the kernels */
-    TILE_ROWS_LEAST = 48,  /* with fewer, that costs too much */
-    TASKS_PER_MEMBER = 4,  /* wanted, so that members end together: rows are cut for that, then segments */
-    SPLIT_BELOW = 2,       /* tasks a member: segments are shared out only when there are fewer */
+    TILE_ROWS = 192,      /* a page is read from the outer caches once for so many: a round of the kernels */
+    TILE_ROWS_LEAST = 48, /* with fewer, that costs too much */
+    TASKS_PER_MEMBER = 4, /* wanted, so that members end together: rows are cut for that, then segments */
+    SPLIT_BELOW = 2,      /* tasks a member: segments are shared out only when there are fewer */
     N_CLASSES = 256,
     CLASS_PAGES = 8 /* tiles are sorted by pages, to within so many */
 };

@@ -33,9 +33,10 @@ struct sl_attention_buffers { /* for max_tokens rows; from the stage's arena */
     float *normed;            /* [max_tokens][d_model] */
     float *qkv;               /* [max_tokens][(n_q + 2 n_kv) * d_head] */
     float *mixed;             /* [max_tokens][n_q * d_head] */
-    struct sl_rows8 x8;       /* of normed, then of mixed, when qkv or o are integer matrices; second digits follow the
-                               * first ones of max_tokens rows */
-    const void **page_table;  /* [2][max_pages]: one K and one V list, per member */
+    /* of normed, then of mixed, when qkv or o are integer matrices; second digits follow the first ones of
+     * max_tokens rows */
+    struct sl_rows8 x8;
+    const void **page_table; /* [2][max_pages]: one K and one V list, per member */
     uint32_t max_pages;
     struct sl_attention_tile *tiles; /* [max_tiles] */
     uint32_t max_tiles;

@@ -8,11 +8,14 @@ sl_status sl_arena_init(struct sl_arena *arena, size_t size_bytes, struct sl_err
     *arena = (struct sl_arena){0};
     if (size_bytes == 0)
         return SL_OK;
-    void *base = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *base =
+        mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
-        return sl_fail(err, SL_E_NOMEM, "cannot reserve %zu MiB of memory; plan for a shorter context or fewer requests",
+        return sl_fail(err, SL_E_NOMEM,
+                       "cannot reserve %zu MiB of memory; plan for a shorter context or fewer requests",
                        size_bytes >> 20);
-    madvise(base, size_bytes, MADV_HUGEPAGE); /* a wish: fewer TLB misses where the kernel has huge pages to give */
+    /* a wish: fewer TLB misses where the kernel has huge pages to give */
+    madvise(base, size_bytes, MADV_HUGEPAGE);
     arena->base = base;
     arena->size_bytes = size_bytes;
     return SL_OK;

@@ -8,12 +8,36 @@
 #include <stdint.h>
 #include <string.h>
 
-static inline void sl_put16(uint8_t *p, uint16_t v) { memcpy(p, &v, 2); }
-static inline void sl_put32(uint8_t *p, uint32_t v) { memcpy(p, &v, 4); }
-static inline void sl_put64(uint8_t *p, uint64_t v) { memcpy(p, &v, 8); }
-static inline uint16_t sl_get16(const uint8_t *p) { uint16_t v; memcpy(&v, p, 2); return v; }
-static inline uint32_t sl_get32(const uint8_t *p) { uint32_t v; memcpy(&v, p, 4); return v; }
-static inline uint64_t sl_get64(const uint8_t *p) { uint64_t v; memcpy(&v, p, 8); return v; }
+static inline void sl_put16(uint8_t *p, uint16_t v)
+{
+    memcpy(p, &v, 2);
+}
+static inline void sl_put32(uint8_t *p, uint32_t v)
+{
+    memcpy(p, &v, 4);
+}
+static inline void sl_put64(uint8_t *p, uint64_t v)
+{
+    memcpy(p, &v, 8);
+}
+static inline uint16_t sl_get16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, 2);
+    return v;
+}
+static inline uint32_t sl_get32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, 4);
+    return v;
+}
+static inline uint64_t sl_get64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, 8);
+    return v;
+}
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "sluice runs on little-endian machines");
 
 /* A cursor over a byte range. Reading or writing past the end sets `bad` and yields zeros: check once. */
@@ -49,16 +73,16 @@ static inline void sl_cursor_get(struct sl_cursor *c, void *data, size_t bytes)
     else
         memset(data, 0, bytes);
 }
-#define SL_CURSOR_INT(bits)                                                                        \
-    static inline void sl_cursor_put##bits(struct sl_cursor *c, uint##bits##_t v)                  \
-    {                                                                                              \
-        sl_cursor_put(c, &v, sizeof v);                                                            \
-    }                                                                                              \
-    static inline uint##bits##_t sl_cursor_get##bits(struct sl_cursor *c)                          \
-    {                                                                                              \
-        uint##bits##_t v;                                                                          \
-        sl_cursor_get(c, &v, sizeof v);                                                            \
-        return v;                                                                                  \
+#define SL_CURSOR_INT(bits)                                                                                  \
+    static inline void sl_cursor_put##bits(struct sl_cursor *c, uint##bits##_t v)                            \
+    {                                                                                                        \
+        sl_cursor_put(c, &v, sizeof v);                                                                      \
+    }                                                                                                        \
+    static inline uint##bits##_t sl_cursor_get##bits(struct sl_cursor *c)                                    \
+    {                                                                                                        \
+        uint##bits##_t v;                                                                                    \
+        sl_cursor_get(c, &v, sizeof v);                                                                      \
+        return v;                                                                                            \
     }
 SL_CURSOR_INT(8)
 SL_CURSOR_INT(16)

@@ -73,12 +73,13 @@ sl_status sl_cpu_features(uint32_t *features, struct sl_err *err)
         if (strcmp(mask, masks[i].name) != 0)
             continue;
         if ((*features & masks[i].needed) != masks[i].needed)
-            return sl_fail(err, SL_E_CONFIG, "SLUICE_CPU=%s, but this processor does not have it; unset SLUICE_CPU",
-                           mask);
+            return sl_fail(err, SL_E_CONFIG,
+                           "SLUICE_CPU=%s, but this processor does not have it; unset SLUICE_CPU", mask);
         *features &= masks[i].allowed;
         return SL_OK;
     }
-    return sl_fail(err, SL_E_CONFIG, "SLUICE_CPU=%s is unknown; use ref, avx2, avxvnni, avx512, avx512vnni or amx", mask);
+    return sl_fail(err, SL_E_CONFIG,
+                   "SLUICE_CPU=%s is unknown; use ref, avx2, avxvnni, avx512, avx512vnni or amx", mask);
 }
 
 const char *sl_cpu_model_name(char *buffer, size_t bytes)

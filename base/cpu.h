@@ -7,11 +7,11 @@
 #include <stdint.h>
 
 enum sl_cpu_feature {
-    SL_CPU_AVX2 = 1u << 0, /* with FMA and F16C */
+    SL_CPU_AVX2 = 1u << 0,   /* with FMA and F16C */
     SL_CPU_AVX512 = 1u << 1, /* F BW DQ VL */
-    SL_CPU_VNNI = 1u << 2, /* AVX512_VNNI */
-    SL_CPU_BF16 = 1u << 3, /* AVX512_BF16 */
-    SL_CPU_AMX = 1u << 4,  /* AMX-TILE, -INT8, -BF16, and tile state enabled in XCR0 */
+    SL_CPU_VNNI = 1u << 2,   /* AVX512_VNNI */
+    SL_CPU_BF16 = 1u << 3,   /* AVX512_BF16 */
+    SL_CPU_AMX = 1u << 4,    /* AMX-TILE, -INT8, -BF16, and tile state enabled in XCR0 */
     SL_CPU_AVXVNNI = 1u << 5 /* AVX_VNNI: dot products on ymm */
 };
 

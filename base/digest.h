@@ -10,7 +10,7 @@ uint32_t sl_crc32c(uint32_t seed, const void *data, size_t bytes); /* Castagnoli
 uint64_t sl_xxh3(const void *data, size_t bytes);
 uint32_t sl_crc32_zip(uint32_t seed, const void *data, size_t bytes); /* IEEE 802.3, for zip files */
 
-struct sl_sha256; /* an incremental SHA-256 */
+struct sl_sha256;                        /* an incremental SHA-256 */
 struct sl_sha256 *sl_sha256_begin(void); /* NULL: out of memory */
 void sl_sha256_add(struct sl_sha256 *sha, const void *data, size_t bytes);
 void sl_sha256_end(struct sl_sha256 *sha, char hex[65]); /* frees sha */

@@ -82,7 +82,8 @@ void sl_log(enum sl_log_level level, const char *format, ...)
     gmtime_r(&seconds, &utc);
     int n;
     if (atomic_load(&the_log.terminal)) {
-        static const char *const marks[] = {"\033[31merror\033[0m ", "\033[33mwarn\033[0m ", "", "\033[2mdebug\033[0m "};
+        static const char *const marks[] = {"\033[31merror\033[0m ", "\033[33mwarn\033[0m ", "",
+                                            "\033[2mdebug\033[0m "};
         strftime(stamp, sizeof stamp, "%H:%M:%S", &utc);
         n = snprintf(line, sizeof line, "\033[2m%s.%03u\033[0m \033[36m%s\033[0m %s%s\n", stamp,
                      (unsigned)(us / 1000u % 1000u), role, marks[level], message);
@@ -90,8 +91,9 @@ void sl_log(enum sl_log_level level, const char *format, ...)
         char escaped[2200];
         escape(escaped, sizeof escaped, message);
         strftime(stamp, sizeof stamp, "%Y-%m-%dT%H:%M:%S", &utc);
-        n = snprintf(line, sizeof line, "{\"time\":\"%s.%06uZ\",\"level\":\"%s\",\"role\":\"%s\",\"message\":\"%s\"}\n",
-                     stamp, (unsigned)(us % 1000000u), level_names[level], role, escaped);
+        n = snprintf(line, sizeof line,
+                     "{\"time\":\"%s.%06uZ\",\"level\":\"%s\",\"role\":\"%s\",\"message\":\"%s\"}\n", stamp,
+                     (unsigned)(us % 1000000u), level_names[level], role, escaped);
     }
     if (n > (int)sizeof line - 1)
         n = (int)sizeof line - 1;

@@ -19,10 +19,10 @@ typedef enum sl_status {
     SL_E_CORRUPT = -10, /* a checksum does not match: never an answer */
 
     /* request: one caller's fault or fate */
-    SL_E_INVALID = -20,       /* a value the caller sent */
+    SL_E_INVALID = -20, /* a value the caller sent */
     SL_E_NOT_FOUND = -21,
     SL_E_EXISTS = -22,
-    SL_E_EXHAUSTED = -23,     /* a planned limit is reached; later it may fit */
+    SL_E_EXHAUSTED = -23, /* a planned limit is reached; later it may fit */
     SL_E_CANCELLED = -24,
     SL_E_DEADLINE = -25,
     SL_E_UNIMPLEMENTED = -26, /* asked for something we do not serve */
@@ -52,19 +52,18 @@ sl_status sl_fail(struct sl_err *err, sl_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Put "prefix: " before the sentence already in *err; returns err->status. */
-sl_status sl_err_prefix(struct sl_err *err, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+sl_status sl_err_prefix(struct sl_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 const char *sl_status_name(sl_status status); /* "invalid", "peer lost", ... */
 
 /* sysexits: 64 usage, 65 data (a file or a value in a request), 69 unavailable, 70 internal, 74 i/o, 78 config, 1 for what a request got. */
 int sl_status_exit_code(sl_status status);
 
-#define SL_TRY(call)                                                                               \
-    do {                                                                                           \
-        sl_status sl_try_ = (call);                                                                \
-        if (sl_try_ != SL_OK)                                                                      \
-            return sl_try_;                                                                        \
+#define SL_TRY(call)                                                                                         \
+    do {                                                                                                     \
+        sl_status sl_try_ = (call);                                                                          \
+        if (sl_try_ != SL_OK)                                                                                \
+            return sl_try_;                                                                                  \
     } while (0)
 
 #endif

@@ -65,16 +65,14 @@ static void print(const struct decode *d)
         if (json) {
             printf("%s\n  {\"batch\": %u, \"context\": %u, \"tg_tok_s\": %.2f, \"times_first\": "
                    "%.3f, ",
-                   i ? "," : "", d->batches[i], d->bench.context, report.tok_per_s,
-                   report.tok_per_s / first);
+                   i ? "," : "", d->batches[i], d->bench.context, report.tok_per_s, report.tok_per_s / first);
             sl_stage_report_json(&report);
             putchar('}');
             continue;
         }
-        printf(
-            "\ndecode, batch of %u behind %u tokens: %.1f tokens/s (%.2f ms a step, median of %u)",
-            d->batches[i], d->bench.context, report.tok_per_s, report.ms / d->bench.steps,
-            d->bench.rounds);
+        printf("\ndecode, batch of %u behind %u tokens: %.1f tokens/s (%.2f ms a step, median of %u)",
+               d->batches[i], d->bench.context, report.tok_per_s, report.ms / d->bench.steps,
+               d->bench.rounds);
         if (i > 0)
             printf(", %.2f x batch %u", report.tok_per_s / first, d->batches[0]);
         printf("\n  times below are of %u steps\n", d->bench.steps);
@@ -95,8 +93,7 @@ static sl_status run(struct decode *d, struct sl_err *err)
                                              .kv = d->bench.kv,
                                              .numerics = d->bench.numerics,
                                              .n_threads = d->bench.n_threads,
-                                             .max_tokens =
-                                                 most > SL_PAGE_TOKENS ? most : SL_PAGE_TOKENS,
+                                             .max_tokens = most > SL_PAGE_TOKENS ? most : SL_PAGE_TOKENS,
                                              .n_sequences = most,
                                              .context_tokens = d->bench.context + 1};
     SL_TRY(sl_stage_bench_open(&d->stage, &options, err));

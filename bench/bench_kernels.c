@@ -59,8 +59,7 @@ static void run_times(void *arg, uint32_t member, uint32_t n_members, void *scra
 }
 
 /* One run, all threads doing one each: the slowest's. */
-static double time_ns(struct run *r, const struct sl_bench_case *c, const struct sl_ops *ops,
-                      uint32_t times)
+static double time_ns(struct run *r, const struct sl_bench_case *c, const struct sl_ops *ops, uint32_t times)
 {
     uint64_t ns[SL_TEAM_MAX], most = 0;
     sl_team_run(r->team, run_times, &(struct job){c, ops, times, ns});
@@ -122,8 +121,8 @@ static struct result measure(struct run *r, const struct sl_bench_case *c, const
     return result;
 }
 
-static void print_result(struct run *r, const struct sl_bench_case *c, const char *isa,
-                         const char *profile, const struct result *result)
+static void print_result(struct run *r, const struct sl_bench_case *c, const char *isa, const char *profile,
+                         const struct result *result)
 {
     double gigabytes = r->bench.n_threads * c->bytes / result->ns;
     if (r->bench.json) {
@@ -132,12 +131,12 @@ static void print_result(struct run *r, const struct sl_bench_case *c, const cha
                "\"rows\": %u, \"ns\": %.1f, \"gops\": %.3f, \"percent_of_peak\": %.2f, "
                "\"gb_per_s\": %.3f, "
                "\"percent_of_read\": %.2f, \"times_ref\": %.2f, \"same_bits\": %s}",
-               r->n_printed ? "," : "", isa, profile, c->kernel, c->shape, c->format, c->rows,
-               result->ns, result->gops, result->peak_percent, gigabytes, result->read_percent,
-               result->ref_factor, result->same ? "true" : "false");
+               r->n_printed ? "," : "", isa, profile, c->kernel, c->shape, c->format, c->rows, result->ns,
+               result->gops, result->peak_percent, gigabytes, result->read_percent, result->ref_factor,
+               result->same ? "true" : "false");
     } else {
-        printf("%-12s%-9s%-9s%-25s%-6s%5u %12.0f %8.1f %6.1f ", isa, profile, c->kernel, c->shape,
-               c->format, c->rows, result->ns, result->gops, result->peak_percent);
+        printf("%-12s%-9s%-9s%-25s%-6s%5u %12.0f %8.1f %6.1f ", isa, profile, c->kernel, c->shape, c->format,
+               c->rows, result->ns, result->gops, result->peak_percent);
         if (c->bytes > 0)
             printf("%7.1f %6.1f", gigabytes, result->read_percent);
         else
@@ -153,8 +152,8 @@ static bool is_wanted(const struct run *r, const struct sl_bench_case *c, const 
                       const char *profile)
 {
     char text[160];
-    snprintf(text, sizeof text, "%s %s %s %s %s rows %u", isa, profile, c->kernel, c->shape,
-             c->format, c->rows);
+    snprintf(text, sizeof text, "%s %s %s %s %s rows %u", isa, profile, c->kernel, c->shape, c->format,
+             c->rows);
     return !r->bench.filter || strstr(text, r->bench.filter) != NULL;
 }
 
@@ -169,8 +168,7 @@ static const void *function_of(const struct sl_ops *ops, size_t op)
 static bool is_new(const struct sl_ops *const *tables, uint32_t n, uint32_t i, size_t op)
 {
     for (uint32_t k = 0; k < n; k++)
-        if (k != i && (k < i || k == n - 1) &&
-            function_of(tables[k], op) == function_of(tables[i], op))
+        if (k != i && (k < i || k == n - 1) && function_of(tables[k], op) == function_of(tables[i], op))
             return false;
     return true;
 }
@@ -182,8 +180,7 @@ static void run_profile(struct run *r, const struct sl_bench_case *c, enum sl_pr
     enum sl_peak peak = profile == SL_PROFILE_BF16DOT ? SL_PEAK_BF16 : c->peak;
     double ref_ns = 0;
     for (uint32_t i = 0; i + 1 < n; i++) { /* the last is ref itself */
-        if (!is_new(tables, n, i, c->op) ||
-            !is_wanted(r, c, tables[i]->name, sl_profile_name(profile)))
+        if (!is_new(tables, n, i, c->op) || !is_wanted(r, c, tables[i]->name, sl_profile_name(profile)))
             continue;
         c->prepare(c);
         if (ref_ns == 0)
@@ -237,12 +234,11 @@ static void print_head(struct run *r)
         fputs("], \"results\": [", stdout);
         return;
     }
-    printf("%s, %u thread%s, medians of %u rounds; memory is read at %.1f GB/s\n", cpu, n,
-           n == 1 ? "" : "s", r->bench.rounds, rate);
+    printf("%s, %u thread%s, medians of %u rounds; memory is read at %.1f GB/s\n", cpu, n, n == 1 ? "" : "s",
+           r->bench.rounds, rate);
     print_peaks(r);
-    printf("\n%-12s%-9s%-9s%-25s%-6s%5s %12s %8s %6s %7s %6s %8s  %s\n", "isa", "profile", "kernel",
-           "shape", "format", "rows", "ns", "GOP/s", "% peak", "GB/s", "% read", "x ref",
-           "same bits");
+    printf("\n%-12s%-9s%-9s%-25s%-6s%5s %12s %8s %6s %7s %6s %8s  %s\n", "isa", "profile", "kernel", "shape",
+           "format", "rows", "ns", "GOP/s", "% peak", "GB/s", "% read", "x ref", "same bits");
 }
 
 static sl_status finish(const struct run *r, struct sl_err *err)

@@ -51,8 +51,8 @@ struct arms {
 
 /* ---- In the worker. ---- */
 
-static sl_status measure(struct sl_client *client, const struct sl_generate *generate,
-                         uint64_t *elapsed_ns, struct sl_err *err)
+static sl_status measure(struct sl_client *client, const struct sl_generate *generate, uint64_t *elapsed_ns,
+                         struct sl_err *err)
 {
     struct sl_answer answer;
     uint64_t begin_ns = sl_clock_ns();
@@ -90,8 +90,8 @@ static bool send_reply(int to, sl_status status, uint64_t elapsed_ns, const stru
 
 /* Never returns. One request to warm up, then one for every byte that comes; the end of the pipe is
  * the end. */
-static void work(const struct sl_bench_pipeline *bench, uint32_t n_stages, const uint32_t *ids,
-                 int go, int answer)
+static void work(const struct sl_bench_pipeline *bench, uint32_t n_stages, const uint32_t *ids, int go,
+                 int answer)
 {
     struct sl_client *client = NULL;
     struct sl_err err = {0};
@@ -105,8 +105,7 @@ static void work(const struct sl_bench_pipeline *bench, uint32_t n_stages, const
     sl_status status = open_cluster(&client, bench, n_stages, &err);
     if (status == SL_OK)
         status = measure(client, &generate, &elapsed_ns, &err);
-    while (send_reply(answer, status, elapsed_ns, &err) && status == SL_OK &&
-           read(go, &byte, 1) == 1)
+    while (send_reply(answer, status, elapsed_ns, &err) && status == SL_OK && read(go, &byte, 1) == 1)
         status = measure(client, &generate, &elapsed_ns, &err);
     sl_client_close(client);
     _exit(0);
@@ -133,13 +132,11 @@ static sl_status take_reply(const struct worker *worker, uint64_t *elapsed_ns, s
 
 static sl_status go(const struct worker *worker, struct sl_err *err)
 {
-    return write(worker->go, "g", 1) == 1 ? SL_OK
-                                          : sl_fail(err, SL_E_INTERNAL, "a measuring process died");
+    return write(worker->go, "g", 1) == 1 ? SL_OK : sl_fail(err, SL_E_INTERNAL, "a measuring process died");
 }
 
-static sl_status start_worker(struct worker *worker, const struct sl_bench_pipeline *bench,
-                              uint32_t n_stages, const uint32_t *ids, struct arms *arms,
-                              struct sl_err *err)
+static sl_status start_worker(struct worker *worker, const struct sl_bench_pipeline *bench, uint32_t n_stages,
+                              const uint32_t *ids, struct arms *arms, struct sl_err *err)
 {
     int to[2], from[2];
     if (pipe2(to, O_CLOEXEC) != 0)
@@ -178,8 +175,8 @@ static void stop_worker(const struct worker *worker)
     waitpid(worker->pid, NULL, 0);
 }
 
-static sl_status start_all(struct arms *arms, const struct sl_bench_pipeline *bench,
-                           const uint32_t *ids, struct sl_err *err)
+static sl_status start_all(struct arms *arms, const struct sl_bench_pipeline *bench, const uint32_t *ids,
+                           struct sl_err *err)
 {
     uint64_t warm_ns;
     SL_TRY(start_worker(&arms->pipeline, bench, bench->n_stages, ids, arms, err));
@@ -261,13 +258,13 @@ static void print_result(const struct sl_bench_pipeline *bench, uint32_t n_chunk
     }
     printf("prefill of %u tokens in %u chunks, medians of %u interleaved rounds, %u thread%s a "
            "stage, %s\n",
-           bench->prompt_tokens, n_chunks, bench->rounds, bench->n_threads,
-           bench->n_threads == 1 ? "" : "s", bench->transport);
+           bench->prompt_tokens, n_chunks, bench->rounds, bench->n_threads, bench->n_threads == 1 ? "" : "s",
+           bench->transport);
     printf("  one stage alone             %10.1f tokens/s\n", alone);
-    printf("  %2u stages, one pipeline     %10.1f tokens/s   %.2f x one stage\n", bench->n_stages,
-           pipeline, pipeline / alone);
-    printf("  %2u processes side by side   %10.1f tokens/s   %.2f x one stage\n", bench->n_stages,
-           beside, beside / alone);
+    printf("  %2u stages, one pipeline     %10.1f tokens/s   %.2f x one stage\n", bench->n_stages, pipeline,
+           pipeline / alone);
+    printf("  %2u processes side by side   %10.1f tokens/s   %.2f x one stage\n", bench->n_stages, beside,
+           beside / alone);
     printf("  fill and drain allow %.4f of side by side: %.1f tokens/s; the pipeline reaches %.1f "
            "%% of that\n",
            full, beside * full, 100 * ratio);
@@ -288,8 +285,8 @@ static sl_status count_chunks(const struct sl_bench_pipeline *bench, const struc
     return SL_OK;
 }
 
-static sl_status run_rounds(const struct sl_bench_pipeline *bench, const uint32_t *ids,
-                            struct rounds *rounds, struct sl_err *err)
+static sl_status run_rounds(const struct sl_bench_pipeline *bench, const uint32_t *ids, struct rounds *rounds,
+                            struct sl_err *err)
 {
     struct arms arms = {0};
     sl_status status = start_all(&arms, bench, ids, err);
@@ -303,8 +300,7 @@ sl_status sl_bench_pipeline(const struct sl_bench_pipeline *given, struct sl_err
 {
     struct sl_bench_pipeline bench = *given;
     if (bench.n_stages > MAX_WORKERS || bench.rounds > MAX_ROUNDS || bench.rounds == 0)
-        return sl_fail(err, SL_E_USAGE, "at most %d stages and 1 to %d rounds", MAX_WORKERS,
-                       MAX_ROUNDS);
+        return sl_fail(err, SL_E_USAGE, "at most %d stages and 1 to %d rounds", MAX_WORKERS, MAX_ROUNDS);
     signal(SIGPIPE, SIG_IGN); /* a worker that died is an error to report */
     char *pack = NULL;
     struct sl_shape shape;

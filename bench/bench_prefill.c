@@ -17,10 +17,9 @@ sl_status sl_bench_numbers(const char *text, const char *option, uint32_t limit,
         char *end;
         unsigned long value = *at >= '0' && *at <= '9' ? strtoul(at, &end, 10) : 0;
         if (value == 0 || value > limit || *n == most || (*end != ',' && *end != 0))
-            return sl_fail(
-                err, SL_E_USAGE,
-                "--%s takes up to %u numbers of 1 to %u with commas between them, not '%.40s'",
-                option, most, limit, text);
+            return sl_fail(err, SL_E_USAGE,
+                           "--%s takes up to %u numbers of 1 to %u with commas between them, not '%.40s'",
+                           option, most, limit, text);
         values[(*n)++] = (uint32_t)value;
         at = end;
         if (*at == 0)
@@ -57,14 +56,14 @@ static void print(const struct prefill *p)
         struct sl_stage_report report;
         sl_stage_report_make(&report, &p->stage, p->accounts[i], p->bench.rounds, p->lengths[i]);
         if (json) {
-            printf("%s\n  {\"prompt_tokens\": %u, \"context\": %u, \"pp_tok_s\": %.2f, ",
-                   i ? "," : "", p->lengths[i], p->bench.context, report.tok_per_s);
+            printf("%s\n  {\"prompt_tokens\": %u, \"context\": %u, \"pp_tok_s\": %.2f, ", i ? "," : "",
+                   p->lengths[i], p->bench.context, report.tok_per_s);
             sl_stage_report_json(&report);
             putchar('}');
             continue;
         }
-        printf("\nprefill of %u tokens behind %u: %.1f tokens/s (%.1f ms, median of %u)\n",
-               p->lengths[i], p->bench.context, report.tok_per_s, report.ms, p->bench.rounds);
+        printf("\nprefill of %u tokens behind %u: %.1f tokens/s (%.1f ms, median of %u)\n", p->lengths[i],
+               p->bench.context, report.tok_per_s, report.ms, p->bench.rounds);
         sl_stage_report_print(&report, colour);
     }
     if (json)
@@ -74,8 +73,8 @@ static void print(const struct prefill *p)
 static sl_status run(struct prefill *p, struct sl_err *err)
 {
     uint32_t longest = 0;
-    SL_TRY(sl_bench_numbers(p->bench.prompt_tokens, "prompt-tokens", TOKENS_MAX, p->lengths,
-                            LENGTHS_MAX, &p->n_lengths, err));
+    SL_TRY(sl_bench_numbers(p->bench.prompt_tokens, "prompt-tokens", TOKENS_MAX, p->lengths, LENGTHS_MAX,
+                            &p->n_lengths, err));
     for (uint32_t i = 0; i < p->n_lengths; i++)
         longest = p->lengths[i] > longest ? p->lengths[i] : longest;
     struct sl_stage_bench_options options = {.model = p->bench.model,
@@ -87,8 +86,7 @@ static sl_status run(struct prefill *p, struct sl_err *err)
                                              .context_tokens = p->bench.context + longest};
     struct sl_sequence *sequence;
     SL_TRY(sl_stage_bench_open(&p->stage, &options, err));
-    SL_TRY(sl_stage_bench_sequence(&p->stage, 1, p->bench.context, options.context_tokens,
-                                   &sequence, err));
+    SL_TRY(sl_stage_bench_sequence(&p->stage, 1, p->bench.context, options.context_tokens, &sequence, err));
     SL_TRY(measure(p, sequence, err));
     print(p);
     return SL_OK;

@@ -5,9 +5,9 @@
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
 
-#define KERNELS_ROW(name, type, field, fallback, min, max, unit, help)                             \
-    {                                                                                              \
-        name, type, offsetof(struct sl_bench_kernels, field), fallback, NULL, min, max, unit, help \
+#define KERNELS_ROW(name, type, field, fallback, min, max, unit, help)                                       \
+    {                                                                                                        \
+        name, type, offsetof(struct sl_bench_kernels, field), fallback, NULL, min, max, unit, help           \
     }
 static const struct sl_option kernels_options[] = {
     KERNELS_ROW("filter", SL_OPT_STRING, filter, NULL, 0, 0, "TEXT",
@@ -43,44 +43,44 @@ const struct sl_command sl_command_bench_kernels = {
 };
 
 /* Rows that prefill and decode share, of either's struct. */
-#define STAGE_ROWS(values)                                                                         \
-    {"model",                                                                                      \
-     SL_OPT_STRING,                                                                                \
-     offsetof(struct values, model),                                                               \
-     NULL,                                                                                         \
-     NULL,                                                                                         \
-     0,                                                                                            \
-     0,                                                                                            \
-     "PATH",                                                                                       \
-     "A pack, also one with random weights (`sluice pack --random`), or a Hugging Face "           \
-     "directory."},                                                                                \
-        {"context", SL_OPT_UINT, offsetof(struct values, context),       "0", NULL, 0,             \
-         1048576,   "tokens",    "Tokens that are in the pages already."},                         \
-        {"threads", SL_OPT_UINT,   offsetof(struct values, n_threads), "2", NULL, 1, 1024,         \
-         "threads", "Of the team."},                                                               \
-        {"rounds", SL_OPT_UINT, offsetof(struct values, rounds),                                   \
-         "5",      NULL,        1,                                                                 \
-         101,      "rounds",    "After one that only warms up; medians are reported."},            \
-        {"kv", SL_OPT_CHOICE, offsetof(struct values, kv), "auto", "auto|bf16|i8|f32", 0,               \
-         0,    NULL,          "Numbers of the KV cache. auto: i8 with integer experts, else bf16."},                                         \
-        {"numerics",                                                                               \
-         SL_OPT_CHOICE,                                                                            \
-         offsetof(struct values, numerics),                                                        \
-         "f32",                                                                                    \
-         "f32|bf16dot",                                                                            \
-         0,                                                                                        \
-         0,                                                                                        \
-         NULL,                                                                                     \
-         "The numerics profile; bf16dot needs a processor with AVX512_BF16."},                     \
-    {                                                                                              \
-        "json", SL_OPT_BOOL, offsetof(struct values, json), NULL, NULL, 0, 0, NULL,                \
-            "One JSON object."                                                                     \
+#define STAGE_ROWS(values)                                                                                   \
+    {"model",                                                                                                \
+     SL_OPT_STRING,                                                                                          \
+     offsetof(struct values, model),                                                                         \
+     NULL,                                                                                                   \
+     NULL,                                                                                                   \
+     0,                                                                                                      \
+     0,                                                                                                      \
+     "PATH",                                                                                                 \
+     "A pack, also one with random weights (`sluice pack --random`), or a Hugging Face "                     \
+     "directory."},                                                                                          \
+        {"context", SL_OPT_UINT, offsetof(struct values, context),       "0", NULL, 0,                       \
+         1048576,   "tokens",    "Tokens that are in the pages already."},                                   \
+        {"threads", SL_OPT_UINT,   offsetof(struct values, n_threads), "2", NULL, 1, 1024,                   \
+         "threads", "Of the team."},                                                                         \
+        {"rounds", SL_OPT_UINT, offsetof(struct values, rounds),                                             \
+         "5",      NULL,        1,                                                                           \
+         101,      "rounds",    "After one that only warms up; medians are reported."},                      \
+        {"kv",                                                                                               \
+         SL_OPT_CHOICE,                                                                                      \
+         offsetof(struct values, kv),                                                                        \
+         "auto",                                                                                             \
+         "auto|bf16|i8|f32",                                                                                 \
+         0,                                                                                                  \
+         0,                                                                                                  \
+         NULL,                                                                                               \
+         "Numbers of the KV cache. auto: i8 with integer experts, else bf16."},                              \
+        {"numerics", SL_OPT_CHOICE, offsetof(struct values, numerics),                                       \
+         "f32",      "f32|bf16dot", 0,                                                                       \
+         0,          NULL,          "The numerics profile; bf16dot needs a processor with AVX512_BF16."},    \
+    {                                                                                                        \
+        "json", SL_OPT_BOOL, offsetof(struct values, json), NULL, NULL, 0, 0, NULL, "One JSON object."       \
     }
 
 static const struct sl_option prefill_options[] = {
     STAGE_ROWS(sl_bench_prefill),
-    {"prompt-tokens", SL_OPT_STRING, offsetof(struct sl_bench_prefill, prompt_tokens), "512,2048",
-     NULL, 0, 0, "LIST", "Lengths of prompts, with commas."},
+    {"prompt-tokens", SL_OPT_STRING, offsetof(struct sl_bench_prefill, prompt_tokens), "512,2048", NULL, 0, 0,
+     "LIST", "Lengths of prompts, with commas."},
     {"chunk", SL_OPT_UINT, offsetof(struct sl_bench_prefill, chunk), "512", NULL, 1, 8192, "tokens",
      "Rows that go through the layers at once."},
     {0},
@@ -139,10 +139,9 @@ const struct sl_command sl_command_bench_decode = {
     run_decode,
 };
 
-#define ROW(name, type, field, fallback, choices, min, max, unit, help)                            \
-    {                                                                                              \
-        name, type, offsetof(struct sl_bench_pipeline, field), fallback, choices, min, max, unit,  \
-            help                                                                                   \
+#define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
+    {                                                                                                        \
+        name, type, offsetof(struct sl_bench_pipeline, field), fallback, choices, min, max, unit, help       \
     }
 static const struct sl_option pipeline_options[] = {
     ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",
@@ -158,7 +157,8 @@ static const struct sl_option pipeline_options[] = {
         "Interleaved rounds; medians are compared."),
     ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,
         "How stages pass chunks on."),
-    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL, "Numbers of the KV cache. auto: i8 with integer experts, else bf16."),
+    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,
+        "Numbers of the KV cache. auto: i8 with integer experts, else bf16."),
     ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object, with every sample."),
     {0},
 };

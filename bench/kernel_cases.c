@@ -65,8 +65,7 @@ static void random_panel(uint8_t *to, enum sl_dtype dtype, uint32_t n, uint32_t 
         random_floats(to, dtype, (size_t)n * k);
         return;
     }
-    size_t block_bytes = sl_quant_block_bytes(dtype, k),
-           scale_bytes = sl_quant_scale_bytes(dtype, k);
+    size_t block_bytes = sl_quant_block_bytes(dtype, k), scale_bytes = sl_quant_scale_bytes(dtype, k);
     random_bytes(to, n / SL_LANES * block_bytes, 1);
     for (uint8_t *block = to; block < to + n / SL_LANES * block_bytes; block += block_bytes) {
         for (uint32_t c = 0; c < SL_LANES; c++)
@@ -148,14 +147,12 @@ static void make_nothing(const struct sl_bench_case *c)
 size_t sl_bench_scratch_bytes(void)
 {
     uint32_t n;
-    return sl_ops_available(&n)[0]->scratch_bytes(
-        MODEL); /* every table answers with the largest of all */
+    return sl_ops_available(&n)[0]->scratch_bytes(MODEL); /* every table answers with the largest of all */
 }
 
 sl_status sl_bench_operands_init(uint32_t n_threads, struct sl_err *err)
 {
-    size_t stride = sl_rows8_stride(MODEL),
-           page_pointers = MEMORY_BYTES / page_bytes(SL_I8) * sizeof(void *);
+    size_t stride = sl_rows8_stride(MODEL), page_pointers = MEMORY_BYTES / page_bytes(SL_I8) * sizeof(void *);
     size_t row_bytes = ROWS_MAX * (stride + sizeof(float) + sizeof(int32_t)),
            floats = X_FLOATS * sizeof(float);
     memset(&operands, 0, sizeof operands);
@@ -175,9 +172,9 @@ sl_status sl_bench_operands_init(uint32_t n_threads, struct sl_err *err)
     struct sl_rows8 *rows[] = {&operands.x8, &operands.hidden8};
     for (uint32_t i = 0; i < 2; i++) {
         size_t n = i == 0 ? ROWS_MAX : (size_t)ROWS_MAX * n_threads;
-        *rows[i] = (struct sl_rows8){sl_arena_take(a, n * stride), stride,
-                                     sl_arena_take(a, n * sizeof(float)),
-                                     sl_arena_take(a, n * sizeof(int32_t))};
+        *rows[i] =
+            (struct sl_rows8){sl_arena_take(a, n * stride), stride, sl_arena_take(a, n * sizeof(float)),
+                              sl_arena_take(a, n * sizeof(int32_t))};
         assert(rows[i]->sum);
     }
     assert(operands.out);
@@ -205,12 +202,11 @@ struct sl_bench_lane sl_bench_lane(uint32_t member, void *scratch)
 {
     size_t row = (size_t)member * ROWS_MAX, at = (size_t)member * X_FLOATS;
     const struct sl_rows8 *h = &operands.hidden8;
-    return (struct sl_bench_lane){
-        member,
-        scratch,
-        operands.hidden + at,
-        operands.out + at,
-        {h->q + row * h->stride, h->stride, h->scale + row, h->sum + row}};
+    return (struct sl_bench_lane){member,
+                                  scratch,
+                                  operands.hidden + at,
+                                  operands.out + at,
+                                  {h->q + row * h->stride, h->stride, h->scale + row, h->sum + row}};
 }
 
 /* ---- runs ---- */
@@ -245,8 +241,8 @@ static void expert_floats(const struct sl_bench_case *c, const uint8_t *w, const
               lane->scratch);
 }
 
-static void expert_integers(const struct sl_bench_case *c, const uint8_t *w,
-                            const struct sl_ops *ops, const struct sl_bench_lane *lane)
+static void expert_integers(const struct sl_bench_case *c, const uint8_t *w, const struct sl_ops *ops,
+                            const struct sl_bench_lane *lane)
 {
     struct sl_panel gate_up = {w, 2 * c->n, c->k, c->dtype, 0, 0};
     struct sl_panel down = {w + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->k, c->n, c->dtype, 0, 0};
@@ -260,13 +256,10 @@ static void expert_integers(const struct sl_bench_case *c, const uint8_t *w,
                                          .y_stride = c->n},
                       lane->scratch);
     sl_quantise_rows(ops, &down, lane->hidden, c->n, &hidden8, NULL, 0, c->rows, lane->scratch);
-    ops->gemm8(&(struct sl_gemm8){.x = hidden8,
-                                  .m = c->rows,
-                                  .w = down,
-                                  .col_end = c->k,
-                                  .y = lane->out,
-                                  .y_stride = c->k},
-               lane->scratch);
+    ops->gemm8(
+        &(struct sl_gemm8){
+            .x = hidden8, .m = c->rows, .w = down, .col_end = c->k, .y = lane->out, .y_stride = c->k},
+        lane->scratch);
 }
 
 static void run_expert(const struct sl_bench_case *c, const struct sl_ops *ops,
@@ -283,13 +276,10 @@ static void run_gemm(const struct sl_bench_case *c, const struct sl_ops *ops,
 {
     struct sl_panel w = {operands.memory, c->n, c->k, c->dtype, 0, 0};
     if (sl_dtype_is_integer(c->dtype))
-        ops->gemm8(&(struct sl_gemm8){.x = operands.x8,
-                                      .m = c->rows,
-                                      .w = w,
-                                      .col_end = c->n,
-                                      .y = lane->out,
-                                      .y_stride = c->n},
-                   lane->scratch);
+        ops->gemm8(
+            &(struct sl_gemm8){
+                .x = operands.x8, .m = c->rows, .w = w, .col_end = c->n, .y = lane->out, .y_stride = c->n},
+            lane->scratch);
     else
         ops->gemm(&(struct sl_gemm){.x = operands.x,
                                     .x_stride = c->k,
@@ -328,8 +318,8 @@ static void run_quantise(const struct sl_bench_case *c, const struct sl_ops *ops
 {
     const struct sl_rows8 *to = &lane->hidden8;
     for (size_t r = 0; r < c->rows; r++)
-        ops->quantise(operands.x + r * c->k, c->k, to->q + r * to->stride, to->stride,
-                      &to->scale[r], &to->sum[r]);
+        ops->quantise(operands.x + r * c->k, c->k, to->q + r * to->stride, to->stride, &to->scale[r],
+                      &to->sum[r]);
     memcpy(lane->out, to->q, c->k);
 }
 
@@ -397,8 +387,7 @@ static void add_expert(const struct list *to, enum sl_dtype dtype, uint32_t rows
                               .peak = peak_of(dtype),
                               .prepare = make_experts,
                               .run = run_expert,
-                              .op = integer ? offsetof(struct sl_ops, gemm8)
-                                            : offsetof(struct sl_ops, gemm),
+                              .op = integer ? offsetof(struct sl_ops, gemm8) : offsetof(struct sl_ops, gemm),
                               .row_floats = MODEL,
                               .ref_rows = at_most(rows, REF_ROWS),
                               .k = MODEL,
@@ -454,8 +443,7 @@ static void add_attend(const struct list *to, enum sl_dtype dtype, uint32_t cont
         keys += context - rows + t + 1;
     c.ops = 4.0 * HEADS * D_HEAD * keys * c.n_rounds;
     c.bytes = head_bytes * c.n_rounds;
-    snprintf(c.shape, sizeof c.shape, "%ux%u, %u keys%s", HEADS, D_HEAD, context,
-             rows == 1 ? " memory" : "");
+    snprintf(c.shape, sizeof c.shape, "%ux%u, %u keys%s", HEADS, D_HEAD, context, rows == 1 ? " memory" : "");
     to->each(to->arg, &c);
 }
 
@@ -466,17 +454,14 @@ static void add_rows(const struct list *to)
         size_t op;
         uint32_t k, n, out_divisor;
         double ops; /* an element */
-        void (*run)(const struct sl_bench_case *, const struct sl_ops *,
-                    const struct sl_bench_lane *);
+        void (*run)(const struct sl_bench_case *, const struct sl_ops *, const struct sl_bench_lane *);
     } kinds[] = {
-        {"quantise", "row of 2048", offsetof(struct sl_ops, quantise), MODEL, 0, 4, 4,
-         run_quantise},
+        {"quantise", "row of 2048", offsetof(struct sl_ops, quantise), MODEL, 0, 4, 4, run_quantise},
         {"rotate", "2048 by 128", offsetof(struct sl_ops, rotate), MODEL, 128, 1, 7, run_rotate},
         {"rmsnorm", "row of 2048", offsetof(struct sl_ops, rmsnorm), MODEL, 0, 1, 4, run_rmsnorm},
         {"softmax", "row of 128", offsetof(struct sl_ops, softmax), 128, 0, 1, 20, run_softmax},
         {"rope", "64 pairs", offsetof(struct sl_ops, rope), 128, 0, 1, 3, run_rope},
-        {"combine", "8 rows of 2048", offsetof(struct sl_ops, combine), MODEL, 0, 1, 16,
-         run_combine},
+        {"combine", "8 rows of 2048", offsetof(struct sl_ops, combine), MODEL, 0, 1, 16, run_combine},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         struct sl_bench_case c = {.kernel = kinds[i].kernel,

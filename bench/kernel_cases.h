@@ -25,24 +25,20 @@ struct sl_bench_case {
     enum sl_dtype dtype;
     size_t op; /* offset in sl_ops of the function it is about */
     void (*prepare)(const struct sl_bench_case *c);
-    void (*run)(const struct sl_bench_case *c, const struct sl_ops *ops,
-                const struct sl_bench_lane *lane);
+    void (*run)(const struct sl_bench_case *c, const struct sl_ops *ops, const struct sl_bench_lane *lane);
     size_t row_floats; /* of the output that is compared, a row */
-    uint32_t
-        ref_rows;  /* the reference does this many rows of the last round; its time is scaled up */
-    uint32_t k, n; /* inputs, outputs (of an expert: its intermediate size) */
-    uint32_t
-        n_rounds; /* experts or KV heads, one after the other; the last one's output is compared */
-    uint32_t first;   /* 0, or the last round alone */
-    uint32_t context; /* attention: position of the last row, plus one */
+    uint32_t ref_rows; /* the reference does this many rows of the last round; its time is scaled up */
+    uint32_t k, n;     /* inputs, outputs (of an expert: its intermediate size) */
+    uint32_t n_rounds; /* experts or KV heads, one after the other; the last one's output is compared */
+    uint32_t first;    /* 0, or the last round alone */
+    uint32_t context;  /* attention: position of the last row, plus one */
 };
 
 /* The operands of all cases, one set a process. */
 sl_status sl_bench_operands_init(uint32_t n_threads, struct sl_err *err);
 void sl_bench_operands_fini(void);
 struct sl_bench_lane sl_bench_lane(uint32_t member, void *scratch);
-const void *
-sl_bench_memory(size_t *bytes); /* larger than caches: for the bandwidth beside a case */
+const void *sl_bench_memory(size_t *bytes); /* larger than caches: for the bandwidth beside a case */
 size_t sl_bench_scratch_bytes(void);
 
 /* Calls each(arg, c) for every case, in the order of the report. c->prepare is the callee's to

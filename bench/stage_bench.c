@@ -32,14 +32,13 @@ static sl_status take_memory(struct sl_stage_bench *b, struct sl_err *err)
     b->rows = calloc((size_t)b->options.max_tokens * shape->d_model, sizeof *b->rows);
     b->ids = calloc(b->options.max_tokens, sizeof *b->ids);
     if (!b->rows || !b->ids)
-        return sl_fail(err, SL_E_NOMEM,
-                       "out of memory for a chunk of %u tokens; use a smaller --chunk",
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a chunk of %u tokens; use a smaller --chunk",
                        b->options.max_tokens);
     return SL_OK;
 }
 
-sl_status sl_stage_bench_open(struct sl_stage_bench *b,
-                              const struct sl_stage_bench_options *options, struct sl_err *err)
+sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_bench_options *options,
+                              struct sl_err *err)
 {
     *b = (struct sl_stage_bench){.options = *options};
     enum sl_profile profile;
@@ -55,8 +54,7 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b,
                                      .n_threads = options->n_threads,
                                      .kv_dtype = kv_dtype,
                                      .profile = profile,
-                                     .n_pages =
-                                         options->n_sequences * pages_of(options->context_tokens),
+                                     .n_pages = options->n_sequences * pages_of(options->context_tokens),
                                      .max_tokens = options->max_tokens,
                                      .max_sequences = options->n_sequences,
                                      .context_tokens = options->context_tokens};
@@ -75,8 +73,7 @@ void sl_stage_bench_close(struct sl_stage_bench *b)
     free(b->ids);
 }
 
-static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos,
-                      uint32_t n)
+static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n)
 {
     for (uint32_t i = 0; i < n; i++)
         b->ids[i] = (uint32_t)(sl_rng_at(sequence->id, pos + i) % sl_pack_shape(b->pack)->vocab);
@@ -88,8 +85,7 @@ static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, ui
     sl_stage_run(b->stage, &b->chunk);
 }
 
-void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos,
-                            uint32_t n)
+void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n)
 {
     uint32_t last = 0;
     for (uint32_t done = 0; done < n; done += last) {
@@ -100,14 +96,12 @@ void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequen
 }
 
 sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_t n_tokens,
-                                  uint32_t max_tokens, struct sl_sequence **sequence,
-                                  struct sl_err *err)
+                                  uint32_t max_tokens, struct sl_sequence **sequence, struct sl_err *err)
 {
     const struct sl_kv *kv = sl_stage_kv(b->stage);
     struct sl_sequence *s = sl_stage_open(b->stage, id);
     if (!s || sl_stage_reserve(b->stage, s, max_tokens) != SL_OK)
-        return sl_fail(err, SL_E_EXHAUSTED, "no KV pages for %u tokens; use a smaller --context",
-                       max_tokens);
+        return sl_fail(err, SL_E_EXHAUSTED, "no KV pages for %u tokens; use a smaller --context", max_tokens);
     uint32_t first = n_tokens < b->options.max_tokens ? n_tokens : b->options.max_tokens;
     *sequence = s;
     if (first == 0)
@@ -122,8 +116,7 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
 
 /* ---- the account ---- */
 
-sl_status sl_account_begin(struct sl_account *account, const struct sl_stage_bench *b,
-                           struct sl_err *err)
+sl_status sl_account_begin(struct sl_account *account, const struct sl_stage_bench *b, struct sl_err *err)
 {
     SL_TRY(sl_roofline_measure(&account->roofline, b->ops, b->options.n_threads, BEST_OF, err));
     sl_stage_parts(b->stage, &account->parts, &account->run_ns);
@@ -147,21 +140,20 @@ void sl_account_end(struct sl_account *account, const struct sl_stage_bench *b)
 
 /* One account's figures. Times of parts are summed over members: divided by their number they are
  * the team's. */
-static void report_of(struct sl_stage_report *r, const struct sl_stage_bench *b,
-                      const struct sl_account *a, uint32_t n_tokens)
+static void report_of(struct sl_stage_report *r, const struct sl_stage_bench *b, const struct sl_account *a,
+                      uint32_t n_tokens)
 {
     double wall = (double)a->wall_ns, n = b->options.n_threads, bytes = 0;
-    *r = (struct sl_stage_report){
-        .tok_per_s = 1e9 * n_tokens / wall, .ms = wall / 1e6, .wait_share = 1};
+    *r = (struct sl_stage_report){.tok_per_s = 1e9 * n_tokens / wall, .ms = wall / 1e6, .wait_share = 1};
     for (int p = 0; p < SL_PARTS; p++) {
         const struct sl_part_sum *sum = &a->parts.part[p];
         double ns = (double)sum->ns / n, ops = (double)sum->ops;
-        double compute = sl_roofline_compute_ns(&a->roofline,
-                                                sl_stage_part_peak(b->stage, (enum sl_part)p), ops);
+        double compute =
+            sl_roofline_compute_ns(&a->roofline, sl_stage_part_peak(b->stage, (enum sl_part)p), ops);
         double memory = sl_roofline_memory_ns(&a->roofline, (double)sum->bytes);
         double least = compute > memory ? compute : memory;
-        r->part[p] = (struct sl_part_report){
-            .share = ns / wall, .ms = ns / 1e6, .memory_bound = memory > compute};
+        r->part[p] =
+            (struct sl_part_report){.share = ns / wall, .ms = ns / 1e6, .memory_bound = memory > compute};
         if (sum->ns > 0) {
             r->part[p].gops = ops / ns;
             r->part[p].gb_per_s = (double)sum->bytes / ns;
@@ -185,11 +177,11 @@ void sl_stage_report_make(struct sl_stage_report *report, const struct sl_stage_
     for (uint32_t i = 0; i < n_accounts; i++)
         report_of(&each[i], b, &accounts[i], n_tokens);
     *report = each[0]; /* which limit binds: the first round's word */
-#define MEDIAN(field)                                                                              \
-    do {                                                                                           \
-        for (uint32_t i = 0; i < n_accounts; i++)                                                  \
-            values[i] = each[i].field;                                                             \
-        report->field = sl_median(values, n_accounts);                                             \
+#define MEDIAN(field)                                                                                        \
+    do {                                                                                                     \
+        for (uint32_t i = 0; i < n_accounts; i++)                                                            \
+            values[i] = each[i].field;                                                                       \
+        report->field = sl_median(values, n_accounts);                                                       \
     } while (0)
     MEDIAN(tok_per_s);
     MEDIAN(ms);

@@ -51,32 +51,26 @@ struct sl_stage_report {
     struct sl_part_report part[SL_PARTS];
 };
 
-sl_status sl_stage_bench_open(struct sl_stage_bench *b,
-                              const struct sl_stage_bench_options *options, struct sl_err *err);
+sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_bench_options *options,
+                              struct sl_err *err);
 void sl_stage_bench_close(struct sl_stage_bench *b);
 
 /* A sequence whose first n_tokens positions are filled, and with pages for max_tokens. */
 sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_t n_tokens,
-                                  uint32_t max_tokens, struct sl_sequence **sequence,
-                                  struct sl_err *err);
+                                  uint32_t max_tokens, struct sl_sequence **sequence, struct sl_err *err);
 /* Positions [pos, pos + n) of one sequence, random ids, chunk by chunk; then the logits of the last
  * row. */
-void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos,
-                            uint32_t n);
+void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n);
 
 /* The roofline, then the clock and the counters. */
-sl_status sl_account_begin(struct sl_account *account, const struct sl_stage_bench *b,
-                           struct sl_err *err);
+sl_status sl_account_begin(struct sl_account *account, const struct sl_stage_bench *b, struct sl_err *err);
 void sl_account_end(struct sl_account *account, const struct sl_stage_bench *b);
 /* The medians over rounds, figure by figure. n_tokens were worked on in each. */
 void sl_stage_report_make(struct sl_stage_report *report, const struct sl_stage_bench *b,
-                          const struct sl_account *accounts, uint32_t n_accounts,
-                          uint32_t n_tokens);
+                          const struct sl_account *accounts, uint32_t n_accounts, uint32_t n_tokens);
 
-void sl_stage_report_head(const struct sl_stage_bench *b, const struct sl_account *account,
-                          bool json);
+void sl_stage_report_head(const struct sl_stage_bench *b, const struct sl_account *account, bool json);
 void sl_stage_report_print(const struct sl_stage_report *report, bool colour);
-void sl_stage_report_json(
-    const struct sl_stage_report *report); /* members of an object, without braces */
+void sl_stage_report_json(const struct sl_stage_report *report); /* members of an object, without braces */
 
 #endif

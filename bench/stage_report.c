@@ -21,8 +21,7 @@ static void put_bar(double share)
     }
 }
 
-void sl_stage_report_head(const struct sl_stage_bench *b, const struct sl_account *account,
-                          bool json)
+void sl_stage_report_head(const struct sl_stage_bench *b, const struct sl_account *account, bool json)
 {
     static const char *const numbers[SL_PEAKS] = {"f32", "bf16", "int8"};
     const struct sl_roofline *r = &account->roofline;
@@ -34,18 +33,16 @@ void sl_stage_report_head(const struct sl_stage_bench *b, const struct sl_accoun
                "\"%s\", \"chunk\": %u, "
                "\"weight_bytes\": %llu, \"numerics\": \"%s\", \"read_gb_per_s\": %.2f, "
                "\"peak_gops\": {",
-               cpu, b->ops->name, b->options.n_threads, shape->n_layers, b->options.kv,
-               b->options.max_tokens, (unsigned long long)sl_stage_weight_bytes(b->stage),
-               b->options.numerics, r->bytes_per_ns);
+               cpu, b->ops->name, b->options.n_threads, shape->n_layers, b->options.kv, b->options.max_tokens,
+               (unsigned long long)sl_stage_weight_bytes(b->stage), b->options.numerics, r->bytes_per_ns);
         for (int p = 0; p < SL_PEAKS; p++)
             printf("%s\"%s\": %.1f", p ? ", " : "", numbers[p], r->ops_per_ns[p]);
         fputs("}, \"results\": [", stdout);
         return;
     }
-    printf("%s, %s kernels, %u thread%s; %u layers, %.2f GB of weights, KV in %s, numerics %s\n",
-           cpu, b->ops->name, b->options.n_threads, b->options.n_threads == 1 ? "" : "s",
-           shape->n_layers, (double)sl_stage_weight_bytes(b->stage) / 1e9, b->options.kv,
-           b->options.numerics);
+    printf("%s, %s kernels, %u thread%s; %u layers, %.2f GB of weights, KV in %s, numerics %s\n", cpu,
+           b->ops->name, b->options.n_threads, b->options.n_threads == 1 ? "" : "s", shape->n_layers,
+           (double)sl_stage_weight_bytes(b->stage) / 1e9, b->options.kv, b->options.numerics);
     printf("memory is read at %.1f GB/s; peaks of all threads:", r->bytes_per_ns);
     for (int p = 0; p < SL_PEAKS; p++)
         if (r->ops_per_ns[p] > 0)
@@ -66,15 +63,15 @@ static void print_line(const char *name, double share, bool colour, int ansi)
 void sl_stage_report_print(const struct sl_stage_report *report, bool colour)
 {
     static const int colours[SL_PARTS] = {75, 215, 114, 176, 222, 80, 210};
-    printf("  %-11s%-*s %7s %9s %8s %7s  %s\n", "part", BAR + 1, "share of the time", "", "ms",
-           "GOP/s", "GB/s", "% of its roofline");
+    printf("  %-11s%-*s %7s %9s %8s %7s  %s\n", "part", BAR + 1, "share of the time", "", "ms", "GOP/s",
+           "GB/s", "% of its roofline");
     for (int p = 0; p < SL_PARTS; p++) {
         const struct sl_part_report *part = &report->part[p];
         print_line(sl_part_name((enum sl_part)p), part->share, colour, colours[p]);
         printf(" %9.2f", part->ms);
         if (part->roofline_share > 0)
-            printf(" %8.1f %7.1f  %5.1f %s\n", part->gops, part->gb_per_s,
-                   100 * part->roofline_share, part->memory_bound ? "memory" : "compute");
+            printf(" %8.1f %7.1f  %5.1f %s\n", part->gops, part->gb_per_s, 100 * part->roofline_share,
+                   part->memory_bound ? "memory" : "compute");
         else
             printf(" %8s %7s\n", "-", "-");
     }
@@ -82,8 +79,7 @@ void sl_stage_report_print(const struct sl_stage_report *report, bool colour)
     printf(" %9.2f\n", report->wait_share * report->ms);
     printf("  MFU %.1f %%; roofline %.1f %%; weights and pages %.1f GB/s, %.1f %% of the reading "
            "rate\n\n",
-           100 * report->mfu, 100 * report->roofline_share, report->gb_per_s,
-           100 * report->read_share);
+           100 * report->mfu, 100 * report->roofline_share, report->gb_per_s, 100 * report->read_share);
 }
 
 void sl_stage_report_json(const struct sl_stage_report *report)
@@ -99,6 +95,5 @@ void sl_stage_report_json(const struct sl_stage_report *report)
                sl_part_name((enum sl_part)p), part->share, part->ms, part->gops, part->gb_per_s,
                part->roofline_share, part->memory_bound ? "memory" : "compute");
     }
-    printf("\"wait\": {\"share\": %.4f, \"ms\": %.3f}}", report->wait_share,
-           report->wait_share * report->ms);
+    printf("\"wait\": {\"share\": %.4f, \"ms\": %.3f}}", report->wait_share, report->wait_share * report->ms);
 }

@@ -22,7 +22,8 @@ static size_t output_floats(const struct sl_experts_dims *d, uint32_t max_tokens
 }
 static size_t hidden8_bytes(const struct sl_experts_dims *d, uint32_t max_tokens)
 {
-    return larger(pairs_of(d, max_tokens) * sl_rows8_stride(d->d_expert), max_tokens * sl_rows8_stride(d->d_single));
+    return larger(pairs_of(d, max_tokens) * sl_rows8_stride(d->d_expert),
+                  max_tokens * sl_rows8_stride(d->d_single));
 }
 static size_t tasks_of(const struct sl_experts_dims *d, uint32_t max_tokens)
 {
@@ -43,7 +44,8 @@ size_t sl_experts_bytes(const struct sl_experts_dims *d, uint32_t max_tokens, ui
            sl_arena_round(hidden_floats(d, max_tokens) * sizeof(float)) +
            sl_arena_round(output_floats(d, max_tokens) * sizeof(float)) +
            sl_arena_round(2 * max_tokens * sl_rows8_stride(d->d_model)) +
-           sl_arena_round(2 * hidden8_bytes(d, max_tokens)) + sl_arena_round(n_members * wide_floats_of(d) * sizeof(float)) +
+           sl_arena_round(2 * hidden8_bytes(d, max_tokens)) +
+           sl_arena_round(n_members * wide_floats_of(d) * sizeof(float)) +
            2 * sl_arena_round(2 * max_tokens * sizeof(float)) + 2 * sl_arena_round(2 * rows * sizeof(float)) +
            sl_arena_round(tasks_of(d, max_tokens) * sizeof(struct sl_expert_task)) +
            sl_arena_round(tasks_of(d, max_tokens) * sizeof(uint32_t));
@@ -57,8 +59,8 @@ static bool take_rows8(struct sl_rows8 *r, struct sl_arena *arena, size_t rows, 
     return r->q && r->scale && r->sum;
 }
 
-sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
-                          const struct sl_experts_dims *dims, uint32_t max_tokens)
+sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops,
+                          struct sl_team *team, const struct sl_experts_dims *dims, uint32_t max_tokens)
 {
     *e = (struct sl_experts){.ops = ops, .team = team, .dims = *dims};
     SL_TRY(sl_route_init(&e->route, arena, max_tokens, dims->n_experts, dims->top_k));
@@ -76,7 +78,9 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
     if (!take_rows8(&e->normed8, arena, max_tokens, max_tokens * e->normed8.stride) ||
         !take_rows8(&e->hidden8, arena, e->max_hidden, hidden8_bytes(dims, max_tokens)))
         return SL_E_NOMEM;
-    return e->normed && e->logits && e->hidden && e->outputs && e->schedule.tasks && e->left && e->wide ? SL_OK : SL_E_NOMEM;
+    return e->normed && e->logits && e->hidden && e->outputs && e->schedule.tasks && e->left && e->wide
+               ? SL_OK
+               : SL_E_NOMEM;
 }
 
 /* ---- (1) rows to experts ---- */
@@ -84,16 +88,21 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
 static struct sl_gemm gate_of(const struct pass *p, uint32_t begin, uint32_t end)
 {
     const struct sl_experts *e = p->e;
-    return (struct sl_gemm){.x = e->normed + (size_t)begin * e->dims.d_model, .x_stride = e->dims.d_model,
-                            .m = end - begin, .w = p->w->router, .col_end = e->dims.n_experts,
-                            .y = e->logits + (size_t)begin * e->dims.n_experts, .y_stride = e->dims.n_experts};
+    return (struct sl_gemm){.x = e->normed + (size_t)begin * e->dims.d_model,
+                            .x_stride = e->dims.d_model,
+                            .m = end - begin,
+                            .w = p->w->router,
+                            .col_end = e->dims.n_experts,
+                            .y = e->logits + (size_t)begin * e->dims.n_experts,
+                            .y_stride = e->dims.n_experts};
 }
 
 static void choose(struct sl_experts *e, uint32_t begin, uint32_t end)
 {
     uint32_t n = e->dims.n_experts, k = e->dims.top_k;
     for (size_t r = begin; r < end; r++)
-        sl_route_choose(e->ops, e->logits + r * n, n, k, e->dims.renorm, e->route.experts + r * k, e->route.gates + r * k);
+        sl_route_choose(e->ops, e->logits + r * n, n, k, e->dims.renorm, e->route.experts + r * k,
+                        e->route.gates + r * k);
 }
 
 /* Norm, quantise, and when `route` is set also gate logits and top-k of a member's rows. */
@@ -186,14 +195,15 @@ static void run_routed(struct pass *p)
 
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
 {
-    struct pass p = {.e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
+    struct pass p = {
+        .e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
     assert(!e->finish.run);
     e->x = x;
     e->n_rows = n_rows;
     p.route_by_rows = w->is_moe && n_rows >= ROUTE_ROWS_PER_MEMBER * sl_team_size(e->team);
     sl_team_run(e->team, prepare_rows, &p);
-    sl_observe(e->observer, w->is_moe ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP, 0, e->normed, n_rows,
-               e->dims.d_model);
+    sl_observe(e->observer, w->is_moe ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP, 0, e->normed,
+               n_rows, e->dims.d_model);
     if (w->is_moe)
         run_routed(&p);
     if (w->has_single)

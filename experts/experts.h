@@ -28,7 +28,8 @@ struct sl_experts_weights {
     struct sl_expert_set routed;   /* when is_moe */
     struct sl_panel gate_up, down; /* the dense feed-forward, or the shared expert */
     bool has_single;               /* gate_up and down above are there */
-    const float *shared_gate;      /* [d_model]: single's output is scaled by sigmoid(shared_gate . x); or NULL */
+    /* [d_model]: single's output is scaled by sigmoid(shared_gate . x); or NULL */
+    const float *shared_gate;
 };
 
 struct sl_experts_dims {
@@ -45,24 +46,26 @@ struct sl_experts {
     struct sl_route route;
     struct sl_expert_schedule schedule;
     const struct sl_observer *observer; /* or NULL */
-    struct sl_row_finish finish; /* of the rows below: what the routed experts add to them */
+    struct sl_row_finish finish;        /* of the rows below: what the routed experts add to them */
     float *x;
     uint32_t n_rows;
-    float *normed;            /* [max_tokens][d_model] */
-    float *logits;            /* [max_tokens][n_experts] */
-    float *hidden;            /* [pairs][d_expert], or [max_tokens][d_single] */
-    float *outputs;           /* [pairs][d_model], or [max_tokens][d_model] */
-    struct sl_rows8 normed8;  /* the same in s8; second digits (kernels/panel.h) follow the first ones of all rows */
+    float *normed;  /* [max_tokens][d_model] */
+    float *logits;  /* [max_tokens][n_experts] */
+    float *hidden;  /* [pairs][d_expert], or [max_tokens][d_single] */
+    float *outputs; /* [pairs][d_model], or [max_tokens][d_model] */
+    /* the same in s8; second digits (kernels/panel.h) follow the first ones of all rows */
+    struct sl_rows8 normed8;
     struct sl_rows8 hidden8;
     uint32_t max_tokens, max_hidden; /* rows of normed8 and of hidden8 */
-    float *wide;              /* [members][WIDE_ROWS][gate and up]: a product of two digits before SwiGLU */
-    size_t wide_floats;       /* of one member */
-    _Atomic uint32_t *left;   /* [tasks]: by columns, gate|up pieces not yet done; LEFT_READY when hidden8 is there too */
+    float *wide;        /* [members][WIDE_ROWS][gate and up]: a product of two digits before SwiGLU */
+    size_t wide_floats; /* of one member */
+    /* [tasks]: by columns, gate|up pieces not yet done; LEFT_READY when hidden8 is there too */
+    _Atomic uint32_t *left;
 };
 
 size_t sl_experts_bytes(const struct sl_experts_dims *dims, uint32_t max_tokens, uint32_t n_members);
-sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops, struct sl_team *team,
-                          const struct sl_experts_dims *dims, uint32_t max_tokens);
+sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const struct sl_ops *ops,
+                          struct sl_team *team, const struct sl_experts_dims *dims, uint32_t max_tokens);
 
 /* x: [n_rows][d_model], in place. The team's scratch holds at least a row of floats of the widest input. The outputs of
  * routed experts are not in x before e->finish has been run: by the next layer's first work on rows (attention.h), or by

@@ -30,8 +30,8 @@ static inline struct sl_rows8 hidden_second(const struct sl_experts *e, uint32_t
 }
 /* Columns of y = silu(gate) * up of `g` with the second digits too, in blocks of rows by way of the member's `wide`:
  * SwiGLU is not linear, so it has to wait until both digits are in. */
-void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const struct sl_rows8 *second, float *wide,
-                        void *scratch);
+void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const struct sl_rows8 *second,
+                        float *wide, void *scratch);
 
 void sl_experts_grouped(struct pass *p); /* route and schedule -> outputs [pairs][d_model] */
 void sl_experts_single(struct pass *p);  /* dense or shared: onto x */

@@ -20,8 +20,8 @@ static uint64_t work(const struct sl_expert_task *t, const struct sl_panel *w, u
     return 2ull * t->m * columns * w->k * (w->digits == 2 ? 2 : 1);
 }
 
-void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const struct sl_rows8 *second, float *wide,
-                        void *scratch)
+void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const struct sl_rows8 *second,
+                        float *wide, void *scratch)
 {
     uint32_t first = 2 * g->col_begin, end = 2 * sl_round_lanes(g->col_end), n = g->col_end - g->col_begin;
     for (uint32_t row = 0; row < g->m; row += WIDE_ROWS) {
@@ -43,23 +43,36 @@ void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const st
 }
 
 /* hidden[:, begin..end) of a task's rows. */
-static void gate_up(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end, uint32_t member,
-                    void *scratch)
+static void gate_up(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end,
+                    uint32_t member, void *scratch)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model, width = e->dims.d_expert;
     struct sl_panel w = panel_of(p->w->routed.gate_up, p->w->routed.gate_up_stride, t->expert);
     float *y = e->hidden + (size_t)t->first * width;
-    struct sl_gemm8 g8 = {.x = e->normed8, .rows = e->route.rows + t->first, .m = t->m, .w = w,
-                          .col_begin = begin, .col_end = end, .y = y, .y_stride = width};
+    struct sl_gemm8 g8 = {.x = e->normed8,
+                          .rows = e->route.rows + t->first,
+                          .m = t->m,
+                          .w = w,
+                          .col_begin = begin,
+                          .col_end = end,
+                          .y = y,
+                          .y_stride = width};
     struct sl_rows8 second = normed_second(e);
     if (sl_dtype_is_integer(w.dtype) && w.digits == 2)
         sl_experts_swiglu2(e, &g8, &second, e->wide + member * e->wide_floats, scratch);
     else if (sl_dtype_is_integer(w.dtype))
         e->ops->gemm8_swiglu(&g8, scratch);
     else
-        e->ops->gemm_swiglu(&(struct sl_gemm){.x = e->normed, .x_stride = h, .rows = e->route.rows + t->first, .m = t->m,
-                                              .w = w, .col_begin = begin, .col_end = end, .y = y, .y_stride = width},
+        e->ops->gemm_swiglu(&(struct sl_gemm){.x = e->normed,
+                                              .x_stride = h,
+                                              .rows = e->route.rows + t->first,
+                                              .m = t->m,
+                                              .w = w,
+                                              .col_begin = begin,
+                                              .col_end = end,
+                                              .y = y,
+                                              .y_stride = width},
                             scratch);
 }
 
@@ -68,20 +81,26 @@ static void quantise_hidden(const struct pass *p, const struct sl_expert_task *t
     struct sl_experts *e = p->e;
     struct sl_rows8 second = hidden_second(e, e->max_hidden);
     if (sl_dtype_is_integer(p->w->routed.down.dtype))
-        sl_quantise_rows(e->ops, &p->w->routed.down, e->hidden, e->dims.d_expert, &e->hidden8, &second, t->first,
-                         t->first + t->m, scratch);
+        sl_quantise_rows(e->ops, &p->w->routed.down, e->hidden, e->dims.d_expert, &e->hidden8, &second,
+                         t->first, t->first + t->m, scratch);
 }
 
 /* outputs[:, begin..end) of a task's rows. */
-static void down(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end, void *scratch)
+static void down(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end,
+                 void *scratch)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model, width = e->dims.d_expert;
     struct sl_panel w = panel_of(p->w->routed.down, p->w->routed.down_stride, t->expert);
     float *y = e->outputs + (size_t)t->first * h;
     struct sl_rows8 second = hidden_second(e, e->max_hidden);
-    struct sl_gemm8 g8 = {.x = sl_rows8_from(&e->hidden8, t->first), .m = t->m, .w = w, .col_begin = begin,
-                          .col_end = end, .y = y, .y_stride = h};
+    struct sl_gemm8 g8 = {.x = sl_rows8_from(&e->hidden8, t->first),
+                          .m = t->m,
+                          .w = w,
+                          .col_begin = begin,
+                          .col_end = end,
+                          .y = y,
+                          .y_stride = h};
     if (sl_dtype_is_integer(w.dtype)) {
         e->ops->gemm8(&g8, scratch);
         g8.x = sl_rows8_from(&second, t->first);
@@ -89,8 +108,14 @@ static void down(const struct pass *p, const struct sl_expert_task *t, uint32_t 
         if (w.digits == 2)
             e->ops->gemm8(&g8, scratch);
     } else {
-        e->ops->gemm(&(struct sl_gemm){.x = e->hidden + (size_t)t->first * width, .x_stride = width, .m = t->m, .w = w,
-                                       .col_begin = begin, .col_end = end, .y = y, .y_stride = h},
+        e->ops->gemm(&(struct sl_gemm){.x = e->hidden + (size_t)t->first * width,
+                                       .x_stride = width,
+                                       .m = t->m,
+                                       .w = w,
+                                       .col_begin = begin,
+                                       .col_end = end,
+                                       .y = y,
+                                       .y_stride = h},
                      scratch);
     }
 }
@@ -145,7 +170,8 @@ static void wait_for_hidden(_Atomic uint32_t *left)
             sched_yield(); /* more threads than processors: let the one we wait for run */
 }
 
-static void down_piece(const struct pass *p, uint32_t task, uint32_t piece, struct sl_parts *parts, void *scratch)
+static void down_piece(const struct pass *p, uint32_t task, uint32_t piece, struct sl_parts *parts,
+                       void *scratch)
 {
     struct sl_experts *e = p->e;
     const struct sl_expert_task *t = &e->schedule.tasks[task];

@@ -19,7 +19,8 @@ struct sl_expert_task {
 
 struct sl_expert_schedule {
     uint32_t n_tasks;
-    uint32_t pieces;              /* 0: by rows; else column pieces of each task, first all gate|up pieces, then all down pieces */
+    /* 0: by rows; else column pieces of each task, first all gate|up pieces, then all down pieces */
+    uint32_t pieces;
     struct sl_expert_task *tasks; /* descending m, ties in expert order */
 };
 
@@ -27,6 +28,7 @@ enum { SL_EXPERT_ROWS_MIN = 64, SL_EXPERT_ROWS_MAX = 192 }; /* of a block, see s
 
 /* Tasks that a schedule may need. */
 uint32_t sl_expert_tasks_max(uint32_t max_pairs, uint32_t n_experts);
-void sl_expert_schedule_make(struct sl_expert_schedule *schedule, const struct sl_route *route, uint32_t n_members);
+void sl_expert_schedule_make(struct sl_expert_schedule *schedule, const struct sl_route *route,
+                             uint32_t n_members);
 
 #endif

@@ -26,7 +26,8 @@ static void quantise_normed(const struct pass *p)
 {
     const struct sl_panel *w = &p->w->gate_up;
     struct sl_experts *e = p->e;
-    if (sl_dtype_is_integer(p->first.dtype) && p->first.rotation == w->rotation && p->first.digits >= w->digits)
+    if (sl_dtype_is_integer(p->first.dtype) && p->first.rotation == w->rotation &&
+        p->first.digits >= w->digits)
         return;
     sl_team_run(e->team, quantise_piece, &(struct rows_job){p, w, e->normed, &e->normed8, normed_second(e)});
 }
@@ -43,8 +44,12 @@ static void swiglu2_piece(void *arg, uint32_t member, uint32_t n_members, void *
         return;
     struct sl_rows8 all = normed_second(e), second = sl_rows8_from(&all, begin);
     sl_experts_swiglu2(e,
-                       &(struct sl_gemm8){.x = sl_rows8_from(&e->normed8, begin), .m = end - begin, .w = p->w->gate_up,
-                                          .col_end = width, .y = e->hidden + (size_t)begin * width, .y_stride = width},
+                       &(struct sl_gemm8){.x = sl_rows8_from(&e->normed8, begin),
+                                          .m = end - begin,
+                                          .w = p->w->gate_up,
+                                          .col_end = width,
+                                          .y = e->hidden + (size_t)begin * width,
+                                          .y_stride = width},
                        &second, e->wide + member * e->wide_floats, scratch);
     sl_part_add(sl_team_parts(e->team, member), SL_PART_EXPERTS, &since,
                 4ull * (end - begin) * p->w->gate_up.n * p->w->gate_up.k,
@@ -57,8 +62,13 @@ static void gate_up(struct pass *p, uint32_t width)
     uint32_t h = e->dims.d_model;
     if (!sl_dtype_is_integer(p->w->gate_up.dtype)) {
         sl_gemm_team(e->team, e->ops,
-                     &(struct sl_gemm){.x = e->normed, .x_stride = h, .m = p->n_rows, .w = p->w->gate_up,
-                                       .col_end = width, .y = e->hidden, .y_stride = width},
+                     &(struct sl_gemm){.x = e->normed,
+                                       .x_stride = h,
+                                       .m = p->n_rows,
+                                       .w = p->w->gate_up,
+                                       .col_end = width,
+                                       .y = e->hidden,
+                                       .y_stride = width},
                      true, SL_PART_EXPERTS);
         return;
     }
@@ -67,8 +77,12 @@ static void gate_up(struct pass *p, uint32_t width)
         sl_team_run(e->team, swiglu2_piece, p);
     else
         sl_gemm8_team(e->team, e->ops,
-                      &(struct sl_gemm8){.x = e->normed8, .m = p->n_rows, .w = p->w->gate_up, .col_end = width,
-                                         .y = e->hidden, .y_stride = width},
+                      &(struct sl_gemm8){.x = e->normed8,
+                                         .m = p->n_rows,
+                                         .w = p->w->gate_up,
+                                         .col_end = width,
+                                         .y = e->hidden,
+                                         .y_stride = width},
                       NULL, true, SL_PART_EXPERTS);
 }
 
@@ -78,8 +92,14 @@ static void down(const struct pass *p, uint32_t width, float *y, bool accumulate
     uint32_t h = e->dims.d_model;
     if (!sl_dtype_is_integer(p->w->down.dtype)) {
         sl_gemm_team(e->team, e->ops,
-                     &(struct sl_gemm){.x = e->hidden, .x_stride = width, .m = p->n_rows, .w = p->w->down,
-                                       .col_end = h, .y = y, .y_stride = h, .accumulate = accumulate},
+                     &(struct sl_gemm){.x = e->hidden,
+                                       .x_stride = width,
+                                       .m = p->n_rows,
+                                       .w = p->w->down,
+                                       .col_end = h,
+                                       .y = y,
+                                       .y_stride = h,
+                                       .accumulate = accumulate},
                      false, SL_PART_EXPERTS);
         return;
     }
@@ -87,8 +107,13 @@ static void down(const struct pass *p, uint32_t width, float *y, bool accumulate
     struct sl_rows8 second = hidden_second(e, e->max_tokens);
     sl_team_run(e->team, quantise_piece, &(struct rows_job){p, &p->w->down, e->hidden, &e->hidden8, second});
     sl_gemm8_team(e->team, e->ops,
-                  &(struct sl_gemm8){.x = e->hidden8, .m = p->n_rows, .w = p->w->down, .col_end = h, .y = y,
-                                     .y_stride = h, .accumulate = accumulate},
+                  &(struct sl_gemm8){.x = e->hidden8,
+                                     .m = p->n_rows,
+                                     .w = p->w->down,
+                                     .col_end = h,
+                                     .y = y,
+                                     .y_stride = h,
+                                     .accumulate = accumulate},
                   &second, false, SL_PART_EXPERTS);
 }
 

@@ -21,9 +21,8 @@
 #define SL_EXP_C4 0x1.3cea88p-7f
 #define SL_EXP_C5 0x1.5bba14p-10f
 
-#define SL_EXP_MAGIC 0x1.8p23f /* its last bit is worth 1: adding it rounds to an integer */
-#define SL_EXP_LOG2E_HI                                                                            \
-    0x1.715476p0f /* log2 e in two floats: one alone would cost 3e-6 at x = -80 */
+#define SL_EXP_MAGIC 0x1.8p23f        /* its last bit is worth 1: adding it rounds to an integer */
+#define SL_EXP_LOG2E_HI 0x1.715476p0f /* log2 e in two floats: one alone would cost 3e-6 at x = -80 */
 #define SL_EXP_LOG2E_LO 0x1.4ae0c0p-26f
 
 #define SL_EXP_CUT (-87.3f) /* exp(x < cut) = +0: the results would be denormal */

@@ -132,10 +132,11 @@ sl_status sl_ops_select_profile(const struct sl_ops **ops, enum sl_profile profi
     uint32_t features;
     SL_TRY(sl_cpu_features(&features, err));
     if (!offers(profile, features))
-        return sl_fail(err, SL_E_CONFIG,
-                       "this machine cannot run the numerics profile %s: it needs a processor with AVX512_BF16 "
-                       "(and SLUICE_CPU unset); use --numerics f32",
-                       sl_profile_name(profile));
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "this machine cannot run the numerics profile %s: it needs a processor with AVX512_BF16 "
+            "(and SLUICE_CPU unset); use --numerics f32",
+            sl_profile_name(profile));
     filter(profile, features, usable);
     *ops = usable[0];
     return SL_OK;

@@ -76,7 +76,8 @@ struct sl_attend {
     uint32_t n_rep, d_head; /* attend8: d_head <= 1024, so that an exact sum is exact as a float, too */
     uint32_t n_tok;
     uint32_t pos;
-    const void *const *k_pages, *const *v_pages; /* by page; only those of the segments at hand are looked at */
+    /* by page; only those of the segments at hand are looked at */
+    const void *const *k_pages, *const *v_pages;
     enum sl_dtype kv_dtype;
     float scale;
     float *out;

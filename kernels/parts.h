@@ -30,7 +30,8 @@ struct sl_parts {
 };
 
 /* Adds the time since *since, and moves *since to now: consecutive parts of one task need one clock read each. */
-static inline void sl_part_add(struct sl_parts *parts, enum sl_part part, uint64_t *since, uint64_t ops, uint64_t bytes)
+static inline void sl_part_add(struct sl_parts *parts, enum sl_part part, uint64_t *since, uint64_t ops,
+                               uint64_t bytes)
 {
     uint64_t now = sl_clock_ns();
     parts->part[part].ns += now - *since;

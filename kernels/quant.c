@@ -3,7 +3,7 @@
 #include <assert.h>
 
 static const struct sl_quant_rule rules[] = {
-    [SL_I8] = {"i8", 512, 0, 256, 1, 128},   [SL_I4] = {"i4", 256, 32, 16, 1, 8},
+    [SL_I8] = {"i8", 512, 0, 256, 1, 128},     [SL_I4] = {"i4", 256, 32, 16, 1, 8},
     [SL_I4G16] = {"i4g16", 256, 16, 16, 1, 8}, [SL_I3] = {"i3", 192, 16, 8, 2, 7},
     [SL_I2] = {"i2", 128, 16, 4, 2, 3},
 };
@@ -53,7 +53,8 @@ size_t sl_quant_scale_bytes(enum sl_dtype dtype, uint32_t k)
 
 size_t sl_quant_block_bytes(enum sl_dtype dtype, uint32_t k)
 {
-    return 64 + sl_quant_scale_bytes(dtype, k) + (size_t)sl_quant_padded(k) / SL_QUANT_UNIT * rules[dtype].unit_bytes;
+    return 64 + sl_quant_scale_bytes(dtype, k) +
+           (size_t)sl_quant_padded(k) / SL_QUANT_UNIT * rules[dtype].unit_bytes;
 }
 
 double sl_quant_bits(enum sl_dtype dtype, uint32_t n, uint32_t k)

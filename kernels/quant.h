@@ -35,36 +35,48 @@
 enum { SL_QUANT_UNIT = 32, SL_QUANT_MAX_K = 65536 };
 
 struct sl_quant_rule {
-    const char *name;     /* "i4" */
-    uint32_t unit_bytes;  /* of 32 inputs x 16 outputs */
-    uint32_t group;       /* inputs that share s; 0: no groups */
-    int32_t levels;       /* q is 0..levels-1 */
-    int32_t step, zero;   /* u = step * q; w8 = s * (u - zero) */
+    const char *name;    /* "i4" */
+    uint32_t unit_bytes; /* of 32 inputs x 16 outputs */
+    uint32_t group;      /* inputs that share s; 0: no groups */
+    int32_t levels;      /* q is 0..levels-1 */
+    int32_t step, zero;  /* u = step * q; w8 = s * (u - zero) */
 };
 /* NULL for f32 and bf16. */
 const struct sl_quant_rule *sl_quant_rule_of(enum sl_dtype dtype);
-const char *sl_dtype_name(enum sl_dtype dtype);                    /* "f32" ... "i2" */
-bool sl_dtype_parse(enum sl_dtype *dtype, const char *name);       /* false: unknown */
-enum sl_dtype sl_dtype_named(const char *name);                    /* of a name that was checked: asserts */
+const char *sl_dtype_name(enum sl_dtype dtype);              /* "f32" ... "i2" */
+bool sl_dtype_parse(enum sl_dtype *dtype, const char *name); /* false: unknown */
+enum sl_dtype sl_dtype_named(const char *name);              /* of a name that was checked: asserts */
 
-static inline uint32_t sl_quant_padded(uint32_t k) { return (k + SL_QUANT_UNIT - 1) / SL_QUANT_UNIT * SL_QUANT_UNIT; }
-uint32_t sl_quant_groups(enum sl_dtype dtype, uint32_t k);          /* kp / group; 0 for i8 */
-size_t sl_quant_scale_bytes(enum sl_dtype dtype, uint32_t k);       /* of a block, padding included */
+static inline uint32_t sl_quant_padded(uint32_t k)
+{
+    return (k + SL_QUANT_UNIT - 1) / SL_QUANT_UNIT * SL_QUANT_UNIT;
+}
+uint32_t sl_quant_groups(enum sl_dtype dtype, uint32_t k);    /* kp / group; 0 for i8 */
+size_t sl_quant_scale_bytes(enum sl_dtype dtype, uint32_t k); /* of a block, padding included */
 /* Bits a weight as stored, all scales and padding included. */
 double sl_quant_bits(enum sl_dtype dtype, uint32_t n, uint32_t k);
 
 /* A block's parts. */
-static inline const float *sl_quant_row_scales(const void *block) { return (const float *)block; }
-static inline const uint8_t *sl_quant_scales(const void *block) { return (const uint8_t *)block + 64; }
+static inline const float *sl_quant_row_scales(const void *block)
+{
+    return (const float *)block;
+}
+static inline const uint8_t *sl_quant_scales(const void *block)
+{
+    return (const uint8_t *)block + 64;
+}
 static inline const uint8_t *sl_quant_units(enum sl_dtype dtype, uint32_t k, const void *block)
 {
     return (const uint8_t *)block + 64 + sl_quant_scale_bytes(dtype, k);
 }
 
 /* Scalar access, the specification of the layout. c: output within the block (0..15), i: input (0..kp-1). */
-uint32_t sl_quant_get(enum sl_dtype dtype, uint32_t k, const void *block, uint32_t c, uint32_t i);       /* q */
-uint32_t sl_quant_get_scale(enum sl_dtype dtype, const void *block, uint32_t c, uint32_t group);         /* s; 1 for i8 */
-int32_t sl_quant_weight(enum sl_dtype dtype, uint32_t k, const void *block, uint32_t c, uint32_t i);     /* w8 */
+/* q */
+uint32_t sl_quant_get(enum sl_dtype dtype, uint32_t k, const void *block, uint32_t c, uint32_t i);
+/* s; 1 for i8 */
+uint32_t sl_quant_get_scale(enum sl_dtype dtype, const void *block, uint32_t c, uint32_t group);
+/* w8 */
+int32_t sl_quant_weight(enum sl_dtype dtype, uint32_t k, const void *block, uint32_t c, uint32_t i);
 /* Into a zeroed block: or-ing, each field once. */
 void sl_quant_put(enum sl_dtype dtype, uint32_t k, void *block, uint32_t c, uint32_t i, uint32_t q);
 void sl_quant_put_scale(enum sl_dtype dtype, void *block, uint32_t c, uint32_t group, uint32_t s);
@@ -81,11 +93,14 @@ static inline float sl_round_up12(float x)
 
 /* Rows of activations in s8: inputs beyond k are 0 up to the stride. */
 struct sl_rows8 {
-    int8_t *q;        /* [rows][stride], 64-byte aligned */
-    size_t stride;    /* bytes, sl_rows8_stride(k) */
-    float *scale;     /* [rows] */
-    int32_t *sum;     /* [rows]: of the row's q */
+    int8_t *q;     /* [rows][stride], 64-byte aligned */
+    size_t stride; /* bytes, sl_rows8_stride(k) */
+    float *scale;  /* [rows] */
+    int32_t *sum;  /* [rows]: of the row's q */
 };
-static inline size_t sl_rows8_stride(uint32_t k) { return ((size_t)k + 63) / 64 * 64; }
+static inline size_t sl_rows8_stride(uint32_t k)
+{
+    return ((size_t)k + 63) / 64 * 64;
+}
 
 #endif

@@ -33,8 +33,7 @@ static const struct yardstick {
     {"avx512-vnni", SL_PEAK_INT8, 0, sl_peak_int8_avx512vnni, "vpdpbusd, 64 bytes"},
     {"avx512", SL_PEAK_F32, 0, sl_peak_avx512, "vfmadd, 16 floats"},
     {"avx512", SL_PEAK_BF16, SL_CPU_BF16, sl_peak_bf16, "vdpbf16ps, 32 bf16"},
-    {"avx512", SL_PEAK_INT8, 0, sl_peak_int8_avx2,
-     "vpmaddubsw + vpaddw, 32 bytes, 8 to a widening"},
+    {"avx512", SL_PEAK_INT8, 0, sl_peak_int8_avx2, "vpmaddubsw + vpaddw, 32 bytes, 8 to a widening"},
     {"avx2-vnni", SL_PEAK_F32, 0, sl_peak_avx2, "vfmadd, 8 floats"},
     {"avx2-vnni", SL_PEAK_INT8, 0, sl_peak_int8_avxvnni, "vpdpbusd, 32 bytes"},
     {"avx2", SL_PEAK_F32, 0, sl_peak_avx2, "vfmadd, 8 floats"},
@@ -46,8 +45,7 @@ static const struct yardstick *find(const struct sl_ops *ops, enum sl_peak peak)
     uint32_t features = sl_cpu_detect();
     for (size_t i = 0; i < sizeof yardsticks / sizeof *yardsticks; i++) {
         const struct yardstick *y = &yardsticks[i];
-        if (y->peak == peak && strcmp(y->table, ops->name) == 0 &&
-            (features & y->needs) == y->needs)
+        if (y->peak == peak && strcmp(y->table, ops->name) == 0 && (features & y->needs) == y->needs)
             return y;
     }
     return NULL;
@@ -89,8 +87,7 @@ static double sum_of(const double *rates, uint32_t n)
     return sum;
 }
 
-double sl_peak_measure(struct sl_team *team, const struct sl_ops *ops, enum sl_peak peak,
-                       uint64_t ns)
+double sl_peak_measure(struct sl_team *team, const struct sl_ops *ops, enum sl_peak peak, uint64_t ns)
 {
     const struct yardstick *y = find(ops, peak);
     double rates[SL_TEAM_MAX];
@@ -143,8 +140,8 @@ double sl_read_measure(struct sl_team *team, const void *memory, size_t bytes)
     return best;
 }
 
-sl_status sl_roofline_measure(struct sl_roofline *roofline, const struct sl_ops *ops,
-                              uint32_t n_threads, uint32_t best_of, struct sl_err *err)
+sl_status sl_roofline_measure(struct sl_roofline *roofline, const struct sl_ops *ops, uint32_t n_threads,
+                              uint32_t best_of, struct sl_err *err)
 {
     struct sl_team *team;
     struct sl_arena arena = {0};
@@ -153,12 +150,11 @@ sl_status sl_roofline_measure(struct sl_roofline *roofline, const struct sl_ops 
     sl_status status = sl_arena_init(&arena, READ_BYTES, err);
     if (status == SL_OK) {
         for (size_t at = 0; at < READ_BYTES; at += 4096)
-            arena.base[at] =
-                1; /* a page that was never written is one page of zeros, in the cache */
+            arena.base[at] = 1; /* a page that was never written is one page of zeros, in the cache */
         for (uint32_t round = 0; round < best_of; round++) {
             for (int p = 0; p < SL_PEAKS; p++)
-                roofline->ops_per_ns[p] = larger(
-                    roofline->ops_per_ns[p], sl_peak_measure(team, ops, (enum sl_peak)p, PEAK_NS));
+                roofline->ops_per_ns[p] =
+                    larger(roofline->ops_per_ns[p], sl_peak_measure(team, ops, (enum sl_peak)p, PEAK_NS));
             roofline->bytes_per_ns =
                 larger(roofline->bytes_per_ns, sl_read_measure(team, arena.base, READ_BYTES));
         }

@@ -31,20 +31,18 @@ const char *sl_peak_instruction(const struct sl_ops *ops, enum sl_peak peak);
 
 /* Operations a nanosecond of the whole team, over about `ns`; 0 when there is no such instruction.
  */
-double sl_peak_measure(struct sl_team *team, const struct sl_ops *ops, enum sl_peak peak,
-                       uint64_t ns);
+double sl_peak_measure(struct sl_team *team, const struct sl_ops *ops, enum sl_peak peak, uint64_t ns);
 /* Bytes a nanosecond that the team reads of `memory`, in one stream a member or in four, whichever
  * is faster. `memory` is meant to be four times larger than the caches, or more. */
 double sl_read_measure(struct sl_team *team, const void *memory, size_t bytes);
 
 /* All of it, the best of a few rounds of some 10 ms; as much again goes for memory that is given
  * back at the end. */
-sl_status sl_roofline_measure(struct sl_roofline *roofline, const struct sl_ops *ops,
-                              uint32_t n_threads, uint32_t best_of, struct sl_err *err);
+sl_status sl_roofline_measure(struct sl_roofline *roofline, const struct sl_ops *ops, uint32_t n_threads,
+                              uint32_t best_of, struct sl_err *err);
 
 /* At least so long: nanoseconds of the whole team. A limit that is 0 is none. */
-static inline double sl_roofline_compute_ns(const struct sl_roofline *r, enum sl_peak peak,
-                                            double ops)
+static inline double sl_roofline_compute_ns(const struct sl_roofline *r, enum sl_peak peak, double ops)
 {
     return r->ops_per_ns[peak] > 0 ? ops / r->ops_per_ns[peak] : 0;
 }

@@ -24,7 +24,8 @@ struct job {
     uint32_t row_blocks, pieces;
 };
 
-static void run_floats(const struct job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end, void *scratch)
+static void run_floats(const struct job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end,
+                       void *scratch)
 {
     struct sl_gemm part = *job->g;
     part.m = m;
@@ -41,7 +42,8 @@ static void run_floats(const struct job *job, uint32_t row, uint32_t m, uint32_t
         job->ops->gemm(&part, scratch);
 }
 
-static void run_integers(const struct job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end, void *scratch)
+static void run_integers(const struct job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end,
+                         void *scratch)
 {
     struct sl_gemm8 part = *job->g8;
     part.m = m;
@@ -77,8 +79,8 @@ static void run_tasks(void *arg, uint32_t member, uint32_t n_members, void *scra
         uint32_t columns = outputs * (end - begin);
         (job->g ? run_floats : run_integers)(job, row_begin, row_end - row_begin, job->col_begin + begin,
                                              job->col_begin + end, scratch);
-        sl_part_add(sl_team_parts(job->team, member), job->part, &since, 2ull * (row_end - row_begin) * columns * w.k,
-                    sl_panel_bytes(w.dtype, columns, w.k));
+        sl_part_add(sl_team_parts(job->team, member), job->part, &since,
+                    2ull * (row_end - row_begin) * columns * w.k, sl_panel_bytes(w.dtype, columns, w.k));
     }
 }
 
@@ -105,17 +107,30 @@ static void run_job(struct job *job)
     sl_team_run(job->team, run_tasks, job);
 }
 
-void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu, enum sl_part part)
+void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu,
+                  enum sl_part part)
 {
-    run_job(&(struct job){.team = team, .ops = ops, .g = g, .swiglu = swiglu, .part = part, .m = g->m,
-                          .col_begin = g->col_begin, .col_end = g->col_end});
+    run_job(&(struct job){.team = team,
+                          .ops = ops,
+                          .g = g,
+                          .swiglu = swiglu,
+                          .part = part,
+                          .m = g->m,
+                          .col_begin = g->col_begin,
+                          .col_end = g->col_end});
 }
 
 void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g,
                    const struct sl_rows8 *second, bool swiglu, enum sl_part part)
 {
-    struct job job = {.team = team, .ops = ops, .g8 = g, .swiglu = swiglu, .part = part, .m = g->m,
-                      .col_begin = g->col_begin, .col_end = g->col_end};
+    struct job job = {.team = team,
+                      .ops = ops,
+                      .g8 = g,
+                      .swiglu = swiglu,
+                      .part = part,
+                      .m = g->m,
+                      .col_begin = g->col_begin,
+                      .col_end = g->col_end};
     assert(g->w.digits < 2 || (second && !swiglu));
     run_job(&job);
     if (g->w.digits < 2)
@@ -135,7 +150,8 @@ static void leftover(float *temp, const float *row, const int8_t *q, float scale
 }
 
 void sl_quantise_rows(const struct sl_ops *ops, const struct sl_panel *w, const float *x, size_t x_stride,
-                      const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end, float *temp)
+                      const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end,
+                      float *temp)
 {
     for (size_t r = begin; r < end; r++) {
         const float *row = x + r * x_stride;
@@ -149,7 +165,8 @@ void sl_quantise_rows(const struct sl_ops *ops, const struct sl_panel *w, const 
         if (w->digits < 2)
             continue;
         leftover(temp, row, q, to->scale[r], w->k);
-        ops->quantise(temp, w->k, second->q + r * second->stride, second->stride, &second->scale[r], &second->sum[r]);
+        ops->quantise(temp, w->k, second->q + r * second->stride, second->stride, &second->scale[r],
+                      &second->sum[r]);
     }
 }
 
@@ -174,8 +191,8 @@ static void norm_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
     sl_part_add(sl_team_parts(job->team, member), SL_PART_NORMS, &since, 0, 0);
 }
 
-void sl_rmsnorm_team(struct sl_team *team, const struct sl_ops *ops, float *y, const float *x, const float *gain,
-                     uint32_t n_rows, uint32_t n, float eps)
+void sl_rmsnorm_team(struct sl_team *team, const struct sl_ops *ops, float *y, const float *x,
+                     const float *gain, uint32_t n_rows, uint32_t n, float eps)
 {
     struct norm_job job = {team, ops, y, x, gain, n_rows, n, eps};
     sl_team_run(team, norm_rows, &job);

@@ -8,7 +8,8 @@
 #include "kernels/team.h"
 
 /* swiglu: gemm_swiglu over g->w, columns of its I outputs. Time and work go to `part`. */
-void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu, enum sl_part part);
+void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu,
+                  enum sl_part part);
 /* second: the rows' second digits, added to the products of the first ones; NULL or unused when g->w.digits < 2. Not
  * together with swiglu. */
 void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g,
@@ -18,7 +19,8 @@ void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct 
  * left of them, x - scale * q (both operations exact or rounded once, the same everywhere), to `second` with a scale of its
  * own: 15 bits for the price of two products. temp: k floats. One thread. */
 void sl_quantise_rows(const struct sl_ops *ops, const struct sl_panel *w, const float *x, size_t x_stride,
-                      const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end, float *temp);
+                      const struct sl_rows8 *to, const struct sl_rows8 *second, uint32_t begin, uint32_t end,
+                      float *temp);
 
 /* What rows still lack, left to whoever reads them next: that saves a barrier, and the row is in cache when it is read.
  * run(arg, member, begin, end) does it for the rows [begin, end), each row once, in whatever run of the team; NULL: they
@@ -35,8 +37,8 @@ static inline struct sl_rows8 sl_rows8_from(const struct sl_rows8 *r, size_t fir
 }
 
 /* y[r] = rmsnorm(x[r]) * gain for n_rows rows of n. y may be x. */
-void sl_rmsnorm_team(struct sl_team *team, const struct sl_ops *ops, float *y, const float *x, const float *gain,
-                     uint32_t n_rows, uint32_t n, float eps);
+void sl_rmsnorm_team(struct sl_team *team, const struct sl_ops *ops, float *y, const float *x,
+                     const float *gain, uint32_t n_rows, uint32_t n, float eps);
 
 /* Cut [begin, end) for task `index` of `n_tasks` at multiples of `unit`. Empty pieces have begin == end. */
 static inline void sl_piece(uint32_t total, uint32_t unit, uint32_t n_tasks, uint32_t index, uint32_t *begin,

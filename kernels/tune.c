@@ -4,11 +4,11 @@
  * The file is named after the processor and the table, so that a home directory shared by unlike machines
  * serves them all. It is untrusted: what was read is parsed, checked, written again in memory and compared
  * with the file byte by byte, so nothing that we did not write ourselves is believed. */
+#include "kernels/tune.h"
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/digest.h"
 #include "kernels/ops.h"
-#include "kernels/tune.h"
 #include <inttypes.h>
 #include <limits.h>
 #include <stdatomic.h>

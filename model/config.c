@@ -91,34 +91,32 @@ static bool integral(const json_t *value, int64_t *out)
     return true;
 }
 
-sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uint32_t high,
-                        int64_t otherwise, uint32_t *out, struct sl_err *err)
+sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uint32_t high, int64_t otherwise,
+                        uint32_t *out, struct sl_err *err)
 {
     const json_t *value = sl_config_value(object, key);
     int64_t number = otherwise;
     if (!value && otherwise < 0)
-        return sl_fail(err, SL_E_DATA, "config.json: %s is missing; an integer in %u..%u is needed",
-                       key, low, high);
-    if (value && !integral(value, &number))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be an integer in %u..%u", key, low,
+        return sl_fail(err, SL_E_DATA, "config.json: %s is missing; an integer in %u..%u is needed", key, low,
                        high);
+    if (value && !integral(value, &number))
+        return sl_fail(err, SL_E_DATA, "config.json: %s must be an integer in %u..%u", key, low, high);
     if (number < low || number > high)
-        return sl_fail(err, SL_E_DATA, "config.json: %s is %lld; accepted are %u..%u", key,
-                       (long long)number, low, high);
+        return sl_fail(err, SL_E_DATA, "config.json: %s is %lld; accepted are %u..%u", key, (long long)number,
+                       low, high);
     *out = (uint32_t)number;
     return SL_OK;
 }
 
-sl_status sl_config_real(const json_t *object, const char *key, double low, double high,
-                         double *out, struct sl_err *err)
+sl_status sl_config_real(const json_t *object, const char *key, double low, double high, double *out,
+                         struct sl_err *err)
 {
     const json_t *value = sl_config_value(object, key);
     if (!value)
         return SL_OK;
     double number = json_number_value(value);
     if (!json_is_number(value) || !(number >= low && number <= high))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be a number in %g..%g", key, low,
-                       high);
+        return sl_fail(err, SL_E_DATA, "config.json: %s must be a number in %g..%g", key, low, high);
     *out = number;
     return SL_OK;
 }
@@ -159,8 +157,8 @@ static sl_status check_fixed(const struct fixed_key *fixed, const json_t *value,
         return sl_fail(err, SL_E_NOMEM, "no memory to read config.json");
     sl_status status = SL_OK;
     if (strcmp(text, fixed->json) != 0)
-        status = sl_fail(err, SL_E_DATA, "config.json: %s is %.60s; only %s is supported",
-                         fixed->name, text, fixed->json);
+        status = sl_fail(err, SL_E_DATA, "config.json: %s is %.60s; only %s is supported", fixed->name, text,
+                         fixed->json);
     free(text);
     return status;
 }
@@ -175,11 +173,10 @@ static sl_status check_keys(json_t *root, struct sl_err *err)
         if (fixed)
             SL_TRY(check_fixed(fixed, value, err));
         else if (!json_is_null(value) && !in_list(used_keys, key) && !in_list(harmless_keys, key))
-            return sl_fail(
-                err, SL_E_DATA,
-                "config.json: key '%.80s' is not known for qwen3_moe; it could change the "
-                "result, so it is refused (remove it if it has no effect)",
-                key);
+            return sl_fail(err, SL_E_DATA,
+                           "config.json: key '%.80s' is not known for qwen3_moe; it could change the "
+                           "result, so it is refused (remove it if it has no effect)",
+                           key);
     }
     return SL_OK;
 }
@@ -217,8 +214,7 @@ static sl_status read_attention(struct sl_shape *s, const json_t *root, struct s
                        "num_key_value_heads %u",
                        s->n_q, s->n_kv);
     if (s->d_head % 2 != 0)
-        return sl_fail(err, SL_E_DATA, "config.json: head_dim %u is odd; rope needs an even one",
-                       s->d_head);
+        return sl_fail(err, SL_E_DATA, "config.json: head_dim %u is odd; rope needs an even one", s->d_head);
     s->qk_norm = true;
     s->softmax_scale = (float)(1 / sqrt((double)s->d_head));
     double eps = 1e-6;
@@ -231,14 +227,12 @@ static sl_status mark_dense(struct sl_shape *s, const json_t *root, struct sl_er
 {
     const json_t *list = sl_config_value(root, "mlp_only_layers");
     if (list && !json_is_array(list))
-        return sl_fail(err, SL_E_DATA,
-                       "config.json: mlp_only_layers must be a list of layer numbers");
+        return sl_fail(err, SL_E_DATA, "config.json: mlp_only_layers must be a list of layer numbers");
     for (size_t i = 0; i < json_array_size(list); i++) {
         int64_t layer;
         if (!integral(json_array_get(list, i), &layer))
             return sl_fail(err, SL_E_DATA, "config.json: mlp_only_layers must hold integers only");
-        if (layer >= 0 &&
-            layer < s->n_layers) /* others name no layer, and transformers lets them pass */
+        if (layer >= 0 && layer < s->n_layers) /* others name no layer, and transformers lets them pass */
             s->is_moe[layer] = 0;
     }
     return SL_OK;
@@ -247,10 +241,9 @@ static sl_status mark_dense(struct sl_shape *s, const json_t *root, struct sl_er
 /* Which layers are MoE, and the widths that occur. */
 static sl_status read_feed_forward(struct sl_shape *s, const json_t *root, struct sl_err *err)
 {
-    const char *key =
-        sl_config_value(root, "num_local_experts") && !sl_config_value(root, "num_experts")
-            ? "num_local_experts" /* what transformers 5 writes */
-            : "num_experts";
+    const char *key = sl_config_value(root, "num_local_experts") && !sl_config_value(root, "num_experts")
+                          ? "num_local_experts" /* what transformers 5 writes */
+                          : "num_experts";
     uint32_t n_experts, step, other;
     SL_TRY(sl_config_u32(root, key, 0, 4096, -1, &n_experts, err));
     SL_TRY(sl_config_u32(root, "num_local_experts", 0, 4096, n_experts, &other, err));
@@ -270,8 +263,8 @@ static sl_status read_feed_forward(struct sl_shape *s, const json_t *root, struc
         SL_TRY(sl_config_u32(root, "moe_intermediate_size", 1, 1u << 20, -1, &s->d_expert, err));
         SL_TRY(sl_config_bool(root, "norm_topk_prob", &s->renorm, err));
         if (s->top_k > n_experts)
-            return sl_fail(err, SL_E_DATA, "config.json: num_experts_per_tok %u is more than %s %u",
-                           s->top_k, key, n_experts);
+            return sl_fail(err, SL_E_DATA, "config.json: num_experts_per_tok %u is more than %s %u", s->top_k,
+                           key, n_experts);
     }
     if (n_moe < s->n_layers)
         SL_TRY(sl_config_u32(root, "intermediate_size", 1, 1u << 20, -1, &s->d_dense, err));
@@ -284,15 +277,13 @@ static sl_status check_layer_types(const struct sl_shape *s, const json_t *root,
     if (!list)
         return SL_OK;
     if (!json_is_array(list) || json_array_size(list) != s->n_layers)
-        return sl_fail(err, SL_E_DATA, "config.json: layer_types must be a list of %u strings",
-                       s->n_layers);
+        return sl_fail(err, SL_E_DATA, "config.json: layer_types must be a list of %u strings", s->n_layers);
     for (uint32_t i = 0; i < s->n_layers; i++) {
         const char *type = json_string_value(json_array_get(list, i));
         if (!type || strcmp(type, "full_attention") != 0)
-            return sl_fail(
-                err, SL_E_DATA,
-                "config.json: layer_types[%u] is '%.40s'; only 'full_attention' is supported", i,
-                type ? type : "(no string)");
+            return sl_fail(err, SL_E_DATA,
+                           "config.json: layer_types[%u] is '%.40s'; only 'full_attention' is supported", i,
+                           type ? type : "(no string)");
     }
     return SL_OK;
 }
@@ -303,12 +294,11 @@ static sl_status check_products(const struct sl_shape *s, struct sl_err *err)
     static const char *const remedy = "the model is larger than sluice's planned sizes";
     uint32_t rows, product;
     if (__builtin_mul_overflow(s->n_q + 2 * s->n_kv, s->d_head, &rows) || rows > 1u << 24)
-        return sl_fail(err, SL_E_DATA,
-                       "config.json: num_attention_heads times head_dim is too large: %s", remedy);
+        return sl_fail(err, SL_E_DATA, "config.json: num_attention_heads times head_dim is too large: %s",
+                       remedy);
     if (__builtin_mul_overflow(s->n_experts, s->d_expert, &product))
         return sl_fail(err, SL_E_DATA,
-                       "config.json: num_experts times moe_intermediate_size is too large: %s",
-                       remedy);
+                       "config.json: num_experts times moe_intermediate_size is too large: %s", remedy);
     return SL_OK;
 }
 
@@ -340,21 +330,18 @@ static sl_status read_eos(struct sl_shape *s, const json_t *generation, const js
         return SL_OK;
     size_t n = json_is_array(value) ? json_array_size(value) : 1;
     if (n > SL_MAX_EOS)
-        return sl_fail(err, SL_E_DATA, "%s: %zu eos_token_id; at most %d are supported", file, n,
-                       SL_MAX_EOS);
+        return sl_fail(err, SL_E_DATA, "%s: %zu eos_token_id; at most %d are supported", file, n, SL_MAX_EOS);
     for (size_t i = 0; i < n; i++) {
         int64_t id;
         if (!integral(json_is_array(value) ? json_array_get(value, i) : value, &id))
-            return sl_fail(err, SL_E_DATA,
-                           "%s: eos_token_id must be an integer or a list of integers", file);
+            return sl_fail(err, SL_E_DATA, "%s: eos_token_id must be an integer or a list of integers", file);
         if (id >= 0 && id < s->vocab)
             s->eos[s->n_eos++] = (uint32_t)id;
     }
     return SL_OK;
 }
 
-static sl_status read_shape(struct sl_shape *s, json_t *root, const json_t *generation,
-                            struct sl_err *err)
+static sl_status read_shape(struct sl_shape *s, json_t *root, const json_t *generation, struct sl_err *err)
 {
     SL_TRY(read_family(s, root, err));
     SL_TRY(check_keys(root, err));
@@ -400,8 +387,7 @@ sl_status sl_shape_load(struct sl_shape *shape, const char *dir, struct sl_err *
     if (status == SL_OK)
         status = sl_file_read(&config, &config_bytes, config_path, MAX_CONFIG_BYTES, err);
     if (status == SL_OK && access(generation_path, F_OK) == 0)
-        status =
-            sl_file_read(&generation, &generation_bytes, generation_path, MAX_CONFIG_BYTES, err);
+        status = sl_file_read(&generation, &generation_bytes, generation_path, MAX_CONFIG_BYTES, err);
     if (status == SL_OK) {
         status = sl_shape_parse(shape, config, config_bytes, generation, generation_bytes, err);
         if (status != SL_OK)

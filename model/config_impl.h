@@ -12,11 +12,11 @@
 const json_t *sl_config_value(const json_t *object, const char *key);
 
 /* An integer in [low, high]; absent: `otherwise`, or an error when otherwise is negative. */
-sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uint32_t high,
-                        int64_t otherwise, uint32_t *out, struct sl_err *err);
+sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uint32_t high, int64_t otherwise,
+                        uint32_t *out, struct sl_err *err);
 /* A finite number in [low, high]; absent: *out keeps its value. */
-sl_status sl_config_real(const json_t *object, const char *key, double low, double high,
-                         double *out, struct sl_err *err);
+sl_status sl_config_real(const json_t *object, const char *key, double low, double high, double *out,
+                         struct sl_err *err);
 /* Absent: *out keeps its value. */
 sl_status sl_config_bool(const json_t *object, const char *key, bool *out, struct sl_err *err);
 

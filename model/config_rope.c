@@ -15,8 +15,7 @@ struct yarn {
     bool truncate;
 };
 
-static const char *const default_keys[] = {"rope_type", "type", "rope_theta",
-                                           "partial_rotary_factor", NULL};
+static const char *const default_keys[] = {"rope_type", "type", "rope_theta", "partial_rotary_factor", NULL};
 static const char *const yarn_keys[] = {"rope_type",
                                         "type",
                                         "rope_theta",
@@ -31,8 +30,7 @@ static const char *const yarn_keys[] = {"rope_type",
                                         "truncate",
                                         NULL};
 
-static sl_status check_keys(json_t *rope, const char *type, const char *const *known,
-                            struct sl_err *err)
+static sl_status check_keys(json_t *rope, const char *type, const char *const *known, struct sl_err *err)
 {
     const char *key;
     json_t *value;
@@ -42,11 +40,10 @@ static sl_status check_keys(json_t *rope, const char *type, const char *const *k
         for (const char *const *k = known; *k && !found; k++)
             found = strcmp(*k, key) == 0;
         if (!found)
-            return sl_fail(
-                err, SL_E_DATA,
-                "config.json: rope key '%.60s' is not known for rope_type '%s'; it could change "
-                "the result, so it is refused",
-                key, type);
+            return sl_fail(err, SL_E_DATA,
+                           "config.json: rope key '%.60s' is not known for rope_type '%s'; it could change "
+                           "the result, so it is refused",
+                           key, type);
     }
     return SL_OK;
 }
@@ -89,11 +86,8 @@ static sl_status rope_type(const json_t *rope, const char **type, struct sl_err 
 
 static sl_status read_yarn(struct yarn *y, const json_t *rope, uint32_t max_pos, struct sl_err *err)
 {
-    *y = (struct yarn){.beta_fast = 32,
-                       .beta_slow = 1,
-                       .attention_factor = -1,
-                       .original = max_pos,
-                       .truncate = true};
+    *y = (struct yarn){
+        .beta_fast = 32, .beta_slow = 1, .attention_factor = -1, .original = max_pos, .truncate = true};
     SL_TRY(sl_config_real(rope, "original_max_position_embeddings", 1, 1 << 22, &y->original, err));
     if (!json_object_get(rope, "factor"))
         return sl_fail(err, SL_E_DATA, "config.json: rope_type 'yarn' needs factor");
@@ -109,8 +103,7 @@ static sl_status read_yarn(struct yarn *y, const json_t *rope, uint32_t max_pos,
     y->beta_fast = y->beta_fast > 0 ? y->beta_fast : 32;
     y->beta_slow = y->beta_slow > 0 ? y->beta_slow : 1;
     if (y->beta_fast < y->beta_slow)
-        return sl_fail(err, SL_E_DATA,
-                       "config.json: yarn's beta_fast is below beta_slow; it must not be");
+        return sl_fail(err, SL_E_DATA, "config.json: yarn's beta_fast is below beta_slow; it must not be");
     return SL_OK;
 }
 
@@ -126,8 +119,7 @@ static double correction_dim(double rotations, double d_head, double theta, doub
 }
 
 /* period[i] = theta^(2i/d_head) */
-static void apply_yarn(struct sl_shape *shape, const struct yarn *y, double theta,
-                       const float *period)
+static void apply_yarn(struct sl_shape *shape, const struct yarn *y, double theta, const float *period)
 {
     double low = correction_dim(y->beta_fast, shape->d_head, theta, y->original);
     double high = correction_dim(y->beta_slow, shape->d_head, theta, y->original);

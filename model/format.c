@@ -29,7 +29,8 @@ void sl_format_print(struct sl_format format, char text[SL_FORMAT_ROOM])
     char rotation[8] = "";
     if (format.rotation)
         snprintf(rotation, sizeof rotation, "+h%u", format.rotation % 1000);
-    snprintf(text, SL_FORMAT_ROOM, "%s%s%s", sl_dtype_name(format.dtype), rotation, format.digits == 2 ? "+a16" : "");
+    snprintf(text, SL_FORMAT_ROOM, "%s%s%s", sl_dtype_name(format.dtype), rotation,
+             format.digits == 2 ? "+a16" : "");
 }
 
 bool sl_format_parse(struct sl_format *format, const char *text)

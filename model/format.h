@@ -54,7 +54,8 @@ struct sl_keep { /* the routed experts of some layers */
 enum sl_activations { SL_ACTIVATIONS_AUTO, SL_ACTIVATIONS_8, SL_ACTIVATIONS_16 };
 struct sl_formats {
     enum sl_dtype classes[SL_CLASSES];
-    enum sl_activations activations; /* AUTO: 16 where no class has fewer than 8 bits, for then their error counts most */
+    /* AUTO: 16 where no class has fewer than 8 bits, for then their error counts most */
+    enum sl_activations activations;
     struct sl_keep keep[SL_MAX_KEEP]; /* a later one wins */
     uint32_t n_keep;
 };

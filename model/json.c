@@ -35,23 +35,21 @@ static bool depth_is_fine(const char *text, size_t bytes)
     return true;
 }
 
-sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const char *what,
-                        struct sl_err *err)
+sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const char *what, struct sl_err *err)
 {
     *root = NULL;
     if (bytes > SL_JSON_MAX_BYTES)
-        return sl_fail(err, SL_E_DATA, "%.120s: JSON of %zu bytes; at most %d are read", what,
-                       bytes, SL_JSON_MAX_BYTES);
+        return sl_fail(err, SL_E_DATA, "%.120s: JSON of %zu bytes; at most %d are read", what, bytes,
+                       SL_JSON_MAX_BYTES);
     if (!depth_is_fine(text, bytes))
-        return sl_fail(err, SL_E_DATA, "%.120s: JSON nested deeper than %d levels", what,
-                       SL_JSON_MAX_DEPTH);
+        return sl_fail(err, SL_E_DATA, "%.120s: JSON nested deeper than %d levels", what, SL_JSON_MAX_DEPTH);
     json_error_t error;
     json_t *value = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &error);
     if (!value && json_error_code(&error) == json_error_out_of_memory)
         return sl_fail(err, SL_E_NOMEM, "%.120s: no memory to parse it", what);
     if (!value)
-        return sl_fail(err, SL_E_DATA, "%.120s: not valid JSON at byte %d: %.100s", what,
-                       error.position, error.text);
+        return sl_fail(err, SL_E_DATA, "%.120s: not valid JSON at byte %d: %.100s", what, error.position,
+                       error.text);
     if (!json_is_object(value)) {
         json_decref(value);
         return sl_fail(err, SL_E_DATA, "%.120s: must be a JSON object", what);
@@ -75,8 +73,7 @@ static sl_status read_all(int fd, char *to, size_t bytes, const char *path, stru
     return SL_OK;
 }
 
-sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit,
-                       struct sl_err *err)
+sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit, struct sl_err *err)
 {
     *text = NULL;
     *bytes = 0;

@@ -12,13 +12,11 @@
 enum { SL_JSON_MAX_DEPTH = 16, SL_JSON_MAX_BYTES = 100 * 1000 * 1000 };
 
 /* `what` names the text in errors: a path as a rule. The root is an object, or it is refused. */
-sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const char *what,
-                        struct sl_err *err);
+sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const char *what, struct sl_err *err);
 
 /* A whole file of at most `limit` bytes; *text is malloc'ed and terminated by a zero that does not
  * count. */
-sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit,
-                       struct sl_err *err);
+sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit, struct sl_err *err);
 sl_status sl_json_read(json_t **root, const char *path, size_t limit, struct sl_err *err);
 
 /* "a/b" in fresh memory, or NULL. */

@@ -61,8 +61,7 @@ static json_t *to_json(const struct sl_manifest *m)
     json_object_set_new(root, "embed", json_string(m->files[m->embed].name));
     json_object_set_new(root, "layers", layer_list(m));
     json_object_set_new(root, "head", json_string(m->files[m->head].name));
-    if (json_object_size(root) == 9 &&
-        json_array_size(json_object_get(root, "files")) == m->n_files &&
+    if (json_object_size(root) == 9 && json_array_size(json_object_get(root, "files")) == m->n_files &&
         json_array_size(json_object_get(root, "layers")) == m->n_layers)
         return root;
     json_decref(root);
@@ -181,19 +180,17 @@ static sl_status parse_format(const struct sl_manifest *m, const char *key, cons
     struct sl_format format;
     enum sl_class class_ = SL_CLASSES;
     if (m->version == SL_PACK_FORMAT && !parse_class(m, key, &class_))
-        return sl_fail(
-            err, SL_E_DATA,
-            "pack.json: formats has '%.40s', which is no class of weights, nor one of its "
-            "layers; use a newer sluice or %s",
-            key, remedy);
+        return sl_fail(err, SL_E_DATA,
+                       "pack.json: formats has '%.40s', which is no class of weights, nor one of its "
+                       "layers; use a newer sluice or %s",
+                       key, remedy);
     if (!json_is_string(value) || !sl_format_parse(&format, json_string_value(value)))
         return sl_fail(err, SL_E_DATA,
                        "pack.json: the format of '%.40s' is unknown to this version (known: bf16, "
                        "f32, i8, i4, i4g16, "
                        "i3, i2, with +h2 to +h256); use a newer sluice or %s",
                        key, remedy);
-    if (sl_dtype_is_integer(format.dtype) &&
-        (class_ >= SL_CLASS_ROUTER || m->version < SL_PACK_FORMAT))
+    if (sl_dtype_is_integer(format.dtype) && (class_ >= SL_CLASS_ROUTER || m->version < SL_PACK_FORMAT))
         return sl_fail(err, SL_E_DATA, "pack.json: '%.40s' cannot be %s, only bf16 or f32; %s", key,
                        json_string_value(value), remedy);
     return SL_OK;
@@ -211,8 +208,7 @@ static sl_status parse_formats(struct sl_manifest *m, json_t *formats, struct sl
     return SL_OK;
 }
 
-struct sl_format sl_manifest_format(const struct sl_manifest *manifest, enum sl_class class_,
-                                    uint32_t layer)
+struct sl_format sl_manifest_format(const struct sl_manifest *manifest, enum sl_class class_, uint32_t layer)
 {
     char key[64];
     struct sl_format format = {.dtype = SL_BF16};
@@ -221,8 +217,7 @@ struct sl_format sl_manifest_format(const struct sl_manifest *manifest, enum sl_
     if (!value)
         value = json_object_get(manifest->formats, sl_class_name(class_));
     if (value)
-        sl_format_parse(&format,
-                        json_string_value(value)); /* succeeds: it was checked, or written by us */
+        sl_format_parse(&format, json_string_value(value)); /* succeeds: it was checked, or written by us */
     return format;
 }
 
@@ -247,8 +242,8 @@ static sl_status parse_versions(struct sl_manifest *m, const json_t *root, struc
 }
 
 /* Print what was understood and compare: the digest and every byte. */
-static sl_status check_canonical(struct sl_manifest *m, const char *text, size_t bytes,
-                                 const json_t *root, struct sl_err *err)
+static sl_status check_canonical(struct sl_manifest *m, const char *text, size_t bytes, const json_t *root,
+                                 struct sl_err *err)
 {
     char *again;
     SL_TRY(sl_manifest_print(m, &again, err));
@@ -262,8 +257,7 @@ static sl_status check_canonical(struct sl_manifest *m, const char *text, size_t
     return status;
 }
 
-sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size_t bytes,
-                            struct sl_err *err)
+sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size_t bytes, struct sl_err *err)
 {
     *manifest = (struct sl_manifest){0};
     if (bytes > SL_PACK_MAX_MANIFEST)

@@ -23,9 +23,8 @@
 enum { COPY_LIMIT = 100 * 1000 * 1000 };
 
 /* As published; the first must be there. */
-static const char *const copied[] = {"config.json",         "generation_config.json",
-                                     "tokenizer.json",      "tokenizer_config.json",
-                                     "chat_template.jinja", "chat_template.json"};
+static const char *const copied[] = {"config.json",           "generation_config.json", "tokenizer.json",
+                                     "tokenizer_config.json", "chat_template.jinja",    "chat_template.json"};
 enum { N_COPIED = sizeof copied / sizeof *copied };
 
 struct job {
@@ -111,8 +110,7 @@ static sl_status check_place(const struct job *job, struct sl_err *err)
     if (lstat(job->dst, &st) != 0)
         return SL_OK;
     if (!job->options->force)
-        return sl_fail(err, SL_E_USAGE, "%.200s exists; choose another place or use --force",
-                       job->dst);
+        return sl_fail(err, SL_E_USAGE, "%.200s exists; choose another place or use --force", job->dst);
     if (!S_ISDIR(st.st_mode) || !sl_pack_is_pack(job->dst))
         return sl_fail(err, SL_E_USAGE,
                        "%.200s exists and is not a pack, so --force does not replace it; "
@@ -155,11 +153,10 @@ static sl_status check_room(struct job *job, struct sl_err *err)
         return sl_fail(err, SL_E_IO, "can't write into %.200s: %s", job->parent, strerror(errno));
     uint64_t available = (uint64_t)room.f_bavail * room.f_frsize;
     if (available < job->needed)
-        return sl_fail(
-            err, SL_E_IO,
-            "no room for %.160s: the pack needs %llu bytes and %llu are free; free some or "
-            "choose another place",
-            job->dst, (unsigned long long)job->needed, (unsigned long long)available);
+        return sl_fail(err, SL_E_IO,
+                       "no room for %.160s: the pack needs %llu bytes and %llu are free; free some or "
+                       "choose another place",
+                       job->dst, (unsigned long long)job->needed, (unsigned long long)available);
     return SL_OK;
 }
 
@@ -174,8 +171,8 @@ static struct sl_pack_file *next_file(struct job *job, const char *name)
     return file;
 }
 
-static sl_status write_text(struct job *job, struct sl_pack_file *file, const char *text,
-                            size_t bytes, struct sl_err *err)
+static sl_status write_text(struct job *job, struct sl_pack_file *file, const char *text, size_t bytes,
+                            struct sl_err *err)
 {
     char *path = sl_path_join(job->tmp, file->name);
     if (!path)
@@ -260,9 +257,8 @@ static sl_status write_tensors(struct job *job, struct sl_plan_file *planned, st
     uint8_t *head;
     size_t bytes;
     if (calibration && planned != &job->plan.files[0]) /* the first is the embedding */
-        SL_TRY(calibration->layer(
-            calibration->arg, planned->layer == SL_NO_LAYER ? job->shape.n_layers : planned->layer,
-            err));
+        SL_TRY(calibration->layer(calibration->arg,
+                                  planned->layer == SL_NO_LAYER ? job->shape.n_layers : planned->layer, err));
     SL_TRY(choose_rotations(job, planned, err));
     SL_TRY(sl_layout_header(&planned->layout, &head, &bytes, err));
     sl_status status = sl_out_write(out, head, bytes, err);
@@ -310,8 +306,7 @@ static sl_status write_manifest(struct job *job, struct sl_err *err)
     job->manifest.formats = sl_pack_plan_formats(&job->plan);
     if (!job->manifest.formats)
         return sl_fail(err, SL_E_NOMEM, "no memory to write pack.json");
-    snprintf(job->manifest.sluice_version, sizeof job->manifest.sluice_version, "%s",
-             SLUICE_VERSION);
+    snprintf(job->manifest.sluice_version, sizeof job->manifest.sluice_version, "%s", SLUICE_VERSION);
     SL_TRY(sl_manifest_print(&job->manifest, &text, err));
     sl_status status = write_text(job, &itself, text, strlen(text), err);
     free(text);
@@ -376,16 +371,14 @@ static sl_status job_run(struct job *job, const char *dst, struct sl_err *err)
     SL_TRY(read_source(job, err));
     SL_TRY(make_plan(job, err));
     SL_TRY(check_room(job, err));
-    job->pieces = (struct sl_piece_job){.source = &job->source,
-                                        .calibration = job->options->calibration,
-                                        .rotate = job->src || job->options->rotate == SL_ROTATE_ON
-                                                      ? job->options->rotate
-                                                      : SL_ROTATE_OFF,
-                                        .threads = sl_pack_threads(job->options->threads)};
+    job->pieces = (struct sl_piece_job){
+        .source = &job->source,
+        .calibration = job->options->calibration,
+        .rotate = job->src || job->options->rotate == SL_ROTATE_ON ? job->options->rotate : SL_ROTATE_OFF,
+        .threads = sl_pack_threads(job->options->threads)};
     if (mkdir(job->tmp, 0755) != 0)
         return sl_fail(err, SL_E_IO, "can't create %.200s: %s", job->tmp, strerror(errno));
-    sl_progress_start(&job->progress, job->options->progress, "packing",
-                      sl_pack_plan_bytes(&job->plan));
+    sl_progress_start(&job->progress, job->options->progress, "packing", sl_pack_plan_bytes(&job->plan));
     sl_status status = write_all(job, err);
     if (status == SL_OK)
         status = commit(job, err);

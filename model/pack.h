@@ -63,7 +63,8 @@ uint32_t sl_pack_threads(uint32_t asked); /* 0: the processors that this process
 
 /* SRC (Hugging Face directory) -> DST. Written aside and renamed: DST is whole or absent. The same input gives the
  * same bytes. Errors: SL_E_DATA (what and where), SL_E_IO (disk full, with the bytes needed), SL_E_USAGE (DST exists). */
-sl_status sl_pack_write(const char *src, const char *dst, const struct sl_pack_options *options, struct sl_err *err);
+sl_status sl_pack_write(const char *src, const char *dst, const struct sl_pack_options *options,
+                        struct sl_err *err);
 
 /* A pack with random weights, for benches. shape: a name that sl_pack_random_shapes lists, or a config.json;
  * layers: so many of them, 0: all. Weights of variance 1/k, norms of 1, embeddings of variance 1: activations
@@ -81,7 +82,8 @@ sl_status sl_pack_open(struct sl_pack **pack, const char *path, struct sl_err *e
 void sl_pack_close(struct sl_pack *pack);
 const struct sl_shape *sl_pack_shape(const struct sl_pack *pack);
 const char *sl_pack_path(const struct sl_pack *pack);
-const char *sl_pack_digest(const struct sl_pack *pack); /* hex SHA-256 over the manifest: what nodes compare at join */
+/* hex SHA-256 over the manifest: what nodes compare at join */
+const char *sl_pack_digest(const struct sl_pack *pack);
 uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer);
 uint64_t sl_pack_embed_bytes(const struct sl_pack *pack);
 uint64_t sl_pack_head_bytes(const struct sl_pack *pack);

@@ -9,14 +9,11 @@
 #include <assert.h>
 #include <stdlib.h>
 
-enum {
-    CHUNK = 256
-}; /* inputs per lane at a time: 16 lanes of them stay in the first-level cache */
+enum { CHUNK = 256 }; /* inputs per lane at a time: 16 lanes of them stay in the first-level cache */
 
 static inline uint32_t f16_to_f32_bits(uint16_t h)
 {
-    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u,
-             mantissa = h & 0x3FFu;
+    uint32_t sign = (uint32_t)(h & 0x8000u) << 16, exponent = (h >> 10) & 31u, mantissa = h & 0x3FFu;
     if (exponent == 31)
         return sign | 0x7F800000u | mantissa << 13;
     if (exponent == 0) { /* zero or subnormal: mantissa * 2^-24 is exact in f32 */
@@ -28,8 +25,8 @@ static inline uint32_t f16_to_f32_bits(uint16_t h)
     return sign | (exponent + 112) << 23 | mantissa << 13;
 }
 
-static inline __attribute__((always_inline)) uint32_t load_bits(enum sl_tensor_type type,
-                                                                const uint8_t *data, size_t i)
+static inline __attribute__((always_inline)) uint32_t load_bits(enum sl_tensor_type type, const uint8_t *data,
+                                                                size_t i)
 {
     if (type == SL_T_BF16)
         return (uint32_t)sl_get16(data + 2 * i) << 16;
@@ -39,9 +36,9 @@ static inline __attribute__((always_inline)) uint32_t load_bits(enum sl_tensor_t
 }
 
 /* n values to out[0], out[stride], ...; false when one of them is not finite. */
-static inline __attribute__((always_inline)) bool convert(uint8_t *out, enum sl_dtype dtype,
-                                                          size_t stride, enum sl_tensor_type type,
-                                                          const uint8_t *data, size_t n)
+static inline __attribute__((always_inline)) bool convert(uint8_t *out, enum sl_dtype dtype, size_t stride,
+                                                          enum sl_tensor_type type, const uint8_t *data,
+                                                          size_t n)
 {
     uint32_t bad = 0;
     for (size_t i = 0; i < n; i++) {
@@ -114,8 +111,7 @@ static const struct sl_tensor *find_row(const struct sl_piece *piece, uint32_t u
 
 /* Where the sixteen output rows of a block lie in the source; tensors[c] NULL: padding. */
 static bool find_rows(const struct sl_piece *piece, const struct sl_index *source, uint32_t unit,
-                      uint32_t row, const struct sl_tensor *tensors[SL_LANES],
-                      const uint8_t *rows[SL_LANES])
+                      uint32_t row, const struct sl_tensor *tensors[SL_LANES], const uint8_t *rows[SL_LANES])
 {
     bool padded = false;
     for (uint32_t c = 0; c < SL_LANES; c++) {
@@ -130,8 +126,7 @@ static bool find_rows(const struct sl_piece *piece, const struct sl_index *sourc
 }
 
 sl_status sl_piece_rows(const struct sl_piece *piece, const struct sl_index *source, uint32_t unit,
-                        uint32_t row, float *values, const float *rows[SL_LANES],
-                        struct sl_err *err)
+                        uint32_t row, float *values, const float *rows[SL_LANES], struct sl_err *err)
 {
     const struct sl_tensor *tensors[SL_LANES];
     const uint8_t *data[SL_LANES];
@@ -139,16 +134,15 @@ sl_status sl_piece_rows(const struct sl_piece *piece, const struct sl_index *sou
     for (uint32_t c = 0; c < SL_LANES; c++) {
         float *to = values + (size_t)c * piece->k;
         rows[c] = tensors[c] ? to : NULL;
-        if (tensors[c] &&
-            !convert_any((uint8_t *)to, SL_F32, 1, tensors[c]->type, data[c], piece->k))
+        if (tensors[c] && !convert_any((uint8_t *)to, SL_F32, 1, tensors[c]->type, data[c], piece->k))
             return not_finite(tensors[c], err);
     }
     return SL_OK;
 }
 
 /* Sixteen output rows of one unit into block[k][16]. */
-static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32_t unit,
-                            uint32_t row, const struct sl_index *source, struct sl_err *err)
+static sl_status fill_block(uint8_t *block, const struct sl_piece *piece, uint32_t unit, uint32_t row,
+                            const struct sl_index *source, struct sl_err *err)
 {
     const struct sl_tensor *tensors[SL_LANES];
     const uint8_t *rows[SL_LANES];
@@ -183,13 +177,13 @@ static sl_status convert_block(void *arg, uint64_t number, uint8_t *block, size_
     (void)bytes; /* every block is whole */
     (void)report;
     (void)scratch;
-    return fill_block(block, piece, (uint32_t)(number / blocks),
-                      (uint32_t)(number % blocks) * SL_LANES, conversion->source, err);
+    return fill_block(block, piece, (uint32_t)(number / blocks), (uint32_t)(number % blocks) * SL_LANES,
+                      conversion->source, err);
 }
 
 /* Vectors and row-major matrices: every part in order, in stretches of at most `room` values. */
-static sl_status write_flat(const struct sl_piece *piece, const struct sl_index *source,
-                            uint8_t *buffer, size_t room, struct sl_out *out, struct sl_err *err)
+static sl_status write_flat(const struct sl_piece *piece, const struct sl_index *source, uint8_t *buffer,
+                            size_t room, struct sl_out *out, struct sl_err *err)
 {
     for (uint32_t i = 0; i < piece->n_parts; i++) {
         const struct sl_tensor *part = piece->parts[i];
@@ -197,8 +191,7 @@ static sl_status write_flat(const struct sl_piece *piece, const struct sl_index 
         size_t total = (size_t)(part->end - part->begin) / source_bytes(part->type);
         for (size_t at = 0; at < total; at += room) {
             size_t n = total - at < room ? total - at : room;
-            if (!convert_any(buffer, piece->dtype, 1, part->type,
-                             data + at * source_bytes(part->type), n))
+            if (!convert_any(buffer, piece->dtype, 1, part->type, data + at * source_bytes(part->type), n))
                 return not_finite(part, err);
             SL_TRY(sl_out_write(out, buffer, n * sl_dtype_bytes(piece->dtype), err));
         }
@@ -206,8 +199,8 @@ static sl_status write_flat(const struct sl_piece *piece, const struct sl_index 
     return SL_OK;
 }
 
-sl_status sl_piece_convert(const struct sl_piece *piece, const struct sl_piece_job *job,
-                           struct sl_out *out, struct sl_err *err)
+sl_status sl_piece_convert(const struct sl_piece *piece, const struct sl_piece_job *job, struct sl_out *out,
+                           struct sl_err *err)
 {
     size_t values = (size_t)SL_LANES * piece->k, bytes = values * sl_dtype_bytes(piece->dtype);
     if (piece->kind == SL_PIECE_PANELS) {

@@ -25,8 +25,7 @@ uint64_t sl_layout_data_bytes(const struct sl_layout *layout)
     return layout->n_tensors ? layout->tensors[layout->n_tensors - 1].end : 0;
 }
 
-static struct sl_layout_tensor *layout_next(struct sl_layout *layout, const char *dtype,
-                                            uint64_t bytes)
+static struct sl_layout_tensor *layout_next(struct sl_layout *layout, const char *dtype, uint64_t bytes)
 {
     assert(layout->n_tensors < SL_PACK_MAX_TENSORS);
     uint64_t begin = sl_layout_data_bytes(layout);
@@ -65,12 +64,10 @@ static void print_tensor(FILE *f, const struct sl_layout_tensor *t)
     fprintf(f, ",\"%s\":{\"dtype\":\"%s\",\"shape\":[", t->name, t->dtype);
     for (uint32_t i = 0; i < t->rank; i++)
         fprintf(f, "%s%llu", i ? "," : "", (unsigned long long)t->shape[i]);
-    fprintf(f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t->begin,
-            (unsigned long long)t->end);
+    fprintf(f, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)t->begin, (unsigned long long)t->end);
 }
 
-sl_status sl_layout_header(const struct sl_layout *layout, uint8_t **head, size_t *bytes,
-                           struct sl_err *err)
+sl_status sl_layout_header(const struct sl_layout *layout, uint8_t **head, size_t *bytes, struct sl_err *err)
 {
     char *text = NULL;
     size_t n = 0;
@@ -96,8 +93,8 @@ sl_status sl_layout_header(const struct sl_layout *layout, uint8_t **head, size_
 
 /* ---- output ---- */
 
-sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed,
-                      struct sl_progress *progress, struct sl_err *err)
+sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed, struct sl_progress *progress,
+                      struct sl_err *err)
 {
     *out = (struct sl_out){.fd = -1, .path = path, .needed = needed, .progress = progress};
     out->buffer = malloc(OUT_BUFFER);
@@ -113,11 +110,10 @@ sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed,
 static sl_status write_error(const struct sl_out *out, int number, struct sl_err *err)
 {
     if (number == ENOSPC || number == EDQUOT || number == EFBIG)
-        return sl_fail(
-            err, SL_E_IO,
-            "no room to write %.160s (%s): the pack needs %llu bytes; free some or choose "
-            "another place",
-            out->path, strerror(number), (unsigned long long)out->needed);
+        return sl_fail(err, SL_E_IO,
+                       "no room to write %.160s (%s): the pack needs %llu bytes; free some or choose "
+                       "another place",
+                       out->path, strerror(number), (unsigned long long)out->needed);
     return sl_fail(err, SL_E_IO, "can't write %.200s: %s", out->path, strerror(number));
 }
 
@@ -204,8 +200,7 @@ static void remaining(const struct sl_progress *p, char *text, size_t room)
     double left = passed * (double)(p->total - p->done) / (double)p->done + 0.5;
     unsigned long seconds = left < 1e7 ? (unsigned long)left : 9999999;
     if (seconds >= 3600)
-        snprintf(text, room, "  %lu:%02lu:%02lu left", seconds / 3600, seconds / 60 % 60,
-                 seconds % 60);
+        snprintf(text, room, "  %lu:%02lu:%02lu left", seconds / 3600, seconds / 60 % 60, seconds % 60);
     else
         snprintf(text, room, "  %lu:%02lu left", seconds / 60, seconds % 60);
 }

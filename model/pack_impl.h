@@ -9,7 +9,7 @@
 #include "model/safetensors.h"
 
 enum {
-    SL_PACK_FORMAT = 2,       /* written; version 1, without integers, is read as well */
+    SL_PACK_FORMAT = 2, /* written; version 1, without integers, is read as well */
     SL_PACK_FORMAT_OLDEST = 1,
     SL_PACK_PAGE = 4096, /* the data section begins at a multiple of it */
     SL_PACK_ALIGN = 64,  /* and every tensor at a multiple of this */
@@ -42,8 +42,7 @@ struct sl_manifest {
 sl_status sl_manifest_print(struct sl_manifest *manifest, char **text, struct sl_err *err);
 /* Untrusted text -> manifest. It must be exactly what sl_manifest_print would print: one changed
  * byte is found. */
-sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size_t bytes,
-                            struct sl_err *err);
+sl_status sl_manifest_parse(struct sl_manifest *manifest, const char *text, size_t bytes, struct sl_err *err);
 void sl_manifest_fini(struct sl_manifest *manifest); /* a zeroed manifest is fine */
 const struct sl_pack_file *sl_manifest_find(const struct sl_manifest *manifest, const char *name);
 /* The format of a class in a layer (SL_NO_LAYER: embedding, head); bf16 when the manifest says nothing of it.
@@ -83,8 +82,8 @@ struct sl_out {
     struct sl_sha256 *sha;
     struct sl_progress *progress;
 };
-sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed,
-                      struct sl_progress *progress, struct sl_err *err);
+sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed, struct sl_progress *progress,
+                      struct sl_err *err);
 sl_status sl_out_write(struct sl_out *out, const void *data, size_t bytes, struct sl_err *err);
 /* Flush, sync, close; fills bytes and hex digest. */
 sl_status sl_out_finish(struct sl_out *out, struct sl_pack_file *file, struct sl_err *err);
@@ -108,8 +107,7 @@ struct sl_layout {
 void sl_layout_add(struct sl_layout *layout, const char *name, enum sl_dtype dtype, uint32_t rank,
                    const uint64_t *shape);
 /* The eight length bytes and the JSON, space-padded to a multiple of a page. malloc'ed. */
-sl_status sl_layout_header(const struct sl_layout *layout, uint8_t **head, size_t *bytes,
-                           struct sl_err *err);
+sl_status sl_layout_header(const struct sl_layout *layout, uint8_t **head, size_t *bytes, struct sl_err *err);
 uint64_t sl_layout_data_bytes(const struct sl_layout *layout);
 
 #endif

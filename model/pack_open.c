@@ -33,8 +33,7 @@ static bool is_weights(const struct sl_pack_file *file)
     return n > m && strcmp(file->name + n - m, ".safetensors") == 0;
 }
 
-static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_file *file,
-                            struct sl_err *err)
+static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
 {
     struct stat st;
     char *path = sl_path_join(pack->path, file->name);
@@ -43,14 +42,12 @@ static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_fil
     bool is = stat(path, &st) == 0 && S_ISREG(st.st_mode);
     free(path);
     if (!is)
-        return sl_fail(err, SL_E_DATA, "%.160s: %.60s is missing; pack the checkpoint again",
-                       pack->path, file->name);
+        return sl_fail(err, SL_E_DATA, "%.160s: %.60s is missing; pack the checkpoint again", pack->path,
+                       file->name);
     if ((uint64_t)st.st_size != file->bytes)
         return sl_fail(
-            err, SL_E_DATA,
-            "%.140s: %.60s has %llu bytes, pack.json says %llu; pack the checkpoint again",
-            pack->path, file->name, (unsigned long long)st.st_size,
-            (unsigned long long)file->bytes);
+            err, SL_E_DATA, "%.140s: %.60s has %llu bytes, pack.json says %llu; pack the checkpoint again",
+            pack->path, file->name, (unsigned long long)st.st_size, (unsigned long long)file->bytes);
     return SL_OK;
 }
 
@@ -78,8 +75,7 @@ static sl_status digest_file(const char *path, char hex[65], struct sl_err *err)
     return n == 0 ? SL_OK : sl_fail(err, SL_E_IO, "can't read %.200s: %s", path, strerror(number));
 }
 
-static sl_status verify_file(const struct sl_pack *pack, const struct sl_pack_file *file,
-                             struct sl_err *err)
+static sl_status verify_file(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
 {
     char hex[65];
     SL_TRY(check_size(pack, file, err));
@@ -89,11 +85,10 @@ static sl_status verify_file(const struct sl_pack *pack, const struct sl_pack_fi
     sl_status status = digest_file(path, hex, err);
     free(path);
     if (status == SL_OK && strcmp(hex, file->sha256) != 0)
-        status =
-            sl_fail(err, SL_E_DATA,
-                    "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack "
-                    "the checkpoint again",
-                    pack->path, file->name);
+        status = sl_fail(err, SL_E_DATA,
+                         "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack "
+                         "the checkpoint again",
+                         pack->path, file->name);
     return status;
 }
 
@@ -120,18 +115,16 @@ static sl_status open_pack(struct sl_pack *pack, struct sl_err *err)
     const struct sl_manifest *m = &pack->manifest;
     SL_TRY(read_manifest(pack, err));
     if (!sl_manifest_find(m, "config.json"))
-        return sl_fail(err, SL_E_DATA,
-                       "%.200s: pack.json lists no config.json; pack the checkpoint again",
+        return sl_fail(err, SL_E_DATA, "%.200s: pack.json lists no config.json; pack the checkpoint again",
                        pack->path);
     for (uint32_t i = 0; i < m->n_files; i++)
         SL_TRY(is_weights(&m->files[i]) ? check_size(pack, &m->files[i], err)
                                         : verify_file(pack, &m->files[i], err));
     SL_TRY(sl_shape_load(&pack->shape, pack->path, err));
     if (pack->shape.n_layers != m->n_layers)
-        return sl_fail(
-            err, SL_E_DATA,
-            "%.160s: pack.json lists %u layers, config.json says %u; pack the checkpoint again",
-            pack->path, m->n_layers, pack->shape.n_layers);
+        return sl_fail(err, SL_E_DATA,
+                       "%.160s: pack.json lists %u layers, config.json says %u; pack the checkpoint again",
+                       pack->path, m->n_layers, pack->shape.n_layers);
     return SL_OK;
 }
 
@@ -141,8 +134,8 @@ sl_status sl_pack_open(struct sl_pack **pack, const char *path, struct sl_err *e
     struct sl_pack *p = calloc(1, sizeof *p);
     if (p)
         p->path = strdup(path);
-    sl_status status = p && p->path ? open_pack(p, err)
-                                    : sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", path);
+    sl_status status =
+        p && p->path ? open_pack(p, err) : sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", path);
     if (status != SL_OK)
         sl_pack_close(p);
     else
@@ -180,8 +173,7 @@ const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack)
 }
 
 /* The layers whose format differs, run by run: ", layers 0-1 i8, layer 7 bf16". */
-static void print_exceptions(const struct sl_pack *pack, enum sl_class class_, char *text,
-                             size_t room)
+static void print_exceptions(const struct sl_pack *pack, enum sl_class class_, char *text, size_t room)
 {
     char key[64];
     size_t used = strlen(text);
@@ -197,8 +189,7 @@ static void print_exceptions(const struct sl_pack *pack, enum sl_class class_, c
         if (!format || used + 40 > room)
             continue;
         if (end - first > 1)
-            used += (size_t)snprintf(text + used, room - used, ", layers %u-%u %s", first, end - 1,
-                                     format);
+            used += (size_t)snprintf(text + used, room - used, ", layers %u-%u %s", first, end - 1, format);
         else
             used += (size_t)snprintf(text + used, room - used, ", layer %u %s", first, format);
     }
@@ -207,8 +198,7 @@ static void print_exceptions(const struct sl_pack *pack, enum sl_class class_, c
 void sl_pack_class_format(const struct sl_pack *pack, enum sl_class class_, char *text, size_t room)
 {
     bool expert = class_ == SL_CLASS_GATE_UP || class_ == SL_CLASS_DOWN;
-    const json_t *formats = pack->manifest.formats,
-                 *format = json_object_get(formats, sl_class_name(class_));
+    const json_t *formats = pack->manifest.formats, *format = json_object_get(formats, sl_class_name(class_));
     if (!format && expert && pack->manifest.version == SL_PACK_FORMAT_OLDEST)
         format = json_object_get(formats, "experts");
     snprintf(text, room, "%s", format ? json_string_value(format) : "");
@@ -227,9 +217,7 @@ enum sl_dtype sl_pack_kv_dtype(const struct sl_pack *pack, const char *kv)
 
 uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer)
 {
-    return layer < pack->manifest.n_layers
-               ? pack->manifest.files[pack->manifest.layers[layer]].bytes
-               : 0;
+    return layer < pack->manifest.n_layers ? pack->manifest.files[pack->manifest.layers[layer]].bytes : 0;
 }
 
 uint64_t sl_pack_embed_bytes(const struct sl_pack *pack)

@@ -16,8 +16,7 @@ static void shape_text(char *text, size_t bytes, uint32_t rank, const uint64_t *
     size_t at = 0;
     text[0] = '\0';
     for (uint32_t i = 0; i < rank && at + 24 < bytes; i++)
-        at += (size_t)snprintf(text + at, bytes - at, "%s%llu", i ? ", " : "",
-                               (unsigned long long)shape[i]);
+        at += (size_t)snprintf(text + at, bytes - at, "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
 }
 
 /* The tensor of that name with exactly that shape, in a type that we can read. */
@@ -28,20 +27,17 @@ static sl_status take(struct sl_pack_plan *plan, const struct sl_tensor **out, u
     shape_text(want, sizeof want, rank, shape);
     const struct sl_tensor *t = sl_index_find(plan->source, name);
     if (!t)
-        return sl_fail(
-            err, SL_E_DATA,
-            "tensor '%.100s' is missing; expected is [%s] in BF16, F16 or F32: the checkpoint "
-            "is incomplete or its tensors have other names",
-            name, want);
-    if (t->type == SL_T_OTHER)
         return sl_fail(err, SL_E_DATA,
-                       "tensor '%.100s' is %s; expected is BF16, F16 or F32 of shape [%s]", name,
-                       t->dtype, want);
+                       "tensor '%.100s' is missing; expected is [%s] in BF16, F16 or F32: the checkpoint "
+                       "is incomplete or its tensors have other names",
+                       name, want);
+    if (t->type == SL_T_OTHER)
+        return sl_fail(err, SL_E_DATA, "tensor '%.100s' is %s; expected is BF16, F16 or F32 of shape [%s]",
+                       name, t->dtype, want);
     if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof *shape) != 0) {
         shape_text(is, sizeof is, t->rank, t->shape);
-        return sl_fail(err, SL_E_DATA,
-                       "tensor '%.100s' has shape [%.80s]; config.json asks for [%s]", name, is,
-                       want);
+        return sl_fail(err, SL_E_DATA, "tensor '%.100s' has shape [%.80s]; config.json asks for [%s]", name,
+                       is, want);
     }
     plan->used[t - plan->source->tensors] = 1;
     *out = t;
@@ -67,11 +63,10 @@ static sl_status no_memory(struct sl_err *err)
 
 /* The next part of a piece: a vector of `rows` when cols is 0, else a matrix; rows add up to the
  * piece's n. */
-static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uint64_t rows,
-                          uint64_t cols, struct sl_err *err, const char *format, ...)
-    __attribute__((format(printf, 6, 7)));
-static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uint64_t rows,
-                          uint64_t cols, struct sl_err *err, const char *format, ...)
+static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uint64_t rows, uint64_t cols,
+                          struct sl_err *err, const char *format, ...) __attribute__((format(printf, 6, 7)));
+static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uint64_t rows, uint64_t cols,
+                          struct sl_err *err, const char *format, ...)
 {
     char name[128];
     va_list args;
@@ -91,8 +86,8 @@ static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uin
     return SL_OK;
 }
 
-static sl_status vector(struct sl_pack_plan *plan, struct sl_plan_file *file, const char *slot,
-                        uint32_t n, const char *source, struct sl_err *err)
+static sl_status vector(struct sl_pack_plan *plan, struct sl_plan_file *file, const char *slot, uint32_t n,
+                        const char *source, struct sl_err *err)
 {
     struct sl_piece *piece = piece_add(file, slot, SL_CLASS_NORMS, SL_PIECE_VECTOR, 1, 1);
     return piece ? part_add(plan, piece, n, 0, err, "%s", source) : no_memory(err);
@@ -109,8 +104,7 @@ static sl_status attention(struct sl_pack_plan *plan, struct sl_plan_file *file,
         for (int i = 0; i < 2; i++) {
             char slot[8];
             snprintf(slot, sizeof slot, "%s_norm", slots[i]);
-            snprintf(name, sizeof name, "model.layers.%u.self_attn.%s_norm.weight", layer,
-                     slots[i]);
+            snprintf(name, sizeof name, "model.layers.%u.self_attn.%s_norm.weight", layer, slots[i]);
             SL_TRY(vector(plan, file, slot, s->d_head, name, err));
         }
     struct sl_piece *qkv = piece_add(file, "qkv", SL_CLASS_ATTENTION, SL_PIECE_PANELS, 1, 3);
@@ -118,14 +112,13 @@ static sl_status attention(struct sl_pack_plan *plan, struct sl_plan_file *file,
         return no_memory(err);
     qkv->site = SL_SITE_QKV;
     for (int i = 0; i < 3; i++)
-        SL_TRY(part_add(plan, qkv, rows[i], s->d_model, err,
-                        "model.layers.%u.self_attn.%s_proj.weight", layer, slots[i]));
+        SL_TRY(part_add(plan, qkv, rows[i], s->d_model, err, "model.layers.%u.self_attn.%s_proj.weight",
+                        layer, slots[i]));
     struct sl_piece *o = piece_add(file, "o", SL_CLASS_ATTENTION, SL_PIECE_PANELS, 1, 1);
     if (!o)
         return no_memory(err);
     o->site = SL_SITE_O;
-    return part_add(plan, o, s->d_model, rows[0], err, "model.layers.%u.self_attn.o_proj.weight",
-                    layer);
+    return part_add(plan, o, s->d_model, rows[0], err, "model.layers.%u.self_attn.o_proj.weight", layer);
 }
 
 /* Gate|up and down of `units` feed-forwards; with `stacked` their names end in an expert number. */
@@ -137,9 +130,8 @@ static sl_status feed_forward(struct sl_pack_plan *plan, struct sl_plan_file *fi
     struct sl_piece *gate_up =
         piece_add(file, stacked ? "experts.gate_up" : "dense.gate_up",
                   stacked ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, SL_PIECE_PANELS, units, 2);
-    struct sl_piece *down =
-        piece_add(file, stacked ? "experts.down" : "dense.down",
-                  stacked ? SL_CLASS_DOWN : SL_CLASS_DENSE, SL_PIECE_PANELS, units, 1);
+    struct sl_piece *down = piece_add(file, stacked ? "experts.down" : "dense.down",
+                                      stacked ? SL_CLASS_DOWN : SL_CLASS_DENSE, SL_PIECE_PANELS, units, 1);
     if (!gate_up || !down)
         return no_memory(err);
     gate_up->site = stacked ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP;
@@ -177,13 +169,11 @@ static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file
     struct sl_piece *router = piece_add(file, "router", SL_CLASS_ROUTER, SL_PIECE_PANELS, 1, 1);
     if (!router)
         return no_memory(err);
-    SL_TRY(part_add(plan, router, s->n_experts, s->d_model, err, "model.layers.%u.mlp.gate.weight",
-                    layer));
+    SL_TRY(part_add(plan, router, s->n_experts, s->d_model, err, "model.layers.%u.mlp.gate.weight", layer));
     return feed_forward(plan, file, layer, true, err);
 }
 
-static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file,
-                            struct sl_err *err)
+static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file, struct sl_err *err)
 {
     file->layer = SL_NO_LAYER;
     snprintf(file->name, sizeof file->name, "embed.safetensors");
@@ -204,10 +194,9 @@ static sl_status check_tied(struct sl_pack_plan *plan, struct sl_err *err)
     uint64_t bytes = head->end - head->begin;
     if (head->type != embed->type || bytes != embed->end - embed->begin ||
         memcmp(sl_index_data(plan->source, head), sl_index_data(plan->source, embed), bytes) != 0)
-        return sl_fail(
-            err, SL_E_DATA,
-            "tensor 'lm_head.weight' differs from model.embed_tokens.weight although "
-            "config.json says tie_word_embeddings; set it to false or remove the tensor");
+        return sl_fail(err, SL_E_DATA,
+                       "tensor 'lm_head.weight' differs from model.embed_tokens.weight although "
+                       "config.json says tie_word_embeddings; set it to false or remove the tensor");
     plan->used[head - plan->source->tensors] = 1;
     return SL_OK;
 }
@@ -247,8 +236,7 @@ static bool matters(const char *name, uint32_t n_layers)
         unsigned long layer = strtoul(name + sizeof layers - 1, &end, 10);
         return end == name + sizeof layers - 1 || *end != '.' || layer < n_layers;
     }
-    return strncmp(name, "model.", 6) == 0 || strncmp(name, "lm_head", 7) == 0 ||
-           ends_with(name, "bias");
+    return strncmp(name, "model.", 6) == 0 || strncmp(name, "lm_head", 7) == 0 || ends_with(name, "bias");
 }
 
 static sl_status check_unused(const struct sl_pack_plan *plan, struct sl_err *err)
@@ -283,14 +271,12 @@ static enum sl_dtype exact_dtype(const struct sl_pack_plan *plan, const struct s
 static sl_status choose_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file,
                                struct sl_piece *piece, struct sl_err *err)
 {
-    enum sl_dtype dtype =
-        sl_formats_of(plan->formats, piece->class_, file->layer, plan->shape->n_layers);
+    enum sl_dtype dtype = sl_formats_of(plan->formats, piece->class_, file->layer, plan->shape->n_layers);
     piece->dtype = sl_dtype_is_integer(dtype) ? dtype : exact_dtype(plan, piece);
     if (sl_dtype_is_integer(dtype) && piece->k > SL_QUANT_MAX_K)
-        return sl_fail(
-            err, SL_E_DATA,
-            "'%s' has %u inputs; integer formats hold at most %d, so pack the class %s as bf16",
-            piece->name, piece->k, SL_QUANT_MAX_K, sl_class_name(piece->class_));
+        return sl_fail(err, SL_E_DATA,
+                       "'%s' has %u inputs; integer formats hold at most %d, so pack the class %s as bf16",
+                       piece->name, piece->k, SL_QUANT_MAX_K, sl_class_name(piece->class_));
     return SL_OK;
 }
 
@@ -320,8 +306,7 @@ sl_status sl_pack_plan_make(struct sl_pack_plan *plan, const struct sl_shape *sh
                             const struct sl_formats *formats, const struct sl_index *source,
                             struct sl_progress *progress, struct sl_err *err)
 {
-    *plan = (struct sl_pack_plan){
-        .shape = shape, .source = source, .formats = formats, .progress = progress};
+    *plan = (struct sl_pack_plan){.shape = shape, .source = source, .formats = formats, .progress = progress};
     SL_TRY(sl_formats_check(formats, shape->n_layers, err));
     plan->used = calloc(source ? source->n_tensors + 1 : 1, 1);
     plan->files = calloc(shape->n_layers + 2, sizeof *plan->files);
@@ -364,8 +349,8 @@ uint64_t sl_pack_plan_bytes(const struct sl_pack_plan *plan)
 
 /* The format of a class in one file, "" when it has none. Floats go by the whole class: f32 when
  * any file stores f32. */
-static void file_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file, enum sl_class class_, bool any_f32,
-                        char text[SL_FORMAT_ROOM])
+static void file_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file,
+                        enum sl_class class_, bool any_f32, char text[SL_FORMAT_ROOM])
 {
     struct sl_format format = {.dtype = any_f32 ? SL_F32 : SL_BF16};
     bool found = false;
@@ -390,8 +375,7 @@ static bool has_f32(const struct sl_pack_plan *plan, enum sl_class class_)
 {
     for (uint32_t i = 0; i < plan->n_files; i++)
         for (uint32_t j = 0; j < plan->files[i].n_pieces; j++)
-            if (plan->files[i].pieces[j].class_ == class_ &&
-                plan->files[i].pieces[j].dtype == SL_F32)
+            if (plan->files[i].pieces[j].class_ == class_ && plan->files[i].pieces[j].dtype == SL_F32)
                 return true;
     return false;
 }
@@ -418,8 +402,7 @@ static bool class_formats(const struct sl_pack_plan *plan, enum sl_class class_,
         return true;
     sound &= json_object_set_new(formats, sl_class_name(class_), json_string(texts[base])) == 0;
     for (uint32_t i = 0; i < plan->n_files; i++)
-        if (plan->files[i].layer != SL_NO_LAYER && texts[i][0] &&
-            strcmp(texts[i], texts[base]) != 0) {
+        if (plan->files[i].layer != SL_NO_LAYER && texts[i][0] && strcmp(texts[i], texts[base]) != 0) {
             char key[64];
             snprintf(key, sizeof key, "%s@%u", sl_class_name(class_), plan->files[i].layer);
             sound &= json_object_set_new(formats, key, json_string(texts[i])) == 0;

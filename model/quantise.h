@@ -14,9 +14,10 @@
 /* Second moments of a tensor's inputs, from calibration text; shared by all of its rows. */
 struct sl_moments {
     uint32_t k;
-    const float *weight;   /* [k]: mean of x_i^2, > 0 after damping; NULL: all 1 */
-    const float *feedback; /* [k][k] row-major upper triangular Cholesky factor U of the inverse of the damped moments
-                            * H = X'X/n + lambda I, so that H^-1 = U'U; NULL: no error feedback */
+    const float *weight; /* [k]: mean of x_i^2, > 0 after damping; NULL: all 1 */
+    /* [k][k] row-major upper triangular Cholesky factor U of the inverse of the damped moments
+     * H = X'X/n + lambda I, so that H^-1 = U'U; NULL: no error feedback */
+    const float *feedback;
 };
 
 struct sl_quantise_report { /* sums over the rows done: SNR in dB = 10 log10(signal / noise) */
@@ -30,11 +31,13 @@ size_t sl_quantise_scratch_bytes(uint32_t k);
 /* rows[c] has k floats (finite), NULL for padding (S = 0). block: sl_quant_block_bytes(dtype, k), overwritten.
  * Adds to *report. moments may be NULL. */
 void sl_quantise_block(const float *const rows[SL_LANES], uint32_t k, enum sl_dtype dtype,
-                       const struct sl_moments *moments, void *block, struct sl_quantise_report *report, void *scratch);
+                       const struct sl_moments *moments, void *block, struct sl_quantise_report *report,
+                       void *scratch);
 
 /* From H (k x k, row-major, symmetric, destroyed) with `damping` times its mean diagonal added, to weight [k] and the factor
  * [k][k]. SL_E_DATA when H is not positive definite even so (says that the calibration text is too short). */
-sl_status sl_moments_factor(double *h, uint32_t k, double damping, float *weight, float *feedback, struct sl_err *err);
+sl_status sl_moments_factor(double *h, uint32_t k, double damping, float *weight, float *feedback,
+                            struct sl_err *err);
 
 /* Rotates n rows of k floats in place by the orthogonal block-Hadamard matrix divided by `block`, so that
  * rotate(w) . sl_ops.rotate(x) = w . x up to rounding. */

@@ -52,29 +52,26 @@ static bool json_natural(const json_t *value, uint64_t *out)
     return true;
 }
 
-static sl_status parse_shape(struct sl_tensor *t, const json_t *shape, const char *file,
-                             struct sl_err *err)
+static sl_status parse_shape(struct sl_tensor *t, const json_t *shape, const char *file, struct sl_err *err)
 {
     if (!json_is_array(shape))
-        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: shape must be a list", t->name,
-                       file);
+        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: shape must be a list", t->name, file);
     if (json_array_size(shape) > SL_MAX_RANK)
-        return sl_fail(err, SL_E_DATA,
-                       "tensor '%.120s' in %.100s: %zu dimensions; at most %d are read", t->name,
-                       file, json_array_size(shape), SL_MAX_RANK);
+        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: %zu dimensions; at most %d are read",
+                       t->name, file, json_array_size(shape), SL_MAX_RANK);
     t->rank = (uint32_t)json_array_size(shape);
     for (uint32_t i = 0; i < t->rank; i++)
         if (!json_natural(json_array_get(shape, i), &t->shape[i]))
             return sl_fail(err, SL_E_DATA,
-                           "tensor '%.120s' in %.100s: dimension %u is not a non-negative integer",
-                           t->name, file, i);
+                           "tensor '%.120s' in %.100s: dimension %u is not a non-negative integer", t->name,
+                           file, i);
     return SL_OK;
 }
 
 /* The bytes that dtype and shape ask for. A zero dimension does not excuse an overflow in the
  * others. */
-static sl_status tensor_bytes(const struct sl_tensor *t, uint32_t bits, uint64_t *bytes,
-                              const char *file, struct sl_err *err)
+static sl_status tensor_bytes(const struct sl_tensor *t, uint32_t bits, uint64_t *bytes, const char *file,
+                              struct sl_err *err)
 {
     uint64_t product = bits;
     bool empty = false, overflow = false;
@@ -83,8 +80,8 @@ static sl_status tensor_bytes(const struct sl_tensor *t, uint32_t bits, uint64_t
         overflow |= __builtin_mul_overflow(product, t->shape[i] ? t->shape[i] : 1, &product);
     }
     if (overflow)
-        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: its shape overflows 64 bits",
-                       t->name, file);
+        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: its shape overflows 64 bits", t->name,
+                       file);
     if (empty)
         product = 0;
     if (product % 8 != 0)
@@ -97,65 +94,58 @@ static sl_status tensor_bytes(const struct sl_tensor *t, uint32_t bits, uint64_t
 }
 
 /* Offsets are relative to the data section, which begins at data_begin and has data_bytes. */
-static sl_status parse_offsets(struct sl_tensor *t, const json_t *offsets, uint64_t want,
-                               uint64_t data_begin, uint64_t data_bytes, const char *file,
-                               struct sl_err *err)
+static sl_status parse_offsets(struct sl_tensor *t, const json_t *offsets, uint64_t want, uint64_t data_begin,
+                               uint64_t data_bytes, const char *file, struct sl_err *err)
 {
     uint64_t begin, end;
     if (!json_is_array(offsets) || json_array_size(offsets) != 2 ||
         !json_natural(json_array_get(offsets, 0), &begin) ||
         !json_natural(json_array_get(offsets, 1), &end) || begin > end)
-        return sl_fail(
-            err, SL_E_DATA,
-            "tensor '%.120s' in %.100s: data_offsets must be [begin, end], begin <= end, both "
-            "non-negative integers",
-            t->name, file);
+        return sl_fail(err, SL_E_DATA,
+                       "tensor '%.120s' in %.100s: data_offsets must be [begin, end], begin <= end, both "
+                       "non-negative integers",
+                       t->name, file);
     if (end > data_bytes)
-        return sl_fail(
-            err, SL_E_DATA,
-            "tensor '%.120s' in %.100s ends at byte %llu of the data, which has only %llu: the "
-            "file is truncated, fetch it again",
-            t->name, file, (unsigned long long)end, (unsigned long long)data_bytes);
+        return sl_fail(err, SL_E_DATA,
+                       "tensor '%.120s' in %.100s ends at byte %llu of the data, which has only %llu: the "
+                       "file is truncated, fetch it again",
+                       t->name, file, (unsigned long long)end, (unsigned long long)data_bytes);
     if (end - begin != want)
         return sl_fail(err, SL_E_DATA,
-                       "tensor '%.120s' in %.100s has %llu bytes, but %s and its shape need %llu",
-                       t->name, file, (unsigned long long)(end - begin), t->dtype,
-                       (unsigned long long)want);
+                       "tensor '%.120s' in %.100s has %llu bytes, but %s and its shape need %llu", t->name,
+                       file, (unsigned long long)(end - begin), t->dtype, (unsigned long long)want);
     t->begin = data_begin + begin;
     t->end = data_begin + end;
     return SL_OK;
 }
 
-static sl_status parse_tensor(struct sl_tensor *t, json_t *entry, uint64_t data_begin,
-                              uint64_t data_bytes, const char *file, struct sl_err *err)
+static sl_status parse_tensor(struct sl_tensor *t, json_t *entry, uint64_t data_begin, uint64_t data_bytes,
+                              const char *file, struct sl_err *err)
 {
     const char *key;
     json_t *value;
     json_object_foreach(entry, key, value)
     {
-        if (strcmp(key, "dtype") != 0 && strcmp(key, "shape") != 0 &&
-            strcmp(key, "data_offsets") != 0)
-            return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: unknown key '%.40s'",
-                           t->name, file, key);
+        if (strcmp(key, "dtype") != 0 && strcmp(key, "shape") != 0 && strcmp(key, "data_offsets") != 0)
+            return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: unknown key '%.40s'", t->name, file,
+                           key);
     }
     const char *dtype = json_string_value(json_object_get(entry, "dtype"));
     if (!dtype)
-        return sl_fail(
-            err, SL_E_DATA,
-            "tensor '%.120s' in %.100s must be an object with dtype, shape, data_offsets", t->name,
-            file);
+        return sl_fail(err, SL_E_DATA,
+                       "tensor '%.120s' in %.100s must be an object with dtype, shape, data_offsets", t->name,
+                       file);
     const struct dtype_info *info = dtype_find(dtype);
     if (!info)
-        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: unknown dtype '%.20s'", t->name,
-                       file, dtype);
+        return sl_fail(err, SL_E_DATA, "tensor '%.120s' in %.100s: unknown dtype '%.20s'", t->name, file,
+                       dtype);
     t->type = info->type;
     assert(strlen(info->name) < sizeof t->dtype);
     strcpy(t->dtype, info->name);
     uint64_t want = 0;
     SL_TRY(parse_shape(t, json_object_get(entry, "shape"), file, err));
     SL_TRY(tensor_bytes(t, info->bits, &want, file, err));
-    return parse_offsets(t, json_object_get(entry, "data_offsets"), want, data_begin, data_bytes,
-                         file, err);
+    return parse_offsets(t, json_object_get(entry, "data_offsets"), want, data_begin, data_bytes, file, err);
 }
 
 static int by_extent(const void *a, const void *b)
@@ -168,8 +158,8 @@ static int by_extent(const void *a, const void *b)
 }
 
 /* Sorted by offset, the n tensors must tile [begin, end). */
-static sl_status check_tiling(const struct sl_tensor *tensors, uint32_t n, uint64_t begin,
-                              uint64_t end, const char *file, struct sl_err *err)
+static sl_status check_tiling(const struct sl_tensor *tensors, uint32_t n, uint64_t begin, uint64_t end,
+                              const char *file, struct sl_err *err)
 {
     const struct sl_tensor **order = malloc((n + 1) * sizeof *order);
     if (!order)
@@ -184,17 +174,15 @@ static sl_status check_tiling(const struct sl_tensor *tensors, uint32_t n, uint6
             status = sl_fail(err, SL_E_DATA, "tensor '%.100s' in %.80s overlaps tensor '%.100s'",
                              order[i]->name, file, order[i - 1]->name);
         else if (order[i]->begin > at)
-            status =
-                sl_fail(err, SL_E_DATA,
-                        "tensor '%.100s' in %.80s begins %llu bytes after the tensor before it: "
-                        "holes are not allowed",
-                        order[i]->name, file, (unsigned long long)(order[i]->begin - at));
+            status = sl_fail(err, SL_E_DATA,
+                             "tensor '%.100s' in %.80s begins %llu bytes after the tensor before it: "
+                             "holes are not allowed",
+                             order[i]->name, file, (unsigned long long)(order[i]->begin - at));
     }
     free(order);
     if (status == SL_OK && at != end)
-        status =
-            sl_fail(err, SL_E_DATA, "%.200s has %llu bytes that belong to no tensor at its end",
-                    file, (unsigned long long)(end - at));
+        status = sl_fail(err, SL_E_DATA, "%.200s has %llu bytes that belong to no tensor at its end", file,
+                         (unsigned long long)(end - at));
     return status;
 }
 
@@ -207,16 +195,14 @@ static sl_status check_metadata(json_t *metadata, const char *file, struct sl_er
     json_object_foreach(metadata, key, value)
     {
         if (!json_is_string(value))
-            return sl_fail(err, SL_E_DATA, "__metadata__ in %.120s: '%.60s' must be a string", file,
-                           key);
+            return sl_fail(err, SL_E_DATA, "__metadata__ in %.120s: '%.60s' must be a string", file, key);
     }
     return SL_OK;
 }
 
 /* All entries of one header, appended to the index as tensors of file number `file_number`. */
 static sl_status add_tensors(struct sl_index *index, json_t *header, uint32_t file_number,
-                             uint64_t data_begin, uint64_t file_bytes, const char *file,
-                             struct sl_err *err)
+                             uint64_t data_begin, uint64_t file_bytes, const char *file, struct sl_err *err)
 {
     size_t room = index->n_tensors + json_object_size(header);
     if (room > UINT32_MAX / 2)
@@ -243,27 +229,23 @@ static sl_status add_tensors(struct sl_index *index, json_t *header, uint32_t fi
         t->file = file_number;
         SL_TRY(parse_tensor(t, value, data_begin, file_bytes - data_begin, file, err));
     }
-    return check_tiling(tensors + first, index->n_tensors - first, data_begin, file_bytes, file,
-                        err);
+    return check_tiling(tensors + first, index->n_tensors - first, data_begin, file_bytes, file, err);
 }
 
 static sl_status parse_header(struct sl_index *index, const uint8_t *head, size_t head_bytes,
-                              uint64_t file_bytes, uint32_t file_number, const char *file,
-                              struct sl_err *err)
+                              uint64_t file_bytes, uint32_t file_number, const char *file, struct sl_err *err)
 {
     if (file_bytes < 8 || head_bytes < 8)
-        return sl_fail(err, SL_E_DATA, "%.200s is truncated: %llu bytes are no safetensors file",
-                       file, (unsigned long long)file_bytes);
+        return sl_fail(err, SL_E_DATA, "%.200s is truncated: %llu bytes are no safetensors file", file,
+                       (unsigned long long)file_bytes);
     uint64_t n = sl_get64(head);
     if (n > SL_JSON_MAX_BYTES)
-        return sl_fail(
-            err, SL_E_DATA,
-            "%.200s: a header of %llu bytes is beyond the format's limit of %d: it is no "
-            "safetensors file",
-            file, (unsigned long long)n, SL_JSON_MAX_BYTES);
-    if (n > file_bytes - 8 || n > head_bytes - 8)
         return sl_fail(err, SL_E_DATA,
-                       "%.200s is truncated: its header of %llu bytes is not all there", file,
+                       "%.200s: a header of %llu bytes is beyond the format's limit of %d: it is no "
+                       "safetensors file",
+                       file, (unsigned long long)n, SL_JSON_MAX_BYTES);
+    if (n > file_bytes - 8 || n > head_bytes - 8)
+        return sl_fail(err, SL_E_DATA, "%.200s is truncated: its header of %llu bytes is not all there", file,
                        (unsigned long long)n);
     if (n < 2 || head[8] != '{')
         return sl_fail(err, SL_E_DATA,
@@ -321,8 +303,8 @@ static sl_status map_file(struct sl_index *index, const char *path, struct sl_er
     if (fstat(file->fd, &st) != 0 || !S_ISREG(st.st_mode))
         return sl_fail(err, SL_E_DATA, "%.200s is not a regular file", path);
     if (st.st_size < 8)
-        return sl_fail(err, SL_E_DATA, "%.200s is truncated: %lld bytes are no safetensors file",
-                       path, (long long)st.st_size);
+        return sl_fail(err, SL_E_DATA, "%.200s is truncated: %lld bytes are no safetensors file", path,
+                       (long long)st.st_size);
     void *map = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, file->fd, 0);
     if (map == MAP_FAILED)
         return sl_fail(err, SL_E_IO, "can't map %.200s: %s", path, strerror(errno));
@@ -331,8 +313,7 @@ static sl_status map_file(struct sl_index *index, const char *path, struct sl_er
     madvise(map, (size_t)st.st_size, MADV_HUGEPAGE);
     file->map = map;
     file->bytes = (uint64_t)st.st_size;
-    return parse_header(index, file->map, (size_t)file->bytes, file->bytes, index->n_files - 1,
-                        path, err);
+    return parse_header(index, file->map, (size_t)file->bytes, file->bytes, index->n_files - 1, path, err);
 }
 
 static sl_status closed_on_error(struct sl_index *index, sl_status status)
@@ -367,8 +348,8 @@ sl_status sl_index_open_file(struct sl_index *index, const char *path, struct sl
 
 /* The shards that an index names, each opened once, in the order of their first mention; `numbers`
  * maps a shard's name to its number in index->files. */
-static sl_status open_shards(struct sl_index *index, json_t *weight_map, json_t *numbers,
-                             const char *dir, struct sl_err *err)
+static sl_status open_shards(struct sl_index *index, json_t *weight_map, json_t *numbers, const char *dir,
+                             struct sl_err *err)
 {
     const char *tensor;
     json_t *value;
@@ -376,11 +357,10 @@ static sl_status open_shards(struct sl_index *index, json_t *weight_map, json_t 
     {
         const char *name = json_string_value(value);
         if (!name || !sl_name_is_plain(name))
-            return sl_fail(
-                err, SL_E_DATA,
-                "model.safetensors.index.json: tensor '%.80s' points to '%.80s'; a shard must "
-                "be a file name inside the checkpoint's directory",
-                tensor, name ? name : "no string");
+            return sl_fail(err, SL_E_DATA,
+                           "model.safetensors.index.json: tensor '%.80s' points to '%.80s'; a shard must "
+                           "be a file name inside the checkpoint's directory",
+                           tensor, name ? name : "no string");
         if (json_object_get(numbers, name))
             continue;
         if (index->n_files == MAX_SHARDS)
@@ -410,11 +390,10 @@ static sl_status check_weight_map(const struct sl_index *index, json_t *weight_m
         const struct sl_tensor *t = sl_index_find(index, name);
         json_int_t number = json_integer_value(json_object_get(numbers, json_string_value(value)));
         if (!t || t->file != (uint32_t)number)
-            return sl_fail(
-                err, SL_E_DATA,
-                "tensor '%.100s' is not in %.100s, where model.safetensors.index.json says it "
-                "is",
-                name, json_string_value(value));
+            return sl_fail(err, SL_E_DATA,
+                           "tensor '%.100s' is not in %.100s, where model.safetensors.index.json says it "
+                           "is",
+                           name, json_string_value(value));
     }
     for (uint32_t i = 0; i < index->n_tensors; i++)
         if (!json_object_get(weight_map, index->tensors[i].name))
@@ -435,8 +414,7 @@ static sl_status open_sharded(struct sl_index *index, const char *dir, const cha
     if (!numbers)
         status = sl_fail(err, SL_E_NOMEM, "no memory to open the shards of %.200s", dir);
     else if (!json_is_object(weight_map) || json_object_size(weight_map) == 0)
-        status = sl_fail(err, SL_E_DATA, "%.200s: weight_map must be an object: tensor -> file",
-                         index_path);
+        status = sl_fail(err, SL_E_DATA, "%.200s: weight_map must be an object: tensor -> file", index_path);
     if (status == SL_OK)
         status = open_shards(index, weight_map, numbers, dir, err);
     if (status == SL_OK)
@@ -461,11 +439,10 @@ sl_status sl_index_open_dir(struct sl_index *index, const char *dir, struct sl_e
     else if (access(sharded, F_OK) == 0)
         status = closed_on_error(index, open_sharded(index, dir, sharded, err));
     else
-        status =
-            sl_fail(err, SL_E_DATA,
-                    "%.150s holds neither model.safetensors nor model.safetensors.index.json; save "
-                    "the checkpoint as safetensors (save_pretrained does)",
-                    dir);
+        status = sl_fail(err, SL_E_DATA,
+                         "%.150s holds neither model.safetensors nor model.safetensors.index.json; save "
+                         "the checkpoint as safetensors (save_pretrained does)",
+                         dir);
     free(single);
     free(sharded);
     return status;
@@ -490,8 +467,7 @@ void sl_index_close(struct sl_index *index)
 const struct sl_tensor *sl_index_find(const struct sl_index *index, const char *name)
 {
     struct sl_tensor key = {.name = name};
-    return index->n_tensors ? bsearch(&key, index->tensors, index->n_tensors, sizeof key, by_name)
-                            : NULL;
+    return index->n_tensors ? bsearch(&key, index->tensors, index->n_tensors, sizeof key, by_name) : NULL;
 }
 
 const void *sl_index_data(const struct sl_index *index, const struct sl_tensor *tensor)

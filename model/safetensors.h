@@ -8,7 +8,8 @@
 
 enum { SL_MAX_RANK = 8 };
 
-enum sl_tensor_type { SL_T_BF16, SL_T_F16, SL_T_F32, SL_T_OTHER }; /* OTHER: legal, but we cannot compute with it */
+/* OTHER: legal, but we cannot compute with it */
+enum sl_tensor_type { SL_T_BF16, SL_T_F16, SL_T_F32, SL_T_OTHER };
 
 struct sl_tensor {
     const char *name; /* owned by the index */

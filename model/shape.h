@@ -9,8 +9,8 @@
 enum { SL_MAX_LAYERS = 256, SL_MAX_EOS = 16, SL_MAX_TOP_K = 64, SL_MAX_HEAD = 512 };
 
 struct sl_shape {
-    char model_type[32];     /* "qwen3_moe" */
-    char architecture[64];   /* "Qwen3MoeForCausalLM" */
+    char model_type[32];   /* "qwen3_moe" */
+    char architecture[64]; /* "Qwen3MoeForCausalLM" */
     uint32_t n_layers, d_model, vocab, max_pos;
     uint32_t n_q, n_kv, d_head;
     uint32_t n_experts, top_k, d_expert; /* 0 when no layer is MoE */
@@ -20,15 +20,15 @@ struct sl_shape {
     bool renorm;                         /* chosen gates are divided by their sum */
     bool tied_head;
     bool qkv_bias;
-    bool qk_norm;                        /* RMS norm per head on q and k before rope */
+    bool qk_norm; /* RMS norm per head on q and k before rope */
     float norm_eps;
-    float softmax_scale;                 /* 1/sqrt(d_head) unless the family says otherwise */
+    float softmax_scale;                  /* 1/sqrt(d_head) unless the family says otherwise */
     float rope_inv_freq[SL_MAX_HEAD / 2]; /* d_head/2 entries, YaRN and friends already applied */
-    float rope_factor;                   /* cos and sin are multiplied by it; 1 without YaRN */
+    float rope_factor;                    /* cos and sin are multiplied by it; 1 without YaRN */
     uint8_t is_moe[SL_MAX_LAYERS];
     uint32_t n_eos;
-    uint32_t eos[SL_MAX_EOS];            /* from generation_config.json, else config.json */
-    int32_t bos, pad;                    /* -1: none */
+    uint32_t eos[SL_MAX_EOS]; /* from generation_config.json, else config.json */
+    int32_t bos, pad;         /* -1: none */
 };
 
 /* Reads DIR/config.json (and generation_config.json when there). SL_E_DATA names the key and what is accepted. */

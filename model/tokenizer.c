@@ -118,6 +118,5 @@ size_t sl_detok_flush(struct sl_detok *d, char *out)
 
 size_t sl_detok_room(const struct sl_tokenizer *tokenizer)
 {
-    return 3 *
-           (tokenizer->longest + 4); /* a byte becomes three at most, and up to three were held */
+    return 3 * (tokenizer->longest + 4); /* a byte becomes three at most, and up to three were held */
 }

@@ -9,19 +9,21 @@
 struct sl_tokenizer;
 
 sl_status sl_tokenizer_load(struct sl_tokenizer **tokenizer, const char *path, struct sl_err *err);
-sl_status sl_tokenizer_parse(struct sl_tokenizer **tokenizer, const char *json, size_t bytes, struct sl_err *err);
+sl_status sl_tokenizer_parse(struct sl_tokenizer **tokenizer, const char *json, size_t bytes,
+                             struct sl_err *err);
 /* The tokenizer of a checkpoint that has none: knows no piece (vocab 0), refuses to encode. Ids go in and come out. */
 sl_status sl_tokenizer_none(struct sl_tokenizer **tokenizer, struct sl_err *err);
-void sl_tokenizer_destroy(struct sl_tokenizer *tokenizer); /* NULL is fine */
+void sl_tokenizer_destroy(struct sl_tokenizer *tokenizer);         /* NULL is fine */
 uint32_t sl_tokenizer_vocab(const struct sl_tokenizer *tokenizer); /* highest id + 1 */
 
 /* Text (UTF-8; SL_E_INVALID names the offset of a bad byte) -> ids. *ids is malloc'ed, the caller frees it. Special tokens
  * in the text are recognised, as the `tokenizers` package does with add_special_tokens=False. */
-sl_status sl_tokenizer_encode(const struct sl_tokenizer *tokenizer, const char *text, size_t bytes, uint32_t **ids,
-                              uint32_t *n_ids, struct sl_err *err);
+sl_status sl_tokenizer_encode(const struct sl_tokenizer *tokenizer, const char *text, size_t bytes,
+                              uint32_t **ids, uint32_t *n_ids, struct sl_err *err);
 
 /* The bytes of one id: *bytes of them, valid as long as the tokenizer. Special tokens: *special is set. Unknown id: 0 bytes. */
-const char *sl_tokenizer_piece(const struct sl_tokenizer *tokenizer, uint32_t id, size_t *bytes, bool *special);
+const char *sl_tokenizer_piece(const struct sl_tokenizer *tokenizer, uint32_t id, size_t *bytes,
+                               bool *special);
 
 /* Streaming decode: holds back an unfinished UTF-8 character (at most 3 bytes) and never emits half of one;
  * bytes that can't become UTF-8 come out as U+FFFD, as the `tokenizers` package does for the whole text. */

@@ -99,8 +99,7 @@ static void offer(struct encoder *e, int32_t left)
 {
     uint64_t merge;
     if (left >= 0 && merge_of(e, left, &merge))
-        heap_push(e, (struct candidate){(merge & ~(uint64_t)UINT32_MAX) | (uint32_t)left,
-                                        (uint32_t)merge});
+        heap_push(e, (struct candidate){(merge & ~(uint64_t)UINT32_MAX) | (uint32_t)left, (uint32_t)merge});
 }
 
 static void merge_all(struct encoder *e)
@@ -233,15 +232,13 @@ static bool encode_words(struct encoder *e, const char *text, size_t bytes)
 /* ---- added tokens ---- */
 
 /* The longest added token that begins at text: its number and length, or -1. */
-static int32_t added_at(const struct sl_tok_trie *trie, const char *text, size_t bytes,
-                        size_t *length)
+static int32_t added_at(const struct sl_tok_trie *trie, const char *text, size_t bytes, size_t *length)
 {
     int32_t best = -1;
     uint64_t node = 0;
     if (!trie->begins[(uint8_t)*text])
         return -1;
-    for (size_t i = 0;
-         i < bytes && sl_tok_map_get(&trie->edges, node << 8 | (uint8_t)text[i], &node); i++)
+    for (size_t i = 0; i < bytes && sl_tok_map_get(&trie->edges, node << 8 | (uint8_t)text[i], &node); i++)
         if (trie->ends[node] >= 0) {
             best = trie->ends[node];
             *length = i + 1;
@@ -271,8 +268,7 @@ static size_t spaces_before(const char *text, size_t from, size_t at)
  * to right, the longest first, without overlap; only then does a token take the spaces beside it.
  * So a token made of spaces that lies inside what its forerunner took still counts: odd, but it is
  * what the `tokenizers` package does. */
-static bool split_added(struct encoder *e, const struct sl_tok_trie *trie, const char *text,
-                        size_t bytes,
+static bool split_added(struct encoder *e, const struct sl_tok_trie *trie, const char *text, size_t bytes,
                         bool (*rest)(struct encoder *e, const char *text, size_t bytes))
 {
     size_t done = 0, at = 0;
@@ -322,13 +318,11 @@ sl_status sl_tokenizer_encode(const struct sl_tokenizer *tokenizer, const char *
     if (tokenizer->n_ids == 0)
         return sl_fail(err, SL_E_INVALID, "this model has no tokenizer.json: send token ids instead of text");
     if (bytes > SL_TOK_MAX_TEXT_BYTES)
-        return sl_fail(err, SL_E_INVALID,
-                       "the text has %zu bytes and %d are the limit: send it in parts", bytes,
-                       SL_TOK_MAX_TEXT_BYTES);
+        return sl_fail(err, SL_E_INVALID, "the text has %zu bytes and %d are the limit: send it in parts",
+                       bytes, SL_TOK_MAX_TEXT_BYTES);
     if (!sl_utf8_check(text, bytes, &bad))
-        return sl_fail(err, SL_E_INVALID,
-                       "the text is not UTF-8 at byte offset %zu (0x%02x): send UTF-8", bad,
-                       (unsigned)(uint8_t)text[bad]);
+        return sl_fail(err, SL_E_INVALID, "the text is not UTF-8 at byte offset %zu (0x%02x): send UTF-8",
+                       bad, (unsigned)(uint8_t)text[bad]);
     struct encoder e = {.tokenizer = tokenizer};
     /* Even no ids are an array that the caller may free. */
     e.ids = with_room(NULL, &e.ids_room, 1, sizeof *e.ids);
@@ -337,8 +331,7 @@ sl_status sl_tokenizer_encode(const struct sl_tokenizer *tokenizer, const char *
     free(e.heap);
     if (!whole) {
         free(e.ids);
-        return sl_fail(err, SL_E_NOMEM, "no memory to tokenize %zu bytes: send a shorter text",
-                       bytes);
+        return sl_fail(err, SL_E_NOMEM, "no memory to tokenize %zu bytes: send a shorter text", bytes);
     }
     *ids = e.ids;
     *n_ids = (uint32_t)e.n_ids;

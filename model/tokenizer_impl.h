@@ -9,11 +9,7 @@
 
 #include "model/tokenizer.h"
 
-enum {
-    SL_TOK_MAX_IDS = 1 << 20,
-    SL_TOK_MAX_FILE_BYTES = 128 << 20,
-    SL_TOK_MAX_TEXT_BYTES = 256 << 20
-};
+enum { SL_TOK_MAX_IDS = 1 << 20, SL_TOK_MAX_FILE_BYTES = 128 << 20, SL_TOK_MAX_TEXT_BYTES = 256 << 20 };
 
 struct sl_tok_map {
     struct sl_tok_slot {

@@ -103,8 +103,7 @@ int sl_tok_byte_of(uint32_t c)
 /* ---- objects whose keys are all known ---- */
 
 enum rule { ANY, IS_FALSE, NULL_OR_EMPTY, NULL_OR_FALSE, NULL_OR_ZERO };
-static const char *const rule_text[] = {"anything", "false", "null or \"\"", "null or false",
-                                        "null or 0"};
+static const char *const rule_text[] = {"anything", "false", "null or \"\"", "null or false", "null or 0"};
 
 struct known {
     const char *key;
@@ -140,13 +139,12 @@ static sl_status check_keys(const struct reader *r, const json_t *object, const 
         while (i < n_known && strcmp(key, known[i].key) != 0)
             i++;
         if (i == n_known)
-            return sl_fail(r->err, SL_E_DATA,
-                           "%s has the unknown option \"%s\": use a tokenizer without it", where,
-                           shown(name, key));
+            return sl_fail(r->err, SL_E_DATA, "%s has the unknown option \"%s\": use a tokenizer without it",
+                           where, shown(name, key));
         if (!follows(value, known[i].rule))
             return sl_fail(r->err, SL_E_DATA,
-                           "%s has a value of \"%s\" that sluice does not serve: it must be %s",
-                           where, key, rule_text[known[i].rule]);
+                           "%s has a value of \"%s\" that sluice does not serve: it must be %s", where, key,
+                           rule_text[known[i].rule]);
     }
     return SL_OK;
 }
@@ -167,8 +165,8 @@ static sl_status refuse_type(const struct reader *r, const json_t *object, const
 {
     char type[SHOWN + 4];
     return sl_fail(r->err, SL_E_DATA,
-                   "the %s is \"%s\" and sluice serves only %s: use a checkpoint with one of these",
-                   where, shown(type, type_of(object)), accepted);
+                   "the %s is \"%s\" and sluice serves only %s: use a checkpoint with one of these", where,
+                   shown(type, type_of(object)), accepted);
 }
 
 /* ---- normalizer, pre-tokenizer, post-processor, decoder ---- */
@@ -197,8 +195,7 @@ static sl_status read_normalizer(struct reader *r, const json_t *normalizer)
     return SL_OK;
 }
 
-static sl_status read_byte_level(const struct reader *r, const json_t *part, const char *where,
-                                 bool splits)
+static sl_status read_byte_level(const struct reader *r, const json_t *part, const char *where, bool splits)
 {
     /* Prefix space and regex change ids only in a pre-tokenizer; in a decoder or post-processor
      * they do nothing. */
@@ -207,11 +204,9 @@ static sl_status read_byte_level(const struct reader *r, const json_t *part, con
                                   {"use_regex", splits ? IS_FALSE : ANY},
                                   {"trim_offsets", ANY}};
     SL_TRY(check_keys(r, part, where, known, 4));
-    if (splits &&
-        (!json_object_get(part, "add_prefix_space") || !json_object_get(part, "use_regex")))
-        return sl_fail(
-            r->err, SL_E_DATA,
-            "%s lacks \"add_prefix_space\" or \"use_regex\": both must be there and false", where);
+    if (splits && (!json_object_get(part, "add_prefix_space") || !json_object_get(part, "use_regex")))
+        return sl_fail(r->err, SL_E_DATA,
+                       "%s lacks \"add_prefix_space\" or \"use_regex\": both must be there and false", where);
     return SL_OK;
 }
 
@@ -220,15 +215,13 @@ static sl_status read_split(const struct reader *r, const json_t *split)
     static const struct known known[] = {
         {"type", ANY}, {"pattern", ANY}, {"behavior", ANY}, {"invert", IS_FALSE}};
     SL_TRY(check_keys(r, split, "the Split pre-tokenizer", known, 4));
-    const char *regex =
-        json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
+    const char *regex = json_string_value(json_object_get(json_object_get(split, "pattern"), "Regex"));
     char text[SHOWN + 4];
     if (!regex || strcmp(regex, qwen2_splitter) != 0)
-        return sl_fail(
-            r->err, SL_E_DATA,
-            "the splitter \"%s\" is not the one of Qwen2, the only one that sluice knows: "
-            "use a Qwen2 or Qwen3 tokenizer",
-            shown(text, regex ? regex : "(not a Regex)"));
+        return sl_fail(r->err, SL_E_DATA,
+                       "the splitter \"%s\" is not the one of Qwen2, the only one that sluice knows: "
+                       "use a Qwen2 or Qwen3 tokenizer",
+                       shown(text, regex ? regex : "(not a Regex)"));
     const char *behavior = json_string_value(json_object_get(split, "behavior"));
     if (!behavior || strcmp(behavior, "Isolated") != 0)
         return sl_fail(r->err, SL_E_DATA,
@@ -257,8 +250,7 @@ static sl_status read_pre_tokenizer(const struct reader *r, const json_t *pre)
 
 static sl_status read_ends(const struct reader *r, const json_t *root)
 {
-    const json_t *post = json_object_get(root, "post_processor"),
-                 *decoder = json_object_get(root, "decoder");
+    const json_t *post = json_object_get(root, "post_processor"), *decoder = json_object_get(root, "decoder");
     if (post && !json_is_null(post)) {
         if (!is_type(post, "ByteLevel"))
             return refuse_type(r, post, "post-processor", "ByteLevel or none");
@@ -350,23 +342,20 @@ static sl_status read_vocab(struct reader *r)
     {
         uint32_t id = (uint32_t)json_integer_value(value);
         if (r->t->pieces[id].known)
-            return sl_fail(
-                r->err, SL_E_DATA,
-                "the vocabulary gives id %u twice, the second time to \"%s\": make them differ", id,
-                shown(name, key));
+            return sl_fail(r->err, SL_E_DATA,
+                           "the vocabulary gives id %u twice, the second time to \"%s\": make them differ",
+                           id, shown(name, key));
         SL_TRY(add_piece(r, id, key, strlen(key)));
     }
     for (uint32_t b = 0; b < 256; b++) {
         char text[4];
         size_t n = sl_utf8_put(text, sl_tok_char_of((uint8_t)b));
-        bool in_utf8 =
-            b != 0xC0 && b != 0xC1 && b < 0xF5; /* the others never occur, and may be absent */
+        bool in_utf8 = b != 0xC0 && b != 0xC1 && b < 0xF5; /* the others never occur, and may be absent */
         if (!vocab_id(r, text, n, &r->t->byte_id[b]) && in_utf8)
-            return sl_fail(
-                r->err, SL_E_DATA,
-                "the vocabulary lacks a token for byte 0x%02x (\"%.*s\"): byte-level BPE "
-                "needs one for every byte",
-                b, (int)n, text);
+            return sl_fail(r->err, SL_E_DATA,
+                           "the vocabulary lacks a token for byte 0x%02x (\"%.*s\"): byte-level BPE "
+                           "needs one for every byte",
+                           b, (int)n, text);
     }
     return SL_OK;
 }
@@ -382,8 +371,8 @@ static bool merge_parts(const json_t *merge, struct parts *p)
 {
     if (json_is_array(merge) && json_array_size(merge) == 2) {
         const json_t *left = json_array_get(merge, 0), *right = json_array_get(merge, 1);
-        *p = (struct parts){json_string_value(left), json_string_value(right),
-                            json_string_length(left), json_string_length(right)};
+        *p = (struct parts){json_string_value(left), json_string_value(right), json_string_length(left),
+                            json_string_length(right)};
         return p->left && p->right;
     }
     const char *text = json_string_value(merge);
@@ -400,11 +389,9 @@ static sl_status read_merge(struct reader *r, uint32_t rank, const json_t *merge
     char name[SHOWN + 4];
     if (!merge_parts(merge, &p))
         return sl_fail(r->err, SL_E_DATA,
-                       "merge number %u is not a pair of tokens: write [\"a\", \"b\"] or \"a b\"",
-                       rank);
+                       "merge number %u is not a pair of tokens: write [\"a\", \"b\"] or \"a b\"", rank);
     uint32_t left, right, whole = 0;
-    bool known =
-        vocab_id(r, p.left, p.left_bytes, &left) && vocab_id(r, p.right, p.right_bytes, &right);
+    bool known = vocab_id(r, p.left, p.left_bytes, &left) && vocab_id(r, p.right, p.right_bytes, &right);
     if (known) {
         char *joined = malloc(p.left_bytes + p.right_bytes + 1);
         if (!joined)
@@ -415,11 +402,10 @@ static sl_status read_merge(struct reader *r, uint32_t rank, const json_t *merge
         free(joined);
     }
     if (!known)
-        return sl_fail(
-            r->err, SL_E_DATA,
-            "merge number %u (\"%s\" and what follows) has a part or a result that is not in "
-            "the vocabulary: fetch the file again",
-            rank, shown(name, p.left));
+        return sl_fail(r->err, SL_E_DATA,
+                       "merge number %u (\"%s\" and what follows) has a part or a result that is not in "
+                       "the vocabulary: fetch the file again",
+                       rank, shown(name, p.left));
     if (!map_put(&r->t->merges, (uint64_t)left << 32 | right, (uint64_t)rank << 32 | whole))
         return sl_fail(r->err, SL_E_DATA,
                        "merge number %u (\"%s\" and what follows) is there twice: remove one", rank,
@@ -432,8 +418,7 @@ static sl_status read_merges(struct reader *r, const json_t *merges)
     size_t i, n = json_array_size(merges);
     json_t *merge;
     if (!json_is_array(merges) || n > MAX_MERGES)
-        return sl_fail(r->err, SL_E_DATA,
-                       "the model has no list of at most %d merges: fetch the file again",
+        return sl_fail(r->err, SL_E_DATA, "the model has no list of at most %d merges: fetch the file again",
                        MAX_MERGES);
     if (!map_init(&r->t->merges, n))
         return no_memory(r);
@@ -460,9 +445,8 @@ static sl_status read_model(struct reader *r, const json_t *model, const json_t 
     SL_TRY(check_keys(r, model, "the BPE model", known, sizeof known / sizeof known[0]));
     r->vocab = json_object_get(model, "vocab");
     if (!json_is_object(r->vocab))
-        return sl_fail(
-            r->err, SL_E_DATA,
-            "the model's \"vocab\" is not an object of tokens and ids: fetch the file again");
+        return sl_fail(r->err, SL_E_DATA,
+                       "the model's \"vocab\" is not an object of tokens and ids: fetch the file again");
     SL_TRY(count_ids(r, added));
     SL_TRY(read_vocab(r));
     return read_merges(r, json_object_get(model, "merges"));
@@ -526,11 +510,10 @@ static sl_status check_added_id(struct reader *r, const char *content, uint32_t 
     if (!in_vocab)
         expected = (*next)++;
     if (id != expected || (!in_vocab && r->t->pieces[id].known))
-        return sl_fail(
-            r->err, SL_E_DATA,
-            "added token \"%s\" has id %u where %u is its place: number the added tokens on "
-            "from the vocabulary",
-            shown(name, content), id, expected);
+        return sl_fail(r->err, SL_E_DATA,
+                       "added token \"%s\" has id %u where %u is its place: number the added tokens on "
+                       "from the vocabulary",
+                       shown(name, content), id, expected);
     return SL_OK;
 }
 
@@ -544,15 +527,13 @@ static sl_status read_added_token(struct reader *r, const json_t *token, uint32_
     uint32_t id = (uint32_t)json_integer_value(json_object_get(token, "id"));
     size_t bytes = content ? strlen(content) : 0;
     if (bytes == 0 || bytes > MAX_ADDED_BYTES)
-        return sl_fail(r->err, SL_E_DATA,
-                       "added token %u has no content of 1 to %d bytes: remove it", id,
+        return sl_fail(r->err, SL_E_DATA, "added token %u has no content of 1 to %d bytes: remove it", id,
                        MAX_ADDED_BYTES);
     bool flags[5];
     for (size_t i = 0; i < 5; i++) {
         const json_t *flag = json_object_get(token, known[i + 2].key);
         if (!json_is_boolean(flag))
-            return sl_fail(r->err, SL_E_DATA,
-                           "added token %u has no \"%s\" of true or false: add it", id,
+            return sl_fail(r->err, SL_E_DATA, "added token %u has no \"%s\" of true or false: add it", id,
                            known[i + 2].key);
         flags[i] = json_is_true(flag);
     }
@@ -572,8 +553,7 @@ static sl_status read_added(struct reader *r, const json_t *added)
     size_t i, bytes = 0, n = json_array_size(added);
     json_t *token;
     json_array_foreach((json_t *)added, i, token) bytes +=
-        3 * json_string_length(
-                json_object_get(token, "content")); /* NFC makes it three times at most */
+        3 * json_string_length(json_object_get(token, "content")); /* NFC makes it three times at most */
     r->t->added = calloc(n ? n : 1, sizeof *r->t->added);
     if (!r->t->added)
         return no_memory(r);
@@ -588,13 +568,11 @@ static sl_status read_added(struct reader *r, const json_t *added)
 
 static sl_status read_root(struct reader *r, const json_t *root)
 {
-    static const struct known known[] = {
-        {"version", ANY},        {"truncation", ANY}, {"padding", ANY},
-        {"added_tokens", ANY},   {"normalizer", ANY}, {"pre_tokenizer", ANY},
-        {"post_processor", ANY}, {"decoder", ANY},    {"model", ANY}};
+    static const struct known known[] = {{"version", ANY},        {"truncation", ANY}, {"padding", ANY},
+                                         {"added_tokens", ANY},   {"normalizer", ANY}, {"pre_tokenizer", ANY},
+                                         {"post_processor", ANY}, {"decoder", ANY},    {"model", ANY}};
     if (!json_is_object(root))
-        return sl_fail(r->err, SL_E_DATA,
-                       "it is not a JSON object: give the tokenizer.json of a checkpoint");
+        return sl_fail(r->err, SL_E_DATA, "it is not a JSON object: give the tokenizer.json of a checkpoint");
     SL_TRY(check_keys(r, root, "tokenizer.json", known, sizeof known / sizeof known[0]));
     const json_t *added = json_object_get(root, "added_tokens");
     if (added && !json_is_null(added) && !json_is_array(added))
@@ -641,12 +619,11 @@ static sl_status read_file(const char *path, char **data, size_t *bytes, struct 
     if (end < 0 || fseek(file, 0, SEEK_SET) != 0)
         status = sl_fail(err, SL_E_IO, "cannot read %s: %s", path, strerror(errno));
     else if (end > SL_TOK_MAX_FILE_BYTES)
-        status = sl_fail(err, SL_E_DATA,
-                         "%s has %ld bytes and %d are the limit: is it a tokenizer.json?", path,
-                         end, SL_TOK_MAX_FILE_BYTES);
+        status = sl_fail(err, SL_E_DATA, "%s has %ld bytes and %d are the limit: is it a tokenizer.json?",
+                         path, end, SL_TOK_MAX_FILE_BYTES);
     else if (!(*data = malloc((size_t)end + 1)))
-        status = sl_fail(err, SL_E_NOMEM,
-                         "no memory for the %ld bytes of %s: free some and start again", end, path);
+        status = sl_fail(err, SL_E_NOMEM, "no memory for the %ld bytes of %s: free some and start again", end,
+                         path);
     else if (fread(*data, 1, (size_t)end, file) != (size_t)end)
         status = sl_fail(err, SL_E_IO, "cannot read %s: it ended early or the disk failed", path);
     *bytes = (size_t)end;

@@ -41,24 +41,17 @@ static const struct newer {
 };
 
 static const uint32_t unordered[][2] = {
-    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
-    {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
-    {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0xA82C, 0xA82C},   {0x10D24, 0x10D27},
-    {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50}, {0x10F82, 0x10F85},
-    {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
-    {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34},
-    {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
-    {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F},
-    {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+    {0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
+    {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
+    {0xA82C, 0xA82C},   {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF}, {0x10F46, 0x10F50},
+    {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E}, {0x11839, 0x1183A},
+    {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
+    {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97}, {0x11F41, 0x11F42},
+    {0x16FF0, 0x16FF1}, {0x1E08F, 0x1E08F}, {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF},
+    {0x1E4EC, 0x1E4EF},
 };
 
-enum {
-    DIVES_AKURU_O = 0x11938,
-    HANGUL_L = 0x1100,
-    HANGUL_V = 0x1161,
-    HANGUL_T = 0x11A7,
-    HANGUL_S = 0xAC00
-};
+enum { DIVES_AKURU_O = 0x11938, HANGUL_L = 0x1100, HANGUL_V = 0x1161, HANGUL_T = 0x11A7, HANGUL_S = 0xAC00 };
 
 /* ---- UTF-8 ---- */
 
@@ -156,8 +149,8 @@ static int newer_kind(uint32_t c) /* -1: not in the table */
 static bool is_space(uint32_t c) /* White_Space */
 {
     return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xA0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-           c == 0x205F || c == 0x3000;
+           (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F || c == 0x205F ||
+           c == 0x3000;
 }
 
 enum sl_unicode_class sl_unicode_class(uint32_t c)
@@ -190,8 +183,7 @@ bool sl_unicode_is_word(uint32_t c)
         return true;
     return category == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D || /* joiners */
            (c >= 0x24B6 && c <= 0x24E9) ||                                   /* circled letters */
-           (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-           (c >= 0x1F170 && c <= 0x1F189);
+           (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
 }
 
 /* ---- NFC ---- */
@@ -199,9 +191,8 @@ bool sl_unicode_is_word(uint32_t c)
 static bool is_inert(uint32_t c)
 {
     return c < 0x300 || (c >= 0x400 && c <= 0x482) || (c >= 0x2010 && c <= 0x2027) ||
-           (c >= 0x3000 && c <= 0x3029) || (c >= 0x3030 && c <= 0x3098) ||
-           (c >= 0x309B && c <= 0x30FF) || (c >= 0x4E00 && c <= 0x9FFF) ||
-           (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xFF01 && c <= 0xFF9F);
+           (c >= 0x3000 && c <= 0x3029) || (c >= 0x3030 && c <= 0x3098) || (c >= 0x309B && c <= 0x30FF) ||
+           (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0xAC00 && c <= 0xD7A3) || (c >= 0xFF01 && c <= 0xFF9F);
 }
 
 static uint8_t order_of(uint32_t c) /* the canonical combining class */
@@ -245,8 +236,7 @@ static bool stretch_add(struct stretch *s, uint32_t c)
     int boundary = 0;
     parts[0] = (utf8proc_int32_t)c;
     if (c != DIVES_AKURU_O) {
-        n = utf8proc_decompose_char(parts[0], parts, 32, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE,
-                                    &boundary);
+        n = utf8proc_decompose_char(parts[0], parts, 32, UTF8PROC_DECOMPOSE | UTF8PROC_STABLE, &boundary);
         if (n < 0 || n > 32)
             return false;
     }
@@ -308,8 +298,7 @@ static void stretch_compose(struct stretch *s)
         struct mark m = s->marks[i];
         /* A mark reaches the starter when none of its own class, or of a higher one, stands
          * between. */
-        bool reaches =
-            starter != SIZE_MAX && (kept == starter + 1 || s->marks[kept - 1].order < m.order);
+        bool reaches = starter != SIZE_MAX && (kept == starter + 1 || s->marks[kept - 1].order < m.order);
         uint32_t whole = reaches ? compose(s->marks[starter].c, m.c) : 0;
         if (whole) {
             s->marks[starter].c = whole;

@@ -25,10 +25,9 @@ static inline size_t sl_utf8_length(const char *text)
     return first < 0x80 ? 1 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
 }
 
-uint32_t sl_utf8_get(const char *text);   /* the character at text, which was checked */
-size_t sl_utf8_put(char *to, uint32_t c); /* writes 1..4 bytes */
-size_t sl_utf8_before(const char *text,
-                      size_t bytes); /* length of the last character of text[0..bytes) */
+uint32_t sl_utf8_get(const char *text);                /* the character at text, which was checked */
+size_t sl_utf8_put(char *to, uint32_t c);              /* writes 1..4 bytes */
+size_t sl_utf8_before(const char *text, size_t bytes); /* length of the last character of text[0..bytes) */
 
 /* The range of second bytes after a first byte, or false when it can begin no character. *more:
  * bytes that follow it. */

@@ -35,16 +35,15 @@ static sl_status verify_map(const struct sl_index *index, const struct sl_pack_f
     sl_sha256_add(sha, index->files[0].map, (size_t)index->files[0].bytes);
     sl_sha256_end(sha, hex);
     if (strcmp(hex, file->sha256) != 0)
-        return sl_fail(
-            err, SL_E_DATA,
-            "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack the "
-            "checkpoint again",
-            pack_path, file->name);
+        return sl_fail(err, SL_E_DATA,
+                       "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack the "
+                       "checkpoint again",
+                       pack_path, file->name);
     return SL_OK;
 }
 
-static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_t number,
-                          uint32_t layer, bool verify, struct binder *binder, struct sl_err *err)
+static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_t number, uint32_t layer,
+                          bool verify, struct binder *binder, struct sl_err *err)
 {
     const struct sl_pack_file *file = &sl_pack_manifest(pack)->files[number];
     struct sl_index *index = &maps->files[maps->n_files];
@@ -70,8 +69,7 @@ enum allowed { F32_ONLY, FLOATS, BYTES };
 static const char *type_fault(const struct sl_tensor *t, enum allowed allowed)
 {
     if (allowed == BYTES)
-        return strcmp(t->dtype, "U8") == 0 ? NULL
-                                           : "is not U8, as the format in pack.json asks for";
+        return strcmp(t->dtype, "U8") == 0 ? NULL : "is not U8, as the format in pack.json asks for";
     if (t->type == SL_T_F32 || (allowed == FLOATS && t->type == SL_T_BF16))
         return NULL;
     return allowed == FLOATS ? "is neither BF16 nor F32" : "is not F32";
@@ -89,15 +87,13 @@ static sl_status bind(const struct binder *b, const char *name, enum allowed all
     if (!fault && t->begin % SL_PACK_ALIGN != 0)
         fault = "does not begin at a multiple of 64 bytes";
     if (fault)
-        return sl_fail(b->err, SL_E_DATA,
-                       "%.120s: tensor '%s' of %.60s %s; pack the checkpoint again",
+        return sl_fail(b->err, SL_E_DATA, "%.120s: tensor '%s' of %.60s %s; pack the checkpoint again",
                        sl_pack_path(b->pack), name, b->file, fault);
     *out = t;
     return SL_OK;
 }
 
-static sl_status bind_vector(const struct binder *b, const char *name, uint64_t n,
-                             const float **out)
+static sl_status bind_vector(const struct binder *b, const char *name, uint64_t n, const float **out)
 {
     const struct sl_tensor *t;
     SL_TRY(bind(b, name, F32_ONLY, 1, &n, &t));
@@ -127,8 +123,7 @@ static sl_status bind_integers(const struct binder *b, struct sl_format format, 
     return SL_OK;
 }
 
-static sl_status bind_floats(const struct binder *b, const char *name, uint32_t units,
-                             struct sl_panel *panel)
+static sl_status bind_floats(const struct binder *b, const char *name, uint32_t units, struct sl_panel *panel)
 {
     uint64_t shape[4] = {units, sl_round_lanes(panel->n) / SL_LANES, panel->k, SL_LANES};
     const struct sl_tensor *t;
@@ -136,17 +131,16 @@ static sl_status bind_floats(const struct binder *b, const char *name, uint32_t 
     panel->data = sl_index_data(b->index, t);
     panel->dtype = t->type == SL_T_BF16 ? SL_BF16 : SL_F32;
     if (units && sl_panel_bytes(panel->dtype, panel->n, panel->k) % SL_PACK_ALIGN != 0)
-        return sl_fail(
-            b->err, SL_E_DATA,
-            "%.120s: the experts of '%s' in %.60s are not multiples of 64 bytes; pack the "
-            "checkpoint again",
-            sl_pack_path(b->pack), name, b->file);
+        return sl_fail(b->err, SL_E_DATA,
+                       "%.120s: the experts of '%s' in %.60s are not multiples of 64 bytes; pack the "
+                       "checkpoint again",
+                       sl_pack_path(b->pack), name, b->file);
     return SL_OK;
 }
 
 /* A panel of n outputs; `units` > 0: the first of a stack. */
-static sl_status bind_panel(const struct binder *b, enum sl_class class_, const char *name,
-                            uint32_t units, uint32_t n, uint32_t k, struct sl_panel *panel)
+static sl_status bind_panel(const struct binder *b, enum sl_class class_, const char *name, uint32_t units,
+                            uint32_t n, uint32_t k, struct sl_panel *panel)
 {
     struct sl_format format = sl_manifest_format(sl_pack_manifest(b->pack), class_, b->layer);
     *panel = (struct sl_panel){.n = n, .k = k};
@@ -154,16 +148,16 @@ static sl_status bind_panel(const struct binder *b, enum sl_class class_, const 
                                              : bind_floats(b, name, units, panel);
 }
 
-static sl_status bind_ffn(const struct binder *b, const char *prefix, uint32_t units,
-                          uint32_t width, struct sl_ffn *ffn)
+static sl_status bind_ffn(const struct binder *b, const char *prefix, uint32_t units, uint32_t width,
+                          struct sl_ffn *ffn)
 {
     char name[32];
     snprintf(name, sizeof name, "%s.gate_up", prefix);
-    SL_TRY(bind_panel(b, units ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, name, units,
-                      2 * sl_round_lanes(width), b->shape->d_model, &ffn->gate_up));
+    SL_TRY(bind_panel(b, units ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, name, units, 2 * sl_round_lanes(width),
+                      b->shape->d_model, &ffn->gate_up));
     snprintf(name, sizeof name, "%s.down", prefix);
-    return bind_panel(b, units ? SL_CLASS_DOWN : SL_CLASS_DENSE, name, units, b->shape->d_model,
-                      width, &ffn->down);
+    return bind_panel(b, units ? SL_CLASS_DOWN : SL_CLASS_DENSE, name, units, b->shape->d_model, width,
+                      &ffn->down);
 }
 
 static sl_status bind_moe(const struct binder *b, struct sl_layer *layer)
@@ -196,8 +190,7 @@ static sl_status bind_layer(const struct binder *b, uint32_t number, struct sl_l
         SL_TRY(bind_vector(b, "qkv_bias", rows, &layer->qkv_bias));
     SL_TRY(bind_panel(b, SL_CLASS_ATTENTION, "qkv", 0, rows, s->d_model, &layer->qkv));
     SL_TRY(bind_panel(b, SL_CLASS_ATTENTION, "o", 0, s->d_model, q, &layer->o));
-    return s->is_moe[number] ? bind_moe(b, layer)
-                             : bind_ffn(b, "dense", 0, s->d_dense, &layer->dense);
+    return s->is_moe[number] ? bind_moe(b, layer) : bind_ffn(b, "dense", 0, s->d_dense, &layer->dense);
 }
 
 static sl_status bind_embed(const struct binder *b, struct sl_weights *weights)
@@ -213,8 +206,7 @@ static sl_status bind_embed(const struct binder *b, struct sl_weights *weights)
 static sl_status bind_head(const struct binder *b, struct sl_weights *weights)
 {
     SL_TRY(bind_vector(b, "final_norm", b->shape->d_model, &weights->final_norm));
-    return bind_panel(b, SL_CLASS_HEAD, "head", 0, b->shape->vocab, b->shape->d_model,
-                      &weights->head);
+    return bind_panel(b, SL_CLASS_HEAD, "head", 0, b->shape->vocab, b->shape->d_model, &weights->head);
 }
 
 static sl_status bind_all(struct sl_weights *w, struct maps *maps, const struct sl_pack *pack,
@@ -240,14 +232,13 @@ static sl_status bind_all(struct sl_weights *w, struct maps *maps, const struct 
 }
 
 sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin,
-                          uint32_t end, bool with_embed, bool with_head, bool verify,
-                          struct sl_err *err)
+                          uint32_t end, bool with_embed, bool with_head, bool verify, struct sl_err *err)
 {
     *weights = (struct sl_weights){.begin = begin, .end = end};
     uint32_t n_layers = sl_pack_shape(pack)->n_layers;
     if (begin > end || end > n_layers)
-        return sl_fail(err, SL_E_INVALID, "layers %u..%u are not in this pack; it has layers 0..%u",
-                       begin, end, n_layers);
+        return sl_fail(err, SL_E_INVALID, "layers %u..%u are not in this pack; it has layers 0..%u", begin,
+                       end, n_layers);
     struct maps *maps = calloc(1, sizeof *maps);
     weights->private_maps = maps;
     weights->layers = calloc(end - begin + 1, sizeof *weights->layers);
@@ -282,8 +273,8 @@ static void account_panel(struct sl_class_use *use, const struct sl_panel *panel
     use->bytes += units * sl_panel_bytes(panel->dtype, panel->n, panel->k);
 }
 
-static void account_ffn(struct sl_class_use *gate_up, struct sl_class_use *down,
-                        const struct sl_ffn *ffn, uint64_t units, uint64_t width)
+static void account_ffn(struct sl_class_use *gate_up, struct sl_class_use *down, const struct sl_ffn *ffn,
+                        uint64_t units, uint64_t width)
 {
     account_panel(gate_up, &ffn->gate_up, units, 2 * width);
     account_panel(down, &ffn->down, units, ffn->down.n);
@@ -295,8 +286,7 @@ static void account_vector(struct sl_class_use *use, const float *vector, uint64
     use->bytes += vector ? n * sizeof *vector : 0;
 }
 
-static void account_layer(const struct sl_layer *layer, const struct sl_shape *s,
-                          struct sl_class_use *uses)
+static void account_layer(const struct sl_layer *layer, const struct sl_shape *s, struct sl_class_use *uses)
 {
     account_panel(&uses[SL_CLASS_ATTENTION], &layer->qkv, 1, layer->qkv.n);
     account_panel(&uses[SL_CLASS_ATTENTION], &layer->o, 1, layer->o.n);
@@ -312,8 +302,7 @@ static void account_layer(const struct sl_layer *layer, const struct sl_shape *s
         return;
     }
     account_panel(&uses[SL_CLASS_ROUTER], &layer->router, 1, layer->router.n);
-    account_ffn(&uses[SL_CLASS_GATE_UP], &uses[SL_CLASS_DOWN], &layer->expert0, s->n_experts,
-                s->d_expert);
+    account_ffn(&uses[SL_CLASS_GATE_UP], &uses[SL_CLASS_DOWN], &layer->expert0, s->n_experts, s->d_expert);
     if (layer->has_shared)
         account_ffn(dense, dense, &layer->shared, 1, s->d_shared);
 }

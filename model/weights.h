@@ -16,21 +16,21 @@ struct sl_layer {
     const float *qkv_bias;        /* NULL: none */
     struct sl_panel qkv, o;
     bool is_moe;
-    struct sl_panel router;        /* n = n_experts */
-    struct sl_ffn expert0;         /* expert e lies e * stride bytes further */
+    struct sl_panel router; /* n = n_experts */
+    struct sl_ffn expert0;  /* expert e lies e * stride bytes further */
     size_t gate_up_stride, down_stride;
-    struct sl_ffn dense;           /* when !is_moe */
+    struct sl_ffn dense; /* when !is_moe */
     bool has_shared;
     struct sl_ffn shared;
-    const float *shared_gate;      /* d_model, or NULL */
+    const float *shared_gate; /* d_model, or NULL */
 };
 
 struct sl_weights {
-    uint32_t begin, end;           /* layers [begin, end) */
-    struct sl_layer *layers;       /* layers[i - begin] */
-    const void *embed;             /* [vocab][d_model], when begin == 0 */
+    uint32_t begin, end;     /* layers [begin, end) */
+    struct sl_layer *layers; /* layers[i - begin] */
+    const void *embed;       /* [vocab][d_model], when begin == 0 */
     enum sl_dtype embed_dtype;
-    const float *final_norm;       /* when end == n_layers */
+    const float *final_norm; /* when end == n_layers */
     struct sl_panel head;
     uint64_t mapped_bytes;
     void *private_maps;
@@ -38,8 +38,8 @@ struct sl_weights {
 
 /* with_embed/with_head: usually begin == 0 and end == n_layers. Every tensor's dtype and shape is checked against the shape;
  * the SHA-256 of each mapped file is verified when verify is true. */
-sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin, uint32_t end,
-                          bool with_embed, bool with_head, bool verify, struct sl_err *err);
+sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin,
+                          uint32_t end, bool with_embed, bool with_head, bool verify, struct sl_err *err);
 void sl_weights_close(struct sl_weights *weights);
 
 /* Adds what the open weights take to uses, class by class. */

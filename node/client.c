@@ -11,16 +11,14 @@ struct sl_client {
     struct sl_remote *remote;
 };
 
-sl_status sl_client_open(struct sl_client **out, const struct sl_client_config *config,
-                         struct sl_err *err)
+sl_status sl_client_open(struct sl_client **out, const struct sl_client_config *config, struct sl_err *err)
 {
     struct sl_client *client = calloc(1, sizeof *client);
     if (!client)
         return sl_fail(err, SL_E_NOMEM, "no memory for a client");
-    sl_status status =
-        config->endpoint
-            ? sl_remote_open(&client->remote, config->endpoint, &client->tokenizer, err)
-            : sl_local_open(&client->local, &config->cluster, &client->tokenizer, err);
+    sl_status status = config->endpoint
+                           ? sl_remote_open(&client->remote, config->endpoint, &client->tokenizer, err)
+                           : sl_local_open(&client->local, &config->cluster, &client->tokenizer, err);
     if (status != SL_OK) {
         sl_client_close(client);
         return status;
@@ -39,9 +37,8 @@ sl_status sl_client_start(struct sl_client *client, uint32_t context_tokens, str
     return client->local ? sl_local_start(client->local, context_tokens, err) : SL_OK;
 }
 
-sl_status sl_client_generate(struct sl_client *client, const struct sl_generate *generate,
-                             sl_answer_fn *fn, void *user, struct sl_answer *answer,
-                             struct sl_err *err)
+sl_status sl_client_generate(struct sl_client *client, const struct sl_generate *generate, sl_answer_fn *fn,
+                             void *user, struct sl_answer *answer, struct sl_err *err)
 {
     memset(answer, 0, sizeof *answer);
     answer->prompt_tokens = generate->n_ids;

@@ -11,7 +11,7 @@
 #include "node/cluster.h"
 
 struct sl_client_config {
-    const char *endpoint; /* "127.0.0.1:50051"; NULL: in this process, as `cluster` says */
+    const char *endpoint;             /* "127.0.0.1:50051"; NULL: in this process, as `cluster` says */
     struct sl_cluster_config cluster; /* context_tokens is given to sl_client_start instead */
 };
 
@@ -39,9 +39,8 @@ const struct sl_tokenizer *sl_client_tokenizer(const struct sl_client *client);
 sl_status sl_client_start(struct sl_client *client, uint32_t context_tokens, struct sl_err *err);
 /* Blocks until the end. A request that failed is the status and sentence that its server gave. fn
  * may be NULL. */
-sl_status sl_client_generate(struct sl_client *client, const struct sl_generate *generate,
-                             sl_answer_fn *fn, void *user, struct sl_answer *answer,
-                             struct sl_err *err);
+sl_status sl_client_generate(struct sl_client *client, const struct sl_generate *generate, sl_answer_fn *fn,
+                             void *user, struct sl_answer *answer, struct sl_err *err);
 /* Ends the running request with SL_FINISH_ABORT or SL_E_CANCELLED; false when none was running. Any
  * thread. */
 bool sl_client_cancel(struct sl_client *client);

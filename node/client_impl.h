@@ -11,17 +11,15 @@ struct sl_remote; /* a channel to an endpoint */
 sl_status sl_local_open(struct sl_local **local, const struct sl_cluster_config *config,
                         struct sl_tokenizer **tokenizer, struct sl_err *err);
 sl_status sl_local_start(struct sl_local *local, uint32_t context_tokens, struct sl_err *err);
-sl_status sl_local_generate(struct sl_local *local, const struct sl_generate *generate,
-                            sl_answer_fn *fn, void *user, struct sl_answer *answer,
-                            struct sl_err *err);
+sl_status sl_local_generate(struct sl_local *local, const struct sl_generate *generate, sl_answer_fn *fn,
+                            void *user, struct sl_answer *answer, struct sl_err *err);
 bool sl_local_cancel(struct sl_local *local);
 void sl_local_close(struct sl_local *local);
 
-sl_status sl_remote_open(struct sl_remote **remote, const char *endpoint,
-                         struct sl_tokenizer **tokenizer, struct sl_err *err);
-sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate *generate,
-                             sl_answer_fn *fn, void *user, struct sl_answer *answer,
-                             struct sl_err *err);
+sl_status sl_remote_open(struct sl_remote **remote, const char *endpoint, struct sl_tokenizer **tokenizer,
+                         struct sl_err *err);
+sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate *generate, sl_answer_fn *fn,
+                             void *user, struct sl_answer *answer, struct sl_err *err);
 bool sl_remote_cancel(struct sl_remote *remote);
 void sl_remote_close(struct sl_remote *remote);
 

@@ -14,8 +14,7 @@ struct sl_local {
     char *pack;
     struct sl_cluster *cluster;
 
-    pthread_mutex_t
-        lock; /* between the caller, the coordinator's thread and whoever cancels: all below */
+    pthread_mutex_t lock; /* between the caller, the coordinator's thread and whoever cancels: all below */
     pthread_cond_t changed;
     bool running, done, no_memory;
     uint64_t handle;
@@ -117,9 +116,8 @@ static void follow(struct sl_local *local, sl_answer_fn *fn, void *user)
     pthread_mutex_unlock(&local->lock);
 }
 
-sl_status sl_local_generate(struct sl_local *local, const struct sl_generate *generate,
-                            sl_answer_fn *fn, void *user, struct sl_answer *answer,
-                            struct sl_err *err)
+sl_status sl_local_generate(struct sl_local *local, const struct sl_generate *generate, sl_answer_fn *fn,
+                            void *user, struct sl_answer *answer, struct sl_err *err)
 {
     pthread_mutex_lock(&local->lock);
     local->answer = answer;
@@ -127,8 +125,8 @@ sl_status sl_local_generate(struct sl_local *local, const struct sl_generate *ge
     local->status = SL_OK;
     pthread_mutex_unlock(&local->lock);
     uint64_t handle;
-    SL_TRY(sl_coordinator_submit(sl_cluster_coordinator(local->cluster), generate, on_piece, local,
-                                 &handle, err));
+    SL_TRY(sl_coordinator_submit(sl_cluster_coordinator(local->cluster), generate, on_piece, local, &handle,
+                                 err));
     pthread_mutex_lock(&local->lock);
     local->handle = handle;
     local->running = true;

@@ -41,12 +41,10 @@ const uint8_t *sl_zip_find(const uint8_t *zip, size_t zip_bytes, const char *nam
     size_t at = 0, name_bytes = strlen(name);
     while (zip_bytes - at >= HEADER && sl_get32(zip + at) == SIGNATURE) {
         const uint8_t *head = zip + at;
-        size_t stored = sl_get32(head + 18), n_name = sl_get16(head + 26),
-               n_extra = sl_get16(head + 28);
-        bool readable = sl_get16(head + 8) == 0 && !(sl_get16(head + 6) & STREAMED) &&
-                        sl_get32(head + 22) == stored;
-        if (zip_bytes - at - HEADER < n_name + n_extra ||
-            zip_bytes - at - HEADER - n_name - n_extra < stored)
+        size_t stored = sl_get32(head + 18), n_name = sl_get16(head + 26), n_extra = sl_get16(head + 28);
+        bool readable =
+            sl_get16(head + 8) == 0 && !(sl_get16(head + 6) & STREAMED) && sl_get32(head + 22) == stored;
+        if (zip_bytes - at - HEADER < n_name + n_extra || zip_bytes - at - HEADER - n_name - n_extra < stored)
             return NULL;
         const uint8_t *data = head + HEADER + n_name + n_extra;
         if (n_name == name_bytes && memcmp(head + HEADER, name, n_name) == 0) {
@@ -66,15 +64,13 @@ struct archive {
     char sha256[65];
 };
 
-static sl_status add_chunk(struct archive *archive, const uint8_t *message, size_t bytes,
-                           struct sl_err *err)
+static sl_status add_chunk(struct archive *archive, const uint8_t *message, size_t bytes, struct sl_err *err)
 {
     Smg__Grpc__Common__GetTokenizerChunk *chunk =
         smg__grpc__common__get_tokenizer_chunk__unpack(NULL, bytes, message);
     if (!chunk)
-        return sl_fail(
-            err, SL_E_PROTOCOL,
-            "the endpoint's GetTokenizer sent something that is not a GetTokenizerChunk");
+        return sl_fail(err, SL_E_PROTOCOL,
+                       "the endpoint's GetTokenizer sent something that is not a GetTokenizerChunk");
     sl_status status = SL_OK;
     if (chunk->sha256[0] != '\0')
         snprintf(archive->sha256, sizeof archive->sha256, "%s", chunk->sha256);
@@ -94,13 +90,12 @@ static sl_status add_chunk(struct archive *archive, const uint8_t *message, size
     return status;
 }
 
-static sl_status fetch_archive(struct sl_remote *remote, struct archive *archive,
-                               struct sl_err *err)
+static sl_status fetch_archive(struct sl_remote *remote, struct archive *archive, struct sl_err *err)
 {
     static const uint8_t nothing[1];
     struct sl_rpc_stream *stream;
-    SL_TRY(sl_rpc_stream_open(&stream, remote->channel, "/vllm.grpc.engine.VllmEngine/GetTokenizer",
-                              nothing, 0, TOKENIZER_TIMEOUT_MS, err));
+    SL_TRY(sl_rpc_stream_open(&stream, remote->channel, "/vllm.grpc.engine.VllmEngine/GetTokenizer", nothing,
+                              0, TOKENIZER_TIMEOUT_MS, err));
     sl_status status;
     uint8_t *message;
     size_t bytes;
@@ -126,9 +121,8 @@ static sl_status fetch_tokenizer(struct sl_remote *remote, struct sl_tokenizer *
         sl_sha256_end(sha, hex);
     }
     if (status == SL_OK && strcmp(hex, archive.sha256) != 0)
-        status =
-            sl_fail(err, SL_E_CORRUPT, "the tokenizer of %s does not match its SHA-256; try again",
-                    remote->endpoint);
+        status = sl_fail(err, SL_E_CORRUPT, "the tokenizer of %s does not match its SHA-256; try again",
+                         remote->endpoint);
     size_t bytes = 0;
     const uint8_t *json =
         status == SL_OK ? sl_zip_find(archive.data, archive.bytes, "tokenizer.json", &bytes) : NULL;
@@ -139,8 +133,8 @@ static sl_status fetch_tokenizer(struct sl_remote *remote, struct sl_tokenizer *
     return status;
 }
 
-sl_status sl_remote_open(struct sl_remote **out, const char *endpoint,
-                         struct sl_tokenizer **tokenizer, struct sl_err *err)
+sl_status sl_remote_open(struct sl_remote **out, const char *endpoint, struct sl_tokenizer **tokenizer,
+                         struct sl_err *err)
 {
     struct sl_remote *remote = calloc(1, sizeof *remote);
     if (!remote)
@@ -153,8 +147,7 @@ sl_status sl_remote_open(struct sl_remote **out, const char *endpoint,
         status = fetch_tokenizer(remote, tokenizer, err);
     if (status == SL_E_UNAVAILABLE) {
         struct sl_err why = *err;
-        sl_fail(err, status,
-                "no answer from %s; is a server there? `sluice serve PATH` starts one (%.160s)",
+        sl_fail(err, status, "no answer from %s; is a server there? `sluice serve PATH` starts one (%.160s)",
                 endpoint, why.text);
     }
     if (status != SL_OK) {
@@ -199,8 +192,7 @@ static void fill_sampling(sampling_pb *s, const struct sl_generate *g)
         s->logprobs = g->sampling.n_logprobs;
     }
     if (g->prompt_logprobs >= 0) {
-        s->_prompt_logprobs_case =
-            VLLM__GRPC__ENGINE__SAMPLING_PARAMS___PROMPT_LOGPROBS_PROMPT_LOGPROBS;
+        s->_prompt_logprobs_case = VLLM__GRPC__ENGINE__SAMPLING_PARAMS___PROMPT_LOGPROBS_PROMPT_LOGPROBS;
         s->prompt_logprobs = g->prompt_logprobs;
     }
 }
@@ -248,15 +240,13 @@ static sl_status take_tokens(struct sl_answer *answer, const uint32_t *ids, size
 {
     if (n <= from)
         return SL_OK;
-    struct sl_token_out *added =
-        n - from < UINT32_MAX ? sl_answer_add(answer, (uint32_t)(n - from)) : NULL;
+    struct sl_token_out *added = n - from < UINT32_MAX ? sl_answer_add(answer, (uint32_t)(n - from)) : NULL;
     if (!added)
         return SL_E_NOMEM;
     for (size_t i = from; i < n; i++) {
         struct sl_token_out *token = &added[i - from];
         token->id = ids[i];
-        token->logprob =
-            logprobs && logprobs->n_token_logprobs == n ? logprobs->token_logprobs[i] : NAN;
+        token->logprob = logprobs && logprobs->n_token_logprobs == n ? logprobs->token_logprobs[i] : NAN;
         if (logprobs && logprobs->n_top_logprobs == n)
             take_top(token, logprobs->top_logprobs[i]);
     }
@@ -285,8 +275,8 @@ static sl_status take_prompt(struct sl_answer *answer, const input_logprobs_pb *
     return SL_OK;
 }
 
-static sl_status take_complete(struct sl_answer *answer, const complete_pb *complete,
-                               bool want_timeline, struct sl_err *err)
+static sl_status take_complete(struct sl_answer *answer, const complete_pb *complete, bool want_timeline,
+                               struct sl_err *err)
 {
     answer->prompt_tokens = complete->prompt_tokens;
     answer->finish = strcmp(complete->finish_reason, "length") == 0  ? SL_FINISH_LENGTH
@@ -302,8 +292,8 @@ static sl_status take_complete(struct sl_answer *answer, const complete_pb *comp
     return SL_OK;
 }
 
-static sl_status take_response(struct sl_answer *answer, const response_pb *response,
-                               bool want_timeline, bool *complete, struct sl_err *err)
+static sl_status take_response(struct sl_answer *answer, const response_pb *response, bool want_timeline,
+                               bool *complete, struct sl_err *err)
 {
     switch (response->response_case) {
     case VLLM__GRPC__ENGINE__GENERATE_RESPONSE__RESPONSE_CHUNK:
@@ -323,22 +313,21 @@ static sl_status take_message(struct sl_answer *answer, const uint8_t *message, 
 {
     response_pb *response = vllm__grpc__engine__generate_response__unpack(NULL, bytes, message);
     struct sl_err detail = {0};
-    sl_status status = response ? take_response(answer, response, want_timeline, complete, &detail)
-                                : SL_E_PROTOCOL;
+    sl_status status =
+        response ? take_response(answer, response, want_timeline, complete, &detail) : SL_E_PROTOCOL;
     if (response)
         vllm__grpc__engine__generate_response__free_unpacked(response, NULL);
     if (status == SL_E_NOMEM)
         return sl_fail(err, status, "no memory for the answer; ask for fewer tokens");
     if (status != SL_OK)
         return sl_fail(err, status, "%s",
-                       detail.text[0]
-                           ? detail.text
-                           : "the endpoint sent something that is not a GenerateResponse");
+                       detail.text[0] ? detail.text
+                                      : "the endpoint sent something that is not a GenerateResponse");
     return SL_OK;
 }
 
-static sl_status follow(struct sl_rpc_stream *stream, const struct sl_generate *generate,
-                        sl_answer_fn *fn, void *user, struct sl_answer *answer, struct sl_err *err)
+static sl_status follow(struct sl_rpc_stream *stream, const struct sl_generate *generate, sl_answer_fn *fn,
+                        void *user, struct sl_answer *answer, struct sl_err *err)
 {
     bool complete = false;
     for (;;) {
@@ -366,17 +355,16 @@ static void set_stream(struct sl_remote *remote, struct sl_rpc_stream *stream)
     pthread_mutex_unlock(&remote->lock);
 }
 
-sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate *generate,
-                             sl_answer_fn *fn, void *user, struct sl_answer *answer,
-                             struct sl_err *err)
+sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate *generate, sl_answer_fn *fn,
+                             void *user, struct sl_answer *answer, struct sl_err *err)
 {
     size_t bytes = 0;
     uint8_t *packed = pack_request(generate, &bytes);
     if (!packed)
         return sl_fail(err, SL_E_NOMEM, "no memory for the request");
     struct sl_rpc_stream *stream;
-    sl_status status = sl_rpc_stream_open(
-        &stream, remote->channel, "/vllm.grpc.engine.VllmEngine/Generate", packed, bytes, -1, err);
+    sl_status status = sl_rpc_stream_open(&stream, remote->channel, "/vllm.grpc.engine.VllmEngine/Generate",
+                                          packed, bytes, -1, err);
     free(packed);
     SL_TRY(status);
     set_stream(remote, stream);
@@ -402,19 +390,17 @@ static sl_status parse_spans(struct sl_timeline *timeline, struct sl_span *spans
 {
     for (size_t i = 0; i < json_array_size(list); i++) {
         json_int_t stage, chunk, pos, tokens, recv, begin, end, acked, peak = 0;
-        if (json_unpack(json_array_get(list, i), "{sI sI sI sI sI sI sI sI s?I}", "stage", &stage,
-                        "chunk", &chunk, "pos", &pos, "tokens", &tokens, "recv_us", &recv,
-                        "begin_us", &begin, "end_us", &end, "kv_acked_us", &acked,
-                        "at_peak_us", &peak) != 0)
+        if (json_unpack(json_array_get(list, i), "{sI sI sI sI sI sI sI sI s?I}", "stage", &stage, "chunk",
+                        &chunk, "pos", &pos, "tokens", &tokens, "recv_us", &recv, "begin_us", &begin,
+                        "end_us", &end, "kv_acked_us", &acked, "at_peak_us", &peak) != 0)
             return SL_E_PROTOCOL;
-        if (stage < 0 || stage >= timeline->n_stages || chunk < 0 || chunk > UINT32_MAX ||
-            pos < 0 || pos > UINT32_MAX || tokens < 0 || tokens > UINT32_MAX || recv < 0 ||
-            begin < 0 || end < 0 || acked < 0 || peak < 0)
+        if (stage < 0 || stage >= timeline->n_stages || chunk < 0 || chunk > UINT32_MAX || pos < 0 ||
+            pos > UINT32_MAX || tokens < 0 || tokens > UINT32_MAX || recv < 0 || begin < 0 || end < 0 ||
+            acked < 0 || peak < 0)
             return SL_E_PROTOCOL;
-        spans[i] =
-            (struct sl_span){(uint16_t)stage, (uint32_t)chunk, (uint32_t)pos, (uint32_t)tokens,
-                             (uint64_t)recv,  (uint64_t)begin, (uint64_t)end, (uint64_t)acked,
-                             (uint64_t)peak};
+        spans[i] = (struct sl_span){(uint16_t)stage,  (uint32_t)chunk, (uint32_t)pos,
+                                    (uint32_t)tokens, (uint64_t)recv,  (uint64_t)begin,
+                                    (uint64_t)end,    (uint64_t)acked, (uint64_t)peak};
     }
     return SL_OK;
 }
@@ -423,12 +409,11 @@ static sl_status parse_timeline(struct sl_answer *answer, json_t *root)
 {
     json_int_t submit, first, done, n_stages;
     json_t *list;
-    if (json_unpack(root, "{s{sI sI sI sI so}}", "timeline", "submit_us", &submit, "first_token_us",
-                    &first, "done_us", &done, "n_stages", &n_stages, "spans", &list) != 0)
+    if (json_unpack(root, "{s{sI sI sI sI so}}", "timeline", "submit_us", &submit, "first_token_us", &first,
+                    "done_us", &done, "n_stages", &n_stages, "spans", &list) != 0)
         return SL_E_PROTOCOL;
     size_t n = json_array_size(list);
-    if (submit < 0 || first < 0 || done < 0 || n_stages < 1 || n_stages > UINT16_MAX ||
-        n > MAX_SPANS)
+    if (submit < 0 || first < 0 || done < 0 || n_stages < 1 || n_stages > UINT16_MAX || n > MAX_SPANS)
         return SL_E_PROTOCOL;
     struct sl_span *spans = calloc(n + 1, sizeof *spans);
     if (!spans)
@@ -448,7 +433,6 @@ sl_status sl_answer_parse_timeline(struct sl_answer *answer, const char *json, s
     sl_status status = root ? parse_timeline(answer, root) : SL_E_PROTOCOL;
     json_decref(root);
     if (status == SL_E_PROTOCOL)
-        return sl_fail(err, status,
-                       "the endpoint's timeline cannot be read; is it sluice of this version?");
+        return sl_fail(err, status, "the endpoint's timeline cannot be read; is it sluice of this version?");
     return status == SL_OK ? SL_OK : sl_fail(err, status, "no memory for the timeline");
 }

@@ -1,8 +1,8 @@
 /* Coordinator, stages and decode worker as threads of this process (cluster.h). The plan, the roles, the order log and the
  * wire are those of a cluster; only joining over gRPC is left out, because here everybody is known from the start. */
+#include "node/cluster.h"
 #include "base/digest.h"
 #include "base/log.h"
-#include "node/cluster.h"
 #include "node/role.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -45,7 +45,8 @@ static void *member_thread(void *arg)
     if (status == SL_OK || atomic_load(&m->control.stop))
         return NULL;
     sl_log_error("%s", m->err.text);
-    struct sl_plan_link links[SL_MAX_LINKS]; /* its io lives on and would answer heartbeats: the loss must be seen */
+    /* its io lives on and would answer heartbeats: the loss must be seen */
+    struct sl_plan_link links[SL_MAX_LINKS];
     for (uint32_t i = 0, n = sl_plan_links(plan, links); i < n; i++)
         if (links[i].from == 1 + m->k || links[i].to == 1 + m->k)
             sl_io_drop(m->io, links[i].id);
@@ -62,9 +63,13 @@ static void where_is(void *user, uint32_t node, char address[64], uint16_t *port
 static sl_status open_io(struct sl_cluster *c, const char *name, struct sl_io **io, struct sl_err *err)
 {
     bool ucx = strcmp(c->config.transport, "ucx") == 0;
-    struct sl_io_config config = {.transport = ucx ? &sl_transport_ucx : &sl_transport_local, .fabric = c->fabric,
-                                  .address = "127.0.0.1", .epoch = c->plan.epoch, .thread_name = name,
-                                  .limits = {.max_payload_bytes = 1ull << 30, .max_layers = c->plan.n_layers,
+    struct sl_io_config config = {.transport = ucx ? &sl_transport_ucx : &sl_transport_local,
+                                  .fabric = c->fabric,
+                                  .address = "127.0.0.1",
+                                  .epoch = c->plan.epoch,
+                                  .thread_name = name,
+                                  .limits = {.max_payload_bytes = 1ull << 30,
+                                             .max_layers = c->plan.n_layers,
                                              .max_tokens = c->plan.context_tokens}};
     return sl_io_create(io, &config, err);
 }
@@ -79,11 +84,15 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
         return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use auto, bf16, i8 or f32", g->kv);
     uint32_t allowed = sl_profile_allowed(g->numerics), able = allowed & sl_ops_profiles();
     if (!allowed)
-        return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto", g->numerics);
-    struct sl_plan_options options = {.n_stages = g->n_stages, .has_decode = !g->without_decode,
+        return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto",
+                       g->numerics);
+    struct sl_plan_options options = {.n_stages = g->n_stages,
+                                      .has_decode = !g->without_decode,
                                       .kv_dtype = sl_pack_kv_dtype(c->pack, g->kv),
-                                      .chunk_tokens = g->chunk_tokens, .max_running = g->max_running,
-                                      .context_tokens = g->context_tokens, .epoch = 1,
+                                      .chunk_tokens = g->chunk_tokens,
+                                      .max_running = g->max_running,
+                                      .context_tokens = g->context_tokens,
+                                      .epoch = 1,
                                       /* one that we lack is refused by the stage, which says why */
                                       .profile = sl_profile_best(able ? able : allowed)};
     return sl_plan_make(&c->plan, sl_pack_shape(c->pack), &options, err);
@@ -93,7 +102,8 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
 {
     c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
     c->members = calloc(c->n_members, sizeof *c->members);
-    if (!c->members || sl_random_bytes(c->secret, sizeof c->secret) != SL_OK || sl_fabric_create(&c->fabric) != SL_OK)
+    if (!c->members || sl_random_bytes(c->secret, sizeof c->secret) != SL_OK ||
+        sl_fabric_create(&c->fabric) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the cluster");
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint32_t threads = c->config.n_threads;
@@ -104,7 +114,8 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->cluster = c;
         m->k = k;
         struct sl_stage_config config = sl_plan_stage_config(&c->plan, k, threads);
-        struct sl_utilisation measured; /* now and not while the first request waits: the process keeps the figures */
+        /* now and not while the first request waits: the process keeps the figures */
+        struct sl_utilisation measured;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));
         SL_TRY(sl_utilisation_init(&measured, m->stage, err));
         SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
@@ -118,9 +129,13 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
 {
     struct sl_tokenizer *tokenizer;
     SL_TRY(sl_pack_tokenizer(sl_pack_path(c->pack), &tokenizer, err));
-    struct sl_coordinator_config config = {.plan = &c->plan, .shape = sl_pack_shape(c->pack), .tokenizer = tokenizer,
-                                           .model_path = sl_pack_path(c->pack), .model_name = sl_pack_path(c->pack),
-                                           .io = c->io, .n_links = n_links};
+    struct sl_coordinator_config config = {.plan = &c->plan,
+                                           .shape = sl_pack_shape(c->pack),
+                                           .tokenizer = tokenizer,
+                                           .model_path = sl_pack_path(c->pack),
+                                           .model_name = sl_pack_path(c->pack),
+                                           .io = c->io,
+                                           .n_links = n_links};
     sl_status status = sl_coordinator_create(&c->coordinator, &config, err);
     if (status != SL_OK) {
         sl_tokenizer_destroy(tokenizer);
@@ -142,7 +157,8 @@ static sl_status start_parts(struct sl_cluster *c, struct sl_err *err)
     SL_TRY(open_members(c, err));
     uint32_t n_links;
     for (uint32_t k = 0; k < c->n_members; k++)
-        SL_TRY(sl_role_open_links(c->members[k].io, &c->plan, 1 + k, c->secret, where_is, c, &c->members[k].n_links, err));
+        SL_TRY(sl_role_open_links(c->members[k].io, &c->plan, 1 + k, c->secret, where_is, c,
+                                  &c->members[k].n_links, err));
     SL_TRY(sl_role_open_links(c->io, &c->plan, 0, c->secret, where_is, c, &n_links, err));
     for (uint32_t k = 0; k < c->n_members; k++) {
         if (pthread_create(&c->members[k].thread, NULL, member_thread, &c->members[k]) != 0)
@@ -153,7 +169,8 @@ static sl_status start_parts(struct sl_cluster *c, struct sl_err *err)
     return sl_coordinator_wait_ready(c->coordinator, 20000, err);
 }
 
-sl_status sl_cluster_start(struct sl_cluster **out, const struct sl_cluster_config *config, struct sl_err *err)
+sl_status sl_cluster_start(struct sl_cluster **out, const struct sl_cluster_config *config,
+                           struct sl_err *err)
 {
     struct sl_cluster *c = calloc(1, sizeof *c);
     if (!c)
@@ -185,7 +202,8 @@ void sl_cluster_stop(struct sl_cluster *c)
         return;
     if (c->coordinator)
         sl_coordinator_wait_idle(c->coordinator, 1000);
-    for (uint32_t k = 0; k < c->n_members && c->members; k++) { /* first all are told, so that none mourns a neighbour */
+    /* first all are told, so that none mourns a neighbour */
+    for (uint32_t k = 0; k < c->n_members && c->members; k++) {
         atomic_store(&c->members[k].control.stop, true);
         if (c->members[k].running)
             sl_io_nudge(c->members[k].io);

@@ -20,7 +20,8 @@ struct sl_cluster_config {
 };
 
 struct sl_cluster;
-sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_config *config, struct sl_err *err);
+sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_config *config,
+                           struct sl_err *err);
 struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
 void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
 

@@ -27,41 +27,40 @@ struct values {
     bool ignore_eos, timeline, digest;
 };
 
-#define ROW(name, type, field, fallback, choices, min, max, unit, help)                            \
-    {                                                                                              \
-        name, type, offsetof(struct values, field), fallback, choices, min, max, unit, help        \
+#define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
+    {                                                                                                        \
+        name, type, offsetof(struct values, field), fallback, choices, min, max, unit, help                  \
     }
-#define SHARED_ROWS                                                                                \
-    ROW("endpoint", SL_OPT_ADDRESS, endpoint, NULL, NULL, 0, 0, NULL,                              \
-        "The server to ask, over gRPC."),                                                          \
-        ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",                               \
-            "Without a server: run this pack or Hugging Face directory in this process (packed "   \
-            "on first use)."),                                                                     \
-        ROW("stages", SL_OPT_UINT, stages, "1", NULL, 1, 256, "stages",                            \
-            "With --model: into how many stages the layers are cut."),                             \
-        ROW("threads", SL_OPT_UINT, threads, "0", NULL, 0, 1024, "threads",                        \
-            "With --model: per stage; 0 shares the processors among the stages."),                 \
-        ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens",                             \
-            "With --model: tokens of a chunk; 0 means an eighth of the prompt, 64 to 2048."),      \
-        ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,               \
-            "With --model: how stages pass chunks on."),                                           \
-        ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,                               \
-            "With --model: numbers of the KV cache."),                                             \
-        ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,           \
-            "With --model: rounding. f32 has the same bits on every machine; bf16dot uses the "    \
-            "bf16 dot product of AVX512_BF16; auto takes it where there is one."),                 \
-        ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),               \
-        ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                   \
-            "A file with the prompt, UTF-8; - is standard input."),                                \
-        ROW("token-ids", SL_OPT_STRING, token_ids, NULL, NULL, 0, 0, "FILE",                       \
-            "A file with the prompt as token ids: a JSON list, or numbers with blanks or commas "  \
-            "between; - is "                                                                       \
-            "standard input."),                                                                    \
-        ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                \
-            "With --output json: also the log-probabilities of the K best tokens at each place."), \
-        ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                             \
-            "Draw which stage worked on which chunk when."),                                       \
-        ROW("timeline-svg", SL_OPT_STRING, timeline_svg, NULL, NULL, 0, 0, "FILE",                 \
+#define SHARED_ROWS                                                                                          \
+    ROW("endpoint", SL_OPT_ADDRESS, endpoint, NULL, NULL, 0, 0, NULL, "The server to ask, over gRPC."),      \
+        ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",                                         \
+            "Without a server: run this pack or Hugging Face directory in this process (packed "             \
+            "on first use)."),                                                                               \
+        ROW("stages", SL_OPT_UINT, stages, "1", NULL, 1, 256, "stages",                                      \
+            "With --model: into how many stages the layers are cut."),                                       \
+        ROW("threads", SL_OPT_UINT, threads, "0", NULL, 0, 1024, "threads",                                  \
+            "With --model: per stage; 0 shares the processors among the stages."),                           \
+        ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens",                                       \
+            "With --model: tokens of a chunk; 0 means an eighth of the prompt, 64 to 2048."),                \
+        ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,                         \
+            "With --model: how stages pass chunks on."),                                                     \
+        ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,                                 \
+            "With --model: numbers of the KV cache."),                                                       \
+        ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,                     \
+            "With --model: rounding. f32 has the same bits on every machine; bf16dot uses the "              \
+            "bf16 dot product of AVX512_BF16; auto takes it where there is one."),                           \
+        ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                         \
+        ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                             \
+            "A file with the prompt, UTF-8; - is standard input."),                                          \
+        ROW("token-ids", SL_OPT_STRING, token_ids, NULL, NULL, 0, 0, "FILE",                                 \
+            "A file with the prompt as token ids: a JSON list, or numbers with blanks or commas "            \
+            "between; - is "                                                                                 \
+            "standard input."),                                                                              \
+        ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                          \
+            "With --output json: also the log-probabilities of the K best tokens at each place."),           \
+        ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                                       \
+            "Draw which stage worked on which chunk when."),                                                 \
+        ROW("timeline-svg", SL_OPT_STRING, timeline_svg, NULL, NULL, 0, 0, "FILE",                           \
             "The same drawing as an SVG file.")
 
 static const struct sl_option generate_options[] = {
@@ -76,10 +75,8 @@ static const struct sl_option generate_options[] = {
         "Draw among the likeliest that make up this share."),
     ROW("min-p", SL_OPT_FLOAT, min_p, "0", NULL, 0, 1, NULL,
         "Leave out tokens less likely than this share of the likeliest."),
-    ROW("seed", SL_OPT_UINT, seed, "0", NULL, 0, INT32_MAX, NULL,
-        "The same seed gives the same text."),
-    ROW("ignore-eos", SL_OPT_BOOL, ignore_eos, NULL, NULL, 0, 0, NULL,
-        "Go on after an end-of-text token."),
+    ROW("seed", SL_OPT_UINT, seed, "0", NULL, 0, INT32_MAX, NULL, "The same seed gives the same text."),
+    ROW("ignore-eos", SL_OPT_BOOL, ignore_eos, NULL, NULL, 0, 0, NULL, "Go on after an end-of-text token."),
     ROW("digest", SL_OPT_BOOL, digest, NULL, NULL, 0, 0, NULL,
         "With --model and --output json: digests of all logits and KV pages; equal numbers, equal bits."),
     ROW("output", SL_OPT_CHOICE, output, "text", "text|ids|json", 0, 0, NULL,
@@ -134,8 +131,7 @@ static sl_status interrupts_start(struct interrupts *in, struct sl_err *err)
     sigaddset(&in->set, SIGTERM);
     pthread_sigmask(SIG_BLOCK, &in->set, NULL);
     if (pthread_create(&in->thread, NULL, wait_for_signals, in) != 0)
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "no thread can be started; the limit of processes is reached");
+        return sl_fail(err, SL_E_UNAVAILABLE, "no thread can be started; the limit of processes is reached");
     return SL_OK;
 }
 
@@ -163,12 +159,10 @@ static bool interrupts_stop(struct interrupts *in)
 static sl_status check_values(const struct values *v, struct sl_err *err)
 {
     if (!v->endpoint == !v->model)
-        return sl_fail(
-            err, SL_E_USAGE,
-            "say either --endpoint HOST:PORT (a server) or --model PATH (in this process)");
-    if (!!v->prompt + !!v->prompt_file + !!v->token_ids != 1)
         return sl_fail(err, SL_E_USAGE,
-                       "say one of --prompt TEXT, --prompt-file FILE, --token-ids FILE");
+                       "say either --endpoint HOST:PORT (a server) or --model PATH (in this process)");
+    if (!!v->prompt + !!v->prompt_file + !!v->token_ids != 1)
+        return sl_fail(err, SL_E_USAGE, "say one of --prompt TEXT, --prompt-file FILE, --token-ids FILE");
     if (v->digest && (v->endpoint || strcmp(v->output, "json") != 0))
         return sl_fail(err, SL_E_USAGE, "--digest goes with --model and --output json");
     return SL_OK;
@@ -196,8 +190,7 @@ static struct sl_client_config client_config(const struct values *v, bool score)
     };
 }
 
-static struct sl_generate request_of(const struct values *v, const struct sl_prompt *prompt,
-                                     bool score)
+static struct sl_generate request_of(const struct values *v, const struct sl_prompt *prompt, bool score)
 {
     bool json = strcmp(v->output, "json") == 0;
     struct sl_generate generate = {
@@ -234,12 +227,12 @@ static sl_status draw(const struct values *v, const struct sl_answer *answer, st
     return v->timeline_svg ? sl_timeline_svg(&answer->timeline, v->timeline_svg, err) : SL_OK;
 }
 
-static sl_status ask(const struct values *v, struct sl_client *client, struct interrupts *in,
-                     bool score, struct sl_err *err)
+static sl_status ask(const struct values *v, struct sl_client *client, struct interrupts *in, bool score,
+                     struct sl_err *err)
 {
     struct sl_prompt prompt;
-    SL_TRY(sl_prompt_read(&prompt, v->prompt, v->prompt_file, v->token_ids,
-                          sl_client_tokenizer(client), err));
+    SL_TRY(
+        sl_prompt_read(&prompt, v->prompt, v->prompt_file, v->token_ids, sl_client_tokenizer(client), err));
     struct sl_generate generate = request_of(v, &prompt, score);
     sl_status status = sl_client_start(client, prompt.n_ids + generate.max_tokens, err);
     struct sl_output output;

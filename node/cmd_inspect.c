@@ -25,19 +25,16 @@ struct inspect_values {
     bool json;
 };
 
-#define ROW(name, type, field, fallback, choices, min, max, unit, help)                            \
-    {                                                                                              \
-        name, type, offsetof(struct inspect_values, field), fallback, choices, min, max, unit,     \
-            help                                                                                   \
+#define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
+    {                                                                                                        \
+        name, type, offsetof(struct inspect_values, field), fallback, choices, min, max, unit, help          \
     }
 static const struct sl_option inspect_options[] = {
     ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object."),
     ROW("stages", SL_OPT_UINT, stages, "0", NULL, 0, 256, "stages",
         "Also print what each of N stages holds: layers, weights, planned buffers."),
-    ROW("threads", SL_OPT_UINT, threads, "1", NULL, 1, 1024, "threads",
-        "With --stages: as given to serve."),
-    ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens",
-        "With --stages: as given to serve."),
+    ROW("threads", SL_OPT_UINT, threads, "1", NULL, 1, 1024, "threads", "With --stages: as given to serve."),
+    ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens", "With --stages: as given to serve."),
     ROW("context", SL_OPT_UINT, context, "0", NULL, 0, 16777216, "tokens",
         "With --stages: longest prompt and output; 0 means the model's."),
     ROW("max-running", SL_OPT_UINT, max_running, "16", NULL, 1, 256, "requests",
@@ -69,8 +66,8 @@ static void add_format(struct report *r, const char *format)
         snprintf(r->formats + used, sizeof r->formats - used, "%s%s", used ? ", " : "", format);
 }
 
-static sl_status account(struct report *r, uint32_t begin, uint32_t end, bool with_embed,
-                         bool with_head, struct sl_err *err)
+static sl_status account(struct report *r, uint32_t begin, uint32_t end, bool with_embed, bool with_head,
+                         struct sl_err *err)
 {
     struct sl_weights weights;
     SL_TRY(sl_weights_open(&weights, r->pack, begin, end, with_embed, with_head, false, err));
@@ -159,13 +156,12 @@ static void print_classes(const struct report *r)
         const struct sl_class_use *use = &r->uses[c];
         sl_pack_class_format(r->pack, (enum sl_class)c, format, sizeof format);
         if (use->weights)
-            printf("    %-16s %12.2f MiB %8.3f bits a weight   %s\n",
-                   sl_class_name((enum sl_class)c), mib(use->bytes), sl_class_bits(use), format);
+            printf("    %-16s %12.2f MiB %8.3f bits a weight   %s\n", sl_class_name((enum sl_class)c),
+                   mib(use->bytes), sl_class_bits(use), format);
         all.weights += use->weights;
         all.bytes += use->bytes;
     }
-    printf("    %-16s %12.2f MiB %8.3f bits a weight\n", "all", mib(all.bytes),
-           sl_class_bits(&all));
+    printf("    %-16s %12.2f MiB %8.3f bits a weight\n", "all", mib(all.bytes), sl_class_bits(&all));
 }
 
 static void print_classes_json(const struct report *r)
@@ -180,8 +176,7 @@ static void print_classes_json(const struct report *r)
         sl_pack_class_format(r->pack, (enum sl_class)c, format, sizeof format);
         printf("%s\"%s\": {\"format\": \"%s\", \"weights\": %" PRIu64 ", \"bytes\": %" PRIu64
                ", \"bits_per_weight\": %.4f}",
-               comma, sl_class_name((enum sl_class)c), format, use->weights, use->bytes,
-               sl_class_bits(use));
+               comma, sl_class_name((enum sl_class)c), format, use->weights, use->bytes, sl_class_bits(use));
         comma = ",\n  ";
     }
     fputs("}", stdout);
@@ -191,13 +186,13 @@ static void print_shape(const struct report *r)
 {
     const struct sl_shape *s = &r->shape;
     printf("%s\n  %s, %s (%s)\n", r->path, r->kind, s->architecture, s->model_type);
-    printf("  %u layers (%u with experts), width %u, vocabulary %u, context %u\n", s->n_layers,
-           count_moe(s), s->d_model, s->vocab, s->max_pos);
+    printf("  %u layers (%u with experts), width %u, vocabulary %u, context %u\n", s->n_layers, count_moe(s),
+           s->d_model, s->vocab, s->max_pos);
     printf("  attention: %u query and %u key-value heads of %u%s%s\n", s->n_q, s->n_kv, s->d_head,
            s->qk_norm ? ", q/k norm" : "", s->qkv_bias ? ", biases" : "");
     if (s->n_experts > 0)
-        printf("  experts: %u of width %u, %u for each token%s\n", s->n_experts, s->d_expert,
-               s->top_k, s->renorm ? ", gates normalised" : "");
+        printf("  experts: %u of width %u, %u for each token%s\n", s->n_experts, s->d_expert, s->top_k,
+               s->renorm ? ", gates normalised" : "");
     if (s->d_shared > 0)
         printf("  shared expert of width %u\n", s->d_shared);
     if (count_moe(s) < s->n_layers)
@@ -211,9 +206,9 @@ static void print_shape(const struct report *r)
     char profiles[64];
     printf("  numerics profiles of this machine: %s\n",
            sl_profile_list(sl_ops_profiles(), profiles, sizeof profiles));
-    printf("  %.1f MiB: embedding %.1f, layers %.1f each, norm and head %.1f\n",
-           mib(r->total_bytes), mib(r->embed_bytes),
-           mib(r->total_bytes - r->embed_bytes - r->head_bytes) / s->n_layers, mib(r->head_bytes));
+    printf("  %.1f MiB: embedding %.1f, layers %.1f each, norm and head %.1f\n", mib(r->total_bytes),
+           mib(r->embed_bytes), mib(r->total_bytes - r->embed_bytes - r->head_bytes) / s->n_layers,
+           mib(r->head_bytes));
     for (uint32_t i = 0; i < s->n_layers; i++)
         printf("    layer %3u  %-7s %10.2f MiB\n", i, s->is_moe[i] ? "experts" : "dense",
                mib(r->layer_bytes[i]));
@@ -226,13 +221,12 @@ static void print_shape_json(const struct report *r)
     sl_json_string(stdout, r->path, strlen(r->path));
     printf(",\n \"kind\": \"%s\", \"model_type\": \"%s\", \"architecture\": \"%s\",\n", r->kind,
            s->model_type, s->architecture);
-    printf(
-        " \"layers\": %u, \"moe_layers\": %u, \"d_model\": %u, \"vocab\": %u, \"context\": %u,\n",
-        s->n_layers, count_moe(s), s->d_model, s->vocab, s->max_pos);
+    printf(" \"layers\": %u, \"moe_layers\": %u, \"d_model\": %u, \"vocab\": %u, \"context\": %u,\n",
+           s->n_layers, count_moe(s), s->d_model, s->vocab, s->max_pos);
     printf(" \"query_heads\": %u, \"kv_heads\": %u, \"d_head\": %u, \"qk_norm\": %s, \"qkv_bias\": "
            "%s, \"tied_head\": %s,\n",
-           s->n_q, s->n_kv, s->d_head, s->qk_norm ? "true" : "false",
-           s->qkv_bias ? "true" : "false", s->tied_head ? "true" : "false");
+           s->n_q, s->n_kv, s->d_head, s->qk_norm ? "true" : "false", s->qkv_bias ? "true" : "false",
+           s->tied_head ? "true" : "false");
     printf(" \"experts\": %u, \"experts_per_token\": %u, \"d_expert\": %u, \"d_shared\": %u, "
            "\"d_dense\": %u,\n",
            s->n_experts, s->top_k, s->d_expert, s->d_shared, s->d_dense);
@@ -276,18 +270,16 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                "%.1f, scratch %.1f, "
                "tables %.1f, logits %.1f, frames %.1f)\n",
                name, config.begin, config.end, mib(bytes.weights), mib(buffers), mib(bytes.kv),
-               mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits),
-               mib(frames));
+               mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits), mib(frames));
     return SL_OK;
 }
 
-static sl_status make_plan(struct sl_plan *plan, const struct report *r,
-                           const struct inspect_values *v, struct sl_err *err)
+static sl_status make_plan(struct sl_plan *plan, const struct report *r, const struct inspect_values *v,
+                           struct sl_err *err)
 {
     if (!r->pack)
-        return sl_fail(err, SL_E_USAGE,
-                       "%s is not packed yet; `sluice pack %s DST`, then inspect DST", r->path,
-                       r->path);
+        return sl_fail(err, SL_E_USAGE, "%s is not packed yet; `sluice pack %s DST`, then inspect DST",
+                       r->path, r->path);
     struct sl_plan_options options = {
         .n_stages = v->stages,
         .has_decode = true,
@@ -362,8 +354,8 @@ static int run_check(const void *values, const char *const *args, uint32_t n_arg
     struct sl_pack *pack = NULL;
     struct sl_err err = {0};
     if (!sl_pack_is_pack(args[0])) {
-        sl_fail(&err, SL_E_DATA,
-                "%s is not a pack (it has no pack.json); `sluice pack SRC DST` makes one", args[0]);
+        sl_fail(&err, SL_E_DATA, "%s is not a pack (it has no pack.json); `sluice pack SRC DST` makes one",
+                args[0]);
         return sl_command_failed("check", &err);
     }
     sl_status status = sl_pack_open(&pack, args[0], &err);
@@ -398,12 +390,12 @@ struct health_values {
 };
 
 static const struct sl_option health_options[] = {
-    {"endpoint", SL_OPT_ADDRESS, offsetof(struct health_values, endpoint), "127.0.0.1:50051", NULL,
-     0, 0, NULL, "The server to ask, over gRPC."},
+    {"endpoint", SL_OPT_ADDRESS, offsetof(struct health_values, endpoint), "127.0.0.1:50051", NULL, 0, 0,
+     NULL, "The server to ask, over gRPC."},
     {"service", SL_OPT_STRING, offsetof(struct health_values, service), NULL, NULL, 0, 0, NULL,
      "One of its services; without it, the server as a whole."},
-    {"timeout-ms", SL_OPT_UINT, offsetof(struct health_values, timeout_ms), "2000", NULL, 1, 600000,
-     "ms", "How long to wait for an answer."},
+    {"timeout-ms", SL_OPT_UINT, offsetof(struct health_values, timeout_ms), "2000", NULL, 1, 600000, "ms",
+     "How long to wait for an answer."},
     {0},
 };
 
@@ -424,16 +416,14 @@ static sl_status check_health(const struct health_values *v, struct sl_err *err)
     size_t reply_bytes = 0;
     SL_TRY(sl_rpc_channel_open(&channel, v->endpoint, err));
     sl_status status =
-        sl_rpc_unary(channel, "/grpc.health.v1.Health/Check", request,
-                     name_bytes ? name_bytes + 2 : 0, v->timeout_ms, &reply, &reply_bytes, err);
-    bool serving =
-        status == SL_OK && reply_bytes >= 2 && reply[0] == FIELD_1_VARINT && reply[1] == SERVING;
+        sl_rpc_unary(channel, "/grpc.health.v1.Health/Check", request, name_bytes ? name_bytes + 2 : 0,
+                     v->timeout_ms, &reply, &reply_bytes, err);
+    bool serving = status == SL_OK && reply_bytes >= 2 && reply[0] == FIELD_1_VARINT && reply[1] == SERVING;
     free(reply);
     sl_rpc_channel_close(channel);
     SL_TRY(status);
-    return serving
-               ? SL_OK
-               : sl_fail(err, SL_E_UNAVAILABLE, "it answers, and loads or drains; ask again later");
+    return serving ? SL_OK
+                   : sl_fail(err, SL_E_UNAVAILABLE, "it answers, and loads or drains; ask again later");
 }
 
 static int run_health(const void *values, const char *const *args, uint32_t n_args)
@@ -475,8 +465,7 @@ struct version_values {
 };
 
 static const struct sl_option version_options[] = {
-    {"json", SL_OPT_BOOL, offsetof(struct version_values, json), NULL, NULL, 0, 0, NULL,
-     "One JSON object."},
+    {"json", SL_OPT_BOOL, offsetof(struct version_values, json), NULL, NULL, 0, 0, NULL, "One JSON object."},
     {0},
 };
 
@@ -506,8 +495,7 @@ static int run_version(const void *values, const char *const *args, uint32_t n_a
                      names[i].name);
     if (!v->json) {
         printf("sluice %s (%s), %s\n%s: %s\nnumerics: %s\ntransports: local ucx\n", SLUICE_VERSION,
-               SLUICE_GIT, __VERSION__, model, list[0] ? list : "no vector extension we use",
-               profiles);
+               SLUICE_GIT, __VERSION__, model, list[0] ? list : "no vector extension we use", profiles);
         return 0;
     }
     printf("{\"version\": \"%s\", \"git\": \"%s\", \"compiler\": \"%s\", \"cpu\": ", SLUICE_VERSION,

@@ -1,7 +1,7 @@
 /* `sluice coordinator | stage | decode`: the roles one by one, for a cluster. */
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
-#include "base/clock.h"
 #include "node/cluster.h"
 #include "node/commands.h"
 #include "node/control.h"
@@ -24,21 +24,31 @@ struct worker_values {
     bool verify;
 };
 
-#define W(name, type, field, fallback, min, max, unit, help)                                                           \
-    {name, type, offsetof(struct worker_values, field), fallback, NULL, min, max, unit, help}
-#define W_CHOICE(name, field, fallback, choices, help)                                                                 \
-    {name, SL_OPT_CHOICE, offsetof(struct worker_values, field), fallback, choices, 0, 0, NULL, help}
-#define WORKER_ROWS                                                                                                    \
-    W("coordinator", SL_OPT_ADDRESS, coordinator, "127.0.0.1:50051", 0, 0, NULL, "The coordinator's gRPC port."),      \
-        W("data-address", SL_OPT_STRING, data_address, "127.0.0.1", 0, 0, "IP",                                        \
-          "The address to listen on for chunks and KV pages, and where neighbours reach it; of a private network."),   \
-        W("data-port", SL_OPT_UINT, data_port, "0", 0, 65535, NULL, "0 takes a free one of 13000 to 13063."),          \
-        W("threads", SL_OPT_UINT, threads, "0", 0, 1024, "threads", "Compute threads; 0: one a processor."),           \
-        W_CHOICE("numerics", numerics, "auto", SL_NUMERICS_CHOICES,                                                   \
-                 "Numerics profiles to offer the coordinator, which decides: all that this machine can run, or one."),  \
-        W("ops", SL_OPT_ADDRESS, ops, NULL, 0, 0, NULL, "Serve /metrics and the probes here; without it, not at all."), \
-        W("join-timeout", SL_OPT_UINT, join_timeout, "60", 1, 86400, "s", "How long to wait for the coordinator."),    \
-        W("verify", SL_OPT_BOOL, verify, NULL, 0, 0, NULL, "Check the SHA-256 of every weight file before serving.")
+#define W(name, type, field, fallback, min, max, unit, help)                                                 \
+    {                                                                                                        \
+        name, type, offsetof(struct worker_values, field), fallback, NULL, min, max, unit, help              \
+    }
+#define W_CHOICE(name, field, fallback, choices, help)                                                       \
+    {                                                                                                        \
+        name, SL_OPT_CHOICE, offsetof(struct worker_values, field), fallback, choices, 0, 0, NULL, help      \
+    }
+#define WORKER_ROWS                                                                                                  \
+    W("coordinator", SL_OPT_ADDRESS, coordinator, "127.0.0.1:50051", 0, 0, NULL,                                     \
+      "The coordinator's gRPC port."),                                                                               \
+        W("data-address", SL_OPT_STRING, data_address, "127.0.0.1", 0, 0, "IP",                                      \
+          "The address to listen on for chunks and KV pages, and where neighbours reach it; of a private network."), \
+        W("data-port", SL_OPT_UINT, data_port, "0", 0, 65535, NULL,                                                  \
+          "0 takes a free one of 13000 to 13063."),                                                                  \
+        W("threads", SL_OPT_UINT, threads, "0", 0, 1024, "threads", "Compute threads; 0: one a processor."),         \
+        W_CHOICE(                                                                                                    \
+            "numerics", numerics, "auto", SL_NUMERICS_CHOICES,                                                       \
+            "Numerics profiles to offer the coordinator, which decides: all that this machine can run, or one."),    \
+        W("ops", SL_OPT_ADDRESS, ops, NULL, 0, 0, NULL,                                                              \
+          "Serve /metrics and the probes here; without it, not at all."),                                            \
+        W("join-timeout", SL_OPT_UINT, join_timeout, "60", 1, 86400, "s",                                            \
+          "How long to wait for the coordinator."),                                                                  \
+        W("verify", SL_OPT_BOOL, verify, NULL, 0, 0, NULL,                                                           \
+          "Check the SHA-256 of every weight file before serving.")
 
 static const struct sl_option stage_options[] = {
     W("stage", SL_OPT_UINT, stage, "0", 0, SL_MAX_STAGES - 1, NULL, "Which stage this is, from 0."),
@@ -59,10 +69,17 @@ static void block_signals(void)
 
 static int run_worker(const struct worker_values *v, const char *model, bool decode)
 {
-    struct sl_worker_config config = {.model = model, .coordinator = v->coordinator, .data_address = v->data_address,
-                                      .data_port = (uint16_t)v->data_port, .ops = v->ops, .decode = decode,
-                                      .stage = v->stage, .n_threads = v->threads, .join_timeout_s = v->join_timeout,
-                                      .verify = v->verify, .numerics = v->numerics};
+    struct sl_worker_config config = {.model = model,
+                                      .coordinator = v->coordinator,
+                                      .data_address = v->data_address,
+                                      .data_port = (uint16_t)v->data_port,
+                                      .ops = v->ops,
+                                      .decode = decode,
+                                      .stage = v->stage,
+                                      .n_threads = v->threads,
+                                      .join_timeout_s = v->join_timeout,
+                                      .verify = v->verify,
+                                      .numerics = v->numerics};
     struct sl_err err;
     block_signals();
     sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
@@ -83,14 +100,26 @@ static int run_decode(const void *values, const char *const *args, uint32_t n_ar
 }
 
 const struct sl_command sl_command_stage = {
-    "stage", "PATH", "one stage of a pipeline: a layer range with all its experts",
+    "stage",
+    "PATH",
+    "one stage of a pipeline: a layer range with all its experts",
     "Joins the coordinator, which says which layers it holds, maps those layers' files of the pack PATH and runs chunks "
     "until the coordinator tells it to stop. SIGTERM drains the whole pipeline.",
-    stage_options, sizeof(struct worker_values), 1, 1, run_stage};
+    stage_options,
+    sizeof(struct worker_values),
+    1,
+    1,
+    run_stage};
 const struct sl_command sl_command_decode = {
-    "decode", "PATH", "a decode worker: adopts prefilled sequences and generates",
+    "decode",
+    "PATH",
+    "a decode worker: adopts prefilled sequences and generates",
     "Joins the coordinator, takes the KV pages which the stages push to it while they prefill, and decodes continuously batched.",
-    decode_options, sizeof(struct worker_values), 1, 1, run_decode};
+    decode_options,
+    sizeof(struct worker_values),
+    1,
+    1,
+    run_decode};
 
 /* ---- coordinator ---- */
 
@@ -102,12 +131,12 @@ struct coordinator_values {
 
 static const struct sl_option coordinator_options[] = {
     SL_SERVING_ROWS(coordinator_values),
-    {"data-address", SL_OPT_STRING, offsetof(struct coordinator_values, data_address), "127.0.0.1", NULL, 0, 0, "IP",
-     "The address to listen on for results, and where nodes reach it; of a private network."},
+    {"data-address", SL_OPT_STRING, offsetof(struct coordinator_values, data_address), "127.0.0.1", NULL, 0,
+     0, "IP", "The address to listen on for results, and where nodes reach it; of a private network."},
     {"data-port", SL_OPT_UINT, offsetof(struct coordinator_values, data_port), "0", NULL, 0, 65535, NULL,
      "0 takes a free one of 13000 to 13063."},
-    {"join-timeout", SL_OPT_UINT, offsetof(struct coordinator_values, join_timeout), "600", NULL, 1, 86400, "s",
-     "How long to wait for all nodes to join."},
+    {"join-timeout", SL_OPT_UINT, offsetof(struct coordinator_values, join_timeout), "600", NULL, 1, 86400,
+     "s", "How long to wait for all nodes to join."},
     {0},
 };
 
@@ -157,10 +186,13 @@ static void on_leave(void *user, const char *who)
 static sl_status make_plan(struct node *n, struct sl_err *err)
 {
     const struct sl_serving_options *v = &n->values->serving;
-    struct sl_plan_options options = {.n_stages = v->stages, .has_decode = true,
+    struct sl_plan_options options = {.n_stages = v->stages,
+                                      .has_decode = true,
                                       .kv_dtype = sl_pack_kv_dtype(n->pack, v->kv),
-                                      .chunk_tokens = v->chunk, .max_running = v->max_running,
-                                      .context_tokens = v->context, .kv_tokens = v->kv_tokens,
+                                      .chunk_tokens = v->chunk,
+                                      .max_running = v->max_running,
+                                      .context_tokens = v->context,
+                                      .kv_tokens = v->kv_tokens,
                                       .epoch = sl_clock_wall_us() / 1000000u};
     return sl_plan_make(&n->plan, sl_pack_shape(n->pack), &options, err);
 }
@@ -168,14 +200,22 @@ static sl_status make_plan(struct node *n, struct sl_err *err)
 static sl_status make_control(struct node *n, struct sl_err *err)
 {
     const struct coordinator_values *v = n->values;
-    struct sl_io_config io = {.transport = &sl_transport_ucx, .port = (uint16_t)v->data_port, .epoch = n->plan.epoch,
-                              .thread_name = "io", .limits = {.max_payload_bytes = 1ull << 30,
-                                                              .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
+    struct sl_io_config io = {
+        .transport = &sl_transport_ucx,
+        .port = (uint16_t)v->data_port,
+        .epoch = n->plan.epoch,
+        .thread_name = "io",
+        .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", v->data_address);
     SL_TRY(sl_io_create(&n->io, &io, err));
-    struct sl_control_config config = {.plan = &n->plan, .profiles = sl_profile_allowed(v->serving.numerics), .model_digest = sl_pack_digest(n->pack),
-                                       .data_address = v->data_address, .data_port = sl_io_port(n->io),
-                                       .on_member_ready = on_member_ready, .on_leave = on_leave, .user = n};
+    struct sl_control_config config = {.plan = &n->plan,
+                                       .profiles = sl_profile_allowed(v->serving.numerics),
+                                       .model_digest = sl_pack_digest(n->pack),
+                                       .data_address = v->data_address,
+                                       .data_port = sl_io_port(n->io),
+                                       .on_member_ready = on_member_ready,
+                                       .on_leave = on_leave,
+                                       .user = n};
     if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "no random bytes for the link keys");
     return sl_control_create(&n->control, &config, err);
@@ -189,11 +229,18 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
     for (uint32_t i = 0, all = sl_plan_links(&n->plan, links); i < all; i++)
         own += links[i].from == 0 || links[i].to == 0;
     SL_TRY(sl_pack_tokenizer(sl_pack_path(n->pack), &tokenizer, err));
-    struct sl_coordinator_config config = {.plan = &n->plan, .shape = sl_pack_shape(n->pack), .tokenizer = tokenizer,
+    struct sl_coordinator_config config = {.plan = &n->plan,
+                                           .shape = sl_pack_shape(n->pack),
+                                           .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(n->pack),
-                                           .model_name = n->values->serving.name ? n->values->serving.name : sl_pack_path(n->pack),
-                                           .io = n->io, .n_links = own, .max_waiting = n->values->serving.max_waiting,
-                                           .on_lost = on_lost, .on_ready = on_all_up, .user = n};
+                                           .model_name = n->values->serving.name ? n->values->serving.name
+                                                                                 : sl_pack_path(n->pack),
+                                           .io = n->io,
+                                           .n_links = own,
+                                           .max_waiting = n->values->serving.max_waiting,
+                                           .on_lost = on_lost,
+                                           .on_ready = on_all_up,
+                                           .user = n};
     sl_status status = sl_coordinator_create(&n->coordinator, &config, err);
     if (status != SL_OK)
         sl_tokenizer_destroy(tokenizer);
@@ -214,14 +261,19 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
     SL_TRY(make_coordinator(n, err));
     n->io = NULL; /* the coordinator's from here on */
     struct sl_rpc_method methods[SL_CONTROL_METHODS];
-    struct sl_edge_config edge = {.listen = v->listen, .ops = v->ops, .coordinator = n->coordinator, .methods = methods,
+    struct sl_edge_config edge = {.listen = v->listen,
+                                  .ops = v->ops,
+                                  .coordinator = n->coordinator,
+                                  .methods = methods,
                                   .n_methods = sl_control_methods(n->control, methods)};
     SL_TRY(sl_edge_start(&n->edge, &edge, err));
     sl_log_info("gRPC on %s and ops HTTP on %s: %s", v->listen, v->ops,
-                strncmp(v->listen, "127.", 4) == 0 ? "this machine only"
-                                                   : "reachable from the network, without encryption or authentication: "
-                                                     "keep it private or put a proxy in front");
-    sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address, sl_io_port(io));
+                strncmp(v->listen, "127.", 4) == 0
+                    ? "this machine only"
+                    : "reachable from the network, without encryption or authentication: "
+                      "keep it private or put a proxy in front");
+    sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address,
+                sl_io_port(io));
     sl_control_attach(n->control, n->coordinator, io);
     return SL_OK;
 }
@@ -238,13 +290,18 @@ static sl_status not_ready(struct node *n, struct sl_err *err)
 {
     char who[256];
     if (sl_control_missing(n->control, false, who, sizeof who))
-        return sl_fail(err, SL_E_UNAVAILABLE, "%s did not join within %u s; start it, or ask for a longer --join-timeout", who,
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "%s did not join within %u s; start it, or ask for a longer --join-timeout", who,
                        n->values->join_timeout);
     if (sl_control_missing(n->control, true, who, sizeof who))
-        return sl_fail(err, SL_E_UNAVAILABLE, "%s joined, but not all its links came up within %u s; check --data-address, and that "
-                                              "the nodes reach each other's data ports", who, n->values->join_timeout);
-    return sl_fail(err, SL_E_UNAVAILABLE, "the links of the coordinator did not come up within %u s; check --data-address, and that "
-                                          "the nodes reach it", n->values->join_timeout);
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "%s joined, but not all its links came up within %u s; check --data-address, and that "
+                       "the nodes reach each other's data ports",
+                       who, n->values->join_timeout);
+    return sl_fail(err, SL_E_UNAVAILABLE,
+                   "the links of the coordinator did not come up within %u s; check --data-address, and that "
+                   "the nodes reach it",
+                   n->values->join_timeout);
 }
 
 /* Every member has its links up and so have we: only then can a request go all the way. */
@@ -273,11 +330,13 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
 
 static void drain(struct node *n, const sigset_t *set)
 {
-    sl_log_info("draining: running requests finish (at most %u s), new ones are refused", n->values->serving.drain_timeout);
+    sl_log_info("draining: running requests finish (at most %u s), new ones are refused",
+                n->values->serving.drain_timeout);
     sl_edge_set_serving(n->edge, false);
     sl_coordinator_drain(n->coordinator);
     uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
-    while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until && !atomic_load(&n->is_lost)) {
+    while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until &&
+           !atomic_load(&n->is_lost)) {
         int number = wait_signal(set, 0);
         if (number == SIGTERM || number == SIGINT)
             _exit(128 + number); /* the second one: at once */
@@ -291,8 +350,8 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
         return SL_OK;
     SL_TRY(status);
     sl_edge_set_serving(n->edge, true);
-    sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages, sl_coordinator_profile(n->coordinator),
-                sl_coordinator_model_name(n->coordinator));
+    sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages,
+                sl_coordinator_profile(n->coordinator), sl_coordinator_model_name(n->coordinator));
     for (int number = 0; number != SIGTERM && number != SIGINT && !atomic_load(&n->leave);) {
         if (atomic_load(&n->is_lost))
             return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);
@@ -309,7 +368,8 @@ static void stop(struct node *n)
     if (n->coordinator) { /* who is still running is told the true reason, before the links go */
         sl_coordinator_drain(n->coordinator);
         if (!sl_coordinator_wait_idle(n->coordinator, 0))
-            sl_coordinator_mourn(n->coordinator, "this node was told to stop before the request was finished; send it again");
+            sl_coordinator_mourn(n->coordinator,
+                                 "this node was told to stop before the request was finished; send it again");
     }
     if (n->control)
         sl_control_stop(n->control, "the coordinator is done");
@@ -345,7 +405,13 @@ static int run_coordinator(const void *values, const char *const *args, uint32_t
 }
 
 const struct sl_command sl_command_coordinator = {
-    "coordinator", "PATH", "the one decider: admits, orders and routes requests",
+    "coordinator",
+    "PATH",
+    "the one decider: admits, orders and routes requests",
     "Waits for its stages and the decode worker to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection). "
     "SIGTERM drains: running requests finish, new ones get UNAVAILABLE. A second SIGTERM exits at once.",
-    coordinator_options, sizeof(struct coordinator_values), 1, 1, run_coordinator};
+    coordinator_options,
+    sizeof(struct coordinator_values),
+    1,
+    1,
+    run_coordinator};

@@ -24,8 +24,8 @@ static const struct sl_option serve_options[] = {
     SL_SERVING_ROWS(serve_values),
     {"threads", SL_OPT_UINT, offsetof(struct serve_values, threads), "0", NULL, 0, 1024, "threads",
      "Compute threads of a stage; 0 shares the processors."},
-    {"decode-threads", SL_OPT_UINT, offsetof(struct serve_values, decode_threads), "0", NULL, 0, 1024, "threads",
-     "Compute threads of the decode worker; 0: as many as a stage."},
+    {"decode-threads", SL_OPT_UINT, offsetof(struct serve_values, decode_threads), "0", NULL, 0, 1024,
+     "threads", "Compute threads of the decode worker; 0: as many as a stage."},
     {0},
 };
 
@@ -116,7 +116,9 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     const struct serve_values *v = s->values;
     bool decode = k == v->serving.stages;
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t threads = v->threads ? v->threads : cores > (long)v->serving.stages ? (uint32_t)cores / v->serving.stages : 1;
+    uint32_t threads = v->threads                        ? v->threads
+                       : cores > (long)v->serving.stages ? (uint32_t)cores / v->serving.stages
+                                                         : 1;
     struct arguments a = {0};
     char name[24];
     snprintf(name, sizeof name, decode ? "decode" : "stage %u", k);
@@ -218,17 +220,22 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
     struct sl_pack *pack;
     struct sl_plan plan;
     SL_TRY(sl_pack_open(&pack, s->pack, err));
-    struct sl_plan_options options = {.n_stages = v->stages, .has_decode = true, .chunk_tokens = v->chunk,
-                                      .max_running = v->max_running, .context_tokens = v->context,
+    struct sl_plan_options options = {.n_stages = v->stages,
+                                      .has_decode = true,
+                                      .chunk_tokens = v->chunk,
+                                      .max_running = v->max_running,
+                                      .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};
-    sl_status status = sl_plan_make(&plan, sl_pack_shape(pack), &options, err); /* refuse here, not in three processes */
+    /* refuse here, not in three processes */
+    sl_status status = sl_plan_make(&plan, sl_pack_shape(pack), &options, err);
     sl_pack_close(pack);
     SL_TRY(status);
     const char *colon = strrchr(v->listen, ':');
     bool any = strncmp(v->listen, "0.0.0.0:", 8) == 0 || strncmp(v->listen, "[::]:", 5) == 0;
     snprintf(s->join, sizeof s->join, "%s%s", any ? "127.0.0.1" : "", any ? colon : v->listen);
     if (strcmp(colon, ":0") == 0)
-        return sl_fail(err, SL_E_USAGE, "--listen needs a port here, because the stages must find it; choose one");
+        return sl_fail(err, SL_E_USAGE,
+                       "--listen needs a port here, because the stages must find it; choose one");
     SL_TRY(check_address(v->listen, err));
     SL_TRY(check_address(v->ops, err));
     SL_TRY(spawn_coordinator(s, err));
@@ -260,7 +267,13 @@ static int run_serve(const void *values, const char *const *args, uint32_t n_arg
 }
 
 const struct sl_command sl_command_serve = {
-    "serve", "PATH", "everything on one machine: coordinator, stages, decode worker",
+    "serve",
+    "PATH",
+    "everything on one machine: coordinator, stages, decode worker",
     "PATH is a pack, or a Hugging Face checkpoint directory, which is packed into the cache on first use. Starts one process a "
     "role, joined over UCX on loopback. SIGTERM drains. When a process dies, it is named and the whole ends with its code.",
-    serve_options, sizeof(struct serve_values), 1, 1, run_serve};
+    serve_options,
+    sizeof(struct serve_values),
+    1,
+    1,
+    run_serve};

@@ -33,8 +33,8 @@ static void print_overview(const struct sl_command *const *commands, FILE *to)
 }
 
 /* A name of two words takes two arguments; *n_words says how many it took. */
-static const struct sl_command *find(const struct sl_command *const *commands, int argc,
-                                     char **argv, int *n_words)
+static const struct sl_command *find(const struct sl_command *const *commands, int argc, char **argv,
+                                     int *n_words)
 {
     char both[128] = "";
     if (argc > 2)
@@ -54,8 +54,7 @@ static int not_found(const struct sl_command *const *commands, char **argv)
     for (const struct sl_command *const *c = commands; *c; c++)
         group = group || (strncmp((*c)->name, argv[1], bytes) == 0 && (*c)->name[bytes] == ' ');
     if (!group) {
-        fprintf(stderr, "sluice: there is no command \"%.80s\"; `sluice --help` lists them\n",
-                argv[1]);
+        fprintf(stderr, "sluice: there is no command \"%.80s\"; `sluice --help` lists them\n", argv[1]);
         return sl_status_exit_code(SL_E_USAGE);
     }
     fprintf(stderr, "sluice %s: say which:", argv[1]);
@@ -108,8 +107,8 @@ int sl_commands_main(const struct sl_command *const *commands, int argc, char **
         return sl_command_failed(command->name, &err);
     }
     int code = 0;
-    if (sl_options_parse(command, argc - n_words, argv + n_words, values, args, &n_args, &help,
-                         &err) != SL_OK)
+    if (sl_options_parse(command, argc - n_words, argv + n_words, values, args, &n_args, &help, &err) !=
+        SL_OK)
         code = sl_command_failed(command->name, &err);
     else if (help)
         sl_options_help(command, stdout);

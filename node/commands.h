@@ -5,8 +5,7 @@
 
 #include "node/options.h"
 
-extern const struct sl_command sl_command_serve, sl_command_coordinator, sl_command_stage,
-    sl_command_decode;
+extern const struct sl_command sl_command_serve, sl_command_coordinator, sl_command_stage, sl_command_decode;
 extern const struct sl_command sl_command_generate, sl_command_score, sl_command_eval;
 extern const struct sl_command sl_command_pack, sl_command_inspect, sl_command_check;
 extern const struct sl_command sl_command_health, sl_command_version;

@@ -12,7 +12,7 @@
 
 struct member {
     struct sl_control *control;
-    uint32_t node; /* 1 + stage, or the decode worker's */
+    uint32_t node;            /* 1 + stage, or the decode worker's */
     struct sl_rpc_call *call; /* the Join stream; NULL: not here */
     bool planned, ready;
     uint32_t profiles; /* it offers these */
@@ -158,24 +158,33 @@ static void plan_when_complete(struct sl_control *c) /* lock held */
 
 /* ---- Join ---- */
 
-static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRequest *j, uint32_t *node, struct sl_err *err)
+static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRequest *j, uint32_t *node,
+                            struct sl_err *err)
 {
     bool decode = strcmp(j->role, "decode") == 0;
     if (!decode && strcmp(j->role, "stage") != 0)
         return sl_fail(err, SL_E_INVALID, "role \"%.20s\" is unknown; join as stage or decode", j->role);
     if (decode && !c->plan.has_decode)
-        return sl_fail(err, SL_E_CONFIG, "this pipeline was started without a decode worker; join as a stage");
+        return sl_fail(err, SL_E_CONFIG,
+                       "this pipeline was started without a decode worker; join as a stage");
     if (!decode && j->stage >= c->plan.n_stages)
-        return sl_fail(err, SL_E_CONFIG, "stage %u does not exist: the coordinator was started with %u stages, numbered from 0",
+        return sl_fail(err, SL_E_CONFIG,
+                       "stage %u does not exist: the coordinator was started with %u stages, numbered from 0",
                        j->stage, c->plan.n_stages);
     if (strcmp(j->model_digest, c->digest) != 0)
-        return sl_fail(err, SL_E_CONFIG, "the model differs: the coordinator serves the pack %.12s, this node has %.12s; give both the same pack",
-                       c->digest, j->model_digest);
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "the model differs: the coordinator serves the pack %.12s, this node has %.12s; give both the same pack",
+            c->digest, j->model_digest);
     if (strcmp(j->version, SLUICE_VERSION) != 0 || j->wire_version != SL_WIRE_VERSION)
-        return sl_fail(err, SL_E_CONFIG, "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
-                       SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
-    if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 || strlen(j->data_address) >= 64)
-        return sl_fail(err, SL_E_INVALID, "the join request is malformed (layers, data address or port); run the same version");
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
+            SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
+    if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 ||
+        strlen(j->data_address) >= 64)
+        return sl_fail(err, SL_E_INVALID,
+                       "the join request is malformed (layers, data address or port); run the same version");
     *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
     return SL_OK;
 }
@@ -197,10 +206,12 @@ static sl_status check_profiles(const struct sl_control *c, uint32_t offered, st
     uint32_t common = common_profiles(c);
     if (common & offered)
         return SL_OK;
-    return sl_fail(err, SL_E_CONFIG,
-                   "no numerics profile in common: this pipeline can run %s, this node offers %s; start the coordinator and all "
-                   "nodes with --numerics auto or f32, or leave out machines without AVX512_BF16",
-                   sl_profile_list(common, ours, sizeof ours), offered ? sl_profile_list(offered, theirs, sizeof theirs) : "none");
+    return sl_fail(
+        err, SL_E_CONFIG,
+        "no numerics profile in common: this pipeline can run %s, this node offers %s; start the coordinator and all "
+        "nodes with --numerics auto or f32, or leave out machines without AVX512_BF16",
+        sl_profile_list(common, ours, sizeof ours),
+        offered ? sl_profile_list(offered, theirs, sizeof theirs) : "none");
 }
 
 static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
@@ -222,8 +233,10 @@ static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
         sl_log_info("%s left", name);
         return;
     }
-    snprintf(sentence, sizeof sentence, "%s is gone (its process ended or its host is unreachable); the request was not finished, send it again",
-             name);
+    snprintf(
+        sentence, sizeof sentence,
+        "%s is gone (its process ended or its host is unreachable); the request was not finished, send it again",
+        name);
     sl_coordinator_mourn(c->coordinator, sentence);
 }
 
@@ -233,8 +246,8 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
     struct sl_pb pb = {0};
     struct sl_err err;
     uint32_t node = 0;
-    Sluice__V1__JoinRequest *j =
-        (Sluice__V1__JoinRequest *)(void *)sl_pb_unpack(&pb, call, &sluice__v1__join_request__descriptor, message, bytes);
+    Sluice__V1__JoinRequest *j = (Sluice__V1__JoinRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__join_request__descriptor, message, bytes);
     if (!j)
         return;
     sl_status status = check_join(c, j, &node, &err);
@@ -244,7 +257,8 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
     if (m && c->stopping)
         status = sl_fail(&err, SL_E_UNAVAILABLE, "the pipeline is stopping");
     else if (m && (m->call || c->complete))
-        status = sl_fail(&err, SL_E_EXISTS, "there is one in this place already (%s, pid %llu); stop that one first", m->name,
+        status = sl_fail(&err, SL_E_EXISTS,
+                         "there is one in this place already (%s, pid %llu); stop that one first", m->name,
                          (unsigned long long)m->pid);
     if (status == SL_OK)
         status = check_profiles(c, profiles, &err);
@@ -283,8 +297,8 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
 {
     struct sl_control *c = context;
     struct sl_pb pb = {0};
-    Sluice__V1__ReadyRequest *r =
-        (Sluice__V1__ReadyRequest *)(void *)sl_pb_unpack(&pb, call, &sluice__v1__ready_request__descriptor, message, bytes);
+    Sluice__V1__ReadyRequest *r = (Sluice__V1__ReadyRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__ready_request__descriptor, message, bytes);
     if (!r)
         return;
     pthread_mutex_lock(&c->lock);
@@ -323,8 +337,8 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
 {
     struct sl_control *c = context;
     struct sl_pb pb = {0};
-    Sluice__V1__LeaveRequest *l =
-        (Sluice__V1__LeaveRequest *)(void *)sl_pb_unpack(&pb, call, &sluice__v1__leave_request__descriptor, message, bytes);
+    Sluice__V1__LeaveRequest *l = (Sluice__V1__LeaveRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__leave_request__descriptor, message, bytes);
     if (!l)
         return;
     struct member *m = member_of(c, l->role, l->stage);
@@ -334,7 +348,9 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
         node_name(c, m->node, name);
     sl_pb_free(&pb);
     if (!may) {
-        sl_rpc_finish(call, SL_E_INVALID, "only a member that was sent its plan may leave; send SIGTERM to the coordinator instead");
+        sl_rpc_finish(
+            call, SL_E_INVALID,
+            "only a member that was sent its plan may leave; send SIGTERM to the coordinator instead");
         return;
     }
     Sluice__V1__LeaveReply reply = SLUICE__V1__LEAVE_REPLY__INIT;
@@ -348,8 +364,10 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
     struct sl_control *c = context;
     (void)message, (void)bytes; /* an empty request */
     Sluice__V1__StatusReply reply = SLUICE__V1__STATUS_REPLY__INIT;
-    Sluice__V1__NodeStatus *nodes = calloc(c->n_members, sizeof *nodes), **list = calloc(c->n_members, sizeof *list);
-    static char stage_role[] = "stage", decode_role[] = "decode", states[4][8] = {"absent", "joined", "planned", "ready"};
+    Sluice__V1__NodeStatus *nodes = calloc(c->n_members, sizeof *nodes),
+                           **list = calloc(c->n_members, sizeof *list);
+    static char stage_role[] = "stage", decode_role[] = "decode",
+                states[4][8] = {"absent", "joined", "planned", "ready"};
     if (!nodes || !list) {
         free(nodes);
         free(list);
@@ -386,7 +404,8 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
 
 /* ---- life ---- */
 
-sl_status sl_control_create(struct sl_control **out, const struct sl_control_config *config, struct sl_err *err)
+sl_status sl_control_create(struct sl_control **out, const struct sl_control_config *config,
+                            struct sl_err *err)
 {
     struct sl_control *c = calloc(1, sizeof *c);
     if (!c)
@@ -421,10 +440,14 @@ void sl_control_destroy(struct sl_control *control)
 
 uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods)
 {
-    methods[0] = (struct sl_rpc_method){.path = "/sluice.v1.Control/Join", .streaming = true, .on_message = on_join, .context = control};
-    methods[1] = (struct sl_rpc_method){.path = "/sluice.v1.Control/Ready", .on_message = on_ready, .context = control};
-    methods[2] = (struct sl_rpc_method){.path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = control};
-    methods[3] = (struct sl_rpc_method){.path = "/sluice.v1.Control/Status", .on_message = on_status, .context = control};
+    methods[0] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Join", .streaming = true, .on_message = on_join, .context = control};
+    methods[1] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Ready", .on_message = on_ready, .context = control};
+    methods[2] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = control};
+    methods[3] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = control};
     return SL_CONTROL_METHODS;
 }
 

@@ -14,7 +14,7 @@ struct sl_control_config {
     const char *model_digest;
     const char *data_address; /* the coordinator's own */
     uint16_t data_port;
-    uint8_t secret[32];       /* link keys are derived from it */
+    uint8_t secret[32];                            /* link keys are derived from it */
     void (*on_member_ready)(void *user);           /* a member's links are up; any thread */
     void (*on_leave)(void *user, const char *who); /* a member asks for the pipeline to drain; any thread */
     void *user;
@@ -23,7 +23,8 @@ struct sl_control_config {
 enum { SL_CONTROL_METHODS = 4 };
 
 struct sl_control;
-sl_status sl_control_create(struct sl_control **control, const struct sl_control_config *config, struct sl_err *err);
+sl_status sl_control_create(struct sl_control **control, const struct sl_control_config *config,
+                            struct sl_err *err);
 void sl_control_destroy(struct sl_control *control); /* after the server's stop */
 uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods);
 /* From now on a complete set of members gets its plan and the coordinator its links. */

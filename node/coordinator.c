@@ -36,9 +36,12 @@ static void append_record(struct sl_coordinator *c, struct sl_order *order, cons
     assert(c->log_number - c->log_answered < SL_LOG_RING);
     c->log[order->number % SL_LOG_RING] = (struct sl_record){order->kind, order->seq};
     sl_order_pack(meta, order, ids, c->plan.n_stages, c->plan.max_chunk);
-    struct sl_wire wire = {.kind = SL_WIRE_ORDER, .request_id = order->seq, .payload_bytes = c->plan.meta_bytes,
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER,
+                           .request_id = order->seq,
+                           .payload_bytes = c->plan.meta_bytes,
                            .meta_bytes = (uint32_t)c->plan.meta_bytes};
-    sl_status status = sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, 1), &wire, meta, token_of(TOKEN_ORDER, buffer));
+    sl_status status =
+        sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, 1), &wire, meta, token_of(TOKEN_ORDER, buffer));
     assert(status == SL_OK); /* the command ring is larger than all buffers together */
 }
 
@@ -56,20 +59,25 @@ void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *
     struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .request_id = adopt->seq};
     wire.payload_bytes = sl_adopt_pack(out, adopt);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    sl_status status = sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, sl_plan_decode_node(&c->plan)), &wire, out,
-                                  token_of(TOKEN_ADOPT, buffer));
+    sl_status status = sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, sl_plan_decode_node(&c->plan)), &wire,
+                                  out, token_of(TOKEN_ADOPT, buffer));
     assert(status == SL_OK);
 }
 
 static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r, const struct sl_cut *cut)
 {
     uint32_t end = cut->pos + cut->n;
-    *slice = (struct sl_order_slice){.seq = r->seq, .pos = cut->pos, .n = cut->n, .index = cut->index,
-                                     .prompt_tokens = r->ask.n_ids, .prompt_logprobs = r->ask.prompt_logprobs,
+    *slice = (struct sl_order_slice){.seq = r->seq,
+                                     .pos = cut->pos,
+                                     .n = cut->n,
+                                     .index = cut->index,
+                                     .prompt_tokens = r->ask.n_ids,
+                                     .prompt_logprobs = r->ask.prompt_logprobs,
                                      .next_id = end < r->ask.n_ids ? r->ask.ids[end] : 0,
                                      .sampling = r->ask.sampling};
     slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == r->ask.n_ids ? SL_SLICE_LAST : 0u) |
-                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) | (r->ask.min_tokens > 0 && !r->ask.ignore_eos ? SL_SLICE_NO_EOS : 0u);
+                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) |
+                   (r->ask.min_tokens > 0 && !r->ask.ignore_eos ? SL_SLICE_NO_EOS : 0u);
 }
 
 static struct sl_request *request_of(struct sl_schedule_entry *entry)
@@ -170,7 +178,8 @@ static void on_link_down(struct sl_coordinator *c, const struct sl_io_event *eve
     char name[24], sentence[320];
     uint32_t from = (uint32_t)(event->link >> 12) & 0xFFF, to = (uint32_t)event->link & 0xFFF;
     snprintf(sentence, sizeof sentence, "%s was lost (%s); the request was not finished, send it again",
-             sl_plan_node_name(&c->plan, from == 0 ? to : from, name), event->reason ? event->reason : "link down");
+             sl_plan_node_name(&c->plan, from == 0 ? to : from, name),
+             event->reason ? event->reason : "link down");
     set_lost(c, sentence);
 }
 
@@ -183,7 +192,8 @@ static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
     sl_io_release(c->io, event->link, event->slot);
     if (!bad)
         return;
-    snprintf(sentence, sizeof sentence, "a frame from %s can't be used: %s; the request was not finished, send it again",
+    snprintf(sentence, sizeof sentence,
+             "a frame from %s can't be used: %s; the request was not finished, send it again",
              event->wire.kind == SL_WIRE_TOKENS ? "the decode worker" : "the last stage", bad);
     set_lost(c, sentence);
 }
@@ -268,8 +278,9 @@ static void end_overdue(struct sl_coordinator *c)
         struct sl_request *r = request_of(e);
         next = e->next;
         if (r->deadline_us && now > r->deadline_us)
-            sl_request_end(c, r, SL_E_DEADLINE, SL_FINISH_ABORT,
-                           "the deadline passed before prefill was done; ask for more time or send it when load is lower");
+            sl_request_end(
+                c, r, SL_E_DEADLINE, SL_FINISH_ABORT,
+                "the deadline passed before prefill was done; ask for more time or send it when load is lower");
     }
 }
 
@@ -328,7 +339,8 @@ static sl_status take_memory(struct sl_coordinator *c)
     c->adopt_buffers = calloc(c->n_adopt_buffers, c->plan.adopt_bytes);
     c->free_orders = calloc(c->n_order_buffers, sizeof *c->free_orders);
     c->free_adopts = calloc(c->n_adopt_buffers, sizeof *c->free_adopts);
-    if (!c->order_buffers || !c->adopt_buffers || !c->free_orders || !c->free_adopts || !c->model_path || !c->model_name)
+    if (!c->order_buffers || !c->adopt_buffers || !c->free_orders || !c->free_adopts || !c->model_path ||
+        !c->model_name)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < c->n_order_buffers; i++)
         c->free_orders[c->n_free_orders++] = i;

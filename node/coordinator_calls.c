@@ -15,32 +15,38 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
     if (g->n_ids == 0)
         return sl_fail(err, SL_E_INVALID, "the prompt is empty; send at least one token");
     if (g->n_ids > c->plan.context_tokens)
-        return sl_fail(err, SL_E_INVALID, "the prompt has %u tokens, the context is %u; send a shorter one", g->n_ids,
-                       c->plan.context_tokens);
+        return sl_fail(err, SL_E_INVALID, "the prompt has %u tokens, the context is %u; send a shorter one",
+                       g->n_ids, c->plan.context_tokens);
     if (g->max_tokens > c->plan.context_tokens - g->n_ids + (g->max_tokens == 1))
-        return sl_fail(err, SL_E_INVALID, "%u prompt tokens and max_tokens %u are more than the context of %u; ask for at most %u",
-                       g->n_ids, g->max_tokens, c->plan.context_tokens, c->plan.context_tokens - g->n_ids);
+        return sl_fail(
+            err, SL_E_INVALID,
+            "%u prompt tokens and max_tokens %u are more than the context of %u; ask for at most %u",
+            g->n_ids, g->max_tokens, c->plan.context_tokens, c->plan.context_tokens - g->n_ids);
     if (g->n_stop_ids > SL_MAX_STOP_IDS || g->n_stop > SL_MAX_STOP_STRINGS)
-        return sl_fail(err, SL_E_INVALID, "%u stop ids and %u stop strings are too many; send at most %d and %d", g->n_stop_ids,
+        return sl_fail(err, SL_E_INVALID,
+                       "%u stop ids and %u stop strings are too many; send at most %d and %d", g->n_stop_ids,
                        g->n_stop, SL_MAX_STOP_IDS, SL_MAX_STOP_STRINGS);
     for (uint32_t i = 0; i < g->n_ids; i++)
         if (g->ids[i] >= c->shape.vocab)
-            return sl_fail(err, SL_E_INVALID, "token id %u at position %u is outside the vocabulary of %u", g->ids[i], i,
-                           c->shape.vocab);
+            return sl_fail(err, SL_E_INVALID, "token id %u at position %u is outside the vocabulary of %u",
+                           g->ids[i], i, c->shape.vocab);
     for (uint32_t i = 0; i < g->n_stop_ids; i++)
         if (g->stop_ids[i] >= c->shape.vocab)
-            return sl_fail(err, SL_E_INVALID, "stop token id %u is outside the vocabulary of %u", g->stop_ids[i],
-                           c->shape.vocab);
+            return sl_fail(err, SL_E_INVALID, "stop token id %u is outside the vocabulary of %u",
+                           g->stop_ids[i], c->shape.vocab);
     if (g->n_stop > 0 && sl_tokenizer_vocab(c->tokenizer) == 0)
-        return sl_fail(err, SL_E_INVALID, "this model has no tokenizer.json, so stop strings can't be found: send stop token ids");
+        return sl_fail(
+            err, SL_E_INVALID,
+            "this model has no tokenizer.json, so stop strings can't be found: send stop token ids");
     for (uint32_t i = 0; i < g->n_stop; i++)
         if (g->stop[i][0] == 0)
             return sl_fail(err, SL_E_INVALID, "stop string %u is empty; leave it out", i);
     if (g->prompt_logprobs < -1 || g->prompt_logprobs > SL_MAX_LOGPROBS)
-        return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is not served; ask for 0 to %d", g->prompt_logprobs,
-                       SL_MAX_LOGPROBS);
+        return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is not served; ask for 0 to %d",
+                       g->prompt_logprobs, SL_MAX_LOGPROBS);
     if (g->min_tokens > g->max_tokens)
-        return sl_fail(err, SL_E_INVALID, "min_tokens %u is more than max_tokens %u", g->min_tokens, g->max_tokens);
+        return sl_fail(err, SL_E_INVALID, "min_tokens %u is more than max_tokens %u", g->min_tokens,
+                       g->max_tokens);
     if (g->max_tokens > 1 && !c->plan.has_decode)
         return sl_fail(err, SL_E_UNAVAILABLE, "this pipeline has no decode worker; ask for at most 1 token");
     return sl_sampling_check(&g->sampling, err);
@@ -91,7 +97,8 @@ static sl_status make_request(struct sl_coordinator *c, const struct sl_generate
     return status;
 }
 
-static sl_status check_state(struct sl_coordinator *c, const struct sl_generate *g, struct sl_err *err) /* lock held */
+static sl_status check_state(struct sl_coordinator *c, const struct sl_generate *g,
+                             struct sl_err *err) /* lock held */
 {
     if (c->lost)
         return sl_fail(err, SL_E_UNAVAILABLE, "%s", c->lost_sentence);
@@ -103,7 +110,8 @@ static sl_status check_state(struct sl_coordinator *c, const struct sl_generate 
         return sl_fail(err, SL_E_EXHAUSTED, "%u requests are queued already; try again later", c->n_requests);
     for (const struct sl_request *r = c->requests; r && g->request_id[0]; r = r->next)
         if (strcmp(r->ask.request_id, g->request_id) == 0 && !r->done)
-            return sl_fail(err, SL_E_EXISTS, "a request with the id %s is live; choose another id", g->request_id);
+            return sl_fail(err, SL_E_EXISTS, "a request with the id %s is live; choose another id",
+                           g->request_id);
     return SL_OK;
 }
 
@@ -113,8 +121,8 @@ static void push_op(struct sl_coordinator *c, struct sl_op_item *op) /* lock hel
     c->ops_tail = &op->next;
 }
 
-sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_generate *generate, sl_generated_fn *fn,
-                                void *user, uint64_t *handle, struct sl_err *err)
+sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_generate *generate,
+                                sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err)
 {
     SL_TRY(check_ask(c, generate, err));
     struct sl_request *r = NULL;
@@ -227,8 +235,9 @@ sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_m
     if (c->lost)
         status = sl_fail(err, SL_E_UNAVAILABLE, "%s", c->lost_sentence);
     else if (!c->ready)
-        status = sl_fail(err, SL_E_UNAVAILABLE, "the pipeline was not complete after %u s; look at the stages' logs",
-                         timeout_ms / 1000);
+        status =
+            sl_fail(err, SL_E_UNAVAILABLE,
+                    "the pipeline was not complete after %u s; look at the stages' logs", timeout_ms / 1000);
     pthread_mutex_unlock(&c->lock);
     return status;
 }
@@ -255,13 +264,34 @@ void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load)
     pthread_mutex_unlock(&c->lock);
 }
 
-const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c) { return &c->shape; }
-const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c) { return c->tokenizer; }
-const char *sl_coordinator_model_path(const struct sl_coordinator *c) { return c->model_path; }
-const char *sl_coordinator_model_name(const struct sl_coordinator *c) { return c->model_name; }
-const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c) { return sl_dtype_name(c->plan.kv_dtype); }
-const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c) { return &c->plan; }
-uint32_t sl_coordinator_context(const struct sl_coordinator *c) { return c->plan.context_tokens; }
+const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c)
+{
+    return &c->shape;
+}
+const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c)
+{
+    return c->tokenizer;
+}
+const char *sl_coordinator_model_path(const struct sl_coordinator *c)
+{
+    return c->model_path;
+}
+const char *sl_coordinator_model_name(const struct sl_coordinator *c)
+{
+    return c->model_name;
+}
+const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c)
+{
+    return sl_dtype_name(c->plan.kv_dtype);
+}
+const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c)
+{
+    return &c->plan;
+}
+uint32_t sl_coordinator_context(const struct sl_coordinator *c)
+{
+    return c->plan.context_tokens;
+}
 
 void sl_coordinator_set_profile(struct sl_coordinator *c, enum sl_profile profile)
 {
@@ -278,13 +308,15 @@ const char *sl_coordinator_profile(const struct sl_coordinator *c)
 
 static void add_hist(struct sl_text *t, const char *name, const char *help, const struct sl_hist *h)
 {
-    static const double bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75, 1, 2.5, 5, 7.5, 10, 20, 40, 80, 160, 640, 2560};
+    static const double bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                    1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
     sl_text_add(t, "# TYPE %s histogram\n# UNIT %s seconds\n# HELP %s %s\n", name, name, name, help);
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
         sl_text_add(t, "%s_bucket{le=\"%g\"} %llu\n", name, bounds[i],
                     (unsigned long long)sl_hist_count_le(h, (uint64_t)(bounds[i] * 1e6)));
-    sl_text_add(t, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name, (unsigned long long)h->count, name,
-                (double)h->sum_us / 1e6, name, (unsigned long long)h->count);
+    sl_text_add(t, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
+                (unsigned long long)h->count, name, (double)h->sum_us / 1e6, name,
+                (unsigned long long)h->count);
 }
 
 static void add_gauge(struct sl_text *t, const char *name, const char *help, double value)
@@ -294,17 +326,21 @@ static void add_gauge(struct sl_text *t, const char *name, const char *help, dou
 
 static void add_counter(struct sl_text *t, const char *name, const char *help, uint64_t value)
 {
-    sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total %llu\n", name, name, help, name, (unsigned long long)value);
+    sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total %llu\n", name, name, help, name,
+                (unsigned long long)value);
 }
 
 static void add_peer_bytes(struct sl_coordinator *c, struct sl_text *t)
 {
     struct sl_io_stats io;
     sl_io_stats(c->io, &io);
-    sl_text_add(t, "# TYPE sluice_peer_bytes counter\n# HELP sluice_peer_bytes Payload bytes moved over data links.\n"
-                   "sluice_peer_bytes_total{dir=\"sent\"} %llu\nsluice_peer_bytes_total{dir=\"received\"} %llu\n",
-                (unsigned long long)io.bytes_sent, (unsigned long long)io.bytes_received);
-    add_counter(t, "sluice_checksum_failures", "Frames whose payload checksum did not match.", io.checksum_failures);
+    sl_text_add(
+        t,
+        "# TYPE sluice_peer_bytes counter\n# HELP sluice_peer_bytes Payload bytes moved over data links.\n"
+        "sluice_peer_bytes_total{dir=\"sent\"} %llu\nsluice_peer_bytes_total{dir=\"received\"} %llu\n",
+        (unsigned long long)io.bytes_sent, (unsigned long long)io.bytes_received);
+    add_counter(t, "sluice_checksum_failures", "Frames whose payload checksum did not match.",
+                io.checksum_failures);
     add_gauge(t, "sluice_links_up", "Data links of this node that are up.", (double)io.links_up);
 }
 
@@ -312,29 +348,36 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
 {
     struct sl_load load;
     sl_coordinator_load(c, &load);
-    add_gauge(t, "sluice_ready", "1 when every stage has joined and the node takes requests.", load.ready && !load.draining);
+    add_gauge(t, "sluice_ready", "1 when every stage has joined and the node takes requests.",
+              load.ready && !load.draining);
     add_gauge(t, "sluice_requests_running", "Requests that hold pages.", load.running);
     add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
-    add_gauge(t, "sluice_prefill_tokens_waiting_uncached", "Prompt tokens admitted or queued and not yet in the order log.",
-              load.waiting_tokens);
-    add_gauge(t, "sluice_kv_cache_usage_ratio", "Share of each stage's KV pages that is promised to requests.",
+    add_gauge(t, "sluice_prefill_tokens_waiting_uncached",
+              "Prompt tokens admitted or queued and not yet in the order log.", load.waiting_tokens);
+    add_gauge(t, "sluice_kv_cache_usage_ratio",
+              "Share of each stage's KV pages that is promised to requests.",
               (double)load.kv_pages_used / (double)load.kv_pages_total);
-    add_gauge(t, "sluice_decode_kv_cache_usage_ratio", "Share of the decode worker's KV pages that is promised to requests.",
+    add_gauge(t, "sluice_decode_kv_cache_usage_ratio",
+              "Share of the decode worker's KV pages that is promised to requests.",
               (double)load.decode_pages_used / (double)load.decode_pages_total);
-    sl_text_add(t, "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
-                   "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",
+    sl_text_add(t,
+                "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
+                "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",
                 SL_PAGE_TOKENS, load.kv_pages_total, sl_coordinator_kv_dtype(c));
     add_counter(t, "sluice_generation_tokens", "Output tokens.", load.output_tokens);
     add_peer_bytes(c, t);
     pthread_mutex_lock(&c->lock);
     const struct sl_coordinator_meter *m = &c->meter;
-    sl_text_add(t, "# TYPE sluice_prompt_tokens counter\n# HELP sluice_prompt_tokens Prompt tokens prefilled.\n"
-                   "sluice_prompt_tokens_total{source=\"compute\"} %llu\n", (unsigned long long)m->prompt_tokens);
-    sl_text_add(t, "# TYPE sluice_requests counter\n# HELP sluice_requests Requests that have ended.\n"
-                   "sluice_requests_total{code=\"OK\",finish_reason=\"stop\"} %llu\n"
-                   "sluice_requests_total{code=\"OK\",finish_reason=\"length\"} %llu\n"
-                   "sluice_requests_total{code=\"OK\",finish_reason=\"abort\"} %llu\n"
-                   "sluice_requests_total{code=\"error\",finish_reason=\"none\"} %llu\n",
+    sl_text_add(t,
+                "# TYPE sluice_prompt_tokens counter\n# HELP sluice_prompt_tokens Prompt tokens prefilled.\n"
+                "sluice_prompt_tokens_total{source=\"compute\"} %llu\n",
+                (unsigned long long)m->prompt_tokens);
+    sl_text_add(t,
+                "# TYPE sluice_requests counter\n# HELP sluice_requests Requests that have ended.\n"
+                "sluice_requests_total{code=\"OK\",finish_reason=\"stop\"} %llu\n"
+                "sluice_requests_total{code=\"OK\",finish_reason=\"length\"} %llu\n"
+                "sluice_requests_total{code=\"OK\",finish_reason=\"abort\"} %llu\n"
+                "sluice_requests_total{code=\"error\",finish_reason=\"none\"} %llu\n",
                 (unsigned long long)m->ok[SL_FINISH_STOP], (unsigned long long)m->ok[SL_FINISH_LENGTH],
                 (unsigned long long)m->ok[SL_FINISH_ABORT], (unsigned long long)m->failed);
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);

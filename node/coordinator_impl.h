@@ -11,29 +11,29 @@
 #include <stdatomic.h>
 
 struct sl_request {
-    struct sl_request *next;             /* registry; under lock */
+    struct sl_request *next; /* registry; under lock */
     uint64_t seq;
-    struct sl_generate ask;              /* ids and stop strings are our copies */
+    struct sl_generate ask; /* ids and stop strings are our copies */
     sl_generated_fn *fn;
     void *user;
     struct sl_schedule_entry entry;
-    bool queued;                         /* the core thread has it */
-    bool handoff, decode_live;           /* the decode worker may hold pages of it */
-    bool stages_live, free_sent;         /* stages may hold pages of it; FREE or CANCEL is in the log */
+    bool queued;                 /* the core thread has it */
+    bool handoff, decode_live;   /* the decode worker may hold pages of it */
+    bool stages_live, free_sent; /* stages may hold pages of it; FREE or CANCEL is in the log */
     bool adopted;
-    _Atomic bool done;                   /* fn has been told the end; submit looks at it from other threads */
-    bool ended_by_decode;                /* its finish is known; the end is told at ENDED, with the digests */
+    _Atomic bool done;    /* fn has been told the end; submit looks at it from other threads */
+    bool ended_by_decode; /* its finish is known; the end is told at ENDED, with the digests */
     enum sl_finish finish;
     int64_t matched_stop_id;
     const char *matched_stop;
     uint32_t n_out;
     uint64_t logits_digest;
     uint64_t submit_us, admit_us, first_us, last_us, deadline_us; /* wall clock; deadline 0: none */
-    struct sl_token_out *prompt;         /* [n_ids], when prompt_logprobs are wanted */
+    struct sl_token_out *prompt; /* [n_ids], when prompt_logprobs are wanted */
     struct sl_span *spans;
     uint32_t n_spans, room_spans;
-    struct sl_detok detok;               /* for stop strings */
-    char *tail;                          /* text that a stop string may still begin in */
+    struct sl_detok detok; /* for stop strings */
+    char *tail;            /* text that a stop string may still begin in */
     size_t tail_bytes, longest_stop;
 };
 
@@ -53,7 +53,7 @@ struct sl_coordinator_meter { /* under lock */
     uint64_t prompt_tokens, output_tokens, ok[3], failed, rejected;
     uint64_t chunks, records;
     struct sl_hist ttft, queue, prefill, e2e, inter_token;
-    uint64_t bubble_us, span_us; /* of finished prefills, over all stages */
+    uint64_t bubble_us, span_us;            /* of finished prefills, over all stages */
     uint64_t second[10], second_tokens[10]; /* output tokens by wall-clock second, for the 10 s rate */
 };
 
@@ -88,8 +88,8 @@ struct sl_coordinator {
 
     /* the core thread's own */
     struct sl_schedule schedule;
-    uint64_t log_number;             /* last record written */
-    uint64_t log_answered;           /* last record answered by the last stage */
+    uint64_t log_number;   /* last record written */
+    uint64_t log_answered; /* last record answered by the last stage */
     struct sl_record log[SL_LOG_RING];
     uint32_t runs_in_flight, max_runs;
     uint8_t *order_buffers, *adopt_buffers;
@@ -110,10 +110,11 @@ void sl_request_free(struct sl_request *r);
  * can be walked without the lock. */
 struct sl_request *sl_request_first(struct sl_coordinator *c);
 struct sl_request *sl_request_find(struct sl_coordinator *c, uint64_t seq);
-void sl_request_start(struct sl_coordinator *c, struct sl_request *r);    /* from the queue into the schedule */
+/* from the queue into the schedule */
+void sl_request_start(struct sl_coordinator *c, struct sl_request *r);
 void sl_request_admitted(struct sl_coordinator *c, struct sl_request *r);
-void sl_request_on_slice(struct sl_coordinator *c, const struct sl_result_head *head, const struct sl_result_slice *slice,
-                         struct sl_cursor *prompt);
+void sl_request_on_slice(struct sl_coordinator *c, const struct sl_result_head *head,
+                         const struct sl_result_slice *slice, struct sl_cursor *prompt);
 void sl_request_on_entry(struct sl_coordinator *c, const struct sl_tokens_entry *entry);
 void sl_request_stages_freed(struct sl_coordinator *c, struct sl_request *r);
 /* Tell the end once and let go of everything that is held elsewhere. */

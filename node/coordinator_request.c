@@ -76,8 +76,12 @@ void sl_request_end(struct sl_coordinator *c, struct sl_request *r, sl_status st
                     const char *error)
 {
     if (!r->done) {
-        struct sl_timeline timeline = {r->submit_us, r->first_us, sl_clock_wall_us(), c->plan.n_stages, r->n_spans, r->spans};
-        struct sl_generated piece = {.done = true, .status = status, .error = error, .finish = finish,
+        struct sl_timeline timeline = {r->submit_us,     r->first_us, sl_clock_wall_us(),
+                                       c->plan.n_stages, r->n_spans,  r->spans};
+        struct sl_generated piece = {.done = true,
+                                     .status = status,
+                                     .error = error,
+                                     .finish = finish,
                                      .logits_digest = r->logits_digest};
         if (r->ask.want_timeline)
             piece.timeline = &timeline;
@@ -162,7 +166,8 @@ static bool matches_stop_string(struct sl_request *r, uint32_t id)
     r->tail_bytes += sl_detok_push(&r->detok, id, r->tail + r->tail_bytes);
     const char *first = NULL;
     for (uint32_t i = 0; i < r->ask.n_stop; i++) {
-        const char *at = memmem(r->tail, r->tail_bytes, r->ask.stop[i], strlen(r->ask.stop[i])); /* text may hold NUL */
+        /* text may hold NUL */
+        const char *at = memmem(r->tail, r->tail_bytes, r->ask.stop[i], strlen(r->ask.stop[i]));
         if (at && (!first || at < first)) {
             first = at;
             r->matched_stop = r->ask.stop[i];
@@ -197,7 +202,8 @@ static void count_output(struct sl_coordinator *c, struct sl_request *r)
 
 /* A token came: pass it on. Returns true when it ends the request for a reason that only we know (a stop string), or
  * when it is the first one and nothing may follow it. */
-static bool deliver_token(struct sl_coordinator *c, struct sl_request *r, const struct sl_token_out *token, uint32_t finish)
+static bool deliver_token(struct sl_coordinator *c, struct sl_request *r, const struct sl_token_out *token,
+                          uint32_t finish)
 {
     r->n_out++;
     count_output(c, r);
@@ -239,17 +245,26 @@ static void add_spans(struct sl_coordinator *c, struct sl_request *r, const stru
         r->room_spans = room;
     }
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
-        r->spans[r->n_spans++] = (struct sl_span){.stage = (uint16_t)k, .chunk = slice->index, .pos = slice->pos,
-                                                  .tokens = slice->n, .recv_us = head->traces[k].recv_us,
-                                                  .begin_us = head->traces[k].begin_us, .end_us = head->traces[k].end_us,
+        r->spans[r->n_spans++] = (struct sl_span){.stage = (uint16_t)k,
+                                                  .chunk = slice->index,
+                                                  .pos = slice->pos,
+                                                  .tokens = slice->n,
+                                                  .recv_us = head->traces[k].recv_us,
+                                                  .begin_us = head->traces[k].begin_us,
+                                                  .end_us = head->traces[k].end_us,
                                                   .at_peak_us = head->traces[k].at_peak_us};
 }
 
 static void send_take(struct sl_coordinator *c, struct sl_request *r, uint32_t first_id)
 {
-    struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE, .seq = r->seq, .prompt_tokens = r->ask.n_ids, .first_id = first_id,
-                             .max_tokens = r->ask.max_tokens, .min_tokens = r->ask.min_tokens,
-                             .digest = r->ask.want_digest, .sampling = r->ask.sampling};
+    struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE,
+                             .seq = r->seq,
+                             .prompt_tokens = r->ask.n_ids,
+                             .first_id = first_id,
+                             .max_tokens = r->ask.max_tokens,
+                             .min_tokens = r->ask.min_tokens,
+                             .digest = r->ask.want_digest,
+                             .sampling = r->ask.sampling};
     for (uint32_t i = 0; !r->ask.ignore_eos && i < c->shape.n_eos; i++)
         adopt.stops[adopt.n_stops++] = c->shape.eos[i];
     for (uint32_t i = 0; i < r->ask.n_stop_ids; i++)
@@ -257,7 +272,8 @@ static void send_take(struct sl_coordinator *c, struct sl_request *r, uint32_t f
     sl_coordinator_send_adopt(c, &adopt);
 }
 
-static void on_first_token(struct sl_coordinator *c, struct sl_request *r, const struct sl_result_slice *slice)
+static void on_first_token(struct sl_coordinator *c, struct sl_request *r,
+                           const struct sl_result_slice *slice)
 {
     r->first_us = sl_clock_wall_us();
     r->logits_digest = slice->logits_digest;
@@ -278,8 +294,8 @@ static void on_first_token(struct sl_coordinator *c, struct sl_request *r, const
         send_take(c, r, slice->first.id);
 }
 
-void sl_request_on_slice(struct sl_coordinator *c, const struct sl_result_head *head, const struct sl_result_slice *slice,
-                         struct sl_cursor *prompt)
+void sl_request_on_slice(struct sl_coordinator *c, const struct sl_result_head *head,
+                         const struct sl_result_slice *slice, struct sl_cursor *prompt)
 {
     struct sl_request *r = sl_request_find(c, slice->seq);
     for (uint32_t i = 0; i < slice->n_prompt; i++) { /* of positions pos + 1 + i */
@@ -312,7 +328,8 @@ static void on_arrived(struct sl_request *r, const struct sl_tokens_entry *entry
             r->spans[i].kv_acked_us = entry->at_us;
 }
 
-static void on_decode_token(struct sl_coordinator *c, struct sl_request *r, const struct sl_tokens_entry *entry)
+static void on_decode_token(struct sl_coordinator *c, struct sl_request *r,
+                            const struct sl_tokens_entry *entry)
 {
     if (r->done)
         return;
@@ -322,14 +339,16 @@ static void on_decode_token(struct sl_coordinator *c, struct sl_request *r, cons
         r->ended_by_decode = true; /* told at ENDED, which is next, with the digests */
 }
 
-static void on_decode_gone(struct sl_coordinator *c, struct sl_request *r, const struct sl_tokens_entry *entry)
+static void on_decode_gone(struct sl_coordinator *c, struct sl_request *r,
+                           const struct sl_tokens_entry *entry)
 {
     r->decode_live = false;
     sl_schedule_give_decode(&c->schedule, &r->entry);
     if (entry->kind == SL_TOKENS_FAILED && !r->done) {
-        const char *error = entry->status == SL_E_CORRUPT
-                                ? "KV pages were damaged on the way to the decode worker; send the request again"
-                                : "the decode worker has no room for the sequence; send the request again later";
+        const char *error =
+            entry->status == SL_E_CORRUPT
+                ? "KV pages were damaged on the way to the decode worker; send the request again"
+                : "the decode worker has no room for the sequence; send the request again later";
         sl_request_end(c, r, (sl_status)entry->status, SL_FINISH_ABORT, error);
         return;
     }
@@ -338,9 +357,13 @@ static void on_decode_gone(struct sl_coordinator *c, struct sl_request *r, const
         return;
     }
     uint64_t chain[2] = {r->logits_digest, entry->logits_digest};
-    struct sl_timeline timeline = {r->submit_us, r->first_us, sl_clock_wall_us(), c->plan.n_stages, r->n_spans, r->spans};
-    struct sl_generated piece = {.done = true, .finish = r->finish, .logits_digest = sl_xxh3(chain, sizeof chain),
-                                 .kv_digest = entry->kv_digest, .timeline = r->ask.want_timeline ? &timeline : NULL};
+    struct sl_timeline timeline = {r->submit_us,     r->first_us, sl_clock_wall_us(),
+                                   c->plan.n_stages, r->n_spans,  r->spans};
+    struct sl_generated piece = {.done = true,
+                                 .finish = r->finish,
+                                 .logits_digest = sl_xxh3(chain, sizeof chain),
+                                 .kv_digest = entry->kv_digest,
+                                 .timeline = r->ask.want_timeline ? &timeline : NULL};
     count_end(c, r, SL_OK, r->finish);
     tell(r, &piece);
     sl_request_retire(c, r);

@@ -29,8 +29,7 @@ static void on_state(void *context, struct sl_ops_state *state)
     state->ready = atomic_load(&edge->serving);
     state->profile = sl_coordinator_profile(edge->coordinator);
     if (!state->ready)
-        state->reason =
-            state->started ? "this node is draining or has lost a stage" : "waiting for stages";
+        state->reason = state->started ? "this node is draining or has lost a stage" : "waiting for stages";
 }
 
 static void on_metrics(void *context, struct sl_text *text)
@@ -47,8 +46,7 @@ static void discard(struct sl_edge *edge)
     free(edge);
 }
 
-static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config *config,
-                              struct sl_err *err)
+static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config *config, struct sl_err *err)
 {
     uint32_t n = 0;
     struct sl_rpc_method *methods = calloc(SL_EDGE_METHODS + config->n_methods, sizeof *methods);
@@ -72,8 +70,7 @@ static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config 
     return status;
 }
 
-sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *config,
-                        struct sl_err *err)
+sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *config, struct sl_err *err)
 {
     struct sl_edge *edge = calloc(1, sizeof *edge);
     if (!edge)

@@ -20,8 +20,7 @@ struct sl_edge_config {
 
 struct sl_edge;
 /* Starts as not serving. SL_E_UNAVAILABLE names the address that is taken. */
-sl_status sl_edge_start(struct sl_edge **edge, const struct sl_edge_config *config,
-                        struct sl_err *err);
+sl_status sl_edge_start(struct sl_edge **edge, const struct sl_edge_config *config, struct sl_err *err);
 int sl_edge_port(const struct sl_edge *edge);
 int sl_edge_ops_port(const struct sl_edge *edge); /* 0: none */
 /* Drives health Check and Watch of "", VllmEngine and GRPCInferenceService, and /readyz; the first
@@ -48,8 +47,7 @@ void sl_health_set(struct sl_health *health, const char *service,
 void sl_health_end(struct sl_health *health); /* ends all Watches, and later ones at once: before
                                                  the server's stop */
 
-uint32_t
-sl_reflection_methods(struct sl_rpc_method *methods); /* grpc.reflection.v1 and v1alpha: no state */
+uint32_t sl_reflection_methods(struct sl_rpc_method *methods); /* grpc.reflection.v1 and v1alpha: no state */
 uint32_t sl_oip_methods(struct sl_coordinator *coordinator,
                         struct sl_rpc_method *methods); /* Open Inference Protocol v2 */
 

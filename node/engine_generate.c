@@ -24,7 +24,7 @@ struct tokens {
 };
 
 struct generation {
-    pthread_mutex_t lock; /* between the coordinator's thread and the call's worker: all below */
+    pthread_mutex_t lock;     /* between the coordinator's thread and the call's worker: all below */
     struct sl_rpc_call *call; /* NULL: the client is gone or has everything */
     struct sl_coordinator *coordinator;
     uint64_t handle; /* worker only */
@@ -96,8 +96,8 @@ static bool append(struct tokens *to, const struct sl_token_out *tokens, uint32_
 
 static size_t logprob_bytes(uint32_t n)
 {
-    return n * (sizeof(top_logprobs) + sizeof(input_logprob) + 2 * sizeof(void *) +
-                2 * sizeof(uint32_t) + 32);
+    return n *
+           (sizeof(top_logprobs) + sizeof(input_logprob) + 2 * sizeof(void *) + 2 * sizeof(uint32_t) + 32);
 }
 
 /* The k best of each token, which the message only points to; NULL when none are wanted. */
@@ -115,8 +115,7 @@ static top_logprobs **build_top(struct sl_pb *pb, struct sl_token_out *tokens, u
     return items ? list : NULL;
 }
 
-static output_logprobs *build_output(struct sl_pb *pb, struct sl_token_out *tokens, uint32_t n,
-                                     bool with_top)
+static output_logprobs *build_output(struct sl_pb *pb, struct sl_token_out *tokens, uint32_t n, bool with_top)
 {
     output_logprobs *out = sl_pb_take(pb, sizeof *out);
     float *values = sl_pb_take(pb, n * sizeof *values);
@@ -227,12 +226,10 @@ static sl_status write_complete(struct generation *g)
     if (g->prompt.n)
         complete.input_logprobs = build_input(&pb, g);
     if (g->matched) {
-        complete.matched_stop_case =
-            VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
+        complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
         complete.matched_stop_str = g->matched;
     } else if (g->matched_id >= 0) {
-        complete.matched_stop_case =
-            VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
+        complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
         complete.matched_token_id = (uint32_t)g->matched_id;
     }
     if (g->timeline.data) {
@@ -281,9 +278,8 @@ static void write_timeline(struct sl_text *text, const struct sl_timeline *timel
                 "{\"timeline\":{\"submit_us\":%llu,\"first_token_us\":%llu,\"done_us\":%llu,\"n_"
                 "stages\":%u,"
                 "\"spans\":[",
-                (unsigned long long)timeline->submit_us,
-                (unsigned long long)timeline->first_token_us, (unsigned long long)timeline->done_us,
-                timeline->n_stages);
+                (unsigned long long)timeline->submit_us, (unsigned long long)timeline->first_token_us,
+                (unsigned long long)timeline->done_us, timeline->n_stages);
     for (uint32_t i = 0; i < timeline->n_spans; i++) {
         const struct sl_span *span = &timeline->spans[i];
         sl_text_add(text,
@@ -335,14 +331,12 @@ static void on_piece(void *user, const struct sl_generated *piece)
         if (done) {
             g->done = true;
             g->status = piece->status;
-            snprintf(g->error, sizeof g->error, "%s",
-                     piece->error ? piece->error : "the request failed");
+            snprintf(g->error, sizeof g->error, "%s", piece->error ? piece->error : "the request failed");
         }
         if (whole)
             flush(g);
         else /* the call's end will cancel the rest */
-            sl_engine_refuse(g->call, SL_E_EXHAUSTED,
-                             "out of memory for the reply; try again later");
+            sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
     }
     pthread_mutex_unlock(&g->lock);
     if (done)
@@ -373,8 +367,7 @@ static void on_call_done(struct sl_rpc_call *call, void *user, bool cancelled)
     let_go(g);
 }
 
-static struct generation *make_generation(struct sl_rpc_call *call,
-                                          struct sl_coordinator *coordinator,
+static struct generation *make_generation(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
                                           const struct sl_engine_request *request)
 {
     struct generation *g = calloc(1, sizeof *g);
@@ -412,8 +405,7 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
     }
     request->generate.deadline_ms = sl_rpc_time_left_ms(call);
     sl_rpc_ref(call);
-    sl_status status =
-        sl_coordinator_submit(coordinator, &request->generate, on_piece, g, &g->handle, &err);
+    sl_status status = sl_coordinator_submit(coordinator, &request->generate, on_piece, g, &g->handle, &err);
     if (status == SL_OK) {
         sl_rpc_hooks(call, g, on_call_done, on_writable);
         return;
@@ -424,8 +416,7 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
     let_go(g);
 }
 
-void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                           void *context)
+void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_engine *engine = context;
     struct sl_engine_request request = {0};

@@ -30,15 +30,13 @@ struct sl_engine_request {
 };
 /* raw: the bytes that message was unpacked from; strings with an embedded NUL are found there.
  * Frees nothing on failure: call fini in any case (zero before use). */
-sl_status sl_engine_request_read(struct sl_engine_request *request,
-                                 struct sl_coordinator *coordinator,
-                                 const Vllm__Grpc__Engine__GenerateRequest *message,
-                                 struct sl_pb_span raw, struct sl_err *err);
+sl_status sl_engine_request_read(struct sl_engine_request *request, struct sl_coordinator *coordinator,
+                                 const Vllm__Grpc__Engine__GenerateRequest *message, struct sl_pb_span raw,
+                                 struct sl_err *err);
 void sl_engine_request_fini(struct sl_engine_request *request);
 
 /* The handler of Generate; context: the sl_engine. */
-void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                           void *context);
+void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
 
 /* Ends a call with an error, with the pushback that its status deserves. */
 void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence);

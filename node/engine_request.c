@@ -15,28 +15,17 @@ typedef Vllm__Grpc__Engine__GenerateRequest generate_request;
 typedef Vllm__Grpc__Engine__SamplingParams sampling_params;
 
 /* Field numbers, for the walk over raw bytes. */
-enum {
-    REQUEST_ID = 1,
-    REQUEST_TEXT = 3,
-    REQUEST_SAMPLING = 4,
-    REQUEST_KV_JSON = 8,
-    SAMPLING_STOP = 10
-};
+enum { REQUEST_ID = 1, REQUEST_TEXT = 3, REQUEST_SAMPLING = 4, REQUEST_KV_JSON = 8, SAMPLING_STOP = 10 };
 
 static bool is_utf8(const char *text)
 {
     const unsigned char *p = (const unsigned char *)text;
     while (*p) {
-        uint32_t extra = *p < 0x80   ? 0
-                         : *p < 0xc2 ? 9
-                         : *p < 0xe0 ? 1
-                         : *p < 0xf0 ? 2
-                         : *p < 0xf5 ? 3
-                                     : 9;
+        uint32_t extra = *p < 0x80 ? 0 : *p < 0xc2 ? 9 : *p < 0xe0 ? 1 : *p < 0xf0 ? 2 : *p < 0xf5 ? 3 : 9;
         if (extra == 9)
             return false;
-        if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) ||
-            (*p == 0xf0 && p[1] < 0x90) || (*p == 0xf4 && p[1] > 0x8f))
+        if ((*p == 0xe0 && p[1] < 0xa0) || (*p == 0xed && p[1] > 0x9f) || (*p == 0xf0 && p[1] < 0x90) ||
+            (*p == 0xf4 && p[1] > 0x8f))
             return false; /* overlong, a surrogate, or beyond U+10FFFF */
         for (p++; extra; extra--, p++)
             if ((*p & 0xc0) != 0x80)
@@ -59,8 +48,7 @@ static sl_status check_raw(struct sl_pb_span raw, struct sl_err *err)
         if (number == REQUEST_ID && has_nul(value))
             return sl_fail(err, SL_E_INVALID, "request_id contains a NUL byte: remove it");
         if (number == REQUEST_KV_JSON && has_nul(value))
-            return sl_fail(err, SL_E_INVALID,
-                           "kv_transfer_params_json contains a NUL byte: remove it");
+            return sl_fail(err, SL_E_INVALID, "kv_transfer_params_json contains a NUL byte: remove it");
         if (number != REQUEST_SAMPLING || !value.data)
             continue;
         while (sl_pb_next(&value, &inner_number, &inner))
@@ -129,9 +117,8 @@ static sl_status check_neutral(const char *field, float value, float neutral, st
         return sl_fail(err, SL_E_INVALID, "sampling_params.%s is %g; it must be above 0", field,
                        (double)value);
     if (value != 0 && value != neutral)
-        return sl_fail(err, SL_E_UNIMPLEMENTED,
-                       "sampling_params.%s is not served here: leave it at %g", field,
-                       (double)neutral);
+        return sl_fail(err, SL_E_UNIMPLEMENTED, "sampling_params.%s is not served here: leave it at %g",
+                       field, (double)neutral);
     return SL_OK;
 }
 
@@ -141,14 +128,13 @@ static sl_status check_unserved(const sampling_params *params, struct sl_err *er
                                               "structural_tag", "json_object", "choice"};
     if (params->constraint_case) {
         char field[64];
-        uint32_t i = (uint32_t)params->constraint_case -
-                     VLLM__GRPC__ENGINE__SAMPLING_PARAMS__CONSTRAINT_JSON_SCHEMA;
+        uint32_t i =
+            (uint32_t)params->constraint_case - VLLM__GRPC__ENGINE__SAMPLING_PARAMS__CONSTRAINT_JSON_SCHEMA;
         snprintf(field, sizeof field, "sampling_params.%s", i < 6 ? constraints[i] : "constraint");
         return refuse_field(err, field, "constrained decoding does not exist yet, leave it out");
     }
     if (params->n > 1)
-        return refuse_field(err, "sampling_params.n above 1",
-                            "send n requests with different seeds");
+        return refuse_field(err, "sampling_params.n above 1", "send n requests with different seeds");
     if (params->n_logit_bias)
         return refuse_field(err, "sampling_params.logit_bias", "leave it empty");
     if (params->_truncate_prompt_tokens_case)
@@ -159,12 +145,10 @@ static sl_status check_unserved(const sampling_params *params, struct sl_err *er
     return check_neutral("repetition_penalty", params->repetition_penalty, 1, err);
 }
 
-static sl_status read_stops(struct sl_generate *generate, const sampling_params *params,
-                            struct sl_err *err)
+static sl_status read_stops(struct sl_generate *generate, const sampling_params *params, struct sl_err *err)
 {
     if (params->n_stop > SL_MAX_STOP_STRINGS)
-        return sl_fail(err, SL_E_INVALID,
-                       "sampling_params.stop has %zu strings; at most %d are accepted",
+        return sl_fail(err, SL_E_INVALID, "sampling_params.stop has %zu strings; at most %d are accepted",
                        params->n_stop, SL_MAX_STOP_STRINGS);
     if (params->n_stop_token_ids > SL_MAX_STOP_IDS)
         return sl_fail(err, SL_E_INVALID,
@@ -172,8 +156,7 @@ static sl_status read_stops(struct sl_generate *generate, const sampling_params 
                        params->n_stop_token_ids, SL_MAX_STOP_IDS);
     for (size_t i = 0; i < params->n_stop; i++) {
         if (!params->stop[i][0])
-            return sl_fail(err, SL_E_INVALID, "sampling_params.stop[%zu] is empty: leave it out",
-                           i);
+            return sl_fail(err, SL_E_INVALID, "sampling_params.stop[%zu] is empty: leave it out", i);
         if (!is_utf8(params->stop[i]))
             return sl_fail(err, SL_E_INVALID, "sampling_params.stop[%zu] is not UTF-8", i);
         generate->stop[i] = params->stop[i];
@@ -181,16 +164,15 @@ static sl_status read_stops(struct sl_generate *generate, const sampling_params 
     generate->n_stop = (uint32_t)params->n_stop;
     generate->n_stop_ids = (uint32_t)params->n_stop_token_ids;
     if (params->n_stop_token_ids)
-        memcpy(generate->stop_ids, params->stop_token_ids,
-               params->n_stop_token_ids * sizeof(uint32_t));
+        memcpy(generate->stop_ids, params->stop_token_ids, params->n_stop_token_ids * sizeof(uint32_t));
     return SL_OK;
 }
 
 static sl_status check_logprobs(const char *field, int32_t value, struct sl_err *err)
 {
     if (value < 0 || value > SL_MAX_LOGPROBS)
-        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is %d; 0 to %d are served", field,
-                       value, SL_MAX_LOGPROBS);
+        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is %d; 0 to %d are served", field, value,
+                       SL_MAX_LOGPROBS);
     return SL_OK;
 }
 
@@ -226,8 +208,7 @@ static sl_status read_sampling(struct sl_generate *generate, const sampling_para
 }
 
 static sl_status read_input(struct sl_engine_request *request, struct sl_coordinator *coordinator,
-                            const generate_request *message, struct sl_pb_span raw,
-                            struct sl_err *err)
+                            const generate_request *message, struct sl_pb_span raw, struct sl_err *err)
 {
     struct sl_generate *generate = &request->generate;
     switch (message->input_case) {
@@ -245,8 +226,8 @@ static sl_status read_input(struct sl_engine_request *request, struct sl_coordin
         while (sl_pb_next(&raw, &number, &value)) /* the last one counts, with its NULs */
             if (number == REQUEST_TEXT)
                 text = value;
-        if (sl_tokenizer_encode(sl_coordinator_tokenizer(coordinator), (const char *)text.data,
-                                text.bytes, &request->owned_ids, &generate->n_ids, err) != SL_OK)
+        if (sl_tokenizer_encode(sl_coordinator_tokenizer(coordinator), (const char *)text.data, text.bytes,
+                                &request->owned_ids, &generate->n_ids, err) != SL_OK)
             return sl_err_prefix(err, "text");
         if (generate->n_ids == 0)
             return sl_fail(err, SL_E_INVALID, "text is empty: send at least one character");
@@ -268,16 +249,13 @@ static sl_status read_max_tokens(struct sl_generate *generate, const sampling_pa
     else
         generate->max_tokens = generate->n_ids < context ? context - generate->n_ids : 1;
     if (generate->min_tokens > generate->max_tokens)
-        return sl_fail(err, SL_E_INVALID,
-                       "sampling_params.min_tokens is %u, above max_tokens, which is %u",
+        return sl_fail(err, SL_E_INVALID, "sampling_params.min_tokens is %u, above max_tokens, which is %u",
                        generate->min_tokens, generate->max_tokens);
     return SL_OK;
 }
 
-sl_status sl_engine_request_read(struct sl_engine_request *request,
-                                 struct sl_coordinator *coordinator,
-                                 const generate_request *message, struct sl_pb_span raw,
-                                 struct sl_err *err)
+sl_status sl_engine_request_read(struct sl_engine_request *request, struct sl_coordinator *coordinator,
+                                 const generate_request *message, struct sl_pb_span raw, struct sl_err *err)
 {
     const sampling_params defaults = VLLM__GRPC__ENGINE__SAMPLING_PARAMS__INIT;
     const sampling_params *params = message->sampling_params ? message->sampling_params : &defaults;

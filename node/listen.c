@@ -13,8 +13,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-sl_status sl_listen_parse(const char *address, char host[SL_HOST_BYTES], uint16_t *port,
-                          struct sl_err *err)
+sl_status sl_listen_parse(const char *address, char host[SL_HOST_BYTES], uint16_t *port, struct sl_err *err)
 {
     const char *colon = strrchr(address, ':');
     size_t host_bytes = colon ? (size_t)(colon - address) : 0;
@@ -30,8 +29,7 @@ sl_status sl_listen_parse(const char *address, char host[SL_HOST_BYTES], uint16_
         number = strtoul(colon + 1, &end, 10);
     if (!good || !end || *end || number > UINT16_MAX)
         return sl_fail(err, SL_E_CONFIG,
-                       "\"%.100s\" is not a listen address: write HOST:PORT, as in 127.0.0.1:50051",
-                       address);
+                       "\"%.100s\" is not a listen address: write HOST:PORT, as in 127.0.0.1:50051", address);
     memcpy(host, address + (bracketed ? 1 : 0), host_bytes);
     host[host_bytes] = 0;
     *port = (uint16_t)number;
@@ -80,8 +78,8 @@ sl_status sl_listen_open(const char *address, int *fd, int *port, struct sl_err 
     hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
     int rc = getaddrinfo(host, service, &hints, &list);
     if (rc != 0)
-        return sl_fail(err, SL_E_UNAVAILABLE, "cannot listen on %s: the name does not resolve (%s)",
-                       address, gai_strerror(rc));
+        return sl_fail(err, SL_E_UNAVAILABLE, "cannot listen on %s: the name does not resolve (%s)", address,
+                       gai_strerror(rc));
     int error = 0, bound = -1;
     for (const struct addrinfo *info = list; info && bound < 0; info = info->ai_next)
         bound = bind_one(info, &error);

@@ -10,8 +10,7 @@ enum { SL_HOST_BYTES = 256 };
 
 /* "127.0.0.1:8081", "[::]:8081", "localhost:0" -> host without brackets, port. SL_E_CONFIG names
  * the text. */
-sl_status sl_listen_parse(const char *address, char host[SL_HOST_BYTES], uint16_t *port,
-                          struct sl_err *err);
+sl_status sl_listen_parse(const char *address, char host[SL_HOST_BYTES], uint16_t *port, struct sl_err *err);
 /* Bound and listening; *fd is the caller's; *port is the real one. SL_E_UNAVAILABLE names the
  * address. */
 sl_status sl_listen_open(const char *address, int *fd, int *port, struct sl_err *err);

@@ -46,10 +46,7 @@ static void page_readyz(const struct sl_ops *ops, struct page *page)
     ops->config.state(ops->config.context, &state);
     if (!state.ready)
         page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
-    sl_text_add(&page->text, "%s\n",
-                state.ready    ? "ok"
-                : state.reason ? state.reason
-                               : "not ready");
+    sl_text_add(&page->text, "%s\n", state.ready ? "ok" : state.reason ? state.reason : "not ready");
 }
 
 static void page_startupz(const struct sl_ops *ops, struct page *page)
@@ -67,10 +64,12 @@ static void page_version(const struct sl_ops *ops, struct page *page)
     char offered[64];
     ops->config.state(ops->config.context, &state);
     page->type = "application/json";
-    sl_text_add(&page->text, "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\",\"numerics\":", SLUICE_VERSION,
+    sl_text_add(&page->text,
+                "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\",\"numerics\":", SLUICE_VERSION,
                 SLUICE_GIT);
     sl_text_add(&page->text, state.profile ? "\"%s\"" : "%s", state.profile ? state.profile : "null");
-    sl_text_add(&page->text, ",\"machine_numerics\":\"%s\"}\n", sl_profile_list(sl_ops_profiles(), offered, sizeof offered));
+    sl_text_add(&page->text, ",\"machine_numerics\":\"%s\"}\n",
+                sl_profile_list(sl_ops_profiles(), offered, sizeof offered));
 }
 
 static void page_metrics(const struct sl_ops *ops, struct page *page)
@@ -143,8 +142,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     return answer(connection, &page);
 }
 
-static void on_log(void *context, const char *format, va_list args)
-    __attribute__((format(printf, 2, 0)));
+static void on_log(void *context, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
 static void on_log(void *context, const char *format, va_list args)
 {
     char line[256];
@@ -169,20 +167,18 @@ sl_status sl_ops_start(struct sl_ops **out, const struct sl_ops_config *config, 
     sigset_t all, before; /* the process's signals are its main thread's */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    ops->daemon = MHD_start_daemon(MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL,
-                                   on_request, ops, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-                                   MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-                                   (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-                                   (unsigned)IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                   (size_t)CONNECTION_BYTES, MHD_OPTION_END);
+    ops->daemon = MHD_start_daemon(
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, ops,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (!ops->daemon) {
         close(fd);
         free(ops);
-        return sl_fail(
-            err, SL_E_UNAVAILABLE,
-            "the ops listener on %s did not start: raise the limits on threads and files",
-            config->listen);
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "the ops listener on %s did not start: raise the limits on threads and files",
+                       config->listen);
     }
     *out = ops;
     return SL_OK;

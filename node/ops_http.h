@@ -7,16 +7,15 @@
 #include "node/text.h"
 
 struct sl_ops_state {
-    bool started;       /* it has been ready once */
-    bool ready;         /* it takes work now */
-    const char *reason; /* why not ready: a static sentence without newline, or NULL */
+    bool started;        /* it has been ready once */
+    bool ready;          /* it takes work now */
+    const char *reason;  /* why not ready: a static sentence without newline, or NULL */
     const char *profile; /* the numerics that the pipeline runs; NULL: not decided */
 };
 struct sl_ops_config {
     const char *listen;                                       /* "127.0.0.1:8081", port 0: any */
     void (*state)(void *context, struct sl_ops_state *state); /* both on the HTTP thread */
-    void (*metrics)(void *context,
-                    struct sl_text *text); /* OpenMetrics lines, without the end mark */
+    void (*metrics)(void *context, struct sl_text *text);     /* OpenMetrics lines, without the end mark */
     void *context;
 };
 

@@ -96,8 +96,8 @@ static int find_option(const struct parse *p, const char *name, size_t bytes)
     return -1;
 }
 
-static sl_status unknown(const struct parse *p, const char *where, const char *name,
-                         sl_status status, struct sl_err *err)
+static sl_status unknown(const struct parse *p, const char *where, const char *name, sl_status status,
+                         struct sl_err *err)
 {
     const char *nearest = NULL;
     uint32_t least = 4;
@@ -109,10 +109,10 @@ static sl_status unknown(const struct parse *p, const char *where, const char *n
         }
     }
     if (nearest)
-        return sl_fail(err, status, "there is no option %s%.80s; did you mean %s%s?", where, name,
-                       where, nearest);
-    return sl_fail(err, status, "there is no option %s%.80s; `sluice %s --help` lists them", where,
-                   name, p->command->name);
+        return sl_fail(err, status, "there is no option %s%.80s; did you mean %s%s?", where, name, where,
+                       nearest);
+    return sl_fail(err, status, "there is no option %s%.80s; `sluice %s --help` lists them", where, name,
+                   p->command->name);
 }
 
 /* ---- The sources. ---- */
@@ -126,9 +126,8 @@ static sl_status take_argument(struct parse *p, int argc, char **argv, int *i, s
     bool is_config = bytes == 6 && memcmp(name, "config", 6) == 0;
     int at = find_option(p, name, bytes);
     if (at < 0 && !is_config) {
-        int negated = bytes > 3 && memcmp(name, "no-", 3) == 0 && !equals
-                          ? find_option(p, name + 3, bytes - 3)
-                          : -1;
+        int negated =
+            bytes > 3 && memcmp(name, "no-", 3) == 0 && !equals ? find_option(p, name + 3, bytes - 3) : -1;
         if (negated >= 0 && p->command->options[negated].type == SL_OPT_BOOL) {
             p->given[negated] = (struct given){"false", FROM_COMMAND_LINE};
             return SL_OK;
@@ -141,8 +140,8 @@ static sl_status take_argument(struct parse *p, int argc, char **argv, int *i, s
         value = "true";
     if (!value) {
         if (*i + 1 >= argc || strncmp(argv[*i + 1], "--", 2) == 0)
-            return sl_fail(err, SL_E_USAGE, "--%.*s needs a value; write --%.*s=VALUE", (int)bytes,
-                           name, (int)bytes, name);
+            return sl_fail(err, SL_E_USAGE, "--%.*s needs a value; write --%.*s=VALUE", (int)bytes, name,
+                           (int)bytes, name);
         value = argv[++*i];
     }
     if (at >= 0 && p->given[at].text && p->command->options[at].type == SL_OPT_LIST)
@@ -170,12 +169,10 @@ static sl_status take_command_line(struct parse *p, int argc, char **argv, const
         } else if (!only_arguments && strncmp(word, "--", 2) == 0) {
             SL_TRY(take_argument(p, argc, argv, &i, err));
         } else if (!only_arguments && word[0] == '-' && word[1] != '\0') {
-            return sl_fail(err, SL_E_USAGE, "%.80s is not an option; options begin with two dashes",
-                           word);
+            return sl_fail(err, SL_E_USAGE, "%.80s is not an option; options begin with two dashes", word);
         } else if (*n_args == p->command->max_args) {
-            return sl_fail(err, SL_E_USAGE,
-                           "\"%.80s\" is one argument too many; the form is `sluice %s %s`", word,
-                           p->command->name, p->command->arguments);
+            return sl_fail(err, SL_E_USAGE, "\"%.80s\" is one argument too many; the form is `sluice %s %s`",
+                           word, p->command->name, p->command->arguments);
         } else {
             args[(*n_args)++] = word;
         }
@@ -255,8 +252,7 @@ static bool parse_uint(const char *text, double *out)
     static const struct {
         char suffix;
         double factor;
-    } suffixes[] = {{'k', 1e3},  {'m', 1e6},     {'g', 1e9},
-                    {'K', 1024}, {'M', 1048576}, {'G', 1073741824}};
+    } suffixes[] = {{'k', 1e3}, {'m', 1e6}, {'g', 1e9}, {'K', 1024}, {'M', 1048576}, {'G', 1073741824}};
     if (!isdigit((unsigned char)text[0]) || strlen(text) > 20 ||
         strspn(text, "0123456789.kmgKMG") != strlen(text))
         return false;
@@ -277,8 +273,7 @@ static bool parse_uint(const char *text, double *out)
 
 static bool parse_bool(const char *text, bool *out)
 {
-    static const char *const words[2][4] = {{"false", "no", "off", "0"},
-                                            {"true", "yes", "on", "1"}};
+    static const char *const words[2][4] = {{"false", "no", "off", "0"}, {"true", "yes", "on", "1"}};
     for (int truth = 0; truth < 2; truth++)
         for (int i = 0; i < 4; i++)
             if (strcmp(text, words[truth][i]) == 0) {
@@ -365,8 +360,8 @@ static sl_status convert_all(const struct parse *p, uint8_t *values, struct sl_e
         origin(where, p, i);
         accepted(wanted, option);
         bool typed = p->given[i].source == FROM_COMMAND_LINE || p->given[i].source == FROM_DEFAULT;
-        return sl_fail(err, typed ? SL_E_USAGE : SL_E_CONFIG, "%s is \"%.60s\"; it takes %s", where,
-                       text, wanted);
+        return sl_fail(err, typed ? SL_E_USAGE : SL_E_CONFIG, "%s is \"%.60s\"; it takes %s", where, text,
+                       wanted);
     }
     return SL_OK;
 }
@@ -377,8 +372,8 @@ sl_status sl_options_parse(const struct sl_command *command, int argc, char **ar
     struct parse p = {.command = command};
     while (command->options[p.n_options].name)
         if (++p.n_options > MAX_OPTIONS)
-            return sl_fail(err, SL_E_INTERNAL, "the option table of %s has more than %d rows",
-                           command->name, MAX_OPTIONS);
+            return sl_fail(err, SL_E_INTERNAL, "the option table of %s has more than %d rows", command->name,
+                           MAX_OPTIONS);
     memset(values, 0, command->struct_bytes);
     *n_args = 0;
     *help = false;
@@ -387,8 +382,8 @@ sl_status sl_options_parse(const struct sl_command *command, int argc, char **ar
         return SL_OK;
     if (*n_args < command->min_args)
         return sl_fail(err, SL_E_USAGE, "%s is missing; the form is `sluice %s %s`",
-                       command->min_args == 1 ? "an argument" : "one of the arguments",
-                       command->name, command->arguments);
+                       command->min_args == 1 ? "an argument" : "one of the arguments", command->name,
+                       command->arguments);
     take_environment(&p);
     const char *environment_config = getenv("SLUICE_CONFIG");
     if (!p.config && environment_config && environment_config[0] != '\0')

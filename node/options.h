@@ -7,24 +7,32 @@
 #include <stdint.h>
 #include <stdio.h>
 
-enum sl_option_type { SL_OPT_STRING, SL_OPT_UINT, SL_OPT_FLOAT, SL_OPT_BOOL, SL_OPT_CHOICE, SL_OPT_ADDRESS /* HOST:PORT */,
-    SL_OPT_LIST /* a string; given several times on the command line, they are joined by commas */ };
+enum sl_option_type {
+    SL_OPT_STRING,
+    SL_OPT_UINT,
+    SL_OPT_FLOAT,
+    SL_OPT_BOOL,
+    SL_OPT_CHOICE,
+    SL_OPT_ADDRESS /* HOST:PORT */,
+    SL_OPT_LIST /* a string; given several times on the command line, they are joined by commas */
+};
 
 struct sl_option {
-    const char *name;       /* "max-tokens": --max-tokens, SLUICE_MAX_TOKENS, max-tokens: in YAML */
+    const char *name; /* "max-tokens": --max-tokens, SLUICE_MAX_TOKENS, max-tokens: in YAML */
     enum sl_option_type type;
-    size_t offset;          /* of the field in the command's struct: const char *, uint32_t, double, bool, const char * (choice, address) */
-    const char *fallback;   /* default as text; NULL: none (string stays NULL, numbers 0) */
-    const char *choices;    /* "bf16|f32" */
+    /* of the field in the command's struct: const char *, uint32_t, double, bool, const char * (choice, address) */
+    size_t offset;
+    const char *fallback;    /* default as text; NULL: none (string stays NULL, numbers 0) */
+    const char *choices;     /* "bf16|f32" */
     double minimum, maximum; /* for numbers, inclusive; both 0: unbounded. NaN is always refused. */
-    const char *unit;       /* "tokens", shown in help */
-    const char *help;       /* a sentence */
+    const char *unit;        /* "tokens", shown in help */
+    const char *help;        /* a sentence */
 };
 
 struct sl_command {
-    const char *name, *arguments; /* "serve", "PATH" */
-    const char *summary;          /* one line for `sluice --help` */
-    const char *description;      /* for `sluice serve --help` */
+    const char *name, *arguments;    /* "serve", "PATH" */
+    const char *summary;             /* one line for `sluice --help` */
+    const char *description;         /* for `sluice serve --help` */
     const struct sl_option *options; /* ends with name == NULL */
     size_t struct_bytes;             /* of the struct that holds the values */
     uint32_t min_args, max_args;     /* positional */
@@ -36,8 +44,8 @@ struct sl_command {
  * SL_E_USAGE on the command line and SL_E_CONFIG in the environment or the file; strings from the file live as long as the process.
  * Whole numbers may be written 4096, 4k (1000), 4K (1024), 2M. Fills values (zeroed, struct_bytes), and args (pointers into argv).
  * SL_E_USAGE: one sentence with the option and what is accepted. *help is set when --help was asked for. */
-sl_status sl_options_parse(const struct sl_command *command, int argc, char **argv, void *values, const char **args,
-                           uint32_t *n_args, bool *help, struct sl_err *err);
+sl_status sl_options_parse(const struct sl_command *command, int argc, char **argv, void *values,
+                           const char **args, uint32_t *n_args, bool *help, struct sl_err *err);
 void sl_options_help(const struct sl_command *command, FILE *to);
 
 /* Prints "sluice NAME: sentence" on stderr and returns the exit code of the error: how every run() fails. */

@@ -26,17 +26,15 @@ static sl_status next(struct reader *r, struct sl_err *err)
     if (yaml_parser_parse(&r->parser, &r->event))
         return SL_OK;
     memset(&r->event, 0, sizeof r->event);
-    return sl_fail(err, SL_E_CONFIG,
-                   "%s is not YAML: %s at line %zu; write one `option: value` per line", r->path,
-                   r->parser.problem ? r->parser.problem : "it cannot be read",
+    return sl_fail(err, SL_E_CONFIG, "%s is not YAML: %s at line %zu; write one `option: value` per line",
+                   r->path, r->parser.problem ? r->parser.problem : "it cannot be read",
                    r->parser.problem_mark.line + 1);
 }
 
 static sl_status not_flat(const struct reader *r, struct sl_err *err)
 {
-    return sl_fail(err, SL_E_CONFIG,
-                   "%s, line %zu: the file must be one flat list of `option: value`", r->path,
-                   r->event.start_mark.line + 1);
+    return sl_fail(err, SL_E_CONFIG, "%s, line %zu: the file must be one flat list of `option: value`",
+                   r->path, r->event.start_mark.line + 1);
 }
 
 static sl_status read_pair(struct reader *r,

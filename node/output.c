@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-void sl_output_begin(struct sl_output *output, const char *form,
-                     const struct sl_tokenizer *tokenizer, bool score)
+void sl_output_begin(struct sl_output *output, const char *form, const struct sl_tokenizer *tokenizer,
+                     bool score)
 {
     *output = (struct sl_output){.tokenizer = tokenizer,
                                  .json = strcmp(form, "json") == 0,
@@ -36,8 +36,7 @@ void sl_output_tokens(void *user, const struct sl_token_out *tokens, uint32_t n)
         if (output->ids)
             printf("%" PRIu32 "\n", tokens[i].id);
         else
-            fwrite(output->piece, 1, sl_detok_push(&output->detok, tokens[i].id, output->piece),
-                   stdout);
+            fwrite(output->piece, 1, sl_detok_push(&output->detok, tokens[i].id, output->piece), stdout);
     }
     fflush(stdout);
 }
@@ -87,8 +86,7 @@ static void print_top(const struct sl_token_out *tokens, uint32_t n, bool first)
     for (uint32_t i = 0; i < n; i++) {
         fputs(i > 0 ? ", [" : "[", stdout);
         for (uint32_t k = 0; k < tokens[i].n_top && !(first && i == 0); k++) {
-            printf("%s{\"id\": %" PRIu32 ", \"logprob\": ", k > 0 ? ", " : "",
-                   tokens[i].top_ids[k]);
+            printf("%s{\"id\": %" PRIu32 ", \"logprob\": ", k > 0 ? ", " : "", tokens[i].top_ids[k]);
             print_number((double)tokens[i].top_logprobs[k]);
             fputc('}', stdout);
         }
@@ -116,8 +114,7 @@ static void print_timeline(const struct sl_answer *answer)
     fputs(",\n \"timeline\": [", stdout);
     for (uint32_t i = 0; i < t->n_spans; i++) {
         const struct sl_span *span = &t->spans[i];
-        printf("%s\n  {\"stage\": %u, \"chunk\": %" PRIu32 ", \"pos\": %" PRIu32
-               ", \"tokens\": %" PRIu32,
+        printf("%s\n  {\"stage\": %u, \"chunk\": %" PRIu32 ", \"pos\": %" PRIu32 ", \"tokens\": %" PRIu32,
                i > 0 ? "," : "", span->stage, span->chunk, span->pos, span->tokens);
         print_time("recv_us", span->recv_us, t->submit_us);
         print_time("begin_us", span->begin_us, t->submit_us);
@@ -138,8 +135,7 @@ static void print_text(const struct sl_output *output, const struct sl_answer *a
         struct sl_detok detok;
         sl_detok_init(&detok, output->tokenizer, true);
         for (uint32_t i = 0; i < answer->n_tokens; i++)
-            fwrite(output->piece, 1, sl_detok_push(&detok, answer->tokens[i].id, output->piece),
-                   to);
+            fwrite(output->piece, 1, sl_detok_push(&detok, answer->tokens[i].id, output->piece), to);
         fwrite(output->piece, 1, sl_detok_flush(&detok, output->piece), to);
         fclose(to);
     }
@@ -148,8 +144,7 @@ static void print_text(const struct sl_output *output, const struct sl_answer *a
     free(text);
 }
 
-static void print_generated(const struct sl_output *output, const struct sl_answer *answer,
-                            bool top)
+static void print_generated(const struct sl_output *output, const struct sl_answer *answer, bool top)
 {
     static const char *const reasons[] = {
         [SL_FINISH_STOP] = "stop", [SL_FINISH_LENGTH] = "length", [SL_FINISH_ABORT] = "abort"};
@@ -207,16 +202,15 @@ static void print_score(const struct sl_output *output, const struct sl_answer *
         return;
     uint32_t scored = answer->n_prompt > 0 ? answer->n_prompt - 1 : 0;
     if (scored == 0) {
-        printf("%" PRIu32 " token, none with a token before it: nothing to score\n",
-               answer->prompt_tokens);
+        printf("%" PRIu32 " token, none with a token before it: nothing to score\n", answer->prompt_tokens);
         return;
     }
-    printf("%" PRIu32 " tokens, %.4f nats a token, perplexity %.3f\n", answer->prompt_tokens,
-           -sum / scored, exp(-sum / scored));
+    printf("%" PRIu32 " tokens, %.4f nats a token, perplexity %.3f\n", answer->prompt_tokens, -sum / scored,
+           exp(-sum / scored));
 }
 
-void sl_output_end(struct sl_output *output, const struct sl_answer *answer,
-                   const struct sl_prompt *prompt, bool top)
+void sl_output_end(struct sl_output *output, const struct sl_answer *answer, const struct sl_prompt *prompt,
+                   bool top)
 {
     if (!output->piece)
         return;

@@ -15,12 +15,12 @@ struct sl_output {
 };
 
 /* form: "text", "ids" or "json". */
-void sl_output_begin(struct sl_output *output, const char *form,
-                     const struct sl_tokenizer *tokenizer, bool score);
+void sl_output_begin(struct sl_output *output, const char *form, const struct sl_tokenizer *tokenizer,
+                     bool score);
 /* An sl_answer_fn. */
 void sl_output_tokens(void *output, const struct sl_token_out *tokens, uint32_t n);
-void sl_output_end(struct sl_output *output, const struct sl_answer *answer,
-                   const struct sl_prompt *prompt, bool top);
+void sl_output_end(struct sl_output *output, const struct sl_answer *answer, const struct sl_prompt *prompt,
+                   bool top);
 void sl_output_fini(struct sl_output *output);
 
 /* A JSON string with its quotes; bytes that are not UTF-8 must not be in it. */

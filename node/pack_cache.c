@@ -8,9 +8,9 @@
 #include "model/pack.h"
 #include "node/cluster.h"
 #include <dirent.h>
-#include <stdatomic.h>
 #include <errno.h>
 #include <limits.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +27,8 @@ static sl_status cache_dir(char *out, size_t room, struct sl_err *err)
     else
         n = snprintf(out, room, "/tmp/sluice-cache");
     if (n < 0 || (size_t)n >= room)
-        return sl_fail(err, SL_E_CONFIG, "the cache directory's path is too long; set XDG_CACHE_HOME to a shorter one");
+        return sl_fail(err, SL_E_CONFIG,
+                       "the cache directory's path is too long; set XDG_CACHE_HOME to a shorter one");
     for (char *p = out + 1; *p; p++) {
         if (*p != '/')
             continue;
@@ -36,7 +37,8 @@ static sl_status cache_dir(char *out, size_t room, struct sl_err *err)
         *p = '/';
     }
     if (mkdir(out, 0777) != 0 && errno != EEXIST)
-        return sl_fail(err, SL_E_IO, "cannot make the cache directory %s: %s; set XDG_CACHE_HOME to a writable one", out,
+        return sl_fail(err, SL_E_IO,
+                       "cannot make the cache directory %s: %s; set XDG_CACHE_HOME to a writable one", out,
                        strerror(errno));
     return SL_OK;
 }
@@ -53,7 +55,8 @@ static sl_status checkpoint_key(const char *dir, char hex[65], struct sl_err *er
     size_t n = 0;
     DIR *d = opendir(dir);
     if (!d)
-        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", dir, strerror(errno));
+        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", dir,
+                       strerror(errno));
     for (struct dirent *e; (e = readdir(d)) && n < sizeof names / sizeof *names;)
         if (e->d_name[0] != '.' && (names[n] = strdup(e->d_name)))
             n++;
@@ -83,7 +86,8 @@ sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err)
 {
     char real[PATH_MAX], dir[PATH_MAX - 128], hex[65], pack[PATH_MAX];
     if (!realpath(path, real))
-        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", path, strerror(errno));
+        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", path,
+                       strerror(errno));
     const char *found = real;
     if (!sl_pack_is_pack(real)) {
         SL_TRY(cache_dir(dir, sizeof dir, err));

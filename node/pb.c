@@ -45,8 +45,7 @@ void sl_pb_free(struct sl_pb *pb)
 }
 
 ProtobufCMessage *sl_pb_unpack(struct sl_pb *pb, struct sl_rpc_call *call,
-                               const ProtobufCMessageDescriptor *type, const uint8_t *message,
-                               size_t bytes)
+                               const ProtobufCMessageDescriptor *type, const uint8_t *message, size_t bytes)
 {
     if (!sl_pb_reserve(pb, bytes * ARENA_FACTOR + ARENA_SLACK)) {
         sl_rpc_pushback(call, 1000);

@@ -19,8 +19,7 @@ struct sl_pb { /* one request's memory; zero before use */
 
 /* NULL: the call is finished already (INVALID_ARGUMENT or RESOURCE_EXHAUSTED), and pb is empty. */
 ProtobufCMessage *sl_pb_unpack(struct sl_pb *pb, struct sl_rpc_call *call,
-                               const ProtobufCMessageDescriptor *type, const uint8_t *message,
-                               size_t bytes);
+                               const ProtobufCMessageDescriptor *type, const uint8_t *message, size_t bytes);
 /* More memory from the same arena, or from one of its own (sl_pb_reserve); zeroed; NULL: full. */
 void *sl_pb_take(struct sl_pb *pb, size_t bytes);
 bool sl_pb_reserve(struct sl_pb *pb, size_t bytes);
@@ -38,7 +37,6 @@ struct sl_pb_span {
     size_t bytes;
 };
 bool sl_pb_next(struct sl_pb_span *rest, uint32_t *number, struct sl_pb_span *value);
-struct sl_pb_span sl_pb_find(struct sl_pb_span message,
-                             uint32_t number); /* the first; empty: none */
+struct sl_pb_span sl_pb_find(struct sl_pb_span message, uint32_t number); /* the first; empty: none */
 
 #endif

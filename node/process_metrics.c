@@ -12,8 +12,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-static void gauge(struct sl_text *text, const char *name, const char *unit, const char *help,
-                  double value)
+static void gauge(struct sl_text *text, const char *name, const char *unit, const char *help, double value)
 {
     sl_text_add(text, "# TYPE %s gauge\n", name);
     if (unit)
@@ -64,10 +63,8 @@ static void allocator_metrics(struct sl_text *text)
     } kinds[] = {
         {"stats.allocated", "sluice_jemalloc_allocated_bytes", "Bytes in use by the process."},
         {"stats.active", "sluice_jemalloc_active_bytes", "Bytes in pages with something in use."},
-        {"stats.resident", "sluice_jemalloc_resident_bytes",
-         "Bytes that the allocator holds in memory."},
-        {"stats.retained", "sluice_jemalloc_retained_bytes",
-         "Bytes of address space kept for reuse."},
+        {"stats.resident", "sluice_jemalloc_resident_bytes", "Bytes that the allocator holds in memory."},
+        {"stats.retained", "sluice_jemalloc_retained_bytes", "Bytes of address space kept for reuse."},
     };
     uint64_t epoch = 1; /* a new epoch refreshes the statistics */
     size_t bytes = sizeof epoch;
@@ -91,12 +88,10 @@ void sl_process_metrics(struct sl_text *text)
                 "# HELP process_cpu_seconds Processor time of all threads.\n"
                 "process_cpu_seconds_total %.6f\n",
                 cpu_seconds());
-    gauge(text, "process_resident_memory_bytes", "bytes", "Resident memory.",
-          (double)resident_bytes());
+    gauge(text, "process_resident_memory_bytes", "bytes", "Resident memory.", (double)resident_bytes());
     gauge(text, "process_open_fds", NULL, "Open file descriptors.", (double)open_files());
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-        gauge(text, "process_max_fds", NULL, "Limit on open file descriptors.",
-              (double)limit.rlim_cur);
+        gauge(text, "process_max_fds", NULL, "Limit on open file descriptors.", (double)limit.rlim_cur);
     allocator_metrics(text);
 }

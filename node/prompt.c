@@ -10,8 +10,7 @@
 
 enum { MAX_PROMPT_BYTES = 64 << 20 };
 
-static sl_status read_stream(FILE *from, const char *name, char **text, size_t *bytes,
-                             struct sl_err *err)
+static sl_status read_stream(FILE *from, const char *name, char **text, size_t *bytes, struct sl_err *err)
 {
     char *data = NULL;
     size_t used = 0, room = 0;
@@ -34,8 +33,7 @@ static sl_status read_stream(FILE *from, const char *name, char **text, size_t *
         bool too_large = !ferror(from);
         int number = errno;
         free(data);
-        return too_large ? sl_fail(err, SL_E_DATA,
-                                   "%s is larger than 64 MiB; give a shorter prompt", name)
+        return too_large ? sl_fail(err, SL_E_DATA, "%s is larger than 64 MiB; give a shorter prompt", name)
                          : sl_fail(err, SL_E_IO, "%s cannot be read: %s", name, strerror(number));
     }
     *text = data;
@@ -79,8 +77,8 @@ static bool parse_id(const char *text, size_t bytes, size_t *at, uint32_t *id)
     return *at > begin && value <= UINT32_MAX && ended;
 }
 
-sl_status sl_prompt_parse_ids(struct sl_prompt *prompt, const char *text, size_t bytes,
-                              const char *name, struct sl_err *err)
+sl_status sl_prompt_parse_ids(struct sl_prompt *prompt, const char *text, size_t bytes, const char *name,
+                              struct sl_err *err)
 {
     uint32_t *ids = malloc((bytes / 2 + 1) * sizeof *ids),
              n = 0; /* an id and what parts it from the next: two bytes */
@@ -109,17 +107,15 @@ sl_status sl_prompt_parse_ids(struct sl_prompt *prompt, const char *text, size_t
     if (!whole || at < bytes || list != closed || comma) {
         free(ids);
         return sl_fail(err, SL_E_DATA,
-                       "%s is not a list of token ids (byte %zu); write whole numbers, [1, 2, 3]",
-                       name, at);
+                       "%s is not a list of token ids (byte %zu); write whole numbers, [1, 2, 3]", name, at);
     }
     prompt->ids = ids;
     prompt->n_ids = n;
     return SL_OK;
 }
 
-sl_status sl_prompt_read(struct sl_prompt *prompt, const char *text, const char *file,
-                         const char *ids_file, const struct sl_tokenizer *tokenizer,
-                         struct sl_err *err)
+sl_status sl_prompt_read(struct sl_prompt *prompt, const char *text, const char *file, const char *ids_file,
+                         const struct sl_tokenizer *tokenizer, struct sl_err *err)
 {
     memset(prompt, 0, sizeof *prompt);
     char *data = NULL;
@@ -127,8 +123,8 @@ sl_status sl_prompt_read(struct sl_prompt *prompt, const char *text, const char 
     if (!text)
         SL_TRY(read_file(file ? file : ids_file, &data, &bytes, err));
     sl_status status = ids_file ? sl_prompt_parse_ids(prompt, data, bytes, ids_file, err)
-                                : sl_tokenizer_encode(tokenizer, text ? text : data, bytes,
-                                                      &prompt->ids, &prompt->n_ids, err);
+                                : sl_tokenizer_encode(tokenizer, text ? text : data, bytes, &prompt->ids,
+                                                      &prompt->n_ids, err);
     free(data);
     if (status == SL_E_INVALID && file)
         status = sl_err_prefix(err, "%s", file);

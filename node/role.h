@@ -12,12 +12,13 @@
 struct sl_role_meter { /* written by the role, read by /metrics */
     _Atomic uint64_t chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records, checksum_failures;
     _Atomic uint64_t pages_used, pages_total, sequences, steps;
-    _Atomic uint64_t part_ns[SL_PARTS], wait_ns;            /* of all threads of the team */
-    _Atomic uint64_t mfu_ppm, compute_ppm, memory_ppm;      /* pipeline/utilisation.h, in millionths */
+    _Atomic uint64_t part_ns[SL_PARTS], wait_ns;       /* of all threads of the team */
+    _Atomic uint64_t mfu_ppm, compute_ppm, memory_ppm; /* pipeline/utilisation.h, in millionths */
 };
 
 /* By the role, after a chunk or step; returns what sl_utilisation_look does. */
-uint64_t sl_role_meter_publish(struct sl_role_meter *meter, struct sl_utilisation *u, const struct sl_stage *stage);
+uint64_t sl_role_meter_publish(struct sl_role_meter *meter, struct sl_utilisation *u,
+                               const struct sl_stage *stage);
 /* The families of it in /metrics. */
 struct sl_text;
 void sl_role_meter_text(struct sl_text *text, const char *role, const struct sl_role_meter *meter);
@@ -36,12 +37,13 @@ void sl_role_control_fini(struct sl_role_control *control);
 /* Declares the node's links to its io, as the plan has them. keys: 32 bytes derived per link from `secret` (HMAC of the id),
  * so both ends agree when they share it. peer(user, node, address, &port) says where a node listens. */
 typedef void sl_peer_fn(void *user, uint32_t node, char address[64], uint16_t *port);
-sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
-                             sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err);
+sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node,
+                             const uint8_t secret[32], sl_peer_fn *peer, void *user, uint32_t *n_links,
+                             struct sl_err *err);
 
 sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t k,
                             uint32_t n_links, struct sl_role_control *control, struct sl_err *err);
-sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t n_links,
-                             struct sl_role_control *control, struct sl_err *err);
+sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan,
+                             uint32_t n_links, struct sl_role_control *control, struct sl_err *err);
 
 #endif

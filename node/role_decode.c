@@ -22,16 +22,17 @@ struct arrival {
     uint64_t at_us;
 };
 
-struct adoptee { /* a sequence here, from its first page or its ADOPT on */
+struct adoptee {                  /* a sequence here, from its first page or its ADOPT on */
     struct sl_sequence *sequence; /* NULL: free entry */
     struct sl_adopt spec;
     bool named, active;
-    uint64_t got;                 /* layers x tokens that have arrived */
-    uint32_t next[SL_MAX_STAGES]; /* first token of the page that each stage sends next: a stage pushes its pages in order */
+    uint64_t got; /* layers x tokens that have arrived */
+    /* first token of the page that each stage sends next: a stage pushes its pages in order */
+    uint32_t next[SL_MAX_STAGES];
     uint32_t n_out, last_id;
     uint64_t logits_digest, last_arrival_us;
     uint32_t n_arrivals;
-    struct arrival *arrivals;     /* [n_stages * pages of a context] */
+    struct arrival *arrivals; /* [n_stages * pages of a context] */
 };
 
 struct decode_role {
@@ -146,8 +147,8 @@ static struct adoptee *open_adoptee(struct decode_role *r, uint64_t seq)
 
 static void end_sequence(struct decode_role *r, struct adoptee *a, uint64_t seq, sl_status status)
 {
-    struct sl_tokens_entry entry = {.kind = status == SL_OK ? SL_TOKENS_ENDED : SL_TOKENS_FAILED, .seq = seq,
-                                    .status = status};
+    struct sl_tokens_entry entry = {
+        .kind = status == SL_OK ? SL_TOKENS_ENDED : SL_TOKENS_FAILED, .seq = seq, .status = status};
     if (a) {
         entry.logits_digest = a->logits_digest;
         if (a->active && a->spec.digest) /* the last token was sampled but never went through the layers */
@@ -169,9 +170,13 @@ static void activate_when_whole(struct decode_role *r, struct adoptee *a)
         return;
     }
     for (uint32_t i = 0; i < a->n_arrivals; i++)
-        put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ARRIVED, .seq = a->sequence->id, .stage = a->arrivals[i].stage,
-                                         .chunk = a->arrivals[i].chunk, .at_us = a->arrivals[i].at_us});
-    put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = a->sequence->id, .at_us = a->last_arrival_us});
+        put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ARRIVED,
+                                         .seq = a->sequence->id,
+                                         .stage = a->arrivals[i].stage,
+                                         .chunk = a->arrivals[i].chunk,
+                                         .at_us = a->arrivals[i].at_us});
+    put(r, &(struct sl_tokens_entry){
+               .kind = SL_TOKENS_ADOPTED, .seq = a->sequence->id, .at_us = a->last_arrival_us});
     a->active = true;
     a->n_out = 1;
     a->last_id = a->spec.first_id;
@@ -186,7 +191,8 @@ static void note_arrival(struct decode_role *r, struct adoptee *a, const struct 
             return;
         }
     if (a->n_arrivals < r->max_arrivals)
-        a->arrivals[a->n_arrivals++] = (struct arrival){frame->wire.source, frame->wire.chunk_index, frame->at_us};
+        a->arrivals[a->n_arrivals++] =
+            (struct arrival){frame->wire.source, frame->wire.chunk_index, frame->at_us};
 }
 
 static const char *check_kv(const struct decode_role *r, const struct sl_wire *w)
@@ -194,12 +200,14 @@ static const char *check_kv(const struct decode_role *r, const struct sl_wire *w
     if (w->source >= r->plan->n_stages)
         return "stage";
     uint32_t begin = sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source);
-    if (w->layer_first != begin || begin + w->layer_count != sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source + 1u))
+    if (w->layer_first != begin ||
+        begin + w->layer_count != sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source + 1u))
         return "layers";
     if (w->token_first % SL_PAGE_TOKENS || w->token_count == 0 || w->token_count > SL_PAGE_TOKENS ||
         w->token_first + w->token_count > r->plan->context_tokens)
         return "tokens";
-    if (w->meta_bytes || w->dtype != r->plan->kv_dtype || w->payload_bytes != w->layer_count * r->plan->kv_layer_bytes)
+    if (w->meta_bytes || w->dtype != r->plan->kv_dtype ||
+        w->payload_bytes != w->layer_count * r->plan->kv_layer_bytes)
         return "size";
     if (w->profile != r->plan->profile)
         return "numerics profile";
@@ -246,7 +254,8 @@ static sl_status on_adopt(struct decode_role *r, const struct sl_io_event *frame
                                              : sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes,
                                                                r->plan->context_tokens, r->plan->vocab);
     if (bad)
-        return sl_fail(err, SL_E_PROTOCOL, "a record from the coordinator is not acceptable: %s; restart the pipeline", bad);
+        return sl_fail(err, SL_E_PROTOCOL,
+                       "a record from the coordinator is not acceptable: %s; restart the pipeline", bad);
     struct adoptee *a = find(r, adopt.seq);
     if (adopt.kind == SL_ADOPT_CANCEL) {
         end_sequence(r, a, adopt.seq, SL_OK);
@@ -351,7 +360,8 @@ static sl_status on_event(struct decode_role *r, const struct sl_io_event *event
     case SL_IO_LINK_DOWN: {
         char name[24];
         if (!atomic_load(&r->control->stop))
-            status = sl_fail(err, SL_E_PEER_LOST, "the link to %s is down (%s); this node stops, restart it with the others",
+            status = sl_fail(err, SL_E_PEER_LOST,
+                             "the link to %s is down (%s); this node stops, restart it with the others",
                              sl_plan_node_name(r->plan, (uint32_t)(event->link >> 12) & 0xFFF, name),
                              event->reason ? event->reason : "no reason given");
         break;
@@ -406,14 +416,16 @@ static sl_status take_memory(struct decode_role *r)
     return SL_OK;
 }
 
-sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t n_links,
-                             struct sl_role_control *control, struct sl_err *err)
+sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan,
+                             uint32_t n_links, struct sl_role_control *control, struct sl_err *err)
 {
     struct decode_role *r = calloc(1, sizeof *r);
-    float *rows = aligned_alloc(64, ((size_t)plan->max_running * plan->d_model * sizeof(float) + 63) / 64 * 64);
+    float *rows =
+        aligned_alloc(64, ((size_t)plan->max_running * plan->d_model * sizeof(float) + 63) / 64 * 64);
     sl_status status = SL_E_NOMEM;
     if (r && rows) {
-        *r = (struct decode_role){.stage = stage, .io = io, .plan = plan, .control = control, .n_links = n_links};
+        *r = (struct decode_role){
+            .stage = stage, .io = io, .plan = plan, .control = control, .n_links = n_links};
         status = take_memory(r);
     }
     atomic_store(&control->meter.pages_total, plan->n_pages);

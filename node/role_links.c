@@ -3,8 +3,9 @@
 #include "node/role.h"
 #include <stdlib.h>
 
-sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
-                             sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err)
+sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node,
+                             const uint8_t secret[32], sl_peer_fn *peer, void *user, uint32_t *n_links,
+                             struct sl_err *err)
 {
     struct sl_plan_link links[SL_MAX_LINKS];
     uint32_t n = sl_plan_links(plan, links);
@@ -29,8 +30,9 @@ sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint3
         }
         if (status != SL_OK) {
             char from[24], to[24];
-            return sl_fail(err, status, "cannot set up the link from %s to %s (%s)", sl_plan_node_name(plan, l->from, from),
-                           sl_plan_node_name(plan, l->to, to), sl_status_name(status));
+            return sl_fail(err, status, "cannot set up the link from %s to %s (%s)",
+                           sl_plan_node_name(plan, l->from, from), sl_plan_node_name(plan, l->to, to),
+                           sl_status_name(status));
         }
         ++*n_links;
     }

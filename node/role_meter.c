@@ -18,8 +18,7 @@ uint64_t sl_role_meter_publish(struct sl_role_meter *m, struct sl_utilisation *u
     }
     atomic_store(&m->wait_ns, available_ns > worked_ns ? available_ns - worked_ns : 0);
     atomic_store(&m->mfu_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->compute_ns)));
-    atomic_store(&m->compute_ppm,
-                 (uint64_t)(MILLION * sl_utilisation_ratio(u, u->compute_bound_ns)));
+    atomic_store(&m->compute_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->compute_bound_ns)));
     atomic_store(&m->memory_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->memory_bound_ns)));
     return at_peak_us;
 }
@@ -47,14 +46,13 @@ void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_rol
                 "they took.\n"
                 "sluice_stage_mfu_ratio{role=\"%s\"} %.6f\n",
                 role, ratio(&m->mfu_ppm));
-    sl_text_add(
-        t,
-        "# TYPE sluice_stage_roofline_ratio gauge\n# UNIT sluice_stage_roofline_ratio ratio\n"
-        "# HELP sluice_stage_roofline_ratio Share of the same time that a limit of the machine "
-        "explains: of each part "
-        "the larger of compute and memory (read bandwidth, measured at the start). The sum is "
-        "nearness to the roofline.\n"
-        "sluice_stage_roofline_ratio{role=\"%s\",limit=\"compute\"} %.6f\n"
-        "sluice_stage_roofline_ratio{role=\"%s\",limit=\"memory\"} %.6f\n",
-        role, ratio(&m->compute_ppm), role, ratio(&m->memory_ppm));
+    sl_text_add(t,
+                "# TYPE sluice_stage_roofline_ratio gauge\n# UNIT sluice_stage_roofline_ratio ratio\n"
+                "# HELP sluice_stage_roofline_ratio Share of the same time that a limit of the machine "
+                "explains: of each part "
+                "the larger of compute and memory (read bandwidth, measured at the start). The sum is "
+                "nearness to the roofline.\n"
+                "sluice_stage_roofline_ratio{role=\"%s\",limit=\"compute\"} %.6f\n"
+                "sluice_stage_roofline_ratio{role=\"%s\",limit=\"memory\"} %.6f\n",
+                role, ratio(&m->compute_ppm), role, ratio(&m->memory_ppm));
 }

@@ -48,7 +48,8 @@ static void *result_buffer(const struct stage_role *r, uint32_t i)
 
 /* Room was made sure of before the record was begun (room_for_frames): waiting here would wait for events that only this
  * thread takes. */
-static void send_frame(struct stage_role *r, uint64_t link, const struct sl_wire *wire, const void *payload, uint64_t token)
+static void send_frame(struct stage_role *r, uint64_t link, const struct sl_wire *wire, const void *payload,
+                       uint64_t token)
 {
     sl_status status = sl_io_send(r->io, link, wire, payload, token);
     assert(status == SL_OK);
@@ -69,18 +70,26 @@ static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct
     const struct sl_kv *kv = sl_stage_kv(r->stage);
     const struct sl_stage_config *c = sl_stage_config(r->stage);
     uint32_t end = slice->pos + slice->n;
-    uint32_t ready = slice->flags & SL_SLICE_LAST ? (end + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS : end / SL_PAGE_TOKENS;
+    uint32_t ready =
+        slice->flags & SL_SLICE_LAST ? (end + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS : end / SL_PAGE_TOKENS;
     for (; s->pushed_pages < ready; s->pushed_pages++) {
         uint32_t first = s->pushed_pages * SL_PAGE_TOKENS, left = slice->prompt_tokens - first;
-        struct sl_wire wire = {.kind = SL_WIRE_KV, .request_id = s->id, .chunk_index = slice->index,
-                               .source = (uint16_t)r->k, .layer_first = (uint16_t)c->begin,
-                               .layer_count = (uint16_t)(c->end - c->begin), .token_first = first,
+        struct sl_wire wire = {.kind = SL_WIRE_KV,
+                               .request_id = s->id,
+                               .chunk_index = slice->index,
+                               .source = (uint16_t)r->k,
+                               .layer_first = (uint16_t)c->begin,
+                               .layer_count = (uint16_t)(c->end - c->begin),
+                               .token_first = first,
                                .token_count = left < SL_PAGE_TOKENS ? left : SL_PAGE_TOKENS,
-                               .dtype = (uint8_t)c->kv_dtype, .rank = 1, .profile = (uint8_t)c->profile,
+                               .dtype = (uint8_t)c->kv_dtype,
+                               .rank = 1,
+                               .profile = (uint8_t)c->profile,
                                .payload_bytes = kv->slot_bytes};
         wire.shape[0] = (uint32_t)(kv->slot_bytes / sl_dtype_bytes(c->kv_dtype));
         s->pending_sends++;
-        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]), token_of(TOKEN_KV, s->id));
+        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]),
+                   token_of(TOKEN_KV, s->id));
         atomic_fetch_add(&r->control->meter.kv_frames, 1);
         atomic_fetch_add(&r->control->meter.kv_bytes, kv->slot_bytes);
     }
@@ -95,10 +104,12 @@ static void release_when_idle(struct stage_role *r, struct sl_sequence *s)
 
 /* ---- results of the last stage ---- */
 
-static void put_prompt_logprobs(struct stage_role *r, struct sl_cursor *out, const struct sl_order_slice *slice,
-                                const float *x, const uint8_t *ids, void *scratch)
+static void put_prompt_logprobs(struct stage_role *r, struct sl_cursor *out,
+                                const struct sl_order_slice *slice, const float *x, const uint8_t *ids,
+                                void *scratch)
 {
-    uint32_t vocab = sl_stage_shape(r->stage)->vocab, n = slice->flags & SL_SLICE_LAST ? slice->n - 1 : slice->n;
+    uint32_t vocab = sl_stage_shape(r->stage)->vocab,
+             n = slice->flags & SL_SLICE_LAST ? slice->n - 1 : slice->n;
     uint32_t block = sl_stage_head_rows(r->stage);
     for (uint32_t row = 0; row < n; row += block) {
         uint32_t rows = n - row < block ? n - row : block;
@@ -106,19 +117,20 @@ static void put_prompt_logprobs(struct stage_role *r, struct sl_cursor *out, con
         for (uint32_t i = row; i < row + rows; i++) {
             struct sl_token_out token;
             uint32_t id = i + 1 < slice->n ? sl_get32(ids + 4 * (size_t)(i + 1)) : slice->next_id;
-            sl_logprob_of(&token, logits + (size_t)(i - row) * vocab, vocab, id, (uint32_t)slice->prompt_logprobs, scratch);
+            sl_logprob_of(&token, logits + (size_t)(i - row) * vocab, vocab, id,
+                          (uint32_t)slice->prompt_logprobs, scratch);
             sl_token_put(out, &token);
         }
     }
 }
 
-static void put_slice_result(struct stage_role *r, struct sl_cursor *out, const struct sl_order_slice *slice, const float *x,
-                             const uint8_t *ids, void *scratch)
+static void put_slice_result(struct stage_role *r, struct sl_cursor *out, const struct sl_order_slice *slice,
+                             const float *x, const uint8_t *ids, void *scratch)
 {
     uint32_t vocab = sl_stage_shape(r->stage)->vocab;
     bool last = slice->flags & SL_SLICE_LAST;
-    struct sl_result_slice result = {.seq = slice->seq, .index = slice->index, .pos = slice->pos, .n = slice->n,
-                                     .has_token = last};
+    struct sl_result_slice result = {
+        .seq = slice->seq, .index = slice->index, .pos = slice->pos, .n = slice->n, .has_token = last};
     if (slice->prompt_logprobs >= 0)
         result.n_prompt = last ? slice->n - 1 : slice->n;
     if (last) {
@@ -139,7 +151,8 @@ static void send_result(struct stage_role *r, const uint8_t *meta, void *scratch
 {
     uint32_t buffer = r->free_results[--r->n_free_results];
     struct sl_cursor out = sl_cursor_over(result_buffer(r, buffer), r->plan->result_bytes);
-    struct sl_result_head head = {.number = r->order.number, .kind = r->order.kind, .n_slices = r->order.n_slices};
+    struct sl_result_head head = {
+        .number = r->order.number, .kind = r->order.kind, .n_slices = r->order.n_slices};
     for (uint32_t k = 0; k < r->plan->n_stages; k++)
         head.traces[k] = sl_order_trace(meta, k);
     uint8_t *head_at = out.at;
@@ -245,10 +258,12 @@ static sl_status apply_next(struct stage_role *r, void *scratch, struct sl_err *
     if (!bad && r->order.number != r->applied + 1)
         bad = "record out of order";
     if (!bad && !r->first && r->order.kind == SL_ORDER_RUN &&
-        (frame->wire.rank != 2 || frame->wire.shape[0] != r->order.n_tokens || frame->wire.shape[1] != r->plan->d_model))
+        (frame->wire.rank != 2 || frame->wire.shape[0] != r->order.n_tokens ||
+         frame->wire.shape[1] != r->plan->d_model))
         bad = "rows do not fit the record";
     if (bad)
-        return sl_fail(err, SL_E_PROTOCOL, "record %llu from the node before is not acceptable: %s; restart the pipeline",
+        return sl_fail(err, SL_E_PROTOCOL,
+                       "record %llu from the node before is not acceptable: %s; restart the pipeline",
                        (unsigned long long)r->order.number, bad);
     if (!room_for_frames(r) || (r->last && r->n_free_results == 0))
         return SL_AGAIN;
@@ -296,8 +311,8 @@ static void on_sent(struct stage_role *r, const struct sl_io_event *event)
     }
 }
 
-static sl_status on_event(struct stage_role *r, const struct sl_io_event *event, uint32_t n_links, uint32_t *n_up,
-                          struct sl_err *err)
+static sl_status on_event(struct stage_role *r, const struct sl_io_event *event, uint32_t n_links,
+                          uint32_t *n_up, struct sl_err *err)
 {
     switch (event->kind) {
     case SL_IO_LINK_UP:
@@ -313,8 +328,9 @@ static sl_status on_event(struct stage_role *r, const struct sl_io_event *event,
         char name[24];
         uint32_t from = (uint32_t)(event->link >> 12) & 0xFFF, to = (uint32_t)event->link & 0xFFF;
         uint32_t peer = from == sl_plan_stage_node(r->k) ? to : from;
-        return sl_fail(err, SL_E_PEER_LOST, "the link to %s is down (%s); this node stops, restart it with the others",
-                       sl_plan_node_name(r->plan, peer, name), event->reason ? event->reason : "no reason given");
+        return sl_fail(
+            err, SL_E_PEER_LOST, "the link to %s is down (%s); this node stops, restart it with the others",
+            sl_plan_node_name(r->plan, peer, name), event->reason ? event->reason : "no reason given");
     }
     case SL_IO_SENT:
         on_sent(r, event);
@@ -322,11 +338,14 @@ static sl_status on_event(struct stage_role *r, const struct sl_io_event *event,
     case SL_IO_FRAME:
         if (event->status != SL_OK) {
             atomic_fetch_add(&r->control->meter.checksum_failures, 1);
-            return sl_fail(err, SL_E_CORRUPT, "a frame from the node before failed its checksum; restart the pipeline");
+            return sl_fail(err, SL_E_CORRUPT,
+                           "a frame from the node before failed its checksum; restart the pipeline");
         }
         if (event->wire.kind != SL_WIRE_ORDER)
-            return sl_fail(err, SL_E_PROTOCOL, "a frame of kind %u does not belong on the order link; run the same version on all nodes",
-                           event->wire.kind);
+            return sl_fail(
+                err, SL_E_PROTOCOL,
+                "a frame of kind %u does not belong on the order link; run the same version on all nodes",
+                event->wire.kind);
         assert(r->queue_head - r->queue_tail < QUEUE);
         r->queue[r->queue_head++ % QUEUE] = *event;
         break;
@@ -369,8 +388,14 @@ sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const stru
         status = sl_fail(err, SL_E_NOMEM, "out of memory for the buffers of stage %u", k);
         goto out;
     }
-    *r = (struct stage_role){.stage = stage, .io = io, .plan = plan, .control = control, .k = k, .first = k == 0,
-                             .last = last, .results = results};
+    *r = (struct stage_role){.stage = stage,
+                             .io = io,
+                             .plan = plan,
+                             .control = control,
+                             .k = k,
+                             .first = k == 0,
+                             .last = last,
+                             .results = results};
     r->in_link = sl_plan_link_id(plan, node - 1, node);
     r->out_link = sl_plan_link_id(plan, node, last ? 0 : node + 1);
     r->kv_link = plan->has_decode ? sl_plan_link_id(plan, node, sl_plan_decode_node(plan)) : 0;

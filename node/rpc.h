@@ -7,7 +7,8 @@
 #include "base/status.h"
 #include <stdint.h>
 
-void sl_rpc_init(void); /* blocks SIGTERM/SIGINT in the library's threads, routes its log lines to ours; counted */
+/* blocks SIGTERM/SIGINT in the library's threads, routes its log lines to ours; counted */
+void sl_rpc_init(void);
 void sl_rpc_fini(void);
 
 /* ---- server ---- */
@@ -19,14 +20,15 @@ struct sl_rpc_method {
     bool streaming;   /* server streaming; else unary: exactly one write before finish(SL_OK) */
     void (*on_message)(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
     void *context;
-    bool client_streaming; /* on_message once per message; the client's half-close finishes with SL_OK (reflection) */
+    /* on_message once per message; the client's half-close finishes with SL_OK (reflection) */
+    bool client_streaming;
 };
 
 struct sl_rpc_server_config {
     const char *listen; /* "127.0.0.1:50051", port 0: any */
     uint32_t n_workers;
     size_t max_message_bytes, max_metadata_bytes; /* 32 MiB, 8 KiB */
-    uint32_t queue_messages; /* per call */
+    uint32_t queue_messages;                      /* per call */
 };
 /* Copies methods. SL_E_UNAVAILABLE names the address (a port in use, a name that does not resolve). */
 sl_status sl_rpc_server_start(struct sl_rpc_server **server, const struct sl_rpc_server_config *config,
@@ -46,7 +48,8 @@ void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms);
 bool sl_rpc_is_over(const struct sl_rpc_call *call);
 int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call); /* -1: no deadline */
 /* on_done: exactly once, on a worker; cancelled: client left, deadline, reset. Set inside on_message only. */
-void sl_rpc_hooks(struct sl_rpc_call *call, void *user, void (*on_done)(struct sl_rpc_call *, void *user, bool cancelled),
+void sl_rpc_hooks(struct sl_rpc_call *call, void *user,
+                  void (*on_done)(struct sl_rpc_call *, void *user, bool cancelled),
                   void (*on_writable)(struct sl_rpc_call *, void *user));
 
 /* ---- client ---- */
@@ -60,7 +63,8 @@ sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const u
 /* Server streaming: open, then next() until SL_AGAIN (the stream has ended well) or an error. cancel from any thread. */
 sl_status sl_rpc_stream_open(struct sl_rpc_stream **stream, struct sl_rpc_channel *channel, const char *path,
                              const uint8_t *message, size_t bytes, int64_t timeout_ms, struct sl_err *err);
-sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, size_t *bytes, struct sl_err *err);
+sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, size_t *bytes,
+                             struct sl_err *err);
 void sl_rpc_stream_cancel(struct sl_rpc_stream *stream);
 void sl_rpc_stream_close(struct sl_rpc_stream *stream);
 

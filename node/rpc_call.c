@@ -21,7 +21,7 @@
 _Thread_local struct sl_rpc_worker *sl_rpc_current;
 static atomic_uint live_calls;
 
-#define CALL_OF(tag, member)                                                                       \
+#define CALL_OF(tag, member)                                                                                 \
     ((struct sl_rpc_call *)(void *)((char *)(tag)-offsetof(struct sl_rpc_call, member)))
 
 uint32_t sl_rpc_live_calls(void)
@@ -79,8 +79,7 @@ static void pump(struct sl_rpc_call *call)
 {
     if (call->sending || call->status_sent || atomic_load(&call->over))
         return;
-    if (!call->finishing &&
-        (call->queue_used == 0 || (call->route && !call->route->method.streaming)))
+    if (!call->finishing && (call->queue_used == 0 || (call->route && !call->route->method.streaming)))
         return;
     grpc_op ops[3];
     size_t n = 0;
@@ -164,8 +163,7 @@ sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t 
 {
     sl_status status = SL_OK;
     pthread_mutex_lock(&call->lock);
-    bool full =
-        call->queue_used == call->queue_room || call->queue_bytes + bytes > SL_RPC_QUEUE_BYTES;
+    bool full = call->queue_used == call->queue_room || call->queue_bytes + bytes > SL_RPC_QUEUE_BYTES;
     if (atomic_load(&call->over) || call->finishing) {
         status = SL_E_CANCELLED;
     } else if (!call->queue && !(call->queue = calloc(call->queue_room, sizeof *call->queue))) {
@@ -231,8 +229,7 @@ int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call)
     return ms < 0 ? 0 : ms;
 }
 
-void sl_rpc_hooks(struct sl_rpc_call *call, void *user,
-                  void (*on_done)(struct sl_rpc_call *, void *, bool),
+void sl_rpc_hooks(struct sl_rpc_call *call, void *user, void (*on_done)(struct sl_rpc_call *, void *, bool),
                   void (*on_writable)(struct sl_rpc_call *, void *))
 {
     assert(sl_rpc_current == call->worker);
@@ -313,8 +310,7 @@ static void deliver(struct sl_rpc_call *call)
     grpc_byte_buffer_reader reader;
     if (!grpc_byte_buffer_reader_init(&reader, buffer)) {
         grpc_byte_buffer_destroy(buffer);
-        sl_rpc_finish(call, SL_E_INVALID,
-                      "the request message cannot be read: send it uncompressed");
+        sl_rpc_finish(call, SL_E_INVALID, "the request message cannot be read: send it uncompressed");
         return;
     }
     grpc_slice all = grpc_byte_buffer_reader_readall(&reader);
@@ -359,8 +355,7 @@ static size_t metadata_bytes(const grpc_metadata_array *array)
 {
     size_t bytes = 0; /* 32 a field: what HTTP/2 counts, RFC 7540 6.5.2 */
     for (size_t i = 0; i < array->count; i++)
-        bytes += GRPC_SLICE_LENGTH(array->metadata[i].key) +
-                 GRPC_SLICE_LENGTH(array->metadata[i].value) + 32;
+        bytes += GRPC_SLICE_LENGTH(array->metadata[i].key) + GRPC_SLICE_LENGTH(array->metadata[i].value) + 32;
     return bytes;
 }
 
@@ -379,17 +374,15 @@ static bool admit(struct sl_rpc_call *call)
     struct sl_rpc_server *server = call->server;
     char sentence[160];
     if (sl_rpc_live_calls() > SL_RPC_MAX_CALLS) {
-        snprintf(sentence, sizeof sentence, "%d calls are open already; try again later",
-                 SL_RPC_MAX_CALLS);
+        snprintf(sentence, sizeof sentence, "%d calls are open already; try again later", SL_RPC_MAX_CALLS);
         sl_rpc_pushback(call, 1000);
         sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
         return false;
     }
     size_t bytes = metadata_bytes(&call->metadata);
     if (bytes > server->max_metadata_bytes) {
-        snprintf(sentence, sizeof sentence,
-                 "the request's metadata has %zu bytes; at most %zu are accepted", bytes,
-                 server->max_metadata_bytes);
+        snprintf(sentence, sizeof sentence, "the request's metadata has %zu bytes; at most %zu are accepted",
+                 bytes, server->max_metadata_bytes);
         sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
         return false;
     }
@@ -457,10 +450,10 @@ void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *ro
     pthread_mutex_unlock(&server->lock);
     grpc_call_error error;
     if (route)
-        error = grpc_server_request_registered_call(
-            server->core, route->handle, &call->core, &call->deadline, &call->metadata,
-            route->method.client_streaming ? NULL : &call->request, worker->queue, worker->queue,
-            &call->arrived);
+        error = grpc_server_request_registered_call(server->core, route->handle, &call->core, &call->deadline,
+                                                    &call->metadata,
+                                                    route->method.client_streaming ? NULL : &call->request,
+                                                    worker->queue, worker->queue, &call->arrived);
     else
         error = grpc_server_request_call(server->core, &call->core, &call->details, &call->metadata,
                                          worker->queue, worker->queue, &call->arrived);

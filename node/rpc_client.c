@@ -109,9 +109,8 @@ static void send_request(struct sl_rpc_stream *stream, const uint8_t *message, s
     grpc_byte_buffer_destroy(buffer);
 }
 
-sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *channel,
-                             const char *path, const uint8_t *message, size_t bytes,
-                             int64_t timeout_ms, struct sl_err *err)
+sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *channel, const char *path,
+                             const uint8_t *message, size_t bytes, int64_t timeout_ms, struct sl_err *err)
 {
     struct sl_rpc_stream *stream = calloc(1, sizeof *stream);
     if (!stream || !(stream->endpoint = strdup(channel->endpoint))) {
@@ -120,15 +119,14 @@ sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *
     }
     gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
     if (timeout_ms >= 0)
-        deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
-                                gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
+        deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
     stream->queue = grpc_completion_queue_create_for_pluck(NULL);
     grpc_metadata_array_init(&stream->initial);
     grpc_metadata_array_init(&stream->trailing);
     stream->details = grpc_empty_slice();
     grpc_slice method = grpc_slice_from_copied_string(path);
-    stream->core = grpc_channel_create_call(channel->core, NULL, GRPC_PROPAGATE_DEFAULTS,
-                                            stream->queue, method, NULL, deadline, NULL);
+    stream->core = grpc_channel_create_call(channel->core, NULL, GRPC_PROPAGATE_DEFAULTS, stream->queue,
+                                            method, NULL, deadline, NULL);
     grpc_slice_unref(method);
     send_request(stream, message, bytes);
     *out = stream;
@@ -147,14 +145,13 @@ static sl_status take_status(struct sl_rpc_stream *stream, struct sl_err *err)
     size_t bytes = GRPC_SLICE_LENGTH(stream->details);
     sl_status status = sl_rpc_status(stream->code);
     if (bytes == 0)
-        return sl_fail(err, status, "%s answered with gRPC status %d and no message",
-                       stream->endpoint, (int)stream->code);
+        return sl_fail(err, status, "%s answered with gRPC status %d and no message", stream->endpoint,
+                       (int)stream->code);
     return sl_fail(err, status, "%.*s", (int)(bytes < 300 ? bytes : 300),
                    (const char *)GRPC_SLICE_START_PTR(stream->details));
 }
 
-static sl_status copy_out(grpc_byte_buffer *buffer, uint8_t **message, size_t *bytes,
-                          struct sl_err *err)
+static sl_status copy_out(grpc_byte_buffer *buffer, uint8_t **message, size_t *bytes, struct sl_err *err)
 {
     grpc_byte_buffer_reader reader;
     if (!grpc_byte_buffer_reader_init(&reader, buffer))
@@ -222,18 +219,16 @@ void sl_rpc_stream_close(struct sl_rpc_stream *stream)
     grpc_metadata_array_destroy(&stream->trailing);
     grpc_call_unref(stream->core);
     grpc_completion_queue_shutdown(stream->queue);
-    while (
-        grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)
-            .type != GRPC_QUEUE_SHUTDOWN) {
+    while (grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
+           GRPC_QUEUE_SHUTDOWN) {
     }
     grpc_completion_queue_destroy(stream->queue);
     free(stream->endpoint);
     free(stream);
 }
 
-sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const uint8_t *message,
-                       size_t bytes, int64_t timeout_ms, uint8_t **reply, size_t *reply_bytes,
-                       struct sl_err *err)
+sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const uint8_t *message, size_t bytes,
+                       int64_t timeout_ms, uint8_t **reply, size_t *reply_bytes, struct sl_err *err)
 {
     struct sl_rpc_stream *stream;
     *reply = NULL;
@@ -241,8 +236,7 @@ sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const u
     SL_TRY(sl_rpc_stream_open(&stream, channel, path, message, bytes, timeout_ms, err));
     sl_status status = sl_rpc_stream_next(stream, reply, reply_bytes, err);
     if (status == SL_AGAIN)
-        status = sl_fail(err, SL_E_PROTOCOL, "%s answered %s without a message", channel->endpoint,
-                         path);
+        status = sl_fail(err, SL_E_PROTOCOL, "%s answered %s without a message", channel->endpoint, path);
     if (status == SL_OK) {
         status = take_status(stream, err);
         if (status == SL_AGAIN) {

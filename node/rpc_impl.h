@@ -17,12 +17,11 @@
 #include <stdatomic.h>
 
 enum {
-    SL_RPC_SLOTS = 8,             /* requests outstanding per method and worker */
-    SL_RPC_MAX_CALLS = 4096,      /* live calls; one costs about 15 KiB */
-    SL_RPC_QUEUE_BYTES = 4 << 20, /* per call, besides the bound on messages */
-    SL_RPC_CORE_METADATA =
-        128 << 10, /* beyond it the core drops the connection, so ours comes first */
-    SL_RPC_REPLY_BYTES = 256 << 20 /* what our client accepts from a server it has chosen */
+    SL_RPC_SLOTS = 8,                 /* requests outstanding per method and worker */
+    SL_RPC_MAX_CALLS = 4096,          /* live calls; one costs about 15 KiB */
+    SL_RPC_QUEUE_BYTES = 4 << 20,     /* per call, besides the bound on messages */
+    SL_RPC_CORE_METADATA = 128 << 10, /* beyond it the core drops the connection, so ours comes first */
+    SL_RPC_REPLY_BYTES = 256 << 20    /* what our client accepts from a server it has chosen */
 };
 
 struct sl_rpc_tag { /* what travels through a completion queue */

@@ -18,25 +18,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum {
-    KEEPALIVE_MS = 30000,
-    KEEPALIVE_TIMEOUT_MS = 10000,
-    MIN_PING_MS = 5000,
-    HANDSHAKE_MS = 5000
-};
+enum { KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000, HANDSHAKE_MS = 5000 };
 
 static void *worker_main(void *argument)
 {
     sl_rpc_current = argument;
     struct sl_rpc_server *server = sl_rpc_current->server;
-    pthread_mutex_lock(
-        &server->lock); /* the slots are filled by the thread that starts the server */
+    pthread_mutex_lock(&server->lock); /* the slots are filled by the thread that starts the server */
     while (!server->open)
         pthread_cond_wait(&server->change, &server->lock);
     pthread_mutex_unlock(&server->lock);
     for (;;) {
-        grpc_event event = grpc_completion_queue_next(sl_rpc_current->queue,
-                                                      gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        grpc_event event =
+            grpc_completion_queue_next(sl_rpc_current->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         struct sl_rpc_tag *tag = event.tag;
@@ -90,9 +84,8 @@ static void take_down(struct sl_rpc_server *server)
         if (i < server->n_started)
             pthread_join(worker->thread, NULL);
         else
-            while (
-                grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL)
-                    .type != GRPC_QUEUE_SHUTDOWN) {
+            while (grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
+                   GRPC_QUEUE_SHUTDOWN) {
             }
     }
     grpc_server_destroy(server->core);
@@ -157,8 +150,7 @@ static sl_status register_methods(struct sl_rpc_server *server, struct sl_err *e
                                                         : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
                                                     0);
         if (!route->handle)
-            return sl_fail(err, SL_E_INTERNAL, "the method %s is registered twice",
-                           route->method.path);
+            return sl_fail(err, SL_E_INTERNAL, "the method %s is registered twice", route->method.path);
     }
     return SL_OK;
 }
@@ -175,8 +167,7 @@ static sl_status add_port(struct sl_rpc_server *server, const char *listen, stru
     grpc_server_credentials_release(credentials);
     if (server->port == 0)
         return sl_fail(err, SL_E_UNAVAILABLE,
-                       "cannot listen on %s: the port was taken a moment ago; choose another",
-                       listen);
+                       "cannot listen on %s: the port was taken a moment ago; choose another", listen);
     return SL_OK;
 }
 
@@ -185,8 +176,7 @@ static sl_status start_workers(struct sl_rpc_server *server, struct sl_err *err)
     for (uint32_t i = 0; i < server->n_workers; i++) {
         struct sl_rpc_worker *worker = &server->workers[i];
         if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0)
-            return sl_fail(err, SL_E_NOMEM,
-                           "cannot start a thread for gRPC: raise the limit on threads");
+            return sl_fail(err, SL_E_NOMEM, "cannot start a thread for gRPC: raise the limit on threads");
         pthread_setname_np(worker->thread, "sl-rpc");
         server->n_started++;
     }
@@ -194,16 +184,14 @@ static sl_status start_workers(struct sl_rpc_server *server, struct sl_err *err)
 }
 
 sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_server_config *config,
-                              const struct sl_rpc_method *methods, uint32_t n_methods,
-                              struct sl_err *err)
+                              const struct sl_rpc_method *methods, uint32_t n_methods, struct sl_err *err)
 {
     sigset_t before;
     sl_rpc_signals_block(&before);
     struct sl_rpc_server *server = make_server(config, methods, n_methods);
     sl_status status = SL_OK;
     if (!server)
-        status =
-            sl_fail(err, SL_E_NOMEM, "out of memory for the gRPC server on %s", config->listen);
+        status = sl_fail(err, SL_E_NOMEM, "out of memory for the gRPC server on %s", config->listen);
     if (status == SL_OK)
         status = register_methods(server, err);
     if (status == SL_OK)

@@ -48,8 +48,8 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
     struct sl_engine *engine = context;
     Vllm__Grpc__Engine__AbortResponse reply = VLLM__GRPC__ENGINE__ABORT_RESPONSE__INIT;
     struct sl_pb pb = {0};
-    const Vllm__Grpc__Engine__AbortRequest *request = (const void *)sl_pb_unpack(
-        &pb, call, &vllm__grpc__engine__abort_request__descriptor, message, bytes);
+    const Vllm__Grpc__Engine__AbortRequest *request =
+        (const void *)sl_pb_unpack(&pb, call, &vllm__grpc__engine__abort_request__descriptor, message, bytes);
     if (!request)
         return;
     for (size_t i = 0; i < request->n_request_ids; i++)
@@ -81,14 +81,12 @@ static char *default_sampling(const char *model_path)
     return text;
 }
 
-static void on_model_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                          void *context)
+static void on_model_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_engine *engine = context;
     const struct sl_shape *shape = sl_coordinator_shape(engine->coordinator);
     uint32_t context_tokens = sl_coordinator_context(engine->coordinator);
-    Vllm__Grpc__Engine__GetModelInfoResponse reply =
-        VLLM__GRPC__ENGINE__GET_MODEL_INFO_RESPONSE__INIT;
+    Vllm__Grpc__Engine__GetModelInfoResponse reply = VLLM__GRPC__ENGINE__GET_MODEL_INFO_RESPONSE__INIT;
     char *architectures[] = {unconst(shape->architecture)};
     int32_t eos[SL_MAX_EOS];
     (void)message, (void)bytes;
@@ -115,12 +113,10 @@ static void on_model_info(struct sl_rpc_call *call, const uint8_t *message, size
     free(sampling);
 }
 
-static void on_server_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                           void *context)
+static void on_server_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_engine *engine = context;
-    Vllm__Grpc__Engine__GetServerInfoResponse reply =
-        VLLM__GRPC__ENGINE__GET_SERVER_INFO_RESPONSE__INIT;
+    Vllm__Grpc__Engine__GetServerInfoResponse reply = VLLM__GRPC__ENGINE__GET_SERVER_INFO_RESPONSE__INIT;
     struct sl_load load;
     (void)message, (void)bytes;
     sl_coordinator_load(engine->coordinator, &load);
@@ -147,8 +143,7 @@ static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t by
 {
     struct sl_engine *engine = context;
     Vllm__Grpc__Engine__GetLoadsResponse reply = VLLM__GRPC__ENGINE__GET_LOADS_RESPONSE__INIT;
-    Vllm__Grpc__Engine__SchedulerLoad rank0 = VLLM__GRPC__ENGINE__SCHEDULER_LOAD__INIT,
-                                      *loads[] = {&rank0};
+    Vllm__Grpc__Engine__SchedulerLoad rank0 = VLLM__GRPC__ENGINE__SCHEDULER_LOAD__INIT, *loads[] = {&rank0};
     struct sl_load load;
     struct sl_pb pb = {0};
     const Vllm__Grpc__Engine__GetLoadsRequest *request = (const void *)sl_pb_unpack(
@@ -187,15 +182,13 @@ struct download { /* of one client, worker only */
     size_t sent;
 };
 
-static sl_status add_file(struct sl_zip *zip, const char *folder, const char *name,
-                          struct sl_err *err)
+static sl_status add_file(struct sl_zip *zip, const char *folder, const char *name, struct sl_err *err)
 {
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", folder, name);
     FILE *file = fopen(path, "rbe");
     if (!file)
-        return errno == ENOENT ? SL_OK
-                               : sl_fail(err, SL_E_IO, "cannot open %s: %s", path, strerror(errno));
+        return errno == ENOENT ? SL_OK : sl_fail(err, SL_E_IO, "cannot open %s: %s", path, strerror(errno));
     sl_status status = SL_OK;
     long bytes = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
     void *data = bytes >= 0 ? malloc((size_t)bytes + 1) : NULL;
@@ -225,8 +218,7 @@ static sl_status make_archive(struct sl_engine *engine, struct sl_err *err)
         status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the tokenizer's archive");
     struct sl_sha256 *sha = status == SL_OK ? sl_sha256_begin() : NULL;
     if (status == SL_OK && !sha)
-        status =
-            sl_fail(err, SL_E_EXHAUSTED, "no memory for the digest of the tokenizer's archive");
+        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the digest of the tokenizer's archive");
     if (status != SL_OK) {
         sl_zip_fini(&zip);
         return status;
@@ -268,8 +260,7 @@ static void on_download_done(struct sl_rpc_call *call, void *user, bool cancelle
     free(user);
 }
 
-static void on_tokenizer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                         void *context)
+static void on_tokenizer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_engine *engine = context;
     struct sl_err err = {0};
@@ -291,8 +282,7 @@ static void on_tokenizer(struct sl_rpc_call *call, const uint8_t *message, size_
 
 /* ---- registration ---- */
 
-static void on_unserved(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                        void *context)
+static void on_unserved(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     (void)message, (void)bytes;
     sl_rpc_finish(call, SL_E_UNIMPLEMENTED, context);
@@ -309,8 +299,7 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
         {PATH("GetServerInfo"), false, on_server_info, engine, false},
         {PATH("GetLoads"), false, on_loads, engine, false},
         {PATH("GetTokenizer"), true, on_tokenizer, engine, false},
-        {PATH("Embed"), false, on_unserved,
-         unconst("Embed is not served: the model generates text"), false},
+        {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false},
         {PATH("FlushCache"), false, on_unserved,
          unconst("FlushCache is not served: there is no prefix cache, pages are free when a "
                  "request ends"),

@@ -90,8 +90,7 @@ static void on_check(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (reply.status == STATUS(SERVICE_UNKNOWN)) {
         char sentence[200];
         snprintf(sentence, sizeof sentence,
-                 "there is no service \"%.100s\" here; \"\" asks for the whole node",
-                 request->service);
+                 "there is no service \"%.100s\" here; \"\" asks for the whole node", request->service);
         sl_rpc_finish(call, SL_E_NOT_FOUND, sentence);
     } else {
         sl_pb_reply(call, &reply.base);
@@ -187,9 +186,7 @@ uint32_t sl_health_methods(struct sl_health *health, struct sl_rpc_method *metho
 {
     methods[0] = (struct sl_rpc_method){
         .path = "/grpc.health.v1.Health/Check", .on_message = on_check, .context = health};
-    methods[1] = (struct sl_rpc_method){.path = "/grpc.health.v1.Health/Watch",
-                                        .streaming = true,
-                                        .on_message = on_watch,
-                                        .context = health};
+    methods[1] = (struct sl_rpc_method){
+        .path = "/grpc.health.v1.Health/Watch", .streaming = true, .on_message = on_watch, .context = health};
     return 2;
 }

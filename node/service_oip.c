@@ -22,8 +22,7 @@ static char *unconst(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-static void on_server_live(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                           void *context)
+static void on_server_live(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     Inference__ServerLiveResponse reply = INFERENCE__SERVER_LIVE_RESPONSE__INIT;
     (void)message, (void)bytes, (void)context;
@@ -31,8 +30,7 @@ static void on_server_live(struct sl_rpc_call *call, const uint8_t *message, siz
     sl_pb_reply(call, &reply.base);
 }
 
-static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                            void *context)
+static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     Inference__ServerReadyResponse reply = INFERENCE__SERVER_READY_RESPONSE__INIT;
     (void)message, (void)bytes;
@@ -41,25 +39,23 @@ static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, si
 }
 
 /* True when the name is our model's; otherwise the call is finished with NOT_FOUND. */
-static bool is_our_model(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
-                         const char *name)
+static bool is_our_model(struct sl_rpc_call *call, struct sl_coordinator *coordinator, const char *name)
 {
     const char *ours = sl_coordinator_model_name(coordinator);
     if (strcmp(name, ours) == 0)
         return true;
     char sentence[320];
-    snprintf(sentence, sizeof sentence,
-             "there is no model \"%.100s\" here; this node serves \"%.100s\"", name, ours);
+    snprintf(sentence, sizeof sentence, "there is no model \"%.100s\" here; this node serves \"%.100s\"",
+             name, ours);
     sl_rpc_finish(call, SL_E_NOT_FOUND, sentence);
     return false;
 }
 
-static void on_model_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                           void *context)
+static void on_model_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_pb pb = {0};
-    const Inference__ModelReadyRequest *request = (const void *)sl_pb_unpack(
-        &pb, call, &inference__model_ready_request__descriptor, message, bytes);
+    const Inference__ModelReadyRequest *request =
+        (const void *)sl_pb_unpack(&pb, call, &inference__model_ready_request__descriptor, message, bytes);
     if (request && is_our_model(call, context, request->name)) {
         Inference__ModelReadyResponse reply = INFERENCE__MODEL_READY_RESPONSE__INIT;
         reply.ready = is_ready(context);
@@ -68,8 +64,7 @@ static void on_model_ready(struct sl_rpc_call *call, const uint8_t *message, siz
     sl_pb_free(&pb);
 }
 
-static void on_server_metadata(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                               void *context)
+static void on_server_metadata(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     Inference__ServerMetadataResponse reply = INFERENCE__SERVER_METADATA_RESPONSE__INIT;
     (void)message, (void)bytes, (void)context;
@@ -78,13 +73,12 @@ static void on_server_metadata(struct sl_rpc_call *call, const uint8_t *message,
     sl_pb_reply(call, &reply.base);
 }
 
-static void on_model_metadata(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                              void *context)
+static void on_model_metadata(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     typedef Inference__ModelMetadataResponse__TensorMetadata tensor;
     struct sl_pb pb = {0};
-    const Inference__ModelMetadataRequest *request = (const void *)sl_pb_unpack(
-        &pb, call, &inference__model_metadata_request__descriptor, message, bytes);
+    const Inference__ModelMetadataRequest *request =
+        (const void *)sl_pb_unpack(&pb, call, &inference__model_metadata_request__descriptor, message, bytes);
     if (request && is_our_model(call, context, request->name)) {
         Inference__ModelMetadataResponse reply = INFERENCE__MODEL_METADATA_RESPONSE__INIT;
         tensor input = INFERENCE__MODEL_METADATA_RESPONSE__TENSOR_METADATA__INIT, output = input;
@@ -108,8 +102,7 @@ static void on_model_metadata(struct sl_rpc_call *call, const uint8_t *message, 
     sl_pb_free(&pb);
 }
 
-static void on_model_infer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes,
-                           void *context)
+static void on_model_infer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     (void)message, (void)bytes, (void)context;
     sl_rpc_finish(call, SL_E_UNIMPLEMENTED,
@@ -122,8 +115,7 @@ uint32_t sl_oip_methods(struct sl_coordinator *coordinator, struct sl_rpc_method
         {.path = "/inference.GRPCInferenceService/ServerLive", .on_message = on_server_live},
         {.path = "/inference.GRPCInferenceService/ServerReady", .on_message = on_server_ready},
         {.path = "/inference.GRPCInferenceService/ModelReady", .on_message = on_model_ready},
-        {.path = "/inference.GRPCInferenceService/ServerMetadata",
-         .on_message = on_server_metadata},
+        {.path = "/inference.GRPCInferenceService/ServerMetadata", .on_message = on_server_metadata},
         {.path = "/inference.GRPCInferenceService/ModelMetadata", .on_message = on_model_metadata},
         {.path = "/inference.GRPCInferenceService/ModelInfer", .on_message = on_model_infer},
     };

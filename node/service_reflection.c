@@ -104,8 +104,7 @@ static struct sl_pb_span find_file(const char *key, bool by_name)
     if (!by_name && *key == '.')
         key++; /* a fully qualified name may start with a dot */
     while (sl_pb_next(&set, &number, &file))
-        if (number == SET_FILE &&
-            (by_name ? equals(sl_pb_find(file, FILE_NAME), key) : file_has(file, key)))
+        if (number == SET_FILE && (by_name ? equals(sl_pb_find(file, FILE_NAME), key) : file_has(file, key)))
             return file;
     return (struct sl_pb_span){NULL, 0};
 }
@@ -158,8 +157,7 @@ static void give_file(struct answer *answer, const char *key, bool by_name)
     struct sl_pb_span file = find_file(key, by_name);
     if (!file.data) {
         refuse(answer, CODE_NOT_FOUND,
-               by_name ? "there is no file \"%.100s\" here" : "there is no symbol \"%.100s\" here",
-               key);
+               by_name ? "there is no file \"%.100s\" here" : "there is no symbol \"%.100s\" here", key);
         return;
     }
     answer->file.data = (uint8_t *)(uintptr_t)file.data; /* packing only reads it */

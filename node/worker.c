@@ -57,7 +57,8 @@ static void leave(struct worker *w)
     request.key = (ProtobufCBinaryData){sizeof w->leave_key, w->leave_key};
     size_t n = sluice__v1__leave_request__pack(&request, packed);
     struct sl_err err;
-    if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) != SL_OK) {
+    if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) !=
+        SL_OK) {
         sl_log_warn("the coordinator does not answer (%s); stopping at once", err.text);
         stop_role(w);
     }
@@ -98,7 +99,9 @@ static sl_status next_event(struct worker *w, Sluice__V1__JoinEvent **event, str
         return status;
     *event = sluice__v1__join_event__unpack(NULL, bytes, message);
     free(message);
-    return *event ? SL_OK : sl_fail(err, SL_E_PROTOCOL, "the coordinator sent something that is not a join event; run the same version");
+    return *event ? SL_OK
+                  : sl_fail(err, SL_E_PROTOCOL,
+                            "the coordinator sent something that is not a join event; run the same version");
 }
 
 static void *leash_loop(void *arg)
@@ -116,7 +119,8 @@ static void *leash_loop(void *arg)
             atomic_store(&w->told_to_stop, true);
     }
     if (!atomic_load(&w->told_to_stop) && !atomic_load(&w->over))
-        sl_log_error("the coordinator is gone (%s); this node stops", status == SL_AGAIN ? "it closed the stream" : err.text);
+        sl_log_error("the coordinator is gone (%s); this node stops",
+                     status == SL_AGAIN ? "it closed the stream" : err.text);
     stop_role(w);
     return NULL;
 }
@@ -170,12 +174,16 @@ static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl
         sl_rpc_stream_close(w->leash);
         w->leash = NULL;
         if (status == SL_AGAIN)
-            status = sl_fail(err, SL_E_UNAVAILABLE, "the coordinator closed the stream before it sent a plan");
+            status =
+                sl_fail(err, SL_E_UNAVAILABLE, "the coordinator closed the stream before it sent a plan");
         if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST)
-            return sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name, w->config.coordinator);
+            return sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name,
+                                 w->config.coordinator);
         if (sl_clock_ns() > until)
-            return sl_fail(err, SL_E_UNAVAILABLE, "no coordinator answers at %s after %u s; start it first, or give its address with --coordinator",
-                           w->config.coordinator, w->config.join_timeout_s);
+            return sl_fail(
+                err, SL_E_UNAVAILABLE,
+                "no coordinator answers at %s after %u s; start it first, or give its address with --coordinator",
+                w->config.coordinator, w->config.join_timeout_s);
         /* a new channel each time: one that failed is only looked after while a call waits on it */
         sl_rpc_channel_close(w->channel);
         w->channel = NULL;
@@ -189,28 +197,40 @@ static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl
 static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct sl_err *err)
 {
     enum sl_dtype kv_dtype;
-    if (!sl_dtype_parse(&kv_dtype, p->kv_dtype) || (kv_dtype != SL_F32 && kv_dtype != SL_BF16 && kv_dtype != SL_I8))
-        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has KV pages in '%.20s', which is unknown here; run the same version",
-                       p->kv_dtype);
-    struct sl_plan_options options = {.n_stages = p->n_stages, .has_decode = true, .kv_dtype = kv_dtype,
-                                      .chunk_tokens = p->chunk_tokens, .max_running = p->max_running,
-                                      .context_tokens = p->context_tokens, .epoch = p->epoch,
+    if (!sl_dtype_parse(&kv_dtype, p->kv_dtype) ||
+        (kv_dtype != SL_F32 && kv_dtype != SL_BF16 && kv_dtype != SL_I8))
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator's plan has KV pages in '%.20s', which is unknown here; run the same version",
+            p->kv_dtype);
+    struct sl_plan_options options = {.n_stages = p->n_stages,
+                                      .has_decode = true,
+                                      .kv_dtype = kv_dtype,
+                                      .chunk_tokens = p->chunk_tokens,
+                                      .max_running = p->max_running,
+                                      .context_tokens = p->context_tokens,
+                                      .epoch = p->epoch,
                                       .kv_tokens = p->kv_pages * SL_PAGE_TOKENS};
     if (!sl_profile_parse(&options.profile, p->profile) || !(w->profiles & 1u << options.profile))
-        return sl_fail(err, SL_E_PROTOCOL, "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
-                       p->profile);
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
+            p->profile);
     SL_TRY(sl_plan_make(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->config.decode ? w->plan.n_stages : w->config.stage;
     struct sl_stage_config config = sl_plan_stage_config(&w->plan, k, w->config.n_threads);
-    if (p->stage != k || p->layer_begin != config.begin || p->layer_end != config.end || p->kv_pages != w->plan.n_pages)
-        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan (layers [%u, %u)) is not what this version computes ([%u, %u)); run the same version",
-                       p->layer_begin, p->layer_end, config.begin, config.end);
+    if (p->stage != k || p->layer_begin != config.begin || p->layer_end != config.end ||
+        p->kv_pages != w->plan.n_pages)
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator's plan (layers [%u, %u)) is not what this version computes ([%u, %u)); run the same version",
+            p->layer_begin, p->layer_end, config.begin, config.end);
     sl_log_info("loading layers [%u, %u) of %u", config.begin, config.end, w->plan.n_layers);
     sl_tune_for(w->pack, config.profile);
     SL_TRY(sl_stage_create(&w->stage, w->pack, &config, w->config.verify, err));
     sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
-                (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads, sl_stage_isa(w->stage),
-                sl_profile_name(w->plan.profile));
+                (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
+                sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
     atomic_store(&w->has_plan, true);
     return SL_OK;
 }
@@ -219,14 +239,16 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
 {
     struct sl_link_config config = {.id = l->id, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
     if (l->key.len != sizeof config.key || l->port > 65535)
-        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has a malformed link; run the same version");
+        return sl_fail(err, SL_E_PROTOCOL,
+                       "the coordinator's plan has a malformed link; run the same version");
     memcpy(config.key, l->key.data, sizeof config.key);
     if (!connects)
         memcpy(w->leave_key, config.key, sizeof w->leave_key);
-    sl_status status = connects ? sl_io_connect(w->io, &config, l->address, (uint16_t)l->port) : sl_io_accept(w->io, &config);
+    sl_status status = connects ? sl_io_connect(w->io, &config, l->address, (uint16_t)l->port)
+                                : sl_io_accept(w->io, &config);
     if (status != SL_OK)
-        return sl_fail(err, status, "cannot set up the link with %s at %s:%u (%s)", l->peer, l->address, l->port,
-                       sl_status_name(status));
+        return sl_fail(err, status, "cannot set up the link with %s at %s:%u (%s)", l->peer, l->address,
+                       l->port, sl_status_name(status));
     w->n_links++;
     return SL_OK;
 }
@@ -244,7 +266,8 @@ static void report_ready(void *user)
     request.epoch = w->plan.epoch;
     size_t n = sluice__v1__ready_request__pack(&request, packed);
     for (int tries = 0; tries < 5; tries++) { /* without it the pipeline is never ready */
-        if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes, &err) == SL_OK)
+        if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes,
+                         &err) == SL_OK)
             break;
         sl_log_warn("could not report to the coordinator: %s", err.text);
         usleep(200000);
@@ -284,12 +307,15 @@ static void ops_metrics(void *context, struct sl_text *t)
         {"sluice_checksum_failures", "Frames whose checksum did not match.", &m->checksum_failures, 1},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total{role=\"%s\"} %.9g\n", rows[i].name, rows[i].name,
-                    rows[i].help, rows[i].name, w->name, (double)atomic_load(rows[i].value) * rows[i].unit);
-    sl_text_add(t, "# TYPE sluice_kv_pages gauge\n# HELP sluice_kv_pages KV pages in use and in all.\n"
-                   "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\nsluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
-                w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
-                (unsigned long long)atomic_load(&m->pages_total));
+        sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total{role=\"%s\"} %.9g\n", rows[i].name,
+                    rows[i].name, rows[i].help, rows[i].name, w->name,
+                    (double)atomic_load(rows[i].value) * rows[i].unit);
+    sl_text_add(
+        t,
+        "# TYPE sluice_kv_pages gauge\n# HELP sluice_kv_pages KV pages in use and in all.\n"
+        "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\nsluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
+        w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
+        (unsigned long long)atomic_load(&m->pages_total));
     sl_role_meter_text(t, w->name, m);
 }
 
@@ -302,13 +328,16 @@ static sl_status load(struct worker *w, struct sl_err *err)
     sl_status status = sl_pack_open(&w->pack, pack_path, err);
     free(pack_path);
     SL_TRY(status);
-    struct sl_io_config io = {.transport = &sl_transport_ucx, .port = w->config.data_port, .thread_name = "io",
-                              .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS,
-                                         .max_tokens = 1ull << 32}};
+    struct sl_io_config io = {
+        .transport = &sl_transport_ucx,
+        .port = w->config.data_port,
+        .thread_name = "io",
+        .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
     SL_TRY(sl_io_create(&w->io, &io, err));
-    sl_log_info("data port %s:%u (UCX; any process that reaches it can write this one's memory: keep it on a private network)",
-                w->config.data_address, sl_io_port(w->io));
+    sl_log_info(
+        "data port %s:%u (UCX; any process that reaches it can write this one's memory: keep it on a private network)",
+        w->config.data_address, sl_io_port(w->io));
     if (w->config.ops) {
         struct sl_ops_config ops = {w->config.ops, ops_state, ops_metrics, w};
         SL_TRY(sl_ops_start(&w->ops, &ops, err));

@@ -14,10 +14,10 @@ struct sl_worker_config {
     const char *ops;          /* NULL: no ops HTTP */
     bool decode;
     uint32_t stage;
-    uint32_t n_threads;       /* 0: all processors */
+    uint32_t n_threads; /* 0: all processors */
     uint32_t join_timeout_s;
-    const char *numerics;     /* "auto", or the one profile that it offers */
-    bool verify;              /* SHA-256 of the files it maps */
+    const char *numerics; /* "auto", or the one profile that it offers */
+    bool verify;          /* SHA-256 of the files it maps */
 };
 
 /* Runs until it is told to stop. Signals must be blocked in the caller; they are waited for here. */

@@ -29,14 +29,7 @@ enum { RING_ITEMS = 8192, PROGRESS_ROUNDS = 64, CLOSE_MS = 2000 };
 _Static_assert(SL_SENDS_MAX + SL_LINKS_MAX * (SL_SLOTS_MAX + 4) < RING_ITEMS,
                "the rings hold everything that can be under way");
 
-enum command_kind {
-    COMMAND_BEGIN,
-    COMMAND_SEND,
-    COMMAND_RELEASE,
-    COMMAND_DROP,
-    COMMAND_END,
-    COMMAND_EPOCH
-};
+enum command_kind { COMMAND_BEGIN, COMMAND_SEND, COMMAND_RELEASE, COMMAND_DROP, COMMAND_END, COMMAND_EPOCH };
 
 struct command {
     enum command_kind kind;
@@ -313,15 +306,13 @@ sl_status sl_io_create(struct sl_io **out, const struct sl_io_config *config, st
     sl_status status = io_init(io, config);
     if (status != SL_OK) {
         io_free(io);
-        return sl_fail(err, status, "An I/O thread could not be set up (%s).",
-                       sl_status_name(status));
+        return sl_fail(err, status, "An I/O thread could not be set up (%s).", sl_status_name(status));
     }
     sem_init(&io->started, 0, 0);
     io->start_err = err;
     int error = start_thread(io);
     if (error) {
-        status = sl_fail(err, SL_E_UNAVAILABLE, "An I/O thread could not be started: %s.",
-                         strerror(error));
+        status = sl_fail(err, SL_E_UNAVAILABLE, "An I/O thread could not be started: %s.", strerror(error));
     } else {
         while (sem_wait(&io->started) != 0)
             assert(errno == EINTR);
@@ -374,8 +365,7 @@ static struct sl_link *find_link(const struct sl_io *io, uint64_t id)
     return NULL;
 }
 
-static sl_status link_create(struct sl_link **out, const struct sl_link_config *config,
-                             uint32_t entry)
+static sl_status link_create(struct sl_link **out, const struct sl_link_config *config, uint32_t entry)
 {
     struct sl_link *link = calloc(1, sizeof *link);
     if (!link)
@@ -389,8 +379,7 @@ static sl_status link_create(struct sl_link **out, const struct sl_link_config *
         return SL_E_INVALID;
     }
     link->memory_bytes = (total + page - 1) / page * page;
-    link->memory =
-        mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    link->memory = mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (link->memory == MAP_FAILED) {
         free(link);
         return SL_E_NOMEM;
@@ -399,8 +388,8 @@ static sl_status link_create(struct sl_link **out, const struct sl_link_config *
     return SL_OK;
 }
 
-static sl_status link_add(struct sl_io *io, const struct sl_link_config *config,
-                          const char *address, uint16_t port)
+static sl_status link_add(struct sl_io *io, const struct sl_link_config *config, const char *address,
+                          uint16_t port)
 {
     if (config->n_slots < 1 || config->n_slots > SL_SLOTS_MAX || config->slot_bytes < 1 ||
         config->slot_bytes > (size_t)1 << 46)
@@ -494,8 +483,7 @@ void sl_io_release(struct sl_io *io, uint64_t id, uint32_t slot)
 {
     uint32_t entry = slot / SL_SLOTS_MAX, index = slot % SL_SLOTS_MAX;
     struct sl_link *link = entry < SL_LINKS_MAX ? io->links[entry] : NULL;
-    assert(link && link->config.id == id &&
-           (link->held >> index & 1)); /* held, and not given back */
+    assert(link && link->config.id == id && (link->held >> index & 1)); /* held, and not given back */
     link->held &= ~(UINT64_C(1) << index);
     command(io, &(struct command){.kind = COMMAND_RELEASE, .link = link, .slot = index});
     end_if_free(io, link);
@@ -567,8 +555,7 @@ static bool take_event(struct sl_io *io, struct sl_io_event *event)
     while (sl_ring_pop(&io->hub.notes, &n) == SL_OK)
         if (event_of_note(io, &n, event))
             return true;
-    if (atomic_load_explicit(&io->nudged, memory_order_relaxed) &&
-        atomic_exchange(&io->nudged, false)) {
+    if (atomic_load_explicit(&io->nudged, memory_order_relaxed) && atomic_exchange(&io->nudged, false)) {
         *event = (struct sl_io_event){.kind = SL_IO_NUDGE};
         return true;
     }

@@ -259,8 +259,7 @@ static void mac_of(const struct sl_conn *conn, const uint8_t key[32], const char
     sl_hmac_sha256(key, text, sizeof text, mac);
 }
 
-static bool mac_is(const struct sl_conn *conn, const uint8_t key[32], const char *label,
-                   const uint8_t *mac)
+static bool mac_is(const struct sl_conn *conn, const uint8_t key[32], const char *label, const uint8_t *mac)
 {
     uint8_t expected[SL_MAC_BYTES];
     mac_of(conn, key, label, expected);
@@ -275,8 +274,7 @@ static struct sl_link *find_expected(struct sl_hub *hub, uint64_t id)
 {
     for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
         struct sl_link *link = hub->links[i];
-        if (link && link->config.id == id && !link->dials && link->state == SL_LINK_WAITING &&
-            !link->leaving)
+        if (link && link->config.id == id && !link->dials && link->state == SL_LINK_WAITING && !link->leaving)
             return link;
     }
     return NULL;
@@ -351,8 +349,8 @@ static void handle_credit(struct sl_conn *conn, uint64_t granted, const uint8_t 
     if (conn->state == SL_CONN_PROVED)
         conn_open(conn, link);
     uint64_t slot_bytes = sl_get64(body);
-    bool sane = granted >= link->granted_to_us && granted - link->sent <= SL_SLOTS_MAX &&
-                slot_bytes > 0 && (!link->peer_slot_bytes || link->peer_slot_bytes == slot_bytes);
+    bool sane = granted >= link->granted_to_us && granted - link->sent <= SL_SLOTS_MAX && slot_bytes > 0 &&
+                (!link->peer_slot_bytes || link->peer_slot_bytes == slot_bytes);
     if (!sane) {
         conn_fail(conn, SL_E_PROTOCOL, "the peer's credit makes no sense");
         return;
@@ -418,8 +416,7 @@ static const char *why_not_land(const struct sl_conn *conn, const struct sl_wire
         return "a frame before the handshake is over";
     if (conn->heard_goodbye && wire->sequence >= conn->peer_sent)
         return "a frame after the peer's goodbye";
-    if (wire->sequence - link->delivered >= SL_SLOTS_MAX ||
-        link->window[wire->sequence % SL_SLOTS_MAX])
+    if (wire->sequence - link->delivered >= SL_SLOTS_MAX || link->window[wire->sequence % SL_SLOTS_MAX])
         return "a frame number comes twice or leaves a gap";
     if (wire->sequence >= link->granted_to_peer || link->n_free == 0)
         return "a frame without credit";
@@ -469,8 +466,7 @@ static void deliver(struct sl_hub *hub, struct sl_link *link)
 {
     struct sl_slot **next = &link->window[link->delivered % SL_SLOTS_MAX];
     while (*next && (*next)->whole) {
-        struct sl_note n = {
-            .kind = SL_NOTE_FRAME, .status = (*next)->status, .link = link, .slot = *next};
+        struct sl_note n = {.kind = SL_NOTE_FRAME, .status = (*next)->status, .link = link, .slot = *next};
         *next = NULL;
         link->delivered++;
         note(hub, &n);
@@ -509,8 +505,7 @@ void sl_conn_landed(struct sl_landing *landing, sl_status status)
     struct sl_conn *conn = landing->conn;
     conn->heard_ms = sl_now_ms();
     if (landing != &conn->control_in) {
-        struct sl_slot *slot =
-            (struct sl_slot *)((char *)landing - offsetof(struct sl_slot, landing));
+        struct sl_slot *slot = (struct sl_slot *)((char *)landing - offsetof(struct sl_slot, landing));
         landed_data(conn, slot, status);
         return;
     }
@@ -534,8 +529,7 @@ void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index)
 
 /* ---- The life of a link ---- */
 
-static void link_over(struct sl_hub *hub, struct sl_link *link, sl_status status,
-                      const char *reason)
+static void link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason)
 {
     if (link->state == SL_LINK_UP)
         atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
@@ -649,10 +643,8 @@ static void due(int *wait_ms, uint64_t now_ms, uint64_t at_ms)
 
 static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 {
-    uint64_t allowed_ms =
-        hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
-    if (now_ms >
-        conn->heard_ms + allowed_ms) { /* not a difference: a frame may be newer than now_ms */
+    uint64_t allowed_ms = hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
+    if (now_ms > conn->heard_ms + allowed_ms) { /* not a difference: a frame may be newer than now_ms */
         conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
         return;
     }

@@ -138,8 +138,8 @@ struct sl_hub {
     struct sl_rng jitter;
     uint64_t stepped_ms;
     bool closing;
-    _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures,
-        links_up, refusals;
+    _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures, links_up,
+        refusals;
     _Atomic uint32_t fault_corrupt;
     _Atomic bool fault_mute;
 };
@@ -150,14 +150,11 @@ static inline uint64_t sl_now_ms(void)
 }
 
 /* The I/O thread's calls. */
-void sl_link_begin(struct sl_hub *hub,
-                   struct sl_link *link); /* register memory, dial or be ready */
-void sl_link_send(struct sl_hub *hub, struct sl_link *link,
-                  struct sl_op *op); /* link NULL: unknown */
+void sl_link_begin(struct sl_hub *hub, struct sl_link *link); /* register memory, dial or be ready */
+void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_op *op); /* link NULL: unknown */
 void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index);
 void sl_link_cancel(struct sl_hub *hub, struct sl_link *link);
-void sl_link_end(struct sl_hub *hub,
-                 struct sl_link *link); /* unregister; the memory is the caller's */
+void sl_link_end(struct sl_hub *hub, struct sl_link *link); /* unregister; the memory is the caller's */
 /* Timers, closings and retries; returns for how many ms nothing is due. */
 int sl_hub_step(struct sl_hub *hub, uint64_t now_ms);
 void sl_hub_leave(struct sl_hub *hub, uint64_t now_ms); /* GOODBYE on every link, accept no more */

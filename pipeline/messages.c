@@ -39,7 +39,9 @@ bool sl_token_get(struct sl_cursor *c, struct sl_token_out *token)
 
 size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens)
 {
-    return (64 + (size_t)n_stages * TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX + (size_t)max_tokens * TOKEN_MAX + 63) / 64 * 64;
+    return (64 + (size_t)n_stages * TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX +
+            (size_t)max_tokens * TOKEN_MAX + 63) /
+           64 * 64;
 }
 
 void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, uint32_t n_stages)

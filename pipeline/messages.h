@@ -20,10 +20,10 @@ struct sl_result_head {
 struct sl_result_slice {
     uint64_t seq;
     uint32_t index, pos, n;
-    bool has_token;              /* the prompt ended: first holds its first output token */
+    bool has_token; /* the prompt ended: first holds its first output token */
     struct sl_token_out first;
-    uint64_t logits_digest;      /* XXH3 of the logits row, when asked */
-    uint32_t n_prompt;           /* token_outs that follow: of positions pos+1 .. pos+n_prompt */
+    uint64_t logits_digest; /* XXH3 of the logits row, when asked */
+    uint32_t n_prompt;      /* token_outs that follow: of positions pos+1 .. pos+n_prompt */
 };
 
 size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens);
@@ -47,7 +47,7 @@ struct sl_adopt {
     uint32_t prompt_tokens, first_id;
     uint32_t max_tokens, min_tokens; /* of output, the first token included */
     bool digest;
-    uint32_t n_stops;                /* ids that end the text; eos among them unless ignored */
+    uint32_t n_stops; /* ids that end the text; eos among them unless ignored */
     uint32_t stops[SL_MAX_DECODE_STOPS];
     struct sl_sampling sampling;
 };
@@ -71,12 +71,12 @@ enum sl_tokens_kind {
 struct sl_tokens_entry {
     enum sl_tokens_kind kind;
     uint64_t seq;
-    struct sl_token_out token;             /* TOKEN */
-    uint32_t finish;                       /* TOKEN: 0 goes on, 1 stop, 2 length */
-    uint32_t stage, chunk;                 /* ARRIVED */
-    uint64_t at_us;                        /* ARRIVED, ADOPTED */
-    uint64_t kv_digest, logits_digest;     /* ENDED */
-    int32_t status;                        /* FAILED */
+    struct sl_token_out token;         /* TOKEN */
+    uint32_t finish;                   /* TOKEN: 0 goes on, 1 stop, 2 length */
+    uint32_t stage, chunk;             /* ARRIVED */
+    uint64_t at_us;                    /* ARRIVED, ADOPTED */
+    uint64_t kv_digest, logits_digest; /* ENDED */
+    int32_t status;                    /* FAILED */
 };
 
 size_t sl_tokens_max_bytes(uint32_t max_running, uint32_t n_stages, uint32_t context_tokens);

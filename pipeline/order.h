@@ -11,7 +11,10 @@
 #include "base/status.h"
 #include "pipeline/sample.h"
 
-enum { SL_MAX_SLICES = 16, SL_MAX_STAGES = 60 /* an io has 64 links, and the decode worker has one to each */ };
+enum {
+    SL_MAX_SLICES = 16,
+    SL_MAX_STAGES = 60 /* an io has 64 links, and the decode worker has one to each */
+};
 
 enum sl_order_kind {
     SL_ORDER_RUN = 1,
@@ -30,18 +33,19 @@ enum sl_slice_flags {
 struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     uint64_t seq;
     uint32_t pos, n;
-    uint32_t index;          /* number of the slice within its sequence */
+    uint32_t index; /* number of the slice within its sequence */
     uint32_t prompt_tokens;
     uint32_t flags;
     int32_t prompt_logprobs; /* -1: none; else how many of the best per position besides the token itself */
-    uint32_t next_id;        /* with prompt_logprobs: the id after the slice, whose log-probability its last row gives */
+    /* with prompt_logprobs: the id after the slice, whose log-probability its last row gives */
+    uint32_t next_id;
     struct sl_sampling sampling;
 };
 
 struct sl_order {
     uint64_t number; /* 1, 2, 3, ... */
     enum sl_order_kind kind;
-    uint64_t seq;    /* CANCEL, FREE, HANDOFF */
+    uint64_t seq; /* CANCEL, FREE, HANDOFF */
     uint32_t n_tokens;
     uint32_t n_slices;
     struct sl_order_slice slices[SL_MAX_SLICES];
@@ -49,7 +53,8 @@ struct sl_order {
 
 struct sl_trace { /* what one stage did with one record; wall clock */
     uint64_t recv_us, begin_us, end_us;
-    uint64_t at_peak_us; /* what its operations take at the peaks of their instructions; MFU = that / (end - begin) */
+    /* what its operations take at the peaks of their instructions; MFU = that / (end - begin) */
+    uint64_t at_peak_us;
 };
 
 /* Bytes of the meta part for n_stages stages and chunks of at most max_tokens: a multiple of 64, the same on every link. */

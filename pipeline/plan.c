@@ -18,19 +18,23 @@ static uint32_t default_chunk(uint32_t prompt_tokens)
     return chunk > SL_MAX_CHUNK ? SL_MAX_CHUNK : chunk;
 }
 
-static sl_status check_options(const struct sl_shape *shape, const struct sl_plan_options *o, struct sl_err *err)
+static sl_status check_options(const struct sl_shape *shape, const struct sl_plan_options *o,
+                               struct sl_err *err)
 {
     if (o->n_stages == 0 || o->n_stages > shape->n_layers || o->n_stages > SL_MAX_STAGES)
-        return sl_fail(err, SL_E_CONFIG, "%u stages cannot share %u layers; ask for 1 to %u stages", o->n_stages,
-                       shape->n_layers, shape->n_layers < SL_MAX_STAGES ? shape->n_layers : SL_MAX_STAGES);
+        return sl_fail(err, SL_E_CONFIG, "%u stages cannot share %u layers; ask for 1 to %u stages",
+                       o->n_stages, shape->n_layers,
+                       shape->n_layers < SL_MAX_STAGES ? shape->n_layers : SL_MAX_STAGES);
     if (o->context_tokens > shape->max_pos)
         return sl_fail(err, SL_E_CONFIG, "a context of %u tokens is more than the model's %u; ask for less",
                        o->context_tokens, shape->max_pos);
     if (o->chunk_tokens > SL_MAX_CHUNK * 4)
-        return sl_fail(err, SL_E_CONFIG, "a chunk of %u tokens is more than the %u that buffers are planned for; ask for less",
+        return sl_fail(err, SL_E_CONFIG,
+                       "a chunk of %u tokens is more than the %u that buffers are planned for; ask for less",
                        o->chunk_tokens, SL_MAX_CHUNK * 4);
     if (o->max_running > SL_MAX_CHUNK_SLICES)
-        return sl_fail(err, SL_E_CONFIG, "%u requests at once are more than the %u a decode step can batch; ask for less",
+        return sl_fail(err, SL_E_CONFIG,
+                       "%u requests at once are more than the %u a decode step can batch; ask for less",
                        o->max_running, SL_MAX_CHUNK_SLICES);
     return SL_OK;
 }
@@ -39,10 +43,15 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_shape *shape, const
                        struct sl_err *err)
 {
     SL_TRY(check_options(shape, o, err));
-    *plan = (struct sl_plan){.epoch = o->epoch, .n_stages = o->n_stages, .n_layers = shape->n_layers,
-                             .has_decode = o->has_decode, .kv_dtype = o->kv_dtype, .profile = o->profile,
+    *plan = (struct sl_plan){.epoch = o->epoch,
+                             .n_stages = o->n_stages,
+                             .n_layers = shape->n_layers,
+                             .has_decode = o->has_decode,
+                             .kv_dtype = o->kv_dtype,
+                             .profile = o->profile,
                              .chunk_tokens = o->chunk_tokens,
-                             .d_model = shape->d_model, .vocab = shape->vocab};
+                             .d_model = shape->d_model,
+                             .vocab = shape->vocab};
     plan->max_running = o->max_running ? o->max_running : SL_DEFAULT_RUNNING;
     plan->context_tokens = o->context_tokens ? o->context_tokens : shape->max_pos;
     plan->max_chunk = o->chunk_tokens ? o->chunk_tokens : default_chunk(plan->context_tokens);
@@ -54,7 +63,8 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_shape *shape, const
         tokens = tokens < ample ? tokens : ample;
     }
     if (tokens < plan->context_tokens || tokens / SL_PAGE_TOKENS >= UINT32_MAX / 2)
-        return sl_fail(err, SL_E_CONFIG, "a KV pool of %llu tokens cannot hold one context of %u; ask for at least that",
+        return sl_fail(err, SL_E_CONFIG,
+                       "a KV pool of %llu tokens cannot hold one context of %u; ask for at least that",
                        (unsigned long long)tokens, plan->context_tokens);
     plan->n_pages = (uint32_t)((tokens + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS);
     struct sl_kv_layout layout = {1, shape->n_kv, shape->d_head, o->kv_dtype};
@@ -72,16 +82,17 @@ uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to)
     return plan->epoch << 24 | (uint64_t)from << 12 | to;
 }
 
-static struct sl_plan_link make_link(const struct sl_plan *plan, enum sl_plan_link_kind kind, uint32_t from, uint32_t to,
-                                     uint32_t to_slots, size_t to_slot_bytes)
+static struct sl_plan_link make_link(const struct sl_plan *plan, enum sl_plan_link_kind kind, uint32_t from,
+                                     uint32_t to, uint32_t to_slots, size_t to_slot_bytes)
 {
-    return (struct sl_plan_link){sl_plan_link_id(plan, from, to), kind, from, to, 1, to_slots, NO_SLOT_BYTES,
-                                 to_slot_bytes};
+    return (struct sl_plan_link){
+        sl_plan_link_id(plan, from, to), kind, from, to, 1, to_slots, NO_SLOT_BYTES, to_slot_bytes};
 }
 
 static size_t kv_frame_bytes(const struct sl_plan *plan, uint32_t k)
 {
-    uint32_t layers = sl_stage_cut(plan->n_layers, plan->n_stages, k + 1) - sl_stage_cut(plan->n_layers, plan->n_stages, k);
+    uint32_t layers =
+        sl_stage_cut(plan->n_layers, plan->n_stages, k + 1) - sl_stage_cut(plan->n_layers, plan->n_stages, k);
     return layers * plan->kv_layer_bytes;
 }
 
@@ -94,7 +105,8 @@ uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links)
     if (!plan->has_decode)
         return n;
     for (uint32_t k = 0; k < plan->n_stages; k++)
-        links[n++] = make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), decode, KV_SLOTS, kv_frame_bytes(plan, k));
+        links[n++] =
+            make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), decode, KV_SLOTS, kv_frame_bytes(plan, k));
     links[n] = make_link(plan, SL_LINK_ADOPT, 0, decode, ADOPT_SLOTS, plan->adopt_bytes);
     links[n].from_slots = RESULT_SLOTS;
     links[n++].from_slot_bytes = plan->tokens_bytes;
@@ -140,7 +152,8 @@ size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node)
         if (links[i].from == node)
             bytes += links[i].from_slots * links[i].from_slot_bytes;
         if (links[i].kind == SL_LINK_RESULT && links[i].from == node)
-            bytes += RESULT_SLOTS * plan->result_bytes; /* send buffers: everything else is sent from where it lies */
+            /* send buffers: everything else is sent from where it lies */
+            bytes += RESULT_SLOTS * plan->result_bytes;
     }
     return bytes;
 }

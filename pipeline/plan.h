@@ -23,7 +23,8 @@ struct sl_plan_options {
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
     uint32_t max_running;    /* 0: 16 */
     uint32_t context_tokens; /* 0: the model's */
-    uint64_t kv_tokens;      /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
+    /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
+    uint64_t kv_tokens;
     uint64_t epoch;
 };
 
@@ -33,8 +34,8 @@ struct sl_plan {
     bool has_decode;
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
-    uint32_t chunk_tokens;   /* as asked; 0: by prompt */
-    uint32_t max_chunk;      /* rows of the largest chunk */
+    uint32_t chunk_tokens; /* as asked; 0: by prompt */
+    uint32_t max_chunk;    /* rows of the largest chunk */
     uint32_t max_running, context_tokens, n_pages;
     uint32_t d_model, vocab;
     size_t meta_bytes, order_bytes, result_bytes, adopt_bytes, tokens_bytes;
@@ -46,23 +47,29 @@ enum sl_plan_link_kind { SL_LINK_ORDER, SL_LINK_RESULT, SL_LINK_KV, SL_LINK_ADOP
 struct sl_plan_link {
     uint64_t id;
     enum sl_plan_link_kind kind;
-    uint32_t from, to;                        /* node numbers */
-    uint32_t from_slots, to_slots;            /* lent by that end to the other */
+    uint32_t from, to;             /* node numbers */
+    uint32_t from_slots, to_slots; /* lent by that end to the other */
     size_t from_slot_bytes, to_slot_bytes;
 };
 
 enum { SL_MAX_LINKS = 2 * SL_MAX_STAGES + 2, SL_MAX_CHUNK = 2048, SL_DEFAULT_RUNNING = 16 };
 
 /* SL_E_CONFIG: more stages than layers, a context beyond the model's, a chunk of 0, ... */
-sl_status sl_plan_make(struct sl_plan *plan, const struct sl_shape *shape, const struct sl_plan_options *options,
-                       struct sl_err *err);
+sl_status sl_plan_make(struct sl_plan *plan, const struct sl_shape *shape,
+                       const struct sl_plan_options *options, struct sl_err *err);
 /* Every link of the plan; returns how many. links has room for SL_MAX_LINKS. */
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
 /* Link of a kind that leaves (or, for KV, leaves stage `from`) the given node; aborts when there is none. */
 uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to);
 
-static inline uint32_t sl_plan_stage_node(uint32_t stage) { return 1 + stage; }
-static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan) { return 1 + plan->n_stages; }
+static inline uint32_t sl_plan_stage_node(uint32_t stage)
+{
+    return 1 + stage;
+}
+static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan)
+{
+    return 1 + plan->n_stages;
+}
 const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24]); /* "stage 1" */
 
 /* What stage k (or the decode worker, as k == n_stages) must be configured with. */

@@ -33,8 +33,7 @@ sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *e
         return sl_fail(err, SL_E_INVALID, "min_p is %g: give a number from 0 (off) to 1",
                        (double)sampling->min_p);
     if (sampling->n_logprobs < -1 || sampling->n_logprobs > SL_MAX_LOGPROBS)
-        return sl_fail(err, SL_E_INVALID,
-                       "logprobs is %d: give a number from 0 to %d, or leave it out",
+        return sl_fail(err, SL_E_INVALID, "logprobs is %d: give a number from 0 to %d, or leave it out",
                        sampling->n_logprobs, SL_MAX_LOGPROBS);
     return SL_OK;
 }
@@ -75,8 +74,8 @@ struct cut {
 /* Where ids, from the largest logit down, first amount to `need`; with by_weight their weights are
  * added up, else they are counted. False when all of them together do not. Ids of weight 0 are out
  * already. */
-static bool find_cut(struct cut *cut, const float *logits, const float *weights, uint32_t vocab,
-                     double need, bool by_weight)
+static bool find_cut(struct cut *cut, const float *logits, const float *weights, uint32_t vocab, double need,
+                     bool by_weight)
 {
     uint32_t prefix = 0, mask = 0;
     double before = 0;
@@ -88,8 +87,7 @@ static bool find_cut(struct cut *cut, const float *logits, const float *weights,
         for (uint32_t i = 0; i < vocab; i++) {
             uint32_t order = order_of(logits[i]);
             if (weights[i] > 0 && (order & mask) == prefix)
-                amounts[order >> shift & ((1u << bits) - 1)] +=
-                    by_weight ? (double)weights[i] : 1.0;
+                amounts[order >> shift & ((1u << bits) - 1)] += by_weight ? (double)weights[i] : 1.0;
         }
         uint32_t bucket = (1u << bits) - 1;
         while (bucket > 0 && before + amounts[bucket] < need)
@@ -145,19 +143,16 @@ static const struct sl_ops *best_ops(void)
 
 /* weights = softmax(logits / temperature); NaN counts as -inf. logits[best] is finite and the
  * largest. */
-static void weigh(float *weights, const float *logits, uint32_t vocab, uint32_t best,
-                  float temperature)
+static void weigh(float *weights, const float *logits, uint32_t vocab, uint32_t best, float temperature)
 {
     for (uint32_t i = 0; i < vocab; i++) {
-        float x = (logits[i] - logits[best]) /
-                  temperature; /* the difference first: no overflow to +inf */
+        float x = (logits[i] - logits[best]) / temperature; /* the difference first: no overflow to +inf */
         weights[i] = isnan(x) ? -INFINITY : x;
     }
     best_ops()->softmax(weights, vocab);
 }
 
-static uint32_t draw(const float *weights, uint32_t vocab, uint32_t otherwise, uint64_t seed,
-                     uint64_t index)
+static uint32_t draw(const float *weights, uint32_t vocab, uint32_t otherwise, uint64_t seed, uint64_t index)
 {
     double target = sl_rng_unit(sl_rng_at(seed, index)) * sum_of(weights, vocab), sum = 0;
     uint32_t last = otherwise;
@@ -190,15 +185,14 @@ static void top_of(struct sl_token_out *out, const float *logits, uint32_t vocab
     }
 }
 
-void sl_logprob_of(struct sl_token_out *out, const float *logits, uint32_t vocab, uint32_t id,
-                   uint32_t n_top, void *scratch)
+void sl_logprob_of(struct sl_token_out *out, const float *logits, uint32_t vocab, uint32_t id, uint32_t n_top,
+                   void *scratch)
 {
     uint32_t best = best_of(logits, vocab);
     top_of(out, logits, vocab, n_top < SL_MAX_LOGPROBS ? n_top : SL_MAX_LOGPROBS);
     out->id = id;
     out->logprob = -INFINITY;
-    if (!isfinite(logits[best]) ||
-        id >= vocab) { /* no distribution, or not in it: nothing is likely */
+    if (!isfinite(logits[best]) || id >= vocab) { /* no distribution, or not in it: nothing is likely */
         for (uint32_t i = 0; i < out->n_top; i++)
             out->top_logprobs[i] = -INFINITY;
         return;

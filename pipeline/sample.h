@@ -34,8 +34,8 @@ sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *e
 size_t sl_sample_scratch_bytes(uint32_t vocab);
 /* logits: [vocab], not changed; -inf or NaN never comes out. index: number of the output token in its request.
  * scratch: sl_sample_scratch_bytes. */
-void sl_sample(struct sl_token_out *out, const float *logits, uint32_t vocab, const struct sl_sampling *sampling,
-               uint64_t index, void *scratch);
+void sl_sample(struct sl_token_out *out, const float *logits, uint32_t vocab,
+               const struct sl_sampling *sampling, uint64_t index, void *scratch);
 /* The log-probability of one given id and the top n of a row (prompt_logprobs, score). */
 void sl_logprob_of(struct sl_token_out *out, const float *logits, uint32_t vocab, uint32_t id, uint32_t n_top,
                    void *scratch);

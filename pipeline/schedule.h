@@ -12,10 +12,10 @@ struct sl_schedule_entry {
     uint64_t seq;
     uint32_t prompt_tokens;
     uint32_t chunk_tokens;
-    uint32_t prefill_pages;  /* on every stage */
-    uint32_t decode_pages;   /* on the decode worker; 0: no hand-off */
-    uint32_t pos;            /* tokens already cut */
-    uint32_t n_slices;       /* slices already cut */
+    uint32_t prefill_pages; /* on every stage */
+    uint32_t decode_pages;  /* on the decode worker; 0: no hand-off */
+    uint32_t pos;           /* tokens already cut */
+    uint32_t n_slices;      /* slices already cut */
     bool admitted;
     struct sl_schedule_entry *next;
 };

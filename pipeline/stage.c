@@ -59,9 +59,13 @@ static uint32_t head_rows_of(const struct sl_shape *s, const struct sl_stage_con
 
 static struct sl_experts_dims experts_dims(const struct sl_shape *s)
 {
-    return (struct sl_experts_dims){
-        .d_model = s->d_model, .n_experts = s->n_experts, .top_k = s->top_k, .d_expert = s->d_expert,
-        .d_single = s->d_dense > s->d_shared ? s->d_dense : s->d_shared, .renorm = s->renorm, .norm_eps = s->norm_eps};
+    return (struct sl_experts_dims){.d_model = s->d_model,
+                                    .n_experts = s->n_experts,
+                                    .top_k = s->top_k,
+                                    .d_expert = s->d_expert,
+                                    .d_single = s->d_dense > s->d_shared ? s->d_dense : s->d_shared,
+                                    .renorm = s->renorm,
+                                    .norm_eps = s->norm_eps};
 }
 
 static struct sl_kv_layout kv_layout(const struct sl_shape *s, const struct sl_stage_config *c)
@@ -95,13 +99,14 @@ static uint32_t widest_input(const struct sl_shape *s)
     return widest;
 }
 
-sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_stage_config *c,
-                        struct sl_err *err)
+sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack,
+                        const struct sl_stage_config *c, struct sl_err *err)
 {
     const struct sl_shape *s = sl_pack_shape(pack);
     *plan = (struct sl_stage_plan){0};
     if (c->begin >= c->end || c->end > s->n_layers)
-        return sl_fail(err, SL_E_CONFIG, "layers [%u, %u) are not a range of a model with %u layers; use fewer stages",
+        return sl_fail(err, SL_E_CONFIG,
+                       "layers [%u, %u) are not a range of a model with %u layers; use fewer stages",
                        c->begin, c->end, s->n_layers);
     for (uint32_t i = c->begin; i < c->end; i++)
         plan->weights += sl_pack_layer_bytes(pack, i);
@@ -113,17 +118,19 @@ sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, 
     const struct sl_ops *ops;
     SL_TRY(sl_ops_select_profile(&ops, c->profile, err));
     plan->kv = sl_kv_bytes(&layout, c->n_pages);
-    plan->activations = sl_attention_bytes(&attention, c->max_tokens, pages_of(c->context_tokens), c->n_threads) +
-                        sl_experts_bytes(&dims, c->max_tokens, c->n_threads) +
-                        2 * floats(c->max_tokens, s->d_head / 2);
+    plan->activations =
+        sl_attention_bytes(&attention, c->max_tokens, pages_of(c->context_tokens), c->n_threads) +
+        sl_experts_bytes(&dims, c->max_tokens, c->n_threads) + 2 * floats(c->max_tokens, s->d_head / 2);
     plan->tables = table_bytes(c);
     plan->scratch = (size_t)c->n_threads * sl_arena_round(ops->scratch_bytes(widest_input(s)));
     if (c->with_head)
         plan->logits = floats(head_rows_of(s, c), s->vocab) + floats(head_rows_of(s, c), s->d_model) +
                        sl_arena_round(2 * head_rows_of(s, c) * sl_rows8_stride(s->d_model)) +
                        2 * floats(head_rows_of(s, c), 2);
-    if (!sl_add_size(plan->kv, plan->activations + plan->tables + plan->scratch + plan->logits, &plan->buffers))
-        return sl_fail(err, SL_E_CONFIG, "a KV pool of %u pages does not fit the address space; ask for fewer", c->n_pages);
+    if (!sl_add_size(plan->kv, plan->activations + plan->tables + plan->scratch + plan->logits,
+                     &plan->buffers))
+        return sl_fail(err, SL_E_CONFIG,
+                       "a KV pool of %u pages does not fit the address space; ask for fewer", c->n_pages);
     return SL_OK;
 }
 
@@ -131,16 +138,22 @@ sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, 
 
 static void bind_layer(struct bound_layer *to, const struct sl_layer *from)
 {
-    to->attention = (struct sl_attention_weights){.norm = from->attn_norm, .q_norm = from->q_norm,
-                                                  .k_norm = from->k_norm, .qkv_bias = from->qkv_bias,
-                                                  .qkv = from->qkv, .o = from->o};
+    to->attention = (struct sl_attention_weights){.norm = from->attn_norm,
+                                                  .q_norm = from->q_norm,
+                                                  .k_norm = from->k_norm,
+                                                  .qkv_bias = from->qkv_bias,
+                                                  .qkv = from->qkv,
+                                                  .o = from->o};
     const struct sl_ffn *single = from->is_moe ? &from->shared : &from->dense;
-    to->experts = (struct sl_experts_weights){.norm = from->ffn_norm, .is_moe = from->is_moe, .router = from->router,
-                                              .routed = {from->expert0.gate_up, from->expert0.down,
-                                                         from->gate_up_stride, from->down_stride},
-                                              .gate_up = single->gate_up, .down = single->down,
-                                              .has_single = !from->is_moe || from->has_shared,
-                                              .shared_gate = from->is_moe ? from->shared_gate : NULL};
+    to->experts = (struct sl_experts_weights){
+        .norm = from->ffn_norm,
+        .is_moe = from->is_moe,
+        .router = from->router,
+        .routed = {from->expert0.gate_up, from->expert0.down, from->gate_up_stride, from->down_stride},
+        .gate_up = single->gate_up,
+        .down = single->down,
+        .has_single = !from->is_moe || from->has_shared,
+        .shared_gate = from->is_moe ? from->shared_gate : NULL};
 }
 
 static sl_status take_memory(struct sl_stage *st)
@@ -151,8 +164,8 @@ static sl_status take_memory(struct sl_stage *st)
     struct sl_experts_dims dims = experts_dims(s);
     struct sl_attention_dims attention = attention_dims(s);
     SL_TRY(sl_kv_init(&st->kv, &st->arena, &layout, c->n_pages));
-    SL_TRY(sl_attention_init(&st->attention, &st->arena, st->ops, st->team, &st->kv, &attention, c->max_tokens,
-                             st->max_pages));
+    SL_TRY(sl_attention_init(&st->attention, &st->arena, st->ops, st->team, &st->kv, &attention,
+                             c->max_tokens, st->max_pages));
     SL_TRY(sl_experts_init(&st->experts, &st->arena, st->ops, st->team, &dims, c->max_tokens));
     st->attention.finish = &st->experts.finish;
     st->cosine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
@@ -179,7 +192,8 @@ static sl_status take_memory(struct sl_stage *st)
     return SL_OK;
 }
 
-static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, bool verify, struct sl_err *err)
+static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, bool verify,
+                              struct sl_err *err)
 {
     const struct sl_stage_config *c = &st->config;
     struct sl_stage_plan plan;
@@ -192,15 +206,16 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
     st->head_rows = head_rows_of(&st->shape, c);
     sl_status status = take_memory(st);
     if (status != SL_OK)
-        return sl_fail(err, SL_E_INTERNAL, "the memory plan of layers [%u, %u) is too small; report this", c->begin, c->end);
+        return sl_fail(err, SL_E_INTERNAL, "the memory plan of layers [%u, %u) is too small; report this",
+                       c->begin, c->end);
     for (uint32_t i = 0; i < c->end - c->begin; i++)
         bind_layer(&st->layers[i], &st->weights.layers[i]);
     sl_arena_seal(&st->arena);
     return SL_OK;
 }
 
-sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_stage_config *config,
-                          bool verify, struct sl_err *err)
+sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack,
+                          const struct sl_stage_config *config, bool verify, struct sl_err *err)
 {
     struct sl_stage *st = calloc(1, sizeof *st);
     if (!st)
@@ -226,13 +241,34 @@ void sl_stage_destroy(struct sl_stage *stage)
     free(stage);
 }
 
-const struct sl_shape *sl_stage_shape(const struct sl_stage *stage) { return &stage->shape; }
-const struct sl_kv *sl_stage_kv(const struct sl_stage *stage) { return &stage->kv; }
-const struct sl_stage_config *sl_stage_config(const struct sl_stage *stage) { return &stage->config; }
-const char *sl_stage_isa(const struct sl_stage *stage) { return stage->ops->name; }
-uint64_t sl_stage_weight_bytes(const struct sl_stage *stage) { return stage->weights.mapped_bytes; }
-const uint64_t *sl_stage_expert_load(const struct sl_stage *stage) { return stage->experts.route.load; }
-uint32_t sl_stage_head_rows(const struct sl_stage *stage) { return stage->head_rows; }
+const struct sl_shape *sl_stage_shape(const struct sl_stage *stage)
+{
+    return &stage->shape;
+}
+const struct sl_kv *sl_stage_kv(const struct sl_stage *stage)
+{
+    return &stage->kv;
+}
+const struct sl_stage_config *sl_stage_config(const struct sl_stage *stage)
+{
+    return &stage->config;
+}
+const char *sl_stage_isa(const struct sl_stage *stage)
+{
+    return stage->ops->name;
+}
+uint64_t sl_stage_weight_bytes(const struct sl_stage *stage)
+{
+    return stage->weights.mapped_bytes;
+}
+const uint64_t *sl_stage_expert_load(const struct sl_stage *stage)
+{
+    return stage->experts.route.load;
+}
+uint32_t sl_stage_head_rows(const struct sl_stage *stage)
+{
+    return stage->head_rows;
+}
 
 /* ---- sequences ---- */
 
@@ -286,7 +322,8 @@ uint32_t sl_stage_sequences(const struct sl_stage *stage)
     return n;
 }
 
-uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens)
+uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence,
+                            uint32_t n_tokens)
 {
     uint64_t chain[2] = {0, 0};
     for (uint32_t i = 0; i < pages_of(n_tokens); i++) {
@@ -362,8 +399,8 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
     for (uint32_t layer = 0; layer < stage->config.end - stage->config.begin; layer++) {
         const struct bound_layer *w = &stage->layers[layer];
         stage->observer.layer = stage->config.begin + layer;
-        sl_attention_run(&stage->attention, &w->attention, layer, chunk->x, row, slices, chunk->n_slices, stage->cosine,
-                         stage->sine);
+        sl_attention_run(&stage->attention, &w->attention, layer, chunk->x, row, slices, chunk->n_slices,
+                         stage->cosine, stage->sine);
         sl_experts_run(&stage->experts, &w->experts, chunk->x, row);
     }
     sl_experts_finish(&stage->experts);
@@ -387,7 +424,8 @@ static void head_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
     uint64_t since = sl_clock_ns();
     sl_piece(job->n, 1, n_members, member, &begin, &end);
     for (size_t r = begin; r < end; r++)
-        st->ops->rmsnorm(st->head_normed + r * h, job->x + r * h, st->weights.final_norm, h, st->shape.norm_eps);
+        st->ops->rmsnorm(st->head_normed + r * h, job->x + r * h, st->weights.final_norm, h,
+                         st->shape.norm_eps);
     sl_part_add(parts, SL_PART_NORMS, &since, 0, 0);
     if (!sl_dtype_is_integer(head->dtype))
         return;
@@ -403,17 +441,27 @@ float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n)
     uint64_t began = sl_clock_ns();
     assert(n <= stage->head_rows);
     sl_team_run(stage->team, head_rows, &(struct head_job){stage, x, n});
-    sl_observe(stage->observer.rows ? &stage->observer : NULL, SL_SITE_HEAD, 0, stage->head_normed, n, s->d_model);
+    sl_observe(stage->observer.rows ? &stage->observer : NULL, SL_SITE_HEAD, 0, stage->head_normed, n,
+               s->d_model);
     struct sl_rows8 second = sl_rows8_from(&stage->head8, stage->head_rows);
     if (sl_dtype_is_integer(head->dtype))
         sl_gemm8_team(stage->team, stage->ops,
-                      &(struct sl_gemm8){.x = stage->head8, .m = n, .w = *head, .col_end = s->vocab, .y = stage->logits,
+                      &(struct sl_gemm8){.x = stage->head8,
+                                         .m = n,
+                                         .w = *head,
+                                         .col_end = s->vocab,
+                                         .y = stage->logits,
                                          .y_stride = s->vocab},
                       &second, false, SL_PART_HEAD);
     else
         sl_gemm_team(stage->team, stage->ops,
-                     &(struct sl_gemm){.x = stage->head_normed, .x_stride = s->d_model, .m = n, .w = *head,
-                                       .col_end = s->vocab, .y = stage->logits, .y_stride = s->vocab},
+                     &(struct sl_gemm){.x = stage->head_normed,
+                                       .x_stride = s->d_model,
+                                       .m = n,
+                                       .w = *head,
+                                       .col_end = s->vocab,
+                                       .y = stage->logits,
+                                       .y_stride = s->vocab},
                      false, SL_PART_HEAD);
     stage->run_ns += sl_clock_ns() - began;
     return stage->logits;

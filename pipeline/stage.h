@@ -9,21 +9,21 @@
 
 #include "attention/kv.h"
 #include "kernels/observe.h"
-#include "kernels/roofline.h"
 #include "kernels/profile.h"
+#include "kernels/roofline.h"
 #include "kernels/team.h"
 #include "model/weights.h"
 
 struct sl_stage_config {
-    uint32_t begin, end;      /* layers [begin, end) */
+    uint32_t begin, end; /* layers [begin, end) */
     bool with_embed, with_head;
     uint32_t n_threads;
     enum sl_dtype kv_dtype;
-    enum sl_profile profile;  /* numerics; 0: f32 */
-    uint32_t n_pages;         /* KV pool, in pages of 64 tokens */
-    uint32_t max_tokens;      /* rows of a chunk */
+    enum sl_profile profile; /* numerics; 0: f32 */
+    uint32_t n_pages;        /* KV pool, in pages of 64 tokens */
+    uint32_t max_tokens;     /* rows of a chunk */
     uint32_t max_sequences;
-    uint32_t context_tokens;  /* longest sequence */
+    uint32_t context_tokens; /* longest sequence */
 };
 
 struct sl_stage_plan { /* bytes, before anything is taken: what `inspect --stages` prints */
@@ -31,14 +31,14 @@ struct sl_stage_plan { /* bytes, before anything is taken: what `inspect --stage
     size_t buffers; /* everything but the weights */
 };
 /* SL_E_CONFIG when the sum does not fit. */
-sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_stage_config *config,
-                        struct sl_err *err);
+sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack,
+                        const struct sl_stage_config *config, struct sl_err *err);
 
 struct sl_sequence { /* one prompt's timeline on this node; owns its pages */
     uint64_t id;
     bool live;
-    bool handoff;           /* push its pages */
-    bool closing;           /* free it when pending_sends reaches 0 */
+    bool handoff; /* push its pages */
+    bool closing; /* free it when pending_sends reaches 0 */
     uint32_t n_pages;
     uint32_t pushed_pages;  /* pages [0, pushed) have been queued for the decode worker */
     uint32_t pending_sends; /* KV frames whose memory is still being read */
@@ -60,8 +60,8 @@ struct sl_chunk { /* what a stage runs: slices, and their rows side by side */
 
 struct sl_stage;
 /* Maps the weights (verifying SHA-256 when verify), takes the memory, starts the team. */
-sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_stage_config *config,
-                          bool verify, struct sl_err *err);
+sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack,
+                          const struct sl_stage_config *config, bool verify, struct sl_err *err);
 void sl_stage_destroy(struct sl_stage *stage);
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
@@ -71,11 +71,12 @@ const char *sl_stage_isa(const struct sl_stage *stage);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
 const uint64_t *sl_stage_expert_load(const struct sl_stage *stage); /* [n_experts] pairs routed so far */
 
-struct sl_sequence *sl_stage_find(struct sl_stage *stage, uint64_t id);               /* NULL: not here */
-struct sl_sequence *sl_stage_open(struct sl_stage *stage, uint64_t id);               /* NULL: table full */
+struct sl_sequence *sl_stage_find(struct sl_stage *stage, uint64_t id); /* NULL: not here */
+struct sl_sequence *sl_stage_open(struct sl_stage *stage, uint64_t id); /* NULL: table full */
 /* Take pages so that positions [0, n_tokens) have one. SL_E_EXHAUSTED: none left (those taken stay). */
 sl_status sl_stage_reserve(struct sl_stage *stage, struct sl_sequence *sequence, uint32_t n_tokens);
-void sl_stage_release(struct sl_stage *stage, struct sl_sequence *sequence);          /* pages and entry go back */
+/* pages and entry go back */
+void sl_stage_release(struct sl_stage *stage, struct sl_sequence *sequence);
 uint32_t sl_stage_pages_used(const struct sl_stage *stage);
 uint32_t sl_stage_sequences(const struct sl_stage *stage); /* live now */
 
@@ -98,7 +99,8 @@ void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t
 enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part);
 
 /* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layers [0, all), page by page: equal for equal KV. */
-uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens);
+uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence,
+                            uint32_t n_tokens);
 
 /* The cut of n_layers over n_stages: stage k holds [k*L/N, (k+1)*L/N). */
 static inline uint32_t sl_stage_cut(uint32_t n_layers, uint32_t n_stages, uint32_t k)

@@ -148,13 +148,13 @@ static double tick_ms(const struct frame *f, double most)
 
 static void headline(const struct frame *f, char *text, size_t room)
 {
-    int n = snprintf(text, room, "%llu tokens, %u chunk%s, %u stage%s",
-                     (unsigned long long)f->tokens, f->n_chunks, f->n_chunks == 1 ? "" : "s",
-                     f->t->n_stages, f->t->n_stages == 1 ? "" : "s");
+    int n =
+        snprintf(text, room, "%llu tokens, %u chunk%s, %u stage%s", (unsigned long long)f->tokens,
+                 f->n_chunks, f->n_chunks == 1 ? "" : "s", f->t->n_stages, f->t->n_stages == 1 ? "" : "s");
     uint64_t ttft = since(f, f->t->first_token_us);
     if (f->t->first_token_us)
-        snprintf(text + n, room - (size_t)n, ": first token after %.1f ms (%.0f tokens/s)",
-                 ms(ttft), ttft ? 1e6 * (double)f->tokens / (double)ttft : 0);
+        snprintf(text + n, room - (size_t)n, ": first token after %.1f ms (%.0f tokens/s)", ms(ttft),
+                 ttft ? 1e6 * (double)f->tokens / (double)ttft : 0);
     else
         snprintf(text + n, room - (size_t)n, ": no first token yet");
 }
@@ -182,14 +182,13 @@ static uint32_t cell_of(const struct canvas *c, uint64_t us)
 }
 
 /* Who worked on a stage in the middle of half cell `half` (of 2 * width). */
-static int64_t chunk_at(const struct canvas *c, uint32_t stage, const struct stage_sum *sum,
-                        uint32_t half)
+static int64_t chunk_at(const struct canvas *c, uint32_t stage, const struct stage_sum *sum, uint32_t half)
 {
     double at = (half + 0.5) / (2.0 * c->width) * (double)c->f->length_us;
     for (uint32_t i = 0; i < c->f->t->n_spans; i++) {
         const struct sl_span *span = &c->f->t->spans[i];
-        if (span->stage == stage && is_drawn(c->f, span) &&
-            (double)since(c->f, span->begin_us) <= at && at < (double)since(c->f, span->end_us))
+        if (span->stage == stage && is_drawn(c->f, span) && (double)since(c->f, span->begin_us) <= at &&
+            at < (double)since(c->f, span->end_us))
             return span->chunk;
     }
     return at >= (double)sum->begin_us && at < (double)sum->end_us ? IDLE : OUTSIDE;
@@ -204,8 +203,7 @@ static void put_half_block(const struct canvas *c, int64_t left, int64_t right)
     else if (right < 0)
         fprintf(c->to, "\x1b[38;5;%dm\u258c\x1b[0m", colour_of(left)->ansi);
     else
-        fprintf(c->to, "\x1b[38;5;%d;48;5;%dm\u258c\x1b[0m", colour_of(left)->ansi,
-                colour_of(right)->ansi);
+        fprintf(c->to, "\x1b[38;5;%d;48;5;%dm\u258c\x1b[0m", colour_of(left)->ansi, colour_of(right)->ansi);
 }
 
 /* n cells of one chunk, with its number in the middle when it fits. */
@@ -236,8 +234,7 @@ static void draw_stage(const struct canvas *c, uint32_t stage)
     struct stage_sum sum = sum_of(c->f, stage);
     fprintf(c->to, "stage %-*u", LABEL - 6, stage);
     for (uint32_t cell = 0; cell < c->width;) {
-        int64_t left = chunk_at(c, stage, &sum, 2 * cell),
-                right = chunk_at(c, stage, &sum, 2 * cell + 1);
+        int64_t left = chunk_at(c, stage, &sum, 2 * cell), right = chunk_at(c, stage, &sum, 2 * cell + 1);
         if (!c->colour)
             right = left;
         if (left < 0 || left != right) {
@@ -271,8 +268,7 @@ static void draw_mfu(const struct canvas *c, uint32_t stage)
         if (span->stage != stage || !is_drawn(c->f, span) || span->at_peak_us == 0)
             continue;
         any = true;
-        uint32_t begin = cell_of(c, since(c->f, span->begin_us)),
-                 end = cell_of(c, since(c->f, span->end_us));
+        uint32_t begin = cell_of(c, since(c->f, span->begin_us)), end = cell_of(c, since(c->f, span->end_us));
         uint32_t n = (uint32_t)snprintf(text, sizeof text, "%.0f%%", mfu_percent(span));
         if (n < sizeof text && end - begin > n)
             memcpy(row + begin + (end - begin - n + 1) / 2, text, n);
@@ -301,8 +297,7 @@ static void draw_kv(const struct canvas *c)
             continue;
         }
         char number[24];
-        uint32_t digits = (uint32_t)snprintf(number, sizeof number, "%lld", (long long)marks[cell]),
-                 room = 0;
+        uint32_t digits = (uint32_t)snprintf(number, sizeof number, "%lld", (long long)marks[cell]), room = 0;
         while (room < digits && cell + 1 + room < c->width && marks[cell + 1 + room] < 0)
             room++;
         if (c->colour)
@@ -328,8 +323,7 @@ static void draw_axis(const struct canvas *c)
         if (!ticks[cell])
             continue;
         char text[32];
-        uint32_t n =
-            (uint32_t)snprintf(text, sizeof text, "%.6g%s", step * labels, labels ? "" : " ms");
+        uint32_t n = (uint32_t)snprintf(text, sizeof text, "%.6g%s", step * labels, labels ? "" : " ms");
         labels++;
         if (cell + n > c->width)
             break;
@@ -375,8 +369,8 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
         fprintf(to, "%-*s%10.1f ms\n", LABEL, "TTFT", ms(since(&f, timeline->first_token_us)));
     for (uint32_t stage = 0; stage < timeline->n_stages; stage++) {
         struct stage_sum sum = sum_of(&f, stage);
-        fprintf(to, "stage %-*u%10.1f ms busy %5.1f %%  %10.1f ms bubble", LABEL - 6, stage,
-                ms(sum.busy_us), sum.busy_percent, ms(sum.bubble_us));
+        fprintf(to, "stage %-*u%10.1f ms busy %5.1f %%  %10.1f ms bubble", LABEL - 6, stage, ms(sum.busy_us),
+                sum.busy_percent, ms(sum.bubble_us));
         if (sum.mfu_percent > 0)
             fprintf(to, "  MFU %.1f %%", sum.mfu_percent);
         fputc('\n', to);
@@ -387,14 +381,7 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
 
 /* ---- SVG ---- */
 
-enum {
-    SVG_WIDTH = 1120,
-    SVG_LEFT = 108,
-    SVG_RIGHT = 160,
-    SVG_TOP = 84,
-    SVG_ROW = 56,
-    SVG_BAR = 36
-};
+enum { SVG_WIDTH = 1120, SVG_LEFT = 108, SVG_RIGHT = 160, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
 
 static double x_of(const struct frame *f, uint64_t us)
 {
@@ -412,15 +399,14 @@ static void svg_head(const struct frame *f, FILE *to, uint32_t rows)
     char text[160];
     double height = y_of(rows) + 52, bottom = y_of(rows);
     headline(f, text, sizeof text);
-    fprintf(
-        to,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
-        "height=\"%.0f\" "
-        "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" "
-        "font-size=\"13\" fill=\"#333\">\n"
-        "<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" rx=\"8\" fill=\"#fff\"/>\n"
-        "<text x=\"24\" y=\"34\" font-size=\"17\" font-weight=\"600\" fill=\"#111\">%s</text>\n",
-        SVG_WIDTH, height, SVG_WIDTH, height, text, text);
+    fprintf(to,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
+            "height=\"%.0f\" "
+            "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\" "
+            "font-size=\"13\" fill=\"#333\">\n"
+            "<title>%s</title>\n<rect width=\"100%%\" height=\"100%%\" rx=\"8\" fill=\"#fff\"/>\n"
+            "<text x=\"24\" y=\"34\" font-size=\"17\" font-weight=\"600\" fill=\"#111\">%s</text>\n",
+            SVG_WIDTH, height, SVG_WIDTH, height, text, text);
     double step = tick_ms(f, 10);
     for (uint32_t i = 0; step * i <= ms(f->length_us); i++) {
         double x = x_of(f, (uint64_t)(step * i * 1000));
@@ -502,8 +488,7 @@ static void svg_kv(const struct frame *f, FILE *to, const struct sl_span *span)
             "decode worker has chunk %u "
             "after %.2f ms</title></path><text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" "
             "text-anchor=\"middle\">%u</text>\n",
-            x, y - 7, colour_of(span->chunk)->hex, span->chunk, ms(since(f, at)), x, y + 19,
-            span->chunk);
+            x, y - 7, colour_of(span->chunk)->hex, span->chunk, ms(since(f, at)), x, y + 19, span->chunk);
 }
 
 static void svg_row_texts(const struct frame *f, FILE *to)
@@ -514,12 +499,11 @@ static void svg_row_texts(const struct frame *f, FILE *to)
         char mfu[32] = "";
         if (sum.mfu_percent > 0)
             snprintf(mfu, sizeof mfu, ", MFU %.0f %%", sum.mfu_percent);
-        fprintf(
-            to,
-            "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">stage %u</text><text x=\"%.1f\" "
-            "y=\"%.1f\" font-size=\"12\">busy %.1f %%%s</text>"
-            "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms</text>\n",
-            y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us));
+        fprintf(to,
+                "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">stage %u</text><text x=\"%.1f\" "
+                "y=\"%.1f\" font-size=\"12\">busy %.1f %%%s</text>"
+                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms</text>\n",
+                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us));
     }
     if (f->kv)
         fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">decode KV</text>\n",

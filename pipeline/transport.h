@@ -15,11 +15,12 @@
 
 enum sl_io_kind {
     SL_IO_LINK_UP,
-    SL_IO_LINK_DOWN, /* last event of a link; status and reason say why. Every token and slot has come home before. */
-    SL_IO_SENT,      /* the buffer of `token` is free again; status SL_OK, or why it was not sent */
-    SL_IO_FRAME,     /* payload is the owner's until sl_io_release(io, link, slot); SL_E_CORRUPT: checksum mismatch,
+    /* last event of a link; status and reason say why. Every token and slot has come home before. */
+    SL_IO_LINK_DOWN,
+    SL_IO_SENT, /* the buffer of `token` is free again; status SL_OK, or why it was not sent */
+    SL_IO_FRAME, /* payload is the owner's until sl_io_release(io, link, slot); SL_E_CORRUPT: checksum mismatch,
                         header valid, payload not to be used */
-    SL_IO_NUDGE      /* sl_io_nudge was called */
+    SL_IO_NUDGE /* sl_io_nudge was called */
 };
 
 struct sl_io_event {
@@ -30,7 +31,7 @@ struct sl_io_event {
     struct sl_wire wire;
     uint8_t *payload; /* 64-byte aligned */
     uint32_t slot;
-    uint64_t at_us; /* sl_clock_wall_us when the I/O thread had the whole frame */
+    uint64_t at_us;     /* sl_clock_wall_us when the I/O thread had the whole frame */
     const char *reason; /* static */
 };
 
@@ -45,7 +46,8 @@ struct sl_io_config {
     uint16_t port;                            /* 0: any of 13000..13063 (ucx), any (local) */
     uint64_t epoch;
     struct sl_wire_limits limits;
-    uint32_t heartbeat_ms, lost_ms, handshake_ms; /* 0: defaults 200, 1000, 2000. lost_ms is raised by TSan builds */
+    /* 0: defaults 200, 1000, 2000. lost_ms is raised by TSan builds */
+    uint32_t heartbeat_ms, lost_ms, handshake_ms;
     const char *thread_name;
 };
 
@@ -59,7 +61,7 @@ void sl_io_destroy(struct sl_io *io);
 struct sl_link_config {
     uint64_t id;
     uint8_t key[32];
-    uint32_t n_slots;   /* 1..64 that we lend to the peer */
+    uint32_t n_slots; /* 1..64 that we lend to the peer */
     size_t slot_bytes;
 };
 /* For a node that listens before it knows its plan: the epoch of every link declared after this call. */
@@ -67,13 +69,15 @@ void sl_io_set_epoch(struct sl_io *io, uint64_t epoch);
 /* Be ready for the peer that knows id and key. */
 sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link);
 /* Connect, with retries every 100 ms..2 s until it is up or dropped. */
-sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, const char *address, uint16_t port);
+sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, const char *address,
+                        uint16_t port);
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 
 /* Queue a frame. payload stays ours to read until SL_IO_SENT with this token (also when the link is down or unknown).
  * SL_AGAIN: 1024 tokens are out already. SL_E_INVALID: a header that no peer would take (logged); no event follows.
  * A frame larger than the peer's slots comes back as SL_IO_SENT with SL_E_INVALID. */
-sl_status sl_io_send(struct sl_io *io, uint64_t link, const struct sl_wire *wire, const void *payload, uint64_t token);
+sl_status sl_io_send(struct sl_io *io, uint64_t link, const struct sl_wire *wire, const void *payload,
+                     uint64_t token);
 void sl_io_release(struct sl_io *io, uint64_t link, uint32_t slot);
 
 /* The owner takes events: waits at most timeout_ms (-1: for ever, 0: not at all). SL_AGAIN when none came. */

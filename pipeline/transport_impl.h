@@ -55,17 +55,16 @@ struct sl_transport_ops {
     bool silent_loss; /* a peer can vanish without a word: send heartbeats */
 
     /* Opens and listens. */
-    sl_status (*open)(struct sl_transport **transport, struct sl_hub *hub,
-                      const struct sl_io_config *config, struct sl_err *err);
+    sl_status (*open)(struct sl_transport **transport, struct sl_hub *hub, const struct sl_io_config *config,
+                      struct sl_err *err);
     void (*close)(struct sl_transport *transport); /* after every line and region */
     uint16_t (*port)(const struct sl_transport *transport);
 
     /* SL_E_INVALID: the address can never work; anything else: try again later. */
     sl_status (*connect)(struct sl_transport *transport, const char *address, uint16_t port,
                          struct sl_conn *conn, struct sl_line **line);
-    void (*send)(struct sl_line *line,
-                 struct sl_op *op);       /* -> sl_op_sent once, maybe before return */
-    void (*hangup)(struct sl_line *line); /* -> sl_conn_closed once, from progress */
+    void (*send)(struct sl_line *line, struct sl_op *op); /* -> sl_op_sent once, maybe before return */
+    void (*hangup)(struct sl_line *line);                 /* -> sl_conn_closed once, from progress */
 
     sl_status (*map)(struct sl_transport *transport, void *base, size_t bytes, void **region);
     void (*unmap)(struct sl_transport *transport, void *region);

@@ -127,8 +127,8 @@ static struct sl_op *op_of(struct sl_mail *mail)
 
 /* ---- Opening and closing ---- */
 
-static sl_status local_open(struct sl_transport **out, struct sl_hub *hub,
-                            const struct sl_io_config *config, struct sl_err *err)
+static sl_status local_open(struct sl_transport **out, struct sl_hub *hub, const struct sl_io_config *config,
+                            struct sl_err *err)
 {
     struct sl_fabric *fabric = config->fabric;
     assert(fabric);
@@ -158,8 +158,7 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub,
     if (taken) {
         close(t->fd);
         free(t);
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "Port %u of the local transport is in use; choose another.",
+        return sl_fail(err, SL_E_UNAVAILABLE, "Port %u of the local transport is in use; choose another.",
                        (unsigned)config->port);
     }
     *out = t;
@@ -236,8 +235,7 @@ static void take_frame(struct sl_line *line, struct sl_mail *mail)
     struct sl_op *op = op_of(mail);
     op->status = SL_E_PEER_LOST;
     if (!line->hung_up && line->conn) {
-        struct sl_landing *landing =
-            sl_conn_arrived(line->conn, op->header, sizeof op->header, op->bytes);
+        struct sl_landing *landing = sl_conn_arrived(line->conn, op->header, sizeof op->header, op->bytes);
         if (landing) {
             memcpy(landing->to, op->payload, op->bytes);
             op->status = SL_OK;

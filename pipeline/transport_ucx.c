@@ -49,10 +49,14 @@ struct sl_transport {
 static sl_status status_of(ucs_status_t status)
 {
     switch (status) {
-    case UCS_OK: return SL_OK;
-    case UCS_ERR_CANCELED: return SL_E_CANCELLED;
-    case UCS_ERR_NO_MEMORY: return SL_E_NOMEM;
-    default: return SL_E_PEER_LOST;
+    case UCS_OK:
+        return SL_OK;
+    case UCS_ERR_CANCELED:
+        return SL_E_CANCELLED;
+    case UCS_ERR_NO_MEMORY:
+        return SL_E_NOMEM;
+    default:
+        return SL_E_PEER_LOST;
     }
 }
 
@@ -87,7 +91,9 @@ static void ucx_send(struct sl_line *line, struct sl_op *op)
     }
     ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK |
                                                  UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
-                                 .flags = UCP_AM_SEND_FLAG_REPLY, .cb.send = on_sent, .user_data = op,
+                                 .flags = UCP_AM_SEND_FLAG_REPLY,
+                                 .cb.send = on_sent,
+                                 .user_data = op,
                                  .memory_type = UCS_MEMORY_TYPE_HOST};
     param.flags |= op->bytes >= RNDV_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER;
     line->n_under_way++;
@@ -126,7 +132,8 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_bytes,
                              const ucp_am_recv_param_t *param)
 {
     struct sl_transport *t = arg;
-    struct sl_line *line = param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? line_of(t, param->reply_ep) : NULL;
+    struct sl_line *line =
+        param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? line_of(t, param->reply_ep) : NULL;
     if (!line || !line->conn || line->hung_up)
         return UCS_OK;
     struct sl_landing *landing = sl_conn_arrived(line->conn, header, header_bytes, bytes);
@@ -139,7 +146,9 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_bytes,
     }
     ucp_request_param_t recv = {.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA |
                                                 UCP_OP_ATTR_FIELD_MEMORY_TYPE,
-                                .cb.recv_am = on_received, .user_data = landing, .memory_type = UCS_MEMORY_TYPE_HOST};
+                                .cb.recv_am = on_received,
+                                .user_data = landing,
+                                .memory_type = UCS_MEMORY_TYPE_HOST};
     if (landing->region) {
         recv.op_attr_mask |= UCP_OP_ATTR_FIELD_MEMH;
         recv.memh = landing->region;
@@ -177,7 +186,8 @@ static void line_unlink(struct sl_line *line)
     free(line);
 }
 
-static sl_status parse_address(const char *address, uint16_t port, struct sockaddr_storage *out, socklen_t *bytes)
+static sl_status parse_address(const char *address, uint16_t port, struct sockaddr_storage *out,
+                               socklen_t *bytes)
 {
     struct sockaddr_in *v4 = (struct sockaddr_in *)out;
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
@@ -208,10 +218,12 @@ static sl_status ucx_connect(struct sl_transport *t, const char *address, uint16
         return SL_E_NOMEM;
     line->conn = conn;
     ucp_ep_params_t param = {.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR |
-                                           UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
+                                           UCP_EP_PARAM_FIELD_ERR_HANDLER |
+                                           UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
                              .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
                              .sockaddr = {(const struct sockaddr *)&peer, bytes},
-                             .err_handler = {on_endpoint_error, line}, .err_mode = UCP_ERR_HANDLING_MODE_PEER};
+                             .err_handler = {on_endpoint_error, line},
+                             .err_mode = UCP_ERR_HANDLING_MODE_PEER};
     if (ucp_ep_create(t->worker, &param, &line->ep) != UCS_OK) {
         line_unlink(line);
         return SL_E_PEER_LOST;
@@ -230,7 +242,8 @@ static void on_connection(ucp_conn_request_h request, void *arg)
     }
     ucp_ep_params_t param = {.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLER |
                                            UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
-                             .conn_request = request, .err_handler = {on_endpoint_error, line},
+                             .conn_request = request,
+                             .err_handler = {on_endpoint_error, line},
                              .err_mode = UCP_ERR_HANDLING_MODE_PEER};
     if (ucp_ep_create(t->worker, &param, &line->ep) != UCS_OK) {
         line_unlink(line);
@@ -249,7 +262,8 @@ static void ucx_hangup(struct sl_line *line)
 static bool line_close(struct sl_line *line)
 {
     if (!line->closing) {
-        ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
+        ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
+                                     .flags = UCP_EP_CLOSE_FLAG_FORCE};
         ucs_status_ptr_t request = ucp_ep_close_nbx(line->ep, &param);
         line->close_request = UCS_PTR_IS_PTR(request) ? request : NULL;
         line->closing = true;
@@ -345,37 +359,48 @@ static void set(ucp_config_t *config, const char *name, const char *value)
         sl_log_debug("this UCX does not know the setting %s", name);
 }
 
-static sl_status open_context(struct sl_transport *t, const char *host, const struct sockaddr_storage *address,
-                              struct sl_err *err)
+static sl_status open_context(struct sl_transport *t, const char *host,
+                              const struct sockaddr_storage *address, struct sl_err *err)
 {
     ucp_config_t *config;
     char interface[IF_NAMESIZE];
     interface_of(address, interface, sizeof interface);
     if (!interface[0])
-        return sl_fail(err, SL_E_UNAVAILABLE, "no network interface has the data address %s; name the address of the one "
-                                              "interface that the neighbours use", host);
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "no network interface has the data address %s; name the address of the one "
+                       "interface that the neighbours use",
+                       host);
     if (ucp_config_read(NULL, NULL, &config) != UCS_OK)
-        return sl_fail(err, SL_E_CONFIG, "UCX cannot read its settings; look at the UCX_* environment variables");
+        return sl_fail(err, SL_E_CONFIG,
+                       "UCX cannot read its settings; look at the UCX_* environment variables");
     set(config, "TLS", "tcp");
     set(config, "NET_DEVICES", interface);
     set(config, "SOCKADDR_TLS_PRIORITY", "tcp");
     set(config, "KEEPALIVE_INTERVAL", "1s");
     set(config, "MAX_RNDV_RAILS", "1");
-    ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES, .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
+    ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES,
+                           .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
     ucs_status_t status = ucp_init(&params, config, &t->context);
     ucp_config_release(config);
     if (status != UCS_OK)
-        return sl_fail(err, SL_E_UNAVAILABLE, "UCX does not start on the interface %s of %s (%s); is it up? UCX_LOG_LEVEL=info tells more",
-                       interface, host, ucs_status_string(status));
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "UCX does not start on the interface %s of %s (%s); is it up? UCX_LOG_LEVEL=info tells more",
+            interface, host, ucs_status_string(status));
     return SL_OK;
 }
 
 static sl_status open_worker(struct sl_transport *t, struct sl_err *err)
 {
-    ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE, .thread_mode = UCS_THREAD_MODE_SINGLE};
-    ucp_am_handler_param_t handler = {.field_mask = UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
-                                                    UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
-                                      .id = AM_ID, .cb = on_frame, .arg = t, .flags = UCP_AM_FLAG_WHOLE_MSG};
+    ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+                                  .thread_mode = UCS_THREAD_MODE_SINGLE};
+    ucp_am_handler_param_t handler = {.field_mask =
+                                          UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
+                                          UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
+                                      .id = AM_ID,
+                                      .cb = on_frame,
+                                      .arg = t,
+                                      .flags = UCP_AM_FLAG_WHOLE_MSG};
     ucs_status_t status = ucp_worker_create(t->context, &params, &t->worker);
     if (status == UCS_OK)
         status = ucp_worker_get_efd(t->worker, &t->fd);
@@ -386,13 +411,15 @@ static sl_status open_worker(struct sl_transport *t, struct sl_err *err)
     return SL_OK;
 }
 
-static ucs_status_t listen_at(struct sl_transport *t, struct sockaddr_storage *address, socklen_t bytes, uint16_t port)
+static ucs_status_t listen_at(struct sl_transport *t, struct sockaddr_storage *address, socklen_t bytes,
+                              uint16_t port)
 {
     if (address->ss_family == AF_INET)
         ((struct sockaddr_in *)address)->sin_port = htons(port);
     else
         ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
-    ucp_listener_params_t params = {.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR | UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
+    ucp_listener_params_t params = {.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR |
+                                                  UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
                                     .sockaddr = {(const struct sockaddr *)address, bytes},
                                     .conn_handler = {on_connection, t}};
     t->port = port;
@@ -427,17 +454,21 @@ static sl_status open_listener(struct sl_transport *t, const struct sl_io_config
     if (status == UCS_OK)
         return SL_OK;
     if (config->port)
-        return sl_fail(err, SL_E_UNAVAILABLE, "cannot listen on %s:%u (%s); is the address this machine's and the port free?",
-                       config->address, config->port, status == UCS_ERR_BUSY ? "in use" : ucs_status_string(status));
-    return sl_fail(err, SL_E_UNAVAILABLE, "cannot listen on %s at any port of %d to %d (%s); is the address this machine's?",
-                   config->address, FIRST_PORT, LAST_PORT, status == UCS_ERR_BUSY ? "all in use" : ucs_status_string(status));
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "cannot listen on %s:%u (%s); is the address this machine's and the port free?",
+                       config->address, config->port,
+                       status == UCS_ERR_BUSY ? "in use" : ucs_status_string(status));
+    return sl_fail(err, SL_E_UNAVAILABLE,
+                   "cannot listen on %s at any port of %d to %d (%s); is the address this machine's?",
+                   config->address, FIRST_PORT, LAST_PORT,
+                   status == UCS_ERR_BUSY ? "all in use" : ucs_status_string(status));
 }
 
 static void ucx_close(struct sl_transport *t)
 {
     if (t->listener)
         ucp_listener_destroy(t->listener); /* nobody calls from here on */
-    while (t->lines) { /* those which were turned away; the hub's own are gone already */
+    while (t->lines) {                     /* those which were turned away; the hub's own are gone already */
         t->lines->hung_up = true;
         ucx_progress(t);
     }
@@ -455,7 +486,9 @@ static sl_status ucx_open(struct sl_transport **out, struct sl_hub *hub, const s
     socklen_t bytes;
     const char *host = config->address[0] ? config->address : "127.0.0.1";
     if (parse_address(host, 0, &address, &bytes) != SL_OK)
-        return sl_fail(err, SL_E_CONFIG, "the data address \"%s\" is not a numeric IP address; give one of this machine's", host);
+        return sl_fail(err, SL_E_CONFIG,
+                       "the data address \"%s\" is not a numeric IP address; give one of this machine's",
+                       host);
     static pthread_once_t signals_once = PTHREAD_ONCE_INIT;
     pthread_once(&signals_once, give_signals_back);
     struct sl_transport *t = calloc(1, sizeof *t);
@@ -483,9 +516,12 @@ static uint16_t ucx_port(const struct sl_transport *t)
 /* A region left mapped at cleanup aborts the process, so the hub unmaps before close. */
 static sl_status ucx_map(struct sl_transport *t, void *base, size_t bytes, void **region)
 {
-    ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS | UCP_MEM_MAP_PARAM_FIELD_LENGTH |
+    ucp_mem_map_params_t params = {.field_mask = UCP_MEM_MAP_PARAM_FIELD_ADDRESS |
+                                                 UCP_MEM_MAP_PARAM_FIELD_LENGTH |
                                                  UCP_MEM_MAP_PARAM_FIELD_MEMORY_TYPE,
-                                   .address = base, .length = bytes, .memory_type = UCS_MEMORY_TYPE_HOST};
+                                   .address = base,
+                                   .length = bytes,
+                                   .memory_type = UCS_MEMORY_TYPE_HOST};
     ucp_mem_h handle;
     if (ucp_mem_map(t->context, &params, &handle) != UCS_OK)
         return SL_E_NOMEM;

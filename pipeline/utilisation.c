@@ -35,8 +35,7 @@ static sl_status look_up(struct sl_roofline *roofline, const struct sl_ops *ops,
     return SL_OK;
 }
 
-sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *stage,
-                              struct sl_err *err)
+sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *stage, struct sl_err *err)
 {
     const struct sl_stage_config *config = sl_stage_config(stage);
     const struct sl_ops *ops;
@@ -57,10 +56,10 @@ uint64_t sl_utilisation_look(struct sl_utilisation *u, const struct sl_stage *st
     sl_stage_parts(stage, &now, &run_ns);
     for (int p = 0; p < SL_PARTS; p++) {
         enum sl_peak peak = sl_stage_part_peak(stage, (enum sl_part)p);
-        double compute = sl_roofline_compute_ns(&u->roofline, peak,
-                                                (double)(now.part[p].ops - u->seen.part[p].ops));
-        double memory = sl_roofline_memory_ns(&u->roofline,
-                                              (double)(now.part[p].bytes - u->seen.part[p].bytes));
+        double compute =
+            sl_roofline_compute_ns(&u->roofline, peak, (double)(now.part[p].ops - u->seen.part[p].ops));
+        double memory =
+            sl_roofline_memory_ns(&u->roofline, (double)(now.part[p].bytes - u->seen.part[p].bytes));
         all += compute;
         bound[memory > compute] += memory > compute ? memory : compute;
     }

@@ -20,8 +20,7 @@ struct sl_utilisation {
 };
 
 /* Takes some 20 ms in a process that has not measured so many threads before. */
-sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *stage,
-                              struct sl_err *err);
+sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *stage, struct sl_err *err);
 
 /* Between runs, the stage's thread. Returns the microseconds that the operations since the last
  * look take at the peaks of their instructions; 0 where the machine has only the reference kernels.

@@ -122,11 +122,9 @@ static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire
 {
     if (wire->payload_bytes > limits->max_payload_bytes)
         return "the payload is larger than this node takes";
-    if (wire->layer_first > limits->max_layers ||
-        wire->layer_count > limits->max_layers - wire->layer_first)
+    if (wire->layer_first > limits->max_layers || wire->layer_count > limits->max_layers - wire->layer_first)
         return "the layer range is outside the model";
-    if (wire->token_first > limits->max_tokens ||
-        wire->token_count > limits->max_tokens - wire->token_first)
+    if (wire->token_first > limits->max_tokens || wire->token_count > limits->max_tokens - wire->token_first)
         return "the token range is outside the context";
     if (wire->chunk_count != 0 && wire->chunk_index >= wire->chunk_count)
         return "the chunk index is not below the chunk count";
@@ -163,8 +161,7 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
         return "the header is not 128 bytes long";
     if (sl_get32(in + AT_MAGIC) != SL_WIRE_MAGIC)
         return "wrong magic number";
-    if (sl_get16(in + AT_VERSION) != SL_WIRE_VERSION ||
-        sl_get16(in + AT_HEADER_BYTES) != SL_WIRE_BYTES)
+    if (sl_get16(in + AT_VERSION) != SL_WIRE_VERSION || sl_get16(in + AT_HEADER_BYTES) != SL_WIRE_BYTES)
         return "unknown wire version";
     if (sl_get32(in + AT_CRC) != header_crc(in))
         return "the header checksum does not match";

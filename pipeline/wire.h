@@ -53,6 +53,7 @@ struct sl_wire_limits {
 void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire);
 /* NULL, or what is wrong, a static string. Order of checks: length, magic, version, header CRC, kind and flags, reserved
  * zeros, limits, ranges (overflow-safe), profile, dtype, rank, product(shape)*size + meta == payload. */
-const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes, const struct sl_wire_limits *limits);
+const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes,
+                           const struct sl_wire_limits *limits);
 
 #endif

@@ -5,11 +5,12 @@
 size_t sl_route_bytes(uint32_t max_tokens, uint32_t n_experts, uint32_t top_k)
 {
     size_t pairs = sl_arena_round((size_t)max_tokens * top_k * sizeof(uint32_t));
-    return 4 * pairs + sl_arena_round((n_experts + 1) * sizeof(uint32_t)) + sl_arena_round(n_experts * sizeof(uint64_t));
+    return 4 * pairs + sl_arena_round((n_experts + 1) * sizeof(uint32_t)) +
+           sl_arena_round(n_experts * sizeof(uint64_t));
 }
 
-sl_status sl_route_init(struct sl_route *route, struct sl_arena *arena, uint32_t max_tokens, uint32_t n_experts,
-                        uint32_t top_k)
+sl_status sl_route_init(struct sl_route *route, struct sl_arena *arena, uint32_t max_tokens,
+                        uint32_t n_experts, uint32_t top_k)
 {
     size_t pairs = (size_t)max_tokens * top_k;
     *route = (struct sl_route){.n_experts = n_experts, .top_k = top_k};
@@ -19,8 +20,9 @@ sl_status sl_route_init(struct sl_route *route, struct sl_arena *arena, uint32_t
     route->pairs = sl_arena_take(arena, pairs * sizeof(uint32_t));
     route->offsets = sl_arena_take(arena, (n_experts + 1) * sizeof(uint32_t));
     route->load = sl_arena_take(arena, n_experts * sizeof(uint64_t));
-    return route->experts && route->gates && route->rows && route->pairs && route->offsets && route->load ? SL_OK
-                                                                                                         : SL_E_NOMEM;
+    return route->experts && route->gates && route->rows && route->pairs && route->offsets && route->load
+               ? SL_OK
+               : SL_E_NOMEM;
 }
 
 void sl_route_choose(const struct sl_ops *ops, float *logits, uint32_t n_experts, uint32_t top_k, bool renorm,

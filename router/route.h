@@ -11,17 +11,17 @@
 
 struct sl_route {
     uint32_t n_tokens, n_experts, top_k;
-    uint32_t *experts;  /* [n_tokens][top_k], by descending score */
-    float *gates;       /* [n_tokens][top_k] */
-    uint32_t *offsets;  /* [n_experts + 1]: expert e owns pairs [offsets[e], offsets[e+1]) */
-    uint32_t *rows;     /* [n_tokens * top_k]: token of each pair, grouped by expert */
-    uint32_t *pairs;    /* [n_tokens][top_k]: where the pair of (token, rank) went */
-    uint64_t *load;     /* [n_experts]: pairs since the start, for metrics */
+    uint32_t *experts; /* [n_tokens][top_k], by descending score */
+    float *gates;      /* [n_tokens][top_k] */
+    uint32_t *offsets; /* [n_experts + 1]: expert e owns pairs [offsets[e], offsets[e+1]) */
+    uint32_t *rows;    /* [n_tokens * top_k]: token of each pair, grouped by expert */
+    uint32_t *pairs;   /* [n_tokens][top_k]: where the pair of (token, rank) went */
+    uint64_t *load;    /* [n_experts]: pairs since the start, for metrics */
 };
 
 size_t sl_route_bytes(uint32_t max_tokens, uint32_t n_experts, uint32_t top_k);
-sl_status sl_route_init(struct sl_route *route, struct sl_arena *arena, uint32_t max_tokens, uint32_t n_experts,
-                        uint32_t top_k);
+sl_status sl_route_init(struct sl_route *route, struct sl_arena *arena, uint32_t max_tokens,
+                        uint32_t n_experts, uint32_t top_k);
 
 /* One token: logits [n_experts] are overwritten by scores; experts and gates get top_k entries. */
 void sl_route_choose(const struct sl_ops *ops, float *logits, uint32_t n_experts, uint32_t top_k, bool renorm,

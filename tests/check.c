@@ -81,9 +81,8 @@ static void remove_dir(void)
 static void crashed(int number)
 {
     char line[256];
-    int n =
-        snprintf(line, sizeof line, "%.120s: died of signal %d\n%d passed, %d failed, %d skipped\n",
-                 current ? current->name : "?", number, passed, failed + 1, skipped);
+    int n = snprintf(line, sizeof line, "%.120s: died of signal %d\n%d passed, %d failed, %d skipped\n",
+                     current ? current->name : "?", number, passed, failed + 1, skipped);
     if (write(STDOUT_FILENO, line, (size_t)n) != n)
         _exit(2);
     signal(number, SIG_DFL);

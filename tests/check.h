@@ -18,44 +18,44 @@ void sl_test_fail(const char *file, int line, const char *format, ...) __attribu
 void sl_test_skip(const char *why); /* prints the reason; return from the test after it */
 const char *sl_test_dir(void);      /* a fresh empty directory for this test, removed after it */
 
-#define SL_TEST(id)                                                                                \
-    static void test_##id(void);                                                                   \
-    __attribute__((constructor)) static void register_##id(void)                                  \
-    {                                                                                              \
-        static struct sl_test test = {#id, test_##id, NULL};                                       \
-        sl_test_register(&test);                                                                   \
-    }                                                                                              \
+#define SL_TEST(id)                                                                                          \
+    static void test_##id(void);                                                                             \
+    __attribute__((constructor)) static void register_##id(void)                                             \
+    {                                                                                                        \
+        static struct sl_test test = {#id, test_##id, NULL};                                                 \
+        sl_test_register(&test);                                                                             \
+    }                                                                                                        \
     static void test_##id(void)
 
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            sl_test_fail(__FILE__, __LINE__, "%s", #condition);                                    \
+#define CHECK(condition)                                                                                     \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            sl_test_fail(__FILE__, __LINE__, "%s", #condition);                                              \
     } while (0)
-#define REQUIRE(condition)                                                                         \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            sl_test_fail(__FILE__, __LINE__, "%s", #condition);                                    \
-            return;                                                                                \
-        }                                                                                          \
+#define REQUIRE(condition)                                                                                   \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            sl_test_fail(__FILE__, __LINE__, "%s", #condition);                                              \
+            return;                                                                                          \
+        }                                                                                                    \
     } while (0)
-#define CHECK_INT(a, b)                                                                            \
-    do {                                                                                           \
-        long long a_ = (long long)(a), b_ = (long long)(b);                                        \
-        if (a_ != b_)                                                                              \
-            sl_test_fail(__FILE__, __LINE__, "%s is %lld, expected %lld (%s)", #a, a_, b_, #b);    \
+#define CHECK_INT(a, b)                                                                                      \
+    do {                                                                                                     \
+        long long a_ = (long long)(a), b_ = (long long)(b);                                                  \
+        if (a_ != b_)                                                                                        \
+            sl_test_fail(__FILE__, __LINE__, "%s is %lld, expected %lld (%s)", #a, a_, b_, #b);              \
     } while (0)
-#define CHECK_STR(a, b)                                                                            \
-    do {                                                                                           \
-        const char *a_ = (a), *b_ = (b);                                                           \
-        if (strcmp(a_, b_) != 0)                                                                   \
-            sl_test_fail(__FILE__, __LINE__, "%s is \"%s\", expected \"%s\"", #a, a_, b_);         \
+#define CHECK_STR(a, b)                                                                                      \
+    do {                                                                                                     \
+        const char *a_ = (a), *b_ = (b);                                                                     \
+        if (strcmp(a_, b_) != 0)                                                                             \
+            sl_test_fail(__FILE__, __LINE__, "%s is \"%s\", expected \"%s\"", #a, a_, b_);                   \
     } while (0)
-#define CHECK_CONTAINS(text, part)                                                                 \
-    do {                                                                                           \
-        const char *t_ = (text), *p_ = (part);                                                     \
-        if (!strstr(t_, p_))                                                                       \
-            sl_test_fail(__FILE__, __LINE__, "\"%s\" does not contain \"%s\"", t_, p_);            \
+#define CHECK_CONTAINS(text, part)                                                                           \
+    do {                                                                                                     \
+        const char *t_ = (text), *p_ = (part);                                                               \
+        if (!strstr(t_, p_))                                                                                 \
+            sl_test_fail(__FILE__, __LINE__, "\"%s\" does not contain \"%s\"", t_, p_);                      \
     } while (0)
 
 #endif

@@ -15,10 +15,12 @@
 enum { A8_MR = 6, A8_NB = 4, A8_TILES = 1, A8_WORD = 4 };
 #define A8_EXPANDS 0
 #define A8_HEIGHTS(X) X(1) X(2) X(3) X(4) X(5) X(6)
-#define A8_SHAPES(X)                                                                                         \
-    X(1, 1, 0)                                                                                               \
-    X(1, 2, 1) X(1, 4, 2) X(2, 1, 0) X(2, 2, 1) X(2, 4, 2) X(3, 1, 0) X(3, 2, 1) X(3, 4, 2) X(4, 1, 0)       \
-        X(4, 2, 1) X(4, 4, 2) X(5, 1, 0) X(5, 2, 1) X(5, 4, 2) X(6, 1, 0) X(6, 2, 1) X(6, 4, 2)
+/* clang-format off */
+#define A8_SHAPES(X) \
+    X(1, 1, 0) X(1, 2, 1) X(1, 4, 2) X(2, 1, 0) X(2, 2, 1) X(2, 4, 2) \
+    X(3, 1, 0) X(3, 2, 1) X(3, 4, 2) X(4, 1, 0) X(4, 2, 1) X(4, 4, 2) \
+    X(5, 1, 0) X(5, 2, 1) X(5, 4, 2) X(6, 1, 0) X(6, 2, 1) X(6, 4, 2)
+/* clang-format on */
 #define A8_QUANTISE sl_int_avx512vnni.quantise
 
 typedef __m512i a8_sums;

@@ -30,17 +30,17 @@
 #include "kernels/cpu/int_finish.inc"
 
 enum {
-    TILE_MR = 6,             /* 12 sums, 2 weights, a broadcast, a product: 16 ymm */
-    STEPS = 8,               /* of 4 inputs in a unit */
-    PLANE_BYTES = 9 * 64,    /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
-    CHUNK_UNITS = 16,        /* 9 KiB of panel, in a first cache of 32 with sums and activations */
-    DIRECT_MR = 4,           /* rows that do without a panel, in every format */
-    STREAMS = 4,             /* blocks side by side, for up to */
-    STREAMS_MR = 2,          /* rows */
-    DIRECT_AHEAD = 4096,     /* bytes on their way to the second cache, which waits for more than the
+    TILE_MR = 6,            /* 12 sums, 2 weights, a broadcast, a product: 16 ymm */
+    STEPS = 8,              /* of 4 inputs in a unit */
+    PLANE_BYTES = 9 * 64,   /* a unit as the tile wants it: eight steps of 16 outputs, then their scales */
+    CHUNK_UNITS = 16,       /* 9 KiB of panel, in a first cache of 32 with sums and activations */
+    DIRECT_MR = 4,          /* rows that do without a panel, in every format */
+    STREAMS = 4,            /* blocks side by side, for up to */
+    STREAMS_MR = 2,         /* rows */
+    DIRECT_AHEAD = 4096,    /* bytes on their way to the second cache, which waits for more than the
                               * first; the best of 2 to 32 KiB on Zen 3 */
-    ROWS_AT_ONCE = 240,      /* rows that share one decoding: it costs them 1 % */
-    PACK_BYTES = 512 * 1024  /* of their activations: half of a common L2 */
+    ROWS_AT_ONCE = 240,     /* rows that share one decoding: it costs them 1 % */
+    PACK_BYTES = 512 * 1024 /* of their activations: half of a common L2 */
 };
 
 /* --- compute --- */
@@ -73,7 +73,7 @@ typedef void plane_fn(const struct tile_plane *in, int32_t *sums);
 #define LANE_STEP_BOTH(sum0, sum1, weights0, weights1, input)                                                \
     do {                                                                                                     \
         __m256i product_;                                                                                    \
-        __asm__ volatile("vpmaddubsw %2, %4, %3\n\tvpmaddubsw %2, %5, %2\n\t"                               \
+        __asm__ volatile("vpmaddubsw %2, %4, %3\n\tvpmaddubsw %2, %5, %2\n\t"                                \
                          "vpaddw %3, %0, %0\n\tvpaddw %2, %1, %1"                                            \
                          : "+x"(sum0), "+x"(sum1), "+x"(input), "=&x"(product_)                              \
                          : "x"(weights0), "x"(weights1));                                                    \
@@ -315,8 +315,8 @@ TILE_INLINE void direct_part(const struct block *unit, uint32_t u, const int32_t
 
 /* sums[block][row][16] += up to 4 rows times all units of n blocks, a unit of each in turn. n, d and mr are
  * constants at every call. */
-TILE_INLINE void direct_dots(const struct block *blocks, const struct tile_plane *in, int32_t *sums, const int n,
-                             const int mr, const enum sl_dtype d)
+TILE_INLINE void direct_dots(const struct block *blocks, const struct tile_plane *in, int32_t *sums,
+                             const int n, const int mr, const enum sl_dtype d)
 {
     const int nv = mr <= 2 ? 2 : 1; /* two share broadcasts; more rows leave no registers for that */
     const int32_t *a = in->a, *starts = in->starts;
@@ -330,10 +330,9 @@ TILE_INLINE void direct_dots(const struct block *blocks, const struct tile_plane
         for (int i = 0; i < n; i++) {
             TILE_EACH (line, unit_bytes(d) / 64)
                 _mm_prefetch((const char *)at[i].units + DIRECT_AHEAD + 64 * line, _MM_HINT_T1);
-            TILE_EACH_OF (side, 2 / nv, 2)
-                TILE_EACH (part, unit_parts(d))
-                    direct_part(&at[i], u, a, starts, sums + i * mr * SL_LANES, part, side, nv, mr,
-                                d);
+            TILE_EACH_OF(side, 2 / nv, 2)
+            TILE_EACH (part, unit_parts(d))
+                direct_part(&at[i], u, a, starts, sums + i * mr * SL_LANES, part, side, nv, mr, d);
             at[i].units += unit_bytes(d);
             at[i].scales += d != SL_I4 || u % 2 ? SL_LANES : 0;
         }
@@ -517,7 +516,7 @@ static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units
 
 #include "kernels/cpu/int_words.inc"
 
-_Static_assert(STREAMS * STREAMS_MR <= 2 * WORD_MR && STREAMS * STREAMS_MR <= 2 * TILE_MR,
+_Static_assert(STREAMS *STREAMS_MR <= 2 * WORD_MR && STREAMS * STREAMS_MR <= 2 * TILE_MR,
                "the sums of two blocks of a whole tile have room for those of all streams");
 
 /* sums[n][16] = the sums of a block's outputs, of rows that share a panel. */
@@ -553,8 +552,8 @@ static const struct route {
     int32_t zero; /* that its sums' weights are too large by */
     void (*pack)(const struct sl_gemm8 *g, struct packed_rows *p);
     void (*sums)(const struct packed_rows *p, enum sl_dtype d, const struct block *b, int32_t *sums);
-    void (*direct)(const struct packed_rows *p, enum sl_dtype d, const struct block *blocks, uint32_t n_blocks,
-                   int32_t *sums);
+    void (*direct)(const struct packed_rows *p, enum sl_dtype d, const struct block *blocks,
+                   uint32_t n_blocks, int32_t *sums);
 } byte_route = {TILE_MR, 0, pack_rows, byte_sums, byte_direct},
   word_route = {WORD_MR, 128, word_pack_rows, word_sums, word_direct};
 
@@ -564,14 +563,16 @@ static const struct route *route_of(enum sl_dtype d)
 }
 
 /* n blocks of y from their sums: [n][1, or gate and up][rows][16]. */
-static void finish_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at, uint32_t n,
-                          bool swiglu)
+static void finish_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at,
+                          uint32_t n, bool swiglu)
 {
     const size_t size = (size_t)p->n * SL_LANES;
     for (uint32_t i = 0; i < n; i++) {
         int32_t *sums = p->sums + (swiglu ? 2 * i : i) * size;
         finish_block(g, p->begin, p->n, at[i],
-                     (struct int_sums){.sums = sums, .up = swiglu ? sums + size : NULL, .stride = SL_LANES,
+                     (struct int_sums){.sums = sums,
+                                       .up = swiglu ? sums + size : NULL,
+                                       .stride = SL_LANES,
                                        .zero = route_of(g->w.dtype)->zero});
     }
 }
@@ -588,8 +589,8 @@ static void panel_block(const struct sl_gemm8 *g, const struct packed_rows *p, u
 }
 
 /* Up to four rows times n blocks of y, which lie apart. */
-static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at, uint32_t n,
-                          bool swiglu)
+static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at,
+                          uint32_t n, bool swiglu)
 {
     const uint32_t outputs = swiglu ? 2 : 1;
     struct block blocks[STREAMS];

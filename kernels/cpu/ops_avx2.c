@@ -10,10 +10,9 @@
 
 enum { TILE_MR = 6 };
 /* rows, blocks, log2 blocks */
-#define TILE_SHAPES(X)                                                                             \
-    X(1, 1, 0)                                                                                     \
-    X(1, 2, 1) X(1, 4, 2) X(2, 1, 0) X(2, 2, 1) X(3, 1, 0) X(4, 1, 0) X(5, 1, 0)        \
-        X(6, 1, 0)
+#define TILE_SHAPES(X)                                                                                       \
+    X(1, 1, 0)                                                                                               \
+    X(1, 2, 1) X(1, 4, 2) X(2, 1, 0) X(2, 2, 1) X(3, 1, 0) X(4, 1, 0) X(5, 1, 0) X(6, 1, 0)
 
 #include "kernels/cpu/rows_body.inc"
 

@@ -42,7 +42,8 @@ TILE_INLINE void byte_step(__m256i sum[BYTE_CHAINS], __m256i product[BYTE_CHAINS
 
 uint64_t sl_peak_int8_avx2(uint64_t loops, float *sink)
 {
-    __m256i total[BYTE_CHAINS], product[BYTE_CHAINS], ones = _mm256_set1_epi8(1), scales = _mm256_set1_epi16(1);
+    __m256i total[BYTE_CHAINS], product[BYTE_CHAINS], ones = _mm256_set1_epi8(1),
+                                                      scales = _mm256_set1_epi16(1);
     TILE_EACH (i, BYTE_CHAINS)
         total[i] = product[i] = _mm256_setzero_si256();
     for (uint64_t n = 0; n < loops; n++) {

@@ -11,13 +11,15 @@
 #include "kernels/ops.h"
 #include <immintrin.h>
 
-enum { STREAM_BYTES = 128 * 1024 }; /* an eighth of a common second cache, which it shares with panel and activations */
+/* an eighth of a common second cache, which it shares with panel and activations */
+enum { STREAM_BYTES = 128 * 1024 };
 
 /* Whether the product's whole blocks of sixteen outputs are to be streamed: each is a line of its own. */
 static inline bool sl_gemm8_streams(const struct sl_gemm8 *g)
 {
     size_t bytes = (size_t)g->m * (g->col_end - g->col_begin) * sizeof *g->y;
-    return !g->accumulate && bytes >= STREAM_BYTES && (uintptr_t)g->y % 64 == 0 && g->y_stride % SL_LANES == 0;
+    return !g->accumulate && bytes >= STREAM_BYTES && (uintptr_t)g->y % 64 == 0 &&
+           g->y_stride % SL_LANES == 0;
 }
 
 static inline void sl_stream_end(const struct sl_gemm8 *g)

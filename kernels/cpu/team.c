@@ -44,7 +44,7 @@ struct sl_team {
     struct sl_arena arena;
     struct member *members; /* 1 .. n_members - 1 have threads */
     struct account *accounts;
-    uint32_t spin_ns;       /* the caller's budget */
+    uint32_t spin_ns; /* the caller's budget */
 
     sl_team_fn *fn; /* of the run in progress; NULL tells the members to leave */
     void *arg;
@@ -69,8 +69,7 @@ static void futex_wake(_Atomic uint32_t *word)
 
 /* Spins until *word is not `value`, then sleeps. `asleep` counts who may be sleeping on the word.
  */
-static void wait_while(_Atomic uint32_t *word, uint32_t value, _Atomic uint32_t *asleep,
-                       uint32_t *spin_ns)
+static void wait_while(_Atomic uint32_t *word, uint32_t value, _Atomic uint32_t *asleep, uint32_t *spin_ns)
 {
     if (atomic_load_explicit(word, memory_order_acquire) != value)
         return;
@@ -174,8 +173,12 @@ void sl_team_parts_sum(struct sl_team *team, struct sl_parts *sum)
 const char *sl_part_name(enum sl_part part)
 {
     static const char *const names[SL_PARTS] = {
-        [SL_PART_PROJECTION] = "projection", [SL_PART_ATTENTION] = "attention", [SL_PART_ROUTER] = "router",
-        [SL_PART_EXPERTS] = "experts",       [SL_PART_QUANTISE] = "quantise",   [SL_PART_NORMS] = "norms",
+        [SL_PART_PROJECTION] = "projection",
+        [SL_PART_ATTENTION] = "attention",
+        [SL_PART_ROUTER] = "router",
+        [SL_PART_EXPERTS] = "experts",
+        [SL_PART_QUANTISE] = "quantise",
+        [SL_PART_NORMS] = "norms",
         [SL_PART_HEAD] = "head",
     };
     return names[part];
@@ -198,13 +201,12 @@ static int start_member(struct member *member)
     return error;
 }
 
-sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scratch_bytes,
-                         struct sl_err *err)
+sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scratch_bytes, struct sl_err *err)
 {
     *team = NULL;
     if (n_threads == 0 || n_threads > SL_TEAM_MAX)
-        return sl_fail(err, SL_E_CONFIG, "a stage cannot have %u threads; choose 1 to %d",
-                       n_threads, SL_TEAM_MAX);
+        return sl_fail(err, SL_E_CONFIG, "a stage cannot have %u threads; choose 1 to %d", n_threads,
+                       SL_TEAM_MAX);
     struct sl_team *t = aligned_alloc(SL_CACHE_LINE, sizeof *t);
     struct member *members = calloc(n_threads, sizeof *members);
     struct account *accounts = aligned_alloc(SL_CACHE_LINE, n_threads * sizeof *accounts);
@@ -212,8 +214,7 @@ sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scrat
         free(t);
         free(members);
         free(accounts);
-        return sl_fail(err, SL_E_NOMEM, "no memory for a team of %u threads; free some memory",
-                       n_threads);
+        return sl_fail(err, SL_E_NOMEM, "no memory for a team of %u threads; free some memory", n_threads);
     }
     memset(accounts, 0, n_threads * sizeof *accounts);
     *t = (struct sl_team){.n_members = 1, .members = members, .accounts = accounts, .spin_ns = SPIN_MAX_NS};

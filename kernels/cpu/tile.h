@@ -17,7 +17,9 @@
 #define TILE_EACH(i, n) TILE_UNROLL for (int i = 0; i < (n); i++)
 /* The same for an n that may be 1: it has `most` rounds always, of which those beyond n vanish. Of a loop of a single round
  * clang forgets to unroll the loop around it, and what that one indexes is then in memory. */
-#define TILE_EACH_OF(i, n, most) TILE_EACH (i, most) if (i < (n))
+#define TILE_EACH_OF(i, n, most)                                                                             \
+    TILE_EACH (i, most)                                                                                      \
+        if (i < (n))
 
 #ifdef __clang__
 #define TILE_UNROLL _Pragma("clang loop unroll(full)")
@@ -27,7 +29,8 @@
 
 /* What a micro-kernel multiplies: packed rows times panel blocks that lie side by side. */
 struct tile_in {
-    const float *a; /* input t of row i is a[t * a_step + i]; where rows are packed as bf16, inputs 2t and 2t+1 */
+    /* input t of row i is a[t * a_step + i]; where rows are packed as bf16, inputs 2t and 2t+1 */
+    const float *a;
     size_t a_step;
     const char *b; /* the first of the panel blocks */
     size_t b_block_bytes;

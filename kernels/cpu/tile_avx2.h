@@ -21,8 +21,7 @@ typedef struct {
 /* Eight lanes of all ones or zeros, for lanes [8*half, 8*half + 8) of the first n. */
 TILE_INLINE __m256i v16_mask(uint32_t n, int half)
 {
-    __m256i lane =
-        _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * half));
+    __m256i lane = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(8 * half));
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), lane);
 }
 TILE_INLINE v16 v16_set1(float f)

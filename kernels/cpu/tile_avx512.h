@@ -35,9 +35,9 @@ TILE_INLINE v16 v16_load_n(const float *p, uint32_t n, float fill)
 TILE_INLINE v16 v16_load_bf16_split(const uint16_t *p)
 {
     /* word 2i + 1 of the result is word i, the others are zero: one permutation, not a widening and a shift */
-    const __m512i lane = _mm512_setr_epi32(0x00000000, 0x00010000, 0x00020000, 0x00030000, 0x00040000, 0x00050000,
-                                           0x00060000, 0x00070000, 0x00080000, 0x00090000, 0x000A0000, 0x000B0000,
-                                           0x000C0000, 0x000D0000, 0x000E0000, 0x000F0000);
+    const __m512i lane = _mm512_setr_epi32(
+        0x00000000, 0x00010000, 0x00020000, 0x00030000, 0x00040000, 0x00050000, 0x00060000, 0x00070000,
+        0x00080000, 0x00090000, 0x000A0000, 0x000B0000, 0x000C0000, 0x000D0000, 0x000E0000, 0x000F0000);
     __m512i words = _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(const void *)p));
     return _mm512_castsi512_ps(_mm512_maskz_permutexvar_epi16(0xAAAAAAAAu, lane, words));
 }

@@ -11,8 +11,8 @@
 #include <assert.h>
 
 /* One step of sixteen chains: sum[lane] += x[t] * w(block*16 + lane, t), t ascending. */
-__attribute__((always_inline)) static inline void
-dots_inline(const float *x, const struct sl_panel *w, uint32_t block, float *sum)
+__attribute__((always_inline)) static inline void dots_inline(const float *x, const struct sl_panel *w,
+                                                              uint32_t block, float *sum)
 {
     size_t base = sl_panel_at(w->k, block * SL_LANES, 0);
     for (uint32_t t = 0; t < w->k; t++) {
@@ -25,8 +25,8 @@ dots_inline(const float *x, const struct sl_panel *w, uint32_t block, float *sum
     }
 }
 
-__attribute__((target("fma"))) static void dots_fma(const float *x, const struct sl_panel *w,
-                                                    uint32_t block, float *sum)
+__attribute__((target("fma"))) static void dots_fma(const float *x, const struct sl_panel *w, uint32_t block,
+                                                    float *sum)
 {
     dots_inline(x, w, block, sum);
 }
@@ -144,8 +144,7 @@ static void ref_swiglu(float *y, const float *gate_up, uint32_t n)
     }
 }
 
-static void ref_combine(float *y, const float *const *rows, const float *gate, uint32_t n_rows,
-                        uint32_t n)
+static void ref_combine(float *y, const float *const *rows, const float *gate, uint32_t n_rows, uint32_t n)
 {
     for (uint32_t j = 0; j < n; j++)
         for (uint32_t e = 0; e < n_rows; e++)

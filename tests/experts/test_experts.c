@@ -49,29 +49,33 @@ static float *block(struct fixture *f, int i, size_t bytes)
 
 /* One row of an integer panel, drawn: q and s anywhere in their range. w becomes what the row means for inputs that are not
  * rotated: w' H in blocks, H[j][i] = (-1)^popcount(j & i). */
-static void draw_row(struct sl_rng *rng, uint8_t *panel, enum sl_dtype dtype, uint32_t rotation, uint32_t output, float *w,
-                     uint32_t k)
+static void draw_row(struct sl_rng *rng, uint8_t *panel, enum sl_dtype dtype, uint32_t rotation,
+                     uint32_t output, float *w, uint32_t k)
 {
     const struct sl_quant_rule *rule = sl_quant_rule_of(dtype);
     uint8_t *at = panel + output / SL_LANES * sl_quant_block_bytes(dtype, k);
     uint32_t c = output % SL_LANES;
-    float scale = sl_round_up12((float)(0.5 + sl_rng_unit(sl_rng_next(rng))) * 0.004f / (float)(rotation ? rotation / 2 : 1)), row[64];
+    float scale = sl_round_up12((float)(0.5 + sl_rng_unit(sl_rng_next(rng))) * 0.004f /
+                                (float)(rotation ? rotation / 2 : 1)),
+          row[64];
     ((float *)(void *)at)[c] = scale;
     for (uint32_t g = 0; g < sl_quant_groups(dtype, k); g++)
         sl_quant_put_scale(dtype, at, c, g, (uint32_t)(sl_rng_next(rng) % 16));
     for (uint32_t i = 0; i < sl_quant_padded(k); i++)
-        sl_quant_put(dtype, k, at, c, i, (uint32_t)(sl_rng_next(rng) % (uint32_t)(rule->levels - 1) + (dtype == SL_I8)));
+        sl_quant_put(dtype, k, at, c, i,
+                     (uint32_t)(sl_rng_next(rng) % (uint32_t)(rule->levels - 1) + (dtype == SL_I8)));
     for (uint32_t i = 0; i < k; i++)
         w[i] = row[i] = scale * (float)sl_quant_weight(dtype, k, at, c, i);
     for (uint32_t i = 0; rotation && i < k; i++) {
         w[i] = 0;
         for (uint32_t j = 0; j < rotation; j++)
-            w[i] += __builtin_popcount(i % rotation & j) % 2 ? -row[i - i % rotation + j] : row[i - i % rotation + j];
+            w[i] += __builtin_popcount(i % rotation & j) % 2 ? -row[i - i % rotation + j]
+                                                             : row[i - i % rotation + j];
     }
 }
 
-static struct sl_panel draw_gate_up(struct sl_rng *rng, uint8_t *to, enum sl_dtype dtype, uint32_t rotation, float *gate,
-                                    float *up, uint32_t n, uint32_t k)
+static struct sl_panel draw_gate_up(struct sl_rng *rng, uint8_t *to, enum sl_dtype dtype, uint32_t rotation,
+                                    float *gate, float *up, uint32_t n, uint32_t k)
 {
     for (uint32_t r = 0; r < n; r++) {
         draw_row(rng, to, dtype, rotation, r / 16 * 32 + r % 16, gate + r * k, k);
@@ -80,8 +84,8 @@ static struct sl_panel draw_gate_up(struct sl_rng *rng, uint8_t *to, enum sl_dty
     return (struct sl_panel){to, 2 * sl_round_lanes(n), k, dtype, rotation, 0};
 }
 
-static struct sl_panel draw_down(struct sl_rng *rng, uint8_t *to, enum sl_dtype dtype, uint32_t rotation, float *w, uint32_t n,
-                                 uint32_t k)
+static struct sl_panel draw_down(struct sl_rng *rng, uint8_t *to, enum sl_dtype dtype, uint32_t rotation,
+                                 float *w, uint32_t n, uint32_t k)
 {
     for (uint32_t r = 0; r < n; r++)
         draw_row(rng, to, dtype, rotation, r, w + r * k, k);
@@ -98,7 +102,8 @@ static void integer_weights(struct fixture *f, struct sl_rng *rng, enum sl_dtype
     uint8_t *s_gate_up = (void *)block(f, 3, sl_panel_bytes(dtype, sgu, H)),
             *s_down = (void *)block(f, 4, sl_panel_bytes(dtype, H, S));
     for (uint32_t e = 0; e < E; e++) {
-        f->w.routed.gate_up = draw_gate_up(rng, gate_up + e * gu_bytes, dtype, rotation, f->gate[e], f->up[e], I, H);
+        f->w.routed.gate_up =
+            draw_gate_up(rng, gate_up + e * gu_bytes, dtype, rotation, f->gate[e], f->up[e], I, H);
         f->w.routed.down = draw_down(rng, down + e * down_bytes, dtype, rotation, f->down[e], H, I);
     }
     f->w.routed = (struct sl_expert_set){f->w.routed.gate_up, f->w.routed.down, gu_bytes, down_bytes};
@@ -133,10 +138,15 @@ static struct fixture *make_fixture(bool moe, bool single, enum sl_dtype dtype, 
     }
     put_gate_up(s_gate_up, f->s_gate, f->s_up, S, H);
     put_panel(s_down, f->s_down, H, S);
-    f->w = (struct sl_experts_weights){.norm = f->norm, .is_moe = moe, .router = {router, E, H, SL_F32, 0, 0},
-                                       .routed = {{gate_up, gu, H, SL_F32, 0, 0}, {down, H, I, SL_F32, 0, 0}, gu_bytes, down_bytes},
-                                       .gate_up = {s_gate_up, sgu, H, SL_F32, 0, 0}, .down = {s_down, H, S, SL_F32, 0, 0},
-                                       .has_single = single, .shared_gate = moe && single ? f->s_scale : NULL};
+    f->w = (struct sl_experts_weights){
+        .norm = f->norm,
+        .is_moe = moe,
+        .router = {router, E, H, SL_F32, 0, 0},
+        .routed = {{gate_up, gu, H, SL_F32, 0, 0}, {down, H, I, SL_F32, 0, 0}, gu_bytes, down_bytes},
+        .gate_up = {s_gate_up, sgu, H, SL_F32, 0, 0},
+        .down = {s_down, H, S, SL_F32, 0, 0},
+        .has_single = single,
+        .shared_gate = moe && single ? f->s_scale : NULL};
     if (sl_dtype_is_integer(dtype))
         integer_weights(f, &rng, dtype, rotation);
     return f;
@@ -149,8 +159,8 @@ static void free_fixture(struct fixture *f)
     free(f);
 }
 
-static void naive_ffn(double *y, const double *x, const float *gate, const float *up, const float *down, int width,
-                      double scale)
+static void naive_ffn(double *y, const double *x, const float *gate, const float *up, const float *down,
+                      int width, double scale)
 {
     double hidden[S];
     for (int r = 0; r < width; r++) {
@@ -192,7 +202,8 @@ static void naive_row(const struct fixture *f, const float *x, double *y)
             chosen_sum += scores[chosen[k]];
         }
         for (int k = 0; k < K; k++)
-            naive_ffn(y, normed, f->gate[chosen[k]], f->up[chosen[k]], f->down[chosen[k]], I, scores[chosen[k]] / chosen_sum);
+            naive_ffn(y, normed, f->gate[chosen[k]], f->up[chosen[k]], f->down[chosen[k]], I,
+                      scores[chosen[k]] / chosen_sum);
     }
     if (f->w.has_single)
         naive_ffn(y, normed, f->s_gate, f->s_up, f->s_down, S, f->w.shared_gate ? 1 / (1 + exp(-scale)) : 1);
@@ -223,8 +234,10 @@ static void check_kind(bool moe, bool single, bool one_expert, enum sl_dtype dty
     if (one_expert) /* experts 3 and 4 win everywhere, the others get no rows */
         for (int i = 0; i < H; i++)
             for (uint32_t e = 0; e < E; e++)
-                ((float *)(uintptr_t)f->w.router.data)[sl_panel_at(H, e, (uint32_t)i)] = f->router[e * H + (uint32_t)i] =
-                    e == 3 ? 0.02f : e == 4 ? 0.01f : 0.0f;
+                ((float *)(uintptr_t)f->w.router.data)[sl_panel_at(H, e, (uint32_t)i)] =
+                    f->router[e * H + (uint32_t)i] = e == 3   ? 0.02f
+                                                     : e == 4 ? 0.01f
+                                                              : 0.0f;
     struct sl_rng rng = {9, 0};
     float input[T * H], first[T * H], x[T * H];
     double worst = 0, expected[H], noise = 0, signal = 0;
@@ -295,7 +308,8 @@ SL_TEST(two_digits_of_activations)
 SL_TEST(two_digits_beside_one)
 {
     struct fixture *f = make_fixture(true, true, SL_I8, 0);
-    f->w.gate_up.digits = f->w.down.digits = 2; /* the shared expert's rows ask for more than the routed ones have */
+    /* the shared expert's rows ask for more than the routed ones have */
+    f->w.gate_up.digits = f->w.down.digits = 2;
     float input[T * H], first[T * H], x[T * H];
     struct sl_rng rng = {4, 0};
     fill(&rng, input, T * H, 3, 0);

@@ -32,8 +32,7 @@ static void check(const struct sl_shape *s)
     assert(s->n_eos <= SL_MAX_EOS);
     for (uint32_t i = 0; i < s->n_eos; i++)
         assert(s->eos[i] < s->vocab);
-    assert(s->bos >= -1 && s->bos < (int64_t)s->vocab && s->pad >= -1 &&
-           s->pad < (int64_t)s->vocab);
+    assert(s->bos >= -1 && s->bos < (int64_t)s->vocab && s->pad >= -1 && s->pad < (int64_t)s->vocab);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

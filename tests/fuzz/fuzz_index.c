@@ -26,8 +26,7 @@ static void put_shard(const char *folder, const char *file, const char *tensor)
 {
     char header[128], path[160], all[256];
     uint64_t n = (uint64_t)snprintf(
-        header, sizeof header, "{\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
-        tensor);
+        header, sizeof header, "{\"%s\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", tensor);
     memcpy(all, &n, 8);
     memcpy(all + 8, header, n);
     memcpy(all + 8 + n, "data", 4);

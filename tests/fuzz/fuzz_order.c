@@ -21,7 +21,8 @@ static void read_order(const uint8_t *data, size_t bytes)
             sum += order.slices[i].n;
         if (sum != order.n_tokens)
             abort();
-        sl_order_pack(meta, &order, ids, STAGES, CHUNK); /* what was accepted can be written again, and is accepted again */
+        /* what was accepted can be written again, and is accepted again */
+        sl_order_pack(meta, &order, ids, STAGES, CHUNK);
         if (sl_order_unpack(&order, meta, size, &limits) != NULL)
             abort();
     }
@@ -59,7 +60,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         read_result(in);
         break;
     case 2:
-        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, 4096, 4096) == NULL && adopt.n_stops > SL_MAX_DECODE_STOPS)
+        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, 4096, 4096) == NULL &&
+            adopt.n_stops > SL_MAX_DECODE_STOPS)
             abort();
         break;
     default:

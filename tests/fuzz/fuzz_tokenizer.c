@@ -58,8 +58,7 @@ static struct sl_tokenizer *make_tokenizer(void)
     return tokenizer;
 }
 
-static void there_and_back(const struct sl_tokenizer *tokenizer, const char *text, size_t bytes,
-                           bool same)
+static void there_and_back(const struct sl_tokenizer *tokenizer, const char *text, size_t bytes, bool same)
 {
     uint32_t *ids, n_ids;
     struct sl_err err;
@@ -92,8 +91,7 @@ static void normalise_twice(const char *text, size_t bytes)
 {
     char *once, *twice;
     size_t bad, n_once, n_twice;
-    if (!sl_utf8_check(text, bytes, &bad) || sl_unicode_nfc(text, bytes, &once, &n_once) != SL_OK ||
-        !once)
+    if (!sl_utf8_check(text, bytes, &bad) || sl_unicode_nfc(text, bytes, &once, &n_once) != SL_OK || !once)
         return;
     assert(sl_utf8_check(once, n_once, &bad));
     if (sl_unicode_nfc(once, n_once, &twice, &n_twice) == SL_OK && twice)

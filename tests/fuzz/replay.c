@@ -28,16 +28,15 @@ static int n_passed;
 static void name_input(int number)
 {
     char line[sizeof at_hand + 128];
-    int n = snprintf(line, sizeof line, "died of signal %d on %s\n%d passed, 1 failed, 0 skipped\n",
-                     number, at_hand, n_passed);
+    int n = snprintf(line, sizeof line, "died of signal %d on %s\n%d passed, 1 failed, 0 skipped\n", number,
+                     at_hand, n_passed);
     if (write(STDOUT_FILENO, line, (size_t)n) != n)
         _exit(2);
     signal(number, SIG_DFL);
     raise(number);
 }
 
-static void feed(const uint8_t *data, size_t bytes, const char *file, const char *what,
-                 size_t number)
+static void feed(const uint8_t *data, size_t bytes, const char *file, const char *what, size_t number)
 {
     snprintf(at_hand, sizeof at_hand, "%s (%s %zu)", file, what, number);
     uint8_t *copy = malloc(bytes ? bytes : 1);
@@ -53,8 +52,7 @@ static void feed_all(uint8_t *data, size_t bytes, const char *file)
     feed(data, bytes, file, "whole", 0);
     for (size_t i = 0; i < N_CUTS; i++)
         feed(data, bytes * i / N_CUTS, file, "cut to sixteenths", i);
-    uint64_t seed =
-        0; /* of the name, not of the directory's order: the same inputs on every machine */
+    uint64_t seed = 0; /* of the name, not of the directory's order: the same inputs on every machine */
     for (const char *p = file; *p; p++)
         seed = seed * 31 + (uint8_t)*p;
     for (size_t i = 0; bytes > 0 && i < N_FLIPS; i++) {

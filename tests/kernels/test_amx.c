@@ -3,9 +3,9 @@
  * run: nothing here has them. Compiled for AVX-512, whose decoders and last step the kernel uses; run only
  * where the processor has it. */
 #define SL_AMX_EMULATED 1
-#include "kernels/cpu/amx_tile.h"
 #include "base/cpu.h"
 #include "base/rng.h"
+#include "kernels/cpu/amx_tile.h"
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx512.h"
 #include "kernels/exp.h"

@@ -49,15 +49,15 @@ static long first_difference(const float *a, const float *b, size_t n)
     return -1;
 }
 
-#define CHECK_SAME(table, want, got, n, ...)                                                       \
-    do {                                                                                           \
-        long at_ = first_difference(want, got, n);                                                 \
-        if (at_ >= 0) {                                                                            \
-            char what_[200];                                                                       \
-            snprintf(what_, sizeof what_, __VA_ARGS__);                                            \
-            sl_test_fail(__FILE__, __LINE__, "%s, %s: element %ld is %a, expected %a", table,      \
-                         what_, at_, (double)(got)[at_], (double)(want)[at_]);                     \
-        }                                                                                          \
+#define CHECK_SAME(table, want, got, n, ...)                                                                 \
+    do {                                                                                                     \
+        long at_ = first_difference(want, got, n);                                                           \
+        if (at_ >= 0) {                                                                                      \
+            char what_[200];                                                                                 \
+            snprintf(what_, sizeof what_, __VA_ARGS__);                                                      \
+            sl_test_fail(__FILE__, __LINE__, "%s, %s: element %ld is %a, expected %a", table, what_, at_,    \
+                         (double)(got)[at_], (double)(want)[at_]);                                           \
+        }                                                                                                    \
     } while (0)
 
 /* The tables of the profile: ref last. */
@@ -88,7 +88,8 @@ static uint32_t draw_bits(uint32_t range, bool sum)
         uint32_t low, width; /* of the exponent */
     } factors[RANGES] = {{0, 256}, {120, 14}, {50, 20}, {180, 20}, {0, 3}, {125, 3}},
       sums[RANGES] = {{0, 256}, {115, 24}, {0, 12}, {240, 15}, {0, 24}, {0, 2}};
-    uint32_t low = sum ? sums[range].low : factors[range].low, width = sum ? sums[range].width : factors[range].width;
+    uint32_t low = sum ? sums[range].low : factors[range].low,
+             width = sum ? sums[range].width : factors[range].width;
     return ((uint32_t)sl_rng_next(&rng) & 0x807FFFFFu) | (low + below(width)) << 23;
 }
 
@@ -110,14 +111,21 @@ SL_TEST(the_instruction_is_two_fused_steps_odd_first_without_denormals)
             uint32_t bits = draw_bits(range == 4 ? 3 : range, false); /* denormal weights meet large inputs */
             memcpy(&x[i], &bits, 4);
         }
-        struct sl_gemm g = {.x = x, .x_stride = 2, .m = 1, .w = {.data = w, .n = SL_LANES, .k = 2, .dtype = SL_BF16},
-                            .col_end = SL_LANES, .y = want, .y_stride = SL_LANES, .accumulate = true};
+        struct sl_gemm g = {.x = x,
+                            .x_stride = 2,
+                            .m = 1,
+                            .w = {.data = w, .n = SL_LANES, .k = 2, .dtype = SL_BF16},
+                            .col_end = SL_LANES,
+                            .y = want,
+                            .y_stride = SL_LANES,
+                            .accumulate = true};
         memcpy(want, start, sizeof want);
         run_gemm(ref, &g, false);
         memcpy(got, start, sizeof got);
         g.y = got;
         run_gemm(tables[0], &g, false);
-        CHECK_SAME(tables[0]->name, want, got, SL_LANES, "range %u, x = %a, %a", range, (double)x[0], (double)x[1]);
+        CHECK_SAME(tables[0]->name, want, got, SL_LANES, "range %u, x = %a, %a", range, (double)x[0],
+                   (double)x[1]);
     }
 }
 
@@ -138,9 +146,10 @@ static void compare_gemm(struct sl_gemm g, bool swiglu)
         memcpy(got, start, n * 4);
         g.y = got + GUARD;
         run_gemm(tables[i], &g, swiglu);
-        CHECK_SAME(tables[i]->name, want, got, n, "%s m %u n %u k %u columns [%u, %u)%s%s%s", swiglu ? "swiglu" : "gemm",
-                   g.m, g.w.n, g.w.k, g.col_begin, g.col_end, g.w.dtype == SL_F32 ? " f32" : "",
-                   g.rows ? " gather" : "", g.accumulate ? " accumulate" : "");
+        CHECK_SAME(tables[i]->name, want, got, n, "%s m %u n %u k %u columns [%u, %u)%s%s%s",
+                   swiglu ? "swiglu" : "gemm", g.m, g.w.n, g.w.k, g.col_begin, g.col_end,
+                   g.w.dtype == SL_F32 ? " f32" : "", g.rows ? " gather" : "",
+                   g.accumulate ? " accumulate" : "");
     }
     free(start);
     free(want);
@@ -323,7 +332,8 @@ static void compare_attend(struct sl_attend a)
     a.q_stride = a.n_rep * a.d_head + 5;
     a.out_stride = a.n_rep * a.d_head + 2;
     size_t n = a.n_tok * a.out_stride + 2 * GUARD;
-    float *q = draw_floats(a.n_tok * a.q_stride), *start = draw_floats(n), *want = take(n * 4), *got = take(n * 4);
+    float *q = draw_floats(a.n_tok * a.q_stride), *start = draw_floats(n), *want = take(n * 4),
+          *got = take(n * 4);
     for (size_t i = 0; i < a.n_tok * a.q_stride; i++)
         q[i] *= 4;
     a.q = q;
@@ -334,8 +344,8 @@ static void compare_attend(struct sl_attend a)
         memcpy(got, start, n * 4);
         a.out = got + GUARD;
         run_attend(tables[i], &a);
-        CHECK_SAME(tables[i]->name, want, got, n, "attend pos %u tokens %u heads %u x %u", a.pos, a.n_tok, a.n_rep,
-                   a.d_head);
+        CHECK_SAME(tables[i]->name, want, got, n, "attend pos %u tokens %u heads %u x %u", a.pos, a.n_tok,
+                   a.n_rep, a.d_head);
         memcpy(got, start, n * 4);
         for (uint32_t t = 0; t < a.n_tok; t++) {
             struct sl_attend one = a;
@@ -345,7 +355,8 @@ static void compare_attend(struct sl_attend a)
             one.n_tok = 1;
             run_attend(tables[i], &one);
         }
-        CHECK_SAME(tables[i]->name, want, got, n, "attend token by token from %u, %u x %u", a.pos, a.n_rep, a.d_head);
+        CHECK_SAME(tables[i]->name, want, got, n, "attend token by token from %u, %u x %u", a.pos, a.n_rep,
+                   a.d_head);
     }
     free(q);
     free(start);
@@ -365,15 +376,21 @@ SL_TEST(attend_has_the_bits_of_ref_and_of_its_own_parts)
         draw_pages(&pages, sizes[d]);
         for (size_t b = 0; b < 6; b++)
             for (size_t c = 0; c < 4; c++)
-                compare_attend((struct sl_attend){.n_rep = heads[turn++ % 3], .d_head = sizes[d], .n_tok = counts[c],
-                                                  .pos = begins[b], .k_pages = pages.k_data, .v_pages = pages.v_data,
-                                                  .kv_dtype = SL_BF16, .scale = 0.125f});
+                compare_attend((struct sl_attend){.n_rep = heads[turn++ % 3],
+                                                  .d_head = sizes[d],
+                                                  .n_tok = counts[c],
+                                                  .pos = begins[b],
+                                                  .k_pages = pages.k_data,
+                                                  .v_pages = pages.v_data,
+                                                  .kv_dtype = SL_BF16,
+                                                  .scale = 0.125f});
         free_pages(&pages);
     }
 }
 
 /* Attention of one row in double; with `narrow`, q * scale and p are rounded to bf16 on the way, as naive code does. */
-static void attend_in_double(const struct pages *pages, const float *q, uint32_t d, uint32_t n_keys, bool narrow, double *out)
+static void attend_in_double(const struct pages *pages, const float *q, uint32_t d, uint32_t n_keys,
+                             bool narrow, double *out)
 {
     double p[PAGES * SL_PAGE_TOKENS], max = -INFINITY, sum = 0;
     for (uint32_t key = 0; key < n_keys; key++) {
@@ -415,9 +432,18 @@ SL_TEST(attention_errs_no_more_than_naive_bf16_code)
         attend_in_double(&pages, q, D, KEYS, true, naive);
         for (uint32_t i = 0; i < D; i++)
             error_naive += (naive[i] - exact[i]) * (naive[i] - exact[i]);
-        struct sl_attend a = {.q = q, .q_stride = D, .n_rep = 1, .d_head = D, .n_tok = 1, .pos = KEYS - 1,
-                              .k_pages = pages.k_data, .v_pages = pages.v_data, .kv_dtype = SL_BF16, .scale = 0.125f,
-                              .out = out, .out_stride = D};
+        struct sl_attend a = {.q = q,
+                              .q_stride = D,
+                              .n_rep = 1,
+                              .d_head = D,
+                              .n_tok = 1,
+                              .pos = KEYS - 1,
+                              .k_pages = pages.k_data,
+                              .v_pages = pages.v_data,
+                              .kv_dtype = SL_BF16,
+                              .scale = 0.125f,
+                              .out = out,
+                              .out_stride = D};
         for (uint32_t i = 0; i < n_tables && i < 8; i++) {
             run_attend(tables[i], &a);
             for (uint32_t j = 0; j < D; j++)
@@ -427,8 +453,8 @@ SL_TEST(attention_errs_no_more_than_naive_bf16_code)
     }
     for (uint32_t i = 0; i < n_tables && i < 8; i++)
         if (sqrt(error[i]) > 1.5 * sqrt(error_naive))
-            sl_test_fail(__FILE__, __LINE__, "%s: error %g, naive bf16 code %g", tables[i]->name, sqrt(error[i]),
-                         sqrt(error_naive));
+            sl_test_fail(__FILE__, __LINE__, "%s: error %g, naive bf16 code %g", tables[i]->name,
+                         sqrt(error[i]), sqrt(error_naive));
     free_pages(&pages);
 }
 
@@ -451,7 +477,8 @@ SL_TEST(a_machine_offers_what_its_processor_does)
     CHECK_INT(has, n > 1);
     CHECK_INT(sl_ops_select_profile(&ops, SL_PROFILE_BF16DOT, &err), has ? SL_OK : SL_E_CONFIG);
     if (has)
-        CHECK(ops == tables[0] && ops->gemm != sl_ops_available(&n)[0]->gemm && ops->softmax == sl_ops_available(&n)[0]->softmax);
+        CHECK(ops == tables[0] && ops->gemm != sl_ops_available(&n)[0]->gemm &&
+              ops->softmax == sl_ops_available(&n)[0]->softmax);
     if (kept)
         setenv("SLUICE_CPU", kept, 1);
     free(kept);

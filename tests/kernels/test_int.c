@@ -199,8 +199,8 @@ static void vary(uint32_t m, uint32_t n, uint32_t k, enum sl_dtype d, enum weigh
 SL_TEST(gemm8_has_the_bits_of_ref_for_every_number_of_rows)
 {
     for (uint32_t m = 1; m <= 70; m += small() ? 3 : 1)
-        EACH_FORMAT (d)
-            vary(m, small() ? 17 : m % 2 ? 80 : 49, small() ? 40 : m % 3 ? 96 : 77, d, RANDOM);
+        EACH_FORMAT(d)
+    vary(m, small() ? 17 : m % 2 ? 80 : 49, small() ? 40 : m % 3 ? 96 : 77, d, RANDOM);
 }
 
 SL_TEST(gemm8_has_the_bits_of_ref_for_ragged_shapes)
@@ -210,17 +210,17 @@ SL_TEST(gemm8_has_the_bits_of_ref_for_ragged_shapes)
     static const uint32_t ms[] = {1, 2, 3, 4, 5, 7, 13, 21};
     for (size_t i = 0; i < 7; i += small() ? 3 : 1)
         for (size_t j = 0; j < 12; j += small() ? 4 : 1)
-            EACH_FORMAT (d)
-                vary(ms[below(8)], ns[i], ks[j], d, RANDOM);
+            EACH_FORMAT(d)
+    vary(ms[below(8)], ns[i], ks[j], d, RANDOM);
 }
 
 SL_TEST(gemm8_is_exact_at_the_ends_of_every_range)
 {
-    EACH_FORMAT (d)
-        for (enum weights how = LOWEST; how <= HIGHEST; how++) {
-            vary(20, 32, small() ? 64 : 1024, d, how);
-            vary(4, 16, small() ? 64 : 4096, d, how);
-        }
+    EACH_FORMAT(d)
+    for (enum weights how = LOWEST; how <= HIGHEST; how++) {
+        vary(20, 32, small() ? 64 : 1024, d, how);
+        vary(4, 16, small() ? 64 : 4096, d, how);
+    }
 }
 
 SL_TEST(gemm8_of_the_longest_rows)
@@ -230,7 +230,8 @@ SL_TEST(gemm8_of_the_longest_rows)
         return;
     }
     struct sl_rows8 x = draw_rows(SL_QUANT_MAX_K);
-    EACH_FORMAT (d) {
+    EACH_FORMAT(d)
+    {
         struct sl_panel w = draw_panel(16, SL_QUANT_MAX_K, d, HIGHEST);
         compare((struct sl_gemm8){.x = x, .m = 7, .w = w, .col_end = 16}, false);
         free_panel(w);
@@ -244,8 +245,8 @@ SL_TEST(gemm8_packs_more_rows_than_fit_at_once)
         sl_test_skip("many long rows take too long on an emulated processor");
         return;
     }
-    EACH_FORMAT (d)
-        vary(90, 16, 9000, d, RANDOM);
+    EACH_FORMAT(d)
+    vary(90, 16, 9000, d, RANDOM);
     struct sl_panel w = draw_panel(16, 8, SL_I4, RANDOM);
     struct sl_rows8 x = draw_rows(8);
     uint32_t rows[2100];
@@ -261,7 +262,8 @@ SL_TEST(gemm8_of_a_large_output_has_the_bits_of_ref)
     uint32_t rows[300];
     for (uint32_t i = 0; i < 300; i++)
         rows[i] = below(SOURCE_ROWS);
-    EACH_FORMAT (d) {
+    EACH_FORMAT(d)
+    {
         struct sl_panel w = draw_panel(7 * SL_LANES + 5, 40, d, RANDOM); /* the last block is not streamed */
         struct sl_rows8 x = draw_rows(40);
         compare((struct sl_gemm8){.x = x, .rows = rows, .m = 300, .w = w, .col_end = w.n}, false);
@@ -272,7 +274,8 @@ SL_TEST(gemm8_of_a_large_output_has_the_bits_of_ref)
 
 SL_TEST(gemm8_of_no_rows_or_columns_writes_nothing)
 {
-    EACH_FORMAT (d) {
+    EACH_FORMAT(d)
+    {
         struct sl_panel w = draw_panel(32, 40, d, RANDOM);
         struct sl_rows8 x = draw_rows(40);
         compare((struct sl_gemm8){.x = x, .m = 0, .w = w, .col_end = 32}, false);
@@ -288,7 +291,8 @@ SL_TEST(swiglu_has_the_bits_of_ref)
 {
     static const uint32_t widths[] = {1, 16, 33, 48, 96, 129};
     for (uint32_t m = 1; m <= 70; m += small() ? 9 : 1)
-        EACH_FORMAT (d) {
+        EACH_FORMAT(d)
+        {
             uint32_t inner = small() ? 17 : widths[m % 6], k = m % 2 ? 64 : 37, rows[SOURCE_ROWS];
             struct sl_panel w = draw_panel(2 * sl_round_lanes(inner), k, d, RANDOM);
             struct sl_rows8 x = draw_rows(k);
@@ -310,7 +314,8 @@ SL_TEST(swiglu_has_the_bits_of_ref)
 SL_TEST(every_decoder_gives_the_weight_of_the_layout)
 {
     enum { K = 96, N = 32 };
-    EACH_FORMAT (d) {
+    EACH_FORMAT(d)
+    {
         struct sl_panel w = draw_panel(N, K, d, RANDOM);
         size_t block = sl_quant_block_bytes(d, K);
         for (uint32_t c = 0; c < N; c++)
@@ -350,7 +355,8 @@ SL_TEST(every_decoder_gives_the_weight_of_the_layout)
 SL_TEST(ref_rounds_an_exact_sum_once)
 {
     enum { K = 999 };
-    EACH_FORMAT (d) {
+    EACH_FORMAT(d)
+    {
         struct sl_panel w = draw_panel(16, K, d, RANDOM);
         struct sl_rows8 x = draw_rows(K);
         float y[16];

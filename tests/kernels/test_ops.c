@@ -65,21 +65,21 @@ static long first_difference(const float *a, const float *b, size_t n)
     return -1;
 }
 
-#define CHECK_SAME(table, want, got, n, ...)                                                       \
-    do {                                                                                           \
-        long at_ = first_difference(want, got, n);                                                 \
-        if (at_ >= 0) {                                                                            \
-            char what_[200];                                                                       \
-            snprintf(what_, sizeof what_, __VA_ARGS__);                                            \
-            sl_test_fail(__FILE__, __LINE__, "%s, %s: element %ld is %a, ref has %a", table,       \
-                         what_, at_, (double)(got)[at_], (double)(want)[at_]);                     \
-        }                                                                                          \
+#define CHECK_SAME(table, want, got, n, ...)                                                                 \
+    do {                                                                                                     \
+        long at_ = first_difference(want, got, n);                                                           \
+        if (at_ >= 0) {                                                                                      \
+            char what_[200];                                                                                 \
+            snprintf(what_, sizeof what_, __VA_ARGS__);                                                      \
+            sl_test_fail(__FILE__, __LINE__, "%s, %s: element %ld is %a, ref has %a", table, what_, at_,     \
+                         (double)(got)[at_], (double)(want)[at_]);                                           \
+        }                                                                                                    \
     } while (0)
 
 /* Runs `body` with `ops` set to each table but ref. */
-#define EACH_TABLE(ops)                                                                            \
-    uint32_t n_tables_;                                                                            \
-    const struct sl_ops *const *tables_ = sl_ops_available(&n_tables_);                            \
+#define EACH_TABLE(ops)                                                                                      \
+    uint32_t n_tables_;                                                                                      \
+    const struct sl_ops *const *tables_ = sl_ops_available(&n_tables_);                                      \
     for (const struct sl_ops *ops; n_tables_ > 1 && (ops = *tables_, true); tables_++, n_tables_--)
 
 typedef void gemm_fn(const struct sl_gemm *g, void *scratch);
@@ -178,8 +178,8 @@ SL_TEST(swiglu_has_the_bits_of_ref)
     static const uint32_t widths[] = {1, 16, 33, 48, 96, 255};
     for (uint32_t m = 1; m <= 27; m++) {
         uint32_t inner = widths[m % 6], k = m % 2 ? 64 : 7;
-        struct sl_panel w = draw_panel(2 * sl_round_lanes(inner), k, (enum sl_dtype)(m / 2 % 2),
-                                       m % 3 ? PLAIN : ADVERSE);
+        struct sl_panel w =
+            draw_panel(2 * sl_round_lanes(inner), k, (enum sl_dtype)(m / 2 % 2), m % 3 ? PLAIN : ADVERSE);
         float *x = draw_floats(m * k, PLAIN);
         for (size_t i = 0; i < m * k; i++)
             x[i] *= 30; /* reaches both ends of silu */
@@ -244,8 +244,8 @@ static void compare_attend(struct sl_attend a)
         memcpy(got, start, n * 4);
         a.out = got + GUARD;
         run_attend(ops, &a);
-        CHECK_SAME(ops->name, want, got, n, "attend pos %u tokens %u heads %u x %u", a.pos, a.n_tok,
-                   a.n_rep, a.d_head);
+        CHECK_SAME(ops->name, want, got, n, "attend pos %u tokens %u heads %u x %u", a.pos, a.n_tok, a.n_rep,
+                   a.d_head);
         memcpy(got, start, n * 4);
         for (uint32_t t = 0; t < a.n_tok; t++) {
             struct sl_attend one = a;
@@ -255,8 +255,8 @@ static void compare_attend(struct sl_attend a)
             one.n_tok = 1;
             run_attend(ops, &one);
         }
-        CHECK_SAME(ops->name, want, got, n, "attend token by token from %u, %u x %u", a.pos,
-                   a.n_rep, a.d_head);
+        CHECK_SAME(ops->name, want, got, n, "attend token by token from %u, %u x %u", a.pos, a.n_rep,
+                   a.d_head);
     }
     free(q);
     free(start);
@@ -339,15 +339,15 @@ SL_TEST(norm_rope_softmax_combine_have_the_bits_of_ref)
         float *pairs = draw_floats(2 * sl_round_lanes(n), how);
         const size_t all = 2 * n + GUARD;
         EACH_TABLE (ops) {
-#define BOTH(call, what)                                                                           \
-    do {                                                                                           \
-        const struct sl_ops *o = &sl_ops_ref;                                                      \
-        float *y = memcpy(want, x, all * 4);                                                       \
-        call;                                                                                      \
-        o = ops;                                                                                   \
-        y = memcpy(got, x, all * 4);                                                               \
-        call;                                                                                      \
-        CHECK_SAME(ops->name, want, got, all, what " of %u", n);                                   \
+#define BOTH(call, what)                                                                                     \
+    do {                                                                                                     \
+        const struct sl_ops *o = &sl_ops_ref;                                                                \
+        float *y = memcpy(want, x, all * 4);                                                                 \
+        call;                                                                                                \
+        o = ops;                                                                                             \
+        y = memcpy(got, x, all * 4);                                                                         \
+        call;                                                                                                \
+        CHECK_SAME(ops->name, want, got, all, what " of %u", n);                                             \
     } while (0)
             BOTH(o->rmsnorm(y, x, gain, n, 1e-6f), "rmsnorm");
             BOTH(o->rmsnorm(y, y, gain, n, 1e-6f), "rmsnorm in place");
@@ -395,8 +395,7 @@ SL_TEST(exp_is_close_and_its_ends_are_exact)
         worst = fmax(worst, fabs((double)sl_expf(x) / want - 1.0));
         worst2 = fmax(worst2, fabs((double)sl_exp2_scalar(x) / want2 - 1.0));
         double silu = (double)x / (1.0 + exp(-(double)x));
-        worst_silu =
-            fmax(worst_silu, fabs((double)sl_silu_scalar(x) - silu) / (fabs(silu) + 1e-30));
+        worst_silu = fmax(worst_silu, fabs((double)sl_silu_scalar(x) - silu) / (fabs(silu) + 1e-30));
     }
     if (worst > 4e-7 || worst2 > 4e-7 || worst_silu > 6e-7)
         sl_test_fail(__FILE__, __LINE__, "relative errors exp %g, exp2 %g, silu %g", worst, worst2,
@@ -436,14 +435,12 @@ SL_TEST(ref_is_close_to_long_double)
     struct sl_panel w = draw_panel(N, K, SL_BF16, PLAIN);
     float *x = draw_floats(K, PLAIN), y[N], gain[K], normed[K];
     sl_ops_ref.gemm(
-        &(struct sl_gemm){
-            .x = x, .x_stride = K, .m = 1, .w = w, .col_end = N, .y = y, .y_stride = N},
-        NULL);
+        &(struct sl_gemm){.x = x, .x_stride = K, .m = 1, .w = w, .col_end = N, .y = y, .y_stride = N}, NULL);
     for (uint32_t c = 0; c < N; c++) {
         long double sum = 0, magnitude = 0;
         for (uint32_t t = 0; t < K; t++) {
-            long double p = (long double)x[t] *
-                            sl_bf16_to_f32(((const uint16_t *)w.data)[sl_panel_at(K, c, t)]);
+            long double p =
+                (long double)x[t] * sl_bf16_to_f32(((const uint16_t *)w.data)[sl_panel_at(K, c, t)]);
             sum += p;
             magnitude += fabsl(p);
         }

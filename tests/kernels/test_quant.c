@@ -11,7 +11,8 @@ SL_TEST(every_field_reads_back_what_was_put_among_random_others)
         const struct sl_quant_rule *r = sl_quant_rule_of(d);
         for (uint32_t k = 1; k <= 200; k += 33) {
             uint32_t kp = sl_quant_padded(k), groups = sl_quant_groups(d, k);
-            uint8_t *block = calloc(1, sl_quant_block_bytes(d, k)), *q = malloc((size_t)kp * 16), *s = malloc(kp + 16);
+            uint8_t *block = calloc(1, sl_quant_block_bytes(d, k)), *q = malloc((size_t)kp * 16),
+                    *s = malloc(kp + 16);
             for (uint32_t c = 0; c < 16; c++) {
                 for (uint32_t i = 0; i < kp; i++) {
                     q[c * kp + i] = (uint8_t)(sl_rng_next(&rng) % (uint64_t)r->levels);
@@ -27,7 +28,8 @@ SL_TEST(every_field_reads_back_what_was_put_among_random_others)
                 for (uint32_t i = 0; i < kp; i++) {
                     int32_t scale = groups ? s[c * groups + i / r->group] : 1;
                     wrong += sl_quant_get(d, k, block, c, i) != q[c * kp + i];
-                    wrong += sl_quant_weight(d, k, block, c, i) != scale * (r->step * q[c * kp + i] - r->zero);
+                    wrong +=
+                        sl_quant_weight(d, k, block, c, i) != scale * (r->step * q[c * kp + i] - r->zero);
                 }
             CHECK_INT(wrong, 0);
             free(block), free(q), free(s);

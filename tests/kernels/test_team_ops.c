@@ -48,7 +48,8 @@ static struct sl_team *make_team(uint32_t members, const struct sl_ops *ops, uin
 }
 
 /* The product of all rows in one call, y being [m][g->y_stride]. */
-static void whole(const struct sl_ops *ops, const struct sl_gemm8 *g, const struct sl_rows8 *second, bool swiglu)
+static void whole(const struct sl_ops *ops, const struct sl_gemm8 *g, const struct sl_rows8 *second,
+                  bool swiglu)
 {
     void *scratch = take(ops->scratch_bytes(g->w.k));
     (swiglu ? ops->gemm8_swiglu : ops->gemm8)(g, scratch);
@@ -101,7 +102,8 @@ SL_TEST(integer_products_are_the_same_however_they_are_cut)
 
 SL_TEST(few_rows_of_a_large_matrix_are_cut_smaller)
 {
-    struct sl_panel w = integer_panel(SL_I8, 15008, 2048); /* 29 MiB: more pieces than three members have by the rest */
+    /* 29 MiB: more pieces than three members have by the rest */
+    struct sl_panel w = integer_panel(SL_I8, 15008, 2048);
     compare_integers(w, 1, false, false);
     compare_integers(w, 16, false, false);
     compare_integers(w, 2, true, false);
@@ -119,8 +121,14 @@ SL_TEST(float_products_are_the_same_however_they_are_cut)
     for (size_t i = 0; i < M * K; i++)
         x[i] = draw_unit();
     for (uint32_t m = 1; m <= M; m = 3 * m + 2) {
-        struct sl_gemm g = {.x = x, .x_stride = K, .m = m, .w = {data, N, K, SL_F32, 0, 0},
-                            .col_begin = 16, .col_end = N, .y = want, .y_stride = N};
+        struct sl_gemm g = {.x = x,
+                            .x_stride = K,
+                            .m = m,
+                            .w = {data, N, K, SL_F32, 0, 0},
+                            .col_begin = 16,
+                            .col_end = N,
+                            .y = want,
+                            .y_stride = N};
         void *scratch = take(ops->scratch_bytes(K));
         memset(want, UNTOUCHED, M * N * sizeof *want);
         ops->gemm(&g, scratch);

@@ -50,8 +50,7 @@ static inline char *read_text(const char *path, size_t *bytes)
 }
 
 /* Length, header, data. */
-static inline void write_safetensors(const char *path, const char *header, const void *data,
-                                     size_t bytes)
+static inline void write_safetensors(const char *path, const char *header, const void *data, size_t bytes)
 {
     uint64_t n = strlen(header);
     char *all = malloc(8 + n + bytes);
@@ -100,8 +99,7 @@ static inline uint16_t f32_to_f16(float f) /* normal numbers and zero only */
     memcpy(&u, &f, 4);
     if ((u & 0x7FFFFFFFu) == 0)
         return (uint16_t)(u >> 16);
-    return (uint16_t)(((u >> 16) & 0x8000u) | ((((u >> 23) & 255u) - 112u) << 10) |
-                      ((u >> 13) & 1023u));
+    return (uint16_t)(((u >> 16) & 0x8000u) | ((((u >> 23) & 255u) - 112u) << 10) | ((u >> 13) & 1023u));
 }
 
 static inline void put_value(struct checkpoint *c, float f)
@@ -120,8 +118,7 @@ static inline bool is_named(const char *option, const char *name)
 }
 
 /* columns 0: a vector */
-static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t rows,
-                              uint32_t columns)
+static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t rows, uint32_t columns)
 {
     static const char *const names[] = {"BF16", "F16", "F32"};
     if (is_named(c->skip, name))
@@ -132,12 +129,10 @@ static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t r
         for (uint32_t k = 0; k < (columns ? columns : 1); k++)
             put_value(c, value_at(copy_embed ? "model.embed_tokens.weight" : name, r, k));
     if (is_named(c->poison, name)) {
-        uint32_t n = c->dtype == AS_F32 ? 4 : 2,
-                 bits = c->poison_bits >> (c->dtype == AS_F32 ? 0 : 16);
+        uint32_t n = c->dtype == AS_F32 ? 4 : 2, bits = c->poison_bits >> (c->dtype == AS_F32 ? 0 : 16);
         memcpy(c->data + c->data_bytes - n, &bits, n);
     }
-    const char *dtype =
-        is_named(c->retype, name) ? (c->dtype == AS_F32 ? "I32" : "U16") : names[c->dtype];
+    const char *dtype = is_named(c->retype, name) ? (c->dtype == AS_F32 ? "I32" : "U16") : names[c->dtype];
     char shape[64];
     if (columns && is_named(c->reshape, name))
         snprintf(shape, sizeof shape, "%u,%u", columns, rows);
@@ -148,8 +143,8 @@ static inline void add_tensor(struct checkpoint *c, const char *name, uint32_t r
     c->header_bytes +=
         (size_t)snprintf(c->header + c->header_bytes, sizeof c->header - c->header_bytes,
                          "%c\"%s%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
-                         c->header_bytes ? ',' : '{', name, is_named(c->rename, name) ? "X" : "",
-                         dtype, shape, begin, c->data_bytes);
+                         c->header_bytes ? ',' : '{', name, is_named(c->rename, name) ? "X" : "", dtype,
+                         shape, begin, c->data_bytes);
 }
 
 static inline void add_feed_forward(struct checkpoint *c, const char *where, uint32_t width)

@@ -14,8 +14,7 @@ static const char base[] =
     "\"max_position_embeddings\":512";
 
 /* Base without the keys that `more` gives anew, plus `more`. */
-static sl_status parse(struct sl_shape *shape, const char *more, const char *generation,
-                       struct sl_err *err)
+static sl_status parse(struct sl_shape *shape, const char *more, const char *generation, struct sl_err *err)
 {
     char text[4096] = "";
     const char *at = base;
@@ -35,8 +34,7 @@ static sl_status parse(struct sl_shape *shape, const char *more, const char *gen
     }
     char full[8192];
     snprintf(full, sizeof full, "{%s%s%s}", text, *more ? "," : "", more);
-    return sl_shape_parse(shape, full, strlen(full), generation,
-                          generation ? strlen(generation) : 0, err);
+    return sl_shape_parse(shape, full, strlen(full), generation, generation ? strlen(generation) : 0, err);
 }
 
 SL_TEST(reads_the_switches_and_defaults)
@@ -106,15 +104,15 @@ SL_TEST(both_dialects_give_the_same_switches)
 {
     struct sl_shape a, b;
     struct sl_err err = {0};
-    REQUIRE(parse(&a, "\"rope_theta\":1000000.0,\"rope_scaling\":null,\"torch_dtype\":\"bfloat16\"",
-                  NULL, &err) == SL_OK);
+    REQUIRE(parse(&a, "\"rope_theta\":1000000.0,\"rope_scaling\":null,\"torch_dtype\":\"bfloat16\"", NULL,
+                  &err) == SL_OK);
     REQUIRE(parse(&b,
                   "\"rope_parameters\":{\"rope_theta\":1000000,\"rope_type\":\"default\"},"
                   "\"dtype\":\"bfloat16\",\"num_experts\":null,\"num_local_experts\":5",
                   NULL, &err) == SL_OK);
     CHECK(memcmp(&a, &b, sizeof a) == 0);
-    REQUIRE(parse(&a, "\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", NULL,
-                  &err) == SL_OK);
+    REQUIRE(parse(&a, "\"rope_theta\":1e4,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}", NULL, &err) ==
+            SL_OK);
     REQUIRE(parse(&b,
                   "\"rope_parameters\":{\"rope_theta\":1e4,\"rope_type\":\"yarn\",\"factor\":4.0,"
                   "\"original_max_position_embeddings\":512}",
@@ -157,14 +155,14 @@ SL_TEST(yarn_is_what_transformers_computes)
     compare_with_golden("base", "");
     compare_with_golden("yarn", "\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":8.0,"
                                 "\"original_max_position_embeddings\":64,\"rope_theta\":10000.0}");
-    compare_with_golden(
-        "yarn-old", "\"rope_theta\":1000000.0,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":16.0,"
-                    "\"beta_fast\":16,\"beta_slow\":2,\"attention_factor\":1.25,"
-                    "\"original_max_position_embeddings\":32}");
-    compare_with_golden(
-        "all-experts", "\"head_dim\":64,\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
-                       "\"mscale\":1.0,\"mscale_all_dim\":0.5,\"truncate\":false,"
-                       "\"original_max_position_embeddings\":128,\"rope_theta\":10000.0}");
+    compare_with_golden("yarn-old",
+                        "\"rope_theta\":1000000.0,\"rope_scaling\":{\"type\":\"yarn\",\"factor\":16.0,"
+                        "\"beta_fast\":16,\"beta_slow\":2,\"attention_factor\":1.25,"
+                        "\"original_max_position_embeddings\":32}");
+    compare_with_golden("all-experts",
+                        "\"head_dim\":64,\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+                        "\"mscale\":1.0,\"mscale_all_dim\":0.5,\"truncate\":false,"
+                        "\"original_max_position_embeddings\":128,\"rope_theta\":10000.0}");
 }
 
 SL_TEST(end_of_text_comes_from_the_generation_config)
@@ -175,8 +173,7 @@ SL_TEST(end_of_text_comes_from_the_generation_config)
     CHECK_INT(s.n_eos, 1);
     CHECK_INT(s.eos[0], 7);
     CHECK_INT(s.pad, 3);
-    REQUIRE(parse(&s, "\"eos_token_id\":7", "{\"eos_token_id\":[9,258],\"temperature\":0.6}",
-                  &err) == SL_OK);
+    REQUIRE(parse(&s, "\"eos_token_id\":7", "{\"eos_token_id\":[9,258],\"temperature\":0.6}", &err) == SL_OK);
     CHECK_INT(s.n_eos, 2);
     CHECK_INT(s.eos[1], 258);
     REQUIRE(parse(&s, "\"eos_token_id\":[7,8]", "{\"bos_token_id\":5}", &err) == SL_OK);
@@ -272,11 +269,9 @@ static const struct {
     {"\"rope_scaling\":{\"rope_type\":\"yarn\"}", "factor"},
     {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":0.5}", "factor"},
     {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"finetuned\":true}", "finetuned"},
-    {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":1,\"beta_slow\":2}",
-     "beta_fast"},
+    {"\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":1,\"beta_slow\":2}", "beta_fast"},
     {"\"rope_scaling\":{\"rope_type\":\"default\",\"mrope_section\":[1,2]}", "mrope_section"},
-    {"\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_type\":\"default\"}",
-     "both"},
+    {"\"rope_scaling\":{\"rope_type\":\"default\"},\"rope_parameters\":{\"rope_type\":\"default\"}", "both"},
     {"\"rope_scaling\":2", "rope_scaling"},
     {"\"partial_rotary_factor\":0.5", "partial_rotary_factor"},
     {"\"eos_token_id\":\"x\"", "eos_token_id"},

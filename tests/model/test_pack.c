@@ -53,8 +53,8 @@ static float element(const struct sl_index *index, const char *name, size_t i)
 }
 
 /* Each element of a panel of n outputs against value_at of the source's row; zeros beyond. */
-static void check_panel(const struct sl_index *index, const char *name, size_t at,
-                        const char *source, uint32_t first, uint32_t n, uint32_t k)
+static void check_panel(const struct sl_index *index, const char *name, size_t at, const char *source,
+                        uint32_t first, uint32_t n, uint32_t k)
 {
     for (uint32_t c = 0; c < n; c++)
         for (uint32_t i = 0; i < k; i++) {
@@ -69,17 +69,14 @@ static void check_panel(const struct sl_index *index, const char *name, size_t a
 static void check_layer_one(const struct sl_index *index)
 {
     check_panel(index, "qkv", 0, "model.layers.1.self_attn.q_proj.weight", 0, NQ * HEAD, H);
-    check_panel(index, "qkv", 0, "model.layers.1.self_attn.k_proj.weight", NQ * HEAD, NKV * HEAD,
-                H);
-    check_panel(index, "qkv", 0, "model.layers.1.self_attn.v_proj.weight", (NQ + NKV) * HEAD,
-                NKV * HEAD, H);
+    check_panel(index, "qkv", 0, "model.layers.1.self_attn.k_proj.weight", NQ * HEAD, NKV * HEAD, H);
+    check_panel(index, "qkv", 0, "model.layers.1.self_attn.v_proj.weight", (NQ + NKV) * HEAD, NKV * HEAD, H);
     check_panel(index, "o", 0, "model.layers.1.self_attn.o_proj.weight", 0, H, NQ * HEAD);
     check_panel(index, "router", 0, "model.layers.1.mlp.gate.weight", 0, E, H);
     CHECK(element(index, "router", sl_panel_at(H, E, 0)) == 0); /* padding */
     for (uint32_t e = 0; e < E; e++) {
         char name[96];
-        size_t gate_up = e * 2 * 16 * (size_t)H,
-               down = e * 32 * (size_t)I; /* elements of one expert */
+        size_t gate_up = e * 2 * 16 * (size_t)H, down = e * 32 * (size_t)I; /* elements of one expert */
         snprintf(name, sizeof name, "model.layers.1.mlp.experts.%u.gate_proj.weight", e);
         check_panel(index, "experts.gate_up", gate_up, name, 0, I, H);
         snprintf(name, sizeof name, "model.layers.1.mlp.experts.%u.up_proj.weight", e);
@@ -271,8 +268,7 @@ SL_TEST(a_bad_checkpoint_is_named_and_leaves_nothing)
 SL_TEST(tensors_that_do_not_matter_are_ignored)
 {
     static const char *const extras[] = {"model.layers.2.self_attn.q_proj.weight", "score.weight",
-                                         "model.layers.0.self_attn.rotary_emb.inv_freq",
-                                         "mtp.fc.weight"};
+                                         "model.layers.0.self_attn.rotary_emb.inv_freq", "mtp.fc.weight"};
     for (size_t i = 0; i < sizeof extras / sizeof *extras; i++) {
         struct sl_err err = {0};
         char name[8];
@@ -308,9 +304,8 @@ SL_TEST(places_that_exist_or_do_not)
     CHECK_INT(sl_pack_write("/nowhere", path_in(sl_test_dir(), "d3"), &plain, &err), SL_E_DATA);
     CHECK_CONTAINS(err.text, "/nowhere");
     CHECK_INT(sl_pack_write(src, "/nowhere/d", &plain, &err), SL_E_IO);
-    CHECK_INT(
-        sl_pack_write(path_in(src, "config.json"), path_in(sl_test_dir(), "d3"), &plain, &err),
-        SL_E_DATA);
+    CHECK_INT(sl_pack_write(path_in(src, "config.json"), path_in(sl_test_dir(), "d3"), &plain, &err),
+              SL_E_DATA);
     CHECK_CONTAINS(err.text, "not a directory");
 }
 
@@ -411,8 +406,7 @@ SL_TEST(no_byte_of_the_manifest_can_change_unnoticed)
     for (size_t i = 0; i < bytes; i++) {
         flip_byte(path, (long)i);
         if (sl_pack_open(&pack, dst, &err) != SL_E_DATA) {
-            sl_test_fail(__FILE__, __LINE__, "byte %zu ('%c') of pack.json changed unnoticed", i,
-                         text[i]);
+            sl_test_fail(__FILE__, __LINE__, "byte %zu ('%c') of pack.json changed unnoticed", i, text[i]);
             break;
         }
         flip_byte(path, (long)i);

@@ -138,7 +138,8 @@ SL_TEST(kv_auto_is_i8_with_integer_experts_alone)
     make_checkpoint();
     coarse.formats = all_in(SL_I4);
     attention.formats.classes[SL_CLASS_ATTENTION] = SL_I8;
-    struct sl_pack *packs[3] = {pack_with("kv0", &exact), pack_with("kv1", &coarse), pack_with("kv2", &attention)};
+    struct sl_pack *packs[3] = {pack_with("kv0", &exact), pack_with("kv1", &coarse),
+                                pack_with("kv2", &attention)};
     REQUIRE(packs[0] && packs[1] && packs[2]);
     CHECK_INT(sl_pack_kv_dtype(packs[0], "auto"), SL_BF16);
     CHECK_INT(sl_pack_kv_dtype(packs[1], "auto"), SL_I8);
@@ -151,8 +152,13 @@ SL_TEST(kv_auto_is_i8_with_integer_experts_alone)
 SL_TEST(a_format_has_one_spelling)
 {
     static const char *const good[] = {"bf16", "f32", "i8", "i8+a16", "i4g16+h128", "i8+h64+a16"};
-    static const char *const bad[] = {"", "i5", "i8+", "i8+h0", "i8+h3", "i8+h512", "i8+a8", "i8+a16+h64", "i8+a16+a16",
-                                      "bf16+a16", "f32+h64", "i8+h064", "+a16", "i4g16+h128+a16+a16+a16+a16"};
+    static const char *const bad[] = {"",           "i5",
+                                      "i8+",        "i8+h0",
+                                      "i8+h3",      "i8+h512",
+                                      "i8+a8",      "i8+a16+h64",
+                                      "i8+a16+a16", "bf16+a16",
+                                      "f32+h64",    "i8+h064",
+                                      "+a16",       "i4g16+h128+a16+a16+a16+a16"};
     struct sl_format f;
     char text[SL_FORMAT_ROOM];
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
@@ -179,7 +185,9 @@ SL_TEST(every_format_of_every_class_binds_and_reads_back)
             struct sl_pack *pack = pack_with(name, &options);
             REQUIRE(pack);
             check_pack(pack, formats[i].dtype, rotated, formats[i].least);
-            sl_format_print((struct sl_format){formats[i].dtype, rotated ? 128 : 0, formats[i].dtype == SL_I8 ? 2 : 0}, text);
+            sl_format_print(
+                (struct sl_format){formats[i].dtype, rotated ? 128 : 0, formats[i].dtype == SL_I8 ? 2 : 0},
+                text);
             sl_pack_class_format(pack, SL_CLASS_DOWN, got, sizeof got);
             CHECK_STR(got, text);
             CHECK_STR(summary.digest, sl_pack_digest(pack));

@@ -3,8 +3,7 @@
 #include "model/safetensors.h"
 #include "tests/model/files.h"
 
-static sl_status parse(struct sl_index *index, const char *header, size_t data_bytes,
-                       struct sl_err *err)
+static sl_status parse(struct sl_index *index, const char *header, size_t data_bytes, struct sl_err *err)
 {
     uint64_t n = strlen(header);
     uint8_t *head = malloc(8 + n);
@@ -18,13 +17,12 @@ static sl_status parse(struct sl_index *index, const char *header, size_t data_b
 
 SL_TEST(accepts_what_the_format_allows)
 {
-    static const char header[] =
-        "{\"__metadata__\":{\"format\":\"pt\"},"
-        "\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[4,28]},"
-        "\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]},"
-        "\"scalar\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[28,30]},"
-        "\"empty\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[30,30]},"
-        "\"fp4\":{\"dtype\":\"F4\",\"shape\":[2,3],\"data_offsets\":[30,33]}}   ";
+    static const char header[] = "{\"__metadata__\":{\"format\":\"pt\"},"
+                                 "\"b\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[4,28]},"
+                                 "\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":[0,4]},"
+                                 "\"scalar\":{\"dtype\":\"F16\",\"shape\":[],\"data_offsets\":[28,30]},"
+                                 "\"empty\":{\"dtype\":\"F32\",\"shape\":[0,7],\"data_offsets\":[30,30]},"
+                                 "\"fp4\":{\"dtype\":\"F4\",\"shape\":[2,3],\"data_offsets\":[30,33]}}   ";
     struct sl_index index;
     struct sl_err err;
     REQUIRE(parse(&index, header, 33, &err) == SL_OK);
@@ -46,7 +44,7 @@ SL_TEST(accepts_what_the_format_allows)
     CHECK(!index.tensors);
 }
 
-#define T(name, dtype, shape, range)                                                               \
+#define T(name, dtype, shape, range)                                                                         \
     "\"" name "\":{\"dtype\":\"" dtype "\",\"shape\":" shape ",\"data_offsets\":" range "}"
 
 static const struct bad {
@@ -79,8 +77,7 @@ static const struct bad {
     {"{\"w\":{\"shape\":[1],\"data_offsets\":[0,4]}}", 4, "'w'"},
     {"{\"w\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, "shape"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, "data_offsets"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4,
-     "unknown key 'x'"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4, "unknown key 'x'"},
     {"{\"w\":7}", 0, "'w'"},
     {"{\"w\":[]}", 0, "'w'"},
     {"{" T("w", "F32", "[1]", "[0]") "}", 4, "data_offsets"},
@@ -120,15 +117,13 @@ SL_TEST(refuses_each_broken_rule_by_name)
 
 SL_TEST(refuses_lengths_that_lie)
 {
-    static const uint64_t lengths[] = {0,         1, 100, 100000001, UINT64_MAX, UINT64_MAX - 7,
-                                       1ull << 63};
+    static const uint64_t lengths[] = {0, 1, 100, 100000001, UINT64_MAX, UINT64_MAX - 7, 1ull << 63};
     struct sl_err err;
     for (size_t i = 0; i < sizeof lengths / sizeof *lengths; i++) {
         uint8_t head[16] = "........{}      ";
         memcpy(head, &lengths[i], 8);
         struct sl_index index = {0};
-        CHECK_INT(sl_safetensors_parse(&index, head, sizeof head, sizeof head, "f", &err),
-                  SL_E_DATA);
+        CHECK_INT(sl_safetensors_parse(&index, head, sizeof head, sizeof head, "f", &err), SL_E_DATA);
     }
     struct sl_index index = {0};
     uint8_t few[7] = {0};
@@ -198,8 +193,7 @@ static const struct {
     {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"c\":\"s2.safetensors\"}}", "'c'"},
     {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"c\":\"s1.safetensors\"}}", "'c'"},
     {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"a\":\"s2.safetensors\"}}", "duplicate"},
-    {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"model.safetensors.index.json\"}}",
-     "safetensors"},
+    {"{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"model.safetensors.index.json\"}}", "safetensors"},
     {"{\"weight_map\":{}}", "weight_map"},
     {"{\"weight_map\":[]}", "weight_map"},
     {"{}", "weight_map"},
@@ -224,8 +218,7 @@ SL_TEST(a_tensor_that_the_index_does_not_name_is_refused)
     const char *dir = sl_test_dir();
     make_shards(dir, "{\"weight_map\":{\"a\":\"s1.safetensors\"}}");
     write_safetensors(path_in(dir, "s1.safetensors"),
-                      "{" T("a", "F32", "[1]", "[0,4]") "," T("z", "F32", "[1]", "[4,8]") "}",
-                      "aaaazzzz", 8);
+                      "{" T("a", "F32", "[1]", "[0,4]") "," T("z", "F32", "[1]", "[4,8]") "}", "aaaazzzz", 8);
     struct sl_index index;
     struct sl_err err;
     CHECK_INT(sl_index_open_dir(&index, dir, &err), SL_E_DATA);
@@ -237,8 +230,7 @@ SL_TEST(a_tensor_in_two_shards_is_refused)
     const char *dir = sl_test_dir();
     make_shards(dir, "{\"weight_map\":{\"a\":\"s1.safetensors\",\"b\":\"s2.safetensors\"}}");
     write_safetensors(path_in(dir, "s2.safetensors"),
-                      "{" T("a", "F32", "[1]", "[0,4]") "," T("b", "F32", "[1]", "[4,8]") "}",
-                      "aaaabbbb", 8);
+                      "{" T("a", "F32", "[1]", "[0,4]") "," T("b", "F32", "[1]", "[4,8]") "}", "aaaabbbb", 8);
     struct sl_index index;
     struct sl_err err;
     CHECK_INT(sl_index_open_dir(&index, dir, &err), SL_E_DATA);

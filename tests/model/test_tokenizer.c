@@ -142,8 +142,7 @@ SL_TEST(long_runs_are_not_quadratic)
     struct sl_tokenizer *t = demo();
     char *text = malloc(N);
     REQUIRE(text);
-    static const char *const runs[] = {"a", " ", "\n", "1", "\xCC\x81\xCC\xA3", "\xE6\x97\xA5",
-                                       "<"};
+    static const char *const runs[] = {"a", " ", "\n", "1", "\xCC\x81\xCC\xA3", "\xE6\x97\xA5", "<"};
     for (size_t r = 0; r < sizeof runs / sizeof runs[0]; r++) {
         size_t unit = strlen(runs[r]), bytes = N / unit * unit;
         for (size_t i = 0; i < bytes; i++)
@@ -203,14 +202,12 @@ SL_TEST(what_is_not_known_is_refused_by_name)
     CHECK_CONTAINS(edited("\"invert\": false", "\"invert\": true"), "\"invert\"");
     CHECK_CONTAINS(edited("\"BPE\"", "\"Unigram\""), "the model is \"Unigram\"");
     CHECK_CONTAINS(edited("\"dropout\": null", "\"dropout\": 0.1"), "\"dropout\"");
-    CHECK_CONTAINS(edited("\"byte_fallback\": false", "\"byte_fallback\": true"),
-                   "\"byte_fallback\"");
-    CHECK_CONTAINS(edited("\"ignore_merges\": false", "\"ignore_merges\": true"),
-                   "\"ignore_merges\"");
+    CHECK_CONTAINS(edited("\"byte_fallback\": false", "\"byte_fallback\": true"), "\"byte_fallback\"");
+    CHECK_CONTAINS(edited("\"ignore_merges\": false", "\"ignore_merges\": true"), "\"ignore_merges\"");
     CHECK_CONTAINS(edited("\"fuse_unk\"", "\"fuse_all\""), "the unknown option \"fuse_all\"");
-    CHECK_CONTAINS(edited("\"post_processor\": null",
-                          "\"post_processor\": {\"type\": \"TemplateProcessing\"}"),
-                   "TemplateProcessing");
+    CHECK_CONTAINS(
+        edited("\"post_processor\": null", "\"post_processor\": {\"type\": \"TemplateProcessing\"}"),
+        "TemplateProcessing");
     CHECK_STR(edited("\"post_processor\": null",
                      "\"post_processor\": {\"type\": \"ByteLevel\", \"use_regex\": false}"),
               "");

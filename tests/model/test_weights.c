@@ -226,8 +226,7 @@ SL_TEST(the_account_counts_weights_without_padding)
     CHECK_INT(uses[SL_CLASS_GATE_UP].bytes, E * 32 * H * 2);
     CHECK_INT(uses[SL_CLASS_DOWN].weights, E * H * I);
     CHECK_INT(uses[SL_CLASS_DENSE].weights, 3 * DENSE * H);
-    CHECK_INT(uses[SL_CLASS_ATTENTION].weights,
-              LAYERS * ((NQ + 2 * NKV) * HEAD * H + H * NQ * HEAD));
+    CHECK_INT(uses[SL_CLASS_ATTENTION].weights, LAYERS * ((NQ + 2 * NKV) * HEAD * H + H * NQ * HEAD));
     CHECK_INT(uses[SL_CLASS_HEAD].weights, VOCAB * H);
     CHECK_INT(uses[SL_CLASS_EMBED].bytes, VOCAB * H * 2);
     CHECK_INT(uses[SL_CLASS_ROUTER].weights, E * H);

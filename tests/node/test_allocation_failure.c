@@ -105,7 +105,8 @@ static sl_status bind_stage(struct sl_err *err)
     struct sl_stage *stage;
     SL_TRY(sl_stage_create(&stage, the_pack, &config, true, err));
     sl_stage_destroy(stage);
-    struct sl_control_config control_config = {.plan = &plan, .model_digest = "x", .data_address = "127.0.0.1"};
+    struct sl_control_config control_config = {
+        .plan = &plan, .model_digest = "x", .data_address = "127.0.0.1"};
     struct sl_control *control;
     SL_TRY(sl_control_create(&control, &control_config, err));
     sl_control_destroy(control);
@@ -131,16 +132,26 @@ static sl_status admit(struct sl_err *err)
 {
     uint32_t ids[40] = {1, 2, 3};
     uint64_t handle;
-    struct sl_generate ask = {.ids = ids, .n_ids = 40, .max_tokens = 2, .sampling = {.top_p = 1, .n_logprobs = -1},
-                              .prompt_logprobs = 1, .n_stop = 2, .stop = {"abc", "de"}, .deadline_ms = -1};
+    struct sl_generate ask = {.ids = ids,
+                              .n_ids = 40,
+                              .max_tokens = 2,
+                              .sampling = {.top_p = 1, .n_logprobs = -1},
+                              .prompt_logprobs = 1,
+                              .n_stop = 2,
+                              .stop = {"abc", "de"},
+                              .deadline_ms = -1};
     return sl_coordinator_submit(sl_cluster_coordinator(the_cluster), &ask, on_piece, NULL, &handle, err);
 }
 
 SL_TEST(admitting_a_request)
 {
     make_pack();
-    struct sl_cluster_config config = {.model = pack_path, .n_stages = 1, .n_threads = 1, .transport = "local",
-                                       .kv = "bf16", .context_tokens = 64};
+    struct sl_cluster_config config = {.model = pack_path,
+                                       .n_stages = 1,
+                                       .n_threads = 1,
+                                       .transport = "local",
+                                       .kv = "bf16",
+                                       .context_tokens = 64};
     struct sl_err err;
     REQUIRE(sl_cluster_start(&the_cluster, &config, &err) == SL_OK);
     CHECK(loop(admit, "admission") > 4);

@@ -39,8 +39,7 @@ SL_TEST(broken_zips_are_not_followed)
     size_t bytes, n;
     uint8_t *zip = make_zip(&bytes);
     REQUIRE(zip != NULL);
-    for (size_t cut = 0; cut < 90;
-         cut++) { /* shorter than both files: never found, never read beyond */
+    for (size_t cut = 0; cut < 90; cut++) { /* shorter than both files: never found, never read beyond */
         uint8_t *part = malloc(cut + 1);
         REQUIRE(part != NULL);
         memcpy(part, zip, cut);

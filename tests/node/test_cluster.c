@@ -100,9 +100,14 @@ static uint32_t make_prompt(uint32_t which, uint32_t *ids)
 
 static struct sl_generate make_ask(const uint32_t *ids, uint32_t n, uint32_t max_tokens)
 {
-    return (struct sl_generate){.ids = ids, .n_ids = n, .max_tokens = max_tokens, .ignore_eos = true,
+    return (struct sl_generate){.ids = ids,
+                                .n_ids = n,
+                                .max_tokens = max_tokens,
+                                .ignore_eos = true,
                                 .sampling = {.temperature = 0.8f, .top_p = 0.95f, .seed = 5, .n_logprobs = 0},
-                                .prompt_logprobs = -1, .want_digest = true, .deadline_ms = -1};
+                                .prompt_logprobs = -1,
+                                .want_digest = true,
+                                .deadline_ms = -1};
 }
 
 static bool submit(struct sl_cluster *cluster, const struct sl_generate *ask, struct answer *a)
@@ -121,11 +126,17 @@ static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t thread
 {
     struct sl_cluster *cluster = NULL;
     struct sl_err err;
-    struct sl_cluster_config config = {.model = pack_path(), .n_stages = stages, .n_threads = threads, .chunk_tokens = chunk,
-                                       .transport = transport, .kv = kv, .context_tokens = 256, .quiet = true};
+    struct sl_cluster_config config = {.model = pack_path(),
+                                       .n_stages = stages,
+                                       .n_threads = threads,
+                                       .chunk_tokens = chunk,
+                                       .transport = transport,
+                                       .kv = kv,
+                                       .context_tokens = 256,
+                                       .quiet = true};
     if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
-        sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: %s", stages, chunk, threads, transport,
-                     err.text);
+        sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: %s", stages, chunk, threads,
+                     transport, err.text);
     return cluster;
 }
 
@@ -154,7 +165,8 @@ static void make_reference(void)
     ask_all(cluster, reference, false);
     sl_cluster_stop(cluster);
     for (uint32_t i = 0; i < N_PROMPTS; i++)
-        CHECK(reference[i].status == SL_OK && reference[i].n == OUT && reference[i].kv != 0 && reference[i].logits != 0);
+        CHECK(reference[i].status == SL_OK && reference[i].n == OUT && reference[i].kv != 0 &&
+              reference[i].logits != 0);
 }
 
 static void compare(const char *transport, uint32_t stages, uint32_t chunk, uint32_t threads)
@@ -169,8 +181,10 @@ static void compare(const char *transport, uint32_t stages, uint32_t chunk, uint
         for (uint32_t i = 0; i < N_PROMPTS; i++)
             if (answers[i].logits != reference[i].logits || answers[i].kv != reference[i].kv ||
                 memcmp(answers[i].ids, reference[i].ids, sizeof answers[i].ids) != 0)
-                sl_test_fail(__FILE__, __LINE__, "%s, %u stages, chunk %u, %u threads, %s: prompt %u gives other bits (%s)",
-                             transport, stages, chunk, threads, at_once ? "5 at once" : "alone", i, answers[i].error);
+                sl_test_fail(__FILE__, __LINE__,
+                             "%s, %u stages, chunk %u, %u threads, %s: prompt %u gives other bits (%s)",
+                             transport, stages, chunk, threads, at_once ? "5 at once" : "alone", i,
+                             answers[i].error);
     }
 }
 
@@ -324,8 +338,8 @@ SL_TEST(stops_end_the_text_where_they_should)
     size_t bytes;
     bool special;
     char stop[64];
-    const char *piece = sl_tokenizer_piece(sl_coordinator_tokenizer(sl_cluster_coordinator(cluster)), reference[0].ids[2],
-                                           &bytes, &special);
+    const char *piece = sl_tokenizer_piece(sl_coordinator_tokenizer(sl_cluster_coordinator(cluster)),
+                                           reference[0].ids[2], &bytes, &special);
     snprintf(stop, sizeof stop, "%.*s", (int)bytes, piece);
     struct sl_generate ask = make_ask(ids, n, OUT);
     ask.n_stop = 1;
@@ -352,9 +366,15 @@ SL_TEST(a_score_agrees_with_itself_in_any_chunks)
     static const uint32_t chunks[3] = {256, 64, 1};
     uint32_t ids[256], n = make_prompt(0, ids);
     for (int i = 0; i < 3; i++) {
-        struct sl_cluster_config config = {.model = pack_path(), .n_stages = 1 + (uint32_t)i, .n_threads = 1,
-                                           .chunk_tokens = chunks[i], .transport = "local", .kv = "f32",
-                                           .context_tokens = 256, .without_decode = true, .quiet = true};
+        struct sl_cluster_config config = {.model = pack_path(),
+                                           .n_stages = 1 + (uint32_t)i,
+                                           .n_threads = 1,
+                                           .chunk_tokens = chunks[i],
+                                           .transport = "local",
+                                           .kv = "f32",
+                                           .context_tokens = 256,
+                                           .without_decode = true,
+                                           .quiet = true};
         struct sl_cluster *cluster;
         struct sl_err err;
         struct answer a;
@@ -421,8 +441,14 @@ SL_TEST(what_cannot_be_served_is_refused_in_a_sentence)
 
 SL_TEST(more_requests_than_pages_wait_their_turn)
 {
-    struct sl_cluster_config config = {.model = pack_path(), .n_stages = 2, .n_threads = 1, .chunk_tokens = 64,
-                                       .transport = "local", .kv = "bf16", .context_tokens = 256, .max_running = 3,
+    struct sl_cluster_config config = {.model = pack_path(),
+                                       .n_stages = 2,
+                                       .n_threads = 1,
+                                       .chunk_tokens = 64,
+                                       .transport = "local",
+                                       .kv = "bf16",
+                                       .context_tokens = 256,
+                                       .max_running = 3,
                                        .quiet = true};
     struct sl_cluster *cluster;
     struct sl_err err;
@@ -439,7 +465,8 @@ SL_TEST(more_requests_than_pages_wait_their_turn)
     for (uint32_t i = 0; i < MANY; i++) {
         wait_answer(&answers[i]);
         CHECK_INT(answers[i].finish, SL_FINISH_LENGTH);
-        CHECK(answers[i].logits == reference[i % N_PROMPTS].logits && answers[i].kv == reference[i % N_PROMPTS].kv);
+        CHECK(answers[i].logits == reference[i % N_PROMPTS].logits &&
+              answers[i].kv == reference[i % N_PROMPTS].kv);
     }
     check_all_back(cluster);
     sl_cluster_stop(cluster);

@@ -54,11 +54,16 @@ static const char *pack_path(void)
     return path;
 }
 
-static sl_status start(struct sl_cluster **cluster, const char *numerics, uint32_t stages, uint32_t chunk, uint32_t threads,
-                       struct sl_err *err)
+static sl_status start(struct sl_cluster **cluster, const char *numerics, uint32_t stages, uint32_t chunk,
+                       uint32_t threads, struct sl_err *err)
 {
-    struct sl_cluster_config config = {.model = pack_path(), .n_stages = stages, .n_threads = threads, .chunk_tokens = chunk,
-                                       .numerics = numerics, .context_tokens = 256, .quiet = true};
+    struct sl_cluster_config config = {.model = pack_path(),
+                                       .n_stages = stages,
+                                       .n_threads = threads,
+                                       .chunk_tokens = chunk,
+                                       .numerics = numerics,
+                                       .context_tokens = 256,
+                                       .quiet = true};
     *cluster = NULL;
     return sl_cluster_start(cluster, &config, err);
 }
@@ -76,9 +81,16 @@ static void ask_all(struct sl_cluster *cluster, struct answer *answers, bool at_
         answers[p] = (struct answer){.done = false};
         pthread_mutex_init(&answers[p].lock, NULL);
         pthread_cond_init(&answers[p].changed, NULL);
-        struct sl_generate ask = {.ids = ids[p], .n_ids = lengths[p], .max_tokens = OUT, .ignore_eos = true,
-                                  .sampling = {.top_p = 1}, .prompt_logprobs = -1, .want_digest = true, .deadline_ms = -1};
-        if (sl_coordinator_submit(sl_cluster_coordinator(cluster), &ask, on_piece, &answers[p], &handle, &err) != SL_OK) {
+        struct sl_generate ask = {.ids = ids[p],
+                                  .n_ids = lengths[p],
+                                  .max_tokens = OUT,
+                                  .ignore_eos = true,
+                                  .sampling = {.top_p = 1},
+                                  .prompt_logprobs = -1,
+                                  .want_digest = true,
+                                  .deadline_ms = -1};
+        if (sl_coordinator_submit(sl_cluster_coordinator(cluster), &ask, on_piece, &answers[p], &handle,
+                                  &err) != SL_OK) {
             sl_test_fail(__FILE__, __LINE__, "%s", err.text);
             answers[p].done = true;
         }
@@ -128,7 +140,8 @@ SL_TEST(bf16dot_has_the_same_bits_however_the_work_is_cut)
                     return;
                 for (uint32_t p = 0; p < N_PROMPTS; p++)
                     if (got[p].logits != reference[p].logits || got[p].kv != reference[p].kv)
-                        sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: prompt %u has other bits",
+                        sl_test_fail(__FILE__, __LINE__,
+                                     "%u stages, chunk %u, %u threads, %s: prompt %u has other bits",
                                      stages[s], chunks[c], threads[t], at_once ? "at once" : "alone", p);
             }
 }
@@ -136,8 +149,8 @@ SL_TEST(bf16dot_has_the_same_bits_however_the_work_is_cut)
 SL_TEST(auto_is_the_best_there_is_and_profiles_differ)
 {
     struct answer f32[N_PROMPTS], dot[N_PROMPTS], best[N_PROMPTS];
-    if (!has_bf16dot() || !digest("f32", 1, 256, 1, false, f32) || !digest("bf16dot", 1, 256, 1, false, dot) ||
-        !digest("auto", 2, 64, 1, true, best))
+    if (!has_bf16dot() || !digest("f32", 1, 256, 1, false, f32) ||
+        !digest("bf16dot", 1, 256, 1, false, dot) || !digest("auto", 2, 64, 1, true, best))
         return;
     for (uint32_t p = 0; p < N_PROMPTS; p++) {
         CHECK(f32[p].logits != dot[p].logits);

@@ -29,8 +29,7 @@ static struct sl_ops *start(void)
 {
     struct sl_err err = {0};
     struct sl_ops *ops = NULL;
-    const struct sl_ops_config config = {
-        .listen = "127.0.0.1:0", .state = on_state, .metrics = on_metrics};
+    const struct sl_ops_config config = {.listen = "127.0.0.1:0", .state = on_state, .metrics = on_metrics};
     if (sl_ops_start(&ops, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return ops;
@@ -48,8 +47,7 @@ static const char *ask(const struct sl_ops *ops, const char *request)
     if (connect(fd, (const struct sockaddr *)(const void *)&to, sizeof to) == 0 &&
         send(fd, request, strlen(request), MSG_NOSIGNAL) == (ssize_t)strlen(request)) {
         ssize_t n;
-        while (bytes < sizeof reply - 1 &&
-               (n = recv(fd, reply + bytes, sizeof reply - 1 - bytes, 0)) > 0)
+        while (bytes < sizeof reply - 1 && (n = recv(fd, reply + bytes, sizeof reply - 1 - bytes, 0)) > 0)
             bytes += (size_t)n;
     }
     close(fd);
@@ -60,8 +58,7 @@ static const char *ask(const struct sl_ops *ops, const char *request)
 static const char *get(const struct sl_ops *ops, const char *path)
 {
     char request[128];
-    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
-             path);
+    snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
     return ask(ops, request);
 }
 

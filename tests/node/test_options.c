@@ -15,19 +15,15 @@ struct values {
 
 static const struct sl_option options[] = {
     {"prompt", SL_OPT_STRING, offsetof(struct values, prompt), NULL, NULL, 0, 0, NULL, "The text."},
-    {"threads", SL_OPT_UINT, offsetof(struct values, threads), "2", NULL, 1, 4096, "threads",
-     "How many."},
+    {"threads", SL_OPT_UINT, offsetof(struct values, threads), "2", NULL, 1, 4096, "threads", "How many."},
     {"seed", SL_OPT_UINT, offsetof(struct values, seed), NULL, NULL, 0, 0, NULL, "The seed."},
-    {"temperature", SL_OPT_FLOAT, offsetof(struct values, temperature), "0.5", NULL, 0, 2, NULL,
-     "How wild."},
+    {"temperature", SL_OPT_FLOAT, offsetof(struct values, temperature), "0.5", NULL, 0, 2, NULL, "How wild."},
     {"kv", SL_OPT_CHOICE, offsetof(struct values, kv), "bf16", "bf16|f32", 0, 0, NULL,
      "Numbers of the cache."},
     {"listen", SL_OPT_ADDRESS, offsetof(struct values, listen), "127.0.0.1:50051", NULL, 0, 0, NULL,
      "Where."},
-    {"timeline", SL_OPT_BOOL, offsetof(struct values, timeline), NULL, NULL, 0, 0, NULL,
-     "Draw it."},
-    {"colour", SL_OPT_BOOL, offsetof(struct values, colour), "true", NULL, 0, 0, NULL,
-     "In colour."},
+    {"timeline", SL_OPT_BOOL, offsetof(struct values, timeline), NULL, NULL, 0, 0, NULL, "Draw it."},
+    {"colour", SL_OPT_BOOL, offsetof(struct values, colour), "true", NULL, 0, 0, NULL, "In colour."},
     {"keep", SL_OPT_LIST, offsetof(struct values, keep), NULL, NULL, 0, 0, "RULE", "What to keep."},
     {0},
 };
@@ -40,11 +36,9 @@ static int run(const void *values, const char *const *args, uint32_t n_args)
     return args && last_run == 102 ? 7 : 3;
 }
 
-static const struct sl_command command = {"try",    "PATH",
-                                          "Tries.", "Tries everything that options can do.",
-                                          options,  sizeof(struct values),
-                                          0,        2,
-                                          run};
+static const struct sl_command command = {
+    "try", "PATH", "Tries.", "Tries everything that options can do.", options, sizeof(struct values),
+    0,     2,      run};
 
 enum { MAX_WORDS = 12 };
 
@@ -100,14 +94,13 @@ SL_TEST(command_line_spellings)
     struct values v;
     struct sl_err err;
     REQUIRE(parse(&v, &err,
-                  WORDS("--threads=3", "--prompt", "a b", "--timeline", "--no-colour", "--kv",
-                        "f32")) == SL_OK);
+                  WORDS("--threads=3", "--prompt", "a b", "--timeline", "--no-colour", "--kv", "f32")) ==
+            SL_OK);
     CHECK_INT(v.threads, 3);
     CHECK_STR(v.prompt, "a b");
     CHECK(v.timeline && !v.colour);
     CHECK_STR(v.kv, "f32");
-    REQUIRE(parse(&v, &err, WORDS("--timeline=false", "--temperature", "1.25", "--prompt=--x")) ==
-            SL_OK);
+    REQUIRE(parse(&v, &err, WORDS("--timeline=false", "--temperature", "1.25", "--prompt=--x")) == SL_OK);
     CHECK(!v.timeline && v.temperature == 1.25);
     CHECK_STR(v.prompt, "--x");
     REQUIRE(parse(&v, &err, WORDS("--threads", "3", "--threads", "4")) == SL_OK);
@@ -133,11 +126,9 @@ SL_TEST(whole_numbers_with_suffixes)
     static const struct {
         const char *text;
         uint32_t value;
-    } cases[] = {{"0", 0},           {"4096", 4096},
-                 {"4k", 4000},       {"4K", 4096},
-                 {"2m", 2000000},    {"2M", 2097152},
-                 {"1g", 1000000000}, {"25.6k", 25600},
-                 {"1G", 1u << 30},   {"4294967295", UINT32_MAX}};
+    } cases[] = {
+        {"0", 0},        {"4096", 4096},     {"4k", 4000},     {"4K", 4096},     {"2m", 2000000},
+        {"2M", 2097152}, {"1g", 1000000000}, {"25.6k", 25600}, {"1G", 1u << 30}, {"4294967295", UINT32_MAX}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct values v;
         struct sl_err err;
@@ -173,11 +164,9 @@ SL_TEST(refusals_name_the_option_and_what_it_takes)
 
 SL_TEST(addresses)
 {
-    static const char *const good[] = {"localhost:1", "0.0.0.0:0", "[::1]:50051",
-                                       "host-1.example:65535"};
+    static const char *const good[] = {"localhost:1", "0.0.0.0:0", "[::1]:50051", "host-1.example:65535"};
     static const char *const bad[] = {
-        "",       "localhost", ":80", "localhost:", "localhost:65536", "localhost:http",
-        "::1:80", "a b:1"};
+        "", "localhost", ":80", "localhost:", "localhost:65536", "localhost:http", "::1:80", "a b:1"};
     struct values v;
     struct sl_err err;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
@@ -250,8 +239,7 @@ SL_TEST(files_that_are_refused)
 
 SL_TEST(arguments_and_the_double_dash)
 {
-    char *argv[] = {(char[]){"try"}, (char[]){"a"}, (char[]){"--timeline"}, (char[]){"--"},
-                    (char[]){"--b"}};
+    char *argv[] = {(char[]){"try"}, (char[]){"a"}, (char[]){"--timeline"}, (char[]){"--"}, (char[]){"--b"}};
     struct values v;
     struct sl_err err;
     const char *args[4];
@@ -293,8 +281,7 @@ SL_TEST(dispatch_by_one_or_two_words)
     char *one[] = {(char[]){"sluice"}, (char[]){"try"}, (char[]){"x"}};
     CHECK_INT(sl_commands_main(commands, 3, one), 7);
     CHECK_INT(last_run, 102);
-    char *both[] = {(char[]){"sluice"}, (char[]){"try"}, (char[]){"harder"},
-                    (char[]){"--threads=9"}};
+    char *both[] = {(char[]){"sluice"}, (char[]){"try"}, (char[]){"harder"}, (char[]){"--threads=9"}};
     struct sl_command plain = command;
     plain.name = "other";
     const struct sl_command *const others[] = {&plain, &two, NULL};

@@ -35,10 +35,9 @@ SL_TEST(lists_of_ids)
 
 SL_TEST(lists_that_are_refused)
 {
-    static const char *const bad[] = {"[1, 2",   "1]",    "[1 2]",      "[1,, 2]",
-                                      "[1,]",    "1,",    "-1",         "1.5",
-                                      "0x10",    "one",   "4294967296", "[1] 2",
-                                      "[\"1\"]", "[[1]]", "1;2",        "99999999999999999999999"};
+    static const char *const bad[] = {
+        "[1, 2", "1]",  "[1 2]",      "[1,, 2]", "[1,]",    "1,",    "-1",  "1.5",
+        "0x10",  "one", "4294967296", "[1] 2",   "[\"1\"]", "[[1]]", "1;2", "99999999999999999999999"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         struct sl_prompt prompt = {0};
         struct sl_err err = {0};

@@ -20,9 +20,9 @@ struct latch { /* counts up; a waiter sees it reach a number */
     pthread_cond_t change;
     uint32_t count;
 };
-#define LATCH                                                                                      \
-    {                                                                                              \
-        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0                                     \
+#define LATCH                                                                                                \
+    {                                                                                                        \
+        PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0                                               \
     }
 
 static void latch_add(struct latch *latch)
@@ -215,8 +215,8 @@ static sl_status call(struct fixture *f, const char *path, const char *text, int
 {
     uint8_t *reply;
     size_t bytes;
-    sl_status status = sl_rpc_unary(f->channel, path, (const uint8_t *)text, strlen(text),
-                                    timeout_ms, &reply, &bytes, err);
+    sl_status status =
+        sl_rpc_unary(f->channel, path, (const uint8_t *)text, strlen(text), timeout_ms, &reply, &bytes, err);
     if (status == SL_OK)
         CHECK(bytes == strlen(text) && memcmp(reply, text, bytes) == 0);
     free(reply);
@@ -237,10 +237,9 @@ SL_TEST(unary_brings_the_reply_and_the_first_finish_counts)
 
 SL_TEST(every_status_comes_back_as_itself_with_its_sentence)
 {
-    static const sl_status statuses[] = {SL_E_CORRUPT,  SL_E_INVALID,       SL_E_NOT_FOUND,
-                                         SL_E_EXISTS,   SL_E_EXHAUSTED,     SL_E_CANCELLED,
-                                         SL_E_DEADLINE, SL_E_UNIMPLEMENTED, SL_E_REFUSED,
-                                         SL_E_INTERNAL, SL_E_UNAVAILABLE};
+    static const sl_status statuses[] = {SL_E_CORRUPT,   SL_E_INVALID,   SL_E_NOT_FOUND,  SL_E_EXISTS,
+                                         SL_E_EXHAUSTED, SL_E_CANCELLED, SL_E_DEADLINE,   SL_E_UNIMPLEMENTED,
+                                         SL_E_REFUSED,   SL_E_INTERNAL,  SL_E_UNAVAILABLE};
     struct fixture f = {0};
     if (fixture_open(&f) == SL_OK)
         for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
@@ -337,11 +336,10 @@ SL_TEST(a_message_over_the_limit_is_refused_and_the_connection_lives)
     uint8_t *big = calloc(1, MESSAGE_LIMIT + 1), *reply;
     size_t bytes;
     if (big && fixture_open(&f) == SL_OK) {
-        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT + 1, 20000, &reply,
-                               &bytes, &err),
-                  SL_E_EXHAUSTED);
-        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT, 20000, &reply, &bytes,
-                               &err),
+        CHECK_INT(
+            sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT + 1, 20000, &reply, &bytes, &err),
+            SL_E_EXHAUSTED);
+        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT, 20000, &reply, &bytes, &err),
                   SL_OK);
         CHECK_INT(bytes, MESSAGE_LIMIT);
         free(reply);
@@ -445,8 +443,7 @@ SL_TEST(stop_cancels_what_the_grace_did_not_end)
     size_t bytes;
     bool open = fixture_open(&f) == SL_OK;
     for (int i = 0; open && i < STREAMS; i++)
-        CHECK_INT(sl_rpc_stream_open(&streams[i], f.channel, "/test.T/Hold", NULL, 0, -1, &err),
-                  SL_OK);
+        CHECK_INT(sl_rpc_stream_open(&streams[i], f.channel, "/test.T/Hold", NULL, 0, -1, &err), SL_OK);
     if (open) {
         latch_wait(&arrived, STREAMS);
         sl_rpc_server_stop(f.server, 1);

@@ -17,8 +17,8 @@ static void fill(struct sl_zip *zip)
 
 SL_TEST(the_end_record_leads_to_every_entry_and_its_data)
 {
-    static const char *const names[] = {"a.txt", "empty", "b.bin"}, *const contents[] = {
-                                                                        "hello", "", "\0\1\2\3"};
+    static const char *const names[] = {"a.txt", "empty", "b.bin"}, *const contents[] = {"hello", "",
+                                                                                         "\0\1\2\3"};
     static const size_t sizes[] = {5, 0, 4};
     struct sl_zip zip = {0};
     fill(&zip);

@@ -44,8 +44,7 @@ static void fill_pool(void)
 
 static uint64_t frame_bytes(uint64_t n)
 {
-    static const uint64_t sizes[] = {0,     1,     63,     64,     4096,      65535,
-                                     65536, 65537, 300000, 100000, MAX_BYTES, 7};
+    static const uint64_t sizes[] = {0, 1, 63, 64, 4096, 65535, 65536, 65537, 300000, 100000, MAX_BYTES, 7};
     return sizes[n % (sizeof sizes / sizeof *sizes)];
 }
 
@@ -151,14 +150,14 @@ static bool take_all(struct side *side, int timeout_ms)
 }
 
 /* Polls both ends until the condition holds. */
-#define UNTIL(world, condition)                                                                    \
-    do {                                                                                           \
-        uint64_t until_ = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);                        \
-        while (!(condition) && sl_clock_ns() < until_)                                             \
-            if (!take_all(&(world)->a, 0) && !take_all(&(world)->b, 0))                            \
-                take_all((world)->a.io ? &(world)->a : &(world)->b, 2);                            \
-        if (!(condition))                                                                          \
-            sl_test_fail(__FILE__, __LINE__, "waited in vain for %s", #condition);                 \
+#define UNTIL(world, condition)                                                                              \
+    do {                                                                                                     \
+        uint64_t until_ = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);                                  \
+        while (!(condition) && sl_clock_ns() < until_)                                                       \
+            if (!take_all(&(world)->a, 0) && !take_all(&(world)->b, 0))                                      \
+                take_all((world)->a.io ? &(world)->a : &(world)->b, 2);                                      \
+        if (!(condition))                                                                                    \
+            sl_test_fail(__FILE__, __LINE__, "waited in vain for %s", #condition);                           \
     } while (0)
 
 static void connect_both(struct world *world, uint32_t slots_a, uint32_t slots_b)
@@ -172,10 +171,8 @@ static void connect_both(struct world *world, uint32_t slots_a, uint32_t slots_b
 static sl_status send_bytes(struct side *side, uint64_t link, const uint8_t *data, uint64_t bytes,
                             uint64_t token)
 {
-    struct sl_wire wire = {.kind = SL_WIRE_ORDER,
-                           .request_id = token,
-                           .payload_bytes = bytes,
-                           .meta_bytes = (uint32_t)bytes};
+    struct sl_wire wire = {
+        .kind = SL_WIRE_ORDER, .request_id = token, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
     return sl_io_send(side->io, link, &wire, data, token);
 }
 
@@ -194,16 +191,16 @@ static void check_tokens(const struct side *side, int n)
 }
 
 /* One body, one test a transport. */
-#define ON_EACH(name)                                                                              \
-    static void name(const struct sl_transport_ops *transport);                                    \
-    SL_TEST(local_##name)                                                                          \
-    {                                                                                              \
-        name(&sl_transport_local);                                                                 \
-    }                                                                                              \
-    SL_TEST(ucx_##name)                                                                            \
-    {                                                                                              \
-        name(&sl_transport_ucx);                                                                   \
-    }                                                                                              \
+#define ON_EACH(name)                                                                                        \
+    static void name(const struct sl_transport_ops *transport);                                              \
+    SL_TEST(local_##name)                                                                                    \
+    {                                                                                                        \
+        name(&sl_transport_local);                                                                           \
+    }                                                                                                        \
+    SL_TEST(ucx_##name)                                                                                      \
+    {                                                                                                        \
+        name(&sl_transport_ucx);                                                                             \
+    }                                                                                                        \
     static void name(const struct sl_transport_ops *transport)
 
 ON_EACH(frames_of_all_sizes_both_ways)

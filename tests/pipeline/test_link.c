@@ -126,8 +126,7 @@ static struct sl_link *make_link(bool dials)
     link->port = 1;
     link->stride = SLOT_BYTES;
     link->memory_bytes = (size_t)SLOT_BYTES * N_SLOTS;
-    link->memory =
-        mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    link->memory = mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     links[n_links++] = link;
     sl_link_begin(&hub, link);
     return link;
@@ -179,8 +178,7 @@ static struct sl_landing *begin(struct sl_conn *conn, struct sl_wire wire, const
     wire.flags = SL_WIRE_HAS_CHECKSUM;
     wire.checksum = (uint32_t)sl_xxh3(data, bytes);
     sl_wire_pack(header, &wire);
-    struct sl_landing *landing =
-        sl_conn_arrived(conn, header, sizeof header, bytes ? bytes : SL_PAD_BYTES);
+    struct sl_landing *landing = sl_conn_arrived(conn, header, sizeof header, bytes ? bytes : SL_PAD_BYTES);
     if (landing)
         memcpy(landing->to, data, bytes);
     return landing;
@@ -194,8 +192,7 @@ static bool give(struct sl_conn *conn, struct sl_wire wire, const uint8_t *data)
     return landing != NULL;
 }
 
-static bool give_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t sequence,
-                         const uint8_t *body)
+static bool give_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t sequence, const uint8_t *body)
 {
     static const uint8_t none[SL_CONTROL_BYTES];
     return give(conn, peer_frame(kind, sequence, SL_CONTROL_BYTES), body ? body : none);
@@ -307,8 +304,7 @@ SL_TEST(wrong_proof_is_hung_up)
 
 SL_TEST(nothing_is_taken_before_the_handshake)
 {
-    static const enum sl_wire_kind kinds[] = {SL_WIRE_CREDIT, SL_WIRE_PING, SL_WIRE_GOODBYE,
-                                              SL_WIRE_ORDER};
+    static const enum sl_wire_kind kinds[] = {SL_WIRE_CREDIT, SL_WIRE_PING, SL_WIRE_GOODBYE, SL_WIRE_ORDER};
     setup();
     make_link(false);
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {

@@ -12,11 +12,22 @@ static const struct sl_order_limits limits = {STAGES, CHUNK, CONTEXT, VOCAB};
 static struct sl_order make_run(void)
 {
     struct sl_order order = {.number = 9, .kind = SL_ORDER_RUN, .n_tokens = 12, .n_slices = 2};
-    order.slices[0] = (struct sl_order_slice){.seq = 4, .pos = 10, .n = 10, .index = 1, .prompt_tokens = 20,
-                                              .flags = SL_SLICE_LAST, .prompt_logprobs = -1,
+    order.slices[0] = (struct sl_order_slice){.seq = 4,
+                                              .pos = 10,
+                                              .n = 10,
+                                              .index = 1,
+                                              .prompt_tokens = 20,
+                                              .flags = SL_SLICE_LAST,
+                                              .prompt_logprobs = -1,
                                               .sampling = {0.5f, 3, 0.9f, 0.1f, 77, 5}};
-    order.slices[1] = (struct sl_order_slice){.seq = 5, .pos = 0, .n = 2, .prompt_tokens = 30, .flags = SL_SLICE_FIRST,
-                                              .prompt_logprobs = 2, .next_id = 99, .sampling = {0, 0, 1, 0, 0, -1}};
+    order.slices[1] = (struct sl_order_slice){.seq = 5,
+                                              .pos = 0,
+                                              .n = 2,
+                                              .prompt_tokens = 30,
+                                              .flags = SL_SLICE_FIRST,
+                                              .prompt_logprobs = 2,
+                                              .next_id = 99,
+                                              .sampling = {0, 0, 1, 0, 0, -1}};
     return order;
 }
 
@@ -62,11 +73,11 @@ SL_TEST(a_record_out_of_range_is_refused)
     uint32_t ids[CHUNK] = {0};
     struct sl_order o = make_run();
     CHECK(try_order(&o, ids) == NULL);
-#define REFUSED(change)                                                                                                \
-    do {                                                                                                               \
-        o = make_run();                                                                                                \
-        change;                                                                                                        \
-        CHECK(try_order(&o, ids) != NULL);                                                                             \
+#define REFUSED(change)                                                                                      \
+    do {                                                                                                     \
+        o = make_run();                                                                                      \
+        change;                                                                                              \
+        CHECK(try_order(&o, ids) != NULL);                                                                   \
     } while (0)
     REFUSED(o.number = 0);
     REFUSED(o.kind = (enum sl_order_kind)9);
@@ -93,7 +104,8 @@ SL_TEST(random_bytes_are_never_believed)
     struct sl_rng rng = {1, 0};
     uint32_t ids[CHUNK] = {0};
     struct sl_order order = make_run(), back;
-    for (int i = 0; i < 20000; i++) { /* one byte changed: accepted or refused, but never read out of bounds (ASan) */
+    /* one byte changed: accepted or refused, but never read out of bounds (ASan) */
+    for (int i = 0; i < 20000; i++) {
         sl_order_pack(meta, &order, ids, STAGES, CHUNK);
         meta[sl_rng_next(&rng) % bytes] ^= (uint8_t)sl_rng_next(&rng);
         if (sl_order_unpack(&back, meta, bytes, &limits) == NULL && back.kind == SL_ORDER_RUN)
@@ -109,17 +121,24 @@ SL_TEST(results_come_back_as_they_went)
     struct sl_result_head head = {.number = 5, .kind = SL_ORDER_RUN, .n_slices = 1}, head_back;
     head.traces[1].begin_us = 12;
     head.traces[1].at_peak_us = 13;
-    struct sl_result_slice slice = {.seq = 3, .index = 2, .pos = 64, .n = 10, .has_token = true, .logits_digest = 42,
+    struct sl_result_slice slice = {.seq = 3,
+                                    .index = 2,
+                                    .pos = 64,
+                                    .n = 10,
+                                    .has_token = true,
+                                    .logits_digest = 42,
                                     .n_prompt = 1},
                            back;
-    slice.first = (struct sl_token_out){.id = 7, .logprob = -0.5f, .n_top = 2, .top_ids = {7, 8}, .top_logprobs = {-0.5f, -1}};
+    slice.first = (struct sl_token_out){
+        .id = 7, .logprob = -0.5f, .n_top = 2, .top_ids = {7, 8}, .top_logprobs = {-0.5f, -1}};
     struct sl_token_out prompt = {.id = 6, .logprob = -2}, prompt_back;
     sl_result_put_head(&out, &head, STAGES);
     sl_result_put_slice(&out, &slice);
     sl_token_put(&out, &prompt);
     CHECK(!out.bad);
     struct sl_cursor in = sl_cursor_over(room, (size_t)(out.at - room));
-    CHECK(sl_result_get_head(&in, &head_back, STAGES) && sl_result_get_slice(&in, &back) && sl_token_get(&in, &prompt_back));
+    CHECK(sl_result_get_head(&in, &head_back, STAGES) && sl_result_get_slice(&in, &back) &&
+          sl_token_get(&in, &prompt_back));
     CHECK_INT(head_back.traces[1].begin_us, 12);
     CHECK_INT(head_back.traces[1].at_peak_us, 13);
     CHECK_INT(back.first.top_ids[1], 8);
@@ -137,8 +156,14 @@ SL_TEST(results_come_back_as_they_went)
 SL_TEST(adopt_and_tokens_come_back_as_they_went)
 {
     uint8_t room[1024];
-    struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE, .seq = 9, .prompt_tokens = 100, .first_id = 3, .max_tokens = 50,
-                             .n_stops = 2, .stops = {1, 2}, .sampling = {1, 0, 1, 0, 5, 0}},
+    struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE,
+                             .seq = 9,
+                             .prompt_tokens = 100,
+                             .first_id = 3,
+                             .max_tokens = 50,
+                             .n_stops = 2,
+                             .stops = {1, 2},
+                             .sampling = {1, 0, 1, 0, 5, 0}},
                     back;
     size_t bytes = sl_adopt_pack(room, &adopt);
     CHECK(sl_adopt_unpack(&back, room, bytes, CONTEXT, VOCAB) == NULL);
@@ -148,10 +173,11 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
     adopt.max_tokens = CONTEXT;
     CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), CONTEXT, VOCAB) != NULL);
     struct sl_cursor out = sl_cursor_over(room, sizeof room);
-    struct sl_tokens_entry entries[4] = {{.kind = SL_TOKENS_TOKEN, .seq = 1, .token = {.id = 4, .logprob = -1}, .finish = 2},
-                                         {.kind = SL_TOKENS_ARRIVED, .seq = 2, .stage = 1, .chunk = 3, .at_us = 99},
-                                         {.kind = SL_TOKENS_ENDED, .seq = 3, .kv_digest = 8, .logits_digest = 9},
-                                         {.kind = SL_TOKENS_FAILED, .seq = 4, .status = SL_E_CORRUPT}},
+    struct sl_tokens_entry entries[4] =
+        {{.kind = SL_TOKENS_TOKEN, .seq = 1, .token = {.id = 4, .logprob = -1}, .finish = 2},
+         {.kind = SL_TOKENS_ARRIVED, .seq = 2, .stage = 1, .chunk = 3, .at_us = 99},
+         {.kind = SL_TOKENS_ENDED, .seq = 3, .kv_digest = 8, .logits_digest = 9},
+         {.kind = SL_TOKENS_FAILED, .seq = 4, .status = SL_E_CORRUPT}},
                            got;
     for (int i = 0; i < 4; i++)
         sl_tokens_put(&out, &entries[i]);
@@ -159,7 +185,8 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
     int n = 0;
     for (; sl_tokens_get(&in, &got); n++)
         CHECK(got.kind == entries[n].kind && got.seq == entries[n].seq && got.finish == entries[n].finish &&
-              got.at_us == entries[n].at_us && got.kv_digest == entries[n].kv_digest && got.status == entries[n].status);
+              got.at_us == entries[n].at_us && got.kv_digest == entries[n].kv_digest &&
+              got.status == entries[n].status);
     CHECK_INT(n, 4);
     CHECK(!in.bad);
     in = sl_cursor_over(room, 5);

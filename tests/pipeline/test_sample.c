@@ -29,8 +29,7 @@ static float *row_of(uint32_t vocab, uint64_t seed, float spread)
     return logits;
 }
 
-static uint32_t draw(const float *logits, uint32_t vocab, const struct sl_sampling *sampling,
-                     uint64_t index)
+static uint32_t draw(const float *logits, uint32_t vocab, const struct sl_sampling *sampling, uint64_t index)
 {
     struct sl_token_out out;
     void *scratch = malloc(sl_sample_scratch_bytes(vocab));
@@ -69,8 +68,8 @@ static void check_distribution(const float *logits, uint32_t vocab, const struct
     for (uint32_t i = 0; i < vocab; i++) {
         double mean = N * expected[i], sigma = sqrt(mean * (1 - expected[i]));
         if (fabs(counts[i] - mean) > 5 * sigma + 1e-6)
-            sl_test_fail(__FILE__, __LINE__, "id %u came %u times, expected %.1f +- %.1f", i,
-                         counts[i], mean, sigma);
+            sl_test_fail(__FILE__, __LINE__, "id %u came %u times, expected %.1f +- %.1f", i, counts[i], mean,
+                         sigma);
     }
     free(counts);
 }
@@ -111,8 +110,7 @@ SL_TEST(filters_apply_one_after_the_other)
     s = plain;
     s.min_p = 0.3f;
     check_distribution(logits, 6, &s, (double[]){0.25, 0, 0, 0.25, 0, 0.5});
-    s.top_k =
-        4; /* 0.4 0.2 0.2 0.1 of 0.9; top_p is of what is left: 0.6 of 0.9 is reached with two */
+    s.top_k = 4; /* 0.4 0.2 0.2 0.1 of 0.9; top_p is of what is left: 0.6 of 0.9 is reached with two */
     s.min_p = 0;
     s.top_p = 0.6f;
     check_distribution(logits, 6, &s, (double[]){1 / 3.0, 0, 0, 0, 0, 2 / 3.0});
@@ -147,8 +145,7 @@ static int by_logit(const void *a, const void *b)
     return i < j ? -1 : 1;
 }
 
-static uint32_t survivors(const float *logits, uint32_t vocab, const struct sl_sampling *s,
-                          uint32_t *ids)
+static uint32_t survivors(const float *logits, uint32_t vocab, const struct sl_sampling *s, uint32_t *ids)
 {
     for (uint32_t i = 0; i < vocab; i++)
         ids[i] = i;

@@ -8,8 +8,16 @@
 
 static struct sl_shape small_shape(void)
 {
-    struct sl_shape s = {.n_layers = 6, .d_model = 64, .vocab = 100, .max_pos = 4096, .n_q = 4, .n_kv = 2, .d_head = 16,
-                         .n_experts = 4, .top_k = 2, .d_expert = 32};
+    struct sl_shape s = {.n_layers = 6,
+                         .d_model = 64,
+                         .vocab = 100,
+                         .max_pos = 4096,
+                         .n_q = 4,
+                         .n_kv = 2,
+                         .d_head = 16,
+                         .n_experts = 4,
+                         .top_k = 2,
+                         .d_expert = 32};
     return s;
 }
 
@@ -17,8 +25,12 @@ static struct sl_plan make_plan(uint32_t chunk, uint64_t kv_tokens, uint32_t run
 {
     struct sl_plan plan;
     struct sl_shape shape = small_shape();
-    struct sl_plan_options o = {.n_stages = 2, .has_decode = true, .chunk_tokens = chunk, .max_running = running,
-                                .kv_tokens = kv_tokens, .epoch = 7};
+    struct sl_plan_options o = {.n_stages = 2,
+                                .has_decode = true,
+                                .chunk_tokens = chunk,
+                                .max_running = running,
+                                .kv_tokens = kv_tokens,
+                                .epoch = 7};
     struct sl_err err;
     if (sl_plan_make(&plan, &shape, &o, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
@@ -41,10 +53,11 @@ static void check_cuts(struct state *st, const struct sl_cut *cuts, uint32_t n, 
         uint32_t e = (uint32_t)(cuts[i].entry - st->entries);
         CHECK_INT(cuts[i].pos, st->covered[e]); /* no gap, no overlap */
         CHECK(cuts[i].n > 0 && cuts[i].entry->admitted);
-        CHECK(i == 0 || e > last);              /* arrival order */
+        CHECK(i == 0 || e > last); /* arrival order */
         st->covered[e] += cuts[i].n;
         CHECK(st->covered[e] <= cuts[i].entry->prompt_tokens);
-        CHECK(i + 1 == n || st->covered[e] == cuts[i].entry->prompt_tokens); /* only the last may be unfinished */
+        /* only the last may be unfinished */
+        CHECK(i + 1 == n || st->covered[e] == cuts[i].entry->prompt_tokens);
         sum += cuts[i].n;
         last = e;
     }
@@ -54,14 +67,16 @@ static void check_cuts(struct state *st, const struct sl_cut *cuts, uint32_t n, 
 static void run_seed(uint64_t seed)
 {
     struct sl_rng rng = {seed, 0};
-    struct sl_plan plan = make_plan((uint32_t)(sl_rng_next(&rng) % 3 ? sl_rng_next(&rng) % 200 + 1 : 0), 8192, 5);
+    struct sl_plan plan =
+        make_plan((uint32_t)(sl_rng_next(&rng) % 3 ? sl_rng_next(&rng) % 200 + 1 : 0), 8192, 5);
     struct state *st = calloc(1, sizeof *st);
     sl_schedule_init(&st->s, &plan);
     uint32_t pushed = 0;
     for (int turn = 0; turn < 2000000 && st->ended < N; turn++) {
         uint64_t dice = sl_rng_next(&rng) % 4;
         if (dice == 0 && pushed < N) {
-            sl_schedule_entry_init(&st->entries[pushed], &plan, pushed, (uint32_t)(sl_rng_next(&rng) % 1000) + 1, 96);
+            sl_schedule_entry_init(&st->entries[pushed], &plan, pushed,
+                                   (uint32_t)(sl_rng_next(&rng) % 1000) + 1, 96);
             sl_schedule_push(&st->s, &st->entries[pushed++]);
         } else if (dice == 1) {
             struct sl_schedule_entry *e = sl_schedule_admit(&st->s);

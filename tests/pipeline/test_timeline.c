@@ -94,8 +94,12 @@ SL_TEST(mfu_stands_under_each_chunk)
         some[i].at_peak_us = some[i].stage == 0 ? 15000 : 0;
     some[0].at_peak_us = 2000;
     const char *text = drawn(&timeline, 90, false);
-    CHECK_CONTAINS(text, "\n    MFU            75%                 75%                 75%                            \n");
-    CHECK_CONTAINS(text, "\n    MFU                                               20%                                 \n");
+    CHECK_CONTAINS(
+        text,
+        "\n    MFU            75%                 75%                 75%                            \n");
+    CHECK_CONTAINS(
+        text,
+        "\n    MFU                                               20%                                 \n");
     CHECK_CONTAINS(text, "stage 0         60.0 ms busy 100.0 %         0.0 ms bubble  MFU 75.0 %\n");
     CHECK_CONTAINS(text, "stage 1         50.0 ms busy  83.3 %        10.0 ms bubble  MFU 4.0 %\n");
     CHECK_INT(widest_row(drawn(&timeline, 90, true)), 90);
@@ -106,8 +110,7 @@ SL_TEST(colour_is_asked_for)
 {
     CHECK(!strchr(drawn(&example, 90, false), '\x1b'));
     const char *text = drawn(&example, 90, true);
-    CHECK_CONTAINS(text,
-                   "48;5;75m         0          \x1b[0m\x1b[38;5;16;48;5;215m         1          ");
+    CHECK_CONTAINS(text, "48;5;75m         0          \x1b[0m\x1b[38;5;16;48;5;215m         1          ");
     CHECK(!strstr(text, "├"));
 }
 

@@ -37,7 +37,8 @@ SL_TEST(grouping_is_a_stable_sort_by_expert)
     struct sl_rng rng = {3, 0};
     for (uint32_t n_tokens = 0; n_tokens <= T; n_tokens += 43) {
         for (uint32_t i = 0; i < n_tokens * K; i++) /* expert 5 stays without rows */
-            route.experts[i] = (uint32_t)(sl_rng_next(&rng) % 5) + (i % 11 == 0 ? 2 : 0) == 5 ? 6 : (uint32_t)(i % 5);
+            route.experts[i] =
+                (uint32_t)(sl_rng_next(&rng) % 5) + (i % 11 == 0 ? 2 : 0) == 5 ? 6 : (uint32_t)(i % 5);
         sl_route_group(&route, n_tokens);
         CHECK_INT(route.offsets[0], 0);
         CHECK_INT(route.offsets[E], n_tokens * K);
