@@ -15,7 +15,7 @@ enum { BATCHES_MAX = 16 };
 struct decode {
     struct sl_bench_decode bench;
     uint32_t batches[BATCHES_MAX], n_batches;
-    struct sl_sequence *sequences[SL_MAX_CHUNK_SLICES];
+    struct sl_sequence *sequences[SL_MAX_BATCH];
     struct sl_stage_bench stage;
     uint64_t n_steps; /* so far: the ids of each are others */
     struct sl_account accounts[BATCHES_MAX][SL_SAMPLES_MAX];
@@ -85,8 +85,8 @@ static void print(const struct decode *d)
 static sl_status run(struct decode *d, struct sl_err *err)
 {
     uint32_t most = 0;
-    SL_TRY(sl_bench_numbers(d->bench.batch, "batch", SL_MAX_CHUNK_SLICES, d->batches, BATCHES_MAX,
-                            &d->n_batches, err));
+    SL_TRY(
+        sl_bench_numbers(d->bench.batch, "batch", SL_MAX_BATCH, d->batches, BATCHES_MAX, &d->n_batches, err));
     for (uint32_t i = 0; i < d->n_batches; i++)
         most = d->batches[i] > most ? d->batches[i] : most;
     struct sl_stage_bench_options options = {.model = d->bench.model,

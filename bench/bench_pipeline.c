@@ -18,7 +18,8 @@
 #include "base/rng.h"
 #include "model/pack.h"
 #include "node/client.h"
-#include "pipeline/plan.h"
+#include "node/pack_cache.h"
+#include "pipeline/stage.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -279,7 +280,7 @@ static sl_status count_chunks(const struct sl_bench_pipeline *bench, const struc
                                       .max_running = 1,
                                       .context_tokens = bench->prompt_tokens,
                                       .epoch = 1};
-    SL_TRY(sl_plan_make(&plan, shape, &options, err));
+    SL_TRY(sl_plan_for_shape(&plan, shape, &options, err));
     uint32_t chunk = sl_plan_chunk_for(&plan, bench->prompt_tokens);
     *n_chunks = (bench->prompt_tokens + chunk - 1) / chunk;
     return SL_OK;

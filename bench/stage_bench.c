@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "base/rng.h"
 #include "node/cluster.h"
+#include "node/pack_cache.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -48,16 +49,16 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
                        options->numerics);
     enum sl_dtype kv_dtype = sl_pack_kv_dtype(b->pack, options->kv);
     b->options.kv = sl_dtype_name(kv_dtype);
-    struct sl_stage_config config = {.end = sl_pack_shape(b->pack)->n_layers,
-                                     .with_embed = true,
-                                     .with_head = true,
-                                     .n_threads = options->n_threads,
-                                     .kv_dtype = kv_dtype,
-                                     .profile = profile,
-                                     .n_pages = options->n_sequences * pages_of(options->context_tokens),
-                                     .max_tokens = options->max_tokens,
-                                     .max_sequences = options->n_sequences,
-                                     .context_tokens = options->context_tokens};
+    struct sl_share config = {.end = sl_pack_shape(b->pack)->n_layers,
+                              .with_embed = true,
+                              .with_head = true,
+                              .n_threads = options->n_threads,
+                              .kv_dtype = kv_dtype,
+                              .profile = profile,
+                              .n_pages = options->n_sequences * pages_of(options->context_tokens),
+                              .max_tokens = options->max_tokens,
+                              .max_sequences = options->n_sequences,
+                              .context_tokens = options->context_tokens};
     SL_TRY(sl_ops_select_profile(&b->ops, profile, err));
     sl_tune_for(b->pack, profile);
     SL_TRY(sl_stage_create(&b->stage, b->pack, &config, false, err));

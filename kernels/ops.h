@@ -14,10 +14,10 @@
 #ifndef SL_KERNELS_OPS_H
 #define SL_KERNELS_OPS_H
 
+#include "base/profile.h"
 #include "base/status.h"
 #include "kernels/page.h"
 #include "kernels/panel.h"
-#include "kernels/profile.h"
 #include "kernels/quant.h"
 
 /* y[i][c] = (accumulate ? y[i][c] : 0) + sum over t of x[row(i)][t] * w(c, t),  c in [col_begin, col_end).
@@ -150,6 +150,9 @@ struct sl_ops {
 };
 
 extern const struct sl_ops sl_ops_ref;
+
+/* The profiles that this machine offers under SLUICE_CPU, a set (base/profile.h); f32 is always among them. */
+uint32_t sl_ops_profiles(void);
 
 /* The best table for this machine under SLUICE_CPU; the last of the list is always ref. Profile f32. */
 sl_status sl_ops_select(const struct sl_ops **ops, struct sl_err *err);

@@ -8,23 +8,10 @@
 #ifndef SL_KERNELS_PANEL_H
 #define SL_KERNELS_PANEL_H
 
-#include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "base/dtype.h"
 #include <string.h>
 
 enum { SL_LANES = 16 };
-
-enum sl_dtype {
-    SL_F32 = 0,
-    SL_BF16 = 1,
-    SL_I8 = 2,
-    SL_I4 = 3,
-    SL_I4G16 = 4,
-    SL_I3 = 5,
-    SL_I2 = 6,
-    SL_DTYPES
-};
 
 struct sl_panel {
     const void *data; /* 64-byte aligned */
@@ -38,24 +25,9 @@ struct sl_panel {
     uint32_t digits;
 };
 
-static inline bool sl_dtype_is_integer(enum sl_dtype dtype)
-{
-    return dtype >= SL_I8;
-}
-static inline size_t sl_dtype_bytes(enum sl_dtype dtype)
-{
-    return dtype == SL_BF16 ? 2 : dtype == SL_F32 ? 4 : 1;
-}
 static inline uint32_t sl_round_lanes(uint32_t n)
 {
     return (n + SL_LANES - 1) / SL_LANES * SL_LANES;
-}
-size_t sl_quant_block_bytes(enum sl_dtype dtype, uint32_t k); /* kernels/quant.h */
-static inline size_t sl_panel_bytes(enum sl_dtype dtype, uint32_t n, uint32_t k)
-{
-    if (sl_dtype_is_integer(dtype))
-        return sl_round_lanes(n) / SL_LANES * sl_quant_block_bytes(dtype, k);
-    return (size_t)sl_round_lanes(n) * k * sl_dtype_bytes(dtype);
 }
 static inline size_t sl_panel_at(uint32_t k, uint32_t output, uint32_t input)
 {

@@ -3,40 +3,13 @@
 #include <assert.h>
 
 static const struct sl_quant_rule rules[] = {
-    [SL_I8] = {"i8", 512, 0, 256, 1, 128},     [SL_I4] = {"i4", 256, 32, 16, 1, 8},
-    [SL_I4G16] = {"i4g16", 256, 16, 16, 1, 8}, [SL_I3] = {"i3", 192, 16, 8, 2, 7},
-    [SL_I2] = {"i2", 128, 16, 4, 2, 3},
+    [SL_I8] = {512, 0, 256, 1, 128}, [SL_I4] = {256, 32, 16, 1, 8}, [SL_I4G16] = {256, 16, 16, 1, 8},
+    [SL_I3] = {192, 16, 8, 2, 7},    [SL_I2] = {128, 16, 4, 2, 3},
 };
 
 const struct sl_quant_rule *sl_quant_rule_of(enum sl_dtype dtype)
 {
     return sl_dtype_is_integer(dtype) && dtype < SL_DTYPES ? &rules[dtype] : NULL;
-}
-
-const char *sl_dtype_name(enum sl_dtype dtype)
-{
-    if (sl_dtype_is_integer(dtype))
-        return rules[dtype].name;
-    return dtype == SL_BF16 ? "bf16" : "f32";
-}
-
-bool sl_dtype_parse(enum sl_dtype *dtype, const char *name)
-{
-    for (int d = 0; d < SL_DTYPES; d++) {
-        if (strcmp(name, sl_dtype_name((enum sl_dtype)d)) == 0) {
-            *dtype = (enum sl_dtype)d;
-            return true;
-        }
-    }
-    return false;
-}
-
-enum sl_dtype sl_dtype_named(const char *name)
-{
-    enum sl_dtype dtype = SL_F32;
-    bool known = sl_dtype_parse(&dtype, name);
-    assert(known);
-    return dtype;
 }
 
 uint32_t sl_quant_groups(enum sl_dtype dtype, uint32_t k)

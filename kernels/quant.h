@@ -35,7 +35,6 @@
 enum { SL_QUANT_UNIT = 32, SL_QUANT_MAX_K = 65536 };
 
 struct sl_quant_rule {
-    const char *name;    /* "i4" */
     uint32_t unit_bytes; /* of 32 inputs x 16 outputs */
     uint32_t group;      /* inputs that share s; 0: no groups */
     int32_t levels;      /* q is 0..levels-1 */
@@ -43,9 +42,6 @@ struct sl_quant_rule {
 };
 /* NULL for f32 and bf16. */
 const struct sl_quant_rule *sl_quant_rule_of(enum sl_dtype dtype);
-const char *sl_dtype_name(enum sl_dtype dtype);              /* "f32" ... "i2" */
-bool sl_dtype_parse(enum sl_dtype *dtype, const char *name); /* false: unknown */
-enum sl_dtype sl_dtype_named(const char *name);              /* of a name that was checked: asserts */
 
 static inline uint32_t sl_quant_padded(uint32_t k)
 {
@@ -53,6 +49,14 @@ static inline uint32_t sl_quant_padded(uint32_t k)
 }
 uint32_t sl_quant_groups(enum sl_dtype dtype, uint32_t k);    /* kp / group; 0 for i8 */
 size_t sl_quant_scale_bytes(enum sl_dtype dtype, uint32_t k); /* of a block, padding included */
+size_t sl_quant_block_bytes(enum sl_dtype dtype, uint32_t k); /* of 16 outputs */
+/* Of a panel, of whatever type. */
+static inline size_t sl_panel_bytes(enum sl_dtype dtype, uint32_t n, uint32_t k)
+{
+    if (sl_dtype_is_integer(dtype))
+        return sl_round_lanes(n) / SL_LANES * sl_quant_block_bytes(dtype, k);
+    return (size_t)sl_round_lanes(n) * k * sl_dtype_bytes(dtype);
+}
 /* Bits a weight as stored, all scales and padding included. */
 double sl_quant_bits(enum sl_dtype dtype, uint32_t n, uint32_t k);
 

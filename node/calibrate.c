@@ -5,6 +5,7 @@
  * length, since attention over all of it at once would show the model positions that prompts seldom have. */
 #include "node/calibrate.h"
 #include "node/cluster.h"
+#include "node/pack_cache.h"
 #include "node/prompt.h"
 #include "pipeline/stage.h"
 
@@ -67,7 +68,7 @@ static void run_chunk(struct sl_calibrator *c, struct sl_stage *stage, struct sl
                       uint32_t start, uint32_t pos, uint32_t n)
 {
     struct sl_chunk chunk = {.n_tokens = n, .n_slices = 1, .slices = {{sequence, pos, n}}};
-    const struct sl_stage_config *config = sl_stage_config(stage);
+    const struct sl_share *config = sl_stage_share(stage);
     chunk.x = c->x + (size_t)start * c->shape->d_model;
     if (config->with_embed)
         sl_stage_embed(stage, &chunk, (const uint8_t *)(c->text.ids + start));
@@ -107,16 +108,16 @@ static sl_status calibrate_layer(void *arg, uint32_t layer, struct sl_err *err)
     forget(c, layer == 0);
     if (layer == c->shape->n_layers)
         return SL_OK;
-    struct sl_stage_config config = {.begin = layer,
-                                     .end = layer + 1,
-                                     .with_embed = layer == 0,
-                                     .with_head = layer + 1 == c->shape->n_layers,
-                                     .n_threads = sl_pack_threads(c->options.threads),
-                                     .kv_dtype = SL_F32,
-                                     .n_pages = (length + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS,
-                                     .max_tokens = CHUNK,
-                                     .max_sequences = 1,
-                                     .context_tokens = length};
+    struct sl_share config = {.begin = layer,
+                              .end = layer + 1,
+                              .with_embed = layer == 0,
+                              .with_head = layer + 1 == c->shape->n_layers,
+                              .n_threads = sl_pack_threads(c->options.threads),
+                              .kv_dtype = SL_F32,
+                              .n_pages = (length + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS,
+                              .max_tokens = CHUNK,
+                              .max_sequences = 1,
+                              .context_tokens = length};
     SL_TRY(sl_stage_create(&stage, c->pack, &config, false, err));
     sl_stage_observe(stage, &observer);
     sl_status status = run_layer(c, stage, err);

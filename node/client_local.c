@@ -3,6 +3,7 @@
  * it on from there. */
 #include "model/shape.h"
 #include "node/client_impl.h"
+#include "node/pack_cache.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -3,7 +3,10 @@
 #include "node/cluster.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "node/links.h"
+#include "node/pack_cache.h"
 #include "node/role.h"
+#include "pipeline/stage.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -95,7 +98,7 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
                                       .epoch = 1,
                                       /* one that we lack is refused by the stage, which says why */
                                       .profile = sl_profile_best(able ? able : allowed)};
-    return sl_plan_make(&c->plan, sl_pack_shape(c->pack), &options, err);
+    return sl_plan_for_shape(&c->plan, sl_pack_shape(c->pack), &options, err);
 }
 
 static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
@@ -113,7 +116,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         struct member *m = &c->members[k];
         m->cluster = c;
         m->k = k;
-        struct sl_stage_config config = sl_plan_stage_config(&c->plan, k, threads);
+        struct sl_share config = sl_plan_share(&c->plan, k, threads);
         /* now and not while the first request waits: the process keeps the figures */
         struct sl_utilisation measured;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));
@@ -157,9 +160,9 @@ static sl_status start_parts(struct sl_cluster *c, struct sl_err *err)
     SL_TRY(open_members(c, err));
     uint32_t n_links;
     for (uint32_t k = 0; k < c->n_members; k++)
-        SL_TRY(sl_role_open_links(c->members[k].io, &c->plan, 1 + k, c->secret, where_is, c,
-                                  &c->members[k].n_links, err));
-    SL_TRY(sl_role_open_links(c->io, &c->plan, 0, c->secret, where_is, c, &n_links, err));
+        SL_TRY(sl_links_open(c->members[k].io, &c->plan, 1 + k, c->secret, where_is, c,
+                             &c->members[k].n_links, err));
+    SL_TRY(sl_links_open(c->io, &c->plan, 0, c->secret, where_is, c, &n_links, err));
     for (uint32_t k = 0; k < c->n_members; k++) {
         if (pthread_create(&c->members[k].thread, NULL, member_thread, &c->members[k]) != 0)
             return sl_fail(err, SL_E_NOMEM, "cannot start a thread for stage %u", k);

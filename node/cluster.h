@@ -25,16 +25,4 @@ sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_
 struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
 void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
 
-/* PATH -> the directory of a pack: PATH itself when it is one, else the cached pack of that checkpoint, made when it is
- * missing or older (in $XDG_CACHE_HOME/sluice or ~/.cache/sluice). *pack_path is malloc'ed. */
-sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err);
-
-/* Before the first stage over a pack with integer weights: the choice of kernels/tune.h for this processor, from the cache
- * directory, or measured now (at most a second) and kept there. A failure is logged and leaves the defaults. Once a
- * process; the main thread. */
-void sl_tune_for(const struct sl_pack *pack, enum sl_profile profile);
-
-/* The tokenizer of a pack; of one without tokenizer.json, sl_tokenizer_none. */
-sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokenizer, struct sl_err *err);
-
 #endif

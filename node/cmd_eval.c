@@ -15,6 +15,7 @@
 #include "node/cluster.h"
 #include "node/commands.h"
 #include "node/eval_output.h"
+#include "node/pack_cache.h"
 #include "node/prompt.h"
 
 #include <math.h>

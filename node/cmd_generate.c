@@ -9,6 +9,7 @@
 #include "node/commands.h"
 #include "node/output.h"
 #include "node/prompt.h"
+#include "pipeline/timeline.h"
 
 #include <pthread.h>
 #include <signal.h>

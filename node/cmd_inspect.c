@@ -11,7 +11,7 @@
 #include "node/commands.h"
 #include "node/output.h"
 #include "node/rpc.h"
-#include "pipeline/plan.h"
+#include "pipeline/stage.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -251,7 +251,7 @@ static void print_shape_json(const struct report *r)
 static sl_status print_stage(const struct report *r, const struct inspect_values *v,
                              const struct sl_plan *plan, uint32_t k, struct sl_err *err)
 {
-    struct sl_stage_config config = sl_plan_stage_config(plan, k, v->threads);
+    struct sl_share config = sl_plan_share(plan, k, v->threads);
     struct sl_stage_plan bytes;
     char name[24];
     SL_TRY(sl_stage_plan(&bytes, r->pack, &config, err));
@@ -290,7 +290,7 @@ static sl_status make_plan(struct sl_plan *plan, const struct report *r, const s
         .kv_tokens = v->kv_tokens,
         .epoch = 1,
     };
-    return sl_plan_make(plan, &r->shape, &options, err);
+    return sl_plan_for_shape(plan, &r->shape, &options, err);
 }
 
 static sl_status inspect(struct report *r, const struct inspect_values *v, struct sl_err *err)

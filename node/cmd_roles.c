@@ -6,9 +6,11 @@
 #include "node/commands.h"
 #include "node/control.h"
 #include "node/edge.h"
+#include "node/pack_cache.h"
 #include "node/role.h"
 #include "node/serving_options.h"
 #include "node/worker.h"
+#include "pipeline/stage.h"
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -194,7 +196,7 @@ static sl_status make_plan(struct node *n, struct sl_err *err)
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens,
                                       .epoch = sl_clock_wall_us() / 1000000u};
-    return sl_plan_make(&n->plan, sl_pack_shape(n->pack), &options, err);
+    return sl_plan_for_shape(&n->plan, sl_pack_shape(n->pack), &options, err);
 }
 
 static sl_status make_control(struct node *n, struct sl_err *err)

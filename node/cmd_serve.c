@@ -5,7 +5,9 @@
 #include "node/cluster.h"
 #include "node/commands.h"
 #include "node/listen.h"
+#include "node/pack_cache.h"
 #include "node/serving_options.h"
+#include "pipeline/stage.h"
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -227,7 +229,7 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};
     /* refuse here, not in three processes */
-    sl_status status = sl_plan_make(&plan, sl_pack_shape(pack), &options, err);
+    sl_status status = sl_plan_for_shape(&plan, sl_pack_shape(pack), &options, err);
     sl_pack_close(pack);
     SL_TRY(status);
     const char *colon = strrchr(v->listen, ':');

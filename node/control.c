@@ -2,8 +2,8 @@
 #include "node/control.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "node/links.h"
 #include "node/pb_impl.h"
-#include "node/role.h"
 #include "sluice.pb-c.h"
 #include <pthread.h>
 #include <stdio.h>
@@ -87,7 +87,7 @@ static void send_plan(struct sl_control *c, struct member *m) /* lock held */
     }
     Sluice__V1__Plan plan = SLUICE__V1__PLAN__INIT;
     Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
-    struct sl_stage_config config = sl_plan_stage_config(&c->plan, m->node - 1, 1);
+    struct sl_share config = sl_plan_share(&c->plan, m->node - 1, 1);
     char profile[16];
     char kv_dtype[8];
     snprintf(kv_dtype, sizeof kv_dtype, "%s", sl_dtype_name(c->plan.kv_dtype));
@@ -126,7 +126,7 @@ static void open_own_links(void *user) /* on the coordinator's thread */
     struct sl_control *c = user;
     struct sl_err err;
     uint32_t n;
-    if (sl_role_open_links(c->io, &c->plan, 0, c->config.secret, where_is, c, &n, &err) != SL_OK)
+    if (sl_links_open(c->io, &c->plan, 0, c->config.secret, where_is, c, &n, &err) != SL_OK)
         sl_coordinator_mourn(c->coordinator, err.text);
 }
 
@@ -378,7 +378,7 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
     pthread_mutex_lock(&c->lock);
     for (uint32_t i = 0; i < c->n_members; i++) {
         const struct member *m = &c->members[i];
-        struct sl_stage_config config = sl_plan_stage_config(&c->plan, i, 1);
+        struct sl_share config = sl_plan_share(&c->plan, i, 1);
         sluice__v1__node_status__init(&nodes[i]);
         nodes[i].role = i == c->plan.n_stages ? decode_role : stage_role;
         nodes[i].stage = i;

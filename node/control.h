@@ -10,7 +10,7 @@
 
 struct sl_control_config {
     const struct sl_plan *plan;
-    uint32_t profiles; /* the numerics profiles that it may run: kernels/profile.h, a set; 0: f32 alone */
+    uint32_t profiles; /* the numerics profiles that it may run: base/profile.h, a set; 0: f32 alone */
     const char *model_digest;
     const char *data_address; /* the coordinator's own */
     uint16_t data_port;

@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/coordinator_impl.h"
+#include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -94,7 +96,7 @@ static void write_runs(struct sl_coordinator *c)
     while (c->runs_in_flight < c->max_runs) {
         struct sl_cut cuts[SL_MAX_SLICES];
         struct sl_order order = {.kind = SL_ORDER_RUN};
-        uint32_t ids[4 * SL_MAX_CHUNK];
+        uint32_t ids[SL_MAX_CHUNK_ASKED];
         order.n_slices = sl_schedule_cut(&c->schedule, cuts);
         if (order.n_slices == 0)
             return;
@@ -176,9 +178,8 @@ static void set_lost(struct sl_coordinator *c, const char *sentence)
 static void on_link_down(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     char name[24], sentence[320];
-    uint32_t from = (uint32_t)(event->link >> 12) & 0xFFF, to = (uint32_t)event->link & 0xFFF;
     snprintf(sentence, sizeof sentence, "%s was lost (%s); the request was not finished, send it again",
-             sl_plan_node_name(&c->plan, from == 0 ? to : from, name),
+             sl_plan_node_name(&c->plan, sl_plan_link_peer(event->link, 0), name),
              event->reason ? event->reason : "link down");
     set_lost(c, sentence);
 }

@@ -8,7 +8,7 @@
 #include "model/shape.h"
 #include "model/tokenizer.h"
 #include "pipeline/plan.h"
-#include "pipeline/timeline.h"
+#include "pipeline/span.h"
 #include "pipeline/transport.h"
 
 struct sl_coordinator;

@@ -5,6 +5,7 @@
 #include "node/coordinator_impl.h"
 #include "node/text.h"
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -363,7 +364,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     sl_text_add(t,
                 "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
                 "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",
-                SL_PAGE_TOKENS, load.kv_pages_total, sl_coordinator_kv_dtype(c));
+                SL_PAGE, load.kv_pages_total, sl_coordinator_kv_dtype(c));
     add_counter(t, "sluice_generation_tokens", "Output tokens.", load.output_tokens);
     add_peer_bytes(c, t);
     pthread_mutex_lock(&c->lock);

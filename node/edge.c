@@ -2,7 +2,7 @@
  * "serving". */
 #include "node/edge.h"
 #include "base/log.h"
-#include "node/ops_http.h"
+#include "node/admin_http.h"
 #include <assert.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -18,11 +18,11 @@ struct sl_edge {
     struct sl_rpc_server *server;
     struct sl_engine *engine;
     struct sl_health *health;
-    struct sl_ops *ops;
+    struct sl_admin *ops;
     atomic_bool serving, has_served;
 };
 
-static void on_state(void *context, struct sl_ops_state *state)
+static void on_state(void *context, struct sl_admin_state *state)
 {
     struct sl_edge *edge = context;
     state->started = atomic_load(&edge->has_served);
@@ -40,7 +40,7 @@ static void on_metrics(void *context, struct sl_text *text)
 
 static void discard(struct sl_edge *edge)
 {
-    sl_ops_stop(edge->ops);
+    sl_admin_stop(edge->ops);
     sl_engine_destroy(edge->engine);
     sl_health_destroy(edge->health);
     free(edge);
@@ -84,9 +84,9 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
     }
     for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
         sl_health_set(edge->health, service_names[i], false);
-    const struct sl_ops_config ops = {
+    const struct sl_admin_config ops = {
         .listen = config->ops, .state = on_state, .metrics = on_metrics, .context = edge};
-    sl_status status = config->ops ? sl_ops_start(&edge->ops, &ops, err) : SL_OK;
+    sl_status status = config->ops ? sl_admin_start(&edge->ops, &ops, err) : SL_OK;
     if (status == SL_OK)
         status = start_server(edge, config, err);
     if (status != SL_OK) {
@@ -104,7 +104,7 @@ int sl_edge_port(const struct sl_edge *edge)
 
 int sl_edge_ops_port(const struct sl_edge *edge)
 {
-    return edge->ops ? sl_ops_port(edge->ops) : 0;
+    return edge->ops ? sl_admin_port(edge->ops) : 0;
 }
 
 void sl_edge_set_serving(struct sl_edge *edge, bool serving)

@@ -8,6 +8,7 @@
  * certain, so a failure until then is Trailers-Only and may be retried by the client. */
 #include "node/engine_impl.h"
 #include "node/text.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -8,6 +8,7 @@
 #include "base/digest.h"
 #include "node/engine_impl.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -7,6 +7,7 @@
 
 #include "base/digest.h"
 #include "node/cluster.h"
+#include "node/pack_cache.h"
 #include "pipeline/plan.h"
 
 #include <assert.h>
@@ -91,7 +92,7 @@ static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32
     SL_TRY(account(model, err));
     enum sl_dtype kv_dtype = sl_pack_kv_dtype(model->pack, model->kv);
     model->kv = sl_dtype_name(kv_dtype);
-    struct sl_stage_config config = {
+    struct sl_share config = {
         .end = s->n_layers,
         .with_embed = true,
         .with_head = true,
@@ -131,7 +132,7 @@ void sl_eval_model_close(struct sl_eval_model *model)
 void sl_eval_model_read(struct sl_eval_model *model, const uint32_t *ids, uint32_t n)
 {
     struct sl_stage *stage = model->stage;
-    uint32_t most = sl_stage_config(stage)->max_tokens;
+    uint32_t most = sl_stage_share(stage)->max_tokens;
     struct sl_sequence *sequence = sl_stage_open(stage, 0);
     sl_status reserved = sequence ? sl_stage_reserve(stage, sequence, n) : SL_E_EXHAUSTED;
     assert(reserved == SL_OK); /* the pool was planned for just this */

@@ -5,6 +5,7 @@
 
 #include "node/client.h"
 #include "node/prompt.h"
+#include <stdio.h>
 
 struct sl_output {
     const struct sl_tokenizer *tokenizer;

@@ -1,12 +1,12 @@
 /* PATH -> a pack: the path itself, or the cached pack of a checkpoint, made on first use. The cache key is the checkpoint's
  * absolute path together with the size and time of its config and weight files, so a changed checkpoint is packed anew.
  * What the kernels learn about the processor (kernels/tune.h) is kept in the same directory. */
+#include "node/pack_cache.h"
 #include "base/digest.h"
 #include "base/log.h"
 #include "kernels/ops.h"
 #include "kernels/tune.h"
 #include "model/pack.h"
-#include "node/cluster.h"
 #include <dirent.h>
 #include <errno.h>
 #include <limits.h>

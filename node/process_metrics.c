@@ -2,7 +2,7 @@
  *
  * The names are those of Prometheus' client libraries (process_*), so that existing dashboards
  * work. jemalloc is asked for its own statistics: they tell memory in use from memory kept. */
-#include "node/ops_http.h"
+#include "node/admin_http.h"
 #include <dirent.h>
 #ifndef SLUICE_SYSTEM_ALLOCATOR /* a sanitizer brings its own */
 #include <jemalloc/jemalloc.h>

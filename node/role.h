@@ -34,13 +34,6 @@ struct sl_role_control {
 /* After sl_io_destroy. */
 void sl_role_control_fini(struct sl_role_control *control);
 
-/* Declares the node's links to its io, as the plan has them. keys: 32 bytes derived per link from `secret` (HMAC of the id),
- * so both ends agree when they share it. peer(user, node, address, &port) says where a node listens. */
-typedef void sl_peer_fn(void *user, uint32_t node, char address[64], uint16_t *port);
-sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node,
-                             const uint8_t secret[32], sl_peer_fn *peer, void *user, uint32_t *n_links,
-                             struct sl_err *err);
-
 sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t k,
                             uint32_t n_links, struct sl_role_control *control, struct sl_err *err);
 sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan,

@@ -11,6 +11,7 @@
 #include "base/digest.h"
 #include "node/role.h"
 #include "pipeline/messages.h"
+#include "pipeline/sample.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -199,9 +200,8 @@ static const char *check_kv(const struct decode_role *r, const struct sl_wire *w
 {
     if (w->source >= r->plan->n_stages)
         return "stage";
-    uint32_t begin = sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source);
-    if (w->layer_first != begin ||
-        begin + w->layer_count != sl_stage_cut(r->plan->n_layers, r->plan->n_stages, w->source + 1u))
+    uint32_t begin = r->plan->begin[w->source];
+    if (w->layer_first != begin || begin + w->layer_count != r->plan->begin[w->source + 1])
         return "layers";
     if (w->token_first % SL_PAGE_TOKENS || w->token_count == 0 || w->token_count > SL_PAGE_TOKENS ||
         w->token_first + w->token_count > r->plan->context_tokens)
@@ -311,8 +311,8 @@ static void sample_row(struct decode_role *r, struct adoptee *a, float *logits)
 /* One token of every active sequence. Returns how many there were. */
 static uint32_t step(struct decode_role *r, float *rows)
 {
-    struct adoptee *batch[SL_MAX_CHUNK_SLICES];
-    uint32_t ids[SL_MAX_CHUNK_SLICES], n = 0;
+    struct adoptee *batch[SL_MAX_BATCH];
+    uint32_t ids[SL_MAX_BATCH], n = 0;
     for (uint32_t i = 0; i < r->plan->max_running; i++) {
         struct adoptee *a = &r->adoptees[i];
         if (!a->sequence || !a->active)
@@ -362,7 +362,8 @@ static sl_status on_event(struct decode_role *r, const struct sl_io_event *event
         if (!atomic_load(&r->control->stop))
             status = sl_fail(err, SL_E_PEER_LOST,
                              "the link to %s is down (%s); this node stops, restart it with the others",
-                             sl_plan_node_name(r->plan, (uint32_t)(event->link >> 12) & 0xFFF, name),
+                             sl_plan_node_name(
+                                 r->plan, sl_plan_link_peer(event->link, sl_plan_decode_node(r->plan)), name),
                              event->reason ? event->reason : "no reason given");
         break;
     }

@@ -2,6 +2,7 @@
  * /metrics: published by the role's thread after each chunk or step, read by whoever scrapes. */
 #include "node/role.h"
 #include "node/text.h"
+#include <stdlib.h>
 
 enum {
     MILLION = 1000000
@@ -11,7 +12,7 @@ uint64_t sl_role_meter_publish(struct sl_role_meter *m, struct sl_utilisation *u
                                const struct sl_stage *stage)
 {
     uint64_t at_peak_us = sl_utilisation_look(u, stage), worked_ns = 0;
-    uint64_t available_ns = u->seen_run_ns * sl_stage_config(stage)->n_threads;
+    uint64_t available_ns = u->seen_run_ns * sl_stage_share(stage)->n_threads;
     for (int p = 0; p < SL_PARTS; p++) {
         atomic_store(&m->part_ns[p], u->seen.part[p].ns);
         worked_ns += u->seen.part[p].ns;
@@ -55,4 +56,10 @@ void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_rol
                 "sluice_stage_roofline_ratio{role=\"%s\",limit=\"compute\"} %.6f\n"
                 "sluice_stage_roofline_ratio{role=\"%s\",limit=\"memory\"} %.6f\n",
                 role, ratio(&m->compute_ppm), role, ratio(&m->memory_ppm));
+}
+
+void sl_role_control_fini(struct sl_role_control *control)
+{
+    free(control->sending);
+    control->sending = NULL;
 }

@@ -9,6 +9,7 @@
 #include "base/digest.h"
 #include "node/role.h"
 #include "pipeline/messages.h"
+#include "pipeline/sample.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -68,7 +69,7 @@ static bool room_for_frames(const struct stage_role *r)
 static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct sl_order_slice *slice)
 {
     const struct sl_kv *kv = sl_stage_kv(r->stage);
-    const struct sl_stage_config *c = sl_stage_config(r->stage);
+    const struct sl_share *c = sl_stage_share(r->stage);
     uint32_t end = slice->pos + slice->n;
     uint32_t ready =
         slice->flags & SL_SLICE_LAST ? (end + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS : end / SL_PAGE_TOKENS;
@@ -326,8 +327,7 @@ static sl_status on_event(struct stage_role *r, const struct sl_io_event *event,
         if (atomic_load(&r->control->stop))
             break;
         char name[24];
-        uint32_t from = (uint32_t)(event->link >> 12) & 0xFFF, to = (uint32_t)event->link & 0xFFF;
-        uint32_t peer = from == sl_plan_stage_node(r->k) ? to : from;
+        uint32_t peer = sl_plan_link_peer(event->link, sl_plan_stage_node(r->k));
         return sl_fail(
             err, SL_E_PEER_LOST, "the link to %s is down (%s); this node stops, restart it with the others",
             sl_plan_node_name(r->plan, peer, name), event->reason ? event->reason : "no reason given");

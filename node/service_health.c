@@ -8,6 +8,7 @@
 #include "node/edge.h"
 #include "node/pb_impl.h"
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 

@@ -23,7 +23,7 @@ struct sl_serving_options {
                        "gRPC for clients and for joining nodes."),                                           \
         SL_SERVING_ROW(SL_OPT_ADDRESS, values, "ops", ops, "127.0.0.1:8081", NULL, 0, 0, NULL,               \
                        "HTTP for /metrics and the probes."),                                                 \
-        SL_SERVING_ROW(SL_OPT_UINT, values, "chunk", chunk, "0", NULL, 0, 4 * SL_MAX_CHUNK, "tokens",        \
+        SL_SERVING_ROW(SL_OPT_UINT, values, "chunk", chunk, "0", NULL, 0, SL_MAX_CHUNK_ASKED, "tokens",      \
                        "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048."),                        \
         SL_SERVING_ROW(SL_OPT_CHOICE, values, "kv", kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,              \
                        "Numbers of the KV cache. auto: i8 with integer experts, else bf16."),                \
@@ -31,7 +31,7 @@ struct sl_serving_options {
             SL_OPT_CHOICE, values, "numerics", numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,             \
             "Rounding: f32 has the same bits on every machine; bf16dot uses the bf16 dot product and needs " \
             "AVX512_BF16 on all nodes; auto takes bf16dot where all have it."),                              \
-        SL_SERVING_ROW(SL_OPT_UINT, values, "max-running", max_running, "16", NULL, 1, SL_MAX_CHUNK_SLICES,  \
+        SL_SERVING_ROW(SL_OPT_UINT, values, "max-running", max_running, "16", NULL, 1, SL_MAX_BATCH,         \
                        "requests", "Requests that hold pages at once."),                                     \
         SL_SERVING_ROW(SL_OPT_UINT, values, "max-waiting", max_waiting, "1024", NULL, 1, 1000000,            \
                        "requests", "Requests in the queue; more are refused."),                              \

@@ -5,8 +5,10 @@
 #include "base/log.h"
 #include "node/cluster.h"
 #include "node/control.h"
-#include "node/ops_http.h"
+#include "node/admin_http.h"
+#include "node/pack_cache.h"
 #include "node/role.h"
+#include "pipeline/stage.h"
 #include "sluice.pb-c.h"
 #include <pthread.h>
 #include <signal.h>
@@ -28,7 +30,7 @@ struct worker {
     struct sl_rpc_channel *channel;
     uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
     struct sl_rpc_stream *leash;
-    struct sl_ops *ops;
+    struct sl_admin *ops;
     struct sl_role_control control;
     _Atomic bool told_to_stop; /* by the coordinator: a clean end */
     _Atomic bool over;         /* the threads beside the role may go */
@@ -216,9 +218,9 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             err, SL_E_PROTOCOL,
             "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
             p->profile);
-    SL_TRY(sl_plan_make(&w->plan, sl_pack_shape(w->pack), &options, err));
+    SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->config.decode ? w->plan.n_stages : w->config.stage;
-    struct sl_stage_config config = sl_plan_stage_config(&w->plan, k, w->config.n_threads);
+    struct sl_share config = sl_plan_share(&w->plan, k, w->config.n_threads);
     if (p->stage != k || p->layer_begin != config.begin || p->layer_end != config.end ||
         p->kv_pages != w->plan.n_pages)
         return sl_fail(
@@ -278,7 +280,7 @@ static void report_ready(void *user)
 
 /* ---- ops ---- */
 
-static void ops_state(void *context, struct sl_ops_state *state)
+static void ops_state(void *context, struct sl_admin_state *state)
 {
     struct worker *w = context;
     state->started = state->ready = atomic_load(&w->control.ready);
@@ -339,8 +341,8 @@ static sl_status load(struct worker *w, struct sl_err *err)
         "data port %s:%u (UCX; any process that reaches it can write this one's memory: keep it on a private network)",
         w->config.data_address, sl_io_port(w->io));
     if (w->config.ops) {
-        struct sl_ops_config ops = {w->config.ops, ops_state, ops_metrics, w};
-        SL_TRY(sl_ops_start(&w->ops, &ops, err));
+        struct sl_admin_config ops = {w->config.ops, ops_state, ops_metrics, w};
+        SL_TRY(sl_admin_start(&w->ops, &ops, err));
         sl_log_info("ops HTTP on %s", w->config.ops);
     }
     if (pthread_create(&w->signal_thread, NULL, signal_loop, w) != 0)
@@ -383,7 +385,7 @@ static void clean_up(struct worker *w)
         pthread_kill(w->signal_thread, SIGTERM);
         pthread_join(w->signal_thread, NULL);
     }
-    sl_ops_stop(w->ops);
+    sl_admin_stop(w->ops);
     if (w->leash)
         sl_rpc_stream_close(w->leash);
     if (w->channel)

@@ -2,45 +2,17 @@
 #include "pipeline/messages.h"
 
 enum {
-    TOKEN_MAX = 12 + 8 * SL_MAX_LOGPROBS,
-    RESULT_SLICE_MAX = 40 + TOKEN_MAX,
+    RESULT_SLICE_MAX = 40 + SL_TOKEN_MAX_BYTES,
     ADOPT_MAX = 256 + 4 * SL_MAX_DECODE_STOPS,
-    ENTRY_MAX = 32 + TOKEN_MAX,
+    ENTRY_MAX = 32 + SL_TOKEN_MAX_BYTES,
     TRACE_BYTES = 32,
     TOKENS_ROOM = 64 * 1024
 };
 
-void sl_token_put(struct sl_cursor *c, const struct sl_token_out *token)
-{
-    sl_cursor_put32(c, token->id);
-    sl_cursor_put(c, &token->logprob, 4);
-    sl_cursor_put32(c, token->n_top);
-    for (uint32_t i = 0; i < token->n_top; i++) {
-        sl_cursor_put32(c, token->top_ids[i]);
-        sl_cursor_put(c, &token->top_logprobs[i], 4);
-    }
-}
-
-bool sl_token_get(struct sl_cursor *c, struct sl_token_out *token)
-{
-    token->id = sl_cursor_get32(c);
-    sl_cursor_get(c, &token->logprob, 4);
-    token->n_top = sl_cursor_get32(c);
-    if (token->n_top > SL_MAX_LOGPROBS) {
-        token->n_top = 0;
-        c->bad = true;
-    }
-    for (uint32_t i = 0; i < token->n_top; i++) {
-        token->top_ids[i] = sl_cursor_get32(c);
-        sl_cursor_get(c, &token->top_logprobs[i], 4);
-    }
-    return !c->bad;
-}
-
 size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens)
 {
     return (64 + (size_t)n_stages * TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX +
-            (size_t)max_tokens * TOKEN_MAX + 63) /
+            (size_t)max_tokens * SL_TOKEN_MAX_BYTES + 63) /
            64 * 64;
 }
 

@@ -6,7 +6,6 @@
 
 #include "base/bytes.h"
 #include "pipeline/order.h"
-#include "pipeline/sample.h"
 
 /* ---- RESULT: written front to back while the last stage works through the slices ---- */
 
@@ -29,11 +28,9 @@ struct sl_result_slice {
 size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens);
 void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, uint32_t n_stages);
 void sl_result_put_slice(struct sl_cursor *c, const struct sl_result_slice *slice);
-void sl_token_put(struct sl_cursor *c, const struct sl_token_out *token);
 /* Readers return false (and set c->bad) when the bytes are not what they must be. */
 bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32_t n_stages);
 bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice);
-bool sl_token_get(struct sl_cursor *c, struct sl_token_out *token);
 
 /* ---- ADOPT ---- */
 

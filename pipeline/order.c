@@ -19,26 +19,6 @@ uint32_t sl_order_meta_bytes(uint32_t n_stages, uint32_t max_tokens)
     return (ids_at(n_stages) + max_tokens * 4 + 63) / 64 * 64;
 }
 
-void sl_sampling_put(struct sl_cursor *c, const struct sl_sampling *s)
-{
-    sl_cursor_put(c, &s->temperature, 4);
-    sl_cursor_put32(c, s->top_k);
-    sl_cursor_put(c, &s->top_p, 4);
-    sl_cursor_put(c, &s->min_p, 4);
-    sl_cursor_put64(c, s->seed);
-    sl_cursor_put32(c, (uint32_t)s->n_logprobs);
-}
-
-void sl_sampling_get(struct sl_cursor *c, struct sl_sampling *s)
-{
-    sl_cursor_get(c, &s->temperature, 4);
-    s->top_k = sl_cursor_get32(c);
-    sl_cursor_get(c, &s->top_p, 4);
-    sl_cursor_get(c, &s->min_p, 4);
-    s->seed = sl_cursor_get64(c);
-    s->n_logprobs = (int32_t)sl_cursor_get32(c);
-}
-
 static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
 {
     sl_cursor_put64(c, s->seq);

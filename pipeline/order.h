@@ -9,7 +9,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
-#include "pipeline/sample.h"
+#include "pipeline/token.h"
 
 enum {
     SL_MAX_SLICES = 16,
@@ -75,9 +75,5 @@ const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t 
 void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace);
 struct sl_trace sl_order_trace(const uint8_t *meta, uint32_t stage);
 const uint8_t *sl_order_ids(const uint8_t *meta, uint32_t n_stages); /* little-endian u32, unaligned */
-
-/* Fields of a sampling, shared with the hand-off messages. */
-void sl_sampling_put(struct sl_cursor *c, const struct sl_sampling *s);
-void sl_sampling_get(struct sl_cursor *c, struct sl_sampling *s);
 
 #endif

@@ -10,10 +10,13 @@
 #ifndef SL_PIPELINE_PLAN_H
 #define SL_PIPELINE_PLAN_H
 
-#include "attention/kv.h"
-#include "model/shape.h"
-#include "pipeline/order.h"
-#include "pipeline/stage.h"
+#include "pipeline/limits.h"
+#include "pipeline/share.h"
+
+struct sl_plan_model { /* the numbers of a model that count here */
+    uint32_t n_layers, max_pos, d_model, vocab;
+    size_t kv_layer_bytes; /* a KV page of one layer, in the format of the options */
+};
 
 struct sl_plan_options {
     uint32_t n_stages;
@@ -31,6 +34,7 @@ struct sl_plan_options {
 struct sl_plan {
     uint64_t epoch;
     uint32_t n_stages, n_layers;
+    uint32_t begin[SL_MAX_STAGES + 1]; /* stage k has the layers [begin[k], begin[k + 1]) */
     bool has_decode;
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
@@ -52,15 +56,15 @@ struct sl_plan_link {
     size_t from_slot_bytes, to_slot_bytes;
 };
 
-enum { SL_MAX_LINKS = 2 * SL_MAX_STAGES + 2, SL_MAX_CHUNK = 2048, SL_DEFAULT_RUNNING = 16 };
-
 /* SL_E_CONFIG: more stages than layers, a context beyond the model's, a chunk of 0, ... */
-sl_status sl_plan_make(struct sl_plan *plan, const struct sl_shape *shape,
+sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                        const struct sl_plan_options *options, struct sl_err *err);
 /* Every link of the plan; returns how many. links has room for SL_MAX_LINKS. */
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
-/* Link of a kind that leaves (or, for KV, leaves stage `from`) the given node; aborts when there is none. */
+/* The link between two nodes, the connecting one first; every pair has a name, whether the plan has that link or not. */
 uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to);
+/* The node at the other end of a link, as `node` sees it. */
+uint32_t sl_plan_link_peer(uint64_t link, uint32_t node);
 
 static inline uint32_t sl_plan_stage_node(uint32_t stage)
 {
@@ -73,7 +77,7 @@ static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan)
 const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24]); /* "stage 1" */
 
 /* What stage k (or the decode worker, as k == n_stages) must be configured with. */
-struct sl_stage_config sl_plan_stage_config(const struct sl_plan *plan, uint32_t k, uint32_t n_threads);
+struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads);
 /* The receive slots and send buffers of a node, in bytes: part of what it plans beside its stage. */
 size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node);
 

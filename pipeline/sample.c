@@ -21,23 +21,6 @@
 
 enum { DIGIT_BITS = 11, N_BUCKETS = 1 << DIGIT_BITS };
 
-sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *err)
-{
-    if (!isfinite(sampling->temperature) || sampling->temperature < 0)
-        return sl_fail(err, SL_E_INVALID, "temperature is %g: give 0 (greedy) or a positive number",
-                       (double)sampling->temperature);
-    if (!(sampling->top_p > 0 && sampling->top_p <= 1))
-        return sl_fail(err, SL_E_INVALID, "top_p is %g: give a number above 0 and up to 1 (off)",
-                       (double)sampling->top_p);
-    if (!(sampling->min_p >= 0 && sampling->min_p <= 1))
-        return sl_fail(err, SL_E_INVALID, "min_p is %g: give a number from 0 (off) to 1",
-                       (double)sampling->min_p);
-    if (sampling->n_logprobs < -1 || sampling->n_logprobs > SL_MAX_LOGPROBS)
-        return sl_fail(err, SL_E_INVALID, "logprobs is %d: give a number from 0 to %d, or leave it out",
-                       sampling->n_logprobs, SL_MAX_LOGPROBS);
-    return SL_OK;
-}
-
 size_t sl_sample_scratch_bytes(uint32_t vocab)
 {
     return (size_t)vocab * sizeof(float); /* a weight per id */

@@ -6,30 +6,7 @@
 #ifndef SL_PIPELINE_SAMPLE_H
 #define SL_PIPELINE_SAMPLE_H
 
-#include "base/status.h"
-#include <stdint.h>
-
-enum { SL_MAX_LOGPROBS = 20 };
-
-struct sl_sampling {
-    float temperature; /* 0: greedy */
-    uint32_t top_k;    /* 0: off */
-    float top_p;       /* 1: off */
-    float min_p;       /* 0: off */
-    uint64_t seed;
-    int32_t n_logprobs; /* -1: none wanted; 0: of the chosen token; k: and of the k best */
-};
-
-struct sl_token_out {
-    uint32_t id;
-    float logprob;
-    uint32_t n_top;
-    uint32_t top_ids[SL_MAX_LOGPROBS];
-    float top_logprobs[SL_MAX_LOGPROBS];
-};
-
-/* SL_E_INVALID with the field's name: NaN, negative temperature, top_p outside (0, 1], min_p outside [0, 1], ... */
-sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *err);
+#include "pipeline/token.h"
 
 size_t sl_sample_scratch_bytes(uint32_t vocab);
 /* logits: [vocab], not changed; -inf or NaN never comes out. index: number of the output token in its request.

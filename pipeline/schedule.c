@@ -8,18 +8,13 @@ void sl_schedule_init(struct sl_schedule *schedule, const struct sl_plan *plan)
     schedule->tail = &schedule->head;
 }
 
-static uint32_t pages_of(uint32_t tokens)
-{
-    return (tokens + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS;
-}
-
 void sl_schedule_entry_init(struct sl_schedule_entry *entry, const struct sl_plan *plan, uint64_t seq,
                             uint32_t prompt_tokens, uint32_t output_tokens)
 {
     *entry = (struct sl_schedule_entry){.seq = seq, .prompt_tokens = prompt_tokens};
     entry->chunk_tokens = sl_plan_chunk_for(plan, prompt_tokens);
-    entry->prefill_pages = pages_of(prompt_tokens);
-    entry->decode_pages = output_tokens ? pages_of(prompt_tokens + output_tokens) : 0;
+    entry->prefill_pages = sl_pages_of(prompt_tokens);
+    entry->decode_pages = output_tokens ? sl_pages_of(prompt_tokens + output_tokens) : 0;
 }
 
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry)

@@ -13,13 +13,15 @@
 #include <math.h>
 #include <stdlib.h>
 
+_Static_assert((int)SL_PAGE == (int)SL_PAGE_TOKENS, "the plan and the kernels mean the same page");
+
 struct bound_layer { /* a layer's weights as the two blocks want to see them */
     struct sl_attention_weights attention;
     struct sl_experts_weights experts;
 };
 
 struct sl_stage {
-    struct sl_stage_config config;
+    struct sl_share config;
     struct sl_shape shape;
     struct sl_weights weights;
     const struct sl_ops *ops;
@@ -41,13 +43,8 @@ struct sl_stage {
 
 /* ---- the plan ---- */
 
-static uint32_t pages_of(uint32_t tokens)
-{
-    return (tokens + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS;
-}
-
 /* Rows of logits at once: enough for the head's weights to be read few times, at most 8 MiB of logits. */
-static uint32_t head_rows_of(const struct sl_shape *s, const struct sl_stage_config *c)
+static uint32_t head_rows_of(const struct sl_shape *s, const struct sl_share *c)
 {
     uint32_t rows = (8u << 20) / (s->vocab * (uint32_t)sizeof(float));
     if (rows < 12)
@@ -68,9 +65,21 @@ static struct sl_experts_dims experts_dims(const struct sl_shape *s)
                                     .norm_eps = s->norm_eps};
 }
 
-static struct sl_kv_layout kv_layout(const struct sl_shape *s, const struct sl_stage_config *c)
+static struct sl_kv_layout kv_layout(const struct sl_shape *s, const struct sl_share *c)
 {
     return (struct sl_kv_layout){c->end - c->begin, s->n_kv, s->d_head, c->kv_dtype};
+}
+
+sl_status sl_plan_for_shape(struct sl_plan *plan, const struct sl_shape *shape,
+                            const struct sl_plan_options *options, struct sl_err *err)
+{
+    struct sl_kv_layout layer = {1, shape->n_kv, shape->d_head, options->kv_dtype};
+    struct sl_plan_model model = {.n_layers = shape->n_layers,
+                                  .max_pos = shape->max_pos,
+                                  .d_model = shape->d_model,
+                                  .vocab = shape->vocab,
+                                  .kv_layer_bytes = sl_kv_layer_bytes(&layer)};
+    return sl_plan_make(plan, &model, options, err);
 }
 
 static size_t floats(size_t rows, size_t columns)
@@ -83,10 +92,10 @@ static struct sl_attention_dims attention_dims(const struct sl_shape *s)
     return (struct sl_attention_dims){s->d_model, s->n_q, s->n_kv, s->d_head, s->norm_eps, s->softmax_scale};
 }
 
-static size_t table_bytes(const struct sl_stage_config *c)
+static size_t table_bytes(const struct sl_share *c)
 {
     return sl_arena_round(c->max_sequences * sizeof(struct sl_sequence)) +
-           c->max_sequences * sl_arena_round(pages_of(c->context_tokens) * sizeof(uint32_t)) +
+           c->max_sequences * sl_arena_round(sl_pages_of(c->context_tokens) * sizeof(uint32_t)) +
            sl_arena_round((c->end - c->begin) * sizeof(struct bound_layer));
 }
 
@@ -99,8 +108,8 @@ static uint32_t widest_input(const struct sl_shape *s)
     return widest;
 }
 
-sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack,
-                        const struct sl_stage_config *c, struct sl_err *err)
+sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_share *c,
+                        struct sl_err *err)
 {
     const struct sl_shape *s = sl_pack_shape(pack);
     *plan = (struct sl_stage_plan){0};
@@ -119,7 +128,7 @@ sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack,
     SL_TRY(sl_ops_select_profile(&ops, c->profile, err));
     plan->kv = sl_kv_bytes(&layout, c->n_pages);
     plan->activations =
-        sl_attention_bytes(&attention, c->max_tokens, pages_of(c->context_tokens), c->n_threads) +
+        sl_attention_bytes(&attention, c->max_tokens, sl_pages_of(c->context_tokens), c->n_threads) +
         sl_experts_bytes(&dims, c->max_tokens, c->n_threads) + 2 * floats(c->max_tokens, s->d_head / 2);
     plan->tables = table_bytes(c);
     plan->scratch = (size_t)c->n_threads * sl_arena_round(ops->scratch_bytes(widest_input(s)));
@@ -159,7 +168,7 @@ static void bind_layer(struct bound_layer *to, const struct sl_layer *from)
 static sl_status take_memory(struct sl_stage *st)
 {
     const struct sl_shape *s = &st->shape;
-    const struct sl_stage_config *c = &st->config;
+    const struct sl_share *c = &st->config;
     struct sl_kv_layout layout = kv_layout(s, c);
     struct sl_experts_dims dims = experts_dims(s);
     struct sl_attention_dims attention = attention_dims(s);
@@ -195,14 +204,14 @@ static sl_status take_memory(struct sl_stage *st)
 static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, bool verify,
                               struct sl_err *err)
 {
-    const struct sl_stage_config *c = &st->config;
+    const struct sl_share *c = &st->config;
     struct sl_stage_plan plan;
     SL_TRY(sl_stage_plan(&plan, pack, c, err));
     SL_TRY(sl_ops_select_profile(&st->ops, c->profile, err));
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, verify, err));
     SL_TRY(sl_team_create(&st->team, c->n_threads, st->ops->scratch_bytes(widest_input(&st->shape)), err));
     SL_TRY(sl_arena_init(&st->arena, plan.buffers - plan.scratch, err));
-    st->max_pages = pages_of(c->context_tokens);
+    st->max_pages = sl_pages_of(c->context_tokens);
     st->head_rows = head_rows_of(&st->shape, c);
     sl_status status = take_memory(st);
     if (status != SL_OK)
@@ -214,8 +223,8 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
     return SL_OK;
 }
 
-sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack,
-                          const struct sl_stage_config *config, bool verify, struct sl_err *err)
+sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
+                          bool verify, struct sl_err *err)
 {
     struct sl_stage *st = calloc(1, sizeof *st);
     if (!st)
@@ -249,7 +258,7 @@ const struct sl_kv *sl_stage_kv(const struct sl_stage *stage)
 {
     return &stage->kv;
 }
-const struct sl_stage_config *sl_stage_config(const struct sl_stage *stage)
+const struct sl_share *sl_stage_share(const struct sl_stage *stage)
 {
     return &stage->config;
 }
@@ -295,7 +304,7 @@ struct sl_sequence *sl_stage_open(struct sl_stage *stage, uint64_t id)
 sl_status sl_stage_reserve(struct sl_stage *stage, struct sl_sequence *sequence, uint32_t n_tokens)
 {
     assert(n_tokens <= stage->config.context_tokens);
-    for (; sequence->n_pages < pages_of(n_tokens); sequence->n_pages++)
+    for (; sequence->n_pages < sl_pages_of(n_tokens); sequence->n_pages++)
         SL_TRY(sl_kv_take(&stage->kv, &sequence->pages[sequence->n_pages]));
     return SL_OK;
 }
@@ -326,7 +335,7 @@ uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequen
                             uint32_t n_tokens)
 {
     uint64_t chain[2] = {0, 0};
-    for (uint32_t i = 0; i < pages_of(n_tokens); i++) {
+    for (uint32_t i = 0; i < sl_pages_of(n_tokens); i++) {
         chain[1] = sl_xxh3(sl_kv_slot(&stage->kv, sequence->pages[i]), stage->kv.slot_bytes);
         chain[0] = sl_xxh3(chain, sizeof chain);
     }
@@ -383,12 +392,12 @@ static void rope_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
 
 void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
 {
-    struct sl_attention_slice slices[SL_MAX_CHUNK_SLICES];
+    struct sl_attention_slice slices[SL_MAX_BATCH];
     uint32_t row = 0;
-    assert(chunk->n_tokens <= stage->config.max_tokens && chunk->n_slices <= SL_MAX_CHUNK_SLICES);
+    assert(chunk->n_tokens <= stage->config.max_tokens && chunk->n_slices <= SL_MAX_BATCH);
     for (uint32_t i = 0; i < chunk->n_slices; i++) {
         const struct sl_chunk_slice *from = &chunk->slices[i];
-        assert(from->sequence->n_pages >= pages_of(from->pos + from->n));
+        assert(from->sequence->n_pages >= sl_pages_of(from->pos + from->n));
         slices[i] = (struct sl_attention_slice){row, from->n, from->pos, from->sequence->pages};
         row += from->n;
     }

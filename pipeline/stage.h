@@ -9,30 +9,18 @@
 
 #include "attention/kv.h"
 #include "kernels/observe.h"
-#include "kernels/profile.h"
 #include "kernels/roofline.h"
 #include "kernels/team.h"
 #include "model/weights.h"
-
-struct sl_stage_config {
-    uint32_t begin, end; /* layers [begin, end) */
-    bool with_embed, with_head;
-    uint32_t n_threads;
-    enum sl_dtype kv_dtype;
-    enum sl_profile profile; /* numerics; 0: f32 */
-    uint32_t n_pages;        /* KV pool, in pages of 64 tokens */
-    uint32_t max_tokens;     /* rows of a chunk */
-    uint32_t max_sequences;
-    uint32_t context_tokens; /* longest sequence */
-};
+#include "pipeline/plan.h"
 
 struct sl_stage_plan { /* bytes, before anything is taken: what `inspect --stages` prints */
     size_t weights, kv, activations, tables, scratch, logits;
     size_t buffers; /* everything but the weights */
 };
 /* SL_E_CONFIG when the sum does not fit. */
-sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack,
-                        const struct sl_stage_config *config, struct sl_err *err);
+sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_share *config,
+                        struct sl_err *err);
 
 struct sl_sequence { /* one prompt's timeline on this node; owns its pages */
     uint64_t id;
@@ -45,8 +33,6 @@ struct sl_sequence { /* one prompt's timeline on this node; owns its pages */
     uint32_t *pages;        /* slots, [context_tokens / 64] */
 };
 
-enum { SL_MAX_CHUNK_SLICES = 256 }; /* a decode step: one slice a sequence */
-
 struct sl_chunk_slice { /* rows of positions [pos, pos + n) of one sequence */
     struct sl_sequence *sequence;
     uint32_t pos, n;
@@ -54,19 +40,19 @@ struct sl_chunk_slice { /* rows of positions [pos, pos + n) of one sequence */
 
 struct sl_chunk { /* what a stage runs: slices, and their rows side by side */
     uint32_t n_tokens, n_slices;
-    struct sl_chunk_slice slices[SL_MAX_CHUNK_SLICES];
+    struct sl_chunk_slice slices[SL_MAX_BATCH];
     float *x; /* [n_tokens][d_model], hidden state in and out */
 };
 
 struct sl_stage;
 /* Maps the weights (verifying SHA-256 when verify), takes the memory, starts the team. */
-sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack,
-                          const struct sl_stage_config *config, bool verify, struct sl_err *err);
+sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
+                          bool verify, struct sl_err *err);
 void sl_stage_destroy(struct sl_stage *stage);
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
 const struct sl_kv *sl_stage_kv(const struct sl_stage *stage);
-const struct sl_stage_config *sl_stage_config(const struct sl_stage *stage);
+const struct sl_share *sl_stage_share(const struct sl_stage *stage);
 const char *sl_stage_isa(const struct sl_stage *stage);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
 const uint64_t *sl_stage_expert_load(const struct sl_stage *stage); /* [n_experts] pairs routed so far */
@@ -102,10 +88,8 @@ enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part)
 uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence,
                             uint32_t n_tokens);
 
-/* The cut of n_layers over n_stages: stage k holds [k*L/N, (k+1)*L/N). */
-static inline uint32_t sl_stage_cut(uint32_t n_layers, uint32_t n_stages, uint32_t k)
-{
-    return (uint32_t)((uint64_t)n_layers * k / n_stages);
-}
+/* sl_plan_make with the numbers of this model. */
+sl_status sl_plan_for_shape(struct sl_plan *plan, const struct sl_shape *shape,
+                            const struct sl_plan_options *options, struct sl_err *err);
 
 #endif

@@ -37,7 +37,7 @@ static sl_status look_up(struct sl_roofline *roofline, const struct sl_ops *ops,
 
 sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *stage, struct sl_err *err)
 {
-    const struct sl_stage_config *config = sl_stage_config(stage);
+    const struct sl_share *config = sl_stage_share(stage);
     const struct sl_ops *ops;
     *u = (struct sl_utilisation){0};
     sl_stage_parts(stage, &u->seen, &u->seen_run_ns);

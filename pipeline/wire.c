@@ -13,8 +13,8 @@
 #include "base/arena.h"
 #include "base/bytes.h"
 #include "base/digest.h"
-#include "kernels/panel.h"
-#include "kernels/profile.h"
+#include "base/dtype.h"
+#include "base/profile.h"
 
 enum {
     AT_MAGIC = 0,

@@ -2,6 +2,7 @@
  */
 #include "kernels/panel.h"
 #include "tests/check.h"
+#include "kernels/quant.h"
 #include <math.h>
 
 SL_TEST(sixteen_outputs_are_contiguous_for_each_input)

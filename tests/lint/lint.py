@@ -54,7 +54,7 @@ FOREIGN = {
     r"protobuf-c/": [r"node/\w+\.[ch]"],
     r"jansson\.h": [r"model/\w+\.[ch]", r"node/client_remote\.c", r"node/(engine|service)_\w+\.[ch]"],
     r"yaml\.h": [r"node/options_file\.c"],
-    r"microhttpd\.h": [r"node/ops_http\w*\.[ch]"],
+    r"microhttpd\.h": [r"node/admin_http\w*\.[ch]"],
     r"utf8proc\.h": [r"model/\w+\.[ch]"],
     r"jemalloc/": [r"node/\w*metrics\w*\.c"],
     r"xxhash\.h": [r"base/digest\.c"],

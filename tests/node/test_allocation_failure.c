@@ -5,6 +5,7 @@
 #include "model/pack.h"
 #include "node/cluster.h"
 #include "node/control.h"
+#include "pipeline/stage.h"
 #include "tests/check.h"
 #include <stdlib.h>
 
@@ -100,8 +101,8 @@ static sl_status bind_stage(struct sl_err *err)
 {
     struct sl_plan plan;
     struct sl_plan_options options = {.n_stages = 2, .has_decode = true, .context_tokens = 128};
-    SL_TRY(sl_plan_make(&plan, sl_pack_shape(the_pack), &options, err));
-    struct sl_stage_config config = sl_plan_stage_config(&plan, 1, 1);
+    SL_TRY(sl_plan_for_shape(&plan, sl_pack_shape(the_pack), &options, err));
+    struct sl_share config = sl_plan_share(&plan, 1, 1);
     struct sl_stage *stage;
     SL_TRY(sl_stage_create(&stage, the_pack, &config, true, err));
     sl_stage_destroy(stage);

@@ -6,25 +6,12 @@
 #include "tests/check.h"
 #include <stdlib.h>
 
-static struct sl_shape small_shape(void)
-{
-    struct sl_shape s = {.n_layers = 6,
-                         .d_model = 64,
-                         .vocab = 100,
-                         .max_pos = 4096,
-                         .n_q = 4,
-                         .n_kv = 2,
-                         .d_head = 16,
-                         .n_experts = 4,
-                         .top_k = 2,
-                         .d_expert = 32};
-    return s;
-}
+static const struct sl_plan_model small = {
+    .n_layers = 6, .max_pos = 4096, .d_model = 64, .vocab = 100, .kv_layer_bytes = 16384};
 
 static struct sl_plan make_plan(uint32_t chunk, uint64_t kv_tokens, uint32_t running)
 {
     struct sl_plan plan;
-    struct sl_shape shape = small_shape();
     struct sl_plan_options o = {.n_stages = 2,
                                 .has_decode = true,
                                 .chunk_tokens = chunk,
@@ -32,7 +19,7 @@ static struct sl_plan make_plan(uint32_t chunk, uint64_t kv_tokens, uint32_t run
                                 .kv_tokens = kv_tokens,
                                 .epoch = 7};
     struct sl_err err;
-    if (sl_plan_make(&plan, &shape, &o, &err) != SL_OK)
+    if (sl_plan_make(&plan, &small, &o, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return plan;
 }
@@ -150,11 +137,10 @@ SL_TEST(chunks_follow_the_prompt_unless_they_are_fixed)
 
 SL_TEST(the_links_of_a_plan_join_everybody_once)
 {
-    struct sl_shape shape = small_shape();
     for (uint32_t n_stages = 1; n_stages <= 6; n_stages++) {
         struct sl_plan plan;
         struct sl_plan_options o = {.n_stages = n_stages, .has_decode = true, .epoch = 3};
-        REQUIRE(sl_plan_make(&plan, &shape, &o, NULL) == SL_OK);
+        REQUIRE(sl_plan_make(&plan, &small, &o, NULL) == SL_OK);
         struct sl_plan_link links[SL_MAX_LINKS];
         uint32_t n = sl_plan_links(&plan, links), layers = 0;
         CHECK_INT(n, 2 * n_stages + 2);
@@ -164,7 +150,7 @@ SL_TEST(the_links_of_a_plan_join_everybody_once)
                 CHECK(links[i].id != links[j].id);
         }
         for (uint32_t k = 0; k < n_stages; k++) {
-            struct sl_stage_config c = sl_plan_stage_config(&plan, k, 1);
+            struct sl_share c = sl_plan_share(&plan, k, 1);
             CHECK_INT(c.begin, layers);
             layers = c.end;
             CHECK_INT(c.with_embed, k == 0);
@@ -176,16 +162,15 @@ SL_TEST(the_links_of_a_plan_join_everybody_once)
 
 SL_TEST(a_plan_that_cannot_be_is_refused)
 {
-    struct sl_shape shape = small_shape();
     struct sl_plan plan;
     struct sl_err err;
     struct sl_plan_options o = {.n_stages = 7};
-    CHECK_INT(sl_plan_make(&plan, &shape, &o, &err), SL_E_CONFIG);
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
     CHECK_CONTAINS(err.text, "6");
     o = (struct sl_plan_options){.n_stages = 2, .context_tokens = 5000};
-    CHECK_INT(sl_plan_make(&plan, &shape, &o, &err), SL_E_CONFIG);
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
     o = (struct sl_plan_options){.n_stages = 2, .kv_tokens = 100};
-    CHECK_INT(sl_plan_make(&plan, &shape, &o, &err), SL_E_CONFIG);
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
     o = (struct sl_plan_options){.n_stages = 2, .max_running = 100000};
-    CHECK_INT(sl_plan_make(&plan, &shape, &o, &err), SL_E_CONFIG);
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
 }

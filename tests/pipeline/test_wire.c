@@ -4,8 +4,8 @@
  * speaks. */
 #include "base/bytes.h"
 #include "base/digest.h"
+#include "base/profile.h"
 #include "base/rng.h"
-#include "kernels/profile.h"
 #include "pipeline/wire.h"
 #include "tests/check.h"
 

@@ -7,8 +7,8 @@
  *   bf16dot  bf16_ref.c  rows rounded to bf16 where weights or KV pages are bf16, sums by the processor's bf16 dot
  *                        product; machines with AVX512_BF16
  * Integer weights and KV take the same exact sums in both. */
-#ifndef SL_KERNELS_PROFILE_H
-#define SL_KERNELS_PROFILE_H
+#ifndef SL_BASE_PROFILE_H
+#define SL_BASE_PROFILE_H
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -21,8 +21,6 @@ bool sl_profile_parse(enum sl_profile *profile, const char *name);
 
 /* Sets of profiles are bits 1u << profile. */
 const char *sl_profile_list(uint32_t set, char *buffer, uint32_t bytes); /* "f32, bf16dot" */
-/* What this machine offers under SLUICE_CPU; f32 is always among them (kernels/ops.c). */
-uint32_t sl_ops_profiles(void);
 /* What --numerics allows: all of them for "auto", else the one of this name; 0: no profile has this name. */
 uint32_t sl_profile_allowed(const char *numerics);
 /* The fastest of a set that is not empty. */

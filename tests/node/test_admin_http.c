@@ -3,7 +3,7 @@
 #include "tests/check.h"
 
 #include "node/listen.h"
-#include "node/ops_http.h"
+#include "node/admin_http.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdint.h>
@@ -11,9 +11,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-static struct sl_ops_state shown;
+static struct sl_admin_state shown;
 
-static void on_state(void *context, struct sl_ops_state *state)
+static void on_state(void *context, struct sl_admin_state *state)
 {
     (void)context;
     *state = shown;
@@ -25,23 +25,23 @@ static void on_metrics(void *context, struct sl_text *text)
     sl_text_add(text, "# TYPE test_answer gauge\ntest_answer %d\n", 42);
 }
 
-static struct sl_ops *start(void)
+static struct sl_admin *start(void)
 {
     struct sl_err err = {0};
-    struct sl_ops *ops = NULL;
-    const struct sl_ops_config config = {.listen = "127.0.0.1:0", .state = on_state, .metrics = on_metrics};
-    if (sl_ops_start(&ops, &config, &err) != SL_OK)
+    struct sl_admin *ops = NULL;
+    const struct sl_admin_config config = {.listen = "127.0.0.1:0", .state = on_state, .metrics = on_metrics};
+    if (sl_admin_start(&ops, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return ops;
 }
 
 /* Sends a request as it stands and returns everything until the server closes. */
-static const char *ask(const struct sl_ops *ops, const char *request)
+static const char *ask(const struct sl_admin *ops, const char *request)
 {
     static char reply[32768];
     size_t bytes = 0;
     struct sockaddr_in to = {.sin_family = AF_INET};
-    to.sin_port = htons((uint16_t)sl_ops_port(ops));
+    to.sin_port = htons((uint16_t)sl_admin_port(ops));
     to.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int fd = socket(AF_INET, SOCK_STREAM, 0);
     if (connect(fd, (const struct sockaddr *)(const void *)&to, sizeof to) == 0 &&
@@ -55,7 +55,7 @@ static const char *ask(const struct sl_ops *ops, const char *request)
     return reply;
 }
 
-static const char *get(const struct sl_ops *ops, const char *path)
+static const char *get(const struct sl_admin *ops, const char *path)
 {
     char request[128];
     snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", path);
@@ -64,25 +64,25 @@ static const char *get(const struct sl_ops *ops, const char *path)
 
 SL_TEST(probes_follow_the_state)
 {
-    struct sl_ops *ops = start();
+    struct sl_admin *ops = start();
     REQUIRE(ops);
-    shown = (struct sl_ops_state){.reason = "waiting for stages"};
+    shown = (struct sl_admin_state){.reason = "waiting for stages"};
     CHECK_CONTAINS(get(ops, "/livez"), "HTTP/1.1 200 OK");
     CHECK_CONTAINS(get(ops, "/startupz"), "HTTP/1.1 503");
     CHECK_CONTAINS(get(ops, "/readyz"), "HTTP/1.1 503");
     CHECK_CONTAINS(get(ops, "/readyz"), "\r\n\r\nwaiting for stages\n");
-    shown = (struct sl_ops_state){.started = true, .ready = true};
+    shown = (struct sl_admin_state){.started = true, .ready = true};
     CHECK_CONTAINS(get(ops, "/startupz"), "HTTP/1.1 200 OK");
     CHECK_CONTAINS(get(ops, "/readyz"), "HTTP/1.1 200 OK");
     shown.ready = false; /* draining: started stays */
     CHECK_CONTAINS(get(ops, "/startupz"), "HTTP/1.1 200 OK");
     CHECK_CONTAINS(get(ops, "/readyz"), "HTTP/1.1 503");
-    sl_ops_stop(ops);
+    sl_admin_stop(ops);
 }
 
 SL_TEST(metrics_are_openmetrics_with_an_end_mark)
 {
-    struct sl_ops *ops = start();
+    struct sl_admin *ops = start();
     REQUIRE(ops);
     const char *page = get(ops, "/metrics");
     CHECK_CONTAINS(page, "application/openmetrics-text; version=1.0.0");
@@ -91,12 +91,12 @@ SL_TEST(metrics_are_openmetrics_with_an_end_mark)
     CHECK_CONTAINS(page, "\nprocess_resident_memory_bytes ");
     CHECK(strlen(page) > 6 && strcmp(page + strlen(page) - 6, "# EOF\n") == 0);
     CHECK_CONTAINS(get(ops, "/version"), "{\"name\":\"sluice\",\"version\":\"");
-    sl_ops_stop(ops);
+    sl_admin_stop(ops);
 }
 
 SL_TEST(other_paths_and_verbs_are_refused)
 {
-    struct sl_ops *ops = start();
+    struct sl_admin *ops = start();
     REQUIRE(ops);
     CHECK_CONTAINS(get(ops, "/"), "HTTP/1.1 404");
     CHECK_CONTAINS(get(ops, "/metricsx"), "/metrics"); /* the sentence lists what there is */
@@ -109,20 +109,20 @@ SL_TEST(other_paths_and_verbs_are_refused)
     CHECK(strlen(head) > 4 && strcmp(head + strlen(head) - 4, "\r\n\r\n") == 0);
     ask(ops, "\x16\x03\x01garbage\r\n\r\n");
     CHECK_CONTAINS(get(ops, "/livez"), "HTTP/1.1 200 OK");
-    sl_ops_stop(ops);
+    sl_admin_stop(ops);
 }
 
 SL_TEST(an_address_that_is_taken_or_malformed_is_named)
 {
-    struct sl_ops *ops = start(), *second = NULL;
+    struct sl_admin *ops = start(), *second = NULL;
     struct sl_err err = {0};
     char address[32];
     REQUIRE(ops);
-    snprintf(address, sizeof address, "127.0.0.1:%d", sl_ops_port(ops));
-    const struct sl_ops_config config = {.listen = address, .state = on_state};
-    CHECK_INT(sl_ops_start(&second, &config, &err), SL_E_UNAVAILABLE);
+    snprintf(address, sizeof address, "127.0.0.1:%d", sl_admin_port(ops));
+    const struct sl_admin_config config = {.listen = address, .state = on_state};
+    CHECK_INT(sl_admin_start(&second, &config, &err), SL_E_UNAVAILABLE);
     CHECK_CONTAINS(err.text, address);
-    sl_ops_stop(ops);
+    sl_admin_stop(ops);
 }
 
 SL_TEST(addresses_are_parsed_strictly)

@@ -1,11 +1,9 @@
 /* A node's edges, from the plan: which to accept, which to connect, with how many slots of which size. */
+#include "node/links.h"
 #include "base/digest.h"
-#include "node/role.h"
-#include <stdlib.h>
 
-sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint32_t node,
-                             const uint8_t secret[32], sl_peer_fn *peer, void *user, uint32_t *n_links,
-                             struct sl_err *err)
+sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
+                        sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err)
 {
     struct sl_plan_link links[SL_MAX_LINKS];
     uint32_t n = sl_plan_links(plan, links);
@@ -37,10 +35,4 @@ sl_status sl_role_open_links(struct sl_io *io, const struct sl_plan *plan, uint3
         ++*n_links;
     }
     return SL_OK;
-}
-
-void sl_role_control_fini(struct sl_role_control *control)
-{
-    free(control->sending);
-    control->sending = NULL;
 }

@@ -6,9 +6,9 @@
  * A probe answers 200 or 503 with one line that says why. Limits are small on purpose: scrapers are
  * few, and whoever opens more connections than these must not cost the node memory. Liveness is of
  * this process alone and never of its peers: a restart does not bring a lost neighbour back. */
-#include "node/ops_http.h"
+#include "node/admin_http.h"
 #include "base/log.h"
-#include "kernels/profile.h"
+#include "kernels/ops.h"
 #include "node/listen.h"
 #include <microhttpd.h>
 #include <signal.h>
@@ -20,9 +20,9 @@
 
 enum { MAX_CONNECTIONS = 64, IDLE_SECONDS = 15, CONNECTION_BYTES = 16 << 10 };
 
-struct sl_ops {
+struct sl_admin {
     struct MHD_Daemon *daemon;
-    struct sl_ops_config config;
+    struct sl_admin_config config;
     int port;
 };
 
@@ -34,33 +34,33 @@ struct page {
 
 static const char plain[] = "text/plain; charset=utf-8";
 
-static void page_livez(const struct sl_ops *ops, struct page *page)
+static void page_livez(const struct sl_admin *ops, struct page *page)
 {
     (void)ops;
     sl_text_add(&page->text, "ok\n");
 }
 
-static void page_readyz(const struct sl_ops *ops, struct page *page)
+static void page_readyz(const struct sl_admin *ops, struct page *page)
 {
-    struct sl_ops_state state = {0};
+    struct sl_admin_state state = {0};
     ops->config.state(ops->config.context, &state);
     if (!state.ready)
         page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
     sl_text_add(&page->text, "%s\n", state.ready ? "ok" : state.reason ? state.reason : "not ready");
 }
 
-static void page_startupz(const struct sl_ops *ops, struct page *page)
+static void page_startupz(const struct sl_admin *ops, struct page *page)
 {
-    struct sl_ops_state state = {0};
+    struct sl_admin_state state = {0};
     ops->config.state(ops->config.context, &state);
     if (!state.started)
         page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
     sl_text_add(&page->text, "%s\n", state.started ? "ok" : "starting");
 }
 
-static void page_version(const struct sl_ops *ops, struct page *page)
+static void page_version(const struct sl_admin *ops, struct page *page)
 {
-    struct sl_ops_state state = {0};
+    struct sl_admin_state state = {0};
     char offered[64];
     ops->config.state(ops->config.context, &state);
     page->type = "application/json";
@@ -72,7 +72,7 @@ static void page_version(const struct sl_ops *ops, struct page *page)
                 sl_profile_list(sl_ops_profiles(), offered, sizeof offered));
 }
 
-static void page_metrics(const struct sl_ops *ops, struct page *page)
+static void page_metrics(const struct sl_admin *ops, struct page *page)
 {
     page->type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     if (ops->config.metrics)
@@ -83,7 +83,7 @@ static void page_metrics(const struct sl_ops *ops, struct page *page)
 
 static const struct {
     const char *path;
-    void (*fill)(const struct sl_ops *ops, struct page *page);
+    void (*fill)(const struct sl_admin *ops, struct page *page);
 } pages[] = {
     {"/livez", page_livez},     {"/readyz", page_readyz},   {"/startupz", page_startupz},
     {"/version", page_version}, {"/metrics", page_metrics},
@@ -113,7 +113,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
                                   size_t *body_bytes, void **seen)
 {
     static char mark;
-    const struct sl_ops *ops = context;
+    const struct sl_admin *ops = context;
     (void)version, (void)body;
     if (!*seen) {
         *seen = &mark;
@@ -152,10 +152,10 @@ static void on_log(void *context, const char *format, va_list args)
     sl_log_debug("ops http: %s", line);
 }
 
-sl_status sl_ops_start(struct sl_ops **out, const struct sl_ops_config *config, struct sl_err *err)
+sl_status sl_admin_start(struct sl_admin **out, const struct sl_admin_config *config, struct sl_err *err)
 {
     int fd;
-    struct sl_ops *ops = calloc(1, sizeof *ops);
+    struct sl_admin *ops = calloc(1, sizeof *ops);
     if (!ops)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the ops listener on %s", config->listen);
     ops->config = *config;
@@ -184,12 +184,12 @@ sl_status sl_ops_start(struct sl_ops **out, const struct sl_ops_config *config, 
     return SL_OK;
 }
 
-int sl_ops_port(const struct sl_ops *ops)
+int sl_admin_port(const struct sl_admin *ops)
 {
     return ops->port;
 }
 
-void sl_ops_stop(struct sl_ops *ops)
+void sl_admin_stop(struct sl_admin *ops)
 {
     if (!ops)
         return;
