@@ -2,7 +2,7 @@
  * the command line is read is in node/options.c. */
 #include "base/log.h"
 #include "bench/commands.h"
-#include "node/commands.h"
+#include "node/command/commands.h"
 
 int main(int argc, char **argv)
 {

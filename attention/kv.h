@@ -10,7 +10,7 @@
 #define SL_ATTENTION_KV_H
 
 #include "base/pool.h"
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 
 enum { SL_KV_MAX_HEAD = 1024 }; /* d_head */
 

@@ -16,10 +16,10 @@
 
 #include "base/clock.h"
 #include "base/rng.h"
-#include "model/pack.h"
-#include "node/client.h"
-#include "node/pack_cache.h"
-#include "pipeline/stage.h"
+#include "model/pack/pack.h"
+#include "model/pack/pack_cache.h"
+#include "node/client/client.h"
+#include "pipeline/stage/stage.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -2,7 +2,7 @@
 #ifndef SL_BENCH_COMMANDS_H
 #define SL_BENCH_COMMANDS_H
 
-#include "node/options.h"
+#include "node/command/options.h"
 
 extern const struct sl_command sl_command_bench_kernels, sl_command_bench_prefill, sl_command_bench_decode,
     sl_command_bench_pipeline;

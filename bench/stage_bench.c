@@ -2,8 +2,8 @@
 #include "bench/stage_bench.h"
 #include "base/clock.h"
 #include "base/rng.h"
-#include "node/cluster.h"
-#include "node/pack_cache.h"
+#include "model/pack/pack_cache.h"
+#include "node/local/cluster.h"
 #include <assert.h>
 #include <stdlib.h>
 

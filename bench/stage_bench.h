@@ -10,7 +10,7 @@
 
 #include "bench/samples.h"
 #include "kernels/roofline.h"
-#include "pipeline/stage.h"
+#include "pipeline/stage/stage.h"
 
 struct sl_stage_bench_options {
     const char *model, *kv, *numerics;

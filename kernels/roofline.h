@@ -11,7 +11,7 @@
 #ifndef SL_KERNELS_ROOFLINE_H
 #define SL_KERNELS_ROOFLINE_H
 
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "kernels/team.h"
 
 enum sl_peak {

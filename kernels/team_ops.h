@@ -4,7 +4,7 @@
 #ifndef SL_KERNELS_TEAM_OPS_H
 #define SL_KERNELS_TEAM_OPS_H
 
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "kernels/team.h"
 
 /* swiglu: gemm_swiglu over g->w, columns of its I outputs. Time and work go to `part`. */

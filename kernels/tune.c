@@ -8,7 +8,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/digest.h"
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include <inttypes.h>
 #include <limits.h>
 #include <stdatomic.h>

@@ -7,7 +7,7 @@
 #define SL_ROUTER_ROUTE_H
 
 #include "base/arena.h"
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 
 struct sl_route {
     uint32_t n_tokens, n_experts, top_k;

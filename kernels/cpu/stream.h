@@ -8,7 +8,7 @@
 #ifndef SL_KERNELS_CPU_STREAM_H
 #define SL_KERNELS_CPU_STREAM_H
 
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include <immintrin.h>
 
 /* an eighth of a common second cache, which it shares with panel and activations */

@@ -5,7 +5,7 @@
 #ifndef SL_KERNELS_CPU_TABLES_H
 #define SL_KERNELS_CPU_TABLES_H
 
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 
 /* Float halves: the integer entries are NULL. */
 extern const struct sl_ops sl_ops_avx2;

@@ -9,7 +9,7 @@
  * This is what Intel's manual says of VDPBF16PS, and what a Zen 4 core does: in ten million random cases over the whole
  * range of exponents not one bit differed, nor did a NaN's (tests/kernels/test_bf16.c draws anew). AMX's TDPBF16PS sums
  * odd and even inputs apart and adds the two at the end, so it is not this profile. */
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "kernels/ref/ref.h"
 #include <math.h>
 

@@ -6,7 +6,7 @@
  * size with. The bits are the same either way: both versions are the same source. The other tables
  * are tested bit for bit against this file. */
 #include "kernels/exp.h"
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "kernels/ref/ref.h"
 #include <assert.h>
 

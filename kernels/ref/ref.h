@@ -6,7 +6,7 @@
 #ifndef SL_KERNELS_REF_REF_H
 #define SL_KERNELS_REF_REF_H
 
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 
 void sl_ref_quantise(const float *x, uint32_t k, int8_t *q, size_t q_bytes, float *scale, int32_t *sum);
 void sl_ref_rotate(float *x, uint32_t k, uint32_t block);

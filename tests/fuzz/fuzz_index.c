@@ -3,7 +3,7 @@
  *
  * Whatever the index says, only files of its own directory may be opened, and each tensor must lie
  * in the file that it is said to lie in. */
-#include "model/safetensors.h"
+#include "model/source/safetensors.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  * and each refusal before the digest. What is accepted prints as the very same bytes. A second pass
  * repairs the digest first, by printing what was understood up to it, so that mutations reach
  * beyond that check. */
-#include "model/pack_impl.h"
+#include "model/pack/pack_impl.h"
 #include <assert.h>
 #include <stdlib.h>
 

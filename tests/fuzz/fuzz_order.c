@@ -1,6 +1,6 @@
 /* Records of the order log and the messages beside it, as a peer could send them. The first byte chooses the reader. */
-#include "pipeline/messages.h"
-#include "pipeline/order.h"
+#include "pipeline/record/messages.h"
+#include "pipeline/record/order.h"
 #include <stdlib.h>
 #include <string.h>
 

@@ -3,7 +3,7 @@
  * What is accepted must keep the promises that everybody above relies on: names sorted and
  * distinct, each tensor inside the file and exactly as long as its shape asks for, all together
  * tiling the data. What is refused comes with one sentence and an empty index. */
-#include "model/safetensors.h"
+#include "model/source/safetensors.h"
 #include <assert.h>
 #include <string.h>
 

@@ -6,9 +6,9 @@
  * without normalisation: what is UTF-8 must come back byte for byte, in pieces that are whole UTF-8
  * each; what is not must be refused with an offset inside it. The NFC of whatever is text must be
  * stable: normalising twice changes nothing. */
-#include "model/tokenizer.h"
-#include "model/tokenizer_impl.h"
-#include "model/unicode_impl.h"
+#include "model/tokenizer/tokenizer.h"
+#include "model/tokenizer/tokenizer_impl.h"
+#include "model/tokenizer/unicode_impl.h"
 
 #include <assert.h>
 #include <stdio.h>

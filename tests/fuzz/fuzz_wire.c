@@ -7,7 +7,7 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "kernels/panel.h"
-#include "pipeline/wire.h"
+#include "pipeline/record/wire.h"
 
 #include <stdlib.h>
 

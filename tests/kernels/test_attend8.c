@@ -7,7 +7,7 @@
 #include "base/cpu.h"
 #include "kernels/cpu/tables.h"
 #include "kernels/exp.h"
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "tests/check.h"
 #define DRAW_SEED 20261124
 #include "tests/kernels/draw.h"

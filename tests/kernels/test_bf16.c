@@ -5,7 +5,7 @@
  * round otherwise than the manual says, it would fail here, by name. The others compare the kernels with ref, and rows
  * and columns done alone with those done in company. Equality is of bits; two NaNs are equal. Where the processor has no
  * bf16 dot product only ref is left, and the comparisons are skipped aloud. */
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "tests/check.h"
 #define DRAW_SEED 20251124
 #include "tests/kernels/draw.h"

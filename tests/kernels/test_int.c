@@ -8,7 +8,7 @@
  * keeps the shapes small enough for an emulated processor (shared tools: run-on-cpu); a SUBSTRING selects
  * tests as in every program. */
 #include "base/rng.h"
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "kernels/tune.h"
 #include "tests/check.h"
 #include <math.h>

@@ -1,8 +1,8 @@
 /* The panel layout and bf16, checked from the outside: where an element lies, what rounding does.
  */
 #include "kernels/panel.h"
-#include "tests/check.h"
 #include "kernels/quant.h"
+#include "tests/check.h"
 #include <math.h>
 
 SL_TEST(sixteen_outputs_are_contiguous_for_each_input)

@@ -1,6 +1,6 @@
 /* The tuned thresholds: that they are measured in bounds, come back from the file, and that no other file is
  * believed. */
-#include "kernels/ops.h"
+#include "kernels/isa.h"
 #include "kernels/tune.h"
 #include "tests/check.h"
 #include <dirent.h>

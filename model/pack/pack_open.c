@@ -1,0 +1,238 @@
+/* Opening and verifying a pack (pack.h).
+ *
+ * Opening reads pack.json as untrusted input, compares every listed file's size, and digests the
+ * small ones (configuration, tokenizer): what decides shapes and ids is verified before it is used.
+ * The weights files are digested by sl_pack_verify, or by sl_weights_open when it is asked to. */
+#include "base/digest.h"
+#include "model/pack/pack_impl.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+struct sl_pack {
+    char *path;
+    struct sl_shape shape;
+    struct sl_manifest manifest;
+};
+
+bool sl_pack_is_pack(const char *path)
+{
+    struct stat st;
+    char *manifest = sl_path_join(path, "pack.json");
+    bool is = manifest && stat(manifest, &st) == 0 && S_ISREG(st.st_mode);
+    free(manifest);
+    return is;
+}
+
+static bool is_weights(const struct sl_pack_file *file)
+{
+    size_t n = strlen(file->name), m = strlen(".safetensors");
+    return n > m && strcmp(file->name + n - m, ".safetensors") == 0;
+}
+
+static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
+{
+    struct stat st;
+    char *path = sl_path_join(pack->path, file->name);
+    if (!path)
+        return sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", pack->path);
+    bool is = stat(path, &st) == 0 && S_ISREG(st.st_mode);
+    free(path);
+    if (!is)
+        return sl_fail(err, SL_E_DATA, "%.160s: %.60s is missing; pack the checkpoint again", pack->path,
+                       file->name);
+    if ((uint64_t)st.st_size != file->bytes)
+        return sl_fail(
+            err, SL_E_DATA, "%.140s: %.60s has %llu bytes, pack.json says %llu; pack the checkpoint again",
+            pack->path, file->name, (unsigned long long)st.st_size, (unsigned long long)file->bytes);
+    return SL_OK;
+}
+
+/* SHA-256 of a whole file, read in pieces. */
+static sl_status digest_file(const char *path, char hex[65], struct sl_err *err)
+{
+    enum { PIECE = 1 << 20 };
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return sl_fail(err, SL_E_IO, "can't open %.200s: %s", path, strerror(errno));
+    uint8_t *buffer = malloc(PIECE);
+    struct sl_sha256 *sha = sl_sha256_begin();
+    ssize_t n = -1;
+    bool memory = buffer && sha;
+    while (memory && ((n = read(fd, buffer, PIECE)) > 0 || (n < 0 && errno == EINTR)))
+        if (n > 0)
+            sl_sha256_add(sha, buffer, (size_t)n);
+    int number = errno;
+    if (sha)
+        sl_sha256_end(sha, hex);
+    free(buffer);
+    close(fd);
+    if (!memory)
+        return sl_fail(err, SL_E_NOMEM, "no memory to read %.200s", path);
+    return n == 0 ? SL_OK : sl_fail(err, SL_E_IO, "can't read %.200s: %s", path, strerror(number));
+}
+
+static sl_status verify_file(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
+{
+    char hex[65];
+    SL_TRY(check_size(pack, file, err));
+    char *path = sl_path_join(pack->path, file->name);
+    if (!path)
+        return sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", pack->path);
+    sl_status status = digest_file(path, hex, err);
+    free(path);
+    if (status == SL_OK && strcmp(hex, file->sha256) != 0)
+        status = sl_fail(err, SL_E_DATA,
+                         "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack "
+                         "the checkpoint again",
+                         pack->path, file->name);
+    return status;
+}
+
+static sl_status read_manifest(struct sl_pack *pack, struct sl_err *err)
+{
+    char *text;
+    size_t bytes;
+    char *path = sl_path_join(pack->path, "pack.json");
+    if (!path)
+        return sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", pack->path);
+    sl_status status = sl_file_read(&text, &bytes, path, SL_PACK_MAX_MANIFEST, err);
+    if (status == SL_OK) {
+        status = sl_manifest_parse(&pack->manifest, text, bytes, err);
+        if (status != SL_OK)
+            sl_err_prefix(err, "%.160s", pack->path);
+    }
+    free(text);
+    free(path);
+    return status;
+}
+
+static sl_status open_pack(struct sl_pack *pack, struct sl_err *err)
+{
+    const struct sl_manifest *m = &pack->manifest;
+    SL_TRY(read_manifest(pack, err));
+    if (!sl_manifest_find(m, "config.json"))
+        return sl_fail(err, SL_E_DATA, "%.200s: pack.json lists no config.json; pack the checkpoint again",
+                       pack->path);
+    for (uint32_t i = 0; i < m->n_files; i++)
+        SL_TRY(is_weights(&m->files[i]) ? check_size(pack, &m->files[i], err)
+                                        : verify_file(pack, &m->files[i], err));
+    SL_TRY(sl_shape_load(&pack->shape, pack->path, err));
+    if (pack->shape.n_layers != m->n_layers)
+        return sl_fail(err, SL_E_DATA,
+                       "%.160s: pack.json lists %u layers, config.json says %u; pack the checkpoint again",
+                       pack->path, m->n_layers, pack->shape.n_layers);
+    return SL_OK;
+}
+
+sl_status sl_pack_open(struct sl_pack **pack, const char *path, struct sl_err *err)
+{
+    *pack = NULL;
+    struct sl_pack *p = calloc(1, sizeof *p);
+    if (p)
+        p->path = strdup(path);
+    sl_status status =
+        p && p->path ? open_pack(p, err) : sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", path);
+    if (status != SL_OK)
+        sl_pack_close(p);
+    else
+        *pack = p;
+    return status;
+}
+
+void sl_pack_close(struct sl_pack *pack)
+{
+    if (!pack)
+        return;
+    sl_manifest_fini(&pack->manifest);
+    free(pack->path);
+    free(pack);
+}
+
+const struct sl_shape *sl_pack_shape(const struct sl_pack *pack)
+{
+    return &pack->shape;
+}
+
+const char *sl_pack_path(const struct sl_pack *pack)
+{
+    return pack->path;
+}
+
+const char *sl_pack_digest(const struct sl_pack *pack)
+{
+    return pack->manifest.digest;
+}
+
+const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack)
+{
+    return &pack->manifest;
+}
+
+/* The layers whose format differs, run by run: ", layers 0-1 i8, layer 7 bf16". */
+static void print_exceptions(const struct sl_pack *pack, enum sl_class class_, char *text, size_t room)
+{
+    char key[64];
+    size_t used = strlen(text);
+    for (uint32_t first = 0, end; first < pack->manifest.n_layers; first = end) {
+        const char *format = NULL;
+        for (end = first; end < pack->manifest.n_layers; end++) {
+            snprintf(key, sizeof key, "%s@%u", sl_class_name(class_), end);
+            const char *next = json_string_value(json_object_get(pack->manifest.formats, key));
+            if (end > first && (!next || !format || strcmp(next, format) != 0))
+                break;
+            format = next;
+        }
+        if (!format || used + 40 > room)
+            continue;
+        if (end - first > 1)
+            used += (size_t)snprintf(text + used, room - used, ", layers %u-%u %s", first, end - 1, format);
+        else
+            used += (size_t)snprintf(text + used, room - used, ", layer %u %s", first, format);
+    }
+}
+
+void sl_pack_class_format(const struct sl_pack *pack, enum sl_class class_, char *text, size_t room)
+{
+    bool expert = class_ == SL_CLASS_GATE_UP || class_ == SL_CLASS_DOWN;
+    const json_t *formats = pack->manifest.formats, *format = json_object_get(formats, sl_class_name(class_));
+    if (!format && expert && pack->manifest.version == SL_PACK_FORMAT_OLDEST)
+        format = json_object_get(formats, "experts");
+    snprintf(text, room, "%s", format ? json_string_value(format) : "");
+    if (format)
+        print_exceptions(pack, class_, text, room);
+}
+
+enum sl_dtype sl_pack_kv_dtype(const struct sl_pack *pack, const char *kv)
+{
+    char text[200];
+    if (strcmp(kv, "auto") != 0)
+        return sl_dtype_named(kv);
+    sl_pack_class_format(pack, pack->shape.n_experts ? SL_CLASS_GATE_UP : SL_CLASS_DENSE, text, sizeof text);
+    return text[0] == 'i' ? SL_I8 : SL_BF16;
+}
+
+uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer)
+{
+    return layer < pack->manifest.n_layers ? pack->manifest.files[pack->manifest.layers[layer]].bytes : 0;
+}
+
+uint64_t sl_pack_embed_bytes(const struct sl_pack *pack)
+{
+    return pack->manifest.files[pack->manifest.embed].bytes;
+}
+
+uint64_t sl_pack_head_bytes(const struct sl_pack *pack)
+{
+    return pack->manifest.files[pack->manifest.head].bytes;
+}
+
+sl_status sl_pack_verify(const struct sl_pack *pack, struct sl_err *err)
+{
+    for (uint32_t i = 0; i < pack->manifest.n_files; i++)
+        SL_TRY(verify_file(pack, &pack->manifest.files[i], err));
+    return SL_OK;
+}

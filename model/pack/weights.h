@@ -1,0 +1,49 @@
+/* Bound weights of a layer range: the views that stages compute with. A stage maps only its own files; the
+ * pages are shared with every other process on the machine that maps them. */
+#ifndef SL_MODEL_PACK_WEIGHTS_H
+#define SL_MODEL_PACK_WEIGHTS_H
+
+#include "kernels/panel.h"
+#include "model/pack/pack.h"
+
+struct sl_ffn { /* one gated feed-forward; gate_up as ops.h interleaves it */
+    struct sl_panel gate_up, down;
+};
+
+struct sl_layer {
+    const float *attn_norm, *ffn_norm;
+    const float *q_norm, *k_norm; /* NULL: no q/k norm */
+    const float *qkv_bias;        /* NULL: none */
+    struct sl_panel qkv, o;
+    bool is_moe;
+    struct sl_panel router; /* n = n_experts */
+    struct sl_ffn expert0;  /* expert e lies e * stride bytes further */
+    size_t gate_up_stride, down_stride;
+    struct sl_ffn dense; /* when !is_moe */
+    bool has_shared;
+    struct sl_ffn shared;
+    const float *shared_gate; /* d_model, or NULL */
+};
+
+struct sl_weights {
+    uint32_t begin, end;     /* layers [begin, end) */
+    struct sl_layer *layers; /* layers[i - begin] */
+    const void *embed;       /* [vocab][d_model], when begin == 0 */
+    enum sl_dtype embed_dtype;
+    const float *final_norm; /* when end == n_layers */
+    struct sl_panel head;
+    uint64_t mapped_bytes;
+    void *private_maps;
+};
+
+/* with_embed/with_head: usually begin == 0 and end == n_layers. Every tensor's dtype and shape is checked against the shape;
+ * the SHA-256 of each mapped file is verified when verify is true. */
+sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin,
+                          uint32_t end, bool with_embed, bool with_head, bool verify, struct sl_err *err);
+void sl_weights_close(struct sl_weights *weights);
+
+/* Adds what the open weights take to uses, class by class. */
+void sl_weights_account(const struct sl_weights *weights, const struct sl_shape *shape,
+                        struct sl_class_use uses[SL_CLASSES]);
+
+#endif

@@ -1,0 +1,318 @@
+/* `sluice generate` and `sluice score`: a prompt goes in, tokens come out as they are made, or the
+ * log-probabilities of the prompt itself. Both share the option rows, the prompt's three forms, and
+ * the client of node/client.h; they differ in what they ask for and in what they print.
+ *
+ * Ctrl-C cancels the request, so that its work stops on the server too; what has come is printed
+ * and the exit code is 130. A second one, or one outside a request, ends the program at once. */
+#include "base/log.h"
+#include "node/client/client.h"
+#include "node/client/output.h"
+#include "node/client/prompt.h"
+#include "node/client/timeline.h"
+#include "node/command/commands.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
+
+struct values {
+    const char *endpoint, *model, *transport, *kv, *numerics;
+    const char *prompt, *prompt_file, *token_ids;
+    const char *output, *timeline_svg;
+    uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k;
+    double temperature, top_p, min_p;
+    bool ignore_eos, timeline, digest;
+};
+
+#define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
+    {                                                                                                        \
+        name, type, offsetof(struct values, field), fallback, choices, min, max, unit, help                  \
+    }
+#define SHARED_ROWS                                                                                          \
+    ROW("endpoint", SL_OPT_ADDRESS, endpoint, NULL, NULL, 0, 0, NULL, "The server to ask, over gRPC."),      \
+        ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",                                         \
+            "Without a server: run this pack or Hugging Face directory in this process (packed "             \
+            "on first use)."),                                                                               \
+        ROW("stages", SL_OPT_UINT, stages, "1", NULL, 1, 256, "stages",                                      \
+            "With --model: into how many stages the layers are cut."),                                       \
+        ROW("threads", SL_OPT_UINT, threads, "0", NULL, 0, 1024, "threads",                                  \
+            "With --model: per stage; 0 shares the processors among the stages."),                           \
+        ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens",                                       \
+            "With --model: tokens of a chunk; 0 means an eighth of the prompt, 64 to 2048."),                \
+        ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,                         \
+            "With --model: how stages pass chunks on."),                                                     \
+        ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,                                 \
+            "With --model: numbers of the KV cache."),                                                       \
+        ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,                     \
+            "With --model: rounding. f32 has the same bits on every machine; bf16dot uses the "              \
+            "bf16 dot product of AVX512_BF16; auto takes it where there is one."),                           \
+        ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                         \
+        ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                             \
+            "A file with the prompt, UTF-8; - is standard input."),                                          \
+        ROW("token-ids", SL_OPT_STRING, token_ids, NULL, NULL, 0, 0, "FILE",                                 \
+            "A file with the prompt as token ids: a JSON list, or numbers with blanks or commas "            \
+            "between; - is "                                                                                 \
+            "standard input."),                                                                              \
+        ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                          \
+            "With --output json: also the log-probabilities of the K best tokens at each place."),           \
+        ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                                       \
+            "Draw which stage worked on which chunk when."),                                                 \
+        ROW("timeline-svg", SL_OPT_STRING, timeline_svg, NULL, NULL, 0, 0, "FILE",                           \
+            "The same drawing as an SVG file.")
+
+static const struct sl_option generate_options[] = {
+    SHARED_ROWS,
+    ROW("max-tokens", SL_OPT_UINT, max_tokens, "128", NULL, 1, MAX_COUNT, "tokens",
+        "How many tokens at most."),
+    ROW("temperature", SL_OPT_FLOAT, temperature, "0", NULL, 0, 100, NULL,
+        "0 takes the likeliest token each time; above, tokens are drawn, the higher the wilder."),
+    ROW("top-k", SL_OPT_UINT, top_k, "0", NULL, 0, MAX_COUNT, NULL,
+        "Draw among the K likeliest; 0 means all."),
+    ROW("top-p", SL_OPT_FLOAT, top_p, "1", NULL, 0.000001, 1, NULL,
+        "Draw among the likeliest that make up this share."),
+    ROW("min-p", SL_OPT_FLOAT, min_p, "0", NULL, 0, 1, NULL,
+        "Leave out tokens less likely than this share of the likeliest."),
+    ROW("seed", SL_OPT_UINT, seed, "0", NULL, 0, INT32_MAX, NULL, "The same seed gives the same text."),
+    ROW("ignore-eos", SL_OPT_BOOL, ignore_eos, NULL, NULL, 0, 0, NULL, "Go on after an end-of-text token."),
+    ROW("digest", SL_OPT_BOOL, digest, NULL, NULL, 0, 0, NULL,
+        "With --model and --output json: digests of all logits and KV pages; equal numbers, equal bits."),
+    ROW("output", SL_OPT_CHOICE, output, "text", "text|ids|json", 0, 0, NULL,
+        "Text as it comes, token ids as they come, or one JSON object at the end."),
+    {0},
+};
+
+static const struct sl_option score_options[] = {
+    SHARED_ROWS,
+    ROW("output", SL_OPT_CHOICE, output, "text", "text|ids|json", 0, 0, NULL,
+        "A summary, a line `id log-probability` for each token, or one JSON object."),
+    {0},
+};
+
+/* ---- Ctrl-C. ---- */
+
+struct interrupts {
+    pthread_t thread;
+    sigset_t set;
+    pthread_mutex_t lock; /* between the waiting thread and main: client, quit */
+    struct sl_client *client;
+    bool quit, interrupted;
+};
+
+static void *wait_for_signals(void *user)
+{
+    struct interrupts *in = user;
+    for (;;) {
+        int number = 0;
+        if (sigwait(&in->set, &number) != 0)
+            return NULL;
+        pthread_mutex_lock(&in->lock);
+        bool quit = in->quit, again = in->interrupted;
+        in->interrupted = true;
+        bool cancelled = !quit && !again && in->client && sl_client_cancel(in->client);
+        pthread_mutex_unlock(&in->lock);
+        if (quit)
+            return NULL;
+        if (!cancelled)
+            _exit(EXIT_INTERRUPTED);
+    }
+}
+
+/* Before any other thread starts: all of them inherit the mask, so the signals come to ours alone.
+ */
+static sl_status interrupts_start(struct interrupts *in, struct sl_err *err)
+{
+    memset(in, 0, sizeof *in);
+    pthread_mutex_init(&in->lock, NULL);
+    sigemptyset(&in->set);
+    sigaddset(&in->set, SIGINT);
+    sigaddset(&in->set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &in->set, NULL);
+    if (pthread_create(&in->thread, NULL, wait_for_signals, in) != 0)
+        return sl_fail(err, SL_E_UNAVAILABLE, "no thread can be started; the limit of processes is reached");
+    return SL_OK;
+}
+
+static void interrupts_watch(struct interrupts *in, struct sl_client *client)
+{
+    pthread_mutex_lock(&in->lock);
+    in->client = client;
+    pthread_mutex_unlock(&in->lock);
+}
+
+static bool interrupts_stop(struct interrupts *in)
+{
+    pthread_mutex_lock(&in->lock);
+    in->quit = true;
+    bool interrupted = in->interrupted;
+    pthread_mutex_unlock(&in->lock);
+    pthread_kill(in->thread, SIGTERM);
+    pthread_join(in->thread, NULL);
+    pthread_mutex_destroy(&in->lock);
+    return interrupted;
+}
+
+/* ---- One request. ---- */
+
+static sl_status check_values(const struct values *v, struct sl_err *err)
+{
+    if (!v->endpoint == !v->model)
+        return sl_fail(err, SL_E_USAGE,
+                       "say either --endpoint HOST:PORT (a server) or --model PATH (in this process)");
+    if (!!v->prompt + !!v->prompt_file + !!v->token_ids != 1)
+        return sl_fail(err, SL_E_USAGE, "say one of --prompt TEXT, --prompt-file FILE, --token-ids FILE");
+    if (v->digest && (v->endpoint || strcmp(v->output, "json") != 0))
+        return sl_fail(err, SL_E_USAGE, "--digest goes with --model and --output json");
+    return SL_OK;
+}
+
+static struct sl_client_config client_config(const struct values *v, bool score)
+{
+    uint32_t threads = v->threads;
+    if (threads == 0) {
+        long processors = sysconf(_SC_NPROCESSORS_ONLN);
+        threads = processors > (long)v->stages ? (uint32_t)processors / v->stages : 1;
+    }
+    return (struct sl_client_config){
+        .endpoint = v->endpoint,
+        .cluster = {.model = v->model,
+                    .n_stages = v->stages,
+                    .n_threads = threads,
+                    .chunk_tokens = v->chunk,
+                    .transport = v->transport,
+                    .kv = v->kv,
+                    .numerics = v->numerics,
+                    .max_running = 1,
+                    .without_decode = score,
+                    .quiet = true},
+    };
+}
+
+static struct sl_generate request_of(const struct values *v, const struct sl_prompt *prompt, bool score)
+{
+    bool json = strcmp(v->output, "json") == 0;
+    struct sl_generate generate = {
+        .ids = prompt->ids,
+        .n_ids = prompt->n_ids,
+        .sampling = {.temperature = (float)v->temperature,
+                     .top_k = v->top_k,
+                     .top_p = score ? 1 : (float)v->top_p,
+                     .min_p = (float)v->min_p,
+                     .seed = v->seed,
+                     .n_logprobs = json && !score ? (int32_t)v->logprobs : -1},
+        .max_tokens = score ? 0 : v->max_tokens,
+        .ignore_eos = v->ignore_eos,
+        .skip_special = true,
+        .prompt_logprobs = score ? (json ? (int32_t)v->logprobs : 0) : -1,
+        .want_digest = v->digest,
+        .want_timeline = json || v->timeline || v->timeline_svg,
+        .deadline_ms = -1,
+    };
+    return generate;
+}
+
+static sl_status draw(const struct values *v, const struct sl_answer *answer, struct sl_err *err)
+{
+    if (!v->timeline && !v->timeline_svg)
+        return SL_OK;
+    if (!answer->has_timeline)
+        return sl_fail(err, SL_E_UNIMPLEMENTED, "the server sent no timeline; only sluice can");
+    if (v->timeline) {
+        FILE *to = strcmp(v->output, "text") == 0 ? stdout : stderr;
+        fputc('\n', to);
+        sl_timeline_draw(&answer->timeline, to, 96, isatty(fileno(to)) && !getenv("NO_COLOR"));
+    }
+    return v->timeline_svg ? sl_timeline_svg(&answer->timeline, v->timeline_svg, err) : SL_OK;
+}
+
+static sl_status ask(const struct values *v, struct sl_client *client, struct interrupts *in, bool score,
+                     struct sl_err *err)
+{
+    struct sl_prompt prompt;
+    SL_TRY(
+        sl_prompt_read(&prompt, v->prompt, v->prompt_file, v->token_ids, sl_client_tokenizer(client), err));
+    struct sl_generate generate = request_of(v, &prompt, score);
+    sl_status status = sl_client_start(client, prompt.n_ids + generate.max_tokens, err);
+    struct sl_output output;
+    struct sl_answer answer = {0};
+    sl_output_begin(&output, v->output, sl_client_tokenizer(client), score);
+    output.digest = v->digest;
+    if (status == SL_OK) {
+        interrupts_watch(in, client);
+        status = sl_client_generate(client, &generate, sl_output_tokens, &output, &answer, err);
+        interrupts_watch(in, NULL);
+    }
+    if (status == SL_OK || answer.n_tokens > 0)
+        sl_output_end(&output, &answer, &prompt, v->logprobs > 0);
+    if (status == SL_OK)
+        status = draw(v, &answer, err);
+    sl_output_fini(&output);
+    sl_answer_free(&answer);
+    sl_prompt_free(&prompt);
+    return status;
+}
+
+static int run(const struct values *v, const char *name, bool score)
+{
+    struct sl_err err = {0};
+    if (check_values(v, &err) != SL_OK)
+        return sl_command_failed(name, &err);
+    sl_log_init(name, SL_LOG_WARN); /* the answer is what the user wants to see */
+    struct interrupts in;
+    if (interrupts_start(&in, &err) != SL_OK)
+        return sl_command_failed(name, &err);
+    struct sl_client_config config = client_config(v, score);
+    struct sl_client *client = NULL;
+    sl_status status = sl_client_open(&client, &config, &err);
+    if (status == SL_OK)
+        status = ask(v, client, &in, score, &err);
+    sl_client_close(client);
+    if (interrupts_stop(&in))
+        return EXIT_INTERRUPTED;
+    return status == SL_OK ? 0 : sl_command_failed(name, &err);
+}
+
+static int run_generate(const void *values, const char *const *args, uint32_t n_args)
+{
+    (void)args;
+    (void)n_args;
+    return run(values, "generate", false);
+}
+
+static int run_score(const void *values, const char *const *args, uint32_t n_args)
+{
+    (void)args;
+    (void)n_args;
+    return run(values, "score", true);
+}
+
+const struct sl_command sl_command_generate = {
+    "generate",
+    "",
+    "answer a prompt, through a server or in this process",
+    "Sends a prompt to a server (--endpoint), or runs it through the same stages as threads of "
+    "this process (--model), and "
+    "prints the answer as it comes. Ctrl-C cancels the request.",
+    generate_options,
+    sizeof(struct values),
+    0,
+    0,
+    run_generate,
+};
+
+const struct sl_command sl_command_score = {
+    "score",
+    "",
+    "log-probability of each token of a given text",
+    "Runs a text through the stages at prefill speed and prints how likely the model finds each "
+    "token after those before it. "
+    "The first token has no log-probability.",
+    score_options,
+    sizeof(struct values),
+    0,
+    0,
+    run_score,
+};

@@ -1,0 +1,419 @@
+/* `sluice coordinator | stage | decode`: the roles one by one, for a cluster. */
+#include "base/clock.h"
+#include "base/digest.h"
+#include "base/log.h"
+#include "model/pack/pack_cache.h"
+#include "node/command/commands.h"
+#include "node/command/serving_options.h"
+#include "node/coordinator/members.h"
+#include "node/edge/edge.h"
+#include "node/local/cluster.h"
+#include "node/role/role.h"
+#include "node/role/worker.h"
+#include "pipeline/stage/stage.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- workers ---- */
+
+struct worker_values {
+    const char *coordinator, *data_address, *ops, *numerics;
+    uint32_t stage, threads, data_port, join_timeout;
+    bool verify;
+};
+
+#define W(name, type, field, fallback, min, max, unit, help)                                                 \
+    {                                                                                                        \
+        name, type, offsetof(struct worker_values, field), fallback, NULL, min, max, unit, help              \
+    }
+#define W_CHOICE(name, field, fallback, choices, help)                                                       \
+    {                                                                                                        \
+        name, SL_OPT_CHOICE, offsetof(struct worker_values, field), fallback, choices, 0, 0, NULL, help      \
+    }
+#define WORKER_ROWS                                                                                                  \
+    W("coordinator", SL_OPT_ADDRESS, coordinator, "127.0.0.1:50051", 0, 0, NULL,                                     \
+      "The coordinator's gRPC port."),                                                                               \
+        W("data-address", SL_OPT_STRING, data_address, "127.0.0.1", 0, 0, "IP",                                      \
+          "The address to listen on for chunks and KV pages, and where neighbours reach it; of a private network."), \
+        W("data-port", SL_OPT_UINT, data_port, "0", 0, 65535, NULL,                                                  \
+          "0 takes a free one of 13000 to 13063."),                                                                  \
+        W("threads", SL_OPT_UINT, threads, "0", 0, 1024, "threads", "Compute threads; 0: one a processor."),         \
+        W_CHOICE(                                                                                                    \
+            "numerics", numerics, "auto", SL_NUMERICS_CHOICES,                                                       \
+            "Numerics profiles to offer the coordinator, which decides: all that this machine can run, or one."),    \
+        W("ops", SL_OPT_ADDRESS, ops, NULL, 0, 0, NULL,                                                              \
+          "Serve /metrics and the probes here; without it, not at all."),                                            \
+        W("join-timeout", SL_OPT_UINT, join_timeout, "60", 1, 86400, "s",                                            \
+          "How long to wait for the coordinator."),                                                                  \
+        W("verify", SL_OPT_BOOL, verify, NULL, 0, 0, NULL,                                                           \
+          "Check the SHA-256 of every weight file before serving.")
+
+static const struct sl_option stage_options[] = {
+    W("stage", SL_OPT_UINT, stage, "0", 0, SL_MAX_STAGES - 1, NULL, "Which stage this is, from 0."),
+    WORKER_ROWS,
+    {0},
+};
+static const struct sl_option decode_options[] = {WORKER_ROWS, {0}};
+
+static void block_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: the signal thread alone takes them */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static int run_worker(const struct worker_values *v, const char *model, bool decode)
+{
+    struct sl_worker_config config = {.model = model,
+                                      .coordinator = v->coordinator,
+                                      .data_address = v->data_address,
+                                      .data_port = (uint16_t)v->data_port,
+                                      .ops = v->ops,
+                                      .decode = decode,
+                                      .stage = v->stage,
+                                      .n_threads = v->threads,
+                                      .join_timeout_s = v->join_timeout,
+                                      .verify = v->verify,
+                                      .numerics = v->numerics};
+    struct sl_err err;
+    block_signals();
+    sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
+    if (sl_worker_run(&config, &err) == SL_OK)
+        return 0;
+    return sl_command_failed(decode ? "decode" : "stage", &err);
+}
+
+static int run_stage(const void *values, const char *const *args, uint32_t n_args)
+{
+    (void)n_args;
+    return run_worker(values, args[0], false);
+}
+static int run_decode(const void *values, const char *const *args, uint32_t n_args)
+{
+    (void)n_args;
+    return run_worker(values, args[0], true);
+}
+
+const struct sl_command sl_command_stage = {
+    "stage",
+    "PATH",
+    "one stage of a pipeline: a layer range with all its experts",
+    "Joins the coordinator, which says which layers it holds, maps those layers' files of the pack PATH and runs chunks "
+    "until the coordinator tells it to stop. SIGTERM drains the whole pipeline.",
+    stage_options,
+    sizeof(struct worker_values),
+    1,
+    1,
+    run_stage};
+const struct sl_command sl_command_decode = {
+    "decode",
+    "PATH",
+    "a decode worker: adopts prefilled sequences and generates",
+    "Joins the coordinator, takes the KV pages which the stages push to it while they prefill, and decodes continuously batched.",
+    decode_options,
+    sizeof(struct worker_values),
+    1,
+    1,
+    run_decode};
+
+/* ---- coordinator ---- */
+
+struct coordinator_values {
+    struct sl_serving_options serving;
+    const char *data_address;
+    uint32_t data_port, join_timeout;
+};
+
+static const struct sl_option coordinator_options[] = {
+    SL_SERVING_ROWS(coordinator_values),
+    {"data-address", SL_OPT_STRING, offsetof(struct coordinator_values, data_address), "127.0.0.1", NULL, 0,
+     0, "IP", "The address to listen on for results, and where nodes reach it; of a private network."},
+    {"data-port", SL_OPT_UINT, offsetof(struct coordinator_values, data_port), "0", NULL, 0, 65535, NULL,
+     "0 takes a free one of 13000 to 13063."},
+    {"join-timeout", SL_OPT_UINT, offsetof(struct coordinator_values, join_timeout), "600", NULL, 1, 86400,
+     "s", "How long to wait for all nodes to join."},
+    {0},
+};
+
+struct node { /* everything of a coordinator process, in the order it is made */
+    const struct coordinator_values *values;
+    struct sl_pack *pack;
+    struct sl_plan plan;
+    struct sl_io *io;
+    struct sl_control *control;
+    struct sl_coordinator *coordinator;
+    struct sl_edge *edge;
+    struct sl_err lost;
+    _Atomic bool is_lost, is_ready, leave;
+};
+
+static void on_lost(void *user, const char *sentence)
+{
+    struct node *n = user;
+    if (atomic_load(&n->is_lost))
+        return;
+    sl_fail(&n->lost, SL_E_PEER_LOST, "%s", sentence);
+    atomic_store(&n->is_lost, true);
+    kill(getpid(), SIGUSR1); /* wakes main */
+}
+
+static void on_all_up(void *user)
+{
+    struct node *n = user;
+    atomic_store(&n->is_ready, true);
+    kill(getpid(), SIGUSR1);
+}
+
+static void on_member_ready(void *user)
+{
+    (void)user;
+    kill(getpid(), SIGUSR1); /* main looks again who is missing */
+}
+
+static void on_leave(void *user, const char *who)
+{
+    struct node *n = user;
+    sl_log_info("%s was told to stop: draining the pipeline", who);
+    atomic_store(&n->leave, true);
+    kill(getpid(), SIGUSR1);
+}
+
+static sl_status make_plan(struct node *n, struct sl_err *err)
+{
+    const struct sl_serving_options *v = &n->values->serving;
+    struct sl_plan_options options = {.n_stages = v->stages,
+                                      .has_decode = true,
+                                      .kv_dtype = sl_pack_kv_dtype(n->pack, v->kv),
+                                      .chunk_tokens = v->chunk,
+                                      .max_running = v->max_running,
+                                      .context_tokens = v->context,
+                                      .kv_tokens = v->kv_tokens,
+                                      .epoch = sl_clock_wall_us() / 1000000u};
+    return sl_plan_for_shape(&n->plan, sl_pack_shape(n->pack), &options, err);
+}
+
+static sl_status make_control(struct node *n, struct sl_err *err)
+{
+    const struct coordinator_values *v = n->values;
+    struct sl_io_config io = {
+        .transport = &sl_transport_ucx,
+        .port = (uint16_t)v->data_port,
+        .epoch = n->plan.epoch,
+        .thread_name = "io",
+        .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
+    snprintf(io.address, sizeof io.address, "%s", v->data_address);
+    SL_TRY(sl_io_create(&n->io, &io, err));
+    struct sl_control_config config = {.plan = &n->plan,
+                                       .profiles = sl_profile_allowed(v->serving.numerics),
+                                       .model_digest = sl_pack_digest(n->pack),
+                                       .data_address = v->data_address,
+                                       .data_port = sl_io_port(n->io),
+                                       .on_member_ready = on_member_ready,
+                                       .on_leave = on_leave,
+                                       .user = n};
+    if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
+        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the link keys");
+    return sl_control_create(&n->control, &config, err);
+}
+
+static sl_status make_coordinator(struct node *n, struct sl_err *err)
+{
+    struct sl_tokenizer *tokenizer;
+    struct sl_plan_link links[SL_MAX_LINKS];
+    uint32_t own = 0;
+    for (uint32_t i = 0, all = sl_plan_links(&n->plan, links); i < all; i++)
+        own += links[i].from == 0 || links[i].to == 0;
+    SL_TRY(sl_pack_tokenizer(sl_pack_path(n->pack), &tokenizer, err));
+    struct sl_coordinator_config config = {.plan = &n->plan,
+                                           .shape = sl_pack_shape(n->pack),
+                                           .tokenizer = tokenizer,
+                                           .model_path = sl_pack_path(n->pack),
+                                           .model_name = n->values->serving.name ? n->values->serving.name
+                                                                                 : sl_pack_path(n->pack),
+                                           .io = n->io,
+                                           .n_links = own,
+                                           .max_waiting = n->values->serving.max_waiting,
+                                           .on_lost = on_lost,
+                                           .on_ready = on_all_up,
+                                           .user = n};
+    sl_status status = sl_coordinator_create(&n->coordinator, &config, err);
+    if (status != SL_OK)
+        sl_tokenizer_destroy(tokenizer);
+    return status;
+}
+
+static sl_status start(struct node *n, const char *model, struct sl_err *err)
+{
+    const struct sl_serving_options *v = &n->values->serving;
+    char *pack_path;
+    SL_TRY(sl_pack_ensure(model, &pack_path, err));
+    sl_status status = sl_pack_open(&n->pack, pack_path, err);
+    free(pack_path);
+    SL_TRY(status);
+    SL_TRY(make_plan(n, err));
+    SL_TRY(make_control(n, err));
+    struct sl_io *io = n->io;
+    SL_TRY(make_coordinator(n, err));
+    n->io = NULL; /* the coordinator's from here on */
+    struct sl_rpc_method methods[SL_CONTROL_METHODS];
+    struct sl_edge_config edge = {.listen = v->listen,
+                                  .ops = v->ops,
+                                  .coordinator = n->coordinator,
+                                  .methods = methods,
+                                  .n_methods = sl_control_methods(n->control, methods)};
+    SL_TRY(sl_edge_start(&n->edge, &edge, err));
+    sl_log_info("gRPC on %s and ops HTTP on %s: %s", v->listen, v->ops,
+                strncmp(v->listen, "127.", 4) == 0
+                    ? "this machine only"
+                    : "reachable from the network, without encryption or authentication: "
+                      "keep it private or put a proxy in front");
+    sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address,
+                sl_io_port(io));
+    sl_control_attach(n->control, n->coordinator, io);
+    return SL_OK;
+}
+
+/* Waits for something to do: 0 after timeout_ms, else the signal. */
+static int wait_signal(const sigset_t *set, uint64_t timeout_ms)
+{
+    struct timespec t = {(time_t)(timeout_ms / 1000), (long)(timeout_ms % 1000) * 1000000};
+    int number = sigtimedwait(set, NULL, &t);
+    return number < 0 ? 0 : number;
+}
+
+static sl_status not_ready(struct node *n, struct sl_err *err)
+{
+    char who[256];
+    if (sl_control_missing(n->control, false, who, sizeof who))
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "%s did not join within %u s; start it, or ask for a longer --join-timeout", who,
+                       n->values->join_timeout);
+    if (sl_control_missing(n->control, true, who, sizeof who))
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "%s joined, but not all its links came up within %u s; check --data-address, and that "
+                       "the nodes reach each other's data ports",
+                       who, n->values->join_timeout);
+    return sl_fail(err, SL_E_UNAVAILABLE,
+                   "the links of the coordinator did not come up within %u s; check --data-address, and that "
+                   "the nodes reach it",
+                   n->values->join_timeout);
+}
+
+/* Every member has its links up and so have we: only then can a request go all the way. */
+static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *err)
+{
+    char who[256];
+    uint64_t left_ms = (uint64_t)n->values->join_timeout * 1000;
+    while (!atomic_load(&n->is_ready) || sl_control_missing(n->control, true, who, sizeof who)) {
+        uint64_t begin = sl_clock_ns();
+        int number = wait_signal(set, left_ms < 10000 ? left_ms : 10000);
+        if (number == SIGTERM || number == SIGINT || atomic_load(&n->leave))
+            return SL_AGAIN;
+        if (atomic_load(&n->is_lost))
+            return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);
+        uint64_t spent_ms = (sl_clock_ns() - begin) / 1000000u;
+        left_ms = spent_ms < left_ms ? left_ms - spent_ms : 0;
+        if (left_ms == 0)
+            return not_ready(n, err);
+        if (number == 0 && sl_control_missing(n->control, false, who, sizeof who))
+            sl_log_info("waiting for %s to join", who);
+        else if (number == 0 && sl_control_missing(n->control, true, who, sizeof who))
+            sl_log_info("waiting for the links of %s", who);
+    }
+    return SL_OK;
+}
+
+static void drain(struct node *n, const sigset_t *set)
+{
+    sl_log_info("draining: running requests finish (at most %u s), new ones are refused",
+                n->values->serving.drain_timeout);
+    sl_edge_set_serving(n->edge, false);
+    sl_coordinator_drain(n->coordinator);
+    uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
+    while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until &&
+           !atomic_load(&n->is_lost)) {
+        int number = wait_signal(set, 0);
+        if (number == SIGTERM || number == SIGINT)
+            _exit(128 + number); /* the second one: at once */
+    }
+}
+
+static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
+{
+    sl_status status = wait_ready(n, set, err);
+    if (status == SL_AGAIN)
+        return SL_OK;
+    SL_TRY(status);
+    sl_edge_set_serving(n->edge, true);
+    sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages,
+                sl_coordinator_profile(n->coordinator), sl_coordinator_model_name(n->coordinator));
+    for (int number = 0; number != SIGTERM && number != SIGINT && !atomic_load(&n->leave);) {
+        if (atomic_load(&n->is_lost))
+            return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);
+        number = wait_signal(set, 60000);
+    }
+    drain(n, set);
+    return SL_OK;
+}
+
+static void stop(struct node *n)
+{
+    if (n->edge)
+        sl_edge_set_serving(n->edge, false);
+    if (n->coordinator) { /* who is still running is told the true reason, before the links go */
+        sl_coordinator_drain(n->coordinator);
+        if (!sl_coordinator_wait_idle(n->coordinator, 0))
+            sl_coordinator_mourn(n->coordinator,
+                                 "this node was told to stop before the request was finished; send it again");
+    }
+    if (n->control)
+        sl_control_stop(n->control, "the coordinator is done");
+    if (n->edge)
+        sl_edge_stop(n->edge, 2000);
+    sl_coordinator_destroy(n->coordinator);
+    if (n->io)
+        sl_io_destroy(n->io);
+    sl_control_destroy(n->control);
+    sl_pack_close(n->pack);
+}
+
+static int run_coordinator(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct node n = {.values = values};
+    struct sl_err err = {0};
+    sigset_t set;
+    (void)n_args;
+    sl_log_init("coordinator", SL_LOG_INFO);
+    block_signals();
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    sl_rpc_init();
+    sl_status status = start(&n, args[0], &err);
+    if (status == SL_OK)
+        status = serve(&n, &set, &err);
+    stop(&n);
+    sl_rpc_fini();
+    return status == SL_OK ? 0 : sl_command_failed("coordinator", &err);
+}
+
+const struct sl_command sl_command_coordinator = {
+    "coordinator",
+    "PATH",
+    "the one decider: admits, orders and routes requests",
+    "Waits for its stages and the decode worker to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection). "
+    "SIGTERM drains: running requests finish, new ones get UNAVAILABLE. A second SIGTERM exits at once.",
+    coordinator_options,
+    sizeof(struct coordinator_values),
+    1,
+    1,
+    run_coordinator};

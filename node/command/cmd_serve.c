@@ -1,0 +1,281 @@
+/* `sluice serve PATH`: everything on one machine. This process only supervises: it packs the checkpoint when needed, starts the
+ * coordinator, the stages and the decode worker as processes of the same binary, passes SIGTERM on to the coordinator (which
+ * drains and then tells the others to stop), and ends the whole when one of them dies. */
+#include "base/log.h"
+#include "model/pack/pack_cache.h"
+#include "node/command/commands.h"
+#include "node/command/serving_options.h"
+#include "node/local/cluster.h"
+#include "node/rpc/listen.h"
+#include "pipeline/stage/stage.h"
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct serve_values {
+    struct sl_serving_options serving;
+    uint32_t threads, decode_threads;
+};
+
+static const struct sl_option serve_options[] = {
+    SL_SERVING_ROWS(serve_values),
+    {"threads", SL_OPT_UINT, offsetof(struct serve_values, threads), "0", NULL, 0, 1024, "threads",
+     "Compute threads of a stage; 0 shares the processors."},
+    {"decode-threads", SL_OPT_UINT, offsetof(struct serve_values, decode_threads), "0", NULL, 0, 1024,
+     "threads", "Compute threads of the decode worker; 0: as many as a stage."},
+    {0},
+};
+
+struct child {
+    char name[24];
+    pid_t pid; /* 0: ended */
+};
+
+struct supervisor {
+    const struct serve_values *values;
+    char *pack;
+    char join[288]; /* where workers find the coordinator */
+    struct child children[SL_MAX_STAGES + 2];
+    uint32_t n_children;
+    bool stopping;
+};
+
+/* Arguments of one child; numbers are written into the room behind them. */
+struct arguments {
+    char *list[48];
+    uint32_t n;
+    char room[32][32];
+    uint32_t n_room;
+};
+
+static void add(struct arguments *a, const char *name, const char *value)
+{
+    a->list[a->n++] = (char *)(uintptr_t)name;
+    if (value)
+        a->list[a->n++] = (char *)(uintptr_t)value;
+}
+
+static void add_number(struct arguments *a, const char *name, uint32_t value)
+{
+    char *text = a->room[a->n_room++];
+    snprintf(text, sizeof a->room[0], "%u", value);
+    add(a, name, text);
+}
+
+static sl_status spawn(struct supervisor *s, const char *name, struct arguments *a, struct sl_err *err)
+{
+    struct child *child = &s->children[s->n_children];
+    pid_t parent = getpid(), pid = fork();
+    if (pid < 0)
+        return sl_fail(err, SL_E_UNAVAILABLE, "cannot start %s: %s", name, strerror(errno));
+    if (pid == 0) {
+        sigset_t none;
+        sigemptyset(&none);
+        sigprocmask(SIG_SETMASK, &none, NULL);
+        setpgid(0, 0); /* a terminal's Ctrl-C comes to the supervisor alone */
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent)
+            _exit(1);
+        a->list[a->n] = NULL;
+        execv("/proc/self/exe", a->list);
+        _exit(127);
+    }
+    snprintf(child->name, sizeof child->name, "%s", name);
+    child->pid = pid;
+    s->n_children++;
+    return SL_OK;
+}
+
+static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
+{
+    const struct sl_serving_options *v = &s->values->serving;
+    struct arguments a = {0};
+    add(&a, "sluice", "coordinator");
+    add(&a, s->pack, NULL);
+    add_number(&a, "--stages", v->stages);
+    add(&a, "--listen", v->listen);
+    add(&a, "--ops", v->ops);
+    add_number(&a, "--chunk", v->chunk);
+    add(&a, "--kv", v->kv);
+    add(&a, "--numerics", v->numerics);
+    add_number(&a, "--max-running", v->max_running);
+    add_number(&a, "--max-waiting", v->max_waiting);
+    add_number(&a, "--context", v->context);
+    add_number(&a, "--kv-tokens", v->kv_tokens);
+    add_number(&a, "--drain-timeout", v->drain_timeout);
+    if (v->name)
+        add(&a, "--name", v->name);
+    return spawn(s, "coordinator", &a, err);
+}
+
+static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *err)
+{
+    const struct serve_values *v = s->values;
+    bool decode = k == v->serving.stages;
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t threads = v->threads                        ? v->threads
+                       : cores > (long)v->serving.stages ? (uint32_t)cores / v->serving.stages
+                                                         : 1;
+    struct arguments a = {0};
+    char name[24];
+    snprintf(name, sizeof name, decode ? "decode" : "stage %u", k);
+    add(&a, "sluice", decode ? "decode" : "stage");
+    add(&a, s->pack, NULL);
+    add(&a, "--coordinator", s->join);
+    if (!decode)
+        add_number(&a, "--stage", k);
+    add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
+    return spawn(s, name, &a, err);
+}
+
+static void signal_all(const struct supervisor *s, int number)
+{
+    for (uint32_t i = 0; i < s->n_children; i++)
+        if (s->children[i].pid)
+            kill(s->children[i].pid, number);
+}
+
+static uint32_t n_alive(const struct supervisor *s)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < s->n_children; i++)
+        n += s->children[i].pid != 0;
+    return n;
+}
+
+/* How a child ended. Returns the exit code that the whole should have: 0 only after a clean stop. */
+static int on_exit_of(struct supervisor *s, pid_t pid, int status)
+{
+    for (uint32_t i = 0; i < s->n_children; i++) {
+        struct child *c = &s->children[i];
+        if (c->pid != pid)
+            continue;
+        c->pid = 0;
+        int code = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
+        bool clean = WIFEXITED(status) && code == 0;
+        if (clean) /* the coordinator ends first when it was asked to, by us or by a worker's SIGTERM */
+            s->stopping = true;
+        else if (WIFSIGNALED(status))
+            sl_log_error("%s (pid %d) was killed by signal %d (%s); stopping the rest", c->name, (int)pid,
+                         WTERMSIG(status), strsignal(WTERMSIG(status)));
+        else
+            sl_log_error("%s (pid %d) ended with exit code %d; stopping the rest", c->name, (int)pid, code);
+        return clean ? 0 : code;
+    }
+    return 0;
+}
+
+/* Who is still there 2 s after the first end gets SIGTERM, and 3 s later SIGKILL. */
+static int supervise(struct supervisor *s, const sigset_t *set)
+{
+    int code = 0, signals = 0;
+    bool ending = false;
+    uint32_t quiet = 0; /* 200 ms turns since the end began */
+    while (n_alive(s) > 0) {
+        struct timespec t = {ending ? 0 : 3600, ending ? 200000000 : 0};
+        int number = sigtimedwait(set, NULL, &t), status;
+        if (number == SIGTERM || number == SIGINT) {
+            if (++signals > 1) {
+                signal_all(s, SIGKILL);
+                return 128 + number;
+            }
+            s->stopping = true;
+            if (s->children[0].pid)
+                kill(s->children[0].pid, SIGTERM);
+        }
+        for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
+            int ended = on_exit_of(s, pid, status);
+            if (ended && !ending)
+                code = ended;
+            if ((ended || s->children[0].pid == 0) && !ending) {
+                ending = true;
+                if (ended)
+                    signal_all(s, s->children[0].pid ? SIGTERM : SIGKILL);
+            }
+        }
+        if (ending && ++quiet == 10) /* who was told to stop has gone by now; who never joined was not told */
+            signal_all(s, SIGTERM);
+        if (ending && quiet == 25)
+            signal_all(s, SIGKILL);
+    }
+    return code;
+}
+
+/* A taken port is told here in one sentence, not by four processes that end because of it. */
+static sl_status check_address(const char *address, struct sl_err *err)
+{
+    int fd, port;
+    SL_TRY(sl_listen_open(address, &fd, &port, err));
+    close(fd);
+    return SL_OK;
+}
+
+static sl_status start_all(struct supervisor *s, const char *model, struct sl_err *err)
+{
+    const struct sl_serving_options *v = &s->values->serving;
+    SL_TRY(sl_pack_ensure(model, &s->pack, err));
+    struct sl_pack *pack;
+    struct sl_plan plan;
+    SL_TRY(sl_pack_open(&pack, s->pack, err));
+    struct sl_plan_options options = {.n_stages = v->stages,
+                                      .has_decode = true,
+                                      .chunk_tokens = v->chunk,
+                                      .max_running = v->max_running,
+                                      .context_tokens = v->context,
+                                      .kv_tokens = v->kv_tokens};
+    /* refuse here, not in three processes */
+    sl_status status = sl_plan_for_shape(&plan, sl_pack_shape(pack), &options, err);
+    sl_pack_close(pack);
+    SL_TRY(status);
+    const char *colon = strrchr(v->listen, ':');
+    bool any = strncmp(v->listen, "0.0.0.0:", 8) == 0 || strncmp(v->listen, "[::]:", 5) == 0;
+    snprintf(s->join, sizeof s->join, "%s%s", any ? "127.0.0.1" : "", any ? colon : v->listen);
+    if (strcmp(colon, ":0") == 0)
+        return sl_fail(err, SL_E_USAGE,
+                       "--listen needs a port here, because the stages must find it; choose one");
+    SL_TRY(check_address(v->listen, err));
+    SL_TRY(check_address(v->ops, err));
+    SL_TRY(spawn_coordinator(s, err));
+    for (uint32_t k = 0; k <= v->stages; k++)
+        SL_TRY(spawn_worker(s, k, err));
+    return SL_OK;
+}
+
+static int run_serve(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct supervisor s = {.values = values};
+    struct sl_err err;
+    sigset_t set;
+    (void)n_args;
+    sl_log_init("serve", SL_LOG_INFO);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGCHLD);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    if (start_all(&s, args[0], &err) != SL_OK) {
+        signal_all(&s, SIGKILL);
+        free(s.pack);
+        return sl_command_failed("serve", &err);
+    }
+    int code = supervise(&s, &set);
+    free(s.pack);
+    return code;
+}
+
+const struct sl_command sl_command_serve = {
+    "serve",
+    "PATH",
+    "everything on one machine: coordinator, stages, decode worker",
+    "PATH is a pack, or a Hugging Face checkpoint directory, which is packed into the cache on first use. Starts one process a "
+    "role, joined over UCX on loopback. SIGTERM drains. When a process dies, it is named and the whole ends with its code.",
+    serve_options,
+    sizeof(struct serve_values),
+    1,
+    1,
+    run_serve};

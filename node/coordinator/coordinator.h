@@ -1,0 +1,129 @@
+/* The coordinator: the one decider. It admits requests, cuts chunks, writes the order log, follows results, and streams tokens
+ * to whoever asked. One thread owns all of it; the calls below may come from any thread and are queued to that thread.
+ *
+ * The edge (gRPC) and the in-process client are the two callers. */
+#ifndef SL_NODE_COORDINATOR_COORDINATOR_H
+#define SL_NODE_COORDINATOR_COORDINATOR_H
+
+#include "model/shape.h"
+#include "model/tokenizer/tokenizer.h"
+#include "pipeline/decide/plan.h"
+#include "pipeline/link/transport.h"
+#include "pipeline/record/span.h"
+
+struct sl_coordinator;
+
+enum { SL_MAX_STOP_STRINGS = 16, SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128 };
+
+struct sl_generate { /* one call, already validated for shape by the edge; copied by submit */
+    char request_id[SL_MAX_REQUEST_ID]; /* empty: one is made */
+    const uint32_t *ids;                /* the prompt */
+    uint32_t n_ids;
+    struct sl_sampling sampling;
+    uint32_t max_tokens; /* 0: prefill only (score) */
+    uint32_t min_tokens;
+    bool ignore_eos;
+    uint32_t n_stop_ids;
+    uint32_t stop_ids[SL_MAX_STOP_IDS];
+    uint32_t n_stop;
+    const char *stop[SL_MAX_STOP_STRINGS]; /* NUL-terminated UTF-8 */
+    bool skip_special;                     /* detokenizing, for stop strings and text */
+    bool include_stop;                     /* keep the stop string in the output */
+    int32_t prompt_logprobs;               /* -1: none; 0: of each prompt token; k: and of the k best */
+    bool want_timeline;
+    bool want_digest;    /* of logits and KV: two runs that must agree are compared by it */
+    int64_t deadline_ms; /* time left; -1: none */
+};
+
+enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_ABORT };
+
+struct sl_generated {                  /* a piece of a stream, or its end; valid during the callback */
+    const struct sl_token_out *tokens; /* new ones */
+    uint32_t n_tokens;
+    uint32_t prompt_tokens, completion_tokens; /* so far */
+    /* prompt_logprobs: one a prompt token, [0] unused; with the first piece only */
+    const struct sl_token_out *prompt;
+    uint32_t n_prompt;
+    bool done;
+    sl_status status;  /* of the end: SL_OK, or why it failed */
+    const char *error; /* sentence, when status != SL_OK */
+    enum sl_finish finish;
+    int64_t matched_stop_id;            /* -1: none */
+    const char *matched_stop;           /* NULL: none */
+    const struct sl_timeline *timeline; /* with done, when wanted */
+    /* with done, when wanted: of all logits rows that gave a token; of all KV pages */
+    uint64_t logits_digest, kv_digest;
+};
+/* Called on the coordinator's thread: must not block. After done it is never called again. */
+typedef void sl_generated_fn(void *user, const struct sl_generated *piece);
+
+struct sl_coordinator_config {
+    const struct sl_plan *plan; /* copied, like all that follows but io */
+    const struct sl_shape *shape;
+    struct sl_tokenizer *tokenizer; /* becomes the coordinator's */
+    const char *model_path, *model_name;
+    /* its owner is the coordinator's thread from here on; closed by destroy */
+    struct sl_io *io;
+    uint32_t n_links;     /* that must come up before it is ready */
+    uint32_t max_waiting; /* requests in the queue; 0: 1024 */
+    /* A neighbour was lost (or sent what it may not): every live request has been ended with SL_E_UNAVAILABLE, new ones are
+     * refused. On the coordinator's thread; NULL: none. */
+    void (*on_lost)(void *user, const char *sentence);
+    void (*on_ready)(void *user);
+    void *user;
+};
+sl_status sl_coordinator_create(struct sl_coordinator **c, const struct sl_coordinator_config *config,
+                                struct sl_err *err);
+/* Ends what is live with SL_FINISH_ABORT, joins the thread, closes io. */
+void sl_coordinator_destroy(struct sl_coordinator *c);
+/* Run fn(user) on the coordinator's thread, soon: the way to its io, whose owner it is. SL_E_NOMEM. */
+sl_status sl_coordinator_call(struct sl_coordinator *c, void (*fn)(void *user), void *user);
+/* A neighbour is known to be gone before its link says so. Any thread. */
+void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence);
+/* Refuse new requests; running and queued ones go on. */
+void sl_coordinator_drain(struct sl_coordinator *c);
+/* Wait until no request is live, at most timeout_ms. False: some still are. */
+bool sl_coordinator_wait_idle(struct sl_coordinator *c, uint32_t timeout_ms);
+/* Wait until every link is up. SL_E_UNAVAILABLE: a neighbour was lost or timeout_ms is over. */
+sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_ms, struct sl_err *err);
+
+/* Queue a request. Validation that needs no state happens here (ids in the vocabulary, length within the context, sampling):
+ * SL_E_INVALID with a sentence; SL_E_EXISTS: the id is live; SL_E_EXHAUSTED: the queue is full; SL_E_UNAVAILABLE: draining or not
+ * ready. When SL_OK, fn will be called until done. *handle names the request for cancel. */
+sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_generate *generate,
+                                sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err);
+/* Idempotent; the stream ends with SL_FINISH_ABORT unless it has ended before. */
+void sl_coordinator_cancel(struct sl_coordinator *c, uint64_t handle);
+void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id);
+
+struct sl_load { /* a snapshot for GetLoads, metrics, tests */
+    uint32_t running, waiting;
+    uint32_t waiting_tokens;                /* prompt tokens not yet prefilled */
+    uint32_t kv_pages_used, kv_pages_total; /* of one stage's pool: all are alike */
+    uint32_t decode_pages_used, decode_pages_total;
+    uint32_t max_running;
+    uint64_t prompt_tokens, output_tokens, requests_ok, requests_failed, requests_aborted;
+    double output_tokens_per_s; /* over the last 10 s */
+    bool ready, draining;
+    uint32_t n_stages;
+    uint64_t started_wall_us, last_receive_wall_us;
+};
+void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load);
+
+const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c);
+const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c);
+const char *sl_coordinator_model_path(const struct sl_coordinator *c); /* the pack's directory, absolute */
+const char *sl_coordinator_model_name(const struct sl_coordinator *c);
+const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c); /* "bf16", "i8" or "f32" */
+/* The numerics profile that all nodes run: set once, when it is decided; until then NULL. Any thread. */
+void sl_coordinator_set_profile(struct sl_coordinator *c, enum sl_profile profile);
+const char *sl_coordinator_profile(const struct sl_coordinator *c);
+/* longest prompt + output that submit accepts */
+uint32_t sl_coordinator_context(const struct sl_coordinator *c);
+const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c);
+
+/* Metrics of the coordinator in OpenMetrics text, appended to *text (malloc'ed, grows). */
+struct sl_text;
+void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *text);
+
+#endif

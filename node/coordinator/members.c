@@ -1,0 +1,500 @@
+/* Joining (control.h). One table of members, guarded by a lock: gRPC's workers write it, the coordinator's main reads it. */
+#include "node/coordinator/members.h"
+#include "base/digest.h"
+#include "base/log.h"
+#include "node/coordinator/links.h"
+#include "node/rpc/pb_impl.h"
+#include "sluice.pb-c.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct member {
+    struct sl_control *control;
+    uint32_t node;            /* 1 + stage, or the decode worker's */
+    struct sl_rpc_call *call; /* the Join stream; NULL: not here */
+    bool planned, ready;
+    uint32_t profiles; /* it offers these */
+    char address[64], name[64];
+    uint16_t port;
+    uint64_t pid;
+};
+
+struct sl_control {
+    struct sl_control_config config;
+    struct sl_plan plan;
+    char digest[72], data_address[64];
+    pthread_mutex_t lock;
+    struct member *members; /* [n_members], node 1 + i */
+    uint32_t n_members;
+    struct sl_coordinator *coordinator;
+    struct sl_io *io;
+    bool complete, stopping;
+};
+
+static void node_name(const struct sl_control *c, uint32_t node, char buffer[24])
+{
+    sl_plan_node_name(&c->plan, node, buffer);
+}
+
+/* ---- the plan on its way to a member ---- */
+
+struct link_room { /* of one event: links, their list heads and keys */
+    Sluice__V1__Link links[SL_MAX_LINKS], *connect[SL_MAX_LINKS], *accept[SL_MAX_LINKS];
+    uint8_t keys[SL_MAX_LINKS][32];
+    char peers[SL_MAX_LINKS][24];
+};
+
+static void fill_links(struct sl_control *c, uint32_t node, Sluice__V1__Plan *out, struct link_room *room)
+{
+    struct sl_plan_link links[SL_MAX_LINKS];
+    uint32_t n = sl_plan_links(&c->plan, links), used = 0;
+    out->connect = room->connect;
+    out->accept = room->accept;
+    for (uint32_t i = 0; i < n; i++) {
+        const struct sl_plan_link *l = &links[i];
+        if (l->from != node && l->to != node)
+            continue;
+        bool connects = l->from == node;
+        uint32_t peer = connects ? l->to : l->from;
+        Sluice__V1__Link *link = &room->links[used];
+        sluice__v1__link__init(link);
+        sl_hmac_sha256(c->config.secret, &l->id, sizeof l->id, room->keys[used]);
+        node_name(c, peer, room->peers[used]);
+        link->id = l->id;
+        link->key = (ProtobufCBinaryData){32, room->keys[used]};
+        link->n_slots = connects ? l->from_slots : l->to_slots;
+        link->slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes;
+        link->peer = room->peers[used];
+        if (connects) {
+            link->address = peer == 0 ? c->data_address : c->members[peer - 1].address;
+            link->port = peer == 0 ? c->config.data_port : c->members[peer - 1].port;
+            out->connect[out->n_connect++] = link;
+        } else {
+            out->accept[out->n_accept++] = link;
+        }
+        used++;
+    }
+}
+
+static void send_plan(struct sl_control *c, struct member *m) /* lock held */
+{
+    struct link_room *room = calloc(1, sizeof *room);
+    if (!room) {
+        sl_rpc_finish(m->call, SL_E_NOMEM, "the coordinator is out of memory; join again later");
+        return;
+    }
+    Sluice__V1__Plan plan = SLUICE__V1__PLAN__INIT;
+    Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
+    struct sl_share config = sl_plan_share(&c->plan, m->node - 1, 1);
+    char profile[16];
+    char kv_dtype[8];
+    snprintf(kv_dtype, sizeof kv_dtype, "%s", sl_dtype_name(c->plan.kv_dtype));
+    snprintf(profile, sizeof profile, "%s", sl_profile_name(c->plan.profile));
+    plan.profile = profile;
+    plan.epoch = c->plan.epoch;
+    plan.stage = m->node - 1;
+    plan.n_stages = c->plan.n_stages;
+    plan.layer_begin = config.begin;
+    plan.layer_end = config.end;
+    plan.chunk_tokens = c->plan.chunk_tokens;
+    plan.max_slices = SL_MAX_SLICES;
+    plan.max_running = c->plan.max_running;
+    plan.context_tokens = c->plan.context_tokens;
+    plan.kv_pages = c->plan.n_pages;
+    plan.kv_dtype = kv_dtype;
+    fill_links(c, m->node, &plan, room);
+    event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_PLAN;
+    event.plan = &plan;
+    sl_pb_write(m->call, &event.base);
+    m->planned = true;
+    free(room);
+}
+
+static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
+{
+    struct sl_control *c = user;
+    pthread_mutex_lock(&c->lock);
+    snprintf(address, 64, "%s", c->members[node - 1].address);
+    *port = c->members[node - 1].port;
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void open_own_links(void *user) /* on the coordinator's thread */
+{
+    struct sl_control *c = user;
+    struct sl_err err;
+    uint32_t n;
+    if (sl_links_open(c->io, &c->plan, 0, c->config.secret, where_is, c, &n, &err) != SL_OK)
+        sl_coordinator_mourn(c->coordinator, err.text);
+}
+
+/* What the coordinator allows and every member that is here offers; lock held. */
+static uint32_t common_profiles(const struct sl_control *c)
+{
+    uint32_t set = c->config.profiles;
+    for (uint32_t i = 0; i < c->n_members; i++)
+        set &= c->members[i].call ? c->members[i].profiles : ~0u;
+    return set;
+}
+
+static void plan_when_complete(struct sl_control *c) /* lock held */
+{
+    if (c->complete || c->stopping || !c->coordinator)
+        return;
+    for (uint32_t i = 0; i < c->n_members; i++)
+        if (!c->members[i].call)
+            return;
+    c->complete = true;
+    c->plan.profile = sl_profile_best(common_profiles(c));
+    sl_coordinator_set_profile(c->coordinator, c->plan.profile);
+    sl_log_info("all nodes are here; numerics profile %s", sl_profile_name(c->plan.profile));
+    for (uint32_t i = 0; i < c->n_members; i++)
+        send_plan(c, &c->members[i]);
+    if (sl_coordinator_call(c->coordinator, open_own_links, c) != SL_OK)
+        sl_log_error("out of memory while the pipeline was put together");
+}
+
+/* ---- Join ---- */
+
+static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRequest *j, uint32_t *node,
+                            struct sl_err *err)
+{
+    bool decode = strcmp(j->role, "decode") == 0;
+    if (!decode && strcmp(j->role, "stage") != 0)
+        return sl_fail(err, SL_E_INVALID, "role \"%.20s\" is unknown; join as stage or decode", j->role);
+    if (decode && !c->plan.has_decode)
+        return sl_fail(err, SL_E_CONFIG,
+                       "this pipeline was started without a decode worker; join as a stage");
+    if (!decode && j->stage >= c->plan.n_stages)
+        return sl_fail(err, SL_E_CONFIG,
+                       "stage %u does not exist: the coordinator was started with %u stages, numbered from 0",
+                       j->stage, c->plan.n_stages);
+    if (strcmp(j->model_digest, c->digest) != 0)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "the model differs: the coordinator serves the pack %.12s, this node has %.12s; give both the same pack",
+            c->digest, j->model_digest);
+    if (strcmp(j->version, SLUICE_VERSION) != 0 || j->wire_version != SL_WIRE_VERSION)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
+            SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
+    if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 ||
+        strlen(j->data_address) >= 64)
+        return sl_fail(err, SL_E_INVALID,
+                       "the join request is malformed (layers, data address or port); run the same version");
+    *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
+    return SL_OK;
+}
+
+/* Names that this version does not know are profiles that we could not run either. */
+static uint32_t offered_profiles(const Sluice__V1__JoinRequest *j)
+{
+    uint32_t set = 0;
+    enum sl_profile profile;
+    for (size_t i = 0; i < j->n_profiles; i++)
+        set |= sl_profile_parse(&profile, j->profiles[i]) ? 1u << profile : 0;
+    return set;
+}
+
+/* Must leave one profile that everybody can run; lock held. */
+static sl_status check_profiles(const struct sl_control *c, uint32_t offered, struct sl_err *err)
+{
+    char ours[64], theirs[64];
+    uint32_t common = common_profiles(c);
+    if (common & offered)
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_CONFIG,
+        "no numerics profile in common: this pipeline can run %s, this node offers %s; start the coordinator and all "
+        "nodes with --numerics auto or f32, or leave out machines without AVX512_BF16",
+        sl_profile_list(common, ours, sizeof ours),
+        offered ? sl_profile_list(offered, theirs, sizeof theirs) : "none");
+}
+
+static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
+{
+    struct member *m = user;
+    struct sl_control *c = m->control;
+    char name[24], sentence[200];
+    (void)cancelled;
+    pthread_mutex_lock(&c->lock);
+    bool mourn = m->planned && !c->stopping;
+    if (m->call == call) {
+        m->call = NULL;
+        m->ready = false;
+    }
+    node_name(c, m->node, name);
+    pthread_mutex_unlock(&c->lock);
+    sl_rpc_unref(call);
+    if (!mourn) {
+        sl_log_info("%s left", name);
+        return;
+    }
+    snprintf(
+        sentence, sizeof sentence,
+        "%s is gone (its process ended or its host is unreachable); the request was not finished, send it again",
+        name);
+    sl_coordinator_mourn(c->coordinator, sentence);
+}
+
+static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_control *c = context;
+    struct sl_pb pb = {0};
+    struct sl_err err;
+    uint32_t node = 0;
+    Sluice__V1__JoinRequest *j = (Sluice__V1__JoinRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__join_request__descriptor, message, bytes);
+    if (!j)
+        return;
+    sl_status status = check_join(c, j, &node, &err);
+    uint32_t profiles = offered_profiles(j);
+    pthread_mutex_lock(&c->lock);
+    struct member *m = status == SL_OK ? &c->members[node - 1] : NULL;
+    if (m && c->stopping)
+        status = sl_fail(&err, SL_E_UNAVAILABLE, "the pipeline is stopping");
+    else if (m && (m->call || c->complete))
+        status = sl_fail(&err, SL_E_EXISTS,
+                         "there is one in this place already (%s, pid %llu); stop that one first", m->name,
+                         (unsigned long long)m->pid);
+    if (status == SL_OK)
+        status = check_profiles(c, profiles, &err);
+    if (status == SL_OK) {
+        m->profiles = profiles;
+        snprintf(m->address, sizeof m->address, "%s", j->data_address);
+        snprintf(m->name, sizeof m->name, "%.60s", j->node_name);
+        m->port = (uint16_t)j->data_port;
+        m->pid = j->pid;
+        m->call = call;
+        sl_rpc_ref(call);
+        sl_rpc_hooks(call, m, on_join_done, NULL);
+        char name[24];
+        node_name(c, node, name);
+        sl_log_info("%s joined from %s:%u (%s, pid %llu, %u threads)", name, m->address, m->port, m->name,
+                    (unsigned long long)m->pid, j->threads);
+        plan_when_complete(c);
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (status != SL_OK) {
+        sl_log_warn("a node was refused: %s", err.text);
+        sl_rpc_finish(call, status, err.text);
+    }
+    sl_pb_free(&pb);
+}
+
+/* ---- Ready, Leave, Status ---- */
+
+static struct member *member_of(struct sl_control *c, const char *role, uint32_t stage)
+{
+    uint32_t i = strcmp(role, "decode") == 0 ? c->plan.n_stages : stage;
+    return i < c->n_members ? &c->members[i] : NULL;
+}
+
+static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_control *c = context;
+    struct sl_pb pb = {0};
+    Sluice__V1__ReadyRequest *r = (Sluice__V1__ReadyRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__ready_request__descriptor, message, bytes);
+    if (!r)
+        return;
+    pthread_mutex_lock(&c->lock);
+    struct member *m = member_of(c, r->role, r->stage);
+    bool known = m && m->call && r->epoch == c->plan.epoch;
+    if (known)
+        m->ready = true;
+    pthread_mutex_unlock(&c->lock);
+    Sluice__V1__ReadyReply reply = SLUICE__V1__READY_REPLY__INIT;
+    if (known) {
+        sl_pb_reply(call, &reply.base);
+        if (c->config.on_member_ready)
+            c->config.on_member_ready(c->config.user);
+    } else {
+        sl_rpc_finish(call, SL_E_INVALID, "this node has not joined, or its plan is an old one; join again");
+    }
+    sl_pb_free(&pb);
+}
+
+/* Does the key belong to a link that this member accepts? Clients of the same port have never seen one. */
+static bool knows_its_plan(const struct sl_control *c, const struct member *m, const ProtobufCBinaryData *key)
+{
+    struct sl_plan_link links[SL_MAX_LINKS];
+    uint8_t expected[32];
+    bool knows = false;
+    for (uint32_t i = 0, n = sl_plan_links(&c->plan, links); i < n && key->len == sizeof expected; i++) {
+        if (links[i].to != m->node)
+            continue;
+        sl_hmac_sha256(c->config.secret, &links[i].id, sizeof links[i].id, expected);
+        knows |= sl_equal_constant_time(expected, key->data, sizeof expected);
+    }
+    return knows;
+}
+
+static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_control *c = context;
+    struct sl_pb pb = {0};
+    Sluice__V1__LeaveRequest *l = (Sluice__V1__LeaveRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__leave_request__descriptor, message, bytes);
+    if (!l)
+        return;
+    struct member *m = member_of(c, l->role, l->stage);
+    char name[24];
+    bool may = m && knows_its_plan(c, m, &l->key);
+    if (m)
+        node_name(c, m->node, name);
+    sl_pb_free(&pb);
+    if (!may) {
+        sl_rpc_finish(
+            call, SL_E_INVALID,
+            "only a member that was sent its plan may leave; send SIGTERM to the coordinator instead");
+        return;
+    }
+    Sluice__V1__LeaveReply reply = SLUICE__V1__LEAVE_REPLY__INIT;
+    sl_pb_reply(call, &reply.base);
+    if (c->config.on_leave)
+        c->config.on_leave(c->config.user, name);
+}
+
+static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_control *c = context;
+    (void)message, (void)bytes; /* an empty request */
+    Sluice__V1__StatusReply reply = SLUICE__V1__STATUS_REPLY__INIT;
+    Sluice__V1__NodeStatus *nodes = calloc(c->n_members, sizeof *nodes),
+                           **list = calloc(c->n_members, sizeof *list);
+    static char stage_role[] = "stage", decode_role[] = "decode",
+                states[4][8] = {"absent", "joined", "planned", "ready"};
+    if (!nodes || !list) {
+        free(nodes);
+        free(list);
+        sl_rpc_finish(call, SL_E_NOMEM, "out of memory");
+        return;
+    }
+    uint32_t n_ready = 0;
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t i = 0; i < c->n_members; i++) {
+        const struct member *m = &c->members[i];
+        struct sl_share config = sl_plan_share(&c->plan, i, 1);
+        sluice__v1__node_status__init(&nodes[i]);
+        nodes[i].role = i == c->plan.n_stages ? decode_role : stage_role;
+        nodes[i].stage = i;
+        nodes[i].node_name = (char *)(uintptr_t)m->name;
+        nodes[i].data_address = (char *)(uintptr_t)m->address;
+        nodes[i].layer_begin = config.begin;
+        nodes[i].layer_end = config.end;
+        nodes[i].pid = m->pid;
+        nodes[i].state = states[!m->call ? 0 : m->ready ? 3 : m->planned ? 2 : 1];
+        n_ready += m->ready;
+        list[i] = &nodes[i];
+    }
+    reply.n_nodes = c->n_members;
+    reply.nodes = list;
+    reply.n_stages = c->plan.n_stages;
+    reply.ready = n_ready == c->n_members && !c->stopping;
+    reply.state = states[reply.ready ? 3 : 1];
+    sl_pb_reply(call, &reply.base);
+    pthread_mutex_unlock(&c->lock);
+    free(nodes);
+    free(list);
+}
+
+/* ---- life ---- */
+
+sl_status sl_control_create(struct sl_control **out, const struct sl_control_config *config,
+                            struct sl_err *err)
+{
+    struct sl_control *c = calloc(1, sizeof *c);
+    if (!c)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
+    c->config = *config;
+    if (!c->config.profiles)
+        c->config.profiles = 1u << SL_PROFILE_F32;
+    c->plan = *config->plan;
+    snprintf(c->digest, sizeof c->digest, "%s", config->model_digest);
+    snprintf(c->data_address, sizeof c->data_address, "%s", config->data_address);
+    pthread_mutex_init(&c->lock, NULL);
+    c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
+    c->members = calloc(c->n_members, sizeof *c->members);
+    if (!c->members) {
+        free(c);
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
+    }
+    for (uint32_t i = 0; i < c->n_members; i++)
+        c->members[i] = (struct member){.control = c, .node = 1 + i};
+    *out = c;
+    return SL_OK;
+}
+
+void sl_control_destroy(struct sl_control *control)
+{
+    if (!control)
+        return;
+    pthread_mutex_destroy(&control->lock);
+    free(control->members);
+    free(control);
+}
+
+uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods)
+{
+    methods[0] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Join", .streaming = true, .on_message = on_join, .context = control};
+    methods[1] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Ready", .on_message = on_ready, .context = control};
+    methods[2] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = control};
+    methods[3] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = control};
+    return SL_CONTROL_METHODS;
+}
+
+void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordinator, struct sl_io *io)
+{
+    pthread_mutex_lock(&control->lock);
+    control->coordinator = coordinator;
+    control->io = io;
+    plan_when_complete(control);
+    pthread_mutex_unlock(&control->lock);
+}
+
+void sl_control_stop(struct sl_control *control, const char *reason)
+{
+    char text[200];
+    snprintf(text, sizeof text, "%s", reason);
+    Sluice__V1__Stop stop = SLUICE__V1__STOP__INIT;
+    Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
+    stop.reason = text;
+    event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_STOP;
+    event.stop = &stop;
+    pthread_mutex_lock(&control->lock);
+    control->stopping = true;
+    for (uint32_t i = 0; i < control->n_members; i++)
+        if (control->members[i].call) {
+            sl_pb_write(control->members[i].call, &event.base);
+            sl_rpc_finish(control->members[i].call, SL_OK, NULL);
+        }
+    pthread_mutex_unlock(&control->lock);
+}
+
+const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes)
+{
+    const char *missing = NULL;
+    size_t used = 0;
+    pthread_mutex_lock(&control->lock);
+    for (uint32_t i = 0; i < control->n_members; i++) {
+        if (control->members[i].call && (!ready || control->members[i].ready))
+            continue;
+        char name[24];
+        node_name(control, 1 + i, name);
+        int n = snprintf(buffer + used, bytes - used, "%s%s", used ? ", " : "", name);
+        if (n < 0 || (size_t)n >= bytes - used)
+            break;
+        used += (size_t)n;
+        missing = buffer;
+    }
+    pthread_mutex_unlock(&control->lock);
+    return missing;
+}

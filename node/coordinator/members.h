@@ -1,0 +1,37 @@
+/* sluice.v1.Control on the coordinator: who has joined, the plan that each member is sent when all are there, and the leash
+ * that tells when one is gone. Members that do not fit (other model, version, KV format, no numerics profile in
+ * common) are refused with a sentence. Which profile is run is decided when all are there: the fastest that the coordinator
+ * allows and every member offers. */
+#ifndef SL_NODE_COORDINATOR_MEMBERS_H
+#define SL_NODE_COORDINATOR_MEMBERS_H
+
+#include "node/coordinator/coordinator.h"
+#include "node/rpc/rpc.h"
+
+struct sl_control_config {
+    const struct sl_plan *plan;
+    uint32_t profiles; /* the numerics profiles that it may run: base/profile.h, a set; 0: f32 alone */
+    const char *model_digest;
+    const char *data_address; /* the coordinator's own */
+    uint16_t data_port;
+    uint8_t secret[32];                            /* link keys are derived from it */
+    void (*on_member_ready)(void *user);           /* a member's links are up; any thread */
+    void (*on_leave)(void *user, const char *who); /* a member asks for the pipeline to drain; any thread */
+    void *user;
+};
+
+enum { SL_CONTROL_METHODS = 4 };
+
+struct sl_control;
+sl_status sl_control_create(struct sl_control **control, const struct sl_control_config *config,
+                            struct sl_err *err);
+void sl_control_destroy(struct sl_control *control); /* after the server's stop */
+uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods);
+/* From now on a complete set of members gets its plan and the coordinator its links. */
+void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordinator, struct sl_io *io);
+/* Tell every member to stop and let their streams go; a member that leaves from here on is not mourned. */
+void sl_control_stop(struct sl_control *control, const char *reason);
+/* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */
+const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes);
+
+#endif

@@ -1,0 +1,198 @@
+/* Ops HTTP over libmicrohttpd: one thread in poll(2), nothing until somebody asks. Not in epoll:
+ * there 0.9.75 misses the end of a connection whose bytes and FIN came together, and 64 of those
+ * kept every probe out until they timed out, 15 s later (tests/e2e/test_endpoint.py throws such
+ * connections at it).
+ *
+ * A probe answers 200 or 503 with one line that says why. Limits are small on purpose: scrapers are
+ * few, and whoever opens more connections than these must not cost the node memory. Liveness is of
+ * this process alone and never of its peers: a restart does not bring a lost neighbour back. */
+#include "node/edge/admin_http.h"
+#include "base/log.h"
+#include "kernels/isa.h"
+#include "node/rpc/listen.h"
+#include <microhttpd.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_CONNECTIONS = 64, IDLE_SECONDS = 15, CONNECTION_BYTES = 16 << 10 };
+
+struct sl_admin {
+    struct MHD_Daemon *daemon;
+    struct sl_admin_config config;
+    int port;
+};
+
+struct page {
+    unsigned status;
+    const char *type;
+    struct sl_text text;
+};
+
+static const char plain[] = "text/plain; charset=utf-8";
+
+static void page_livez(const struct sl_admin *ops, struct page *page)
+{
+    (void)ops;
+    sl_text_add(&page->text, "ok\n");
+}
+
+static void page_readyz(const struct sl_admin *ops, struct page *page)
+{
+    struct sl_admin_state state = {0};
+    ops->config.state(ops->config.context, &state);
+    if (!state.ready)
+        page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
+    sl_text_add(&page->text, "%s\n", state.ready ? "ok" : state.reason ? state.reason : "not ready");
+}
+
+static void page_startupz(const struct sl_admin *ops, struct page *page)
+{
+    struct sl_admin_state state = {0};
+    ops->config.state(ops->config.context, &state);
+    if (!state.started)
+        page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
+    sl_text_add(&page->text, "%s\n", state.started ? "ok" : "starting");
+}
+
+static void page_version(const struct sl_admin *ops, struct page *page)
+{
+    struct sl_admin_state state = {0};
+    char offered[64];
+    ops->config.state(ops->config.context, &state);
+    page->type = "application/json";
+    sl_text_add(&page->text,
+                "{\"name\":\"sluice\",\"version\":\"%s\",\"git\":\"%s\",\"numerics\":", SLUICE_VERSION,
+                SLUICE_GIT);
+    sl_text_add(&page->text, state.profile ? "\"%s\"" : "%s", state.profile ? state.profile : "null");
+    sl_text_add(&page->text, ",\"machine_numerics\":\"%s\"}\n",
+                sl_profile_list(sl_ops_profiles(), offered, sizeof offered));
+}
+
+static void page_metrics(const struct sl_admin *ops, struct page *page)
+{
+    page->type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    if (ops->config.metrics)
+        ops->config.metrics(ops->config.context, &page->text);
+    sl_process_metrics(&page->text);
+    sl_text_add(&page->text, "# EOF\n");
+}
+
+static const struct {
+    const char *path;
+    void (*fill)(const struct sl_admin *ops, struct page *page);
+} pages[] = {
+    {"/livez", page_livez},     {"/readyz", page_readyz},   {"/startupz", page_startupz},
+    {"/version", page_version}, {"/metrics", page_metrics},
+};
+
+static enum MHD_Result answer(struct MHD_Connection *connection, struct page *page)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(page->text.bytes, page->text.data, MHD_RESPMEM_MUST_FREE);
+    if (!response) {
+        free(page->text.data);
+        return MHD_NO;
+    }
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, page->type);
+    MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
+    if (page->status == MHD_HTTP_METHOD_NOT_ALLOWED)
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+    enum MHD_Result result = MHD_queue_response(connection, page->status, response);
+    MHD_destroy_response(response);
+    return result;
+}
+
+/* MHD calls this once with the headers and again for every piece of a body, which nobody here
+ * wants. */
+static enum MHD_Result on_request(void *context, struct MHD_Connection *connection, const char *url,
+                                  const char *method, const char *version, const char *body,
+                                  size_t *body_bytes, void **seen)
+{
+    static char mark;
+    const struct sl_admin *ops = context;
+    (void)version, (void)body;
+    if (!*seen) {
+        *seen = &mark;
+        return MHD_YES;
+    }
+    if (*body_bytes) {
+        *body_bytes = 0;
+        return MHD_YES;
+    }
+    struct page page = {.status = MHD_HTTP_OK, .type = plain};
+    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
+        page.status = MHD_HTTP_METHOD_NOT_ALLOWED;
+        sl_text_add(&page.text, "only GET and HEAD are served here\n");
+        return answer(connection, &page);
+    }
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+        if (strcmp(url, pages[i].path) == 0) {
+            pages[i].fill(ops, &page);
+            return answer(connection, &page);
+        }
+    page.status = MHD_HTTP_NOT_FOUND;
+    sl_text_add(&page.text, "not here; there are");
+    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
+        sl_text_add(&page.text, " %s", pages[i].path);
+    sl_text_add(&page.text, "\n");
+    return answer(connection, &page);
+}
+
+static void on_log(void *context, const char *format, va_list args) __attribute__((format(printf, 2, 0)));
+static void on_log(void *context, const char *format, va_list args)
+{
+    char line[256];
+    (void)context;
+    vsnprintf(line, sizeof line, format, args);
+    line[strcspn(line, "\n")] = 0;
+    sl_log_debug("ops http: %s", line);
+}
+
+sl_status sl_admin_start(struct sl_admin **out, const struct sl_admin_config *config, struct sl_err *err)
+{
+    int fd;
+    struct sl_admin *ops = calloc(1, sizeof *ops);
+    if (!ops)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the ops listener on %s", config->listen);
+    ops->config = *config;
+    sl_status status = sl_listen_open(config->listen, &fd, &ops->port, err);
+    if (status != SL_OK) {
+        free(ops);
+        return status;
+    }
+    sigset_t all, before; /* the process's signals are its main thread's */
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    ops->daemon = MHD_start_daemon(
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, ops,
+        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (!ops->daemon) {
+        close(fd);
+        free(ops);
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "the ops listener on %s did not start: raise the limits on threads and files",
+                       config->listen);
+    }
+    *out = ops;
+    return SL_OK;
+}
+
+int sl_admin_port(const struct sl_admin *ops)
+{
+    return ops->port;
+}
+
+void sl_admin_stop(struct sl_admin *ops)
+{
+    if (!ops)
+        return;
+    MHD_stop_daemon(ops->daemon); /* closes the socket too */
+    free(ops);
+}

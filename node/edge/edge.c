@@ -1,0 +1,127 @@
+/* The edge put together (edge.h): one server with all services, one ops listener, one switch
+ * "serving". */
+#include "node/edge/edge.h"
+#include "base/log.h"
+#include "node/edge/admin_http.h"
+#include <assert.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { WORKERS = 2, MESSAGE_BYTES = 32 << 20, METADATA_BYTES = 8 << 10, QUEUE_MESSAGES = 64 };
+
+static const char *const service_names[] = {"", "vllm.grpc.engine.VllmEngine",
+                                            "inference.GRPCInferenceService"};
+
+struct sl_edge {
+    struct sl_coordinator *coordinator;
+    struct sl_rpc_server *server;
+    struct sl_engine *engine;
+    struct sl_health *health;
+    struct sl_admin *ops;
+    atomic_bool serving, has_served;
+};
+
+static void on_state(void *context, struct sl_admin_state *state)
+{
+    struct sl_edge *edge = context;
+    state->started = atomic_load(&edge->has_served);
+    state->ready = atomic_load(&edge->serving);
+    state->profile = sl_coordinator_profile(edge->coordinator);
+    if (!state->ready)
+        state->reason = state->started ? "this node is draining or has lost a stage" : "waiting for stages";
+}
+
+static void on_metrics(void *context, struct sl_text *text)
+{
+    struct sl_edge *edge = context;
+    sl_coordinator_metrics(edge->coordinator, text);
+}
+
+static void discard(struct sl_edge *edge)
+{
+    sl_admin_stop(edge->ops);
+    sl_engine_destroy(edge->engine);
+    sl_health_destroy(edge->health);
+    free(edge);
+}
+
+static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config *config, struct sl_err *err)
+{
+    uint32_t n = 0;
+    struct sl_rpc_method *methods = calloc(SL_EDGE_METHODS + config->n_methods, sizeof *methods);
+    if (!methods)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the services on %s", config->listen);
+    n += sl_engine_methods(edge->engine, methods + n);
+    n += sl_health_methods(edge->health, methods + n);
+    n += sl_reflection_methods(methods + n);
+    n += sl_oip_methods(edge->coordinator, methods + n);
+    assert(n <= SL_EDGE_METHODS);
+    if (config->n_methods)
+        memcpy(methods + n, config->methods, config->n_methods * sizeof *methods);
+    n += config->n_methods;
+    const struct sl_rpc_server_config server = {.listen = config->listen,
+                                                .n_workers = WORKERS,
+                                                .max_message_bytes = MESSAGE_BYTES,
+                                                .max_metadata_bytes = METADATA_BYTES,
+                                                .queue_messages = QUEUE_MESSAGES};
+    sl_status status = sl_rpc_server_start(&edge->server, &server, methods, n, err);
+    free(methods);
+    return status;
+}
+
+sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *config, struct sl_err *err)
+{
+    struct sl_edge *edge = calloc(1, sizeof *edge);
+    if (!edge)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the edge on %s", config->listen);
+    edge->coordinator = config->coordinator;
+    edge->engine = sl_engine_create(config->coordinator);
+    edge->health = sl_health_create();
+    if (!edge->engine || !edge->health) {
+        discard(edge);
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the edge on %s", config->listen);
+    }
+    for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
+        sl_health_set(edge->health, service_names[i], false);
+    const struct sl_admin_config ops = {
+        .listen = config->ops, .state = on_state, .metrics = on_metrics, .context = edge};
+    sl_status status = config->ops ? sl_admin_start(&edge->ops, &ops, err) : SL_OK;
+    if (status == SL_OK)
+        status = start_server(edge, config, err);
+    if (status != SL_OK) {
+        discard(edge);
+        return status;
+    }
+    *out = edge;
+    return SL_OK;
+}
+
+int sl_edge_port(const struct sl_edge *edge)
+{
+    return sl_rpc_server_port(edge->server);
+}
+
+int sl_edge_ops_port(const struct sl_edge *edge)
+{
+    return edge->ops ? sl_admin_port(edge->ops) : 0;
+}
+
+void sl_edge_set_serving(struct sl_edge *edge, bool serving)
+{
+    if (serving)
+        atomic_store(&edge->has_served, true);
+    if (atomic_exchange(&edge->serving, serving) == serving)
+        return;
+    for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
+        sl_health_set(edge->health, service_names[i], serving);
+    sl_log_info("the endpoint is %s", serving ? "serving" : "not serving");
+}
+
+void sl_edge_stop(struct sl_edge *edge, uint32_t grace_ms)
+{
+    sl_edge_set_serving(edge, false);
+    sl_health_end(edge->health);
+    sl_rpc_server_stop(edge->server, grace_ms);
+    discard(edge);
+}

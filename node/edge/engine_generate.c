@@ -1,0 +1,438 @@
+/* Generate: pieces from the coordinator become messages of a stream.
+ *
+ * Two threads meet in a `generation`: the coordinator's, which brings pieces and must never block,
+ * and the call's worker, which tells that the client can take more or is gone. Tokens that the
+ * client has not taken yet are collected here, bounded by max_tokens; one message may then carry
+ * many. Each of the two lets go once: the coordinator with its last piece, the worker with the
+ * call's end; whoever is last frees. Nothing is sent before the first token (or the end) is
+ * certain, so a failure until then is Trailers-Only and may be retried by the client. */
+#include "base/text.h"
+#include "node/edge/engine_impl.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef Vllm__Grpc__Engine__TopLogProbs top_logprobs;
+typedef Vllm__Grpc__Engine__OutputLogProbs output_logprobs;
+typedef Vllm__Grpc__Engine__InputLogProbs input_logprobs;
+typedef Vllm__Grpc__Engine__InputTokenLogProb input_logprob;
+
+enum { CHUNK_TOKENS = 256 }; /* a message with 20 log-probabilities a token stays far below 4 MiB */
+
+struct tokens {
+    struct sl_token_out *data;
+    uint32_t n, room;
+};
+
+struct generation {
+    pthread_mutex_t lock;     /* between the coordinator's thread and the call's worker: all below */
+    struct sl_rpc_call *call; /* NULL: the client is gone or has everything */
+    struct sl_coordinator *coordinator;
+    uint64_t handle; /* worker only */
+    uint32_t holders;
+    bool stream, blocked; /* blocked: the call's queue is full, on_writable will come */
+    int32_t n_logprobs;
+
+    struct tokens fresh; /* not sent: [n_sent, n) */
+    uint32_t n_sent;
+    uint32_t *ids; /* of the whole answer, for the last message */
+    uint32_t n_ids, ids_room;
+    uint32_t *prompt_ids;
+    struct tokens prompt;
+    bool prompt_sent;
+    uint32_t prompt_tokens, completion_tokens;
+
+    bool done, complete_sent;
+    sl_status status;
+    char error[320];
+    enum sl_finish finish;
+    int64_t matched_id;
+    char *matched;
+    struct sl_text timeline;
+};
+
+static void let_go(struct generation *g)
+{
+    pthread_mutex_lock(&g->lock);
+    bool last = --g->holders == 0;
+    pthread_mutex_unlock(&g->lock);
+    if (!last)
+        return;
+    pthread_mutex_destroy(&g->lock);
+    free(g->fresh.data);
+    free(g->prompt.data);
+    free(g->prompt_ids);
+    free(g->ids);
+    free(g->matched);
+    free(g->timeline.data);
+    free(g);
+}
+
+static bool grow(void **data, uint32_t *room, uint32_t wanted, size_t item)
+{
+    if (wanted <= *room)
+        return true;
+    uint32_t bigger = *room * 2 > wanted ? *room * 2 : wanted < 16 ? 16 : wanted;
+    void *grown = realloc(*data, bigger * item);
+    if (!grown)
+        return false;
+    *data = grown;
+    *room = bigger;
+    return true;
+}
+
+static bool append(struct tokens *to, const struct sl_token_out *tokens, uint32_t n)
+{
+    void *data = to->data;
+    if (!grow(&data, &to->room, to->n + n, sizeof *to->data))
+        return false;
+    to->data = data;
+    if (n)
+        memcpy(to->data + to->n, tokens, n * sizeof *tokens);
+    to->n += n;
+    return true;
+}
+
+/* ---- building messages, all of it in an arena that dies with the message ---- */
+
+static size_t logprob_bytes(uint32_t n)
+{
+    return n *
+           (sizeof(top_logprobs) + sizeof(input_logprob) + 2 * sizeof(void *) + 2 * sizeof(uint32_t) + 32);
+}
+
+/* The k best of each token, which the message only points to; NULL when none are wanted. */
+static top_logprobs **build_top(struct sl_pb *pb, struct sl_token_out *tokens, uint32_t n)
+{
+    top_logprobs **list = sl_pb_take(pb, n * sizeof *list);
+    top_logprobs *items = sl_pb_take(pb, n * sizeof *items);
+    for (uint32_t i = 0; list && items && i < n; i++) {
+        vllm__grpc__engine__top_log_probs__init(&items[i]);
+        items[i].n_values = items[i].n_token_ids = tokens[i].n_top;
+        items[i].values = tokens[i].top_logprobs;
+        items[i].token_ids = tokens[i].top_ids;
+        list[i] = &items[i];
+    }
+    return items ? list : NULL;
+}
+
+static output_logprobs *build_output(struct sl_pb *pb, struct sl_token_out *tokens, uint32_t n, bool with_top)
+{
+    output_logprobs *out = sl_pb_take(pb, sizeof *out);
+    float *values = sl_pb_take(pb, n * sizeof *values);
+    uint32_t *ids = sl_pb_take(pb, n * sizeof *ids);
+    if (!out || !values || !ids)
+        return NULL;
+    vllm__grpc__engine__output_log_probs__init(out);
+    for (uint32_t i = 0; i < n; i++) {
+        values[i] = tokens[i].logprob;
+        ids[i] = tokens[i].id;
+    }
+    out->n_token_logprobs = out->n_token_ids = n;
+    out->token_logprobs = values;
+    out->token_ids = ids;
+    if (with_top) {
+        out->top_logprobs = build_top(pb, tokens, n);
+        out->n_top_logprobs = out->top_logprobs ? n : 0;
+    }
+    return out;
+}
+
+/* The first prompt token has no log-probability: nothing stands before it. */
+static input_logprobs *build_input(struct sl_pb *pb, struct generation *g)
+{
+    uint32_t n = g->prompt.n;
+    input_logprobs *in = sl_pb_take(pb, sizeof *in);
+    input_logprob **list = sl_pb_take(pb, n * sizeof *list);
+    input_logprob *items = sl_pb_take(pb, n * sizeof *items);
+    bool with_top = false;
+    if (!in || !list || !items)
+        return NULL;
+    vllm__grpc__engine__input_log_probs__init(in);
+    for (uint32_t i = 0; i < n; i++) {
+        vllm__grpc__engine__input_token_log_prob__init(&items[i]);
+        list[i] = &items[i];
+        if (i == 0)
+            continue;
+        items[i]._value_case = VLLM__GRPC__ENGINE__INPUT_TOKEN_LOG_PROB___VALUE_VALUE;
+        items[i].value = g->prompt.data[i].logprob;
+        with_top = with_top || g->prompt.data[i].n_top;
+    }
+    in->n_token_logprobs = in->n_token_ids = n;
+    in->token_logprobs = list;
+    in->token_ids = g->prompt_ids;
+    if (with_top) {
+        in->top_logprobs = build_top(pb, g->prompt.data, n);
+        in->n_top_logprobs = in->top_logprobs ? n : 0;
+    }
+    return in;
+}
+
+static sl_status write_chunk(struct generation *g, uint32_t n)
+{
+    Vllm__Grpc__Engine__GenerateResponse response = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__INIT;
+    Vllm__Grpc__Engine__GenerateStreamChunk chunk = VLLM__GRPC__ENGINE__GENERATE_STREAM_CHUNK__INIT;
+    struct sl_token_out *tokens = g->fresh.data + g->n_sent;
+    bool with_prompt = g->prompt.n && !g->prompt_sent;
+    uint32_t left = g->fresh.n - g->n_sent - n;
+    struct sl_pb pb = {0};
+    uint32_t ids[CHUNK_TOKENS];
+    if (!sl_pb_reserve(&pb, logprob_bytes(n + (with_prompt ? g->prompt.n : 0)) + 1024))
+        return SL_E_NOMEM;
+    for (uint32_t i = 0; i < n; i++)
+        ids[i] = tokens[i].id;
+    chunk.n_token_ids = n;
+    chunk.token_ids = ids;
+    chunk.prompt_tokens = g->prompt_tokens;
+    chunk.completion_tokens = g->completion_tokens - left;
+    if (g->n_logprobs >= 0)
+        chunk.output_logprobs = build_output(&pb, tokens, n, g->n_logprobs > 0);
+    if (with_prompt)
+        chunk.input_logprobs = build_input(&pb, g);
+    response.response_case = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__RESPONSE_CHUNK;
+    response.chunk = &chunk;
+    sl_status status = sl_pb_write(g->call, &response.base);
+    sl_pb_free(&pb);
+    if (status != SL_OK)
+        return status;
+    g->prompt_sent = true;
+    g->n_sent += n;
+    if (g->n_sent == g->fresh.n)
+        g->n_sent = g->fresh.n = 0;
+    return SL_OK;
+}
+
+static char *finish_name(enum sl_finish finish)
+{
+    static char stop[] = "stop", length[] = "length", abort_[] = "abort";
+    return finish == SL_FINISH_STOP ? stop : finish == SL_FINISH_LENGTH ? length : abort_;
+}
+
+/* The last message. Of a stream it repeats ids and prompt, but not the log-probabilities of the
+ * output. */
+static sl_status write_complete(struct generation *g)
+{
+    Vllm__Grpc__Engine__GenerateResponse response = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__INIT;
+    Vllm__Grpc__Engine__GenerateComplete complete = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__INIT;
+    struct sl_pb pb = {0};
+    if (!sl_pb_reserve(&pb, logprob_bytes(g->fresh.n + g->prompt.n) + 1024))
+        return SL_E_NOMEM;
+    complete.n_output_ids = g->n_ids;
+    complete.output_ids = g->ids;
+    complete.finish_reason = finish_name(g->finish);
+    complete.prompt_tokens = g->prompt_tokens;
+    complete.completion_tokens = g->completion_tokens;
+    if (!g->stream && g->n_logprobs >= 0)
+        complete.output_logprobs = build_output(&pb, g->fresh.data, g->fresh.n, g->n_logprobs > 0);
+    if (g->prompt.n)
+        complete.input_logprobs = build_input(&pb, g);
+    if (g->matched) {
+        complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
+        complete.matched_stop_str = g->matched;
+    } else if (g->matched_id >= 0) {
+        complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
+        complete.matched_token_id = (uint32_t)g->matched_id;
+    }
+    if (g->timeline.data) {
+        complete._kv_transfer_params_json_case =
+            VLLM__GRPC__ENGINE__GENERATE_COMPLETE___KV_TRANSFER_PARAMS_JSON_KV_TRANSFER_PARAMS_JSON;
+        complete.kv_transfer_params_json = g->timeline.data;
+    }
+    response.response_case = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__RESPONSE_COMPLETE;
+    response.complete = &complete;
+    sl_status status = sl_pb_write(g->call, &response.base);
+    sl_pb_free(&pb);
+    g->complete_sent = status == SL_OK;
+    return status;
+}
+
+/* With the lock: sends what can be sent. */
+static void flush(struct generation *g)
+{
+    sl_status status = SL_OK;
+    if (!g->call || g->blocked || g->complete_sent)
+        return;
+    if (g->done && g->status != SL_OK) {
+        sl_engine_refuse(g->call, g->status, g->error);
+        g->complete_sent = true;
+        return;
+    }
+    while (status == SL_OK && g->stream && g->n_sent < g->fresh.n) {
+        uint32_t left = g->fresh.n - g->n_sent;
+        status = write_chunk(g, left < CHUNK_TOKENS ? left : CHUNK_TOKENS);
+    }
+    if (status == SL_OK && g->done)
+        status = write_complete(g);
+    if (status == SL_AGAIN)
+        g->blocked = true;
+    else if (status == SL_E_NOMEM)
+        sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+    else if (status == SL_OK && g->complete_sent)
+        sl_rpc_finish(g->call, SL_OK, NULL);
+}
+
+/* ---- pieces ---- */
+
+static void write_timeline(struct sl_text *text, const struct sl_timeline *timeline)
+{
+    sl_text_add(text,
+                "{\"timeline\":{\"submit_us\":%llu,\"first_token_us\":%llu,\"done_us\":%llu,\"n_"
+                "stages\":%u,"
+                "\"spans\":[",
+                (unsigned long long)timeline->submit_us, (unsigned long long)timeline->first_token_us,
+                (unsigned long long)timeline->done_us, timeline->n_stages);
+    for (uint32_t i = 0; i < timeline->n_spans; i++) {
+        const struct sl_span *span = &timeline->spans[i];
+        sl_text_add(text,
+                    "%s{\"stage\":%u,\"chunk\":%u,\"pos\":%u,\"tokens\":%u,\"recv_us\":%llu,"
+                    "\"begin_us\":%llu,"
+                    "\"end_us\":%llu,\"kv_acked_us\":%llu,\"at_peak_us\":%llu}",
+                    i ? "," : "", span->stage, span->chunk, span->pos, span->tokens,
+                    (unsigned long long)span->recv_us, (unsigned long long)span->begin_us,
+                    (unsigned long long)span->end_us, (unsigned long long)span->kv_acked_us,
+                    (unsigned long long)span->at_peak_us);
+    }
+    sl_text_add(text, "]}}");
+}
+
+static bool collect(struct generation *g, const struct sl_generated *piece)
+{
+    void *ids = g->ids;
+    if (!grow(&ids, &g->ids_room, g->n_ids + piece->n_tokens, sizeof *g->ids))
+        return false;
+    g->ids = ids;
+    for (uint32_t i = 0; i < piece->n_tokens; i++)
+        g->ids[g->n_ids++] = piece->tokens[i].id;
+    if ((g->stream || g->n_logprobs >= 0) && !append(&g->fresh, piece->tokens, piece->n_tokens))
+        return false;
+    if (piece->n_prompt && g->prompt.n == 0) {
+        if (!append(&g->prompt, piece->prompt, piece->n_prompt))
+            return false;
+    }
+    g->prompt_tokens = piece->prompt_tokens;
+    g->completion_tokens = piece->completion_tokens;
+    if (!piece->done)
+        return true;
+    g->finish = piece->finish;
+    g->matched_id = piece->matched_stop_id;
+    if (piece->matched_stop && !(g->matched = strdup(piece->matched_stop)))
+        return false;
+    if (piece->timeline)
+        write_timeline(&g->timeline, piece->timeline);
+    return true;
+}
+
+static void on_piece(void *user, const struct sl_generated *piece)
+{
+    struct generation *g = user;
+    bool done = piece->done;
+    pthread_mutex_lock(&g->lock);
+    if (g->call) {
+        bool whole = collect(g, piece);
+        if (done) {
+            g->done = true;
+            g->status = piece->status;
+            snprintf(g->error, sizeof g->error, "%s", piece->error ? piece->error : "the request failed");
+        }
+        if (whole)
+            flush(g);
+        else /* the call's end will cancel the rest */
+            sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+    }
+    pthread_mutex_unlock(&g->lock);
+    if (done)
+        let_go(g);
+}
+
+static void on_writable(struct sl_rpc_call *call, void *user)
+{
+    struct generation *g = user;
+    (void)call;
+    pthread_mutex_lock(&g->lock);
+    g->blocked = false;
+    flush(g);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static void on_call_done(struct sl_rpc_call *call, void *user, bool cancelled)
+{
+    struct generation *g = user;
+    (void)cancelled; /* work that is not done has lost its reader, whatever ended the call */
+    pthread_mutex_lock(&g->lock);
+    bool working = !g->done;
+    g->call = NULL;
+    pthread_mutex_unlock(&g->lock);
+    if (working)
+        sl_coordinator_cancel(g->coordinator, g->handle);
+    sl_rpc_unref(call);
+    let_go(g);
+}
+
+static struct generation *make_generation(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
+                                          const struct sl_engine_request *request)
+{
+    struct generation *g = calloc(1, sizeof *g);
+    if (!g)
+        return NULL;
+    if (request->generate.prompt_logprobs >= 0) {
+        size_t bytes = request->generate.n_ids * sizeof *g->prompt_ids;
+        g->prompt_ids = malloc(bytes);
+        if (!g->prompt_ids) {
+            free(g);
+            return NULL;
+        }
+        memcpy(g->prompt_ids, request->generate.ids, bytes);
+    }
+    pthread_mutex_init(&g->lock, NULL);
+    g->holders = 2;
+    g->call = call;
+    g->coordinator = coordinator;
+    g->stream = request->stream;
+    g->n_logprobs = request->generate.sampling.n_logprobs;
+    g->matched_id = -1;
+    return g;
+}
+
+/* Queues the request. The reference for the generation is taken first: a piece may come before
+ * submit returns. The hooks need no haste: they fire on this very thread, after the handler. */
+static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
+                   struct sl_engine_request *request)
+{
+    struct sl_err err = {0};
+    struct generation *g = make_generation(call, coordinator, request);
+    if (!g) {
+        sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for this request; try again later");
+        return;
+    }
+    request->generate.deadline_ms = sl_rpc_time_left_ms(call);
+    sl_rpc_ref(call);
+    sl_status status = sl_coordinator_submit(coordinator, &request->generate, on_piece, g, &g->handle, &err);
+    if (status == SL_OK) {
+        sl_rpc_hooks(call, g, on_call_done, on_writable);
+        return;
+    }
+    sl_engine_refuse(call, status, err.text);
+    sl_rpc_unref(call);
+    g->holders = 1;
+    let_go(g);
+}
+
+void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    struct sl_engine_request request = {0};
+    struct sl_pb pb = {0};
+    struct sl_err err = {0};
+    const Vllm__Grpc__Engine__GenerateRequest *unpacked = (const void *)sl_pb_unpack(
+        &pb, call, &vllm__grpc__engine__generate_request__descriptor, message, bytes);
+    if (!unpacked)
+        return;
+    sl_status status = sl_engine_request_read(&request, engine->coordinator, unpacked,
+                                              (struct sl_pb_span){message, bytes}, &err);
+    if (status == SL_OK)
+        submit(call, engine->coordinator, &request);
+    else
+        sl_engine_refuse(call, status, err.text);
+    sl_engine_request_fini(&request);
+    sl_pb_free(&pb);
+}

@@ -1,0 +1,44 @@
+/* What the files of the VllmEngine service share: the engine, and the step from its request to
+ * ours.
+ *
+ * service_engine.c: registration, info, loads, tokenizer, abort. engine_request.c: a
+ * GenerateRequest becomes an sl_generate or a sentence that names the field. engine_generate.c: the
+ * stream back. */
+#ifndef SL_NODE_EDGE_ENGINE_IMPL_H
+#define SL_NODE_EDGE_ENGINE_IMPL_H
+
+#include "node/coordinator/coordinator.h"
+#include "node/edge/zip.h"
+#include "node/rpc/pb_impl.h"
+#include "node/rpc/rpc.h"
+#include "vllm_engine.pb-c.h"
+#include <pthread.h>
+
+enum { SL_PUSHBACK_MS = 1000 }; /* when to try again after "full" or "not ready" */
+
+struct sl_engine {
+    struct sl_coordinator *coordinator;
+    pthread_mutex_t lock; /* between workers: the archive is made by the first who asks */
+    struct sl_zip archive;
+    char archive_sha256[65];
+};
+
+struct sl_engine_request {
+    struct sl_generate generate; /* its strings lie in the message */
+    bool stream;
+    uint32_t *owned_ids; /* of a text, malloc'ed */
+};
+/* raw: the bytes that message was unpacked from; strings with an embedded NUL are found there.
+ * Frees nothing on failure: call fini in any case (zero before use). */
+sl_status sl_engine_request_read(struct sl_engine_request *request, struct sl_coordinator *coordinator,
+                                 const Vllm__Grpc__Engine__GenerateRequest *message, struct sl_pb_span raw,
+                                 struct sl_err *err);
+void sl_engine_request_fini(struct sl_engine_request *request);
+
+/* The handler of Generate; context: the sl_engine. */
+void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
+
+/* Ends a call with an error, with the pushback that its status deserves. */
+void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence);
+
+#endif

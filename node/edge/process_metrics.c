@@ -1,0 +1,97 @@
+/* What every role says about itself in /metrics: its build, and what it takes of the machine.
+ *
+ * The names are those of Prometheus' client libraries (process_*), so that existing dashboards
+ * work. jemalloc is asked for its own statistics: they tell memory in use from memory kept. */
+#include "node/edge/admin_http.h"
+#include <dirent.h>
+#ifndef SLUICE_SYSTEM_ALLOCATOR /* a sanitizer brings its own */
+#include <jemalloc/jemalloc.h>
+#endif
+#include <stdint.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static void gauge(struct sl_text *text, const char *name, const char *unit, const char *help, double value)
+{
+    sl_text_add(text, "# TYPE %s gauge\n", name);
+    if (unit)
+        sl_text_add(text, "# UNIT %s %s\n", name, unit);
+    sl_text_add(text, "# HELP %s %s\n%s %.17g\n", name, help, name, value);
+}
+
+static uint64_t resident_bytes(void)
+{
+    unsigned long pages = 0, resident = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (!file)
+        return 0;
+    if (fscanf(file, "%lu %lu", &pages, &resident) != 2)
+        resident = 0;
+    fclose(file);
+    return (uint64_t)resident * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static uint32_t open_files(void)
+{
+    uint32_t n = 0;
+    DIR *folder = opendir("/proc/self/fd");
+    if (!folder)
+        return 0;
+    while (readdir(folder))
+        n++;
+    closedir(folder);
+    return n > 3 ? n - 3 : 0; /* ".", ".." and the folder's own */
+}
+
+static double cpu_seconds(void)
+{
+    struct rusage usage;
+    if (getrusage(RUSAGE_SELF, &usage) != 0)
+        return 0;
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
+}
+
+static void allocator_metrics(struct sl_text *text)
+{
+#ifdef SLUICE_SYSTEM_ALLOCATOR
+    (void)text;
+#else
+    static const struct {
+        const char *key, *name, *help;
+    } kinds[] = {
+        {"stats.allocated", "sluice_jemalloc_allocated_bytes", "Bytes in use by the process."},
+        {"stats.active", "sluice_jemalloc_active_bytes", "Bytes in pages with something in use."},
+        {"stats.resident", "sluice_jemalloc_resident_bytes", "Bytes that the allocator holds in memory."},
+        {"stats.retained", "sluice_jemalloc_retained_bytes", "Bytes of address space kept for reuse."},
+    };
+    uint64_t epoch = 1; /* a new epoch refreshes the statistics */
+    size_t bytes = sizeof epoch;
+    mallctl("epoch", &epoch, &bytes, &epoch, bytes);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        size_t value = 0, value_bytes = sizeof value;
+        if (mallctl(kinds[i].key, &value, &value_bytes, NULL, 0) == 0)
+            gauge(text, kinds[i].name, "bytes", kinds[i].help, (double)value);
+    }
+#endif
+}
+
+void sl_process_metrics(struct sl_text *text)
+{
+    sl_text_add(text,
+                "# TYPE sluice_build info\n# HELP sluice_build What is running.\n"
+                "sluice_build_info{version=\"%s\",git=\"%s\"} 1\n",
+                SLUICE_VERSION, SLUICE_GIT);
+    sl_text_add(text,
+                "# TYPE process_cpu_seconds counter\n# UNIT process_cpu_seconds seconds\n"
+                "# HELP process_cpu_seconds Processor time of all threads.\n"
+                "process_cpu_seconds_total %.6f\n",
+                cpu_seconds());
+    gauge(text, "process_resident_memory_bytes", "bytes", "Resident memory.", (double)resident_bytes());
+    gauge(text, "process_open_fds", NULL, "Open file descriptors.", (double)open_files());
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        gauge(text, "process_max_fds", NULL, "Limit on open file descriptors.", (double)limit.rlim_cur);
+    allocator_metrics(text);
+}

@@ -1,0 +1,336 @@
+/* vllm.grpc.engine.VllmEngine: registration and everything but Generate (engine_generate.c).
+ *
+ * Gateways find out which engine they face by HealthCheck, read the model from GetModelInfo, watch
+ * GetLoads, and abort by request id, besides hanging up. GetTokenizer hands out the pack's
+ * tokenizer files as one zip whose bytes never change, with its SHA-256 in the last chunk. The rest
+ * is UNIMPLEMENTED with a sentence; a gateway takes that as "this engine has no such thing". */
+#include "base/clock.h"
+#include "base/digest.h"
+#include "model/shape.h"
+#include "node/edge/edge.h"
+#include "node/edge/engine_impl.h"
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { KV_PAGE_TOKENS = 64, TOKENIZER_CHUNK = 1 << 20 };
+
+/* A pointer that a generated struct wants without const; packing only reads it. */
+static char *unconst(const char *text)
+{
+    return (char *)(uintptr_t)text;
+}
+
+void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence)
+{
+    if (status == SL_E_UNAVAILABLE || status == SL_E_EXHAUSTED || status == SL_E_PEER_LOST)
+        sl_rpc_pushback(call, SL_PUSHBACK_MS);
+    sl_rpc_finish(call, status, sentence);
+}
+
+static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    Vllm__Grpc__Engine__HealthCheckResponse reply = VLLM__GRPC__ENGINE__HEALTH_CHECK_RESPONSE__INIT;
+    struct sl_load load;
+    (void)message, (void)bytes;
+    sl_coordinator_load(engine->coordinator, &load);
+    reply.healthy = load.ready && !load.draining;
+    reply.message = unconst(load.draining ? "draining" : load.ready ? "ok" : "waiting for stages");
+    sl_pb_reply(call, &reply.base);
+}
+
+static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    Vllm__Grpc__Engine__AbortResponse reply = VLLM__GRPC__ENGINE__ABORT_RESPONSE__INIT;
+    struct sl_pb pb = {0};
+    const Vllm__Grpc__Engine__AbortRequest *request =
+        (const void *)sl_pb_unpack(&pb, call, &vllm__grpc__engine__abort_request__descriptor, message, bytes);
+    if (!request)
+        return;
+    for (size_t i = 0; i < request->n_request_ids; i++)
+        sl_coordinator_cancel_id(engine->coordinator, request->request_ids[i]);
+    sl_pb_reply(call, &reply.base);
+    sl_pb_free(&pb);
+}
+
+/* ---- info ---- */
+
+/* The sampling values that the model's authors recommend, as JSON; NULL: none. Only those we serve:
+ * a gateway fills them into requests that leave them out. */
+static char *default_sampling(const char *model_path)
+{
+    static const char *const served[] = {"temperature", "top_p", "top_k", "min_p"};
+    char path[4096], *text = NULL;
+    if (snprintf(path, sizeof path, "%s/generation_config.json", model_path) >= (int)sizeof path)
+        return NULL;
+    json_t *file = json_load_file(path, JSON_REJECT_DUPLICATES, NULL), *chosen = json_object();
+    for (size_t i = 0; file && i < sizeof served / sizeof *served; i++) {
+        json_t *value = json_object_get(file, served[i]);
+        if (json_is_number(value))
+            json_object_set(chosen, served[i], value);
+    }
+    if (json_object_size(chosen))
+        text = json_dumps(chosen, JSON_COMPACT | JSON_SORT_KEYS | JSON_REAL_PRECISION(7));
+    json_decref(chosen);
+    json_decref(file);
+    return text;
+}
+
+static void on_model_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    const struct sl_shape *shape = sl_coordinator_shape(engine->coordinator);
+    uint32_t context_tokens = sl_coordinator_context(engine->coordinator);
+    Vllm__Grpc__Engine__GetModelInfoResponse reply = VLLM__GRPC__ENGINE__GET_MODEL_INFO_RESPONSE__INIT;
+    char *architectures[] = {unconst(shape->architecture)};
+    int32_t eos[SL_MAX_EOS];
+    (void)message, (void)bytes;
+    for (uint32_t i = 0; i < shape->n_eos; i++)
+        eos[i] = (int32_t)shape->eos[i];
+    reply.model_path = unconst(sl_coordinator_model_path(engine->coordinator));
+    reply.tokenizer_path = reply.model_path;
+    reply.served_model_name = unconst(sl_coordinator_model_name(engine->coordinator));
+    reply.is_generation = true;
+    reply.max_context_length = context_tokens;
+    reply.max_req_input_len = context_tokens ? (int32_t)context_tokens - 1 : 0;
+    reply.vocab_size = shape->vocab;
+    reply.model_type = unconst(shape->model_type);
+    reply.n_architectures = 1;
+    reply.architectures = architectures;
+    reply.n_eos_token_ids = shape->n_eos;
+    reply.eos_token_ids = eos;
+    reply.pad_token_id = shape->pad < 0 ? 0 : shape->pad;
+    reply.bos_token_id = shape->bos < 0 ? 0 : shape->bos;
+    char *sampling = default_sampling(reply.model_path);
+    if (sampling)
+        reply.default_sampling_params_json = sampling;
+    sl_pb_reply(call, &reply.base);
+    free(sampling);
+}
+
+static void on_server_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    Vllm__Grpc__Engine__GetServerInfoResponse reply = VLLM__GRPC__ENGINE__GET_SERVER_INFO_RESPONSE__INIT;
+    struct sl_load load;
+    (void)message, (void)bytes;
+    sl_coordinator_load(engine->coordinator, &load);
+    reply.active_requests = load.running + load.waiting;
+    reply.is_paused = load.draining;
+    reply.last_receive_timestamp = (double)load.last_receive_wall_us * 1e-6;
+    reply.uptime_seconds = (double)(sl_clock_wall_us() - load.started_wall_us) * 1e-6;
+    reply.server_type = unconst("sluice");
+    reply.data_parallel_size = 1;
+    reply.kv_cache_dtype = unconst(sl_coordinator_kv_dtype(engine->coordinator));
+    reply.block_size = KV_PAGE_TOKENS;
+    reply.attention_backend = unconst("sluice");
+    reply.model_dtype = unconst("bf16");
+    reply.max_num_seqs = (int32_t)load.max_running;
+    sl_pb_reply(call, &reply.base);
+}
+
+static double ratio(uint64_t part, uint64_t whole)
+{
+    return whole ? (double)part / (double)whole : 0.0;
+}
+
+static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    Vllm__Grpc__Engine__GetLoadsResponse reply = VLLM__GRPC__ENGINE__GET_LOADS_RESPONSE__INIT;
+    Vllm__Grpc__Engine__SchedulerLoad rank0 = VLLM__GRPC__ENGINE__SCHEDULER_LOAD__INIT, *loads[] = {&rank0};
+    struct sl_load load;
+    struct sl_pb pb = {0};
+    const Vllm__Grpc__Engine__GetLoadsRequest *request = (const void *)sl_pb_unpack(
+        &pb, call, &vllm__grpc__engine__get_loads_request__descriptor, message, bytes);
+    if (!request)
+        return;
+    bool wanted = !request->_dp_rank_case || request->dp_rank <= 0;
+    sl_pb_free(&pb);
+    char timestamp[32];
+    time_t now = time(NULL);
+    struct tm utc;
+    strftime(timestamp, sizeof timestamp, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
+    sl_coordinator_load(engine->coordinator, &load);
+    rank0.num_running_reqs = (int32_t)load.running;
+    rank0.num_waiting_reqs = (int32_t)load.waiting;
+    rank0.num_total_reqs = (int32_t)(load.running + load.waiting);
+    rank0.num_used_tokens = (int32_t)(load.kv_pages_used * KV_PAGE_TOKENS);
+    rank0.max_total_num_tokens = (int32_t)(load.kv_pages_total * KV_PAGE_TOKENS);
+    rank0.token_usage = ratio(load.kv_pages_used, load.kv_pages_total);
+    rank0.gen_throughput = load.output_tokens_per_s;
+    rank0.utilization = ratio(load.running, load.max_running);
+    rank0.max_running_requests = (int32_t)load.max_running;
+    rank0.num_waiting_uncached_tokens = (int32_t)load.waiting_tokens;
+    reply.timestamp = timestamp;
+    reply.version = unconst(SLUICE_VERSION);
+    reply.dp_rank_count = 1;
+    reply.n_loads = wanted;
+    reply.loads = loads;
+    sl_pb_reply(call, &reply.base);
+}
+
+/* ---- tokenizer ---- */
+
+struct download { /* of one client, worker only */
+    struct sl_engine *engine;
+    size_t sent;
+};
+
+static sl_status add_file(struct sl_zip *zip, const char *folder, const char *name, struct sl_err *err)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "rbe");
+    if (!file)
+        return errno == ENOENT ? SL_OK : sl_fail(err, SL_E_IO, "cannot open %s: %s", path, strerror(errno));
+    sl_status status = SL_OK;
+    long bytes = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
+    void *data = bytes >= 0 ? malloc((size_t)bytes + 1) : NULL;
+    rewind(file);
+    if (bytes < 0 || !data || fread(data, 1, (size_t)bytes, file) != (size_t)bytes)
+        status = sl_fail(err, SL_E_IO, "cannot read %s whole", path);
+    else if (sl_zip_add(zip, name, data, (size_t)bytes) != SL_OK)
+        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for %s in the tokenizer's archive", path);
+    free(data);
+    fclose(file);
+    return status;
+}
+
+static sl_status make_archive(struct sl_engine *engine, struct sl_err *err)
+{
+    static const char *const names[] = {
+        "tokenizer.json",    "tokenizer_config.json",  "special_tokens_map.json",
+        "added_tokens.json", "chat_template.jinja",    "chat_template.json",
+        "config.json",       "generation_config.json",
+    };
+    const char *folder = sl_coordinator_model_path(engine->coordinator);
+    struct sl_zip zip = {0};
+    sl_status status = SL_OK;
+    for (size_t i = 0; status == SL_OK && i < sizeof names / sizeof *names; i++)
+        status = add_file(&zip, folder, names[i], err);
+    if (status == SL_OK && sl_zip_end(&zip) != SL_OK)
+        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the tokenizer's archive");
+    struct sl_sha256 *sha = status == SL_OK ? sl_sha256_begin() : NULL;
+    if (status == SL_OK && !sha)
+        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the digest of the tokenizer's archive");
+    if (status != SL_OK) {
+        sl_zip_fini(&zip);
+        return status;
+    }
+    sl_sha256_add(sha, zip.data, zip.bytes);
+    sl_sha256_end(sha, engine->archive_sha256);
+    engine->archive = zip;
+    return SL_OK;
+}
+
+static void send_archive(struct sl_rpc_call *call, struct download *download)
+{
+    const struct sl_zip *archive = &download->engine->archive; /* immutable once made */
+    while (download->sent < archive->bytes) {
+        Smg__Grpc__Common__GetTokenizerChunk chunk = SMG__GRPC__COMMON__GET_TOKENIZER_CHUNK__INIT;
+        size_t left = archive->bytes - download->sent;
+        chunk.data.data = archive->data + download->sent;
+        chunk.data.len = left < TOKENIZER_CHUNK ? left : TOKENIZER_CHUNK;
+        if (chunk.data.len == left)
+            chunk.sha256 = download->engine->archive_sha256;
+        sl_status status = sl_pb_write(call, &chunk.base);
+        if (status == SL_E_NOMEM)
+            sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+        if (status != SL_OK)
+            return; /* when full, on_writable goes on */
+        download->sent += chunk.data.len;
+    }
+    sl_rpc_finish(call, SL_OK, NULL);
+}
+
+static void on_download_writable(struct sl_rpc_call *call, void *user)
+{
+    send_archive(call, user);
+}
+
+static void on_download_done(struct sl_rpc_call *call, void *user, bool cancelled)
+{
+    (void)call, (void)cancelled;
+    free(user);
+}
+
+static void on_tokenizer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    struct sl_err err = {0};
+    (void)message, (void)bytes;
+    pthread_mutex_lock(&engine->lock);
+    sl_status status = engine->archive.bytes ? SL_OK : make_archive(engine, &err);
+    pthread_mutex_unlock(&engine->lock);
+    struct download *download = status == SL_OK ? calloc(1, sizeof *download) : NULL;
+    if (status == SL_OK && !download)
+        status = sl_fail(&err, SL_E_EXHAUSTED, "out of memory for this download; try again later");
+    if (status != SL_OK) {
+        sl_engine_refuse(call, status, err.text);
+        return;
+    }
+    download->engine = engine;
+    sl_rpc_hooks(call, download, on_download_done, on_download_writable);
+    send_archive(call, download);
+}
+
+/* ---- registration ---- */
+
+static void on_unserved(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    (void)message, (void)bytes;
+    sl_rpc_finish(call, SL_E_UNIMPLEMENTED, context);
+}
+
+uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *methods)
+{
+#define PATH(name) "/vllm.grpc.engine.VllmEngine/" name
+    const struct sl_rpc_method served[] = {
+        {PATH("Generate"), true, sl_engine_on_generate, engine, false},
+        {PATH("HealthCheck"), false, on_health, engine, false},
+        {PATH("Abort"), false, on_abort, engine, false},
+        {PATH("GetModelInfo"), false, on_model_info, engine, false},
+        {PATH("GetServerInfo"), false, on_server_info, engine, false},
+        {PATH("GetLoads"), false, on_loads, engine, false},
+        {PATH("GetTokenizer"), true, on_tokenizer, engine, false},
+        {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false},
+        {PATH("FlushCache"), false, on_unserved,
+         unconst("FlushCache is not served: there is no prefix cache, pages are free when a "
+                 "request ends"),
+         false},
+        {PATH("StartProfile"), false, on_unserved,
+         unconst("StartProfile is not served: ask for a timeline with the request"), false},
+        {PATH("StopProfile"), false, on_unserved,
+         unconst("StopProfile is not served: ask for a timeline with the request"), false},
+        {PATH("SubscribeKvEvents"), true, on_unserved,
+         unconst("SubscribeKvEvents is not served: there is no prefix cache to follow"), false},
+    };
+#undef PATH
+    memcpy(methods, served, sizeof served);
+    return sizeof served / sizeof *served;
+}
+
+struct sl_engine *sl_engine_create(struct sl_coordinator *coordinator)
+{
+    struct sl_engine *engine = calloc(1, sizeof *engine);
+    if (!engine)
+        return NULL;
+    engine->coordinator = coordinator;
+    pthread_mutex_init(&engine->lock, NULL);
+    return engine;
+}
+
+void sl_engine_destroy(struct sl_engine *engine)
+{
+    if (!engine)
+        return;
+    sl_zip_fini(&engine->archive);
+    pthread_mutex_destroy(&engine->lock);
+    free(engine);
+}

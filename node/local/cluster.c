@@ -1,0 +1,232 @@
+/* Coordinator, stages and decode worker as threads of this process (cluster.h). The plan, the roles, the order log and the
+ * wire are those of a cluster; only joining over gRPC is left out, because here everybody is known from the start. */
+#include "node/local/cluster.h"
+#include "base/digest.h"
+#include "base/log.h"
+#include "model/pack/pack_cache.h"
+#include "node/coordinator/links.h"
+#include "node/role/role.h"
+#include "pipeline/stage/stage.h"
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct member { /* a stage or the decode worker */
+    struct sl_cluster *cluster;
+    uint32_t k; /* n_stages: decode */
+    struct sl_stage *stage;
+    struct sl_io *io;
+    uint32_t n_links;
+    struct sl_role_control control;
+    pthread_t thread;
+    bool running;
+    struct sl_err err;
+};
+
+struct sl_cluster {
+    struct sl_cluster_config config;
+    struct sl_pack *pack;
+    struct sl_plan plan;
+    struct sl_fabric *fabric;
+    uint8_t secret[32];
+    uint32_t n_members;
+    struct member *members;
+    struct sl_io *io; /* the coordinator's, until it owns it */
+    uint16_t port;
+    struct sl_coordinator *coordinator;
+};
+
+static void *member_thread(void *arg)
+{
+    struct member *m = arg;
+    const struct sl_plan *plan = &m->cluster->plan;
+    sl_status status = m->k == plan->n_stages
+                           ? sl_role_decode_run(m->stage, m->io, plan, m->n_links, &m->control, &m->err)
+                           : sl_role_stage_run(m->stage, m->io, plan, m->k, m->n_links, &m->control, &m->err);
+    if (status == SL_OK || atomic_load(&m->control.stop))
+        return NULL;
+    sl_log_error("%s", m->err.text);
+    /* its io lives on and would answer heartbeats: the loss must be seen */
+    struct sl_plan_link links[SL_MAX_LINKS];
+    for (uint32_t i = 0, n = sl_plan_links(plan, links); i < n; i++)
+        if (links[i].from == 1 + m->k || links[i].to == 1 + m->k)
+            sl_io_drop(m->io, links[i].id);
+    return NULL;
+}
+
+static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
+{
+    const struct sl_cluster *c = user;
+    snprintf(address, 64, "127.0.0.1");
+    *port = node == 0 ? c->port : sl_io_port(c->members[node - 1].io);
+}
+
+static sl_status open_io(struct sl_cluster *c, const char *name, struct sl_io **io, struct sl_err *err)
+{
+    bool ucx = strcmp(c->config.transport, "ucx") == 0;
+    struct sl_io_config config = {.transport = ucx ? &sl_transport_ucx : &sl_transport_local,
+                                  .fabric = c->fabric,
+                                  .address = "127.0.0.1",
+                                  .epoch = c->plan.epoch,
+                                  .thread_name = name,
+                                  .limits = {.max_payload_bytes = 1ull << 30,
+                                             .max_layers = c->plan.n_layers,
+                                             .max_tokens = c->plan.context_tokens}};
+    return sl_io_create(io, &config, err);
+}
+
+static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
+{
+    const struct sl_cluster_config *g = &c->config;
+    if (strcmp(g->transport, "local") != 0 && strcmp(g->transport, "ucx") != 0)
+        return sl_fail(err, SL_E_USAGE, "transport %s is unknown; use local or ucx", g->transport);
+    enum sl_dtype kv_dtype;
+    if (strcmp(g->kv, "auto") != 0 && (!sl_dtype_parse(&kv_dtype, g->kv) || kv_dtype > SL_I8))
+        return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use auto, bf16, i8 or f32", g->kv);
+    uint32_t allowed = sl_profile_allowed(g->numerics), able = allowed & sl_ops_profiles();
+    if (!allowed)
+        return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto",
+                       g->numerics);
+    struct sl_plan_options options = {.n_stages = g->n_stages,
+                                      .has_decode = !g->without_decode,
+                                      .kv_dtype = sl_pack_kv_dtype(c->pack, g->kv),
+                                      .chunk_tokens = g->chunk_tokens,
+                                      .max_running = g->max_running,
+                                      .context_tokens = g->context_tokens,
+                                      .epoch = 1,
+                                      /* one that we lack is refused by the stage, which says why */
+                                      .profile = sl_profile_best(able ? able : allowed)};
+    return sl_plan_for_shape(&c->plan, sl_pack_shape(c->pack), &options, err);
+}
+
+static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
+{
+    c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
+    c->members = calloc(c->n_members, sizeof *c->members);
+    if (!c->members || sl_random_bytes(c->secret, sizeof c->secret) != SL_OK ||
+        sl_fabric_create(&c->fabric) != SL_OK)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the cluster");
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    uint32_t threads = c->config.n_threads;
+    if (threads == 0) /* share the processors among the stages */
+        threads = cores > (long)c->plan.n_stages ? (uint32_t)cores / c->plan.n_stages : 1;
+    for (uint32_t k = 0; k < c->n_members; k++) {
+        struct member *m = &c->members[k];
+        m->cluster = c;
+        m->k = k;
+        struct sl_share config = sl_plan_share(&c->plan, k, threads);
+        /* now and not while the first request waits: the process keeps the figures */
+        struct sl_utilisation measured;
+        SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));
+        SL_TRY(sl_utilisation_init(&measured, m->stage, err));
+        SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
+    }
+    SL_TRY(open_io(c, "coordinator", &c->io, err));
+    c->port = sl_io_port(c->io);
+    return SL_OK;
+}
+
+static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struct sl_err *err)
+{
+    struct sl_tokenizer *tokenizer;
+    SL_TRY(sl_pack_tokenizer(sl_pack_path(c->pack), &tokenizer, err));
+    struct sl_coordinator_config config = {.plan = &c->plan,
+                                           .shape = sl_pack_shape(c->pack),
+                                           .tokenizer = tokenizer,
+                                           .model_path = sl_pack_path(c->pack),
+                                           .model_name = sl_pack_path(c->pack),
+                                           .io = c->io,
+                                           .n_links = n_links};
+    sl_status status = sl_coordinator_create(&c->coordinator, &config, err);
+    if (status != SL_OK) {
+        sl_tokenizer_destroy(tokenizer);
+        return status;
+    }
+    c->io = NULL; /* the coordinator's from here on */
+    sl_coordinator_set_profile(c->coordinator, c->plan.profile);
+    return SL_OK;
+}
+
+static sl_status start_parts(struct sl_cluster *c, struct sl_err *err)
+{
+    char *pack_path;
+    SL_TRY(sl_pack_ensure(c->config.model, &pack_path, err));
+    sl_status status = sl_pack_open(&c->pack, pack_path, err);
+    free(pack_path);
+    SL_TRY(status);
+    SL_TRY(make_plan(c, err));
+    SL_TRY(open_members(c, err));
+    uint32_t n_links;
+    for (uint32_t k = 0; k < c->n_members; k++)
+        SL_TRY(sl_links_open(c->members[k].io, &c->plan, 1 + k, c->secret, where_is, c,
+                             &c->members[k].n_links, err));
+    SL_TRY(sl_links_open(c->io, &c->plan, 0, c->secret, where_is, c, &n_links, err));
+    for (uint32_t k = 0; k < c->n_members; k++) {
+        if (pthread_create(&c->members[k].thread, NULL, member_thread, &c->members[k]) != 0)
+            return sl_fail(err, SL_E_NOMEM, "cannot start a thread for stage %u", k);
+        c->members[k].running = true;
+    }
+    SL_TRY(start_coordinator(c, n_links, err));
+    return sl_coordinator_wait_ready(c->coordinator, 20000, err);
+}
+
+sl_status sl_cluster_start(struct sl_cluster **out, const struct sl_cluster_config *config,
+                           struct sl_err *err)
+{
+    struct sl_cluster *c = calloc(1, sizeof *c);
+    if (!c)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the cluster");
+    c->config = *config;
+    if (!c->config.transport)
+        c->config.transport = "local";
+    if (!c->config.kv)
+        c->config.kv = "bf16";
+    if (!c->config.numerics)
+        c->config.numerics = "f32";
+    sl_status status = start_parts(c, err);
+    if (status != SL_OK) {
+        sl_cluster_stop(c);
+        return status;
+    }
+    *out = c;
+    return SL_OK;
+}
+
+struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster)
+{
+    return cluster->coordinator;
+}
+
+void sl_cluster_stop(struct sl_cluster *c)
+{
+    if (!c)
+        return;
+    if (c->coordinator)
+        sl_coordinator_wait_idle(c->coordinator, 1000);
+    /* first all are told, so that none mourns a neighbour */
+    for (uint32_t k = 0; k < c->n_members && c->members; k++) {
+        atomic_store(&c->members[k].control.stop, true);
+        if (c->members[k].running)
+            sl_io_nudge(c->members[k].io);
+    }
+    for (uint32_t k = 0; k < c->n_members && c->members; k++)
+        if (c->members[k].running)
+            pthread_join(c->members[k].thread, NULL);
+    sl_coordinator_destroy(c->coordinator); /* before the links go, so that it mourns none */
+    if (c->io)
+        sl_io_destroy(c->io);
+    for (uint32_t k = 0; k < c->n_members && c->members; k++)
+        if (c->members[k].io)
+            sl_io_destroy(c->members[k].io);
+    for (uint32_t k = 0; k < c->n_members && c->members; k++)
+        sl_role_control_fini(&c->members[k].control);
+    for (uint32_t k = 0; k < c->n_members && c->members; k++)
+        sl_stage_destroy(c->members[k].stage);
+    if (c->fabric)
+        sl_fabric_destroy(c->fabric);
+    sl_pack_close(c->pack);
+    free(c->members);
+    free(c);
+}

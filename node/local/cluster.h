@@ -1,0 +1,28 @@
+/* All roles as threads of one process: what `sluice generate --model`, `score --model` and the benches use. The same
+ * coordinator, stages and decode worker as in a cluster, over the local transport or over UCX, without gRPC. */
+#ifndef SL_NODE_LOCAL_CLUSTER_H
+#define SL_NODE_LOCAL_CLUSTER_H
+
+#include "node/coordinator/coordinator.h"
+
+struct sl_cluster_config {
+    const char *model;       /* a pack, or a checkpoint directory (packed on first use into the cache) */
+    uint32_t n_stages;       /* 1..n_layers */
+    uint32_t n_threads;      /* per stage, and for the decode worker */
+    uint32_t chunk_tokens;   /* 0: the default (prompt/8, 64..2048, a multiple of 64) */
+    const char *transport;   /* "local" or "ucx" */
+    const char *kv;          /* "auto", "bf16", "i8" or "f32": sl_pack_kv_dtype */
+    const char *numerics;    /* "f32", "bf16dot", or "auto": the fastest that this machine has; NULL: f32 */
+    uint32_t max_running;    /* requests in flight; 0: default 16 */
+    uint32_t context_tokens; /* longest prompt + output the pools are planned for; 0: the model's */
+    bool without_decode;     /* score: no decode worker is started */
+    bool quiet;
+};
+
+struct sl_cluster;
+sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_config *config,
+                           struct sl_err *err);
+struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
+void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
+
+#endif

@@ -1,0 +1,432 @@
+/* The worker process of worker.h. Threads: main (the role's loop), the I/O thread of sl_io, the leash (reads the Join
+ * stream), the signal thread, the team. */
+#include "node/role/worker.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "model/pack/pack_cache.h"
+#include "node/coordinator/members.h"
+#include "node/edge/admin_http.h"
+#include "node/role/role.h"
+#include "pipeline/stage/stage.h"
+#include "sluice.pb-c.h"
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct worker {
+    struct sl_worker_config config;
+    char name[24];
+    struct sl_pack *pack;
+    struct sl_stage *stage;
+    struct sl_io *io;
+    struct sl_plan plan;
+    uint32_t profiles; /* numerics that we offer */
+    _Atomic bool has_plan;
+    uint32_t n_links;
+    struct sl_rpc_channel *channel;
+    uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
+    struct sl_rpc_stream *leash;
+    struct sl_admin *ops;
+    struct sl_role_control control;
+    _Atomic bool told_to_stop; /* by the coordinator: a clean end */
+    _Atomic bool over;         /* the threads beside the role may go */
+    _Atomic bool signalled;
+    pthread_t leash_thread, signal_thread;
+    bool leash_started, signals_started;
+};
+
+static void stop_role(struct worker *w)
+{
+    atomic_store(&w->control.stop, true);
+    if (w->io)
+        sl_io_nudge(w->io);
+}
+
+/* ---- signals ---- */
+
+static void leave(struct worker *w)
+{
+    Sluice__V1__LeaveRequest request = SLUICE__V1__LEAVE_REQUEST__INIT;
+    static char roles[2][8] = {"stage", "decode"};
+    uint8_t packed[128], *reply = NULL;
+    size_t reply_bytes = 0;
+    request.role = roles[w->config.decode];
+    request.stage = w->config.stage;
+    request.key = (ProtobufCBinaryData){sizeof w->leave_key, w->leave_key};
+    size_t n = sluice__v1__leave_request__pack(&request, packed);
+    struct sl_err err;
+    if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) !=
+        SL_OK) {
+        sl_log_warn("the coordinator does not answer (%s); stopping at once", err.text);
+        stop_role(w);
+    }
+    free(reply);
+}
+
+/* First signal: the pipeline drains through the coordinator, which tells us when to stop. Second: out at once. */
+static void *signal_loop(void *arg)
+{
+    struct worker *w = arg;
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    for (;;) {
+        int number;
+        if (sigwait(&set, &number) != 0 || atomic_load(&w->over))
+            return NULL;
+        if (atomic_exchange(&w->signalled, true))
+            _exit(128 + number);
+        if (!atomic_load(&w->control.ready)) {
+            sl_log_info("stopping before the pipeline was complete");
+            _exit(128 + number);
+        }
+        sl_log_info("draining: the coordinator lets running requests finish");
+        leave(w);
+    }
+}
+
+/* ---- the leash ---- */
+
+static sl_status next_event(struct worker *w, Sluice__V1__JoinEvent **event, struct sl_err *err)
+{
+    uint8_t *message;
+    size_t bytes;
+    sl_status status = sl_rpc_stream_next(w->leash, &message, &bytes, err);
+    if (status != SL_OK)
+        return status;
+    *event = sluice__v1__join_event__unpack(NULL, bytes, message);
+    free(message);
+    return *event ? SL_OK
+                  : sl_fail(err, SL_E_PROTOCOL,
+                            "the coordinator sent something that is not a join event; run the same version");
+}
+
+static void *leash_loop(void *arg)
+{
+    struct worker *w = arg;
+    struct sl_err err;
+    Sluice__V1__JoinEvent *event;
+    sl_status status;
+    while ((status = next_event(w, &event, &err)) == SL_OK) {
+        bool stop = event->event_case == SLUICE__V1__JOIN_EVENT__EVENT_STOP;
+        if (stop)
+            sl_log_info("stopping: %s", event->stop->reason);
+        sluice__v1__join_event__free_unpacked(event, NULL);
+        if (stop)
+            atomic_store(&w->told_to_stop, true);
+    }
+    if (!atomic_load(&w->told_to_stop) && !atomic_load(&w->over))
+        sl_log_error("the coordinator is gone (%s); this node stops",
+                     status == SL_AGAIN ? "it closed the stream" : err.text);
+    stop_role(w);
+    return NULL;
+}
+
+/* ---- join ---- */
+
+static sl_status open_leash(struct worker *w, struct sl_err *err)
+{
+    Sluice__V1__JoinRequest j = SLUICE__V1__JOIN_REQUEST__INIT;
+    static char roles[2][8] = {"stage", "decode"}, version[] = SLUICE_VERSION;
+    char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
+    char host[64] = "", address[64], digest[72];
+    gethostname(host, sizeof host - 1);
+    snprintf(address, sizeof address, "%s", w->config.data_address);
+    snprintf(digest, sizeof digest, "%s", sl_pack_digest(w->pack));
+    j.role = roles[w->config.decode];
+    j.stage = w->config.stage;
+    j.model_digest = digest;
+    j.version = version;
+    for (unsigned i = 0; i < SL_PROFILES; i++) {
+        if (!(w->profiles & 1u << i))
+            continue;
+        snprintf(profiles[i], sizeof profiles[i], "%s", sl_profile_name((enum sl_profile)i));
+        offered[j.n_profiles++] = profiles[i];
+    }
+    j.profiles = offered;
+    j.data_address = address;
+    j.data_port = sl_io_port(w->io);
+    j.wire_version = SL_WIRE_VERSION;
+    j.node_name = host;
+    j.threads = w->config.n_threads;
+    j.pid = (uint64_t)getpid();
+    j.n_layers = sl_pack_shape(w->pack)->n_layers;
+    uint8_t packed[1024];
+    if (sluice__v1__join_request__get_packed_size(&j) > sizeof packed)
+        return sl_fail(err, SL_E_CONFIG, "the data address or host name is too long");
+    size_t n = sluice__v1__join_request__pack(&j, packed);
+    return sl_rpc_stream_open(&w->leash, w->channel, "/sluice.v1.Control/Join", packed, n, -1, err);
+}
+
+/* Try until the coordinator answers; a refusal is final, an absent coordinator is waited for. */
+static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl_err *err)
+{
+    uint64_t until = sl_clock_ns() + (uint64_t)w->config.join_timeout_s * 1000000000u;
+    for (uint32_t wait_ms = 50;;) {
+        sl_status status = open_leash(w, err);
+        if (status == SL_OK)
+            status = next_event(w, event, err);
+        if (status == SL_OK)
+            return SL_OK;
+        sl_rpc_stream_close(w->leash);
+        w->leash = NULL;
+        if (status == SL_AGAIN)
+            status =
+                sl_fail(err, SL_E_UNAVAILABLE, "the coordinator closed the stream before it sent a plan");
+        if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST)
+            return sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name,
+                                 w->config.coordinator);
+        if (sl_clock_ns() > until)
+            return sl_fail(
+                err, SL_E_UNAVAILABLE,
+                "no coordinator answers at %s after %u s; start it first, or give its address with --coordinator",
+                w->config.coordinator, w->config.join_timeout_s);
+        /* a new channel each time: one that failed is only looked after while a call waits on it */
+        sl_rpc_channel_close(w->channel);
+        w->channel = NULL;
+        usleep(wait_ms * 1000);
+        wait_ms = wait_ms < 1000 ? 2 * wait_ms : 1000;
+        SL_TRY(sl_rpc_channel_open(&w->channel, w->config.coordinator, err));
+    }
+}
+
+/* The plan is computed here again from its few numbers; what the coordinator says of it must agree. */
+static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct sl_err *err)
+{
+    enum sl_dtype kv_dtype;
+    if (!sl_dtype_parse(&kv_dtype, p->kv_dtype) ||
+        (kv_dtype != SL_F32 && kv_dtype != SL_BF16 && kv_dtype != SL_I8))
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator's plan has KV pages in '%.20s', which is unknown here; run the same version",
+            p->kv_dtype);
+    struct sl_plan_options options = {.n_stages = p->n_stages,
+                                      .has_decode = true,
+                                      .kv_dtype = kv_dtype,
+                                      .chunk_tokens = p->chunk_tokens,
+                                      .max_running = p->max_running,
+                                      .context_tokens = p->context_tokens,
+                                      .epoch = p->epoch,
+                                      .kv_tokens = p->kv_pages * SL_PAGE_TOKENS};
+    if (!sl_profile_parse(&options.profile, p->profile) || !(w->profiles & 1u << options.profile))
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
+            p->profile);
+    SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
+    uint32_t k = w->config.decode ? w->plan.n_stages : w->config.stage;
+    struct sl_share config = sl_plan_share(&w->plan, k, w->config.n_threads);
+    if (p->stage != k || p->layer_begin != config.begin || p->layer_end != config.end ||
+        p->kv_pages != w->plan.n_pages)
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator's plan (layers [%u, %u)) is not what this version computes ([%u, %u)); run the same version",
+            p->layer_begin, p->layer_end, config.begin, config.end);
+    sl_log_info("loading layers [%u, %u) of %u", config.begin, config.end, w->plan.n_layers);
+    sl_tune_for(w->pack, config.profile);
+    SL_TRY(sl_stage_create(&w->stage, w->pack, &config, w->config.verify, err));
+    sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
+                (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
+                sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
+    atomic_store(&w->has_plan, true);
+    return SL_OK;
+}
+
+static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool connects, struct sl_err *err)
+{
+    struct sl_link_config config = {.id = l->id, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
+    if (l->key.len != sizeof config.key || l->port > 65535)
+        return sl_fail(err, SL_E_PROTOCOL,
+                       "the coordinator's plan has a malformed link; run the same version");
+    memcpy(config.key, l->key.data, sizeof config.key);
+    if (!connects)
+        memcpy(w->leave_key, config.key, sizeof w->leave_key);
+    sl_status status = connects ? sl_io_connect(w->io, &config, l->address, (uint16_t)l->port)
+                                : sl_io_accept(w->io, &config);
+    if (status != SL_OK)
+        return sl_fail(err, status, "cannot set up the link with %s at %s:%u (%s)", l->peer, l->address,
+                       l->port, sl_status_name(status));
+    w->n_links++;
+    return SL_OK;
+}
+
+static void report_ready(void *user)
+{
+    struct worker *w = user;
+    Sluice__V1__ReadyRequest request = SLUICE__V1__READY_REQUEST__INIT;
+    static char roles[2][8] = {"stage", "decode"};
+    uint8_t packed[64], *reply = NULL;
+    size_t reply_bytes = 0;
+    struct sl_err err;
+    request.role = roles[w->config.decode];
+    request.stage = w->config.stage;
+    request.epoch = w->plan.epoch;
+    size_t n = sluice__v1__ready_request__pack(&request, packed);
+    for (int tries = 0; tries < 5; tries++) { /* without it the pipeline is never ready */
+        if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes,
+                         &err) == SL_OK)
+            break;
+        sl_log_warn("could not report to the coordinator: %s", err.text);
+        usleep(200000);
+    }
+    free(reply);
+    sl_log_info("ready");
+}
+
+/* ---- ops ---- */
+
+static void ops_state(void *context, struct sl_admin_state *state)
+{
+    struct worker *w = context;
+    state->started = state->ready = atomic_load(&w->control.ready);
+    state->ready = state->ready && !atomic_load(&w->control.stop);
+    state->reason = state->ready ? NULL : "not every link of this node is up";
+    state->profile = atomic_load(&w->has_plan) ? sl_profile_name(w->plan.profile) : NULL;
+}
+
+static void ops_metrics(void *context, struct sl_text *t)
+{
+    struct worker *w = context;
+    struct sl_role_meter *m = &w->control.meter;
+    const struct {
+        const char *name, *help;
+        _Atomic uint64_t *value;
+        double unit;
+    } rows[] = {
+        {"sluice_stage_chunks", "Chunks run.", &m->chunks, 1},
+        {"sluice_stage_tokens", "Tokens run through the layers.", &m->tokens, 1},
+        {"sluice_stage_busy_seconds", "Time in the layers and the head.", &m->busy_us, 1e-6},
+        {"sluice_stage_queue_seconds", "Time that chunks waited here before they ran.", &m->waited_us, 1e-6},
+        {"sluice_stage_records", "Records of the order log applied.", &m->records, 1},
+        {"sluice_stage_decode_steps", "Decode steps.", &m->steps, 1},
+        {"sluice_kv_frames", "KV frames pushed (stage) or taken (decode).", &m->kv_frames, 1},
+        {"sluice_kv_bytes", "Bytes of them.", &m->kv_bytes, 1},
+        {"sluice_checksum_failures", "Frames whose checksum did not match.", &m->checksum_failures, 1},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total{role=\"%s\"} %.9g\n", rows[i].name,
+                    rows[i].name, rows[i].help, rows[i].name, w->name,
+                    (double)atomic_load(rows[i].value) * rows[i].unit);
+    sl_text_add(
+        t,
+        "# TYPE sluice_kv_pages gauge\n# HELP sluice_kv_pages KV pages in use and in all.\n"
+        "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\nsluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
+        w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
+        (unsigned long long)atomic_load(&m->pages_total));
+    sl_role_meter_text(t, w->name, m);
+}
+
+/* ---- life ---- */
+
+static sl_status load(struct worker *w, struct sl_err *err)
+{
+    char *pack_path;
+    SL_TRY(sl_pack_ensure(w->config.model, &pack_path, err));
+    sl_status status = sl_pack_open(&w->pack, pack_path, err);
+    free(pack_path);
+    SL_TRY(status);
+    struct sl_io_config io = {
+        .transport = &sl_transport_ucx,
+        .port = w->config.data_port,
+        .thread_name = "io",
+        .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
+    snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
+    SL_TRY(sl_io_create(&w->io, &io, err));
+    sl_log_info(
+        "data port %s:%u (UCX; any process that reaches it can write this one's memory: keep it on a private network)",
+        w->config.data_address, sl_io_port(w->io));
+    if (w->config.ops) {
+        struct sl_admin_config ops = {w->config.ops, ops_state, ops_metrics, w};
+        SL_TRY(sl_admin_start(&w->ops, &ops, err));
+        sl_log_info("ops HTTP on %s", w->config.ops);
+    }
+    if (pthread_create(&w->signal_thread, NULL, signal_loop, w) != 0)
+        return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
+    w->signals_started = true;
+    return sl_rpc_channel_open(&w->channel, w->config.coordinator, err);
+}
+
+static sl_status become_ready(struct worker *w, struct sl_err *err)
+{
+    Sluice__V1__JoinEvent *event;
+    SL_TRY(join(w, &event, err));
+    sl_status status = SL_OK;
+    if (event->event_case != SLUICE__V1__JOIN_EVENT__EVENT_PLAN)
+        status = sl_fail(err, SL_E_UNAVAILABLE, "the coordinator is stopping; start this node again with it");
+    else
+        status = accept_plan(w, event->plan, err);
+    if (status == SL_OK)
+        sl_io_set_epoch(w->io, w->plan.epoch);
+    for (size_t i = 0; status == SL_OK && i < event->plan->n_accept; i++)
+        status = open_link(w, event->plan->accept[i], false, err);
+    for (size_t i = 0; status == SL_OK && i < event->plan->n_connect; i++)
+        status = open_link(w, event->plan->connect[i], true, err);
+    sluice__v1__join_event__free_unpacked(event, NULL);
+    SL_TRY(status);
+    if (pthread_create(&w->leash_thread, NULL, leash_loop, w) != 0)
+        return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
+    w->leash_started = true;
+    return SL_OK;
+}
+
+static void clean_up(struct worker *w)
+{
+    atomic_store(&w->over, true);
+    if (w->leash)
+        sl_rpc_stream_cancel(w->leash);
+    if (w->leash_started)
+        pthread_join(w->leash_thread, NULL);
+    if (w->signals_started) {
+        pthread_kill(w->signal_thread, SIGTERM);
+        pthread_join(w->signal_thread, NULL);
+    }
+    sl_admin_stop(w->ops);
+    if (w->leash)
+        sl_rpc_stream_close(w->leash);
+    if (w->channel)
+        sl_rpc_channel_close(w->channel);
+    if (w->io)
+        sl_io_destroy(w->io);
+    sl_role_control_fini(&w->control);
+    sl_stage_destroy(w->stage);
+    sl_pack_close(w->pack);
+}
+
+sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *err)
+{
+    struct worker *w = calloc(1, sizeof *w);
+    if (!w)
+        return sl_fail(err, SL_E_NOMEM, "out of memory");
+    w->config = *config;
+    if (w->config.n_threads == 0)
+        w->config.n_threads = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    snprintf(w->name, sizeof w->name, config->decode ? "decode" : "stage %u", config->stage);
+    w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
+    sl_log_set_role(w->name);
+    w->control.on_ready = report_ready;
+    w->control.user = w;
+    sl_rpc_init();
+    sl_status status = load(w, err);
+    if (status == SL_OK)
+        status = become_ready(w, err);
+    if (status == SL_OK && config->decode)
+        status = sl_role_decode_run(w->stage, w->io, &w->plan, w->n_links, &w->control, err);
+    else if (status == SL_OK)
+        status = sl_role_stage_run(w->stage, w->io, &w->plan, config->stage, w->n_links, &w->control, err);
+    /* a neighbour may be told to stop, and close its links, a moment before we are */
+    if (status == SL_E_PEER_LOST && w->leash_started)
+        for (int i = 0; i < 50 && !atomic_load(&w->told_to_stop); i++)
+            usleep(20000);
+    if (atomic_load(&w->told_to_stop))
+        status = SL_OK;
+    else if (status == SL_OK && w->leash_started)
+        status = sl_fail(err, SL_E_PEER_LOST, "the coordinator went away; start this node again with it");
+    clean_up(w);
+    sl_rpc_fini();
+    free(w);
+    return status;
+}

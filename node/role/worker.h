@@ -1,0 +1,26 @@
+/* A stage or decode worker as a process: LOAD (open the pack) -> JOIN (the coordinator's plan) -> bind weights, links ->
+ * READY -> DRAIN -> STOP. The Join stream is the leash: when it ends, so does the worker. */
+#ifndef SL_NODE_ROLE_WORKER_H
+#define SL_NODE_ROLE_WORKER_H
+
+#include "base/status.h"
+#include <stdint.h>
+
+struct sl_worker_config {
+    const char *model;        /* a pack, or a checkpoint that is packed on first use */
+    const char *coordinator;  /* HOST:PORT of its gRPC port */
+    const char *data_address; /* to listen on, and where neighbours reach us */
+    uint16_t data_port;       /* 0: one of 13000..13063 */
+    const char *ops;          /* NULL: no ops HTTP */
+    bool decode;
+    uint32_t stage;
+    uint32_t n_threads; /* 0: all processors */
+    uint32_t join_timeout_s;
+    const char *numerics; /* "auto", or the one profile that it offers */
+    bool verify;          /* SHA-256 of the files it maps */
+};
+
+/* Runs until it is told to stop. Signals must be blocked in the caller; they are waited for here. */
+sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *err);
+
+#endif

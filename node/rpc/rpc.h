@@ -1,0 +1,71 @@
+/* gRPC for the rest of the node, without a gRPC type in sight: servers with unary and server-streaming methods, and a client.
+ * Only node/rpc_server.c, node/rpc_client.c and the services' generated code know the library (design 2: the edge).
+ * Messages are bytes here; protobuf-c packs and unpacks them in the services (node/service_*.c) with a bounded allocator. */
+#ifndef SL_NODE_RPC_RPC_H
+#define SL_NODE_RPC_RPC_H
+
+#include "base/status.h"
+#include <stdint.h>
+
+/* blocks SIGTERM/SIGINT in the library's threads, routes its log lines to ours; counted */
+void sl_rpc_init(void);
+void sl_rpc_fini(void);
+
+/* ---- server ---- */
+struct sl_rpc_server;
+struct sl_rpc_call; /* reference counted */
+
+struct sl_rpc_method {
+    const char *path; /* "/pkg.Service/Method" */
+    bool streaming;   /* server streaming; else unary: exactly one write before finish(SL_OK) */
+    void (*on_message)(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
+    void *context;
+    /* on_message once per message; the client's half-close finishes with SL_OK (reflection) */
+    bool client_streaming;
+};
+
+struct sl_rpc_server_config {
+    const char *listen; /* "127.0.0.1:50051", port 0: any */
+    uint32_t n_workers;
+    size_t max_message_bytes, max_metadata_bytes; /* 32 MiB, 8 KiB */
+    uint32_t queue_messages;                      /* per call */
+};
+/* Copies methods. SL_E_UNAVAILABLE names the address (a port in use, a name that does not resolve). */
+sl_status sl_rpc_server_start(struct sl_rpc_server **server, const struct sl_rpc_server_config *config,
+                              const struct sl_rpc_method *methods, uint32_t n_methods, struct sl_err *err);
+int sl_rpc_server_port(const struct sl_rpc_server *server);
+/* Refuses new calls at once, lets running ones go on for grace_ms, then cancels. Blocks until no callback can come. */
+void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms);
+
+void sl_rpc_ref(struct sl_rpc_call *call);
+void sl_rpc_unref(struct sl_rpc_call *call);
+/* Any thread. SL_AGAIN: queue full (on_writable comes later); SL_E_CANCELLED: the call is over. */
+sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t bytes);
+/* Status: mapped to a gRPC code (ecosystem.md 1.4); sentence: its message. First call wins. */
+void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sentence);
+/* Adds the trailer grpc-retry-pushback-ms; before finish. */
+void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms);
+bool sl_rpc_is_over(const struct sl_rpc_call *call);
+int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call); /* -1: no deadline */
+/* on_done: exactly once, on a worker; cancelled: client left, deadline, reset. Set inside on_message only. */
+void sl_rpc_hooks(struct sl_rpc_call *call, void *user,
+                  void (*on_done)(struct sl_rpc_call *, void *user, bool cancelled),
+                  void (*on_writable)(struct sl_rpc_call *, void *user));
+
+/* ---- client ---- */
+struct sl_rpc_channel;
+struct sl_rpc_stream;
+sl_status sl_rpc_channel_open(struct sl_rpc_channel **channel, const char *endpoint, struct sl_err *err);
+void sl_rpc_channel_close(struct sl_rpc_channel *channel);
+/* Blocking unary call. *reply is malloc'ed. A gRPC error becomes our status with its message as the sentence. */
+sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const uint8_t *message, size_t bytes,
+                       int64_t timeout_ms, uint8_t **reply, size_t *reply_bytes, struct sl_err *err);
+/* Server streaming: open, then next() until SL_AGAIN (the stream has ended well) or an error. cancel from any thread. */
+sl_status sl_rpc_stream_open(struct sl_rpc_stream **stream, struct sl_rpc_channel *channel, const char *path,
+                             const uint8_t *message, size_t bytes, int64_t timeout_ms, struct sl_err *err);
+sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, size_t *bytes,
+                             struct sl_err *err);
+void sl_rpc_stream_cancel(struct sl_rpc_stream *stream);
+void sl_rpc_stream_close(struct sl_rpc_stream *stream);
+
+#endif

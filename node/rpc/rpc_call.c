@@ -1,0 +1,464 @@
+/* One call on the server: its life from slot to end marker, its bounded send queue, and the kick.
+ *
+ * The rules of the core that shape this file (research/grpc-c-core.md, "Rules of the core"):
+ * - one send batch of a call is in flight at a time: a second one is only sometimes refused;
+ * - initial metadata rides with the first message or with the status, never before: until then a
+ * failure goes out as Trailers-Only and a client may retry it; the status rides with the last
+ * message;
+ * - the end marker (RECV_CLOSE) is started at once in its own batch and always completes exactly
+ * once;
+ * - it may come before the request's message does, and a handler must not start after it;
+ * - request metadata and the method's name point into the call and go before it. */
+#include "base/log.h"
+#include "node/rpc/rpc_impl.h"
+#include <assert.h>
+#include <grpc/byte_buffer_reader.h>
+#include <grpc/support/time.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+_Thread_local struct sl_rpc_worker *sl_rpc_current;
+static atomic_uint live_calls;
+
+#define CALL_OF(tag, member)                                                                                 \
+    ((struct sl_rpc_call *)(void *)((char *)(tag)-offsetof(struct sl_rpc_call, member)))
+
+uint32_t sl_rpc_live_calls(void)
+{
+    return atomic_load(&live_calls);
+}
+
+void sl_rpc_ref(struct sl_rpc_call *call)
+{
+    atomic_fetch_add_explicit(&call->refs, 1, memory_order_relaxed);
+}
+
+void sl_rpc_unref(struct sl_rpc_call *call)
+{
+    if (atomic_fetch_sub_explicit(&call->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    for (; call->queue_used; call->queue_used--) {
+        grpc_slice_unref(call->queue[call->queue_head]);
+        call->queue_head = (call->queue_head + 1) % call->queue_room;
+    }
+    free(call->queue);
+    grpc_byte_buffer_destroy(call->send_buffer); /* NULL is fine for both */
+    grpc_byte_buffer_destroy(call->request);
+    if (call->n_trailers)
+        grpc_slice_unref(call->trailer.value);
+    grpc_slice_unref(call->sentence);
+    grpc_metadata_array_destroy(&call->metadata);
+    grpc_call_details_destroy(&call->details);
+    if (call->core) {
+        grpc_call_unref(call->core);
+        atomic_fetch_sub(&live_calls, 1);
+    }
+    pthread_mutex_destroy(&call->lock);
+    free(call);
+}
+
+/* ---- sending ---- */
+
+/* With the lock: takes the oldest message of the queue into the send buffer. */
+static void take_message(struct sl_rpc_call *call, grpc_op *op)
+{
+    grpc_slice slice = call->queue[call->queue_head];
+    call->queue_head = (call->queue_head + 1) % call->queue_room;
+    call->queue_used--;
+    call->queue_bytes -= GRPC_SLICE_LENGTH(slice);
+    call->send_buffer = grpc_raw_byte_buffer_create(&slice, 1); /* has a reference of its own */
+    grpc_slice_unref(slice);
+    op->op = GRPC_OP_SEND_MESSAGE;
+    op->data.send_message.send_message = call->send_buffer;
+}
+
+/* With the lock: starts the next send batch when none is in flight and there is something to say. A
+ * unary reply waits for its status, so that both leave in one batch. */
+static void pump(struct sl_rpc_call *call)
+{
+    if (call->sending || call->status_sent || atomic_load(&call->over))
+        return;
+    if (!call->finishing && (call->queue_used == 0 || (call->route && !call->route->method.streaming)))
+        return;
+    grpc_op ops[3];
+    size_t n = 0;
+    memset(ops, 0, sizeof ops); /* garbage in the flags would poison the call */
+    if (!call->initial_sent) {
+        ops[n++].op = GRPC_OP_SEND_INITIAL_METADATA;
+        call->initial_sent = true;
+    }
+    if (call->queue_used)
+        take_message(call, &ops[n++]);
+    if (call->finishing && call->queue_used == 0) {
+        ops[n].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
+        ops[n].data.send_status_from_server.status = call->code;
+        ops[n].data.send_status_from_server.status_details = &call->sentence;
+        ops[n].data.send_status_from_server.trailing_metadata = &call->trailer;
+        ops[n++].data.send_status_from_server.trailing_metadata_count = call->n_trailers;
+        call->status_sent = true;
+    }
+    call->sending = true;
+    sl_rpc_ref(call);
+    grpc_call_error error = grpc_call_start_batch(call->core, ops, n, &call->sent, NULL);
+    if (error != GRPC_CALL_OK) { /* never retried: a refused batch poisons the call */
+        sl_log_error("grpc refused a send batch: %s", grpc_call_error_to_string(error));
+        call->sending = false;
+        atomic_store(&call->over, true);
+        grpc_call_cancel(call->core, NULL);
+        sl_rpc_unref(call); /* never the last: the caller holds one */
+    }
+}
+
+/* With the lock. On the call's own worker the batch starts at once. Any other thread leaves the
+ * call on the worker's list and wakes it with an empty batch, the only public way to post to a
+ * completion queue. The queue is still up: the call is not over, and stop waits for every call's
+ * end marker. */
+static void pump_or_kick(struct sl_rpc_call *call)
+{
+    struct sl_rpc_worker *worker = call->worker;
+    if (sl_rpc_current == worker) {
+        pump(call);
+        return;
+    }
+    if (call->is_dirty || call->sending || atomic_load(&call->over))
+        return; /* the completion on the worker pumps again */
+    call->is_dirty = true;
+    sl_rpc_ref(call);
+    pthread_mutex_lock(&worker->lock);
+    call->dirty_next = worker->dirty;
+    worker->dirty = call;
+    bool kick = !worker->kicked;
+    worker->kicked = true;
+    pthread_mutex_unlock(&worker->lock);
+    if (kick) {
+        grpc_call_error error = grpc_call_start_batch(call->core, NULL, 0, &worker->kick, NULL);
+        assert(error == GRPC_CALL_OK);
+        (void)error;
+    }
+}
+
+void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok)
+{
+    struct sl_rpc_worker *worker =
+        (struct sl_rpc_worker *)(void *)((char *)tag - offsetof(struct sl_rpc_worker, kick));
+    (void)ok;
+    pthread_mutex_lock(&worker->lock);
+    struct sl_rpc_call *call = worker->dirty;
+    worker->dirty = NULL;
+    worker->kicked = false;
+    pthread_mutex_unlock(&worker->lock);
+    while (call) {
+        struct sl_rpc_call *next = call->dirty_next;
+        pthread_mutex_lock(&call->lock);
+        call->is_dirty = false;
+        pump(call);
+        pthread_mutex_unlock(&call->lock);
+        sl_rpc_unref(call);
+        call = next;
+    }
+}
+
+sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t bytes)
+{
+    sl_status status = SL_OK;
+    pthread_mutex_lock(&call->lock);
+    bool full = call->queue_used == call->queue_room || call->queue_bytes + bytes > SL_RPC_QUEUE_BYTES;
+    if (atomic_load(&call->over) || call->finishing) {
+        status = SL_E_CANCELLED;
+    } else if (!call->queue && !(call->queue = calloc(call->queue_room, sizeof *call->queue))) {
+        status = SL_E_NOMEM;
+    } else if (full && call->queue_used) { /* one message of any size always fits */
+        call->want_writable = true;
+        status = SL_AGAIN;
+    } else {
+        uint32_t at = (call->queue_head + call->queue_used++) % call->queue_room;
+        call->queue[at] = grpc_slice_from_copied_buffer((const char *)message, bytes);
+        call->queue_bytes += bytes;
+        pump_or_kick(call);
+    }
+    pthread_mutex_unlock(&call->lock);
+    return status;
+}
+
+void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sentence)
+{
+    pthread_mutex_lock(&call->lock);
+    if (!call->finishing && !atomic_load(&call->over)) {
+        bool unary = call->route && !call->route->method.streaming;
+        assert(status != SL_OK || !unary || call->queue_used == 1);
+        if (status != SL_OK && unary) { /* no reply goes with an error */
+            for (; call->queue_used; call->queue_used--)
+                grpc_slice_unref(call->queue[call->queue_head]);
+            call->queue_bytes = 0;
+        }
+        call->finishing = true;
+        call->code = sl_rpc_code(status);
+        if (sentence)
+            call->sentence = grpc_slice_from_copied_string(sentence);
+        pump_or_kick(call);
+    }
+    pthread_mutex_unlock(&call->lock);
+}
+
+void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms)
+{
+    char text[16];
+    snprintf(text, sizeof text, "%u", ms);
+    pthread_mutex_lock(&call->lock);
+    if (call->n_trailers == 0 && !call->finishing) {
+        call->trailer.key = grpc_slice_from_static_string("grpc-retry-pushback-ms");
+        call->trailer.value = grpc_slice_from_copied_string(text);
+        call->n_trailers = 1;
+    }
+    pthread_mutex_unlock(&call->lock);
+}
+
+bool sl_rpc_is_over(const struct sl_rpc_call *call)
+{
+    return atomic_load(&call->over);
+}
+
+int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call)
+{
+    gpr_timespec deadline = call->deadline;
+    if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0)
+        return -1;
+    gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+    int64_t ms = left.tv_sec * 1000 + left.tv_nsec / 1000000;
+    return ms < 0 ? 0 : ms;
+}
+
+void sl_rpc_hooks(struct sl_rpc_call *call, void *user, void (*on_done)(struct sl_rpc_call *, void *, bool),
+                  void (*on_writable)(struct sl_rpc_call *, void *))
+{
+    assert(sl_rpc_current == call->worker);
+    call->user = user;
+    call->on_done = on_done;
+    call->on_writable = on_writable;
+}
+
+/* ---- on the worker ---- */
+
+static void one_less(struct sl_rpc_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    if (--server->active == 0)
+        pthread_cond_signal(&server->change);
+    pthread_mutex_unlock(&server->lock);
+}
+
+static void receive_next(struct sl_rpc_call *call)
+{
+    grpc_op op;
+    memset(&op, 0, sizeof op);
+    op.op = GRPC_OP_RECV_MESSAGE;
+    op.data.recv_message.recv_message = &call->request;
+    call->want_receive = false;
+    sl_rpc_ref(call);
+    grpc_call_error error = grpc_call_start_batch(call->core, &op, 1, &call->received, NULL);
+    if (error != GRPC_CALL_OK) {
+        sl_log_error("grpc refused a receive batch: %s", grpc_call_error_to_string(error));
+        grpc_call_cancel(call->core, NULL);
+        sl_rpc_unref(call);
+    }
+}
+
+static void on_sent(struct sl_rpc_tag *tag, bool ok)
+{
+    struct sl_rpc_call *call = CALL_OF(tag, sent);
+    bool writable = false;
+    pthread_mutex_lock(&call->lock);
+    call->sending = false;
+    grpc_byte_buffer_destroy(call->send_buffer);
+    call->send_buffer = NULL;
+    if (!ok)
+        atomic_store(&call->over, true);
+    pump(call);
+    if (call->want_writable && call->queue_used <= call->queue_room / 2 &&
+        call->queue_bytes <= SL_RPC_QUEUE_BYTES / 2 && !atomic_load(&call->over)) {
+        call->want_writable = false;
+        writable = true;
+    }
+    bool drained = call->queue_used == 0;
+    pthread_mutex_unlock(&call->lock);
+    if (writable && call->on_writable)
+        call->on_writable(call, call->user);
+    if (drained && call->want_receive && !atomic_load(&call->over))
+        receive_next(call);
+    sl_rpc_unref(call);
+}
+
+/* The request's bytes go to the method's handler; the handler of a streaming client gets its next
+ * message only when its replies are out, so a client that never reads cannot make us queue. */
+static void deliver(struct sl_rpc_call *call)
+{
+    const struct sl_rpc_method *method = &call->route->method;
+    grpc_byte_buffer *buffer = call->request;
+    call->request = NULL;
+    if (atomic_load(&call->over)) {
+        grpc_byte_buffer_destroy(buffer);
+        return;
+    }
+    if (!buffer) {
+        if (method->client_streaming)
+            sl_rpc_finish(call, SL_OK, NULL);
+        else
+            sl_rpc_finish(call, SL_E_INVALID, "the call has no request message");
+        return;
+    }
+    grpc_byte_buffer_reader reader;
+    if (!grpc_byte_buffer_reader_init(&reader, buffer)) {
+        grpc_byte_buffer_destroy(buffer);
+        sl_rpc_finish(call, SL_E_INVALID, "the request message cannot be read: send it uncompressed");
+        return;
+    }
+    grpc_slice all = grpc_byte_buffer_reader_readall(&reader);
+    grpc_byte_buffer_reader_destroy(&reader);
+    grpc_byte_buffer_destroy(buffer);
+    method->on_message(call, GRPC_SLICE_START_PTR(all), GRPC_SLICE_LENGTH(all), method->context);
+    grpc_slice_unref(all);
+    if (!method->client_streaming || atomic_load(&call->over))
+        return;
+    pthread_mutex_lock(&call->lock);
+    bool drained = call->queue_used == 0;
+    pthread_mutex_unlock(&call->lock);
+    if (drained)
+        receive_next(call);
+    else
+        call->want_receive = true;
+}
+
+static void on_received(struct sl_rpc_tag *tag, bool ok)
+{
+    struct sl_rpc_call *call = CALL_OF(tag, received);
+    if (ok || call->request)
+        deliver(call); /* a broken stream has neither, and its end marker follows */
+    sl_rpc_unref(call);
+}
+
+static void on_closed(struct sl_rpc_tag *tag, bool ok)
+{
+    struct sl_rpc_call *call = CALL_OF(tag, closed);
+    struct sl_rpc_server *server = call->server;
+    (void)ok;
+    pthread_mutex_lock(&call->lock); /* a writer that saw the call alive has kicked by now */
+    atomic_store(&call->over, true);
+    pthread_mutex_unlock(&call->lock);
+    if (call->on_done)
+        call->on_done(call, call->user, call->cancelled != 0);
+    sl_rpc_unref(call);
+    one_less(server);
+}
+
+static size_t metadata_bytes(const grpc_metadata_array *array)
+{
+    size_t bytes = 0; /* 32 a field: what HTTP/2 counts, RFC 7540 6.5.2 */
+    for (size_t i = 0; i < array->count; i++)
+        bytes += GRPC_SLICE_LENGTH(array->metadata[i].key) + GRPC_SLICE_LENGTH(array->metadata[i].value) + 32;
+    return bytes;
+}
+
+static void refuse_unknown(struct sl_rpc_call *call)
+{
+    size_t bytes = GRPC_SLICE_LENGTH(call->details.method);
+    char sentence[300];
+    snprintf(sentence, sizeof sentence, "%.*s is not served here; grpc.reflection.v1 lists what is",
+             (int)(bytes < 200 ? bytes : 200), GRPC_SLICE_START_PTR(call->details.method));
+    sl_rpc_finish(call, SL_E_UNIMPLEMENTED, sentence);
+}
+
+/* Whatever can be said before the message is looked at. */
+static bool admit(struct sl_rpc_call *call)
+{
+    struct sl_rpc_server *server = call->server;
+    char sentence[160];
+    if (sl_rpc_live_calls() > SL_RPC_MAX_CALLS) {
+        snprintf(sentence, sizeof sentence, "%d calls are open already; try again later", SL_RPC_MAX_CALLS);
+        sl_rpc_pushback(call, 1000);
+        sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
+        return false;
+    }
+    size_t bytes = metadata_bytes(&call->metadata);
+    if (bytes > server->max_metadata_bytes) {
+        snprintf(sentence, sizeof sentence, "the request's metadata has %zu bytes; at most %zu are accepted",
+                 bytes, server->max_metadata_bytes);
+        sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
+        return false;
+    }
+    if (!call->route) {
+        refuse_unknown(call);
+        return false;
+    }
+    return true;
+}
+
+static void on_arrived(struct sl_rpc_tag *tag, bool ok)
+{
+    struct sl_rpc_call *call = CALL_OF(tag, arrived);
+    struct sl_rpc_server *server = call->server;
+    if (!ok) { /* shutting down: this slot never held a call */
+        sl_rpc_unref(call);
+        one_less(server);
+        return;
+    }
+    atomic_fetch_add(&live_calls, 1);
+    sl_rpc_call_arm(call->worker, call->route); /* first fill the slot, then work */
+    if (!call->route)
+        call->deadline = call->details.deadline;
+    grpc_op op;
+    memset(&op, 0, sizeof op);
+    op.op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+    op.data.recv_close_on_server.cancelled = &call->cancelled;
+    sl_rpc_ref(call);
+    grpc_call_error error = grpc_call_start_batch(call->core, &op, 1, &call->closed, NULL);
+    assert(error == GRPC_CALL_OK); /* without an end marker stop would wait for ever */
+    (void)error;
+    if (admit(call)) {
+        if (call->route->method.client_streaming)
+            receive_next(call);
+        else
+            deliver(call);
+    }
+    sl_rpc_unref(call); /* the slot's */
+}
+
+void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *route)
+{
+    struct sl_rpc_server *server = worker->server;
+    struct sl_rpc_call *call = calloc(1, sizeof *call);
+    if (!call) { /* a slot lost is a method that hangs one day: better to end here and be started
+                    anew */
+        sl_log_error("out of memory for a %zu-byte call", sizeof *call);
+        abort();
+    }
+    atomic_init(&call->refs, 1);
+    call->server = server;
+    call->worker = worker;
+    call->route = route;
+    call->queue_room = server->queue_messages;
+    call->arrived.fn = on_arrived;
+    call->received.fn = on_received;
+    call->sent.fn = on_sent;
+    call->closed.fn = on_closed;
+    call->sentence = grpc_empty_slice();
+    pthread_mutex_init(&call->lock, NULL);
+    grpc_call_details_init(&call->details);
+    grpc_metadata_array_init(&call->metadata);
+    pthread_mutex_lock(&server->lock);
+    server->active++;
+    pthread_mutex_unlock(&server->lock);
+    grpc_call_error error;
+    if (route)
+        error = grpc_server_request_registered_call(server->core, route->handle, &call->core, &call->deadline,
+                                                    &call->metadata,
+                                                    route->method.client_streaming ? NULL : &call->request,
+                                                    worker->queue, worker->queue, &call->arrived);
+    else
+        error = grpc_server_request_call(server->core, &call->core, &call->details, &call->metadata,
+                                         worker->queue, worker->queue, &call->arrived);
+    if (error != GRPC_CALL_OK) { /* shutdown has begun */
+        sl_rpc_unref(call);
+        one_less(server);
+    }
+}

@@ -1,0 +1,252 @@
+/* The gRPC client: blocking unary calls and server streams that are read one message at a time.
+ *
+ * Every call has a completion queue of its own to pluck from, so the thread that waits is the
+ * thread that polls: no worker, no callback, and any number of calls may run on one channel. A
+ * channel has its own connection (a local subchannel pool): two channels of one process must not
+ * share the fate of a socket. The status is received in its own batch, since the success of
+ * operations paired with it says nothing. */
+#include "node/rpc/rpc_impl.h"
+#include <assert.h>
+#include <grpc/byte_buffer_reader.h>
+#include <grpc/impl/codegen/compression_types.h>
+#include <grpc/support/alloc.h>
+#include <grpc/support/time.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RECONNECT_MIN_MS = 100, RECONNECT_MAX_MS = 2000, CLIENT_KEEPALIVE_MS = 30000 };
+
+struct sl_rpc_channel {
+    grpc_channel *core;
+    char *endpoint;
+};
+
+struct sl_rpc_stream { /* also the state of a unary call, whose stream has one message */
+    grpc_call *core;
+    grpc_completion_queue *queue;
+    char *endpoint;
+    grpc_metadata_array initial, trailing;
+    grpc_status_code code;
+    grpc_slice details;
+    bool status_plucked, first_asked;
+    char sent_tag, message_tag, status_tag; /* their addresses name the batches */
+};
+
+sl_status sl_rpc_channel_open(struct sl_rpc_channel **out, const char *endpoint, struct sl_err *err)
+{
+    struct sl_rpc_channel *channel = calloc(1, sizeof *channel);
+    if (!channel || !(channel->endpoint = strdup(endpoint))) {
+        free(channel);
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a channel to %s", endpoint);
+    }
+    grpc_arg args[] = {
+        sl_rpc_arg("grpc.use_local_subchannel_pool", 1),
+        sl_rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
+        sl_rpc_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
+        sl_rpc_arg(GRPC_ARG_ENABLE_RETRIES, 0),
+        sl_rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, SL_RPC_REPLY_BYTES),
+        sl_rpc_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_MIN_MS),
+        sl_rpc_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
+        sl_rpc_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
+        sl_rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, CLIENT_KEEPALIVE_MS),
+        sl_rpc_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
+    };
+    grpc_channel_args list = {sizeof args / sizeof *args, args};
+    sigset_t before;
+    sl_rpc_signals_block(&before);
+    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+    channel->core = grpc_channel_create(endpoint, credentials, &list);
+    grpc_channel_credentials_release(credentials);
+    sl_rpc_signals_restore(&before);
+    *out = channel;
+    return SL_OK;
+}
+
+void sl_rpc_channel_close(struct sl_rpc_channel *channel)
+{
+    if (!channel)
+        return;
+    grpc_channel_destroy(channel->core);
+    free(channel->endpoint);
+    free(channel);
+}
+
+static bool pluck(struct sl_rpc_stream *stream, void *tag)
+{
+    grpc_event event =
+        grpc_completion_queue_pluck(stream->queue, tag, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+    return event.type == GRPC_OP_COMPLETE && event.success;
+}
+
+/* Starts a batch that only a mistake of ours could make fail. */
+static void start(struct sl_rpc_stream *stream, const grpc_op *ops, size_t n, void *tag)
+{
+    grpc_call_error error = grpc_call_start_batch(stream->core, ops, n, tag, NULL);
+    assert(error == GRPC_CALL_OK);
+    (void)error;
+}
+
+static void send_request(struct sl_rpc_stream *stream, const uint8_t *message, size_t bytes)
+{
+    grpc_op ops[3];
+    memset(ops, 0, sizeof ops);
+    ops[0].op = GRPC_OP_RECV_STATUS_ON_CLIENT;
+    ops[0].data.recv_status_on_client.trailing_metadata = &stream->trailing;
+    ops[0].data.recv_status_on_client.status = &stream->code;
+    ops[0].data.recv_status_on_client.status_details = &stream->details;
+    start(stream, ops, 1, &stream->status_tag);
+
+    grpc_slice slice = grpc_slice_from_copied_buffer((const char *)message, bytes);
+    grpc_byte_buffer *buffer = grpc_raw_byte_buffer_create(&slice, 1);
+    grpc_slice_unref(slice);
+    memset(ops, 0, sizeof ops);
+    ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    ops[1].op = GRPC_OP_SEND_MESSAGE;
+    ops[1].data.send_message.send_message = buffer;
+    ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
+    start(stream, ops, 3, &stream->sent_tag);
+    pluck(stream, &stream->sent_tag); /* a failure shows in the status */
+    grpc_byte_buffer_destroy(buffer);
+}
+
+sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *channel, const char *path,
+                             const uint8_t *message, size_t bytes, int64_t timeout_ms, struct sl_err *err)
+{
+    struct sl_rpc_stream *stream = calloc(1, sizeof *stream);
+    if (!stream || !(stream->endpoint = strdup(channel->endpoint))) {
+        free(stream);
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a call to %s", channel->endpoint);
+    }
+    gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    if (timeout_ms >= 0)
+        deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
+    stream->queue = grpc_completion_queue_create_for_pluck(NULL);
+    grpc_metadata_array_init(&stream->initial);
+    grpc_metadata_array_init(&stream->trailing);
+    stream->details = grpc_empty_slice();
+    grpc_slice method = grpc_slice_from_copied_string(path);
+    stream->core = grpc_channel_create_call(channel->core, NULL, GRPC_PROPAGATE_DEFAULTS, stream->queue,
+                                            method, NULL, deadline, NULL);
+    grpc_slice_unref(method);
+    send_request(stream, message, bytes);
+    *out = stream;
+    return SL_OK;
+}
+
+/* The stream has ended: its status becomes ours, its message the sentence. */
+static sl_status take_status(struct sl_rpc_stream *stream, struct sl_err *err)
+{
+    if (!stream->status_plucked) {
+        pluck(stream, &stream->status_tag);
+        stream->status_plucked = true;
+    }
+    if (stream->code == GRPC_STATUS_OK)
+        return SL_AGAIN;
+    size_t bytes = GRPC_SLICE_LENGTH(stream->details);
+    sl_status status = sl_rpc_status(stream->code);
+    if (bytes == 0)
+        return sl_fail(err, status, "%s answered with gRPC status %d and no message", stream->endpoint,
+                       (int)stream->code);
+    return sl_fail(err, status, "%.*s", (int)(bytes < 300 ? bytes : 300),
+                   (const char *)GRPC_SLICE_START_PTR(stream->details));
+}
+
+static sl_status copy_out(grpc_byte_buffer *buffer, uint8_t **message, size_t *bytes, struct sl_err *err)
+{
+    grpc_byte_buffer_reader reader;
+    if (!grpc_byte_buffer_reader_init(&reader, buffer))
+        return sl_fail(err, SL_E_PROTOCOL, "the server sent a message that cannot be unpacked");
+    *bytes = grpc_byte_buffer_length(buffer);
+    *message = malloc(*bytes ? *bytes : 1);
+    size_t at = 0;
+    grpc_slice slice;
+    while (grpc_byte_buffer_reader_next(&reader, &slice)) {
+        size_t n = GRPC_SLICE_LENGTH(slice);
+        assert(n <= *bytes - at);
+        if (*message && n)
+            memcpy(*message + at, GRPC_SLICE_START_PTR(slice), n);
+        at += n;
+        grpc_slice_unref(slice);
+    }
+    grpc_byte_buffer_reader_destroy(&reader);
+    if (!*message)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a reply of %zu bytes", *bytes);
+    return SL_OK;
+}
+
+sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, size_t *bytes,
+                             struct sl_err *err)
+{
+    *message = NULL;
+    *bytes = 0;
+    if (stream->status_plucked)
+        return take_status(stream, err);
+    grpc_byte_buffer *buffer = NULL;
+    grpc_op ops[2];
+    size_t n = 0;
+    memset(ops, 0, sizeof ops);
+    if (!stream->first_asked) { /* the server sends its metadata with its first message */
+        ops[n].op = GRPC_OP_RECV_INITIAL_METADATA;
+        ops[n++].data.recv_initial_metadata.recv_initial_metadata = &stream->initial;
+        stream->first_asked = true;
+    }
+    ops[n].op = GRPC_OP_RECV_MESSAGE;
+    ops[n++].data.recv_message.recv_message = &buffer;
+    start(stream, ops, n, &stream->message_tag);
+    pluck(stream, &stream->message_tag);
+    if (!buffer)
+        return take_status(stream, err);
+    sl_status status = copy_out(buffer, message, bytes, err);
+    grpc_byte_buffer_destroy(buffer);
+    return status;
+}
+
+void sl_rpc_stream_cancel(struct sl_rpc_stream *stream)
+{
+    grpc_call_cancel(stream->core, NULL);
+}
+
+void sl_rpc_stream_close(struct sl_rpc_stream *stream)
+{
+    if (!stream)
+        return;
+    if (!stream->status_plucked) {
+        grpc_call_cancel(stream->core, NULL);
+        pluck(stream, &stream->status_tag);
+    }
+    grpc_slice_unref(stream->details);
+    grpc_metadata_array_destroy(&stream->initial);
+    grpc_metadata_array_destroy(&stream->trailing);
+    grpc_call_unref(stream->core);
+    grpc_completion_queue_shutdown(stream->queue);
+    while (grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
+           GRPC_QUEUE_SHUTDOWN) {
+    }
+    grpc_completion_queue_destroy(stream->queue);
+    free(stream->endpoint);
+    free(stream);
+}
+
+sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const uint8_t *message, size_t bytes,
+                       int64_t timeout_ms, uint8_t **reply, size_t *reply_bytes, struct sl_err *err)
+{
+    struct sl_rpc_stream *stream;
+    *reply = NULL;
+    *reply_bytes = 0;
+    SL_TRY(sl_rpc_stream_open(&stream, channel, path, message, bytes, timeout_ms, err));
+    sl_status status = sl_rpc_stream_next(stream, reply, reply_bytes, err);
+    if (status == SL_AGAIN)
+        status = sl_fail(err, SL_E_PROTOCOL, "%s answered %s without a message", channel->endpoint, path);
+    if (status == SL_OK) {
+        status = take_status(stream, err);
+        if (status == SL_AGAIN) {
+            status = SL_OK;
+        } else {
+            free(*reply);
+            *reply = NULL;
+            *reply_bytes = 0;
+        }
+    }
+    sl_rpc_stream_close(stream);
+    return status;
+}

@@ -1,0 +1,251 @@
+/* The gRPC server: listener, completion queues with their workers, slots, and an orderly end.
+ *
+ * Limits are set here once. Compression is identity only: the core inflates a message before it
+ * checks the size, so 64 KB of gzip would cost 64 MiB. Its own metadata limit takes the whole
+ * connection down with the other streams on it, so it is only the outer wall; ours refuses the one
+ * call. SO_REUSEPORT is off: with it a second server shares the port in silence.
+ *
+ * The end has one order that does not abort or leak (research/grpc-c-core.md rule 10): shutdown
+ * begins (no new calls) - grace - cancel what is left - wait for every end marker - completion
+ * queues down - workers joined - server and queues destroyed. */
+#include "node/rpc/listen.h"
+#include "node/rpc/rpc_impl.h"
+#include <assert.h>
+#include <grpc/impl/codegen/compression_types.h>
+#include <grpc/support/time.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000, HANDSHAKE_MS = 5000 };
+
+static void *worker_main(void *argument)
+{
+    sl_rpc_current = argument;
+    struct sl_rpc_server *server = sl_rpc_current->server;
+    pthread_mutex_lock(&server->lock); /* the slots are filled by the thread that starts the server */
+    while (!server->open)
+        pthread_cond_wait(&server->change, &server->lock);
+    pthread_mutex_unlock(&server->lock);
+    for (;;) {
+        grpc_event event =
+            grpc_completion_queue_next(sl_rpc_current->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        if (event.type == GRPC_QUEUE_SHUTDOWN)
+            return NULL;
+        struct sl_rpc_tag *tag = event.tag;
+        tag->fn(tag, event.success != 0);
+    }
+}
+
+static void open_workers(struct sl_rpc_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    server->open = true;
+    pthread_cond_broadcast(&server->change);
+    pthread_mutex_unlock(&server->lock);
+}
+
+static void on_shut(struct sl_rpc_tag *tag, bool ok)
+{
+    struct sl_rpc_server *server =
+        (struct sl_rpc_server *)(void *)((char *)tag - offsetof(struct sl_rpc_server, shut));
+    (void)ok;
+    pthread_mutex_lock(&server->lock);
+    server->down = true;
+    pthread_cond_signal(&server->change);
+    pthread_mutex_unlock(&server->lock);
+}
+
+static grpc_server *make_core(const struct sl_rpc_server_config *config)
+{
+    grpc_arg args[] = {
+        sl_rpc_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
+        sl_rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)config->max_message_bytes),
+        sl_rpc_arg(GRPC_ARG_MAX_METADATA_SIZE, SL_RPC_CORE_METADATA),
+        sl_rpc_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
+        sl_rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
+        sl_rpc_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
+        sl_rpc_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+        sl_rpc_arg(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, MIN_PING_MS),
+        sl_rpc_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
+    };
+    grpc_channel_args list = {sizeof args / sizeof *args, args};
+    return grpc_server_create(&list, NULL);
+}
+
+/* Queues down, workers joined, everything freed: the tail of stop, and the way out of a failed
+ * start (the core wants a shutdown even of a server that never ran). No call may be left. */
+static void take_down(struct sl_rpc_server *server)
+{
+    for (uint32_t i = 0; i < server->n_workers; i++) {
+        struct sl_rpc_worker *worker = &server->workers[i];
+        grpc_completion_queue_shutdown(worker->queue);
+        if (i < server->n_started)
+            pthread_join(worker->thread, NULL);
+        else
+            while (grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
+                   GRPC_QUEUE_SHUTDOWN) {
+            }
+    }
+    grpc_server_destroy(server->core);
+    for (uint32_t i = 0; i < server->n_workers; i++) {
+        grpc_completion_queue_destroy(server->workers[i].queue);
+        pthread_mutex_destroy(&server->workers[i].lock);
+    }
+    pthread_mutex_destroy(&server->lock);
+    pthread_cond_destroy(&server->change);
+    free(server->workers);
+    free(server->routes);
+    free(server);
+}
+
+static struct sl_rpc_server *make_server(const struct sl_rpc_server_config *config,
+                                         const struct sl_rpc_method *methods, uint32_t n_methods)
+{
+    struct sl_rpc_server *server = calloc(1, sizeof *server);
+    if (!server)
+        return NULL;
+    server->n_workers = config->n_workers ? config->n_workers : 1;
+    server->n_routes = n_methods;
+    server->queue_messages = config->queue_messages ? config->queue_messages : 64;
+    server->max_metadata_bytes = config->max_metadata_bytes;
+    server->shut.fn = on_shut;
+    server->workers = calloc(server->n_workers, sizeof *server->workers);
+    server->routes = calloc(n_methods ? n_methods : 1, sizeof *server->routes);
+    if (!server->workers || !server->routes) {
+        free(server->workers);
+        free(server->routes);
+        free(server);
+        return NULL;
+    }
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_mutex_init(&server->lock, NULL);
+    pthread_cond_init(&server->change, &attributes);
+    pthread_condattr_destroy(&attributes);
+    server->core = make_core(config);
+    for (uint32_t i = 0; i < server->n_workers; i++) {
+        struct sl_rpc_worker *worker = &server->workers[i];
+        worker->server = server;
+        worker->kick.fn = sl_rpc_worker_kicked;
+        pthread_mutex_init(&worker->lock, NULL);
+        worker->queue = grpc_completion_queue_create_for_next(NULL);
+        grpc_server_register_completion_queue(server->core, worker->queue, NULL);
+    }
+    for (uint32_t i = 0; i < n_methods; i++)
+        server->routes[i].method = methods[i];
+    return server;
+}
+
+static sl_status register_methods(struct sl_rpc_server *server, struct sl_err *err)
+{
+    for (uint32_t i = 0; i < server->n_routes; i++) {
+        struct sl_rpc_route *route = &server->routes[i];
+        /* The first message comes with the new call where there is only one: a queue trip less. */
+        route->handle = grpc_server_register_method(server->core, route->method.path, NULL,
+                                                    route->method.client_streaming
+                                                        ? GRPC_SRM_PAYLOAD_NONE
+                                                        : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
+                                                    0);
+        if (!route->handle)
+            return sl_fail(err, SL_E_INTERNAL, "the method %s is registered twice", route->method.path);
+    }
+    return SL_OK;
+}
+
+static sl_status add_port(struct sl_rpc_server *server, const char *listen, struct sl_err *err)
+{
+    int fd;
+    SL_TRY(sl_listen_open(listen, &fd, &server->port, err));
+    close(fd); /* it was only tried: the core binds its own */
+    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
+    sl_rpc_log_quiet(true);
+    server->port = grpc_server_add_http2_port(server->core, listen, credentials);
+    sl_rpc_log_quiet(false);
+    grpc_server_credentials_release(credentials);
+    if (server->port == 0)
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "cannot listen on %s: the port was taken a moment ago; choose another", listen);
+    return SL_OK;
+}
+
+static sl_status start_workers(struct sl_rpc_server *server, struct sl_err *err)
+{
+    for (uint32_t i = 0; i < server->n_workers; i++) {
+        struct sl_rpc_worker *worker = &server->workers[i];
+        if (pthread_create(&worker->thread, NULL, worker_main, worker) != 0)
+            return sl_fail(err, SL_E_NOMEM, "cannot start a thread for gRPC: raise the limit on threads");
+        pthread_setname_np(worker->thread, "sl-rpc");
+        server->n_started++;
+    }
+    return SL_OK;
+}
+
+sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_server_config *config,
+                              const struct sl_rpc_method *methods, uint32_t n_methods, struct sl_err *err)
+{
+    sigset_t before;
+    sl_rpc_signals_block(&before);
+    struct sl_rpc_server *server = make_server(config, methods, n_methods);
+    sl_status status = SL_OK;
+    if (!server)
+        status = sl_fail(err, SL_E_NOMEM, "out of memory for the gRPC server on %s", config->listen);
+    if (status == SL_OK)
+        status = register_methods(server, err);
+    if (status == SL_OK)
+        status = add_port(server, config->listen, err);
+    if (status == SL_OK)
+        status = start_workers(server, err);
+    if (status != SL_OK) {
+        if (server) {
+            grpc_server_shutdown_and_notify(server->core, server->workers[0].queue, &server->shut);
+            open_workers(server);
+            take_down(server);
+        }
+        sl_rpc_signals_restore(&before);
+        return status;
+    }
+    grpc_server_start(server->core);
+    for (uint32_t i = 0; i < server->n_workers; i++)
+        for (uint32_t k = 0; k < SL_RPC_SLOTS; k++) {
+            for (uint32_t j = 0; j < n_methods; j++)
+                sl_rpc_call_arm(&server->workers[i], &server->routes[j]);
+            sl_rpc_call_arm(&server->workers[i], NULL); /* or unknown methods hang for ever */
+        }
+    open_workers(server);
+    sl_rpc_signals_restore(&before);
+    *out = server;
+    return SL_OK;
+}
+
+int sl_rpc_server_port(const struct sl_rpc_server *server)
+{
+    return server->port;
+}
+
+void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
+{
+    assert(!sl_rpc_current); /* a worker would wait for itself */
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)grace_ms * 1000000u;
+    until.tv_sec += (time_t)(ns / 1000000000u);
+    until.tv_nsec = (long)(ns % 1000000000u);
+    grpc_server_shutdown_and_notify(server->core, server->workers[0].queue, &server->shut);
+    pthread_mutex_lock(&server->lock);
+    while (!server->down && pthread_cond_timedwait(&server->change, &server->lock, &until) == 0) {
+    }
+    if (!server->down) {
+        pthread_mutex_unlock(&server->lock);
+        grpc_server_cancel_all_calls(server->core);
+        pthread_mutex_lock(&server->lock);
+    }
+    /* A batch that starts after its queue went down aborts the process: wait for every slot to come
+     * back and for every call's end marker. */
+    while (!server->down || server->active)
+        pthread_cond_wait(&server->change, &server->lock);
+    pthread_mutex_unlock(&server->lock);
+    take_down(server);
+}

@@ -1,0 +1,49 @@
+/* Every limit of a pipeline that is a number of ours and not of the model's or of the user's, with the relations that hold
+ * between them: buffers never run out because these hold, so they are asserted where they are written. */
+#ifndef SL_PIPELINE_DECIDE_LIMITS_H
+#define SL_PIPELINE_DECIDE_LIMITS_H
+
+#include "pipeline/record/order.h"
+
+enum {
+    SL_PAGE = 64, /* tokens of a KV page: the kernels' SL_PAGE_TOKENS, which stage.c holds to be the same */
+    SL_MAX_CHUNK = 2048,                   /* rows of a chunk by default */
+    SL_MAX_CHUNK_ASKED = 4 * SL_MAX_CHUNK, /* and by --chunk */
+    SL_MAX_BATCH = 256, /* slices that a stage runs at once: a decode step has one a sequence */
+    SL_DEFAULT_RUNNING = 16,
+    SL_MAX_LINKS = 2 * SL_MAX_STAGES + 2, /* of a whole pipeline */
+
+    /* Slots that a node lends to a neighbour: frames that may be under way on a link. */
+    SL_ORDER_SLOTS = 4,
+    SL_RESULT_SLOTS = 16,
+    SL_KV_SLOTS = 16,
+    SL_ADOPT_SLOTS = 32,
+    SL_NO_SLOT_BYTES = 256, /* a slot on the way back of a link that carries nothing that way */
+
+    /* Buffers that a role sends from. */
+    SL_RESULT_BUFFERS = SL_RESULT_SLOTS, /* RESULT frames of the last stage */
+    SL_TOKENS_BUFFERS = 16,              /* TOKENS frames of the decode worker */
+    SL_IO_SENDS = 1024,                  /* frames that an io takes before it says SL_AGAIN */
+
+    /* Frames that a role keeps: what it was given and has not applied. */
+    SL_STAGE_QUEUE = 64,
+};
+
+_Static_assert(SL_MAX_CHUNK % SL_PAGE == 0, "a default chunk is whole pages");
+_Static_assert((int)SL_MAX_SLICES <= (int)SL_MAX_BATCH, "a stage can run what a record may hold");
+_Static_assert(SL_STAGE_QUEUE >= SL_ORDER_SLOTS,
+               "a stage has room for every record that its neighbour has credit for");
+_Static_assert(SL_RESULT_BUFFERS <= SL_RESULT_SLOTS,
+               "a result that has a buffer has a slot, sooner or later");
+_Static_assert(SL_TOKENS_BUFFERS <= SL_RESULT_SLOTS,
+               "as many TOKENS frames under way as the coordinator lends slots");
+_Static_assert(2 + SL_MAX_CHUNK_ASKED / SL_PAGE + 2 * (int)SL_MAX_SLICES < SL_IO_SENDS,
+               "what one record makes a stage send fits its io");
+
+/* Pages that hold n tokens. */
+static inline uint32_t sl_pages_of(uint32_t n_tokens)
+{
+    return (uint32_t)(((uint64_t)n_tokens + SL_PAGE - 1) / SL_PAGE);
+}
+
+#endif

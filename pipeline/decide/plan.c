@@ -1,0 +1,164 @@
+/* The plan of plan.h: splits, sizes and links as arithmetic. */
+#include "pipeline/decide/plan.h"
+#include "pipeline/record/messages.h"
+#include <stdio.h>
+
+static uint32_t default_chunk(uint32_t prompt_tokens)
+{
+    uint32_t chunk = sl_pages_of((prompt_tokens + 7) / 8) * SL_PAGE;
+    if (chunk < SL_PAGE)
+        chunk = SL_PAGE;
+    return chunk > SL_MAX_CHUNK ? SL_MAX_CHUNK : chunk;
+}
+
+static sl_status check_options(const struct sl_plan_model *model, const struct sl_plan_options *o,
+                               struct sl_err *err)
+{
+    if (o->n_stages == 0 || o->n_stages > model->n_layers || o->n_stages > SL_MAX_STAGES)
+        return sl_fail(err, SL_E_CONFIG, "%u stages cannot share %u layers; ask for 1 to %u stages",
+                       o->n_stages, model->n_layers,
+                       model->n_layers < SL_MAX_STAGES ? model->n_layers : SL_MAX_STAGES);
+    if (o->context_tokens > model->max_pos)
+        return sl_fail(err, SL_E_CONFIG, "a context of %u tokens is more than the model's %u; ask for less",
+                       o->context_tokens, model->max_pos);
+    if (o->chunk_tokens > SL_MAX_CHUNK_ASKED)
+        return sl_fail(err, SL_E_CONFIG,
+                       "a chunk of %u tokens is more than the %u that buffers are planned for; ask for less",
+                       o->chunk_tokens, SL_MAX_CHUNK_ASKED);
+    if (o->max_running > SL_MAX_BATCH)
+        return sl_fail(err, SL_E_CONFIG,
+                       "%u requests at once are more than the %u a decode step can batch; ask for less",
+                       o->max_running, SL_MAX_BATCH);
+    return SL_OK;
+}
+
+sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
+                       const struct sl_plan_options *o, struct sl_err *err)
+{
+    SL_TRY(check_options(model, o, err));
+    *plan = (struct sl_plan){.epoch = o->epoch,
+                             .n_stages = o->n_stages,
+                             .n_layers = model->n_layers,
+                             .has_decode = o->has_decode,
+                             .kv_dtype = o->kv_dtype,
+                             .profile = o->profile,
+                             .chunk_tokens = o->chunk_tokens,
+                             .d_model = model->d_model,
+                             .vocab = model->vocab};
+    plan->max_running = o->max_running ? o->max_running : SL_DEFAULT_RUNNING;
+    plan->context_tokens = o->context_tokens ? o->context_tokens : model->max_pos;
+    plan->max_chunk = o->chunk_tokens ? o->chunk_tokens : default_chunk(plan->context_tokens);
+    if (plan->max_chunk > plan->context_tokens)
+        plan->max_chunk = plan->context_tokens;
+    uint64_t tokens = o->kv_tokens, ample = plan->context_tokens > 131072 ? plan->context_tokens : 131072;
+    if (tokens == 0) {
+        tokens = (uint64_t)plan->max_running * sl_pages_of(plan->context_tokens) * SL_PAGE;
+        tokens = tokens < ample ? tokens : ample;
+    }
+    if (tokens < plan->context_tokens || tokens / SL_PAGE >= UINT32_MAX / 2)
+        return sl_fail(err, SL_E_CONFIG,
+                       "a KV pool of %llu tokens cannot hold one context of %u; ask for at least that",
+                       (unsigned long long)tokens, plan->context_tokens);
+    plan->n_pages = (uint32_t)((tokens + SL_PAGE - 1) / SL_PAGE);
+    plan->kv_layer_bytes = model->kv_layer_bytes;
+    for (uint32_t k = 0; k <= plan->n_stages; k++) /* equal cuts */
+        plan->begin[k] = (uint32_t)((uint64_t)plan->n_layers * k / plan->n_stages);
+    plan->meta_bytes = sl_order_meta_bytes(plan->n_stages, plan->max_chunk);
+    plan->order_bytes = plan->meta_bytes + (size_t)plan->max_chunk * model->d_model * sizeof(float);
+    plan->result_bytes = sl_result_max_bytes(plan->n_stages, plan->max_chunk);
+    plan->adopt_bytes = sl_adopt_max_bytes();
+    plan->tokens_bytes = sl_tokens_max_bytes(plan->max_running, plan->n_stages, plan->context_tokens);
+    return SL_OK;
+}
+
+uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to)
+{
+    return plan->epoch << 24 | (uint64_t)from << 12 | to;
+}
+
+uint32_t sl_plan_link_peer(uint64_t link, uint32_t node)
+{
+    uint32_t from = (uint32_t)(link >> 12) & 0xFFF, to = (uint32_t)link & 0xFFF;
+    return from == node ? to : from;
+}
+
+static struct sl_plan_link make_link(const struct sl_plan *plan, enum sl_plan_link_kind kind, uint32_t from,
+                                     uint32_t to, uint32_t to_slots, size_t to_slot_bytes)
+{
+    return (struct sl_plan_link){
+        sl_plan_link_id(plan, from, to), kind, from, to, 1, to_slots, SL_NO_SLOT_BYTES, to_slot_bytes};
+}
+
+static size_t kv_frame_bytes(const struct sl_plan *plan, uint32_t k)
+{
+    uint32_t layers = plan->begin[k + 1] - plan->begin[k];
+    return layers * plan->kv_layer_bytes;
+}
+
+uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links)
+{
+    uint32_t n = 0, last = sl_plan_stage_node(plan->n_stages - 1), decode = sl_plan_decode_node(plan);
+    for (uint32_t node = 1; node <= last; node++)
+        links[n++] = make_link(plan, SL_LINK_ORDER, node - 1, node, SL_ORDER_SLOTS, plan->order_bytes);
+    links[n++] = make_link(plan, SL_LINK_RESULT, last, 0, SL_RESULT_SLOTS, plan->result_bytes);
+    if (!plan->has_decode)
+        return n;
+    for (uint32_t k = 0; k < plan->n_stages; k++)
+        links[n++] =
+            make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), decode, SL_KV_SLOTS, kv_frame_bytes(plan, k));
+    links[n] = make_link(plan, SL_LINK_ADOPT, 0, decode, SL_ADOPT_SLOTS, plan->adopt_bytes);
+    links[n].from_slots = SL_RESULT_SLOTS;
+    links[n++].from_slot_bytes = plan->tokens_bytes;
+    return n;
+}
+
+const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24])
+{
+    if (node == 0)
+        snprintf(buffer, 24, "coordinator");
+    else if (node == sl_plan_decode_node(plan))
+        snprintf(buffer, 24, "decode");
+    else
+        snprintf(buffer, 24, "stage %u", node - 1);
+    return buffer;
+}
+
+struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads)
+{
+    bool decode = k == plan->n_stages;
+    return (struct sl_share){
+        .begin = decode ? 0 : plan->begin[k],
+        .end = decode ? plan->n_layers : plan->begin[k + 1],
+        .with_embed = decode || k == 0,
+        .with_head = decode || k + 1 == plan->n_stages,
+        .n_threads = n_threads,
+        .kv_dtype = plan->kv_dtype,
+        .profile = plan->profile,
+        .n_pages = plan->n_pages,
+        .max_tokens = decode ? plan->max_running : plan->max_chunk,
+        .max_sequences = plan->max_running,
+        .context_tokens = plan->context_tokens,
+    };
+}
+
+size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node)
+{
+    struct sl_plan_link links[SL_MAX_LINKS];
+    size_t bytes = 0;
+    for (uint32_t i = 0, n = sl_plan_links(plan, links); i < n; i++) {
+        if (links[i].to == node)
+            bytes += links[i].to_slots * links[i].to_slot_bytes;
+        if (links[i].from == node)
+            bytes += links[i].from_slots * links[i].from_slot_bytes;
+        if (links[i].kind == SL_LINK_RESULT && links[i].from == node)
+            /* send buffers: everything else is sent from where it lies */
+            bytes += SL_RESULT_SLOTS * plan->result_bytes;
+    }
+    return bytes;
+}
+
+uint32_t sl_plan_chunk_for(const struct sl_plan *plan, uint32_t prompt_tokens)
+{
+    uint32_t chunk = plan->chunk_tokens ? plan->chunk_tokens : default_chunk(prompt_tokens);
+    return chunk < plan->max_chunk ? chunk : plan->max_chunk;
+}

@@ -1,0 +1,87 @@
+/* Which node holds which layers, and the edges between them with their buffers: everything that is decided before the
+ * first request, computed in one place so that coordinator, stages, decode worker and `inspect` agree. Pure.
+ *
+ * Nodes are numbered: 0 the coordinator, 1 + k stage k, 1 + n_stages the decode worker. Links:
+ *   order   0 -> stage 0 -> stage 1 ... -> last      chunks and the order log
+ *   result  last -> 0                                what every record produced
+ *   kv      stage k -> decode                        KV pages, pushed as soon as a chunk is done
+ *   adopt   0 <-> decode                             sequences to adopt one way, tokens the other
+ * The first-named node connects, the other accepts. */
+#ifndef SL_PIPELINE_DECIDE_PLAN_H
+#define SL_PIPELINE_DECIDE_PLAN_H
+
+#include "pipeline/decide/limits.h"
+#include "pipeline/decide/share.h"
+
+struct sl_plan_model { /* the numbers of a model that count here */
+    uint32_t n_layers, max_pos, d_model, vocab;
+    size_t kv_layer_bytes; /* a KV page of one layer, in the format of the options */
+};
+
+struct sl_plan_options {
+    uint32_t n_stages;
+    bool has_decode;
+    enum sl_dtype kv_dtype;
+    enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
+    uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
+    uint32_t max_running;    /* 0: 16 */
+    uint32_t context_tokens; /* 0: the model's */
+    /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
+    uint64_t kv_tokens;
+    uint64_t epoch;
+};
+
+struct sl_plan {
+    uint64_t epoch;
+    uint32_t n_stages, n_layers;
+    uint32_t begin[SL_MAX_STAGES + 1]; /* stage k has the layers [begin[k], begin[k + 1]) */
+    bool has_decode;
+    enum sl_dtype kv_dtype;
+    enum sl_profile profile;
+    uint32_t chunk_tokens; /* as asked; 0: by prompt */
+    uint32_t max_chunk;    /* rows of the largest chunk */
+    uint32_t max_running, context_tokens, n_pages;
+    uint32_t d_model, vocab;
+    size_t meta_bytes, order_bytes, result_bytes, adopt_bytes, tokens_bytes;
+    size_t kv_layer_bytes;
+};
+
+enum sl_plan_link_kind { SL_LINK_ORDER, SL_LINK_RESULT, SL_LINK_KV, SL_LINK_ADOPT };
+
+struct sl_plan_link {
+    uint64_t id;
+    enum sl_plan_link_kind kind;
+    uint32_t from, to;             /* node numbers */
+    uint32_t from_slots, to_slots; /* lent by that end to the other */
+    size_t from_slot_bytes, to_slot_bytes;
+};
+
+/* SL_E_CONFIG: more stages than layers, a context beyond the model's, a chunk of 0, ... */
+sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
+                       const struct sl_plan_options *options, struct sl_err *err);
+/* Every link of the plan; returns how many. links has room for SL_MAX_LINKS. */
+uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
+/* The link between two nodes, the connecting one first; every pair has a name, whether the plan has that link or not. */
+uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to);
+/* The node at the other end of a link, as `node` sees it. */
+uint32_t sl_plan_link_peer(uint64_t link, uint32_t node);
+
+static inline uint32_t sl_plan_stage_node(uint32_t stage)
+{
+    return 1 + stage;
+}
+static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan)
+{
+    return 1 + plan->n_stages;
+}
+const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24]); /* "stage 1" */
+
+/* What stage k (or the decode worker, as k == n_stages) must be configured with. */
+struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads);
+/* The receive slots and send buffers of a node, in bytes: part of what it plans beside its stage. */
+size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node);
+
+/* Rows of a chunk for a prompt: the asked size, or prompt/8 rounded up to 64 within 64..2048. */
+uint32_t sl_plan_chunk_for(const struct sl_plan *plan, uint32_t prompt_tokens);
+
+#endif

@@ -1,0 +1,20 @@
+/* What a node is given of a model and of the work: the layers, the formats and the sizes that its memory is planned by. */
+#ifndef SL_PIPELINE_DECIDE_SHARE_H
+#define SL_PIPELINE_DECIDE_SHARE_H
+
+#include "base/dtype.h"
+#include "base/profile.h"
+
+struct sl_share {
+    uint32_t begin, end; /* layers [begin, end) */
+    bool with_embed, with_head;
+    uint32_t n_threads; /* the node's own choice */
+    enum sl_dtype kv_dtype;
+    enum sl_profile profile; /* numerics; 0: f32 */
+    uint32_t n_pages;        /* KV pool, in pages of 64 tokens */
+    uint32_t max_tokens;     /* rows of a chunk */
+    uint32_t max_sequences;
+    uint32_t context_tokens; /* longest sequence */
+};
+
+#endif

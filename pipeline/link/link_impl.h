@@ -1,0 +1,164 @@
+/* What an I/O thread keeps: the hub, its links and their connections. Private to link.c and io.c.
+ *
+ * A link is what the owner asked for, by id: it is made by the owner, lives on the I/O thread while
+ * frames move, and is freed there once the owner has seen LINK_DOWN and given every slot back. A
+ * connection (sl_conn) is one line of the transport under it: a link that dials may use up several
+ * of them before one passes the handshake; a line that came in has no link before it. Fields of
+ * sl_link are grouped by the thread that owns them; nothing is shared. */
+#ifndef SL_PIPELINE_LINK_LINK_IMPL_H
+#define SL_PIPELINE_LINK_LINK_IMPL_H
+
+#include "base/clock.h"
+#include "base/ring.h"
+#include "base/rng.h"
+#include "pipeline/link/transport_impl.h"
+
+#include <stdatomic.h>
+
+enum {
+    SL_LINKS_MAX = 64,
+    SL_SLOTS_MAX = 64,
+    SL_HALF_OPEN_MAX = 16,
+    SL_SENDS_MAX = 1024,
+    SL_CONTROL_BYTES = 64, /* payload of every control frame */
+    SL_NONCE_BYTES = 16,
+    SL_MAC_BYTES = 32,
+    SL_PAD_BYTES = 8,   /* what a frame without payload carries (UCX wants some) */
+    SL_LEAVE_MS = 1000, /* for flushing when a link is dropped or left */
+    SL_RETRY_MIN_MS = 100,
+    SL_RETRY_MAX_MS = 2000,
+    SL_SLOWEST_MB_PER_S = 64 /* silence is allowed for as long as the bytes under way need */
+};
+
+/* Wakes a thread that sleeps in poll(2), and costs no system call when it does not. */
+struct sl_bell {
+    int fd;
+    _Atomic int asleep;
+};
+sl_status sl_bell_init(struct sl_bell *bell);
+void sl_bell_fini(struct sl_bell *bell);
+void sl_bell_ring(struct sl_bell *bell);
+
+struct sl_slot {
+    struct sl_landing landing;
+    sl_status status;
+    uint64_t at_us;
+    bool whole; /* arrived, waits for its turn */
+    uint8_t index;
+};
+
+enum sl_link_state { SL_LINK_WAITING, SL_LINK_UP, SL_LINK_OVER };
+
+struct sl_link {
+    struct sl_link_config config; /* constant after creation, like all down to `stride` */
+    uint32_t entry;
+    bool dials;
+    uint16_t port;
+    char address[64];
+    uint8_t *memory;
+    size_t memory_bytes, stride;
+
+    /* the owner's */
+    uint64_t held;  /* slots with the owner, a bit each */
+    uint32_t n_out; /* tokens not yet home */
+    bool dropped, down_noted, down_waiting;
+    sl_status down_status;
+    const char *down_reason;
+
+    /* the I/O thread's */
+    enum sl_link_state state;
+    struct sl_conn *conn;
+    void *region;
+    struct sl_op *waiting, **waiting_end;
+    uint64_t granted_to_us, sent, peer_slot_bytes;
+    uint64_t granted_to_peer, delivered;
+    struct sl_slot slots[SL_SLOTS_MAX];
+    uint8_t free_slots[SL_SLOTS_MAX];
+    uint32_t n_free;
+    struct sl_slot *window[SL_SLOTS_MAX]; /* by sequence: frames may end out of order */
+    bool cancelled;                       /* the owner dropped it */
+    bool leaving;                         /* say goodbye and go */
+    uint64_t leave_by_ms, retry_at_ms;
+    uint32_t retry_ms;
+};
+
+enum sl_conn_state {
+    SL_CONN_ACCEPTED, /* server: waits for HELLO */
+    SL_CONN_GREETED,  /* server: has sent WELCOME, waits for the proof */
+    SL_CONN_DIALED,   /* client: has sent HELLO */
+    SL_CONN_PROVED,   /* client: has sent its proof, waits for the first CREDIT */
+    SL_CONN_OPEN
+};
+
+struct sl_control {
+    struct sl_op op;
+    uint8_t body[SL_CONTROL_BYTES];
+};
+
+struct sl_conn {
+    struct sl_conn *next;
+    struct sl_hub *hub;
+    struct sl_line *line;
+    struct sl_link *link; /* NULL: a line that came in, before its handshake */
+    enum sl_conn_state state;
+    uint64_t link_id;
+    uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
+    uint64_t opened_ms, heard_ms, pinged_ms, bytes_under_way;
+    uint32_t n_sends, n_landings; /* data frames with the transport */
+    bool said_goodbye, heard_goodbye, hung_up;
+    uint64_t peer_sent, goodbye_by_ms;
+    sl_status fault;
+    const char *reason;
+    struct sl_control control_out[SL_WIRE_GOODBYE + 1]; /* by kind */
+    struct sl_landing control_in;
+    uint8_t control_body[SL_CONTROL_BYTES];
+};
+
+enum sl_note_kind { SL_NOTE_UP, SL_NOTE_DOWN, SL_NOTE_SENT, SL_NOTE_FRAME };
+
+struct sl_note { /* from the I/O thread to the owner */
+    enum sl_note_kind kind;
+    sl_status status;
+    struct sl_link *link;
+    union {
+        struct sl_op *op;
+        struct sl_slot *slot;
+        const char *reason;
+    };
+};
+
+struct sl_hub {
+    const struct sl_transport_ops *ops;
+    struct sl_transport *transport;
+    struct sl_io_config config; /* with the defaults filled in */
+    struct sl_link *links[SL_LINKS_MAX];
+    struct sl_conn *conns;
+    struct sl_ring notes;
+    struct sl_bell owner;
+    struct sl_rng jitter;
+    uint64_t stepped_ms;
+    bool closing;
+    _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures, links_up,
+        refusals;
+    _Atomic uint32_t fault_corrupt;
+    _Atomic bool fault_mute;
+};
+
+static inline uint64_t sl_now_ms(void)
+{
+    return sl_clock_ns() / 1000000u;
+}
+
+/* The I/O thread's calls. */
+void sl_link_begin(struct sl_hub *hub, struct sl_link *link); /* register memory, dial or be ready */
+void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_op *op); /* link NULL: unknown */
+void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index);
+void sl_link_cancel(struct sl_hub *hub, struct sl_link *link);
+void sl_link_end(struct sl_hub *hub, struct sl_link *link); /* unregister; the memory is the caller's */
+/* Timers, closings and retries; returns for how many ms nothing is due. */
+int sl_hub_step(struct sl_hub *hub, uint64_t now_ms);
+void sl_hub_leave(struct sl_hub *hub, uint64_t now_ms); /* GOODBYE on every link, accept no more */
+bool sl_hub_idle(const struct sl_hub *hub);             /* no connection is left */
+void sl_hub_abort(struct sl_hub *hub);                  /* the time for flushing is over */
+
+#endif

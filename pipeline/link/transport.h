@@ -1,0 +1,94 @@
+/* Moving frames between nodes: a transport brings links up, lends out the receiver's slots as credits, moves
+ * frames, and notices when a peer is gone. It moves bytes and knows no tensor.
+ *
+ * Two layers: `struct sl_transport_ops` (local | ucx | nccl) is driven by one I/O thread; `struct sl_io` is that
+ * thread with rings to its owner, and is all that roles see. The owner (one thread) sends and takes events; buffers
+ * belong to the io from the call until their one event, also after failure.
+ *
+ * A link is named by a 64-bit id that both ends know beforehand, with a 32-byte key. One side accepts, the other
+ * connects; a link carries frames both ways. Each side lends n_slots of slot_bytes to the other: one slot = one
+ * credit, cumulative counts on the wire. A frame sent without credit waits in the sender's io, in order. */
+#ifndef SL_PIPELINE_LINK_TRANSPORT_H
+#define SL_PIPELINE_LINK_TRANSPORT_H
+
+#include "pipeline/record/wire.h"
+
+enum sl_io_kind {
+    SL_IO_LINK_UP,
+    /* last event of a link; status and reason say why. Every token and slot has come home before. */
+    SL_IO_LINK_DOWN,
+    SL_IO_SENT, /* the buffer of `token` is free again; status SL_OK, or why it was not sent */
+    SL_IO_FRAME, /* payload is the owner's until sl_io_release(io, link, slot); SL_E_CORRUPT: checksum mismatch,
+                        header valid, payload not to be used */
+    SL_IO_NUDGE /* sl_io_nudge was called */
+};
+
+struct sl_io_event {
+    enum sl_io_kind kind;
+    sl_status status;
+    uint64_t link;
+    uint64_t token;
+    struct sl_wire wire;
+    uint8_t *payload; /* 64-byte aligned */
+    uint32_t slot;
+    uint64_t at_us;     /* sl_clock_wall_us when the I/O thread had the whole frame */
+    const char *reason; /* static */
+};
+
+struct sl_fabric; /* the in-process network of the local transport */
+sl_status sl_fabric_create(struct sl_fabric **fabric);
+void sl_fabric_destroy(struct sl_fabric *fabric); /* after all ios on it */
+
+struct sl_io_config {
+    const struct sl_transport_ops *transport; /* &sl_transport_local or &sl_transport_ucx */
+    struct sl_fabric *fabric;                 /* local only */
+    char address[64];                         /* to listen on, "127.0.0.1"; local: ignored */
+    uint16_t port;                            /* 0: any of 13000..13063 (ucx), any (local) */
+    uint64_t epoch;
+    struct sl_wire_limits limits;
+    /* 0: defaults 200, 1000, 2000. lost_ms is raised by TSan builds */
+    uint32_t heartbeat_ms, lost_ms, handshake_ms;
+    const char *thread_name;
+};
+
+struct sl_io;
+/* Starts the I/O thread and listens. SL_E_UNAVAILABLE names address and port. */
+sl_status sl_io_create(struct sl_io **io, const struct sl_io_config *config, struct sl_err *err);
+uint16_t sl_io_port(const struct sl_io *io);
+/* GOODBYE on every link, flush for at most 1 s, then close. After it no event comes; every buffer is free. */
+void sl_io_destroy(struct sl_io *io);
+
+struct sl_link_config {
+    uint64_t id;
+    uint8_t key[32];
+    uint32_t n_slots; /* 1..64 that we lend to the peer */
+    size_t slot_bytes;
+};
+/* For a node that listens before it knows its plan: the epoch of every link declared after this call. */
+void sl_io_set_epoch(struct sl_io *io, uint64_t epoch);
+/* Be ready for the peer that knows id and key. */
+sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link);
+/* Connect, with retries every 100 ms..2 s until it is up or dropped. */
+sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, const char *address,
+                        uint16_t port);
+void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
+
+/* Queue a frame. payload stays ours to read until SL_IO_SENT with this token (also when the link is down or unknown).
+ * SL_AGAIN: 1024 tokens are out already. SL_E_INVALID: a header that no peer would take (logged); no event follows.
+ * A frame larger than the peer's slots comes back as SL_IO_SENT with SL_E_INVALID. */
+sl_status sl_io_send(struct sl_io *io, uint64_t link, const struct sl_wire *wire, const void *payload,
+                     uint64_t token);
+void sl_io_release(struct sl_io *io, uint64_t link, uint32_t slot);
+
+/* The owner takes events: waits at most timeout_ms (-1: for ever, 0: not at all). SL_AGAIN when none came. */
+sl_status sl_io_poll(struct sl_io *io, struct sl_io_event *event, int timeout_ms);
+void sl_io_nudge(struct sl_io *io); /* any thread: makes a waiting sl_io_poll return SL_IO_NUDGE */
+
+struct sl_io_stats {
+    uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures, links_up;
+};
+void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats); /* any thread, relaxed */
+
+extern const struct sl_transport_ops sl_transport_local, sl_transport_ucx;
+
+#endif

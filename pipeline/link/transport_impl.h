@@ -1,0 +1,92 @@
+/* The seam between the link layer (link.c: who may talk, credits, order, heartbeat) and what
+ * carries bytes (transport_local.c, transport_ucx.c). Private to pipeline/.
+ *
+ * A transport knows lines: two ends, frames of a header and a payload each. It is driven by one I/O
+ * thread; only that thread calls the operations, and all upcalls happen inside `send` or
+ * `progress`. An op (a frame going out) and a landing (a frame coming in) belong to the transport
+ * from the call to their one report, also after failure; `closed` is the last word about a line,
+ * after every op and every landing of it was reported. A broken line is reported and then left
+ * alone until `hangup`. */
+#ifndef SL_PIPELINE_LINK_TRANSPORT_IMPL_H
+#define SL_PIPELINE_LINK_TRANSPORT_IMPL_H
+
+#include "pipeline/link/transport.h"
+
+struct sl_hub;       /* the link layer of one I/O thread */
+struct sl_conn;      /* its view of a line */
+struct sl_link;      /* what the owner knows by an id */
+struct sl_line;      /* the transport's view of a line */
+struct sl_transport; /* the transport's state of one I/O thread */
+struct sl_pair;      /* a line of the local transport, both ends */
+
+/* A letter in an inbox of the local transport; it lies in the thing it is about, so that none is
+ * allocated. */
+struct sl_mail {
+    struct sl_mail *next;
+    struct sl_pair *pair;
+    uint8_t kind, to_side;
+};
+
+struct sl_op { /* a frame on its way out */
+    struct sl_op *next;
+    struct sl_conn *conn; /* while the transport has it */
+    struct sl_link *link; /* NULL: a control frame */
+    struct sl_wire wire;
+    const void *payload;
+    size_t bytes; /* on the line */
+    uint64_t link_id, token;
+    sl_status status;
+    bool busy, again; /* control frames: one of a kind is under way; send one more after it */
+    struct sl_mail mail;
+    uint8_t header[SL_WIRE_BYTES];
+};
+
+struct sl_landing { /* where a frame that comes in has to go */
+    struct sl_conn *conn;
+    uint8_t *to;
+    size_t bytes;
+    void *region; /* the registration of `to`, NULL: none */
+    struct sl_wire wire;
+    bool busy;
+};
+
+struct sl_transport_ops {
+    const char *name;
+    bool silent_loss; /* a peer can vanish without a word: send heartbeats */
+
+    /* Opens and listens. */
+    sl_status (*open)(struct sl_transport **transport, struct sl_hub *hub, const struct sl_io_config *config,
+                      struct sl_err *err);
+    void (*close)(struct sl_transport *transport); /* after every line and region */
+    uint16_t (*port)(const struct sl_transport *transport);
+
+    /* SL_E_INVALID: the address can never work; anything else: try again later. */
+    sl_status (*connect)(struct sl_transport *transport, const char *address, uint16_t port,
+                         struct sl_conn *conn, struct sl_line **line);
+    void (*send)(struct sl_line *line, struct sl_op *op); /* -> sl_op_sent once, maybe before return */
+    void (*hangup)(struct sl_line *line);                 /* -> sl_conn_closed once, from progress */
+
+    sl_status (*map)(struct sl_transport *transport, void *base, size_t bytes, void **region);
+    void (*unmap)(struct sl_transport *transport, void *region);
+
+    bool (*progress)(struct sl_transport *transport); /* never blocks; true: something happened */
+    int (*fd)(const struct sl_transport *transport);
+    bool (*arm)(struct sl_transport *transport); /* true: fd becomes readable at the next event */
+};
+
+/* Upcalls. */
+struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line); /* NULL: turn it away */
+struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
+                                   size_t payload_bytes); /* NULL: drop it, the line is at fault */
+void sl_conn_landed(struct sl_landing *landing, sl_status status);
+void sl_op_sent(struct sl_op *op, sl_status status);
+void sl_conn_broken(struct sl_conn *conn, sl_status status, const char *reason);
+void sl_conn_closed(struct sl_conn *conn);
+struct sl_line *sl_conn_line(const struct sl_conn *conn);
+
+/* For tests: faults that no public call can make. Any thread. */
+void sl_io_fault_corrupt(struct sl_io *io, uint32_t n_frames); /* the next n get a wrong checksum */
+void sl_io_fault_mute(struct sl_io *io, bool mute);            /* heartbeats are not sent */
+uint64_t sl_io_refusals(const struct sl_io *io);               /* handshakes that failed here */
+
+#endif

@@ -1,0 +1,202 @@
+/* The records of messages.h. Writers fill room that was planned with the *_max_bytes functions. */
+#include "pipeline/record/messages.h"
+
+enum {
+    RESULT_SLICE_MAX = 40 + SL_TOKEN_MAX_BYTES,
+    ADOPT_MAX = 256 + 4 * SL_MAX_DECODE_STOPS,
+    ENTRY_MAX = 32 + SL_TOKEN_MAX_BYTES,
+    TRACE_BYTES = 32,
+    TOKENS_ROOM = 64 * 1024
+};
+
+size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens)
+{
+    return (64 + (size_t)n_stages * TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX +
+            (size_t)max_tokens * SL_TOKEN_MAX_BYTES + 63) /
+           64 * 64;
+}
+
+void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, uint32_t n_stages)
+{
+    sl_cursor_put64(c, head->number);
+    sl_cursor_put32(c, (uint32_t)head->kind);
+    sl_cursor_put32(c, head->n_slices);
+    for (uint32_t i = 0; i < n_stages; i++) {
+        sl_cursor_put64(c, head->traces[i].recv_us);
+        sl_cursor_put64(c, head->traces[i].begin_us);
+        sl_cursor_put64(c, head->traces[i].end_us);
+        sl_cursor_put64(c, head->traces[i].at_peak_us);
+    }
+}
+
+bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32_t n_stages)
+{
+    head->number = sl_cursor_get64(c);
+    head->kind = (enum sl_order_kind)sl_cursor_get32(c);
+    head->n_slices = sl_cursor_get32(c);
+    for (uint32_t i = 0; i < n_stages; i++) {
+        head->traces[i].recv_us = sl_cursor_get64(c);
+        head->traces[i].begin_us = sl_cursor_get64(c);
+        head->traces[i].end_us = sl_cursor_get64(c);
+        head->traces[i].at_peak_us = sl_cursor_get64(c);
+    }
+    if (head->kind < SL_ORDER_RUN || head->kind > SL_ORDER_HANDOFF || head->n_slices > SL_MAX_SLICES)
+        c->bad = true;
+    return !c->bad;
+}
+
+void sl_result_put_slice(struct sl_cursor *c, const struct sl_result_slice *slice)
+{
+    sl_cursor_put64(c, slice->seq);
+    sl_cursor_put32(c, slice->index);
+    sl_cursor_put32(c, slice->pos);
+    sl_cursor_put32(c, slice->n);
+    sl_cursor_put32(c, slice->has_token);
+    sl_cursor_put64(c, slice->logits_digest);
+    sl_cursor_put32(c, slice->n_prompt);
+    if (slice->has_token)
+        sl_token_put(c, &slice->first);
+}
+
+bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice)
+{
+    slice->seq = sl_cursor_get64(c);
+    slice->index = sl_cursor_get32(c);
+    slice->pos = sl_cursor_get32(c);
+    slice->n = sl_cursor_get32(c);
+    uint32_t has_token = sl_cursor_get32(c);
+    slice->logits_digest = sl_cursor_get64(c);
+    slice->n_prompt = sl_cursor_get32(c);
+    if (has_token > 1 || slice->n_prompt > slice->n)
+        c->bad = true;
+    slice->has_token = has_token == 1;
+    return !c->bad && (!slice->has_token || sl_token_get(c, &slice->first));
+}
+
+size_t sl_adopt_max_bytes(void)
+{
+    return ADOPT_MAX;
+}
+
+size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
+{
+    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX);
+    sl_cursor_put32(&c, (uint32_t)adopt->kind);
+    sl_cursor_put64(&c, adopt->seq);
+    sl_cursor_put32(&c, adopt->prompt_tokens);
+    sl_cursor_put32(&c, adopt->first_id);
+    sl_cursor_put32(&c, adopt->max_tokens);
+    sl_cursor_put32(&c, adopt->min_tokens);
+    sl_cursor_put32(&c, adopt->digest);
+    sl_sampling_put(&c, &adopt->sampling);
+    sl_cursor_put32(&c, adopt->n_stops);
+    for (uint32_t i = 0; i < adopt->n_stops; i++)
+        sl_cursor_put32(&c, adopt->stops[i]);
+    return (size_t)(c.at - out);
+}
+
+const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes, uint32_t context_tokens,
+                            uint32_t vocab)
+{
+    struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)in, bytes);
+    *adopt = (struct sl_adopt){0};
+    uint32_t kind = sl_cursor_get32(&c);
+    adopt->seq = sl_cursor_get64(&c);
+    adopt->prompt_tokens = sl_cursor_get32(&c);
+    adopt->first_id = sl_cursor_get32(&c);
+    adopt->max_tokens = sl_cursor_get32(&c);
+    adopt->min_tokens = sl_cursor_get32(&c);
+    adopt->digest = sl_cursor_get32(&c) != 0;
+    sl_sampling_get(&c, &adopt->sampling);
+    adopt->n_stops = sl_cursor_get32(&c);
+    if (kind != SL_ADOPT_TAKE && kind != SL_ADOPT_CANCEL)
+        return "adopt kind";
+    adopt->kind = (enum sl_adopt_kind)kind;
+    if (adopt->kind == SL_ADOPT_CANCEL) {
+        adopt->n_stops = 0; /* nothing but seq counts */
+        return c.bad ? "adopt record size" : NULL;
+    }
+    if (adopt->n_stops > SL_MAX_DECODE_STOPS)
+        return "number of stop ids";
+    for (uint32_t i = 0; i < adopt->n_stops; i++)
+        adopt->stops[i] = sl_cursor_get32(&c);
+    if (c.bad)
+        return "adopt record size";
+    if (adopt->prompt_tokens == 0 || adopt->prompt_tokens > context_tokens || adopt->first_id >= vocab ||
+        adopt->max_tokens < 1 || adopt->max_tokens > context_tokens - adopt->prompt_tokens + 1)
+        return "adopt lengths";
+    return sl_sampling_check(&adopt->sampling, NULL) == SL_OK ? NULL : "adopt sampling";
+}
+
+size_t sl_tokens_entry_max_bytes(void)
+{
+    return ENTRY_MAX;
+}
+
+size_t sl_tokens_max_bytes(uint32_t max_running, uint32_t n_stages, uint32_t context_tokens)
+{
+    (void)n_stages, (void)context_tokens; /* arrivals are spread over as many frames as they need */
+    size_t step = (size_t)max_running * 3 * ENTRY_MAX;
+    return step > TOKENS_ROOM ? (step + 63) / 64 * 64 : TOKENS_ROOM;
+}
+
+void sl_tokens_put(struct sl_cursor *c, const struct sl_tokens_entry *e)
+{
+    sl_cursor_put32(c, (uint32_t)e->kind);
+    sl_cursor_put64(c, e->seq);
+    switch (e->kind) {
+    case SL_TOKENS_TOKEN:
+        sl_cursor_put32(c, e->finish);
+        sl_token_put(c, &e->token);
+        break;
+    case SL_TOKENS_ARRIVED:
+        sl_cursor_put32(c, e->stage);
+        sl_cursor_put32(c, e->chunk);
+        sl_cursor_put64(c, e->at_us);
+        break;
+    case SL_TOKENS_ADOPTED:
+        sl_cursor_put64(c, e->at_us);
+        break;
+    case SL_TOKENS_ENDED:
+        sl_cursor_put64(c, e->kv_digest);
+        sl_cursor_put64(c, e->logits_digest);
+        break;
+    case SL_TOKENS_FAILED:
+        sl_cursor_put32(c, (uint32_t)e->status);
+        break;
+    }
+}
+
+bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *e)
+{
+    if (c->at == c->end)
+        return false;
+    *e = (struct sl_tokens_entry){0};
+    uint32_t kind = sl_cursor_get32(c);
+    e->seq = sl_cursor_get64(c);
+    e->kind = (enum sl_tokens_kind)kind;
+    switch (kind) {
+    case SL_TOKENS_TOKEN:
+        e->finish = sl_cursor_get32(c);
+        sl_token_get(c, &e->token);
+        break;
+    case SL_TOKENS_ARRIVED:
+        e->stage = sl_cursor_get32(c);
+        e->chunk = sl_cursor_get32(c);
+        e->at_us = sl_cursor_get64(c);
+        break;
+    case SL_TOKENS_ADOPTED:
+        e->at_us = sl_cursor_get64(c);
+        break;
+    case SL_TOKENS_ENDED:
+        e->kv_digest = sl_cursor_get64(c);
+        e->logits_digest = sl_cursor_get64(c);
+        break;
+    case SL_TOKENS_FAILED:
+        e->status = (int32_t)sl_cursor_get32(c);
+        break;
+    default:
+        c->bad = true;
+    }
+    return !c->bad;
+}

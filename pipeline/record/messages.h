@@ -1,0 +1,85 @@
+/* The three records that flow beside the order log, as bytes: RESULT (last stage -> coordinator), ADOPT (coordinator ->
+ * decode worker) and TOKENS (decode worker -> coordinator). Readers check every count and length before they believe it.
+ * Pure; strings and arrays of a decoded record live in caller-provided room. */
+#ifndef SL_PIPELINE_RECORD_MESSAGES_H
+#define SL_PIPELINE_RECORD_MESSAGES_H
+
+#include "base/bytes.h"
+#include "pipeline/record/order.h"
+
+/* ---- RESULT: written front to back while the last stage works through the slices ---- */
+
+struct sl_result_head {
+    uint64_t number;
+    enum sl_order_kind kind;
+    uint32_t n_slices;
+    struct sl_trace traces[SL_MAX_STAGES]; /* n_stages of them */
+};
+
+struct sl_result_slice {
+    uint64_t seq;
+    uint32_t index, pos, n;
+    bool has_token; /* the prompt ended: first holds its first output token */
+    struct sl_token_out first;
+    uint64_t logits_digest; /* XXH3 of the logits row, when asked */
+    uint32_t n_prompt;      /* token_outs that follow: of positions pos+1 .. pos+n_prompt */
+};
+
+size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens);
+void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, uint32_t n_stages);
+void sl_result_put_slice(struct sl_cursor *c, const struct sl_result_slice *slice);
+/* Readers return false (and set c->bad) when the bytes are not what they must be. */
+bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32_t n_stages);
+bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice);
+
+/* ---- ADOPT ---- */
+
+enum { SL_MAX_DECODE_STOPS = 96 };
+
+enum sl_adopt_kind { SL_ADOPT_TAKE = 1, SL_ADOPT_CANCEL };
+
+struct sl_adopt {
+    enum sl_adopt_kind kind;
+    uint64_t seq;
+    uint32_t prompt_tokens, first_id;
+    uint32_t max_tokens, min_tokens; /* of output, the first token included */
+    bool digest;
+    uint32_t n_stops; /* ids that end the text; eos among them unless ignored */
+    uint32_t stops[SL_MAX_DECODE_STOPS];
+    struct sl_sampling sampling;
+};
+
+size_t sl_adopt_max_bytes(void);
+size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt); /* returns the bytes */
+/* NULL, or what is wrong. */
+const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes, uint32_t context_tokens,
+                            uint32_t vocab);
+
+/* ---- TOKENS: any number of entries back to back ---- */
+
+enum sl_tokens_kind {
+    SL_TOKENS_TOKEN = 1, /* one more output token */
+    SL_TOKENS_ARRIVED,   /* when a chunk's pages of one stage were whole and checked */
+    SL_TOKENS_ADOPTED,   /* all pages are here: stages may free the sequence */
+    SL_TOKENS_ENDED,     /* the sequence is gone from the decode worker and its pages are free */
+    SL_TOKENS_FAILED     /* as ENDED, because of status */
+};
+
+struct sl_tokens_entry {
+    enum sl_tokens_kind kind;
+    uint64_t seq;
+    struct sl_token_out token;         /* TOKEN */
+    uint32_t finish;                   /* TOKEN: 0 goes on, 1 stop, 2 length */
+    uint32_t stage, chunk;             /* ARRIVED */
+    uint64_t at_us;                    /* ARRIVED, ADOPTED */
+    uint64_t kv_digest, logits_digest; /* ENDED */
+    int32_t status;                    /* FAILED */
+};
+
+size_t sl_tokens_max_bytes(uint32_t max_running, uint32_t n_stages, uint32_t context_tokens);
+size_t sl_tokens_entry_max_bytes(void);
+void sl_tokens_put(struct sl_cursor *c, const struct sl_tokens_entry *entry);
+/* false at the end of the bytes, and when they are bad (then c->bad is set). */
+bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *entry);
+
+#endif

@@ -1,0 +1,139 @@
+/* Records of the order log as bytes. Fixed places: record at 0, traces at TRACE_AT, ids behind the traces. */
+#include "pipeline/record/order.h"
+
+enum {
+    SLICE_BYTES = 80,
+    RECORD_BYTES = 32 + SL_MAX_SLICES * SLICE_BYTES,
+    TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
+    TRACE_BYTES = 32,
+    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS
+};
+
+static uint32_t ids_at(uint32_t n_stages)
+{
+    return TRACE_AT + n_stages * TRACE_BYTES;
+}
+
+uint32_t sl_order_meta_bytes(uint32_t n_stages, uint32_t max_tokens)
+{
+    return (ids_at(n_stages) + max_tokens * 4 + 63) / 64 * 64;
+}
+
+static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
+{
+    sl_cursor_put64(c, s->seq);
+    sl_cursor_put32(c, s->pos);
+    sl_cursor_put32(c, s->n);
+    sl_cursor_put32(c, s->index);
+    sl_cursor_put32(c, s->prompt_tokens);
+    sl_cursor_put32(c, s->flags);
+    sl_cursor_put32(c, (uint32_t)s->prompt_logprobs);
+    sl_cursor_put32(c, s->next_id);
+    sl_sampling_put(c, &s->sampling);
+}
+
+static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
+{
+    s->seq = sl_cursor_get64(c);
+    s->pos = sl_cursor_get32(c);
+    s->n = sl_cursor_get32(c);
+    s->index = sl_cursor_get32(c);
+    s->prompt_tokens = sl_cursor_get32(c);
+    s->flags = sl_cursor_get32(c);
+    s->prompt_logprobs = (int32_t)sl_cursor_get32(c);
+    s->next_id = sl_cursor_get32(c);
+    sl_sampling_get(c, &s->sampling);
+}
+
+void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids, uint32_t n_stages,
+                   uint32_t max_tokens)
+{
+    memset(meta, 0, sl_order_meta_bytes(n_stages, max_tokens));
+    struct sl_cursor c = sl_cursor_over(meta, RECORD_BYTES);
+    sl_cursor_put64(&c, order->number);
+    sl_cursor_put32(&c, (uint32_t)order->kind);
+    sl_cursor_put64(&c, order->seq);
+    sl_cursor_put32(&c, order->n_tokens);
+    sl_cursor_put32(&c, order->n_slices);
+    for (uint32_t i = 0; i < order->n_slices; i++)
+        slice_put(&c, &order->slices[i]);
+    if (order->kind == SL_ORDER_RUN)
+        memcpy(meta + ids_at(n_stages), ids, (size_t)order->n_tokens * 4);
+}
+
+static const char *check_slice(const struct sl_order_slice *s, const struct sl_order_limits *limits)
+{
+    if (s->n == 0 || s->n > limits->max_tokens)
+        return "slice length";
+    if (s->prompt_tokens == 0 || s->prompt_tokens > limits->context_tokens)
+        return "prompt length";
+    if (s->pos > s->prompt_tokens || s->n > s->prompt_tokens - s->pos)
+        return "slice outside its prompt";
+    if (s->flags & ~(uint32_t)KNOWN_FLAGS)
+        return "slice flags";
+    if (((s->flags & SL_SLICE_FIRST) != 0) != (s->pos == 0))
+        return "first slice";
+    if (((s->flags & SL_SLICE_LAST) != 0) != (s->pos + s->n == s->prompt_tokens))
+        return "last slice";
+    if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
+        return "prompt log-probabilities";
+    if (sl_sampling_check(&s->sampling, NULL) != SL_OK)
+        return "sampling";
+    return NULL;
+}
+
+const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t bytes,
+                            const struct sl_order_limits *limits)
+{
+    *order = (struct sl_order){0};
+    if (bytes != sl_order_meta_bytes(limits->n_stages, limits->max_tokens))
+        return "record size";
+    struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)meta, RECORD_BYTES);
+    order->number = sl_cursor_get64(&c);
+    uint32_t kind = sl_cursor_get32(&c);
+    order->seq = sl_cursor_get64(&c);
+    order->n_tokens = sl_cursor_get32(&c);
+    order->n_slices = sl_cursor_get32(&c);
+    if (order->number == 0 || kind < SL_ORDER_RUN || kind > SL_ORDER_HANDOFF)
+        return "record kind";
+    order->kind = (enum sl_order_kind)kind;
+    if (order->kind != SL_ORDER_RUN)
+        return order->n_slices == 0 && order->n_tokens == 0 ? NULL : "slices in a record that runs nothing";
+    if (order->n_slices == 0 || order->n_slices > SL_MAX_SLICES)
+        return "number of slices";
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < order->n_slices; i++) {
+        slice_get(&c, &order->slices[i]);
+        const char *bad = check_slice(&order->slices[i], limits);
+        if (bad)
+            return bad;
+        sum += order->slices[i].n;
+    }
+    if (c.bad || sum != order->n_tokens || sum > limits->max_tokens)
+        return "number of tokens";
+    const uint8_t *ids = sl_order_ids(meta, limits->n_stages);
+    for (uint32_t i = 0; i < order->n_tokens; i++)
+        if (sl_get32(ids + 4 * (size_t)i) >= limits->vocab)
+            return "token id outside the vocabulary";
+    return NULL;
+}
+
+void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace)
+{
+    struct sl_cursor c = sl_cursor_over(meta + TRACE_AT + stage * TRACE_BYTES, TRACE_BYTES);
+    sl_cursor_put64(&c, trace->recv_us);
+    sl_cursor_put64(&c, trace->begin_us);
+    sl_cursor_put64(&c, trace->end_us);
+    sl_cursor_put64(&c, trace->at_peak_us);
+}
+
+struct sl_trace sl_order_trace(const uint8_t *meta, uint32_t stage)
+{
+    const uint8_t *at = meta + TRACE_AT + stage * TRACE_BYTES;
+    return (struct sl_trace){sl_get64(at), sl_get64(at + 8), sl_get64(at + 16), sl_get64(at + 24)};
+}
+
+const uint8_t *sl_order_ids(const uint8_t *meta, uint32_t n_stages)
+{
+    return meta + ids_at(n_stages);
+}

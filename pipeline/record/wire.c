@@ -1,0 +1,179 @@
+/* Packing and checking the header of a frame.
+ *
+ * The header is 128 bytes at fixed little-endian offsets, never a C struct copied, so that two
+ * builds of different compilers agree. The bytes come from another machine and are believed in the
+ * order that wire.h names: a damaged header ends at the CRC, a header of somebody who means harm
+ * ends at the limits and at the overflow-safe sums. A header that passes describes a payload whose
+ * every length is bounded.
+ *
+ * Offsets 16..127 are covered by the CRC like the rest; the CRC field itself counts as zero. The
+ * u32 behind the payload checksum holds the length of the record in front of the rows. */
+#include "pipeline/record/wire.h"
+
+#include "base/arena.h"
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/dtype.h"
+#include "base/profile.h"
+
+enum {
+    AT_MAGIC = 0,
+    AT_VERSION = 4,
+    AT_HEADER_BYTES = 6,
+    AT_KIND = 8,
+    AT_FLAGS = 10,
+    AT_CRC = 12,
+    AT_REQUEST = 16,
+    AT_EPOCH = 24,
+    AT_SEQUENCE = 32,
+    AT_CHUNK_INDEX = 40,
+    AT_CHUNK_COUNT = 44,
+    AT_SOURCE = 48,
+    AT_TARGET = 50,
+    AT_LAYER_FIRST = 52,
+    AT_LAYER_COUNT = 54,
+    AT_TOKEN_FIRST = 56,
+    AT_TOKEN_COUNT = 64,
+    AT_DTYPE = 68,
+    AT_RANK = 69,
+    AT_PROFILE = 70,
+    AT_ZERO = 71,
+    AT_SHAPE = 72,
+    AT_PAYLOAD_BYTES = 88,
+    AT_CHECKSUM = 96,
+    AT_META_BYTES = 100,
+    AT_BUDGET = 104,
+    AT_TRACE = 112
+};
+_Static_assert(AT_TRACE + 16 == SL_WIRE_BYTES, "the trace id ends the header");
+
+static uint32_t header_crc(const uint8_t in[SL_WIRE_BYTES])
+{
+    uint8_t copy[SL_WIRE_BYTES];
+    memcpy(copy, in, sizeof copy);
+    sl_put32(copy + AT_CRC, 0);
+    return sl_crc32c(0, copy, sizeof copy);
+}
+
+void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire)
+{
+    memset(out, 0, SL_WIRE_BYTES);
+    sl_put32(out + AT_MAGIC, SL_WIRE_MAGIC);
+    sl_put16(out + AT_VERSION, SL_WIRE_VERSION);
+    sl_put16(out + AT_HEADER_BYTES, SL_WIRE_BYTES);
+    sl_put16(out + AT_KIND, wire->kind);
+    sl_put16(out + AT_FLAGS, wire->flags);
+    sl_put64(out + AT_REQUEST, wire->request_id);
+    sl_put64(out + AT_EPOCH, wire->epoch);
+    sl_put64(out + AT_SEQUENCE, wire->sequence);
+    sl_put32(out + AT_CHUNK_INDEX, wire->chunk_index);
+    sl_put32(out + AT_CHUNK_COUNT, wire->chunk_count);
+    sl_put16(out + AT_SOURCE, wire->source);
+    sl_put16(out + AT_TARGET, wire->target);
+    sl_put16(out + AT_LAYER_FIRST, wire->layer_first);
+    sl_put16(out + AT_LAYER_COUNT, wire->layer_count);
+    sl_put64(out + AT_TOKEN_FIRST, wire->token_first);
+    sl_put32(out + AT_TOKEN_COUNT, wire->token_count);
+    out[AT_DTYPE] = wire->dtype;
+    out[AT_RANK] = wire->rank;
+    out[AT_PROFILE] = wire->profile;
+    for (int i = 0; i < 4; i++)
+        sl_put32(out + AT_SHAPE + 4 * i, wire->shape[i]);
+    sl_put64(out + AT_PAYLOAD_BYTES, wire->payload_bytes);
+    sl_put32(out + AT_CHECKSUM, wire->checksum);
+    sl_put32(out + AT_META_BYTES, wire->meta_bytes);
+    sl_put64(out + AT_BUDGET, wire->budget_us);
+    memcpy(out + AT_TRACE, wire->trace, sizeof wire->trace);
+    sl_put32(out + AT_CRC, header_crc(out));
+}
+
+static void read_fields(struct sl_wire *wire, const uint8_t *in)
+{
+    *wire = (struct sl_wire){
+        .kind = sl_get16(in + AT_KIND),
+        .flags = sl_get16(in + AT_FLAGS),
+        .request_id = sl_get64(in + AT_REQUEST),
+        .epoch = sl_get64(in + AT_EPOCH),
+        .sequence = sl_get64(in + AT_SEQUENCE),
+        .chunk_index = sl_get32(in + AT_CHUNK_INDEX),
+        .chunk_count = sl_get32(in + AT_CHUNK_COUNT),
+        .source = sl_get16(in + AT_SOURCE),
+        .target = sl_get16(in + AT_TARGET),
+        .layer_first = sl_get16(in + AT_LAYER_FIRST),
+        .layer_count = sl_get16(in + AT_LAYER_COUNT),
+        .token_first = sl_get64(in + AT_TOKEN_FIRST),
+        .token_count = sl_get32(in + AT_TOKEN_COUNT),
+        .dtype = in[AT_DTYPE],
+        .rank = in[AT_RANK],
+        .profile = in[AT_PROFILE],
+        .payload_bytes = sl_get64(in + AT_PAYLOAD_BYTES),
+        .checksum = sl_get32(in + AT_CHECKSUM),
+        .meta_bytes = sl_get32(in + AT_META_BYTES),
+        .budget_us = sl_get64(in + AT_BUDGET),
+    };
+    for (int i = 0; i < 4; i++)
+        wire->shape[i] = sl_get32(in + AT_SHAPE + 4 * i);
+    memcpy(wire->trace, in + AT_TRACE, sizeof wire->trace);
+}
+
+/* Limits first, then the sums, neither of which may wrap. A chunk count of zero means "not known".
+ */
+static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire_limits *limits)
+{
+    if (wire->payload_bytes > limits->max_payload_bytes)
+        return "the payload is larger than this node takes";
+    if (wire->layer_first > limits->max_layers || wire->layer_count > limits->max_layers - wire->layer_first)
+        return "the layer range is outside the model";
+    if (wire->token_first > limits->max_tokens || wire->token_count > limits->max_tokens - wire->token_first)
+        return "the token range is outside the context";
+    if (wire->chunk_count != 0 && wire->chunk_index >= wire->chunk_count)
+        return "the chunk index is not below the chunk count";
+    return NULL;
+}
+
+static const char *check_payload(const struct sl_wire *wire)
+{
+    if (wire->profile >= SL_PROFILES || (wire->profile != 0 && wire->kind != SL_WIRE_KV))
+        return "unknown numerics profile";
+    if (wire->dtype != SL_F32 && wire->dtype != SL_BF16 && wire->dtype != SL_I8) /* i8: pages as bytes */
+        return "unknown dtype";
+    if (wire->rank > 4)
+        return "the rank is above 4";
+    size_t rows_bytes = wire->rank ? sl_dtype_bytes((enum sl_dtype)wire->dtype) : 0;
+    for (int i = 0; i < 4; i++) {
+        if (i >= wire->rank && wire->shape[i] != 0)
+            return "an unused dimension is not zero";
+        if (i < wire->rank && !sl_mul_size(rows_bytes, wire->shape[i], &rows_bytes))
+            return "the shape overflows";
+    }
+    size_t bytes;
+    if (!sl_add_size(rows_bytes, wire->meta_bytes, &bytes))
+        return "the shape overflows";
+    if (bytes != wire->payload_bytes)
+        return "the shape and the record do not add up to the payload";
+    return NULL;
+}
+
+const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes,
+                           const struct sl_wire_limits *limits)
+{
+    if (bytes != SL_WIRE_BYTES)
+        return "the header is not 128 bytes long";
+    if (sl_get32(in + AT_MAGIC) != SL_WIRE_MAGIC)
+        return "wrong magic number";
+    if (sl_get16(in + AT_VERSION) != SL_WIRE_VERSION || sl_get16(in + AT_HEADER_BYTES) != SL_WIRE_BYTES)
+        return "unknown wire version";
+    if (sl_get32(in + AT_CRC) != header_crc(in))
+        return "the header checksum does not match";
+    read_fields(wire, in);
+    if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_TOKENS)
+        return "unknown kind of frame";
+    if ((wire->flags & ~SL_WIRE_HAS_CHECKSUM) != 0)
+        return "unknown flag";
+    if (in[AT_ZERO] != 0)
+        return "a reserved byte is not zero";
+    if (!(wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum != 0)
+        return "a checksum that is not flagged";
+    const char *bad = check_ranges(wire, limits);
+    return bad ? bad : check_payload(wire);
+}

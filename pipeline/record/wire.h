@@ -1,0 +1,59 @@
+/* The 128-byte header of every frame between nodes (research/ucx-nccl.md 4): little-endian, fixed offsets, own CRC.
+ * Knows bytes only: no socket, no model. Everything in it is checked before a payload byte is touched. */
+#ifndef SL_PIPELINE_RECORD_WIRE_H
+#define SL_PIPELINE_RECORD_WIRE_H
+
+#include "base/status.h"
+#include <stdint.h>
+
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 2, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+
+enum sl_wire_kind {
+    SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */
+    SL_WIRE_WELCOME,
+    SL_WIRE_CREDIT,
+    SL_WIRE_PING,
+    SL_WIRE_PONG,
+    SL_WIRE_GOODBYE,
+    SL_WIRE_ORDER,  /* one record of the order log, with its chunk's rows when it runs one */
+    SL_WIRE_RESULT, /* last stage -> coordinator: what a record produced */
+    SL_WIRE_KV,     /* stage -> decode: KV pages of a layer range */
+    SL_WIRE_ADOPT,  /* coordinator -> decode: take this sequence, or cancel it */
+    SL_WIRE_TOKENS  /* decode -> coordinator */
+};
+
+enum { SL_WIRE_HAS_CHECKSUM = 1 }; /* flags */
+
+struct sl_wire {
+    uint16_t kind, flags;
+    uint64_t request_id; /* sequence id, where the frame is about one */
+    uint64_t epoch;      /* set by the transport */
+    uint64_t sequence;   /* set by the transport: frame number on its link */
+    uint32_t chunk_index, chunk_count;
+    uint16_t source, target;
+    uint16_t layer_first, layer_count;
+    uint64_t token_first;
+    uint32_t token_count;
+    uint8_t dtype, rank; /* of the rows behind the meta bytes; rank 0: none. dtype: sl_dtype */
+    uint8_t profile;     /* of KV pages: sl_profile, the numerics that made them; else 0 */
+    uint32_t shape[4];
+    uint64_t payload_bytes; /* meta_bytes + product(shape) * size of dtype */
+    uint32_t checksum;      /* low half of XXH3 over the payload, when flagged; set by the transport */
+    uint32_t meta_bytes;    /* leading bytes of the payload which are a record */
+    uint64_t budget_us;
+    uint8_t trace[16];
+};
+
+struct sl_wire_limits {
+    uint64_t max_payload_bytes;
+    uint32_t max_layers;
+    uint64_t max_tokens;
+};
+
+void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire);
+/* NULL, or what is wrong, a static string. Order of checks: length, magic, version, header CRC, kind and flags, reserved
+ * zeros, limits, ranges (overflow-safe), profile, dtype, rank, product(shape)*size + meta == payload. */
+const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes,
+                           const struct sl_wire_limits *limits);
+
+#endif

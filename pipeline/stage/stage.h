@@ -1,0 +1,95 @@
+/* A stage: a contiguous layer range with all its experts resident, the KV pages of the sequences that pass through it,
+ * and the scratch to run one chunk. The only place that composes attention, router and experts; the only layer loop.
+ * A decode worker is a stage over all layers whose pages arrive by hand-off.
+ *
+ * Knows no network, clock or request. All functions: the stage's own thread. Memory is planned by sl_stage_plan, taken in
+ * sl_stage_create, then sealed; running a chunk allocates nothing. */
+#ifndef SL_PIPELINE_STAGE_STAGE_H
+#define SL_PIPELINE_STAGE_STAGE_H
+
+#include "attention/kv.h"
+#include "kernels/observe.h"
+#include "kernels/roofline.h"
+#include "kernels/team.h"
+#include "model/pack/weights.h"
+#include "pipeline/decide/plan.h"
+
+struct sl_stage_plan { /* bytes, before anything is taken: what `inspect --stages` prints */
+    size_t weights, kv, activations, tables, scratch, logits;
+    size_t buffers; /* everything but the weights */
+};
+/* SL_E_CONFIG when the sum does not fit. */
+sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_share *config,
+                        struct sl_err *err);
+
+struct sl_sequence { /* one prompt's timeline on this node; owns its pages */
+    uint64_t id;
+    bool live;
+    bool handoff; /* push its pages */
+    bool closing; /* free it when pending_sends reaches 0 */
+    uint32_t n_pages;
+    uint32_t pushed_pages;  /* pages [0, pushed) have been queued for the decode worker */
+    uint32_t pending_sends; /* KV frames whose memory is still being read */
+    uint32_t *pages;        /* slots, [context_tokens / 64] */
+};
+
+struct sl_chunk_slice { /* rows of positions [pos, pos + n) of one sequence */
+    struct sl_sequence *sequence;
+    uint32_t pos, n;
+};
+
+struct sl_chunk { /* what a stage runs: slices, and their rows side by side */
+    uint32_t n_tokens, n_slices;
+    struct sl_chunk_slice slices[SL_MAX_BATCH];
+    float *x; /* [n_tokens][d_model], hidden state in and out */
+};
+
+struct sl_stage;
+/* Maps the weights (verifying SHA-256 when verify), takes the memory, starts the team. */
+sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
+                          bool verify, struct sl_err *err);
+void sl_stage_destroy(struct sl_stage *stage);
+
+const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
+const struct sl_kv *sl_stage_kv(const struct sl_stage *stage);
+const struct sl_share *sl_stage_share(const struct sl_stage *stage);
+const char *sl_stage_isa(const struct sl_stage *stage);
+uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
+const uint64_t *sl_stage_expert_load(const struct sl_stage *stage); /* [n_experts] pairs routed so far */
+
+struct sl_sequence *sl_stage_find(struct sl_stage *stage, uint64_t id); /* NULL: not here */
+struct sl_sequence *sl_stage_open(struct sl_stage *stage, uint64_t id); /* NULL: table full */
+/* Take pages so that positions [0, n_tokens) have one. SL_E_EXHAUSTED: none left (those taken stay). */
+sl_status sl_stage_reserve(struct sl_stage *stage, struct sl_sequence *sequence, uint32_t n_tokens);
+/* pages and entry go back */
+void sl_stage_release(struct sl_stage *stage, struct sl_sequence *sequence);
+uint32_t sl_stage_pages_used(const struct sl_stage *stage);
+uint32_t sl_stage_sequences(const struct sl_stage *stage); /* live now */
+
+/* x[row] = embedding of ids[row]; ids little-endian u32 at any alignment. */
+void sl_stage_embed(const struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids);
+/* Every layer of the range over the chunk. Pages for all its positions have been reserved. */
+void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk);
+/* Final norm and head for n rows of x (n <= sl_stage_head_rows): returns [n][vocab], the caller may change it, valid until the next call. */
+float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n);
+uint32_t sl_stage_head_rows(const struct sl_stage *stage);
+
+/* From now on the observer sees the rows that go into every matrix of sl_stage_run and sl_stage_logits; NULL: nobody. */
+void sl_stage_observe(struct sl_stage *stage, const struct sl_observer *observer);
+
+/* Since the start: time and work by part, summed over the team's members, and the wall time of sl_stage_run and
+ * sl_stage_logits. n_threads * run_ns minus all parts' ns is waiting: imbalance, barriers, serial steps. */
+void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t *run_ns);
+/* The instruction that a part's operations run on, which is what its share of the peak is a share of: by the format of
+ * the weights (of the middle layer, where layers differ) or of the KV pages. */
+enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part);
+
+/* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layers [0, all), page by page: equal for equal KV. */
+uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence,
+                            uint32_t n_tokens);
+
+/* sl_plan_make with the numbers of this model. */
+sl_status sl_plan_for_shape(struct sl_plan *plan, const struct sl_shape *shape,
+                            const struct sl_plan_options *options, struct sl_err *err);
+
+#endif

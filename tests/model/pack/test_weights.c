@@ -1,0 +1,236 @@
+/* Binding a layer range: which files are mapped, what the views say, and damaged packs refused. The
+ * values behind the views are those of the checkpoint's definition (files.h). */
+#include "model/pack/pack_impl.h"
+#include "model/pack/weights.h"
+#include "tests/model/files.h"
+
+static char dst[512];
+
+static struct sl_pack *make_pack(bool tied)
+{
+    static const struct sl_pack_options plain = {0};
+    struct sl_err err = {0};
+    struct sl_pack *pack;
+    char src[512];
+    struct checkpoint *c = calloc(1, sizeof *c);
+    c->tied = tied;
+    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
+    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    checkpoint_write(c, src);
+    free(c);
+    if (sl_pack_write(src, dst, &plain, &err) != SL_OK || sl_pack_open(&pack, dst, &err) != SL_OK) {
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        return NULL;
+    }
+    return pack;
+}
+
+static float at(const struct sl_panel *panel, size_t offset, uint32_t output, uint32_t input)
+{
+    const uint8_t *data = (const uint8_t *)panel->data + offset;
+    uint16_t h;
+    memcpy(&h, data + 2 * sl_panel_at(panel->k, output, input), 2);
+    return sl_bf16_to_f32(h);
+}
+
+static void check_moe_layer(const struct sl_layer *layer)
+{
+    CHECK(layer->is_moe && !layer->has_shared && !layer->qkv_bias);
+    CHECK(!layer->dense.gate_up.data);
+    CHECK_INT(layer->router.n, E);
+    CHECK_INT(layer->qkv.n, (NQ + 2 * NKV) * HEAD);
+    CHECK_INT(layer->qkv.k, H);
+    CHECK_INT(layer->qkv.dtype, SL_BF16);
+    CHECK_INT(layer->o.k, NQ * HEAD);
+    CHECK_INT(layer->expert0.gate_up.n, 32); /* 2 * round16(10) */
+    CHECK_INT(layer->expert0.gate_up.k, H);
+    CHECK_INT(layer->expert0.down.n, H);
+    CHECK_INT(layer->expert0.down.k, I);
+    CHECK_INT(layer->gate_up_stride, 32 * H * 2);
+    CHECK_INT(layer->down_stride, 32 * I * 2);
+    CHECK_INT((uintptr_t)layer->expert0.down.data % 64, 0);
+    CHECK_INT(layer->down_stride % 64, 0);
+    CHECK(at(&layer->expert0.gate_up, 2 * layer->gate_up_stride, 16 + 9, 23) ==
+          value_at("model.layers.1.mlp.experts.2.up_proj.weight", 9, 23));
+    CHECK(at(&layer->expert0.down, layer->down_stride, 23, 9) ==
+          value_at("model.layers.1.mlp.experts.1.down_proj.weight", 23, 9));
+    CHECK(layer->q_norm[7] == value_at("model.layers.1.self_attn.q_norm.weight", 7, 0));
+    CHECK(layer->k_norm[0] == value_at("model.layers.1.self_attn.k_norm.weight", 0, 0));
+}
+
+SL_TEST(binds_all_layers)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err), SL_OK);
+    CHECK_STR(err.text, "");
+    REQUIRE(w.layers);
+    CHECK(!w.layers[0].is_moe);
+    CHECK_INT(w.layers[0].dense.gate_up.n, 64); /* 2 * round16(18) */
+    CHECK_INT(w.layers[0].dense.down.k, DENSE);
+    check_moe_layer(&w.layers[1]);
+    CHECK_INT(w.embed_dtype, SL_BF16);
+    CHECK(sl_bf16_to_f32(((const uint16_t *)w.embed)[3 * H + 5]) ==
+          value_at("model.embed_tokens.weight", 3, 5));
+    CHECK_INT(w.head.n, VOCAB);
+    CHECK(at(&w.head, 0, VOCAB - 1, 2) == value_at("lm_head.weight", VOCAB - 1, 2));
+    CHECK(w.final_norm[1] == value_at("model.norm.weight", 1, 0));
+    CHECK_INT(w.mapped_bytes, sl_pack_embed_bytes(pack) + sl_pack_head_bytes(pack) +
+                                  sl_pack_layer_bytes(pack, 0) + sl_pack_layer_bytes(pack, 1));
+    sl_weights_close(&w);
+    CHECK(!w.layers);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}
+
+/* A stage maps its own files and no others: the others may even be gone. */
+SL_TEST(a_stage_maps_only_its_own_files)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    unlink(path_in(dst, "layer-0000.safetensors"));
+    unlink(path_in(dst, "embed.safetensors"));
+    unlink(path_in(dst, "head.safetensors"));
+    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, false, true, &err) == SL_OK);
+    check_moe_layer(&w.layers[0]);
+    CHECK(!w.embed && !w.head.data && !w.final_norm);
+    CHECK_INT(w.mapped_bytes, sl_pack_layer_bytes(pack, 1));
+    sl_weights_close(&w);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 1, false, false, true, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "layer-0000");
+    CHECK(!w.layers && !w.private_maps);
+    sl_pack_close(pack);
+}
+
+SL_TEST(an_empty_range_and_a_wrong_one)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(true);
+    REQUIRE(pack);
+    CHECK_INT(sl_weights_open(&w, pack, 1, 1, true, false, false, &err), SL_OK);
+    CHECK(w.embed);
+    sl_weights_close(&w);
+    CHECK_INT(sl_weights_open(&w, pack, 2, 1, true, true, false, &err), SL_E_INVALID);
+    sl_weights_close(&w);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 3, true, true, false, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "0..3");
+    sl_weights_close(&w);
+    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, true, false, &err) == SL_OK);
+    CHECK(at(&w.head, 0, 11, 2) == value_at("model.embed_tokens.weight", 11, 2)); /* tied */
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}
+
+SL_TEST(verify_names_the_changed_file)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, true, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "layer-0001.safetensors");
+    CHECK_INT(sl_weights_open(&w, pack, 0, 1, true, true, true, &err), SL_OK);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}
+
+/* A header that was changed is judged tensor by tensor even when digests are not asked for. */
+SL_TEST(a_tensor_of_a_layer_file_must_be_what_the_config_asks_for)
+{
+    static const struct {
+        const char *from, *to, *says;
+    } edits[] = {
+        {"\"router\"", "\"rooter\"", "'router'"},
+        {"\"attn_norm\"", "\"attn_morn\"", "'attn_norm'"},
+        {"\"experts.down\":{\"dtype\":\"BF16\",\"shape\":[3,2,10,16]",
+         "\"experts.down\":{\"dtype\":\"BF16\",\"shape\":[3,2,16,10]", "'experts.down'"},
+        {"\"qkv\":{\"dtype\":\"BF16\"", "\"qkv\":{\"dtype\":\"F16\" ", "'qkv'"},
+        {"\"q_norm\":{\"dtype\":\"F32\"", "\"q_norm\":{\"dtype\":\"I32\"", "'q_norm'"},
+    };
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    char path[512];
+    size_t bytes;
+    snprintf(path, sizeof path, "%s", path_in(dst, "layer-0001.safetensors"));
+    char *text = read_text(path, &bytes);
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        struct sl_err err = {0};
+        struct sl_weights w;
+        char *copy = malloc(bytes);
+        memcpy(copy, text, bytes);
+        char *place = memmem(copy, bytes, edits[i].from, strlen(edits[i].from));
+        REQUIRE(place && strlen(edits[i].from) == strlen(edits[i].to));
+        memcpy(place, edits[i].to, strlen(edits[i].to));
+        write_bytes(path, copy, bytes);
+        free(copy);
+        CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, false, &err), SL_E_DATA);
+        CHECK_CONTAINS(err.text, edits[i].says);
+    }
+    free(text);
+    sl_pack_close(pack);
+}
+
+/* A pack of version 1 has one class "experts" and no integers; its files are those of an exact
+ * pack. */
+SL_TEST(packs_of_version_1_open)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_manifest m;
+    char *text, path[512], format[32];
+    size_t bytes;
+    sl_pack_close(make_pack(false));
+    snprintf(path, sizeof path, "%s", path_in(dst, "pack.json"));
+    text = read_text(path, &bytes);
+    REQUIRE(sl_manifest_parse(&m, text, bytes, &err) == SL_OK);
+    free(text);
+    for (uint32_t version = 1; version <= 3; version += 2) {
+        struct sl_pack *pack = NULL;
+        m.version = version;
+        json_object_del(m.formats, "experts.gate_up");
+        json_object_del(m.formats, "experts.down");
+        json_object_set_new(m.formats, "experts", json_string("bf16"));
+        REQUIRE(sl_manifest_print(&m, &text, &err) == SL_OK);
+        write_text(path, text);
+        free(text);
+        CHECK_INT(sl_pack_open(&pack, dst, &err), version == 1 ? SL_OK : SL_E_DATA);
+        if (version == 1) {
+            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err) == SL_OK);
+            check_moe_layer(&w.layers[1]);
+            sl_pack_class_format(pack, SL_CLASS_DOWN, format, sizeof format);
+            CHECK_STR(format, "bf16");
+            sl_weights_close(&w);
+        }
+        sl_pack_close(pack);
+    }
+    CHECK_CONTAINS(err.text, "format_version is neither 1 nor 2");
+    sl_manifest_fini(&m);
+}
+
+/* Every class's bytes and weights, against the shapes of the checkpoint. */
+SL_TEST(the_account_counts_weights_without_padding)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_class_use uses[SL_CLASSES] = {0};
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, false, &err) == SL_OK);
+    sl_weights_account(&w, sl_pack_shape(pack), uses);
+    CHECK_INT(uses[SL_CLASS_GATE_UP].weights, E * 2 * I * H);
+    CHECK_INT(uses[SL_CLASS_GATE_UP].bytes, E * 32 * H * 2);
+    CHECK_INT(uses[SL_CLASS_DOWN].weights, E * H * I);
+    CHECK_INT(uses[SL_CLASS_DENSE].weights, 3 * DENSE * H);
+    CHECK_INT(uses[SL_CLASS_ATTENTION].weights, LAYERS * ((NQ + 2 * NKV) * HEAD * H + H * NQ * HEAD));
+    CHECK_INT(uses[SL_CLASS_HEAD].weights, VOCAB * H);
+    CHECK_INT(uses[SL_CLASS_EMBED].bytes, VOCAB * H * 2);
+    CHECK_INT(uses[SL_CLASS_ROUTER].weights, E * H);
+    CHECK_INT(uses[SL_CLASS_NORMS].weights, LAYERS * (2 * H + 2 * HEAD) + H);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}

@@ -1,0 +1,473 @@
+/* The whole pipeline in one process, on the bundled checkpoint: the same bits whatever the number of stages, the chunking, the
+ * threads, the transport and the company; requests that end early give everything back; a prompt scored is a prompt generated. */
+#include "base/cpu.h"
+#include "base/log.h"
+#include "model/pack/pack.h"
+#include "node/local/cluster.h"
+#include "tests/check.h"
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { N_PROMPTS = 5, OUT = 6, MAX_OUT = 64 };
+
+/* How the pack is made and served; the tests of the pipeline itself take it as it stands. */
+static const char *kv = "bf16";
+static struct sl_pack_options packing;
+static uint32_t pack_number;
+
+struct answer {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool done;
+    sl_status status;
+    enum sl_finish finish;
+    uint32_t n, ids[MAX_OUT], n_prompt;
+    float logprobs[MAX_OUT], prompt_sum;
+    uint64_t logits, kv;
+    char error[200];
+    int64_t stop_id;
+    char stop[32];
+    uint32_t cancel_after; /* 0: never */
+    struct sl_coordinator *c;
+    uint64_t handle;
+};
+
+static void on_piece(void *user, const struct sl_generated *p)
+{
+    struct answer *a = user;
+    pthread_mutex_lock(&a->lock);
+    for (uint32_t i = 0; i < p->n_tokens && a->n < MAX_OUT; i++) {
+        a->ids[a->n] = p->tokens[i].id;
+        a->logprobs[a->n++] = p->tokens[i].logprob;
+    }
+    for (uint32_t i = 1; i < p->n_prompt; i++, a->n_prompt++)
+        a->prompt_sum += p->prompt[i].logprob;
+    if (p->done) {
+        a->done = true;
+        a->status = p->status;
+        a->finish = p->finish;
+        a->logits = p->logits_digest;
+        a->kv = p->kv_digest;
+        a->stop_id = p->matched_stop_id;
+        snprintf(a->stop, sizeof a->stop, "%s", p->matched_stop ? p->matched_stop : "");
+        snprintf(a->error, sizeof a->error, "%s", p->error ? p->error : "");
+    }
+    pthread_cond_broadcast(&a->changed);
+    pthread_mutex_unlock(&a->lock);
+}
+
+static void wait_tokens(struct answer *a, uint32_t n)
+{
+    pthread_mutex_lock(&a->lock);
+    while (!a->done && a->n < n)
+        pthread_cond_wait(&a->changed, &a->lock);
+    pthread_mutex_unlock(&a->lock);
+}
+
+static void wait_answer(struct answer *a)
+{
+    wait_tokens(a, UINT32_MAX);
+}
+
+static void init_answer(struct answer *a)
+{
+    *a = (struct answer){.stop_id = -1};
+    pthread_mutex_init(&a->lock, NULL);
+    pthread_cond_init(&a->changed, NULL);
+}
+
+static const char *pack_path(void)
+{
+    static char path[300];
+    snprintf(path, sizeof path, "%s/pack%u", sl_test_dir(), pack_number);
+    if (sl_pack_is_pack(path))
+        return path; /* made earlier in this test */
+    struct sl_err err;
+    sl_log_init("test", SL_LOG_WARN);
+    if (sl_pack_write("demo", path, &packing, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return path;
+}
+
+/* Prompts of 1, 64, 65, 130 and 47 tokens of arbitrary ids. */
+static uint32_t make_prompt(uint32_t which, uint32_t *ids)
+{
+    static const uint32_t lengths[N_PROMPTS] = {130, 64, 65, 1, 47};
+    for (uint32_t i = 0; i < lengths[which]; i++)
+        ids[i] = (i * 37 + which * 101 + i * i) % 4000;
+    return lengths[which];
+}
+
+static struct sl_generate make_ask(const uint32_t *ids, uint32_t n, uint32_t max_tokens)
+{
+    return (struct sl_generate){.ids = ids,
+                                .n_ids = n,
+                                .max_tokens = max_tokens,
+                                .ignore_eos = true,
+                                .sampling = {.temperature = 0.8f, .top_p = 0.95f, .seed = 5, .n_logprobs = 0},
+                                .prompt_logprobs = -1,
+                                .want_digest = true,
+                                .deadline_ms = -1};
+}
+
+static bool submit(struct sl_cluster *cluster, const struct sl_generate *ask, struct answer *a)
+{
+    struct sl_err err;
+    uint64_t handle;
+    if (sl_coordinator_submit(sl_cluster_coordinator(cluster), ask, on_piece, a, &handle, &err) == SL_OK) {
+        a->handle = handle;
+        return true;
+    }
+    sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return false;
+}
+
+static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t threads, const char *transport)
+{
+    struct sl_cluster *cluster = NULL;
+    struct sl_err err;
+    struct sl_cluster_config config = {.model = pack_path(),
+                                       .n_stages = stages,
+                                       .n_threads = threads,
+                                       .chunk_tokens = chunk,
+                                       .transport = transport,
+                                       .kv = kv,
+                                       .context_tokens = 256,
+                                       .quiet = true};
+    if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: %s", stages, chunk, threads,
+                     transport, err.text);
+    return cluster;
+}
+
+static void ask_all(struct sl_cluster *cluster, struct answer *answers, bool at_once)
+{
+    uint32_t ids[256];
+    for (uint32_t i = 0; i < N_PROMPTS; i++) {
+        init_answer(&answers[i]);
+        struct sl_generate ask = make_ask(ids, make_prompt(i, ids), OUT);
+        if (submit(cluster, &ask, &answers[i]) && !at_once)
+            wait_answer(&answers[i]);
+    }
+    for (uint32_t i = 0; i < N_PROMPTS; i++)
+        wait_answer(&answers[i]);
+}
+
+static struct answer reference[N_PROMPTS];
+
+static void make_reference(void)
+{
+    if (reference[0].done)
+        return;
+    struct sl_cluster *cluster = start(1, 512, 1, "local");
+    if (!cluster)
+        return;
+    ask_all(cluster, reference, false);
+    sl_cluster_stop(cluster);
+    for (uint32_t i = 0; i < N_PROMPTS; i++)
+        CHECK(reference[i].status == SL_OK && reference[i].n == OUT && reference[i].kv != 0 &&
+              reference[i].logits != 0);
+}
+
+static void compare(const char *transport, uint32_t stages, uint32_t chunk, uint32_t threads)
+{
+    struct answer answers[N_PROMPTS];
+    for (int at_once = 0; at_once < 2; at_once++) {
+        struct sl_cluster *cluster = start(stages, chunk, threads, transport);
+        if (!cluster)
+            return;
+        ask_all(cluster, answers, at_once);
+        sl_cluster_stop(cluster);
+        for (uint32_t i = 0; i < N_PROMPTS; i++)
+            if (answers[i].logits != reference[i].logits || answers[i].kv != reference[i].kv ||
+                memcmp(answers[i].ids, reference[i].ids, sizeof answers[i].ids) != 0)
+                sl_test_fail(__FILE__, __LINE__,
+                             "%s, %u stages, chunk %u, %u threads, %s: prompt %u gives other bits (%s)",
+                             transport, stages, chunk, threads, at_once ? "5 at once" : "alone", i,
+                             answers[i].error);
+    }
+}
+
+static void same_bits(const char *transport)
+{
+    static const uint32_t stages[] = {1, 2, 3, 6}, chunks[] = {1, 7, 64, 256}, threads[] = {1, 2, 3};
+    make_reference();
+    for (int s = 0; s < 4; s++)
+        for (int c = 0; c < 4; c++)
+            for (int t = 0; t < 3; t++)
+                compare(transport, stages[s], chunks[c], threads[t]);
+}
+
+/* One way to pack and one kind of KV pages, over stages, chunks, threads and instruction sets. */
+static void same_bits_on_every_isa(bool on_ref)
+{
+    static const struct {
+        const char *isa; /* of SLUICE_CPU; NULL: the best of this machine */
+        uint32_t needs;
+        uint32_t stages, chunk, threads;
+    } runs[] = {{NULL, 0, 2, 7, 2},
+                {NULL, 0, 1, 256, 3},
+                {"avx512", SL_CPU_AVX512, 6, 64, 1},
+                {"avxvnni", SL_CPU_AVXVNNI, 2, 64, 1},
+                {"avx2", SL_CPU_AVX2, 3, 256, 1},
+                {"ref", 0, 1, 64, 2}};
+    memset(reference, 0, sizeof reference);
+    make_reference();
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        if ((sl_cpu_detect() & runs[i].needs) != runs[i].needs)
+            continue; /* said once, by the test */
+        if (!on_ref && runs[i].isa && strcmp(runs[i].isa, "ref") == 0)
+            continue; /* slow, and the same comparison is made kernel by kernel */
+        if (runs[i].isa)
+            setenv("SLUICE_CPU", runs[i].isa, 1);
+        compare("local", runs[i].stages, runs[i].chunk, runs[i].threads);
+        unsetenv("SLUICE_CPU");
+    }
+    memset(reference, 0, sizeof reference);
+}
+
+SL_TEST(the_same_bits_in_every_format_on_every_instruction_set)
+{
+    static const struct {
+        enum sl_dtype dense, gate_up, down;
+        enum sl_rotate rotate;
+        enum sl_activations activations;
+        const char *kv;
+    } packs[] = {{SL_I8, SL_I8, SL_I8, SL_ROTATE_OFF, SL_ACTIVATIONS_AUTO, "i8"},
+                 {SL_I8, SL_I8, SL_I8, SL_ROTATE_ON, SL_ACTIVATIONS_8, "bf16"},
+                 {SL_I8, SL_I4, SL_I4G16, SL_ROTATE_ON, SL_ACTIVATIONS_AUTO, "auto"},
+                 {SL_I4G16, SL_I2, SL_I3, SL_ROTATE_OFF, SL_ACTIVATIONS_AUTO, "f32"},
+                 {SL_F32, SL_I3, SL_I4, SL_ROTATE_AUTO, SL_ACTIVATIONS_16, "i8"}};
+    if (getenv("SLUICE_CPU"))
+        return sl_test_skip("SLUICE_CPU is set: the comparison of instruction sets needs all of them");
+    if (!(sl_cpu_detect() & SL_CPU_AVXVNNI))
+        printf("AVX-VNNI is not on this machine: compared only under emulation, kernel by kernel\n");
+    if (!(sl_cpu_detect() & SL_CPU_AVX512))
+        printf("AVX-512 is not on this machine: compared only under emulation, kernel by kernel\n");
+    for (size_t i = 0; i < sizeof packs / sizeof *packs; i++) {
+        packing = (struct sl_pack_options){.rotate = packs[i].rotate};
+        packing.formats.activations = packs[i].activations;
+        packing.formats.classes[SL_CLASS_ATTENTION] = packing.formats.classes[SL_CLASS_HEAD] = packs[i].dense;
+        packing.formats.classes[SL_CLASS_GATE_UP] = packs[i].gate_up;
+        packing.formats.classes[SL_CLASS_DOWN] = packs[i].down;
+        kv = packs[i].kv;
+        pack_number++;
+        same_bits_on_every_isa(i == 2);
+    }
+    packing = (struct sl_pack_options){0};
+    kv = "bf16";
+    pack_number = 0;
+}
+
+SL_TEST(the_same_bits_over_the_local_transport)
+{
+    same_bits("local");
+}
+
+SL_TEST(the_same_bits_over_ucx)
+{
+    same_bits("ucx");
+}
+
+static void check_all_back(struct sl_cluster *cluster)
+{
+    struct sl_load load;
+    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 10000));
+    sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
+    CHECK_INT(load.running + load.waiting, 0);
+    CHECK_INT(load.kv_pages_used, 0);
+    CHECK_INT(load.decode_pages_used, 0);
+}
+
+SL_TEST(a_cancel_at_any_time_gives_every_page_back)
+{
+    make_reference();
+    struct sl_cluster *cluster = start(2, 16, 1, "local");
+    REQUIRE(cluster);
+    uint32_t ids[256], n = make_prompt(0, ids), aborted = 0;
+    for (uint32_t after = 0; after < 8; after++) {
+        struct answer a, beside;
+        init_answer(&a);
+        init_answer(&beside);
+        struct sl_generate ask = make_ask(ids, n, 60), small = make_ask(ids, 64, OUT);
+        REQUIRE(submit(cluster, &ask, &a) && submit(cluster, &small, &beside));
+        if (after > 0)
+            wait_tokens(&a, after);
+        sl_coordinator_cancel(sl_cluster_coordinator(cluster), a.handle);
+        wait_answer(&a);
+        wait_answer(&beside);
+        CHECK_INT(a.status, SL_OK);
+        aborted += a.finish == SL_FINISH_ABORT; /* on a busy machine a cancel may come after the last token */
+        CHECK(a.finish == SL_FINISH_ABORT || (a.finish == SL_FINISH_LENGTH && a.n == ask.max_tokens));
+        CHECK_INT(beside.finish, SL_FINISH_LENGTH);
+        check_all_back(cluster);
+    }
+    CHECK(aborted > 0);
+    struct answer again; /* and the node still gives the right bits */
+    init_answer(&again);
+    struct sl_generate ask = make_ask(ids, n, OUT);
+    REQUIRE(submit(cluster, &ask, &again));
+    wait_answer(&again);
+    CHECK(again.logits == reference[0].logits && again.kv == reference[0].kv);
+    check_all_back(cluster);
+    sl_cluster_stop(cluster);
+}
+
+SL_TEST(stops_end_the_text_where_they_should)
+{
+    make_reference();
+    struct sl_cluster *cluster = start(2, 64, 1, "local");
+    REQUIRE(cluster);
+    uint32_t ids[256], n = make_prompt(0, ids);
+    for (uint32_t at = 0; at < 3; at++) { /* the first, second and third token as a stop id */
+        struct answer a;
+        init_answer(&a);
+        struct sl_generate ask = make_ask(ids, n, OUT);
+        ask.n_stop_ids = 1;
+        ask.stop_ids[0] = reference[0].ids[at];
+        REQUIRE(submit(cluster, &ask, &a));
+        wait_answer(&a);
+        CHECK_INT(a.finish, SL_FINISH_STOP);
+        CHECK_INT(a.stop_id, reference[0].ids[at]);
+        CHECK(a.n <= at + 1 && a.n > 0 && a.ids[a.n - 1] == reference[0].ids[at]);
+        check_all_back(cluster);
+    }
+    struct answer a, b;
+    init_answer(&a);
+    init_answer(&b);
+    size_t bytes;
+    bool special;
+    char stop[64];
+    const char *piece = sl_tokenizer_piece(sl_coordinator_tokenizer(sl_cluster_coordinator(cluster)),
+                                           reference[0].ids[2], &bytes, &special);
+    snprintf(stop, sizeof stop, "%.*s", (int)bytes, piece);
+    struct sl_generate ask = make_ask(ids, n, OUT);
+    ask.n_stop = 1;
+    ask.stop[0] = stop;
+    REQUIRE(submit(cluster, &ask, &a));
+    wait_answer(&a);
+    CHECK_INT(a.finish, SL_FINISH_STOP);
+    CHECK_STR(a.stop, stop);
+    CHECK(a.n <= 3);
+    ask = make_ask(ids, n, OUT);
+    ask.n_stop_ids = 1;
+    ask.stop_ids[0] = reference[0].ids[0];
+    ask.min_tokens = 3;
+    REQUIRE(submit(cluster, &ask, &b));
+    wait_answer(&b);
+    CHECK(b.n >= 3);
+    check_all_back(cluster);
+    sl_cluster_stop(cluster);
+}
+
+SL_TEST(a_score_agrees_with_itself_in_any_chunks)
+{
+    float sums[3];
+    static const uint32_t chunks[3] = {256, 64, 1};
+    uint32_t ids[256], n = make_prompt(0, ids);
+    for (int i = 0; i < 3; i++) {
+        struct sl_cluster_config config = {.model = pack_path(),
+                                           .n_stages = 1 + (uint32_t)i,
+                                           .n_threads = 1,
+                                           .chunk_tokens = chunks[i],
+                                           .transport = "local",
+                                           .kv = "f32",
+                                           .context_tokens = 256,
+                                           .without_decode = true,
+                                           .quiet = true};
+        struct sl_cluster *cluster;
+        struct sl_err err;
+        struct answer a;
+        REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
+        init_answer(&a);
+        struct sl_generate ask = make_ask(ids, n, 0);
+        ask.prompt_logprobs = 2;
+        REQUIRE(submit(cluster, &ask, &a));
+        wait_answer(&a);
+        CHECK_INT(a.status, SL_OK);
+        CHECK_INT(a.n_prompt, n - 1);
+        sums[i] = a.prompt_sum;
+        ask.max_tokens = 5; /* nobody is there to decode */
+        uint64_t handle;
+        CHECK_INT(sl_coordinator_submit(sl_cluster_coordinator(cluster), &ask, on_piece, &a, &handle, &err),
+                  SL_E_UNAVAILABLE);
+        sl_cluster_stop(cluster);
+    }
+    CHECK(sums[0] == sums[1] && sums[1] == sums[2] && sums[0] < 0);
+}
+
+static sl_status refused(struct sl_cluster *cluster, const struct sl_generate *ask, struct sl_err *err)
+{
+    uint64_t handle;
+    return sl_coordinator_submit(sl_cluster_coordinator(cluster), ask, on_piece, NULL, &handle, err);
+}
+
+SL_TEST(what_cannot_be_served_is_refused_in_a_sentence)
+{
+    struct sl_cluster *cluster = start(1, 64, 1, "local");
+    REQUIRE(cluster);
+    uint32_t ids[300] = {1, 2, 5000};
+    struct sl_err err;
+    struct sl_generate ask = make_ask(ids, 3, 4);
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "5000");
+    ids[2] = 3;
+    ask = make_ask(ids, 300, 4);
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "256");
+    ask = make_ask(ids, 200, 57);
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_INVALID);
+    ask = make_ask(ids, 0, 4);
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_INVALID);
+    ask = make_ask(ids, 3, 4);
+    ask.sampling.temperature = -1;
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_INVALID);
+    struct answer a;
+    init_answer(&a);
+    ask = make_ask(ids, 200, 50);
+    snprintf(ask.request_id, sizeof ask.request_id, "twice");
+    REQUIRE(submit(cluster, &ask, &a));
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_EXISTS);
+    sl_coordinator_cancel_id(sl_cluster_coordinator(cluster), "twice");
+    sl_coordinator_cancel_id(sl_cluster_coordinator(cluster), "nobody");
+    wait_answer(&a);
+    sl_coordinator_drain(sl_cluster_coordinator(cluster));
+    ask.request_id[0] = 0;
+    CHECK_INT(refused(cluster, &ask, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "draining");
+    check_all_back(cluster);
+    sl_cluster_stop(cluster);
+}
+
+SL_TEST(more_requests_than_pages_wait_their_turn)
+{
+    struct sl_cluster_config config = {.model = pack_path(),
+                                       .n_stages = 2,
+                                       .n_threads = 1,
+                                       .chunk_tokens = 64,
+                                       .transport = "local",
+                                       .kv = "bf16",
+                                       .context_tokens = 256,
+                                       .max_running = 3,
+                                       .quiet = true};
+    struct sl_cluster *cluster;
+    struct sl_err err;
+    REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
+    enum { MANY = 24 };
+    static struct answer answers[MANY];
+    uint32_t ids[256];
+    for (uint32_t i = 0; i < MANY; i++) {
+        init_answer(&answers[i]);
+        struct sl_generate ask = make_ask(ids, make_prompt(i % N_PROMPTS, ids), OUT);
+        REQUIRE(submit(cluster, &ask, &answers[i]));
+    }
+    make_reference();
+    for (uint32_t i = 0; i < MANY; i++) {
+        wait_answer(&answers[i]);
+        CHECK_INT(answers[i].finish, SL_FINISH_LENGTH);
+        CHECK(answers[i].logits == reference[i % N_PROMPTS].logits &&
+              answers[i].kv == reference[i % N_PROMPTS].kv);
+    }
+    check_all_back(cluster);
+    sl_cluster_stop(cluster);
+}

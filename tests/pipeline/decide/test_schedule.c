@@ -1,0 +1,176 @@
+/* pipeline/schedule.c and plan.c: cuts cover every prompt once and in order, budgets never overrun, arrival order holds;
+ * the plan's links and sizes agree at both ends. Many seeds: the code is pure. */
+#include "base/rng.h"
+#include "pipeline/decide/schedule.h"
+#include "pipeline/record/messages.h"
+#include "tests/check.h"
+#include <stdlib.h>
+
+static const struct sl_plan_model small = {
+    .n_layers = 6, .max_pos = 4096, .d_model = 64, .vocab = 100, .kv_layer_bytes = 16384};
+
+static struct sl_plan make_plan(uint32_t chunk, uint64_t kv_tokens, uint32_t running)
+{
+    struct sl_plan plan;
+    struct sl_plan_options o = {.n_stages = 2,
+                                .has_decode = true,
+                                .chunk_tokens = chunk,
+                                .max_running = running,
+                                .kv_tokens = kv_tokens,
+                                .epoch = 7};
+    struct sl_err err;
+    if (sl_plan_make(&plan, &small, &o, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return plan;
+}
+
+enum { N = 40 };
+
+struct state {
+    struct sl_schedule s;
+    struct sl_schedule_entry entries[N];
+    uint32_t covered[N], admitted, ended;
+    bool live[N];
+};
+
+static void check_cuts(struct state *st, const struct sl_cut *cuts, uint32_t n, const struct sl_plan *plan)
+{
+    uint32_t sum = 0, last = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t e = (uint32_t)(cuts[i].entry - st->entries);
+        CHECK_INT(cuts[i].pos, st->covered[e]); /* no gap, no overlap */
+        CHECK(cuts[i].n > 0 && cuts[i].entry->admitted);
+        CHECK(i == 0 || e > last); /* arrival order */
+        st->covered[e] += cuts[i].n;
+        CHECK(st->covered[e] <= cuts[i].entry->prompt_tokens);
+        /* only the last may be unfinished */
+        CHECK(i + 1 == n || st->covered[e] == cuts[i].entry->prompt_tokens);
+        sum += cuts[i].n;
+        last = e;
+    }
+    CHECK(sum <= plan->max_chunk);
+}
+
+static void run_seed(uint64_t seed)
+{
+    struct sl_rng rng = {seed, 0};
+    struct sl_plan plan =
+        make_plan((uint32_t)(sl_rng_next(&rng) % 3 ? sl_rng_next(&rng) % 200 + 1 : 0), 8192, 5);
+    struct state *st = calloc(1, sizeof *st);
+    sl_schedule_init(&st->s, &plan);
+    uint32_t pushed = 0;
+    for (int turn = 0; turn < 2000000 && st->ended < N; turn++) {
+        uint64_t dice = sl_rng_next(&rng) % 4;
+        if (dice == 0 && pushed < N) {
+            sl_schedule_entry_init(&st->entries[pushed], &plan, pushed,
+                                   (uint32_t)(sl_rng_next(&rng) % 1000) + 1, 96);
+            sl_schedule_push(&st->s, &st->entries[pushed++]);
+        } else if (dice == 1) {
+            struct sl_schedule_entry *e = sl_schedule_admit(&st->s);
+            if (e) {
+                CHECK_INT(e - st->entries, st->admitted); /* strictly in arrival order */
+                st->live[st->admitted++] = true;
+            }
+        } else if (dice == 2) {
+            struct sl_cut cuts[SL_MAX_SLICES];
+            check_cuts(st, cuts, sl_schedule_cut(&st->s, cuts), &plan);
+        } else {
+            for (uint32_t i = 0; i < st->admitted; i++)
+                if (st->live[i] && st->covered[i] == st->entries[i].prompt_tokens) {
+                    sl_schedule_end(&st->s, &st->entries[i]);
+                    st->live[i] = false;
+                    st->ended++;
+                    break;
+                }
+        }
+        CHECK(st->s.prefill_pages_used <= plan.n_pages && st->s.decode_pages_used <= plan.n_pages);
+        CHECK(st->s.n_admitted <= 5);
+    }
+    CHECK_INT(st->ended, N);
+    CHECK_INT(st->s.prefill_pages_used, 0);
+    CHECK_INT(st->s.decode_pages_used, 0);
+    CHECK(st->s.head == NULL);
+    free(st);
+}
+
+SL_TEST(every_prompt_is_cut_once_in_order_within_budget)
+{
+    for (uint64_t seed = 1; seed <= 200; seed++)
+        run_seed(seed);
+}
+
+SL_TEST(requests_share_what_a_chunk_leaves_free)
+{
+    struct sl_plan plan = make_plan(64, 8192, 4);
+    struct sl_schedule s;
+    struct sl_schedule_entry e[3];
+    struct sl_cut cuts[SL_MAX_SLICES];
+    sl_schedule_init(&s, &plan);
+    uint32_t prompts[3] = {100, 20, 200};
+    for (uint32_t i = 0; i < 3; i++) {
+        sl_schedule_entry_init(&e[i], &plan, i, prompts[i], 0);
+        sl_schedule_push(&s, &e[i]);
+    }
+    CHECK_INT(sl_schedule_cut(&s, cuts), 0); /* nobody admitted yet */
+    while (sl_schedule_admit(&s))
+        ;
+    CHECK_INT(sl_schedule_cut(&s, cuts), 1);
+    CHECK_INT(sl_schedule_cut(&s, cuts), 3); /* 36 of the first, 20 of the second, 8 of the third */
+    CHECK_INT(cuts[0].n, 36);
+    CHECK_INT(cuts[1].n, 20);
+    CHECK_INT(cuts[2].n, 8);
+    CHECK_INT(sl_schedule_cut(&s, cuts), 1);
+    CHECK_INT(cuts[0].pos, 8);
+    sl_schedule_remove(&s, &e[2]); /* cancelled half-way */
+    CHECK_INT(sl_schedule_cut(&s, cuts), 0);
+}
+
+SL_TEST(chunks_follow_the_prompt_unless_they_are_fixed)
+{
+    struct sl_plan plan = make_plan(0, 8192, 4);
+    CHECK_INT(sl_plan_chunk_for(&plan, 1), 64);
+    CHECK_INT(sl_plan_chunk_for(&plan, 3000), 384); /* 375 rounded up to a page */
+    CHECK_INT(sl_plan_chunk_for(&plan, 4096), 512);
+    plan = make_plan(7, 8192, 4);
+    CHECK_INT(sl_plan_chunk_for(&plan, 3000), 7);
+}
+
+SL_TEST(the_links_of_a_plan_join_everybody_once)
+{
+    for (uint32_t n_stages = 1; n_stages <= 6; n_stages++) {
+        struct sl_plan plan;
+        struct sl_plan_options o = {.n_stages = n_stages, .has_decode = true, .epoch = 3};
+        REQUIRE(sl_plan_make(&plan, &small, &o, NULL) == SL_OK);
+        struct sl_plan_link links[SL_MAX_LINKS];
+        uint32_t n = sl_plan_links(&plan, links), layers = 0;
+        CHECK_INT(n, 2 * n_stages + 2);
+        for (uint32_t i = 0; i < n; i++) {
+            CHECK(links[i].to_slots >= 1 && links[i].to_slots <= 64 && links[i].from_slots >= 1);
+            for (uint32_t j = 0; j < i; j++)
+                CHECK(links[i].id != links[j].id);
+        }
+        for (uint32_t k = 0; k < n_stages; k++) {
+            struct sl_share c = sl_plan_share(&plan, k, 1);
+            CHECK_INT(c.begin, layers);
+            layers = c.end;
+            CHECK_INT(c.with_embed, k == 0);
+            CHECK_INT(c.with_head, k + 1 == n_stages);
+        }
+        CHECK_INT(layers, 6);
+    }
+}
+
+SL_TEST(a_plan_that_cannot_be_is_refused)
+{
+    struct sl_plan plan;
+    struct sl_err err;
+    struct sl_plan_options o = {.n_stages = 7};
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
+    CHECK_CONTAINS(err.text, "6");
+    o = (struct sl_plan_options){.n_stages = 2, .context_tokens = 5000};
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
+    o = (struct sl_plan_options){.n_stages = 2, .kv_tokens = 100};
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
+    o = (struct sl_plan_options){.n_stages = 2, .max_running = 100000};
+    CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
+}

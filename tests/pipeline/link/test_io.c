@@ -1,0 +1,647 @@
+/* The I/O layer, the same suite over every transport: links with keys, credits, order, checksums,
+ * and above all what comes home when something ends. One thread owns both ends and polls them in
+ * turn; nothing here waits for a time to pass, only for events (and gives up after half a minute).
+ */
+#include "base/clock.h"
+#include "base/rng.h"
+#include "pipeline/link/transport_impl.h"
+#include "tests/check.h"
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdlib.h>
+
+enum { LINK = 77, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TOKENS = 256 };
+
+struct side {
+    struct sl_io *io;
+    int n_up, n_down, n_sent, n_frames, n_nudges;
+    int sent[N_TOKENS]; /* how often each token came home */
+    sl_status sent_status[N_TOKENS];
+    sl_status down_status;
+    const char *down_reason;
+    int n_after_down;
+    bool keep; /* do not release frames */
+    uint32_t slots[64];
+    uint8_t *payloads[64];
+    int n_kept;
+    const uint8_t *expect; /* what the frames carry, by frame number */
+    struct sl_io_event last;
+};
+
+struct world {
+    struct sl_fabric *fabric;
+    struct side a, b; /* a accepts, b connects */
+};
+
+static uint8_t pool[MAX_BYTES + 4096];
+
+static void fill_pool(void)
+{
+    for (size_t i = 0; i < sizeof pool; i++)
+        pool[i] = (uint8_t)sl_rng_at(9, i);
+}
+
+static uint64_t frame_bytes(uint64_t n)
+{
+    static const uint64_t sizes[] = {0, 1, 63, 64, 4096, 65535, 65536, 65537, 300000, 100000, MAX_BYTES, 7};
+    return sizes[n % (sizeof sizes / sizeof *sizes)];
+}
+
+static const uint8_t *frame_data(uint64_t n)
+{
+    return pool + n * 97 % 4096;
+}
+
+static struct sl_io_config config_of(const struct sl_transport_ops *transport, struct world *world)
+{
+    return (struct sl_io_config){.transport = transport,
+                                 .fabric = world->fabric,
+                                 .address = "127.0.0.1",
+                                 .epoch = 5,
+                                 .limits = {MAX_BYTES, 64, 1 << 20},
+                                 .thread_name = "io"};
+}
+
+static bool start(struct world *world, const struct sl_transport_ops *transport)
+{
+    struct sl_err err;
+    memset(world, 0, sizeof *world);
+    fill_pool();
+    if (sl_fabric_create(&world->fabric) != SL_OK)
+        return false;
+    struct sl_io_config config = config_of(transport, world);
+    if (sl_io_create(&world->a.io, &config, &err) != SL_OK ||
+        sl_io_create(&world->b.io, &config, &err) != SL_OK) {
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        return false;
+    }
+    return true;
+}
+
+static void stop(struct world *world)
+{
+    sl_io_destroy(world->b.io);
+    sl_io_destroy(world->a.io);
+    sl_fabric_destroy(world->fabric);
+}
+
+static struct sl_link_config link_config(uint64_t id, uint8_t key, uint32_t n_slots)
+{
+    struct sl_link_config link = {.id = id, .n_slots = n_slots, .slot_bytes = MAX_BYTES};
+    memset(link.key, key, sizeof link.key);
+    return link;
+}
+
+static void take_frame(struct side *side, const struct sl_io_event *event)
+{
+    uint64_t n = (uint64_t)side->n_frames++;
+    CHECK_INT(event->wire.sequence, n);
+    CHECK_INT((uintptr_t)event->payload % 64, 0);
+    if (side->expect && event->status == SL_OK) {
+        CHECK_INT(event->wire.payload_bytes, frame_bytes(n));
+        CHECK_INT(event->wire.request_id, n);
+        CHECK(memcmp(event->payload, frame_data(n), frame_bytes(n)) == 0);
+    }
+    if (side->keep && side->n_kept < 64) {
+        side->slots[side->n_kept] = event->slot;
+        side->payloads[side->n_kept++] = event->payload;
+    } else {
+        sl_io_release(side->io, event->link, event->slot);
+    }
+}
+
+static void take(struct side *side, const struct sl_io_event *event)
+{
+    side->last = *event;
+    side->n_after_down += side->n_down > 0;
+    switch (event->kind) {
+    case SL_IO_LINK_UP:
+        side->n_up++;
+        break;
+    case SL_IO_LINK_DOWN:
+        side->n_down++;
+        side->down_status = event->status;
+        side->down_reason = event->reason;
+        break;
+    case SL_IO_SENT:
+        side->n_sent++;
+        side->sent[event->token % N_TOKENS]++;
+        side->sent_status[event->token % N_TOKENS] = event->status;
+        break;
+    case SL_IO_FRAME:
+        take_frame(side, event);
+        break;
+    case SL_IO_NUDGE:
+        side->n_nudges++;
+        break;
+    }
+}
+
+static bool take_all(struct side *side, int timeout_ms)
+{
+    struct sl_io_event event;
+    bool any = false;
+    while (side->io && sl_io_poll(side->io, &event, any ? 0 : timeout_ms) == SL_OK) {
+        take(side, &event);
+        any = true;
+    }
+    return any;
+}
+
+/* Polls both ends until the condition holds. */
+#define UNTIL(world, condition)                                                                              \
+    do {                                                                                                     \
+        uint64_t until_ = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);                                  \
+        while (!(condition) && sl_clock_ns() < until_)                                                       \
+            if (!take_all(&(world)->a, 0) && !take_all(&(world)->b, 0))                                      \
+                take_all((world)->a.io ? &(world)->a : &(world)->b, 2);                                      \
+        if (!(condition))                                                                                    \
+            sl_test_fail(__FILE__, __LINE__, "waited in vain for %s", #condition);                           \
+    } while (0)
+
+static void connect_both(struct world *world, uint32_t slots_a, uint32_t slots_b)
+{
+    struct sl_link_config a = link_config(LINK, 1, slots_a), b = link_config(LINK, 1, slots_b);
+    CHECK_INT(sl_io_accept(world->a.io, &a), SL_OK);
+    CHECK_INT(sl_io_connect(world->b.io, &b, "127.0.0.1", sl_io_port(world->a.io)), SL_OK);
+    UNTIL(world, world->a.n_up == 1 && world->b.n_up == 1);
+}
+
+static sl_status send_bytes(struct side *side, uint64_t link, const uint8_t *data, uint64_t bytes,
+                            uint64_t token)
+{
+    struct sl_wire wire = {
+        .kind = SL_WIRE_ORDER, .request_id = token, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
+    return sl_io_send(side->io, link, &wire, data, token);
+}
+
+static void send_frame(struct side *side, uint64_t n)
+{
+    CHECK_INT(send_bytes(side, LINK, frame_data(n), frame_bytes(n), n), SL_OK);
+}
+
+/* Exactly once, each of them. */
+static void check_tokens(const struct side *side, int n)
+{
+    CHECK_INT(side->n_sent, n);
+    for (int i = 0; i < n; i++)
+        if (side->sent[i] != 1)
+            sl_test_fail(__FILE__, __LINE__, "token %d came home %d times", i, side->sent[i]);
+}
+
+/* One body, one test a transport. */
+#define ON_EACH(name)                                                                                        \
+    static void name(const struct sl_transport_ops *transport);                                              \
+    SL_TEST(local_##name)                                                                                    \
+    {                                                                                                        \
+        name(&sl_transport_local);                                                                           \
+    }                                                                                                        \
+    SL_TEST(ucx_##name)                                                                                      \
+    {                                                                                                        \
+        name(&sl_transport_ucx);                                                                             \
+    }                                                                                                        \
+    static void name(const struct sl_transport_ops *transport)
+
+ON_EACH(frames_of_all_sizes_both_ways)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 2, 3);
+    world.a.expect = world.b.expect = pool;
+    for (uint64_t n = 0; n < 200; n++) {
+        send_frame(&world.a, n);
+        send_frame(&world.b, n);
+    }
+    UNTIL(&world, world.a.n_frames == 200 && world.b.n_frames == 200);
+    UNTIL(&world, world.a.n_sent == 200 && world.b.n_sent == 200);
+    check_tokens(&world.a, 200);
+    check_tokens(&world.b, 200);
+    struct sl_io_stats stats;
+    sl_io_stats(world.a.io, &stats);
+    CHECK_INT(stats.frames_sent, 200);
+    CHECK_INT(stats.frames_received, 200);
+    CHECK_INT(stats.bytes_sent, stats.bytes_received);
+    CHECK_INT(stats.checksum_failures, 0);
+    CHECK_INT(stats.links_up, 1);
+    stop(&world);
+}
+
+ON_EACH(without_credit_a_frame_waits)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 1, 1);
+    world.a.keep = true;
+    for (uint64_t n = 0; n < 3; n++)
+        CHECK_INT(send_bytes(&world.b, LINK, pool, 5000, n), SL_OK);
+    UNTIL(&world, world.a.n_frames == 1 && world.b.n_sent == 1);
+    for (int i = 1; i < 3; i++) {
+        /* A frame the other way and its credit back show that both threads had their turn
+         * meanwhile. */
+        CHECK_INT(send_bytes(&world.a, LINK, pool, 10, 100), SL_OK);
+        CHECK_INT(send_bytes(&world.a, LINK, pool, 10, 100), SL_OK);
+        UNTIL(&world, world.b.n_frames == 2 * i && world.a.n_sent == 2 * i);
+        CHECK_INT(world.a.n_frames, i);
+        CHECK_INT(world.b.n_sent, i);
+        sl_io_release(world.a.io, LINK, world.a.slots[i - 1]);
+        UNTIL(&world, world.a.n_frames == i + 1 && world.b.n_sent == i + 1);
+    }
+    stop(&world);
+}
+
+ON_EACH(wrong_key_never_comes_up)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config a = link_config(LINK, 1, 2), b = link_config(LINK, 2, 2);
+    CHECK_INT(sl_io_accept(world.a.io, &a), SL_OK);
+    CHECK_INT(sl_io_connect(world.b.io, &b, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    send_frame(&world.b, 0);
+    UNTIL(&world, sl_io_refusals(world.b.io) >= 3);
+    CHECK_INT(world.a.n_up + world.b.n_up, 0);
+    CHECK_INT(world.b.n_sent, 0);
+    sl_io_drop(world.b.io, LINK);
+    sl_io_drop(world.a.io, LINK);
+    UNTIL(&world, world.b.n_down == 1 && world.a.n_down == 1);
+    check_tokens(&world.b, 1);
+    CHECK_INT(world.b.sent_status[0], SL_E_CANCELLED);
+    CHECK_INT(world.b.down_status, SL_E_CANCELLED);
+    CHECK_INT(world.b.n_after_down, 0);
+    stop(&world);
+}
+
+ON_EACH(unknown_link_is_refused_until_it_is_expected)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config a = link_config(LINK, 1, 2), b = a;
+    CHECK_INT(sl_io_connect(world.b.io, &b, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    UNTIL(&world, sl_io_refusals(world.a.io) >= 2);
+    CHECK_INT(world.b.n_up, 0);
+    CHECK_INT(sl_io_accept(world.a.io, &a), SL_OK);
+    UNTIL(&world, world.a.n_up == 1 && world.b.n_up == 1);
+    CHECK_INT(world.b.n_down, 0); /* the refused tries are no business of the owner */
+    stop(&world);
+}
+
+ON_EACH(peer_that_starts_later_is_found)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config a = link_config(LINK, 1, 2), b = a;
+    uint16_t port = sl_io_port(world.a.io);
+    sl_io_destroy(world.a.io);
+    world.a.io = NULL;
+    CHECK_INT(sl_io_connect(world.b.io, &b, "127.0.0.1", port), SL_OK);
+    struct sl_io_event event;
+    CHECK_INT(sl_io_poll(world.b.io, &event, 150), SL_AGAIN); /* at least one try in vain */
+    struct sl_io_config config = config_of(transport, &world);
+    config.port = port;
+    struct sl_err err;
+    CHECK_INT(sl_io_create(&world.a.io, &config, &err), SL_OK);
+    CHECK_INT(sl_io_accept(world.a.io, &a), SL_OK);
+    UNTIL(&world, world.a.n_up == 1 && world.b.n_up == 1);
+    stop(&world);
+}
+
+ON_EACH(other_epoch_is_refused)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_io_config config = config_of(transport, &world);
+    config.epoch = 4;
+    struct sl_io *old;
+    struct sl_err err;
+    REQUIRE(sl_io_create(&old, &config, &err) == SL_OK);
+    struct sl_link_config a = link_config(LINK, 1, 2);
+    CHECK_INT(sl_io_accept(world.a.io, &a), SL_OK);
+    CHECK_INT(sl_io_connect(old, &a, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    UNTIL(&world, sl_io_refusals(world.a.io) >= 2);
+    CHECK_INT(world.a.n_up, 0);
+    sl_io_destroy(old);
+    stop(&world);
+}
+
+ON_EACH(peer_destroyed_brings_everything_home)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 2, 2);
+    world.b.keep = true;
+    for (uint64_t n = 0; n < 20; n++)
+        CHECK_INT(send_bytes(&world.a, LINK, pool, 200000, n), SL_OK);
+    UNTIL(&world, world.b.n_frames == 2);
+    sl_io_destroy(world.b.io);
+    world.b.io = NULL;
+    UNTIL(&world, world.a.n_down == 1);
+    check_tokens(&world.a, 20);
+    CHECK_INT(world.a.sent_status[0], SL_OK);
+    CHECK_INT(world.a.sent_status[19], SL_E_PEER_LOST);
+    CHECK_INT(world.a.down_status, SL_E_PEER_LOST);
+    CHECK_CONTAINS(world.a.down_reason, "goodbye");
+    /* The link is gone: a frame for it comes home as well, and says so. */
+    CHECK_INT(send_bytes(&world.a, LINK, pool, 10, 20), SL_OK);
+    UNTIL(&world, world.a.n_sent == 21);
+    CHECK_INT(world.a.sent_status[20], SL_E_NOT_FOUND);
+    CHECK_INT(world.a.n_down, 1);
+    stop(&world);
+}
+
+static void *destroy_main(void *io)
+{
+    sl_io_destroy(io);
+    return NULL;
+}
+
+ON_EACH(frames_sent_before_the_end_arrive)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 8, 8);
+    world.b.expect = pool;
+    for (uint64_t n = 0; n < 30; n++)
+        send_frame(&world.a, n);
+    /* The destroying end flushes while this thread sits in destroy, so another thread must take the
+     * frames. */
+    pthread_t thread;
+    struct sl_io *io = world.a.io;
+    world.a.io = NULL;
+    REQUIRE(pthread_create(&thread, NULL, destroy_main, io) == 0);
+    UNTIL(&world, world.b.n_down == 1);
+    pthread_join(thread, NULL);
+    CHECK_INT(world.b.n_frames, 30);
+    CHECK_CONTAINS(world.b.down_reason, "goodbye");
+    stop(&world);
+}
+
+ON_EACH(held_slots_outlive_their_link)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 2, 2);
+    world.b.keep = true;
+    for (uint64_t n = 0; n < 2; n++)
+        CHECK_INT(send_bytes(&world.a, LINK, pool + n, 200000, n), SL_OK);
+    UNTIL(&world, world.b.n_frames == 2);
+    sl_io_drop(world.a.io, LINK);
+    UNTIL(&world, world.a.n_down == 1 && world.b.n_down == 1);
+    CHECK_INT(world.a.down_status, SL_E_CANCELLED);
+    CHECK(memcmp(world.b.payloads[1], pool + 1, 200000) == 0);
+    /* The same id may be used again while the old slots are out. */
+    world.a.n_up = world.b.n_up = world.b.n_frames = 0;
+    world.b.keep = false;
+    connect_both(&world, 2, 2);
+    CHECK_INT(send_bytes(&world.a, LINK, pool, 1000, 2), SL_OK);
+    UNTIL(&world, world.b.n_frames == 1);
+    CHECK(memcmp(world.b.payloads[0], pool, 200000) == 0);
+    sl_io_release(world.b.io, LINK, world.b.slots[0]);
+    sl_io_release(world.b.io, LINK, world.b.slots[1]);
+    CHECK_INT(send_bytes(&world.a, LINK, pool, 1000, 3), SL_OK);
+    UNTIL(&world, world.b.n_frames == 2);
+    stop(&world);
+}
+
+ON_EACH(drop_cancels_what_waits)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 1, 1);
+    world.a.keep = true;
+    for (uint64_t n = 0; n < 10; n++)
+        CHECK_INT(send_bytes(&world.b, LINK, pool, 70000, n), SL_OK);
+    UNTIL(&world, world.a.n_frames == 1);
+    sl_io_drop(world.b.io, LINK);
+    sl_io_drop(world.b.io, LINK); /* once is enough */
+    CHECK_INT(send_bytes(&world.b, LINK, pool, 70000, 10), SL_OK);
+    UNTIL(&world, world.b.n_down == 1 && world.a.n_down == 1);
+    check_tokens(&world.b, 11);
+    CHECK_INT(world.b.sent_status[0], SL_OK);
+    CHECK_INT(world.b.sent_status[9], SL_E_CANCELLED);
+    CHECK_INT(world.b.sent_status[10], SL_E_CANCELLED);
+    CHECK_INT(world.b.down_status, SL_E_CANCELLED);
+    CHECK_INT(world.a.down_status, SL_E_PEER_LOST);
+    CHECK_INT(world.a.n_after_down + world.b.n_after_down, 0);
+    stop(&world);
+}
+
+static void *nudge_main(void *io)
+{
+    sl_io_nudge(io);
+    return NULL;
+}
+
+ON_EACH(nudge_wakes_the_owner)
+{
+    struct world world;
+    struct sl_io_event event;
+    pthread_t thread;
+    REQUIRE(start(&world, transport));
+    CHECK_INT(sl_io_poll(world.a.io, &event, 0), SL_AGAIN);
+    REQUIRE(pthread_create(&thread, NULL, nudge_main, world.a.io) == 0);
+    CHECK_INT(sl_io_poll(world.a.io, &event, -1), SL_OK);
+    CHECK_INT(event.kind, SL_IO_NUDGE);
+    pthread_join(thread, NULL);
+    CHECK_INT(sl_io_poll(world.a.io, &event, 0), SL_AGAIN); /* several nudges are one */
+    stop(&world);
+}
+
+ON_EACH(two_links_on_one_io)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config one = link_config(1, 1, 2), two = link_config(2, 2, 2);
+    CHECK_INT(sl_io_accept(world.a.io, &one), SL_OK);
+    CHECK_INT(sl_io_connect(world.a.io, &two, "127.0.0.1", sl_io_port(world.b.io)), SL_OK);
+    CHECK_INT(sl_io_accept(world.b.io, &two), SL_OK);
+    CHECK_INT(sl_io_connect(world.b.io, &one, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    UNTIL(&world, world.a.n_up == 2 && world.b.n_up == 2);
+    CHECK_INT(send_bytes(&world.a, 1, pool, 100, 0), SL_OK);
+    UNTIL(&world, world.b.n_frames == 1);
+    CHECK_INT(world.b.last.link, 1);
+    world.b.n_frames = 0;
+    CHECK_INT(send_bytes(&world.a, 2, pool, 100, 1), SL_OK);
+    UNTIL(&world, world.b.n_frames == 1);
+    CHECK_INT(world.b.last.link, 2);
+    sl_io_drop(world.a.io, 1);
+    UNTIL(&world, world.a.n_down == 1 && world.b.n_down == 1);
+    CHECK_INT(send_bytes(&world.a, 2, pool, 100, 2), SL_OK); /* the other link is unhurt */
+    world.b.n_frames = 1;
+    UNTIL(&world, world.b.n_frames == 2);
+    stop(&world);
+}
+
+ON_EACH(corrupt_payload_is_told_and_the_link_lives)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 4, 4);
+    world.b.keep = true;
+    sl_io_fault_corrupt(world.a.io, 1);
+    CHECK_INT(send_bytes(&world.a, LINK, pool, 100000, 0), SL_OK);
+    UNTIL(&world, world.b.n_frames == 1);
+    CHECK_INT(world.b.last.status, SL_E_CORRUPT);
+    CHECK_INT(world.b.last.wire.request_id, 0);
+    sl_io_release(world.b.io, LINK, world.b.slots[0]);
+    CHECK_INT(send_bytes(&world.a, LINK, pool, 100000, 1), SL_OK);
+    UNTIL(&world, world.b.n_frames == 2);
+    CHECK_INT(world.b.last.status, SL_OK);
+    struct sl_io_stats stats;
+    sl_io_stats(world.b.io, &stats);
+    CHECK_INT(stats.checksum_failures, 1);
+    stop(&world);
+}
+
+ON_EACH(frame_larger_than_the_peers_slots_comes_back)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config a = link_config(LINK, 1, 2), b = a;
+    a.slot_bytes = 5000;
+    CHECK_INT(sl_io_accept(world.a.io, &a), SL_OK);
+    CHECK_INT(sl_io_connect(world.b.io, &b, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    CHECK_INT(send_bytes(&world.b, LINK, pool, 5001, 0), SL_OK);
+    CHECK_INT(send_bytes(&world.b, LINK, pool, 5000, 1), SL_OK);
+    UNTIL(&world, world.b.n_sent == 2 && world.a.n_frames == 1);
+    CHECK_INT(world.b.sent_status[0], SL_E_INVALID);
+    CHECK_INT(world.b.sent_status[1], SL_OK);
+    CHECK_INT(world.b.n_down, 0);
+    stop(&world);
+}
+
+ON_EACH(bad_calls_are_refused)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config link = link_config(LINK, 1, 0);
+    CHECK_INT(sl_io_accept(world.a.io, &link), SL_E_INVALID);
+    link.n_slots = 65;
+    CHECK_INT(sl_io_accept(world.a.io, &link), SL_E_INVALID);
+    link.n_slots = 64;
+    link.slot_bytes = SIZE_MAX;
+    CHECK_INT(sl_io_accept(world.a.io, &link), SL_E_INVALID);
+    link.slot_bytes = 64;
+    CHECK_INT(sl_io_connect(world.a.io, &link, "127.0.0.1", 0), SL_E_INVALID);
+    CHECK_INT(sl_io_accept(world.a.io, &link), SL_OK);
+    CHECK_INT(sl_io_accept(world.a.io, &link), SL_E_EXISTS);
+    struct sl_wire wire = {.kind = SL_WIRE_PING};
+    CHECK_INT(sl_io_send(world.a.io, LINK, &wire, NULL, 1), SL_E_INVALID);
+    wire = (struct sl_wire){.kind = SL_WIRE_ORDER, .payload_bytes = 1};
+    CHECK_INT(sl_io_send(world.a.io, LINK, &wire, NULL, 1), SL_E_INVALID);
+    CHECK_INT(send_bytes(&world.a, 999, pool, 10, 7), SL_OK);
+    UNTIL(&world, world.a.n_sent == 1);
+    CHECK_INT(world.a.sent_status[7], SL_E_NOT_FOUND);
+    stop(&world);
+}
+
+ON_EACH(tokens_out_are_bounded)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config link = link_config(LINK, 1, 1);
+    CHECK_INT(sl_io_accept(world.a.io, &link), SL_OK);
+    uint64_t n = 0;
+    while (n < 5000 && send_bytes(&world.a, LINK, pool, 10, n) == SL_OK)
+        n++;
+    CHECK_INT(n, 1024);
+    sl_io_drop(world.a.io, LINK);
+    UNTIL(&world, world.a.n_down == 1);
+    CHECK_INT(world.a.n_sent, 1024);
+    CHECK_INT(world.a.n_after_down, 0);
+    stop(&world);
+}
+
+ON_EACH(port_in_use_is_named)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_io_config config = config_of(transport, &world);
+    config.port = sl_io_port(world.a.io);
+    struct sl_io *third;
+    struct sl_err err;
+    CHECK_INT(sl_io_create(&third, &config, &err), SL_E_UNAVAILABLE);
+    char port[8];
+    snprintf(port, sizeof port, "%u", (unsigned)config.port);
+    CHECK_CONTAINS(err.text, port);
+    stop(&world);
+}
+
+SL_TEST(ucx_address_must_be_of_an_interface)
+{
+    struct world world = {0};
+    struct sl_io *io;
+    struct sl_err err;
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    snprintf(config.address, sizeof config.address, "stage-1.example");
+    CHECK_INT(sl_io_create(&io, &config, &err), SL_E_CONFIG);
+    CHECK_CONTAINS(err.text, "stage-1.example");
+    snprintf(config.address, sizeof config.address, "0.0.0.0");
+    CHECK_INT(sl_io_create(&io, &config, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "0.0.0.0");
+}
+
+SL_TEST(ucx_peer_address_must_be_numeric)
+{
+    struct world world;
+    REQUIRE(start(&world, &sl_transport_ucx));
+    struct sl_link_config link = link_config(LINK, 1, 1);
+    CHECK_INT(sl_io_connect(world.a.io, &link, "stage-1.example", 13000), SL_OK);
+    UNTIL(&world, world.a.n_down == 1);
+    CHECK_INT(world.a.down_status, SL_E_INVALID);
+    CHECK_CONTAINS(world.a.down_reason, "numeric");
+    stop(&world);
+}
+
+/* The peer's thread runs and its socket takes data, but it says nothing: what a stopped machine
+ * looks like. */
+SL_TEST(ucx_silent_peer_is_lost)
+{
+    struct world world = {0};
+    struct sl_err err;
+    fill_pool();
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    config.heartbeat_ms = 20;
+    config.lost_ms = 400;
+    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
+    config.lost_ms = 60000;
+    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
+    connect_both(&world, 1, 1);
+    world.a.keep = true;
+    for (uint64_t n = 0; n < 5; n++)
+        CHECK_INT(send_bytes(&world.b, LINK, pool, 100000, n), SL_OK);
+    UNTIL(&world, world.a.n_frames == 1);
+    sl_io_fault_mute(world.a.io, true);
+    UNTIL(&world, world.b.n_down == 1);
+    CHECK_INT(world.b.down_status, SL_E_PEER_LOST);
+    CHECK_STR(world.b.down_reason, "no heartbeat");
+    check_tokens(&world.b, 5);
+    CHECK_INT(world.b.n_after_down, 0);
+    UNTIL(&world, world.a.n_down == 1);
+    stop(&world);
+}
+
+static int count_fds(void)
+{
+    int n = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        n += fcntl(fd, F_GETFD) >= 0;
+    return n;
+}
+
+ON_EACH(many_lives_leak_no_descriptor)
+{
+    int before = 0;
+    for (int round = 0; round < 6; round++) {
+        struct world world;
+        REQUIRE(start(&world, transport));
+        connect_both(&world, 1, 1);
+        CHECK_INT(send_bytes(&world.a, LINK, pool, 70000, 0), SL_OK);
+        sl_io_drop(world.b.io, LINK);
+        UNTIL(&world, world.a.n_down == 1 && world.b.n_down == 1);
+        check_tokens(&world.a, 1);
+        stop(&world);
+        if (round == 0)
+            before = count_fds();
+    }
+    CHECK_INT(count_fds(), before);
+}

@@ -1,0 +1,686 @@
+/* The link layer against a peer that is played by the test: a transport which only notes what it is
+ * given, so that every frame, good or hostile, is made by hand, completes when the test says so,
+ * and time is a number. The proofs of the handshake are computed here anew, from the words of the
+ * specification. */
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "pipeline/link/link_impl.h"
+#include "tests/check.h"
+
+#include <sys/mman.h>
+
+enum { ID = 99, EPOCH = 3, SLOT_BYTES = 4096, N_SLOTS = 4, MAX_SENT = 256 };
+
+struct sl_line {
+    struct sl_conn *conn;
+    bool hung_up;
+};
+
+static struct {
+    struct sl_op *sent[MAX_SENT];
+    int n_sent, n_lines;
+    struct sl_line lines[64];
+    sl_status connect_status;
+} fake;
+
+static void fake_send(struct sl_line *line, struct sl_op *op)
+{
+    (void)line;
+    if (fake.n_sent < MAX_SENT)
+        fake.sent[fake.n_sent++] = op;
+}
+
+static void fake_hangup(struct sl_line *line)
+{
+    line->hung_up = true;
+}
+
+static sl_status fake_connect(struct sl_transport *t, const char *address, uint16_t port,
+                              struct sl_conn *conn, struct sl_line **line)
+{
+    (void)t, (void)address, (void)port;
+    fake.n_lines++;
+    if (fake.connect_status != SL_OK)
+        return fake.connect_status;
+    *line = &fake.lines[fake.n_lines];
+    **line = (struct sl_line){.conn = conn};
+    return SL_OK;
+}
+
+static sl_status fake_map(struct sl_transport *t, void *base, size_t bytes, void **region)
+{
+    (void)t, (void)base, (void)bytes;
+    *region = NULL;
+    return SL_OK;
+}
+
+static const struct sl_transport_ops fake_ops = {.name = "fake",
+                                                 .silent_loss = true,
+                                                 .connect = fake_connect,
+                                                 .send = fake_send,
+                                                 .hangup = fake_hangup,
+                                                 .map = fake_map};
+
+static struct sl_hub hub;
+static struct sl_link *links[4];
+static int n_links;
+static uint64_t start_ms;
+static const uint8_t peer_nonce[SL_NONCE_BYTES] = "a peer's nonce!";
+
+static void setup(void)
+{
+    memset(&fake, 0, sizeof fake);
+    memset(&hub, 0, sizeof hub);
+    n_links = 0;
+    hub.ops = &fake_ops;
+    hub.config = (struct sl_io_config){.epoch = EPOCH,
+                                       .limits = {1 << 20, 64, 1 << 20},
+                                       .heartbeat_ms = 200,
+                                       .lost_ms = 1000,
+                                       .handshake_ms = 2000};
+    CHECK_INT(sl_ring_init(&hub.notes, 1024, sizeof(struct sl_note)), SL_OK);
+    CHECK_INT(sl_bell_init(&hub.owner), SL_OK);
+    start_ms = sl_now_ms();
+    sl_hub_step(&hub, start_ms);
+}
+
+/* Every line that was hung up ends, with what it still had under way. */
+static void end_lines(void)
+{
+    for (int i = 0; i < fake.n_sent; i++) {
+        struct sl_op *op = fake.sent[i];
+        if (op && op->conn && sl_conn_line(op->conn)->hung_up) {
+            fake.sent[i] = NULL;
+            sl_op_sent(op, SL_E_CANCELLED);
+        }
+    }
+    for (struct sl_conn *conn = hub.conns, *next; conn; conn = next) {
+        next = conn->next;
+        if (conn->line->hung_up)
+            sl_conn_closed(conn);
+    }
+}
+
+static void teardown(void)
+{
+    sl_hub_leave(&hub, sl_now_ms());
+    sl_hub_abort(&hub);
+    sl_hub_step(&hub, sl_now_ms());
+    end_lines();
+    CHECK(sl_hub_idle(&hub));
+    for (int i = 0; i < n_links; i++) {
+        munmap(links[i]->memory, links[i]->memory_bytes);
+        free(links[i]);
+    }
+    sl_ring_fini(&hub.notes);
+    sl_bell_fini(&hub.owner);
+}
+
+static struct sl_link *make_link(bool dials)
+{
+    struct sl_link *link = calloc(1, sizeof *link);
+    link->config = (struct sl_link_config){.id = ID, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES};
+    memset(link->config.key, 7, sizeof link->config.key);
+    link->entry = (uint32_t)n_links;
+    link->dials = dials;
+    link->port = 1;
+    link->stride = SLOT_BYTES;
+    link->memory_bytes = (size_t)SLOT_BYTES * N_SLOTS;
+    link->memory = mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    links[n_links++] = link;
+    sl_link_begin(&hub, link);
+    return link;
+}
+
+static bool next_note(enum sl_note_kind kind, struct sl_note *note)
+{
+    memset(note, 0, sizeof *note);
+    return sl_ring_pop(&hub.notes, note) == SL_OK && note->kind == kind;
+}
+
+static bool no_note(void)
+{
+    struct sl_note note;
+    return sl_ring_pop(&hub.notes, &note) == SL_AGAIN;
+}
+
+/* The last frame of a kind that the hub sent; it completes with that. NULL: none. */
+static struct sl_op *take_sent(enum sl_wire_kind kind)
+{
+    struct sl_op *found = NULL;
+    for (int i = 0; i < fake.n_sent; i++) {
+        struct sl_op *op = fake.sent[i];
+        if (!op || op->wire.kind != kind)
+            continue;
+        fake.sent[i] = NULL;
+        found = op;
+        sl_op_sent(op, SL_OK);
+    }
+    return found;
+}
+
+/* ---- Frames of the peer ---- */
+
+static struct sl_wire peer_frame(enum sl_wire_kind kind, uint64_t sequence, uint64_t bytes)
+{
+    return (struct sl_wire){.kind = (uint16_t)kind,
+                            .epoch = EPOCH,
+                            .sequence = sequence,
+                            .payload_bytes = bytes,
+                            .meta_bytes = (uint32_t)bytes};
+}
+
+/* The frame's beginning: NULL when the hub refuses it. */
+static struct sl_landing *begin(struct sl_conn *conn, struct sl_wire wire, const uint8_t *data)
+{
+    uint8_t header[SL_WIRE_BYTES];
+    size_t bytes = (size_t)wire.payload_bytes;
+    wire.flags = SL_WIRE_HAS_CHECKSUM;
+    wire.checksum = (uint32_t)sl_xxh3(data, bytes);
+    sl_wire_pack(header, &wire);
+    struct sl_landing *landing = sl_conn_arrived(conn, header, sizeof header, bytes ? bytes : SL_PAD_BYTES);
+    if (landing)
+        memcpy(landing->to, data, bytes);
+    return landing;
+}
+
+static bool give(struct sl_conn *conn, struct sl_wire wire, const uint8_t *data)
+{
+    struct sl_landing *landing = begin(conn, wire, data);
+    if (landing)
+        sl_conn_landed(landing, SL_OK);
+    return landing != NULL;
+}
+
+static bool give_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t sequence, const uint8_t *body)
+{
+    static const uint8_t none[SL_CONTROL_BYTES];
+    return give(conn, peer_frame(kind, sequence, SL_CONTROL_BYTES), body ? body : none);
+}
+
+static bool give_credit(struct sl_conn *conn, uint64_t count)
+{
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    sl_put64(body, SLOT_BYTES);
+    return give_control(conn, SL_WIRE_CREDIT, count, body);
+}
+
+/* HMAC-SHA256 over label, link id, epoch, version, the client's nonce, the server's. */
+static void proof(const char *label, const uint8_t *client, const uint8_t *server, uint8_t mac[32])
+{
+    uint8_t text[58], key[32];
+    memcpy(text, label, 8);
+    sl_put64(text + 8, ID);
+    sl_put64(text + 16, EPOCH);
+    sl_put16(text + 24, SL_WIRE_VERSION);
+    memcpy(text + 26, client, 16);
+    memcpy(text + 42, server, 16);
+    memset(key, 7, sizeof key);
+    sl_hmac_sha256(key, text, sizeof text, mac);
+}
+
+static struct sl_conn *call_in(void)
+{
+    struct sl_line *line = &fake.lines[++fake.n_lines];
+    struct sl_conn *conn = sl_hub_accept(&hub, line);
+    *line = (struct sl_line){.conn = conn};
+    return conn;
+}
+
+static bool say_hello(struct sl_conn *conn, uint64_t id)
+{
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    sl_put64(body, id);
+    memcpy(body + 8, peer_nonce, sizeof peer_nonce);
+    return give_control(conn, SL_WIRE_HELLO, 0, body);
+}
+
+/* A peer that does everything right, up to LINK_UP and four credits either way. */
+static struct sl_conn *come_up(void)
+{
+    struct sl_note note;
+    struct sl_conn *conn = call_in();
+    if (!say_hello(conn, ID))
+        return NULL;
+    struct sl_op *welcome = take_sent(SL_WIRE_WELCOME);
+    uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
+    if (!welcome)
+        return NULL;
+    const uint8_t *answer = welcome->payload;
+    proof("slserver", peer_nonce, answer, mac);
+    CHECK(memcmp(answer + 16, mac, 32) == 0);
+    proof("slclient", peer_nonce, answer, body + 16);
+    give_control(conn, SL_WIRE_WELCOME, 0, body);
+    CHECK(next_note(SL_NOTE_UP, &note));
+    struct sl_op *credit = take_sent(SL_WIRE_CREDIT);
+    CHECK(credit && credit->wire.sequence == N_SLOTS);
+    give_credit(conn, N_SLOTS);
+    return conn;
+}
+
+/* Lets the hub act on the fault, and expects LINK_DOWN with this reason. */
+static void expect_down(const char *reason)
+{
+    struct sl_note note;
+    sl_hub_step(&hub, sl_now_ms());
+    end_lines();
+    CHECK(next_note(SL_NOTE_DOWN, &note));
+    if (note.kind == SL_NOTE_DOWN)
+        CHECK_CONTAINS(note.reason ? note.reason : "nothing", reason);
+    CHECK(no_note());
+}
+
+/* ---- Handshake ---- */
+
+SL_TEST(right_peer_comes_up)
+{
+    setup();
+    make_link(false);
+    REQUIRE(come_up() != NULL);
+    CHECK_INT(atomic_load(&hub.links_up), 1);
+    CHECK(no_note());
+    teardown();
+}
+
+SL_TEST(wrong_proof_is_hung_up)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = call_in();
+    REQUIRE(say_hello(conn, ID));
+    struct sl_op *welcome = take_sent(SL_WIRE_WELCOME);
+    REQUIRE(welcome != NULL);
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    proof("slserver", peer_nonce, welcome->payload, body + 16); /* our own proof, played back */
+    give_control(conn, SL_WIRE_WELCOME, 0, body);
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(conn->line->hung_up);
+    end_lines();
+    CHECK(no_note());
+    CHECK_INT(link->state, SL_LINK_WAITING); /* the right peer may still come */
+    CHECK(come_up() != NULL);
+    teardown();
+}
+
+SL_TEST(nothing_is_taken_before_the_handshake)
+{
+    static const enum sl_wire_kind kinds[] = {SL_WIRE_CREDIT, SL_WIRE_PING, SL_WIRE_GOODBYE, SL_WIRE_ORDER};
+    setup();
+    make_link(false);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        struct sl_conn *conn = call_in();
+        give_control(conn, kinds[i], 0, NULL);
+        sl_hub_step(&hub, sl_now_ms());
+        CHECK(conn->line->hung_up);
+        end_lines();
+    }
+    CHECK(no_note());
+    CHECK_INT(fake.n_sent, 0);
+    teardown();
+}
+
+SL_TEST(handshake_cannot_be_played_again)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    REQUIRE(conn != NULL);
+    say_hello(conn, ID);
+    expect_down("HELLO in the middle");
+    teardown();
+}
+
+SL_TEST(link_that_is_up_is_not_taken_over)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up(), *second = call_in();
+    say_hello(second, ID);
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(second->line->hung_up);
+    CHECK(link->conn == conn && !conn->line->hung_up);
+    end_lines();
+    teardown();
+}
+
+SL_TEST(half_open_lines_are_bounded_and_end)
+{
+    setup();
+    make_link(false);
+    for (int i = 0; i < SL_HALF_OPEN_MAX; i++)
+        CHECK(call_in() != NULL);
+    CHECK(call_in() == NULL);
+    for (uint64_t ms = 0; ms <= 2200; ms += 200)
+        sl_hub_step(&hub, start_ms + ms);
+    end_lines();
+    CHECK(sl_hub_idle(&hub));
+    CHECK(come_up() != NULL);
+    teardown();
+}
+
+/* ---- Credits and order ---- */
+
+SL_TEST(credit_repeats_but_never_shrinks)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    give_credit(conn, N_SLOTS);
+    give_credit(conn, N_SLOTS + 3);
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(!conn->line->hung_up);
+    give_credit(conn, N_SLOTS + 2);
+    expect_down("credit makes no sense");
+    teardown();
+}
+
+SL_TEST(credit_beyond_the_bound_is_refused)
+{
+    setup();
+    make_link(false);
+    give_credit(come_up(), SL_SLOTS_MAX + 1);
+    expect_down("credit makes no sense");
+    teardown();
+}
+
+SL_TEST(frames_that_end_out_of_order_come_in_order)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_note note;
+    struct sl_landing *landing[3];
+    static const uint8_t data[3] = "xyz";
+    for (uint64_t n = 0; n < 3; n++)
+        landing[n] = begin(conn, peer_frame(SL_WIRE_ORDER, n, 1), data + n);
+    REQUIRE(landing[0] && landing[1] && landing[2]);
+    sl_conn_landed(landing[2], SL_OK);
+    sl_conn_landed(landing[1], SL_OK);
+    CHECK(no_note());
+    sl_conn_landed(landing[0], SL_OK);
+    for (int n = 0; n < 3; n++) {
+        CHECK(next_note(SL_NOTE_FRAME, &note));
+        CHECK_INT(note.slot->landing.wire.sequence, n);
+        CHECK_INT(note.slot->landing.to[0], data[n]);
+        sl_link_give_back(&hub, link, note.slot->index);
+    }
+    /* One CREDIT goes out at once, and after it one for the two that were given back meanwhile. */
+    struct sl_op *credit = take_sent(SL_WIRE_CREDIT);
+    CHECK(credit && credit->wire.sequence == N_SLOTS + 3);
+    teardown();
+}
+
+SL_TEST(bad_frames_end_the_link)
+{
+    static const struct {
+        const char *reason;
+        uint64_t sequence, bytes, epoch;
+    } rows[] = {
+        {"without credit", N_SLOTS, 8, EPOCH},
+        {"twice or leaves a gap", UINT64_MAX, 8, EPOCH},
+        {"twice or leaves a gap", SL_SLOTS_MAX, 8, EPOCH},
+        {"larger than the slots", 0, SLOT_BYTES + 1, EPOCH},
+        {"another epoch", 0, 8, EPOCH - 1},
+        {"larger than this node takes", 0, (1 << 20) + 1, EPOCH},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        setup();
+        make_link(false);
+        struct sl_conn *conn = come_up();
+        struct sl_wire wire = peer_frame(SL_WIRE_KV, rows[i].sequence, rows[i].bytes);
+        uint8_t header[SL_WIRE_BYTES];
+        wire.epoch = rows[i].epoch;
+        sl_wire_pack(header, &wire);
+        CHECK(sl_conn_arrived(conn, header, sizeof header, (size_t)wire.payload_bytes) == NULL);
+        expect_down(rows[i].reason);
+        teardown();
+    }
+}
+
+SL_TEST(frame_number_comes_once)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    static const uint8_t data[8];
+    struct sl_landing *first = begin(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data);
+    CHECK(first != NULL);
+    CHECK(begin(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data) == NULL);
+    sl_conn_landed(first, SL_OK);
+    expect_down("twice");
+    teardown();
+}
+
+SL_TEST(length_must_be_the_headers)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_wire wire = peer_frame(SL_WIRE_ORDER, 0, 8);
+    uint8_t header[SL_WIRE_BYTES];
+    sl_wire_pack(header, &wire);
+    CHECK(sl_conn_arrived(conn, header, sizeof header, 9) == NULL);
+    expect_down("differs from its header");
+    teardown();
+}
+
+SL_TEST(damaged_header_ends_the_link)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_wire wire = peer_frame(SL_WIRE_ORDER, 0, 8);
+    uint8_t header[SL_WIRE_BYTES];
+    sl_wire_pack(header, &wire);
+    header[40] ^= 1;
+    CHECK(sl_conn_arrived(conn, header, sizeof header, 8) == NULL);
+    expect_down("checksum");
+    teardown();
+}
+
+SL_TEST(failed_frame_ends_the_link_and_hides_what_is_behind)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    static const uint8_t data[8];
+    struct sl_landing *first = begin(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data),
+                      *second = begin(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data);
+    sl_conn_landed(second, SL_OK);
+    sl_conn_landed(first, SL_E_PEER_LOST);
+    expect_down("could not be received"); /* and no FRAME before it */
+    teardown();
+}
+
+SL_TEST(tokens_come_home_before_the_link_is_down)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_op ops[6];
+    struct sl_note note;
+    memset(ops, 0, sizeof ops);
+    for (uint64_t n = 0; n < 6; n++) {
+        ops[n] = (struct sl_op){.link = link, .token = n, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+        sl_link_send(&hub, link, &ops[n]);
+    }
+    CHECK_INT(link->sent, N_SLOTS); /* two wait for credit */
+    sl_conn_broken(conn, SL_E_PEER_LOST, "gone");
+    sl_hub_step(&hub, sl_now_ms());
+    end_lines();
+    int seen[6] = {0};
+    for (int n = 0; n < 6; n++) {
+        REQUIRE(next_note(SL_NOTE_SENT, &note));
+        CHECK_INT(note.status, SL_E_PEER_LOST);
+        seen[note.op->token]++;
+    }
+    for (int n = 0; n < 6; n++)
+        CHECK_INT(seen[n], 1);
+    CHECK(next_note(SL_NOTE_DOWN, &note));
+    CHECK(no_note());
+    teardown();
+}
+
+/* ---- Time ---- */
+
+SL_TEST(frame_newer_than_the_clock_is_no_silence)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    give_control(conn, SL_WIRE_PING, 1, NULL);
+    conn->heard_ms += 5; /* heard after the caller looked at his watch */
+    sl_hub_step(&hub, conn->heard_ms - 5);
+    CHECK(!conn->line->hung_up);
+    teardown();
+}
+
+SL_TEST(silence_ends_the_link)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    uint64_t heard_ms = conn->heard_ms;
+    for (uint64_t ms = 0; ms <= 1000; ms += 250)
+        sl_hub_step(&hub, heard_ms + ms);
+    CHECK(!conn->line->hung_up);
+    sl_hub_step(&hub, heard_ms + 1001);
+    CHECK(conn->line->hung_up);
+    expect_down("no heartbeat");
+    teardown();
+}
+
+SL_TEST(bytes_under_way_excuse_silence)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    uint64_t heard_ms = conn->heard_ms;
+    conn->bytes_under_way += 64000000; /* a second at the slowest line that is foreseen */
+    for (uint64_t ms = 0; ms <= 2000; ms += 250)
+        sl_hub_step(&hub, heard_ms + ms);
+    CHECK(!conn->line->hung_up);
+    sl_hub_step(&hub, heard_ms + 2001);
+    CHECK(conn->line->hung_up);
+    conn->bytes_under_way -= 64000000;
+    expect_down("no heartbeat");
+    teardown();
+}
+
+SL_TEST(own_absence_is_forgiven)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    sl_hub_step(&hub, conn->heard_ms);
+    sl_hub_step(&hub, conn->heard_ms + 60000); /* this process was stopped for a minute */
+    CHECK(!conn->line->hung_up);
+    teardown();
+}
+
+SL_TEST(ping_is_answered)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    give_control(conn, SL_WIRE_PING, 12, NULL);
+    struct sl_op *pong = take_sent(SL_WIRE_PONG);
+    CHECK(pong && pong->wire.sequence == 12);
+    teardown();
+}
+
+SL_TEST(dialing_backs_off)
+{
+    setup();
+    fake.connect_status = SL_E_PEER_LOST;
+    struct sl_link *link = make_link(true);
+    uint64_t wait_ms = 100;
+    for (int i = 1; i < 8; i++) {
+        uint64_t now_ms = link->retry_at_ms > sl_now_ms() ? link->retry_at_ms : sl_now_ms();
+        sl_hub_step(&hub, now_ms);
+        CHECK_INT(fake.n_lines, i);
+        uint64_t next_ms = link->retry_at_ms - sl_now_ms();
+        CHECK(next_ms <= wait_ms + wait_ms / 4); /* never more than a quarter above the plan */
+        wait_ms = wait_ms * 2 > 2000 ? 2000 : wait_ms * 2;
+        CHECK_INT(link->retry_ms, wait_ms);
+    }
+    CHECK_INT(link->retry_ms, 2000);
+    teardown();
+}
+
+SL_TEST(address_that_can_never_work_ends_the_link)
+{
+    setup();
+    fake.connect_status = SL_E_INVALID;
+    struct sl_note note;
+    make_link(true);
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(next_note(SL_NOTE_DOWN, &note));
+    CHECK_INT(note.status, SL_E_INVALID);
+    teardown();
+}
+
+/* The one who dials is up only when the peer has lent it slots, so that no refusal can come after
+ * LINK_UP. */
+SL_TEST(dialing_side_waits_for_credit)
+{
+    setup();
+    make_link(true);
+    struct sl_note note;
+    sl_hub_step(&hub, sl_now_ms());
+    struct sl_op *hello = take_sent(SL_WIRE_HELLO);
+    REQUIRE(hello != NULL && hub.conns != NULL);
+    const uint8_t *sent = hello->payload;
+    CHECK_INT(sl_get64(sent), ID);
+    struct sl_conn *conn = hub.conns;
+    uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
+    memcpy(body, peer_nonce, sizeof peer_nonce);
+    proof("slserver", sent + 8, peer_nonce, body + 16);
+    proof("slclient", sent + 8, peer_nonce, mac);
+    give_control(conn, SL_WIRE_WELCOME, 0, body);
+    struct sl_op *answer = take_sent(SL_WIRE_WELCOME);
+    REQUIRE(answer != NULL);
+    CHECK(memcmp((const uint8_t *)answer->payload + 16, mac, 32) == 0);
+    CHECK(no_note());
+    give_credit(conn, 2);
+    CHECK(next_note(SL_NOTE_UP, &note));
+    CHECK(take_sent(SL_WIRE_CREDIT) != NULL);
+    teardown();
+}
+
+/* ---- Leaving ---- */
+
+SL_TEST(goodbye_is_answered_when_all_frames_are_there)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_note note;
+    static const uint8_t data[8];
+    struct sl_landing *frame = begin(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data);
+    give_control(conn, SL_WIRE_GOODBYE, 1, NULL); /* overtakes the frame */
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(take_sent(SL_WIRE_GOODBYE) == NULL);
+    sl_conn_landed(frame, SL_OK);
+    CHECK(next_note(SL_NOTE_FRAME, &note));
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(take_sent(SL_WIRE_GOODBYE) != NULL);
+    CHECK(!conn->line->hung_up); /* the one who leaves hangs up */
+    CHECK(!give(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data));
+    expect_down("after the peer's goodbye");
+    teardown();
+}
+
+SL_TEST(goodbye_without_an_end_is_cut_off)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    give_control(conn, SL_WIRE_GOODBYE, 5, NULL); /* claims frames that never come */
+    sl_hub_step(&hub, conn->goodbye_by_ms - 500);
+    CHECK(!conn->line->hung_up);
+    sl_hub_step(&hub, conn->goodbye_by_ms);
+    CHECK(conn->line->hung_up);
+    expect_down("goodbye");
+    teardown();
+}

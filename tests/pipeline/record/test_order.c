@@ -1,0 +1,195 @@
+/* pipeline/order.c and messages.c: round trips, and every field out of range refused. */
+#include "base/rng.h"
+#include "pipeline/record/messages.h"
+#include "pipeline/record/order.h"
+#include "tests/check.h"
+#include <math.h>
+#include <stdlib.h>
+
+enum { STAGES = 3, CHUNK = 40, VOCAB = 100, CONTEXT = 500 };
+static const struct sl_order_limits limits = {STAGES, CHUNK, CONTEXT, VOCAB};
+
+static struct sl_order make_run(void)
+{
+    struct sl_order order = {.number = 9, .kind = SL_ORDER_RUN, .n_tokens = 12, .n_slices = 2};
+    order.slices[0] = (struct sl_order_slice){.seq = 4,
+                                              .pos = 10,
+                                              .n = 10,
+                                              .index = 1,
+                                              .prompt_tokens = 20,
+                                              .flags = SL_SLICE_LAST,
+                                              .prompt_logprobs = -1,
+                                              .sampling = {0.5f, 3, 0.9f, 0.1f, 77, 5}};
+    order.slices[1] = (struct sl_order_slice){.seq = 5,
+                                              .pos = 0,
+                                              .n = 2,
+                                              .prompt_tokens = 30,
+                                              .flags = SL_SLICE_FIRST,
+                                              .prompt_logprobs = 2,
+                                              .next_id = 99,
+                                              .sampling = {0, 0, 1, 0, 0, -1}};
+    return order;
+}
+
+static const char *try_order(const struct sl_order *order, const uint32_t *ids)
+{
+    uint8_t *meta = malloc(sl_order_meta_bytes(STAGES, CHUNK));
+    struct sl_order back;
+    sl_order_pack(meta, order, ids, STAGES, CHUNK);
+    const char *bad = sl_order_unpack(&back, meta, sl_order_meta_bytes(STAGES, CHUNK), &limits);
+    free(meta);
+    return bad;
+}
+
+SL_TEST(a_record_comes_back_as_it_went)
+{
+    uint32_t ids[CHUNK];
+    for (uint32_t i = 0; i < CHUNK; i++)
+        ids[i] = i;
+    struct sl_order order = make_run(), back;
+    size_t bytes = sl_order_meta_bytes(STAGES, CHUNK);
+    uint8_t *meta = malloc(bytes);
+    CHECK_INT(bytes % 64, 0);
+    sl_order_pack(meta, &order, ids, STAGES, CHUNK);
+    sl_order_set_trace(meta, 2, &(struct sl_trace){1, 2, 3, 4});
+    const char *bad = sl_order_unpack(&back, meta, bytes, &limits);
+    CHECK(bad == NULL);
+    CHECK_INT(back.number, 9);
+    CHECK_INT(back.slices[0].seq, 4);
+    CHECK_INT(back.slices[0].sampling.top_k, 3);
+    CHECK_INT(back.slices[0].sampling.seed, 77);
+    CHECK_INT(back.slices[1].next_id, 99);
+    CHECK_INT(back.slices[1].sampling.n_logprobs, -1);
+    CHECK_INT(sl_get32(sl_order_ids(meta, STAGES) + 4 * 11), 11);
+    CHECK_INT(sl_order_trace(meta, 2).end_us, 3);
+    CHECK_INT(sl_order_trace(meta, 2).at_peak_us, 4);
+    CHECK_INT(sl_order_trace(meta, 1).end_us, 0);
+    CHECK(sl_order_unpack(&back, meta, bytes - 64, &limits) != NULL);
+    free(meta);
+}
+
+SL_TEST(a_record_out_of_range_is_refused)
+{
+    uint32_t ids[CHUNK] = {0};
+    struct sl_order o = make_run();
+    CHECK(try_order(&o, ids) == NULL);
+#define REFUSED(change)                                                                                      \
+    do {                                                                                                     \
+        o = make_run();                                                                                      \
+        change;                                                                                              \
+        CHECK(try_order(&o, ids) != NULL);                                                                   \
+    } while (0)
+    REFUSED(o.number = 0);
+    REFUSED(o.kind = (enum sl_order_kind)9);
+    REFUSED(o.n_slices = 0);
+    REFUSED(o.n_tokens = 13);
+    REFUSED(o.slices[0].n = 0);
+    REFUSED(o.slices[0].pos = UINT32_MAX - 3);
+    REFUSED(o.slices[0].prompt_tokens = CONTEXT + 1);
+    REFUSED(o.slices[0].flags = 0);
+    REFUSED(o.slices[0].flags |= 1u << 20);
+    REFUSED(o.slices[1].flags = 0);
+    REFUSED(o.slices[1].next_id = VOCAB);
+    REFUSED(o.slices[1].prompt_logprobs = SL_MAX_LOGPROBS + 1);
+    REFUSED(o.slices[0].sampling.temperature = NAN);
+    REFUSED(o.kind = SL_ORDER_FREE);
+    ids[3] = VOCAB;
+    REFUSED(o.number = 1);
+}
+
+SL_TEST(random_bytes_are_never_believed)
+{
+    size_t bytes = sl_order_meta_bytes(STAGES, CHUNK);
+    uint8_t *meta = malloc(bytes);
+    struct sl_rng rng = {1, 0};
+    uint32_t ids[CHUNK] = {0};
+    struct sl_order order = make_run(), back;
+    /* one byte changed: accepted or refused, but never read out of bounds (ASan) */
+    for (int i = 0; i < 20000; i++) {
+        sl_order_pack(meta, &order, ids, STAGES, CHUNK);
+        meta[sl_rng_next(&rng) % bytes] ^= (uint8_t)sl_rng_next(&rng);
+        if (sl_order_unpack(&back, meta, bytes, &limits) == NULL && back.kind == SL_ORDER_RUN)
+            CHECK(back.n_slices <= SL_MAX_SLICES && back.n_tokens <= CHUNK);
+    }
+    free(meta);
+}
+
+SL_TEST(results_come_back_as_they_went)
+{
+    uint8_t *room = malloc(sl_result_max_bytes(STAGES, CHUNK));
+    struct sl_cursor out = sl_cursor_over(room, sl_result_max_bytes(STAGES, CHUNK));
+    struct sl_result_head head = {.number = 5, .kind = SL_ORDER_RUN, .n_slices = 1}, head_back;
+    head.traces[1].begin_us = 12;
+    head.traces[1].at_peak_us = 13;
+    struct sl_result_slice slice = {.seq = 3,
+                                    .index = 2,
+                                    .pos = 64,
+                                    .n = 10,
+                                    .has_token = true,
+                                    .logits_digest = 42,
+                                    .n_prompt = 1},
+                           back;
+    slice.first = (struct sl_token_out){
+        .id = 7, .logprob = -0.5f, .n_top = 2, .top_ids = {7, 8}, .top_logprobs = {-0.5f, -1}};
+    struct sl_token_out prompt = {.id = 6, .logprob = -2}, prompt_back;
+    sl_result_put_head(&out, &head, STAGES);
+    sl_result_put_slice(&out, &slice);
+    sl_token_put(&out, &prompt);
+    CHECK(!out.bad);
+    struct sl_cursor in = sl_cursor_over(room, (size_t)(out.at - room));
+    CHECK(sl_result_get_head(&in, &head_back, STAGES) && sl_result_get_slice(&in, &back) &&
+          sl_token_get(&in, &prompt_back));
+    CHECK_INT(head_back.traces[1].begin_us, 12);
+    CHECK_INT(head_back.traces[1].at_peak_us, 13);
+    CHECK_INT(back.first.top_ids[1], 8);
+    CHECK_INT(back.logits_digest, 42);
+    CHECK_INT(prompt_back.id, 6);
+    CHECK(in.at == in.end);
+    for (size_t n = 0; n < (size_t)(out.at - room); n++) { /* every truncation is noticed */
+        in = sl_cursor_over(room, n);
+        CHECK(!(sl_result_get_head(&in, &head_back, STAGES) && sl_result_get_slice(&in, &back) &&
+                sl_token_get(&in, &prompt_back)));
+    }
+    free(room);
+}
+
+SL_TEST(adopt_and_tokens_come_back_as_they_went)
+{
+    uint8_t room[1024];
+    struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE,
+                             .seq = 9,
+                             .prompt_tokens = 100,
+                             .first_id = 3,
+                             .max_tokens = 50,
+                             .n_stops = 2,
+                             .stops = {1, 2},
+                             .sampling = {1, 0, 1, 0, 5, 0}},
+                    back;
+    size_t bytes = sl_adopt_pack(room, &adopt);
+    CHECK(sl_adopt_unpack(&back, room, bytes, CONTEXT, VOCAB) == NULL);
+    CHECK_INT(back.stops[1], 2);
+    CHECK_INT(back.max_tokens, 50);
+    CHECK(sl_adopt_unpack(&back, room, bytes - 1, CONTEXT, VOCAB) != NULL);
+    adopt.max_tokens = CONTEXT;
+    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), CONTEXT, VOCAB) != NULL);
+    struct sl_cursor out = sl_cursor_over(room, sizeof room);
+    struct sl_tokens_entry entries[4] =
+        {{.kind = SL_TOKENS_TOKEN, .seq = 1, .token = {.id = 4, .logprob = -1}, .finish = 2},
+         {.kind = SL_TOKENS_ARRIVED, .seq = 2, .stage = 1, .chunk = 3, .at_us = 99},
+         {.kind = SL_TOKENS_ENDED, .seq = 3, .kv_digest = 8, .logits_digest = 9},
+         {.kind = SL_TOKENS_FAILED, .seq = 4, .status = SL_E_CORRUPT}},
+                           got;
+    for (int i = 0; i < 4; i++)
+        sl_tokens_put(&out, &entries[i]);
+    struct sl_cursor in = sl_cursor_over(room, (size_t)(out.at - room));
+    int n = 0;
+    for (; sl_tokens_get(&in, &got); n++)
+        CHECK(got.kind == entries[n].kind && got.seq == entries[n].seq && got.finish == entries[n].finish &&
+              got.at_us == entries[n].at_us && got.kv_digest == entries[n].kv_digest &&
+              got.status == entries[n].status);
+    CHECK_INT(n, 4);
+    CHECK(!in.bad);
+    in = sl_cursor_over(room, 5);
+    CHECK(!sl_tokens_get(&in, &got));
+    CHECK(in.bad);
+}
