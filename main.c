@@ -1,5 +1,5 @@
 /* The binary: one table of commands. What each does is in node/cmd_*.c and bench/cmd_bench.c; how
- * the command line is read is in node/options.c. */
+ * the command line is read is in node/command/options.c. */
 #include "base/log.h"
 #include "bench/commands.h"
 #include "node/command/commands.h"

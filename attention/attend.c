@@ -21,7 +21,7 @@ enum {
 };
 
 /* Tokens of the largest tile of this chunk. */
-static uint32_t tile_tokens(const struct pass *p)
+static uint32_t tile_tokens(const struct attention_pass *p)
 {
     const struct sl_attention_dims *d = &p->a->dims;
     uint32_t rep = d->n_q / d->n_kv, rows = TILE_ROWS, wanted = TASKS_PER_MEMBER * sl_team_size(p->a->team);
@@ -43,7 +43,7 @@ static uint32_t tile_class(uint32_t n_pages)
 /* Calls with each tile of the chunk in order of tokens: pages are cut into nearly equal pieces. */
 typedef void tile_visit(void *arg, const struct sl_attention_tile *tile);
 
-static void each_tile(const struct pass *p, tile_visit *visit, void *arg)
+static void each_tile(const struct attention_pass *p, tile_visit *visit, void *arg)
 {
     uint32_t most = tile_tokens(p);
     for (uint32_t s = 0; s < p->n_slices; s++) {
@@ -83,14 +83,14 @@ static void place_tile(void *arg, const struct sl_attention_tile *tile)
     to->n_segments = sl_attend_segments(tile->slice->pos + tile->token);
 }
 
-static size_t head_states(const struct pass *p, const struct sl_attention_tile *t)
+static size_t head_states(const struct attention_pass *p, const struct sl_attention_tile *t)
 {
     const struct sl_attention_dims *d = &p->a->dims;
     return (size_t)t->n_segments * t->n_tokens * (d->n_q / d->n_kv) * sl_attend_state_floats(d->d_head);
 }
 
 /* Into how many ranges a tile is cut, of those that the chunk needs: as its states still fit. */
-static uint32_t cut_segments(const struct pass *p, struct sl_attention_tile *t, uint32_t wanted,
+static uint32_t cut_segments(const struct attention_pass *p, struct sl_attention_tile *t, uint32_t wanted,
                              size_t *states_used)
 {
     const struct sl_attention_buffers *b = &p->a->buffers;
@@ -103,7 +103,7 @@ static uint32_t cut_segments(const struct pass *p, struct sl_attention_tile *t, 
     return n;
 }
 
-void sl_attention_cut(struct pass *p)
+void sl_attention_cut(struct attention_pass *p)
 {
     const struct sl_attention *a = p->a;
     struct sorting sort = {.tiles = a->buffers.tiles};
@@ -129,8 +129,8 @@ void sl_attention_cut(struct pass *p)
 }
 
 /* What a tile's KV head is to the kernels; the page lists hold pages [begin, end). */
-static struct sl_attend view_of(const struct pass *p, const struct sl_attention_tile *t, uint32_t head,
-                                const void **lists, uint32_t begin, uint32_t end)
+static struct sl_attend view_of(const struct attention_pass *p, const struct sl_attention_tile *t,
+                                uint32_t head, const void **lists, uint32_t begin, uint32_t end)
 {
     const struct sl_attention *a = p->a;
     const struct sl_attention_dims *d = &a->dims;
@@ -159,8 +159,8 @@ static struct sl_attend view_of(const struct pass *p, const struct sl_attention_
 }
 
 /* What is left when all heads and ranges of a tile are done. */
-static void finish_tile(const struct pass *p, const struct sl_attention_tile *t, struct sl_parts *parts,
-                        uint64_t *since, void *scratch)
+static void finish_tile(const struct attention_pass *p, const struct sl_attention_tile *t,
+                        struct sl_parts *parts, uint64_t *since, void *scratch)
 {
     const struct sl_attention *a = p->a;
     const struct sl_panel *o = &p->w->o;
@@ -186,7 +186,7 @@ static uint64_t visible_keys(const struct sl_attention_tile *t, uint32_t begin, 
     return n * (end - 1 - begin) * SL_PAGE_TOKENS + n * on_last + n * (n - 1) / 2;
 }
 
-static void run_task(const struct pass *p, const struct sl_attention_tile *t, uint32_t task,
+static void run_task(const struct attention_pass *p, const struct sl_attention_tile *t, uint32_t task,
                      const void **lists, struct sl_parts *parts, uint64_t *since, void *scratch)
 {
     const struct sl_attention *a = p->a;
@@ -209,7 +209,7 @@ static void run_task(const struct pass *p, const struct sl_attention_tile *t, ui
 
 void sl_attention_attend(void *pass, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = pass;
+    const struct attention_pass *p = pass;
     const struct sl_attention_buffers *b = &p->a->buffers;
     const void **lists = b->page_table + (size_t)member * 2 * b->max_pages;
     struct sl_parts *parts = sl_team_parts(p->a->team, member);

@@ -69,7 +69,7 @@ sl_status sl_attention_init(struct sl_attention *a, struct sl_arena *arena, cons
 
 static void norm_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct attention_pass *p = arg;
     const struct sl_attention *a = p->a;
     const struct sl_panel *qkv = &p->w->qkv;
     struct sl_parts *parts = sl_team_parts(a->team, member);
@@ -88,7 +88,7 @@ static void norm_rows(void *arg, uint32_t member, uint32_t n_members, void *scra
     sl_part_add(parts, SL_PART_QUANTISE, &since, 0, 0);
 }
 
-static void place_row(const struct pass *p, const struct sl_attention_slice *slice, uint32_t row)
+static void place_row(const struct attention_pass *p, const struct sl_attention_slice *slice, uint32_t row)
 {
     const struct sl_attention *a = p->a;
     const struct sl_attention_dims *d = &a->dims;
@@ -112,7 +112,7 @@ static void place_row(const struct pass *p, const struct sl_attention_slice *sli
 
 static void place_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct attention_pass *p = arg;
     uint32_t begin, end;
     uint64_t since = sl_clock_ns();
     (void)scratch;
@@ -161,15 +161,15 @@ void sl_attention_run(const struct sl_attention *a, const struct sl_attention_we
                       float *x, uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices,
                       const float *cosine, const float *sine)
 {
-    struct pass p = {.a = a,
-                     .w = w,
-                     .layer = layer,
-                     .x = x,
-                     .n_rows = n_rows,
-                     .slices = slices,
-                     .n_slices = n_slices,
-                     .cosine = cosine,
-                     .sine = sine};
+    struct attention_pass p = {.a = a,
+                               .w = w,
+                               .layer = layer,
+                               .x = x,
+                               .n_rows = n_rows,
+                               .slices = slices,
+                               .n_slices = n_slices,
+                               .cosine = cosine,
+                               .sine = sine};
     const struct sl_attention_dims *d = &a->dims;
     assert(w->qkv.k == d->d_model && w->qkv.n == sl_attention_qkv_width(d));
     assert(w->o.k == d->n_q * d->d_head && w->o.n == d->d_model);

@@ -7,7 +7,7 @@
 #include "kernels/team_ops.h"
 #include <stdatomic.h>
 
-struct pass {
+struct attention_pass {
     const struct sl_attention *a;
     const struct sl_attention_weights *w;
     uint32_t layer;
@@ -32,7 +32,7 @@ struct sl_attention_tile {
 };
 
 /* Fills tiles and counts tasks, before attend_rows. */
-void sl_attention_cut(struct pass *p);
+void sl_attention_cut(struct attention_pass *p);
 /* Every task; whoever ends a tile's last one merges its segments and quantises its rows for the output
  * product. */
 void sl_attention_attend(void *pass, uint32_t member, uint32_t n_members, void *scratch);

@@ -1,7 +1,7 @@
 /* Names of the numerics profiles (profile.h), and lists of them for people.
  *
  * The names are what nodes exchange at Join, what options take and what `inspect` prints: this is their only table. The
- * numbers are in the header of a frame of KV pages (pipeline/wire.h), so a new profile goes to the end. A profile with a
+ * numbers are in the header of a frame of KV pages (pipeline/record/wire.h), so a new profile goes to the end. A profile with a
  * higher number is faster where it is offered at all: that is how the best of a set is found. */
 #include "base/profile.h"
 #include <assert.h>

@@ -40,7 +40,7 @@ struct run { /* of the whole command */
     uint32_t n_printed, n_different;
 };
 
-struct job {
+struct operation_job {
     const struct sl_bench_case *c;
     const struct sl_ops *ops;
     uint32_t times;
@@ -49,7 +49,7 @@ struct job {
 
 static void run_times(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct job *job = arg;
+    const struct operation_job *job = arg;
     struct sl_bench_lane lane = sl_bench_lane(member, scratch);
     uint64_t begin = sl_clock_thread_ns();
     (void)n_members;
@@ -62,7 +62,7 @@ static void run_times(void *arg, uint32_t member, uint32_t n_members, void *scra
 static double time_ns(struct run *r, const struct sl_bench_case *c, const struct sl_ops *ops, uint32_t times)
 {
     uint64_t ns[SL_TEAM_MAX], most = 0;
-    sl_team_run(r->team, run_times, &(struct job){c, ops, times, ns});
+    sl_team_run(r->team, run_times, &(struct operation_job){c, ops, times, ns});
     for (uint32_t i = 0; i < r->bench.n_threads; i++)
         most = ns[i] > most ? ns[i] : most;
     return (double)most / times;
@@ -82,7 +82,7 @@ static double run_ref(struct run *r, const struct sl_bench_case *c, const struct
     part.rows = c->ref_rows;
     part.first = c->n_rounds - 1;
     uint64_t ns = 0;
-    struct job job = {&part, ref, 1, &ns};
+    struct operation_job job = {&part, ref, 1, &ns};
     sl_team_run(r->team, run_ref_part, &job);
     if (ns < REF_NS) { /* it touched its operands for the first time, and a call is too short for a
                           clock */

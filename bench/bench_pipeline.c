@@ -32,7 +32,7 @@
 
 enum { MAX_WORKERS = 64, MAX_ROUNDS = 101 };
 
-struct worker { /* a forked process with a cluster in it */
+struct bench_worker { /* a forked process with a cluster in it */
     pid_t pid;
     int go, answer; /* our ends of its pipes */
 };
@@ -44,8 +44,8 @@ struct reply { /* what it sends back after start-up and after each request */
 };
 
 struct arms {
-    struct worker pipeline;
-    struct worker single[MAX_WORKERS];
+    struct bench_worker pipeline;
+    struct bench_worker single[MAX_WORKERS];
     uint32_t n_started; /* of single */
     bool pipeline_started;
 };
@@ -114,7 +114,7 @@ static void work(const struct sl_bench_pipeline *bench, uint32_t n_stages, const
 
 /* ---- In the bench. ---- */
 
-static sl_status take_reply(const struct worker *worker, uint64_t *elapsed_ns, struct sl_err *err)
+static sl_status take_reply(const struct bench_worker *worker, uint64_t *elapsed_ns, struct sl_err *err)
 {
     struct reply reply;
     uint8_t *at = (uint8_t *)&reply;
@@ -131,13 +131,13 @@ static sl_status take_reply(const struct worker *worker, uint64_t *elapsed_ns, s
     return reply.status == SL_OK ? SL_OK : sl_fail(err, reply.status, "%s", reply.text);
 }
 
-static sl_status go(const struct worker *worker, struct sl_err *err)
+static sl_status go(const struct bench_worker *worker, struct sl_err *err)
 {
     return write(worker->go, "g", 1) == 1 ? SL_OK : sl_fail(err, SL_E_INTERNAL, "a measuring process died");
 }
 
-static sl_status start_worker(struct worker *worker, const struct sl_bench_pipeline *bench, uint32_t n_stages,
-                              const uint32_t *ids, struct arms *arms, struct sl_err *err)
+static sl_status start_worker(struct bench_worker *worker, const struct sl_bench_pipeline *bench,
+                              uint32_t n_stages, const uint32_t *ids, struct arms *arms, struct sl_err *err)
 {
     int to[2], from[2];
     if (pipe2(to, O_CLOEXEC) != 0)
@@ -169,7 +169,7 @@ static sl_status start_worker(struct worker *worker, const struct sl_bench_pipel
     return sl_fail(err, SL_E_UNAVAILABLE, "no process can be started: %s", strerror(errno));
 }
 
-static void stop_worker(const struct worker *worker)
+static void stop_worker(const struct bench_worker *worker)
 {
     close(worker->go);
     close(worker->answer);

@@ -68,7 +68,7 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
     e->logits = sl_arena_take(arena, (size_t)max_tokens * dims->n_experts * sizeof(float));
     e->hidden = sl_arena_take(arena, hidden_floats(dims, max_tokens) * sizeof(float));
     e->outputs = sl_arena_take(arena, output_floats(dims, max_tokens) * sizeof(float));
-    e->schedule.tasks = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(struct sl_expert_task));
+    e->tasks.task = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(struct sl_expert_task));
     e->left = sl_arena_take(arena, tasks_of(dims, max_tokens) * sizeof(uint32_t));
     e->max_tokens = max_tokens;
     e->max_hidden = (uint32_t)larger(pairs_of(dims, max_tokens), max_tokens);
@@ -78,14 +78,14 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
     if (!take_rows8(&e->normed8, arena, max_tokens, max_tokens * e->normed8.stride) ||
         !take_rows8(&e->hidden8, arena, e->max_hidden, hidden8_bytes(dims, max_tokens)))
         return SL_E_NOMEM;
-    return e->normed && e->logits && e->hidden && e->outputs && e->schedule.tasks && e->left && e->wide
+    return e->normed && e->logits && e->hidden && e->outputs && e->tasks.task && e->left && e->wide
                ? SL_OK
                : SL_E_NOMEM;
 }
 
 /* ---- (1) rows to experts ---- */
 
-static struct sl_gemm gate_of(const struct pass *p, uint32_t begin, uint32_t end)
+static struct sl_gemm gate_of(const struct experts_pass *p, uint32_t begin, uint32_t end)
 {
     const struct sl_experts *e = p->e;
     return (struct sl_gemm){.x = e->normed + (size_t)begin * e->dims.d_model,
@@ -108,7 +108,7 @@ static void choose(struct sl_experts *e, uint32_t begin, uint32_t end)
 /* Norm, quantise, and when `route` is set also gate logits and top-k of a member's rows. */
 static void prepare_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct experts_pass *p = arg;
     struct sl_experts *e = p->e;
     struct sl_parts *parts = sl_team_parts(e->team, member);
     uint32_t begin, end, h = e->dims.d_model;
@@ -134,7 +134,7 @@ static void prepare_rows(void *arg, uint32_t member, uint32_t n_members, void *s
 }
 
 /* With only a few rows the router's matrix is shared out by columns instead, so that nobody reads all of it. */
-static void route_few(struct pass *p)
+static void route_few(struct experts_pass *p)
 {
     struct sl_experts *e = p->e;
     struct sl_gemm gate = gate_of(p, 0, p->n_rows);
@@ -178,14 +178,14 @@ void sl_experts_finish(struct sl_experts *e)
     e->finish.run = NULL;
 }
 
-static void run_routed(struct pass *p)
+static void run_routed(struct experts_pass *p)
 {
     struct sl_experts *e = p->e;
     if (!p->route_by_rows)
         route_few(p);
     uint64_t since = sl_clock_ns();
     sl_route_group(&e->route, p->n_rows);
-    sl_expert_schedule_make(&e->schedule, &e->route, sl_team_size(e->team));
+    sl_expert_tasks_make(&e->tasks, &e->route, sl_team_size(e->team));
     sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
     sl_experts_grouped(p);
     e->finish = (struct sl_row_finish){combine_rows, e};
@@ -195,7 +195,7 @@ static void run_routed(struct pass *p)
 
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
 {
-    struct pass p = {
+    struct experts_pass p = {
         .e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
     assert(!e->finish.run);
     e->x = x;

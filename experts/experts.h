@@ -1,7 +1,7 @@
 /* The feed-forward of one layer over one chunk: norm, then either a dense gated feed-forward or the routed experts
  * (all resident) with an optional shared expert; the result is added onto the residual.
  *
- * Routed, two runs of the team: (1) by rows: norm, quantise, gate logits, top-k; (2) the experts, cut by schedule.h:
+ * Routed, two runs of the team: (1) by rows: norm, quantise, gate logits, top-k; (2) the experts, cut by tasks.h:
  * gate|up, SwiGLU, quantise, down. What is left is by rows, too, and is done by whoever reads them next, before the norm
  * of the next layer: the sum over a token's top_k experts in rank order, one FMA chain that starts from the residual. No
  * atomics on data: every (token, expert) pair has its own row. (Few rows share out the router's matrix in a third run.)
@@ -11,7 +11,7 @@
 #ifndef SL_EXPERTS_EXPERTS_H
 #define SL_EXPERTS_EXPERTS_H
 
-#include "experts/schedule.h"
+#include "experts/tasks.h"
 #include "kernels/observe.h"
 #include "kernels/team_ops.h"
 #include <stdatomic.h>
@@ -44,7 +44,7 @@ struct sl_experts {
     struct sl_team *team;
     struct sl_experts_dims dims;
     struct sl_route route;
-    struct sl_expert_schedule schedule;
+    struct sl_expert_tasks tasks;
     const struct sl_observer *observer; /* or NULL */
     struct sl_row_finish finish;        /* of the rows below: what the routed experts add to them */
     float *x;

@@ -10,7 +10,7 @@ enum {
     ROUTE_ROWS_PER_MEMBER = 8 /* from here on a member reads the router's matrix for rows of its own */
 };
 
-struct pass {
+struct experts_pass {
     struct sl_experts *e;
     const struct sl_experts_weights *w;
     float *x;
@@ -33,7 +33,7 @@ static inline struct sl_rows8 hidden_second(const struct sl_experts *e, uint32_t
 void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const struct sl_rows8 *second,
                         float *wide, void *scratch);
 
-void sl_experts_grouped(struct pass *p); /* route and schedule -> outputs [pairs][d_model] */
-void sl_experts_single(struct pass *p);  /* dense or shared: onto x */
+void sl_experts_grouped(struct experts_pass *p); /* route and tasks -> outputs [pairs][d_model] */
+void sl_experts_single(struct experts_pass *p);  /* dense or shared: onto x */
 
 #endif

@@ -1,4 +1,4 @@
-/* The experts of a chunk: tasks of schedule.h from one counter.
+/* The experts of a chunk: tasks of tasks.h from one counter.
  *
  * By rows a task is whole: gate|up with SwiGLU, quantise, down, while its hidden rows are in cache. By columns the gate|up
  * pieces of all tasks come first in the counter, then the down pieces. A down piece waits until its task's hidden rows are
@@ -43,8 +43,8 @@ void sl_experts_swiglu2(struct sl_experts *e, const struct sl_gemm8 *g, const st
 }
 
 /* hidden[:, begin..end) of a task's rows. */
-static void gate_up(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end,
-                    uint32_t member, void *scratch)
+static void gate_up(const struct experts_pass *p, const struct sl_expert_task *t, uint32_t begin,
+                    uint32_t end, uint32_t member, void *scratch)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model, width = e->dims.d_expert;
@@ -76,7 +76,7 @@ static void gate_up(const struct pass *p, const struct sl_expert_task *t, uint32
                             scratch);
 }
 
-static void quantise_hidden(const struct pass *p, const struct sl_expert_task *t, void *scratch)
+static void quantise_hidden(const struct experts_pass *p, const struct sl_expert_task *t, void *scratch)
 {
     struct sl_experts *e = p->e;
     struct sl_rows8 second = hidden_second(e, e->max_hidden);
@@ -86,7 +86,7 @@ static void quantise_hidden(const struct pass *p, const struct sl_expert_task *t
 }
 
 /* outputs[:, begin..end) of a task's rows. */
-static void down(const struct pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end,
+static void down(const struct experts_pass *p, const struct sl_expert_task *t, uint32_t begin, uint32_t end,
                  void *scratch)
 {
     struct sl_experts *e = p->e;
@@ -122,15 +122,15 @@ static void down(const struct pass *p, const struct sl_expert_task *t, uint32_t 
 
 static void tasks_by_rows(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct experts_pass *p = arg;
     struct sl_experts *e = p->e;
     const struct sl_expert_set *set = &p->w->routed;
     struct sl_parts *parts = sl_team_parts(e->team, member);
     uint32_t h = e->dims.d_model, width = e->dims.d_expert;
     uint64_t since = sl_clock_ns();
     (void)n_members;
-    for (uint32_t i; (i = sl_team_next(e->team)) < e->schedule.n_tasks;) {
-        const struct sl_expert_task *t = &e->schedule.tasks[i];
+    for (uint32_t i; (i = sl_team_next(e->team)) < e->tasks.n_tasks;) {
+        const struct sl_expert_task *t = &e->tasks.task[i];
         gate_up(p, t, 0, width, member, scratch);
         sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, &set->gate_up, 2 * width), set->gate_up_stride);
         quantise_hidden(p, t, scratch);
@@ -142,14 +142,15 @@ static void tasks_by_rows(void *arg, uint32_t member, uint32_t n_members, void *
 
 /* ---- by columns ---- */
 
-static void gate_up_piece(const struct pass *p, uint32_t task, uint32_t piece, uint32_t member, void *scratch)
+static void gate_up_piece(const struct experts_pass *p, uint32_t task, uint32_t piece, uint32_t member,
+                          void *scratch)
 {
     struct sl_experts *e = p->e;
     struct sl_parts *parts = sl_team_parts(e->team, member);
-    const struct sl_expert_task *t = &e->schedule.tasks[task];
+    const struct sl_expert_task *t = &e->tasks.task[task];
     uint32_t begin, end;
     uint64_t since = sl_clock_ns();
-    sl_piece(e->dims.d_expert, SL_LANES, e->schedule.pieces, piece, &begin, &end);
+    sl_piece(e->dims.d_expert, SL_LANES, e->tasks.pieces, piece, &begin, &end);
     if (begin < end)
         gate_up(p, t, begin, end, member, scratch);
     sl_part_add(parts, SL_PART_EXPERTS, &since, work(t, &p->w->routed.gate_up, 2 * (end - begin)),
@@ -170,15 +171,15 @@ static void wait_for_hidden(_Atomic uint32_t *left)
             sched_yield(); /* more threads than processors: let the one we wait for run */
 }
 
-static void down_piece(const struct pass *p, uint32_t task, uint32_t piece, struct sl_parts *parts,
+static void down_piece(const struct experts_pass *p, uint32_t task, uint32_t piece, struct sl_parts *parts,
                        void *scratch)
 {
     struct sl_experts *e = p->e;
-    const struct sl_expert_task *t = &e->schedule.tasks[task];
+    const struct sl_expert_task *t = &e->tasks.task[task];
     uint32_t begin, end, h = e->dims.d_model;
     wait_for_hidden(&e->left[task]);
     uint64_t since = sl_clock_ns();
-    sl_piece(h, 2 * SL_LANES, e->schedule.pieces, piece, &begin, &end);
+    sl_piece(h, 2 * SL_LANES, e->tasks.pieces, piece, &begin, &end);
     if (begin == end)
         return;
     down(p, t, begin, end, scratch);
@@ -188,10 +189,10 @@ static void down_piece(const struct pass *p, uint32_t task, uint32_t piece, stru
 
 static void tasks_by_columns(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct experts_pass *p = arg;
     struct sl_experts *e = p->e;
     struct sl_parts *parts = sl_team_parts(e->team, member);
-    uint32_t pieces = e->schedule.pieces, half = e->schedule.n_tasks * pieces;
+    uint32_t pieces = e->tasks.pieces, half = e->tasks.n_tasks * pieces;
     (void)n_members;
     for (uint32_t i; (i = sl_team_next(e->team)) < 2 * half;)
         if (i < half)
@@ -209,19 +210,19 @@ static void observe_hidden(const struct sl_experts *e)
     }
 }
 
-static void run_by_columns(struct pass *p)
+static void run_by_columns(struct experts_pass *p)
 {
     struct sl_experts *e = p->e;
-    for (uint32_t i = 0; i < e->schedule.n_tasks; i++)
-        atomic_store_explicit(&e->left[i], e->schedule.pieces, memory_order_relaxed);
+    for (uint32_t i = 0; i < e->tasks.n_tasks; i++)
+        atomic_store_explicit(&e->left[i], e->tasks.pieces, memory_order_relaxed);
     sl_team_run(e->team, tasks_by_columns, p);
 }
 
-void sl_experts_grouped(struct pass *p)
+void sl_experts_grouped(struct experts_pass *p)
 {
     struct sl_experts *e = p->e;
     e->hidden8.stride = sl_rows8_stride(e->dims.d_expert);
-    if (e->schedule.pieces == 0)
+    if (e->tasks.pieces == 0)
         sl_team_run(e->team, tasks_by_rows, p);
     else
         run_by_columns(p);

@@ -4,7 +4,7 @@
 #include "kernels/team_ops.h"
 
 struct rows_job {
-    const struct pass *p;
+    const struct experts_pass *p;
     const struct sl_panel *w; /* whose inputs x are */
     const float *x;
     struct sl_rows8 *to, second;
@@ -22,7 +22,7 @@ static void quantise_piece(void *arg, uint32_t member, uint32_t n_members, void 
 }
 
 /* normed8 holds the rows as the routed experts want them; another rotation, more digits, or floats ask for new ones. */
-static void quantise_normed(const struct pass *p)
+static void quantise_normed(const struct experts_pass *p)
 {
     const struct sl_panel *w = &p->w->gate_up;
     struct sl_experts *e = p->e;
@@ -35,7 +35,7 @@ static void quantise_normed(const struct pass *p)
 /* gate|up of two digits: a member has rows of its own. */
 static void swiglu2_piece(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct experts_pass *p = arg;
     struct sl_experts *e = p->e;
     uint32_t begin, end, width = p->w->down.k;
     uint64_t since = sl_clock_ns();
@@ -56,7 +56,7 @@ static void swiglu2_piece(void *arg, uint32_t member, uint32_t n_members, void *
                 sl_panel_bytes(p->w->gate_up.dtype, p->w->gate_up.n, p->w->gate_up.k));
 }
 
-static void gate_up(struct pass *p, uint32_t width)
+static void gate_up(struct experts_pass *p, uint32_t width)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model;
@@ -86,7 +86,7 @@ static void gate_up(struct pass *p, uint32_t width)
                       NULL, true, SL_PART_EXPERTS);
 }
 
-static void down(const struct pass *p, uint32_t width, float *y, bool accumulate)
+static void down(const struct experts_pass *p, uint32_t width, float *y, bool accumulate)
 {
     struct sl_experts *e = p->e;
     uint32_t h = e->dims.d_model;
@@ -120,7 +120,7 @@ static void down(const struct pass *p, uint32_t width, float *y, bool accumulate
 /* The shared expert's output is scaled per token before it is added; the dense one goes straight onto the residual. */
 static void scale_and_add(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    const struct pass *p = arg;
+    const struct experts_pass *p = arg;
     struct sl_experts *e = p->e;
     uint32_t begin, end, h = e->dims.d_model;
     (void)scratch;
@@ -137,7 +137,7 @@ static void scale_and_add(void *arg, uint32_t member, uint32_t n_members, void *
     sl_part_add(sl_team_parts(e->team, member), SL_PART_NORMS, &since, 0, 0);
 }
 
-void sl_experts_single(struct pass *p)
+void sl_experts_single(struct experts_pass *p)
 {
     struct sl_experts *e = p->e;
     uint32_t width = p->w->down.k;

@@ -11,12 +11,12 @@
 #include "kernels/ref/ref.h"
 #include <pthread.h>
 
-struct source {
+struct table_source {
     const char *name;
     uint32_t needs; /* all of these features */
     const struct sl_ops *floats, *integers, *attention8;
 };
-static const struct source sources[] = {
+static const struct table_source sources[] = {
     {"amx", SL_CPU_AVX512 | SL_CPU_VNNI | SL_CPU_AMX, &sl_ops_avx512, &sl_int_amx, &sl_attend8_avx512vnni},
     {"avx512-vnni", SL_CPU_AVX512 | SL_CPU_VNNI, &sl_ops_avx512, &sl_int_avx512vnni, &sl_attend8_avx512vnni},
     {"avx512", SL_CPU_AVX512, &sl_ops_avx512, &sl_int_avx2, &sl_attend8_avx2},
@@ -30,14 +30,14 @@ static struct sl_ops tables[SL_PROFILES][N_TABLES];
 static const struct sl_ops *list[SL_PROFILES][N_TABLES]; /* NULL: this row has no table of the profile */
 
 /* What profile bf16dot puts in the place of gemm, gemm_swiglu and attend; NULL: nothing does on these floats. */
-static const struct sl_ops *bf16dot_products(const struct source *s)
+static const struct sl_ops *bf16dot_products(const struct table_source *s)
 {
     if (s->floats == &sl_ops_ref)
         return &sl_bf16dot_ref;
     return s->floats == &sl_ops_avx512 ? &sl_bf16dot_avx512 : NULL;
 }
 
-static uint32_t needs_of(const struct source *s, enum sl_profile profile)
+static uint32_t needs_of(const struct table_source *s, enum sl_profile profile)
 {
     bool by_instruction = profile == SL_PROFILE_BF16DOT && s->floats != &sl_ops_ref;
     return by_instruction ? s->needs | SL_CPU_BF16 : s->needs;
@@ -58,7 +58,7 @@ static size_t joined_scratch_bytes(uint32_t k_max)
     return most;
 }
 
-static struct sl_ops join_halves(const struct source *s)
+static struct sl_ops join_halves(const struct table_source *s)
 {
     struct sl_ops t = *s->floats;
     t.name = s->name;

@@ -15,7 +15,7 @@
 
 enum {
     SL_PAGE_TOKENS = 64,
-    SL_SEGMENT_PAGES = 32, /* pages whose softmax is one chain: kernels/ops.h, sl_attend */
+    SL_SEGMENT_PAGES = 32, /* pages whose softmax is one chain: kernels/isa.h, sl_attend */
     SL_PAGE8_STEPS = SL_PAGE_TOKENS / 4,
     SL_PAGE8_BLOCK = SL_PAGE8_STEPS * SL_LANES * 4 /* bytes of sixteen channels of V */
 };

@@ -13,7 +13,7 @@ enum {
 };
 
 /* One product over floats or over integers: what is cut is the same. */
-struct job {
+struct product_job {
     struct sl_team *team;
     const struct sl_ops *ops;
     const struct sl_gemm *g;   /* or NULL */
@@ -24,7 +24,7 @@ struct job {
     uint32_t row_blocks, pieces;
 };
 
-static void run_floats(const struct job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end,
+static void run_floats(const struct product_job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end,
                        void *scratch)
 {
     struct sl_gemm part = *job->g;
@@ -42,8 +42,8 @@ static void run_floats(const struct job *job, uint32_t row, uint32_t m, uint32_t
         job->ops->gemm(&part, scratch);
 }
 
-static void run_integers(const struct job *job, uint32_t row, uint32_t m, uint32_t begin, uint32_t end,
-                         void *scratch)
+static void run_integers(const struct product_job *job, uint32_t row, uint32_t m, uint32_t begin,
+                         uint32_t end, void *scratch)
 {
     struct sl_gemm8 part = *job->g8;
     part.m = m;
@@ -65,7 +65,7 @@ static void run_integers(const struct job *job, uint32_t row, uint32_t m, uint32
 
 static void run_tasks(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
-    struct job *job = arg;
+    struct product_job *job = arg;
     struct sl_panel w = job->g ? job->g->w : job->g8->w;
     uint32_t outputs = job->swiglu ? 2 : 1; /* columns of w for a column of y */
     uint64_t since = sl_clock_ns();
@@ -84,13 +84,13 @@ static void run_tasks(void *arg, uint32_t member, uint32_t n_members, void *scra
     }
 }
 
-static size_t job_bytes(const struct job *job)
+static size_t job_bytes(const struct product_job *job)
 {
     const struct sl_panel *w = job->g ? &job->g->w : &job->g8->w;
     return sl_panel_bytes(w->dtype, (job->swiglu ? 2 : 1) * (job->col_end - job->col_begin), w->k);
 }
 
-static void run_job(struct job *job)
+static void run_job(struct product_job *job)
 {
     if (job->m == 0)
         return;
@@ -110,27 +110,27 @@ static void run_job(struct job *job)
 void sl_gemm_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm *g, bool swiglu,
                   enum sl_part part)
 {
-    run_job(&(struct job){.team = team,
-                          .ops = ops,
-                          .g = g,
-                          .swiglu = swiglu,
-                          .part = part,
-                          .m = g->m,
-                          .col_begin = g->col_begin,
-                          .col_end = g->col_end});
+    run_job(&(struct product_job){.team = team,
+                                  .ops = ops,
+                                  .g = g,
+                                  .swiglu = swiglu,
+                                  .part = part,
+                                  .m = g->m,
+                                  .col_begin = g->col_begin,
+                                  .col_end = g->col_end});
 }
 
 void sl_gemm8_team(struct sl_team *team, const struct sl_ops *ops, const struct sl_gemm8 *g,
                    const struct sl_rows8 *second, bool swiglu, enum sl_part part)
 {
-    struct job job = {.team = team,
-                      .ops = ops,
-                      .g8 = g,
-                      .swiglu = swiglu,
-                      .part = part,
-                      .m = g->m,
-                      .col_begin = g->col_begin,
-                      .col_end = g->col_end};
+    struct product_job job = {.team = team,
+                              .ops = ops,
+                              .g8 = g,
+                              .swiglu = swiglu,
+                              .part = part,
+                              .m = g->m,
+                              .col_begin = g->col_begin,
+                              .col_end = g->col_end};
     assert(g->w.digits < 2 || (second && !swiglu));
     run_job(&job);
     if (g->w.digits < 2)

@@ -1,5 +1,5 @@
 /* The switches: everything the engine needs to know about a decoder, read once from config.json, validated,
- * immutable. A family is a mapping from config keys to these (model/config.c); no code below sees a family. */
+ * immutable. A family is a mapping from config keys to these (model/family/config.c); no code below sees a family. */
 #ifndef SL_MODEL_SHAPE_H
 #define SL_MODEL_SHAPE_H
 

@@ -1,4 +1,4 @@
-"""The figures of pipeline/divergence.h once more, in numpy: written apart from it, so that one checks the other."""
+"""The figures of node/eval/divergence.h once more, in numpy: written apart from it, so that one checks the other."""
 import numpy as np
 
 

@@ -17,7 +17,7 @@
  * are modulo 2^32 until the terms are off: exact.
  *
  * Sixteen sums are two ymm: 4 rows of 1 block are 8 sums, 4 vectors of the page and 4 that come and go.
- * CMakeLists.txt compiles this file for the instruction set; it is entered only through kernels/ops.c, after a
+ * CMakeLists.txt compiles this file for the instruction set; it is entered only through kernels/isa.c, after a
  * check at run time. */
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx2.h"

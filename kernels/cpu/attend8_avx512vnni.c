@@ -4,7 +4,7 @@
  * 32 zmm: 6 rows of 4 blocks are 24 sums, 4 vectors of the page and a broadcast. The dot step is inline
  * assembly of one instruction, because gcc 12 spills the sums of a tile around the intrinsic. Its unsigned
  * operand is the page's for keys and the row's for values. CMakeLists.txt compiles this file for the
- * instruction set; it is entered only through kernels/ops.c, after a check at run time. */
+ * instruction set; it is entered only through kernels/isa.c, after a check at run time. */
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx512.h"
 #include "kernels/exp.h"

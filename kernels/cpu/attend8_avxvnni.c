@@ -4,7 +4,7 @@
  * Sixteen sums are two ymm: 6 rows of 1 block are 12 sums, 2 vectors of the page and a broadcast. The dot
  * step is inline assembly of one instruction; {vex} keeps the assembler from the AVX-512 encoding, which
  * these processors lack. CMakeLists.txt compiles this file for the instruction set; it is entered only
- * through kernels/ops.c, after a check at run time. */
+ * through kernels/isa.c, after a check at run time. */
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx2.h"
 #include "kernels/exp.h"

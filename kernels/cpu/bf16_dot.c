@@ -2,7 +2,7 @@
  *
  * gemm_body.inc and attend_body.inc are the same source as in ops_avx512.c; bf16_tile.inc, included before them, makes
  * bf16 panels meet rows of bf16 by vdpbf16ps. f32 panels keep the multiply-adds of profile f32. A table of products
- * only: kernels/ops.c joins it with the other halves. Compiled for AVX512_BF16 (CMakeLists.txt), entered after a check
+ * only: kernels/isa.c joins it with the other halves. Compiled for AVX512_BF16 (CMakeLists.txt), entered after a check
  * at run time. */
 #include "kernels/cpu/shapes_avx512.h"
 #include "kernels/cpu/tables.h"

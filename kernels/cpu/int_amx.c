@@ -1,6 +1,6 @@
 /* The integer half of a table on AMX-INT8: the kernel of int_amx_body.inc over the processor's tiles.
  *
- * CMakeLists.txt compiles this file for the instruction set; it is entered only through kernels/ops.c, after
+ * CMakeLists.txt compiles this file for the instruction set; it is entered only through kernels/isa.c, after
  * base/cpu.h has asked the operating system for the tiles' state. What has no tiles in it (few rows,
  * quantise, rotate, decoders) is that of AVX-512 VNNI, which every processor with AMX has. No machine that we
  * build on has AMX: the kernel is tested over emulated tiles (tests/kernels/test_amx.c), its instructions

@@ -388,7 +388,7 @@ static const struct format formats[SL_DTYPES] = {
 /* --- setup --- */
 
 /* Rows [begin, begin + n) of a product, packed as tiles of nearly equal height, and where their sums are. */
-struct packed_rows {
+struct packed_rows8 {
     uint32_t begin, n, n_tiles, units;
     int32_t *a;      /* [tile][units][STEPS][stride 8] at most */
     int32_t *starts; /* [tile][units][stride 8] at most */
@@ -397,11 +397,11 @@ struct packed_rows {
     uint8_t *panel;  /* a decoded chunk; of i8 the outputs' own sums come first */
 };
 
-static uint32_t tile_begin(const struct packed_rows *p, uint32_t tile)
+static uint32_t tile_begin(const struct packed_rows8 *p, uint32_t tile)
 {
     return (uint32_t)((uint64_t)p->n * tile / p->n_tiles);
 }
-static uint32_t tile_height(const struct packed_rows *p, uint32_t tile)
+static uint32_t tile_height(const struct packed_rows8 *p, uint32_t tile)
 {
     return tile_begin(p, tile + 1) - tile_begin(p, tile);
 }
@@ -455,7 +455,7 @@ static const int8_t *row_of(const struct sl_gemm8 *g, uint32_t i)
 }
 
 /* Four rows of a tile from row i on; beyond its last row: the last again, and no tile reads it. */
-static void rows_of_tile(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t tile, uint32_t i,
+static void rows_of_tile(const struct sl_gemm8 *g, const struct packed_rows8 *p, uint32_t tile, uint32_t i,
                          const int8_t *rows[4])
 {
     uint32_t last = tile_height(p, tile) - 1;
@@ -463,7 +463,7 @@ static void rows_of_tile(const struct sl_gemm8 *g, const struct packed_rows *p, 
         rows[j] = row_of(g, p->begin + tile_begin(p, tile) + (i + j < last ? i + j : last));
 }
 
-static void pack_rows(const struct sl_gemm8 *g, struct packed_rows *p)
+static void pack_rows(const struct sl_gemm8 *g, struct packed_rows8 *p)
 {
     const struct sl_quant_rule *rule = sl_quant_rule_of(g->w.dtype);
     enum order order = rule->group != 16 ? BY_UNIT : p->n <= DIRECT_MR ? BY_GROUP : WOVEN;
@@ -491,7 +491,7 @@ static struct block block_at(const struct sl_panel *w, uint32_t block)
 }
 
 /* A tile's activations from `unit` on. */
-static struct tile_plane plane_input(const struct packed_rows *p, uint32_t tile, uint32_t unit,
+static struct tile_plane plane_input(const struct packed_rows8 *p, uint32_t tile, uint32_t unit,
                                      uint32_t units)
 {
     size_t stride = tile_stride(tile_height(p, tile));
@@ -501,7 +501,7 @@ static struct tile_plane plane_input(const struct packed_rows *p, uint32_t tile,
 
 /* All rows times a decoded chunk. Each tile fetches its share of the bytes [ahead, ahead + bytes) from
  * memory. */
-static void chunk_run(const struct packed_rows *p, uint32_t unit, uint32_t units, const uint8_t *ahead,
+static void chunk_run(const struct packed_rows8 *p, uint32_t unit, uint32_t units, const uint8_t *ahead,
                       size_t bytes, int32_t *sums)
 {
     uint32_t lines = (uint32_t)(bytes / 64), share = (lines + p->n_tiles * units - 1) / (p->n_tiles * units);
@@ -520,7 +520,7 @@ _Static_assert(STREAMS *STREAMS_MR <= 2 * WORD_MR && STREAMS * STREAMS_MR <= 2 *
                "the sums of two blocks of a whole tile have room for those of all streams");
 
 /* sums[n][16] = the sums of a block's outputs, of rows that share a panel. */
-static void byte_sums(const struct packed_rows *p, enum sl_dtype d, const struct block *b, int32_t *sums)
+static void byte_sums(const struct packed_rows8 *p, enum sl_dtype d, const struct block *b, int32_t *sums)
 {
     size_t bytes = (size_t)unit_bytes(d);
     memset(sums, 0, (size_t)p->n * SL_LANES * sizeof *sums);
@@ -532,7 +532,7 @@ static void byte_sums(const struct packed_rows *p, enum sl_dtype d, const struct
 }
 
 /* sums[block][n][16] = the same of up to four rows. */
-static void byte_direct(const struct packed_rows *p, enum sl_dtype d, const struct block *blocks,
+static void byte_direct(const struct packed_rows8 *p, enum sl_dtype d, const struct block *blocks,
                         uint32_t n_blocks, int32_t *sums)
 {
     const size_t size = (size_t)p->n * SL_LANES;
@@ -550,9 +550,9 @@ static void byte_direct(const struct packed_rows *p, enum sl_dtype d, const stru
 static const struct route {
     uint32_t tile_mr;
     int32_t zero; /* that its sums' weights are too large by */
-    void (*pack)(const struct sl_gemm8 *g, struct packed_rows *p);
-    void (*sums)(const struct packed_rows *p, enum sl_dtype d, const struct block *b, int32_t *sums);
-    void (*direct)(const struct packed_rows *p, enum sl_dtype d, const struct block *blocks,
+    void (*pack)(const struct sl_gemm8 *g, struct packed_rows8 *p);
+    void (*sums)(const struct packed_rows8 *p, enum sl_dtype d, const struct block *b, int32_t *sums);
+    void (*direct)(const struct packed_rows8 *p, enum sl_dtype d, const struct block *blocks,
                    uint32_t n_blocks, int32_t *sums);
 } byte_route = {TILE_MR, 0, pack_rows, byte_sums, byte_direct},
   word_route = {WORD_MR, 128, word_pack_rows, word_sums, word_direct};
@@ -563,7 +563,7 @@ static const struct route *route_of(enum sl_dtype d)
 }
 
 /* n blocks of y from their sums: [n][1, or gate and up][rows][16]. */
-static void finish_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at,
+static void finish_blocks(const struct sl_gemm8 *g, const struct packed_rows8 *p, const uint32_t *at,
                           uint32_t n, bool swiglu)
 {
     const size_t size = (size_t)p->n * SL_LANES;
@@ -578,7 +578,7 @@ static void finish_blocks(const struct sl_gemm8 *g, const struct packed_rows *p,
 }
 
 /* Outputs [16 block, 16 block + 16) of y, of rows that share a panel. */
-static void panel_block(const struct sl_gemm8 *g, const struct packed_rows *p, uint32_t block, bool swiglu)
+static void panel_block(const struct sl_gemm8 *g, const struct packed_rows8 *p, uint32_t block, bool swiglu)
 {
     const uint32_t outputs = swiglu ? 2 : 1;
     for (uint32_t i = 0; i < outputs; i++) {
@@ -589,7 +589,7 @@ static void panel_block(const struct sl_gemm8 *g, const struct packed_rows *p, u
 }
 
 /* Up to four rows times n blocks of y, which lie apart. */
-static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p, const uint32_t *at,
+static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows8 *p, const uint32_t *at,
                           uint32_t n, bool swiglu)
 {
     const uint32_t outputs = swiglu ? 2 : 1;
@@ -602,7 +602,7 @@ static void direct_blocks(const struct sl_gemm8 *g, const struct packed_rows *p,
 
 /* One or two rows wait for memory, which Zen 3 reads faster in four streams than in one (roofline.c): the
  * blocks of y are cut into as many runs, which go side by side. i3 and i2 wait for their decoders. */
-static void direct_columns(const struct sl_gemm8 *g, const struct packed_rows *p, bool swiglu)
+static void direct_columns(const struct sl_gemm8 *g, const struct packed_rows8 *p, bool swiglu)
 {
     uint32_t begin = g->col_begin / SL_LANES, end = sl_round_lanes(g->col_end) / SL_LANES, at[STREAMS];
     bool streams = p->n <= STREAMS_MR && g->w.dtype != SL_I3 && g->w.dtype != SL_I2;
@@ -639,7 +639,7 @@ static void product(const struct sl_gemm8 *g, void *scratch, bool swiglu)
     uint32_t tile_mr = route->tile_mr;
     uint32_t units = sl_quant_padded(g->w.k) / SL_QUANT_UNIT, tiles = tiles_at_once(units, tile_mr),
              most = tiles * tile_mr;
-    struct packed_rows p = {.units = units};
+    struct packed_rows8 p = {.units = units};
     char *at = (char *)scratch + -(uintptr_t)scratch % 64;
     assert(g->w.k <= SL_QUANT_MAX_K && sl_dtype_is_integer(g->w.dtype));
     p.a = take(&at, (size_t)tiles * units * STEPS * 8 * sizeof *p.a);

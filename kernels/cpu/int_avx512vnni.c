@@ -1,6 +1,6 @@
 /* The integer half of a table on AVX-512 with VNNI: the tiles of this instruction set, the shapes that fit
  * its registers, and the kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the
- * instruction set; it is entered only through kernels/ops.c, after a check at run time.
+ * instruction set; it is entered only through kernels/isa.c, after a check at run time.
  *
  * 32 zmm. A plain panel takes 6 rows of 4 blocks: 24 sums and 4 weights. Decoding in registers wants height,
  * since a decoded vector is used once per row: 20 rows of 1 block are 20 sums beside the decoder's constants.

@@ -1,6 +1,6 @@
 /* The integer half of a table on AVX2 with AVX-VNNI: the tiles of this instruction set, the shapes that fit
  * its registers, and the kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the
- * instruction set; it is entered only through kernels/ops.c, after a check at run time.
+ * instruction set; it is entered only through kernels/isa.c, after a check at run time.
  *
  * 16 ymm, and a vector is half a block. A plain panel takes 6 rows of one block: 12 sums, 2 weights, a
  * broadcast. Decoding in registers wants height, since a decoded vector is used once per row, but i3's

@@ -1,6 +1,6 @@
 /* The AVX2 table: the tile of this instruction set, the shapes that fit its registers, and the
  * kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the instruction
- * set; it is entered only through kernels/ops.c, after a check at run time. 16 ymm: the largest
+ * set; it is entered only through kernels/isa.c, after a check at run time. 16 ymm: the largest
  * shape is 6 rows x 1 block = 12 sums, 2 halves of the weights and a broadcast. Two rows or fewer
  * take 2 or 4 blocks: enough sums in flight to cover the latency of an FMA. */
 #include "kernels/cpu/tables.h"

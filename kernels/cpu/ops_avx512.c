@@ -1,6 +1,6 @@
 /* The AVX-512 table: the tile of this instruction set, the shapes that fit its registers, and the
  * kernels written once for all (*_body.inc). CMakeLists.txt compiles this file for the instruction
- * set; it is entered only through kernels/ops.c, after a check at run time. */
+ * set; it is entered only through kernels/isa.c, after a check at run time. */
 #include "kernels/cpu/shapes_avx512.h"
 #include "kernels/cpu/tables.h"
 #include "kernels/cpu/tile_avx512.h"

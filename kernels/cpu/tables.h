@@ -1,4 +1,4 @@
-/* The tables of this folder, for kernels/ops.c alone: each is compiled for its instruction set and
+/* The tables of this folder, for kernels/isa.c alone: each is compiled for its instruction set and
  * may be entered only after base/cpu.h says that the processor and the operating system have it.
  * A complete table is a float half and an integer half: instruction sets extend them independently
  * (AVX-512 came without VNNI, VNNI came to AVX2). */

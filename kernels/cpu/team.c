@@ -28,7 +28,7 @@
 
 enum { SPIN_MAX_NS = 50000, SPIN_MIN_NS = 500, SPINS_PER_LOOK = 32 };
 
-struct member {
+struct team_member {
     struct sl_team *team;
     uint32_t index;
     pthread_t thread;
@@ -42,7 +42,7 @@ struct sl_team {
     uint32_t n_members;
     size_t scratch_bytes; /* of one member, rounded to cache lines */
     struct sl_arena arena;
-    struct member *members; /* 1 .. n_members - 1 have threads */
+    struct team_member *members; /* 1 .. n_members - 1 have threads */
     struct account *accounts;
     uint32_t spin_ns; /* the caller's budget */
 
@@ -101,7 +101,7 @@ static void *team_scratch(struct sl_team *team, uint32_t member)
 
 static void *member_main(void *opaque)
 {
-    struct member *self = opaque;
+    struct team_member *self = opaque;
     struct sl_team *team = self->team;
     uint32_t spin_ns = SPIN_MAX_NS;
     for (uint32_t seen = 0;; seen++) {
@@ -186,7 +186,7 @@ const char *sl_part_name(enum sl_part part)
 
 /* Signals go to the threads that expect them, never to a member: it inherits a mask of everything.
  */
-static int start_member(struct member *member)
+static int start_member(struct team_member *member)
 {
     sigset_t all, before;
     sigfillset(&all);
@@ -208,7 +208,7 @@ sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scrat
         return sl_fail(err, SL_E_CONFIG, "a stage cannot have %u threads; choose 1 to %d", n_threads,
                        SL_TEAM_MAX);
     struct sl_team *t = aligned_alloc(SL_CACHE_LINE, sizeof *t);
-    struct member *members = calloc(n_threads, sizeof *members);
+    struct team_member *members = calloc(n_threads, sizeof *members);
     struct account *accounts = aligned_alloc(SL_CACHE_LINE, n_threads * sizeof *accounts);
     if (!t || !members || !accounts) {
         free(t);
@@ -229,7 +229,7 @@ sl_status sl_team_create(struct sl_team **team, uint32_t n_threads, size_t scrat
     else if (all_bytes > 0)
         status = sl_arena_init(&t->arena, all_bytes, err);
     for (uint32_t i = 1; status == SL_OK && i < n_threads; i++) {
-        members[i] = (struct member){.team = t, .index = i};
+        members[i] = (struct team_member){.team = t, .index = i};
         int error = start_member(&members[i]);
         if (error != 0)
             status = sl_fail(err, SL_E_UNAVAILABLE,

@@ -126,7 +126,7 @@ TILE_INLINE v16 v16_scale(v16 v, v16 rounded)
     return V16_EACH(v16_scale_half(v.lo, rounded.lo), v16_scale_half(v.hi, rounded.hi));
 }
 
-/* lane j + lane j+8, then +4, +2, +1: the tree of ops.h */
+/* lane j + lane j+8, then +4, +2, +1: the tree of isa.h */
 TILE_INLINE float v16_sum(v16 v)
 {
     __m256 a = _mm256_add_ps(v.lo, v.hi);

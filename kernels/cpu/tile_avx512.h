@@ -105,7 +105,7 @@ TILE_INLINE v16 v16_scale(v16 v, v16 rounded)
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), n));
 }
 
-/* lane j + lane j+8, then +4, +2, +1: the tree of ops.h */
+/* lane j + lane j+8, then +4, +2, +1: the tree of isa.h */
 TILE_INLINE float v16_sum(v16 v)
 {
     __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));

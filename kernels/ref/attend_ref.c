@@ -2,14 +2,14 @@
  *
  * A row is one token's head. It goes through its segments in ascending order, through a segment's pages in
  * ascending order, and ends at its own key; nothing of another row enters. What a page does to the row's
- * state is one function for floats and one for i8; ops.h says the formulas, and this file their order. The
+ * state is one function for floats and one for i8; isa.h says the formulas, and this file their order. The
  * dot product of floats is an argument: a numerics profile is another dot product (ref/bf16_ref.c). */
 #include "kernels/exp.h"
 #include "kernels/ref/ref.h"
 #include <assert.h>
 
 /* The state of one segment of one row, and what stays the same along the row. */
-struct row {
+struct attend_row {
     const struct sl_attend *a;
     sl_ref_dots *dots; /* of floats; NULL: i8 */
     const float *q;    /* floats: scaled by scale * log2 e */
@@ -20,7 +20,7 @@ struct row {
 };
 
 /* Floats: one page, of which the row sees the first n_keys keys. */
-static void page_of_floats(struct row *row, uint32_t page, uint32_t n_keys)
+static void page_of_floats(struct attend_row *row, uint32_t page, uint32_t n_keys)
 {
     const struct sl_attend *a = row->a;
     struct sl_panel keys = {a->k_pages[page], SL_PAGE_TOKENS, a->d_head, a->kv_dtype, 0, 0};
@@ -48,7 +48,7 @@ static void page_of_floats(struct row *row, uint32_t page, uint32_t n_keys)
 
 /* i8: p[i] = exp2(score - the new maximum) of the visible keys; the state's maximum, sum and rescaling
  * follow. */
-static void softmax_of_i8(struct row *row, const uint8_t *keys, uint32_t n_keys, float *p)
+static void softmax_of_i8(struct attend_row *row, const uint8_t *keys, uint32_t n_keys, float *p)
 {
     float top = -INFINITY, partial[SL_LANES] = {0};
     uint32_t d = row->a->d_head;
@@ -91,7 +91,7 @@ static float quantise_weights(const float *w, uint32_t n_keys, int32_t *u)
     return odd ? NAN : tiny ? 0.0f : most;
 }
 
-static void page_of_i8(struct row *row, uint32_t page, uint32_t n_keys)
+static void page_of_i8(struct attend_row *row, uint32_t page, uint32_t n_keys)
 {
     const uint8_t *values = row->a->v_pages[page], *scales = values + sl_page8_scales_at(row->a->d_head);
     float w[SL_PAGE_TOKENS];
@@ -112,7 +112,7 @@ static void page_of_i8(struct row *row, uint32_t page, uint32_t n_keys)
 }
 
 /* One segment of a row whose key is at `position`, from nothing. */
-static void row_segment(struct row *row, uint32_t segment, uint32_t position)
+static void row_segment(struct attend_row *row, uint32_t segment, uint32_t position)
 {
     uint32_t last = position / SL_PAGE_TOKENS, end = (segment + 1) * SL_SEGMENT_PAGES;
     row->max = -INFINITY;
@@ -124,7 +124,7 @@ static void row_segment(struct row *row, uint32_t segment, uint32_t position)
     }
 }
 
-static void state_store(const struct row *row, uint32_t segment, uint32_t index)
+static void state_store(const struct attend_row *row, uint32_t segment, uint32_t index)
 {
     const struct sl_attend *a = row->a;
     uint32_t width = sl_round_lanes(a->d_head);
@@ -155,7 +155,7 @@ static void finish(const struct sl_attend *a, uint32_t index, const float *o, fl
 }
 
 /* All segments of a row, merged, to `out`; or those that are asked for, to states. total: a state. */
-static void row_segments(struct row *row, uint32_t index, float *total)
+static void row_segments(struct attend_row *row, uint32_t index, float *total)
 {
     const struct sl_attend *a = row->a;
     uint32_t position = a->pos + index / a->n_rep, width = sl_round_lanes(a->d_head);
@@ -183,7 +183,7 @@ static void each_row(const struct sl_attend *a, void *scratch, sl_ref_dots *dots
     uint32_t width = sl_round_lanes(a->d_head);
     float *q = scratch, *out = q + width, *total = out + width;
     int8_t *q8 = (int8_t *)(total + sl_attend_state_floats(a->d_head));
-    struct row row = {.a = a, .dots = dots, .q = q, .q8 = q8, .out = out};
+    struct attend_row row = {.a = a, .dots = dots, .q = q, .q8 = q8, .out = out};
     for (uint32_t index = 0; index < a->n_tok * a->n_rep; index++) {
         const float *from = a->q + index / a->n_rep * a->q_stride + (size_t)(index % a->n_rep) * a->d_head;
         int32_t sum; /* ref subtracts the zero point in each product instead */

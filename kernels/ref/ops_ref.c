@@ -1,4 +1,4 @@
-/* The specification: every kernel in scalar C, in the order of summation that ops.h promises.
+/* The specification: every kernel in scalar C, in the order of summation that isa.h promises.
  *
  * Written to be read, and to be right on any processor. fmaf is one rounding by definition; where
  * the processor has it as an instruction, the dot products are compiled a second time for it,

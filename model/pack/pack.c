@@ -27,7 +27,7 @@ static const char *const copied[] = {"config.json",           "generation_config
                                      "tokenizer_config.json", "chat_template.jinja",    "chat_template.json"};
 enum { N_COPIED = sizeof copied / sizeof *copied };
 
-struct job {
+struct pack_job {
     const char *src; /* NULL: random weights, and then `config` is the text of config.json */
     char *config;
     uint64_t seed;
@@ -70,7 +70,7 @@ static void remove_dir(const char *path)
 
 /* ---- paths and what stands there already ---- */
 
-static sl_status job_paths(struct job *job, const char *dst, struct sl_err *err)
+static sl_status job_paths(struct pack_job *job, const char *dst, struct sl_err *err)
 {
     size_t n = strlen(dst);
     while (n > 1 && dst[n - 1] == '/')
@@ -87,7 +87,7 @@ static sl_status job_paths(struct job *job, const char *dst, struct sl_err *err)
     return job->parent ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory to pack into %.200s", dst);
 }
 
-static sl_status check_source(const struct job *job, struct sl_err *err)
+static sl_status check_source(const struct pack_job *job, struct sl_err *err)
 {
     struct stat st;
     if (stat(job->src, &st) != 0)
@@ -102,7 +102,7 @@ static sl_status check_source(const struct job *job, struct sl_err *err)
     return SL_OK;
 }
 
-static sl_status check_place(const struct job *job, struct sl_err *err)
+static sl_status check_place(const struct pack_job *job, struct sl_err *err)
 {
     struct stat st;
     if (job->dst[0] == '\0')
@@ -121,7 +121,7 @@ static sl_status check_place(const struct job *job, struct sl_err *err)
 
 /* ---- what will be written ---- */
 
-static sl_status make_plan(struct job *job, struct sl_err *err)
+static sl_status make_plan(struct pack_job *job, struct sl_err *err)
 {
     uint64_t bytes = 0;
     bool scan = false;
@@ -136,7 +136,7 @@ static sl_status make_plan(struct job *job, struct sl_err *err)
     return status;
 }
 
-static sl_status check_room(struct job *job, struct sl_err *err)
+static sl_status check_room(struct pack_job *job, struct sl_err *err)
 {
     struct stat st;
     job->needed = sl_pack_plan_bytes(&job->plan) + SL_PACK_MAX_MANIFEST / 4;
@@ -162,7 +162,7 @@ static sl_status check_room(struct job *job, struct sl_err *err)
 
 /* ---- writing ---- */
 
-static struct sl_pack_file *next_file(struct job *job, const char *name)
+static struct sl_pack_file *next_file(struct pack_job *job, const char *name)
 {
     assert(job->manifest.n_files < SL_PACK_MAX_FILES);
     struct sl_pack_file *file = &job->manifest.files[job->manifest.n_files++];
@@ -171,7 +171,7 @@ static struct sl_pack_file *next_file(struct job *job, const char *name)
     return file;
 }
 
-static sl_status write_text(struct job *job, struct sl_pack_file *file, const char *text, size_t bytes,
+static sl_status write_text(struct pack_job *job, struct sl_pack_file *file, const char *text, size_t bytes,
                             struct sl_err *err)
 {
     char *path = sl_path_join(job->tmp, file->name);
@@ -188,7 +188,7 @@ static sl_status write_text(struct job *job, struct sl_pack_file *file, const ch
     return status;
 }
 
-static sl_status copy_files(struct job *job, struct sl_err *err)
+static sl_status copy_files(struct pack_job *job, struct sl_err *err)
 {
     if (!job->src)
         return write_text(job, next_file(job, copied[0]), job->config, strlen(job->config), err);
@@ -212,7 +212,7 @@ static sl_status copy_files(struct job *job, struct sl_err *err)
 }
 
 /* Rotations of one file: by class, since what is recorded is the format of a class in a layer. */
-static sl_status choose_rotations(struct job *job, struct sl_plan_file *planned, struct sl_err *err)
+static sl_status choose_rotations(struct pack_job *job, struct sl_pack_plan_file *planned, struct sl_err *err)
 {
     for (int c = 0; c < SL_CLASSES; c++) {
         struct sl_piece *pieces[sizeof planned->pieces / sizeof *planned->pieces];
@@ -227,7 +227,7 @@ static sl_status choose_rotations(struct job *job, struct sl_plan_file *planned,
     return SL_OK;
 }
 
-static sl_status write_piece(struct job *job, const struct sl_piece *piece, uint64_t bytes,
+static sl_status write_piece(struct pack_job *job, const struct sl_piece *piece, uint64_t bytes,
                              struct sl_out *out, struct sl_err *err)
 {
     struct sl_quantise_report report = {0};
@@ -249,7 +249,7 @@ static sl_status write_piece(struct job *job, const struct sl_piece *piece, uint
 }
 
 /* The tensors of one weights file in layout order; every second one may be padding. */
-static sl_status write_tensors(struct job *job, struct sl_plan_file *planned, struct sl_out *out,
+static sl_status write_tensors(struct pack_job *job, struct sl_pack_plan_file *planned, struct sl_out *out,
                                struct sl_err *err)
 {
     static const uint8_t zeros[SL_PACK_ALIGN];
@@ -277,7 +277,7 @@ static sl_status write_tensors(struct job *job, struct sl_plan_file *planned, st
     return SL_OK;
 }
 
-static sl_status write_weights(struct job *job, struct sl_plan_file *planned, struct sl_err *err)
+static sl_status write_weights(struct pack_job *job, struct sl_pack_plan_file *planned, struct sl_err *err)
 {
     char *path = sl_path_join(job->tmp, planned->name);
     if (!path)
@@ -298,7 +298,7 @@ static sl_status write_weights(struct job *job, struct sl_plan_file *planned, st
     return status;
 }
 
-static sl_status write_manifest(struct job *job, struct sl_err *err)
+static sl_status write_manifest(struct pack_job *job, struct sl_err *err)
 {
     char *text;
     struct sl_pack_file itself = {.name = "pack.json"};
@@ -313,7 +313,7 @@ static sl_status write_manifest(struct job *job, struct sl_err *err)
     return status;
 }
 
-static sl_status write_all(struct job *job, struct sl_err *err)
+static sl_status write_all(struct pack_job *job, struct sl_err *err)
 {
     struct sl_manifest *m = &job->manifest;
     SL_TRY(copy_files(job, err));
@@ -329,7 +329,7 @@ static sl_status write_all(struct job *job, struct sl_err *err)
 }
 
 /* The new pack takes its place at once; a replaced one is removed afterwards. */
-static sl_status commit(struct job *job, struct sl_err *err)
+static sl_status commit(struct pack_job *job, struct sl_err *err)
 {
     struct stat st;
     bool replaces = job->options->force && lstat(job->dst, &st) == 0;
@@ -347,7 +347,7 @@ static sl_status commit(struct job *job, struct sl_err *err)
 }
 
 /* What is to be packed: the checkpoint's shape and tensors, or the shape alone. */
-static sl_status read_source(struct job *job, struct sl_err *err)
+static sl_status read_source(struct pack_job *job, struct sl_err *err)
 {
     if (!job->src)
         return sl_shape_parse(&job->shape, job->config, strlen(job->config), NULL, 0, err);
@@ -362,7 +362,7 @@ uint32_t sl_pack_threads(uint32_t asked)
     return asked > 0 ? asked : n > 0 ? (uint32_t)n : 1;
 }
 
-static sl_status job_run(struct job *job, const char *dst, struct sl_err *err)
+static sl_status job_run(struct pack_job *job, const char *dst, struct sl_err *err)
 {
     SL_TRY(job_paths(job, dst, err));
     if (job->src)
@@ -391,7 +391,7 @@ static sl_status job_run(struct job *job, const char *dst, struct sl_err *err)
     return status;
 }
 
-static void job_free(struct job *job)
+static void job_free(struct pack_job *job)
 {
     sl_manifest_fini(&job->manifest);
     sl_pack_plan_free(&job->plan);
@@ -406,7 +406,7 @@ static void job_free(struct job *job)
 sl_status sl_pack_write(const char *src, const char *dst, const struct sl_pack_options *options,
                         struct sl_err *err)
 {
-    struct job *job = calloc(1, sizeof *job);
+    struct pack_job *job = calloc(1, sizeof *job);
     if (!job)
         return sl_fail(err, SL_E_NOMEM, "no memory to pack %.200s", src);
     job->src = src;
@@ -419,7 +419,7 @@ sl_status sl_pack_write(const char *src, const char *dst, const struct sl_pack_o
 sl_status sl_pack_write_random(const char *shape, uint32_t layers, uint64_t seed, const char *dst,
                                const struct sl_pack_options *options, struct sl_err *err)
 {
-    struct job *job = calloc(1, sizeof *job);
+    struct pack_job *job = calloc(1, sizeof *job);
     if (!job)
         return sl_fail(err, SL_E_NOMEM, "no memory to pack %.200s", shape);
     job->seed = seed;

@@ -1,4 +1,4 @@
-/* The pack: a directory in which every layer is one file in kernel layout (design 4).
+/* The pack: a directory in which every layer is one file in kernel layout.
  *
  *   config.json tokenizer.json [generation_config.json tokenizer_config.json chat_template.jinja]   as published
  *   pack.json          format version, formats, file list with bytes and SHA-256, model digest
@@ -8,7 +8,7 @@
  *
  * Tensors of a layer file: attn_norm, ffn_norm, q_norm, k_norm (f32 vectors); qkv panel (q rows, then k, then v)
  * [(n_q+2 n_kv)*d_head, d_model], qkv_bias (f32); o panel; MoE: router panel [n_experts, d_model],
- * experts.gate_up [E][2*round16(I)/16][d_model][16] interleaved by 16 (ops.h), experts.down [E][..][I][16], shared.gate_up,
+ * experts.gate_up [E][2*round16(I)/16][d_model][16] interleaved by 16 (isa.h), experts.down [E][..][I][16], shared.gate_up,
  * shared.down, shared.gate; dense: dense.gate_up, dense.down. A panel of floats is a safetensors tensor of shape
  * [n/16, k, 16], of integers (kernels/quant.h) a U8 tensor of shape [n/16, block bytes]; a stack has [E] before it.
  * Weights of a class (model/format.h) for which no integer format is asked are exact: bf16 when every value is

@@ -44,7 +44,7 @@ static sl_status take(struct sl_pack_plan *plan, const struct sl_tensor **out, u
     return SL_OK;
 }
 
-static struct sl_piece *piece_add(struct sl_plan_file *file, const char *name, enum sl_class class_,
+static struct sl_piece *piece_add(struct sl_pack_plan_file *file, const char *name, enum sl_class class_,
                                   enum sl_piece_kind kind, uint32_t units, uint32_t parts_per_unit)
 {
     assert(file->n_pieces < sizeof file->pieces / sizeof *file->pieces);
@@ -86,14 +86,14 @@ static sl_status part_add(struct sl_pack_plan *plan, struct sl_piece *piece, uin
     return SL_OK;
 }
 
-static sl_status vector(struct sl_pack_plan *plan, struct sl_plan_file *file, const char *slot, uint32_t n,
-                        const char *source, struct sl_err *err)
+static sl_status vector(struct sl_pack_plan *plan, struct sl_pack_plan_file *file, const char *slot,
+                        uint32_t n, const char *source, struct sl_err *err)
 {
     struct sl_piece *piece = piece_add(file, slot, SL_CLASS_NORMS, SL_PIECE_VECTOR, 1, 1);
     return piece ? part_add(plan, piece, n, 0, err, "%s", source) : no_memory(err);
 }
 
-static sl_status attention(struct sl_pack_plan *plan, struct sl_plan_file *file, uint32_t layer,
+static sl_status attention(struct sl_pack_plan *plan, struct sl_pack_plan_file *file, uint32_t layer,
                            struct sl_err *err)
 {
     const struct sl_shape *s = plan->shape;
@@ -122,7 +122,7 @@ static sl_status attention(struct sl_pack_plan *plan, struct sl_plan_file *file,
 }
 
 /* Gate|up and down of `units` feed-forwards; with `stacked` their names end in an expert number. */
-static sl_status feed_forward(struct sl_pack_plan *plan, struct sl_plan_file *file, uint32_t layer,
+static sl_status feed_forward(struct sl_pack_plan *plan, struct sl_pack_plan_file *file, uint32_t layer,
                               bool stacked, struct sl_err *err)
 {
     const struct sl_shape *s = plan->shape;
@@ -152,7 +152,7 @@ static sl_status feed_forward(struct sl_pack_plan *plan, struct sl_plan_file *fi
     return SL_OK;
 }
 
-static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file, uint32_t layer,
+static sl_status layer_file(struct sl_pack_plan *plan, struct sl_pack_plan_file *file, uint32_t layer,
                             struct sl_err *err)
 {
     const struct sl_shape *s = plan->shape;
@@ -173,7 +173,7 @@ static sl_status layer_file(struct sl_pack_plan *plan, struct sl_plan_file *file
     return feed_forward(plan, file, layer, true, err);
 }
 
-static sl_status embed_file(struct sl_pack_plan *plan, struct sl_plan_file *file, struct sl_err *err)
+static sl_status embed_file(struct sl_pack_plan *plan, struct sl_pack_plan_file *file, struct sl_err *err)
 {
     file->layer = SL_NO_LAYER;
     snprintf(file->name, sizeof file->name, "embed.safetensors");
@@ -201,7 +201,7 @@ static sl_status check_tied(struct sl_pack_plan *plan, struct sl_err *err)
     return SL_OK;
 }
 
-static sl_status head_file(struct sl_pack_plan *plan, struct sl_plan_file *file, struct sl_err *err)
+static sl_status head_file(struct sl_pack_plan *plan, struct sl_pack_plan_file *file, struct sl_err *err)
 {
     const struct sl_shape *s = plan->shape;
     file->layer = SL_NO_LAYER;
@@ -268,7 +268,7 @@ static enum sl_dtype exact_dtype(const struct sl_pack_plan *plan, const struct s
     return SL_BF16;
 }
 
-static sl_status choose_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file,
+static sl_status choose_format(const struct sl_pack_plan *plan, const struct sl_pack_plan_file *file,
                                struct sl_piece *piece, struct sl_err *err)
 {
     enum sl_dtype dtype = sl_formats_of(plan->formats, piece->class_, file->layer, plan->shape->n_layers);
@@ -349,7 +349,7 @@ uint64_t sl_pack_plan_bytes(const struct sl_pack_plan *plan)
 
 /* The format of a class in one file, "" when it has none. Floats go by the whole class: f32 when
  * any file stores f32. */
-static void file_format(const struct sl_pack_plan *plan, const struct sl_plan_file *file,
+static void file_format(const struct sl_pack_plan *plan, const struct sl_pack_plan_file *file,
                         enum sl_class class_, bool any_f32, char text[SL_FORMAT_ROOM])
 {
     struct sl_format format = {.dtype = any_f32 ? SL_F32 : SL_BF16};

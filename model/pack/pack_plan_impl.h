@@ -30,7 +30,7 @@ struct sl_piece {
     uint32_t n_parts, parts_per_unit;
 };
 
-struct sl_plan_file {
+struct sl_pack_plan_file {
     char name[32];
     uint32_t layer; /* SL_NO_LAYER: embedding, head */
     struct sl_piece pieces[16];
@@ -42,8 +42,8 @@ struct sl_pack_plan {
     const struct sl_shape *shape;
     const struct sl_index *source; /* NULL: random weights */
     const struct sl_formats *formats;
-    uint8_t *used;              /* per source tensor */
-    struct sl_plan_file *files; /* embed, the layers, head */
+    uint8_t *used;                   /* per source tensor */
+    struct sl_pack_plan_file *files; /* embed, the layers, head */
     uint32_t n_files;
     struct sl_progress *progress;
 };

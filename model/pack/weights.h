@@ -6,7 +6,7 @@
 #include "kernels/panel.h"
 #include "model/pack/pack.h"
 
-struct sl_ffn { /* one gated feed-forward; gate_up as ops.h interleaves it */
+struct sl_ffn { /* one gated feed-forward; gate_up as isa.h interleaves it */
     struct sl_panel gate_up, down;
 };
 

@@ -1,5 +1,5 @@
 /* A reader and a writer of safetensors files: names, dtypes, shapes, extents. Knows no model.
- * Every rule of the format is enforced before a byte of data is believed (research/models.md 2.1). */
+ * Every rule of the format is enforced before a byte of data is believed. */
 #ifndef SL_MODEL_SOURCE_SAFETENSORS_H
 #define SL_MODEL_SOURCE_SAFETENSORS_H
 

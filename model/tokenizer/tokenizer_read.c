@@ -23,7 +23,7 @@ static const char qwen2_splitter[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L
 
 enum { SHOWN = 60, MAX_MERGES = 1 << 21, MAX_ADDED_BYTES = 1024 };
 
-struct reader {
+struct tokenizer_reader {
     struct sl_tokenizer *t;
     const json_t *vocab;
     size_t text_room;
@@ -46,7 +46,7 @@ static const char *shown(char out[SHOWN + 4], const char *text)
     return out;
 }
 
-static sl_status no_memory(const struct reader *r)
+static sl_status no_memory(const struct tokenizer_reader *r)
 {
     return sl_fail(r->err, SL_E_NOMEM, "no memory for the tokenizer: free some and start again");
 }
@@ -127,7 +127,7 @@ static bool follows(const json_t *value, enum rule rule)
     return json_is_null(value) || (json_is_number(value) && json_number_value(value) == 0.0);
 }
 
-static sl_status check_keys(const struct reader *r, const json_t *object, const char *where,
+static sl_status check_keys(const struct tokenizer_reader *r, const json_t *object, const char *where,
                             const struct known *known, size_t n_known)
 {
     const char *key;
@@ -160,7 +160,7 @@ static bool is_type(const json_t *object, const char *type)
     return json_is_object(object) && strcmp(type_of(object), type) == 0;
 }
 
-static sl_status refuse_type(const struct reader *r, const json_t *object, const char *where,
+static sl_status refuse_type(const struct tokenizer_reader *r, const json_t *object, const char *where,
                              const char *accepted)
 {
     char type[SHOWN + 4];
@@ -171,7 +171,7 @@ static sl_status refuse_type(const struct reader *r, const json_t *object, const
 
 /* ---- normalizer, pre-tokenizer, post-processor, decoder ---- */
 
-static sl_status read_normalizer(struct reader *r, const json_t *normalizer)
+static sl_status read_normalizer(struct tokenizer_reader *r, const json_t *normalizer)
 {
     if (!normalizer || json_is_null(normalizer))
         return SL_OK;
@@ -195,7 +195,8 @@ static sl_status read_normalizer(struct reader *r, const json_t *normalizer)
     return SL_OK;
 }
 
-static sl_status read_byte_level(const struct reader *r, const json_t *part, const char *where, bool splits)
+static sl_status read_byte_level(const struct tokenizer_reader *r, const json_t *part, const char *where,
+                                 bool splits)
 {
     /* Prefix space and regex change ids only in a pre-tokenizer; in a decoder or post-processor
      * they do nothing. */
@@ -210,7 +211,7 @@ static sl_status read_byte_level(const struct reader *r, const json_t *part, con
     return SL_OK;
 }
 
-static sl_status read_split(const struct reader *r, const json_t *split)
+static sl_status read_split(const struct tokenizer_reader *r, const json_t *split)
 {
     static const struct known known[] = {
         {"type", ANY}, {"pattern", ANY}, {"behavior", ANY}, {"invert", IS_FALSE}};
@@ -230,7 +231,7 @@ static sl_status read_split(const struct reader *r, const json_t *split)
     return SL_OK;
 }
 
-static sl_status read_pre_tokenizer(const struct reader *r, const json_t *pre)
+static sl_status read_pre_tokenizer(const struct tokenizer_reader *r, const json_t *pre)
 {
     static const char accepted[] = "the Sequence of Split and ByteLevel that Qwen2 has";
     static const struct known known[] = {{"type", ANY}, {"pretokenizers", ANY}};
@@ -248,7 +249,7 @@ static sl_status read_pre_tokenizer(const struct reader *r, const json_t *pre)
     return read_byte_level(r, json_array_get(parts, 1), "the ByteLevel pre-tokenizer", true);
 }
 
-static sl_status read_ends(const struct reader *r, const json_t *root)
+static sl_status read_ends(const struct tokenizer_reader *r, const json_t *root)
 {
     const json_t *post = json_object_get(root, "post_processor"), *decoder = json_object_get(root, "decoder");
     if (post && !json_is_null(post)) {
@@ -265,7 +266,7 @@ static sl_status read_ends(const struct reader *r, const json_t *root)
 
 /* The bytes that a token stands for: each character is a byte, or else the token is taken as it is
  * written. */
-static sl_status add_piece(struct reader *r, uint32_t id, const char *content, size_t bytes)
+static sl_status add_piece(struct tokenizer_reader *r, uint32_t id, const char *content, size_t bytes)
 {
     struct sl_tokenizer *t = r->t;
     if (t->text_bytes + bytes > r->text_room) {
@@ -295,14 +296,14 @@ static sl_status add_piece(struct reader *r, uint32_t id, const char *content, s
 }
 
 /* json_object_get for bytes that a NUL need not end; false when the vocabulary lacks them. */
-static bool vocab_id(const struct reader *r, const char *content, size_t bytes, uint32_t *id)
+static bool vocab_id(const struct tokenizer_reader *r, const char *content, size_t bytes, uint32_t *id)
 {
     const json_t *value = json_object_getn(r->vocab, content, bytes);
     *id = value ? (uint32_t)json_integer_value(value) : 0;
     return value != NULL;
 }
 
-static sl_status count_ids(struct reader *r, const json_t *added)
+static sl_status count_ids(struct tokenizer_reader *r, const json_t *added)
 {
     const char *key;
     json_t *value;
@@ -333,7 +334,7 @@ static sl_status count_ids(struct reader *r, const json_t *added)
     return r->t->pieces ? SL_OK : no_memory(r);
 }
 
-static sl_status read_vocab(struct reader *r)
+static sl_status read_vocab(struct tokenizer_reader *r)
 {
     const char *key;
     json_t *value;
@@ -383,7 +384,7 @@ static bool merge_parts(const json_t *merge, struct parts *p)
     return true;
 }
 
-static sl_status read_merge(struct reader *r, uint32_t rank, const json_t *merge)
+static sl_status read_merge(struct tokenizer_reader *r, uint32_t rank, const json_t *merge)
 {
     struct parts p;
     char name[SHOWN + 4];
@@ -413,7 +414,7 @@ static sl_status read_merge(struct reader *r, uint32_t rank, const json_t *merge
     return SL_OK;
 }
 
-static sl_status read_merges(struct reader *r, const json_t *merges)
+static sl_status read_merges(struct tokenizer_reader *r, const json_t *merges)
 {
     size_t i, n = json_array_size(merges);
     json_t *merge;
@@ -426,7 +427,7 @@ static sl_status read_merges(struct reader *r, const json_t *merges)
     return SL_OK;
 }
 
-static sl_status read_model(struct reader *r, const json_t *model, const json_t *added)
+static sl_status read_model(struct tokenizer_reader *r, const json_t *model, const json_t *added)
 {
     static const struct known known[] = {
         {"type", ANY},
@@ -454,7 +455,7 @@ static sl_status read_model(struct reader *r, const json_t *model, const json_t 
 
 /* ---- added tokens ---- */
 
-static sl_status trie_init(const struct reader *r, struct sl_tok_trie *trie, size_t bytes)
+static sl_status trie_init(const struct tokenizer_reader *r, struct sl_tok_trie *trie, size_t bytes)
 {
     trie->n_nodes = 1;
     trie->ends = malloc((bytes + 1) * sizeof *trie->ends);
@@ -484,7 +485,7 @@ static bool trie_add(struct sl_tok_trie *trie, const char *text, size_t bytes, i
 
 /* Tokens that are matched after normalisation are normalised themselves, in what they match and in
  * what they print. */
-static sl_status add_pattern(struct reader *r, const char *content, bool normalized, int32_t which)
+static sl_status add_pattern(struct tokenizer_reader *r, const char *content, bool normalized, int32_t which)
 {
     char *normal = NULL;
     size_t bytes = strlen(content), normal_bytes = 0;
@@ -502,7 +503,7 @@ static sl_status add_pattern(struct reader *r, const char *content, bool normali
 }
 
 /* The id that the `tokenizers` package gives the token, which must be the one in the file. */
-static sl_status check_added_id(struct reader *r, const char *content, uint32_t id, uint32_t *next)
+static sl_status check_added_id(struct tokenizer_reader *r, const char *content, uint32_t id, uint32_t *next)
 {
     char name[SHOWN + 4];
     uint32_t expected;
@@ -517,7 +518,7 @@ static sl_status check_added_id(struct reader *r, const char *content, uint32_t 
     return SL_OK;
 }
 
-static sl_status read_added_token(struct reader *r, const json_t *token, uint32_t *next)
+static sl_status read_added_token(struct tokenizer_reader *r, const json_t *token, uint32_t *next)
 {
     static const struct known known[] = {{"id", ANY},         {"content", ANY}, {"special", ANY},
                                          {"normalized", ANY}, {"lstrip", ANY},  {"rstrip", ANY},
@@ -548,7 +549,7 @@ static sl_status read_added_token(struct reader *r, const json_t *token, uint32_
     return SL_OK;
 }
 
-static sl_status read_added(struct reader *r, const json_t *added)
+static sl_status read_added(struct tokenizer_reader *r, const json_t *added)
 {
     size_t i, bytes = 0, n = json_array_size(added);
     json_t *token;
@@ -566,7 +567,7 @@ static sl_status read_added(struct reader *r, const json_t *added)
 
 /* ---- the file ---- */
 
-static sl_status read_root(struct reader *r, const json_t *root)
+static sl_status read_root(struct tokenizer_reader *r, const json_t *root)
 {
     static const struct known known[] = {{"version", ANY},        {"truncation", ANY}, {"padding", ANY},
                                          {"added_tokens", ANY},   {"normalizer", ANY}, {"pre_tokenizer", ANY},
@@ -597,7 +598,7 @@ sl_status sl_tokenizer_parse(struct sl_tokenizer **tokenizer, const char *json, 
     if (!root)
         return sl_fail(err, SL_E_DATA, "it is not JSON at line %d, column %d: fetch the file again",
                        where.line, where.column);
-    struct reader reader = {.t = calloc(1, sizeof *reader.t), .err = err};
+    struct tokenizer_reader reader = {.t = calloc(1, sizeof *reader.t), .err = err};
     sl_status status = reader.t ? read_root(&reader, root) : no_memory(&reader);
     json_decref(root);
     if (status != SL_OK) {

@@ -18,11 +18,11 @@
 #include <string.h>
 #include <utf8proc.h>
 
-enum kind { LETTER, NUMBER, MARK };
+enum character_kind { LETTER, NUMBER, MARK };
 
 static const struct newer {
     uint32_t first, last;
-    enum kind kind;
+    enum character_kind kind;
 } newer[] = {
     {0x897, 0x897, MARK},       {0x1C89, 0x1C8A, LETTER},   {0xA7CB, 0xA7CD, LETTER},
     {0xA7DA, 0xA7DC, LETTER},   {0x105C0, 0x105F3, LETTER}, {0x10D40, 0x10D49, NUMBER},

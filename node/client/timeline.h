@@ -1,4 +1,4 @@
-/* Drawings of a timeline (pipeline/span.h): on the terminal and as SVG. */
+/* Drawings of a timeline (pipeline/record/span.h): on the terminal and as SVG. */
 #ifndef SL_NODE_CLIENT_TIMELINE_H
 #define SL_NODE_CLIENT_TIMELINE_H
 

@@ -1,6 +1,6 @@
 /* `sluice eval`: what packing has cost a model. Two packs read the same text in this process, each as one
  * stage over all its layers, and their predictions are compared position by position over the whole
- * vocabulary (pipeline/divergence.h).
+ * vocabulary (node/eval/divergence.h).
  *
  * The text is cut into windows of --context tokens, each read from nothing, and only the second half of a
  * window is scored, where a prediction has at least half a window to go by: llama.cpp's perplexity does the
@@ -23,7 +23,7 @@
 #include <string.h>
 #include <unistd.h>
 
-struct values {
+struct eval_values {
     const char *model, *reference, *text, *token_ids, *kv, *kv_reference, *numerics;
     uint32_t context, threads, max_tokens;
     bool json;
@@ -33,7 +33,7 @@ enum { MIN_CONTEXT = 8, MAX_TOKENS = 1 << 26 };
 
 #define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
     {                                                                                                        \
-        name, type, offsetof(struct values, field), fallback, choices, min, max, unit, help                  \
+        name, type, offsetof(struct eval_values, field), fallback, choices, min, max, unit, help             \
     }
 static const struct sl_option eval_options[] = {
     ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",
@@ -132,7 +132,7 @@ static sl_status score_window(struct eval *e, uint32_t window, struct sl_err *er
 
 /* ---- setting up ---- */
 
-static sl_status check_values(const struct values *v, struct sl_err *err)
+static sl_status check_values(const struct eval_values *v, struct sl_err *err)
 {
     if (!v->model)
         return sl_fail(err, SL_E_USAGE, "say --model PATH, a pack or a Hugging Face directory");
@@ -157,7 +157,8 @@ static sl_status check_pair(const struct eval *e, struct sl_err *err)
     return SL_OK;
 }
 
-static sl_status open_models(struct eval *e, const struct values *v, uint32_t n_threads, struct sl_err *err)
+static sl_status open_models(struct eval *e, const struct eval_values *v, uint32_t n_threads,
+                             struct sl_err *err)
 {
     uint32_t allowed = sl_profile_allowed(v->numerics), able = allowed & sl_ops_profiles();
     enum sl_profile profile =
@@ -171,7 +172,7 @@ static sl_status open_models(struct eval *e, const struct values *v, uint32_t n_
     return check_pair(e, err);
 }
 
-static sl_status read_text(struct eval *e, const struct values *v, struct sl_err *err)
+static sl_status read_text(struct eval *e, const struct eval_values *v, struct sl_err *err)
 {
     uint32_t vocab = sl_pack_shape(e->model.pack)->vocab;
     SL_TRY(sl_pack_tokenizer(e->model.pack_path, &e->tokenizer, err));
@@ -199,7 +200,7 @@ static sl_status read_text(struct eval *e, const struct values *v, struct sl_err
                : sl_fail(err, SL_E_NOMEM, "no memory for the figures of %zu positions; use --max-tokens", n);
 }
 
-static uint32_t threads_of(const struct values *v)
+static uint32_t threads_of(const struct eval_values *v)
 {
     long processors = sysconf(_SC_NPROCESSORS_ONLN);
     return v->threads ? v->threads : processors > 0 ? (uint32_t)processors : 1;
@@ -207,7 +208,7 @@ static uint32_t threads_of(const struct values *v)
 
 /* ---- the command ---- */
 
-static sl_status evaluate(struct eval *e, const struct values *v, struct sl_err *err)
+static sl_status evaluate(struct eval *e, const struct eval_values *v, struct sl_err *err)
 {
     uint32_t n_threads = threads_of(v);
     SL_TRY(check_values(v, err));
@@ -276,7 +277,7 @@ const struct sl_command sl_command_eval = {
     "each window is "
     "scored. No token is added to a window.",
     eval_options,
-    sizeof(struct values),
+    sizeof(struct eval_values),
     0,
     0,
     run_eval,

@@ -1,6 +1,6 @@
 /* `sluice generate` and `sluice score`: a prompt goes in, tokens come out as they are made, or the
  * log-probabilities of the prompt itself. Both share the option rows, the prompt's three forms, and
- * the client of node/client.h; they differ in what they ask for and in what they print.
+ * the client of node/client/client.h; they differ in what they ask for and in what they print.
  *
  * Ctrl-C cancels the request, so that its work stops on the server too; what has come is printed
  * and the exit code is 130. A second one, or one outside a request, ends the program at once. */
@@ -19,7 +19,7 @@
 
 enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
 
-struct values {
+struct generate_values {
     const char *endpoint, *model, *transport, *kv, *numerics;
     const char *prompt, *prompt_file, *token_ids;
     const char *output, *timeline_svg;
@@ -30,7 +30,7 @@ struct values {
 
 #define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
     {                                                                                                        \
-        name, type, offsetof(struct values, field), fallback, choices, min, max, unit, help                  \
+        name, type, offsetof(struct generate_values, field), fallback, choices, min, max, unit, help         \
     }
 #define SHARED_ROWS                                                                                          \
     ROW("endpoint", SL_OPT_ADDRESS, endpoint, NULL, NULL, 0, 0, NULL, "The server to ask, over gRPC."),      \
@@ -157,7 +157,7 @@ static bool interrupts_stop(struct interrupts *in)
 
 /* ---- One request. ---- */
 
-static sl_status check_values(const struct values *v, struct sl_err *err)
+static sl_status check_values(const struct generate_values *v, struct sl_err *err)
 {
     if (!v->endpoint == !v->model)
         return sl_fail(err, SL_E_USAGE,
@@ -169,7 +169,7 @@ static sl_status check_values(const struct values *v, struct sl_err *err)
     return SL_OK;
 }
 
-static struct sl_client_config client_config(const struct values *v, bool score)
+static struct sl_client_config client_config(const struct generate_values *v, bool score)
 {
     uint32_t threads = v->threads;
     if (threads == 0) {
@@ -191,7 +191,8 @@ static struct sl_client_config client_config(const struct values *v, bool score)
     };
 }
 
-static struct sl_generate request_of(const struct values *v, const struct sl_prompt *prompt, bool score)
+static struct sl_generate request_of(const struct generate_values *v, const struct sl_prompt *prompt,
+                                     bool score)
 {
     bool json = strcmp(v->output, "json") == 0;
     struct sl_generate generate = {
@@ -214,7 +215,7 @@ static struct sl_generate request_of(const struct values *v, const struct sl_pro
     return generate;
 }
 
-static sl_status draw(const struct values *v, const struct sl_answer *answer, struct sl_err *err)
+static sl_status draw(const struct generate_values *v, const struct sl_answer *answer, struct sl_err *err)
 {
     if (!v->timeline && !v->timeline_svg)
         return SL_OK;
@@ -228,8 +229,8 @@ static sl_status draw(const struct values *v, const struct sl_answer *answer, st
     return v->timeline_svg ? sl_timeline_svg(&answer->timeline, v->timeline_svg, err) : SL_OK;
 }
 
-static sl_status ask(const struct values *v, struct sl_client *client, struct interrupts *in, bool score,
-                     struct sl_err *err)
+static sl_status ask(const struct generate_values *v, struct sl_client *client, struct interrupts *in,
+                     bool score, struct sl_err *err)
 {
     struct sl_prompt prompt;
     SL_TRY(
@@ -255,7 +256,7 @@ static sl_status ask(const struct values *v, struct sl_client *client, struct in
     return status;
 }
 
-static int run(const struct values *v, const char *name, bool score)
+static int run(const struct generate_values *v, const char *name, bool score)
 {
     struct sl_err err = {0};
     if (check_values(v, &err) != SL_OK)
@@ -297,7 +298,7 @@ const struct sl_command sl_command_generate = {
     "this process (--model), and "
     "prints the answer as it comes. Ctrl-C cancels the request.",
     generate_options,
-    sizeof(struct values),
+    sizeof(struct generate_values),
     0,
     0,
     run_generate,
@@ -311,7 +312,7 @@ const struct sl_command sl_command_score = {
     "token after those before it. "
     "The first token has no log-probability.",
     score_options,
-    sizeof(struct values),
+    sizeof(struct generate_values),
     0,
     0,
     run_score,

@@ -1,7 +1,7 @@
 /* The commands that look at files and servers without serving: inspect, check, version, health.
  *
  * `inspect --stages N` prints for each stage the bytes it will hold, by the same functions that the
- * stage uses to take its memory (pipeline/plan.h, pipeline/stage.h): what is printed is what is
+ * stage uses to take its memory (pipeline/decide/plan.h, pipeline/stage/stage.h): what is printed is what is
  * planned. A checkpoint that is not packed yet can be looked at, but its stages can't be planned,
  * because their bytes depend on the formats that packing decides. */
 #include "base/cpu.h"
@@ -252,9 +252,9 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                              const struct sl_plan *plan, uint32_t k, struct sl_err *err)
 {
     struct sl_share config = sl_plan_share(plan, k, v->threads);
-    struct sl_stage_plan bytes;
+    struct sl_stage_bytes bytes;
     char name[24];
-    SL_TRY(sl_stage_plan(&bytes, r->pack, &config, err));
+    SL_TRY(sl_stage_bytes(&bytes, r->pack, &config, err));
     size_t frames = sl_plan_frame_bytes(plan, 1 + k), buffers = bytes.buffers + frames;
     sl_plan_node_name(plan, 1 + k, name);
     if (v->json)

@@ -2,7 +2,7 @@
  * alone.
  *
  * The command is a translation: options to formats and rules (model/format.h), a text to moments
- * (node/calibrate.h), and the summary of the packer to a table or to JSON. */
+ * (node/eval/calibrate.h), and the summary of the packer to a table or to JSON. */
 #include "model/pack/pack.h"
 #include "node/client/output.h"
 #include "node/command/commands.h"

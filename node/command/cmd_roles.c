@@ -147,7 +147,7 @@ struct node { /* everything of a coordinator process, in the order it is made */
     struct sl_pack *pack;
     struct sl_plan plan;
     struct sl_io *io;
-    struct sl_control *control;
+    struct sl_members *control;
     struct sl_coordinator *coordinator;
     struct sl_edge *edge;
     struct sl_err lost;
@@ -210,7 +210,7 @@ static sl_status make_control(struct node *n, struct sl_err *err)
         .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", v->data_address);
     SL_TRY(sl_io_create(&n->io, &io, err));
-    struct sl_control_config config = {.plan = &n->plan,
+    struct sl_members_config config = {.plan = &n->plan,
                                        .profiles = sl_profile_allowed(v->serving.numerics),
                                        .model_digest = sl_pack_digest(n->pack),
                                        .data_address = v->data_address,
@@ -220,7 +220,7 @@ static sl_status make_control(struct node *n, struct sl_err *err)
                                        .user = n};
     if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "no random bytes for the link keys");
-    return sl_control_create(&n->control, &config, err);
+    return sl_members_create(&n->control, &config, err);
 }
 
 static sl_status make_coordinator(struct node *n, struct sl_err *err)
@@ -262,12 +262,12 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
     struct sl_io *io = n->io;
     SL_TRY(make_coordinator(n, err));
     n->io = NULL; /* the coordinator's from here on */
-    struct sl_rpc_method methods[SL_CONTROL_METHODS];
+    struct sl_rpc_method methods[SL_MEMBERS_METHODS];
     struct sl_edge_config edge = {.listen = v->listen,
                                   .ops = v->ops,
                                   .coordinator = n->coordinator,
                                   .methods = methods,
-                                  .n_methods = sl_control_methods(n->control, methods)};
+                                  .n_methods = sl_members_methods(n->control, methods)};
     SL_TRY(sl_edge_start(&n->edge, &edge, err));
     sl_log_info("gRPC on %s and ops HTTP on %s: %s", v->listen, v->ops,
                 strncmp(v->listen, "127.", 4) == 0
@@ -276,7 +276,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
                       "keep it private or put a proxy in front");
     sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address,
                 sl_io_port(io));
-    sl_control_attach(n->control, n->coordinator, io);
+    sl_members_attach(n->control, n->coordinator, io);
     return SL_OK;
 }
 
@@ -291,11 +291,11 @@ static int wait_signal(const sigset_t *set, uint64_t timeout_ms)
 static sl_status not_ready(struct node *n, struct sl_err *err)
 {
     char who[256];
-    if (sl_control_missing(n->control, false, who, sizeof who))
+    if (sl_members_missing(n->control, false, who, sizeof who))
         return sl_fail(err, SL_E_UNAVAILABLE,
                        "%s did not join within %u s; start it, or ask for a longer --join-timeout", who,
                        n->values->join_timeout);
-    if (sl_control_missing(n->control, true, who, sizeof who))
+    if (sl_members_missing(n->control, true, who, sizeof who))
         return sl_fail(err, SL_E_UNAVAILABLE,
                        "%s joined, but not all its links came up within %u s; check --data-address, and that "
                        "the nodes reach each other's data ports",
@@ -311,7 +311,7 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
 {
     char who[256];
     uint64_t left_ms = (uint64_t)n->values->join_timeout * 1000;
-    while (!atomic_load(&n->is_ready) || sl_control_missing(n->control, true, who, sizeof who)) {
+    while (!atomic_load(&n->is_ready) || sl_members_missing(n->control, true, who, sizeof who)) {
         uint64_t begin = sl_clock_ns();
         int number = wait_signal(set, left_ms < 10000 ? left_ms : 10000);
         if (number == SIGTERM || number == SIGINT || atomic_load(&n->leave))
@@ -322,9 +322,9 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
         left_ms = spent_ms < left_ms ? left_ms - spent_ms : 0;
         if (left_ms == 0)
             return not_ready(n, err);
-        if (number == 0 && sl_control_missing(n->control, false, who, sizeof who))
+        if (number == 0 && sl_members_missing(n->control, false, who, sizeof who))
             sl_log_info("waiting for %s to join", who);
-        else if (number == 0 && sl_control_missing(n->control, true, who, sizeof who))
+        else if (number == 0 && sl_members_missing(n->control, true, who, sizeof who))
             sl_log_info("waiting for the links of %s", who);
     }
     return SL_OK;
@@ -374,13 +374,13 @@ static void stop(struct node *n)
                                  "this node was told to stop before the request was finished; send it again");
     }
     if (n->control)
-        sl_control_stop(n->control, "the coordinator is done");
+        sl_members_stop(n->control, "the coordinator is done");
     if (n->edge)
         sl_edge_stop(n->edge, 2000);
     sl_coordinator_destroy(n->coordinator);
     if (n->io)
         sl_io_destroy(n->io);
-    sl_control_destroy(n->control);
+    sl_members_destroy(n->control);
     sl_pack_close(n->pack);
 }
 

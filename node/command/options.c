@@ -12,11 +12,11 @@
 
 enum { MAX_OPTIONS = 64, NAME_ROOM = 64 };
 
-enum source { FROM_DEFAULT, FROM_COMMAND_LINE, FROM_ENVIRONMENT, FROM_FILE };
+enum value_source { FROM_DEFAULT, FROM_COMMAND_LINE, FROM_ENVIRONMENT, FROM_FILE };
 
 struct given {
     const char *text; /* NULL: nothing said so far */
-    enum source source;
+    enum value_source source;
 };
 
 struct parse {

@@ -14,13 +14,13 @@
 
 enum { MAX_FILE_BYTES = 1 << 20 };
 
-struct reader {
+struct yaml_reader {
     const char *path;
     yaml_parser_t parser;
     yaml_event_t event;
 };
 
-static sl_status next(struct reader *r, struct sl_err *err)
+static sl_status next(struct yaml_reader *r, struct sl_err *err)
 {
     yaml_event_delete(&r->event);
     if (yaml_parser_parse(&r->parser, &r->event))
@@ -31,13 +31,13 @@ static sl_status next(struct reader *r, struct sl_err *err)
                    r->parser.problem_mark.line + 1);
 }
 
-static sl_status not_flat(const struct reader *r, struct sl_err *err)
+static sl_status not_flat(const struct yaml_reader *r, struct sl_err *err)
 {
     return sl_fail(err, SL_E_CONFIG, "%s, line %zu: the file must be one flat list of `option: value`",
                    r->path, r->event.start_mark.line + 1);
 }
 
-static sl_status read_pair(struct reader *r,
+static sl_status read_pair(struct yaml_reader *r,
                            sl_status (*take)(void *user, const char *key, const char *value,
                                              struct sl_err *err),
                            void *user, struct sl_err *err)
@@ -56,7 +56,7 @@ static sl_status read_pair(struct reader *r,
     return take(user, key, (const char *)r->event.data.scalar.value, err);
 }
 
-static sl_status read_events(struct reader *r,
+static sl_status read_events(struct yaml_reader *r,
                              sl_status (*take)(void *user, const char *key, const char *value,
                                                struct sl_err *err),
                              void *user, struct sl_err *err)
@@ -97,7 +97,7 @@ sl_status sl_options_file_read(const char *path,
     if (!file)
         return sl_fail(err, SL_E_CONFIG, "the configuration file %s cannot be opened: %s", path,
                        strerror(errno));
-    struct reader r = {.path = path};
+    struct yaml_reader r = {.path = path};
     if (!yaml_parser_initialize(&r.parser)) {
         fclose(file);
         return sl_fail(err, SL_E_NOMEM, "no memory to read %s", path);

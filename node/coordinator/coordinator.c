@@ -13,9 +13,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TOKEN_ORDER = 1, TOKEN_ADOPT = 2 };
+enum { TAG_ORDER = 1, TAG_ADOPT = 2 };
 
-static uint64_t token_of(uint64_t kind, uint32_t buffer)
+static uint64_t tag_of(uint64_t kind, uint32_t buffer)
 {
     return kind << 56 | buffer;
 }
@@ -39,11 +39,11 @@ static void append_record(struct sl_coordinator *c, struct sl_order *order, cons
     c->log[order->number % SL_LOG_RING] = (struct sl_record){order->kind, order->seq};
     sl_order_pack(meta, order, ids, c->plan.n_stages, c->plan.max_chunk);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER,
-                           .request_id = order->seq,
+                           .seq = order->seq,
                            .payload_bytes = c->plan.meta_bytes,
                            .meta_bytes = (uint32_t)c->plan.meta_bytes};
     sl_status status =
-        sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, 1), &wire, meta, token_of(TOKEN_ORDER, buffer));
+        sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, 1), &wire, meta, tag_of(TAG_ORDER, buffer));
     assert(status == SL_OK); /* the command ring is larger than all buffers together */
 }
 
@@ -58,11 +58,11 @@ void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *
     assert(c->n_free_adopts > 0);
     uint32_t buffer = c->free_adopts[--c->n_free_adopts];
     uint8_t *out = c->adopt_buffers + buffer * c->plan.adopt_bytes;
-    struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .request_id = adopt->seq};
+    struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .seq = adopt->seq};
     wire.payload_bytes = sl_adopt_pack(out, adopt);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
     sl_status status = sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, sl_plan_decode_node(&c->plan)), &wire,
-                                  out, token_of(TOKEN_ADOPT, buffer));
+                                  out, tag_of(TAG_ADOPT, buffer));
     assert(status == SL_OK);
 }
 
@@ -216,10 +216,10 @@ static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
         on_link_down(c, event);
         break;
     case SL_IO_SENT:
-        if (event->token >> 56 == TOKEN_ORDER)
-            c->free_orders[c->n_free_orders++] = (uint32_t)event->token;
+        if (event->tag >> 56 == TAG_ORDER)
+            c->free_orders[c->n_free_orders++] = (uint32_t)event->tag;
         else
-            c->free_adopts[c->n_free_adopts++] = (uint32_t)event->token;
+            c->free_adopts[c->n_free_adopts++] = (uint32_t)event->tag;
         break;
     case SL_IO_FRAME:
         on_frame(c, event);

@@ -10,8 +10,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct member {
-    struct sl_control *control;
+struct joined_member {
+    struct sl_members *control;
     uint32_t node;            /* 1 + stage, or the decode worker's */
     struct sl_rpc_call *call; /* the Join stream; NULL: not here */
     bool planned, ready;
@@ -21,19 +21,19 @@ struct member {
     uint64_t pid;
 };
 
-struct sl_control {
-    struct sl_control_config config;
+struct sl_members {
+    struct sl_members_config config;
     struct sl_plan plan;
     char digest[72], data_address[64];
     pthread_mutex_t lock;
-    struct member *members; /* [n_members], node 1 + i */
+    struct joined_member *members; /* [n_members], node 1 + i */
     uint32_t n_members;
     struct sl_coordinator *coordinator;
     struct sl_io *io;
     bool complete, stopping;
 };
 
-static void node_name(const struct sl_control *c, uint32_t node, char buffer[24])
+static void node_name(const struct sl_members *c, uint32_t node, char buffer[24])
 {
     sl_plan_node_name(&c->plan, node, buffer);
 }
@@ -46,7 +46,7 @@ struct link_room { /* of one event: links, their list heads and keys */
     char peers[SL_MAX_LINKS][24];
 };
 
-static void fill_links(struct sl_control *c, uint32_t node, Sluice__V1__Plan *out, struct link_room *room)
+static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *out, struct link_room *room)
 {
     struct sl_plan_link links[SL_MAX_LINKS];
     uint32_t n = sl_plan_links(&c->plan, links), used = 0;
@@ -78,7 +78,7 @@ static void fill_links(struct sl_control *c, uint32_t node, Sluice__V1__Plan *ou
     }
 }
 
-static void send_plan(struct sl_control *c, struct member *m) /* lock held */
+static void send_plan(struct sl_members *c, struct joined_member *m) /* lock held */
 {
     struct link_room *room = calloc(1, sizeof *room);
     if (!room) {
@@ -114,7 +114,7 @@ static void send_plan(struct sl_control *c, struct member *m) /* lock held */
 
 static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
 {
-    struct sl_control *c = user;
+    struct sl_members *c = user;
     pthread_mutex_lock(&c->lock);
     snprintf(address, 64, "%s", c->members[node - 1].address);
     *port = c->members[node - 1].port;
@@ -123,7 +123,7 @@ static void where_is(void *user, uint32_t node, char address[64], uint16_t *port
 
 static void open_own_links(void *user) /* on the coordinator's thread */
 {
-    struct sl_control *c = user;
+    struct sl_members *c = user;
     struct sl_err err;
     uint32_t n;
     if (sl_links_open(c->io, &c->plan, 0, c->config.secret, where_is, c, &n, &err) != SL_OK)
@@ -131,7 +131,7 @@ static void open_own_links(void *user) /* on the coordinator's thread */
 }
 
 /* What the coordinator allows and every member that is here offers; lock held. */
-static uint32_t common_profiles(const struct sl_control *c)
+static uint32_t common_profiles(const struct sl_members *c)
 {
     uint32_t set = c->config.profiles;
     for (uint32_t i = 0; i < c->n_members; i++)
@@ -139,7 +139,7 @@ static uint32_t common_profiles(const struct sl_control *c)
     return set;
 }
 
-static void plan_when_complete(struct sl_control *c) /* lock held */
+static void plan_when_complete(struct sl_members *c) /* lock held */
 {
     if (c->complete || c->stopping || !c->coordinator)
         return;
@@ -158,7 +158,7 @@ static void plan_when_complete(struct sl_control *c) /* lock held */
 
 /* ---- Join ---- */
 
-static sl_status check_join(const struct sl_control *c, const Sluice__V1__JoinRequest *j, uint32_t *node,
+static sl_status check_join(const struct sl_members *c, const Sluice__V1__JoinRequest *j, uint32_t *node,
                             struct sl_err *err)
 {
     bool decode = strcmp(j->role, "decode") == 0;
@@ -200,7 +200,7 @@ static uint32_t offered_profiles(const Sluice__V1__JoinRequest *j)
 }
 
 /* Must leave one profile that everybody can run; lock held. */
-static sl_status check_profiles(const struct sl_control *c, uint32_t offered, struct sl_err *err)
+static sl_status check_profiles(const struct sl_members *c, uint32_t offered, struct sl_err *err)
 {
     char ours[64], theirs[64];
     uint32_t common = common_profiles(c);
@@ -216,8 +216,8 @@ static sl_status check_profiles(const struct sl_control *c, uint32_t offered, st
 
 static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
 {
-    struct member *m = user;
-    struct sl_control *c = m->control;
+    struct joined_member *m = user;
+    struct sl_members *c = m->control;
     char name[24], sentence[200];
     (void)cancelled;
     pthread_mutex_lock(&c->lock);
@@ -242,7 +242,7 @@ static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
 
 static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
-    struct sl_control *c = context;
+    struct sl_members *c = context;
     struct sl_pb pb = {0};
     struct sl_err err;
     uint32_t node = 0;
@@ -253,7 +253,7 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
     sl_status status = check_join(c, j, &node, &err);
     uint32_t profiles = offered_profiles(j);
     pthread_mutex_lock(&c->lock);
-    struct member *m = status == SL_OK ? &c->members[node - 1] : NULL;
+    struct joined_member *m = status == SL_OK ? &c->members[node - 1] : NULL;
     if (m && c->stopping)
         status = sl_fail(&err, SL_E_UNAVAILABLE, "the pipeline is stopping");
     else if (m && (m->call || c->complete))
@@ -287,7 +287,7 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
 
 /* ---- Ready, Leave, Status ---- */
 
-static struct member *member_of(struct sl_control *c, const char *role, uint32_t stage)
+static struct joined_member *member_of(struct sl_members *c, const char *role, uint32_t stage)
 {
     uint32_t i = strcmp(role, "decode") == 0 ? c->plan.n_stages : stage;
     return i < c->n_members ? &c->members[i] : NULL;
@@ -295,14 +295,14 @@ static struct member *member_of(struct sl_control *c, const char *role, uint32_t
 
 static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
-    struct sl_control *c = context;
+    struct sl_members *c = context;
     struct sl_pb pb = {0};
     Sluice__V1__ReadyRequest *r = (Sluice__V1__ReadyRequest *)(void *)sl_pb_unpack(
         &pb, call, &sluice__v1__ready_request__descriptor, message, bytes);
     if (!r)
         return;
     pthread_mutex_lock(&c->lock);
-    struct member *m = member_of(c, r->role, r->stage);
+    struct joined_member *m = member_of(c, r->role, r->stage);
     bool known = m && m->call && r->epoch == c->plan.epoch;
     if (known)
         m->ready = true;
@@ -319,7 +319,8 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
 }
 
 /* Does the key belong to a link that this member accepts? Clients of the same port have never seen one. */
-static bool knows_its_plan(const struct sl_control *c, const struct member *m, const ProtobufCBinaryData *key)
+static bool knows_its_plan(const struct sl_members *c, const struct joined_member *m,
+                           const ProtobufCBinaryData *key)
 {
     struct sl_plan_link links[SL_MAX_LINKS];
     uint8_t expected[32];
@@ -335,13 +336,13 @@ static bool knows_its_plan(const struct sl_control *c, const struct member *m, c
 
 static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
-    struct sl_control *c = context;
+    struct sl_members *c = context;
     struct sl_pb pb = {0};
     Sluice__V1__LeaveRequest *l = (Sluice__V1__LeaveRequest *)(void *)sl_pb_unpack(
         &pb, call, &sluice__v1__leave_request__descriptor, message, bytes);
     if (!l)
         return;
-    struct member *m = member_of(c, l->role, l->stage);
+    struct joined_member *m = member_of(c, l->role, l->stage);
     char name[24];
     bool may = m && knows_its_plan(c, m, &l->key);
     if (m)
@@ -361,7 +362,7 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
 
 static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
-    struct sl_control *c = context;
+    struct sl_members *c = context;
     (void)message, (void)bytes; /* an empty request */
     Sluice__V1__StatusReply reply = SLUICE__V1__STATUS_REPLY__INIT;
     Sluice__V1__NodeStatus *nodes = calloc(c->n_members, sizeof *nodes),
@@ -377,7 +378,7 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
     uint32_t n_ready = 0;
     pthread_mutex_lock(&c->lock);
     for (uint32_t i = 0; i < c->n_members; i++) {
-        const struct member *m = &c->members[i];
+        const struct joined_member *m = &c->members[i];
         struct sl_share config = sl_plan_share(&c->plan, i, 1);
         sluice__v1__node_status__init(&nodes[i]);
         nodes[i].role = i == c->plan.n_stages ? decode_role : stage_role;
@@ -404,10 +405,10 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
 
 /* ---- life ---- */
 
-sl_status sl_control_create(struct sl_control **out, const struct sl_control_config *config,
+sl_status sl_members_create(struct sl_members **out, const struct sl_members_config *config,
                             struct sl_err *err)
 {
-    struct sl_control *c = calloc(1, sizeof *c);
+    struct sl_members *c = calloc(1, sizeof *c);
     if (!c)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
     c->config = *config;
@@ -424,12 +425,12 @@ sl_status sl_control_create(struct sl_control **out, const struct sl_control_con
         return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
     }
     for (uint32_t i = 0; i < c->n_members; i++)
-        c->members[i] = (struct member){.control = c, .node = 1 + i};
+        c->members[i] = (struct joined_member){.control = c, .node = 1 + i};
     *out = c;
     return SL_OK;
 }
 
-void sl_control_destroy(struct sl_control *control)
+void sl_members_destroy(struct sl_members *control)
 {
     if (!control)
         return;
@@ -438,7 +439,7 @@ void sl_control_destroy(struct sl_control *control)
     free(control);
 }
 
-uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods)
+uint32_t sl_members_methods(struct sl_members *control, struct sl_rpc_method *methods)
 {
     methods[0] = (struct sl_rpc_method){
         .path = "/sluice.v1.Control/Join", .streaming = true, .on_message = on_join, .context = control};
@@ -448,10 +449,10 @@ uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *me
         .path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = control};
     methods[3] = (struct sl_rpc_method){
         .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = control};
-    return SL_CONTROL_METHODS;
+    return SL_MEMBERS_METHODS;
 }
 
-void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordinator, struct sl_io *io)
+void sl_members_attach(struct sl_members *control, struct sl_coordinator *coordinator, struct sl_io *io)
 {
     pthread_mutex_lock(&control->lock);
     control->coordinator = coordinator;
@@ -460,7 +461,7 @@ void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordi
     pthread_mutex_unlock(&control->lock);
 }
 
-void sl_control_stop(struct sl_control *control, const char *reason)
+void sl_members_stop(struct sl_members *control, const char *reason)
 {
     char text[200];
     snprintf(text, sizeof text, "%s", reason);
@@ -479,7 +480,7 @@ void sl_control_stop(struct sl_control *control, const char *reason)
     pthread_mutex_unlock(&control->lock);
 }
 
-const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes)
+const char *sl_members_missing(struct sl_members *control, bool ready, char *buffer, size_t bytes)
 {
     const char *missing = NULL;
     size_t used = 0;

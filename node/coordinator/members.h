@@ -8,7 +8,7 @@
 #include "node/coordinator/coordinator.h"
 #include "node/rpc/rpc.h"
 
-struct sl_control_config {
+struct sl_members_config {
     const struct sl_plan *plan;
     uint32_t profiles; /* the numerics profiles that it may run: base/profile.h, a set; 0: f32 alone */
     const char *model_digest;
@@ -20,18 +20,18 @@ struct sl_control_config {
     void *user;
 };
 
-enum { SL_CONTROL_METHODS = 4 };
+enum { SL_MEMBERS_METHODS = 4 };
 
-struct sl_control;
-sl_status sl_control_create(struct sl_control **control, const struct sl_control_config *config,
+struct sl_members;
+sl_status sl_members_create(struct sl_members **control, const struct sl_members_config *config,
                             struct sl_err *err);
-void sl_control_destroy(struct sl_control *control); /* after the server's stop */
-uint32_t sl_control_methods(struct sl_control *control, struct sl_rpc_method *methods);
+void sl_members_destroy(struct sl_members *control); /* after the server's stop */
+uint32_t sl_members_methods(struct sl_members *control, struct sl_rpc_method *methods);
 /* From now on a complete set of members gets its plan and the coordinator its links. */
-void sl_control_attach(struct sl_control *control, struct sl_coordinator *coordinator, struct sl_io *io);
+void sl_members_attach(struct sl_members *control, struct sl_coordinator *coordinator, struct sl_io *io);
 /* Tell every member to stop and let their streams go; a member that leaves from here on is not mourned. */
-void sl_control_stop(struct sl_control *control, const char *reason);
+void sl_members_stop(struct sl_members *control, const char *reason);
 /* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */
-const char *sl_control_missing(struct sl_control *control, bool ready, char *buffer, size_t bytes);
+const char *sl_members_missing(struct sl_members *control, bool ready, char *buffer, size_t bytes);
 
 #endif

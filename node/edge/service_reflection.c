@@ -109,7 +109,7 @@ static struct sl_pb_span find_file(const char *key, bool by_name)
     return (struct sl_pb_span){NULL, 0};
 }
 
-struct answer { /* the parts a response may point to */
+struct reflection_answer { /* the parts a response may point to */
     reflection_response response;
     Grpc__Reflection__V1__FileDescriptorResponse files;
     Grpc__Reflection__V1__ListServiceResponse list;
@@ -119,7 +119,7 @@ struct answer { /* the parts a response may point to */
     ProtobufCBinaryData file;
 };
 
-static void list_services(struct answer *answer)
+static void list_services(struct reflection_answer *answer)
 {
     struct sl_pb_span set = all_files(), file, item;
     uint32_t number;
@@ -143,7 +143,7 @@ static void list_services(struct answer *answer)
     answer->response.list_services_response = &answer->list;
 }
 
-static void refuse(struct answer *answer, int32_t code, const char *format, const char *name)
+static void refuse(struct reflection_answer *answer, int32_t code, const char *format, const char *name)
 {
     snprintf(answer->sentence, sizeof answer->sentence, format, name);
     answer->error.error_code = code;
@@ -152,7 +152,7 @@ static void refuse(struct answer *answer, int32_t code, const char *format, cons
     answer->response.error_response = &answer->error;
 }
 
-static void give_file(struct answer *answer, const char *key, bool by_name)
+static void give_file(struct reflection_answer *answer, const char *key, bool by_name)
 {
     struct sl_pb_span file = find_file(key, by_name);
     if (!file.data) {
@@ -171,7 +171,7 @@ static void give_file(struct answer *answer, const char *key, bool by_name)
 static void on_info(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_pb pb = {0};
-    struct answer answer;
+    struct reflection_answer answer;
     (void)context;
     reflection_request *request = (void *)sl_pb_unpack(
         &pb, call, &grpc__reflection__v1__server_reflection_request__descriptor, message, bytes);

@@ -1,4 +1,4 @@
-/* A text seen through a model: the moments of every matrix's inputs, for the packer (model/pack.h).
+/* A text seen through a model: the moments of every matrix's inputs, for the packer (model/pack/pack.h).
  *
  * The checkpoint is run once over the text, a layer at a time, from an exact pack: only the hidden rows of
  * the text and one layer's moments are in memory, whatever the model's size. Not thread-safe; the packer

@@ -15,8 +15,8 @@
 
 /* ---- one position ---- */
 
-struct row {         /* what both sides need of a row of logits */
-    double max, sum; /* sum of exp(logit - max) */
+struct divergence_row { /* what both sides need of a row of logits */
+    double max, sum;    /* sum of exp(logit - max) */
     uint32_t top;
 };
 
@@ -37,14 +37,14 @@ static bool all_finite(const float *logits, uint32_t vocab)
     return finite;
 }
 
-static double log_sum(const struct row *row)
+static double log_sum(const struct divergence_row *row)
 {
     return row->max + log(row->sum);
 }
 
-static struct row row_of(const float *logits, uint32_t vocab)
+static struct divergence_row row_of(const float *logits, uint32_t vocab)
 {
-    struct row row = {.top = top_of(logits, vocab)};
+    struct divergence_row row = {.top = top_of(logits, vocab)};
     row.max = (double)logits[row.top];
     for (uint32_t i = 0; i < vocab; i++)
         row.sum += exp((double)logits[i] - row.max);
@@ -52,10 +52,10 @@ static struct row row_of(const float *logits, uint32_t vocab)
 }
 
 /* The reference's row, and on the way the sum of e_i (r_i - l_i), l measured from max. */
-static struct row reference_row(const float *reference, const float *logits, double max, uint32_t vocab,
-                                double *weighted)
+static struct divergence_row reference_row(const float *reference, const float *logits, double max,
+                                           uint32_t vocab, double *weighted)
 {
-    struct row row = {.top = top_of(reference, vocab)};
+    struct divergence_row row = {.top = top_of(reference, vocab)};
     row.max = (double)reference[row.top];
     *weighted = 0;
     for (uint32_t i = 0; i < vocab; i++) {
@@ -72,12 +72,12 @@ void sl_position_compare(struct sl_position *out, const float *reference, const 
     *out = (struct sl_position){.nll = NAN};
     if (!all_finite(logits, vocab) || (reference && !all_finite(reference, vocab)))
         return;
-    struct row row = row_of(logits, vocab);
+    struct divergence_row row = row_of(logits, vocab);
     out->nll = log_sum(&row) - (double)logits[truth];
     if (!reference)
         return;
     double weighted;
-    struct row from = reference_row(reference, logits, row.max, vocab, &weighted);
+    struct divergence_row from = reference_row(reference, logits, row.max, vocab, &weighted);
     double kld = weighted / from.sum - log(from.sum / row.sum);
     out->kld = kld > 0 ? kld : 0; /* it cannot be negative; the last bit of a rounding can */
     out->nll_reference = log_sum(&from) - (double)reference[truth];

@@ -13,13 +13,13 @@
 #include <string.h>
 #include <unistd.h>
 
-struct member { /* a stage or the decode worker */
+struct local_member { /* a stage or the decode worker */
     struct sl_cluster *cluster;
     uint32_t k; /* n_stages: decode */
     struct sl_stage *stage;
     struct sl_io *io;
     uint32_t n_links;
-    struct sl_role_control control;
+    struct sl_role_state control;
     pthread_t thread;
     bool running;
     struct sl_err err;
@@ -32,7 +32,7 @@ struct sl_cluster {
     struct sl_fabric *fabric;
     uint8_t secret[32];
     uint32_t n_members;
-    struct member *members;
+    struct local_member *members;
     struct sl_io *io; /* the coordinator's, until it owns it */
     uint16_t port;
     struct sl_coordinator *coordinator;
@@ -40,7 +40,7 @@ struct sl_cluster {
 
 static void *member_thread(void *arg)
 {
-    struct member *m = arg;
+    struct local_member *m = arg;
     const struct sl_plan *plan = &m->cluster->plan;
     sl_status status = m->k == plan->n_stages
                            ? sl_role_decode_run(m->stage, m->io, plan, m->n_links, &m->control, &m->err)
@@ -113,7 +113,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
     if (threads == 0) /* share the processors among the stages */
         threads = cores > (long)c->plan.n_stages ? (uint32_t)cores / c->plan.n_stages : 1;
     for (uint32_t k = 0; k < c->n_members; k++) {
-        struct member *m = &c->members[k];
+        struct local_member *m = &c->members[k];
         m->cluster = c;
         m->k = k;
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
@@ -221,7 +221,7 @@ void sl_cluster_stop(struct sl_cluster *c)
         if (c->members[k].io)
             sl_io_destroy(c->members[k].io);
     for (uint32_t k = 0; k < c->n_members && c->members; k++)
-        sl_role_control_fini(&c->members[k].control);
+        sl_role_state_fini(&c->members[k].control);
     for (uint32_t k = 0; k < c->n_members && c->members; k++)
         sl_stage_destroy(c->members[k].stage);
     if (c->fabric)

@@ -40,7 +40,7 @@ struct decode_role {
     struct sl_stage *stage;
     struct sl_io *io;
     const struct sl_plan *plan;
-    struct sl_role_control *control;
+    struct sl_role_state *control;
     struct adoptee *adoptees; /* [max_running] */
     uint32_t max_arrivals;
     uint64_t ended[TOMBSTONES]; /* late pages of these are dropped */
@@ -104,7 +104,7 @@ static void put(struct decode_role *r, const struct sl_tokens_entry *entry)
         if (sl_io_poll(r->io, &event, 100) != SL_OK)
             continue;
         if (event.kind == SL_IO_SENT)
-            r->free_out[r->n_free_out++] = (uint32_t)event.token;
+            r->free_out[r->n_free_out++] = (uint32_t)event.tag;
         else if (r->backlog_head - r->backlog_tail < BACKLOG)
             r->backlog[r->backlog_head++ % BACKLOG] = event;
     }
@@ -218,24 +218,24 @@ static const char *check_kv(const struct decode_role *r, const struct sl_wire *w
 static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
 {
     const struct sl_wire *w = &frame->wire;
-    struct adoptee *a = find(r, w->request_id);
+    struct adoptee *a = find(r, w->seq);
     atomic_fetch_add(&r->control->meter.kv_frames, 1);
     atomic_fetch_add(&r->control->meter.kv_bytes, w->payload_bytes);
-    if (has_ended(r, w->request_id))
+    if (has_ended(r, w->seq))
         return;
     if (frame->status != SL_OK || check_kv(r, w)) {
         atomic_fetch_add(&r->control->meter.checksum_failures, 1);
-        end_sequence(r, a, w->request_id, SL_E_CORRUPT);
+        end_sequence(r, a, w->seq, SL_E_CORRUPT);
         return;
     }
     if (!a)
-        a = open_adoptee(r, w->request_id);
+        a = open_adoptee(r, w->seq);
     if (a && w->token_first != a->next[w->source]) { /* twice, or one is missing */
-        end_sequence(r, a, w->request_id, SL_E_CORRUPT);
+        end_sequence(r, a, w->seq, SL_E_CORRUPT);
         return;
     }
     if (!a || sl_stage_reserve(r->stage, a->sequence, (uint32_t)w->token_first + w->token_count) != SL_OK) {
-        end_sequence(r, a, w->request_id, SL_E_EXHAUSTED);
+        end_sequence(r, a, w->seq, SL_E_EXHAUSTED);
         return;
     }
     const struct sl_kv *kv = sl_stage_kv(r->stage);
@@ -368,7 +368,7 @@ static sl_status on_event(struct decode_role *r, const struct sl_io_event *event
         break;
     }
     case SL_IO_SENT:
-        r->free_out[r->n_free_out++] = (uint32_t)event->token;
+        r->free_out[r->n_free_out++] = (uint32_t)event->tag;
         break;
     case SL_IO_FRAME:
         if (event->wire.kind == SL_WIRE_KV)
@@ -418,7 +418,7 @@ static sl_status take_memory(struct decode_role *r)
 }
 
 sl_status sl_role_decode_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan,
-                             uint32_t n_links, struct sl_role_control *control, struct sl_err *err)
+                             uint32_t n_links, struct sl_role_state *control, struct sl_err *err)
 {
     struct decode_role *r = calloc(1, sizeof *r);
     float *rows =

@@ -58,7 +58,7 @@ void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_rol
                 role, ratio(&m->compute_ppm), role, ratio(&m->memory_ppm));
 }
 
-void sl_role_control_fini(struct sl_role_control *control)
+void sl_role_state_fini(struct sl_role_state *control)
 {
     free(control->sending);
     control->sending = NULL;

@@ -15,9 +15,9 @@
 #include <string.h>
 
 enum { QUEUE = 64, RESULT_BUFFERS = 16, SENDS = 1024 /* that sl_io_send takes before it says SL_AGAIN */ };
-enum token_kind { TOKEN_FORWARD = 1, TOKEN_KV, TOKEN_RESULT };
+enum tag_kind { TAG_FORWARD = 1, TAG_KV, TAG_RESULT };
 
-static uint64_t token_of(enum token_kind kind, uint64_t value)
+static uint64_t tag_of(enum tag_kind kind, uint64_t value)
 {
     return (uint64_t)kind << 56 | value;
 }
@@ -26,7 +26,7 @@ struct stage_role {
     struct sl_stage *stage;
     struct sl_io *io;
     const struct sl_plan *plan;
-    struct sl_role_control *control;
+    struct sl_role_state *control;
     uint32_t k;
     bool first, last;
     uint64_t in_link, out_link, kv_link;
@@ -76,7 +76,7 @@ static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct
     for (; s->pushed_pages < ready; s->pushed_pages++) {
         uint32_t first = s->pushed_pages * SL_PAGE_TOKENS, left = slice->prompt_tokens - first;
         struct sl_wire wire = {.kind = SL_WIRE_KV,
-                               .request_id = s->id,
+                               .seq = s->id,
                                .chunk_index = slice->index,
                                .source = (uint16_t)r->k,
                                .layer_first = (uint16_t)c->begin,
@@ -89,8 +89,7 @@ static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct
                                .payload_bytes = kv->slot_bytes};
         wire.shape[0] = (uint32_t)(kv->slot_bytes / sl_dtype_bytes(c->kv_dtype));
         s->pending_sends++;
-        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]),
-                   token_of(TOKEN_KV, s->id));
+        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]), tag_of(TAG_KV, s->id));
         atomic_fetch_add(&r->control->meter.kv_frames, 1);
         atomic_fetch_add(&r->control->meter.kv_bytes, kv->slot_bytes);
     }
@@ -175,7 +174,7 @@ static void send_result(struct stage_role *r, const uint8_t *meta, void *scratch
     struct sl_wire wire = {.kind = SL_WIRE_RESULT, .source = (uint16_t)r->k};
     wire.payload_bytes = (uint64_t)(out.at - head_at);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    send_frame(r, r->out_link, &wire, head_at, token_of(TOKEN_RESULT, buffer));
+    send_frame(r, r->out_link, &wire, head_at, tag_of(TAG_RESULT, buffer));
 }
 
 /* ---- applying records ---- */
@@ -210,7 +209,7 @@ static void forward(struct stage_role *r, const struct sl_io_event *frame)
         wire.shape[1] = r->plan->d_model;
         wire.payload_bytes += (uint64_t)r->order.n_tokens * r->plan->d_model * sizeof(float);
     }
-    send_frame(r, r->out_link, &wire, frame->payload, token_of(TOKEN_FORWARD, frame->slot));
+    send_frame(r, r->out_link, &wire, frame->payload, tag_of(TAG_FORWARD, frame->slot));
 }
 
 static void run_chunk(struct stage_role *r, const struct sl_io_event *frame)
@@ -293,16 +292,16 @@ static sl_status apply_next(struct stage_role *r, void *scratch, struct sl_err *
 
 static void on_sent(struct stage_role *r, const struct sl_io_event *event)
 {
-    uint64_t value = event->token & ((1ull << 56) - 1);
+    uint64_t value = event->tag & ((1ull << 56) - 1);
     r->n_out--;
-    switch ((enum token_kind)(event->token >> 56)) {
-    case TOKEN_FORWARD:
+    switch ((enum tag_kind)(event->tag >> 56)) {
+    case TAG_FORWARD:
         sl_io_release(r->io, r->in_link, (uint32_t)value);
         break;
-    case TOKEN_RESULT:
+    case TAG_RESULT:
         r->free_results[r->n_free_results++] = (uint32_t)value;
         break;
-    case TOKEN_KV: {
+    case TAG_KV: {
         struct sl_sequence *s = sl_stage_find(r->stage, value);
         assert(s && s->pending_sends > 0);
         if (--s->pending_sends == 0 && s->closing)
@@ -375,7 +374,7 @@ static sl_status stage_loop(struct stage_role *r, uint32_t n_links, void *scratc
 }
 
 sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const struct sl_plan *plan, uint32_t k,
-                            uint32_t n_links, struct sl_role_control *control, struct sl_err *err)
+                            uint32_t n_links, struct sl_role_state *control, struct sl_err *err)
 {
     struct stage_role *r = calloc(1, sizeof *r);
     uint32_t node = sl_plan_stage_node(k);

@@ -30,7 +30,7 @@ struct worker {
     uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
     struct sl_rpc_stream *leash;
     struct sl_admin *ops;
-    struct sl_role_control control;
+    struct sl_role_state control;
     _Atomic bool told_to_stop; /* by the coordinator: a clean end */
     _Atomic bool over;         /* the threads beside the role may go */
     _Atomic bool signalled;
@@ -391,7 +391,7 @@ static void clean_up(struct worker *w)
         sl_rpc_channel_close(w->channel);
     if (w->io)
         sl_io_destroy(w->io);
-    sl_role_control_fini(&w->control);
+    sl_role_state_fini(&w->control);
     sl_stage_destroy(w->stage);
     sl_pack_close(w->pack);
 }

@@ -1,6 +1,6 @@
 /* protobuf for the services: bounded unpacking, packing into a call, and a walk over raw fields.
  *
- * protobuf-c allocates 50-63 times the size of a hostile message (research/grpc-c-core.md), so a
+ * protobuf-c allocates 50-63 times the size of a hostile message (measured), so a
  * request is unpacked into an arena of 8 times its bytes + 64 KiB, which takes it whole or fails
  * cleanly, and is freed at once. It also cuts a string at an embedded NUL in silence: who must know
  * walks the raw fields. */

@@ -1,5 +1,5 @@
 /* gRPC for the rest of the node, without a gRPC type in sight: servers with unary and server-streaming methods, and a client.
- * Only node/rpc_server.c, node/rpc_client.c and the services' generated code know the library (design 2: the edge).
+ * Only node/rpc/rpc_server.c, node/rpc/rpc_client.c and the services' generated code know the library.
  * Messages are bytes here; protobuf-c packs and unpacks them in the services (node/service_*.c) with a bounded allocator. */
 #ifndef SL_NODE_RPC_RPC_H
 #define SL_NODE_RPC_RPC_H

@@ -1,6 +1,6 @@
 /* One call on the server: its life from slot to end marker, its bounded send queue, and the kick.
  *
- * The rules of the core that shape this file (research/grpc-c-core.md, "Rules of the core"):
+ * The rules of the core that shape this file:
  * - one send batch of a call is in flight at a time: a second one is only sometimes refused;
  * - initial metadata rides with the first message or with the status, never before: until then a
  * failure goes out as Trailers-Only and a client may retry it; the status rides with the last

@@ -4,7 +4,7 @@
  * Threads: every worker owns one completion queue and runs all callbacks of the calls that it
  * accepted, in order. Other threads only append to a call's queue and kick the worker: the core
  * does HTTP/2 framing and the system call on whatever thread starts a batch, and a token's producer
- * has no time for that (17-23 us against 2-3 us, research/grpc-c-core.md). Nothing above
+ * has no time for that (17-23 us against 2-3 us, measured). Nothing above
  * node/rpc_*.c includes this file. */
 #ifndef SL_NODE_RPC_RPC_IMPL_H
 #define SL_NODE_RPC_RPC_IMPL_H

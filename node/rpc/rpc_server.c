@@ -5,7 +5,7 @@
  * connection down with the other streams on it, so it is only the outer wall; ours refuses the one
  * call. SO_REUSEPORT is off: with it a second server shares the port in silence.
  *
- * The end has one order that does not abort or leak (research/grpc-c-core.md rule 10): shutdown
+ * The end has one order that does not abort or leak: shutdown
  * begins (no new calls) - grace - cancel what is left - wait for every end marker - completion
  * queues down - workers joined - server and queues destroyed. */
 #include "node/rpc/listen.h"

@@ -1,12 +1,12 @@
 /* The I/O thread of a node, and the rings between it and the thread that owns the links.
  *
  * The owner's commands go in through one ring and notes come back through another; neither can
- * overflow, because what can be in them is bounded by the owner's side: at most SL_SENDS_MAX tokens
- * are out (a pool of as many ops), a slot has one frame or one release under way, a link one
+ * overflow, because what can be in them is bounded by the owner's side: at most SL_SENDS_MAX tags
+ * are out (a pool of as many sendings), a slot has one frame or one release under way, a link one
  * beginning, one drop, one end. Each ring has a bell (an eventfd which is rung only when the other
  * thread sleeps), so a busy pair of threads makes no system calls for it.
  *
- * LINK_DOWN is held back here until every token of the link is home: a send may be in the command
+ * LINK_DOWN is held back here until every tag of the link is home: a send may be in the command
  * ring while the I/O thread already notes that the link is over. A link that is down stays in the
  * owner's table for as long as the owner holds slots of it, and its id may be used again meanwhile;
  * slot numbers carry the place in the table, so that a release cannot be misunderstood. */
@@ -35,7 +35,7 @@ struct command {
     enum command_kind kind;
     uint32_t slot;
     struct sl_link *link;
-    struct sl_op *op;
+    struct sl_sending *sending;
     uint64_t epoch;
 };
 
@@ -52,7 +52,7 @@ struct sl_io {
 
     /* the owner's */
     struct sl_link *links[SL_LINKS_MAX];
-    struct sl_op *ops, *free_ops;
+    struct sl_sending *sendings, *free_sendings;
     uint32_t n_down_waiting;
 };
 
@@ -116,7 +116,7 @@ static bool take_commands(struct sl_io *io)
             sl_link_begin(&io->hub, c.link);
             break;
         case COMMAND_SEND:
-            sl_link_send(&io->hub, c.link, c.op);
+            sl_link_send(&io->hub, c.link, c.sending);
             break;
         case COMMAND_RELEASE:
             sl_link_give_back(&io->hub, c.link, c.slot);
@@ -258,7 +258,7 @@ static void io_free(struct sl_io *io)
     sl_ring_fini(&hub->notes);
     sl_bell_fini(&io->bell);
     sl_bell_fini(&hub->owner);
-    free(io->ops);
+    free(io->sendings);
     free(io);
 }
 
@@ -273,12 +273,12 @@ static sl_status io_init(struct sl_io *io, const struct sl_io_config *config)
     SL_TRY(sl_ring_init(&io->commands, RING_ITEMS, sizeof(struct command)));
     SL_TRY(sl_ring_init(&hub->notes, RING_ITEMS, sizeof(struct sl_note)));
     SL_TRY(sl_random_bytes(&hub->jitter.seed, sizeof hub->jitter.seed));
-    io->ops = calloc(SL_SENDS_MAX, sizeof *io->ops);
-    if (!io->ops)
+    io->sendings = calloc(SL_SENDS_MAX, sizeof *io->sendings);
+    if (!io->sendings)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < SL_SENDS_MAX; i++) {
-        io->ops[i].next = io->free_ops;
-        io->free_ops = &io->ops[i];
+        io->sendings[i].next = io->free_sendings;
+        io->free_sendings = &io->sendings[i];
     }
     return SL_OK;
 }
@@ -441,10 +441,10 @@ void sl_io_drop(struct sl_io *io, uint64_t id)
 }
 
 sl_status sl_io_send(struct sl_io *io, uint64_t id, const struct sl_wire *wire, const void *payload,
-                     uint64_t token)
+                     uint64_t tag)
 {
-    struct sl_op *op = io->free_ops;
-    if (!op)
+    struct sl_sending *sending = io->free_sendings;
+    if (!sending)
         return SL_AGAIN;
     uint8_t header[SL_WIRE_BYTES];
     struct sl_wire checked, clean = *wire;
@@ -457,16 +457,16 @@ sl_status sl_io_send(struct sl_io *io, uint64_t id, const struct sl_wire *wire, 
                      bad ? bad : "the kind belongs to the transport");
         return SL_E_INVALID;
     }
-    io->free_ops = op->next;
-    memset(op, 0, sizeof *op);
-    op->link = find_link(io, id);
-    op->link_id = id;
-    op->wire = clean;
-    op->payload = payload;
-    op->token = token;
-    if (op->link)
-        op->link->n_out++;
-    command(io, &(struct command){.kind = COMMAND_SEND, .link = op->link, .op = op});
+    io->free_sendings = sending->next;
+    memset(sending, 0, sizeof *sending);
+    sending->link = find_link(io, id);
+    sending->link_id = id;
+    sending->wire = clean;
+    sending->payload = payload;
+    sending->tag = tag;
+    if (sending->link)
+        sending->link->n_out++;
+    command(io, &(struct command){.kind = COMMAND_SEND, .link = sending->link, .sending = sending});
     return SL_OK;
 }
 
@@ -498,7 +498,7 @@ static void down_event(struct sl_io *io, struct sl_link *link, struct sl_io_even
     end_if_free(io, link);
 }
 
-/* false: a LINK_DOWN that has to wait for tokens. */
+/* false: a LINK_DOWN that has to wait for tags. */
 static bool event_of_note(struct sl_io *io, const struct sl_note *n, struct sl_io_event *event)
 {
     struct sl_link *link = n->link;
@@ -520,13 +520,13 @@ static bool event_of_note(struct sl_io *io, const struct sl_note *n, struct sl_i
         break;
     case SL_NOTE_SENT:
         event->kind = SL_IO_SENT;
-        event->link = n->op->link_id;
-        event->token = n->op->token;
-        event->wire = n->op->wire;
+        event->link = n->sending->link_id;
+        event->tag = n->sending->tag;
+        event->wire = n->sending->wire;
         if (link)
             link->n_out--;
-        n->op->next = io->free_ops;
-        io->free_ops = n->op;
+        n->sending->next = io->free_sendings;
+        io->free_sendings = n->sending;
         break;
     case SL_NOTE_FRAME:
         event->kind = SL_IO_FRAME;

@@ -24,7 +24,7 @@ static const uint8_t padding[SL_PAD_BYTES];
 static void note(struct sl_hub *hub, const struct sl_note *n)
 {
     sl_status pushed = sl_ring_push(&hub->notes, n);
-    assert(pushed == SL_OK); /* tokens, slots and links are bounded below its size */
+    assert(pushed == SL_OK); /* tags, slots and links are bounded below its size */
     (void)pushed;
     sl_bell_ring(&hub->owner);
 }
@@ -56,10 +56,10 @@ struct sl_line *sl_conn_line(const struct sl_conn *conn)
 
 /* ---- Frames going out ---- */
 
-static void op_home(struct sl_hub *hub, struct sl_op *op, sl_status status)
+static void sending_home(struct sl_hub *hub, struct sl_sending *sending, sl_status status)
 {
-    op->status = status;
-    struct sl_note n = {.kind = SL_NOTE_SENT, .status = status, .link = op->link, .op = op};
+    sending->status = status;
+    struct sl_note n = {.kind = SL_NOTE_SENT, .status = status, .link = sending->link, .sending = sending};
     note(hub, &n);
 }
 
@@ -73,30 +73,30 @@ static uint32_t checksum_of(const void *data, size_t bytes)
 static void control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,
                     const uint8_t body[SL_CONTROL_BYTES])
 {
-    struct sl_control *out = &conn->control_out[kind];
+    struct sl_control_frame *out = &conn->control_out[kind];
     if (conn->fault || conn->hung_up)
         return;
-    if (out->op.busy) {
-        out->op.again = true;
+    if (out->sending.busy) {
+        out->sending.again = true;
         return;
     }
     if (body)
         memcpy(out->body, body, sizeof out->body);
-    struct sl_op *op = &out->op;
-    op->conn = conn;
-    op->busy = true;
-    op->again = false;
-    op->payload = out->body;
-    op->bytes = sizeof out->body;
-    op->wire = (struct sl_wire){.kind = (uint16_t)kind,
-                                .flags = SL_WIRE_HAS_CHECKSUM,
-                                .epoch = conn->hub->config.epoch,
-                                .sequence = number,
-                                .payload_bytes = sizeof out->body,
-                                .meta_bytes = sizeof out->body,
-                                .checksum = checksum_of(out->body, sizeof out->body)};
-    sl_wire_pack(op->header, &op->wire);
-    conn->hub->ops->send(conn->line, op);
+    struct sl_sending *sending = &out->sending;
+    sending->conn = conn;
+    sending->busy = true;
+    sending->again = false;
+    sending->payload = out->body;
+    sending->bytes = sizeof out->body;
+    sending->wire = (struct sl_wire){.kind = (uint16_t)kind,
+                                     .flags = SL_WIRE_HAS_CHECKSUM,
+                                     .epoch = conn->hub->config.epoch,
+                                     .number = number,
+                                     .payload_bytes = sizeof out->body,
+                                     .meta_bytes = sizeof out->body,
+                                     .checksum = checksum_of(out->body, sizeof out->body)};
+    sl_wire_pack(sending->header, &sending->wire);
+    conn->hub->ops->send(conn->line, sending);
 }
 
 static void send_credit(struct sl_conn *conn)
@@ -107,27 +107,27 @@ static void send_credit(struct sl_conn *conn)
     control(conn, SL_WIRE_CREDIT, link->granted_to_peer, body);
 }
 
-static void transmit(struct sl_hub *hub, struct sl_link *link, struct sl_op *op)
+static void transmit(struct sl_hub *hub, struct sl_link *link, struct sl_sending *sending)
 {
     struct sl_conn *conn = link->conn;
-    op->conn = conn;
-    op->wire.flags |= SL_WIRE_HAS_CHECKSUM;
-    op->wire.epoch = hub->config.epoch;
-    op->wire.sequence = link->sent++;
-    op->bytes = (size_t)op->wire.payload_bytes;
-    if (op->bytes == 0) {
-        op->payload = padding;
-        op->bytes = sizeof padding;
+    sending->conn = conn;
+    sending->wire.flags |= SL_WIRE_HAS_CHECKSUM;
+    sending->wire.epoch = hub->config.epoch;
+    sending->wire.number = link->sent++;
+    sending->bytes = (size_t)sending->wire.payload_bytes;
+    if (sending->bytes == 0) {
+        sending->payload = padding;
+        sending->bytes = sizeof padding;
     }
-    op->wire.checksum = checksum_of(op->payload, (size_t)op->wire.payload_bytes);
+    sending->wire.checksum = checksum_of(sending->payload, (size_t)sending->wire.payload_bytes);
     if (atomic_load_explicit(&hub->fault_corrupt, memory_order_relaxed) > 0) {
         atomic_fetch_sub_explicit(&hub->fault_corrupt, 1, memory_order_relaxed);
-        op->wire.checksum ^= 1;
+        sending->wire.checksum ^= 1;
     }
-    sl_wire_pack(op->header, &op->wire);
+    sl_wire_pack(sending->header, &sending->wire);
     conn->n_sends++;
-    conn->bytes_under_way += op->bytes;
-    hub->ops->send(conn->line, op);
+    conn->bytes_under_way += sending->bytes;
+    hub->ops->send(conn->line, sending);
 }
 
 /* Sends what credit allows, in order. */
@@ -136,31 +136,31 @@ static void pump(struct sl_hub *hub, struct sl_link *link)
     struct sl_conn *conn = link->conn;
     while (link->state == SL_LINK_UP && link->waiting && !conn->fault && !conn->hung_up &&
            !conn->said_goodbye) {
-        struct sl_op *op = link->waiting;
-        bool fits = op->wire.payload_bytes <= link->peer_slot_bytes;
+        struct sl_sending *sending = link->waiting;
+        bool fits = sending->wire.payload_bytes <= link->peer_slot_bytes;
         if (link->peer_slot_bytes == 0 || (fits && link->sent == link->granted_to_us))
             return;
-        link->waiting = op->next;
+        link->waiting = sending->next;
         if (!link->waiting)
             link->waiting_end = &link->waiting;
         if (fits)
-            transmit(hub, link, op);
+            transmit(hub, link, sending);
         else
-            op_home(hub, op, SL_E_INVALID); /* no slot of the peer could ever hold it */
+            sending_home(hub, sending, SL_E_INVALID); /* no slot of the peer could ever hold it */
     }
 }
 
 static void return_waiting(struct sl_hub *hub, struct sl_link *link, sl_status status)
 {
     while (link->waiting) {
-        struct sl_op *op = link->waiting;
-        link->waiting = op->next;
-        op_home(hub, op, status);
+        struct sl_sending *sending = link->waiting;
+        link->waiting = sending->next;
+        sending_home(hub, sending, status);
     }
     link->waiting_end = &link->waiting;
 }
 
-void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_op *op)
+void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_sending *sending)
 {
     sl_status status = SL_OK;
     if (!link)
@@ -170,37 +170,37 @@ void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_op *op)
     else if (link->state == SL_LINK_OVER || (link->conn && link->conn->heard_goodbye))
         status = SL_E_PEER_LOST;
     if (status != SL_OK) {
-        op_home(hub, op, status);
+        sending_home(hub, sending, status);
         return;
     }
-    op->next = NULL;
-    *link->waiting_end = op;
-    link->waiting_end = &op->next;
+    sending->next = NULL;
+    *link->waiting_end = sending;
+    link->waiting_end = &sending->next;
     pump(hub, link);
 }
 
-void sl_op_sent(struct sl_op *op, sl_status status)
+void sl_sending_done(struct sl_sending *sending, sl_status status)
 {
-    struct sl_conn *conn = op->conn;
-    op->conn = NULL;
-    if (!op->link) {
-        op->busy = false;
+    struct sl_conn *conn = sending->conn;
+    sending->conn = NULL;
+    if (!sending->link) {
+        sending->busy = false;
         if (status != SL_OK)
             sl_conn_broken(conn, status, "a control frame could not be sent");
-        else if (op->again && op->wire.kind == SL_WIRE_CREDIT)
+        else if (sending->again && sending->wire.kind == SL_WIRE_CREDIT)
             send_credit(conn);
         return;
     }
     conn->n_sends--;
-    conn->bytes_under_way -= op->bytes;
+    conn->bytes_under_way -= sending->bytes;
     if (status == SL_OK) {
         count(&conn->hub->frames_sent, 1);
-        count(&conn->hub->bytes_sent, op->wire.payload_bytes);
+        count(&conn->hub->bytes_sent, sending->wire.payload_bytes);
     } else {
         sl_conn_broken(conn, status, "a frame could not be sent");
         status = conn->fault; /* what broke the line says more than the cancelled request */
     }
-    op_home(conn->hub, op, status);
+    sending_home(conn->hub, sending, status);
 }
 
 /* ---- Connections ---- */
@@ -388,11 +388,11 @@ static void handle_control(struct sl_conn *conn, const struct sl_wire *wire, con
         return;
     }
     if (wire->kind == SL_WIRE_CREDIT)
-        handle_credit(conn, wire->sequence, body);
+        handle_credit(conn, wire->number, body);
     else if (wire->kind == SL_WIRE_GOODBYE)
-        handle_goodbye(conn, wire->sequence);
+        handle_goodbye(conn, wire->number);
     else if (wire->kind == SL_WIRE_PING && !atomic_load(&conn->hub->fault_mute))
-        control(conn, SL_WIRE_PONG, wire->sequence, NULL);
+        control(conn, SL_WIRE_PONG, wire->number, NULL);
 }
 
 /* ---- Frames coming in ---- */
@@ -414,11 +414,11 @@ static const char *why_not_land(const struct sl_conn *conn, const struct sl_wire
     const struct sl_link *link = conn->link;
     if (conn->state != SL_CONN_OPEN)
         return "a frame before the handshake is over";
-    if (conn->heard_goodbye && wire->sequence >= conn->peer_sent)
+    if (conn->heard_goodbye && wire->number >= conn->peer_sent)
         return "a frame after the peer's goodbye";
-    if (wire->sequence - link->delivered >= SL_SLOTS_MAX || link->window[wire->sequence % SL_SLOTS_MAX])
+    if (wire->number - link->delivered >= SL_SLOTS_MAX || link->window[wire->number % SL_SLOTS_MAX])
         return "a frame number comes twice or leaves a gap";
-    if (wire->sequence >= link->granted_to_peer || link->n_free == 0)
+    if (wire->number >= link->granted_to_peer || link->n_free == 0)
         return "a frame without credit";
     if (wire->payload_bytes > link->config.slot_bytes)
         return "a frame is larger than the slots lent for it";
@@ -456,7 +456,7 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
     slot->landing.wire = wire;
     slot->landing.bytes = on_line;
     slot->landing.region = link->region;
-    link->window[wire.sequence % SL_SLOTS_MAX] = slot;
+    link->window[wire.number % SL_SLOTS_MAX] = slot;
     conn->n_landings++;
     conn->bytes_under_way += on_line;
     return &slot->landing;

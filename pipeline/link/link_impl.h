@@ -60,7 +60,7 @@ struct sl_link {
 
     /* the owner's */
     uint64_t held;  /* slots with the owner, a bit each */
-    uint32_t n_out; /* tokens not yet home */
+    uint32_t n_out; /* tags not yet home */
     bool dropped, down_noted, down_waiting;
     sl_status down_status;
     const char *down_reason;
@@ -69,7 +69,7 @@ struct sl_link {
     enum sl_link_state state;
     struct sl_conn *conn;
     void *region;
-    struct sl_op *waiting, **waiting_end;
+    struct sl_sending *waiting, **waiting_end;
     uint64_t granted_to_us, sent, peer_slot_bytes;
     uint64_t granted_to_peer, delivered;
     struct sl_slot slots[SL_SLOTS_MAX];
@@ -90,8 +90,8 @@ enum sl_conn_state {
     SL_CONN_OPEN
 };
 
-struct sl_control {
-    struct sl_op op;
+struct sl_control_frame {
+    struct sl_sending sending;
     uint8_t body[SL_CONTROL_BYTES];
 };
 
@@ -109,7 +109,7 @@ struct sl_conn {
     uint64_t peer_sent, goodbye_by_ms;
     sl_status fault;
     const char *reason;
-    struct sl_control control_out[SL_WIRE_GOODBYE + 1]; /* by kind */
+    struct sl_control_frame control_out[SL_WIRE_GOODBYE + 1]; /* by kind */
     struct sl_landing control_in;
     uint8_t control_body[SL_CONTROL_BYTES];
 };
@@ -121,7 +121,7 @@ struct sl_note { /* from the I/O thread to the owner */
     sl_status status;
     struct sl_link *link;
     union {
-        struct sl_op *op;
+        struct sl_sending *sending;
         struct sl_slot *slot;
         const char *reason;
     };
@@ -151,7 +151,8 @@ static inline uint64_t sl_now_ms(void)
 
 /* The I/O thread's calls. */
 void sl_link_begin(struct sl_hub *hub, struct sl_link *link); /* register memory, dial or be ready */
-void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_op *op); /* link NULL: unknown */
+void sl_link_send(struct sl_hub *hub, struct sl_link *link,
+                  struct sl_sending *sending); /* link NULL: unknown */
 void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index);
 void sl_link_cancel(struct sl_hub *hub, struct sl_link *link);
 void sl_link_end(struct sl_hub *hub, struct sl_link *link); /* unregister; the memory is the caller's */

@@ -15,9 +15,9 @@
 
 enum sl_io_kind {
     SL_IO_LINK_UP,
-    /* last event of a link; status and reason say why. Every token and slot has come home before. */
+    /* last event of a link; status and reason say why. Every tag and slot has come home before. */
     SL_IO_LINK_DOWN,
-    SL_IO_SENT, /* the buffer of `token` is free again; status SL_OK, or why it was not sent */
+    SL_IO_SENT, /* the buffer of `tag` is free again; status SL_OK, or why it was not sent */
     SL_IO_FRAME, /* payload is the owner's until sl_io_release(io, link, slot); SL_E_CORRUPT: checksum mismatch,
                         header valid, payload not to be used */
     SL_IO_NUDGE /* sl_io_nudge was called */
@@ -27,7 +27,7 @@ struct sl_io_event {
     enum sl_io_kind kind;
     sl_status status;
     uint64_t link;
-    uint64_t token;
+    uint64_t tag;
     struct sl_wire wire;
     uint8_t *payload; /* 64-byte aligned */
     uint32_t slot;
@@ -73,11 +73,11 @@ sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, con
                         uint16_t port);
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 
-/* Queue a frame. payload stays ours to read until SL_IO_SENT with this token (also when the link is down or unknown).
- * SL_AGAIN: 1024 tokens are out already. SL_E_INVALID: a header that no peer would take (logged); no event follows.
+/* Queue a frame. payload stays ours to read until SL_IO_SENT with this tag (also when the link is down or unknown).
+ * SL_AGAIN: 1024 tags are out already. SL_E_INVALID: a header that no peer would take (logged); no event follows.
  * A frame larger than the peer's slots comes back as SL_IO_SENT with SL_E_INVALID. */
 sl_status sl_io_send(struct sl_io *io, uint64_t link, const struct sl_wire *wire, const void *payload,
-                     uint64_t token);
+                     uint64_t tag);
 void sl_io_release(struct sl_io *io, uint64_t link, uint32_t slot);
 
 /* The owner takes events: waits at most timeout_ms (-1: for ever, 0: not at all). SL_AGAIN when none came. */

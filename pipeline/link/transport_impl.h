@@ -3,9 +3,9 @@
  *
  * A transport knows lines: two ends, frames of a header and a payload each. It is driven by one I/O
  * thread; only that thread calls the operations, and all upcalls happen inside `send` or
- * `progress`. An op (a frame going out) and a landing (a frame coming in) belong to the transport
+ * `progress`. A sending (a frame going out) and a landing (a frame coming in) belong to the transport
  * from the call to their one report, also after failure; `closed` is the last word about a line,
- * after every op and every landing of it was reported. A broken line is reported and then left
+ * after every sending and every landing of it was reported. A broken line is reported and then left
  * alone until `hangup`. */
 #ifndef SL_PIPELINE_LINK_TRANSPORT_IMPL_H
 #define SL_PIPELINE_LINK_TRANSPORT_IMPL_H
@@ -27,14 +27,14 @@ struct sl_mail {
     uint8_t kind, to_side;
 };
 
-struct sl_op { /* a frame on its way out */
-    struct sl_op *next;
+struct sl_sending { /* a frame on its way out */
+    struct sl_sending *next;
     struct sl_conn *conn; /* while the transport has it */
     struct sl_link *link; /* NULL: a control frame */
     struct sl_wire wire;
     const void *payload;
     size_t bytes; /* on the line */
-    uint64_t link_id, token;
+    uint64_t link_id, tag;
     sl_status status;
     bool busy, again; /* control frames: one of a kind is under way; send one more after it */
     struct sl_mail mail;
@@ -63,8 +63,9 @@ struct sl_transport_ops {
     /* SL_E_INVALID: the address can never work; anything else: try again later. */
     sl_status (*connect)(struct sl_transport *transport, const char *address, uint16_t port,
                          struct sl_conn *conn, struct sl_line **line);
-    void (*send)(struct sl_line *line, struct sl_op *op); /* -> sl_op_sent once, maybe before return */
-    void (*hangup)(struct sl_line *line);                 /* -> sl_conn_closed once, from progress */
+    void (*send)(struct sl_line *line,
+                 struct sl_sending *sending); /* -> sl_sending_done once, maybe before return */
+    void (*hangup)(struct sl_line *line);     /* -> sl_conn_closed once, from progress */
 
     sl_status (*map)(struct sl_transport *transport, void *base, size_t bytes, void **region);
     void (*unmap)(struct sl_transport *transport, void *region);
@@ -79,7 +80,7 @@ struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line); /* NULL
 struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
                                    size_t payload_bytes); /* NULL: drop it, the line is at fault */
 void sl_conn_landed(struct sl_landing *landing, sl_status status);
-void sl_op_sent(struct sl_op *op, sl_status status);
+void sl_sending_done(struct sl_sending *sending, sl_status status);
 void sl_conn_broken(struct sl_conn *conn, sl_status status, const char *reason);
 void sl_conn_closed(struct sl_conn *conn);
 struct sl_line *sl_conn_line(const struct sl_conn *conn);

@@ -3,7 +3,7 @@
  * network.
  *
  * A fabric is the network: who listens on which port. Each I/O thread has one inbox; a letter lies
- * inside the thing that it is about (an op, or the pair of ends which makes a line), so sending
+ * inside the thing that it is about (an sending, or the pair of ends which makes a line), so sending
  * allocates nothing. A frame travels as a letter to the receiver, who copies the payload on his own
  * thread and sends the same letter back: the buffer is free when it comes home. One mutex guards
  * inboxes and pairs; it is held for a few instructions and never during a copy.
@@ -120,9 +120,9 @@ static void post_hangup(struct sl_pair *pair, int to_side)
     post(peer->transport, &peer->hangup, pair, to_side, LETTER_HANGUP);
 }
 
-static struct sl_op *op_of(struct sl_mail *mail)
+static struct sl_sending *op_of(struct sl_mail *mail)
 {
-    return (struct sl_op *)((char *)mail - offsetof(struct sl_op, mail));
+    return (struct sl_sending *)((char *)mail - offsetof(struct sl_sending, mail));
 }
 
 /* ---- Opening and closing ---- */
@@ -194,7 +194,7 @@ static sl_status local_connect(struct sl_transport *t, const char *address, uint
     return SL_OK;
 }
 
-static void local_send(struct sl_line *line, struct sl_op *op)
+static void local_send(struct sl_line *line, struct sl_sending *sending)
 {
     struct sl_fabric *fabric = line->transport->fabric;
     int to_side = 1 - side_of(line);
@@ -203,11 +203,11 @@ static void local_send(struct sl_line *line, struct sl_op *op)
     bool open = peer->transport && !peer->hung_up;
     if (open) {
         line->n_out++;
-        post(peer->transport, &op->mail, line->pair, to_side, LETTER_FRAME);
+        post(peer->transport, &sending->mail, line->pair, to_side, LETTER_FRAME);
     }
     pthread_mutex_unlock(&fabric->mutex);
     if (!open)
-        sl_op_sent(op, SL_E_PEER_LOST);
+        sl_sending_done(sending, SL_E_PEER_LOST);
 }
 
 static void close_later(struct sl_transport *t, struct sl_line *line)
@@ -229,16 +229,17 @@ static void local_hangup(struct sl_line *line)
 
 /* ---- Letters ---- */
 
-/* The frame's op is the sender's; it is only read here, and sent home with what became of it. */
+/* The frame's sending is the sender's; it is only read here, and sent home with what became of it. */
 static void take_frame(struct sl_line *line, struct sl_mail *mail)
 {
-    struct sl_op *op = op_of(mail);
-    op->status = SL_E_PEER_LOST;
+    struct sl_sending *sending = op_of(mail);
+    sending->status = SL_E_PEER_LOST;
     if (!line->hung_up && line->conn) {
-        struct sl_landing *landing = sl_conn_arrived(line->conn, op->header, sizeof op->header, op->bytes);
+        struct sl_landing *landing =
+            sl_conn_arrived(line->conn, sending->header, sizeof sending->header, sending->bytes);
         if (landing) {
-            memcpy(landing->to, op->payload, op->bytes);
-            op->status = SL_OK;
+            memcpy(landing->to, sending->payload, sending->bytes);
+            sending->status = SL_OK;
             sl_conn_landed(landing, SL_OK);
         }
     }
@@ -273,9 +274,9 @@ static void take_letter(struct sl_transport *t, struct sl_mail *mail)
     if (kind == LETTER_FRAME) {
         take_frame(line, mail);
     } else if (kind == LETTER_DONE) {
-        struct sl_op *op = op_of(mail);
+        struct sl_sending *sending = op_of(mail);
         line->n_out--;
-        sl_op_sent(op, op->status);
+        sl_sending_done(sending, sending->status);
     } else {
         if (kind == LETTER_CALL)
             take_call(t, line);

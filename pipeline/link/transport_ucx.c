@@ -3,7 +3,7 @@
  *
  * The I/O thread owns one single-threaded worker in event mode: the worker's fd is polled, never spun on. Error handling is
  * PEER on every endpoint, so a dead neighbour ends its sends instead of hanging them; that a neighbour is silent but not dead
- * (stopped, unreachable) UCX does not notice: the hub's heartbeat does. Facts behind the settings: research/ucx-nccl.md 5, 6.
+ * (stopped, unreachable) UCX does not notice: the hub's heartbeat does.
  *
  * UCX forbids closing an endpoint from its callbacks, so hangup only marks a line and progress does the rest; `closed` is told
  * when the close request and every send and receive of the line have ended. */
@@ -77,34 +77,34 @@ static void on_endpoint_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 
 static void on_sent(void *request, ucs_status_t status, void *user)
 {
-    struct sl_op *op = user;
-    sl_conn_line(op->conn)->n_under_way--;
+    struct sl_sending *sending = user;
+    sl_conn_line(sending->conn)->n_under_way--;
     ucp_request_free(request);
-    sl_op_sent(op, status_of(status));
+    sl_sending_done(sending, status_of(status));
 }
 
-static void ucx_send(struct sl_line *line, struct sl_op *op)
+static void ucx_send(struct sl_line *line, struct sl_sending *sending)
 {
     if (!line->ep || line->failed) {
-        sl_op_sent(op, SL_E_PEER_LOST);
+        sl_sending_done(sending, SL_E_PEER_LOST);
         return;
     }
     ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK |
                                                  UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
                                  .flags = UCP_AM_SEND_FLAG_REPLY,
                                  .cb.send = on_sent,
-                                 .user_data = op,
+                                 .user_data = sending,
                                  .memory_type = UCS_MEMORY_TYPE_HOST};
-    param.flags |= op->bytes >= RNDV_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER;
+    param.flags |= sending->bytes >= RNDV_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER;
     line->n_under_way++;
-    ucs_status_ptr_t request =
-        ucp_am_send_nbx(line->ep, AM_ID, op->header, sizeof op->header, op->payload, op->bytes, &param);
+    ucs_status_ptr_t request = ucp_am_send_nbx(line->ep, AM_ID, sending->header, sizeof sending->header,
+                                               sending->payload, sending->bytes, &param);
     if (UCS_PTR_IS_PTR(request))
         return;
     line->n_under_way--;
     if (UCS_PTR_IS_ERR(request))
         line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
-    sl_op_sent(op, UCS_PTR_IS_ERR(request) ? status_of(UCS_PTR_STATUS(request)) : SL_OK);
+    sl_sending_done(sending, UCS_PTR_IS_ERR(request) ? status_of(UCS_PTR_STATUS(request)) : SL_OK);
 }
 
 /* ---- receiving ---- */

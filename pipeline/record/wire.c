@@ -23,9 +23,9 @@ enum {
     AT_KIND = 8,
     AT_FLAGS = 10,
     AT_CRC = 12,
-    AT_REQUEST = 16,
+    AT_SEQ = 16,
     AT_EPOCH = 24,
-    AT_SEQUENCE = 32,
+    AT_NUMBER = 32,
     AT_CHUNK_INDEX = 40,
     AT_CHUNK_COUNT = 44,
     AT_SOURCE = 48,
@@ -63,9 +63,9 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire)
     sl_put16(out + AT_HEADER_BYTES, SL_WIRE_BYTES);
     sl_put16(out + AT_KIND, wire->kind);
     sl_put16(out + AT_FLAGS, wire->flags);
-    sl_put64(out + AT_REQUEST, wire->request_id);
+    sl_put64(out + AT_SEQ, wire->seq);
     sl_put64(out + AT_EPOCH, wire->epoch);
-    sl_put64(out + AT_SEQUENCE, wire->sequence);
+    sl_put64(out + AT_NUMBER, wire->number);
     sl_put32(out + AT_CHUNK_INDEX, wire->chunk_index);
     sl_put32(out + AT_CHUNK_COUNT, wire->chunk_count);
     sl_put16(out + AT_SOURCE, wire->source);
@@ -92,9 +92,9 @@ static void read_fields(struct sl_wire *wire, const uint8_t *in)
     *wire = (struct sl_wire){
         .kind = sl_get16(in + AT_KIND),
         .flags = sl_get16(in + AT_FLAGS),
-        .request_id = sl_get64(in + AT_REQUEST),
+        .seq = sl_get64(in + AT_SEQ),
         .epoch = sl_get64(in + AT_EPOCH),
-        .sequence = sl_get64(in + AT_SEQUENCE),
+        .number = sl_get64(in + AT_NUMBER),
         .chunk_index = sl_get32(in + AT_CHUNK_INDEX),
         .chunk_count = sl_get32(in + AT_CHUNK_COUNT),
         .source = sl_get16(in + AT_SOURCE),

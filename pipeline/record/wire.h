@@ -1,4 +1,4 @@
-/* The 128-byte header of every frame between nodes (research/ucx-nccl.md 4): little-endian, fixed offsets, own CRC.
+/* The 128-byte header of every frame between nodes: little-endian, fixed offsets, own CRC.
  * Knows bytes only: no socket, no model. Everything in it is checked before a payload byte is touched. */
 #ifndef SL_PIPELINE_RECORD_WIRE_H
 #define SL_PIPELINE_RECORD_WIRE_H
@@ -26,9 +26,9 @@ enum { SL_WIRE_HAS_CHECKSUM = 1 }; /* flags */
 
 struct sl_wire {
     uint16_t kind, flags;
-    uint64_t request_id; /* sequence id, where the frame is about one */
-    uint64_t epoch;      /* set by the transport */
-    uint64_t sequence;   /* set by the transport: frame number on its link */
+    uint64_t seq;    /* sequence id, where the frame is about one */
+    uint64_t epoch;  /* set by the transport */
+    uint64_t number; /* set by the transport: frame number on its link */
     uint32_t chunk_index, chunk_count;
     uint16_t source, target;
     uint16_t layer_first, layer_count;

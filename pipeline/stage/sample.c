@@ -1,5 +1,5 @@
 /* From logits to a token. Which ids survive the filters, and which of them is drawn, must be the
- * same on every machine: so weights come from the softmax of kernels/ops.h, which gives the same
+ * same on every machine: so weights come from the softmax of kernels/isa.h, which gives the same
  * bits in every table, and every sum has one order. Only the reported log-probabilities go through
  * libm's logf.
  *

@@ -108,11 +108,11 @@ static uint32_t widest_input(const struct sl_shape *s)
     return widest;
 }
 
-sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_share *c,
-                        struct sl_err *err)
+sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack, const struct sl_share *c,
+                         struct sl_err *err)
 {
     const struct sl_shape *s = sl_pack_shape(pack);
-    *plan = (struct sl_stage_plan){0};
+    *plan = (struct sl_stage_bytes){0};
     if (c->begin >= c->end || c->end > s->n_layers)
         return sl_fail(err, SL_E_CONFIG,
                        "layers [%u, %u) are not a range of a model with %u layers; use fewer stages",
@@ -205,8 +205,8 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
                               struct sl_err *err)
 {
     const struct sl_share *c = &st->config;
-    struct sl_stage_plan plan;
-    SL_TRY(sl_stage_plan(&plan, pack, c, err));
+    struct sl_stage_bytes plan;
+    SL_TRY(sl_stage_bytes(&plan, pack, c, err));
     SL_TRY(sl_ops_select_profile(&st->ops, c->profile, err));
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, verify, err));
     SL_TRY(sl_team_create(&st->team, c->n_threads, st->ops->scratch_bytes(widest_input(&st->shape)), err));

@@ -2,7 +2,7 @@
  * and the scratch to run one chunk. The only place that composes attention, router and experts; the only layer loop.
  * A decode worker is a stage over all layers whose pages arrive by hand-off.
  *
- * Knows no network, clock or request. All functions: the stage's own thread. Memory is planned by sl_stage_plan, taken in
+ * Knows no network, clock or request. All functions: the stage's own thread. Memory is planned by sl_stage_bytes, taken in
  * sl_stage_create, then sealed; running a chunk allocates nothing. */
 #ifndef SL_PIPELINE_STAGE_STAGE_H
 #define SL_PIPELINE_STAGE_STAGE_H
@@ -14,13 +14,13 @@
 #include "model/pack/weights.h"
 #include "pipeline/decide/plan.h"
 
-struct sl_stage_plan { /* bytes, before anything is taken: what `inspect --stages` prints */
+struct sl_stage_bytes { /* bytes, before anything is taken: what `inspect --stages` prints */
     size_t weights, kv, activations, tables, scratch, logits;
     size_t buffers; /* everything but the weights */
 };
 /* SL_E_CONFIG when the sum does not fit. */
-sl_status sl_stage_plan(struct sl_stage_plan *plan, const struct sl_pack *pack, const struct sl_share *config,
-                        struct sl_err *err);
+sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack,
+                         const struct sl_share *config, struct sl_err *err);
 
 struct sl_sequence { /* one prompt's timeline on this node; owns its pages */
     uint64_t id;

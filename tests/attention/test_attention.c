@@ -13,7 +13,7 @@ static float noise(struct sl_rng *rng, float scale)
     return (float)(sl_rng_unit(sl_rng_next(rng)) - 0.5) * scale;
 }
 
-struct fixture {
+struct attention_fixture {
     struct sl_arena arena, buffers;
     struct sl_team *team;
     struct sl_kv kv;
@@ -43,9 +43,10 @@ static float *random_floats(struct sl_rng *rng, size_t n, float scale, float off
     return x;
 }
 
-static struct fixture *make_fixture(const struct sl_ops *ops, uint32_t n_threads, enum sl_dtype dtype)
+static struct attention_fixture *make_fixture(const struct sl_ops *ops, uint32_t n_threads,
+                                              enum sl_dtype dtype)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct attention_fixture *f = calloc(1, sizeof *f);
     struct sl_rng rng = {11, 0};
     struct sl_kv_layout layout = {1, NKV, D, dtype};
     sl_arena_init(&f->arena, sl_kv_bytes(&layout, PAGES), NULL);
@@ -102,7 +103,7 @@ static void quantised(struct sl_panel *p, const float *w, uint32_t n, uint32_t k
     *p = (struct sl_panel){data, n, k, dtype, rotation, 0};
 }
 
-static void integer_weights(struct fixture *f, enum sl_dtype dtype, uint32_t rotation)
+static void integer_weights(struct attention_fixture *f, enum sl_dtype dtype, uint32_t rotation)
 {
     if (!sl_dtype_is_integer(dtype))
         return;
@@ -112,7 +113,7 @@ static void integer_weights(struct fixture *f, enum sl_dtype dtype, uint32_t rot
     quantised(&f->w.o, f->o, H, NQ * D, dtype, rotation);
 }
 
-static void free_fixture(struct fixture *f)
+static void free_fixture(struct attention_fixture *f)
 {
     sl_team_destroy(f->team);
     sl_arena_fini(&f->buffers);
@@ -123,7 +124,7 @@ static void free_fixture(struct fixture *f)
     free(f);
 }
 
-static void run_chunks(struct fixture *f, float *x, uint32_t chunk)
+static void run_chunks(struct attention_fixture *f, float *x, uint32_t chunk)
 {
     for (uint32_t pos = 0; pos < T; pos += chunk) {
         uint32_t n = T - pos < chunk ? T - pos : chunk;
@@ -148,7 +149,7 @@ static void norm_rope(double *head, const float *gain, const float *cosine, cons
 }
 
 /* y = x + o(attention(norm(x))) in double precision, straight from the definition */
-static void naive(const struct fixture *f, const float *x, double *y)
+static void naive(const struct attention_fixture *f, const float *x, double *y)
 {
     double(*qkv)[QKV] = calloc(T, sizeof *qkv);
     for (int t = 0; t < T; t++) {
@@ -192,7 +193,7 @@ static void naive(const struct fixture *f, const float *x, double *y)
 
 SL_TEST(the_block_is_the_textbook_attention)
 {
-    struct fixture *f = make_fixture(&sl_ops_ref, 1, SL_F32);
+    struct attention_fixture *f = make_fixture(&sl_ops_ref, 1, SL_F32);
     struct sl_rng rng = {5, 0};
     float *x = random_floats(&rng, T * H, 2, 0);
     double *y = malloc(sizeof(double) * T * H), worst = 0;
@@ -218,7 +219,7 @@ static void compare_runs(enum sl_dtype kv_dtype, enum sl_dtype weights, uint32_t
     for (uint32_t b = 0; b < n_tables; b++)
         for (int c = 0; c < 4; c++)
             for (int t = 0; t < 2; t++) {
-                struct fixture *f = make_fixture(tables[b], threads[t], kv_dtype);
+                struct attention_fixture *f = make_fixture(tables[b], threads[t], kv_dtype);
                 integer_weights(f, weights, rotation);
                 f->w.qkv.digits = f->w.o.digits = digits;
                 memcpy(x, input, sizeof(float) * T * H);
@@ -259,13 +260,13 @@ SL_TEST(eight_bits_stay_near_the_floats)
           *before = malloc(sizeof(float) * T * H);
     memcpy(y, x, sizeof(float) * T * H);
     memcpy(before, x, sizeof(float) * T * H);
-    struct fixture *f = make_fixture(*sl_ops_available(&(uint32_t){0}), 1, SL_I8);
+    struct attention_fixture *f = make_fixture(*sl_ops_available(&(uint32_t){0}), 1, SL_I8);
     for (uint32_t rotation = 0; rotation <= 32; rotation += 32) {
         integer_weights(f, SL_I8, rotation);
         f->w.qkv.digits = f->w.o.digits = rotation ? 2 : 0;
         memcpy(y, before, sizeof(float) * T * H);
         run_chunks(f, y, 50);
-        struct fixture *g = make_fixture(&sl_ops_ref, 1, SL_F32);
+        struct attention_fixture *g = make_fixture(&sl_ops_ref, 1, SL_F32);
         memcpy(x, before, sizeof(float) * T * H);
         run_chunks(g, x, T);
         double error = 0, size = 0;
@@ -311,7 +312,7 @@ static void fill_long(struct long_context *l, enum sl_dtype dtype)
 /* Returns whether segments were shared out. */
 static bool run_long(struct long_context *l, const struct sl_ops *ops, uint32_t n_threads, float *x)
 {
-    struct fixture *f = make_fixture(ops, n_threads, SL_F32);
+    struct attention_fixture *f = make_fixture(ops, n_threads, SL_F32);
     struct sl_arena arena;
     struct sl_attention a;
     struct sl_rng rng = {8, 0};

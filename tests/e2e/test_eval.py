@@ -1,6 +1,6 @@
 """`sluice eval`: its figures against `sluice score`, against transformers (slow tier), and against themselves.
 
-The maths of a position and of the means is in tests/pipeline/test_divergence.c; here it is the windows, the models, what is
+The maths of a position and of the means is in tests/node/eval/test_divergence.c; here it is the windows, the models, what is
 printed and how it fails. Environment: SLUICE_BUILD names the build directory; SLUICE_TORCH_PYTHON a Python with torch.
 """
 import json

@@ -10,7 +10,7 @@
 
 enum { H = 40, I = 24, S = 56, E = 6, K = 2, T = 37 };
 
-struct fixture {
+struct experts_fixture {
     float norm[H], router[E * H], gate[E][I * H], up[E][I * H], down[E][H * I];
     float s_gate[S * H], s_up[S * H], s_down[H * S], s_scale[H];
     struct sl_experts_weights w;
@@ -40,7 +40,7 @@ static void put_gate_up(float *to, const float *gate, const float *up, uint32_t 
         }
 }
 
-static float *block(struct fixture *f, int i, size_t bytes)
+static float *block(struct experts_fixture *f, int i, size_t bytes)
 {
     f->blocks[i] = aligned_alloc(64, (bytes + 63) / 64 * 64);
     memset(f->blocks[i], 0, bytes);
@@ -92,7 +92,8 @@ static struct sl_panel draw_down(struct sl_rng *rng, uint8_t *to, enum sl_dtype 
     return (struct sl_panel){to, n, k, dtype, rotation, 0};
 }
 
-static void integer_weights(struct fixture *f, struct sl_rng *rng, enum sl_dtype dtype, uint32_t rotation)
+static void integer_weights(struct experts_fixture *f, struct sl_rng *rng, enum sl_dtype dtype,
+                            uint32_t rotation)
 {
     uint32_t gu = 2 * sl_round_lanes(I), sgu = 2 * sl_round_lanes(S), single_rotation = rotation / 2;
     size_t gu_bytes = sl_panel_bytes(dtype, gu, H), down_bytes = sl_panel_bytes(dtype, H, I);
@@ -113,9 +114,9 @@ static void integer_weights(struct fixture *f, struct sl_rng *rng, enum sl_dtype
     f->w.down = draw_down(rng, s_down, dtype, single_rotation, f->s_down, H, S);
 }
 
-static struct fixture *make_fixture(bool moe, bool single, enum sl_dtype dtype, uint32_t rotation)
+static struct experts_fixture *make_fixture(bool moe, bool single, enum sl_dtype dtype, uint32_t rotation)
 {
-    struct fixture *f = calloc(1, sizeof *f);
+    struct experts_fixture *f = calloc(1, sizeof *f);
     struct sl_rng rng = {21, 0};
     fill(&rng, f->norm, H, 0.5f, 1);
     fill(&rng, f->router, E * H, 2, 0);
@@ -152,7 +153,7 @@ static struct fixture *make_fixture(bool moe, bool single, enum sl_dtype dtype, 
     return f;
 }
 
-static void free_fixture(struct fixture *f)
+static void free_fixture(struct experts_fixture *f)
 {
     for (int i = 0; i < 5; i++)
         free(f->blocks[i]);
@@ -176,7 +177,7 @@ static void naive_ffn(double *y, const double *x, const float *gate, const float
             y[r] += scale * hidden[i] * down[r * width + i];
 }
 
-static void naive_row(const struct fixture *f, const float *x, double *y)
+static void naive_row(const struct experts_fixture *f, const float *x, double *y)
 {
     double normed[H], sum = 0, scores[E], chosen_sum = 0, scale = 0;
     int chosen[K];
@@ -209,7 +210,8 @@ static void naive_row(const struct fixture *f, const float *x, double *y)
         naive_ffn(y, normed, f->s_gate, f->s_up, f->s_down, S, f->w.shared_gate ? 1 / (1 + exp(-scale)) : 1);
 }
 
-static void run(const struct fixture *f, const struct sl_ops *ops, uint32_t threads, uint32_t chunk, float *x)
+static void run(const struct experts_fixture *f, const struct sl_ops *ops, uint32_t threads, uint32_t chunk,
+                float *x)
 {
     struct sl_arena arena;
     struct sl_experts experts;
@@ -229,7 +231,7 @@ static void run(const struct fixture *f, const struct sl_ops *ops, uint32_t thre
 static void check_kind(bool moe, bool single, bool one_expert, enum sl_dtype dtype, uint32_t rotation,
                        uint32_t digits)
 {
-    struct fixture *f = make_fixture(moe, single, dtype, rotation);
+    struct experts_fixture *f = make_fixture(moe, single, dtype, rotation);
     f->w.routed.gate_up.digits = f->w.routed.down.digits = f->w.gate_up.digits = f->w.down.digits = digits;
     if (one_expert) /* experts 3 and 4 win everywhere, the others get no rows */
         for (int i = 0; i < H; i++)
@@ -307,7 +309,7 @@ SL_TEST(two_digits_of_activations)
 }
 SL_TEST(two_digits_beside_one)
 {
-    struct fixture *f = make_fixture(true, true, SL_I8, 0);
+    struct experts_fixture *f = make_fixture(true, true, SL_I8, 0);
     /* the shared expert's rows ask for more than the routed ones have */
     f->w.gate_up.digits = f->w.down.digits = 2;
     float input[T * H], first[T * H], x[T * H];

@@ -294,12 +294,12 @@ SL_TEST(ref_is_near_double_arithmetic_over_rounded_rows)
 
 /* ---- attention ---- */
 
-struct pages {
+struct bf16_pages {
     struct sl_panel k[PAGES], v[PAGES];
     const void *k_data[PAGES], *v_data[PAGES];
 };
 
-static void draw_pages(struct pages *p, uint32_t d_head)
+static void draw_pages(struct bf16_pages *p, uint32_t d_head)
 {
     for (uint32_t i = 0; i < PAGES; i++) {
         p->k[i] = draw_panel(SL_PAGE_TOKENS, d_head, SL_BF16);
@@ -309,7 +309,7 @@ static void draw_pages(struct pages *p, uint32_t d_head)
     }
 }
 
-static void free_pages(struct pages *p)
+static void free_pages(struct bf16_pages *p)
 {
     for (uint32_t i = 0; i < PAGES; i++) {
         free_panel(p->k[i]);
@@ -372,7 +372,7 @@ SL_TEST(attend_has_the_bits_of_ref_and_of_its_own_parts)
     const struct sl_ops *ref;
     tables_of_profile(&n_tables, &ref);
     for (size_t d = 0; d < 4; d++) {
-        struct pages pages;
+        struct bf16_pages pages;
         draw_pages(&pages, sizes[d]);
         for (size_t b = 0; b < 6; b++)
             for (size_t c = 0; c < 4; c++)
@@ -389,7 +389,7 @@ SL_TEST(attend_has_the_bits_of_ref_and_of_its_own_parts)
 }
 
 /* Attention of one row in double; with `narrow`, q * scale and p are rounded to bf16 on the way, as naive code does. */
-static void attend_in_double(const struct pages *pages, const float *q, uint32_t d, uint32_t n_keys,
+static void attend_in_double(const struct bf16_pages *pages, const float *q, uint32_t d, uint32_t n_keys,
                              bool narrow, double *out)
 {
     double p[PAGES * SL_PAGE_TOKENS], max = -INFINITY, sum = 0;
@@ -421,7 +421,7 @@ SL_TEST(attention_errs_no_more_than_naive_bf16_code)
     enum { D = 64, KEYS = 200, ROWS = 24 };
     uint32_t n_tables;
     const struct sl_ops *const *tables = sl_ops_available_profile(SL_PROFILE_BF16DOT, &n_tables);
-    struct pages pages;
+    struct bf16_pages pages;
     draw_pages(&pages, D);
     double exact[D], naive[D], error_naive = 0, error[8] = {0};
     for (uint32_t row = 0; row < ROWS; row++) {

@@ -195,12 +195,12 @@ SL_TEST(swiglu_has_the_bits_of_ref)
 
 /* A KV head group of PAGES pages: every key beyond those used holds garbage, which must not matter.
  */
-struct pages {
+struct float_pages {
     struct sl_panel k[PAGES], v[PAGES];
     const void *k_data[PAGES], *v_data[PAGES];
 };
 
-static void draw_pages(struct pages *p, uint32_t d_head, enum sl_dtype dtype)
+static void draw_pages(struct float_pages *p, uint32_t d_head, enum sl_dtype dtype)
 {
     for (uint32_t i = 0; i < PAGES; i++) {
         p->k[i] = draw_panel(SL_PAGE_TOKENS, d_head, dtype, PLAIN);
@@ -210,7 +210,7 @@ static void draw_pages(struct pages *p, uint32_t d_head, enum sl_dtype dtype)
     }
 }
 
-static void free_pages(struct pages *p)
+static void free_pages(struct float_pages *p)
 {
     for (uint32_t i = 0; i < PAGES; i++) {
         free((void *)(uintptr_t)p->k_data[i]);
@@ -271,7 +271,7 @@ SL_TEST(attend_has_the_bits_of_ref_and_of_its_own_parts)
     uint32_t turn = 0;
     for (size_t d = 0; d < 3; d++) {
         for (enum sl_dtype dtype = SL_F32; dtype <= SL_BF16; dtype++) {
-            struct pages pages;
+            struct float_pages pages;
             draw_pages(&pages, sizes[d], dtype);
             for (size_t b = 0; b < 6; b++)
                 for (size_t c = 0; c < 4; c++)
@@ -290,7 +290,7 @@ SL_TEST(attend_has_the_bits_of_ref_and_of_its_own_parts)
 
 SL_TEST(attend_never_looks_beyond_the_token)
 {
-    struct pages pages;
+    struct float_pages pages;
     draw_pages(&pages, 64, SL_F32);
     float *q = draw_floats(64 * 40, PLAIN), *first = take(64 * 40 * 4), *second = take(64 * 40 * 4);
     struct sl_attend a = {.q = q,
@@ -463,7 +463,7 @@ SL_TEST(ref_is_close_to_long_double)
 SL_TEST(ref_attention_is_close_to_long_double)
 {
     enum { D = 24, POS = 130 };
-    struct pages pages;
+    struct float_pages pages;
     draw_pages(&pages, D, SL_BF16);
     float *q = draw_floats(D, PLAIN), out[D];
     run_attend(&sl_ops_ref, &(struct sl_attend){.q = q,

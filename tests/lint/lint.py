@@ -6,6 +6,9 @@
 3. Each foreign library is included only in its place (FOREIGN below).
 4. Every source file opens with a comment that says what it is and why.
 5. No function is longer than 90 lines, no file longer than 1200.
+6. Every C file is as clang-format writes it.
+7. No tag (struct, union, enum) is defined twice: one word means one thing.
+8. No text cites a file that is not in the tree.
 
 Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
 usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
@@ -14,6 +17,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -151,6 +155,48 @@ def check_heads(files):
             yield f"{name} does not open with a comment that says what it is and why"
 
 
+def check_format(files):
+    if not shutil.which("clang-format-14"):
+        yield "clang-format-14 is missing: `./dev deps` installs it"
+        return
+    command = ["clang-format-14", "--dry-run", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    for name in sorted(set(re.findall(r"^(\S+?):\d+:\d+: warning", done.stderr, re.M))):
+        yield f"{name} is not as clang-format writes it: `./dev fmt`"
+
+
+# What each transport keeps behind the two tags of transport_impl.h.
+TAGS_OF_EACH = {"sl_line", "sl_transport"}
+TAG = re.compile(r"\b(?:struct|union|enum)\s+(\w+)\s*\{")
+
+
+def check_tags(files):
+    places = {}
+    for name in files:
+        for tag in TAG.findall(blank(text_of(name))):
+            places.setdefault(tag, []).append(name)
+    for tag, names in sorted(places.items()):
+        if len(names) > 1 and tag not in TAGS_OF_EACH:
+            yield f"tag {tag} is defined in {', '.join(names)}: one word, one thing"
+
+
+# A path as comments and texts write it: rooms, files, and the folder beside the checkout.
+CITED = re.compile(r"(?<![\w/.~$-])((?:[a-z_0-9]+/)+[a-z_0-9]+\.(?:[ch]|inc|py|md|proto|cu))\b")
+ELSEWHERE = ("proto/", "grpc/", "shared/")  # generated, Debian's, and what the developers' machines have beside the tree
+
+
+def check_citations(files):
+    tops = {path.name for path in ROOT.iterdir() if path.is_dir()}
+    papers = re.compile(r"\bdesign(?:\.md)? §?\d|\bresearch/\w+|\bhouse(?:\.md)? §|\bshared/(?:interfaces|spikes|research)\b")
+    for name in files:
+        text = text_of(name)
+        for found in papers.findall(text) if name != "tests/lint/lint.py" else []:
+            yield f'{name} cites "{found}", which is not in the tree: say it in HACKING.md'
+        for path in CITED.findall(text):
+            if path.split("/")[0] in tops and not path.startswith(ELSEWHERE) and not (ROOT / path).exists():
+                yield f"{name} cites {path}, which is not in the tree"
+
+
 def blank(text):
     """Strings, characters and comments become blanks, so that braces can be counted; lines stay."""
     pattern = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
@@ -228,6 +274,9 @@ def main():
         "each foreign library in its one place": check_foreign(c_files),
         "every file has its head comment": check_heads(c_files + others),
         "functions and files are short": check_lengths(c_files),
+        "every file is formatted": check_format(sources(".c", ".h", ".inc")),
+        "no tag is defined twice": check_tags(sources(".c", ".h", ".inc")),
+        "no text cites what is not in the tree": check_citations(c_files + others + sources(".inc", ".md")),
         "every header compiles alone": check_headers(headers, skipped),
     }
     passed = failed = 0

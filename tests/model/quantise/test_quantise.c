@@ -1,5 +1,5 @@
 /* The quantiser against what it must not be worse than: a brute-force search on small blocks, rounding to
- * nearest under the largest magnitude, the SNR table of the design, and, for error feedback, plain rounding
+ * nearest under the largest magnitude, the table of expected SNR, and, for error feedback, plain rounding
  * under the true error x'Hx. Then its promises: the same bytes always, values in range for any finite input,
  * padding without influence, a report that says what the file holds, and integer scales of 0 that every
  * kernel table understands. */
@@ -22,7 +22,7 @@ static void *aligned(size_t bytes)
 }
 
 /* Distributions of weights: what a row of a checkpoint can look like. */
-enum kind { GAUSS, STUDENT, CHANNELS, OUTLIER, KINDS };
+enum input_kind { GAUSS, STUDENT, CHANNELS, OUTLIER, KINDS };
 static const char *const kind_names[] = {"gauss", "t5", "channels", "outlier"};
 
 static double gauss(struct sl_rng *rng)
@@ -31,7 +31,7 @@ static double gauss(struct sl_rng *rng)
     return sqrt(-2 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static void fill_rows(float *w, uint32_t n, uint32_t k, enum kind kind, uint64_t seed)
+static void fill_rows(float *w, uint32_t n, uint32_t k, enum input_kind kind, uint64_t seed)
 {
     struct sl_rng rng = {seed, 0};
     double *channel = aligned(k * sizeof(double));
@@ -55,7 +55,7 @@ static void fill_rows(float *w, uint32_t n, uint32_t k, enum kind kind, uint64_t
 }
 
 /* One block with its surroundings. */
-struct job {
+struct search_job {
     uint32_t k;
     enum sl_dtype dtype;
     const float *rows[SL_LANES];
@@ -63,9 +63,9 @@ struct job {
     struct sl_quantise_report report;
 };
 
-static void job_init(struct job *job, enum sl_dtype dtype, const float *w, uint32_t n, uint32_t k)
+static void job_init(struct search_job *job, enum sl_dtype dtype, const float *w, uint32_t n, uint32_t k)
 {
-    *job = (struct job){.k = k, .dtype = dtype};
+    *job = (struct search_job){.k = k, .dtype = dtype};
     for (uint32_t c = 0; c < SL_LANES && c < n; c++)
         job->rows[c] = w + (size_t)c * k;
     job->block = aligned(sl_quant_block_bytes(dtype, k));
@@ -74,24 +74,24 @@ static void job_init(struct job *job, enum sl_dtype dtype, const float *w, uint3
     memset(job->scratch, 0xFF, sl_quantise_scratch_bytes(k)); /* NaNs, if it were read before it is written */
 }
 
-static void job_run(struct job *job, const struct sl_moments *moments)
+static void job_run(struct search_job *job, const struct sl_moments *moments)
 {
     job->report = (struct sl_quantise_report){0};
     sl_quantise_block(job->rows, job->k, job->dtype, moments, job->block, &job->report, job->scratch);
 }
 
-static void job_fini(struct job *job)
+static void job_fini(struct search_job *job)
 {
     free(job->block);
     free(job->scratch);
 }
 
-static double stored(const struct job *job, uint32_t c, uint32_t i)
+static double stored(const struct search_job *job, uint32_t c, uint32_t i)
 {
     return (double)sl_quant_row_scales(job->block)[c] * sl_quant_weight(job->dtype, job->k, job->block, c, i);
 }
 
-static double row_error(const struct job *job, uint32_t c, const float *weight)
+static double row_error(const struct search_job *job, uint32_t c, const float *weight)
 {
     double sum = 0;
     for (uint32_t i = 0; i < job->k; i++) {
@@ -102,7 +102,7 @@ static double row_error(const struct job *job, uint32_t c, const float *weight)
 }
 
 /* S has 12 significant bits, w8 is of -127..127, nothing is infinite. */
-static bool in_range(const struct job *job)
+static bool in_range(const struct search_job *job)
 {
     for (uint32_t c = 0; c < SL_LANES; c++) {
         float S = sl_quant_row_scales(job->block)[c];
@@ -191,10 +191,10 @@ SL_TEST(near_the_brute_force_optimum_and_never_worse_than_plain_rounding)
     for (int f = 0; f < FORMATS; f++) {
         for (int kind = 0; kind < KINDS; kind++) {
             for (int weighted = 0; weighted < 2; weighted++) {
-                struct job job;
+                struct search_job job;
                 struct sl_rng rng = {99, 0};
                 double ours = 0, best_sum = 0;
-                fill_rows(w, SL_LANES, K, (enum kind)kind, 10 + (uint64_t)kind);
+                fill_rows(w, SL_LANES, K, (enum input_kind)kind, 10 + (uint64_t)kind);
                 for (uint32_t i = 0; i < K; i++)
                     weight[i] = weighted ? (float)exp(gauss(&rng)) * 1e-6f : 1.0f;
                 job_init(&job, formats[f], w, SL_LANES, K);
@@ -227,7 +227,7 @@ SL_TEST(near_the_brute_force_optimum_and_never_worse_than_plain_rounding)
     }
 }
 
-/* The table of the design (dB), synthetic rows of 4096. */
+/* Expected (dB), synthetic rows of 4096. */
 SL_TEST(signal_to_noise_of_the_formats)
 {
     enum { K = 4096 };
@@ -235,15 +235,15 @@ SL_TEST(signal_to_noise_of_the_formats)
         {41.3, 34.4, 35.2}, {21.1, 18.9, 18.4}, {22.1, 20.2, 19.9}, {16.1, 14.4, 13.9}, {10.1, 8.5, 7.9}};
     static float w[SL_LANES * K];
     for (int kind = 0; kind < 3; kind++) {
-        fill_rows(w, SL_LANES, K, (enum kind)kind, 3);
+        fill_rows(w, SL_LANES, K, (enum input_kind)kind, 3);
         for (int f = 0; f < FORMATS; f++) {
-            struct job job;
+            struct search_job job;
             job_init(&job, formats[f], w, SL_LANES, K);
             job_run(&job, NULL);
             double db = 10 * log10(job.report.plain_signal / job.report.plain_noise);
             if (db < table[f][kind] - 0.3)
-                sl_test_fail(__FILE__, __LINE__, "%s %s: %.2f dB, the design has %.1f",
-                             sl_dtype_name(formats[f]), kind_names[kind], db, table[f][kind]);
+                sl_test_fail(__FILE__, __LINE__, "%s %s: %.2f dB, expected %.1f", sl_dtype_name(formats[f]),
+                             kind_names[kind], db, table[f][kind]);
             job_fini(&job);
         }
     }
@@ -257,7 +257,7 @@ SL_TEST(the_report_says_what_the_block_holds)
     for (uint32_t i = 0; i < K; i++)
         weight[i] = 0.25f + (float)(i % 7);
     for (int f = 0; f < FORMATS; f++) {
-        struct job job;
+        struct search_job job;
         double signal = 0, noise = 0, plain = 0;
         job_init(&job, formats[f], w, 11, K);
         job_run(&job, &(struct sl_moments){K, weight, NULL});
@@ -294,7 +294,7 @@ SL_TEST(extremes_behave)
         w[9 * K + i] = 3.4028235e38f;
     }
     for (int f = 0; f < FORMATS; f++) {
-        struct job job;
+        struct search_job job;
         job_init(&job, formats[f], w, SL_LANES, K);
         job_run(&job, NULL);
         CHECK(in_range(&job));
@@ -363,7 +363,7 @@ static void calibration_fini(struct calibration *c)
 }
 
 /* Sum over the rows of (x - w)' H (x - w): the mean squared error of the outputs. */
-static double output_error(const struct job *job, const double *h)
+static double output_error(const struct search_job *job, const double *h)
 {
     double *d = aligned(job->k * sizeof(double)), sum = 0;
     for (uint32_t c = 0; c < SL_LANES && job->rows[c]; c++) {
@@ -440,9 +440,9 @@ SL_TEST(feedback_lowers_the_error_of_the_outputs)
     struct calibration cal;
     calibration_init(&cal, K, 0.01);
     for (int kind = 0; kind < KINDS; kind++) {
-        fill_rows(w, SL_LANES, K, (enum kind)kind, 8);
+        fill_rows(w, SL_LANES, K, (enum input_kind)kind, 8);
         for (int f = 0; f < FORMATS; f++) {
-            struct job job;
+            struct search_job job;
             job_init(&job, formats[f], w, SL_LANES, K);
             job_run(&job, NULL);
             double plain = output_error(&job, cal.h);
@@ -469,7 +469,7 @@ SL_TEST(the_same_bytes_always)
     memcpy(moved + 1, w, SL_LANES * K * sizeof(float));
     for (int f = 0; f < FORMATS; f++) {
         for (int fed = 0; fed < 2; fed++) {
-            struct job a, b;
+            struct search_job a, b;
             struct sl_moments moments = {K, cal.weight, fed ? cal.feedback : NULL};
             size_t bytes = sl_quant_block_bytes(formats[f], K);
             job_init(&a, formats[f], w, SL_LANES, K);
@@ -496,7 +496,7 @@ SL_TEST(rows_do_not_influence_each_other)
     static float w[SL_LANES * K];
     fill_rows(w, SL_LANES, K, OUTLIER, 6);
     for (int f = 0; f < FORMATS; f++) {
-        struct job all, one;
+        struct search_job all, one;
         job_init(&all, formats[f], w, SL_LANES, K);
         job_init(&one, formats[f], w, SL_LANES, K);
         for (uint32_t c = 0; c < SL_LANES; c++)
@@ -521,7 +521,7 @@ SL_TEST(padding_inputs_have_no_influence)
     for (uint32_t i = 0; i < PADDED; i++)
         weight[i] = i < K ? 1.0f : 0.0f;
     for (int f = 0; f < FORMATS; f++) {
-        struct job narrow, padded;
+        struct search_job narrow, padded;
         job_init(&narrow, formats[f], w, SL_LANES, K);
         job_init(&padded, formats[f], wide, SL_LANES, PADDED);
         job_run(&narrow, NULL);
@@ -543,7 +543,7 @@ SL_TEST(zero_groups_are_zero_in_every_kernel)
     uint32_t n_tables;
     const struct sl_ops *const *tables = sl_ops_available(&n_tables);
     for (int f = 0; f < FORMATS; f++) {
-        struct job job;
+        struct search_job job;
         job_init(&job, formats[f], w, SL_LANES, K);
         job_run(&job, NULL);
         for (uint32_t c = 0; c < SL_LANES; c++)

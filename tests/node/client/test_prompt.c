@@ -1,5 +1,5 @@
-/* Tests of node/prompt.c: the spellings of a list of token ids, what is refused and where, and the
- * three sources. Text is tokenized by model/tokenizer.c, which has tests of its own; here only ids
+/* Tests of node/client/prompt.c: the spellings of a list of token ids, what is refused and where, and the
+ * three sources. Text is tokenized by model/tokenizer/tokenizer.c, which has tests of its own; here only ids
  * and files are looked at. */
 #include "node/client/prompt.h"
 #include "tests/check.h"

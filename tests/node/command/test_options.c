@@ -1,4 +1,4 @@
-/* Tests of node/options.c: every source of a value, their order, every type's spellings and
+/* Tests of node/command/options.c: every source of a value, their order, every type's spellings and
  * refusals, and the sentences. One made-up command carries one option of each type. The environment
  * is changed with setenv: tests run one by one. */
 #include "node/command/options.h"
@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-struct values {
+struct test_values {
     const char *prompt, *kv, *listen, *keep;
     uint32_t threads, seed;
     double temperature;
@@ -14,35 +14,37 @@ struct values {
 };
 
 static const struct sl_option options[] = {
-    {"prompt", SL_OPT_STRING, offsetof(struct values, prompt), NULL, NULL, 0, 0, NULL, "The text."},
-    {"threads", SL_OPT_UINT, offsetof(struct values, threads), "2", NULL, 1, 4096, "threads", "How many."},
-    {"seed", SL_OPT_UINT, offsetof(struct values, seed), NULL, NULL, 0, 0, NULL, "The seed."},
-    {"temperature", SL_OPT_FLOAT, offsetof(struct values, temperature), "0.5", NULL, 0, 2, NULL, "How wild."},
-    {"kv", SL_OPT_CHOICE, offsetof(struct values, kv), "bf16", "bf16|f32", 0, 0, NULL,
+    {"prompt", SL_OPT_STRING, offsetof(struct test_values, prompt), NULL, NULL, 0, 0, NULL, "The text."},
+    {"threads", SL_OPT_UINT, offsetof(struct test_values, threads), "2", NULL, 1, 4096, "threads",
+     "How many."},
+    {"seed", SL_OPT_UINT, offsetof(struct test_values, seed), NULL, NULL, 0, 0, NULL, "The seed."},
+    {"temperature", SL_OPT_FLOAT, offsetof(struct test_values, temperature), "0.5", NULL, 0, 2, NULL,
+     "How wild."},
+    {"kv", SL_OPT_CHOICE, offsetof(struct test_values, kv), "bf16", "bf16|f32", 0, 0, NULL,
      "Numbers of the cache."},
-    {"listen", SL_OPT_ADDRESS, offsetof(struct values, listen), "127.0.0.1:50051", NULL, 0, 0, NULL,
+    {"listen", SL_OPT_ADDRESS, offsetof(struct test_values, listen), "127.0.0.1:50051", NULL, 0, 0, NULL,
      "Where."},
-    {"timeline", SL_OPT_BOOL, offsetof(struct values, timeline), NULL, NULL, 0, 0, NULL, "Draw it."},
-    {"colour", SL_OPT_BOOL, offsetof(struct values, colour), "true", NULL, 0, 0, NULL, "In colour."},
-    {"keep", SL_OPT_LIST, offsetof(struct values, keep), NULL, NULL, 0, 0, "RULE", "What to keep."},
+    {"timeline", SL_OPT_BOOL, offsetof(struct test_values, timeline), NULL, NULL, 0, 0, NULL, "Draw it."},
+    {"colour", SL_OPT_BOOL, offsetof(struct test_values, colour), "true", NULL, 0, 0, NULL, "In colour."},
+    {"keep", SL_OPT_LIST, offsetof(struct test_values, keep), NULL, NULL, 0, 0, "RULE", "What to keep."},
     {0},
 };
 
 static int last_run;
 static int run(const void *values, const char *const *args, uint32_t n_args)
 {
-    const struct values *v = values;
+    const struct test_values *v = values;
     last_run = (int)(v->threads + n_args * 100);
     return args && last_run == 102 ? 7 : 3;
 }
 
 static const struct sl_command command = {
-    "try", "PATH", "Tries.", "Tries everything that options can do.", options, sizeof(struct values),
+    "try", "PATH", "Tries.", "Tries everything that options can do.", options, sizeof(struct test_values),
     0,     2,      run};
 
 enum { MAX_WORDS = 12 };
 
-static sl_status parse(struct values *v, struct sl_err *err, const char *const *words)
+static sl_status parse(struct test_values *v, struct sl_err *err, const char *const *words)
 {
     char *argv[MAX_WORDS + 1];
     int argc = 1;
@@ -59,7 +61,7 @@ static sl_status parse(struct values *v, struct sl_err *err, const char *const *
 
 static void check_refused(const char *const *words, const char *part)
 {
-    struct values v;
+    struct test_values v;
     struct sl_err err = {0};
     CHECK_INT(parse(&v, &err, words), SL_E_USAGE);
     CHECK_CONTAINS(err.text, part);
@@ -77,7 +79,7 @@ static const char *write_file(const char *text)
 
 SL_TEST(defaults_fill_what_nobody_said)
 {
-    struct values v;
+    struct test_values v;
     struct sl_err err;
     REQUIRE(parse(&v, &err, WORDS("x")) == SL_OK);
     CHECK(v.prompt == NULL);
@@ -91,7 +93,7 @@ SL_TEST(defaults_fill_what_nobody_said)
 
 SL_TEST(command_line_spellings)
 {
-    struct values v;
+    struct test_values v;
     struct sl_err err;
     REQUIRE(parse(&v, &err,
                   WORDS("--threads=3", "--prompt", "a b", "--timeline", "--no-colour", "--kv", "f32")) ==
@@ -109,7 +111,7 @@ SL_TEST(command_line_spellings)
 
 SL_TEST(a_list_given_several_times_is_joined)
 {
-    struct values v;
+    struct test_values v;
     struct sl_err err = {0};
     CHECK_INT(parse(&v, &err, (const char *[]){"--keep", "a=1,b=2", "--seed", "1", "--keep=c", NULL}), SL_OK);
     CHECK_STR(v.keep, "a=1,b=2,c");
@@ -130,7 +132,7 @@ SL_TEST(whole_numbers_with_suffixes)
         {"0", 0},        {"4096", 4096},     {"4k", 4000},     {"4K", 4096},     {"2m", 2000000},
         {"2M", 2097152}, {"1g", 1000000000}, {"25.6k", 25600}, {"1G", 1u << 30}, {"4294967295", UINT32_MAX}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct values v;
+        struct test_values v;
         struct sl_err err;
         REQUIRE(parse(&v, &err, WORDS("--seed", cases[i].text)) == SL_OK);
         CHECK_INT(v.seed, cases[i].value);
@@ -167,7 +169,7 @@ SL_TEST(addresses)
     static const char *const good[] = {"localhost:1", "0.0.0.0:0", "[::1]:50051", "host-1.example:65535"};
     static const char *const bad[] = {
         "", "localhost", ":80", "localhost:", "localhost:65536", "localhost:http", "::1:80", "a b:1"};
-    struct values v;
+    struct test_values v;
     struct sl_err err;
     for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
         CHECK_INT(parse(&v, &err, WORDS("--listen", good[i])), SL_OK);
@@ -177,7 +179,7 @@ SL_TEST(addresses)
 
 SL_TEST(command_line_beats_environment_beats_file_beats_default)
 {
-    struct values v;
+    struct test_values v;
     struct sl_err err;
     const char *path =
         write_file("# a comment\nthreads: 5\nseed: 5\ntemperature: 1\nkv: \"f32\"\ncolour: no\n");
@@ -186,7 +188,7 @@ SL_TEST(command_line_beats_environment_beats_file_beats_default)
     setenv("SLUICE_KV", "", 1); /* empty is as good as unset */
     sl_status status = parse(&v, &err, WORDS("--config", path, "--threads", "7"));
     setenv("SLUICE_CONFIG", path, 1);
-    struct values w;
+    struct test_values w;
     sl_status again = parse(&w, &err, WORDS("x"));
     unsetenv("SLUICE_CONFIG");
     unsetenv("SLUICE_THREADS");
@@ -204,7 +206,7 @@ SL_TEST(command_line_beats_environment_beats_file_beats_default)
 
 SL_TEST(wrong_values_say_where_they_came_from)
 {
-    struct values v;
+    struct test_values v;
     struct sl_err err;
     setenv("SLUICE_THREADS", "many", 1);
     CHECK_INT(parse(&v, &err, WORDS("x")), SL_E_CONFIG);
@@ -224,12 +226,12 @@ SL_TEST(files_that_are_refused)
                  {"threads: {a: b}\n", "line 1"},           {"\tx: [\n", "is not YAML"},
                  {"threads: 1\n---\nthreads: 2\n", "flat"}, {"a: *b\n", "flat"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        struct values v;
+        struct test_values v;
         struct sl_err err = {0};
         CHECK_INT(parse(&v, &err, WORDS("--config", write_file(cases[i].text))), SL_E_CONFIG);
         CHECK_CONTAINS(err.text, cases[i].part);
     }
-    struct values v;
+    struct test_values v;
     struct sl_err err = {0};
     CHECK_INT(parse(&v, &err, WORDS("--config", "/nonexistent.yaml")), SL_E_CONFIG);
     CHECK_CONTAINS(err.text, "/nonexistent.yaml cannot be opened");
@@ -240,7 +242,7 @@ SL_TEST(files_that_are_refused)
 SL_TEST(arguments_and_the_double_dash)
 {
     char *argv[] = {(char[]){"try"}, (char[]){"a"}, (char[]){"--timeline"}, (char[]){"--"}, (char[]){"--b"}};
-    struct values v;
+    struct test_values v;
     struct sl_err err;
     const char *args[4];
     uint32_t n_args;

@@ -106,11 +106,11 @@ static sl_status bind_stage(struct sl_err *err)
     struct sl_stage *stage;
     SL_TRY(sl_stage_create(&stage, the_pack, &config, true, err));
     sl_stage_destroy(stage);
-    struct sl_control_config control_config = {
+    struct sl_members_config control_config = {
         .plan = &plan, .model_digest = "x", .data_address = "127.0.0.1"};
-    struct sl_control *control;
-    SL_TRY(sl_control_create(&control, &control_config, err));
-    sl_control_destroy(control);
+    struct sl_members *control;
+    SL_TRY(sl_members_create(&control, &control_config, err));
+    sl_members_destroy(control);
     return SL_OK;
 }
 

@@ -13,7 +13,7 @@
 
 enum { N_PROMPTS = 3, OUT = 5 };
 
-struct answer {
+struct run_answer {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     bool done;
@@ -23,7 +23,7 @@ struct answer {
 
 static void on_piece(void *user, const struct sl_generated *p)
 {
-    struct answer *a = user;
+    struct run_answer *a = user;
     pthread_mutex_lock(&a->lock);
     if (p->done) {
         a->done = true;
@@ -35,7 +35,7 @@ static void on_piece(void *user, const struct sl_generated *p)
     pthread_mutex_unlock(&a->lock);
 }
 
-static void wait_answer(struct answer *a)
+static void wait_answer(struct run_answer *a)
 {
     pthread_mutex_lock(&a->lock);
     while (!a->done)
@@ -69,7 +69,7 @@ static sl_status start(struct sl_cluster **cluster, const char *numerics, uint32
 }
 
 /* Prompts of 130, 65 and 9 arbitrary ids, one after the other or all at once. */
-static void ask_all(struct sl_cluster *cluster, struct answer *answers, bool at_once)
+static void ask_all(struct sl_cluster *cluster, struct run_answer *answers, bool at_once)
 {
     static const uint32_t lengths[N_PROMPTS] = {130, 65, 9};
     uint32_t ids[N_PROMPTS][130];
@@ -78,7 +78,7 @@ static void ask_all(struct sl_cluster *cluster, struct answer *answers, bool at_
         uint64_t handle;
         for (uint32_t i = 0; i < lengths[p]; i++)
             ids[p][i] = (i * 37 + p * 101 + i * i) % 4000;
-        answers[p] = (struct answer){.done = false};
+        answers[p] = (struct run_answer){.done = false};
         pthread_mutex_init(&answers[p].lock, NULL);
         pthread_cond_init(&answers[p].changed, NULL);
         struct sl_generate ask = {.ids = ids[p],
@@ -105,7 +105,7 @@ static void ask_all(struct sl_cluster *cluster, struct answer *answers, bool at_
 
 /* The digests of one cluster's answers; false when it did not start. */
 static bool digest(const char *numerics, uint32_t stages, uint32_t chunk, uint32_t threads, bool at_once,
-                   struct answer *answers)
+                   struct run_answer *answers)
 {
     struct sl_cluster *cluster;
     struct sl_err err;
@@ -129,7 +129,7 @@ static bool has_bf16dot(void)
 SL_TEST(bf16dot_has_the_same_bits_however_the_work_is_cut)
 {
     static const uint32_t stages[] = {1, 2, 6}, chunks[] = {1, 7, 64, 256}, threads[] = {1, 3};
-    struct answer reference[N_PROMPTS], got[N_PROMPTS];
+    struct run_answer reference[N_PROMPTS], got[N_PROMPTS];
     if (!has_bf16dot() || !digest("bf16dot", 1, 256, 1, false, reference))
         return;
     for (int s = 0; s < 3; s++)
@@ -148,7 +148,7 @@ SL_TEST(bf16dot_has_the_same_bits_however_the_work_is_cut)
 
 SL_TEST(auto_is_the_best_there_is_and_profiles_differ)
 {
-    struct answer f32[N_PROMPTS], dot[N_PROMPTS], best[N_PROMPTS];
+    struct run_answer f32[N_PROMPTS], dot[N_PROMPTS], best[N_PROMPTS];
     if (!has_bf16dot() || !digest("f32", 1, 256, 1, false, f32) ||
         !digest("bf16dot", 1, 256, 1, false, dot) || !digest("auto", 2, 64, 1, true, best))
         return;
@@ -161,7 +161,7 @@ SL_TEST(auto_is_the_best_there_is_and_profiles_differ)
 
 SL_TEST(without_the_instruction_auto_is_f32_and_bf16dot_is_refused)
 {
-    struct answer f32[N_PROMPTS], best[N_PROMPTS];
+    struct run_answer f32[N_PROMPTS], best[N_PROMPTS];
     struct sl_cluster *cluster;
     struct sl_err err;
     char *before = getenv("SLUICE_CPU"), *kept = before ? strdup(before) : NULL;

@@ -1,4 +1,4 @@
-/* The gRPC wrapper against itself over loopback: every promise of node/rpc.h that needs no foreign
+/* The gRPC wrapper against itself over loopback: every promise of node/rpc/rpc.h that needs no foreign
  * client (tests/e2e has those). Each test has a server of its own on a free port, and ends with the
  * check that no call is left. Threads meet at latches, never by sleeping. */
 #include "tests/check.h"
@@ -173,13 +173,13 @@ static const struct sl_rpc_method methods[] = {
     {.path = "/test.T/Flood", .streaming = true, .on_message = on_flood},
 };
 
-struct fixture {
+struct rpc_fixture {
     struct sl_rpc_server *server;
     struct sl_rpc_channel *channel;
     char address[32];
 };
 
-static sl_status fixture_open(struct fixture *f)
+static sl_status fixture_open(struct rpc_fixture *f)
 {
     static const struct latch fresh = LATCH;
     struct sl_err err = {0};
@@ -201,7 +201,7 @@ static sl_status fixture_open(struct fixture *f)
     return status;
 }
 
-static void fixture_close(struct fixture *f)
+static void fixture_close(struct rpc_fixture *f)
 {
     if (f->server)
         sl_rpc_server_stop(f->server, 0);
@@ -210,7 +210,7 @@ static void fixture_close(struct fixture *f)
     sl_rpc_fini();
 }
 
-static sl_status call(struct fixture *f, const char *path, const char *text, int64_t timeout_ms,
+static sl_status call(struct rpc_fixture *f, const char *path, const char *text, int64_t timeout_ms,
                       struct sl_err *err)
 {
     uint8_t *reply;
@@ -227,7 +227,7 @@ static sl_status call(struct fixture *f, const char *path, const char *text, int
 
 SL_TEST(unary_brings_the_reply_and_the_first_finish_counts)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     if (fixture_open(&f) == SL_OK)
         for (int i = 0; i < 100; i++)
@@ -240,7 +240,7 @@ SL_TEST(every_status_comes_back_as_itself_with_its_sentence)
     static const sl_status statuses[] = {SL_E_CORRUPT,   SL_E_INVALID,   SL_E_NOT_FOUND,  SL_E_EXISTS,
                                          SL_E_EXHAUSTED, SL_E_CANCELLED, SL_E_DEADLINE,   SL_E_UNIMPLEMENTED,
                                          SL_E_REFUSED,   SL_E_INTERNAL,  SL_E_UNAVAILABLE};
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     if (fixture_open(&f) == SL_OK)
         for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
             struct sl_err err = {0};
@@ -254,7 +254,7 @@ SL_TEST(every_status_comes_back_as_itself_with_its_sentence)
 
 SL_TEST(a_foreign_thread_streams_in_order)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     uint32_t runs = 0;
     for (bool open = fixture_open(&f) == SL_OK; open && runs < 50; runs++) {
@@ -281,7 +281,7 @@ SL_TEST(a_foreign_thread_streams_in_order)
 
 SL_TEST(a_client_that_cancels_ends_the_call_on_the_server)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rpc_stream *stream = NULL;
     uint8_t *message;
@@ -300,7 +300,7 @@ SL_TEST(a_client_that_cancels_ends_the_call_on_the_server)
 
 SL_TEST(a_deadline_ends_both_sides)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rpc_stream *stream = NULL;
     uint8_t *message;
@@ -319,7 +319,7 @@ SL_TEST(a_deadline_ends_both_sides)
 
 SL_TEST(an_unknown_method_is_refused_by_name)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     if (fixture_open(&f) == SL_OK) {
         CHECK_INT(call(&f, "/test.T/Nowhere", "x", 10000, &err), SL_E_UNIMPLEMENTED);
@@ -331,7 +331,7 @@ SL_TEST(an_unknown_method_is_refused_by_name)
 
 SL_TEST(a_message_over_the_limit_is_refused_and_the_connection_lives)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     uint8_t *big = calloc(1, MESSAGE_LIMIT + 1), *reply;
     size_t bytes;
@@ -350,7 +350,7 @@ SL_TEST(a_message_over_the_limit_is_refused_and_the_connection_lives)
 
 SL_TEST(a_reader_that_stops_fills_the_queue_and_loses_nothing)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rpc_stream *stream = NULL;
     uint8_t *message;
@@ -374,7 +374,7 @@ SL_TEST(a_reader_that_stops_fills_the_queue_and_loses_nothing)
 
 SL_TEST(a_port_in_use_and_a_bad_address_are_named)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rpc_server *second = NULL;
     if (fixture_open(&f) == SL_OK) {
@@ -396,7 +396,7 @@ SL_TEST(a_port_in_use_and_a_bad_address_are_named)
 
 SL_TEST(nobody_listening_is_unavailable)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     if (fixture_open(&f) == SL_OK) {
         sl_rpc_server_stop(f.server, 0);
@@ -410,7 +410,7 @@ SL_TEST(nobody_listening_is_unavailable)
 SL_TEST(garbage_connections_do_not_stop_the_server)
 {
     static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rng rng = {.seed = 4};
     bool open = fixture_open(&f) == SL_OK;
@@ -436,7 +436,7 @@ SL_TEST(garbage_connections_do_not_stop_the_server)
 SL_TEST(stop_cancels_what_the_grace_did_not_end)
 {
     enum { STREAMS = 16 };
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rpc_stream *streams[STREAMS] = {0};
     uint8_t *message;
@@ -462,7 +462,7 @@ SL_TEST(stop_cancels_what_the_grace_did_not_end)
 
 SL_TEST(stop_waits_for_running_calls_within_the_grace)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     struct sl_rpc_stream *stream = NULL;
     uint8_t *message;
@@ -486,7 +486,7 @@ SL_TEST(stop_waits_for_running_calls_within_the_grace)
 /* Writers on foreign threads against calls that their clients cancel: for the sanitizers. */
 SL_TEST(writers_race_with_cancel)
 {
-    struct fixture f = {0};
+    struct rpc_fixture f = {0};
     struct sl_err err = {0};
     bool open = fixture_open(&f) == SL_OK;
     uint32_t n = 0;

@@ -1,4 +1,4 @@
-/* pipeline/schedule.c and plan.c: cuts cover every prompt once and in order, budgets never overrun, arrival order holds;
+/* pipeline/decide/schedule.c and plan.c: cuts cover every prompt once and in order, budgets never overrun, arrival order holds;
  * the plan's links and sizes agree at both ends. Many seeds: the code is pure. */
 #include "base/rng.h"
 #include "pipeline/decide/schedule.h"

@@ -11,13 +11,13 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { LINK = 77, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TOKENS = 256 };
+enum { LINK = 77, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
 
 struct side {
     struct sl_io *io;
     int n_up, n_down, n_sent, n_frames, n_nudges;
-    int sent[N_TOKENS]; /* how often each token came home */
-    sl_status sent_status[N_TOKENS];
+    int sent[N_TAGS]; /* how often each tag came home */
+    sl_status sent_status[N_TAGS];
     sl_status down_status;
     const char *down_reason;
     int n_after_down;
@@ -96,11 +96,11 @@ static struct sl_link_config link_config(uint64_t id, uint8_t key, uint32_t n_sl
 static void take_frame(struct side *side, const struct sl_io_event *event)
 {
     uint64_t n = (uint64_t)side->n_frames++;
-    CHECK_INT(event->wire.sequence, n);
+    CHECK_INT(event->wire.number, n);
     CHECK_INT((uintptr_t)event->payload % 64, 0);
     if (side->expect && event->status == SL_OK) {
         CHECK_INT(event->wire.payload_bytes, frame_bytes(n));
-        CHECK_INT(event->wire.request_id, n);
+        CHECK_INT(event->wire.seq, n);
         CHECK(memcmp(event->payload, frame_data(n), frame_bytes(n)) == 0);
     }
     if (side->keep && side->n_kept < 64) {
@@ -126,8 +126,8 @@ static void take(struct side *side, const struct sl_io_event *event)
         break;
     case SL_IO_SENT:
         side->n_sent++;
-        side->sent[event->token % N_TOKENS]++;
-        side->sent_status[event->token % N_TOKENS] = event->status;
+        side->sent[event->tag % N_TAGS]++;
+        side->sent_status[event->tag % N_TAGS] = event->status;
         break;
     case SL_IO_FRAME:
         take_frame(side, event);
@@ -169,11 +169,11 @@ static void connect_both(struct world *world, uint32_t slots_a, uint32_t slots_b
 }
 
 static sl_status send_bytes(struct side *side, uint64_t link, const uint8_t *data, uint64_t bytes,
-                            uint64_t token)
+                            uint64_t tag)
 {
     struct sl_wire wire = {
-        .kind = SL_WIRE_ORDER, .request_id = token, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
-    return sl_io_send(side->io, link, &wire, data, token);
+        .kind = SL_WIRE_ORDER, .seq = tag, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
+    return sl_io_send(side->io, link, &wire, data, tag);
 }
 
 static void send_frame(struct side *side, uint64_t n)
@@ -187,7 +187,7 @@ static void check_tokens(const struct side *side, int n)
     CHECK_INT(side->n_sent, n);
     for (int i = 0; i < n; i++)
         if (side->sent[i] != 1)
-            sl_test_fail(__FILE__, __LINE__, "token %d came home %d times", i, side->sent[i]);
+            sl_test_fail(__FILE__, __LINE__, "tag %d came home %d times", i, side->sent[i]);
 }
 
 /* One body, one test a transport. */
@@ -481,7 +481,7 @@ ON_EACH(corrupt_payload_is_told_and_the_link_lives)
     CHECK_INT(send_bytes(&world.a, LINK, pool, 100000, 0), SL_OK);
     UNTIL(&world, world.b.n_frames == 1);
     CHECK_INT(world.b.last.status, SL_E_CORRUPT);
-    CHECK_INT(world.b.last.wire.request_id, 0);
+    CHECK_INT(world.b.last.wire.seq, 0);
     sl_io_release(world.b.io, LINK, world.b.slots[0]);
     CHECK_INT(send_bytes(&world.a, LINK, pool, 100000, 1), SL_OK);
     UNTIL(&world, world.b.n_frames == 2);

@@ -17,17 +17,17 @@ struct sl_line {
 };
 
 static struct {
-    struct sl_op *sent[MAX_SENT];
+    struct sl_sending *sent[MAX_SENT];
     int n_sent, n_lines;
     struct sl_line lines[64];
     sl_status connect_status;
 } fake;
 
-static void fake_send(struct sl_line *line, struct sl_op *op)
+static void fake_send(struct sl_line *line, struct sl_sending *sending)
 {
     (void)line;
     if (fake.n_sent < MAX_SENT)
-        fake.sent[fake.n_sent++] = op;
+        fake.sent[fake.n_sent++] = sending;
 }
 
 static void fake_hangup(struct sl_line *line)
@@ -88,10 +88,10 @@ static void setup(void)
 static void end_lines(void)
 {
     for (int i = 0; i < fake.n_sent; i++) {
-        struct sl_op *op = fake.sent[i];
-        if (op && op->conn && sl_conn_line(op->conn)->hung_up) {
+        struct sl_sending *sending = fake.sent[i];
+        if (sending && sending->conn && sl_conn_line(sending->conn)->hung_up) {
             fake.sent[i] = NULL;
-            sl_op_sent(op, SL_E_CANCELLED);
+            sl_sending_done(sending, SL_E_CANCELLED);
         }
     }
     for (struct sl_conn *conn = hub.conns, *next; conn; conn = next) {
@@ -145,16 +145,16 @@ static bool no_note(void)
 }
 
 /* The last frame of a kind that the hub sent; it completes with that. NULL: none. */
-static struct sl_op *take_sent(enum sl_wire_kind kind)
+static struct sl_sending *take_sent(enum sl_wire_kind kind)
 {
-    struct sl_op *found = NULL;
+    struct sl_sending *found = NULL;
     for (int i = 0; i < fake.n_sent; i++) {
-        struct sl_op *op = fake.sent[i];
-        if (!op || op->wire.kind != kind)
+        struct sl_sending *sending = fake.sent[i];
+        if (!sending || sending->wire.kind != kind)
             continue;
         fake.sent[i] = NULL;
-        found = op;
-        sl_op_sent(op, SL_OK);
+        found = sending;
+        sl_sending_done(sending, SL_OK);
     }
     return found;
 }
@@ -165,7 +165,7 @@ static struct sl_wire peer_frame(enum sl_wire_kind kind, uint64_t sequence, uint
 {
     return (struct sl_wire){.kind = (uint16_t)kind,
                             .epoch = EPOCH,
-                            .sequence = sequence,
+                            .number = sequence,
                             .payload_bytes = bytes,
                             .meta_bytes = (uint32_t)bytes};
 }
@@ -242,7 +242,7 @@ static struct sl_conn *come_up(void)
     struct sl_conn *conn = call_in();
     if (!say_hello(conn, ID))
         return NULL;
-    struct sl_op *welcome = take_sent(SL_WIRE_WELCOME);
+    struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
     uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
     if (!welcome)
         return NULL;
@@ -252,8 +252,8 @@ static struct sl_conn *come_up(void)
     proof("slclient", peer_nonce, answer, body + 16);
     give_control(conn, SL_WIRE_WELCOME, 0, body);
     CHECK(next_note(SL_NOTE_UP, &note));
-    struct sl_op *credit = take_sent(SL_WIRE_CREDIT);
-    CHECK(credit && credit->wire.sequence == N_SLOTS);
+    struct sl_sending *credit = take_sent(SL_WIRE_CREDIT);
+    CHECK(credit && credit->wire.number == N_SLOTS);
     give_credit(conn, N_SLOTS);
     return conn;
 }
@@ -288,7 +288,7 @@ SL_TEST(wrong_proof_is_hung_up)
     struct sl_link *link = make_link(false);
     struct sl_conn *conn = call_in();
     REQUIRE(say_hello(conn, ID));
-    struct sl_op *welcome = take_sent(SL_WIRE_WELCOME);
+    struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
     REQUIRE(welcome != NULL);
     uint8_t body[SL_CONTROL_BYTES] = {0};
     proof("slserver", peer_nonce, welcome->payload, body + 16); /* our own proof, played back */
@@ -400,13 +400,13 @@ SL_TEST(frames_that_end_out_of_order_come_in_order)
     sl_conn_landed(landing[0], SL_OK);
     for (int n = 0; n < 3; n++) {
         CHECK(next_note(SL_NOTE_FRAME, &note));
-        CHECK_INT(note.slot->landing.wire.sequence, n);
+        CHECK_INT(note.slot->landing.wire.number, n);
         CHECK_INT(note.slot->landing.to[0], data[n]);
         sl_link_give_back(&hub, link, note.slot->index);
     }
     /* One CREDIT goes out at once, and after it one for the two that were given back meanwhile. */
-    struct sl_op *credit = take_sent(SL_WIRE_CREDIT);
-    CHECK(credit && credit->wire.sequence == N_SLOTS + 3);
+    struct sl_sending *credit = take_sent(SL_WIRE_CREDIT);
+    CHECK(credit && credit->wire.number == N_SLOTS + 3);
     teardown();
 }
 
@@ -497,11 +497,11 @@ SL_TEST(tokens_come_home_before_the_link_is_down)
     setup();
     struct sl_link *link = make_link(false);
     struct sl_conn *conn = come_up();
-    struct sl_op ops[6];
+    struct sl_sending ops[6];
     struct sl_note note;
     memset(ops, 0, sizeof ops);
     for (uint64_t n = 0; n < 6; n++) {
-        ops[n] = (struct sl_op){.link = link, .token = n, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+        ops[n] = (struct sl_sending){.link = link, .tag = n, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
         sl_link_send(&hub, link, &ops[n]);
     }
     CHECK_INT(link->sent, N_SLOTS); /* two wait for credit */
@@ -512,7 +512,7 @@ SL_TEST(tokens_come_home_before_the_link_is_down)
     for (int n = 0; n < 6; n++) {
         REQUIRE(next_note(SL_NOTE_SENT, &note));
         CHECK_INT(note.status, SL_E_PEER_LOST);
-        seen[note.op->token]++;
+        seen[note.sending->tag]++;
     }
     for (int n = 0; n < 6; n++)
         CHECK_INT(seen[n], 1);
@@ -584,8 +584,8 @@ SL_TEST(ping_is_answered)
     make_link(false);
     struct sl_conn *conn = come_up();
     give_control(conn, SL_WIRE_PING, 12, NULL);
-    struct sl_op *pong = take_sent(SL_WIRE_PONG);
-    CHECK(pong && pong->wire.sequence == 12);
+    struct sl_sending *pong = take_sent(SL_WIRE_PONG);
+    CHECK(pong && pong->wire.number == 12);
     teardown();
 }
 
@@ -628,7 +628,7 @@ SL_TEST(dialing_side_waits_for_credit)
     make_link(true);
     struct sl_note note;
     sl_hub_step(&hub, sl_now_ms());
-    struct sl_op *hello = take_sent(SL_WIRE_HELLO);
+    struct sl_sending *hello = take_sent(SL_WIRE_HELLO);
     REQUIRE(hello != NULL && hub.conns != NULL);
     const uint8_t *sent = hello->payload;
     CHECK_INT(sl_get64(sent), ID);
@@ -638,7 +638,7 @@ SL_TEST(dialing_side_waits_for_credit)
     proof("slserver", sent + 8, peer_nonce, body + 16);
     proof("slclient", sent + 8, peer_nonce, mac);
     give_control(conn, SL_WIRE_WELCOME, 0, body);
-    struct sl_op *answer = take_sent(SL_WIRE_WELCOME);
+    struct sl_sending *answer = take_sent(SL_WIRE_WELCOME);
     REQUIRE(answer != NULL);
     CHECK(memcmp((const uint8_t *)answer->payload + 16, mac, 32) == 0);
     CHECK(no_note());

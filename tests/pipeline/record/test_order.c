@@ -1,4 +1,4 @@
-/* pipeline/order.c and messages.c: round trips, and every field out of range refused. */
+/* pipeline/record/order.c and messages.c: round trips, and every field out of range refused. */
 #include "base/rng.h"
 #include "pipeline/record/messages.h"
 #include "pipeline/record/order.h"

@@ -16,9 +16,9 @@ static struct sl_wire sample(void)
 {
     struct sl_wire wire = {.kind = SL_WIRE_ORDER,
                            .flags = SL_WIRE_HAS_CHECKSUM,
-                           .request_id = 0x1122334455667788u,
+                           .seq = 0x1122334455667788u,
                            .epoch = 7,
-                           .sequence = 42,
+                           .number = 42,
                            .chunk_index = 3,
                            .chunk_count = 8,
                            .source = 1,
@@ -61,7 +61,7 @@ SL_TEST(what_is_packed_comes_back)
     REQUIRE(sl_wire_unpack(&out, header, sizeof header, &limits) == NULL);
     sl_wire_pack(again, &out);
     CHECK(memcmp(header, again, sizeof header) == 0);
-    CHECK_INT(out.request_id, wire.request_id);
+    CHECK_INT(out.seq, wire.seq);
     CHECK_INT(out.meta_bytes, 100);
     CHECK_INT(out.checksum, 0xdeadbeef);
     CHECK_INT(out.shape[1], 96);

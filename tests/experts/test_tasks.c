@@ -1,7 +1,7 @@
 /* The cut of the experts: every pair in exactly one task of its own expert, tallest first, heights within their limits,
  * enough tasks for every member. */
 #include "base/rng.h"
-#include "experts/schedule.h"
+#include "experts/tasks.h"
 #include "tests/check.h"
 #include <stdlib.h>
 
@@ -11,15 +11,15 @@ static void check_cut(const uint32_t *loads, uint32_t n_experts, uint32_t n_memb
     for (uint32_t e = 0; e < n_experts; e++)
         offsets[e + 1] = offsets[e] + loads[e];
     uint32_t n = offsets[n_experts], most = sl_expert_tasks_max(n, n_experts);
-    struct sl_expert_schedule s = {.tasks = calloc(most + 1, sizeof *s.tasks)};
+    struct sl_expert_tasks s = {.task = calloc(most + 1, sizeof *s.task)};
     uint8_t *seen = calloc(n + 1, 1);
-    sl_expert_schedule_make(&s, &(struct sl_route){.n_experts = n_experts, .offsets = offsets}, n_members);
+    sl_expert_tasks_make(&s, &(struct sl_route){.n_experts = n_experts, .offsets = offsets}, n_members);
     CHECK(s.n_tasks <= most);
     for (uint32_t i = 0; i < s.n_tasks; i++) {
-        const struct sl_expert_task *t = &s.tasks[i];
+        const struct sl_expert_task *t = &s.task[i];
         CHECK(t->m > 0 && t->m <= SL_EXPERT_ROWS_MAX);
-        CHECK(i == 0 || t->m <= s.tasks[i - 1].m);
-        CHECK(i == 0 || t->m != s.tasks[i - 1].m || t->first > s.tasks[i - 1].first);
+        CHECK(i == 0 || t->m <= s.task[i - 1].m);
+        CHECK(i == 0 || t->m != s.task[i - 1].m || t->first > s.task[i - 1].first);
         CHECK(t->first >= offsets[t->expert] && t->first + t->m <= offsets[t->expert + 1]);
         for (uint32_t j = t->first; j < t->first + t->m && j < n; j++)
             seen[j]++;
@@ -30,7 +30,7 @@ static void check_cut(const uint32_t *loads, uint32_t n_experts, uint32_t n_memb
         CHECK_INT(s.pieces, 0);
     else if (s.n_tasks > 0)
         CHECK(s.n_tasks * (s.pieces ? s.pieces : 1) >= 3 * n_members);
-    free(offsets), free(s.tasks), free(seen);
+    free(offsets), free(s.task), free(seen);
 }
 
 SL_TEST(every_pair_is_in_one_task)

@@ -1,10 +1,10 @@
-/* The cut of schedule.h.
+/* The cut of tasks.h.
  *
  * A block has at least 64 rows, where decoding a weight is already amortised to a few per cent, and at most 192, so that its
  * hidden rows (192 x 768 floats = 590 KB) stay in a second-level cache between gate|up and down. Between these it is an
  * eighth of a member's share, so that the last tasks are short. Members are kept busy by rows as long as there are three
  * tasks for each; then longest-first leaves at most a third of a task idle. */
-#include "experts/schedule.h"
+#include "experts/tasks.h"
 
 enum { TASKS_PER_MEMBER = 8, ENOUGH_PER_MEMBER = 3 };
 
@@ -36,7 +36,7 @@ static uint32_t block_begin(const struct blocks *b, uint32_t i)
     return (uint32_t)((uint64_t)b->total * i / b->n);
 }
 
-void sl_expert_schedule_make(struct sl_expert_schedule *s, const struct sl_route *route, uint32_t n_members)
+void sl_expert_tasks_make(struct sl_expert_tasks *s, const struct sl_route *route, uint32_t n_members)
 {
     uint32_t n_pairs = route->offsets[route->n_experts], rows = rows_per_block(n_pairs, n_members);
     uint32_t at[SL_EXPERT_ROWS_MAX + 1] = {0}, sum = 0;
@@ -55,7 +55,7 @@ void sl_expert_schedule_make(struct sl_expert_schedule *s, const struct sl_route
         struct blocks b = blocks_of(route, e, rows);
         for (uint32_t i = 0; i < b.n; i++) {
             uint32_t from = block_begin(&b, i), m = block_begin(&b, i + 1) - from;
-            s->tasks[at[m]++] = (struct sl_expert_task){e, b.begin + from, m};
+            s->task[at[m]++] = (struct sl_expert_task){e, b.begin + from, m};
         }
     }
     s->n_tasks = sum;
