@@ -10,6 +10,7 @@
  * that ends the last task of a tile does what needs all of it, the merge and the quantisation of its rows. */
 #include "attention/attention_impl.h"
 #include "kernels/team_ops.h"
+#include <assert.h>
 
 enum {
     TILE_ROWS = 192,      /* a page is read from the outer caches once for so many: a round of the kernels */

@@ -4,6 +4,7 @@
  * the attention), so that costs no barrier. A row's result depends on its own x, its position and the pages
  * alone, so chunking and neighbours change nothing. */
 #include "attention/attention_impl.h"
+#include <assert.h>
 
 /* ---- memory ---- */
 

@@ -4,6 +4,7 @@
  * moved in the largest pieces that lie together: an element of K, sixteen channels of V; for i8 four inputs
  * of K, and bytes of V. */
 #include "attention/kv.h"
+#include <assert.h>
 
 static size_t k_bytes_of(const struct sl_kv_layout *l)
 {
@@ -23,7 +24,7 @@ size_t sl_kv_bytes(const struct sl_kv_layout *layout, uint32_t n_slots)
 {
     size_t slot, all;
     if (!sl_mul_size(sl_kv_layer_bytes(layout), layout->n_layers, &slot) ||
-        !sl_mul_size(slot, n_slots, &all) || !sl_add_size(all, sl_pool_bytes(n_slots) + SL_CACHE_LINE, &all))
+        !sl_mul_size(slot, n_slots, &all) || !sl_add_size(all, SL_CACHE_LINE, &all))
         return SIZE_MAX;
     return all;
 }
@@ -32,27 +33,18 @@ sl_status sl_kv_init(struct sl_kv *kv, struct sl_arena *arena, const struct sl_k
                      uint32_t n_slots)
 {
     assert(layout->d_head <= SL_KV_MAX_HEAD);
-    *kv = (struct sl_kv){.layout = *layout};
+    *kv = (struct sl_kv){.layout = *layout, .n_slots = n_slots};
     kv->k_bytes = k_bytes_of(layout);
     kv->v_bytes = v_bytes_of(layout);
     kv->layer_bytes = sl_kv_layer_bytes(layout);
     kv->slot_bytes = kv->layer_bytes * layout->n_layers;
     kv->base = sl_arena_take(arena, kv->slot_bytes * n_slots);
-    if (!kv->base)
-        return SL_E_NOMEM;
-    return sl_pool_init(&kv->slots, arena, n_slots);
+    return kv->base ? SL_OK : SL_E_NOMEM;
 }
 
-sl_status sl_kv_take(struct sl_kv *kv, uint32_t *slot)
+void sl_kv_clear(const struct sl_kv *kv, uint32_t slot)
 {
-    SL_TRY(sl_pool_take(&kv->slots, slot));
-    memset(sl_kv_slot(kv, *slot), 0, kv->slot_bytes);
-    return SL_OK;
-}
-
-void sl_kv_give(struct sl_kv *kv, uint32_t slot)
-{
-    sl_pool_give(&kv->slots, slot);
+    memset(sl_kv_slot(kv, slot), 0, kv->slot_bytes);
 }
 
 static void append_bf16(const struct sl_ops *ops, uint32_t d, uint16_t *k_page, uint16_t *v_page,

@@ -4,12 +4,12 @@
  * The pool of a stage is an array of slots. One slot holds one page of *all* the stage's layers:
  *   [layer][kv head] { K of 64 keys | V of the same 64 }, f32, bf16 or i8
  * so a page is pushed to the decode worker as one contiguous piece, and the piece of layers [a, b) of a
- * larger worker's slot is contiguous too. A slot is zeroed when it is taken: what lies beyond the last token
- * is zero. */
+ * larger worker's slot is contiguous too. Who takes a slot into use clears it, so what lies beyond the last token
+ * is zero; who owns which slot is not known here. */
 #ifndef SL_ATTENTION_KV_H
 #define SL_ATTENTION_KV_H
 
-#include "base/pool.h"
+#include "base/arena.h"
 #include "kernels/isa.h"
 
 enum { SL_KV_MAX_HEAD = 1024 }; /* d_head */
@@ -25,7 +25,7 @@ struct sl_kv {
     size_t layer_bytes;      /* all heads of one layer */
     size_t slot_bytes;       /* all layers */
     uint8_t *base;
-    struct sl_pool slots;
+    uint32_t n_slots;
 };
 
 size_t sl_kv_layer_bytes(const struct sl_kv_layout *layout);
@@ -34,8 +34,7 @@ size_t sl_kv_bytes(const struct sl_kv_layout *layout, uint32_t n_slots);
 sl_status sl_kv_init(struct sl_kv *kv, struct sl_arena *arena, const struct sl_kv_layout *layout,
                      uint32_t n_slots);
 
-sl_status sl_kv_take(struct sl_kv *kv, uint32_t *slot); /* zeroed; SL_E_EXHAUSTED */
-void sl_kv_give(struct sl_kv *kv, uint32_t slot);
+void sl_kv_clear(const struct sl_kv *kv, uint32_t slot); /* before its first token */
 
 static inline uint8_t *sl_kv_slot(const struct sl_kv *kv, uint32_t slot)
 {

@@ -100,7 +100,7 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
                                   uint32_t max_tokens, struct sl_sequence **sequence, struct sl_err *err)
 {
     const struct sl_kv *kv = sl_stage_kv(b->stage);
-    struct sl_sequence *s = sl_stage_open(b->stage, id);
+    struct sl_sequence *s = sl_sequences_open(sl_stage_sequences(b->stage), id);
     if (!s || sl_stage_reserve(b->stage, s, max_tokens) != SL_OK)
         return sl_fail(err, SL_E_EXHAUSTED, "no KV pages for %u tokens; use a smaller --context", max_tokens);
     uint32_t first = n_tokens < b->options.max_tokens ? n_tokens : b->options.max_tokens;

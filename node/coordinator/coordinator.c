@@ -37,7 +37,8 @@ static void append_record(struct sl_coordinator *c, struct sl_order *order, cons
     order->number = ++c->log_number;
     assert(c->log_number - c->log_answered < SL_LOG_RING);
     c->log[order->number % SL_LOG_RING] = (struct sl_record){order->kind, order->seq};
-    sl_order_pack(meta, order, ids, c->plan.n_stages, c->plan.max_chunk);
+    struct sl_order_limits limits = sl_plan_order_limits(&c->plan);
+    sl_order_pack(meta, order, ids, c->numbers, &limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER,
                            .seq = order->seq,
                            .payload_bytes = c->plan.meta_bytes,
@@ -50,6 +51,9 @@ static void append_record(struct sl_coordinator *c, struct sl_order *order, cons
 void sl_coordinator_log_control(struct sl_coordinator *c, enum sl_order_kind kind, struct sl_request *r)
 {
     struct sl_order order = {.kind = kind, .seq = r->seq};
+    struct sl_sequence *s = sl_sequences_find(&c->pages, r->seq);
+    if (s) /* records that follow may use its pages: every stage applies this one first */
+        sl_sequences_close(&c->pages, s);
     append_record(c, &order, NULL);
 }
 
@@ -78,8 +82,44 @@ static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r,
                                      .next_id = end < r->ask.n_ids ? r->ask.ids[end] : 0,
                                      .sampling = r->ask.sampling};
     slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == r->ask.n_ids ? SL_SLICE_LAST : 0u) |
-                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) |
+                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) | (r->handoff ? SL_SLICE_HANDOFF : 0u) |
                    (r->ask.min_tokens > 0 && !r->ask.ignore_eos ? SL_SLICE_NO_EOS : 0u);
+}
+
+/* The budgets of the schedule have room for it. */
+static struct sl_sequence *open_pages(struct sl_sequences *t, uint64_t seq)
+{
+    struct sl_sequence *s = sl_sequences_find(t, seq);
+    if (!s)
+        s = sl_sequences_open(t, seq);
+    assert(s);
+    return s;
+}
+
+uint32_t sl_coordinator_next_page(struct sl_sequences *t, struct sl_sequence *s)
+{
+    uint32_t page;
+    bool fresh;
+    sl_status status = sl_sequences_take(t, &page);
+    assert(status == SL_OK);
+    status = sl_sequences_put(t, s, s->n_pages, page, true, &fresh);
+    assert(status == SL_OK);
+    return page;
+}
+
+/* The pages that a slice opens get their numbers. */
+static void give_pages(struct sl_coordinator *c, struct sl_order *order, struct sl_order_slice *slice)
+{
+    struct sl_sequence *s = open_pages(&c->pages, slice->seq);
+    struct sl_sequence *d = slice->flags & SL_SLICE_HANDOFF ? open_pages(&c->decode_pages, slice->seq) : NULL;
+    slice->page_first = s->n_pages;
+    slice->n_pages = sl_pages_of(slice->pos + slice->n) - s->n_pages;
+    slice->pages_at = order->n_pages;
+    for (uint32_t i = 0; i < slice->n_pages; i++) {
+        uint32_t page = sl_coordinator_next_page(&c->pages, s);
+        c->numbers[order->n_pages++] =
+            (struct sl_page_numbers){page, d ? sl_coordinator_next_page(&c->decode_pages, d) : SL_NO_PAGE};
+    }
 }
 
 static struct sl_request *request_of(struct sl_schedule_entry *entry)
@@ -103,6 +143,7 @@ static void write_runs(struct sl_coordinator *c)
         for (uint32_t i = 0; i < order.n_slices; i++) {
             struct sl_request *r = request_of(cuts[i].entry);
             fill_slice(&order.slices[i], r, &cuts[i]);
+            give_pages(c, &order, &order.slices[i]);
             memcpy(ids + order.n_tokens, r->ask.ids + cuts[i].pos, cuts[i].n * sizeof *ids);
             order.n_tokens += cuts[i].n;
             r->stages_live = true;
@@ -340,6 +381,15 @@ static sl_status take_memory(struct sl_coordinator *c)
     c->adopt_buffers = calloc(c->n_adopt_buffers, c->plan.adopt_bytes);
     c->free_orders = calloc(c->n_order_buffers, sizeof *c->free_orders);
     c->free_adopts = calloc(c->n_adopt_buffers, sizeof *c->free_adopts);
+    size_t tables = 2 * sl_sequences_bytes(c->plan.max_running, c->plan.context_tokens, c->plan.n_pages);
+    struct sl_order_limits limits = sl_plan_order_limits(&c->plan);
+    c->numbers = calloc(sl_order_max_pages(&limits), sizeof *c->numbers);
+    if (!c->numbers || sl_arena_init(&c->arena, tables, NULL) != SL_OK ||
+        sl_sequences_init(&c->pages, &c->arena, c->plan.max_running, c->plan.context_tokens,
+                          c->plan.n_pages) != SL_OK ||
+        sl_sequences_init(&c->decode_pages, &c->arena, c->plan.max_running, c->plan.context_tokens,
+                          c->plan.n_pages) != SL_OK)
+        return SL_E_NOMEM;
     if (!c->order_buffers || !c->adopt_buffers || !c->free_orders || !c->free_adopts || !c->model_path ||
         !c->model_name)
         return SL_E_NOMEM;
@@ -409,6 +459,8 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     free(c->model_path);
     free(c->model_name);
     free(c->order_buffers);
+    free(c->numbers);
+    sl_arena_fini(&c->arena);
     free(c->adopt_buffers);
     free(c->free_orders);
     free(c->free_adopts);

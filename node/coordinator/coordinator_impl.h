@@ -6,6 +6,7 @@
 #include "base/hist.h"
 #include "node/coordinator/coordinator.h"
 #include "pipeline/decide/schedule.h"
+#include "pipeline/decide/sequences.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -88,8 +89,11 @@ struct sl_coordinator {
 
     /* the core thread's own */
     struct sl_schedule schedule;
-    uint64_t log_number;   /* last record written */
-    uint64_t log_answered; /* last record answered by the last stage */
+    struct sl_arena arena;
+    struct sl_sequences pages, decode_pages; /* which numbers the log has given out */
+    struct sl_page_numbers *numbers;         /* of the record being written */
+    uint64_t log_number;                     /* last record written */
+    uint64_t log_answered;                   /* last record answered by the last stage */
     struct sl_record log[SL_LOG_RING];
     uint32_t runs_in_flight, max_runs;
     uint8_t *order_buffers, *adopt_buffers;
@@ -102,6 +106,8 @@ struct sl_coordinator {
 void sl_coordinator_log_control(struct sl_coordinator *c, enum sl_order_kind kind, struct sl_request *r);
 /* The load that other threads see; lock held. */
 void sl_coordinator_publish(struct sl_coordinator *c);
+/* The next page of a sequence gets a number, which the budgets have room for. */
+uint32_t sl_coordinator_next_page(struct sl_sequences *t, struct sl_sequence *s);
 void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt);
 
 /* coordinator_request.c; all on the core thread */

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "node/coordinator/coordinator_impl.h"
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -136,8 +137,7 @@ void sl_request_admitted(struct sl_coordinator *c, struct sl_request *r)
     pthread_mutex_unlock(&c->lock);
     if (!r->handoff)
         return;
-    r->stages_live = r->decode_live = true;
-    sl_coordinator_log_control(c, SL_ORDER_HANDOFF, r);
+    r->decode_live = true;
 }
 
 /* ---- stops ---- */
@@ -269,6 +269,12 @@ static void send_take(struct sl_coordinator *c, struct sl_request *r, uint32_t f
         adopt.stops[adopt.n_stops++] = c->shape.eos[i];
     for (uint32_t i = 0; i < r->ask.n_stop_ids; i++)
         adopt.stops[adopt.n_stops++] = r->ask.stop_ids[i];
+    struct sl_sequence *s = sl_sequences_find(&c->decode_pages, r->seq);
+    assert(s);
+    while (s->n_pages < sl_pages_of(r->ask.n_ids + r->ask.max_tokens))
+        sl_coordinator_next_page(&c->decode_pages, s);
+    adopt.n_pages = s->n_pages;
+    adopt.pages = (const uint8_t *)s->pages;
     sl_coordinator_send_adopt(c, &adopt);
 }
 
@@ -343,6 +349,9 @@ static void on_decode_gone(struct sl_coordinator *c, struct sl_request *r,
                            const struct sl_tokens_entry *entry)
 {
     r->decode_live = false;
+    struct sl_sequence *s = sl_sequences_find(&c->decode_pages, r->seq);
+    if (s)
+        sl_sequences_close(&c->decode_pages, s);
     sl_schedule_give_decode(&c->schedule, &r->entry);
     if (entry->kind == SL_TOKENS_FAILED && !r->done) {
         const char *error =

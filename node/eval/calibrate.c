@@ -86,12 +86,12 @@ static sl_status run_layer(struct sl_calibrator *c, struct sl_stage *stage, stru
     uint32_t length = sequence_tokens(c);
     for (uint32_t start = 0; start < c->n_tokens; start += length) {
         uint32_t tokens = c->n_tokens - start < length ? c->n_tokens - start : length;
-        struct sl_sequence *sequence = sl_stage_open(stage, 1);
+        struct sl_sequence *sequence = sl_sequences_open(sl_stage_sequences(stage), 1);
         if (!sequence || sl_stage_reserve(stage, sequence, tokens) != SL_OK)
             return sl_fail(err, SL_E_INTERNAL, "no KV page for the calibration text; report this");
         for (uint32_t pos = 0; pos < tokens; pos += CHUNK)
             run_chunk(c, stage, sequence, start + pos, pos, tokens - pos < CHUNK ? tokens - pos : CHUNK);
-        sl_stage_release(stage, sequence);
+        sl_sequences_close(sl_stage_sequences(stage), sequence);
     }
     if (c->err.status != SL_OK && err)
         *err = c->err;

@@ -133,7 +133,7 @@ void sl_eval_model_read(struct sl_eval_model *model, const uint32_t *ids, uint32
 {
     struct sl_stage *stage = model->stage;
     uint32_t most = sl_stage_share(stage)->max_tokens;
-    struct sl_sequence *sequence = sl_stage_open(stage, 0);
+    struct sl_sequence *sequence = sl_sequences_open(sl_stage_sequences(stage), 0);
     sl_status reserved = sequence ? sl_stage_reserve(stage, sequence, n) : SL_E_EXHAUSTED;
     assert(reserved == SL_OK); /* the pool was planned for just this */
     for (uint32_t pos = 0; pos < n; pos += most) {
@@ -145,5 +145,5 @@ void sl_eval_model_read(struct sl_eval_model *model, const uint32_t *ids, uint32
         sl_stage_embed(stage, &chunk, (const uint8_t *)(ids + pos));
         sl_stage_run(stage, &chunk);
     }
-    sl_stage_release(stage, sequence);
+    sl_sequences_close(sl_stage_sequences(stage), sequence);
 }

@@ -12,6 +12,7 @@
 #include "node/role/role.h"
 #include "pipeline/record/messages.h"
 #include "pipeline/stage/sample.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -137,7 +138,7 @@ static struct adoptee *open_adoptee(struct decode_role *r, uint64_t seq)
         struct adoptee *a = &r->adoptees[i];
         if (a->sequence)
             continue;
-        struct sl_sequence *s = sl_stage_open(r->stage, seq);
+        struct sl_sequence *s = sl_sequences_open(sl_stage_sequences(r->stage), seq);
         if (!s)
             return NULL;
         *a = (struct adoptee){.sequence = s, .arrivals = a->arrivals};
@@ -154,7 +155,7 @@ static void end_sequence(struct decode_role *r, struct adoptee *a, uint64_t seq,
         entry.logits_digest = a->logits_digest;
         if (a->active && a->spec.digest) /* the last token was sampled but never went through the layers */
             entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, a->spec.prompt_tokens + a->n_out - 1);
-        sl_stage_release(r->stage, a->sequence);
+        sl_sequences_close(sl_stage_sequences(r->stage), a->sequence);
         a->sequence = NULL;
     }
     r->ended[r->n_ended++ % TOMBSTONES] = seq;
@@ -214,6 +215,17 @@ static const char *check_kv(const struct decode_role *r, const struct sl_wire *w
     return NULL;
 }
 
+/* Page `index` of the sequence lies where the record said. false: not if the log is to be believed. */
+static bool place_page(struct decode_role *r, struct adoptee *a, uint32_t index, uint32_t page)
+{
+    bool fresh;
+    if (sl_sequences_put(sl_stage_sequences(r->stage), a->sequence, index, page, true, &fresh) != SL_OK)
+        return false;
+    if (fresh)
+        sl_stage_clear(r->stage, page);
+    return true;
+}
+
 /* Pages may come before the ADOPT that names their sequence; the coordinator has counted them already. */
 static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
 {
@@ -234,8 +246,12 @@ static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
         end_sequence(r, a, w->seq, SL_E_CORRUPT);
         return;
     }
-    if (!a || sl_stage_reserve(r->stage, a->sequence, (uint32_t)w->token_first + w->token_count) != SL_OK) {
-        end_sequence(r, a, w->seq, SL_E_EXHAUSTED);
+    if (!a) {
+        end_sequence(r, NULL, w->seq, SL_E_EXHAUSTED);
+        return;
+    }
+    if (!place_page(r, a, (uint32_t)w->token_first / SL_PAGE, w->page)) {
+        end_sequence(r, a, w->seq, SL_E_CORRUPT);
         return;
     }
     const struct sl_kv *kv = sl_stage_kv(r->stage);
@@ -250,9 +266,10 @@ static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
 static sl_status on_adopt(struct decode_role *r, const struct sl_io_event *frame, struct sl_err *err)
 {
     struct sl_adopt adopt;
-    const char *bad = frame->status != SL_OK ? "checksum"
-                                             : sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes,
-                                                               r->plan->context_tokens, r->plan->vocab);
+    struct sl_order_limits limits = sl_plan_order_limits(r->plan);
+    const char *bad = frame->status != SL_OK
+                          ? "checksum"
+                          : sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes, &limits);
     if (bad)
         return sl_fail(err, SL_E_PROTOCOL,
                        "a record from the coordinator is not acceptable: %s; restart the pipeline", bad);
@@ -269,7 +286,13 @@ static sl_status on_adopt(struct decode_role *r, const struct sl_io_event *frame
         end_sequence(r, NULL, adopt.seq, SL_E_EXHAUSTED);
         return SL_OK;
     }
+    for (uint32_t i = 0; i < adopt.n_pages; i++)
+        if (!place_page(r, a, i, sl_get32(adopt.pages + 4 * (size_t)i))) {
+            end_sequence(r, a, adopt.seq, SL_E_CORRUPT);
+            return SL_OK;
+        }
     a->spec = adopt;
+    a->spec.pages = NULL; /* they were in the frame */
     a->named = true;
     activate_when_whole(r, a);
     return SL_OK;
@@ -318,10 +341,6 @@ static uint32_t step(struct decode_role *r, float *rows)
         if (!a->sequence || !a->active)
             continue;
         uint32_t pos = a->spec.prompt_tokens + a->n_out - 1;
-        if (sl_stage_reserve(r->stage, a->sequence, pos + 1) != SL_OK) {
-            end_sequence(r, a, a->sequence->id, SL_E_EXHAUSTED);
-            continue;
-        }
         r->chunk.slices[n] = (struct sl_chunk_slice){a->sequence, pos, 1};
         ids[n] = a->last_id;
         batch[n++] = a;
@@ -392,8 +411,8 @@ static sl_status decode_loop(struct decode_role *r, float *rows, struct sl_err *
             SL_TRY(on_event(r, &event, err));
         busy = step(r, rows) > 0;
         flush(r);
-        atomic_store(&r->control->meter.pages_used, sl_stage_pages_used(r->stage));
-        atomic_store(&r->control->meter.sequences, sl_stage_sequences(r->stage));
+        atomic_store(&r->control->meter.pages_used, sl_stage_sequences(r->stage)->n_used);
+        atomic_store(&r->control->meter.sequences, sl_stage_sequences(r->stage)->n_live);
     }
     return SL_OK;
 }

@@ -10,6 +10,7 @@
 #include "node/role/role.h"
 #include "pipeline/record/messages.h"
 #include "pipeline/stage/sample.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +22,11 @@ static uint64_t tag_of(enum tag_kind kind, uint64_t value)
 {
     return (uint64_t)kind << 56 | value;
 }
+
+struct
+    half_page { /* of a sequence: where on the decode worker its last page goes, which may not be full yet */
+    uint32_t decode_page;
+};
 
 struct stage_role {
     struct sl_stage *stage;
@@ -39,8 +45,15 @@ struct stage_role {
     uint32_t free_results[RESULT_BUFFERS], n_free_results;
     struct sl_chunk chunk;
     struct sl_order order;
+    struct half_page half_pages[SL_MAX_BATCH];
     struct sl_utilisation utilisation;
 };
+
+/* By the sequence's place in the table. */
+static struct half_page *half_page_of(struct stage_role *r, const struct sl_sequence *s)
+{
+    return &r->half_pages[s - sl_stage_sequences(r->stage)->sequences];
+}
 
 static void *result_buffer(const struct stage_role *r, uint32_t i)
 {
@@ -65,41 +78,42 @@ static bool room_for_frames(const struct stage_role *r)
 
 /* ---- KV push ---- */
 
-/* Pages that are full, or that end the prompt, leave for the decode worker from where they lie. */
-static void push_pages(struct stage_role *r, struct sl_sequence *s, const struct sl_order_slice *slice)
+/* Pages that are full, or that end the prompt, leave for the decode worker from where they lie. The record numbers them from
+ * page_first on; the one before, which an earlier slice opened and this one filled, has its number in push_page. */
+static void push_pages(struct stage_role *r, const struct sl_sequence *s, const struct sl_order_slice *slice,
+                       const uint8_t *meta)
 {
     const struct sl_kv *kv = sl_stage_kv(r->stage);
     const struct sl_share *c = sl_stage_share(r->stage);
-    uint32_t end = slice->pos + slice->n;
-    uint32_t ready =
-        slice->flags & SL_SLICE_LAST ? (end + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS : end / SL_PAGE_TOKENS;
-    for (; s->pushed_pages < ready; s->pushed_pages++) {
-        uint32_t first = s->pushed_pages * SL_PAGE_TOKENS, left = slice->prompt_tokens - first;
-        struct sl_wire wire = {.kind = SL_WIRE_KV,
-                               .seq = s->id,
-                               .chunk_index = slice->index,
-                               .source = (uint16_t)r->k,
-                               .layer_first = (uint16_t)c->begin,
-                               .layer_count = (uint16_t)(c->end - c->begin),
-                               .token_first = first,
-                               .token_count = left < SL_PAGE_TOKENS ? left : SL_PAGE_TOKENS,
-                               .dtype = (uint8_t)c->kv_dtype,
-                               .rank = 1,
-                               .profile = (uint8_t)c->profile,
-                               .payload_bytes = kv->slot_bytes};
+    uint32_t end = slice->pos + slice->n,
+             ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
+    struct half_page *half = half_page_of(r, s);
+    for (uint32_t i = slice->pos / SL_PAGE; i < ready; i++) {
+        uint32_t first = i * SL_PAGE, left = slice->prompt_tokens - first;
+        struct sl_wire wire = {
+            .kind = SL_WIRE_KV,
+            .seq = s->id,
+            .chunk_index = slice->index,
+            .page = i < slice->page_first
+                        ? half->decode_page
+                        : sl_order_page(meta, &r->limits, slice->pages_at + i - slice->page_first).decode,
+            .source = (uint16_t)r->k,
+            .layer_first = (uint16_t)c->begin,
+            .layer_count = (uint16_t)(c->end - c->begin),
+            .token_first = first,
+            .token_count = left < SL_PAGE ? left : SL_PAGE,
+            .dtype = (uint8_t)c->kv_dtype,
+            .rank = 1,
+            .profile = (uint8_t)c->profile,
+            .payload_bytes = kv->slot_bytes};
         wire.shape[0] = (uint32_t)(kv->slot_bytes / sl_dtype_bytes(c->kv_dtype));
-        s->pending_sends++;
-        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[s->pushed_pages]), tag_of(TAG_KV, s->id));
+        sl_sequences_read_begin(sl_stage_sequences(r->stage), s->pages[i]);
+        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[i]), tag_of(TAG_KV, s->pages[i]));
         atomic_fetch_add(&r->control->meter.kv_frames, 1);
         atomic_fetch_add(&r->control->meter.kv_bytes, kv->slot_bytes);
     }
-}
-
-static void release_when_idle(struct stage_role *r, struct sl_sequence *s)
-{
-    s->closing = true;
-    if (s->pending_sends == 0)
-        sl_stage_release(r->stage, s);
+    if (slice->n_pages > 0)
+        half->decode_page = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;
 }
 
 /* ---- results of the last stage ---- */
@@ -180,19 +194,15 @@ static void send_result(struct stage_role *r, const uint8_t *meta, void *scratch
 /* ---- applying records ---- */
 
 /* Sequences and pages for a chunk. SL_AGAIN: some are still being read by KV sends; wait for those. */
-static sl_status prepare_chunk(struct stage_role *r)
+static sl_status prepare_chunk(struct stage_role *r, const uint8_t *meta, const char **bad)
 {
+    struct sl_sequence *found[SL_MAX_SLICES];
+    SL_TRY(sl_sequences_apply(sl_stage_sequences(r->stage), &r->order, meta, &r->limits, found,
+                              sl_stage_clear, r->stage, bad));
     r->chunk.n_slices = r->order.n_slices;
     r->chunk.n_tokens = r->order.n_tokens;
-    for (uint32_t i = 0; i < r->order.n_slices; i++) {
-        const struct sl_order_slice *slice = &r->order.slices[i];
-        struct sl_sequence *s = sl_stage_find(r->stage, slice->seq);
-        if (!s)
-            s = sl_stage_open(r->stage, slice->seq);
-        if (!s || sl_stage_reserve(r->stage, s, slice->pos + slice->n) != SL_OK)
-            return SL_AGAIN;
-        r->chunk.slices[i] = (struct sl_chunk_slice){s, slice->pos, slice->n};
-    }
+    for (uint32_t i = 0; i < r->order.n_slices; i++)
+        r->chunk.slices[i] = (struct sl_chunk_slice){found[i], r->order.slices[i].pos, r->order.slices[i].n};
     return SL_OK;
 }
 
@@ -229,23 +239,20 @@ static void run_chunk(struct stage_role *r, const struct sl_io_event *frame)
     atomic_fetch_add(&m->waited_us, trace.begin_us - trace.recv_us);
 }
 
+/* Pages that are still being read stay used until they are sent. */
 static void apply_control(struct stage_role *r)
 {
-    struct sl_sequence *s = sl_stage_find(r->stage, r->order.seq);
-    if (r->order.kind == SL_ORDER_HANDOFF) {
-        if (!s)
-            s = sl_stage_open(r->stage, r->order.seq);
-        if (s)
-            s->handoff = true;
-    } else if (s) {
-        release_when_idle(r, s);
-    }
+    struct sl_sequences *t = sl_stage_sequences(r->stage);
+    struct sl_sequence *s = sl_sequences_find(t, r->order.seq);
+    if (s)
+        sl_sequences_close(t, s);
 }
 
-static bool handoff_must_wait(const struct stage_role *r)
+static sl_status refuse_record(const struct stage_role *r, const char *bad, struct sl_err *err)
 {
-    return r->order.kind == SL_ORDER_HANDOFF && !sl_stage_find(r->stage, r->order.seq) &&
-           sl_stage_sequences(r->stage) >= r->plan->max_running;
+    return sl_fail(err, SL_E_PROTOCOL,
+                   "record %llu from the node before is not acceptable: %s; restart the pipeline",
+                   (unsigned long long)r->order.number, bad);
 }
 
 /* The record at the head of the queue. SL_AGAIN: not yet; SL_OK: applied and passed on; else the link is not to be trusted. */
@@ -267,26 +274,29 @@ static sl_status apply_next(struct stage_role *r, void *scratch, struct sl_err *
                        (unsigned long long)r->order.number, bad);
     if (!room_for_frames(r) || (r->last && r->n_free_results == 0))
         return SL_AGAIN;
-    if (handoff_must_wait(r) || (r->order.kind == SL_ORDER_RUN && prepare_chunk(r) != SL_OK))
-        return SL_AGAIN;
-    if (r->order.kind == SL_ORDER_RUN)
+    if (r->order.kind == SL_ORDER_RUN) {
+        sl_status status = prepare_chunk(r, frame->payload, &bad);
+        if (status == SL_E_PROTOCOL)
+            return refuse_record(r, bad, err);
+        SL_TRY(status);
         run_chunk(r, frame);
-    else
+    } else {
         apply_control(r);
+    }
     r->applied = r->order.number;
     r->queue_tail++;
     atomic_fetch_add(&r->control->meter.records, 1);
+    for (uint32_t i = 0; i < r->order.n_slices; i++)
+        if (r->order.slices[i].flags & SL_SLICE_HANDOFF)
+            push_pages(r, r->chunk.slices[i].sequence, &r->order.slices[i], frame->payload);
     if (r->last) {
         send_result(r, frame->payload, scratch);
         sl_io_release(r->io, r->in_link, frame->slot);
     } else {
         forward(r, frame);
     }
-    for (uint32_t i = 0; i < r->order.n_slices; i++)
-        if (r->chunk.slices[i].sequence->handoff)
-            push_pages(r, r->chunk.slices[i].sequence, &r->order.slices[i]);
-    atomic_store(&r->control->meter.pages_used, sl_stage_pages_used(r->stage));
-    atomic_store(&r->control->meter.sequences, sl_stage_sequences(r->stage));
+    atomic_store(&r->control->meter.pages_used, sl_stage_sequences(r->stage)->n_used);
+    atomic_store(&r->control->meter.sequences, sl_stage_sequences(r->stage)->n_live);
     return SL_OK;
 }
 
@@ -301,13 +311,9 @@ static void on_sent(struct stage_role *r, const struct sl_io_event *event)
     case TAG_RESULT:
         r->free_results[r->n_free_results++] = (uint32_t)value;
         break;
-    case TAG_KV: {
-        struct sl_sequence *s = sl_stage_find(r->stage, value);
-        assert(s && s->pending_sends > 0);
-        if (--s->pending_sends == 0 && s->closing)
-            sl_stage_release(r->stage, s);
+    case TAG_KV:
+        sl_sequences_read_end(sl_stage_sequences(r->stage), (uint32_t)value);
         break;
-    }
     }
 }
 
@@ -398,7 +404,7 @@ sl_status sl_role_stage_run(struct sl_stage *stage, struct sl_io *io, const stru
     r->in_link = sl_plan_link_id(plan, node - 1, node);
     r->out_link = sl_plan_link_id(plan, node, last ? 0 : node + 1);
     r->kv_link = plan->has_decode ? sl_plan_link_id(plan, node, sl_plan_decode_node(plan)) : 0;
-    r->limits = (struct sl_order_limits){plan->n_stages, plan->max_chunk, plan->context_tokens, plan->vocab};
+    r->limits = sl_plan_order_limits(plan);
     for (uint32_t i = 0; i < RESULT_BUFFERS; i++)
         r->free_results[r->n_free_results++] = i;
     atomic_store(&control->meter.pages_total, plan->n_pages);

@@ -6,7 +6,6 @@
 #include "pipeline/record/order.h"
 
 enum {
-    SL_PAGE = 64, /* tokens of a KV page: the kernels' SL_PAGE_TOKENS, which stage.c holds to be the same */
     SL_MAX_CHUNK = 2048,                   /* rows of a chunk by default */
     SL_MAX_CHUNK_ASKED = 4 * SL_MAX_CHUNK, /* and by --chunk */
     SL_MAX_BATCH = 256, /* slices that a stage runs at once: a decode step has one a sequence */
@@ -39,11 +38,5 @@ _Static_assert(SL_TOKENS_BUFFERS <= SL_RESULT_SLOTS,
                "as many TOKENS frames under way as the coordinator lends slots");
 _Static_assert(2 + SL_MAX_CHUNK_ASKED / SL_PAGE + 2 * (int)SL_MAX_SLICES < SL_IO_SENDS,
                "what one record makes a stage send fits its io");
-
-/* Pages that hold n tokens. */
-static inline uint32_t sl_pages_of(uint32_t n_tokens)
-{
-    return (uint32_t)(((uint64_t)n_tokens + SL_PAGE - 1) / SL_PAGE);
-}
 
 #endif

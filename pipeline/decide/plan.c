@@ -63,12 +63,23 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
     plan->kv_layer_bytes = model->kv_layer_bytes;
     for (uint32_t k = 0; k <= plan->n_stages; k++) /* equal cuts */
         plan->begin[k] = (uint32_t)((uint64_t)plan->n_layers * k / plan->n_stages);
-    plan->meta_bytes = sl_order_meta_bytes(plan->n_stages, plan->max_chunk);
+    struct sl_order_limits limits = sl_plan_order_limits(plan);
+    plan->meta_bytes = sl_order_meta_bytes(&limits);
     plan->order_bytes = plan->meta_bytes + (size_t)plan->max_chunk * model->d_model * sizeof(float);
     plan->result_bytes = sl_result_max_bytes(plan->n_stages, plan->max_chunk);
-    plan->adopt_bytes = sl_adopt_max_bytes();
+    plan->adopt_bytes = sl_adopt_max_bytes(plan->context_tokens);
     plan->tokens_bytes = sl_tokens_max_bytes(plan->max_running, plan->n_stages, plan->context_tokens);
     return SL_OK;
+}
+
+struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan)
+{
+    return (struct sl_order_limits){.n_stages = plan->n_stages,
+                                    .max_tokens = plan->max_chunk,
+                                    .context_tokens = plan->context_tokens,
+                                    .vocab = plan->vocab,
+                                    .n_pages = plan->n_pages,
+                                    .n_decode_pages = plan->has_decode ? plan->n_pages : 0};
 }
 
 uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to)

@@ -61,6 +61,8 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                        const struct sl_plan_options *options, struct sl_err *err);
 /* Every link of the plan; returns how many. links has room for SL_MAX_LINKS. */
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
+/* What a record of this pipeline may hold. */
+struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan);
 /* The link between two nodes, the connecting one first; every pair has a name, whether the plan has that link or not. */
 uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to);
 /* The node at the other end of a link, as `node` sees it. */

@@ -1,5 +1,6 @@
 /* The records of messages.h. Writers fill room that was planned with the *_max_bytes functions. */
 #include "pipeline/record/messages.h"
+#include <assert.h>
 
 enum {
     RESULT_SLICE_MAX = 40 + SL_TOKEN_MAX_BYTES,
@@ -40,7 +41,7 @@ bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32
         head->traces[i].end_us = sl_cursor_get64(c);
         head->traces[i].at_peak_us = sl_cursor_get64(c);
     }
-    if (head->kind < SL_ORDER_RUN || head->kind > SL_ORDER_HANDOFF || head->n_slices > SL_MAX_SLICES)
+    if (head->kind < SL_ORDER_RUN || head->kind > SL_ORDER_FREE || head->n_slices > SL_MAX_SLICES)
         c->bad = true;
     return !c->bad;
 }
@@ -73,14 +74,14 @@ bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice)
     return !c->bad && (!slice->has_token || sl_token_get(c, &slice->first));
 }
 
-size_t sl_adopt_max_bytes(void)
+size_t sl_adopt_max_bytes(uint32_t context_tokens)
 {
-    return ADOPT_MAX;
+    return ADOPT_MAX + 4 * (size_t)sl_pages_of(context_tokens);
 }
 
 size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
 {
-    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX);
+    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX + 4 * (size_t)adopt->n_pages);
     sl_cursor_put32(&c, (uint32_t)adopt->kind);
     sl_cursor_put64(&c, adopt->seq);
     sl_cursor_put32(&c, adopt->prompt_tokens);
@@ -92,11 +93,26 @@ size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
     sl_cursor_put32(&c, adopt->n_stops);
     for (uint32_t i = 0; i < adopt->n_stops; i++)
         sl_cursor_put32(&c, adopt->stops[i]);
+    sl_cursor_put32(&c, adopt->n_pages);
+    sl_cursor_put(&c, adopt->pages, 4 * (size_t)adopt->n_pages);
+    assert(!c.bad);
     return (size_t)(c.at - out);
 }
 
-const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes, uint32_t context_tokens,
-                            uint32_t vocab)
+/* A page for every position that will be kept: the last output token is never run. */
+static const char *check_adopt_pages(const struct sl_adopt *adopt, const struct sl_order_limits *limits)
+{
+    if (adopt->n_pages < sl_pages_of(adopt->prompt_tokens + adopt->max_tokens - 1) ||
+        adopt->n_pages > sl_pages_of(adopt->prompt_tokens + adopt->max_tokens))
+        return "adopt pages";
+    for (uint32_t i = 0; i < adopt->n_pages; i++)
+        if (sl_get32(adopt->pages + 4 * (size_t)i) >= limits->n_decode_pages)
+            return "adopt page number";
+    return NULL;
+}
+
+const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes,
+                            const struct sl_order_limits *limits)
 {
     struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)in, bytes);
     *adopt = (struct sl_adopt){0};
@@ -120,12 +136,17 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
         return "number of stop ids";
     for (uint32_t i = 0; i < adopt->n_stops; i++)
         adopt->stops[i] = sl_cursor_get32(&c);
-    if (c.bad)
+    adopt->n_pages = sl_cursor_get32(&c);
+    adopt->pages = sl_cursor_skip(&c, 4 * (size_t)adopt->n_pages);
+    if (c.bad || c.at != c.end)
         return "adopt record size";
-    if (adopt->prompt_tokens == 0 || adopt->prompt_tokens > context_tokens || adopt->first_id >= vocab ||
-        adopt->max_tokens < 1 || adopt->max_tokens > context_tokens - adopt->prompt_tokens + 1)
+    if (adopt->prompt_tokens == 0 || adopt->prompt_tokens > limits->context_tokens ||
+        adopt->first_id >= limits->vocab || adopt->max_tokens < 1 ||
+        adopt->max_tokens > limits->context_tokens - adopt->prompt_tokens + 1)
         return "adopt lengths";
-    return sl_sampling_check(&adopt->sampling, NULL) == SL_OK ? NULL : "adopt sampling";
+    if (sl_sampling_check(&adopt->sampling, NULL) != SL_OK)
+        return "adopt sampling";
+    return check_adopt_pages(adopt, limits);
 }
 
 size_t sl_tokens_entry_max_bytes(void)

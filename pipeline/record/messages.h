@@ -47,13 +47,16 @@ struct sl_adopt {
     uint32_t n_stops; /* ids that end the text; eos among them unless ignored */
     uint32_t stops[SL_MAX_DECODE_STOPS];
     struct sl_sampling sampling;
+    uint32_t n_pages; /* every page of prompt and output, in order: TAKE */
+    const uint8_t *
+        pages; /* their numbers on the decode worker, little-endian u32, unaligned; in the bytes of the record */
 };
 
-size_t sl_adopt_max_bytes(void);
+size_t sl_adopt_max_bytes(uint32_t context_tokens);
 size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt); /* returns the bytes */
-/* NULL, or what is wrong. */
-const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes, uint32_t context_tokens,
-                            uint32_t vocab);
+/* NULL, or what is wrong. limits: context_tokens, vocab and n_decode_pages count. */
+const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes,
+                            const struct sl_order_limits *limits);
 
 /* ---- TOKENS: any number of entries back to back ---- */
 

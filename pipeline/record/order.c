@@ -1,12 +1,13 @@
-/* Records of the order log as bytes. Fixed places: record at 0, traces at TRACE_AT, ids behind the traces. */
+/* Records of the order log as bytes. Fixed places: record at 0, traces at TRACE_AT, ids behind the traces, pages behind the ids. */
 #include "pipeline/record/order.h"
 
 enum {
-    SLICE_BYTES = 80,
-    RECORD_BYTES = 32 + SL_MAX_SLICES * SLICE_BYTES,
+    SLICE_BYTES = 88,
+    RECORD_BYTES = 40 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
     TRACE_BYTES = 32,
-    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS
+    PAGE_BYTES = 8,
+    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS | SL_SLICE_HANDOFF
 };
 
 static uint32_t ids_at(uint32_t n_stages)
@@ -14,9 +15,19 @@ static uint32_t ids_at(uint32_t n_stages)
     return TRACE_AT + n_stages * TRACE_BYTES;
 }
 
-uint32_t sl_order_meta_bytes(uint32_t n_stages, uint32_t max_tokens)
+static uint32_t pages_at(const struct sl_order_limits *limits)
 {
-    return (ids_at(n_stages) + max_tokens * 4 + 63) / 64 * 64;
+    return ids_at(limits->n_stages) + limits->max_tokens * 4;
+}
+
+uint32_t sl_order_max_pages(const struct sl_order_limits *limits)
+{
+    return sl_pages_of(limits->context_tokens) + sl_pages_of(limits->max_tokens) + SL_MAX_SLICES;
+}
+
+uint32_t sl_order_meta_bytes(const struct sl_order_limits *limits)
+{
+    return (pages_at(limits) + sl_order_max_pages(limits) * PAGE_BYTES + 63) / 64 * 64;
 }
 
 static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
@@ -29,6 +40,8 @@ static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
     sl_cursor_put32(c, s->flags);
     sl_cursor_put32(c, (uint32_t)s->prompt_logprobs);
     sl_cursor_put32(c, s->next_id);
+    sl_cursor_put32(c, s->page_first);
+    sl_cursor_put32(c, s->n_pages);
     sl_sampling_put(c, &s->sampling);
 }
 
@@ -42,23 +55,31 @@ static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
     s->flags = sl_cursor_get32(c);
     s->prompt_logprobs = (int32_t)sl_cursor_get32(c);
     s->next_id = sl_cursor_get32(c);
+    s->page_first = sl_cursor_get32(c);
+    s->n_pages = sl_cursor_get32(c);
     sl_sampling_get(c, &s->sampling);
 }
 
-void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids, uint32_t n_stages,
-                   uint32_t max_tokens)
+void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids,
+                   const struct sl_page_numbers *pages, const struct sl_order_limits *limits)
 {
-    memset(meta, 0, sl_order_meta_bytes(n_stages, max_tokens));
+    memset(meta, 0, sl_order_meta_bytes(limits));
     struct sl_cursor c = sl_cursor_over(meta, RECORD_BYTES);
     sl_cursor_put64(&c, order->number);
     sl_cursor_put32(&c, (uint32_t)order->kind);
     sl_cursor_put64(&c, order->seq);
     sl_cursor_put32(&c, order->n_tokens);
     sl_cursor_put32(&c, order->n_slices);
+    sl_cursor_put32(&c, order->n_pages);
     for (uint32_t i = 0; i < order->n_slices; i++)
         slice_put(&c, &order->slices[i]);
-    if (order->kind == SL_ORDER_RUN)
-        memcpy(meta + ids_at(n_stages), ids, (size_t)order->n_tokens * 4);
+    if (order->kind != SL_ORDER_RUN)
+        return;
+    memcpy(meta + ids_at(limits->n_stages), ids, (size_t)order->n_tokens * 4);
+    for (uint32_t i = 0; i < order->n_pages; i++) {
+        sl_put32(meta + pages_at(limits) + (size_t)i * PAGE_BYTES, pages[i].stage);
+        sl_put32(meta + pages_at(limits) + (size_t)i * PAGE_BYTES + 4, pages[i].decode);
+    }
 }
 
 static const char *check_slice(const struct sl_order_slice *s, const struct sl_order_limits *limits)
@@ -71,8 +92,10 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "slice outside its prompt";
     if (s->flags & ~(uint32_t)KNOWN_FLAGS)
         return "slice flags";
-    if (((s->flags & SL_SLICE_FIRST) != 0) != (s->pos == 0))
+    if (s->flags & SL_SLICE_FIRST ? s->page_first != 0 : s->pos == 0)
         return "first slice";
+    if (s->page_first > sl_pages_of(s->pos) || s->page_first + s->n_pages != sl_pages_of(s->pos + s->n))
+        return "pages of a slice";
     if (((s->flags & SL_SLICE_LAST) != 0) != (s->pos + s->n == s->prompt_tokens))
         return "last slice";
     if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
@@ -82,11 +105,28 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
     return NULL;
 }
 
+static const char *check_pages(const struct sl_order *order, const uint8_t *meta,
+                               const struct sl_order_limits *limits)
+{
+    for (uint32_t i = 0; i < order->n_slices; i++) {
+        const struct sl_order_slice *s = &order->slices[i];
+        for (uint32_t p = 0; p < s->n_pages; p++) {
+            struct sl_page_numbers n = sl_order_page(meta, limits, s->pages_at + p);
+            if (n.stage >= limits->n_pages)
+                return "page number outside the pool";
+            bool pushed = s->flags & SL_SLICE_HANDOFF && s->page_first + p >= s->pos / SL_PAGE;
+            if (n.decode >= limits->n_decode_pages && (pushed || n.decode != SL_NO_PAGE))
+                return "page number outside the decode worker's pool";
+        }
+    }
+    return NULL;
+}
+
 const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t bytes,
                             const struct sl_order_limits *limits)
 {
     *order = (struct sl_order){0};
-    if (bytes != sl_order_meta_bytes(limits->n_stages, limits->max_tokens))
+    if (bytes != sl_order_meta_bytes(limits))
         return "record size";
     struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)meta, RECORD_BYTES);
     order->number = sl_cursor_get64(&c);
@@ -94,28 +134,35 @@ const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t 
     order->seq = sl_cursor_get64(&c);
     order->n_tokens = sl_cursor_get32(&c);
     order->n_slices = sl_cursor_get32(&c);
-    if (order->number == 0 || kind < SL_ORDER_RUN || kind > SL_ORDER_HANDOFF)
+    order->n_pages = sl_cursor_get32(&c);
+    if (order->number == 0 || kind < SL_ORDER_RUN || kind > SL_ORDER_FREE)
         return "record kind";
     order->kind = (enum sl_order_kind)kind;
     if (order->kind != SL_ORDER_RUN)
-        return order->n_slices == 0 && order->n_tokens == 0 ? NULL : "slices in a record that runs nothing";
+        return order->n_slices == 0 && order->n_tokens == 0 && order->n_pages == 0
+                   ? NULL
+                   : "slices in a record that runs nothing";
     if (order->n_slices == 0 || order->n_slices > SL_MAX_SLICES)
         return "number of slices";
-    uint64_t sum = 0;
+    uint64_t sum = 0, pages = 0;
     for (uint32_t i = 0; i < order->n_slices; i++) {
         slice_get(&c, &order->slices[i]);
         const char *bad = check_slice(&order->slices[i], limits);
         if (bad)
             return bad;
+        order->slices[i].pages_at = (uint32_t)pages;
         sum += order->slices[i].n;
+        pages += order->slices[i].n_pages;
     }
     if (c.bad || sum != order->n_tokens || sum > limits->max_tokens)
         return "number of tokens";
+    if (pages != order->n_pages || pages > sl_order_max_pages(limits))
+        return "number of pages";
     const uint8_t *ids = sl_order_ids(meta, limits->n_stages);
     for (uint32_t i = 0; i < order->n_tokens; i++)
         if (sl_get32(ids + 4 * (size_t)i) >= limits->vocab)
             return "token id outside the vocabulary";
-    return NULL;
+    return check_pages(order, meta, limits);
 }
 
 void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace)
@@ -136,4 +183,10 @@ struct sl_trace sl_order_trace(const uint8_t *meta, uint32_t stage)
 const uint8_t *sl_order_ids(const uint8_t *meta, uint32_t n_stages)
 {
     return meta + ids_at(n_stages);
+}
+
+struct sl_page_numbers sl_order_page(const uint8_t *meta, const struct sl_order_limits *limits, uint32_t i)
+{
+    const uint8_t *at = meta + pages_at(limits) + (size_t)i * PAGE_BYTES;
+    return (struct sl_page_numbers){sl_get32(at), sl_get32(at + 4)};
 }

@@ -1,9 +1,15 @@
 /* The order log: one numbered sequence of decisions per pipeline, written by the coordinator alone, carried down the
  * stages with the chunks, applied by each in order and exactly once. No stage schedules, so no two can disagree.
  *
- * A record travels as the meta bytes of an SL_WIRE_ORDER frame: the record, room for one trace a stage, and (towards
- * stage 0) the token ids. The rows, when the record runs a chunk, follow behind. Its size does not change on the way, so
- * a stage works in the frame it received and passes the same bytes on. */
+ * A record travels as the meta bytes of an SL_WIRE_ORDER frame: the record, room for one trace a stage, the token ids (which
+ * stage 0 reads), and the numbers of the KV pages that its slices open. The rows, when the record runs a chunk, follow behind.
+ * Its size does not change on the way, so a stage works in the frame it received and passes the same bytes on.
+ *
+ * Pages have numbers that the record decides: every stage has a pool of the same size and puts page i of a sequence where the
+ * record says, so the log alone tells what each pool holds. A slice names the sequence's pages from page_first on, as they are
+ * after it; pages of the sequence from there on that it had before go back. Pages before pos may be shared with other
+ * sequences (a prefix), those that the slice writes may not. Of a sequence that is handed off, each page has a number on the
+ * decode worker, too. */
 #ifndef SL_PIPELINE_RECORD_ORDER_H
 #define SL_PIPELINE_RECORD_ORDER_H
 
@@ -16,18 +22,28 @@ enum {
     SL_MAX_STAGES = 60 /* an io has 64 links, and the decode worker has one to each */
 };
 
+enum {
+    SL_PAGE = 64
+}; /* tokens of a KV page: the kernels' SL_PAGE_TOKENS, which stage.c holds to be the same */
+
+/* Pages that hold n tokens. */
+static inline uint32_t sl_pages_of(uint32_t n_tokens)
+{
+    return (uint32_t)(((uint64_t)n_tokens + SL_PAGE - 1) / SL_PAGE);
+}
+
 enum sl_order_kind {
     SL_ORDER_RUN = 1,
-    SL_ORDER_CANCEL, /* stop work on seq and free it, once the KV pushes already queued have left */
-    SL_ORDER_FREE,   /* seq is done here: its pages go back */
-    SL_ORDER_HANDOFF /* from now on push the KV pages of seq to the decode worker */
+    SL_ORDER_CANCEL, /* seq is given up: its pages go back when the KV pushes already queued have left */
+    SL_ORDER_FREE    /* seq is done here: likewise */
 };
 
 enum sl_slice_flags {
-    SL_SLICE_FIRST = 1,  /* opens the sequence */
-    SL_SLICE_LAST = 2,   /* ends the prompt: the last stage samples the first token */
-    SL_SLICE_DIGEST = 4, /* report the digest of the logits */
-    SL_SLICE_NO_EOS = 8  /* min_tokens: the first token may not end the text */
+    SL_SLICE_FIRST = 1,   /* opens the sequence */
+    SL_SLICE_LAST = 2,    /* ends the prompt: the last stage samples the first token */
+    SL_SLICE_DIGEST = 4,  /* report the digest of the logits */
+    SL_SLICE_NO_EOS = 8,  /* min_tokens: the first token may not end the text */
+    SL_SLICE_HANDOFF = 16 /* push the pages that it fills to the decode worker */
 };
 
 struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
@@ -39,15 +55,25 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     int32_t prompt_logprobs; /* -1: none; else how many of the best per position besides the token itself */
     /* with prompt_logprobs: the id after the slice, whose log-probability its last row gives */
     uint32_t next_id;
+    uint32_t page_first,
+        n_pages; /* pages [page_first, page_first + n_pages) of the sequence have numbers in the record */
+    uint32_t pages_at; /* of the first of them among the record's */
     struct sl_sampling sampling;
 };
+
+/* A page's number in the pools of the stages, and on the decode worker; there SL_NO_PAGE when it is not handed off. */
+struct sl_page_numbers {
+    uint32_t stage, decode;
+};
+#define SL_NO_PAGE UINT32_MAX
 
 struct sl_order {
     uint64_t number; /* 1, 2, 3, ... */
     enum sl_order_kind kind;
-    uint64_t seq; /* CANCEL, FREE, HANDOFF */
+    uint64_t seq; /* CANCEL, FREE */
     uint32_t n_tokens;
     uint32_t n_slices;
+    uint32_t n_pages; /* of all slices */
     struct sl_order_slice slices[SL_MAX_SLICES];
 };
 
@@ -57,17 +83,21 @@ struct sl_trace { /* what one stage did with one record; wall clock */
     uint64_t at_peak_us;
 };
 
-/* Bytes of the meta part for n_stages stages and chunks of at most max_tokens: a multiple of 64, the same on every link. */
-uint32_t sl_order_meta_bytes(uint32_t n_stages, uint32_t max_tokens);
-
-/* meta has sl_order_meta_bytes bytes. ids: [order->n_tokens], for RUN. */
-void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids, uint32_t n_stages,
-                   uint32_t max_tokens);
-
 struct sl_order_limits {
     uint32_t n_stages, max_tokens, context_tokens, vocab;
+    uint32_t n_pages, n_decode_pages; /* of the pools */
 };
-/* NULL, or what is wrong (static). Checked: kind, counts, ranges without overflow, sums, flags, sampling values, ids. */
+
+/* Bytes of the meta part: a multiple of 64, the same on every link. Of limits the first three count. */
+uint32_t sl_order_meta_bytes(const struct sl_order_limits *limits);
+/* Most pages of a record: a whole context that is opened at once, and the ragged ends of its slices. */
+uint32_t sl_order_max_pages(const struct sl_order_limits *limits);
+
+/* meta has sl_order_meta_bytes bytes. ids: [order->n_tokens], pages: [order->n_pages]; both for RUN. */
+void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids,
+                   const struct sl_page_numbers *pages, const struct sl_order_limits *limits);
+
+/* NULL, or what is wrong (static). Checked: kind, counts, ranges without overflow, sums, flags, sampling values, ids, page numbers. */
 const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t bytes,
                             const struct sl_order_limits *limits);
 
@@ -75,5 +105,7 @@ const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t 
 void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace);
 struct sl_trace sl_order_trace(const uint8_t *meta, uint32_t stage);
 const uint8_t *sl_order_ids(const uint8_t *meta, uint32_t n_stages); /* little-endian u32, unaligned */
+/* Page i of the record, i < order->n_pages. */
+struct sl_page_numbers sl_order_page(const uint8_t *meta, const struct sl_order_limits *limits, uint32_t i);
 
 #endif

@@ -15,6 +15,7 @@
 #include "base/digest.h"
 #include "base/dtype.h"
 #include "base/profile.h"
+#include <string.h>
 
 enum {
     AT_MAGIC = 0,
@@ -27,9 +28,9 @@ enum {
     AT_EPOCH = 24,
     AT_NUMBER = 32,
     AT_CHUNK_INDEX = 40,
-    AT_CHUNK_COUNT = 44,
+    AT_PAGE = 44,
     AT_SOURCE = 48,
-    AT_TARGET = 50,
+    AT_ZERO2 = 50,
     AT_LAYER_FIRST = 52,
     AT_LAYER_COUNT = 54,
     AT_TOKEN_FIRST = 56,
@@ -37,15 +38,14 @@ enum {
     AT_DTYPE = 68,
     AT_RANK = 69,
     AT_PROFILE = 70,
-    AT_ZERO = 71,
+    AT_ZERO1 = 71,
     AT_SHAPE = 72,
     AT_PAYLOAD_BYTES = 88,
     AT_CHECKSUM = 96,
     AT_META_BYTES = 100,
-    AT_BUDGET = 104,
-    AT_TRACE = 112
+    AT_ZERO24 = 104
 };
-_Static_assert(AT_TRACE + 16 == SL_WIRE_BYTES, "the trace id ends the header");
+_Static_assert(AT_ZERO24 + 24 == SL_WIRE_BYTES, "reserved bytes end the header");
 
 static uint32_t header_crc(const uint8_t in[SL_WIRE_BYTES])
 {
@@ -67,9 +67,8 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire)
     sl_put64(out + AT_EPOCH, wire->epoch);
     sl_put64(out + AT_NUMBER, wire->number);
     sl_put32(out + AT_CHUNK_INDEX, wire->chunk_index);
-    sl_put32(out + AT_CHUNK_COUNT, wire->chunk_count);
+    sl_put32(out + AT_PAGE, wire->page);
     sl_put16(out + AT_SOURCE, wire->source);
-    sl_put16(out + AT_TARGET, wire->target);
     sl_put16(out + AT_LAYER_FIRST, wire->layer_first);
     sl_put16(out + AT_LAYER_COUNT, wire->layer_count);
     sl_put64(out + AT_TOKEN_FIRST, wire->token_first);
@@ -82,8 +81,6 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire)
     sl_put64(out + AT_PAYLOAD_BYTES, wire->payload_bytes);
     sl_put32(out + AT_CHECKSUM, wire->checksum);
     sl_put32(out + AT_META_BYTES, wire->meta_bytes);
-    sl_put64(out + AT_BUDGET, wire->budget_us);
-    memcpy(out + AT_TRACE, wire->trace, sizeof wire->trace);
     sl_put32(out + AT_CRC, header_crc(out));
 }
 
@@ -96,9 +93,8 @@ static void read_fields(struct sl_wire *wire, const uint8_t *in)
         .epoch = sl_get64(in + AT_EPOCH),
         .number = sl_get64(in + AT_NUMBER),
         .chunk_index = sl_get32(in + AT_CHUNK_INDEX),
-        .chunk_count = sl_get32(in + AT_CHUNK_COUNT),
+        .page = sl_get32(in + AT_PAGE),
         .source = sl_get16(in + AT_SOURCE),
-        .target = sl_get16(in + AT_TARGET),
         .layer_first = sl_get16(in + AT_LAYER_FIRST),
         .layer_count = sl_get16(in + AT_LAYER_COUNT),
         .token_first = sl_get64(in + AT_TOKEN_FIRST),
@@ -109,15 +105,12 @@ static void read_fields(struct sl_wire *wire, const uint8_t *in)
         .payload_bytes = sl_get64(in + AT_PAYLOAD_BYTES),
         .checksum = sl_get32(in + AT_CHECKSUM),
         .meta_bytes = sl_get32(in + AT_META_BYTES),
-        .budget_us = sl_get64(in + AT_BUDGET),
     };
     for (int i = 0; i < 4; i++)
         wire->shape[i] = sl_get32(in + AT_SHAPE + 4 * i);
-    memcpy(wire->trace, in + AT_TRACE, sizeof wire->trace);
 }
 
-/* Limits first, then the sums, neither of which may wrap. A chunk count of zero means "not known".
- */
+/* Limits first, then the sums, neither of which may wrap. */
 static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire_limits *limits)
 {
     if (wire->payload_bytes > limits->max_payload_bytes)
@@ -126,8 +119,8 @@ static const char *check_ranges(const struct sl_wire *wire, const struct sl_wire
         return "the layer range is outside the model";
     if (wire->token_first > limits->max_tokens || wire->token_count > limits->max_tokens - wire->token_first)
         return "the token range is outside the context";
-    if (wire->chunk_count != 0 && wire->chunk_index >= wire->chunk_count)
-        return "the chunk index is not below the chunk count";
+    if (wire->page != 0 && wire->kind != SL_WIRE_KV)
+        return "a page number on a frame without pages";
     return NULL;
 }
 
@@ -170,7 +163,8 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
         return "unknown kind of frame";
     if ((wire->flags & ~SL_WIRE_HAS_CHECKSUM) != 0)
         return "unknown flag";
-    if (in[AT_ZERO] != 0)
+    static const uint8_t zero[24];
+    if (in[AT_ZERO1] != 0 || memcmp(in + AT_ZERO2, zero, 2) != 0 || memcmp(in + AT_ZERO24, zero, 24) != 0)
         return "a reserved byte is not zero";
     if (!(wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum != 0)
         return "a checksum that is not flagged";

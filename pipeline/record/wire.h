@@ -6,7 +6,7 @@
 #include "base/status.h"
 #include <stdint.h>
 
-enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 2, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 3, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
 
 enum sl_wire_kind {
     SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */
@@ -26,11 +26,12 @@ enum { SL_WIRE_HAS_CHECKSUM = 1 }; /* flags */
 
 struct sl_wire {
     uint16_t kind, flags;
-    uint64_t seq;    /* sequence id, where the frame is about one */
-    uint64_t epoch;  /* set by the transport */
-    uint64_t number; /* set by the transport: frame number on its link */
-    uint32_t chunk_index, chunk_count;
-    uint16_t source, target;
+    uint64_t seq;         /* sequence id, where the frame is about one */
+    uint64_t epoch;       /* set by the transport */
+    uint64_t number;      /* set by the transport: frame number on its link */
+    uint32_t chunk_index; /* of KV pages: the slice of the sequence that filled them */
+    uint32_t page;        /* of KV pages: where the decode worker puts them (order.h); else 0 */
+    uint16_t source;
     uint16_t layer_first, layer_count;
     uint64_t token_first;
     uint32_t token_count;
@@ -40,8 +41,6 @@ struct sl_wire {
     uint64_t payload_bytes; /* meta_bytes + product(shape) * size of dtype */
     uint32_t checksum;      /* low half of XXH3 over the payload, when flagged; set by the transport */
     uint32_t meta_bytes;    /* leading bytes of the payload which are a record */
-    uint64_t budget_us;
-    uint8_t trace[16];
 };
 
 struct sl_wire_limits {

@@ -10,6 +10,7 @@
 #include "base/digest.h"
 #include "experts/experts.h"
 #include "kernels/team_ops.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -31,8 +32,7 @@ struct sl_stage {
     struct sl_attention attention;
     struct sl_experts experts;
     struct bound_layer *layers;
-    struct sl_sequence *sequences;
-    uint32_t max_pages; /* of one sequence */
+    struct sl_sequences sequences;
     float *cosine, *sine;
     float *head_normed, *logits;
     struct sl_rows8 head8; /* head_normed in s8, when the head is an integer matrix; second digits follow */
@@ -94,8 +94,7 @@ static struct sl_attention_dims attention_dims(const struct sl_shape *s)
 
 static size_t table_bytes(const struct sl_share *c)
 {
-    return sl_arena_round(c->max_sequences * sizeof(struct sl_sequence)) +
-           c->max_sequences * sl_arena_round(sl_pages_of(c->context_tokens) * sizeof(uint32_t)) +
+    return sl_sequences_bytes(c->max_sequences, c->context_tokens, c->n_pages) +
            sl_arena_round((c->end - c->begin) * sizeof(struct bound_layer));
 }
 
@@ -174,20 +173,15 @@ static sl_status take_memory(struct sl_stage *st)
     struct sl_attention_dims attention = attention_dims(s);
     SL_TRY(sl_kv_init(&st->kv, &st->arena, &layout, c->n_pages));
     SL_TRY(sl_attention_init(&st->attention, &st->arena, st->ops, st->team, &st->kv, &attention,
-                             c->max_tokens, st->max_pages));
+                             c->max_tokens, sl_pages_of(c->context_tokens)));
     SL_TRY(sl_experts_init(&st->experts, &st->arena, st->ops, st->team, &dims, c->max_tokens));
     st->attention.finish = &st->experts.finish;
     st->cosine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
     st->sine = sl_arena_take(&st->arena, c->max_tokens * (s->d_head / 2) * sizeof(float));
-    st->sequences = sl_arena_take(&st->arena, c->max_sequences * sizeof(struct sl_sequence));
     st->layers = sl_arena_take(&st->arena, (c->end - c->begin) * sizeof(struct bound_layer));
-    if (!st->cosine || !st->sine || !st->sequences || !st->layers)
+    if (!st->cosine || !st->sine || !st->layers)
         return SL_E_NOMEM;
-    for (uint32_t i = 0; i < c->max_sequences; i++) {
-        st->sequences[i].pages = sl_arena_take(&st->arena, st->max_pages * sizeof(uint32_t));
-        if (!st->sequences[i].pages)
-            return SL_E_NOMEM;
-    }
+    SL_TRY(sl_sequences_init(&st->sequences, &st->arena, c->max_sequences, c->context_tokens, c->n_pages));
     if (c->with_head) {
         st->logits = sl_arena_take(&st->arena, (size_t)st->head_rows * s->vocab * sizeof(float));
         st->head_normed = sl_arena_take(&st->arena, (size_t)st->head_rows * s->d_model * sizeof(float));
@@ -211,7 +205,6 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, verify, err));
     SL_TRY(sl_team_create(&st->team, c->n_threads, st->ops->scratch_bytes(widest_input(&st->shape)), err));
     SL_TRY(sl_arena_init(&st->arena, plan.buffers - plan.scratch, err));
-    st->max_pages = sl_pages_of(c->context_tokens);
     st->head_rows = head_rows_of(&st->shape, c);
     sl_status status = take_memory(st);
     if (status != SL_OK)
@@ -281,54 +274,27 @@ uint32_t sl_stage_head_rows(const struct sl_stage *stage)
 
 /* ---- sequences ---- */
 
-struct sl_sequence *sl_stage_find(struct sl_stage *stage, uint64_t id)
+struct sl_sequences *sl_stage_sequences(struct sl_stage *stage)
 {
-    for (uint32_t i = 0; i < stage->config.max_sequences; i++)
-        if (stage->sequences[i].live && stage->sequences[i].id == id)
-            return &stage->sequences[i];
-    return NULL;
+    return &stage->sequences;
 }
 
-struct sl_sequence *sl_stage_open(struct sl_stage *stage, uint64_t id)
+void sl_stage_clear(void *stage, uint32_t page)
 {
-    for (uint32_t i = 0; i < stage->config.max_sequences; i++) {
-        struct sl_sequence *s = &stage->sequences[i];
-        if (s->live)
-            continue;
-        *s = (struct sl_sequence){.id = id, .live = true, .pages = s->pages};
-        return s;
-    }
-    return NULL;
+    sl_kv_clear(&((struct sl_stage *)stage)->kv, page);
 }
 
 sl_status sl_stage_reserve(struct sl_stage *stage, struct sl_sequence *sequence, uint32_t n_tokens)
 {
     assert(n_tokens <= stage->config.context_tokens);
-    for (; sequence->n_pages < sl_pages_of(n_tokens); sequence->n_pages++)
-        SL_TRY(sl_kv_take(&stage->kv, &sequence->pages[sequence->n_pages]));
+    while (sequence->n_pages < sl_pages_of(n_tokens)) {
+        uint32_t page;
+        bool fresh;
+        SL_TRY(sl_sequences_take(&stage->sequences, &page));
+        SL_TRY(sl_sequences_put(&stage->sequences, sequence, sequence->n_pages, page, true, &fresh));
+        sl_stage_clear(stage, page);
+    }
     return SL_OK;
-}
-
-void sl_stage_release(struct sl_stage *stage, struct sl_sequence *sequence)
-{
-    assert(sequence->live && sequence->pending_sends == 0);
-    for (uint32_t i = 0; i < sequence->n_pages; i++)
-        sl_kv_give(&stage->kv, sequence->pages[i]);
-    sequence->n_pages = 0;
-    sequence->live = false;
-}
-
-uint32_t sl_stage_pages_used(const struct sl_stage *stage)
-{
-    return stage->kv.slots.n_total - stage->kv.slots.n_free;
-}
-
-uint32_t sl_stage_sequences(const struct sl_stage *stage)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < stage->config.max_sequences; i++)
-        n += stage->sequences[i].live;
-    return n;
 }
 
 uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence,

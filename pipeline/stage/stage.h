@@ -13,6 +13,7 @@
 #include "kernels/team.h"
 #include "model/pack/weights.h"
 #include "pipeline/decide/plan.h"
+#include "pipeline/decide/sequences.h"
 
 struct sl_stage_bytes { /* bytes, before anything is taken: what `inspect --stages` prints */
     size_t weights, kv, activations, tables, scratch, logits;
@@ -21,17 +22,6 @@ struct sl_stage_bytes { /* bytes, before anything is taken: what `inspect --stag
 /* SL_E_CONFIG when the sum does not fit. */
 sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack,
                          const struct sl_share *config, struct sl_err *err);
-
-struct sl_sequence { /* one prompt's timeline on this node; owns its pages */
-    uint64_t id;
-    bool live;
-    bool handoff; /* push its pages */
-    bool closing; /* free it when pending_sends reaches 0 */
-    uint32_t n_pages;
-    uint32_t pushed_pages;  /* pages [0, pushed) have been queued for the decode worker */
-    uint32_t pending_sends; /* KV frames whose memory is still being read */
-    uint32_t *pages;        /* slots, [context_tokens / 64] */
-};
 
 struct sl_chunk_slice { /* rows of positions [pos, pos + n) of one sequence */
     struct sl_sequence *sequence;
@@ -57,14 +47,12 @@ const char *sl_stage_isa(const struct sl_stage *stage);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
 const uint64_t *sl_stage_expert_load(const struct sl_stage *stage); /* [n_experts] pairs routed so far */
 
-struct sl_sequence *sl_stage_find(struct sl_stage *stage, uint64_t id); /* NULL: not here */
-struct sl_sequence *sl_stage_open(struct sl_stage *stage, uint64_t id); /* NULL: table full */
-/* Take pages so that positions [0, n_tokens) have one. SL_E_EXHAUSTED: none left (those taken stay). */
+/* Who owns which of the stage's pages. Whoever runs the stage changes it; a page that becomes fresh is cleared by
+ * sl_stage_clear, which has the type of sl_sequences_apply's callback. */
+struct sl_sequences *sl_stage_sequences(struct sl_stage *stage);
+void sl_stage_clear(void *stage, uint32_t page);
+/* For who runs a stage alone, without a log: pages for positions [0, n_tokens), whichever are free. SL_E_EXHAUSTED. */
 sl_status sl_stage_reserve(struct sl_stage *stage, struct sl_sequence *sequence, uint32_t n_tokens);
-/* pages and entry go back */
-void sl_stage_release(struct sl_stage *stage, struct sl_sequence *sequence);
-uint32_t sl_stage_pages_used(const struct sl_stage *stage);
-uint32_t sl_stage_sequences(const struct sl_stage *stage); /* live now */
 
 /* x[row] = embedding of ids[row]; ids little-endian u32 at any alignment. */
 void sl_stage_embed(const struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids);

@@ -52,7 +52,7 @@ static struct attention_fixture *make_fixture(const struct sl_ops *ops, uint32_t
     sl_arena_init(&f->arena, sl_kv_bytes(&layout, PAGES), NULL);
     sl_kv_init(&f->kv, &f->arena, &layout, PAGES);
     for (uint32_t i = 0; i < PAGES; i++)
-        sl_kv_take(&f->kv, &f->pages[i]);
+        f->pages[i] = i;
     f->qkv = random_floats(&rng, QKV * H, 0.5f, 0);
     f->o = random_floats(&rng, H * NQ * D, 0.5f, 0);
     f->norm = random_floats(&rng, H, 0.5f, 1);
@@ -299,7 +299,7 @@ static void fill_long(struct long_context *l, enum sl_dtype dtype)
     sl_arena_init(&l->arena, sl_kv_bytes(&layout, LONG_PAGES), NULL);
     sl_kv_init(&l->kv, &l->arena, &layout, LONG_PAGES);
     for (uint32_t i = 0; i < LONG_PAGES; i++)
-        sl_kv_take(&l->kv, &l->pages[i]);
+        l->pages[i] = i;
     for (uint32_t t = 0; t < LONG; t++) {
         for (uint32_t i = 0; i < NKV * D; i++) {
             k[i] = noise(&rng, 2);
@@ -359,25 +359,23 @@ SL_TEST(segments_are_shared_out_without_a_trace)
     }
 }
 
-SL_TEST(a_page_pool_ends_and_comes_back_zeroed)
+SL_TEST(a_page_holds_what_was_appended_until_it_is_cleared)
 {
     struct sl_kv_layout layout = {2, 1, 24, SL_BF16};
     struct sl_arena arena;
     struct sl_kv kv;
-    uint32_t a, b;
     float row[24];
     for (int i = 0; i < 24; i++)
         row[i] = 1.5f;
-    REQUIRE(sl_arena_init(&arena, sl_kv_bytes(&layout, 1), NULL) == SL_OK);
-    REQUIRE(sl_kv_init(&kv, &arena, &layout, 1) == SL_OK);
-    REQUIRE(sl_kv_take(&kv, &a) == SL_OK);
-    CHECK_INT(sl_kv_take(&kv, &b), SL_E_EXHAUSTED);
-    sl_kv_append(&kv, &sl_ops_ref, a, 1, 63, row, row);
-    const uint16_t *v = (const uint16_t *)(const void *)sl_kv_v(&kv, a, 1, 0);
+    REQUIRE(sl_arena_init(&arena, sl_kv_bytes(&layout, 2), NULL) == SL_OK);
+    REQUIRE(sl_kv_init(&kv, &arena, &layout, 2) == SL_OK);
+    sl_kv_append(&kv, &sl_ops_ref, 1, 1, 63, row, row);
+    const uint16_t *v = (const uint16_t *)(const void *)sl_kv_v(&kv, 1, 1, 0);
     CHECK_INT(v[sl_panel_at(64, 23, 63)], 0x3FC0);
     CHECK_INT(v[sl_panel_at(64, 23, 62)], 0);
-    sl_kv_give(&kv, a);
-    REQUIRE(sl_kv_take(&kv, &b) == SL_OK);
+    sl_kv_clear(&kv, 0);
+    CHECK_INT(v[sl_panel_at(64, 23, 63)], 0x3FC0);
+    sl_kv_clear(&kv, 1);
     CHECK_INT(v[sl_panel_at(64, 23, 63)], 0);
     CHECK(sl_kv_bytes(&(struct sl_kv_layout){256, 4096, 512, SL_F32}, UINT32_MAX) == SIZE_MAX);
     sl_arena_fini(&arena);

@@ -5,11 +5,11 @@
 #include <string.h>
 
 enum { STAGES = 2, CHUNK = 16 };
+static const struct sl_order_limits limits = {STAGES, CHUNK, 4096, 4096, 1000, 1000};
 
 static void read_order(const uint8_t *data, size_t bytes)
 {
-    static const struct sl_order_limits limits = {STAGES, CHUNK, 4096, 4096};
-    size_t size = sl_order_meta_bytes(STAGES, CHUNK);
+    size_t size = sl_order_meta_bytes(&limits);
     uint8_t *meta = calloc(1, size);
     memcpy(meta, data, bytes < size ? bytes : size);
     struct sl_order order;
@@ -22,7 +22,11 @@ static void read_order(const uint8_t *data, size_t bytes)
         if (sum != order.n_tokens)
             abort();
         /* what was accepted can be written again, and is accepted again */
-        sl_order_pack(meta, &order, ids, STAGES, CHUNK);
+        struct sl_page_numbers *pages = malloc((order.n_pages + 1) * sizeof *pages);
+        for (uint32_t i = 0; i < order.n_pages; i++)
+            pages[i] = sl_order_page(meta, &limits, i);
+        sl_order_pack(meta, &order, ids, pages, &limits);
+        free(pages);
         if (sl_order_unpack(&order, meta, size, &limits) != NULL)
             abort();
     }
@@ -60,7 +64,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         read_result(in);
         break;
     case 2:
-        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, 4096, 4096) == NULL &&
+        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, &limits) == NULL &&
             adopt.n_stops > SL_MAX_DECODE_STOPS)
             abort();
         break;

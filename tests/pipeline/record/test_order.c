@@ -7,16 +7,18 @@
 #include <stdlib.h>
 
 enum { STAGES = 3, CHUNK = 40, VOCAB = 100, CONTEXT = 500 };
-static const struct sl_order_limits limits = {STAGES, CHUNK, CONTEXT, VOCAB};
+static const struct sl_order_limits limits = {STAGES, CHUNK, CONTEXT, VOCAB, 50, 60};
+static const struct sl_page_numbers pages[2] = {{49, 59}, {3, SL_NO_PAGE}};
 
 static struct sl_order make_run(void)
 {
-    struct sl_order order = {.number = 9, .kind = SL_ORDER_RUN, .n_tokens = 12, .n_slices = 2};
+    struct sl_order order = {.number = 9, .kind = SL_ORDER_RUN, .n_tokens = 12, .n_slices = 2, .n_pages = 1};
     order.slices[0] = (struct sl_order_slice){.seq = 4,
                                               .pos = 10,
                                               .n = 10,
                                               .index = 1,
                                               .prompt_tokens = 20,
+                                              .page_first = 1,
                                               .flags = SL_SLICE_LAST,
                                               .prompt_logprobs = -1,
                                               .sampling = {0.5f, 3, 0.9f, 0.1f, 77, 5}};
@@ -24,7 +26,8 @@ static struct sl_order make_run(void)
                                               .pos = 0,
                                               .n = 2,
                                               .prompt_tokens = 30,
-                                              .flags = SL_SLICE_FIRST,
+                                              .n_pages = 1,
+                                              .flags = SL_SLICE_FIRST | SL_SLICE_HANDOFF,
                                               .prompt_logprobs = 2,
                                               .next_id = 99,
                                               .sampling = {0, 0, 1, 0, 0, -1}};
@@ -33,10 +36,10 @@ static struct sl_order make_run(void)
 
 static const char *try_order(const struct sl_order *order, const uint32_t *ids)
 {
-    uint8_t *meta = malloc(sl_order_meta_bytes(STAGES, CHUNK));
+    uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
     struct sl_order back;
-    sl_order_pack(meta, order, ids, STAGES, CHUNK);
-    const char *bad = sl_order_unpack(&back, meta, sl_order_meta_bytes(STAGES, CHUNK), &limits);
+    sl_order_pack(meta, order, ids, pages, &limits);
+    const char *bad = sl_order_unpack(&back, meta, sl_order_meta_bytes(&limits), &limits);
     free(meta);
     return bad;
 }
@@ -47,10 +50,10 @@ SL_TEST(a_record_comes_back_as_it_went)
     for (uint32_t i = 0; i < CHUNK; i++)
         ids[i] = i;
     struct sl_order order = make_run(), back;
-    size_t bytes = sl_order_meta_bytes(STAGES, CHUNK);
+    size_t bytes = sl_order_meta_bytes(&limits);
     uint8_t *meta = malloc(bytes);
     CHECK_INT(bytes % 64, 0);
-    sl_order_pack(meta, &order, ids, STAGES, CHUNK);
+    sl_order_pack(meta, &order, ids, pages, &limits);
     sl_order_set_trace(meta, 2, &(struct sl_trace){1, 2, 3, 4});
     const char *bad = sl_order_unpack(&back, meta, bytes, &limits);
     CHECK(bad == NULL);
@@ -64,6 +67,10 @@ SL_TEST(a_record_comes_back_as_it_went)
     CHECK_INT(sl_order_trace(meta, 2).end_us, 3);
     CHECK_INT(sl_order_trace(meta, 2).at_peak_us, 4);
     CHECK_INT(sl_order_trace(meta, 1).end_us, 0);
+    CHECK_INT(back.slices[1].n_pages, 1);
+    CHECK_INT(back.slices[1].pages_at, 0);
+    CHECK_INT(sl_order_page(meta, &limits, 0).stage, 49);
+    CHECK_INT(sl_order_page(meta, &limits, 0).decode, 59);
     CHECK(sl_order_unpack(&back, meta, bytes - 64, &limits) != NULL);
     free(meta);
 }
@@ -93,20 +100,34 @@ SL_TEST(a_record_out_of_range_is_refused)
     REFUSED(o.slices[1].prompt_logprobs = SL_MAX_LOGPROBS + 1);
     REFUSED(o.slices[0].sampling.temperature = NAN);
     REFUSED(o.kind = SL_ORDER_FREE);
+    REFUSED(o.n_pages = 2);
+    REFUSED(o.slices[0].page_first = 2);
+    REFUSED(o.slices[1].page_first = 1);
+    REFUSED(o.slices[1].n_pages = 2);
+    REFUSED(o.slices[0].flags |= SL_SLICE_FIRST);
     ids[3] = VOCAB;
     REFUSED(o.number = 1);
+    ids[3] = 0;
+    const struct sl_page_numbers wrong[3] = {{50, 0}, {0, 60}, {0, SL_NO_PAGE}};
+    for (int i = 0; i < 3; i++) { /* outside a pool, or pushed to nowhere */
+        uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
+        o = make_run();
+        sl_order_pack(meta, &o, ids, &wrong[i], &limits);
+        CHECK(sl_order_unpack(&o, meta, sl_order_meta_bytes(&limits), &limits) != NULL);
+        free(meta);
+    }
 }
 
 SL_TEST(random_bytes_are_never_believed)
 {
-    size_t bytes = sl_order_meta_bytes(STAGES, CHUNK);
+    size_t bytes = sl_order_meta_bytes(&limits);
     uint8_t *meta = malloc(bytes);
     struct sl_rng rng = {1, 0};
     uint32_t ids[CHUNK] = {0};
     struct sl_order order = make_run(), back;
     /* one byte changed: accepted or refused, but never read out of bounds (ASan) */
     for (int i = 0; i < 20000; i++) {
-        sl_order_pack(meta, &order, ids, STAGES, CHUNK);
+        sl_order_pack(meta, &order, ids, pages, &limits);
         meta[sl_rng_next(&rng) % bytes] ^= (uint8_t)sl_rng_next(&rng);
         if (sl_order_unpack(&back, meta, bytes, &limits) == NULL && back.kind == SL_ORDER_RUN)
             CHECK(back.n_slices <= SL_MAX_SLICES && back.n_tokens <= CHUNK);
@@ -155,7 +176,7 @@ SL_TEST(results_come_back_as_they_went)
 
 SL_TEST(adopt_and_tokens_come_back_as_they_went)
 {
-    uint8_t room[1024];
+    uint8_t room[1024], numbers[12] = {59, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0};
     struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE,
                              .seq = 9,
                              .prompt_tokens = 100,
@@ -163,15 +184,24 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
                              .max_tokens = 50,
                              .n_stops = 2,
                              .stops = {1, 2},
+                             .n_pages = 3,
+                             .pages = numbers,
                              .sampling = {1, 0, 1, 0, 5, 0}},
                     back;
     size_t bytes = sl_adopt_pack(room, &adopt);
-    CHECK(sl_adopt_unpack(&back, room, bytes, CONTEXT, VOCAB) == NULL);
+    CHECK(sl_adopt_unpack(&back, room, bytes, &limits) == NULL);
     CHECK_INT(back.stops[1], 2);
+    CHECK_INT(sl_get32(back.pages + 4), 7);
     CHECK_INT(back.max_tokens, 50);
-    CHECK(sl_adopt_unpack(&back, room, bytes - 1, CONTEXT, VOCAB) != NULL);
+    CHECK(sl_adopt_unpack(&back, room, bytes - 1, &limits) != NULL);
+    numbers[0] = 60; /* the pool has 60 */
+    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
+    numbers[0] = 1;
+    adopt.n_pages = 2; /* 149 positions need three */
+    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
+    adopt.n_pages = 3;
     adopt.max_tokens = CONTEXT;
-    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), CONTEXT, VOCAB) != NULL);
+    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
     struct sl_cursor out = sl_cursor_over(room, sizeof room);
     struct sl_tokens_entry entries[4] =
         {{.kind = SL_TOKENS_TOKEN, .seq = 1, .token = {.id = 4, .logprob = -1}, .finish = 2},

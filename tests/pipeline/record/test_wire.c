@@ -20,9 +20,7 @@ static struct sl_wire sample(void)
                            .epoch = 7,
                            .number = 42,
                            .chunk_index = 3,
-                           .chunk_count = 8,
                            .source = 1,
-                           .target = 2,
                            .layer_first = 24,
                            .layer_count = 24,
                            .token_first = 192,
@@ -32,9 +30,7 @@ static struct sl_wire sample(void)
                            .shape = {64, 96},
                            .payload_bytes = 64 * 96 * 2 + 100,
                            .checksum = 0xdeadbeef,
-                           .meta_bytes = 100,
-                           .budget_us = 1500000};
-    memcpy(wire.trace, "0123456789abcdef", 16);
+                           .meta_bytes = 100};
     return wire;
 }
 
@@ -65,7 +61,6 @@ SL_TEST(what_is_packed_comes_back)
     CHECK_INT(out.meta_bytes, 100);
     CHECK_INT(out.checksum, 0xdeadbeef);
     CHECK_INT(out.shape[1], 96);
-    CHECK(memcmp(out.trace, wire.trace, 16) == 0);
 }
 
 SL_TEST(offsets_are_the_agreed_ones)
@@ -81,7 +76,6 @@ SL_TEST(offsets_are_the_agreed_ones)
     CHECK_INT(sl_get64(h + 24), 7);
     CHECK_INT(sl_get64(h + 32), 42);
     CHECK_INT(sl_get32(h + 40), 3);
-    CHECK_INT(sl_get16(h + 50), 2);
     CHECK_INT(sl_get16(h + 52), 24);
     CHECK_INT(sl_get64(h + 56), 192);
     CHECK_INT(h[69], 2);
@@ -89,8 +83,6 @@ SL_TEST(offsets_are_the_agreed_ones)
     CHECK_INT(sl_get64(h + 88), 64 * 96 * 2 + 100);
     CHECK_INT(sl_get32(h + 96), 0xdeadbeef);
     CHECK_INT(sl_get32(h + 100), 100);
-    CHECK_INT(sl_get64(h + 104), 1500000);
-    CHECK(memcmp(h + 112, "0123456789abcdef", 16) == 0);
 }
 
 SL_TEST(kv_pages_carry_their_numerics)
@@ -190,12 +182,12 @@ SL_TEST(layer_and_token_ranges)
     CHECK_CONTAINS(judge(&wire), "token range");
 }
 
-SL_TEST(chunk_index_below_count)
+SL_TEST(only_pages_have_a_page_number)
 {
     struct sl_wire wire = sample();
-    wire.chunk_index = 8;
-    CHECK_CONTAINS(judge(&wire), "chunk index");
-    wire.chunk_count = 0; /* not known yet */
+    wire.page = 8;
+    CHECK_CONTAINS(judge(&wire), "page number");
+    wire.kind = SL_WIRE_KV;
     CHECK_STR(judge(&wire), "fine");
 }
 
@@ -254,6 +246,21 @@ SL_TEST(checksum_without_its_flag)
     CHECK_STR(judge(&wire), "fine");
 }
 
+SL_TEST(reserved_bytes_are_zero)
+{
+    static const int places[] = {50, 51, 71, 104, 127};
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        struct sl_wire wire = sample(), out;
+        uint8_t h[SL_WIRE_BYTES];
+        sl_wire_pack(h, &wire);
+        h[places[i]] = 1;
+        seal(h);
+        const char *bad = sl_wire_unpack(&out, h, sizeof h, &limits);
+        REQUIRE(bad != NULL);
+        CHECK_CONTAINS(bad, "reserved");
+    }
+}
+
 SL_TEST(random_sealed_headers_keep_their_promises)
 {
     struct sl_rng rng = {.seed = 4};
@@ -276,5 +283,5 @@ SL_TEST(random_sealed_headers_keep_their_promises)
             out.token_first + out.token_count > 4096)
             sl_test_fail(__FILE__, __LINE__, "round %d passed and lies", round);
     }
-    CHECK(passed > 1000); /* the trace id and the budget may be anything */
+    CHECK(passed > 500); /* numbers, epochs and sequences may be anything */
 }

@@ -1,0 +1,232 @@
+/* The table of sequences.h: small, flat, and checked before it is changed, so that a record is applied whole or not at all. */
+#include "pipeline/decide/sequences.h"
+#include <assert.h>
+
+size_t sl_sequences_bytes(uint32_t max_sequences, uint32_t context_tokens, uint32_t n_pages)
+{
+    return sl_arena_round(max_sequences * sizeof(struct sl_sequence)) +
+           max_sequences * sl_arena_round(sl_pages_of(context_tokens) * sizeof(uint32_t)) +
+           2 * sl_arena_round(n_pages * sizeof(uint32_t));
+}
+
+sl_status sl_sequences_init(struct sl_sequences *t, struct sl_arena *arena, uint32_t max_sequences,
+                            uint32_t context_tokens, uint32_t n_pages)
+{
+    *t = (struct sl_sequences){
+        .max_sequences = max_sequences, .max_pages = sl_pages_of(context_tokens), .n_pages = n_pages};
+    t->sequences = sl_arena_take(arena, max_sequences * sizeof *t->sequences);
+    t->count = sl_arena_take(arena, n_pages * sizeof *t->count);
+    t->readers = sl_arena_take(arena, n_pages * sizeof *t->readers);
+    if (!t->sequences || !t->count || !t->readers)
+        return SL_E_NOMEM;
+    for (uint32_t i = 0; i < max_sequences; i++) {
+        t->sequences[i].pages = sl_arena_take(arena, t->max_pages * sizeof(uint32_t));
+        if (!t->sequences[i].pages)
+            return SL_E_NOMEM;
+    }
+    return SL_OK;
+}
+
+struct sl_sequence *sl_sequences_find(const struct sl_sequences *t, uint64_t id)
+{
+    for (uint32_t i = 0; i < t->max_sequences; i++)
+        if (t->sequences[i].live && t->sequences[i].id == id)
+            return &t->sequences[i];
+    return NULL;
+}
+
+struct sl_sequence *sl_sequences_open(struct sl_sequences *t, uint64_t id)
+{
+    for (uint32_t i = 0; i < t->max_sequences; i++) {
+        struct sl_sequence *s = &t->sequences[i];
+        if (s->live)
+            continue;
+        *s = (struct sl_sequence){.id = id, .live = true, .pages = s->pages};
+        t->n_live++;
+        return s;
+    }
+    return NULL;
+}
+
+static bool used(const struct sl_sequences *t, uint32_t page)
+{
+    return t->count[page] > 0 || t->readers[page] > 0;
+}
+
+void sl_sequences_cut(struct sl_sequences *t, struct sl_sequence *s, uint32_t n_pages)
+{
+    while (s->n_pages > n_pages) {
+        uint32_t page = s->pages[--s->n_pages];
+        if (page == SL_NO_PAGE)
+            continue;
+        assert(t->count[page] > 0);
+        t->count[page]--;
+        t->n_used -= !used(t, page);
+    }
+}
+
+void sl_sequences_close(struct sl_sequences *t, struct sl_sequence *s)
+{
+    assert(s->live && t->n_live > 0);
+    sl_sequences_cut(t, s, 0);
+    s->live = false;
+    t->n_live--;
+}
+
+/* Whether sl_sequences_put could do it now. */
+static sl_status may_put(const struct sl_sequences *t, uint32_t page, bool written)
+{
+    if (page >= t->n_pages)
+        return SL_E_PROTOCOL;
+    if (!written)
+        return t->count[page] > 0 ? SL_OK : SL_E_PROTOCOL;
+    if (t->count[page] > 0)
+        return SL_E_PROTOCOL;
+    return t->readers[page] > 0 ? SL_AGAIN : SL_OK;
+}
+
+sl_status sl_sequences_put(struct sl_sequences *t, struct sl_sequence *s, uint32_t index, uint32_t page,
+                           bool written, bool *fresh)
+{
+    *fresh = false;
+    if (index >= t->max_pages)
+        return SL_E_PROTOCOL;
+    if (index < s->n_pages && s->pages[index] != SL_NO_PAGE)
+        return s->pages[index] == page ? SL_OK : SL_E_PROTOCOL;
+    SL_TRY(may_put(t, page, written));
+    for (; s->n_pages <= index; s->n_pages++)
+        s->pages[s->n_pages] = SL_NO_PAGE;
+    s->pages[index] = page;
+    *fresh = written;
+    t->n_used += !used(t, page);
+    t->count[page]++;
+    return SL_OK;
+}
+
+sl_status sl_sequences_take(struct sl_sequences *t, uint32_t *page)
+{
+    for (uint32_t i = 0; t->n_used < t->n_pages && i < t->n_pages; i++) {
+        uint32_t candidate = t->next;
+        t->next = t->next + 1 == t->n_pages ? 0 : t->next + 1;
+        if (used(t, candidate))
+            continue;
+        *page = candidate;
+        return SL_OK;
+    }
+    return SL_E_EXHAUSTED;
+}
+
+void sl_sequences_read_begin(struct sl_sequences *t, uint32_t page)
+{
+    assert(page < t->n_pages);
+    t->n_used += !used(t, page);
+    t->readers[page]++;
+}
+
+void sl_sequences_read_end(struct sl_sequences *t, uint32_t page)
+{
+    assert(page < t->n_pages && t->readers[page] > 0);
+    t->readers[page]--;
+    t->n_used -= !used(t, page);
+}
+
+/* ---- a record ---- */
+
+/* Whether the sequence of a slice is where the record believes it. */
+static const char *check_slice(const struct sl_sequences *t, const struct sl_order_slice *slice,
+                               const struct sl_sequence *s, uint32_t *n_new)
+{
+    if (slice->flags & SL_SLICE_FIRST) {
+        if (s)
+            return "it opens a sequence that is open";
+        return ++*n_new > t->max_sequences - t->n_live ? "it opens more sequences than were planned" : NULL;
+    }
+    if (!s)
+        return "it goes on with a sequence that is not here";
+    if (slice->page_first > s->n_pages)
+        return "it leaves out pages";
+    return s->n_pages >= sl_pages_of(slice->pos) ? NULL : "it goes on behind the end of a sequence";
+}
+
+/* A page that the slice keeps by naming it again is in use by that very sequence: it stays. */
+static bool keeps(const struct sl_sequence *s, uint32_t index, uint32_t page)
+{
+    return s && index < s->n_pages && s->pages[index] == page;
+}
+
+static sl_status check_pages(const struct sl_sequences *t, const struct sl_order_slice *slice,
+                             const struct sl_sequence *s, const uint8_t *meta,
+                             const struct sl_order_limits *limits)
+{
+    sl_status status = SL_OK;
+    for (uint32_t p = 0; p < slice->n_pages; p++) {
+        uint32_t index = slice->page_first + p, page = sl_order_page(meta, limits, slice->pages_at + p).stage;
+        if (keeps(s, index, page))
+            continue;
+        sl_status may = may_put(t, page, index >= slice->pos / SL_PAGE);
+        if (may == SL_E_PROTOCOL)
+            return may;
+        if (may != SL_OK)
+            status = may;
+    }
+    return status;
+}
+
+/* What a slice is to write must be its sequence's own. */
+static bool owns(const struct sl_sequences *t, const struct sl_sequence *s,
+                 const struct sl_order_slice *slice)
+{
+    for (uint32_t index = slice->pos / SL_PAGE; index < slice->page_first; index++)
+        if (s->pages[index] == SL_NO_PAGE || t->count[s->pages[index]] != 1)
+            return false;
+    return true;
+}
+
+static sl_status apply_slice(struct sl_sequences *t, const struct sl_order_slice *slice,
+                             struct sl_sequence *s, const uint8_t *meta, const struct sl_order_limits *limits,
+                             void (*fresh)(void *user, uint32_t page), void *user)
+{
+    uint32_t p = 0;
+    while (p < slice->n_pages &&
+           keeps(s, slice->page_first + p, sl_order_page(meta, limits, slice->pages_at + p).stage))
+        p++;
+    sl_sequences_cut(t, s, slice->page_first + p);
+    for (; p < slice->n_pages; p++) {
+        uint32_t index = slice->page_first + p, page = sl_order_page(meta, limits, slice->pages_at + p).stage;
+        bool is_fresh;
+        SL_TRY(sl_sequences_put(t, s, index, page, index >= slice->pos / SL_PAGE, &is_fresh));
+        if (is_fresh)
+            fresh(user, page);
+    }
+    return owns(t, s, slice) ? SL_OK : SL_E_PROTOCOL;
+}
+
+sl_status sl_sequences_apply(struct sl_sequences *t, const struct sl_order *order, const uint8_t *meta,
+                             const struct sl_order_limits *limits, struct sl_sequence *found[SL_MAX_SLICES],
+                             void (*fresh)(void *user, uint32_t page), void *user, const char **bad)
+{
+    uint32_t n_new = 0;
+    sl_status status = SL_OK;
+    for (uint32_t i = 0; i < order->n_slices; i++) {
+        const struct sl_order_slice *slice = &order->slices[i];
+        found[i] = sl_sequences_find(t, slice->seq);
+        *bad = check_slice(t, slice, found[i], &n_new);
+        if (*bad)
+            return SL_E_PROTOCOL;
+        sl_status may = check_pages(t, slice, found[i], meta, limits);
+        *bad = "it gives a page that is in use, or shares one that is not";
+        if (may == SL_E_PROTOCOL)
+            return may;
+        status = may == SL_OK ? status : may;
+    }
+    SL_TRY(status);
+    for (uint32_t i = 0; i < order->n_slices; i++) {
+        const struct sl_order_slice *slice = &order->slices[i];
+        if (!found[i])
+            found[i] = sl_sequences_open(t, slice->seq);
+        if (!found[i] || apply_slice(t, slice, found[i], meta, limits, fresh, user) != SL_OK)
+            return SL_E_PROTOCOL; /* two slices of the record contradict each other */
+    }
+    *bad = NULL;
+    return SL_OK;
+}
