@@ -1,10 +1,8 @@
-/* The coordinator's thread: events in, decisions out.
+/* The coordinator's thread: events of the io and posts of other threads go into the core, its actions come out and are carried
+ * out. Nothing here decides.
  *
- *   other threads' calls -> ops -> the schedule
- *   schedule -> RUN, HANDOFF, CANCEL, FREE records -> the order log -> stage 0
- *   RESULT (last stage)  -> first tokens, prompt log-probabilities, spans
- *   TOKENS (decode)      -> tokens, adoption, the end
- * It alone decides; nothing below it chooses an order. */
+ *   posts (mailbox.c), frames, links -> core -> RECORD, ADOPT -> the order log to stage 0, the decode worker
+ *                                           -> TOKEN, END ... -> the holder of the request (call.c), who tells its caller */
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/coordinator/coordinator_impl.h"
@@ -20,25 +18,26 @@ static uint64_t tag_of(uint64_t kind, uint32_t buffer)
     return kind << 56 | buffer;
 }
 
-/* ---- the order log ---- */
-
-/* Buffers are planned for every record that can be under way at once, so taking one never fails. */
-static uint8_t *take_order_buffer(struct sl_coordinator *c, uint32_t *buffer)
+uint64_t sl_coordinator_now_us(void)
 {
-    assert(c->n_free_orders > 0);
-    *buffer = c->free_orders[--c->n_free_orders];
-    return c->order_buffers + *buffer * c->plan.meta_bytes;
+    return sl_clock_wall_us();
 }
 
-static void append_record(struct sl_coordinator *c, struct sl_order *order, const uint32_t *ids)
+/* ---- actions: frames ---- */
+
+/* Buffers are planned for everything that can be under way at once, so taking one never fails. */
+static void send_record(struct sl_coordinator *c, const struct sl_action *a)
 {
-    uint32_t buffer;
-    uint8_t *meta = take_order_buffer(c, &buffer);
-    order->number = ++c->log_number;
-    assert(c->log_number - c->log_answered < SL_LOG_RING);
-    c->log[order->number % SL_LOG_RING] = (struct sl_record){order->kind, order->seq};
+    struct sl_order control = {.number = a->record.number, .kind = a->record.kind, .seq = a->seq};
+    const struct sl_run *run = a->record.run;
+    const struct sl_order *order = run ? &run->order : &control;
     struct sl_order_limits limits = sl_plan_order_limits(&c->plan);
-    sl_order_pack(meta, order, ids, c->numbers, &limits);
+    for (uint32_t i = 0, at = 0; i < order->n_slices; at += order->slices[i++].n)
+        memcpy(c->ids + at, run->ids[i], order->slices[i].n * sizeof *c->ids);
+    assert(c->n_free_orders > 0);
+    uint32_t buffer = c->free_orders[--c->n_free_orders];
+    uint8_t *meta = c->order_buffers + buffer * c->plan.meta_bytes;
+    sl_order_pack(meta, order, c->ids, run ? run->pages : NULL, &limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER,
                            .seq = order->seq,
                            .payload_bytes = c->plan.meta_bytes,
@@ -48,16 +47,7 @@ static void append_record(struct sl_coordinator *c, struct sl_order *order, cons
     assert(status == SL_OK); /* the command ring is larger than all buffers together */
 }
 
-void sl_coordinator_log_control(struct sl_coordinator *c, enum sl_order_kind kind, struct sl_request *r)
-{
-    struct sl_order order = {.kind = kind, .seq = r->seq};
-    struct sl_sequence *s = sl_sequences_find(&c->pages, r->seq);
-    if (s) /* records that follow may use its pages: every stage applies this one first */
-        sl_sequences_close(&c->pages, s);
-    append_record(c, &order, NULL);
-}
-
-void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt)
+static void send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt)
 {
     assert(c->n_free_adopts > 0);
     uint32_t buffer = c->free_adopts[--c->n_free_adopts];
@@ -70,165 +60,123 @@ void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *
     assert(status == SL_OK);
 }
 
-static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r, const struct sl_cut *cut)
+/* ---- what others see ---- */
+
+/* Whoever waits for a change of life or for idleness is woken when there is one; the rest is there to be read. */
+static void publish(struct sl_coordinator *c)
 {
-    uint32_t end = cut->pos + cut->n;
-    *slice = (struct sl_order_slice){.seq = r->seq,
-                                     .pos = cut->pos,
-                                     .n = cut->n,
-                                     .index = cut->index,
-                                     .prompt_tokens = r->ask.n_ids,
-                                     .prompt_logprobs = r->ask.prompt_logprobs,
-                                     .next_id = end < r->ask.n_ids ? r->ask.ids[end] : 0,
-                                     .sampling = r->ask.sampling};
-    slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == r->ask.n_ids ? SL_SLICE_LAST : 0u) |
-                   (r->ask.want_digest ? SL_SLICE_DIGEST : 0u) | (r->handoff ? SL_SLICE_HANDOFF : 0u) |
-                   (r->ask.min_tokens > 0 && !r->ask.ignore_eos ? SL_SLICE_NO_EOS : 0u);
+    sl_core_load(c->core, &c->now.core);
+    sl_latest_write(&c->published, &c->now);
+    if (c->life == c->now.core.life && c->n_live == c->now.core.live && c->n_taken == c->taken)
+        return; /* nobody else writes these three */
+    pthread_mutex_lock(&c->lock);
+    c->life = c->now.core.life;
+    c->n_live = c->now.core.live;
+    c->n_taken = c->taken;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
 }
 
-/* The budgets of the schedule have room for it. */
-static struct sl_sequence *open_pages(struct sl_sequences *t, uint64_t seq)
+static void on_life(struct sl_coordinator *c, const struct sl_action *a)
 {
-    struct sl_sequence *s = sl_sequences_find(t, seq);
-    if (!s)
-        s = sl_sequences_open(t, seq);
-    assert(s);
-    return s;
-}
-
-uint32_t sl_coordinator_next_page(struct sl_sequences *t, struct sl_sequence *s)
-{
-    uint32_t page;
-    bool fresh;
-    sl_status status = sl_sequences_take(t, &page);
-    assert(status == SL_OK);
-    status = sl_sequences_put(t, s, s->n_pages, page, true, &fresh);
-    assert(status == SL_OK);
-    return page;
-}
-
-/* The pages that a slice opens get their numbers. */
-static void give_pages(struct sl_coordinator *c, struct sl_order *order, struct sl_order_slice *slice)
-{
-    struct sl_sequence *s = open_pages(&c->pages, slice->seq);
-    struct sl_sequence *d = slice->flags & SL_SLICE_HANDOFF ? open_pages(&c->decode_pages, slice->seq) : NULL;
-    slice->page_first = s->n_pages;
-    slice->n_pages = sl_pages_of(slice->pos + slice->n) - s->n_pages;
-    slice->pages_at = order->n_pages;
-    for (uint32_t i = 0; i < slice->n_pages; i++) {
-        uint32_t page = sl_coordinator_next_page(&c->pages, s);
-        c->numbers[order->n_pages++] =
-            (struct sl_page_numbers){page, d ? sl_coordinator_next_page(&c->decode_pages, d) : SL_NO_PAGE};
+    if (a->life.life == SL_LIFE_LOST) {
+        sl_log_error("%s", a->life.sentence);
+        pthread_mutex_lock(&c->lock);
+        snprintf(c->lost_sentence, sizeof c->lost_sentence, "%s", a->life.sentence);
+        pthread_mutex_unlock(&c->lock);
     }
+    publish(c);
+    if (a->life.life == SL_LIFE_LOST && c->config.on_lost)
+        c->config.on_lost(c->config.user, a->life.sentence);
+    if (a->life.life == SL_LIFE_READY && c->config.on_ready)
+        c->config.on_ready(c->config.user);
 }
 
-static struct sl_request *request_of(struct sl_schedule_entry *entry)
-{
-    return (struct sl_request *)(void *)((char *)entry - offsetof(struct sl_request, entry));
-}
+/* ---- actions ---- */
 
-/* Keep every stage busy and no more: what is in the log can't be overtaken by a later decision. */
-static void write_runs(struct sl_coordinator *c)
+static void act(struct sl_coordinator *c, const struct sl_action *a)
 {
-    struct sl_schedule_entry *entry;
-    while ((entry = sl_schedule_admit(&c->schedule)))
-        sl_request_admitted(c, request_of(entry));
-    while (c->runs_in_flight < c->max_runs) {
-        struct sl_cut cuts[SL_MAX_SLICES];
-        struct sl_order order = {.kind = SL_ORDER_RUN};
-        uint32_t ids[SL_MAX_CHUNK_ASKED];
-        order.n_slices = sl_schedule_cut(&c->schedule, cuts);
-        if (order.n_slices == 0)
-            return;
-        for (uint32_t i = 0; i < order.n_slices; i++) {
-            struct sl_request *r = request_of(cuts[i].entry);
-            fill_slice(&order.slices[i], r, &cuts[i]);
-            give_pages(c, &order, &order.slices[i]);
-            memcpy(ids + order.n_tokens, r->ask.ids + cuts[i].pos, cuts[i].n * sizeof *ids);
-            order.n_tokens += cuts[i].n;
-            r->stages_live = true;
+    struct sl_call *call = a->user;
+    switch (a->kind) {
+    case SL_ACTION_RECORD:
+        send_record(c, a);
+        break;
+    case SL_ACTION_ADOPT:
+        send_adopt(c, a->adopt);
+        break;
+    case SL_ACTION_ADMIT:
+        sl_meter_admitted(c, call, sl_coordinator_now_us());
+        break;
+    case SL_ACTION_RAN:
+        sl_call_ran(c, call, a);
+        break;
+    case SL_ACTION_ARRIVED:
+        sl_call_arrived(call, a);
+        break;
+    case SL_ACTION_TOKEN:
+        if (sl_call_token(c, call, a->token.out, a->token.n_out)) {
+            assert(c->n_ended < SL_MAX_SLICES); /* an input tells at most a token a slice */
+            c->ended[c->n_ended++] = (struct sl_text_end){a->seq, a->token.n_out};
         }
-        append_record(c, &order, ids);
-        c->runs_in_flight++;
+        break;
+    case SL_ACTION_END:
+        sl_call_end(c, call, a);
+        break;
+    case SL_ACTION_LIFE:
+        on_life(c, a);
+        break;
     }
 }
 
-/* ---- what comes back ---- */
-
-static const char *on_result(struct sl_coordinator *c, const struct sl_io_event *frame)
+/* Carries out what one input has brought; texts that were seen to end are the next inputs. */
+static void carry_out(struct sl_coordinator *c)
 {
-    struct sl_result_head head;
-    struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
-    if (frame->status != SL_OK)
-        return "its checksum does not match";
-    if (!sl_result_get_head(&in, &head, c->plan.n_stages) || head.number != c->log_answered + 1 ||
-        head.number > c->log_number || head.kind != c->log[head.number % SL_LOG_RING].kind)
-        return "it answers a record that was not next";
-    struct sl_record record = c->log[head.number % SL_LOG_RING];
-    c->log_answered = head.number;
-    for (uint32_t i = 0; i < head.n_slices; i++) {
-        struct sl_result_slice slice;
-        if (!sl_result_get_slice(&in, &slice))
-            return "a slice of it is malformed";
-        sl_request_on_slice(c, &head, &slice, &in);
-        if (in.bad)
-            return "its log-probabilities are malformed";
+    for (;;) {
+        for (uint32_t i = 0; i < c->actions.n; i++)
+            act(c, &c->actions.list[i]);
+        c->actions.n = 0;
+        if (c->n_ended == 0)
+            return;
+        struct sl_text_end end = c->ended[--c->n_ended];
+        sl_core_text_ends(c->core, end.seq, end.n, &c->actions);
     }
-    if (record.kind == SL_ORDER_RUN)
-        c->runs_in_flight--;
-    struct sl_request *r = record.kind == SL_ORDER_RUN ? NULL : sl_request_find(c, record.seq);
-    if (r && (record.kind == SL_ORDER_FREE || record.kind == SL_ORDER_CANCEL))
-        sl_request_stages_freed(c, r);
-    return NULL;
+}
+
+/* ---- inputs: frames and links ---- */
+
+static void lose(struct sl_coordinator *c, sl_status status, const char *sentence)
+{
+    sl_core_lose(c->core, status, sentence, &c->actions);
+    carry_out(c);
 }
 
 static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
     struct sl_tokens_entry entry;
-    if (frame->status != SL_OK)
-        return "its checksum does not match";
-    while (sl_tokens_get(&in, &entry))
-        sl_request_on_entry(c, &entry);
+    while (sl_tokens_get(&in, &entry)) {
+        const char *bad = sl_core_entry(c->core, &entry, &c->actions);
+        carry_out(c);
+        if (bad)
+            return bad;
+    }
     return in.bad ? "it is malformed" : NULL;
 }
 
-static void set_lost(struct sl_coordinator *c, const char *sentence)
+static const char *on_result(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
-    if (c->lost)
-        return;
-    pthread_mutex_lock(&c->lock);
-    bool leaving = c->draining && c->n_requests == 0; /* neighbours go as we do: nothing to mourn */
-    c->lost = true;
-    c->ready = false;
-    snprintf(c->lost_sentence, sizeof c->lost_sentence, "%s", sentence);
-    pthread_cond_broadcast(&c->changed);
-    pthread_mutex_unlock(&c->lock);
-    if (leaving)
-        return;
-    sl_log_error("%s", sentence);
-    for (struct sl_request *r = sl_request_first(c), *next; r; r = next) {
-        next = r->next;
-        if (r->queued)
-            sl_request_end(c, r, SL_E_UNAVAILABLE, SL_FINISH_ABORT, sentence);
-    }
-    if (c->config.on_lost)
-        c->config.on_lost(c->config.user, sentence);
-}
-
-static void on_link_down(struct sl_coordinator *c, const struct sl_io_event *event)
-{
-    char name[24], sentence[320];
-    snprintf(sentence, sizeof sentence, "%s was lost (%s); the request was not finished, send it again",
-             sl_plan_node_name(&c->plan, sl_plan_link_peer(event->link, 0), name),
-             event->reason ? event->reason : "link down");
-    set_lost(c, sentence);
+    const char *bad = sl_core_result(c->core, frame->payload, frame->wire.meta_bytes, &c->actions);
+    carry_out(c);
+    return bad;
 }
 
 static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     char sentence[320];
-    const char *bad = event->wire.kind == SL_WIRE_RESULT   ? on_result(c, event)
+    bool whole = event->status == SL_OK;
+    c->now.meter.checksum_failures += !whole;
+    const char *bad = !whole                               ? "its checksum does not match"
+                      : event->wire.kind == SL_WIRE_RESULT ? on_result(c, event)
                       : event->wire.kind == SL_WIRE_TOKENS ? on_tokens(c, event)
                                                            : "its kind does not belong there";
     sl_io_release(c->io, event->link, event->slot);
@@ -237,21 +185,24 @@ static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
     snprintf(sentence, sizeof sentence,
              "a frame from %s can't be used: %s; the request was not finished, send it again",
              event->wire.kind == SL_WIRE_TOKENS ? "the decode worker" : "the last stage", bad);
-    set_lost(c, sentence);
+    lose(c, SL_E_CORRUPT, sentence);
+}
+
+static void on_link_down(struct sl_coordinator *c, const struct sl_io_event *event)
+{
+    char name[24], sentence[320];
+    snprintf(sentence, sizeof sentence, "%s was lost (%s); the request was not finished, send it again",
+             sl_plan_node_name(&c->plan, sl_plan_link_peer(event->link, 0), name),
+             event->reason ? event->reason : "link down");
+    lose(c, SL_E_UNAVAILABLE, sentence);
 }
 
 static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     switch (event->kind) {
     case SL_IO_LINK_UP:
-        if (++c->n_up == c->config.n_links) {
-            pthread_mutex_lock(&c->lock);
-            c->ready = !c->lost;
-            pthread_cond_broadcast(&c->changed);
-            pthread_mutex_unlock(&c->lock);
-            if (c->config.on_ready && !c->lost)
-                c->config.on_ready(c->config.user);
-        }
+        sl_core_link_up(c->core, &c->actions);
+        carry_out(c);
         break;
     case SL_IO_LINK_DOWN:
         on_link_down(c, event);
@@ -270,134 +221,126 @@ static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
     }
 }
 
-/* ---- calls of other threads ---- */
+/* ---- inputs: posts ---- */
 
-static void run_op(struct sl_coordinator *c, struct sl_op_item *op)
+static void on_submit(struct sl_coordinator *c, struct sl_call *call)
 {
-    struct sl_request *r = op->request;
-    if (op->kind == SL_OP_SUBMIT) {
-        sl_request_start(c, r);
-        if (c->lost)
-            sl_request_end(c, r, SL_E_UNAVAILABLE, SL_FINISH_ABORT, c->lost_sentence);
-        return;
-    }
-    if (op->kind == SL_OP_CALL) {
-        op->fn(op->user);
-        return;
-    }
-    if (op->kind == SL_OP_MOURN) {
-        set_lost(c, op->id);
-        return;
-    }
-    for (r = sl_request_first(c); r; r = r->next)
-        if (op->kind == SL_OP_CANCEL ? r->seq == op->seq : strcmp(r->ask.request_id, op->id) == 0)
-            break;
-    if (r && r->queued && !r->done)
-        sl_request_end(c, r, SL_OK, SL_FINISH_ABORT, NULL);
+    c->now.last_receive_wall_us = sl_clock_wall_us();
+    sl_call_insert(c, call);
+    uint64_t seq = sl_core_submit(c->core, sl_coordinator_now_us(), &call->ask, &c->actions);
+    if (seq)
+        call->seq = seq;
+    else
+        c->now.meter.rejected++;
 }
 
-static bool run_ops(struct sl_coordinator *c)
+static void on_post(struct sl_coordinator *c, const struct sl_post *post)
 {
-    pthread_mutex_lock(&c->lock);
-    struct sl_op_item *op = c->ops;
-    c->ops = NULL;
-    c->ops_tail = &c->ops;
-    bool stop = c->stop;
-    pthread_mutex_unlock(&c->lock);
-    while (op) {
-        struct sl_op_item *next = op->next;
-        run_op(c, op);
-        free(op);
-        op = next;
+    struct sl_call *call;
+    switch (post->kind) {
+    case SL_POST_SUBMIT:
+        on_submit(c, post->call);
+        break;
+    case SL_POST_CANCEL:
+        call = sl_call_find(c, post->handle);
+        if (call)
+            sl_core_cancel(c->core, call->seq, &c->actions);
+        break;
+    case SL_POST_CANCEL_ID:
+        sl_core_cancel_id(c->core, post->text, &c->actions);
+        break;
+    case SL_POST_CALL:
+        post->fn(post->user);
+        break;
+    case SL_POST_MOURN:
+        sl_core_lose(c->core, SL_E_UNAVAILABLE, post->text, &c->actions);
+        break;
+    case SL_POST_DRAIN:
+        sl_core_drain(c->core, &c->actions);
+        break;
+    case SL_POST_STOP:
+        sl_core_stop(c->core, &c->actions);
+        c->stop = true;
+        break;
     }
-    return stop;
+    carry_out(c);
 }
 
-static void end_overdue(struct sl_coordinator *c)
+static void take_posts(struct sl_coordinator *c)
 {
-    uint64_t now = sl_clock_wall_us();
-    for (struct sl_schedule_entry *e = c->schedule.head, *next; e; e = next) {
-        struct sl_request *r = request_of(e);
-        next = e->next;
-        if (r->deadline_us && now > r->deadline_us)
-            sl_request_end(
-                c, r, SL_E_DEADLINE, SL_FINISH_ABORT,
-                "the deadline passed before prefill was done; ask for more time or send it when load is lower");
+    for (struct sl_post *post = sl_mailbox_take(c), *next; post; post = next) {
+        next = post->next;
+        on_post(c, post);
+        c->taken++;
+        sl_post_free(c, post);
     }
 }
 
-void sl_coordinator_publish(struct sl_coordinator *c)
+/* ---- the loop ---- */
+
+static int wait_ms(const struct sl_coordinator *c)
 {
-    uint32_t waiting = 0, waiting_tokens = 0;
-    for (const struct sl_schedule_entry *e = c->schedule.head; e; e = e->next) {
-        waiting += !e->admitted;
-        waiting_tokens += e->prompt_tokens - e->pos;
-    }
-    c->n_waiting = waiting;
-    c->load.running = c->schedule.n_admitted;
-    c->load.waiting = waiting;
-    c->load.waiting_tokens = waiting_tokens;
-    c->load.kv_pages_used = c->schedule.prefill_pages_used;
-    c->load.decode_pages_used = c->schedule.decode_pages_used;
+    uint64_t wake_us = sl_core_wake_us(c->core), now_us = sl_coordinator_now_us();
+    if (wake_us == 0)
+        return -1;
+    return wake_us <= now_us
+               ? 0
+               : (int)((wake_us - now_us) / 1000u < 60000 ? (wake_us - now_us) / 1000u + 1 : 60000);
 }
 
-static void *core_thread(void *arg)
+static void *coordinator_thread(void *arg)
 {
     struct sl_coordinator *c = arg;
-    for (;;) {
+    while (!c->stop) {
         struct sl_io_event event;
-        /* deadlines of queued requests are looked at once a second; everything else wakes us */
-        for (int wait = c->schedule.head ? 1000 : -1; sl_io_poll(c->io, &event, wait) == SL_OK; wait = 0) {
+        for (int wait = wait_ms(c); sl_io_poll(c->io, &event, wait) == SL_OK; wait = 0) {
             on_event(c, &event);
             if (event.kind == SL_IO_NUDGE)
                 break;
         }
-        bool stop = run_ops(c);
-        end_overdue(c);
-        if (!c->lost)
-            write_runs(c);
-        pthread_mutex_lock(&c->lock);
-        sl_coordinator_publish(c);
-        pthread_mutex_unlock(&c->lock);
-        if (stop)
-            break;
-    }
-    for (struct sl_request *r = sl_request_first(c), *next; r; r = next) {
-        next = r->next;
-        sl_request_end(c, r, SL_OK, SL_FINISH_ABORT, NULL);
+        take_posts(c);
+        sl_core_decide(c->core, sl_coordinator_now_us(), &c->actions);
+        carry_out(c);
+        publish(c);
     }
     return NULL;
 }
 
 /* ---- life ---- */
 
-static sl_status take_memory(struct sl_coordinator *c)
+static sl_status take_buffers(struct sl_coordinator *c)
 {
-    /* HANDOFF and FREE or CANCEL (TAKE and CANCEL) for each running request, twice over for buffers whose SENT event is late */
-    c->max_runs = c->plan.n_stages + 2;
-    c->n_order_buffers = c->max_runs + 4 * c->plan.max_running + 8;
+    /* FREE or CANCEL (TAKE and CANCEL) for each running request, twice over for buffers whose SENT event is late */
+    c->n_order_buffers = sl_plan_max_runs(&c->plan) + 4 * c->plan.max_running + 8;
     c->n_adopt_buffers = 4 * c->plan.max_running + 8;
     c->order_buffers = calloc(c->n_order_buffers, c->plan.meta_bytes);
     c->adopt_buffers = calloc(c->n_adopt_buffers, c->plan.adopt_bytes);
     c->free_orders = calloc(c->n_order_buffers, sizeof *c->free_orders);
     c->free_adopts = calloc(c->n_adopt_buffers, sizeof *c->free_adopts);
-    size_t tables = 2 * sl_sequences_bytes(c->plan.max_running, c->plan.context_tokens, c->plan.n_pages);
-    struct sl_order_limits limits = sl_plan_order_limits(&c->plan);
-    c->numbers = calloc(sl_order_max_pages(&limits), sizeof *c->numbers);
-    if (!c->numbers || sl_arena_init(&c->arena, tables, NULL) != SL_OK ||
-        sl_sequences_init(&c->pages, &c->arena, c->plan.max_running, c->plan.context_tokens,
-                          c->plan.n_pages) != SL_OK ||
-        sl_sequences_init(&c->decode_pages, &c->arena, c->plan.max_running, c->plan.context_tokens,
-                          c->plan.n_pages) != SL_OK)
-        return SL_E_NOMEM;
-    if (!c->order_buffers || !c->adopt_buffers || !c->free_orders || !c->free_adopts || !c->model_path ||
-        !c->model_name)
+    c->ids = calloc(c->plan.max_chunk, sizeof *c->ids);
+    if (!c->order_buffers || !c->adopt_buffers || !c->free_orders || !c->free_adopts || !c->ids)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < c->n_order_buffers; i++)
         c->free_orders[c->n_free_orders++] = i;
     for (uint32_t i = 0; i < c->n_adopt_buffers; i++)
         c->free_adopts[c->n_free_adopts++] = i;
     return SL_OK;
+}
+
+static sl_status take_memory(struct sl_coordinator *c)
+{
+    struct sl_core_config config = {.plan = &c->plan,
+                                    .n_end_ids = c->shape.n_eos,
+                                    .n_links = c->config.n_links,
+                                    .max_requests = c->config.max_waiting + c->plan.max_running};
+    memcpy(config.end_ids, c->shape.eos, c->shape.n_eos * sizeof *c->shape.eos);
+    SL_TRY(take_buffers(c));
+    SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
+    SL_TRY(sl_core_init(&c->core, &c->arena, &config));
+    SL_TRY(sl_latest_init(&c->published, sizeof c->now));
+    c->actions.room = sl_core_max_actions(c->core);
+    c->actions.list = calloc(c->actions.room, sizeof *c->actions.list);
+    return c->actions.list && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
 }
 
 sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coordinator_config *config,
@@ -417,11 +360,12 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
         c->config.max_waiting = 1024;
     pthread_mutex_init(&c->lock, NULL);
     pthread_cond_init(&c->changed, NULL);
-    c->ops_tail = &c->ops;
-    c->next_seq = 1;
-    c->load.started_wall_us = sl_clock_wall_us();
-    sl_schedule_init(&c->schedule, &c->plan);
-    if (take_memory(c) != SL_OK || pthread_create(&c->thread, NULL, core_thread, c) != 0) {
+    c->started_wall_us = sl_clock_wall_us();
+    atomic_init(&c->next_handle, 1);
+    bool ready = take_memory(c) == SL_OK;
+    if (ready)
+        publish(c);
+    if (!ready || pthread_create(&c->thread, NULL, coordinator_thread, c) != 0) {
         c->io = NULL; /* stays the caller's */
         c->tokenizer = NULL;
         sl_coordinator_destroy(c);
@@ -437,33 +381,29 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     if (!c)
         return;
     if (c->started) {
-        pthread_mutex_lock(&c->lock);
-        c->stop = c->draining = true;
-        pthread_mutex_unlock(&c->lock);
-        sl_io_nudge(c->io);
+        sl_mailbox_stop(c);
         pthread_join(c->thread, NULL);
     }
     if (c->io)
         sl_io_destroy(c->io);
-    while (c->requests) {
-        struct sl_request *r = c->requests;
-        c->requests = r->next;
-        sl_request_free(r);
-    }
-    while (c->ops) { /* asked after the thread had looked for the last time */
-        struct sl_op_item *op = c->ops;
-        c->ops = op->next;
-        free(op);
+    for (struct sl_post *post = sl_mailbox_take(c), *next; post;
+         post = next) { /* after the thread's last look */
+        next = post->next;
+        if (post->call)
+            sl_call_free(post->call);
+        sl_post_free(c, post);
     }
     sl_tokenizer_destroy(c->tokenizer);
     free(c->model_path);
     free(c->model_name);
     free(c->order_buffers);
-    free(c->numbers);
-    sl_arena_fini(&c->arena);
     free(c->adopt_buffers);
     free(c->free_orders);
     free(c->free_adopts);
+    free(c->ids);
+    free(c->actions.list);
+    sl_arena_fini(&c->arena);
+    sl_latest_fini(&c->published);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->changed);
     free(c);

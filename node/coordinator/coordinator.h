@@ -7,13 +7,13 @@
 
 #include "model/shape.h"
 #include "model/tokenizer/tokenizer.h"
-#include "pipeline/decide/plan.h"
+#include "pipeline/decide/core.h"
 #include "pipeline/link/transport.h"
 #include "pipeline/record/span.h"
 
 struct sl_coordinator;
 
-enum { SL_MAX_STOP_STRINGS = 16, SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128 };
+enum { SL_MAX_STOP_STRINGS = 16 };
 
 struct sl_generate { /* one call, already validated for shape by the edge; copied by submit */
     char request_id[SL_MAX_REQUEST_ID]; /* empty: one is made */
@@ -34,8 +34,6 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     bool want_digest;    /* of logits and KV: two runs that must agree are compared by it */
     int64_t deadline_ms; /* time left; -1: none */
 };
-
-enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_ABORT };
 
 struct sl_generated {                  /* a piece of a stream, or its end; valid during the callback */
     const struct sl_token_out *tokens; /* new ones */
@@ -87,9 +85,10 @@ bool sl_coordinator_wait_idle(struct sl_coordinator *c, uint32_t timeout_ms);
 /* Wait until every link is up. SL_E_UNAVAILABLE: a neighbour was lost or timeout_ms is over. */
 sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_ms, struct sl_err *err);
 
-/* Queue a request. Validation that needs no state happens here (ids in the vocabulary, length within the context, sampling):
- * SL_E_INVALID with a sentence; SL_E_EXISTS: the id is live; SL_E_EXHAUSTED: the queue is full; SL_E_UNAVAILABLE: draining or not
- * ready. When SL_OK, fn will be called until done. *handle names the request for cancel. */
+/* Queue a request. Its values are checked here (ids in the vocabulary, length within the context, sampling, ...): SL_E_INVALID
+ * with a sentence, SL_E_EXHAUSTED without memory, SL_E_UNAVAILABLE without a decode worker that it needs. When SL_OK, fn will
+ * be called until done; what depends on the state of things is said there: SL_E_EXISTS (the id is live), SL_E_EXHAUSTED (the
+ * queue is full), SL_E_UNAVAILABLE (draining, lost or not ready). *handle names the request for cancel. */
 sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_generate *generate,
                                 sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err);
 /* Idempotent; the stream ends with SL_FINISH_ABORT unless it has ended before. */
@@ -104,7 +103,7 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t max_running;
     uint64_t prompt_tokens, output_tokens, requests_ok, requests_failed, requests_aborted;
     double output_tokens_per_s; /* over the last 10 s */
-    bool ready, draining;
+    enum sl_life life;
     uint32_t n_stages;
     uint64_t started_wall_us, last_receive_wall_us;
 };

@@ -1,69 +1,73 @@
-/* Private to the coordinator's three files: coordinator.c (thread, events, the order log), coordinator_request.c (one
- * request's life), coordinator_calls.c (what other threads call: submit, cancel, load, metrics). */
+/* Private to the coordinator: coordinator.c (the thread, between io and core), mailbox.c (what other threads ask), call.c (the
+ * holder of one request: its text, its spans, its caller), metrics.c (what is counted, and its text). All decisions are the
+ * core's (pipeline/decide/core.h). */
 #ifndef SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 #define SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 
 #include "base/hist.h"
+#include "base/latest.h"
 #include "node/coordinator/coordinator.h"
-#include "pipeline/decide/schedule.h"
-#include "pipeline/decide/sequences.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
-struct sl_request {
-    struct sl_request *next; /* registry; under lock */
-    uint64_t seq;
-    struct sl_generate ask; /* ids and stop strings are our copies */
+struct sl_call {          /* one request, as whoever asked sees it; the thread's own once it was posted */
+    struct sl_call *next; /* of its bucket */
+    uint64_t handle, seq;
+    struct sl_ask ask; /* ids and prompt are our copies */
+    bool skip_special, include_stop, want_timeline;
+    uint32_t n_stop;
+    char *stop[SL_MAX_STOP_STRINGS];
     sl_generated_fn *fn;
     void *user;
-    struct sl_schedule_entry entry;
-    bool queued;                 /* the core thread has it */
-    bool handoff, decode_live;   /* the decode worker may hold pages of it */
-    bool stages_live, free_sent; /* stages may hold pages of it; FREE or CANCEL is in the log */
-    bool adopted;
-    _Atomic bool done;    /* fn has been told the end; submit looks at it from other threads */
-    bool ended_by_decode; /* its finish is known; the end is told at ENDED, with the digests */
-    enum sl_finish finish;
-    int64_t matched_stop_id;
-    const char *matched_stop;
+    uint64_t submit_us, admit_us, first_us, last_us;
     uint32_t n_out;
-    uint64_t logits_digest;
-    uint64_t submit_us, admit_us, first_us, last_us, deadline_us; /* wall clock; deadline 0: none */
-    struct sl_token_out *prompt; /* [n_ids], when prompt_logprobs are wanted */
     struct sl_span *spans;
     uint32_t n_spans, room_spans;
     struct sl_detok detok; /* for stop strings */
     char *tail;            /* text that a stop string may still begin in */
     size_t tail_bytes, longest_stop;
+    const char *matched; /* the stop string that ended it */
 };
 
-enum sl_op_kind { SL_OP_SUBMIT, SL_OP_CANCEL, SL_OP_CANCEL_ID, SL_OP_CALL, SL_OP_MOURN };
+enum sl_post_kind {
+    SL_POST_SUBMIT,
+    SL_POST_CANCEL,
+    SL_POST_CANCEL_ID,
+    SL_POST_CALL,
+    SL_POST_MOURN,
+    SL_POST_DRAIN,
+    SL_POST_STOP
+};
 
-struct sl_op_item { /* what other threads ask of the core thread */
-    struct sl_op_item *next;
-    enum sl_op_kind kind;
-    struct sl_request *request;
-    uint64_t seq;
-    char id[320]; /* a request id, or a sentence */
+struct sl_post { /* what another thread asks of the coordinator's */
+    struct sl_post *next;
+    enum sl_post_kind kind;
+    struct sl_call *call;
+    uint64_t handle;
+    char text[320]; /* a request id, or a sentence */
     void (*fn)(void *user);
     void *user;
 };
 
-struct sl_coordinator_meter { /* under lock */
-    uint64_t prompt_tokens, output_tokens, ok[3], failed, rejected;
-    uint64_t chunks, records;
+struct sl_coordinator_meter {
+    uint64_t prompt_tokens, output_tokens, ok[3], failed, rejected, checksum_failures;
     struct sl_hist ttft, queue, prefill, e2e, inter_token;
-    uint64_t bubble_us, span_us;            /* of finished prefills, over all stages */
-    uint64_t second[10], second_tokens[10]; /* output tokens by wall-clock second, for the 10 s rate */
+    uint64_t second[10], second_tokens[10]; /* output tokens by second, for the rate over 10 s */
 };
 
-struct sl_record { /* in the log, not yet answered by the last stage */
-    enum sl_order_kind kind;
+struct sl_published { /* what other threads see of the thread's state */
+    struct sl_core_load core;
+    struct sl_coordinator_meter meter;
+    uint64_t last_receive_wall_us;
+};
+
+enum { SL_CALL_BUCKETS = 256 };
+
+struct sl_text_end { /* a text was seen to end at this token */
     uint64_t seq;
+    uint32_t n;
 };
-
-enum { SL_LOG_RING = 2048 };
 
 struct sl_coordinator {
     struct sl_plan plan;
@@ -74,59 +78,65 @@ struct sl_coordinator {
     struct sl_io *io;
     pthread_t thread;
     bool started;
+    uint64_t started_wall_us;
     _Atomic uint32_t profile_known; /* 1 + profile; 0: not decided */
 
-    pthread_mutex_t lock; /* callers against the core thread: all of this block */
-    pthread_cond_t changed;
-    struct sl_request *requests;
-    uint32_t n_requests, n_waiting;
-    struct sl_op_item *ops, **ops_tail;
-    struct sl_load load;
-    struct sl_coordinator_meter meter;
-    bool ready, draining, lost, stop;
-    char lost_sentence[320];
-    uint64_t next_seq;
+    /* the mailbox: any thread puts in, the coordinator's takes all */
+    _Atomic(struct sl_post *) posts; /* newest first */
+    _Atomic uint64_t n_posted;
+    struct sl_post last; /* that stops the thread */
+    _Atomic uint64_t next_handle;
 
-    /* the core thread's own */
-    struct sl_schedule schedule;
+    /* what the thread tells others; the lock only for those who wait for a change of life, or for idleness */
+    struct sl_latest published;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    enum sl_life life;
+    uint64_t n_taken; /* posts that were carried out */
+    uint32_t n_live;
+    char lost_sentence[320];
+
+    /* the thread's own */
     struct sl_arena arena;
-    struct sl_sequences pages, decode_pages; /* which numbers the log has given out */
-    struct sl_page_numbers *numbers;         /* of the record being written */
-    uint64_t log_number;                     /* last record written */
-    uint64_t log_answered;                   /* last record answered by the last stage */
-    struct sl_record log[SL_LOG_RING];
-    uint32_t runs_in_flight, max_runs;
+    struct sl_core *core;
+    struct sl_actions actions;
+    struct sl_text_end ended[SL_MAX_SLICES]; /* the next inputs */
+    uint32_t n_ended;
+    struct sl_call *calls[SL_CALL_BUCKETS]; /* by handle */
+    struct sl_published now;
+    uint64_t taken;
+    bool stop;
     uint8_t *order_buffers, *adopt_buffers;
     uint32_t *free_orders, n_free_orders, n_order_buffers;
     uint32_t *free_adopts, n_free_adopts, n_adopt_buffers;
-    uint32_t n_up;
+    uint32_t *ids; /* [max_chunk] of the record being packed */
 };
 
-/* coordinator.c */
-void sl_coordinator_log_control(struct sl_coordinator *c, enum sl_order_kind kind, struct sl_request *r);
-/* The load that other threads see; lock held. */
-void sl_coordinator_publish(struct sl_coordinator *c);
-/* The next page of a sequence gets a number, which the budgets have room for. */
-uint32_t sl_coordinator_next_page(struct sl_sequences *t, struct sl_sequence *s);
-void sl_coordinator_send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt);
+/* The clock of everything that the thread hands to the core or notes in a span. */
+uint64_t sl_coordinator_now_us(void);
 
-/* coordinator_request.c; all on the core thread */
-void sl_request_free(struct sl_request *r);
-/* The head of the registry. Other threads only put requests before it, and only this one takes them out, so the list behind it
- * can be walked without the lock. */
-struct sl_request *sl_request_first(struct sl_coordinator *c);
-struct sl_request *sl_request_find(struct sl_coordinator *c, uint64_t seq);
-/* from the queue into the schedule */
-void sl_request_start(struct sl_coordinator *c, struct sl_request *r);
-void sl_request_admitted(struct sl_coordinator *c, struct sl_request *r);
-void sl_request_on_slice(struct sl_coordinator *c, const struct sl_result_head *head,
-                         const struct sl_result_slice *slice, struct sl_cursor *prompt);
-void sl_request_on_entry(struct sl_coordinator *c, const struct sl_tokens_entry *entry);
-void sl_request_stages_freed(struct sl_coordinator *c, struct sl_request *r);
-/* Tell the end once and let go of everything that is held elsewhere. */
-void sl_request_end(struct sl_coordinator *c, struct sl_request *r, sl_status status, enum sl_finish finish,
-                    const char *error);
-/* Remove it from the registry when nothing of it is left anywhere. */
-void sl_request_retire(struct sl_coordinator *c, struct sl_request *r);
+/* call.c; sl_call_make: any thread, SL_E_NOMEM; the rest the coordinator's */
+sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struct sl_tokenizer *tokenizer);
+void sl_call_free(struct sl_call *call);
+void sl_call_insert(struct sl_coordinator *c, struct sl_call *call);
+struct sl_call *sl_call_find(const struct sl_coordinator *c, uint64_t handle); /* NULL: it has ended */
+/* Tells a token, or with out NULL the prompt alone. True: the text ends with it, by a stop string. */
+bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_token_out *out,
+                   uint32_t n_out);
+void sl_call_end(struct sl_coordinator *c, struct sl_call *call,
+                 const struct sl_action *end); /* tells it, and frees */
+void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *ran);
+void sl_call_arrived(struct sl_call *call, const struct sl_action *arrived);
+
+/* mailbox.c: the posts since the last time, oldest first; the caller frees them with sl_post_free. */
+struct sl_post *sl_mailbox_take(struct sl_coordinator *c);
+void sl_post_free(struct sl_coordinator *c, struct sl_post *post);
+void sl_mailbox_stop(struct sl_coordinator *c); /* ends the thread; needs no memory */
+
+/* metrics.c; the thread's */
+void sl_meter_admitted(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us);
+void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us);
+void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const struct sl_action *end,
+                    uint64_t now_us);
 
 #endif

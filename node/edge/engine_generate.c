@@ -1,13 +1,14 @@
 /* Generate: pieces from the coordinator become messages of a stream.
  *
- * Two threads meet in a `generation`: the coordinator's, which brings pieces and must never block,
- * and the call's worker, which tells that the client can take more or is gone. Tokens that the
- * client has not taken yet are collected here, bounded by max_tokens; one message may then carry
- * many. Each of the two lets go once: the coordinator with its last piece, the worker with the
- * call's end; whoever is last frees. Nothing is sent before the first token (or the end) is
- * certain, so a failure until then is Trailers-Only and may be retried by the client. */
+ * Two threads meet in a `generation`: the coordinator's, which brings pieces and must never block, and the call's worker, which
+ * packs messages and knows when the client can take more or is gone. Pieces go from the one to the other through an inbox
+ * without a lock, and the worker is woken when it has seen all that was there before. Tokens that the client has not taken yet
+ * are collected, bounded by max_tokens; one message may then carry many. Each of the two lets go once: the coordinator with
+ * its last piece, the worker with the call's end; whoever is last frees. Nothing is sent before the first token (or the end)
+ * is certain, so a failure until then is Trailers-Only and may be retried by the client. */
 #include "base/text.h"
 #include "node/edge/engine_impl.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,32 +18,24 @@ typedef Vllm__Grpc__Engine__OutputLogProbs output_logprobs;
 typedef Vllm__Grpc__Engine__InputLogProbs input_logprobs;
 typedef Vllm__Grpc__Engine__InputTokenLogProb input_logprob;
 
-enum { CHUNK_TOKENS = 256 }; /* a message with 20 log-probabilities a token stays far below 4 MiB */
+enum {
+    CHUNK_TOKENS = 256 /* a message with 20 log-probabilities a token stays far below 4 MiB */,
+    BLOCK_TOKENS = 32
+};
 
 struct tokens {
     struct sl_token_out *data;
     uint32_t n, room;
 };
 
-struct generation {
-    pthread_mutex_t lock;     /* between the coordinator's thread and the call's worker: all below */
-    struct sl_rpc_call *call; /* NULL: the client is gone or has everything */
-    struct sl_coordinator *coordinator;
-    uint64_t handle; /* worker only */
-    uint32_t holders;
-    bool stream, blocked; /* blocked: the call's queue is full, on_writable will come */
-    int32_t n_logprobs;
+struct
+    inbox_block { /* tokens in the order of their making; the next block is there before the first token in it */
+    _Atomic(struct inbox_block *) next;
+    _Atomic uint32_t n;
+    struct sl_token_out tokens[BLOCK_TOKENS];
+};
 
-    struct tokens fresh; /* not sent: [n_sent, n) */
-    uint32_t n_sent;
-    uint32_t *ids; /* of the whole answer, for the last message */
-    uint32_t n_ids, ids_room;
-    uint32_t *prompt_ids;
-    struct tokens prompt;
-    bool prompt_sent;
-    uint32_t prompt_tokens, completion_tokens;
-
-    bool done, complete_sent;
+struct ending { /* the last piece */
     sl_status status;
     char error[320];
     enum sl_finish finish;
@@ -51,20 +44,52 @@ struct generation {
     struct sl_text timeline;
 };
 
+struct generation {
+    atomic_uint holders;
+    struct sl_rpc_call *call; /* ours until the last lets go */
+    struct sl_coordinator *coordinator;
+
+    /* the coordinator writes, then says so; the worker looks, then reads */
+    struct inbox_block *tail;
+    struct tokens prompt_in;
+    struct ending end;
+    atomic_bool prompt_there, ended, no_memory;
+    atomic_bool woken; /* the worker has been called and has not looked yet */
+    atomic_bool deaf;  /* the worker's word: nothing more is wanted */
+
+    /* the worker's */
+    uint64_t handle;
+    struct inbox_block *head;
+    uint32_t n_read;      /* of head */
+    bool open;            /* the client is there and has not everything */
+    bool stream, blocked; /* blocked: the call's queue is full, on_writable will come */
+    int32_t n_logprobs;
+    struct tokens fresh; /* not sent: [n_sent, n) */
+    uint32_t n_sent;
+    uint32_t *ids; /* of the whole answer, for the last message */
+    uint32_t n_ids, ids_room;
+    uint32_t *prompt_ids;
+    struct tokens prompt;
+    bool prompt_sent, complete_sent;
+    uint32_t prompt_tokens, completion_tokens;
+};
+
 static void let_go(struct generation *g)
 {
-    pthread_mutex_lock(&g->lock);
-    bool last = --g->holders == 0;
-    pthread_mutex_unlock(&g->lock);
-    if (!last)
+    if (atomic_fetch_sub(&g->holders, 1) != 1)
         return;
-    pthread_mutex_destroy(&g->lock);
+    while (g->head) {
+        struct inbox_block *next = atomic_load(&g->head->next);
+        free(g->head);
+        g->head = next;
+    }
+    sl_rpc_unref(g->call);
     free(g->fresh.data);
-    free(g->prompt.data);
+    free(g->prompt_in.data);
     free(g->prompt_ids);
     free(g->ids);
-    free(g->matched);
-    free(g->timeline.data);
+    free(g->end.matched);
+    free(g->end.timeline.data);
     free(g);
 }
 
@@ -219,24 +244,24 @@ static sl_status write_complete(struct generation *g)
         return SL_E_NOMEM;
     complete.n_output_ids = g->n_ids;
     complete.output_ids = g->ids;
-    complete.finish_reason = finish_name(g->finish);
+    complete.finish_reason = finish_name(g->end.finish);
     complete.prompt_tokens = g->prompt_tokens;
     complete.completion_tokens = g->completion_tokens;
     if (!g->stream && g->n_logprobs >= 0)
         complete.output_logprobs = build_output(&pb, g->fresh.data, g->fresh.n, g->n_logprobs > 0);
     if (g->prompt.n)
         complete.input_logprobs = build_input(&pb, g);
-    if (g->matched) {
+    if (g->end.matched) {
         complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
-        complete.matched_stop_str = g->matched;
-    } else if (g->matched_id >= 0) {
+        complete.matched_stop_str = g->end.matched;
+    } else if (g->end.matched_id >= 0) {
         complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
-        complete.matched_token_id = (uint32_t)g->matched_id;
+        complete.matched_token_id = (uint32_t)g->end.matched_id;
     }
-    if (g->timeline.data) {
+    if (g->end.timeline.data) {
         complete._kv_transfer_params_json_case =
             VLLM__GRPC__ENGINE__GENERATE_COMPLETE___KV_TRANSFER_PARAMS_JSON_KV_TRANSFER_PARAMS_JSON;
-        complete.kv_transfer_params_json = g->timeline.data;
+        complete.kv_transfer_params_json = g->end.timeline.data;
     }
     response.response_case = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__RESPONSE_COMPLETE;
     response.complete = &complete;
@@ -246,14 +271,14 @@ static sl_status write_complete(struct generation *g)
     return status;
 }
 
-/* With the lock: sends what can be sent. */
-static void flush(struct generation *g)
+/* Sends what can be sent. ended: and everything that came before the end was taken. */
+static void flush(struct generation *g, bool ended)
 {
     sl_status status = SL_OK;
-    if (!g->call || g->blocked || g->complete_sent)
+    if (!g->open || g->blocked || g->complete_sent)
         return;
-    if (g->done && g->status != SL_OK) {
-        sl_engine_refuse(g->call, g->status, g->error);
+    if (ended && g->end.status != SL_OK) {
+        sl_engine_refuse(g->call, g->end.status, g->end.error);
         g->complete_sent = true;
         return;
     }
@@ -261,7 +286,7 @@ static void flush(struct generation *g)
         uint32_t left = g->fresh.n - g->n_sent;
         status = write_chunk(g, left < CHUNK_TOKENS ? left : CHUNK_TOKENS);
     }
-    if (status == SL_OK && g->done)
+    if (status == SL_OK && ended)
         status = write_complete(g);
     if (status == SL_AGAIN)
         g->blocked = true;
@@ -271,7 +296,7 @@ static void flush(struct generation *g)
         sl_rpc_finish(g->call, SL_OK, NULL);
 }
 
-/* ---- pieces ---- */
+/* ---- pieces: on the coordinator's thread ---- */
 
 static void write_timeline(struct sl_text *text, const struct sl_timeline *timeline)
 {
@@ -295,76 +320,121 @@ static void write_timeline(struct sl_text *text, const struct sl_timeline *timel
     sl_text_add(text, "]}}");
 }
 
-static bool collect(struct generation *g, const struct sl_generated *piece)
+static bool bring_token(struct generation *g, const struct sl_token_out *token)
 {
-    void *ids = g->ids;
-    if (!grow(&ids, &g->ids_room, g->n_ids + piece->n_tokens, sizeof *g->ids))
-        return false;
-    g->ids = ids;
-    for (uint32_t i = 0; i < piece->n_tokens; i++)
-        g->ids[g->n_ids++] = piece->tokens[i].id;
-    if ((g->stream || g->n_logprobs >= 0) && !append(&g->fresh, piece->tokens, piece->n_tokens))
-        return false;
-    if (piece->n_prompt && g->prompt.n == 0) {
-        if (!append(&g->prompt, piece->prompt, piece->n_prompt))
+    uint32_t n = atomic_load_explicit(&g->tail->n, memory_order_relaxed);
+    if (n == BLOCK_TOKENS) {
+        struct inbox_block *block = calloc(1, sizeof *block);
+        if (!block)
             return false;
+        atomic_store_explicit(&g->tail->next, block, memory_order_release);
+        g->tail = block;
+        n = 0;
     }
-    g->prompt_tokens = piece->prompt_tokens;
-    g->completion_tokens = piece->completion_tokens;
+    g->tail->tokens[n] = *token;
+    atomic_store_explicit(&g->tail->n, n + 1, memory_order_release);
+    return true;
+}
+
+static bool bring(struct generation *g, const struct sl_generated *piece)
+{
+    if (piece->n_prompt && g->prompt_in.n == 0) {
+        if (!append(&g->prompt_in, piece->prompt, piece->n_prompt))
+            return false;
+        atomic_store(&g->prompt_there, true);
+    }
+    for (uint32_t i = 0; i < piece->n_tokens; i++)
+        if (!bring_token(g, &piece->tokens[i]))
+            return false;
     if (!piece->done)
         return true;
-    g->finish = piece->finish;
-    g->matched_id = piece->matched_stop_id;
-    if (piece->matched_stop && !(g->matched = strdup(piece->matched_stop)))
+    g->end.finish = piece->finish;
+    g->end.matched_id = piece->matched_stop_id;
+    if (piece->matched_stop && !(g->end.matched = strdup(piece->matched_stop)))
         return false;
     if (piece->timeline)
-        write_timeline(&g->timeline, piece->timeline);
+        write_timeline(&g->end.timeline, piece->timeline);
     return true;
 }
 
 static void on_piece(void *user, const struct sl_generated *piece)
 {
     struct generation *g = user;
-    bool done = piece->done;
-    pthread_mutex_lock(&g->lock);
-    if (g->call) {
-        bool whole = collect(g, piece);
-        if (done) {
-            g->done = true;
-            g->status = piece->status;
-            snprintf(g->error, sizeof g->error, "%s", piece->error ? piece->error : "the request failed");
-        }
-        if (whole)
-            flush(g);
-        else /* the call's end will cancel the rest */
-            sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+    if (!atomic_load(&g->deaf) && !bring(g, piece))
+        atomic_store(&g->no_memory, true);
+    if (piece->done) {
+        g->end.status = piece->status;
+        snprintf(g->end.error, sizeof g->end.error, "%s", piece->error ? piece->error : "the request failed");
+        atomic_store(&g->ended, true);
     }
-    pthread_mutex_unlock(&g->lock);
-    if (done)
+    if (!atomic_exchange(&g->woken, true))
+        sl_rpc_wake(g->call);
+    if (piece->done)
         let_go(g);
+}
+
+/* ---- the call: on its worker ---- */
+
+static bool take_tokens(struct generation *g, const struct sl_token_out *tokens, uint32_t n)
+{
+    void *ids = g->ids;
+    if (!grow(&ids, &g->ids_room, g->n_ids + n, sizeof *g->ids))
+        return false;
+    g->ids = ids;
+    for (uint32_t i = 0; i < n; i++)
+        g->ids[g->n_ids++] = tokens[i].id;
+    g->completion_tokens += n;
+    return (!g->stream && g->n_logprobs < 0) || append(&g->fresh, tokens, n);
+}
+
+/* What lies in the inbox becomes ours. */
+static bool take_pieces(struct generation *g)
+{
+    if (g->prompt.n == 0 && atomic_load(&g->prompt_there))
+        g->prompt = g->prompt_in; /* it does not change any more */
+    for (;;) {
+        uint32_t n = atomic_load_explicit(&g->head->n, memory_order_acquire);
+        if (n > g->n_read && !take_tokens(g, g->head->tokens + g->n_read, n - g->n_read))
+            return false;
+        g->n_read = n;
+        struct inbox_block *next = atomic_load_explicit(&g->head->next, memory_order_acquire);
+        if (n < BLOCK_TOKENS || !next)
+            return true;
+        free(g->head);
+        g->head = next;
+        g->n_read = 0;
+    }
+}
+
+static void go_on(struct generation *g)
+{
+    if (!g->open)
+        return;
+    atomic_store(&g->woken, false);      /* what comes from here on wakes us again */
+    bool ended = atomic_load(&g->ended); /* before we look at what came before it */
+    bool whole = take_pieces(g) && !atomic_load(&g->no_memory);
+    if (whole)
+        flush(g, ended);
+    else /* the call's end will cancel the rest */
+        sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
 }
 
 static void on_writable(struct sl_rpc_call *call, void *user)
 {
     struct generation *g = user;
     (void)call;
-    pthread_mutex_lock(&g->lock);
     g->blocked = false;
-    flush(g);
-    pthread_mutex_unlock(&g->lock);
+    go_on(g);
 }
 
 static void on_call_done(struct sl_rpc_call *call, void *user, bool cancelled)
 {
     struct generation *g = user;
-    (void)cancelled; /* work that is not done has lost its reader, whatever ended the call */
-    pthread_mutex_lock(&g->lock);
-    bool working = !g->done;
-    g->call = NULL;
-    pthread_mutex_unlock(&g->lock);
-    if (working)
+    (void)call, (void)cancelled; /* work that is not done has lost its reader, whatever ended the call */
+    g->open = false;
+    atomic_store(&g->deaf, true);
+    if (!atomic_load(&g->ended))
         sl_coordinator_cancel(g->coordinator, g->handle);
-    sl_rpc_unref(call);
     let_go(g);
 }
 
@@ -383,13 +453,21 @@ static struct generation *make_generation(struct sl_rpc_call *call, struct sl_co
         }
         memcpy(g->prompt_ids, request->generate.ids, bytes);
     }
-    pthread_mutex_init(&g->lock, NULL);
-    g->holders = 2;
+    g->head = g->tail = calloc(1, sizeof *g->head);
+    if (!g->head) {
+        free(g->prompt_ids);
+        free(g);
+        return NULL;
+    }
+    atomic_init(&g->holders, 2);
+    sl_rpc_ref(call);
     g->call = call;
     g->coordinator = coordinator;
+    g->open = true;
     g->stream = request->stream;
     g->n_logprobs = request->generate.sampling.n_logprobs;
-    g->matched_id = -1;
+    g->prompt_tokens = request->generate.n_ids;
+    g->end.matched_id = -1;
     return g;
 }
 
@@ -405,15 +483,13 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
         return;
     }
     request->generate.deadline_ms = sl_rpc_time_left_ms(call);
-    sl_rpc_ref(call);
     sl_status status = sl_coordinator_submit(coordinator, &request->generate, on_piece, g, &g->handle, &err);
     if (status == SL_OK) {
         sl_rpc_hooks(call, g, on_call_done, on_writable);
         return;
     }
     sl_engine_refuse(call, status, err.text);
-    sl_rpc_unref(call);
-    g->holders = 1;
+    atomic_store(&g->holders, 1);
     let_go(g);
 }
 

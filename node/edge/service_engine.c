@@ -38,8 +38,10 @@ static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t b
     struct sl_load load;
     (void)message, (void)bytes;
     sl_coordinator_load(engine->coordinator, &load);
-    reply.healthy = load.ready && !load.draining;
-    reply.message = unconst(load.draining ? "draining" : load.ready ? "ok" : "waiting for stages");
+    reply.healthy = load.life == SL_LIFE_READY;
+    reply.message = unconst(load.life == SL_LIFE_READY     ? "ok"
+                            : load.life == SL_LIFE_FORMING ? "waiting for stages"
+                                                           : sl_life_name(load.life));
     sl_pb_reply(call, &reply.base);
 }
 
@@ -121,7 +123,7 @@ static void on_server_info(struct sl_rpc_call *call, const uint8_t *message, siz
     (void)message, (void)bytes;
     sl_coordinator_load(engine->coordinator, &load);
     reply.active_requests = load.running + load.waiting;
-    reply.is_paused = load.draining;
+    reply.is_paused = load.life == SL_LIFE_DRAINING;
     reply.last_receive_timestamp = (double)load.last_receive_wall_us * 1e-6;
     reply.uptime_seconds = (double)(sl_clock_wall_us() - load.started_wall_us) * 1e-6;
     reply.server_type = unconst("sluice");

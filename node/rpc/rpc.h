@@ -45,6 +45,8 @@ sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t 
 void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sentence);
 /* Adds the trailer grpc-retry-pushback-ms; before finish. */
 void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms);
+/* Any thread: on_writable is called on the call's worker, soon, unless the call is over by then. */
+void sl_rpc_wake(struct sl_rpc_call *call);
 bool sl_rpc_is_over(const struct sl_rpc_call *call);
 int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call); /* -1: no deadline */
 /* on_done: exactly once, on a worker; cancelled: client left, deadline, reset. Set inside on_message only. */

@@ -110,32 +110,44 @@ static void pump(struct sl_rpc_call *call)
     }
 }
 
-/* With the lock. On the call's own worker the batch starts at once. Any other thread leaves the
- * call on the worker's list and wakes it with an empty batch, the only public way to post to a
- * completion queue. The queue is still up: the call is not over, and stop waits for every call's
- * end marker. */
-static void pump_or_kick(struct sl_rpc_call *call)
+/* With the lock: the call goes onto its worker's list, and the worker is woken with an empty batch, the only public way to
+ * post to a completion queue. The queue is still up: the call is not over, and stop waits for every call's end marker. */
+static void kick(struct sl_rpc_call *call)
 {
     struct sl_rpc_worker *worker = call->worker;
-    if (sl_rpc_current == worker) {
-        pump(call);
+    if (call->is_dirty || atomic_load(&call->over))
         return;
-    }
-    if (call->is_dirty || call->sending || atomic_load(&call->over))
-        return; /* the completion on the worker pumps again */
     call->is_dirty = true;
     sl_rpc_ref(call);
     pthread_mutex_lock(&worker->lock);
     call->dirty_next = worker->dirty;
     worker->dirty = call;
-    bool kick = !worker->kicked;
+    bool asleep = !worker->kicked;
     worker->kicked = true;
     pthread_mutex_unlock(&worker->lock);
-    if (kick) {
+    if (asleep) {
         grpc_call_error error = grpc_call_start_batch(call->core, NULL, 0, &worker->kick, NULL);
         assert(error == GRPC_CALL_OK);
         (void)error;
     }
+}
+
+/* With the lock. On the call's own worker the batch starts at once; any other thread leaves that to the worker, and a batch
+ * that is in flight to its completion, which pumps again. */
+static void pump_or_kick(struct sl_rpc_call *call)
+{
+    if (sl_rpc_current == call->worker)
+        pump(call);
+    else if (!call->sending)
+        kick(call);
+}
+
+void sl_rpc_wake(struct sl_rpc_call *call)
+{
+    pthread_mutex_lock(&call->lock);
+    call->woken = true;
+    kick(call);
+    pthread_mutex_unlock(&call->lock);
 }
 
 void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok)
@@ -152,8 +164,12 @@ void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok)
         struct sl_rpc_call *next = call->dirty_next;
         pthread_mutex_lock(&call->lock);
         call->is_dirty = false;
+        bool woken = call->woken && !atomic_load(&call->over);
+        call->woken = false;
         pump(call);
         pthread_mutex_unlock(&call->lock);
+        if (woken && call->on_writable)
+            call->on_writable(call, call->user);
         sl_rpc_unref(call);
         call = next;
     }

@@ -81,7 +81,7 @@ struct sl_rpc_call {
     grpc_slice *queue;    /* ring of queue_messages, made at the first write */
     uint32_t queue_head, queue_used, queue_room;
     size_t queue_bytes;
-    bool initial_sent, sending, status_sent, finishing, want_writable, is_dirty;
+    bool initial_sent, sending, status_sent, finishing, want_writable, is_dirty, woken;
     grpc_byte_buffer *send_buffer;
     grpc_status_code code;
     grpc_slice sentence;

@@ -83,6 +83,13 @@ struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n
 /* The receive slots and send buffers of a node, in bytes: part of what it plans beside its stage. */
 size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node);
 
+/* RUN records that may be under way at once: one that each stage works at, and one that waits before the first and before the
+ * last, so that no stage is idle while a frame travels. */
+static inline uint32_t sl_plan_max_runs(const struct sl_plan *plan)
+{
+    return plan->n_stages + 2;
+}
+
 /* Rows of a chunk for a prompt: the asked size, or prompt/8 rounded up to 64 within 64..2048. */
 uint32_t sl_plan_chunk_for(const struct sl_plan *plan, uint32_t prompt_tokens);
 

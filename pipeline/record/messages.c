@@ -74,6 +74,14 @@ bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice)
     return !c->bad && (!slice->has_token || sl_token_get(c, &slice->first));
 }
 
+uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n)
+{
+    for (uint32_t i = 0; n > adopt->min_tokens && i < adopt->n_stops; i++)
+        if (adopt->stops[i] == id)
+            return 1;
+    return n >= adopt->max_tokens ? 2 : 0;
+}
+
 size_t sl_adopt_max_bytes(uint32_t context_tokens)
 {
     return ADOPT_MAX + 4 * (size_t)sl_pages_of(context_tokens);

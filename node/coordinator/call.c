@@ -1,0 +1,209 @@
+/* The holder of one request: it knows who asked, makes text of tokens to find stop strings, and collects the spans of its
+ * timeline. What any of it means is decided by the core. */
+#include "base/clock.h"
+#include "node/coordinator/coordinator_impl.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- made on the thread of who asks ---- */
+
+static sl_status copy_stops(struct sl_call *call, const struct sl_generate *g, struct sl_tokenizer *tokenizer)
+{
+    for (uint32_t i = 0; i < g->n_stop; i++) {
+        call->stop[i] = strdup(g->stop[i]);
+        if (!call->stop[i])
+            return SL_E_NOMEM;
+        call->n_stop++;
+        if (strlen(g->stop[i]) > call->longest_stop)
+            call->longest_stop = strlen(g->stop[i]);
+    }
+    if (g->n_stop == 0)
+        return SL_OK;
+    sl_detok_init(&call->detok, tokenizer, g->skip_special);
+    call->tail = malloc(call->longest_stop + sl_detok_room(tokenizer) + 1);
+    return call->tail ? SL_OK : SL_E_NOMEM;
+}
+
+static void fill_ask(struct sl_ask *ask, const struct sl_generate *g, struct sl_call *call)
+{
+    *ask = (struct sl_ask){.n_ids = g->n_ids,
+                           .sampling = g->sampling,
+                           .max_tokens = g->max_tokens,
+                           .min_tokens = g->min_tokens,
+                           .ignore_eos = g->ignore_eos,
+                           .want_digest = g->want_digest,
+                           .n_stop_ids = g->n_stop_ids,
+                           .prompt_logprobs = g->prompt_logprobs,
+                           .user = call};
+    memcpy(ask->id, g->request_id, sizeof ask->id);
+    memcpy(ask->stop_ids, g->stop_ids, g->n_stop_ids * sizeof *g->stop_ids);
+    call->submit_us = sl_coordinator_now_us();
+    if (g->deadline_ms >= 0)
+        ask->deadline_us = call->submit_us + (uint64_t)g->deadline_ms * 1000u;
+}
+
+sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct sl_tokenizer *tokenizer)
+{
+    struct sl_call *call = calloc(1, sizeof *call);
+    uint32_t *ids = malloc(g->n_ids * sizeof *ids);
+    if (!call || !ids) {
+        free(call);
+        free(ids);
+        return SL_E_NOMEM;
+    }
+    fill_ask(&call->ask, g, call);
+    memcpy(ids, g->ids, g->n_ids * sizeof *ids);
+    call->ask.ids = ids;
+    call->skip_special = g->skip_special;
+    call->include_stop = g->include_stop;
+    call->want_timeline = g->want_timeline;
+    sl_status status = copy_stops(call, g, tokenizer);
+    if (status == SL_OK && g->prompt_logprobs >= 0) {
+        call->ask.prompt = calloc(g->n_ids, sizeof *call->ask.prompt);
+        if (!call->ask.prompt)
+            status = SL_E_NOMEM;
+    }
+    if (status == SL_OK)
+        *out = call;
+    else
+        sl_call_free(call);
+    return status;
+}
+
+void sl_call_free(struct sl_call *call)
+{
+    for (uint32_t i = 0; i < call->n_stop; i++)
+        free(call->stop[i]);
+    free((uint32_t *)(uintptr_t)call->ask.ids);
+    free(call->ask.prompt);
+    free(call->spans);
+    free(call->tail);
+    free(call);
+}
+
+/* ---- the table of calls ---- */
+
+void sl_call_insert(struct sl_coordinator *c, struct sl_call *call)
+{
+    struct sl_call **bucket = &c->calls[call->handle % SL_CALL_BUCKETS];
+    call->next = *bucket;
+    *bucket = call;
+}
+
+struct sl_call *sl_call_find(const struct sl_coordinator *c, uint64_t handle)
+{
+    struct sl_call *call = c->calls[handle % SL_CALL_BUCKETS];
+    while (call && call->handle != handle)
+        call = call->next;
+    return call;
+}
+
+static void remove_call(struct sl_coordinator *c, struct sl_call *call)
+{
+    struct sl_call **at = &c->calls[call->handle % SL_CALL_BUCKETS];
+    while (*at != call)
+        at = &(*at)->next;
+    *at = call->next;
+}
+
+/* ---- tokens and text ---- */
+
+/* Text grows at the end of tail; what is too old to be part of a stop string is dropped. */
+static const char *find_stop(struct sl_call *call, uint32_t id)
+{
+    if (call->n_stop == 0)
+        return NULL;
+    call->tail_bytes += sl_detok_push(&call->detok, id, call->tail + call->tail_bytes);
+    const char *first = NULL, *which = NULL;
+    for (uint32_t i = 0; i < call->n_stop; i++) { /* text may hold NUL */
+        const char *at = memmem(call->tail, call->tail_bytes, call->stop[i], strlen(call->stop[i]));
+        if (at && (!first || at < first)) {
+            first = at;
+            which = call->stop[i];
+        }
+    }
+    if (call->tail_bytes >= call->longest_stop) {
+        size_t keep = call->longest_stop - 1, drop = call->tail_bytes - keep;
+        memmove(call->tail, call->tail + drop, keep);
+        call->tail_bytes = keep;
+    }
+    return which;
+}
+
+bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_token_out *out,
+                   uint32_t n_out)
+{
+    struct sl_generated piece = {.tokens = out,
+                                 .n_tokens = out ? 1 : 0,
+                                 .prompt_tokens = call->ask.n_ids,
+                                 .completion_tokens = n_out,
+                                 .matched_stop_id = -1};
+    if (call->first_us == 0) {
+        piece.prompt = call->ask.prompt;
+        piece.n_prompt = call->ask.prompt ? call->ask.n_ids : 0;
+    }
+    call->n_out = n_out;
+    sl_meter_token(c, call, sl_coordinator_now_us());
+    call->fn(call->user, &piece);
+    const char *stop = out ? find_stop(call, out->id) : NULL;
+    if (stop && n_out > call->ask.min_tokens)
+        call->matched = stop;
+    return stop != NULL;
+}
+
+void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
+{
+    uint64_t now_us = sl_coordinator_now_us();
+    struct sl_timeline timeline = {call->submit_us,  call->first_us, now_us,
+                                   c->plan.n_stages, call->n_spans,  call->spans};
+    bool by_string = a->end.finish == SL_FINISH_STOP && a->end.status == SL_OK && a->end.stop_id < 0;
+    struct sl_generated piece = {.done = true,
+                                 .prompt_tokens = call->ask.n_ids,
+                                 .completion_tokens = a->end.n_out,
+                                 .status = a->end.status,
+                                 .error = a->end.error,
+                                 .finish = a->end.finish,
+                                 .matched_stop_id = a->end.stop_id,
+                                 .matched_stop = by_string ? call->matched : NULL,
+                                 .timeline = call->want_timeline ? &timeline : NULL,
+                                 .logits_digest = a->end.logits_digest,
+                                 .kv_digest = a->end.kv_digest};
+    sl_meter_ended(c, call, a, now_us);
+    call->fn(call->user, &piece);
+    remove_call(c, call);
+    sl_call_free(call);
+}
+
+/* ---- spans ---- */
+
+void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
+{
+    if (!call->want_timeline)
+        return;
+    if (call->n_spans + c->plan.n_stages > call->room_spans) {
+        uint32_t room = 2 * call->room_spans + 16 * c->plan.n_stages;
+        struct sl_span *spans = realloc(call->spans, room * sizeof *spans);
+        if (!spans)
+            return; /* a timeline with a gap is better than a request that fails */
+        call->spans = spans;
+        call->room_spans = room;
+    }
+    for (uint32_t k = 0; k < c->plan.n_stages; k++) {
+        const struct sl_trace *t = &a->ran.head->traces[k];
+        call->spans[call->n_spans++] = (struct sl_span){.stage = (uint16_t)k,
+                                                        .chunk = a->ran.index,
+                                                        .pos = a->ran.pos,
+                                                        .tokens = a->ran.n,
+                                                        .recv_us = t->recv_us,
+                                                        .begin_us = t->begin_us,
+                                                        .end_us = t->end_us,
+                                                        .at_peak_us = t->at_peak_us};
+    }
+}
+
+void sl_call_arrived(struct sl_call *call, const struct sl_action *a)
+{
+    for (uint32_t i = 0; i < call->n_spans; i++)
+        if (call->spans[i].stage == a->arrived.stage && call->spans[i].chunk == a->arrived.chunk)
+            call->spans[i].kv_acked_us = a->arrived.at_us;
+}

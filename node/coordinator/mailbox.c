@@ -1,0 +1,228 @@
+/* What other threads ask of the coordinator's: each is a post in its mailbox, which is a list without a lock, and everything
+ * that is read is the latest that the thread has published. The values of a request are checked here, once. */
+#include "base/clock.h"
+#include "node/coordinator/coordinator_impl.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- posts ---- */
+
+static void post(struct sl_coordinator *c, struct sl_post *p)
+{
+    atomic_fetch_add(&c->n_posted, 1);
+    p->next = atomic_load(&c->posts);
+    while (!atomic_compare_exchange_weak(&c->posts, &p->next, p))
+        ;
+    sl_io_nudge(c->io);
+}
+
+static sl_status post_copy(struct sl_coordinator *c, const struct sl_post *what)
+{
+    struct sl_post *p = malloc(sizeof *p);
+    if (!p)
+        return SL_E_NOMEM;
+    *p = *what;
+    post(c, p);
+    return SL_OK;
+}
+
+struct sl_post *sl_mailbox_take(struct sl_coordinator *c)
+{
+    struct sl_post *newest = atomic_exchange(&c->posts, NULL), *oldest = NULL;
+    while (newest) {
+        struct sl_post *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    return oldest;
+}
+
+void sl_post_free(struct sl_coordinator *c, struct sl_post *p)
+{
+    if (p != &c->last)
+        free(p);
+}
+
+void sl_mailbox_stop(struct sl_coordinator *c)
+{
+    c->last = (struct sl_post){.kind = SL_POST_STOP};
+    post(c, &c->last);
+}
+
+/* ---- submit ---- */
+
+static sl_status check_ask(const struct sl_coordinator *c, const struct sl_generate *g, struct sl_err *err)
+{
+    if (g->n_ids == 0)
+        return sl_fail(err, SL_E_INVALID, "the prompt is empty; send at least one token");
+    if (g->n_ids > c->plan.context_tokens)
+        return sl_fail(err, SL_E_INVALID, "the prompt has %u tokens, the context is %u; send a shorter one",
+                       g->n_ids, c->plan.context_tokens);
+    if (g->max_tokens > c->plan.context_tokens - g->n_ids + (g->max_tokens == 1))
+        return sl_fail(
+            err, SL_E_INVALID,
+            "%u prompt tokens and max_tokens %u are more than the context of %u; ask for at most %u",
+            g->n_ids, g->max_tokens, c->plan.context_tokens, c->plan.context_tokens - g->n_ids);
+    if (g->n_stop_ids > SL_MAX_STOP_IDS || g->n_stop > SL_MAX_STOP_STRINGS)
+        return sl_fail(err, SL_E_INVALID,
+                       "%u stop ids and %u stop strings are too many; send at most %d and %d", g->n_stop_ids,
+                       g->n_stop, SL_MAX_STOP_IDS, SL_MAX_STOP_STRINGS);
+    for (uint32_t i = 0; i < g->n_ids; i++)
+        if (g->ids[i] >= c->shape.vocab)
+            return sl_fail(err, SL_E_INVALID, "token id %u at position %u is outside the vocabulary of %u",
+                           g->ids[i], i, c->shape.vocab);
+    for (uint32_t i = 0; i < g->n_stop_ids; i++)
+        if (g->stop_ids[i] >= c->shape.vocab)
+            return sl_fail(err, SL_E_INVALID, "stop token id %u is outside the vocabulary of %u",
+                           g->stop_ids[i], c->shape.vocab);
+    if (g->n_stop > 0 && sl_tokenizer_vocab(c->tokenizer) == 0)
+        return sl_fail(
+            err, SL_E_INVALID,
+            "this model has no tokenizer.json, so stop strings can't be found: send stop token ids");
+    for (uint32_t i = 0; i < g->n_stop; i++)
+        if (g->stop[i][0] == 0)
+            return sl_fail(err, SL_E_INVALID, "stop string %u is empty; leave it out", i);
+    if (g->prompt_logprobs < -1 || g->prompt_logprobs > SL_MAX_LOGPROBS)
+        return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is not served; ask for 0 to %d",
+                       g->prompt_logprobs, SL_MAX_LOGPROBS);
+    if (g->min_tokens > g->max_tokens)
+        return sl_fail(err, SL_E_INVALID, "min_tokens %u is more than max_tokens %u", g->min_tokens,
+                       g->max_tokens);
+    if (g->max_tokens > 1 && !c->plan.has_decode)
+        return sl_fail(err, SL_E_UNAVAILABLE, "this pipeline has no decode worker; ask for at most 1 token");
+    return sl_sampling_check(&g->sampling, err);
+}
+
+sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_generate *generate,
+                                sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err)
+{
+    struct sl_call *call = NULL;
+    SL_TRY(check_ask(c, generate, err));
+    struct sl_post *p = calloc(1, sizeof *p);
+    if (!p || sl_call_make(&call, generate, c->tokenizer) != SL_OK) {
+        free(p);
+        return sl_fail(err, SL_E_EXHAUSTED, "out of memory for the request; try again later");
+    }
+    call->fn = fn;
+    call->user = user;
+    *handle = call->handle = atomic_fetch_add(&c->next_handle, 1);
+    if (call->ask.id[0] == 0)
+        snprintf(call->ask.id, sizeof call->ask.id, "sluice-%llx-%llu",
+                 (unsigned long long)c->started_wall_us, (unsigned long long)call->handle);
+    p->kind = SL_POST_SUBMIT;
+    p->call = call;
+    post(c, p);
+    return SL_OK;
+}
+
+/* Without memory for a cancel the request runs to its end: the caller's stream is gone anyway. */
+void sl_coordinator_cancel(struct sl_coordinator *c, uint64_t handle)
+{
+    post_copy(c, &(struct sl_post){.kind = SL_POST_CANCEL, .handle = handle});
+}
+
+void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id)
+{
+    struct sl_post p = {.kind = SL_POST_CANCEL_ID};
+    snprintf(p.text, sizeof p.text, "%s", request_id);
+    post_copy(c, &p);
+}
+
+sl_status sl_coordinator_call(struct sl_coordinator *c, void (*fn)(void *user), void *user)
+{
+    return post_copy(c, &(struct sl_post){.kind = SL_POST_CALL, .fn = fn, .user = user});
+}
+
+void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence)
+{
+    struct sl_post p = {.kind = SL_POST_MOURN};
+    snprintf(p.text, sizeof p.text, "%s", sentence);
+    post_copy(c, &p);
+}
+
+void sl_coordinator_drain(struct sl_coordinator *c)
+{
+    post_copy(c, &(struct sl_post){.kind = SL_POST_DRAIN});
+}
+
+/* ---- state ---- */
+
+static struct timespec deadline_in(uint32_t timeout_ms)
+{
+    uint64_t at_us = sl_clock_wall_us() + (uint64_t)timeout_ms * 1000u;
+    return (struct timespec){(time_t)(at_us / 1000000u), (long)(at_us % 1000000u) * 1000};
+}
+
+bool sl_coordinator_wait_idle(struct sl_coordinator *c, uint32_t timeout_ms)
+{
+    struct timespec until = deadline_in(timeout_ms);
+    uint64_t posted =
+        atomic_load(&c->n_posted); /* what was asked before this call counts as live until it was looked at */
+    pthread_mutex_lock(&c->lock);
+    while ((c->n_live > 0 || c->n_taken < posted) &&
+           pthread_cond_timedwait(&c->changed, &c->lock, &until) != ETIMEDOUT)
+        ;
+    bool idle = c->n_live == 0 && c->n_taken >= posted;
+    pthread_mutex_unlock(&c->lock);
+    return idle;
+}
+
+sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_ms, struct sl_err *err)
+{
+    struct timespec until = deadline_in(timeout_ms);
+    pthread_mutex_lock(&c->lock);
+    while (c->life == SL_LIFE_FORMING && pthread_cond_timedwait(&c->changed, &c->lock, &until) != ETIMEDOUT)
+        ;
+    sl_status status = SL_OK;
+    if (c->life == SL_LIFE_LOST)
+        status = sl_fail(err, SL_E_UNAVAILABLE, "%s", c->lost_sentence);
+    else if (c->life != SL_LIFE_READY)
+        status =
+            sl_fail(err, SL_E_UNAVAILABLE,
+                    "the pipeline was not complete after %u s; look at the stages' logs", timeout_ms / 1000);
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
+const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c)
+{
+    return &c->shape;
+}
+const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c)
+{
+    return c->tokenizer;
+}
+const char *sl_coordinator_model_path(const struct sl_coordinator *c)
+{
+    return c->model_path;
+}
+const char *sl_coordinator_model_name(const struct sl_coordinator *c)
+{
+    return c->model_name;
+}
+const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c)
+{
+    return sl_dtype_name(c->plan.kv_dtype);
+}
+const struct sl_plan *sl_coordinator_plan(const struct sl_coordinator *c)
+{
+    return &c->plan;
+}
+uint32_t sl_coordinator_context(const struct sl_coordinator *c)
+{
+    return c->plan.context_tokens;
+}
+
+void sl_coordinator_set_profile(struct sl_coordinator *c, enum sl_profile profile)
+{
+    atomic_store(&c->profile_known, 1u + profile);
+}
+
+const char *sl_coordinator_profile(const struct sl_coordinator *c)
+{
+    uint32_t known = atomic_load(&c->profile_known);
+    return known ? sl_profile_name((enum sl_profile)(known - 1)) : NULL;
+}

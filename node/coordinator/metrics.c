@@ -1,0 +1,170 @@
+/* What the coordinator counts, and how it is told: GetLoads and /metrics read what the thread has published last. */
+#include "base/clock.h"
+#include "base/text.h"
+#include "node/coordinator/coordinator_impl.h"
+
+/* ---- counted on the coordinator's thread ---- */
+
+void sl_meter_admitted(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us)
+{
+    call->admit_us = now_us;
+    sl_hist_add(&c->now.meter.queue, now_us - call->submit_us);
+}
+
+void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us)
+{
+    struct sl_coordinator_meter *m = &c->now.meter;
+    uint64_t second = now_us / 1000000u;
+    if (call->first_us == 0) {
+        call->first_us = now_us;
+        sl_hist_add(&m->prefill, now_us - call->admit_us);
+        m->prompt_tokens += call->ask.n_ids;
+    }
+    if (call->n_out == 0)
+        return; /* the prompt alone was asked for */
+    m->output_tokens++;
+    if (m->second[second % 10] != second) {
+        m->second[second % 10] = second;
+        m->second_tokens[second % 10] = 0;
+    }
+    m->second_tokens[second % 10]++;
+    if (call->n_out == 1)
+        sl_hist_add(&m->ttft, now_us - call->submit_us);
+    else
+        sl_hist_add(&m->inter_token, now_us - call->last_us);
+    call->last_us = now_us;
+}
+
+void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const struct sl_action *a,
+                    uint64_t now_us)
+{
+    struct sl_coordinator_meter *m = &c->now.meter;
+    if (call->seq == 0)
+        return; /* it was never taken: rejected */
+    if (a->end.status != SL_OK)
+        m->failed++;
+    else
+        m->ok[a->end.finish]++;
+    if (a->end.status == SL_OK && a->end.finish != SL_FINISH_ABORT)
+        sl_hist_add(&m->e2e, now_us - call->submit_us);
+}
+
+/* ---- told on any thread ---- */
+
+static void fill_load(const struct sl_coordinator *c, const struct sl_published *p, struct sl_load *load)
+{
+    uint64_t now_second = sl_coordinator_now_us() / 1000000u, tokens = 0;
+    for (int i = 0; i < 10; i++)
+        if (p->meter.second[i] + 10 > now_second)
+            tokens += p->meter.second_tokens[i];
+    *load = (struct sl_load){
+        .running = p->core.running,
+        .waiting = p->core.waiting,
+        .waiting_tokens = p->core.waiting_tokens,
+        .kv_pages_used = p->core.pages_used,
+        .kv_pages_total = c->plan.n_pages,
+        .decode_pages_used = p->core.decode_pages_used,
+        .decode_pages_total = c->plan.n_pages,
+        .max_running = c->plan.max_running,
+        .prompt_tokens = p->meter.prompt_tokens,
+        .output_tokens = p->meter.output_tokens,
+        .requests_ok = p->meter.ok[SL_FINISH_STOP] + p->meter.ok[SL_FINISH_LENGTH],
+        .requests_failed = p->meter.failed,
+        .requests_aborted = p->meter.ok[SL_FINISH_ABORT],
+        .output_tokens_per_s = (double)tokens / 10.0,
+        .life = p->core.life,
+        .n_stages = c->plan.n_stages,
+        .started_wall_us = c->started_wall_us,
+        .last_receive_wall_us = p->last_receive_wall_us,
+    };
+}
+
+void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load)
+{
+    struct sl_published p;
+    sl_latest_read(&c->published, &p);
+    fill_load(c, &p, load);
+}
+
+static void add_hist(struct sl_text *t, const char *name, const char *help, const struct sl_hist *h)
+{
+    static const double bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
+                                    1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
+    sl_text_add(t, "# TYPE %s histogram\n# UNIT %s seconds\n# HELP %s %s\n", name, name, name, help);
+    for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
+        sl_text_add(t, "%s_bucket{le=\"%g\"} %llu\n", name, bounds[i],
+                    (unsigned long long)sl_hist_count_le(h, (uint64_t)(bounds[i] * 1e6)));
+    sl_text_add(t, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
+                (unsigned long long)h->count, name, (double)h->sum_us / 1e6, name,
+                (unsigned long long)h->count);
+}
+
+static void add_gauge(struct sl_text *t, const char *name, const char *help, double value)
+{
+    sl_text_add(t, "# TYPE %s gauge\n# HELP %s %s\n%s %.9g\n", name, name, help, name, value);
+}
+
+static void add_counter(struct sl_text *t, const char *name, const char *help, uint64_t value)
+{
+    sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total %llu\n", name, name, help, name,
+                (unsigned long long)value);
+}
+
+static void add_peer_bytes(struct sl_coordinator *c, struct sl_text *t, uint64_t checksum_failures)
+{
+    struct sl_io_stats io;
+    sl_io_stats(c->io, &io);
+    sl_text_add(
+        t,
+        "# TYPE sluice_peer_bytes counter\n# HELP sluice_peer_bytes Payload bytes moved over data links.\n"
+        "sluice_peer_bytes_total{dir=\"sent\"} %llu\nsluice_peer_bytes_total{dir=\"received\"} %llu\n",
+        (unsigned long long)io.bytes_sent, (unsigned long long)io.bytes_received);
+    add_counter(t, "sluice_checksum_failures", "Frames whose payload checksum did not match.",
+                io.checksum_failures + checksum_failures);
+    add_gauge(t, "sluice_links_up", "Data links of this node that are up.", (double)io.links_up);
+}
+
+void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
+{
+    struct sl_published p;
+    struct sl_load load;
+    sl_latest_read(&c->published, &p);
+    fill_load(c, &p, &load);
+    add_gauge(t, "sluice_ready", "1 when every stage has joined and the node takes requests.",
+              load.life == SL_LIFE_READY);
+    add_gauge(t, "sluice_requests_running", "Requests that hold pages.", load.running);
+    add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
+    add_gauge(t, "sluice_prefill_tokens_waiting_uncached",
+              "Prompt tokens admitted or queued and not yet in the order log.", load.waiting_tokens);
+    add_gauge(t, "sluice_kv_cache_usage_ratio",
+              "Share of each stage's KV pages that is promised to requests.",
+              (double)load.kv_pages_used / (double)load.kv_pages_total);
+    add_gauge(t, "sluice_decode_kv_cache_usage_ratio",
+              "Share of the decode worker's KV pages that is promised to requests.",
+              (double)load.decode_pages_used / (double)load.decode_pages_total);
+    sl_text_add(t,
+                "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
+                "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",
+                SL_PAGE, load.kv_pages_total, sl_coordinator_kv_dtype(c));
+    add_counter(t, "sluice_generation_tokens", "Output tokens.", load.output_tokens);
+    add_peer_bytes(c, t, p.meter.checksum_failures);
+    const struct sl_coordinator_meter *m = &p.meter;
+    sl_text_add(t,
+                "# TYPE sluice_prompt_tokens counter\n# HELP sluice_prompt_tokens Prompt tokens prefilled.\n"
+                "sluice_prompt_tokens_total{source=\"compute\"} %llu\n",
+                (unsigned long long)m->prompt_tokens);
+    sl_text_add(t,
+                "# TYPE sluice_requests counter\n# HELP sluice_requests Requests that have ended.\n"
+                "sluice_requests_total{code=\"OK\",finish_reason=\"stop\"} %llu\n"
+                "sluice_requests_total{code=\"OK\",finish_reason=\"length\"} %llu\n"
+                "sluice_requests_total{code=\"OK\",finish_reason=\"abort\"} %llu\n"
+                "sluice_requests_total{code=\"error\",finish_reason=\"none\"} %llu\n",
+                (unsigned long long)m->ok[SL_FINISH_STOP], (unsigned long long)m->ok[SL_FINISH_LENGTH],
+                (unsigned long long)m->ok[SL_FINISH_ABORT], (unsigned long long)m->failed);
+    add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
+    add_hist(t, "sluice_time_to_first_token_seconds", "From submission to the first output token.", &m->ttft);
+    add_hist(t, "sluice_request_queue_seconds", "From submission to admission.", &m->queue);
+    add_hist(t, "sluice_request_prefill_seconds", "From admission to the first output token.", &m->prefill);
+    add_hist(t, "sluice_inter_token_latency_seconds", "Between output tokens of a request.", &m->inter_token);
+    add_hist(t, "sluice_request_seconds", "From submission to the end.", &m->e2e);
+}

@@ -1,0 +1,519 @@
+/* The life of requests (core.h): inputs in, actions out. The registry is a table of fixed size, a request's place in it is
+ * its seq modulo that size. A request is told its end once; it leaves the registry when nothing of it is left anywhere: its
+ * pages on the stages (FREE or CANCEL answered) and on the decode worker (it said so). */
+#include "base/digest.h"
+#include "pipeline/decide/core_impl.h"
+#include <stdio.h>
+
+/* ---- memory ---- */
+
+/* Every record that can be under way: chunks, and one FREE or CANCEL a request. */
+static uint32_t log_room_of(const struct sl_core_config *config)
+{
+    return sl_plan_max_runs(config->plan) + 2 * config->plan->max_running + 1;
+}
+
+size_t sl_core_bytes(const struct sl_core_config *config)
+{
+    const struct sl_plan *plan = config->plan;
+    struct sl_order_limits limits = sl_plan_order_limits(plan);
+    uint32_t max_runs = sl_plan_max_runs(plan);
+    return sl_arena_round(sizeof(struct sl_core)) +
+           sl_arena_round(config->max_requests * sizeof(struct sl_request)) +
+           sl_pool_bytes(config->max_requests) +
+           2 * sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
+           sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
+           sl_arena_round(max_runs * sizeof(struct sl_run)) +
+           max_runs * sl_arena_round(sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers)) +
+           sl_arena_round(plan->max_running * sizeof(struct sl_adopt)) +
+           sl_arena_round(SL_MAX_SLICES * sizeof(struct sl_result_slice));
+}
+
+static sl_status take_memory(struct sl_core *core, struct sl_arena *arena)
+{
+    const struct sl_plan *plan = &core->plan;
+    struct sl_order_limits limits = sl_plan_order_limits(plan);
+    core->requests = sl_arena_take(arena, core->config.max_requests * sizeof *core->requests);
+    core->log = sl_arena_take(arena, core->log_room * sizeof *core->log);
+    core->runs = sl_arena_take(arena, core->max_runs * sizeof *core->runs);
+    core->adopts = sl_arena_take(arena, plan->max_running * sizeof *core->adopts);
+    core->slices = sl_arena_take(arena, SL_MAX_SLICES * sizeof *core->slices);
+    if (!core->requests || !core->log || !core->runs || !core->adopts || !core->slices)
+        return SL_E_NOMEM;
+    for (uint32_t i = 0; i < core->max_runs; i++) {
+        core->runs[i].pages =
+            sl_arena_take(arena, sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers));
+        if (!core->runs[i].pages)
+            return SL_E_NOMEM;
+    }
+    SL_TRY(sl_pool_init(&core->free_requests, arena, core->config.max_requests));
+    SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_running, plan->context_tokens, plan->n_pages));
+    return sl_sequences_init(&core->decode_pages, arena, plan->max_running, plan->context_tokens,
+                             plan->n_pages);
+}
+
+sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struct sl_core_config *config)
+{
+    assert(config->max_requests > 0 && config->n_end_ids <= SL_MAX_END_IDS);
+    struct sl_core *core = sl_arena_take(arena, sizeof *core);
+    if (!core)
+        return SL_E_NOMEM;
+    *core = (struct sl_core){.config = *config,
+                             .plan = *config->plan,
+                             .log_room = log_room_of(config),
+                             .max_runs = sl_plan_max_runs(config->plan)};
+    core->config.plan = &core->plan;
+    sl_schedule_init(&core->schedule, &core->plan);
+    *out = core;
+    return take_memory(core, arena);
+}
+
+/* A loss ends every request; a decision may end the overdue, settle first tokens, admit and run. */
+uint32_t sl_core_max_actions(const struct sl_core *core)
+{
+    return 2 * core->config.max_requests + 4 * core->plan.max_running + core->max_runs + 4 * SL_MAX_SLICES +
+           8;
+}
+
+/* ---- the registry ---- */
+
+static struct sl_request *find(const struct sl_core *core, uint64_t seq)
+{
+    struct sl_request *r = &core->requests[seq % core->config.max_requests];
+    return seq && r->seq == seq ? r : NULL;
+}
+
+struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
+                              const struct sl_request *r)
+{
+    assert(actions->n < actions->room);
+    struct sl_action *a = &actions->list[actions->n++];
+    *a = (struct sl_action){.kind = kind};
+    if (r) {
+        a->seq = r->seq;
+        a->user = r->ask ? r->ask->user : NULL;
+    }
+    return a;
+}
+
+static void retire(struct sl_core *core, struct sl_request *r)
+{
+    bool held = (r->stages != SL_STAGES_NONE || r->decode != SL_DECODE_NONE) && core->life != SL_LIFE_LOST;
+    if (r->ask || held)
+        return;
+    sl_schedule_end(&core->schedule, &r->entry);
+    sl_pool_give(&core->free_requests, (uint32_t)(r - core->requests));
+    r->seq = 0;
+    core->n_live--;
+}
+
+static void act_life(struct sl_core *core, struct sl_actions *actions)
+{
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_LIFE, NULL);
+    a->life.life = core->life;
+    a->life.sentence = core->life == SL_LIFE_LOST ? core->sentence : NULL;
+}
+
+static void step_life(struct sl_core *core, enum sl_life_event event, struct sl_actions *actions)
+{
+    enum sl_life before = core->life;
+    if (sl_life_step(&core->life, event) && core->life != before)
+        act_life(core, actions);
+}
+
+/* ---- the end of a request ---- */
+
+static void settled(struct sl_core *core, struct sl_request *r)
+{
+    core->n_settling -= r->settling;
+    r->settling = false;
+}
+
+/* Told once. What is held elsewhere is let go; the request stays in the registry until that has come back. */
+static void end(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
+                const char *error, uint64_t kv_digest, struct sl_actions *actions)
+{
+    if (r->ask) {
+        struct sl_action *a = sl_core_act(actions, SL_ACTION_END, r);
+        a->end.status = status;
+        a->end.error = error;
+        a->end.finish = finish;
+        a->end.n_out = r->n_out;
+        a->end.stop_id = r->stop_id;
+        a->end.logits_digest = r->logits_digest;
+        a->end.kv_digest = kv_digest;
+        r->ask = NULL;
+    }
+    settled(core, r);
+    sl_schedule_remove(&core->schedule, &r->entry);
+    sl_core_release(core, r, SL_ORDER_CANCEL, actions);
+    sl_core_give_up(core, r, actions);
+    retire(core, r);
+}
+
+static void end_aborted(struct sl_core *core, struct sl_request *r, struct sl_actions *actions)
+{
+    end(core, r, SL_OK, SL_FINISH_ABORT, NULL, 0, actions);
+}
+
+static void end_all(struct sl_core *core, sl_status status, const char *error, struct sl_actions *actions)
+{
+    for (uint32_t i = 0; i < core->config.max_requests; i++)
+        if (core->requests[i].seq)
+            end(core, &core->requests[i], status, SL_FINISH_ABORT, error, 0, actions);
+}
+
+/* ---- submit and cancel ---- */
+
+static const struct sl_request *find_id(const struct sl_core *core, const char *id)
+{
+    for (uint32_t i = 0; id[0] && i < core->config.max_requests; i++)
+        if (core->requests[i].seq && core->requests[i].ask && strcmp(core->requests[i].ask->id, id) == 0)
+            return &core->requests[i];
+    return NULL;
+}
+
+static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask, const char **why)
+{
+    static const char *const by_life[SL_LIVES] = {
+        [SL_LIFE_FORMING] = "the pipeline is not complete yet; try again when it is ready",
+        [SL_LIFE_DRAINING] = "this node is draining; send the request to another",
+        [SL_LIFE_STOPPED] = "this node is stopping; send the request to another",
+    };
+    *why = core->life == SL_LIFE_LOST ? core->sentence : by_life[core->life];
+    if (*why)
+        return SL_E_UNAVAILABLE;
+    *why = "as many requests are queued as this node takes; try again later";
+    if (core->free_requests.n_free == 0)
+        return SL_E_EXHAUSTED;
+    *why = "a request with this id is live; choose another id";
+    return find_id(core, ask->id) ? SL_E_EXISTS : SL_OK;
+}
+
+uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *ask, struct sl_actions *actions)
+{
+    const char *why;
+    uint32_t place;
+    sl_status status = may_submit(core, ask, &why);
+    (void)now_us;
+    if (status != SL_OK || sl_pool_take(&core->free_requests, &place) != SL_OK) {
+        struct sl_action *a = sl_core_act(actions, SL_ACTION_END, NULL);
+        a->user = ask->user;
+        a->end.status = status;
+        a->end.error = why;
+        a->end.finish = SL_FINISH_ABORT;
+        a->end.stop_id = -1;
+        return 0;
+    }
+    struct sl_request *r = &core->requests[place];
+    *r = (struct sl_request){.seq = ++core->generation * core->config.max_requests + place,
+                             .ask = ask,
+                             .handoff = ask->max_tokens > 1,
+                             .stop_id = -1};
+    core->n_live++;
+    sl_schedule_entry_init(&r->entry, &core->plan, r->seq, ask->n_ids, r->handoff ? ask->max_tokens : 0);
+    sl_schedule_push(&core->schedule, &r->entry);
+    return r->seq;
+}
+
+void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actions)
+{
+    struct sl_request *r = find(core, seq);
+    core->n_adopts = 0;
+    if (r && r->ask)
+        end_aborted(core, r, actions);
+}
+
+void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions)
+{
+    const struct sl_request *r = find_id(core, id);
+    if (r)
+        sl_core_cancel(core, r->seq, actions);
+}
+
+/* ---- tokens ---- */
+
+static bool is_one_of(const uint32_t *ids, uint32_t n, uint32_t id)
+{
+    for (uint32_t i = 0; i < n; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+/* A token is told, and what it means for the end is noted. finish: as sl_adopt_finish says. */
+static void tell_token(struct sl_core *core, struct sl_request *r, const struct sl_token_out *token,
+                       uint32_t finish, struct sl_actions *actions)
+{
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_TOKEN, r);
+    a->token.out = token;
+    a->token.n_out = ++r->n_out;
+    r->over = finish != 0;
+    r->finish = finish == 1 ? SL_FINISH_STOP : SL_FINISH_LENGTH;
+    bool ends = !r->ask->ignore_eos && is_one_of(core->config.end_ids, core->config.n_end_ids, token->id);
+    if (finish == 1 && !ends)
+        r->stop_id = token->id;
+}
+
+void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions)
+{
+    struct sl_request *r = find(core, seq);
+    core->n_adopts = 0;
+    if (!r || !r->ask || n != r->n_out || n <= r->ask->min_tokens || (r->over && r->finish == SL_FINISH_STOP))
+        return; /* too late, too early, or it ends there anyway */
+    r->finish = SL_FINISH_STOP;
+    r->over = true;
+    if (r->decode != SL_DECODE_ENDING) /* else the decode worker ends it by itself, and says the digests */
+        end(core, r, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
+}
+
+/* ---- what the last stage says ---- */
+
+static const char *on_first_token(struct sl_core *core, struct sl_request *r,
+                                  const struct sl_result_slice *slice, struct sl_actions *actions)
+{
+    if (r->n_out > 0 || r->settling)
+        return "it has a second first token";
+    r->logits_digest = slice->logits_digest;
+    if (!r->handoff)
+        sl_core_release(core, r, SL_ORDER_FREE, actions);
+    if (r->ask->max_tokens == 0) {
+        sl_core_act(actions, SL_ACTION_TOKEN, r); /* no token, but the prompt */
+        r->over = true;
+        r->finish = SL_FINISH_LENGTH;
+    } else {
+        struct sl_adopt spec;
+        r->first_id = slice->first.id;
+        sl_core_fill_adopt(core, r, &spec);
+        tell_token(core, r, &slice->first, sl_adopt_finish(&spec, r->first_id, 1), actions);
+    }
+    r->settling = true;
+    core->n_settling++;
+    return NULL;
+}
+
+static const char *on_slice(struct sl_core *core, const struct sl_result_slice *slice, struct sl_cursor *in,
+                            struct sl_actions *actions)
+{
+    struct sl_request *r = find(core, slice->seq);
+    bool live = r && r->ask;
+    for (uint32_t i = 0; i < slice->n_prompt; i++) { /* of positions pos + 1 + i */
+        struct sl_token_out token;
+        if (!sl_token_get(in, &token))
+            return "its log-probabilities are malformed";
+        if (live && r->ask->prompt && (uint64_t)slice->pos + 1 + i < r->ask->n_ids)
+            r->ask->prompt[slice->pos + 1 + i] = token;
+    }
+    if (!live)
+        return NULL;
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_RAN, r);
+    a->ran.head = &core->head;
+    a->ran.index = slice->index;
+    a->ran.pos = slice->pos;
+    a->ran.n = slice->n;
+    return slice->has_token ? on_first_token(core, r, slice, actions) : NULL;
+}
+
+static void on_released(struct sl_core *core, uint64_t seq)
+{
+    struct sl_request *r = find(core, seq);
+    if (!r)
+        return;
+    bool legal = sl_on_stages_step(&r->stages, SL_STAGES_ANSWER);
+    assert(legal);
+    retire(core, r);
+}
+
+const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions)
+{
+    struct sl_cursor in = sl_cursor_over((uint8_t *)(uintptr_t)bytes, n);
+    core->n_adopts = 0;
+    if (!sl_result_get_head(&in, &core->head, core->plan.n_stages) || core->head.n_slices > SL_MAX_SLICES ||
+        core->head.number != core->log_answered + 1 || core->head.number > core->log_number ||
+        core->head.kind != core->log[core->head.number % core->log_room].kind)
+        return "it answers a record that was not next";
+    struct sl_record record = core->log[core->head.number % core->log_room];
+    core->log_answered = core->head.number;
+    for (uint32_t i = 0; i < core->head.n_slices; i++) {
+        if (!sl_result_get_slice(&in, &core->slices[i]))
+            return "a slice of it is malformed";
+        const char *bad = on_slice(core, &core->slices[i], &in, actions);
+        if (bad)
+            return bad;
+    }
+    if (record.kind == SL_ORDER_RUN)
+        core->runs_in_flight--;
+    else
+        on_released(core, record.seq);
+    return NULL;
+}
+
+/* ---- what the decode worker says ---- */
+
+static const char *on_decode_token(struct sl_core *core, struct sl_request *r,
+                                   const struct sl_tokens_entry *entry, struct sl_actions *actions)
+{
+    if (r->decode == SL_DECODE_ENDING)
+        return NULL; /* on its way before it was told to stop */
+    if (r->decode != SL_DECODE_ADOPTED)
+        return "it has a token of a sequence that is not adopted";
+    if (entry->finish > 2)
+        return "it has a token with an unknown end";
+    if (r->n_out >= r->ask->max_tokens)
+        return "it has more tokens than were asked for";
+    tell_token(core, r, &entry->token, entry->finish, actions);
+    if (r->over)
+        sl_on_decode_step(&r->decode, SL_DECODE_LAST); /* the end is told when it is gone, with the digests */
+    return NULL;
+}
+
+static void on_gone(struct sl_core *core, struct sl_request *r, const struct sl_tokens_entry *entry,
+                    struct sl_actions *actions)
+{
+    bool at_its_end = r->decode == SL_DECODE_ENDING;
+    sl_core_decode_gone(core, r);
+    if (entry->kind == SL_TOKENS_FAILED || (r->ask && !at_its_end)) {
+        sl_status status = entry->kind == SL_TOKENS_FAILED ? (sl_status)entry->status : SL_E_INTERNAL;
+        const char *error =
+            status == SL_E_CORRUPT
+                ? "KV pages were damaged on the way to the decode worker; send the request again"
+            : status == SL_E_EXHAUSTED
+                ? "the decode worker has no room for the sequence; send the request again later"
+                : "the decode worker gave the sequence up; send the request again";
+        end(core, r, status, SL_FINISH_ABORT, error, 0, actions);
+        return;
+    }
+    uint64_t chain[2] = {r->logits_digest, entry->logits_digest};
+    r->logits_digest = sl_xxh3(chain, sizeof chain);
+    end(core, r, SL_OK, r->finish, NULL, entry->kv_digest, actions);
+}
+
+const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
+                          struct sl_actions *actions)
+{
+    struct sl_request *r = find(core, entry->seq);
+    core->n_adopts = 0;
+    if (!r || r->decode == SL_DECODE_NONE)
+        return NULL; /* the answer to a CANCEL that crossed its end */
+    switch (entry->kind) {
+    case SL_TOKENS_TOKEN:
+        return r->ask ? on_decode_token(core, r, entry, actions) : NULL;
+    case SL_TOKENS_ARRIVED:
+        if (r->ask) {
+            struct sl_action *a = sl_core_act(actions, SL_ACTION_ARRIVED, r);
+            a->arrived.stage = entry->stage;
+            a->arrived.chunk = entry->chunk;
+            a->arrived.at_us = entry->at_us;
+        }
+        return NULL;
+    case SL_TOKENS_ADOPTED:
+        if (!sl_on_decode_step(&r->decode, SL_DECODE_ADOPT) && r->decode != SL_DECODE_ENDING)
+            return "it adopts a sequence a second time";
+        sl_core_release(core, r, SL_ORDER_FREE, actions);
+        return NULL;
+    case SL_TOKENS_ENDED:
+    case SL_TOKENS_FAILED:
+        on_gone(core, r, entry, actions);
+        return NULL;
+    }
+    return "an entry of it is of no known kind";
+}
+
+/* ---- the pipeline's life ---- */
+
+void sl_core_link_up(struct sl_core *core, struct sl_actions *actions)
+{
+    if (++core->n_up == core->config.n_links)
+        step_life(core, SL_LIFE_COMPLETE, actions);
+}
+
+void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, struct sl_actions *actions)
+{
+    if (core->life == SL_LIFE_LOST || core->life == SL_LIFE_STOPPED)
+        return;
+    if (core->life == SL_LIFE_DRAINING && core->n_live == 0) {
+        step_life(core, SL_LIFE_STOP, actions); /* neighbours go as we do: nothing to mourn */
+        return;
+    }
+    snprintf(core->sentence, sizeof core->sentence, "%s", sentence);
+    step_life(core, SL_LIFE_LOSE, actions);
+    end_all(core, status, core->sentence, actions);
+}
+
+void sl_core_drain(struct sl_core *core, struct sl_actions *actions)
+{
+    step_life(core, SL_LIFE_DRAIN, actions);
+}
+
+void sl_core_stop(struct sl_core *core, struct sl_actions *actions)
+{
+    core->n_adopts = 0;
+    step_life(core, SL_LIFE_STOP, actions);
+    end_all(core, SL_OK, NULL, actions);
+}
+
+/* ---- decisions ---- */
+
+static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
+{
+    for (struct sl_schedule_entry *e = core->schedule.head, *next; e; e = next) {
+        struct sl_request *r = sl_core_request_of(e);
+        next = e->next;
+        if (r->ask->deadline_us && now_us > r->ask->deadline_us)
+            end(core, r, SL_E_DEADLINE, SL_FINISH_ABORT,
+                "the deadline passed before prefill was done; ask for more time or send it when load is lower",
+                0, actions);
+    }
+}
+
+/* First tokens were told, and their holders have had the word: each goes on at the decode worker, or ends. */
+static void settle(struct sl_core *core, struct sl_actions *actions)
+{
+    for (uint32_t i = 0; core->n_settling > 0 && i < core->config.max_requests; i++) {
+        struct sl_request *r = &core->requests[i];
+        if (!r->seq || !r->settling)
+            continue;
+        settled(core, r);
+        if (r->over)
+            end(core, r, SL_OK, r->finish, NULL, 0, actions);
+        else
+            sl_core_take(core, r, actions);
+    }
+}
+
+void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
+{
+    core->n_adopts = 0;
+    settle(core, actions);
+    end_overdue(core, now_us, actions);
+    if (core->life == SL_LIFE_READY || core->life == SL_LIFE_DRAINING)
+        sl_core_write_runs(core, actions);
+}
+
+uint64_t sl_core_wake_us(const struct sl_core *core)
+{
+    uint64_t wake = 0;
+    for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next) {
+        const struct sl_request *r =
+            (const struct sl_request *)(const void *)((const char *)e - offsetof(struct sl_request, entry));
+        if (r->ask->deadline_us && (wake == 0 || r->ask->deadline_us < wake))
+            wake = r->ask->deadline_us;
+    }
+    return wake ? wake + 1 : 0;
+}
+
+void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
+{
+    *load = (struct sl_core_load){.life = core->life,
+                                  .live = core->n_live,
+                                  .running = core->schedule.n_admitted,
+                                  .pages_used = core->schedule.prefill_pages_used,
+                                  .decode_pages_used = core->schedule.decode_pages_used,
+                                  .n_pages = core->plan.n_pages,
+                                  .records = core->log_number,
+                                  .records_answered = core->log_answered};
+    for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next) {
+        load->waiting += !e->admitted;
+        load->waiting_tokens += e->prompt_tokens - e->pos;
+    }
+}

@@ -1,0 +1,156 @@
+/* The decider of a pipeline: requests as a state machine, (now, input) -> actions. It alone decides what runs, in which order
+ * and with which pages, when a request ends and how. Pure: no clock, thread, lock, I/O or allocation after init; the thread
+ * of node/coordinator, the tests and the simulator run this very code.
+ *
+ * Inputs append to the caller's list of actions, which the caller carries out in order before the next input. After a batch of
+ * inputs comes sl_core_decide, which looks at deadlines and writes what runs next.
+ *
+ *   submit ─> queued ─> admitted ─> RUN records ─> first token ─┬─> end                       (one token, or none)
+ *                                                               └─> TAKE ─> adopted ─> tokens ─> end
+ *
+ * The text of a request is its holder's: who makes text of tokens looks for stop strings and reports that it ends at token n
+ * (sl_core_text_ends); what that means is decided here, and a token after it is never told. One thread at a time. */
+#ifndef SL_PIPELINE_DECIDE_CORE_H
+#define SL_PIPELINE_DECIDE_CORE_H
+
+#include "base/arena.h"
+#include "pipeline/decide/life.h"
+#include "pipeline/decide/plan.h"
+#include "pipeline/record/messages.h"
+
+enum { SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128, SL_MAX_END_IDS = 32 };
+_Static_assert((int)SL_MAX_STOP_IDS + (int)SL_MAX_END_IDS <= (int)SL_MAX_DECODE_STOPS,
+               "ADOPT has room for all of them");
+
+enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_ABORT };
+
+struct
+    sl_ask { /* what is asked for; its values were checked by who submits. The holder's memory until the END */
+    char id[SL_MAX_REQUEST_ID];
+    const uint32_t *ids; /* the prompt */
+    uint32_t n_ids;
+    struct sl_sampling sampling;
+    uint32_t max_tokens; /* 0: the prompt's log-probabilities alone */
+    uint32_t min_tokens;
+    bool ignore_eos, want_digest;
+    uint32_t n_stop_ids;
+    uint32_t stop_ids[SL_MAX_STOP_IDS];
+    int32_t prompt_logprobs; /* -1: none */
+    struct sl_token_out
+        *prompt; /* [n_ids], filled here with the log-probabilities of the prompt; NULL: not wanted */
+    uint64_t deadline_us; /* on the clock of `now`; 0: none */
+    void *user;           /* the holder: comes with every action about the request */
+};
+
+enum sl_action_kind {
+    SL_ACTION_RECORD,  /* the next record of the log */
+    SL_ACTION_ADOPT,   /* to the decode worker */
+    SL_ACTION_ADMIT,   /* it has its pages and is no longer queued */
+    SL_ACTION_RAN,     /* every stage has run a slice of it */
+    SL_ACTION_ARRIVED, /* the decode worker has the pages of a slice of one stage */
+    SL_ACTION_TOKEN,   /* one more output token; with the first one all of ask->prompt is there */
+    SL_ACTION_END,     /* the last word about it: the ask is the holder's again, and free */
+    SL_ACTION_LIFE     /* the pipeline's life has changed */
+};
+
+struct sl_run { /* a RUN record and what it refers to */
+    struct sl_order order;
+    const uint32_t *ids[SL_MAX_SLICES]; /* of each slice: [n] */
+    struct sl_page_numbers *pages;      /* [order.n_pages] */
+};
+
+struct sl_action {
+    enum sl_action_kind kind;
+    uint64_t seq;
+    void *user;
+    union {
+        struct {
+            enum sl_order_kind kind;
+            uint64_t number;
+            const struct sl_run *run; /* RUN; valid until the next input */
+        } record;
+        struct sl_adopt *adopt; /* valid until the next input */
+        struct {
+            const struct sl_result_head *head; /* what the stages did; valid until the next input */
+            uint32_t index, pos, n;            /* the slice */
+        } ran;
+        struct {
+            uint32_t stage, chunk;
+            uint64_t at_us; /* on the decode worker's clock */
+        } arrived;
+        struct {
+            const struct sl_token_out
+                *out;       /* valid until the next input; NULL: none, the prompt alone was asked for */
+            uint32_t n_out; /* its number, from 1 */
+        } token;
+        struct {
+            sl_status status;
+            const char *error; /* a sentence when status is not SL_OK, valid until the next input */
+            enum sl_finish finish;
+            uint32_t n_out;
+            int64_t stop_id; /* the id that ended it; -1: none */
+            uint64_t logits_digest, kv_digest;
+        } end;
+        struct {
+            enum sl_life life;
+            const char *sentence; /* what was lost; NULL: nothing */
+        } life;
+    };
+};
+
+struct sl_actions {
+    struct sl_action *list;
+    uint32_t n, room;
+};
+
+struct sl_core_config {
+    const struct sl_plan *plan; /* copied */
+    uint32_t n_end_ids;         /* ids that end a text unless that is ignored */
+    uint32_t end_ids[SL_MAX_END_IDS];
+    uint32_t n_links;      /* that must come up before it is ready */
+    uint32_t max_requests; /* queued and running */
+};
+
+struct sl_core;
+size_t sl_core_bytes(const struct sl_core_config *config);
+/* SL_E_NOMEM: the arena was planned too small. The core lives in the arena and dies with it. */
+sl_status sl_core_init(struct sl_core **core, struct sl_arena *arena, const struct sl_core_config *config);
+uint32_t sl_core_max_actions(const struct sl_core *core); /* that one input can make */
+
+/* ---- inputs; now_us: monotonic ---- */
+
+/* *ask stays where it is until its END. Returns its seq; 0: refused, and the END that says why is in the list. */
+uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *ask,
+                        struct sl_actions *actions);
+void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actions); /* idempotent */
+void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions);
+/* Its text ends at output token n, which was told. */
+void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions);
+/* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the pipeline is lost. */
+const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions);
+const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
+                          struct sl_actions *actions);
+void sl_core_link_up(struct sl_core *core, struct sl_actions *actions);
+/* A neighbour is gone or can't be believed: every request ends with status and sentence (copied). While draining with nothing
+ * left to do it is no loss. */
+void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, struct sl_actions *actions);
+void sl_core_drain(struct sl_core *core, struct sl_actions *actions);
+void sl_core_stop(struct sl_core *core,
+                  struct sl_actions *actions); /* every request ends with SL_FINISH_ABORT */
+/* Deadlines, admissions, what runs next. After every batch of inputs, and at sl_core_wake_us. */
+void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *actions);
+
+/* ---- questions ---- */
+
+uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if nothing happens; 0: never */
+
+struct sl_core_load {
+    enum sl_life life;
+    uint32_t live; /* of which anything is left anywhere */
+    uint32_t running, waiting, waiting_tokens;
+    uint32_t pages_used, decode_pages_used, n_pages; /* promised to requests */
+    uint64_t records, records_answered;
+};
+void sl_core_load(const struct sl_core *core, struct sl_core_load *load);
+
+#endif

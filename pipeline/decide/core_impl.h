@@ -1,0 +1,80 @@
+/* What core.c (inputs and answers) and core_log.c (the order log: what runs next, and with which pages) share. */
+#ifndef SL_PIPELINE_DECIDE_CORE_IMPL_H
+#define SL_PIPELINE_DECIDE_CORE_IMPL_H
+
+#include "base/pool.h"
+#include "pipeline/decide/core.h"
+#include "pipeline/decide/schedule.h"
+#include "pipeline/decide/sequences.h"
+#include <assert.h>
+
+struct sl_request { /* an entry of the registry; seq 0: free */
+    uint64_t seq;
+    struct sl_ask *ask; /* the holder's; NULL once the END was told */
+    struct sl_schedule_entry entry;
+    enum sl_on_stages stages;
+    enum sl_on_decode decode;
+    bool handoff;
+    bool settling; /* its first token was told; what follows is decided after the holder has seen it */
+    enum sl_finish finish; /* so far */
+    bool over; /* nothing may follow what was told; `finish` is final but for a stop string in it */
+    int64_t stop_id;
+    uint32_t n_out, first_id;
+    uint64_t logits_digest;
+};
+
+struct sl_record { /* in the log, not yet answered by the last stage */
+    enum sl_order_kind kind;
+    uint64_t seq;
+};
+
+struct sl_core {
+    struct sl_core_config config;
+    struct sl_plan plan;
+    enum sl_life life;
+    uint32_t n_up;
+    char sentence[320]; /* why it is lost */
+    sl_status lost_status;
+
+    struct sl_request *requests; /* [max_requests]; that of seq s is s % max_requests */
+    struct sl_pool free_requests;
+    uint32_t n_live, n_settling;
+    uint64_t generation;
+
+    struct sl_schedule schedule;
+    struct sl_sequences pages, decode_pages; /* which numbers are given out */
+
+    uint64_t log_number, log_answered; /* the last record written, and the last that came back */
+    struct sl_record *log;             /* [log_room], by number: what is under way */
+    uint32_t log_room;
+    uint32_t runs_in_flight, max_runs;
+
+    /* what actions point to, until the next input */
+    struct sl_run *runs; /* [max_runs] */
+    uint32_t n_runs;
+    struct sl_adopt *adopts; /* [max_running] */
+    uint32_t n_adopts;
+    struct sl_result_head head;
+    struct sl_result_slice *slices; /* [SL_MAX_SLICES] */
+};
+
+/* core.c */
+struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
+                              const struct sl_request *r);
+static inline struct sl_request *sl_core_request_of(struct sl_schedule_entry *entry)
+{
+    return (struct sl_request *)(void *)((char *)entry - offsetof(struct sl_request, entry));
+}
+
+/* core_log.c */
+void sl_core_release(struct sl_core *core, struct sl_request *r, enum sl_order_kind kind,
+                     struct sl_actions *actions);
+void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions);
+/* What the decode worker is told of a request, pages apart. */
+void sl_core_fill_adopt(const struct sl_core *core, const struct sl_request *r, struct sl_adopt *adopt);
+void sl_core_take(struct sl_core *core, struct sl_request *r, struct sl_actions *actions); /* TAKE */
+void sl_core_give_up(struct sl_core *core, struct sl_request *r,
+                     struct sl_actions *actions); /* CANCEL on the decode worker */
+void sl_core_decode_gone(struct sl_core *core, struct sl_request *r);
+
+#endif

@@ -1,0 +1,615 @@
+/* pipeline/decide/core.c and core_log.c: a request's life from submission to the last page, told by hand; then many of them at
+ * random. The test is the thread around the core, the stages and the decode worker. */
+#include "base/rng.h"
+#include "pipeline/decide/core.h"
+#include "pipeline/decide/sequences.h"
+#include "tests/check.h"
+#include <stdlib.h>
+
+enum { STAGES = 2, RUNNING = 3, REQUESTS = 6, CONTEXT = 512, CHUNK = 64, ROOM = 256, LOG = 4096, EOS = 7 };
+
+struct waiting { /* a record that the stages have not answered yet */
+    enum sl_order_kind kind;
+    uint64_t number, seq;
+    struct sl_order order;
+};
+
+struct heard { /* what the holder of a request was told */
+    struct sl_ask ask;
+    uint64_t seq;
+    uint32_t tokens[ROOM], n;
+    bool ended;
+    sl_status status;
+    enum sl_finish finish;
+    int64_t stop_id;
+    uint32_t n_out;
+    uint64_t kv_digest;
+};
+
+struct core_world {
+    struct sl_arena arena, tables;
+    struct sl_plan plan;
+    struct sl_core *core;
+    struct sl_action list[ROOM];
+    struct sl_actions actions;
+    struct waiting log[LOG];
+    uint32_t head, tail;
+    struct sl_sequences stage; /* what a stage makes of the log */
+    struct sl_adopt adopts[LOG];
+    uint32_t n_adopts, n_lives, n_runs;
+    enum sl_life life;
+    bool end_at_first; /* the holder finds a stop string in the first token of every text */
+    uint32_t ids[CONTEXT];
+};
+
+static void no_clearing(void *user, uint32_t page)
+{
+    (void)user, (void)page;
+}
+
+static void apply_record(struct core_world *w, const struct sl_action *a)
+{
+    struct waiting *at = &w->log[w->head++ % LOG];
+    *at = (struct waiting){a->record.kind, a->record.number, a->seq, {0}};
+    if (a->record.kind != SL_ORDER_RUN) {
+        struct sl_sequence *s = sl_sequences_find(&w->stage, a->seq);
+        REQUIRE(s != NULL);
+        sl_sequences_close(&w->stage, s);
+        return;
+    }
+    struct sl_order_limits limits = sl_plan_order_limits(&w->plan);
+    const struct sl_run *run = a->record.run;
+    uint32_t ids[CHUNK], n = 0;
+    for (uint32_t i = 0; i < run->order.n_slices; i++)
+        for (uint32_t k = 0; k < run->order.slices[i].n; k++)
+            ids[n++] = run->ids[i][k];
+    uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
+    sl_order_pack(meta, &run->order, ids, run->pages, &limits);
+    const char *bad = sl_order_unpack(&at->order, meta, sl_order_meta_bytes(&limits), &limits);
+    struct sl_sequence *found[SL_MAX_SLICES];
+    if (bad ||
+        sl_sequences_apply(&w->stage, &at->order, meta, &limits, found, no_clearing, NULL, &bad) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "no stage would take this record: %s", bad);
+    free(meta);
+    w->n_runs++;
+}
+
+static void hear(struct core_world *w, const struct sl_action *a);
+
+static void carry_out(struct core_world *w)
+{
+    uint64_t ends[ROOM];
+    uint32_t n_ends = 0;
+    for (uint32_t i = 0; i < w->actions.n; i++) {
+        const struct sl_action *a = &w->list[i];
+        hear(w, a);
+        if (a->kind == SL_ACTION_TOKEN && w->end_at_first && a->token.n_out == 1)
+            ends[n_ends++] = a->seq;
+    }
+    w->actions.n = 0;
+    for (uint32_t i = 0; i < n_ends; i++) {
+        sl_core_text_ends(w->core, ends[i], 1, &w->actions);
+        carry_out(w);
+    }
+}
+
+static void hear(struct core_world *w, const struct sl_action *a)
+{
+    struct heard *h = a->user;
+    switch (a->kind) {
+    case SL_ACTION_RECORD:
+        apply_record(w, a);
+        break;
+    case SL_ACTION_ADOPT:
+        w->adopts[w->n_adopts++ % LOG] = *a->adopt;
+        break;
+    case SL_ACTION_TOKEN:
+        CHECK(!h->ended && (a->token.out == NULL || a->token.n_out == h->n + 1));
+        if (a->token.out)
+            h->tokens[h->n++] = a->token.out->id;
+        break;
+    case SL_ACTION_END:
+        CHECK(!h->ended);
+        h->ended = true;
+        h->status = a->end.status;
+        h->finish = a->end.finish;
+        h->stop_id = a->end.stop_id;
+        h->n_out = a->end.n_out;
+        h->kv_digest = a->end.kv_digest;
+        CHECK((a->end.status != SL_OK) == (a->end.error != NULL));
+        break;
+    case SL_ACTION_LIFE:
+        w->life = a->life.life;
+        w->n_lives++;
+        break;
+    default:
+        CHECK(h != NULL);
+    }
+}
+
+static void make_world(struct core_world *w, uint32_t running)
+{
+    static const struct sl_plan_model model = {
+        .n_layers = 4, .max_pos = CONTEXT, .d_model = 8, .vocab = 1000, .kv_layer_bytes = 64};
+    struct sl_plan_options options = {.n_stages = STAGES,
+                                      .has_decode = true,
+                                      .chunk_tokens = CHUNK,
+                                      .max_running = running,
+                                      .kv_tokens = 1024,
+                                      .epoch = 1};
+    *w = (struct core_world){.actions = {.room = ROOM}};
+    w->actions.list = w->list;
+    REQUIRE(sl_plan_make(&w->plan, &model, &options, NULL) == SL_OK);
+    struct sl_core_config config = {
+        .plan = &w->plan, .n_end_ids = 1, .end_ids = {EOS}, .n_links = 2, .max_requests = REQUESTS};
+    REQUIRE(sl_arena_init(&w->arena, sl_core_bytes(&config), NULL) == SL_OK);
+    REQUIRE(sl_core_init(&w->core, &w->arena, &config) == SL_OK);
+    REQUIRE(sl_core_max_actions(w->core) <= ROOM);
+    REQUIRE(sl_arena_init(&w->tables, sl_sequences_bytes(running, CONTEXT, w->plan.n_pages), NULL) == SL_OK);
+    REQUIRE(sl_sequences_init(&w->stage, &w->tables, running, CONTEXT, w->plan.n_pages) == SL_OK);
+    for (uint32_t i = 0; i < CONTEXT; i++)
+        w->ids[i] = i;
+    for (int i = 0; i < 2; i++)
+        sl_core_link_up(w->core, &w->actions);
+    carry_out(w);
+    CHECK_INT(w->life, SL_LIFE_READY);
+}
+
+static void end_world(struct core_world *w)
+{
+    sl_arena_fini(&w->arena);
+    sl_arena_fini(&w->tables);
+    free(w);
+}
+
+static struct heard *ask(struct core_world *w, uint32_t n_ids, uint32_t max_tokens)
+{
+    struct heard *h = calloc(1, sizeof *h);
+    h->ask = (struct sl_ask){.ids = w->ids,
+                             .n_ids = n_ids,
+                             .max_tokens = max_tokens,
+                             .sampling = {.top_p = 1, .n_logprobs = -1},
+                             .prompt_logprobs = -1,
+                             .user = h};
+    return h;
+}
+
+static void submit(struct core_world *w, struct heard *h)
+{
+    h->seq = sl_core_submit(w->core, 0, &h->ask, &w->actions);
+    carry_out(w);
+}
+
+static void decide(struct core_world *w)
+{
+    sl_core_decide(w->core, 0, &w->actions);
+    carry_out(w);
+}
+
+/* The last stage answers the record that is next; first tokens are `token`. false: there is none. */
+static bool answer(struct core_world *w, uint32_t token)
+{
+    if (w->head == w->tail)
+        return false;
+    const struct waiting *at = &w->log[w->tail++ % LOG];
+    uint8_t bytes[4096];
+    struct sl_cursor out = sl_cursor_over(bytes, sizeof bytes);
+    struct sl_result_head head = {.number = at->number, .kind = at->kind, .n_slices = at->order.n_slices};
+    sl_result_put_head(&out, &head, STAGES);
+    for (uint32_t i = 0; i < at->order.n_slices; i++) {
+        const struct sl_order_slice *s = &at->order.slices[i];
+        struct sl_result_slice slice = {.seq = s->seq,
+                                        .index = s->index,
+                                        .pos = s->pos,
+                                        .n = s->n,
+                                        .has_token = (s->flags & SL_SLICE_LAST) != 0,
+                                        .first = {.id = token}};
+        sl_result_put_slice(&out, &slice);
+    }
+    CHECK(!out.bad);
+    const char *bad = sl_core_result(w->core, bytes, (size_t)(out.at - bytes), &w->actions);
+    if (bad)
+        sl_test_fail(__FILE__, __LINE__, "the core refuses a result: %s", bad);
+    carry_out(w);
+    return true;
+}
+
+static const char *say(struct core_world *w, uint64_t seq, enum sl_tokens_kind kind, uint32_t token,
+                       uint32_t finish)
+{
+    struct sl_tokens_entry entry = {
+        .kind = kind, .seq = seq, .token = {.id = token}, .finish = finish, .kv_digest = 99};
+    if (kind == SL_TOKENS_FAILED)
+        entry.status = SL_E_CORRUPT;
+    const char *bad = sl_core_entry(w->core, &entry, &w->actions);
+    carry_out(w);
+    return bad;
+}
+
+static void answer_all(struct core_world *w, uint32_t token)
+{
+    decide(w);
+    while (answer(w, token))
+        decide(w);
+}
+
+static void check_all_back(struct core_world *w)
+{
+    struct sl_core_load load;
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.live, 0);
+    CHECK_INT(load.running, 0);
+    CHECK_INT(load.waiting, 0);
+    CHECK_INT(load.pages_used, 0);
+    CHECK_INT(load.decode_pages_used, 0);
+    CHECK_INT(load.records, load.records_answered);
+    CHECK_INT(w->stage.n_live, 0);
+    CHECK_INT(w->stage.n_used, 0);
+}
+
+static struct core_world *new_world(void)
+{
+    struct core_world *w = malloc(sizeof *w);
+    make_world(w, RUNNING);
+    return w;
+}
+
+SL_TEST(a_request_for_one_token_ends_with_it)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 130, 1);
+    submit(w, h);
+    CHECK(h->seq != 0);
+    decide(w);
+    CHECK_INT(w->n_runs, 3);
+    answer_all(w, 42);
+    CHECK(h->ended && h->status == SL_OK && h->finish == SL_FINISH_LENGTH);
+    CHECK_INT(h->n, 1);
+    CHECK_INT(h->tokens[0], 42);
+    CHECK_INT(w->n_adopts, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(a_request_is_handed_off_and_ends_when_the_decode_worker_is_done)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 3);
+    submit(w, h);
+    answer_all(w, 1);
+    REQUIRE(w->n_adopts == 1);
+    CHECK_INT(w->adopts[0].kind, SL_ADOPT_TAKE);
+    CHECK_INT(w->adopts[0].first_id, 1);
+    CHECK_INT(w->adopts[0].n_pages, 2);
+    CHECK_INT(w->stage.n_live, 1); /* until it is adopted, the stages keep the pages */
+    CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+    CHECK_INT(w->stage.n_live, 0);
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 0) == NULL);
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 3, 2) == NULL);
+    CHECK(!h->ended); /* the digests come with ENDED */
+    CHECK(say(w, h->seq, SL_TOKENS_ENDED, 0, 0) == NULL);
+    CHECK(h->ended && h->finish == SL_FINISH_LENGTH && h->kv_digest == 99);
+    CHECK_INT(h->n, 3);
+    answer_all(w, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(an_end_id_ends_a_text_at_its_first_token_unless_it_is_ignored)
+{
+    struct core_world *w = new_world();
+    struct heard *a = ask(w, 10, 5), *b = ask(w, 10, 5), *c = ask(w, 10, 5);
+    b->ask.ignore_eos = true;
+    c->ask.n_stop_ids = 1;
+    c->ask.stop_ids[0] = EOS;
+    c->ask.ignore_eos = true;
+    submit(w, a), submit(w, b), submit(w, c);
+    answer_all(w, EOS);
+    CHECK(a->ended && a->finish == SL_FINISH_STOP && a->stop_id == -1);
+    CHECK(!b->ended);
+    CHECK(c->ended && c->finish == SL_FINISH_STOP && c->stop_id == EOS);
+    CHECK_INT(a->n, 1); /* it is told, and nothing after it */
+    free(a), free(b), free(c);
+    end_world(w);
+}
+
+SL_TEST(a_text_that_ends_at_the_first_token_is_never_taken_by_the_decode_worker)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 30);
+    w->end_at_first = true;
+    submit(w, h);
+    answer_all(w, 1);
+    CHECK(h->ended && h->finish == SL_FINISH_STOP && h->n_out == 1);
+    CHECK_INT(w->n_adopts, 1);
+    CHECK_INT(w->adopts[0].kind, SL_ADOPT_CANCEL); /* its pages may be there */
+    say(w, h->seq, SL_TOKENS_ENDED, 0, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(a_text_of_one_token_that_ends_there_anyway_has_stopped)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 10, 1);
+    w->end_at_first = true;
+    submit(w, h);
+    answer_all(w, 1);
+    CHECK(h->ended && h->finish == SL_FINISH_STOP);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(after_the_end_of_a_text_no_token_is_told)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 10, 30);
+    submit(w, h);
+    answer_all(w, 1);
+    say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
+    say(w, h->seq, SL_TOKENS_TOKEN, 2, 0);
+    sl_core_text_ends(w->core, h->seq, 1, &w->actions); /* not the token that was told last */
+    carry_out(w);
+    CHECK(!h->ended);
+    sl_core_text_ends(w->core, h->seq, 2, &w->actions);
+    carry_out(w);
+    CHECK(h->ended && h->finish == SL_FINISH_STOP && h->n_out == 2);
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 3, 0) == NULL); /* was on its way */
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 4, 2) == NULL);
+    CHECK_INT(h->n, 2);
+    say(w, h->seq, SL_TOKENS_ENDED, 0, 0);
+    CHECK(say(w, h->seq, SL_TOKENS_ENDED, 0, 0) == NULL); /* the answer to a CANCEL that crossed it */
+    answer_all(w, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(a_text_does_not_end_before_its_least_length)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 10, 30);
+    h->ask.min_tokens = 2;
+    w->end_at_first = true;
+    submit(w, h);
+    answer_all(w, EOS);
+    CHECK(!h->ended);
+    say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
+    say(w, h->seq, SL_TOKENS_TOKEN, 2, 0);
+    say(w, h->seq, SL_TOKENS_TOKEN, 3, 0);
+    sl_core_text_ends(w->core, h->seq, 3, &w->actions);
+    carry_out(w);
+    CHECK(h->ended && h->finish == SL_FINISH_STOP);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(a_stop_string_in_the_decode_workers_last_token_is_why_it_ends)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 10, 2);
+    submit(w, h);
+    answer_all(w, 1);
+    say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
+    say(w, h->seq, SL_TOKENS_TOKEN, 2, 2);
+    sl_core_text_ends(w->core, h->seq, 2, &w->actions);
+    carry_out(w);
+    CHECK(!h->ended); /* it ends by itself, and says the digests */
+    say(w, h->seq, SL_TOKENS_ENDED, 0, 0);
+    CHECK(h->ended && h->finish == SL_FINISH_STOP && h->kv_digest == 99);
+    CHECK_INT(w->n_adopts, 1); /* nothing to cancel */
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(what_cannot_be_taken_is_refused_with_a_reason)
+{
+    struct core_world *w = new_world();
+    struct heard *h[REQUESTS + 1];
+    for (uint32_t i = 0; i <= REQUESTS; i++) {
+        h[i] = ask(w, 10, 1);
+        snprintf(h[i]->ask.id, sizeof h[i]->ask.id, "r%u", i == 1 ? 0 : i);
+        submit(w, h[i]);
+    }
+    CHECK_INT(h[1]->status, SL_E_EXISTS);
+    CHECK(!h[REQUESTS]->ended); /* REQUESTS are live: that one took the place of the twin */
+    struct heard *more = ask(w, 10, 1);
+    submit(w, more);
+    CHECK_INT(more->status, SL_E_EXHAUSTED);
+    *more = (struct heard){.ask = more->ask};
+    sl_core_drain(w->core, &w->actions);
+    submit(w, more);
+    CHECK_INT(more->status, SL_E_UNAVAILABLE);
+    CHECK_INT(w->life, SL_LIFE_DRAINING);
+    answer_all(w, 1); /* those that are there go on */
+    for (uint32_t i = 0; i <= REQUESTS; i++)
+        CHECK(h[i]->ended && (i == 1 || h[i]->status == SL_OK));
+    check_all_back(w);
+    sl_core_lose(w->core, SL_E_UNAVAILABLE, "stage 1 was lost", &w->actions);
+    carry_out(w);
+    CHECK_INT(w->life, SL_LIFE_STOPPED); /* neighbours go as we do: nothing to mourn */
+    for (uint32_t i = 0; i <= REQUESTS; i++)
+        free(h[i]);
+    free(more);
+    end_world(w);
+}
+
+SL_TEST(a_loss_ends_everything_and_nothing_is_written_after_it)
+{
+    struct core_world *w = new_world();
+    struct heard *h[4];
+    for (int i = 0; i < 4; i++) {
+        h[i] = ask(w, 200, 5);
+        submit(w, h[i]);
+    }
+    decide(w);
+    uint32_t records = w->head;
+    sl_core_lose(w->core, SL_E_CORRUPT, "a frame from the last stage can't be used", &w->actions);
+    carry_out(w);
+    decide(w);
+    CHECK_INT(w->head, records);
+    CHECK_INT(w->life, SL_LIFE_LOST);
+    for (int i = 0; i < 4; i++)
+        CHECK(h[i]->ended && h[i]->status == SL_E_CORRUPT);
+    struct heard *late = ask(w, 1, 1);
+    submit(w, late);
+    CHECK_INT(late->status, SL_E_UNAVAILABLE);
+    struct sl_core_load load;
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.live, 0);
+    for (int i = 0; i < 4; i++)
+        free(h[i]);
+    free(late);
+    end_world(w);
+}
+
+SL_TEST(a_deadline_ends_what_is_not_prefilled_and_wakes_the_core)
+{
+    struct core_world *w = new_world();
+    struct heard *a = ask(w, 500, 1), *b = ask(w, 500, 1);
+    a->ask.deadline_us = 1000;
+    submit(w, a), submit(w, b);
+    CHECK_INT(sl_core_wake_us(w->core), 1001);
+    sl_core_decide(w->core, 1000, &w->actions);
+    carry_out(w);
+    CHECK(!a->ended);
+    sl_core_decide(w->core, 1001, &w->actions);
+    carry_out(w);
+    CHECK(a->ended && a->status == SL_E_DEADLINE);
+    CHECK_INT(sl_core_wake_us(w->core), 0);
+    answer_all(w, 1);
+    CHECK(b->ended && b->status == SL_OK);
+    check_all_back(w);
+    free(a), free(b);
+    end_world(w);
+}
+
+SL_TEST(answers_that_contradict_the_log_are_noticed)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 5);
+    uint8_t bytes[4096];
+    submit(w, h);
+    decide(w);
+    for (uint32_t number = 0; number < 4; number += 2) { /* not the next record, or of another kind */
+        struct sl_result_head head = {.number = number ? 1 : 2,
+                                      .kind = number ? SL_ORDER_FREE : SL_ORDER_RUN};
+        struct sl_cursor out = sl_cursor_over(bytes, sizeof bytes);
+        sl_result_put_head(&out, &head, STAGES);
+        CHECK(sl_core_result(w->core, bytes, (size_t)(out.at - bytes), &w->actions) != NULL);
+    }
+    CHECK(sl_core_result(w->core, bytes, 3, &w->actions) != NULL);
+    answer_all(w, 1);
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 0) != NULL); /* it is not adopted */
+    CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+    CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) != NULL);
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 3) != NULL);     /* no such end */
+    CHECK(say(w, h->seq + 1, SL_TOKENS_TOKEN, 2, 0) == NULL); /* nobody's */
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(damaged_pages_fail_one_request)
+{
+    struct core_world *w = new_world();
+    struct heard *a = ask(w, 100, 5), *b = ask(w, 100, 5);
+    submit(w, a), submit(w, b);
+    answer_all(w, 1);
+    CHECK(say(w, a->seq, SL_TOKENS_FAILED, 0, 0) == NULL);
+    CHECK(a->ended && a->status == SL_E_CORRUPT);
+    CHECK(!b->ended);
+    CHECK_INT(w->life, SL_LIFE_READY);
+    free(a), free(b);
+    end_world(w);
+}
+
+/* The decode worker does the next thing for entry k: what was let go ends, what was taken is adopted, makes tokens, ends.
+ * min_tokens of our copy counts what it has done. */
+static void decode_one(struct core_world *w, uint32_t k)
+{
+    struct sl_adopt *adopt = &w->adopts[k];
+    bool ends = adopt->kind == SL_ADOPT_CANCEL;
+    for (uint32_t i = 0; !ends && i < w->n_adopts; i++)
+        if (w->adopts[i].kind == SL_ADOPT_CANCEL && w->adopts[i].seq == adopt->seq)
+            ends = true;
+    if (!ends && adopt->min_tokens++ == 0) {
+        CHECK(say(w, adopt->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+        return;
+    }
+    if (!ends) {
+        ends = adopt->min_tokens >= adopt->max_tokens;
+        CHECK(say(w, adopt->seq, SL_TOKENS_TOKEN, 3, ends ? 2 : 0) == NULL);
+    }
+    if (ends) {
+        CHECK(say(w, adopt->seq, SL_TOKENS_ENDED, 0, 0) == NULL);
+        w->adopts[k] = w->adopts[--w->n_adopts];
+    }
+}
+
+/* Random requests, cancels and answers in random order: whatever happens, every holder hears one end, pages have one owner
+ * (apply_record looks) and all come back. */
+static void run_seed(uint64_t seed)
+{
+    struct core_world *w = malloc(sizeof *w);
+    struct sl_rng rng = {seed, 0};
+    make_world(w, 1 + (uint32_t)(seed % RUNNING));
+    enum { MANY = 30 };
+    struct heard *h[MANY];
+    uint32_t n = 0;
+    for (int turn = 0; turn < 4000; turn++) {
+        uint64_t dice = sl_rng_next(&rng);
+        uint32_t i = n ? (uint32_t)(dice >> 32) % n : 0;
+        switch (dice % 8) {
+        case 0:
+            if (n < MANY) {
+                uint32_t prompt = 1 + (uint32_t)(dice >> 40) % 300;
+                h[n] = ask(w, prompt, (uint32_t)(dice >> 20) % 6);
+                submit(w, h[n++]);
+            }
+            break;
+        case 1:
+            if (n && dice % 5 == 0)
+                sl_core_cancel(w->core, h[i]->seq, &w->actions), carry_out(w);
+            break;
+        case 2:
+            if (n && h[i]->n && dice % 3 == 0)
+                sl_core_text_ends(w->core, h[i]->seq, h[i]->n, &w->actions), carry_out(w);
+            break;
+        case 3:
+        case 4:
+            answer(w, (uint32_t)(dice >> 16) % 30);
+            break;
+        case 5:
+        case 6:
+            if (w->n_adopts)
+                decode_one(w, (uint32_t)(dice >> 32) % w->n_adopts);
+            break;
+        default:
+            decide(w);
+        }
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        sl_core_cancel(w->core, h[i]->seq, &w->actions);
+        carry_out(w);
+    }
+    answer_all(w, 1);
+    while (w->n_adopts)
+        decode_one(w, 0);
+    answer_all(w, 1);
+    check_all_back(w);
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK(h[i]->ended);
+        free(h[i]);
+    }
+    end_world(w);
+}
+
+SL_TEST(whatever_happens_everyone_hears_one_end_and_all_pages_come_back)
+{
+    for (uint64_t seed = 1; seed <= 100; seed++)
+        run_seed(seed);
+}
