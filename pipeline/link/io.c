@@ -3,7 +3,7 @@
  * The owner's commands go in through one ring and notes come back through another; neither can
  * overflow, because what can be in them is bounded by the owner's side: at most SL_SENDS_MAX tags
  * are out (a pool of as many sendings), a slot has one frame or one release under way, a link one
- * beginning, one drop, one end. Each ring has a bell (an eventfd which is rung only when the other
+ * beginning, one drop, one end. Each ring has a bell (base/bell.h: rung only when the other
  * thread sleeps), so a busy pair of threads makes no system calls for it.
  *
  * LINK_DOWN is held back here until every tag of the link is home: a send may be in the command
@@ -21,7 +21,6 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -55,41 +54,6 @@ struct sl_io {
     struct sl_sending *sendings, *free_sendings;
     uint32_t n_down_waiting;
 };
-
-/* ---- Bells ---- */
-
-sl_status sl_bell_init(struct sl_bell *bell)
-{
-    atomic_init(&bell->asleep, 0);
-    bell->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    return bell->fd < 0 ? SL_E_IO : SL_OK;
-}
-
-void sl_bell_fini(struct sl_bell *bell)
-{
-    if (bell->fd >= 0)
-        close(bell->fd);
-    bell->fd = -1;
-}
-
-/* Either the exchange here comes first, then the sleeper's own exchange makes what was pushed
- * before visible to its last look; or the sleeper's came first, then we see that it sleeps. */
-void sl_bell_ring(struct sl_bell *bell)
-{
-    if (!atomic_exchange(&bell->asleep, 0))
-        return;
-    uint64_t one = 1;
-    ssize_t n = write(bell->fd, &one, sizeof one);
-    (void)n; /* a full counter wakes as well */
-}
-
-static void bell_hush(struct sl_bell *bell)
-{
-    uint64_t n;
-    ssize_t got = read(bell->fd, &n, sizeof n);
-    (void)got; /* nothing to read: it was not rung */
-    atomic_exchange(&bell->asleep, 0);
-}
 
 static bool ring_empty(struct sl_ring *ring)
 {
@@ -147,13 +111,13 @@ static bool progress(struct sl_hub *hub)
 static void io_sleep(struct sl_io *io, int wait_ms)
 {
     struct sl_hub *hub = &io->hub;
-    atomic_exchange(&io->bell.asleep, 1);
+    sl_bell_doze(&io->bell);
     if (ring_empty(&io->commands) && !atomic_load(&io->stop) && hub->ops->arm(hub->transport)) {
         struct pollfd fds[2] = {{.fd = io->bell.fd, .events = POLLIN},
                                 {.fd = hub->ops->fd(hub->transport), .events = POLLIN}};
         poll(fds, 2, wait_ms);
     }
-    bell_hush(&io->bell);
+    sl_bell_hush(&io->bell);
 }
 
 static void run(struct sl_io *io)
@@ -576,12 +540,12 @@ sl_status sl_io_poll(struct sl_io *io, struct sl_io_event *event, int timeout_ms
         }
         if (left_ms == 0)
             return SL_AGAIN;
-        atomic_exchange(&bell->asleep, 1);
+        sl_bell_doze(bell);
         if (ring_empty(&io->hub.notes) && !atomic_load(&io->nudged)) {
             struct pollfd fd = {.fd = bell->fd, .events = POLLIN};
             poll(&fd, 1, left_ms);
         }
-        bell_hush(bell);
+        sl_bell_hush(bell);
     }
 }
 

@@ -8,12 +8,11 @@
 #ifndef SL_PIPELINE_LINK_LINK_IMPL_H
 #define SL_PIPELINE_LINK_LINK_IMPL_H
 
+#include "base/bell.h"
 #include "base/clock.h"
 #include "base/ring.h"
 #include "base/rng.h"
 #include "pipeline/link/transport_impl.h"
-
-#include <stdatomic.h>
 
 enum {
     SL_LINKS_MAX = 64,
@@ -29,15 +28,6 @@ enum {
     SL_RETRY_MAX_MS = 2000,
     SL_SLOWEST_MB_PER_S = 64 /* silence is allowed for as long as the bytes under way need */
 };
-
-/* Wakes a thread that sleeps in poll(2), and costs no system call when it does not. */
-struct sl_bell {
-    int fd;
-    _Atomic int asleep;
-};
-sl_status sl_bell_init(struct sl_bell *bell);
-void sl_bell_fini(struct sl_bell *bell);
-void sl_bell_ring(struct sl_bell *bell);
 
 struct sl_slot {
     struct sl_landing landing;
