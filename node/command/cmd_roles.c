@@ -205,7 +205,6 @@ static sl_status make_control(struct node *n, struct sl_err *err)
     struct sl_io_config io = {
         .transport = &sl_transport_ucx,
         .port = (uint16_t)v->data_port,
-        .epoch = n->plan.epoch,
         .thread_name = "io",
         .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", v->data_address);

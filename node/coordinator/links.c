@@ -14,6 +14,7 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
             continue;
         bool connects = l->from == node;
         struct sl_link_config config = {.id = l->id,
+                                        .epoch = plan->epoch,
                                         .n_slots = connects ? l->from_slots : l->to_slots,
                                         .slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes};
         sl_hmac_sha256(secret, &l->id, sizeof l->id, config.key);

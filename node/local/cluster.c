@@ -69,7 +69,6 @@ static sl_status open_io(struct sl_cluster *c, const char *name, struct sl_io **
     struct sl_io_config config = {.transport = ucx ? &sl_transport_ucx : &sl_transport_local,
                                   .fabric = c->fabric,
                                   .address = "127.0.0.1",
-                                  .epoch = c->plan.epoch,
                                   .thread_name = name,
                                   .limits = {.max_payload_bytes = 1ull << 30,
                                              .max_layers = c->plan.n_layers,

@@ -238,7 +238,8 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
 
 static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool connects, struct sl_err *err)
 {
-    struct sl_link_config config = {.id = l->id, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
+    struct sl_link_config config = {
+        .id = l->id, .epoch = w->plan.epoch, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
     if (l->key.len != sizeof config.key || l->port > 65535)
         return sl_fail(err, SL_E_PROTOCOL,
                        "the coordinator's plan has a malformed link; run the same version");
@@ -359,8 +360,6 @@ static sl_status become_ready(struct worker *w, struct sl_err *err)
         status = sl_fail(err, SL_E_UNAVAILABLE, "the coordinator is stopping; start this node again with it");
     else
         status = accept_plan(w, event->plan, err);
-    if (status == SL_OK)
-        sl_io_set_epoch(w->io, w->plan.epoch);
     for (size_t i = 0; status == SL_OK && i < event->plan->n_accept; i++)
         status = open_link(w, event->plan->accept[i], false, err);
     for (size_t i = 0; status == SL_OK && i < event->plan->n_connect; i++)

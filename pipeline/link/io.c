@@ -28,14 +28,13 @@ enum { RING_ITEMS = 8192, PROGRESS_ROUNDS = 64, CLOSE_MS = 2000 };
 _Static_assert(SL_SENDS_MAX + SL_LINKS_MAX * (SL_SLOTS_MAX + 4) < RING_ITEMS,
                "the rings hold everything that can be under way");
 
-enum command_kind { COMMAND_BEGIN, COMMAND_SEND, COMMAND_RELEASE, COMMAND_DROP, COMMAND_END, COMMAND_EPOCH };
+enum command_kind { COMMAND_BEGIN, COMMAND_SEND, COMMAND_RELEASE, COMMAND_DROP, COMMAND_END };
 
 struct command {
     enum command_kind kind;
     uint32_t slot;
     struct sl_link *link;
     struct sl_sending *sending;
-    uint64_t epoch;
 };
 
 struct sl_io {
@@ -87,9 +86,6 @@ static bool take_commands(struct sl_io *io)
             break;
         case COMMAND_DROP:
             sl_link_cancel(&io->hub, c.link);
-            break;
-        case COMMAND_EPOCH:
-            io->hub.config.epoch = c.epoch;
             break;
         case COMMAND_END:
             sl_link_end(&io->hub, c.link);
@@ -375,11 +371,6 @@ static sl_status link_add(struct sl_io *io, const struct sl_link_config *config,
     io->links[entry] = link;
     command(io, &(struct command){.kind = COMMAND_BEGIN, .link = link});
     return SL_OK;
-}
-
-void sl_io_set_epoch(struct sl_io *io, uint64_t epoch)
-{
-    command(io, &(struct command){.kind = COMMAND_EPOCH, .epoch = epoch});
 }
 
 sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *config)

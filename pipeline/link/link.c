@@ -90,7 +90,7 @@ static void control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t numbe
     sending->bytes = sizeof out->body;
     sending->wire = (struct sl_wire){.kind = (uint16_t)kind,
                                      .flags = SL_WIRE_HAS_CHECKSUM,
-                                     .epoch = conn->hub->config.epoch,
+                                     .epoch = conn->epoch,
                                      .number = number,
                                      .payload_bytes = sizeof out->body,
                                      .meta_bytes = sizeof out->body,
@@ -112,7 +112,7 @@ static void transmit(struct sl_hub *hub, struct sl_link *link, struct sl_sending
     struct sl_conn *conn = link->conn;
     sending->conn = conn;
     sending->wire.flags |= SL_WIRE_HAS_CHECKSUM;
-    sending->wire.epoch = hub->config.epoch;
+    sending->wire.epoch = link->config.epoch;
     sending->wire.number = link->sent++;
     sending->bytes = (size_t)sending->wire.payload_bytes;
     if (sending->bytes == 0) {
@@ -251,7 +251,7 @@ static void mac_of(const struct sl_conn *conn, const uint8_t key[32], const char
     struct sl_cursor c = sl_cursor_over(text, sizeof text);
     sl_cursor_put(&c, label, 8);
     sl_cursor_put64(&c, conn->link_id);
-    sl_cursor_put64(&c, conn->hub->config.epoch);
+    sl_cursor_put64(&c, conn->epoch);
     sl_cursor_put16(&c, SL_WIRE_VERSION);
     sl_cursor_put(&c, conn->nonce_client, SL_NONCE_BYTES);
     sl_cursor_put(&c, conn->nonce_server, SL_NONCE_BYTES);
@@ -308,10 +308,11 @@ static void handle_hello(struct sl_conn *conn, const struct sl_wire *wire, const
     conn->link_id = sl_get64(body);
     memcpy(conn->nonce_client, body + 8, SL_NONCE_BYTES);
     struct sl_link *link = find_expected(conn->hub, conn->link_id);
-    if (!link || wire->epoch != conn->hub->config.epoch) {
-        refuse(conn, link ? "the peer is of another epoch" : "the peer names an unknown link");
+    if (!link || wire->epoch != link->config.epoch) {
+        refuse(conn, link ? "the peer names another epoch of the link" : "the peer names an unknown link");
         return;
     }
+    conn->epoch = link->config.epoch;
     uint8_t answer[SL_CONTROL_BYTES] = {0};
     memcpy(answer, conn->nonce_server, SL_NONCE_BYTES);
     mac_of(conn, link->config.key, server_label, answer + SL_NONCE_BYTES);
@@ -435,7 +436,7 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
     size_t on_line = bad || wire.payload_bytes ? (size_t)wire.payload_bytes : SL_PAD_BYTES;
     if (!bad && payload_bytes != on_line)
         bad = "the length of a frame differs from its header";
-    if (!bad && wire.kind != SL_WIRE_HELLO && wire.epoch != conn->hub->config.epoch)
+    if (!bad && conn->state != SL_CONN_ACCEPTED && wire.epoch != conn->epoch)
         bad = "a frame of another epoch";
     if (bad) {
         conn_fail(conn, SL_E_PROTOCOL, bad);
@@ -606,6 +607,7 @@ static void link_dial(struct sl_hub *hub, struct sl_link *link)
     conn_insert(conn);
     conn->link = link;
     conn->link_id = link->config.id;
+    conn->epoch = link->config.epoch;
     link->conn = conn;
     uint8_t hello[SL_CONTROL_BYTES] = {0};
     sl_put64(hello, conn->link_id);

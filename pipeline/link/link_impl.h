@@ -91,7 +91,7 @@ struct sl_conn {
     struct sl_line *line;
     struct sl_link *link; /* NULL: a line that came in, before its handshake */
     enum sl_conn_state state;
-    uint64_t link_id;
+    uint64_t link_id, epoch; /* the dialed link's, or as HELLO named them and a link here has them */
     uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
     uint64_t opened_ms, heard_ms, pinged_ms, bytes_under_way;
     uint32_t n_sends, n_landings; /* data frames with the transport */

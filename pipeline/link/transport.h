@@ -6,7 +6,8 @@
  * belong to the io from the call until their one event, also after failure.
  *
  * A link is named by a 64-bit id that both ends know beforehand, with a 32-byte key. One side accepts, the other
- * connects; a link carries frames both ways. Each side lends n_slots of slot_bytes to the other: one slot = one
+ * connects; a link carries frames both ways. It belongs to one epoch of the plan for its whole life; links of several
+ * epochs may live on one io (while a plan is replaced), and a frame of another epoch than its link's ends the link. Each side lends n_slots of slot_bytes to the other: one slot = one
  * credit, cumulative counts on the wire. A frame sent without credit waits in the sender's io, in order. */
 #ifndef SL_PIPELINE_LINK_TRANSPORT_H
 #define SL_PIPELINE_LINK_TRANSPORT_H
@@ -44,7 +45,6 @@ struct sl_io_config {
     struct sl_fabric *fabric;                 /* local only */
     char address[64];                         /* to listen on, "127.0.0.1"; local: ignored */
     uint16_t port;                            /* 0: any of 13000..13063 (ucx), any (local) */
-    uint64_t epoch;
     struct sl_wire_limits limits;
     /* 0: defaults 200, 1000, 2000. lost_ms is raised by TSan builds */
     uint32_t heartbeat_ms, lost_ms, handshake_ms;
@@ -60,12 +60,11 @@ void sl_io_destroy(struct sl_io *io);
 
 struct sl_link_config {
     uint64_t id;
+    uint64_t epoch; /* of the plan that has this link: both ends must name the same, and every frame does */
     uint8_t key[32];
     uint32_t n_slots; /* 1..64 that we lend to the peer */
     size_t slot_bytes;
 };
-/* For a node that listens before it knows its plan: the epoch of every link declared after this call. */
-void sl_io_set_epoch(struct sl_io *io, uint64_t epoch);
 /* Be ready for the peer that knows id and key. */
 sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link);
 /* Connect, with retries every 100 ms..2 s until it is up or dropped. */

@@ -11,7 +11,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { LINK = 77, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
+enum { LINK = 77, EPOCH = 5, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
 
 struct side {
     struct sl_io *io;
@@ -58,7 +58,6 @@ static struct sl_io_config config_of(const struct sl_transport_ops *transport, s
     return (struct sl_io_config){.transport = transport,
                                  .fabric = world->fabric,
                                  .address = "127.0.0.1",
-                                 .epoch = 5,
                                  .limits = {MAX_BYTES, 64, 1 << 20},
                                  .thread_name = "io"};
 }
@@ -88,7 +87,7 @@ static void stop(struct world *world)
 
 static struct sl_link_config link_config(uint64_t id, uint8_t key, uint32_t n_slots)
 {
-    struct sl_link_config link = {.id = id, .n_slots = n_slots, .slot_bytes = MAX_BYTES};
+    struct sl_link_config link = {.id = id, .epoch = EPOCH, .n_slots = n_slots, .slot_bytes = MAX_BYTES};
     memset(link.key, key, sizeof link.key);
     return link;
 }
@@ -309,17 +308,39 @@ ON_EACH(other_epoch_is_refused)
 {
     struct world world;
     REQUIRE(start(&world, transport));
-    struct sl_io_config config = config_of(transport, &world);
-    config.epoch = 4;
-    struct sl_io *old;
-    struct sl_err err;
-    REQUIRE(sl_io_create(&old, &config, &err) == SL_OK);
-    struct sl_link_config a = link_config(LINK, 1, 2);
+    struct sl_link_config a = link_config(LINK, 1, 2), b = a;
+    b.epoch = EPOCH - 1; /* a node of the plan before this one */
     CHECK_INT(sl_io_accept(world.a.io, &a), SL_OK);
-    CHECK_INT(sl_io_connect(old, &a, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    CHECK_INT(sl_io_connect(world.b.io, &b, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
     UNTIL(&world, sl_io_refusals(world.a.io) >= 2);
-    CHECK_INT(world.a.n_up, 0);
-    sl_io_destroy(old);
+    CHECK_INT(world.a.n_up + world.b.n_up, 0);
+    stop(&world);
+}
+
+ON_EACH(links_of_two_epochs_live_on_one_io)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    for (uint64_t i = 0; i < 2; i++) {
+        struct sl_link_config link = link_config(LINK + i, 1, 2);
+        link.epoch = EPOCH + i;
+        CHECK_INT(sl_io_accept(world.a.io, &link), SL_OK);
+        CHECK_INT(sl_io_connect(world.b.io, &link, "127.0.0.1", sl_io_port(world.a.io)), SL_OK);
+    }
+    UNTIL(&world, world.a.n_up == 2 && world.b.n_up == 2);
+    for (uint64_t i = 0; i < 2; i++) {
+        world.b.n_frames = 0;
+        CHECK_INT(send_bytes(&world.a, LINK + i, pool, 100, i), SL_OK);
+        UNTIL(&world, world.b.n_frames == 1);
+        CHECK_INT(world.b.last.link, LINK + i);
+        CHECK_INT(world.b.last.wire.epoch, EPOCH + i);
+    }
+    sl_io_drop(world.a.io, LINK); /* the old epoch goes, the new one stays */
+    UNTIL(&world, world.a.n_down == 1 && world.b.n_down == 1);
+    CHECK_INT(send_bytes(&world.a, LINK + 1, pool, 100, 2), SL_OK);
+    world.b.n_frames = 1;
+    UNTIL(&world, world.b.n_frames == 2);
+    CHECK_INT(world.b.n_up - world.b.n_down, 1);
     stop(&world);
 }
 

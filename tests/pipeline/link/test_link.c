@@ -73,11 +73,8 @@ static void setup(void)
     memset(&hub, 0, sizeof hub);
     n_links = 0;
     hub.ops = &fake_ops;
-    hub.config = (struct sl_io_config){.epoch = EPOCH,
-                                       .limits = {1 << 20, 64, 1 << 20},
-                                       .heartbeat_ms = 200,
-                                       .lost_ms = 1000,
-                                       .handshake_ms = 2000};
+    hub.config = (struct sl_io_config){
+        .limits = {1 << 20, 64, 1 << 20}, .heartbeat_ms = 200, .lost_ms = 1000, .handshake_ms = 2000};
     CHECK_INT(sl_ring_init(&hub.notes, 1024, sizeof(struct sl_note)), SL_OK);
     CHECK_INT(sl_bell_init(&hub.owner), SL_OK);
     start_ms = sl_now_ms();
@@ -119,7 +116,8 @@ static void teardown(void)
 static struct sl_link *make_link(bool dials)
 {
     struct sl_link *link = calloc(1, sizeof *link);
-    link->config = (struct sl_link_config){.id = ID, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES};
+    link->config =
+        (struct sl_link_config){.id = ID, .epoch = EPOCH, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES};
     memset(link->config.key, 7, sizeof link->config.key);
     link->entry = (uint32_t)n_links;
     link->dials = dials;
@@ -354,6 +352,27 @@ SL_TEST(half_open_lines_are_bounded_and_end)
         sl_hub_step(&hub, start_ms + ms);
     end_lines();
     CHECK(sl_hub_idle(&hub));
+    CHECK(come_up() != NULL);
+    teardown();
+}
+
+SL_TEST(hello_must_name_the_epoch_of_its_link)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = call_in();
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    sl_put64(body, ID);
+    struct sl_wire hello = peer_frame(SL_WIRE_HELLO, 0, SL_CONTROL_BYTES);
+    hello.epoch = EPOCH + 1;
+    CHECK(give(conn, hello, body));
+    CHECK_STR(conn->reason, "the peer names another epoch of the link");
+    sl_hub_step(&hub, sl_now_ms());
+    CHECK(conn->line->hung_up);
+    end_lines();
+    CHECK_INT(atomic_load(&hub.refusals), 1);
+    CHECK_INT(fake.n_sent, 0); /* it learns nothing */
+    CHECK_INT(link->state, SL_LINK_WAITING);
     CHECK(come_up() != NULL);
     teardown();
 }
