@@ -10,6 +10,7 @@
  * ring while the I/O thread already notes that the link is over. A link that is down stays in the
  * owner's table for as long as the owner holds slots of it, and its id may be used again meanwhile;
  * slot numbers carry the place in the table, so that a release cannot be misunderstood. */
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
 #include "pipeline/link/link_impl.h"
@@ -68,10 +69,22 @@ static void link_free(struct sl_link *link)
     free(link);
 }
 
+static uint64_t clock_ms(void)
+{
+    return sl_clock_ns() / 1000000u;
+}
+
+/* The hub's time steps here and nowhere else: before each round of commands, progress or timers. */
+static void turn(struct sl_hub *hub)
+{
+    sl_hub_turn(hub, clock_ms(), sl_clock_wall_us());
+}
+
 static bool take_commands(struct sl_io *io)
 {
     struct command c;
     bool any = false;
+    turn(&io->hub);
     while (sl_ring_pop(&io->commands, &c) == SL_OK) {
         any = true;
         switch (c.kind) {
@@ -99,9 +112,12 @@ static bool take_commands(struct sl_io *io)
 static bool progress(struct sl_hub *hub)
 {
     int rounds = 0;
-    while (rounds < PROGRESS_ROUNDS && hub->ops->progress(hub->transport))
-        rounds++;
-    return rounds > 0;
+    bool any = true;
+    for (; any && rounds < PROGRESS_ROUNDS; rounds++) {
+        turn(hub);
+        any = hub->ops->progress(hub->transport);
+    }
+    return rounds > 1 || any;
 }
 
 static void io_sleep(struct sl_io *io, int wait_ms)
@@ -121,7 +137,8 @@ static void run(struct sl_io *io)
     while (!atomic_load(&io->stop)) {
         bool busy = take_commands(io);
         busy |= progress(&io->hub);
-        int wait_ms = sl_hub_step(&io->hub, sl_now_ms());
+        turn(&io->hub);
+        int wait_ms = sl_hub_step(&io->hub);
         if (!busy)
             io_sleep(io, wait_ms);
     }
@@ -132,18 +149,18 @@ static void wind_down(struct sl_io *io)
 {
     struct sl_hub *hub = &io->hub;
     take_commands(io);
-    uint64_t begun_ms = sl_now_ms(), now_ms = begun_ms;
+    uint64_t begun_ms = hub->now_ms;
     bool aborted = false;
-    sl_hub_leave(hub, now_ms);
-    while (!sl_hub_idle(hub) && now_ms - begun_ms < SL_LEAVE_MS + CLOSE_MS) {
+    sl_hub_leave(hub);
+    while (!sl_hub_idle(hub) && hub->now_ms - begun_ms < SL_LEAVE_MS + CLOSE_MS) {
         bool busy = progress(hub);
-        now_ms = sl_now_ms();
-        int wait_ms = sl_hub_step(hub, now_ms);
+        turn(hub);
+        int wait_ms = sl_hub_step(hub);
         if (!busy && !sl_hub_idle(hub) && hub->ops->arm(hub->transport)) {
             struct pollfd fd = {.fd = hub->ops->fd(hub->transport), .events = POLLIN};
             poll(&fd, 1, wait_ms);
         }
-        if (!aborted && now_ms - begun_ms >= SL_LEAVE_MS) {
+        if (!aborted && hub->now_ms - begun_ms >= SL_LEAVE_MS) {
             aborted = true;
             sl_hub_abort(hub);
         }
@@ -520,13 +537,13 @@ static bool take_event(struct sl_io *io, struct sl_io_event *event)
 sl_status sl_io_poll(struct sl_io *io, struct sl_io_event *event, int timeout_ms)
 {
     struct sl_bell *bell = &io->hub.owner;
-    uint64_t until_ms = timeout_ms > 0 ? sl_now_ms() + (uint64_t)timeout_ms : 0;
+    uint64_t until_ms = timeout_ms > 0 ? clock_ms() + (uint64_t)timeout_ms : 0;
     for (;;) {
         if (take_event(io, event))
             return SL_OK;
         int left_ms = timeout_ms;
         if (timeout_ms > 0) {
-            uint64_t now_ms = sl_now_ms();
+            uint64_t now_ms = clock_ms();
             left_ms = now_ms < until_ms ? (int)(until_ms - now_ms) : 0;
         }
         if (left_ms == 0)

@@ -1,4 +1,5 @@
-/* What an I/O thread keeps: the hub, its links and their connections. Private to link.c and io.c.
+/* What an I/O thread keeps: the hub, its links and their connections. Private to link.c (frames),
+ * handshake.c (who may talk), life.c (whether they still do) and io.c, which drives them.
  *
  * A link is what the owner asked for, by id: it is made by the owner, lives on the I/O thread while
  * frames move, and is freed there once the owner has seen LINK_DOWN and given every slot back. A
@@ -9,7 +10,6 @@
 #define SL_PIPELINE_LINK_LINK_IMPL_H
 
 #include "base/bell.h"
-#include "base/clock.h"
 #include "base/ring.h"
 #include "base/rng.h"
 #include "pipeline/link/transport_impl.h"
@@ -126,6 +126,7 @@ struct sl_hub {
     struct sl_ring notes;
     struct sl_bell owner;
     struct sl_rng jitter;
+    uint64_t now_ms, now_us; /* sl_hub_turn */
     uint64_t stepped_ms;
     bool closing;
     _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures, links_up,
@@ -134,9 +135,12 @@ struct sl_hub {
     _Atomic bool fault_mute;
 };
 
-static inline uint64_t sl_now_ms(void)
+/* The hub reads no clock. Its driver tells it the time, monotonic ms and wall-clock us, before each of its calls below and
+ * before each round of the transport's progress; every deadline is reckoned from this and every frame stamped with it. */
+static inline void sl_hub_turn(struct sl_hub *hub, uint64_t now_ms, uint64_t now_us)
 {
-    return sl_clock_ns() / 1000000u;
+    hub->now_ms = now_ms;
+    hub->now_us = now_us;
 }
 
 /* The I/O thread's calls. */
@@ -147,9 +151,30 @@ void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index)
 void sl_link_cancel(struct sl_hub *hub, struct sl_link *link);
 void sl_link_end(struct sl_hub *hub, struct sl_link *link); /* unregister; the memory is the caller's */
 /* Timers, closings and retries; returns for how many ms nothing is due. */
-int sl_hub_step(struct sl_hub *hub, uint64_t now_ms);
-void sl_hub_leave(struct sl_hub *hub, uint64_t now_ms); /* GOODBYE on every link, accept no more */
-bool sl_hub_idle(const struct sl_hub *hub);             /* no connection is left */
-void sl_hub_abort(struct sl_hub *hub);                  /* the time for flushing is over */
+int sl_hub_step(struct sl_hub *hub);
+void sl_hub_leave(struct sl_hub *hub);      /* GOODBYE on every link, accept no more */
+bool sl_hub_idle(const struct sl_hub *hub); /* no connection is left */
+void sl_hub_abort(struct sl_hub *hub);      /* the time for flushing is over */
+
+/* Between the three files. */
+void sl_hub_note(struct sl_hub *hub, const struct sl_note *note);
+static inline void sl_hub_count(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
+}
+/* The first fault of a connection counts; sl_hub_step hangs up. */
+void sl_conn_fail(struct sl_conn *conn, sl_status status, const char *reason);
+void sl_conn_refuse(struct sl_conn *conn, const char *reason); /* a fault before the link is up; counted */
+/* At most one control frame of a kind is under way: one that would be the second is dropped, CREDIT follows the first. */
+void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,
+                     const uint8_t body[SL_CONTROL_BYTES]);
+void sl_conn_credit(struct sl_conn *conn); /* tells the peer what it may send by now */
+void sl_conn_on_hello(struct sl_conn *conn, const struct sl_wire *wire, const uint8_t *body);
+void sl_conn_on_welcome(struct sl_conn *conn, const uint8_t *body);
+void sl_conn_on_first_credit(struct sl_conn *conn); /* the dialing side is up */
+void sl_conn_on_goodbye(struct sl_conn *conn, uint64_t peer_sent);
+sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link); /* a connection, and HELLO on it */
+void sl_link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason);
+void sl_link_return_waiting(struct sl_hub *hub, struct sl_link *link, sl_status status);
 
 #endif

@@ -9,6 +9,7 @@
 
 #include <sys/mman.h>
 
+enum { START_MS = 5000, WALL_US = 7 };
 enum { ID = 99, EPOCH = 3, SLOT_BYTES = 4096, N_SLOTS = 4, MAX_SENT = 256 };
 
 struct sl_line {
@@ -64,8 +65,20 @@ static const struct sl_transport_ops fake_ops = {.name = "fake",
 static struct sl_hub hub;
 static struct sl_link *links[4];
 static int n_links;
-static uint64_t start_ms;
 static const uint8_t peer_nonce[SL_NONCE_BYTES] = "a peer's nonce!";
+
+/* Time is what the test says. */
+static int step_at(uint64_t ms)
+{
+    sl_hub_turn(&hub, ms, ms * 1000 + WALL_US);
+    return sl_hub_step(&hub);
+}
+
+/* Lets the hub act on what was noted, at the same time. */
+static int step(void)
+{
+    return sl_hub_step(&hub);
+}
 
 static void setup(void)
 {
@@ -77,8 +90,7 @@ static void setup(void)
         .limits = {1 << 20, 64, 1 << 20}, .heartbeat_ms = 200, .lost_ms = 1000, .handshake_ms = 2000};
     CHECK_INT(sl_ring_init(&hub.notes, 1024, sizeof(struct sl_note)), SL_OK);
     CHECK_INT(sl_bell_init(&hub.owner), SL_OK);
-    start_ms = sl_now_ms();
-    sl_hub_step(&hub, start_ms);
+    step_at(START_MS);
 }
 
 /* Every line that was hung up ends, with what it still had under way. */
@@ -100,9 +112,9 @@ static void end_lines(void)
 
 static void teardown(void)
 {
-    sl_hub_leave(&hub, sl_now_ms());
+    sl_hub_leave(&hub);
     sl_hub_abort(&hub);
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     end_lines();
     CHECK(sl_hub_idle(&hub));
     for (int i = 0; i < n_links; i++) {
@@ -260,7 +272,7 @@ static struct sl_conn *come_up(void)
 static void expect_down(const char *reason)
 {
     struct sl_note note;
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     end_lines();
     CHECK(next_note(SL_NOTE_DOWN, &note));
     if (note.kind == SL_NOTE_DOWN)
@@ -291,7 +303,7 @@ SL_TEST(wrong_proof_is_hung_up)
     uint8_t body[SL_CONTROL_BYTES] = {0};
     proof("slserver", peer_nonce, welcome->payload, body + 16); /* our own proof, played back */
     give_control(conn, SL_WIRE_WELCOME, 0, body);
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(conn->line->hung_up);
     end_lines();
     CHECK(no_note());
@@ -308,7 +320,7 @@ SL_TEST(nothing_is_taken_before_the_handshake)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         struct sl_conn *conn = call_in();
         give_control(conn, kinds[i], 0, NULL);
-        sl_hub_step(&hub, sl_now_ms());
+        step();
         CHECK(conn->line->hung_up);
         end_lines();
     }
@@ -334,7 +346,7 @@ SL_TEST(link_that_is_up_is_not_taken_over)
     struct sl_link *link = make_link(false);
     struct sl_conn *conn = come_up(), *second = call_in();
     say_hello(second, ID);
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(second->line->hung_up);
     CHECK(link->conn == conn && !conn->line->hung_up);
     end_lines();
@@ -349,7 +361,7 @@ SL_TEST(half_open_lines_are_bounded_and_end)
         CHECK(call_in() != NULL);
     CHECK(call_in() == NULL);
     for (uint64_t ms = 0; ms <= 2200; ms += 200)
-        sl_hub_step(&hub, start_ms + ms);
+        step_at(START_MS + ms);
     end_lines();
     CHECK(sl_hub_idle(&hub));
     CHECK(come_up() != NULL);
@@ -367,7 +379,7 @@ SL_TEST(hello_must_name_the_epoch_of_its_link)
     hello.epoch = EPOCH + 1;
     CHECK(give(conn, hello, body));
     CHECK_STR(conn->reason, "the peer names another epoch of the link");
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(conn->line->hung_up);
     end_lines();
     CHECK_INT(atomic_load(&hub.refusals), 1);
@@ -386,7 +398,7 @@ SL_TEST(credit_repeats_but_never_shrinks)
     struct sl_conn *conn = come_up();
     give_credit(conn, N_SLOTS);
     give_credit(conn, N_SLOTS + 3);
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(!conn->line->hung_up);
     give_credit(conn, N_SLOTS + 2);
     expect_down("credit makes no sense");
@@ -525,7 +537,7 @@ SL_TEST(tokens_come_home_before_the_link_is_down)
     }
     CHECK_INT(link->sent, N_SLOTS); /* two wait for credit */
     sl_conn_broken(conn, SL_E_PEER_LOST, "gone");
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     end_lines();
     int seen[6] = {0};
     for (int n = 0; n < 6; n++) {
@@ -542,15 +554,19 @@ SL_TEST(tokens_come_home_before_the_link_is_down)
 
 /* ---- Time ---- */
 
-SL_TEST(frame_newer_than_the_clock_is_no_silence)
+SL_TEST(frames_are_stamped_with_the_time_of_their_round)
 {
     setup();
     make_link(false);
     struct sl_conn *conn = come_up();
-    give_control(conn, SL_WIRE_PING, 1, NULL);
-    conn->heard_ms += 5; /* heard after the caller looked at his watch */
-    sl_hub_step(&hub, conn->heard_ms - 5);
-    CHECK(!conn->line->hung_up);
+    struct sl_note note;
+    static const uint8_t data[8];
+    struct sl_landing *frame = begin(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data);
+    step_at(START_MS + 40);
+    sl_conn_landed(frame, SL_OK);
+    CHECK(next_note(SL_NOTE_FRAME, &note));
+    CHECK_INT(note.slot->at_us, (START_MS + 40) * 1000 + WALL_US);
+    CHECK_INT(conn->heard_ms, START_MS + 40);
     teardown();
 }
 
@@ -559,11 +575,27 @@ SL_TEST(silence_ends_the_link)
     setup();
     make_link(false);
     struct sl_conn *conn = come_up();
-    uint64_t heard_ms = conn->heard_ms;
     for (uint64_t ms = 0; ms <= 1000; ms += 250)
-        sl_hub_step(&hub, heard_ms + ms);
+        step_at(START_MS + ms);
     CHECK(!conn->line->hung_up);
-    sl_hub_step(&hub, heard_ms + 1001);
+    step_at(START_MS + 1001);
+    CHECK(conn->line->hung_up);
+    expect_down("no heartbeat");
+    teardown();
+}
+
+SL_TEST(any_frame_is_a_sign_of_life)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    for (uint64_t ms = 0; ms <= 900; ms += 300)
+        step_at(START_MS + ms);
+    give_control(conn, SL_WIRE_PING, 1, NULL);
+    for (uint64_t ms = 900; ms <= 1900; ms += 250)
+        step_at(START_MS + ms);
+    CHECK(!conn->line->hung_up);
+    step_at(START_MS + 1901);
     CHECK(conn->line->hung_up);
     expect_down("no heartbeat");
     teardown();
@@ -574,12 +606,11 @@ SL_TEST(bytes_under_way_excuse_silence)
     setup();
     make_link(false);
     struct sl_conn *conn = come_up();
-    uint64_t heard_ms = conn->heard_ms;
     conn->bytes_under_way += 64000000; /* a second at the slowest line that is foreseen */
     for (uint64_t ms = 0; ms <= 2000; ms += 250)
-        sl_hub_step(&hub, heard_ms + ms);
+        step_at(START_MS + ms);
     CHECK(!conn->line->hung_up);
-    sl_hub_step(&hub, heard_ms + 2001);
+    step_at(START_MS + 2001);
     CHECK(conn->line->hung_up);
     conn->bytes_under_way -= 64000000;
     expect_down("no heartbeat");
@@ -591,8 +622,7 @@ SL_TEST(own_absence_is_forgiven)
     setup();
     make_link(false);
     struct sl_conn *conn = come_up();
-    sl_hub_step(&hub, conn->heard_ms);
-    sl_hub_step(&hub, conn->heard_ms + 60000); /* this process was stopped for a minute */
+    step_at(START_MS + 60000); /* this process was stopped for a minute */
     CHECK(!conn->line->hung_up);
     teardown();
 }
@@ -613,13 +643,15 @@ SL_TEST(dialing_backs_off)
     setup();
     fake.connect_status = SL_E_PEER_LOST;
     struct sl_link *link = make_link(true);
-    uint64_t wait_ms = 100;
+    uint64_t wait_ms = 100, now_ms = START_MS;
     for (int i = 1; i < 8; i++) {
-        uint64_t now_ms = link->retry_at_ms > sl_now_ms() ? link->retry_at_ms : sl_now_ms();
-        sl_hub_step(&hub, now_ms);
+        step_at(now_ms);
         CHECK_INT(fake.n_lines, i);
-        uint64_t next_ms = link->retry_at_ms - sl_now_ms();
-        CHECK(next_ms <= wait_ms + wait_ms / 4); /* never more than a quarter above the plan */
+        CHECK(link->retry_at_ms >= now_ms + wait_ms);
+        CHECK(link->retry_at_ms < now_ms + wait_ms + wait_ms / 4); /* jitter is below a quarter */
+        CHECK_INT(step_at(link->retry_at_ms - 1), 1);
+        CHECK_INT(fake.n_lines, i); /* not a millisecond early */
+        now_ms = link->retry_at_ms;
         wait_ms = wait_ms * 2 > 2000 ? 2000 : wait_ms * 2;
         CHECK_INT(link->retry_ms, wait_ms);
     }
@@ -633,10 +665,37 @@ SL_TEST(address_that_can_never_work_ends_the_link)
     fake.connect_status = SL_E_INVALID;
     struct sl_note note;
     make_link(true);
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(next_note(SL_NOTE_DOWN, &note));
     CHECK_INT(note.status, SL_E_INVALID);
     teardown();
+}
+
+/* The dialing side up to LINK_UP, with two credits. NULL: it did not come so far. */
+static struct sl_conn *dial_up(void)
+{
+    struct sl_note note;
+    step();
+    struct sl_sending *hello = take_sent(SL_WIRE_HELLO);
+    if (!hello || !hub.conns)
+        return NULL;
+    const uint8_t *sent = hello->payload;
+    CHECK_INT(sl_get64(sent), ID);
+    CHECK_INT(hello->wire.epoch, EPOCH);
+    struct sl_conn *conn = hub.conns;
+    uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
+    memcpy(body, peer_nonce, sizeof peer_nonce);
+    proof("slserver", sent + 8, peer_nonce, body + 16);
+    proof("slclient", sent + 8, peer_nonce, mac);
+    give_control(conn, SL_WIRE_WELCOME, 0, body);
+    struct sl_sending *answer = take_sent(SL_WIRE_WELCOME);
+    if (!answer)
+        return NULL;
+    CHECK(memcmp((const uint8_t *)answer->payload + 16, mac, 32) == 0);
+    CHECK(no_note());
+    give_credit(conn, 2);
+    CHECK(next_note(SL_NOTE_UP, &note));
+    return conn;
 }
 
 /* The one who dials is up only when the peer has lent it slots, so that no refusal can come after
@@ -645,25 +704,26 @@ SL_TEST(dialing_side_waits_for_credit)
 {
     setup();
     make_link(true);
-    struct sl_note note;
-    sl_hub_step(&hub, sl_now_ms());
-    struct sl_sending *hello = take_sent(SL_WIRE_HELLO);
-    REQUIRE(hello != NULL && hub.conns != NULL);
-    const uint8_t *sent = hello->payload;
-    CHECK_INT(sl_get64(sent), ID);
-    struct sl_conn *conn = hub.conns;
-    uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
-    memcpy(body, peer_nonce, sizeof peer_nonce);
-    proof("slserver", sent + 8, peer_nonce, body + 16);
-    proof("slclient", sent + 8, peer_nonce, mac);
-    give_control(conn, SL_WIRE_WELCOME, 0, body);
-    struct sl_sending *answer = take_sent(SL_WIRE_WELCOME);
-    REQUIRE(answer != NULL);
-    CHECK(memcmp((const uint8_t *)answer->payload + 16, mac, 32) == 0);
-    CHECK(no_note());
-    give_credit(conn, 2);
-    CHECK(next_note(SL_NOTE_UP, &note));
+    REQUIRE(dial_up() != NULL);
     CHECK(take_sent(SL_WIRE_CREDIT) != NULL);
+    teardown();
+}
+
+SL_TEST(dialing_side_pings_by_the_clock)
+{
+    setup();
+    make_link(true);
+    struct sl_conn *conn = dial_up();
+    REQUIRE(conn != NULL);
+    CHECK_INT(step_at(START_MS + 199), 1); /* the next is due in a millisecond */
+    CHECK(take_sent(SL_WIRE_PING) == NULL);
+    CHECK_INT(step_at(START_MS + 200), 200);
+    struct sl_sending *ping = take_sent(SL_WIRE_PING);
+    CHECK(ping && ping->wire.number == START_MS + 200);
+    step_at(START_MS + 399);
+    CHECK(take_sent(SL_WIRE_PING) == NULL);
+    step_at(START_MS + 400);
+    CHECK(take_sent(SL_WIRE_PING) != NULL);
     teardown();
 }
 
@@ -678,11 +738,11 @@ SL_TEST(goodbye_is_answered_when_all_frames_are_there)
     static const uint8_t data[8];
     struct sl_landing *frame = begin(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data);
     give_control(conn, SL_WIRE_GOODBYE, 1, NULL); /* overtakes the frame */
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(take_sent(SL_WIRE_GOODBYE) == NULL);
     sl_conn_landed(frame, SL_OK);
     CHECK(next_note(SL_NOTE_FRAME, &note));
-    sl_hub_step(&hub, sl_now_ms());
+    step();
     CHECK(take_sent(SL_WIRE_GOODBYE) != NULL);
     CHECK(!conn->line->hung_up); /* the one who leaves hangs up */
     CHECK(!give(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data));
@@ -696,10 +756,29 @@ SL_TEST(goodbye_without_an_end_is_cut_off)
     make_link(false);
     struct sl_conn *conn = come_up();
     give_control(conn, SL_WIRE_GOODBYE, 5, NULL); /* claims frames that never come */
-    sl_hub_step(&hub, conn->goodbye_by_ms - 500);
+    step_at(START_MS + SL_LEAVE_MS / 2);
     CHECK(!conn->line->hung_up);
-    sl_hub_step(&hub, conn->goodbye_by_ms);
+    give_control(conn, SL_WIRE_PONG, 0, NULL); /* that it lives is no excuse */
+    step_at(START_MS + SL_LEAVE_MS - 1);
+    CHECK(!conn->line->hung_up);
+    step_at(START_MS + SL_LEAVE_MS);
     CHECK(conn->line->hung_up);
     expect_down("goodbye");
+    teardown();
+}
+
+SL_TEST(one_who_leaves_waits_for_an_answer_and_no_longer)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    sl_link_cancel(&hub, link);
+    step();
+    CHECK(take_sent(SL_WIRE_GOODBYE) != NULL);
+    step_at(START_MS + SL_LEAVE_MS - 1);
+    CHECK(!conn->line->hung_up);
+    step_at(START_MS + SL_LEAVE_MS);
+    CHECK(conn->line->hung_up);
+    expect_down("dropped by its owner");
     teardown();
 }

@@ -1,0 +1,180 @@
+/* Who may talk: the handshake of a line, from the first byte to the link that is up.
+ *
+ * HELLO(link id, nonce) -> WELCOME(nonce, MAC) -> WELCOME(MAC) -> CREDIT. Both MACs are taken with the link's key over a
+ * label, the link id, its epoch, the wire version and both nonces; no slot is lent and no data frame is taken before. HELLO
+ * names the epoch in its header and is refused when the link here is of another. It keeps out mistakes and stale peers, not
+ * an attacker on the wire. */
+#include "pipeline/link/link_impl.h"
+
+#include "base/bytes.h"
+#include "base/digest.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+static struct sl_conn *conn_create(struct sl_hub *hub, enum sl_conn_state state)
+{
+    struct sl_conn *conn = calloc(1, sizeof *conn);
+    if (!conn)
+        return NULL;
+    conn->hub = hub;
+    conn->state = state;
+    conn->opened_ms = conn->heard_ms = conn->pinged_ms = hub->now_ms;
+    conn->control_in.conn = conn;
+    conn->control_in.to = conn->control_body;
+    uint8_t *nonce = state == SL_CONN_ACCEPTED ? conn->nonce_server : conn->nonce_client;
+    if (sl_random_bytes(nonce, SL_NONCE_BYTES) != SL_OK) {
+        free(conn);
+        return NULL;
+    }
+    return conn;
+}
+
+static void conn_insert(struct sl_conn *conn)
+{
+    conn->next = conn->hub->conns;
+    conn->hub->conns = conn;
+}
+
+struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line)
+{
+    uint32_t half_open = 0;
+    for (struct sl_conn *c = hub->conns; c; c = c->next)
+        half_open += c->state == SL_CONN_ACCEPTED || c->state == SL_CONN_GREETED;
+    if (half_open >= SL_HALF_OPEN_MAX || hub->closing)
+        return NULL;
+    struct sl_conn *conn = conn_create(hub, SL_CONN_ACCEPTED);
+    if (!conn)
+        return NULL;
+    conn->line = line;
+    conn_insert(conn);
+    return conn;
+}
+
+sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link)
+{
+    struct sl_conn *conn = conn_create(hub, SL_CONN_DIALED);
+    if (!conn)
+        return SL_E_NOMEM;
+    sl_status status = hub->ops->connect(hub->transport, link->address, link->port, conn, &conn->line);
+    if (status != SL_OK) {
+        free(conn);
+        return status;
+    }
+    conn_insert(conn);
+    conn->link = link;
+    conn->link_id = link->config.id;
+    conn->epoch = link->config.epoch;
+    link->conn = conn;
+    uint8_t hello[SL_CONTROL_BYTES] = {0};
+    sl_put64(hello, conn->link_id);
+    memcpy(hello + 8, conn->nonce_client, SL_NONCE_BYTES);
+    sl_conn_control(conn, SL_WIRE_HELLO, 0, hello);
+    return SL_OK;
+}
+
+static void mac_of(const struct sl_conn *conn, const uint8_t key[32], const char *label,
+                   uint8_t mac[SL_MAC_BYTES])
+{
+    uint8_t text[8 + 8 + 8 + 2 + 2 * SL_NONCE_BYTES] = {0};
+    struct sl_cursor c = sl_cursor_over(text, sizeof text);
+    sl_cursor_put(&c, label, 8);
+    sl_cursor_put64(&c, conn->link_id);
+    sl_cursor_put64(&c, conn->epoch);
+    sl_cursor_put16(&c, SL_WIRE_VERSION);
+    sl_cursor_put(&c, conn->nonce_client, SL_NONCE_BYTES);
+    sl_cursor_put(&c, conn->nonce_server, SL_NONCE_BYTES);
+    assert(!c.bad && c.at == c.end);
+    sl_hmac_sha256(key, text, sizeof text, mac);
+}
+
+static bool mac_is(const struct sl_conn *conn, const uint8_t key[32], const char *label, const uint8_t *mac)
+{
+    uint8_t expected[SL_MAC_BYTES];
+    mac_of(conn, key, label, expected);
+    return sl_equal_constant_time(expected, mac, sizeof expected);
+}
+
+/* Labels of eight bytes, one for each direction, so that no proof can be played back to its maker.
+ */
+static const char server_label[] = "slserver", client_label[] = "slclient";
+
+static struct sl_link *find_expected(struct sl_hub *hub, uint64_t id)
+{
+    for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
+        struct sl_link *link = hub->links[i];
+        if (link && link->config.id == id && !link->dials && link->state == SL_LINK_WAITING && !link->leaving)
+            return link;
+    }
+    return NULL;
+}
+
+void sl_conn_refuse(struct sl_conn *conn, const char *reason)
+{
+    sl_hub_count(&conn->hub->refusals, 1);
+    sl_conn_fail(conn, SL_E_REFUSED, reason);
+}
+
+static void conn_open(struct sl_conn *conn, struct sl_link *link)
+{
+    conn->state = SL_CONN_OPEN;
+    conn->link = link;
+    link->conn = conn;
+    link->state = SL_LINK_UP;
+    link->granted_to_peer = link->config.n_slots;
+    sl_hub_count(&conn->hub->links_up, 1);
+    struct sl_note n = {.kind = SL_NOTE_UP, .link = link};
+    sl_hub_note(conn->hub, &n);
+    sl_conn_credit(conn);
+}
+
+void sl_conn_on_hello(struct sl_conn *conn, const struct sl_wire *wire, const uint8_t *body)
+{
+    if (conn->state != SL_CONN_ACCEPTED) {
+        sl_conn_fail(conn, SL_E_PROTOCOL, "HELLO in the middle of a connection");
+        return;
+    }
+    conn->link_id = sl_get64(body);
+    memcpy(conn->nonce_client, body + 8, SL_NONCE_BYTES);
+    struct sl_link *link = find_expected(conn->hub, conn->link_id);
+    if (!link || wire->epoch != link->config.epoch) {
+        sl_conn_refuse(conn,
+                       link ? "the peer names another epoch of the link" : "the peer names an unknown link");
+        return;
+    }
+    conn->epoch = link->config.epoch;
+    uint8_t answer[SL_CONTROL_BYTES] = {0};
+    memcpy(answer, conn->nonce_server, SL_NONCE_BYTES);
+    mac_of(conn, link->config.key, server_label, answer + SL_NONCE_BYTES);
+    conn->state = SL_CONN_GREETED;
+    sl_conn_control(conn, SL_WIRE_WELCOME, 0, answer);
+}
+
+void sl_conn_on_welcome(struct sl_conn *conn, const uint8_t *body)
+{
+    if (conn->state == SL_CONN_GREETED) {
+        /* The link may have gone, or come up over another line, since the HELLO. */
+        struct sl_link *link = find_expected(conn->hub, conn->link_id);
+        if (link && mac_is(conn, link->config.key, client_label, body + SL_NONCE_BYTES))
+            conn_open(conn, link);
+        else
+            sl_conn_refuse(conn, "the peer has another key");
+    } else if (conn->state == SL_CONN_DIALED) {
+        memcpy(conn->nonce_server, body, SL_NONCE_BYTES);
+        if (!mac_is(conn, conn->link->config.key, server_label, body + SL_NONCE_BYTES)) {
+            sl_conn_refuse(conn, "the peer has another key");
+            return;
+        }
+        uint8_t proof[SL_CONTROL_BYTES] = {0};
+        mac_of(conn, conn->link->config.key, client_label, proof + SL_NONCE_BYTES);
+        conn->state = SL_CONN_PROVED;
+        sl_conn_control(conn, SL_WIRE_WELCOME, 0, proof);
+    } else {
+        sl_conn_fail(conn, SL_E_PROTOCOL, "WELCOME in the middle of a connection");
+    }
+}
+
+void sl_conn_on_first_credit(struct sl_conn *conn)
+{
+    conn_open(conn, conn->link);
+}

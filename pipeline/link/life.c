@@ -1,0 +1,219 @@
+/* Whether the other side is still there: dialing and trying again, heartbeat, goodbye, the end. All timers are here.
+ *
+ * Heartbeat: the side that dialed pings, the other answers; any frame counts as a sign of life. Leaving: GOODBYE names how
+ * many frames were sent; the peer delivers those, answers GOODBYE, and the line is closed by the one who left. A link that
+ * dials and is not up yet tries again, after 100 ms to 2 s; one that was up and lost its line is over. */
+#include "pipeline/link/link_impl.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+void sl_conn_on_goodbye(struct sl_conn *conn, uint64_t peer_sent)
+{
+    conn->heard_goodbye = true;
+    conn->peer_sent = peer_sent;
+    conn->goodbye_by_ms = conn->hub->now_ms + SL_LEAVE_MS;
+    sl_link_return_waiting(conn->hub, conn->link, SL_E_PEER_LOST);
+}
+
+/* ---- The life of a link ---- */
+
+void sl_link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason)
+{
+    if (link->state == SL_LINK_UP)
+        atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
+    if (link->cancelled) {
+        status = SL_E_CANCELLED;
+        reason = "dropped by its owner";
+    }
+    sl_link_return_waiting(hub, link, status);
+    link->state = SL_LINK_OVER;
+    struct sl_note n = {.kind = SL_NOTE_DOWN, .status = status, .link = link, .reason = reason};
+    sl_hub_note(hub, &n);
+}
+
+static void link_leave(struct sl_link *link, uint64_t now_ms)
+{
+    if (!link->leaving) {
+        link->leaving = true;
+        link->leave_by_ms = now_ms + SL_LEAVE_MS;
+    }
+}
+
+void sl_link_cancel(struct sl_hub *hub, struct sl_link *link)
+{
+    if (link->state == SL_LINK_OVER)
+        return;
+    link->cancelled = true;
+    sl_link_return_waiting(hub, link, SL_E_CANCELLED);
+    link_leave(link, hub->now_ms);
+}
+
+static void link_retry_later(struct sl_hub *hub, struct sl_link *link)
+{
+    uint32_t jitter = (uint32_t)(sl_rng_next(&hub->jitter) % (link->retry_ms / 4));
+    link->retry_at_ms = hub->now_ms + link->retry_ms + jitter;
+    link->retry_ms = link->retry_ms * 2 > SL_RETRY_MAX_MS ? SL_RETRY_MAX_MS : link->retry_ms * 2;
+}
+
+static void link_dial(struct sl_hub *hub, struct sl_link *link)
+{
+    sl_status status = sl_link_dial(hub, link);
+    if (status == SL_E_INVALID)
+        sl_link_over(hub, link, status, "the peer's address is not a numeric address");
+    else if (status != SL_OK)
+        link_retry_later(hub, link);
+}
+
+void sl_conn_closed(struct sl_conn *conn)
+{
+    struct sl_hub *hub = conn->hub;
+    assert(conn->n_sends == 0 && conn->n_landings == 0);
+    struct sl_conn **at = &hub->conns;
+    while (*at != conn)
+        at = &(*at)->next;
+    *at = conn->next;
+    struct sl_link *link = conn->link;
+    if (link) {
+        link->conn = NULL;
+        if (link->state == SL_LINK_UP || link->leaving)
+            sl_link_over(hub, link, conn->fault, conn->reason);
+        else
+            link_retry_later(hub, link);
+    }
+    free(conn);
+}
+
+/* ---- Time ---- */
+
+static void due(int *wait_ms, uint64_t now_ms, uint64_t at_ms)
+{
+    uint64_t left = at_ms > now_ms ? at_ms - now_ms : 0;
+    if (left < (uint64_t)*wait_ms)
+        *wait_ms = (int)left;
+}
+
+static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
+{
+    uint64_t allowed_ms = hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
+    if (now_ms > conn->heard_ms + allowed_ms) {
+        sl_conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
+        return;
+    }
+    due(wait_ms, now_ms, conn->heard_ms + allowed_ms + 1);
+    if (!conn->link->dials)
+        return;
+    if (now_ms >= conn->pinged_ms + hub->config.heartbeat_ms) {
+        conn->pinged_ms = now_ms;
+        if (!atomic_load(&hub->fault_mute))
+            sl_conn_control(conn, SL_WIRE_PING, now_ms, NULL);
+    }
+    due(wait_ms, now_ms, conn->pinged_ms + hub->config.heartbeat_ms);
+}
+
+/* One side or the other says goodbye: flush, tell how much was sent, wait for the answer, hang up.
+ */
+static void conn_goodbyes(struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
+{
+    struct sl_link *link = conn->link;
+    if (!link->leaving && !conn->heard_goodbye)
+        return;
+    uint64_t by_ms = link->leaving ? link->leave_by_ms : conn->goodbye_by_ms;
+    bool late = now_ms >= by_ms;
+    bool got_all = !conn->heard_goodbye || link->delivered == conn->peer_sent;
+    bool sent_all = !link->waiting && conn->n_sends == 0;
+    if (!conn->said_goodbye && (late || (sent_all && got_all))) {
+        conn->said_goodbye = true;
+        sl_conn_control(conn, SL_WIRE_GOODBYE, link->sent, NULL);
+    }
+    if (late || (link->leaving && conn->said_goodbye && conn->heard_goodbye && got_all))
+        sl_conn_fail(conn, SL_E_PEER_LOST,
+                     conn->heard_goodbye ? "the peer said goodbye" : "left without an answer");
+    due(wait_ms, now_ms, by_ms);
+}
+
+static void conn_step(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
+{
+    if (!conn->fault) {
+        uint64_t handshake_by_ms = conn->opened_ms + hub->config.handshake_ms;
+        if (conn->state != SL_CONN_OPEN && now_ms >= handshake_by_ms)
+            sl_conn_refuse(conn, "the handshake took too long");
+        else if (conn->state != SL_CONN_OPEN && conn->link && conn->link->leaving)
+            sl_conn_fail(conn, SL_E_CANCELLED, "the link was given up");
+        else if (conn->state != SL_CONN_OPEN)
+            due(wait_ms, now_ms, handshake_by_ms);
+        else {
+            conn_goodbyes(conn, now_ms, wait_ms);
+            if (hub->ops->silent_loss)
+                conn_heartbeat(hub, conn, now_ms, wait_ms);
+        }
+    }
+    if (conn->fault && !conn->hung_up) {
+        conn->hung_up = true;
+        hub->ops->hangup(conn->line);
+    }
+    if (conn->hung_up) /* the end of a closing line does not always wake the thread */
+        due(wait_ms, now_ms, now_ms + 1);
+}
+
+/* A thread that was not run for a while (a stopped process, a busy machine) has not listened
+ * either: that time is not held against the peers. */
+static void forgive_own_absence(struct sl_hub *hub)
+{
+    uint64_t now_ms = hub->now_ms;
+    uint64_t away_ms = hub->stepped_ms ? now_ms - hub->stepped_ms : 0;
+    hub->stepped_ms = now_ms;
+    if (away_ms <= hub->config.lost_ms / 2)
+        return;
+    for (struct sl_conn *conn = hub->conns; conn; conn = conn->next) {
+        conn->heard_ms = now_ms;
+        conn->opened_ms += conn->state == SL_CONN_OPEN ? 0 : away_ms;
+    }
+}
+
+int sl_hub_step(struct sl_hub *hub)
+{
+    uint64_t now_ms = hub->now_ms;
+    int wait_ms = 1000; /* even with nothing due: some event fds have been seen to miss a wake-up */
+    forgive_own_absence(hub);
+    for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
+        struct sl_link *link = hub->links[i];
+        if (!link || link->state != SL_LINK_WAITING || link->conn)
+            continue;
+        if (link->leaving)
+            sl_link_over(hub, link, SL_E_CANCELLED, "the link was given up");
+        else if (link->dials && now_ms >= link->retry_at_ms)
+            link_dial(hub, link);
+        if (link->dials && link->state == SL_LINK_WAITING && !link->conn)
+            due(&wait_ms, now_ms, link->retry_at_ms);
+    }
+    for (struct sl_conn *conn = hub->conns, *next; conn; conn = next) {
+        next = conn->next;
+        conn_step(hub, conn, now_ms, &wait_ms);
+    }
+    if (hub->ops->silent_loss && hub->conns && wait_ms > (int)hub->config.lost_ms / 4)
+        wait_ms = (int)hub->config.lost_ms / 4;
+    return wait_ms;
+}
+
+void sl_hub_leave(struct sl_hub *hub)
+{
+    hub->closing = true;
+    for (uint32_t i = 0; i < SL_LINKS_MAX; i++)
+        if (hub->links[i] && hub->links[i]->state != SL_LINK_OVER)
+            link_leave(hub->links[i], hub->now_ms);
+    for (struct sl_conn *conn = hub->conns; conn; conn = conn->next)
+        if (!conn->link)
+            sl_conn_fail(conn, SL_E_CANCELLED, "this node is leaving");
+}
+
+void sl_hub_abort(struct sl_hub *hub)
+{
+    for (struct sl_conn *conn = hub->conns; conn; conn = conn->next)
+        sl_conn_fail(conn, SL_E_CANCELLED, "this node has left");
+}
+
+bool sl_hub_idle(const struct sl_hub *hub)
+{
+    return hub->conns == NULL;
+}
