@@ -42,6 +42,7 @@ static void send_record(struct sl_coordinator *c, const struct sl_action *a)
                            .seq = order->seq,
                            .payload_bytes = c->plan.meta_bytes,
                            .meta_bytes = (uint32_t)c->plan.meta_bytes};
+    sl_frame_seal(&wire, meta);
     sl_status status =
         sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, 1), &wire, meta, tag_of(TAG_ORDER, buffer));
     assert(status == SL_OK); /* the command ring is larger than all buffers together */
@@ -55,6 +56,7 @@ static void send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt)
     struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .seq = adopt->seq};
     wire.payload_bytes = sl_adopt_pack(out, adopt);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
+    sl_frame_seal(&wire, out);
     sl_status status = sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, sl_plan_decode_node(&c->plan)), &wire,
                                   out, tag_of(TAG_ADOPT, buffer));
     assert(status == SL_OK);
@@ -173,7 +175,7 @@ static const char *on_result(struct sl_coordinator *c, const struct sl_io_event 
 static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     char sentence[320];
-    bool whole = event->status == SL_OK;
+    bool whole = sl_frame_whole(&event->wire, event->payload);
     c->now.meter.checksum_failures += !whole;
     const char *bad = !whole                               ? "its checksum does not match"
                       : event->wire.kind == SL_WIRE_RESULT ? on_result(c, event)

@@ -81,6 +81,7 @@ static void flush(struct decode_role *r)
     struct sl_wire wire = {.kind = SL_WIRE_TOKENS};
     wire.payload_bytes = (uint64_t)(r->cursor.at - out_buffer(r, r->current));
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
+    sl_frame_seal(&wire, out_buffer(r, r->current));
     sl_status status = sl_io_send(r->io, sl_plan_link_id(r->plan, 0, sl_plan_decode_node(r->plan)), &wire,
                                   out_buffer(r, r->current), r->current);
     assert(status == SL_OK); /* 16 buffers against a ring of 1024 */
@@ -235,7 +236,7 @@ static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
     atomic_fetch_add(&r->control->meter.kv_bytes, w->payload_bytes);
     if (has_ended(r, w->seq))
         return;
-    if (frame->status != SL_OK || check_kv(r, w)) {
+    if (check_kv(r, w) || !sl_frame_whole(w, frame->payload)) {
         atomic_fetch_add(&r->control->meter.checksum_failures, 1);
         end_sequence(r, a, w->seq, SL_E_CORRUPT);
         return;
@@ -267,11 +268,12 @@ static sl_status on_adopt(struct decode_role *r, const struct sl_io_event *frame
 {
     struct sl_adopt adopt;
     struct sl_order_limits limits = sl_plan_order_limits(r->plan);
-    const char *bad = frame->status != SL_OK
-                          ? "checksum"
-                          : sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes, &limits);
+    bool whole = sl_frame_whole(&frame->wire, frame->payload);
+    atomic_fetch_add(&r->control->meter.checksum_failures, whole ? 0 : 1);
+    const char *bad =
+        !whole ? "checksum" : sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes, &limits);
     if (bad)
-        return sl_fail(err, SL_E_PROTOCOL,
+        return sl_fail(err, whole ? SL_E_PROTOCOL : SL_E_CORRUPT,
                        "a record from the coordinator is not acceptable: %s; restart the pipeline", bad);
     struct adoptee *a = find(r, adopt.seq);
     if (adopt.kind == SL_ADOPT_CANCEL) {

@@ -62,9 +62,10 @@ static void *result_buffer(const struct stage_role *r, uint32_t i)
 
 /* Room was made sure of before the record was begun (room_for_frames): waiting here would wait for events that only this
  * thread takes. */
-static void send_frame(struct stage_role *r, uint64_t link, const struct sl_wire *wire, const void *payload,
+static void send_frame(struct stage_role *r, uint64_t link, struct sl_wire *wire, const void *payload,
                        uint64_t token)
 {
+    sl_frame_seal(wire, payload);
     sl_status status = sl_io_send(r->io, link, wire, payload, token);
     assert(status == SL_OK);
     r->n_out++;
@@ -341,7 +342,7 @@ static sl_status on_event(struct stage_role *r, const struct sl_io_event *event,
         on_sent(r, event);
         break;
     case SL_IO_FRAME:
-        if (event->status != SL_OK) {
+        if (!sl_frame_whole(&event->wire, event->payload)) {
             atomic_fetch_add(&r->control->meter.checksum_failures, 1);
             return sl_fail(err, SL_E_CORRUPT,
                            "a frame from the node before failed its checksum; restart the pipeline");

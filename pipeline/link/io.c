@@ -419,21 +419,22 @@ sl_status sl_io_send(struct sl_io *io, uint64_t id, const struct sl_wire *wire, 
     if (!sending)
         return SL_AGAIN;
     uint8_t header[SL_WIRE_BYTES];
-    struct sl_wire checked, clean = *wire;
-    clean.flags = 0;
-    clean.checksum = 0;
-    sl_wire_pack(header, &clean);
+    struct sl_wire checked;
+    sl_wire_pack(header, wire);
     const char *bad = sl_wire_unpack(&checked, header, sizeof header, &io->hub.config.limits);
-    if (bad || wire->kind < SL_WIRE_ORDER) {
-        sl_log_error("A frame of kind %u is not sent: %s.", (unsigned)wire->kind,
-                     bad ? bad : "the kind belongs to the transport");
+    if (!bad && wire->kind < SL_WIRE_ORDER)
+        bad = "the kind belongs to the transport";
+    if (!bad && !(wire->flags & SL_WIRE_HAS_CHECKSUM))
+        bad = "nobody has sealed it (sl_frame_seal)";
+    if (bad) {
+        sl_log_error("a frame of kind %u is not sent: %s; report this", (unsigned)wire->kind, bad);
         return SL_E_INVALID;
     }
     io->free_sendings = sending->next;
     memset(sending, 0, sizeof *sending);
     sending->link = find_link(io, id);
     sending->link_id = id;
-    sending->wire = clean;
+    sending->wire = *wire;
     sending->payload = payload;
     sending->tag = tag;
     if (sending->link)
@@ -575,13 +576,23 @@ void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats)
                                   .bytes_received = read_count(&hub->bytes_received),
                                   .frames_sent = read_count(&hub->frames_sent),
                                   .frames_received = read_count(&hub->frames_received),
-                                  .checksum_failures = read_count(&hub->checksum_failures),
                                   .links_up = read_count(&hub->links_up)};
 }
 
 void sl_io_fault_corrupt(struct sl_io *io, uint32_t n_frames)
 {
     atomic_store(&io->hub.fault_corrupt, n_frames);
+}
+
+bool sl_io_fault_damage(struct sl_io *io, uint64_t link, enum sl_wire_kind kind, enum sl_damage where,
+                        uint32_t at)
+{
+    struct sl_hub *hub = &io->hub;
+    if (atomic_load_explicit(&hub->fault_armed, memory_order_acquire))
+        return false;
+    hub->fault = (struct sl_fault){.link = link, .kind = kind, .where = where, .at = at};
+    atomic_store_explicit(&hub->fault_armed, true, memory_order_release);
+    return true;
 }
 
 void sl_io_fault_mute(struct sl_io *io, bool mute)

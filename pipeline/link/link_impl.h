@@ -31,7 +31,6 @@ enum {
 
 struct sl_slot {
     struct sl_landing landing;
-    sl_status status;
     uint64_t at_us;
     bool whole; /* arrived, waits for its turn */
     uint8_t index;
@@ -117,6 +116,13 @@ struct sl_note { /* from the I/O thread to the owner */
     };
 };
 
+struct sl_fault {
+    uint64_t link;
+    enum sl_wire_kind kind;
+    enum sl_damage where;
+    uint32_t at;
+};
+
 struct sl_hub {
     const struct sl_transport_ops *ops;
     struct sl_transport *transport;
@@ -129,10 +135,10 @@ struct sl_hub {
     uint64_t now_ms, now_us; /* sl_hub_turn */
     uint64_t stepped_ms;
     bool closing;
-    _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures, links_up,
-        refusals;
+    _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, links_up, refusals;
     _Atomic uint32_t fault_corrupt;
-    _Atomic bool fault_mute;
+    _Atomic bool fault_mute, fault_armed;
+    struct sl_fault fault; /* the I/O thread's while armed, then the test's */
 };
 
 /* The hub reads no clock. Its driver tells it the time, monotonic ms and wall-clock us, before each of its calls below and

@@ -19,8 +19,9 @@ enum sl_io_kind {
     /* last event of a link; status and reason say why. Every tag and slot has come home before. */
     SL_IO_LINK_DOWN,
     SL_IO_SENT, /* the buffer of `tag` is free again; status SL_OK, or why it was not sent */
-    SL_IO_FRAME, /* payload is the owner's until sl_io_release(io, link, slot); SL_E_CORRUPT: checksum mismatch,
-                        header valid, payload not to be used */
+    /* payload is the owner's until sl_io_release(io, link, slot). The header was checked, the payload was not read:
+     * whoever uses it asks sl_frame_whole first, and counts and tells a mismatch. */
+    SL_IO_FRAME,
     SL_IO_NUDGE /* sl_io_nudge was called */
 };
 
@@ -72,8 +73,9 @@ sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, con
                         uint16_t port);
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 
-/* Queue a frame. payload stays ours to read until SL_IO_SENT with this tag (also when the link is down or unknown).
- * SL_AGAIN: 1024 tags are out already. SL_E_INVALID: a header that no peer would take (logged); no event follows.
+/* Queue a frame, sealed by whoever made its payload (sl_frame_seal). The payload is lent to us until SL_IO_SENT with this
+ * tag (also when the link is down or unknown): it must not change. Nothing here reads it but the transport, to carry it.
+ * SL_AGAIN: 1024 tags are out already. SL_E_INVALID: a header that no peer would take, or no seal (logged); no event follows.
  * A frame larger than the peer's slots comes back as SL_IO_SENT with SL_E_INVALID. */
 sl_status sl_io_send(struct sl_io *io, uint64_t link, const struct sl_wire *wire, const void *payload,
                      uint64_t tag);
@@ -84,7 +86,7 @@ sl_status sl_io_poll(struct sl_io *io, struct sl_io_event *event, int timeout_ms
 void sl_io_nudge(struct sl_io *io); /* any thread: makes a waiting sl_io_poll return SL_IO_NUDGE */
 
 struct sl_io_stats {
-    uint64_t bytes_sent, bytes_received, frames_sent, frames_received, checksum_failures, links_up;
+    uint64_t bytes_sent, bytes_received, frames_sent, frames_received, links_up;
 };
 void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats); /* any thread, relaxed */
 

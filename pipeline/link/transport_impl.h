@@ -36,6 +36,7 @@ struct sl_sending { /* a frame on its way out */
     size_t bytes; /* on the line */
     uint64_t link_id, tag;
     sl_status status;
+    uint8_t *damaged; /* by a test: a copy of the payload, sent in its place */
     bool busy, again; /* control frames: one of a kind is under way; send one more after it */
     struct sl_mail mail;
     uint8_t header[SL_WIRE_BYTES];
@@ -87,7 +88,12 @@ struct sl_line *sl_conn_line(const struct sl_conn *conn);
 
 /* For tests: faults that no public call can make. Any thread. */
 void sl_io_fault_corrupt(struct sl_io *io, uint32_t n_frames); /* the next n get a wrong checksum */
-void sl_io_fault_mute(struct sl_io *io, bool mute);            /* heartbeats are not sent */
-uint64_t sl_io_refusals(const struct sl_io *io);               /* handshakes that failed here */
+enum sl_damage { SL_DAMAGE_HEADER, SL_DAMAGE_META, SL_DAMAGE_ROWS /* what is behind the meta bytes */ };
+/* One bit of byte `at` of that part, in the next frame of this kind that has such a byte, on this link (0: on any), is
+ * turned on its way out; the bytes of the sender stay as they are. One at a time: false while the last one still waits. */
+bool sl_io_fault_damage(struct sl_io *io, uint64_t link, enum sl_wire_kind kind, enum sl_damage where,
+                        uint32_t at);
+void sl_io_fault_mute(struct sl_io *io, bool mute); /* heartbeats are not sent */
+uint64_t sl_io_refusals(const struct sl_io *io);    /* handshakes that failed here */
 
 #endif

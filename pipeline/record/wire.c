@@ -171,3 +171,20 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
     const char *bad = check_ranges(wire, limits);
     return bad ? bad : check_payload(wire);
 }
+
+static uint32_t checksum_of(const void *payload, uint64_t bytes)
+{
+    return (uint32_t)sl_xxh3(payload, (size_t)bytes);
+}
+
+void sl_frame_seal(struct sl_wire *wire, const void *payload)
+{
+    wire->flags |= SL_WIRE_HAS_CHECKSUM;
+    wire->checksum = checksum_of(payload, wire->payload_bytes);
+}
+
+bool sl_frame_whole(const struct sl_wire *wire, const void *payload)
+{
+    return (wire->flags & SL_WIRE_HAS_CHECKSUM) &&
+           wire->checksum == checksum_of(payload, wire->payload_bytes);
+}

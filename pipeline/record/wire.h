@@ -1,9 +1,11 @@
 /* The 128-byte header of every frame between nodes: little-endian, fixed offsets, own CRC.
- * Knows bytes only: no socket, no model. Everything in it is checked before a payload byte is touched. */
+ * Knows bytes only: no socket, no model. Everything in it is checked before a payload byte is touched; the payload itself is
+ * vouched for by its checksum (sl_frame_seal, sl_frame_whole). */
 #ifndef SL_PIPELINE_RECORD_WIRE_H
 #define SL_PIPELINE_RECORD_WIRE_H
 
 #include "base/status.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 3, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
@@ -39,7 +41,7 @@ struct sl_wire {
     uint8_t profile;     /* of KV pages: sl_profile, the numerics that made them; else 0 */
     uint32_t shape[4];
     uint64_t payload_bytes; /* meta_bytes + product(shape) * size of dtype */
-    uint32_t checksum;      /* low half of XXH3 over the payload, when flagged; set by the transport */
+    uint32_t checksum;      /* low half of XXH3 over the payload, when flagged: sl_frame_seal */
     uint32_t meta_bytes;    /* leading bytes of the payload which are a record */
 };
 
@@ -54,5 +56,12 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire);
  * zeros, limits, ranges (overflow-safe), profile, dtype, rank, product(shape)*size + meta == payload. */
 const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes,
                            const struct sl_wire_limits *limits);
+
+/* The payload has a checksum of its own, made by whoever made the bytes and checked by whoever is about to use them: what
+ * carries frames in between (pipeline/link/) never reads a payload, which may lie in a device's memory or be on its way
+ * still. Seal when no byte changes any more; a frame passed on with one byte changed is sealed anew. */
+void sl_frame_seal(struct sl_wire *wire, const void *payload);
+/* Over payload_bytes, which sl_wire_unpack has bounded. False also for a frame that was not sealed. */
+bool sl_frame_whole(const struct sl_wire *wire, const void *payload);
 
 #endif

@@ -1,8 +1,9 @@
-/* The I/O layer, the same suite over every transport: links with keys, credits, order, checksums,
+/* The I/O layer, the same suite over every transport: links with keys, credits, order, damage,
  * and above all what comes home when something ends. One thread owns both ends and polls them in
  * turn; nothing here waits for a time to pass, only for events (and gives up after half a minute).
  */
 #include "base/clock.h"
+#include "base/dtype.h"
 #include "base/rng.h"
 #include "pipeline/link/transport_impl.h"
 #include "tests/check.h"
@@ -21,7 +22,8 @@ struct side {
     sl_status down_status;
     const char *down_reason;
     int n_after_down;
-    bool keep; /* do not release frames */
+    int n_torn; /* frames that were not whole */
+    bool keep;  /* do not release frames */
     uint32_t slots[64];
     uint8_t *payloads[64];
     int n_kept;
@@ -97,7 +99,8 @@ static void take_frame(struct side *side, const struct sl_io_event *event)
     uint64_t n = (uint64_t)side->n_frames++;
     CHECK_INT(event->wire.number, n);
     CHECK_INT((uintptr_t)event->payload % 64, 0);
-    if (side->expect && event->status == SL_OK) {
+    side->n_torn += !sl_frame_whole(&event->wire, event->payload);
+    if (side->expect) {
         CHECK_INT(event->wire.payload_bytes, frame_bytes(n));
         CHECK_INT(event->wire.seq, n);
         CHECK(memcmp(event->payload, frame_data(n), frame_bytes(n)) == 0);
@@ -172,6 +175,7 @@ static sl_status send_bytes(struct side *side, uint64_t link, const uint8_t *dat
 {
     struct sl_wire wire = {
         .kind = SL_WIRE_ORDER, .seq = tag, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
+    sl_frame_seal(&wire, data);
     return sl_io_send(side->io, link, &wire, data, tag);
 }
 
@@ -221,8 +225,8 @@ ON_EACH(frames_of_all_sizes_both_ways)
     CHECK_INT(stats.frames_sent, 200);
     CHECK_INT(stats.frames_received, 200);
     CHECK_INT(stats.bytes_sent, stats.bytes_received);
-    CHECK_INT(stats.checksum_failures, 0);
     CHECK_INT(stats.links_up, 1);
+    CHECK_INT(world.a.n_torn + world.b.n_torn, 0);
     stop(&world);
 }
 
@@ -492,24 +496,81 @@ ON_EACH(two_links_on_one_io)
     stop(&world);
 }
 
-ON_EACH(corrupt_payload_is_told_and_the_link_lives)
+/* A frame of a record and rows, as stages send them. */
+static void send_rows(struct side *side, enum sl_wire_kind kind, uint64_t tag)
+{
+    struct sl_wire wire = {.kind = (uint16_t)kind,
+                           .seq = tag,
+                           .rank = 1,
+                           .dtype = SL_F32,
+                           .shape = {25000},
+                           .meta_bytes = 100,
+                           .payload_bytes = 100 + 25000 * 4};
+    sl_frame_seal(&wire, pool);
+    CHECK_INT(sl_io_send(side->io, LINK, &wire, pool, tag), SL_OK);
+}
+
+ON_EACH(wrong_checksum_is_the_users_to_see_and_the_link_lives)
 {
     struct world world;
     REQUIRE(start(&world, transport));
     connect_both(&world, 4, 4);
-    world.b.keep = true;
     sl_io_fault_corrupt(world.a.io, 1);
-    CHECK_INT(send_bytes(&world.a, LINK, pool, 100000, 0), SL_OK);
+    send_rows(&world.a, SL_WIRE_ORDER, 0);
     UNTIL(&world, world.b.n_frames == 1);
-    CHECK_INT(world.b.last.status, SL_E_CORRUPT);
-    CHECK_INT(world.b.last.wire.seq, 0);
-    sl_io_release(world.b.io, LINK, world.b.slots[0]);
-    CHECK_INT(send_bytes(&world.a, LINK, pool, 100000, 1), SL_OK);
-    UNTIL(&world, world.b.n_frames == 2);
     CHECK_INT(world.b.last.status, SL_OK);
-    struct sl_io_stats stats;
-    sl_io_stats(world.b.io, &stats);
-    CHECK_INT(stats.checksum_failures, 1);
+    CHECK_INT(world.b.n_torn, 1);
+    send_rows(&world.a, SL_WIRE_ORDER, 1);
+    UNTIL(&world, world.b.n_frames == 2);
+    CHECK_INT(world.b.n_torn, 1);
+    CHECK_INT(world.b.n_down, 0);
+    stop(&world);
+}
+
+ON_EACH(damaged_payload_is_the_users_to_see_and_the_link_lives)
+{
+    static const struct {
+        enum sl_damage where;
+        uint32_t at, in_payload;
+    } rows[] = {{SL_DAMAGE_META, 0, 0},
+                {SL_DAMAGE_META, 99, 99},
+                {SL_DAMAGE_ROWS, 0, 100},
+                {SL_DAMAGE_ROWS, 99999, 100099}};
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 4, 4);
+    world.b.keep = true;
+    for (int i = 0; i < 4; i++) {
+        CHECK(sl_io_fault_damage(world.a.io, LINK, SL_WIRE_KV, rows[i].where, rows[i].at));
+        CHECK(!sl_io_fault_damage(world.a.io, LINK, SL_WIRE_KV, rows[i].where, 0)); /* one at a time */
+        send_rows(&world.a, SL_WIRE_ORDER, 0);                                      /* not of that kind */
+        send_rows(&world.a, SL_WIRE_KV, 1);
+        UNTIL(&world, world.b.n_frames == 2 * i + 2);
+        CHECK_INT(world.b.n_torn, i + 1);
+        CHECK_INT(world.b.last.wire.kind, SL_WIRE_KV);
+        world.b.payloads[1][rows[i].in_payload] ^= 1; /* that bit and no other */
+        CHECK(sl_frame_whole(&world.b.last.wire, world.b.payloads[1]));
+        for (int k = 0; k < 2; k++)
+            sl_io_release(world.b.io, LINK, world.b.slots[k]);
+        world.b.n_kept = 0;
+    }
+    UNTIL(&world, world.a.n_sent == 8);
+    CHECK_INT(world.b.n_down, 0);
+    stop(&world);
+}
+
+ON_EACH(damaged_header_ends_the_link)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    connect_both(&world, 4, 4);
+    CHECK(sl_io_fault_damage(world.a.io, 0, SL_WIRE_RESULT, SL_DAMAGE_HEADER, 40));
+    send_rows(&world.a, SL_WIRE_RESULT, 0);
+    UNTIL(&world, world.b.n_down == 1 && world.a.n_down == 1);
+    CHECK_INT(world.b.n_frames, 0);
+    CHECK_INT(world.b.down_status, SL_E_PROTOCOL);
+    CHECK_CONTAINS(world.b.down_reason, "header checksum");
+    CHECK_INT(world.a.n_sent, 1);
     stop(&world);
 }
 
@@ -549,6 +610,8 @@ ON_EACH(bad_calls_are_refused)
     CHECK_INT(sl_io_send(world.a.io, LINK, &wire, NULL, 1), SL_E_INVALID);
     wire = (struct sl_wire){.kind = SL_WIRE_ORDER, .payload_bytes = 1};
     CHECK_INT(sl_io_send(world.a.io, LINK, &wire, NULL, 1), SL_E_INVALID);
+    wire = (struct sl_wire){.kind = SL_WIRE_ORDER, .payload_bytes = 1, .meta_bytes = 1};
+    CHECK_INT(sl_io_send(world.a.io, LINK, &wire, pool, 1), SL_E_INVALID); /* not sealed */
     CHECK_INT(send_bytes(&world.a, 999, pool, 10, 7), SL_OK);
     UNTIL(&world, world.a.n_sent == 1);
     CHECK_INT(world.a.sent_status[7], SL_E_NOT_FOUND);

@@ -174,6 +174,7 @@ static struct sl_sending *take_sent(enum sl_wire_kind kind)
 static struct sl_wire peer_frame(enum sl_wire_kind kind, uint64_t sequence, uint64_t bytes)
 {
     return (struct sl_wire){.kind = (uint16_t)kind,
+                            .flags = SL_WIRE_HAS_CHECKSUM,
                             .epoch = EPOCH,
                             .number = sequence,
                             .payload_bytes = bytes,
@@ -185,8 +186,7 @@ static struct sl_landing *begin(struct sl_conn *conn, struct sl_wire wire, const
 {
     uint8_t header[SL_WIRE_BYTES];
     size_t bytes = (size_t)wire.payload_bytes;
-    wire.flags = SL_WIRE_HAS_CHECKSUM;
-    wire.checksum = (uint32_t)sl_xxh3(data, bytes);
+    sl_frame_seal(&wire, data);
     sl_wire_pack(header, &wire);
     struct sl_landing *landing = sl_conn_arrived(conn, header, sizeof header, bytes ? bytes : SL_PAD_BYTES);
     if (landing)
@@ -506,6 +506,55 @@ SL_TEST(damaged_header_ends_the_link)
     header[40] ^= 1;
     CHECK(sl_conn_arrived(conn, header, sizeof header, 8) == NULL);
     expect_down("checksum");
+    teardown();
+}
+
+SL_TEST(frame_that_nobody_sealed_ends_the_link)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_wire wire = peer_frame(SL_WIRE_ORDER, 0, 8);
+    uint8_t header[SL_WIRE_BYTES];
+    wire.flags = 0;
+    sl_wire_pack(header, &wire);
+    CHECK(sl_conn_arrived(conn, header, sizeof header, 8) == NULL);
+    expect_down("without a checksum");
+    teardown();
+}
+
+SL_TEST(payload_is_carried_and_not_read)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_note note;
+    static const uint8_t data[8] = "payload";
+    struct sl_landing *landing = begin(conn, peer_frame(SL_WIRE_KV, 0, 8), data);
+    REQUIRE(landing != NULL);
+    landing->to[3] ^= 1; /* on the line */
+    sl_conn_landed(landing, SL_OK);
+    CHECK(next_note(SL_NOTE_FRAME, &note));
+    CHECK(!sl_frame_whole(&note.slot->landing.wire, note.slot->landing.to));
+    note.slot->landing.to[3] ^= 1;
+    CHECK(sl_frame_whole(&note.slot->landing.wire, note.slot->landing.to));
+    step();
+    CHECK(!conn->line->hung_up);
+    teardown();
+}
+
+SL_TEST(damaged_control_frame_ends_the_link)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    static const uint8_t body[SL_CONTROL_BYTES];
+    struct sl_landing *landing = begin(conn, peer_frame(SL_WIRE_PING, 1, SL_CONTROL_BYTES), body);
+    REQUIRE(landing != NULL);
+    landing->to[0] ^= 1;
+    sl_conn_landed(landing, SL_OK);
+    expect_down("control frame is damaged");
+    CHECK(take_sent(SL_WIRE_PONG) == NULL);
     teardown();
 }
 

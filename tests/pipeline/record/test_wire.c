@@ -285,3 +285,49 @@ SL_TEST(random_sealed_headers_keep_their_promises)
     }
     CHECK(passed > 500); /* numbers, epochs and sequences may be anything */
 }
+
+SL_TEST(a_sealed_payload_is_whole_and_a_changed_one_is_not)
+{
+    uint8_t payload[1000];
+    for (size_t i = 0; i < sizeof payload; i++)
+        payload[i] = (uint8_t)sl_rng_at(4, i);
+    struct sl_wire wire = {.kind = SL_WIRE_KV, .payload_bytes = sizeof payload, .meta_bytes = sizeof payload};
+    CHECK(!sl_frame_whole(&wire, payload)); /* nobody vouches for it */
+    sl_frame_seal(&wire, payload);
+    CHECK_STR(judge(&wire), "fine");
+    CHECK_INT(wire.checksum, (uint32_t)sl_xxh3(payload, sizeof payload));
+    CHECK(sl_frame_whole(&wire, payload));
+    for (size_t i = 0; i < sizeof payload; i++) {
+        payload[i] ^= 0x10;
+        CHECK(!sl_frame_whole(&wire, payload));
+        payload[i] ^= 0x10;
+    }
+    wire.payload_bytes--;
+    CHECK(!sl_frame_whole(&wire, payload));
+    wire.payload_bytes++;
+    wire.flags = 0;
+    CHECK(!sl_frame_whole(&wire, payload));
+}
+
+SL_TEST(a_seal_travels_with_the_header_and_can_be_renewed)
+{
+    uint8_t payload[16] = "before", header[SL_WIRE_BYTES];
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER, .payload_bytes = 16, .meta_bytes = 16}, got;
+    sl_frame_seal(&wire, payload);
+    sl_wire_pack(header, &wire);
+    REQUIRE(sl_wire_unpack(&got, header, sizeof header, &limits) == NULL);
+    CHECK(sl_frame_whole(&got, payload));
+    memcpy(payload, "after!", 6);
+    CHECK(!sl_frame_whole(&got, payload));
+    sl_frame_seal(&got, payload);
+    CHECK(sl_frame_whole(&got, payload));
+}
+
+SL_TEST(a_frame_without_payload_has_a_seal_too)
+{
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER};
+    sl_frame_seal(&wire, NULL);
+    CHECK(sl_frame_whole(&wire, NULL));
+    wire.checksum ^= 1;
+    CHECK(!sl_frame_whole(&wire, NULL));
+}
