@@ -171,6 +171,19 @@ static void forgive_own_absence(struct sl_hub *hub)
     }
 }
 
+/* Some transports end frames without a word on their fd: they are asked. */
+static bool must_be_asked(const struct sl_hub *hub)
+{
+    if (hub->ops->poll_ms == 0)
+        return false;
+    if (hub->ops->fd(hub->transport) < 0)
+        return true;
+    for (const struct sl_conn *conn = hub->conns; conn; conn = conn->next)
+        if (conn->n_sends + conn->n_landings > 0)
+            return true;
+    return false;
+}
+
 int sl_hub_step(struct sl_hub *hub)
 {
     uint64_t now_ms = hub->now_ms;
@@ -193,6 +206,8 @@ int sl_hub_step(struct sl_hub *hub)
     }
     if (hub->ops->silent_loss && hub->conns && wait_ms > (int)hub->config.lost_ms / 4)
         wait_ms = (int)hub->config.lost_ms / 4;
+    if (must_be_asked(hub) && wait_ms > (int)hub->ops->poll_ms)
+        wait_ms = (int)hub->ops->poll_ms;
     return wait_ms;
 }
 

@@ -298,7 +298,7 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
     struct sl_wire wire;
     const char *bad = sl_wire_unpack(&wire, header, header_bytes, &conn->hub->config.limits);
     size_t on_line = bad || wire.payload_bytes ? (size_t)wire.payload_bytes : SL_PAD_BYTES;
-    if (!bad && payload_bytes != on_line)
+    if (!bad && payload_bytes != on_line && payload_bytes != SL_BYTES_UNTOLD)
         bad = "the length of a frame differs from its header";
     if (!bad && conn->state != SL_CONN_ACCEPTED && wire.epoch != conn->epoch)
         bad = "a frame of another epoch";

@@ -1,4 +1,4 @@
-/* The seam between the link layer (link.c: who may talk, credits, order, heartbeat) and what
+/* The seam between the link layer (link.c: credits, order; handshake.c: who may talk; life.c: heartbeat) and what
  * carries bytes (transport_local.c, transport_ucx.c). Private to pipeline/.
  *
  * A transport knows lines: two ends, frames of a header and a payload each. It is driven by one I/O
@@ -6,7 +6,15 @@
  * `progress`. A sending (a frame going out) and a landing (a frame coming in) belong to the transport
  * from the call to their one report, also after failure; `closed` is the last word about a line,
  * after every sending and every landing of it was reported. A broken line is reported and then left
- * alone until `hangup`. */
+ * alone until `hangup`.
+ *
+ * A frame comes in twice: `arrived` when its header is there, which names the place for the payload, and `landed` when the
+ * payload lies in it; in between other frames may arrive and land, in any order. So header and payload may travel apart: over
+ * a transport of collective calls (NCCL) headers, and the payloads of control frames (`link` is NULL), go over a
+ * connection beside it in the order of `send`, and `arrived` posts the receive. Such a one has no length of its own to
+ * compare (SL_BYTES_UNTOLD), its calls end without a word on any descriptor (poll_ms), and after `arrived` has returned NULL,
+ * or a peer has gone, a call that nobody will match is for `hangup` to abort. Nothing above the seam reads or writes a
+ * payload of data, out or in, but one: SL_PAD_BYTES of zeros stand for an empty one and lie in host memory. */
 #ifndef SL_PIPELINE_LINK_TRANSPORT_IMPL_H
 #define SL_PIPELINE_LINK_TRANSPORT_IMPL_H
 
@@ -54,6 +62,9 @@ struct sl_landing { /* where a frame that comes in has to go */
 struct sl_transport_ops {
     const char *name;
     bool silent_loss; /* a peer can vanish without a word: send heartbeats */
+    /* 0: fd tells of everything. Else sendings and landings of data may end without it: while any is under way, and always
+     * when there is no fd, progress is called after at most so many ms. */
+    uint32_t poll_ms;
 
     /* Opens and listens. */
     sl_status (*open)(struct sl_transport **transport, struct sl_hub *hub, const struct sl_io_config *config,
@@ -72,12 +83,13 @@ struct sl_transport_ops {
     void (*unmap)(struct sl_transport *transport, void *region);
 
     bool (*progress)(struct sl_transport *transport); /* never blocks; true: something happened */
-    int (*fd)(const struct sl_transport *transport);
-    bool (*arm)(struct sl_transport *transport); /* true: fd becomes readable at the next event */
+    int (*fd)(const struct sl_transport *transport);  /* -1: none; then poll_ms is not 0 */
+    bool (*arm)(struct sl_transport *transport); /* true: sleep, until fd is readable or poll_ms is over */
 };
 
 /* Upcalls. */
 struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line); /* NULL: turn it away */
+#define SL_BYTES_UNTOLD SIZE_MAX /* payload_bytes: the transport has only the header's word for it */
 struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
                                    size_t payload_bytes); /* NULL: drop it, the line is at fault */
 void sl_conn_landed(struct sl_landing *landing, sl_status status);

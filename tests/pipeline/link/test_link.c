@@ -22,6 +22,7 @@ static struct {
     int n_sent, n_lines;
     struct sl_line lines[64];
     sl_status connect_status;
+    int fd;
 } fake;
 
 static void fake_send(struct sl_line *line, struct sl_sending *sending)
@@ -55,12 +56,19 @@ static sl_status fake_map(struct sl_transport *t, void *base, size_t bytes, void
     return SL_OK;
 }
 
+static int fake_fd(const struct sl_transport *t)
+{
+    (void)t;
+    return fake.fd;
+}
+
 static const struct sl_transport_ops fake_ops = {.name = "fake",
                                                  .silent_loss = true,
                                                  .connect = fake_connect,
                                                  .send = fake_send,
                                                  .hangup = fake_hangup,
-                                                 .map = fake_map};
+                                                 .map = fake_map,
+                                                 .fd = fake_fd};
 
 static struct sl_hub hub;
 static struct sl_link *links[4];
@@ -773,6 +781,55 @@ SL_TEST(dialing_side_pings_by_the_clock)
     CHECK(take_sent(SL_WIRE_PING) == NULL);
     step_at(START_MS + 400);
     CHECK(take_sent(SL_WIRE_PING) != NULL);
+    teardown();
+}
+
+/* ---- A transport whose headers and payloads travel apart ---- */
+
+SL_TEST(length_may_be_the_headers_word_alone)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_note note;
+    static const uint8_t data[8] = "apart";
+    struct sl_wire wire = peer_frame(SL_WIRE_KV, 0, 8);
+    uint8_t header[SL_WIRE_BYTES];
+    sl_frame_seal(&wire, data);
+    sl_wire_pack(header, &wire);
+    struct sl_landing *landing = sl_conn_arrived(conn, header, sizeof header, SL_BYTES_UNTOLD);
+    REQUIRE(landing != NULL);
+    CHECK_INT(landing->bytes, 8); /* what the transport has to receive */
+    give_control(conn, SL_WIRE_PING, 1, NULL);
+    CHECK(take_sent(SL_WIRE_PONG) != NULL); /* control frames do not wait for it */
+    CHECK(no_note());
+    memcpy(landing->to, data, 8);
+    sl_conn_landed(landing, SL_OK);
+    CHECK(next_note(SL_NOTE_FRAME, &note));
+    teardown();
+}
+
+SL_TEST(calls_that_end_in_silence_are_asked_for)
+{
+    struct sl_transport_ops ops = fake_ops;
+    ops.poll_ms = 3;
+    setup();
+    hub.ops = &ops;
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    static const uint8_t data[8];
+    CHECK_INT(step(), 250); /* a quarter of lost_ms: nothing is under way */
+    struct sl_landing *landing = begin(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data);
+    CHECK_INT(step(), 3);
+    sl_conn_landed(landing, SL_OK);
+    CHECK_INT(step(), 250);
+    struct sl_sending sending = {.link = links[0], .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+    sl_link_send(&hub, links[0], &sending);
+    CHECK_INT(step(), 3);
+    CHECK(take_sent(SL_WIRE_ORDER) == &sending);
+    CHECK_INT(step(), 250);
+    fake.fd = -1; /* nothing tells of frames that come, either */
+    CHECK_INT(step(), 3);
     teardown();
 }
 
