@@ -166,8 +166,9 @@ static void wind_down(struct sl_io *io)
         }
     }
     if (!sl_hub_idle(hub))
-        sl_log_warn("A connection of transport %s did not end within %d s; it is closed by force.",
-                    hub->ops->name, (SL_LEAVE_MS + CLOSE_MS) / 1000);
+        sl_log_warn(
+            "a connection of transport %s did not end within %d s and is closed by force; look at the node it led to",
+            hub->ops->name, (SL_LEAVE_MS + CLOSE_MS) / 1000);
     for (uint32_t i = 0; i < SL_LINKS_MAX; i++)
         if (hub->links[i] && hub->links[i]->region)
             hub->ops->unmap(hub->transport, hub->links[i]->region);
@@ -277,19 +278,24 @@ sl_status sl_io_create(struct sl_io **out, const struct sl_io_config *config, st
     size_t bytes = (sizeof(struct sl_io) + 63) / 64 * 64;
     struct sl_io *io = aligned_alloc(64, bytes);
     if (!io)
-        return sl_fail(err, SL_E_NOMEM, "There is no memory for an I/O thread.");
+        return sl_fail(err, SL_E_NOMEM, "out of memory for an I/O thread");
     memset(io, 0, bytes);
     io->bell.fd = io->hub.owner.fd = -1;
     sl_status status = io_init(io, config);
     if (status != SL_OK) {
         io_free(io);
-        return sl_fail(err, status, "An I/O thread could not be set up (%s).", sl_status_name(status));
+        return sl_fail(
+            err, status,
+            "an I/O thread cannot be set up (%s); free memory, or raise the limit of open files (ulimit -n)",
+            sl_status_name(status));
     }
     sem_init(&io->started, 0, 0);
     io->start_err = err;
     int error = start_thread(io);
     if (error) {
-        status = sl_fail(err, SL_E_UNAVAILABLE, "An I/O thread could not be started: %s.", strerror(error));
+        status = sl_fail(err, SL_E_UNAVAILABLE,
+                         "an I/O thread cannot be started (%s); raise the limit of processes (ulimit -u)",
+                         strerror(error));
     } else {
         while (sem_wait(&io->started) != 0)
             assert(errno == EINTR);

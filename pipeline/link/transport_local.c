@@ -134,16 +134,16 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub, const
     assert(fabric);
     struct sl_transport *t = calloc(1, sizeof *t);
     if (!t)
-        return sl_fail(err, SL_E_NOMEM, "There is no memory for the local transport.");
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the local transport");
     t->fabric = fabric;
     t->hub = hub;
     t->inbox_end = &t->inbox;
     t->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (t->fd < 0) {
         free(t);
-        return sl_fail(err, SL_E_IO,
-                       "The local transport cannot get an eventfd; raise the limit of "
-                       "open files.");
+        return sl_fail(
+            err, SL_E_IO,
+            "the local transport cannot get an eventfd; raise the limit of open files (ulimit -n)");
     }
     pthread_mutex_lock(&fabric->mutex);
     t->port = config->port;
@@ -158,7 +158,7 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub, const
     if (taken) {
         close(t->fd);
         free(t);
-        return sl_fail(err, SL_E_UNAVAILABLE, "Port %u of the local transport is in use; choose another.",
+        return sl_fail(err, SL_E_UNAVAILABLE, "port %u of the local transport is in use; choose another",
                        (unsigned)config->port);
     }
     *out = t;

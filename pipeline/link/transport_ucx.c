@@ -407,7 +407,10 @@ static sl_status open_worker(struct sl_transport *t, struct sl_err *err)
     if (status == UCS_OK)
         status = ucp_worker_set_am_recv_handler(t->worker, &handler);
     if (status != UCS_OK)
-        return sl_fail(err, SL_E_UNAVAILABLE, "UCX cannot make a worker: %s", ucs_status_string(status));
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "UCX cannot make a worker (%s); raise the limit of open files (ulimit -n), or set UCX_LOG_LEVEL=info to see why",
+            ucs_status_string(status));
     return SL_OK;
 }
 
@@ -493,7 +496,7 @@ static sl_status ucx_open(struct sl_transport **out, struct sl_hub *hub, const s
     pthread_once(&signals_once, give_signals_back);
     struct sl_transport *t = calloc(1, sizeof *t);
     if (!t)
-        return sl_fail(err, SL_E_NOMEM, "there is no memory for the UCX transport");
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the UCX transport");
     t->hub = hub;
     sl_status status = open_context(t, host, &address, err);
     if (status == SL_OK)
