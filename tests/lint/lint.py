@@ -9,6 +9,8 @@
 6. Every C file is as clang-format writes it.
 7. No tag (struct, union, enum) is defined twice: one word means one thing.
 8. No text cites a file that is not in the tree.
+9. What decides is pure: pipeline/record and pipeline/decide call nothing but PURE below. The rule is tried on a planted
+   malloc, clock and lock each time.
 
 Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
 usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
@@ -20,6 +22,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -197,6 +200,53 @@ def check_citations(files):
                 yield f"{name} cites {path}, which is not in the tree"
 
 
+# What the objects of the pure rooms may leave for others to define: memory and strings, formatting, assert, arithmetic, and of
+# base what neither allocates nor looks at the world.
+PURE_LIBRARIES = ["libsl_pipeline_record.a", "libsl_pipeline_decide.a"]
+PURE = re.compile(
+    r"mem(cpy|set|cmp|move|mem)|str(cmp|ncmp|len|chr|nlen)|v?snprintf|__assert_fail|__stack_chk_fail|__(mem|str|v?sn)\w+_chk"
+    r"|sl_(fail|err_prefix|xxh3|crc32c|arena_take)"
+)
+
+
+def impure(objects):
+    """Symbols that these objects use, that none of them defines, and that PURE does not name."""
+    done = subprocess.run(["nm", "-A", *map(str, objects)], capture_output=True, text=True)
+    used, defined = set(), set()
+    for kind, name in re.findall(r"\b([A-Za-z]) (\S+)$", done.stdout, re.M):
+        (used if kind == "U" else defined).add(name)
+    return sorted(name for name in used - defined if not PURE.fullmatch(name))
+
+
+def planted(code):
+    """What the rule says of this code; None: it could not be compiled."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, made = pathlib.Path(folder) / "planted.c", pathlib.Path(folder) / "planted.o"
+        source.write_text(code, encoding="utf-8")
+        done = subprocess.run(["gcc", "-O2", "-c", "-o", str(made), str(source)], capture_output=True)
+        return impure([made]) if done.returncode == 0 else None
+
+
+PLANTS = {
+    "malloc": "#include <stdlib.h>\nvoid *f(void *p) { free(p); return malloc(3); }",
+    "clock_gettime": "#include <time.h>\nint f(struct timespec *t) { return clock_gettime(CLOCK_MONOTONIC, t); }",
+    "pthread_mutex_lock": "#include <pthread.h>\nint f(pthread_mutex_t *m) { return pthread_mutex_lock(m); }",
+}
+
+
+def check_purity(skipped):
+    for name, code in PLANTS.items():
+        found = planted(code)
+        if not found or name not in found:
+            yield f"the rule does not see a planted {name}: it found {found}"
+    objects = [BUILD / name for name in PURE_LIBRARIES]
+    if not all(path.exists() for path in objects):
+        skipped.append("purity of record and decide: they are made by ./dev build")
+        return
+    for name in impure(objects):
+        yield f"pipeline/record or decide calls {name}: time is an argument, actions are the result; see PURE in this file"
+
+
 def blank(text):
     """Strings, characters and comments become blanks, so that braces can be counted; lines stay."""
     pattern = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'', re.S)
@@ -277,6 +327,7 @@ def main():
         "every file is formatted": check_format(sources(".c", ".h", ".inc")),
         "no tag is defined twice": check_tags(sources(".c", ".h", ".inc")),
         "no text cites what is not in the tree": check_citations(c_files + others + sources(".inc", ".md")),
+        "what decides is pure": check_purity(skipped),
         "every header compiles alone": check_headers(headers, skipped),
     }
     passed = failed = 0
