@@ -49,6 +49,7 @@ KNOWS = {
     "pipeline/decide": ["pipeline/record"],
     "pipeline/stage": ["pipeline/decide", "model/pack", "attention", "experts"],
     "pipeline/link": ["pipeline/record"],
+    "pipeline/sim": ["pipeline/decide"],
     "node/rpc": ["base"],
     "node/coordinator": ["node/rpc", "pipeline/decide", "pipeline/link", "model/tokenizer"],
     "node/edge": ["node/coordinator"],

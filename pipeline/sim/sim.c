@@ -1,0 +1,297 @@
+/* The clock of a simulated pipeline and its coordinator: requests arrive and are cancelled, actions of the core become frames,
+ * frames that come back become inputs. */
+#include "pipeline/sim/sim_impl.h"
+#include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+void sl_sim_break(struct sl_sim *s, const char *format, ...)
+{
+    if (s->broken[0])
+        return; /* the first one is what matters */
+    va_list args;
+    va_start(args, format);
+    vsnprintf(s->broken, sizeof s->broken, format, args);
+    va_end(args);
+}
+
+/* ---- actions ---- */
+
+static void send_record(struct sl_sim *s, const struct sl_action *a)
+{
+    struct sl_order control = {.number = a->record.number, .kind = a->record.kind, .seq = a->seq};
+    const struct sl_run *run = a->record.run;
+    const struct sl_order *order = run ? &run->order : &control;
+    uint32_t *ids = malloc((s->plan.max_chunk + 1) * sizeof *ids);
+    assert(ids);
+    for (uint32_t i = 0, at = 0; i < order->n_slices; at += order->slices[i++].n)
+        memcpy(ids + at, run->ids[i], order->slices[i].n * sizeof *ids);
+    struct sl_sim_frame *f = sl_sim_frame(s, 0, 1, sl_order_meta_bytes(&s->limits));
+    sl_order_pack(f->bytes, order, ids, run ? run->pages : NULL, &s->limits);
+    free(ids);
+    s->report.records++;
+    sl_sim_send(s, f);
+}
+
+static void send_adopt(struct sl_sim *s, const struct sl_adopt *adopt)
+{
+    struct sl_sim_frame *f =
+        sl_sim_frame(s, 0, sl_plan_decode_node(&s->plan), sl_adopt_max_bytes(s->plan.context_tokens));
+    f->n = sl_adopt_pack(f->bytes, adopt);
+    sl_sim_send(s, f);
+}
+
+static void on_token(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
+{
+    if (r->ended || a->token.n_out != r->n_tokens + 1 || a->token.n_out > r->max_tokens) {
+        sl_sim_break(s, "a token was told after the end, twice, or beyond the length");
+        return;
+    }
+    if (r->n_tokens == 0)
+        r->first_us = s->now_us;
+    r->tokens[r->n_tokens++] = a->token.out->id;
+}
+
+static void carry_out(struct sl_sim *s);
+
+static void act(struct sl_sim *s, const struct sl_action *a, struct sl_sim_request **text_over)
+{
+    struct sl_sim_request *r = a->user;
+    switch (a->kind) {
+    case SL_ACTION_RECORD:
+        send_record(s, a);
+        break;
+    case SL_ACTION_ADOPT:
+        send_adopt(s, a->adopt);
+        break;
+    case SL_ACTION_TOKEN:
+        if (a->token.out)
+            on_token(s, r, a);
+        if (a->token.out && r->text_ends_at && r->n_tokens == r->text_ends_at)
+            *text_over = r;
+        break;
+    case SL_ACTION_END:
+        if (r->ended)
+            sl_sim_break(s, "an end was told twice");
+        r->ended = true;
+        r->status = a->end.status;
+        r->finish = a->end.finish;
+        r->end_us = s->now_us;
+        break;
+    case SL_ACTION_ADMIT:
+    case SL_ACTION_RAN:
+    case SL_ACTION_ARRIVED:
+    case SL_ACTION_LIFE:
+        break;
+    }
+}
+
+static void carry_out(struct sl_sim *s)
+{
+    struct sl_sim_request *over[SL_MAX_SLICES], *text_over;
+    uint32_t n_over = 0;
+    for (uint32_t i = 0; i < s->actions.n; i++) {
+        text_over = NULL;
+        act(s, &s->actions.list[i], &text_over);
+        if (text_over)
+            over[n_over++] = text_over;
+    }
+    s->actions.n = 0;
+    for (uint32_t i = 0; i < n_over; i++) {
+        sl_core_text_ends(s->core, s->seqs[over[i] - s->requests], over[i]->n_tokens, &s->actions);
+        carry_out(s);
+    }
+    if (!s->deciding) /* as a thread would: after the inputs that happen to be there */
+        sl_sim_at(s, s->now_us + (s->config.max_delay_us ? sl_rng_next(&s->rng) % 50 : 0), SL_SIM_DECIDE, 0,
+                  NULL);
+    s->deciding = true;
+}
+
+/* ---- inputs ---- */
+
+static void on_arrive(struct sl_sim *s, uint32_t which, struct sl_ask *asks)
+{
+    struct sl_sim_request *r = &s->requests[which];
+    asks[which] = (struct sl_ask){.ids = r->ids,
+                                  .n_ids = r->n_ids,
+                                  .sampling = {.top_p = 1, .n_logprobs = -1},
+                                  .max_tokens = r->max_tokens,
+                                  .min_tokens = r->min_tokens,
+                                  .prompt_logprobs = -1,
+                                  .deadline_us = r->deadline_us,
+                                  .user = r};
+    s->seqs[which] = sl_core_submit(s->core, s->now_us, &asks[which], &s->actions);
+    carry_out(s);
+}
+
+static void on_answer(struct sl_sim *s, struct sl_sim_frame *frame)
+{
+    const char *bad = NULL;
+    if (frame->kind == SL_LINK_RESULT) {
+        bad = sl_core_result(s->core, frame->bytes, frame->n, &s->actions);
+        carry_out(s);
+    } else {
+        struct sl_cursor in = sl_cursor_over(frame->bytes, frame->n);
+        struct sl_tokens_entry entry;
+        while (!bad && sl_tokens_get(&in, &entry)) {
+            bad = sl_core_entry(s->core, &entry, &s->actions);
+            carry_out(s);
+        }
+    }
+    if (bad)
+        sl_sim_break(s, "the decider cannot take an answer: %s", bad);
+    sl_sim_release(s, frame);
+}
+
+static void on_decide(struct sl_sim *s)
+{
+    struct sl_core_load load;
+    s->deciding = false;
+    sl_core_decide(s->core, s->now_us, &s->actions);
+    if (s->actions.n)
+        carry_out(s);
+    sl_core_load(s->core, &load);
+    if (load.running > s->report.most_running)
+        s->report.most_running = load.running;
+    uint64_t wake_us = sl_core_wake_us(s->core);
+    if (wake_us > s->now_us && !s->deciding)
+        sl_sim_at(s, wake_us, SL_SIM_DECIDE, 0, NULL);
+}
+
+static void happen(struct sl_sim *s, const struct sl_sim_event *e, struct sl_ask *asks)
+{
+    switch (e->kind) {
+    case SL_SIM_ARRIVE:
+        on_arrive(s, e->which, asks);
+        break;
+    case SL_SIM_CANCEL:
+        sl_core_cancel(s->core, s->seqs[e->which], &s->actions);
+        carry_out(s);
+        break;
+    case SL_SIM_DECIDE:
+        on_decide(s);
+        break;
+    case SL_SIM_DELIVER:
+        if (e->which == 0)
+            on_answer(s, e->frame);
+        else if (e->which == sl_plan_decode_node(&s->plan))
+            sl_sim_decode_deliver(s, e->frame);
+        else
+            sl_sim_stage_deliver(s, e->frame);
+        break;
+    case SL_SIM_RAN:
+        sl_sim_stage_ran(s, e->which);
+        break;
+    case SL_SIM_STEP:
+        sl_sim_decode_step(s);
+        break;
+    }
+}
+
+/* ---- the world ---- */
+
+static void check_all_back(struct sl_sim *s)
+{
+    struct sl_core_load load;
+    sl_core_load(s->core, &load);
+    for (uint32_t i = 0; i < s->n_requests; i++)
+        if (!s->requests[i].ended)
+            sl_sim_break(s, "request %u never ended", i);
+    for (uint32_t k = 0; k < s->plan.n_stages; k++)
+        if (s->stages[k].table.n_used || s->stages[k].table.n_live)
+            sl_sim_break(s, "stage %u still holds %u pages", k, s->stages[k].table.n_used);
+    if (s->decode.table.n_used || s->decode.table.n_live)
+        sl_sim_break(s, "the decode worker still holds %u pages", s->decode.table.n_used);
+    if (load.live || load.running || load.pages_used || load.decode_pages_used ||
+        load.records != load.records_answered)
+        sl_sim_break(s, "the decider still believes in %u requests", load.live);
+}
+
+static sl_status build(struct sl_sim *s, struct sl_err *err)
+{
+    const struct sl_sim_config *c = &s->config;
+    struct sl_plan_model model = {.n_layers = c->n_stages,
+                                  .max_pos = c->context_tokens,
+                                  .d_model = 1,
+                                  .vocab = 50000,
+                                  .kv_layer_bytes = 64};
+    struct sl_plan_options options = {.n_stages = c->n_stages,
+                                      .has_decode = true,
+                                      .chunk_tokens = c->chunk_tokens,
+                                      .max_running = c->max_running,
+                                      .context_tokens = c->context_tokens,
+                                      .kv_tokens = c->kv_tokens};
+    SL_TRY(sl_plan_make(&s->plan, &model, &options, err));
+    s->limits = sl_plan_order_limits(&s->plan);
+    struct sl_plan_link links[SL_MAX_LINKS + 1];
+    s->n_links = sl_plan_links(&s->plan, links);
+    for (uint32_t i = 0; i < s->n_links; i++)
+        if (links[i].kind == SL_LINK_ADOPT) { /* the way back is a link of its own here */
+            links[s->n_links] = links[i];
+            links[s->n_links].from = links[i].to;
+            links[s->n_links].to = links[i].from;
+            links[s->n_links++].to_slots = links[i].from_slots;
+            break;
+        }
+    for (uint32_t i = 0; i < s->n_links; i++) {
+        s->links[i] = (struct sl_sim_link){.plan = links[i]};
+        s->links[i].end = &s->links[i].waiting;
+    }
+    struct sl_core_config core = {.plan = &s->plan, .n_links = 1, .max_requests = c->max_requests};
+    size_t tables =
+        (c->n_stages + 1) * sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages);
+    SL_TRY(sl_arena_init(&s->arena, sl_core_bytes(&core) + tables, err));
+    SL_TRY(sl_core_init(&s->core, &s->arena, &core));
+    s->actions.room = sl_core_max_actions(s->core);
+    s->actions.list = calloc(s->actions.room, sizeof *s->actions.list);
+    SL_TRY(sl_sim_stages_init(s));
+    return s->actions.list ? sl_sim_decode_init(s) : SL_E_NOMEM;
+}
+
+sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *requests, uint32_t n_requests,
+                     struct sl_sim_report *report, struct sl_err *err)
+{
+    struct sl_sim *s = calloc(1, sizeof *s);
+    struct sl_ask *asks = calloc(n_requests, sizeof *asks);
+    uint64_t *seqs = calloc(n_requests, sizeof *seqs);
+    sl_status status = SL_E_NOMEM;
+    if (s && asks && seqs) {
+        *s = (struct sl_sim){.config = *config,
+                             .requests = requests,
+                             .n_requests = n_requests,
+                             .seqs = seqs,
+                             .rng = {config->seed, 0}};
+        status = build(s, err);
+    }
+    if (status == SL_OK) {
+        sl_core_link_up(s->core, &s->actions);
+        carry_out(s);
+        for (uint32_t i = 0; i < n_requests; i++) {
+            sl_sim_at(s, requests[i].arrive_us, SL_SIM_ARRIVE, i, NULL);
+            if (requests[i].cancel_us)
+                sl_sim_at(s, requests[i].cancel_us, SL_SIM_CANCEL, i, NULL);
+        }
+        struct sl_sim_event event;
+        while (!s->broken[0] && sl_sim_next(s, &event))
+            happen(s, &event, asks);
+        if (!s->broken[0])
+            check_all_back(s);
+        s->report.end_us = s->now_us;
+        *report = s->report;
+        if (s->broken[0])
+            status = sl_fail(err, SL_E_INTERNAL, "%s (seed %llu, at %llu us)", s->broken,
+                             (unsigned long long)config->seed, (unsigned long long)s->now_us);
+    }
+    if (s) {
+        sl_sim_stages_fini(s);
+        sl_sim_drop_frames(s);
+        sl_sim_decode_fini(s);
+        free(s->actions.list);
+        sl_arena_fini(&s->arena);
+    }
+    free(s);
+    free(asks);
+    free(seqs);
+    return status;
+}

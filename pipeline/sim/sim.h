@@ -1,0 +1,53 @@
+/* A pipeline without machines: the real decider, N stages and a decode worker on a virtual clock, joined by links that take
+ * random time. Stages compute nothing but keep the books of a real one: records as bytes, pages by number, credits; what a
+ * position "is" is a hash of all that a model would make it of, so that a page in the wrong place, a record out of order or a
+ * page that was used again too early gives another token. The oracle is the same request alone.
+ *
+ * Deterministic: the same config and requests give the same history. Knows no thread and no clock; allocates. */
+#ifndef SL_PIPELINE_SIM_SIM_H
+#define SL_PIPELINE_SIM_SIM_H
+
+#include "pipeline/decide/core.h"
+
+enum sl_sim_plant { /* what the world does wrong once, to show that it is noticed */
+                    SL_SIM_HONEST,
+                    SL_SIM_SWAP_PAGES, /* the last stage puts a page of a record elsewhere */
+                    SL_SIM_LATE_PUSH   /* a stage forgets that a page is still being read */
+};
+
+struct sl_sim_config {
+    uint64_t seed;
+    uint32_t n_stages, max_running, max_requests, chunk_tokens, context_tokens;
+    uint64_t kv_tokens;
+    uint32_t max_push_us;                 /* of a KV page, beside that */
+    uint32_t max_delay_us;                /* of a frame; 0: none takes time */
+    uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
+    enum sl_sim_plant plant;
+};
+
+struct sl_sim_request {
+    uint64_t arrive_us, cancel_us; /* cancel_us 0: never */
+    const uint32_t *ids;
+    uint32_t n_ids, max_tokens, min_tokens;
+    uint32_t text_ends_at; /* the holder finds a stop string in this token; 0: never */
+    uint64_t deadline_us;
+
+    /* what came of it */
+    uint32_t *tokens; /* [max_tokens], the caller's */
+    uint32_t n_tokens;
+    bool ended;
+    sl_status status;
+    enum sl_finish finish;
+    uint64_t first_us, end_us;
+};
+
+struct sl_sim_report {
+    uint64_t end_us, records, steps;
+    uint32_t most_running; /* requests with pages at once */
+};
+
+/* Runs until nothing is left to happen. SL_E_INTERNAL: a promise was broken, and which. */
+sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *requests, uint32_t n_requests,
+                     struct sl_sim_report *report, struct sl_err *err);
+
+#endif

@@ -1,0 +1,184 @@
+/* The decode worker as a table: pages come from every stage, a sequence that has all of them and was named is adopted, and a
+ * step gives each adopted sequence a token, which is a hash of everything that its pages hold. */
+#include "pipeline/sim/sim_impl.h"
+#include <assert.h>
+#include <stdlib.h>
+
+static uint64_t *value_at(struct sl_sim *s, uint32_t stage, uint32_t page, uint32_t at)
+{
+    return &s->decode.values[((size_t)stage * s->plan.n_pages + page) * SL_PAGE + at];
+}
+
+static void say(struct sl_sim *s, const struct sl_tokens_entry *entry)
+{
+    struct sl_sim_frame *f = sl_sim_frame(s, sl_plan_decode_node(&s->plan), 0, sl_tokens_entry_max_bytes());
+    struct sl_cursor out = sl_cursor_over(f->bytes, f->n);
+    sl_tokens_put(&out, entry);
+    f->n = (size_t)(out.at - f->bytes);
+    sl_sim_send(s, f);
+}
+
+static struct sl_sim_adoptee *find(struct sl_sim *s, uint64_t seq)
+{
+    for (uint32_t i = 0; i < s->plan.max_running; i++)
+        if (s->decode.adoptees[i].sequence && s->decode.adoptees[i].sequence->id == seq)
+            return &s->decode.adoptees[i];
+    return NULL;
+}
+
+static struct sl_sim_adoptee *find_or_open(struct sl_sim *s, uint64_t seq)
+{
+    struct sl_sim_adoptee *a = find(s, seq);
+    for (uint32_t i = 0; !a && i < s->plan.max_running; i++)
+        if (!s->decode.adoptees[i].sequence) {
+            a = &s->decode.adoptees[i];
+            *a = (struct sl_sim_adoptee){.sequence = sl_sequences_open(&s->decode.table, seq)};
+        }
+    if (!a)
+        sl_sim_break(s, "the decode worker was given more sequences than may run");
+    return a;
+}
+
+static bool has_ended(const struct sl_sim *s, uint64_t seq)
+{
+    for (uint32_t i = 0; i < 256; i++)
+        if (s->decode.ended[i] == seq)
+            return true;
+    return false;
+}
+
+static void end(struct sl_sim *s, struct sl_sim_adoptee *a, uint64_t seq)
+{
+    if (a) {
+        sl_sequences_close(&s->decode.table, a->sequence);
+        a->sequence = NULL;
+    }
+    s->decode.ended[s->decode.n_ended++ % 256] = seq;
+    say(s, &(struct sl_tokens_entry){.kind = SL_TOKENS_ENDED, .seq = seq});
+}
+
+static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a)
+{
+    for (uint32_t k = 0; k < s->plan.n_stages; k++)
+        if (!a->named || a->adopted || a->got[k] < a->spec.prompt_tokens)
+            return;
+    a->adopted = true;
+    a->n_out = 1;
+    a->last_id = a->spec.first_id;
+    say(s, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = a->spec.seq});
+    if (!s->decode.stepping)
+        sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
+    s->decode.stepping = true;
+}
+
+static bool place(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t index, uint32_t page)
+{
+    bool fresh;
+    if (sl_sequences_put(&s->decode.table, a->sequence, index, page, true, &fresh) == SL_OK)
+        return true;
+    sl_sim_break(s, "page %u of a sequence cannot be number %u on the decode worker", index, page);
+    return false;
+}
+
+/* The page is copied now: until this moment the sender had to leave it as it was. */
+static void on_page(struct sl_sim *s, const struct sl_sim_frame *f)
+{
+    struct sl_sim_stage *from = &s->stages[f->from - 1];
+    struct sl_sim_adoptee *a = has_ended(s, f->seq) ? NULL : find_or_open(s, f->seq);
+    if (f->sum != sl_sim_page_sum(from, f->page, f->n_tokens))
+        sl_sim_break(s, "page %u of stage %u changed while it was read", f->page, from->k);
+    if (a && f->index * SL_PAGE != a->got[from->k])
+        sl_sim_break(s, "stage %u sends page %u of a sequence out of order", from->k, f->index);
+    if (a && place(s, a, f->index, f->to_page)) {
+        for (uint32_t i = 0; i < f->n_tokens; i++)
+            *value_at(s, from->k, f->to_page, i) = from->values[(size_t)f->page * SL_PAGE + i];
+        a->got[from->k] += f->n_tokens;
+        adopt_when_whole(s, a);
+    }
+    if (s->config.plant != SL_SIM_LATE_PUSH)
+        sl_sequences_read_end(&from->table, f->page);
+    sl_sim_stage_go_on(s, from);
+}
+
+static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
+{
+    struct sl_adopt adopt;
+    const char *bad = sl_adopt_unpack(&adopt, f->bytes, f->n, &s->limits);
+    if (bad) {
+        sl_sim_break(s, "the decode worker cannot take an ADOPT: %s", bad);
+        return;
+    }
+    if (adopt.kind == SL_ADOPT_CANCEL) {
+        end(s, find(s, adopt.seq), adopt.seq);
+        return;
+    }
+    struct sl_sim_adoptee *a = find_or_open(s, adopt.seq);
+    for (uint32_t i = 0; a && i < adopt.n_pages; i++)
+        if (!place(s, a, i, sl_get32(adopt.pages + 4 * (size_t)i)))
+            return;
+    if (!a)
+        return;
+    a->spec = adopt;
+    a->spec.pages = NULL; /* they were in the frame */
+    a->named = true;
+    adopt_when_whole(s, a);
+}
+
+void sl_sim_decode_deliver(struct sl_sim *s, struct sl_sim_frame *frame)
+{
+    if (frame->kind == SL_LINK_KV)
+        on_page(s, frame);
+    else
+        on_adopt(s, frame);
+    sl_sim_release(s, frame);
+}
+
+static void make_token(struct sl_sim *s, struct sl_sim_adoptee *a)
+{
+    uint32_t pos = a->spec.prompt_tokens + a->n_out - 1;
+    uint64_t seen = 0;
+    for (uint32_t k = 0; k < s->plan.n_stages; k++) {
+        for (uint32_t p = 0; p < pos; p++)
+            seen = sl_sim_mix(seen, *value_at(s, k, a->sequence->pages[p / SL_PAGE], p % SL_PAGE));
+        *value_at(s, k, a->sequence->pages[pos / SL_PAGE], pos % SL_PAGE) = sl_sim_mix(seen, a->last_id);
+    }
+    struct sl_tokens_entry entry = {
+        .kind = SL_TOKENS_TOKEN,
+        .seq = a->spec.seq,
+        .token = {.id = (uint32_t)(sl_sim_mix(seen, a->last_id) % s->plan.vocab)}};
+    a->last_id = entry.token.id;
+    entry.finish = sl_adopt_finish(&a->spec, a->last_id, ++a->n_out);
+    say(s, &entry);
+    if (entry.finish)
+        end(s, a, a->spec.seq);
+}
+
+void sl_sim_decode_step(struct sl_sim *s)
+{
+    bool more = false;
+    s->report.steps++;
+    for (uint32_t i = 0; i < s->plan.max_running; i++)
+        if (s->decode.adoptees[i].sequence && s->decode.adoptees[i].adopted)
+            make_token(s, &s->decode.adoptees[i]);
+    for (uint32_t i = 0; i < s->plan.max_running; i++)
+        more |= s->decode.adoptees[i].sequence && s->decode.adoptees[i].adopted;
+    s->decode.stepping = more;
+    if (more)
+        sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
+}
+
+sl_status sl_sim_decode_init(struct sl_sim *s)
+{
+    s->decode.adoptees = calloc(s->plan.max_running, sizeof *s->decode.adoptees);
+    s->decode.values = calloc((size_t)s->plan.n_stages * s->plan.n_pages * SL_PAGE, sizeof *s->decode.values);
+    if (!s->decode.adoptees || !s->decode.values)
+        return SL_E_NOMEM;
+    return sl_sequences_init(&s->decode.table, &s->arena, s->plan.max_running, s->plan.context_tokens,
+                             s->plan.n_pages);
+}
+
+void sl_sim_decode_fini(struct sl_sim *s)
+{
+    free(s->decode.adoptees);
+    free(s->decode.values);
+}

@@ -1,0 +1,229 @@
+/* A stage as a cost and a table. The value of a position is a hash of its row and of every value before it in the sequence's
+ * pages, as attention would have it. */
+#include "pipeline/sim/sim_impl.h"
+#include <assert.h>
+#include <stdlib.h>
+
+static void no_clearing(void *user, uint32_t page)
+{
+    (void)user, (void)page; /* what a page held before is what a mistake would read */
+}
+
+static uint32_t node_of(const struct sl_sim_stage *st)
+{
+    return sl_plan_stage_node(st->k);
+}
+
+static uint64_t *value_at(struct sl_sim_stage *st, const struct sl_sequence *q, uint32_t pos)
+{
+    return &st->values[(size_t)q->pages[pos / SL_PAGE] * SL_PAGE + pos % SL_PAGE];
+}
+
+uint64_t sl_sim_page_sum(const struct sl_sim_stage *st, uint32_t page, uint32_t n_tokens)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < n_tokens; i++)
+        sum = sl_sim_mix(sum, st->values[(size_t)page * SL_PAGE + i]);
+    return sum;
+}
+
+/* Rows of a slice in place: in come those of the stage before, out go ours. */
+static void run_slice(struct sl_sim_stage *st, const struct sl_order_slice *slice,
+                      const struct sl_sequence *q, uint64_t *rows)
+{
+    uint64_t seen = 0;
+    for (uint32_t pos = 0; pos < slice->pos + slice->n; pos++) {
+        if (pos >= slice->pos)
+            *value_at(st, q, pos) = sl_sim_mix(rows[pos - slice->pos], ((uint64_t)st->k << 32) + pos);
+        seen = sl_sim_mix(seen, *value_at(st, q, pos));
+        if (pos >= slice->pos)
+            rows[pos - slice->pos] = seen;
+    }
+}
+
+/* As a real stage does: pages that are full, or that end the prompt; held until they have left. */
+static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct sl_order_slice *slice,
+                       const struct sl_sequence *q, const uint8_t *meta)
+{
+    uint32_t end = slice->pos + slice->n,
+             ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
+    uint32_t *half = &st->half_page[q - st->table.sequences];
+    for (uint32_t i = slice->pos / SL_PAGE; i < ready; i++) {
+        struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), sl_plan_decode_node(&s->plan), 0);
+        uint32_t left = slice->prompt_tokens - i * SL_PAGE;
+        f->seq = slice->seq;
+        f->index = i;
+        f->page = q->pages[i];
+        f->to_page = i < slice->page_first
+                         ? *half
+                         : sl_order_page(meta, &s->limits, slice->pages_at + i - slice->page_first).decode;
+        f->n_tokens = left < SL_PAGE ? left : SL_PAGE;
+        f->sum = sl_sim_page_sum(st, f->page, f->n_tokens);
+        if (s->config.plant != SL_SIM_LATE_PUSH)
+            sl_sequences_read_begin(&st->table, f->page);
+        sl_sim_send(s, f);
+    }
+    if (slice->n_pages > 0)
+        *half = sl_order_page(meta, &s->limits, slice->pages_at + slice->n_pages - 1).decode;
+}
+
+static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint64_t *rows)
+{
+    size_t most = sl_result_max_bytes(s->plan.n_stages, s->plan.max_chunk);
+    struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), 0, most);
+    struct sl_cursor out = sl_cursor_over(f->bytes, most);
+    struct sl_result_head head = {
+        .number = st->order.number, .kind = st->order.kind, .n_slices = st->order.n_slices};
+    sl_result_put_head(&out, &head, s->plan.n_stages);
+    for (uint32_t i = 0; i < st->order.n_slices; i++) {
+        const struct sl_order_slice *slice = &st->order.slices[i];
+        rows += slice->n;
+        struct sl_result_slice result = {.seq = slice->seq,
+                                         .index = slice->index,
+                                         .pos = slice->pos,
+                                         .n = slice->n,
+                                         .has_token = (slice->flags & SL_SLICE_LAST) != 0,
+                                         .first = {.id = (uint32_t)(rows[-1] % s->plan.vocab)}};
+        sl_result_put_slice(&out, &result);
+    }
+    assert(!out.bad);
+    f->n = (size_t)(out.at - f->bytes);
+    sl_sim_send(s, f);
+}
+
+static void pass_on(struct sl_sim *s, struct sl_sim_stage *st, struct sl_sim_frame *frame)
+{
+    if (st->k + 1 == s->plan.n_stages) {
+        send_result(s, st, frame->rows);
+    } else {
+        struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), node_of(st) + 1, frame->n);
+        memcpy(f->bytes, frame->bytes, frame->n);
+        f->rows = frame->rows;
+        frame->rows = NULL;
+        sl_sim_send(s, f);
+    }
+    st->queue = frame->next;
+    if (!st->queue)
+        st->end = &st->queue;
+    sl_sim_release(s, frame);
+}
+
+void sl_sim_stage_ran(struct sl_sim *s, uint32_t k)
+{
+    struct sl_sim_stage *st = &s->stages[k];
+    struct sl_sim_frame *frame = st->queue;
+    uint64_t *rows = frame->rows;
+    for (uint32_t i = 0; i < st->order.n_slices; i++) {
+        run_slice(st, &st->order.slices[i], st->found[i], rows);
+        rows += st->order.slices[i].n;
+    }
+    for (uint32_t i = 0; i < st->order.n_slices; i++)
+        if (st->order.slices[i].flags & SL_SLICE_HANDOFF)
+            push_pages(s, st, &st->order.slices[i], st->found[i], frame->bytes);
+    st->busy = false;
+    pass_on(s, st, frame);
+    sl_sim_stage_go_on(s, st);
+}
+
+/* Stage 0 makes rows of ids. */
+static void embed(struct sl_sim *s, struct sl_sim_frame *frame, uint32_t n_tokens)
+{
+    const uint8_t *ids = sl_order_ids(frame->bytes, s->plan.n_stages);
+    frame->rows = malloc((n_tokens + 1) * sizeof *frame->rows);
+    assert(frame->rows);
+    for (uint32_t i = 0; i < n_tokens; i++)
+        frame->rows[i] = sl_get32(ids + 4 * (size_t)i);
+}
+
+static void plant(struct sl_sim *s, struct sl_sim_stage *st)
+{
+    if (s->config.plant != SL_SIM_SWAP_PAGES || s->planted || st->k + 1 != s->plan.n_stages)
+        return;
+    for (uint32_t i = 0; i < st->order.n_slices; i++)
+        if (st->found[i]->n_pages > 1) {
+            uint32_t *pages = st->found[i]->pages, first = pages[0];
+            pages[0] = pages[1];
+            pages[1] = first;
+            s->planted = true;
+            return;
+        }
+}
+
+void sl_sim_stage_go_on(struct sl_sim *s, struct sl_sim_stage *st)
+{
+    while (st->queue && !st->busy && !s->broken[0]) {
+        struct sl_sim_frame *frame = st->queue;
+        const char *bad = sl_order_unpack(&st->order, frame->bytes, frame->n, &s->limits);
+        if (!bad && st->order.number != st->applied + 1)
+            bad = "record out of order";
+        sl_status status = SL_OK;
+        if (!bad && st->order.kind == SL_ORDER_RUN)
+            status = sl_sequences_apply(&st->table, &st->order, frame->bytes, &s->limits, st->found,
+                                        no_clearing, NULL, &bad);
+        if (status == SL_AGAIN)
+            return; /* pages are still being read: their leaving calls again */
+        if (bad) {
+            sl_sim_break(s, "stage %u cannot take record %llu: %s", st->k,
+                         (unsigned long long)st->order.number, bad);
+            return;
+        }
+        st->applied++;
+        if (st->order.kind == SL_ORDER_RUN) {
+            plant(s, st);
+            if (st->k == 0)
+                embed(s, frame, st->order.n_tokens);
+            st->busy = true;
+            uint64_t cost = s->config.chunk_us + (uint64_t)s->config.token_us * st->order.n_tokens;
+            sl_sim_at(s, s->now_us + cost + (cost ? sl_rng_next(&s->rng) % (cost / 2 + 1) : 0), SL_SIM_RAN,
+                      st->k, NULL);
+            return;
+        }
+        struct sl_sequence *q = sl_sequences_find(&st->table, st->order.seq);
+        if (q)
+            sl_sequences_close(&st->table, q);
+        pass_on(s, st, frame);
+    }
+}
+
+void sl_sim_stage_deliver(struct sl_sim *s, struct sl_sim_frame *frame)
+{
+    struct sl_sim_stage *st = &s->stages[s->links[frame->link].plan.to - 1];
+    frame->next = NULL;
+    *st->end = frame;
+    st->end = &frame->next;
+    sl_sim_stage_go_on(s, st);
+}
+
+sl_status sl_sim_stages_init(struct sl_sim *s)
+{
+    s->stages = calloc(s->plan.n_stages, sizeof *s->stages);
+    if (!s->stages)
+        return SL_E_NOMEM;
+    for (uint32_t k = 0; k < s->plan.n_stages; k++) {
+        struct sl_sim_stage *st = &s->stages[k];
+        st->k = k;
+        st->end = &st->queue;
+        st->values = calloc((size_t)s->plan.n_pages * SL_PAGE, sizeof *st->values);
+        st->half_page = calloc(s->plan.max_running, sizeof *st->half_page);
+        if (!st->values || !st->half_page)
+            return SL_E_NOMEM;
+        SL_TRY(sl_sequences_init(&st->table, &s->arena, s->plan.max_running, s->plan.context_tokens,
+                                 s->plan.n_pages));
+    }
+    return SL_OK;
+}
+
+void sl_sim_stages_fini(struct sl_sim *s)
+{
+    for (uint32_t k = 0; s->stages && k < s->plan.n_stages; k++) {
+        struct sl_sim_stage *st = &s->stages[k];
+        while (st->queue) {
+            struct sl_sim_frame *frame = st->queue;
+            st->queue = frame->next;
+            sl_sim_release(s, frame);
+        }
+        free(st->values);
+        free(st->half_page);
+    }
+    free(s->stages);
+}

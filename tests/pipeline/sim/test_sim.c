@@ -1,0 +1,195 @@
+/* pipeline/sim: many requests at once on random pipelines with random delays get the tokens that each gets alone, everyone
+ * hears one end, and every page comes back; worlds that cheat are found out. 200 seeds. */
+#include "base/rng.h"
+#include "pipeline/sim/sim.h"
+#include "tests/check.h"
+#include <stdlib.h>
+
+enum { CONTEXT = 700, MOST = 24, SEEDS = 200 };
+
+struct history { /* requests, and their memory */
+    uint32_t n, ids[MOST][CONTEXT], tokens[MOST][CONTEXT];
+    struct sl_sim_request requests[MOST];
+};
+
+static uint32_t draw(struct sl_rng *rng, uint32_t below)
+{
+    return (uint32_t)(sl_rng_next(rng) % below);
+}
+
+static void draw_requests(struct history *h, struct sl_rng *rng)
+{
+    h->n = 4 + draw(rng, MOST - 3);
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct sl_sim_request *r = &h->requests[i];
+        uint32_t prompt = draw(rng, 4) ? 1 + draw(rng, 120) : 1 + draw(rng, 600);
+        *r = (struct sl_sim_request){.ids = h->ids[i],
+                                     .n_ids = prompt,
+                                     .max_tokens = draw(rng, 5) ? 1 + draw(rng, 60) : draw(rng, 2),
+                                     .arrive_us = draw(rng, 20000),
+                                     .tokens = h->tokens[i]};
+        if (r->max_tokens > CONTEXT - prompt)
+            r->max_tokens = CONTEXT - prompt;
+        if (draw(rng, 5) == 0)
+            r->cancel_us = r->arrive_us + 1 + draw(rng, 40000);
+        if (draw(rng, 4) == 0)
+            r->text_ends_at = 1 + draw(rng, 20);
+        if (draw(rng, 4) == 0)
+            r->min_tokens = draw(rng, r->max_tokens + 1);
+        for (uint32_t k = 0; k < prompt; k++)
+            h->ids[i][k] = draw(rng, 50000);
+    }
+}
+
+static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
+{
+    struct sl_sim_config c = {.seed = seed,
+                              .n_stages = 1 + draw(rng, 5),
+                              .max_running = 1 + draw(rng, 6),
+                              .max_requests = MOST + 6,
+                              .chunk_tokens = draw(rng, 3) ? 1 + draw(rng, 200) : 0,
+                              .context_tokens = CONTEXT,
+                              .kv_tokens = CONTEXT + draw(rng, 3 * CONTEXT),
+                              .max_delay_us = 1 + draw(rng, 3000),
+                              .max_push_us = draw(rng, 2) ? draw(rng, 20000) : 0,
+                              .chunk_us = draw(rng, 500),
+                              .token_us = draw(rng, 5),
+                              .step_us = 1 + draw(rng, 300)};
+    return c;
+}
+
+/* What the request gets when it is alone and without delay is what it must get among others. */
+static void check_against_oracle(const struct history *h, uint32_t i, uint64_t seed, uint32_t n_stages)
+{
+    static uint32_t tokens[CONTEXT];
+    struct sl_sim_request alone = h->requests[i];
+    struct sl_sim_config config = {.seed = 1,
+                                   .n_stages = n_stages,
+                                   .max_running = 1,
+                                   .max_requests = 1,
+                                   .context_tokens = CONTEXT,
+                                   .kv_tokens = CONTEXT,
+                                   .chunk_us = 1,
+                                   .step_us = 1};
+    struct sl_sim_report report;
+    struct sl_err err;
+    const struct sl_sim_request *r = &h->requests[i];
+    alone.arrive_us = alone.cancel_us = alone.deadline_us = 0;
+    alone.tokens = tokens;
+    alone.n_tokens = 0;
+    alone.ended = false;
+    if (sl_sim_run(&config, &alone, 1, &report, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    bool whole = r->finish != SL_FINISH_ABORT;
+    if (r->status != SL_OK || (whole && (r->n_tokens != alone.n_tokens || r->finish != alone.finish)) ||
+        r->n_tokens > alone.n_tokens || memcmp(r->tokens, tokens, r->n_tokens * sizeof *tokens) != 0)
+        sl_test_fail(__FILE__, __LINE__,
+                     "seed %llu: request %u got other tokens than alone (%u of %u, finish %d of %d)",
+                     (unsigned long long)seed, i, r->n_tokens, alone.n_tokens, r->finish, alone.finish);
+    if (r->finish == SL_FINISH_ABORT && !r->cancel_us)
+        sl_test_fail(__FILE__, __LINE__, "seed %llu: request %u was aborted by nobody",
+                     (unsigned long long)seed, i);
+}
+
+SL_TEST(requests_among_others_get_the_tokens_that_they_get_alone)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint32_t most_running = 0;
+    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+        struct sl_rng rng = {seed, 0};
+        struct sl_sim_report report;
+        struct sl_err err;
+        struct sl_sim_config config = draw_config(&rng, seed);
+        draw_requests(h, &rng);
+        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        for (uint32_t i = 0; i < h->n; i++)
+            check_against_oracle(h, i, seed, config.n_stages);
+        if (report.most_running > most_running)
+            most_running = report.most_running;
+    }
+    CHECK_INT(most_running, 6); /* there were others */
+    free(h);
+}
+
+SL_TEST(the_same_seed_gives_the_same_history)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint64_t ends[2][MOST];
+    struct sl_sim_report report[2];
+    for (int turn = 0; turn < 2; turn++) {
+        struct sl_rng rng = {77, 0};
+        struct sl_sim_config config = draw_config(&rng, 77);
+        draw_requests(h, &rng);
+        REQUIRE(sl_sim_run(&config, h->requests, h->n, &report[turn], NULL) == SL_OK);
+        for (uint32_t i = 0; i < h->n; i++)
+            ends[turn][i] = h->requests[i].end_us;
+    }
+    CHECK_INT(report[0].end_us, report[1].end_us);
+    CHECK_INT(report[0].records, report[1].records);
+    CHECK(memcmp(ends[0], ends[1], h->n * sizeof ends[0][0]) == 0);
+    free(h);
+}
+
+/* A world that cheats gives other tokens, or breaks a promise, in at least one of so many seeds. */
+static bool is_found_out(enum sl_sim_plant plant)
+{
+    struct history *h = calloc(1, sizeof *h), *honest = calloc(1, sizeof *h);
+    bool found = false;
+    for (uint64_t seed = 1; seed <= 60 && !found; seed++) {
+        struct sl_sim_report report;
+        struct sl_rng rng = {seed, 0};
+        struct sl_sim_config config = draw_config(&rng, seed);
+        config.max_running = 3;
+        config.kv_tokens = CONTEXT; /* pages are wanted again soon, and leave slowly */
+        config.max_push_us = 100000;
+        struct sl_rng same = rng;
+        draw_requests(h, &rng);
+        draw_requests(honest, &same);
+        if (sl_sim_run(&config, honest->requests, honest->n, &report, NULL) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "an honest world broke a promise");
+        config.plant = plant;
+        found = sl_sim_run(&config, h->requests, h->n, &report, NULL) != SL_OK;
+        for (uint32_t i = 0; i < h->n && !found; i++) {
+            uint32_t n = h->requests[i].n_tokens < honest->requests[i].n_tokens
+                             ? h->requests[i].n_tokens
+                             : honest->requests[i].n_tokens;
+            found = memcmp(h->tokens[i], honest->tokens[i], n * sizeof(uint32_t)) != 0;
+        }
+    }
+    free(h);
+    free(honest);
+    return found;
+}
+
+SL_TEST(a_stage_that_puts_a_page_elsewhere_is_found_out)
+{
+    CHECK(is_found_out(SL_SIM_SWAP_PAGES));
+}
+
+SL_TEST(a_page_that_is_used_again_while_it_is_read_is_found_out)
+{
+    CHECK(is_found_out(SL_SIM_LATE_PUSH));
+}
+
+SL_TEST(a_deadline_that_cannot_be_kept_is_told_and_holds_nothing)
+{
+    static uint32_t ids[CONTEXT], tokens[2][8];
+    struct sl_sim_request r[2] = {
+        {.ids = ids, .n_ids = 600, .max_tokens = 4, .tokens = tokens[0]},
+        {.ids = ids, .n_ids = 600, .max_tokens = 4, .tokens = tokens[1], .deadline_us = 5000}};
+    struct sl_sim_config config = {.seed = 3,
+                                   .n_stages = 2,
+                                   .max_running = 1,
+                                   .max_requests = 4,
+                                   .context_tokens = CONTEXT,
+                                   .chunk_us = 1000,
+                                   .token_us = 10,
+                                   .step_us = 10,
+                                   .max_delay_us = 100};
+    struct sl_sim_report report;
+    REQUIRE(sl_sim_run(&config, r, 2, &report, NULL) == SL_OK);
+    CHECK_INT(r[0].status, SL_OK);
+    CHECK_INT(r[1].status, SL_E_DEADLINE);
+    CHECK(r[1].end_us > 5000 && r[1].end_us < 6000);
+}
