@@ -1,9 +1,11 @@
-/* The option rows of `sluice bench kernels`, `prefill`, `decode` and `pipeline`; what is measured,
+/* The option rows of `sluice bench kernels`, `prefill`, `decode`, `pipeline` and `decide`; what is measured,
  * and how, is in bench_*.c. */
+#include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
 #include "bench/bench_pipeline.h"
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
+#include "pipeline/record/order.h"
 
 #define KERNELS_ROW(name, type, field, fallback, min, max, unit, help)                                       \
     {                                                                                                        \
@@ -189,4 +191,42 @@ const struct sl_command sl_command_bench_pipeline = {
     0,
     0,
     run_pipeline,
+};
+
+#define DECIDE_ROW(name, type, field, fallback, min, max, unit, help)                                        \
+    {                                                                                                        \
+        name, type, offsetof(struct sl_bench_decide, field), fallback, NULL, min, max, unit, help            \
+    }
+static const struct sl_option decide_options[] = {
+    DECIDE_ROW("requests", SL_OPT_UINT, requests, "256", 1, 256, "requests", "That run at once."),
+    DECIDE_ROW("prompt-tokens", SL_OPT_UINT, prompt_tokens, "1024", 1, 131072, "tokens", "Of each prompt."),
+    DECIDE_ROW("output-tokens", SL_OPT_UINT, output_tokens, "32", 2, 4096, "tokens",
+               "That each request gets."),
+    DECIDE_ROW("chunk", SL_OPT_UINT, chunk, "256", 1, 8192, "tokens",
+               "Rows that go through the layers at once."),
+    DECIDE_ROW("stages", SL_OPT_UINT, stages, "4", 1, SL_MAX_STAGES, "stages", "Of the pipeline."),
+    DECIDE_ROW("rounds", SL_OPT_UINT, rounds, "5", 1, 101, "rounds", "Medians are reported."),
+    DECIDE_ROW("json", SL_OPT_BOOL, json, NULL, 0, 0, NULL, "One JSON object."),
+    {0},
+};
+
+static int run_decide(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct sl_err err;
+    (void)args;
+    (void)n_args;
+    return sl_bench_decide(values, &err) == SL_OK ? 0 : sl_command_failed("bench decide", &err);
+}
+
+const struct sl_command sl_command_bench_decide = {
+    "bench decide",
+    "",
+    "what a decision of the coordinator costs",
+    "Runs the decider alone, among stages and a decode worker that answer at once, and says how many records of the order log "
+    "it writes per second while so many requests are running.",
+    decide_options,
+    sizeof(struct sl_bench_decide),
+    0,
+    0,
+    run_decide,
 };

@@ -122,3 +122,15 @@ def test_a_stage_says_where_its_time_goes(pack, tmp_path):
     finally:
         for node in nodes:
             node.kill()
+
+
+@pytest.mark.parametrize("prompt, chunk, records", [(64, 64, 1), (100, 40, 3), (1, 256, 1)])
+def test_decide_counts_every_record_and_token(prompt, chunk, records):
+    # One request at a time: as many RUN records as chunks, and one that frees it; 8 lives in a round.
+    done = bench("decide", "--requests", 1, "--prompt-tokens", prompt, "--chunk", chunk, "--output-tokens", 5, "--rounds", 2,
+                 "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["records"] == 8 * (records + 1)
+    assert report["tokens"] == 8 * 5
+    assert report["records_per_s"] > 0
