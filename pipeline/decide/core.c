@@ -353,10 +353,8 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
 static const char *on_decode_token(struct sl_core *core, struct sl_request *r,
                                    const struct sl_tokens_entry *entry, struct sl_actions *actions)
 {
-    if (r->decode == SL_DECODE_ENDING)
-        return NULL; /* on its way before it was told to stop */
     if (r->decode != SL_DECODE_ADOPTED)
-        return "it has a token of a sequence that is not adopted";
+        return "it has a token of a sequence that is not adopted, or has said its last";
     if (entry->finish > 2)
         return "it has a token with an unknown end";
     if (r->n_out >= r->ask->max_tokens)
@@ -396,7 +394,7 @@ const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *en
     if (!r || r->decode == SL_DECODE_NONE)
         return NULL; /* the answer to a CANCEL that crossed its end */
     switch (entry->kind) {
-    case SL_TOKENS_TOKEN:
+    case SL_TOKENS_TOKEN: /* without an ask it was on its way when the worker was told to stop */
         return r->ask ? on_decode_token(core, r, entry, actions) : NULL;
     case SL_TOKENS_ARRIVED:
         if (r->ask) {

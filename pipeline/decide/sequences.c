@@ -176,7 +176,7 @@ static sl_status check_pages(const struct sl_sequences *t, const struct sl_order
 static bool owns(const struct sl_sequences *t, const struct sl_sequence *s,
                  const struct sl_order_slice *slice)
 {
-    for (uint32_t index = slice->pos / SL_PAGE; index < slice->page_first; index++)
+    for (uint32_t index = slice->pos / SL_PAGE; index < sl_pages_of(slice->pos + slice->n); index++)
         if (s->pages[index] == SL_NO_PAGE || t->count[s->pages[index]] != 1)
             return false;
     return true;

@@ -488,6 +488,28 @@ SL_TEST(a_deadline_ends_what_is_not_prefilled_and_wakes_the_core)
     end_world(w);
 }
 
+SL_TEST(pages_are_there_for_the_next_as_soon_as_their_release_is_in_the_log)
+{
+    struct core_world *w = new_world();
+    struct heard *a = ask(w, 500, 1), *b = ask(w, 500, 1), *c = ask(w, 500, 1); /* 8 of 16 pages each */
+    submit(w, a), submit(w, b), submit(w, c);
+    decide(w);
+    struct sl_core_load load;
+    while (!a->ended) {
+        answer(w, 1);
+        decide(w);
+    }
+    sl_core_load(w->core, &load);
+    CHECK(load.records > load.records_answered + 1); /* nobody has confirmed the release yet */
+    CHECK_INT(load.waiting, 0);                      /* and yet the third has its pages */
+    CHECK_INT(load.pages_used, 16);
+    answer_all(w, 1);
+    CHECK(b->ended && c->ended);
+    check_all_back(w);
+    free(a), free(b), free(c);
+    end_world(w);
+}
+
 SL_TEST(answers_that_contradict_the_log_are_noticed)
 {
     struct core_world *w = new_world();
@@ -507,7 +529,9 @@ SL_TEST(answers_that_contradict_the_log_are_noticed)
     CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 0) != NULL); /* it is not adopted */
     CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
     CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) != NULL);
-    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 3) != NULL);     /* no such end */
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 3) != NULL); /* no such end */
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 2) == NULL);
+    CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 0) != NULL);     /* after its last */
     CHECK(say(w, h->seq + 1, SL_TOKENS_TOKEN, 2, 0) == NULL); /* nobody's */
     free(h);
     end_world(w);

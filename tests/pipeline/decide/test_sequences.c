@@ -103,7 +103,10 @@ SL_TEST(a_prefix_is_shared_and_counted)
     CHECK_INT(table.cleared[4], 1);
     CHECK_INT(apply(&table, 3, 64, 10, 0, (uint32_t[]){0, 1}), SL_E_PROTOCOL);  /* page 0 holds nothing */
     CHECK_INT(apply(&table, 3, 100, 10, 0, (uint32_t[]){4, 6}), SL_E_PROTOCOL); /* would write page 6 */
+    CHECK_INT(apply(&table, 2, 64, 64, 1, (uint32_t[]){6}), SL_E_PROTOCOL); /* would write into the prefix */
     sl_sequences_close(&table.t, sl_sequences_find(&table.t, 1));
+    CHECK_INT(table.t.n_used, 2); /* that cut the sequence to its prefix */
+    CHECK_INT(apply(&table, 2, 128, 10, 2, (uint32_t[]){7}), SL_OK);
     CHECK_INT(table.t.n_used, 3);
     CHECK_INT(apply(&table, 3, 128, 10, 0, (uint32_t[]){4, 6, 5}),
               SL_OK); /* the prefix outlives who made it */
