@@ -18,13 +18,9 @@ static uint32_t pages_of(uint32_t tokens)
 
 static sl_status open_pack(struct sl_stage_bench *b, struct sl_err *err)
 {
-    char *path = NULL;
     if (!b->options.model)
         return sl_fail(err, SL_E_USAGE, "say --model PATH");
-    SL_TRY(sl_pack_ensure(b->options.model, &path, err));
-    sl_status status = sl_pack_open(&b->pack, path, err);
-    free(path);
-    return status;
+    return sl_pack_open_any(&b->pack, b->options.model, err);
 }
 
 static sl_status take_memory(struct sl_stage_bench *b, struct sl_err *err)

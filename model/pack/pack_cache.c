@@ -106,6 +106,15 @@ sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err)
     return *pack_path ? SL_OK : sl_fail(err, SL_E_NOMEM, "out of memory");
 }
 
+sl_status sl_pack_open_any(struct sl_pack **pack, const char *path, struct sl_err *err)
+{
+    char *pack_path;
+    SL_TRY(sl_pack_ensure(path, &pack_path, err));
+    sl_status status = sl_pack_open(pack, pack_path, err);
+    free(pack_path);
+    return status;
+}
+
 sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokenizer, struct sl_err *err)
 {
     char path[PATH_MAX];

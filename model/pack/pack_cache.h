@@ -10,6 +10,9 @@
  * missing or older (in $XDG_CACHE_HOME/sluice or ~/.cache/sluice). *pack_path is malloc'ed. */
 sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err);
 
+/* The same, opened. */
+sl_status sl_pack_open_any(struct sl_pack **pack, const char *path, struct sl_err *err);
+
 /* Before the first stage over a pack with integer weights: the choice of kernels/tune.h for this processor, from the cache
  * directory, or measured now (at most a second) and kept there. A failure is logged and leaves the defaults. Once a
  * process; the main thread. */

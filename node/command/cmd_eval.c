@@ -175,7 +175,7 @@ static sl_status open_models(struct eval *e, const struct eval_values *v, uint32
 static sl_status read_text(struct eval *e, const struct eval_values *v, struct sl_err *err)
 {
     uint32_t vocab = sl_pack_shape(e->model.pack)->vocab;
-    SL_TRY(sl_pack_tokenizer(e->model.pack_path, &e->tokenizer, err));
+    SL_TRY(sl_pack_tokenizer(sl_pack_path(e->model.pack), &e->tokenizer, err));
     SL_TRY(sl_prompt_read(&e->text, NULL, v->text, v->token_ids, e->tokenizer, err));
     if (v->max_tokens > 0 && e->text.n_ids > v->max_tokens)
         e->text.n_ids = v->max_tokens;

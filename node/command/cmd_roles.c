@@ -251,11 +251,7 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
 static sl_status start(struct node *n, const char *model, struct sl_err *err)
 {
     const struct sl_serving_options *v = &n->values->serving;
-    char *pack_path;
-    SL_TRY(sl_pack_ensure(model, &pack_path, err));
-    sl_status status = sl_pack_open(&n->pack, pack_path, err);
-    free(pack_path);
-    SL_TRY(status);
+    SL_TRY(sl_pack_open_any(&n->pack, model, err));
     SL_TRY(make_plan(n, err));
     SL_TRY(make_control(n, err));
     struct sl_io *io = n->io;

@@ -38,7 +38,7 @@ struct child {
 
 struct supervisor {
     const struct serve_values *values;
-    char *pack;
+    struct sl_pack *pack;
     char join[288]; /* where workers find the coordinator */
     struct child children[SL_MAX_STAGES + 2];
     uint32_t n_children;
@@ -96,7 +96,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     const struct sl_serving_options *v = &s->values->serving;
     struct arguments a = {0};
     add(&a, "sluice", "coordinator");
-    add(&a, s->pack, NULL);
+    add(&a, sl_pack_path(s->pack), NULL);
     add_number(&a, "--stages", v->stages);
     add(&a, "--listen", v->listen);
     add(&a, "--ops", v->ops);
@@ -125,7 +125,7 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     char name[24];
     snprintf(name, sizeof name, decode ? "decode" : "stage %u", k);
     add(&a, "sluice", decode ? "decode" : "stage");
-    add(&a, s->pack, NULL);
+    add(&a, sl_pack_path(s->pack), NULL);
     add(&a, "--coordinator", s->join);
     if (!decode)
         add_number(&a, "--stage", k);
@@ -218,10 +218,8 @@ static sl_status check_address(const char *address, struct sl_err *err)
 static sl_status start_all(struct supervisor *s, const char *model, struct sl_err *err)
 {
     const struct sl_serving_options *v = &s->values->serving;
-    SL_TRY(sl_pack_ensure(model, &s->pack, err));
-    struct sl_pack *pack;
     struct sl_plan plan;
-    SL_TRY(sl_pack_open(&pack, s->pack, err));
+    SL_TRY(sl_pack_open_any(&s->pack, model, err));
     struct sl_plan_options options = {.n_stages = v->stages,
                                       .has_decode = true,
                                       .chunk_tokens = v->chunk,
@@ -229,9 +227,7 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};
     /* refuse here, not in three processes */
-    sl_status status = sl_plan_for_shape(&plan, sl_pack_shape(pack), &options, err);
-    sl_pack_close(pack);
-    SL_TRY(status);
+    SL_TRY(sl_plan_for_shape(&plan, sl_pack_shape(s->pack), &options, err));
     const char *colon = strrchr(v->listen, ':');
     bool any = strncmp(v->listen, "0.0.0.0:", 8) == 0 || strncmp(v->listen, "[::]:", 5) == 0;
     snprintf(s->join, sizeof s->join, "%s%s", any ? "127.0.0.1" : "", any ? colon : v->listen);
@@ -260,11 +256,11 @@ static int run_serve(const void *values, const char *const *args, uint32_t n_arg
     sigprocmask(SIG_BLOCK, &set, NULL);
     if (start_all(&s, args[0], &err) != SL_OK) {
         signal_all(&s, SIGKILL);
-        free(s.pack);
+        sl_pack_close(s.pack);
         return sl_command_failed("serve", &err);
     }
     int code = supervise(&s, &set);
-    free(s.pack);
+    sl_pack_close(s.pack);
     return code;
 }
 

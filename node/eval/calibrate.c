@@ -154,12 +154,8 @@ static sl_status read_text(struct sl_calibrator *c, struct sl_err *err)
 
 static sl_status create_parts(struct sl_calibrator *c, const char *src, struct sl_err *err)
 {
-    char *path;
     SL_TRY(sl_ops_select(&c->ops, err));
-    SL_TRY(sl_pack_ensure(src, &path, err));
-    sl_status status = sl_pack_open(&c->pack, path, err);
-    free(path);
-    SL_TRY(status);
+    SL_TRY(sl_pack_open_any(&c->pack, src, err));
     c->shape = sl_pack_shape(c->pack);
     SL_TRY(read_text(c, err));
     c->x = malloc((size_t)c->n_tokens * c->shape->d_model * sizeof *c->x);

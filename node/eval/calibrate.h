@@ -16,7 +16,7 @@ struct sl_calibrate_options {
 };
 
 struct sl_calibrator;
-/* src: the checkpoint; its exact pack is made in the cache when it is not there (sl_pack_ensure). Fills
+/* src: the checkpoint; its exact pack is made in the cache when it is not there (sl_pack_open_any). Fills
  * *calibration, which lives as long as the calibrator. SL_E_DATA when the text is too short to say anything.
  */
 sl_status sl_calibrator_create(struct sl_calibrator **calibrator, const char *src,

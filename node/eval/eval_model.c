@@ -55,7 +55,7 @@ static sl_status account(struct sl_eval_model *model, struct sl_err *err)
 static sl_status digest_tokenizer(struct sl_eval_model *model, struct sl_err *err)
 {
     char path[PATH_MAX], piece[1 << 14];
-    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", model->pack_path) >= sizeof path)
+    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", sl_pack_path(model->pack)) >= sizeof path)
         return sl_fail(err, SL_E_USAGE, "the path of the model is too long");
     FILE *from = fopen(path, "rb");
     if (!from)
@@ -80,8 +80,7 @@ static uint32_t pages_of(uint32_t tokens)
 static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32_t n_threads,
                             struct sl_err *err)
 {
-    SL_TRY(sl_pack_ensure(model->path, &model->pack_path, err));
-    SL_TRY(sl_pack_open(&model->pack, model->pack_path, err));
+    SL_TRY(sl_pack_open_any(&model->pack, model->path, err));
     const struct sl_shape *s = sl_pack_shape(model->pack);
     if (window > s->max_pos)
         return sl_fail(
@@ -123,7 +122,6 @@ void sl_eval_model_close(struct sl_eval_model *model)
     sl_stage_destroy(model->stage);
     if (model->pack)
         sl_pack_close(model->pack);
-    free(model->pack_path);
     free(model->x);
 }
 

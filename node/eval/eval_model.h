@@ -9,7 +9,6 @@
 struct sl_eval_model {
     const char *path, *kv; /* as given */
     enum sl_profile profile;
-    char *pack_path;
     struct sl_pack *pack;
     struct sl_stage *stage;
     char tokenizer_digest[65]; /* SHA-256 of tokenizer.json; empty: there is none */
