@@ -6,6 +6,7 @@
 #include "base/arena.h"
 #include "base/rng.h"
 #include "kernels/team_ops.h"
+#include "pipeline/record/order.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -294,7 +295,7 @@ static void run_gemm(const struct sl_bench_case *c, const struct sl_ops *ops,
 static void run_attend(const struct sl_bench_case *c, const struct sl_ops *ops,
                        const struct sl_bench_lane *lane)
 {
-    uint32_t pages = (c->context + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS, width = HEADS * D_HEAD;
+    uint32_t pages = sl_pages_of(c->context), width = HEADS * D_HEAD;
     for (uint32_t i = c->first; i < c->n_rounds; i++) {
         uint32_t head = turn(c, i - c->first, lane->member);
         struct sl_attend a = {.q = operands.x,
@@ -423,7 +424,7 @@ static void add_gemm(const struct list *to, enum sl_dtype dtype, uint32_t n, uin
 
 static void add_attend(const struct list *to, enum sl_dtype dtype, uint32_t context, uint32_t rows)
 {
-    double pages = (context + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS, keys = 0;
+    double pages = sl_pages_of(context), keys = 0;
     struct sl_bench_case c = {.kernel = dtype == SL_I8 ? "attend8" : "attend",
                               .format = sl_dtype_name(dtype),
                               .rows = rows,

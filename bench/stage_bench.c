@@ -11,11 +11,6 @@ enum { BEST_OF = 3 }; /* rounds of a roofline */
 
 /* ---- the stage ---- */
 
-static uint32_t pages_of(uint32_t tokens)
-{
-    return (tokens + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS;
-}
-
 static sl_status open_pack(struct sl_stage_bench *b, struct sl_err *err)
 {
     if (!b->options.model)
@@ -51,7 +46,7 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
                               .n_threads = options->n_threads,
                               .kv_dtype = kv_dtype,
                               .profile = profile,
-                              .n_pages = options->n_sequences * pages_of(options->context_tokens),
+                              .n_pages = options->n_sequences * sl_pages_of(options->context_tokens),
                               .max_tokens = options->max_tokens,
                               .max_sequences = options->n_sequences,
                               .context_tokens = options->context_tokens};
@@ -106,7 +101,7 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
     run_chunk(b, s, 0, first);
     /* Whole pages of the first chunk, over and over; where it has none, its only page. */
     uint32_t source = first / SL_PAGE_TOKENS > 0 ? first / SL_PAGE_TOKENS : 1;
-    for (uint32_t p = source; p < pages_of(n_tokens); p++)
+    for (uint32_t p = source; p < sl_pages_of(n_tokens); p++)
         memcpy(sl_kv_slot(kv, s->pages[p]), sl_kv_slot(kv, s->pages[p % source]), kv->slot_bytes);
     return SL_OK;
 }

@@ -114,7 +114,7 @@ static sl_status calibrate_layer(void *arg, uint32_t layer, struct sl_err *err)
                               .with_head = layer + 1 == c->shape->n_layers,
                               .n_threads = sl_pack_threads(c->options.threads),
                               .kv_dtype = SL_F32,
-                              .n_pages = (length + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS,
+                              .n_pages = sl_pages_of(length),
                               .max_tokens = CHUNK,
                               .max_sequences = 1,
                               .context_tokens = length};

@@ -72,11 +72,6 @@ static sl_status digest_tokenizer(struct sl_eval_model *model, struct sl_err *er
     return failed ? sl_fail(err, SL_E_IO, "%.200s cannot be read", path) : SL_OK;
 }
 
-static uint32_t pages_of(uint32_t tokens)
-{
-    return (tokens + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS;
-}
-
 static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32_t n_threads,
                             struct sl_err *err)
 {
@@ -98,7 +93,7 @@ static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32
         .n_threads = n_threads,
         .kv_dtype = kv_dtype,
         .profile = model->profile,
-        .n_pages = pages_of(window),
+        .n_pages = sl_pages_of(window),
         .max_tokens = window < SL_MAX_CHUNK ? window : SL_MAX_CHUNK,
         .max_sequences = 1,
         .context_tokens = window,
