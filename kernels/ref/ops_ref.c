@@ -39,15 +39,6 @@ void sl_ref_dots_f32(const float *x, const struct sl_panel *w, uint32_t block, f
         dots_inline(x, w, block, sum);
 }
 
-/* sum of p[0..16) as a tree: the order in which vectors fold in halves. */
-float sl_ref_tree(float *p)
-{
-    for (uint32_t half = SL_LANES / 2; half > 0; half /= 2)
-        for (uint32_t j = 0; j < half; j++)
-            p[j] += p[j + half];
-    return p[0];
-}
-
 static const float *gemm_row(const struct sl_gemm *g, uint32_t i)
 {
     return g->x + (size_t)(g->rows ? g->rows[i] : i) * g->x_stride;

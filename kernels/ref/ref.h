@@ -27,7 +27,13 @@ void sl_ref_attend8(const struct sl_attend *a, void *scratch);
 void sl_ref_attend_merge(const struct sl_attend *a);
 size_t sl_ref_attend_scratch(uint32_t d_head);
 
-/* The sum of p[0..16) as a tree: the order in which vectors fold in halves. */
-float sl_ref_tree(float *p);
+/* The sum of p[0..16), which is overwritten, as a tree: the order in which vectors fold in halves. */
+static inline float sl_ref_tree(float *p)
+{
+    for (uint32_t half = SL_LANES / 2; half > 0; half /= 2)
+        for (uint32_t j = 0; j < half; j++)
+            p[j] += p[j + half];
+    return p[0];
+}
 
 #endif

@@ -72,66 +72,6 @@ static const struct fixed_key {
                   {"compression_config", "null"},
                   {"text_config", "null"}};
 
-const json_t *sl_config_value(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return value && !json_is_null(value) ? value : NULL;
-}
-
-static bool integral(const json_t *value, int64_t *out)
-{
-    if (json_is_integer(value)) {
-        *out = json_integer_value(value);
-        return true;
-    }
-    double real = json_real_value(value);
-    if (!json_is_real(value) || fabs(real) > 0x1p53 || real != floor(real))
-        return false;
-    *out = (int64_t)real;
-    return true;
-}
-
-sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uint32_t high, int64_t otherwise,
-                        uint32_t *out, struct sl_err *err)
-{
-    const json_t *value = sl_config_value(object, key);
-    int64_t number = otherwise;
-    if (!value && otherwise < 0)
-        return sl_fail(err, SL_E_DATA, "config.json: %s is missing; an integer in %u..%u is needed", key, low,
-                       high);
-    if (value && !integral(value, &number))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be an integer in %u..%u", key, low, high);
-    if (number < low || number > high)
-        return sl_fail(err, SL_E_DATA, "config.json: %s is %lld; accepted are %u..%u", key, (long long)number,
-                       low, high);
-    *out = (uint32_t)number;
-    return SL_OK;
-}
-
-sl_status sl_config_real(const json_t *object, const char *key, double low, double high, double *out,
-                         struct sl_err *err)
-{
-    const json_t *value = sl_config_value(object, key);
-    if (!value)
-        return SL_OK;
-    double number = json_number_value(value);
-    if (!json_is_number(value) || !(number >= low && number <= high))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be a number in %g..%g", key, low, high);
-    *out = number;
-    return SL_OK;
-}
-
-sl_status sl_config_bool(const json_t *object, const char *key, bool *out, struct sl_err *err)
-{
-    const json_t *value = sl_config_value(object, key);
-    if (!value)
-        return SL_OK;
-    if (!json_is_boolean(value))
-        return sl_fail(err, SL_E_DATA, "config.json: %s must be true or false", key);
-    *out = json_is_true(value);
-    return SL_OK;
-}
-
 static bool in_list(const char *const *list, const char *key)
 {
     for (; *list; list++)
@@ -230,7 +170,7 @@ static sl_status mark_dense(struct sl_shape *s, const json_t *root, struct sl_er
         return sl_fail(err, SL_E_DATA, "config.json: mlp_only_layers must be a list of layer numbers");
     for (size_t i = 0; i < json_array_size(list); i++) {
         int64_t layer;
-        if (!integral(json_array_get(list, i), &layer))
+        if (!sl_config_integral(json_array_get(list, i), &layer))
             return sl_fail(err, SL_E_DATA, "config.json: mlp_only_layers must hold integers only");
         if (layer >= 0 && layer < s->n_layers) /* others name no layer, and transformers lets them pass */
             s->is_moe[layer] = 0;
@@ -312,7 +252,7 @@ static sl_status read_id(const json_t *first, const json_t *second, const char *
     int64_t id = -1;
     if (json_is_array(value)) /* llama-style lists occur for bos; the first counts */
         value = json_array_get(value, 0);
-    if (value && !integral(value, &id))
+    if (value && !sl_config_integral(value, &id))
         return sl_fail(err, SL_E_DATA, "%s must be an integer or null", key);
     *out = id >= 0 && id < vocab ? (int32_t)id : -1;
     return SL_OK;
@@ -333,7 +273,7 @@ static sl_status read_eos(struct sl_shape *s, const json_t *generation, const js
         return sl_fail(err, SL_E_DATA, "%s: %zu eos_token_id; at most %d are supported", file, n, SL_MAX_EOS);
     for (size_t i = 0; i < n; i++) {
         int64_t id;
-        if (!integral(json_is_array(value) ? json_array_get(value, i) : value, &id))
+        if (!sl_config_integral(json_is_array(value) ? json_array_get(value, i) : value, &id))
             return sl_fail(err, SL_E_DATA, "%s: eos_token_id must be an integer or a list of integers", file);
         if (id >= 0 && id < s->vocab)
             s->eos[s->n_eos++] = (uint32_t)id;

@@ -1,7 +1,7 @@
-/* Reading typed values out of config.json, private to config.c and config_rope.c. Every getter
- * names the key and what is accepted when the value is something else; null counts as absent, as
- * transformers treats it. Numbers may be written as integers or as reals with the same value: both
- * dialects occur in the wild. */
+/* Reading typed values out of config.json, private to the room. Every getter (config_values.c) names the
+ * key and what is accepted when the value is something else; null counts as absent, as transformers
+ * treats it. Numbers may be written as integers or as reals with the same value: both dialects occur in
+ * the wild. */
 #ifndef SL_MODEL_FAMILY_CONFIG_IMPL_H
 #define SL_MODEL_FAMILY_CONFIG_IMPL_H
 
@@ -10,6 +10,9 @@
 
 /* The value of key, or NULL when absent or null. */
 const json_t *sl_config_value(const json_t *object, const char *key);
+
+/* A value that is a whole number, however it is written. */
+bool sl_config_integral(const json_t *value, int64_t *out);
 
 /* An integer in [low, high]; absent: `otherwise`, or an error when otherwise is negative. */
 sl_status sl_config_u32(const json_t *object, const char *key, uint32_t low, uint32_t high, int64_t otherwise,

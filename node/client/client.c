@@ -1,5 +1,4 @@
-/* One client, two ways: chooses between client_local.c and client_remote.c, and keeps the answer
- * that both fill. */
+/* One client, two ways: chooses between client_local.c and client_remote.c. */
 #include "node/client/client_impl.h"
 
 #include <stdlib.h>
@@ -59,46 +58,4 @@ void sl_client_close(struct sl_client *client)
     sl_remote_close(client->remote);
     sl_tokenizer_destroy(client->tokenizer);
     free(client);
-}
-
-/* ---- The answer. ---- */
-
-struct sl_token_out *sl_answer_add(struct sl_answer *answer, uint32_t n)
-{
-    if (n > UINT32_MAX / 4 - answer->n_tokens)
-        return NULL;
-    if (answer->n_tokens + n > answer->room) {
-        uint32_t room = 2 * (answer->n_tokens + n) + 16;
-        struct sl_token_out *more = realloc(answer->tokens, room * sizeof *more);
-        if (!more)
-            return NULL;
-        answer->tokens = more;
-        answer->room = room;
-    }
-    struct sl_token_out *added = answer->tokens + answer->n_tokens;
-    memset(added, 0, n * sizeof *added);
-    answer->n_tokens += n;
-    return added;
-}
-
-sl_status sl_answer_set_timeline(struct sl_answer *answer, const struct sl_timeline *timeline)
-{
-    struct sl_span *spans = calloc(timeline->n_spans + 1u, sizeof *spans);
-    if (!spans)
-        return SL_E_NOMEM;
-    if (timeline->n_spans > 0)
-        memcpy(spans, timeline->spans, timeline->n_spans * sizeof *spans);
-    free((void *)(uintptr_t)answer->timeline.spans);
-    answer->timeline = *timeline;
-    answer->timeline.spans = spans;
-    answer->has_timeline = true;
-    return SL_OK;
-}
-
-void sl_answer_free(struct sl_answer *answer)
-{
-    free(answer->prompt);
-    free(answer->tokens);
-    free((void *)(uintptr_t)answer->timeline.spans);
-    memset(answer, 0, sizeof *answer);
 }

@@ -1,5 +1,5 @@
-/* Private to client.c, client_local.c and client_remote.c: the two ways, each behind the same four
- * functions. */
+/* Private to the room: the two ways (client_local.c, client_remote.c), each behind the same four functions,
+ * and what they fill an answer with (answer.c). */
 #ifndef SL_NODE_CLIENT_CLIENT_IMPL_H
 #define SL_NODE_CLIENT_CLIENT_IMPL_H
 

@@ -2,8 +2,8 @@
  * ours.
  *
  * service_engine.c: registration, info, loads, tokenizer, abort. engine_request.c: a
- * GenerateRequest becomes an sl_generate or a sentence that names the field. engine_generate.c: the
- * stream back. */
+ * GenerateRequest becomes an sl_generate or a sentence that names the field, and how a call is refused.
+ * engine_generate.c: the stream back. */
 #ifndef SL_NODE_EDGE_ENGINE_IMPL_H
 #define SL_NODE_EDGE_ENGINE_IMPL_H
 

@@ -273,3 +273,10 @@ void sl_engine_request_fini(struct sl_engine_request *request)
     free(request->owned_ids);
     request->owned_ids = NULL;
 }
+
+void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence)
+{
+    if (status == SL_E_UNAVAILABLE || status == SL_E_EXHAUSTED || status == SL_E_PEER_LOST)
+        sl_rpc_pushback(call, SL_PUSHBACK_MS);
+    sl_rpc_finish(call, status, sentence);
+}

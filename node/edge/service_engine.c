@@ -24,13 +24,6 @@ static char *unconst(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence)
-{
-    if (status == SL_E_UNAVAILABLE || status == SL_E_EXHAUSTED || status == SL_E_PEER_LOST)
-        sl_rpc_pushback(call, SL_PUSHBACK_MS);
-    sl_rpc_finish(call, status, sentence);
-}
-
 static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_engine *engine = context;
