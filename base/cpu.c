@@ -1,6 +1,7 @@
 /* CPUID and XCR0, read once. A feature counts only when the operating system saves the registers it uses. */
 #include "base/cpu.h"
 #include <cpuid.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,6 +81,16 @@ sl_status sl_cpu_features(uint32_t *features, struct sl_err *err)
     }
     return sl_fail(err, SL_E_CONFIG,
                    "SLUICE_CPU=%s is unknown; use ref, avx2, avxvnni, avx512, avx512vnni or amx", mask);
+}
+
+uint32_t sl_cpu_threads(uint32_t asked, uint32_t n)
+{
+    cpu_set_t set;
+    if (asked > 0)
+        return asked;
+    int processors = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+    uint32_t each = (uint32_t)processors / (n > 0 ? n : 1);
+    return each > 0 ? each : 1;
 }
 
 const char *sl_cpu_model_name(char *buffer, size_t bytes)

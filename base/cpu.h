@@ -19,6 +19,9 @@ enum sl_cpu_feature {
 uint32_t sl_cpu_detect(void);
 /* With the mask. SL_E_CONFIG when SLUICE_CPU names something unknown or something the machine lacks. */
 sl_status sl_cpu_features(uint32_t *features, struct sl_err *err);
+/* Threads that an option means: `asked`, or as many as this process may use processors, shared among n (0 counts as 1);
+ * at least 1. */
+uint32_t sl_cpu_threads(uint32_t asked, uint32_t n);
 const char *sl_cpu_model_name(char *buffer, size_t bytes); /* "AMD EPYC ...", or "unknown" */
 
 #endif

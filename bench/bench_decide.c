@@ -232,10 +232,10 @@ sl_status sl_bench_decide(const struct sl_bench_decide *bench, struct sl_err *er
             bench->requests, (unsigned long long)n_records, (unsigned long long)n_tokens, rate, each);
     else
         printf(
-            "%u requests running, prompts of %u tokens in chunks of %u, %u tokens each\n"
+            "%u requests running, prompts of %u tokens, %u tokens each\n"
             "%.0f records per second, all that happens to their requests included (%llu records, %llu tokens)\n"
             "%.0f ns of the decider for a record or a token\n",
-            bench->requests, bench->prompt_tokens, bench->chunk, bench->output_tokens, rate,
-            (unsigned long long)n_records, (unsigned long long)n_tokens, each);
+            bench->requests, bench->prompt_tokens, bench->output_tokens, rate, (unsigned long long)n_records,
+            (unsigned long long)n_tokens, each);
     return SL_OK;
 }

@@ -269,9 +269,10 @@ sl_status sl_bench_kernels(const struct sl_bench_kernels *bench, struct sl_err *
     if (!r)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the bench");
     r->bench = *bench;
-    sl_status status = sl_bench_operands_init(bench->n_threads, err);
+    r->bench.n_threads = sl_cpu_threads(bench->n_threads, 1);
+    sl_status status = sl_bench_operands_init(r->bench.n_threads, err);
     if (status == SL_OK)
-        status = sl_team_create(&r->team, bench->n_threads, sl_bench_scratch_bytes(), err);
+        status = sl_team_create(&r->team, r->bench.n_threads, sl_bench_scratch_bytes(), err);
     if (status == SL_OK) {
         r->memory = sl_bench_memory(&r->memory_bytes);
         print_head(r);

@@ -10,7 +10,7 @@
 struct sl_bench_kernels {
     bool json;
     const char *filter; /* NULL, or a part of "isa profile kernel shape format rows N" */
-    uint32_t n_threads; /* that run a kernel at the same time */
+    uint32_t n_threads; /* that run a kernel at the same time; 0: all processors */
     uint32_t rounds;
 };
 

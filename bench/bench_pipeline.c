@@ -15,6 +15,7 @@
 #include "bench/samples.h"
 
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "base/rng.h"
 #include "model/pack/pack.h"
 #include "model/pack/pack_cache.h"
@@ -302,6 +303,7 @@ sl_status sl_bench_pipeline(const struct sl_bench_pipeline *given, struct sl_err
     struct sl_bench_pipeline bench = *given;
     if (bench.n_stages > MAX_WORKERS || bench.rounds > MAX_ROUNDS || bench.rounds == 0)
         return sl_fail(err, SL_E_USAGE, "at most %d stages and 1 to %d rounds", MAX_WORKERS, MAX_ROUNDS);
+    bench.n_threads = sl_cpu_threads(bench.n_threads, bench.n_stages);
     signal(SIGPIPE, SIG_IGN); /* a worker that died is an error to report */
     char *pack = NULL;
     struct sl_shape shape;

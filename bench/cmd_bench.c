@@ -5,20 +5,14 @@
 #include "bench/bench_pipeline.h"
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
-#include "pipeline/record/order.h"
+#include "node/command/shared_options.h"
 
-#define KERNELS_ROW(name, type, field, fallback, min, max, unit, help)                                       \
-    {                                                                                                        \
-        name, type, offsetof(struct sl_bench_kernels, field), fallback, NULL, min, max, unit, help           \
-    }
 static const struct sl_option kernels_options[] = {
-    KERNELS_ROW("filter", SL_OPT_STRING, filter, NULL, 0, 0, "TEXT",
-                "Only rows with TEXT in \"isa profile kernel shape format rows N\"."),
-    KERNELS_ROW("threads", SL_OPT_UINT, n_threads, "1", 1, 1024, "threads",
-                "That run a kernel at the same time."),
-    KERNELS_ROW("rounds", SL_OPT_UINT, rounds, "5", 1, 101, "rounds",
-                "Interleaved with the peaks; medians are reported."),
-    KERNELS_ROW("json", SL_OPT_BOOL, json, NULL, 0, 0, NULL, "One JSON object."),
+    SL_OPTION_TEXT("filter", SL_OPT_STRING, sl_bench_kernels, filter, NULL, "TEXT",
+                   "Only rows with TEXT in \"isa profile kernel shape format rows N\"."),
+    SL_OPTION_THREADS(sl_bench_kernels, n_threads, "1"),
+    SL_OPTION_ROUNDS(sl_bench_kernels, rounds, "5"),
+    SL_OPTION_JSON(sl_bench_kernels, json),
     {0},
 };
 
@@ -46,45 +40,18 @@ const struct sl_command sl_command_bench_kernels = {
 
 /* Rows that prefill and decode share, of either's struct. */
 #define STAGE_ROWS(values)                                                                                   \
-    {"model",                                                                                                \
-     SL_OPT_STRING,                                                                                          \
-     offsetof(struct values, model),                                                                         \
-     NULL,                                                                                                   \
-     NULL,                                                                                                   \
-     0,                                                                                                      \
-     0,                                                                                                      \
-     "PATH",                                                                                                 \
-     "A pack, also one with random weights (`sluice pack --random`), or a Hugging Face "                     \
-     "directory."},                                                                                          \
-        {"context", SL_OPT_UINT, offsetof(struct values, context),       "0", NULL, 0,                       \
-         1048576,   "tokens",    "Tokens that are in the pages already."},                                   \
-        {"threads", SL_OPT_UINT,   offsetof(struct values, n_threads), "2", NULL, 1, 1024,                   \
-         "threads", "Of the team."},                                                                         \
-        {"rounds", SL_OPT_UINT, offsetof(struct values, rounds),                                             \
-         "5",      NULL,        1,                                                                           \
-         101,      "rounds",    "After one that only warms up; medians are reported."},                      \
-        {"kv",                                                                                               \
-         SL_OPT_CHOICE,                                                                                      \
-         offsetof(struct values, kv),                                                                        \
-         "auto",                                                                                             \
-         "auto|bf16|i8|f32",                                                                                 \
-         0,                                                                                                  \
-         0,                                                                                                  \
-         NULL,                                                                                               \
-         "Numbers of the KV cache. auto: i8 with integer experts, else bf16."},                              \
-        {"numerics", SL_OPT_CHOICE, offsetof(struct values, numerics),                                       \
-         "f32",      "f32|bf16dot", 0,                                                                       \
-         0,          NULL,          "The numerics profile; bf16dot needs a processor with AVX512_BF16."},    \
-    {                                                                                                        \
-        "json", SL_OPT_BOOL, offsetof(struct values, json), NULL, NULL, 0, 0, NULL, "One JSON object."       \
-    }
+    SL_OPTION_MODEL(values, model),                                                                          \
+        SL_OPTION_NUMBER("context", values, context, "0", 0, 1 << 20, "tokens",                              \
+                         "Tokens that are in the pages already."),                                           \
+        SL_OPTION_THREADS(values, n_threads, "2"), SL_OPTION_ROUNDS(values, rounds, "5"),                    \
+        SL_OPTION_KV(values, kv), SL_OPTION_NUMERICS(values, numerics, "f32"), SL_OPTION_JSON(values, json)
 
 static const struct sl_option prefill_options[] = {
     STAGE_ROWS(sl_bench_prefill),
-    {"prompt-tokens", SL_OPT_STRING, offsetof(struct sl_bench_prefill, prompt_tokens), "512,2048", NULL, 0, 0,
-     "LIST", "Lengths of prompts, with commas."},
-    {"chunk", SL_OPT_UINT, offsetof(struct sl_bench_prefill, chunk), "512", NULL, 1, 8192, "tokens",
-     "Rows that go through the layers at once."},
+    SL_OPTION_TEXT("prompt-tokens", SL_OPT_STRING, sl_bench_prefill, prompt_tokens, "512,2048", "LIST",
+                   "Lengths of prompts, with commas."),
+    SL_OPTION_NUMBER("chunk", sl_bench_prefill, chunk, "512", 1, SL_MAX_CHUNK_ASKED, "tokens",
+                     "Rows that go through the layers at once."),
     {0},
 };
 
@@ -112,10 +79,9 @@ const struct sl_command sl_command_bench_prefill = {
 
 static const struct sl_option decode_options[] = {
     STAGE_ROWS(sl_bench_decode),
-    {"batch", SL_OPT_STRING, offsetof(struct sl_bench_decode, batch), "1,4,16", NULL, 0, 0, "LIST",
-     "Sequences of a step, with commas."},
-    {"steps", SL_OPT_UINT, offsetof(struct sl_bench_decode, steps), "16", NULL, 1, 65536, "steps",
-     "Of a round."},
+    SL_OPTION_TEXT("batch", SL_OPT_STRING, sl_bench_decode, batch, "1,4,16", "LIST",
+                   "Sequences of a step, with commas."),
+    SL_OPTION_NUMBER("steps", sl_bench_decode, steps, "16", 1, 65536, "steps", "Of a round."),
     {0},
 };
 
@@ -141,27 +107,17 @@ const struct sl_command sl_command_bench_decode = {
     run_decode,
 };
 
-#define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
-    {                                                                                                        \
-        name, type, offsetof(struct sl_bench_pipeline, field), fallback, choices, min, max, unit, help       \
-    }
 static const struct sl_option pipeline_options[] = {
-    ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",
-        "A pack or a Hugging Face directory (packed on first use)."),
-    ROW("stages", SL_OPT_UINT, n_stages, "2", NULL, 1, 64, "stages",
-        "Stages of the pipeline, processes side by side."),
-    ROW("prompt-tokens", SL_OPT_UINT, prompt_tokens, "4096", NULL, 1, 1048576, "tokens",
-        "Length of the prompt."),
-    ROW("threads", SL_OPT_UINT, n_threads, "1", NULL, 1, 1024, "threads", "Per stage."),
-    ROW("chunk", SL_OPT_UINT, chunk_tokens, "0", NULL, 0, 8192, "tokens",
-        "Tokens of a chunk; 0 means an eighth of the prompt, 64 to 2048."),
-    ROW("rounds", SL_OPT_UINT, rounds, "3", NULL, 1, 101, "rounds",
-        "Interleaved rounds; medians are compared."),
-    ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,
-        "How stages pass chunks on."),
-    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,
-        "Numbers of the KV cache. auto: i8 with integer experts, else bf16."),
-    ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object, with every sample."),
+    SL_OPTION_MODEL(sl_bench_pipeline, model),
+    SL_OPTION_STAGES(sl_bench_pipeline, n_stages, "2"),
+    SL_OPTION_NUMBER("prompt-tokens", sl_bench_pipeline, prompt_tokens, "4096", 1, 1 << 20, "tokens",
+                     "Length of the prompt."),
+    SL_OPTION_THREADS(sl_bench_pipeline, n_threads, "1"),
+    SL_OPTION_CHUNK(sl_bench_pipeline, chunk_tokens),
+    SL_OPTION_ROUNDS(sl_bench_pipeline, rounds, "3"),
+    SL_OPTION_TRANSPORT(sl_bench_pipeline, transport),
+    SL_OPTION_KV(sl_bench_pipeline, kv),
+    SL_OPTION_JSON(sl_bench_pipeline, json),
     {0},
 };
 
@@ -193,20 +149,17 @@ const struct sl_command sl_command_bench_pipeline = {
     run_pipeline,
 };
 
-#define DECIDE_ROW(name, type, field, fallback, min, max, unit, help)                                        \
-    {                                                                                                        \
-        name, type, offsetof(struct sl_bench_decide, field), fallback, NULL, min, max, unit, help            \
-    }
 static const struct sl_option decide_options[] = {
-    DECIDE_ROW("requests", SL_OPT_UINT, requests, "256", 1, 256, "requests", "That run at once."),
-    DECIDE_ROW("prompt-tokens", SL_OPT_UINT, prompt_tokens, "1024", 1, 131072, "tokens", "Of each prompt."),
-    DECIDE_ROW("output-tokens", SL_OPT_UINT, output_tokens, "32", 2, 4096, "tokens",
-               "That each request gets."),
-    DECIDE_ROW("chunk", SL_OPT_UINT, chunk, "256", 1, 8192, "tokens",
-               "Rows that go through the layers at once."),
-    DECIDE_ROW("stages", SL_OPT_UINT, stages, "4", 1, SL_MAX_STAGES, "stages", "Of the pipeline."),
-    DECIDE_ROW("rounds", SL_OPT_UINT, rounds, "5", 1, 101, "rounds", "Medians are reported."),
-    DECIDE_ROW("json", SL_OPT_BOOL, json, NULL, 0, 0, NULL, "One JSON object."),
+    SL_OPTION_NUMBER("requests", sl_bench_decide, requests, "256", 1, SL_MAX_BATCH, "requests",
+                     "That run at once."),
+    SL_OPTION_NUMBER("prompt-tokens", sl_bench_decide, prompt_tokens, "1024", 1, 1048576, "tokens",
+                     "Length of the prompt."),
+    SL_OPTION_NUMBER("output-tokens", sl_bench_decide, output_tokens, "32", 2, 4096, "tokens",
+                     "That each request gets."),
+    SL_OPTION_CHUNK(sl_bench_decide, chunk),
+    SL_OPTION_STAGES(sl_bench_decide, stages, "4"),
+    SL_OPTION_ROUNDS(sl_bench_decide, rounds, "5"),
+    SL_OPTION_JSON(sl_bench_decide, json),
     {0},
 };
 

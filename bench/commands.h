@@ -1,4 +1,4 @@
-/* The commands of the bench room, for the table in main.c. */
+/* The commands of the bench room, and the table of all commands, which only the topmost room can know. */
 #ifndef SL_BENCH_COMMANDS_H
 #define SL_BENCH_COMMANDS_H
 
@@ -6,5 +6,7 @@
 
 extern const struct sl_command sl_command_bench_kernels, sl_command_bench_prefill, sl_command_bench_decode,
     sl_command_bench_pipeline, sl_command_bench_decide;
+
+extern const struct sl_command *const sl_commands_all[]; /* in the order of the overview; ends with NULL */
 
 #endif

@@ -1,6 +1,7 @@
 /* The stage of stage_bench.h, its pages, and the arithmetic of an account. */
 #include "bench/stage_bench.h"
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "base/rng.h"
 #include "model/pack/pack_cache.h"
 #include "node/local/cluster.h"
@@ -33,17 +34,20 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
                               struct sl_err *err)
 {
     *b = (struct sl_stage_bench){.options = *options};
-    enum sl_profile profile;
     SL_TRY(open_pack(b, err));
-    if (!sl_profile_parse(&profile, options->numerics))
-        return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32 or bf16dot",
+    uint32_t allowed = sl_profile_allowed(options->numerics), able = allowed & sl_ops_profiles();
+    if (!allowed)
+        return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use " SL_NUMERICS_CHOICES,
                        options->numerics);
+    enum sl_profile profile = sl_profile_best(able ? able : allowed);
+    b->options.numerics = sl_profile_name(profile);
+    b->options.n_threads = sl_cpu_threads(options->n_threads, 1);
     enum sl_dtype kv_dtype = sl_pack_kv_dtype(b->pack, options->kv);
     b->options.kv = sl_dtype_name(kv_dtype);
     struct sl_share config = {.end = sl_pack_shape(b->pack)->n_layers,
                               .with_embed = true,
                               .with_head = true,
-                              .n_threads = options->n_threads,
+                              .n_threads = b->options.n_threads,
                               .kv_dtype = kv_dtype,
                               .profile = profile,
                               .n_pages = options->n_sequences * sl_pages_of(options->context_tokens),

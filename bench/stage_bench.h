@@ -14,7 +14,7 @@
 
 struct sl_stage_bench_options {
     const char *model, *kv, *numerics;
-    uint32_t n_threads;
+    uint32_t n_threads;  /* 0: all processors */
     uint32_t max_tokens; /* rows of a chunk */
     uint32_t n_sequences;
     uint32_t context_tokens; /* of a sequence, what is measured included */

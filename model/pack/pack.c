@@ -6,13 +6,13 @@
  * and digested on the way, pack.json last; then one rename. Whatever fails, the half-built
  * directory is removed, so DST is whole or absent. Sources are mapped and dropped file by file:
  * memory stays at a few rows of the widest matrix for each thread. */
+#include "base/cpu.h"
 #include "base/rng.h"
 #include "model/pack/pack_plan_impl.h"
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -355,13 +355,6 @@ static sl_status read_source(struct pack_job *job, struct sl_err *err)
     return sl_index_open_dir(&job->source, job->src, err);
 }
 
-uint32_t sl_pack_threads(uint32_t asked)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-    return asked > 0 ? asked : n > 0 ? (uint32_t)n : 1;
-}
-
 static sl_status job_run(struct pack_job *job, const char *dst, struct sl_err *err)
 {
     SL_TRY(job_paths(job, dst, err));
@@ -375,7 +368,7 @@ static sl_status job_run(struct pack_job *job, const char *dst, struct sl_err *e
         .source = &job->source,
         .calibration = job->options->calibration,
         .rotate = job->src || job->options->rotate == SL_ROTATE_ON ? job->options->rotate : SL_ROTATE_OFF,
-        .threads = sl_pack_threads(job->options->threads)};
+        .threads = sl_cpu_threads(job->options->threads, 1)};
     if (mkdir(job->tmp, 0755) != 0)
         return sl_fail(err, SL_E_IO, "can't create %.200s: %s", job->tmp, strerror(errno));
     sl_progress_start(&job->progress, job->options->progress, "packing", sl_pack_plan_bytes(&job->plan));

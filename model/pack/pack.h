@@ -59,8 +59,6 @@ struct sl_pack_options {
     struct sl_pack_summary *summary;               /* filled on success; or NULL */
 };
 
-uint32_t sl_pack_threads(uint32_t asked); /* 0: the processors that this process may use */
-
 /* SRC (Hugging Face directory) -> DST. Written aside and renamed: DST is whole or absent. The same input gives the
  * same bytes. Errors: SL_E_DATA (what and where), SL_E_IO (disk full, with the bytes needed), SL_E_USAGE (DST exists). */
 sl_status sl_pack_write(const char *src, const char *dst, const struct sl_pack_options *options,

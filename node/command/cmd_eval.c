@@ -10,18 +10,19 @@
  * position. Logits exist for one head buffer of rows at a time; the rows are compared by a team, into places
  * of their own, so that the figures do not depend on the number of threads. */
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "base/log.h"
 #include "kernels/team.h"
 #include "model/pack/pack_cache.h"
 #include "node/client/prompt.h"
 #include "node/command/commands.h"
+#include "node/command/shared_options.h"
 #include "node/eval/eval_output.h"
 #include "node/local/cluster.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 struct eval_values {
     const char *model, *reference, *text, *token_ids, *kv, *kv_reference, *numerics;
@@ -36,28 +37,23 @@ enum { MIN_CONTEXT = 8, MAX_TOKENS = 1 << 26 };
         name, type, offsetof(struct eval_values, field), fallback, choices, min, max, unit, help             \
     }
 static const struct sl_option eval_options[] = {
-    ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",
-        "The pack or Hugging Face directory (packed on first use) to look at."),
+    SL_OPTION_MODEL(eval_values, model),
     ROW("reference", SL_OPT_STRING, reference, NULL, NULL, 0, 0, "PATH",
         "The pack or directory to compare it with: the same model, less rounded. Without it, perplexity "
         "only."),
     ROW("text", SL_OPT_STRING, text, NULL, NULL, 0, 0, "FILE",
         "A text, UTF-8, that the model was not trained on; - is standard input."),
-    ROW("token-ids", SL_OPT_STRING, token_ids, NULL, NULL, 0, 0, "FILE",
-        "Instead of --text: token ids, a JSON list, or numbers with blanks or commas between; - is standard "
-        "input."),
+    SL_OPTION_TOKEN_IDS(eval_values, token_ids),
     ROW("context", SL_OPT_UINT, context, "512", NULL, MIN_CONTEXT, MAX_TOKENS, "tokens",
         "Length of a window. Its second half is scored."),
     ROW("max-tokens", SL_OPT_UINT, max_tokens, "0", NULL, 0, MAX_TOKENS, "tokens",
         "Read no more than the first N tokens of the text; 0: all."),
-    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,
-        "Numbers of the model's KV cache. auto: i8 with integer experts, else bf16."),
+    SL_OPTION_KV(eval_values, kv),
     ROW("kv-reference", SL_OPT_CHOICE, kv_reference, "f32", "bf16|i8|f32", 0, 0, NULL,
-        "Numbers of the reference's KV cache."),
-    ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,
-        "The model's profile of rounding, as given to serve. The reference's is f32."),
-    ROW("threads", SL_OPT_UINT, threads, "0", NULL, 0, 1024, "threads", "0 means all processors."),
-    ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object."),
+        "Numbers of the reference's KV cache; its numerics are f32."),
+    SL_OPTION_NUMERICS(eval_values, numerics, "f32"),
+    SL_OPTION_THREADS(eval_values, threads, "0"),
+    SL_OPTION_JSON(eval_values, json),
     {0},
 };
 #undef ROW
@@ -200,17 +196,11 @@ static sl_status read_text(struct eval *e, const struct eval_values *v, struct s
                : sl_fail(err, SL_E_NOMEM, "no memory for the figures of %zu positions; use --max-tokens", n);
 }
 
-static uint32_t threads_of(const struct eval_values *v)
-{
-    long processors = sysconf(_SC_NPROCESSORS_ONLN);
-    return v->threads ? v->threads : processors > 0 ? (uint32_t)processors : 1;
-}
-
 /* ---- the command ---- */
 
 static sl_status evaluate(struct eval *e, const struct eval_values *v, struct sl_err *err)
 {
-    uint32_t n_threads = threads_of(v);
+    uint32_t n_threads = sl_cpu_threads(v->threads, 1);
     SL_TRY(check_values(v, err));
     SL_TRY(open_models(e, v, n_threads, err));
     SL_TRY(read_text(e, v, err));

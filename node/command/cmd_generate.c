@@ -4,12 +4,14 @@
  *
  * Ctrl-C cancels the request, so that its work stops on the server too; what has come is printed
  * and the exit code is 130. A second one, or one outside a request, ends the program at once. */
+#include "base/cpu.h"
 #include "base/log.h"
 #include "node/client/client.h"
 #include "node/client/output.h"
 #include "node/client/prompt.h"
 #include "node/client/timeline.h"
 #include "node/command/commands.h"
+#include "node/command/shared_options.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -33,30 +35,14 @@ struct generate_values {
         name, type, offsetof(struct generate_values, field), fallback, choices, min, max, unit, help         \
     }
 #define SHARED_ROWS                                                                                          \
-    ROW("endpoint", SL_OPT_ADDRESS, endpoint, NULL, NULL, 0, 0, NULL, "The server to ask, over gRPC."),      \
-        ROW("model", SL_OPT_STRING, model, NULL, NULL, 0, 0, "PATH",                                         \
-            "Without a server: run this pack or Hugging Face directory in this process (packed "             \
-            "on first use)."),                                                                               \
-        ROW("stages", SL_OPT_UINT, stages, "1", NULL, 1, 256, "stages",                                      \
-            "With --model: into how many stages the layers are cut."),                                       \
-        ROW("threads", SL_OPT_UINT, threads, "0", NULL, 0, 1024, "threads",                                  \
-            "With --model: per stage; 0 shares the processors among the stages."),                           \
-        ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens",                                       \
-            "With --model: tokens of a chunk; 0 means an eighth of the prompt, 64 to 2048."),                \
-        ROW("transport", SL_OPT_CHOICE, transport, "local", "local|ucx", 0, 0, NULL,                         \
-            "With --model: how stages pass chunks on."),                                                     \
-        ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,                                 \
-            "With --model: numbers of the KV cache."),                                                       \
-        ROW("numerics", SL_OPT_CHOICE, numerics, "f32", SL_NUMERICS_CHOICES, 0, 0, NULL,                     \
-            "With --model: rounding. f32 has the same bits on every machine; bf16dot uses the "              \
-            "bf16 dot product of AVX512_BF16; auto takes it where there is one."),                           \
+    SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_OPTION_MODEL(generate_values, model),            \
+        SL_OPTION_STAGES(generate_values, stages, "1"), SL_OPTION_THREADS(generate_values, threads, "0"),    \
+        SL_OPTION_CHUNK(generate_values, chunk), SL_OPTION_TRANSPORT(generate_values, transport),            \
+        SL_OPTION_KV(generate_values, kv), SL_OPTION_NUMERICS(generate_values, numerics, "f32"),             \
         ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                         \
         ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                             \
             "A file with the prompt, UTF-8; - is standard input."),                                          \
-        ROW("token-ids", SL_OPT_STRING, token_ids, NULL, NULL, 0, 0, "FILE",                                 \
-            "A file with the prompt as token ids: a JSON list, or numbers with blanks or commas "            \
-            "between; - is "                                                                                 \
-            "standard input."),                                                                              \
+        SL_OPTION_TOKEN_IDS(generate_values, token_ids),                                                     \
         ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                          \
             "With --output json: also the log-probabilities of the K best tokens at each place."),           \
         ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                                       \
@@ -76,7 +62,7 @@ static const struct sl_option generate_options[] = {
         "Draw among the likeliest that make up this share."),
     ROW("min-p", SL_OPT_FLOAT, min_p, "0", NULL, 0, 1, NULL,
         "Leave out tokens less likely than this share of the likeliest."),
-    ROW("seed", SL_OPT_UINT, seed, "0", NULL, 0, INT32_MAX, NULL, "The same seed gives the same text."),
+    SL_OPTION_SEED(generate_values, seed, "0"),
     ROW("ignore-eos", SL_OPT_BOOL, ignore_eos, NULL, NULL, 0, 0, NULL, "Go on after an end-of-text token."),
     ROW("digest", SL_OPT_BOOL, digest, NULL, NULL, 0, 0, NULL,
         "With --model and --output json: digests of all logits and KV pages; equal numbers, equal bits."),
@@ -171,16 +157,11 @@ static sl_status check_values(const struct generate_values *v, struct sl_err *er
 
 static struct sl_client_config client_config(const struct generate_values *v, bool score)
 {
-    uint32_t threads = v->threads;
-    if (threads == 0) {
-        long processors = sysconf(_SC_NPROCESSORS_ONLN);
-        threads = processors > (long)v->stages ? (uint32_t)processors / v->stages : 1;
-    }
     return (struct sl_client_config){
         .endpoint = v->endpoint,
         .cluster = {.model = v->model,
                     .n_stages = v->stages,
-                    .n_threads = threads,
+                    .n_threads = sl_cpu_threads(v->threads, v->stages),
                     .chunk_tokens = v->chunk,
                     .transport = v->transport,
                     .kv = v->kv,
@@ -295,8 +276,8 @@ const struct sl_command sl_command_generate = {
     "",
     "answer a prompt, through a server or in this process",
     "Sends a prompt to a server (--endpoint), or runs it through the same stages as threads of "
-    "this process (--model), and "
-    "prints the answer as it comes. Ctrl-C cancels the request.",
+    "this process (--model, with --stages to --numerics), and prints the answer as it comes. Ctrl-C cancels "
+    "the request.",
     generate_options,
     sizeof(struct generate_values),
     0,

@@ -9,6 +9,7 @@
 #include "model/source/safetensors.h"
 #include "node/client/output.h"
 #include "node/command/commands.h"
+#include "node/command/shared_options.h"
 #include "node/local/cluster.h"
 #include "node/rpc/rpc.h"
 #include "pipeline/stage/stage.h"
@@ -25,27 +26,17 @@ struct inspect_values {
     bool json;
 };
 
-#define ROW(name, type, field, fallback, choices, min, max, unit, help)                                      \
-    {                                                                                                        \
-        name, type, offsetof(struct inspect_values, field), fallback, choices, min, max, unit, help          \
-    }
 static const struct sl_option inspect_options[] = {
-    ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "One JSON object."),
-    ROW("stages", SL_OPT_UINT, stages, "0", NULL, 0, 256, "stages",
-        "Also print what each of N stages holds: layers, weights, planned buffers."),
-    ROW("threads", SL_OPT_UINT, threads, "1", NULL, 1, 1024, "threads", "With --stages: as given to serve."),
-    ROW("chunk", SL_OPT_UINT, chunk, "0", NULL, 0, 8192, "tokens", "With --stages: as given to serve."),
-    ROW("context", SL_OPT_UINT, context, "0", NULL, 0, 16777216, "tokens",
-        "With --stages: longest prompt and output; 0 means the model's."),
-    ROW("max-running", SL_OPT_UINT, max_running, "16", NULL, 1, 256, "requests",
-        "With --stages: as given to serve."),
-    ROW("kv-tokens", SL_OPT_UINT, kv_tokens, "0", NULL, 0, 4294967295.0, "tokens",
-        "With --stages: as given to serve."),
-    ROW("kv", SL_OPT_CHOICE, kv, "auto", "auto|bf16|i8|f32", 0, 0, NULL,
-        "With --stages: numbers of the KV cache."),
+    SL_OPTION_JSON(inspect_values, json),
+    SL_OPTION_STAGES(inspect_values, stages, NULL),
+    SL_OPTION_THREADS(inspect_values, threads, "1"),
+    SL_OPTION_CHUNK(inspect_values, chunk),
+    SL_OPTION_CONTEXT(inspect_values, context),
+    SL_OPTION_MAX_RUNNING(inspect_values, max_running),
+    SL_OPTION_KV_TOKENS(inspect_values, kv_tokens),
+    SL_OPTION_KV(inspect_values, kv),
     {0},
 };
-#undef ROW
 
 struct report { /* what inspect knows about a path, wherever it read it */
     const char *path, *kind;
@@ -251,7 +242,7 @@ static void print_shape_json(const struct report *r)
 static sl_status print_stage(const struct report *r, const struct inspect_values *v,
                              const struct sl_plan *plan, uint32_t k, struct sl_err *err)
 {
-    struct sl_share config = sl_plan_share(plan, k, v->threads);
+    struct sl_share config = sl_plan_share(plan, k, sl_cpu_threads(v->threads, v->stages));
     struct sl_stage_bytes bytes;
     char name[24];
     SL_TRY(sl_stage_bytes(&bytes, r->pack, &config, err));
@@ -335,7 +326,7 @@ const struct sl_command sl_command_inspect = {
     "what is in a pack or a checkpoint",
     "Prints the family, shapes, formats and bytes of a pack or of a Hugging Face directory, and "
     "with --stages what each stage "
-    "of a pipeline would hold. Nothing is started and no weight is read.",
+    "of a pipeline would hold, the other options being as given to serve. Nothing is started and no weight is read.",
     inspect_options,
     sizeof(struct inspect_values),
     1,
@@ -390,8 +381,7 @@ struct health_values {
 };
 
 static const struct sl_option health_options[] = {
-    {"endpoint", SL_OPT_ADDRESS, offsetof(struct health_values, endpoint), "127.0.0.1:50051", NULL, 0, 0,
-     NULL, "The server to ask, over gRPC."},
+    SL_OPTION_ENDPOINT(health_values, endpoint, "127.0.0.1:50051"),
     {"service", SL_OPT_STRING, offsetof(struct health_values, service), NULL, NULL, 0, 0, NULL,
      "One of its services; without it, the server as a whole."},
     {"timeout-ms", SL_OPT_UINT, offsetof(struct health_values, timeout_ms), "2000", NULL, 1, 600000, "ms",
@@ -465,7 +455,7 @@ struct version_values {
 };
 
 static const struct sl_option version_options[] = {
-    {"json", SL_OPT_BOOL, offsetof(struct version_values, json), NULL, NULL, 0, 0, NULL, "One JSON object."},
+    SL_OPTION_JSON(version_values, json),
     {0},
 };
 

@@ -6,6 +6,7 @@
 #include "model/pack/pack.h"
 #include "node/client/output.h"
 #include "node/command/commands.h"
+#include "node/command/shared_options.h"
 #include "node/eval/calibrate.h"
 
 #include <inttypes.h>
@@ -54,18 +55,16 @@ static const struct sl_option pack_options[] = {
         "With --calibrate: round column by column and carry each error to the columns that follow. Slow, and "
         "better at 2 "
         "to 4 bits."),
-    ROW("threads", SL_OPT_UINT, threads, "0", NULL, 0, 256, "threads",
-        "Threads to pack with; 0: all processors. The pack is the same."),
+    SL_OPTION_THREADS(pack_values, threads, "0"),
     ROW("random", SL_OPT_STRING, random, NULL, NULL, 0, 0, "SHAPE",
-        "Instead of SRC: random weights in the shape of a config.json or of a model: qwen3-30b-a3b, "
+        "Instead of SRC: random weights (drawn from --seed) in the shape of a config.json or of a model: qwen3-30b-a3b, "
         "qwen3-235b-a22b, "
         "olmoe-1b-7b, deepseek-v2-lite, gpt-oss-20b."),
     ROW("layers", SL_OPT_UINT, layers, "0", NULL, 0, 256, "layers",
         "With --random: so many of them; 0: all."),
-    ROW("seed", SL_OPT_UINT, seed, "1", NULL, 0, 4294967295.0, NULL,
-        "With --random: the same seed, the same pack."),
+    SL_OPTION_SEED(pack_values, seed, "1"),
     ROW("force", SL_OPT_BOOL, force, NULL, NULL, 0, 0, NULL, "Replace DST when it is there."),
-    ROW("json", SL_OPT_BOOL, json, NULL, NULL, 0, 0, NULL, "The result as one JSON object."),
+    SL_OPTION_JSON(pack_values, json),
     {0},
 };
 #undef ROW

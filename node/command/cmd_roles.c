@@ -26,34 +26,18 @@ struct worker_values {
     bool verify;
 };
 
-#define W(name, type, field, fallback, min, max, unit, help)                                                 \
-    {                                                                                                        \
-        name, type, offsetof(struct worker_values, field), fallback, NULL, min, max, unit, help              \
-    }
-#define W_CHOICE(name, field, fallback, choices, help)                                                       \
-    {                                                                                                        \
-        name, SL_OPT_CHOICE, offsetof(struct worker_values, field), fallback, choices, 0, 0, NULL, help      \
-    }
-#define WORKER_ROWS                                                                                                  \
-    W("coordinator", SL_OPT_ADDRESS, coordinator, "127.0.0.1:50051", 0, 0, NULL,                                     \
-      "The coordinator's gRPC port."),                                                                               \
-        W("data-address", SL_OPT_STRING, data_address, "127.0.0.1", 0, 0, "IP",                                      \
-          "The address to listen on for chunks and KV pages, and where neighbours reach it; of a private network."), \
-        W("data-port", SL_OPT_UINT, data_port, "0", 0, 65535, NULL,                                                  \
-          "0 takes a free one of 13000 to 13063."),                                                                  \
-        W("threads", SL_OPT_UINT, threads, "0", 0, 1024, "threads", "Compute threads; 0: one a processor."),         \
-        W_CHOICE(                                                                                                    \
-            "numerics", numerics, "auto", SL_NUMERICS_CHOICES,                                                       \
-            "Numerics profiles to offer the coordinator, which decides: all that this machine can run, or one."),    \
-        W("ops", SL_OPT_ADDRESS, ops, NULL, 0, 0, NULL,                                                              \
-          "Serve /metrics and the probes here; without it, not at all."),                                            \
-        W("join-timeout", SL_OPT_UINT, join_timeout, "60", 1, 86400, "s",                                            \
-          "How long to wait for the coordinator."),                                                                  \
-        W("verify", SL_OPT_BOOL, verify, NULL, 0, 0, NULL,                                                           \
-          "Check the SHA-256 of every weight file before serving.")
+#define WORKER_ROWS                                                                                          \
+    SL_OPTION_TEXT("coordinator", SL_OPT_ADDRESS, worker_values, coordinator, "127.0.0.1:50051", NULL,       \
+                   "The coordinator's gRPC port."),                                                          \
+        SL_OPTION_DATA_ADDRESS(worker_values, data_address), SL_OPTION_DATA_PORT(worker_values, data_port),  \
+        SL_OPTION_THREADS(worker_values, threads, "0"), SL_OPTION_NUMERICS(worker_values, numerics, "auto"), \
+        SL_OPTION_OPS(worker_values, ops, NULL), SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),  \
+        SL_OPTION_ROW("verify", SL_OPT_BOOL, worker_values, verify, NULL, NULL, 0, 0, NULL,                  \
+                      "Check the SHA-256 of every weight file before serving.")
 
 static const struct sl_option stage_options[] = {
-    W("stage", SL_OPT_UINT, stage, "0", 0, SL_MAX_STAGES - 1, NULL, "Which stage this is, from 0."),
+    SL_OPTION_NUMBER("stage", worker_values, stage, "0", 0, SL_MAX_STAGES - 1, NULL,
+                     "Which stage this is, from 0."),
     WORKER_ROWS,
     {0},
 };
@@ -133,12 +117,9 @@ struct coordinator_values {
 
 static const struct sl_option coordinator_options[] = {
     SL_SERVING_ROWS(coordinator_values),
-    {"data-address", SL_OPT_STRING, offsetof(struct coordinator_values, data_address), "127.0.0.1", NULL, 0,
-     0, "IP", "The address to listen on for results, and where nodes reach it; of a private network."},
-    {"data-port", SL_OPT_UINT, offsetof(struct coordinator_values, data_port), "0", NULL, 0, 65535, NULL,
-     "0 takes a free one of 13000 to 13063."},
-    {"join-timeout", SL_OPT_UINT, offsetof(struct coordinator_values, join_timeout), "600", NULL, 1, 86400,
-     "s", "How long to wait for all nodes to join."},
+    SL_OPTION_DATA_ADDRESS(coordinator_values, data_address),
+    SL_OPTION_DATA_PORT(coordinator_values, data_port),
+    SL_OPTION_JOIN_TIMEOUT(coordinator_values, join_timeout, "600"),
     {0},
 };
 

@@ -1,6 +1,7 @@
 /* `sluice serve PATH`: everything on one machine. This process only supervises: it packs the checkpoint when needed, starts the
  * coordinator, the stages and the decode worker as processes of the same binary, passes SIGTERM on to the coordinator (which
  * drains and then tells the others to stop), and ends the whole when one of them dies. */
+#include "base/cpu.h"
 #include "base/log.h"
 #include "model/pack/pack_cache.h"
 #include "node/command/commands.h"
@@ -24,10 +25,9 @@ struct serve_values {
 
 static const struct sl_option serve_options[] = {
     SL_SERVING_ROWS(serve_values),
-    {"threads", SL_OPT_UINT, offsetof(struct serve_values, threads), "0", NULL, 0, 1024, "threads",
-     "Compute threads of a stage; 0 shares the processors."},
-    {"decode-threads", SL_OPT_UINT, offsetof(struct serve_values, decode_threads), "0", NULL, 0, 1024,
-     "threads", "Compute threads of the decode worker; 0: as many as a stage."},
+    SL_OPTION_THREADS(serve_values, threads, "0"),
+    SL_OPTION_NUMBER("decode-threads", serve_values, decode_threads, "0", 0, 1024, "threads",
+                     "Compute threads of the decode worker; 0: as many as a stage."),
     {0},
 };
 
@@ -117,10 +117,7 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
 {
     const struct serve_values *v = s->values;
     bool decode = k == v->serving.stages;
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t threads = v->threads                        ? v->threads
-                       : cores > (long)v->serving.stages ? (uint32_t)cores / v->serving.stages
-                                                         : 1;
+    uint32_t threads = sl_cpu_threads(v->threads, v->serving.stages);
     struct arguments a = {0};
     char name[24];
     snprintf(name, sizeof name, decode ? "decode" : "stage %u", k);

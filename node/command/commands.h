@@ -1,4 +1,4 @@
-/* The commands of the node room, for the table in main.c. Those that serve are in cmd_serve.c and
+/* The commands of the node room, for the table in bench/commands.c. Those that serve are in cmd_serve.c and
  * cmd_roles.c, the client's in cmd_generate.c, those that look at files in cmd_inspect.c; packing in cmd_pack.c. */
 #ifndef SL_NODE_COMMAND_COMMANDS_H
 #define SL_NODE_COMMAND_COMMANDS_H

@@ -4,6 +4,7 @@
  * exactly as a pipeline's stage would, and its observer adds them up. The text is cut into sequences of equal
  * length, since attention over all of it at once would show the model positions that prompts seldom have. */
 #include "node/eval/calibrate.h"
+#include "base/cpu.h"
 #include "model/pack/pack_cache.h"
 #include "node/client/prompt.h"
 #include "node/local/cluster.h"
@@ -112,7 +113,7 @@ static sl_status calibrate_layer(void *arg, uint32_t layer, struct sl_err *err)
                               .end = layer + 1,
                               .with_embed = layer == 0,
                               .with_head = layer + 1 == c->shape->n_layers,
-                              .n_threads = sl_pack_threads(c->options.threads),
+                              .n_threads = sl_cpu_threads(c->options.threads, 1),
                               .kv_dtype = SL_F32,
                               .n_pages = sl_pages_of(length),
                               .max_tokens = CHUNK,

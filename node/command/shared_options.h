@@ -1,0 +1,90 @@
+/* The options that several commands have, each defined once: name, type, bounds, unit and help. A command says where the
+ * value lies (`values` is its struct, `field` a member of it) and what counts without the option; NULL: nothing, a number is 0.
+ * What must hold for one command alone is checked by it. tests/bench/test_commands.c walks the tables of all commands. */
+#ifndef SL_NODE_COMMAND_SHARED_OPTIONS_H
+#define SL_NODE_COMMAND_SHARED_OPTIONS_H
+
+#include "base/profile.h"
+#include "node/command/options.h"
+#include "pipeline/decide/limits.h"
+
+#define SL_OPTION_ROW(name, type, values, field, fallback, choices, min, max, unit, help)                    \
+    {                                                                                                        \
+        name, type, offsetof(struct values, field), fallback, choices, min, max, unit, help                  \
+    }
+#define SL_OPTION_NUMBER(name, values, field, fallback, min, max, unit, help)                                \
+    SL_OPTION_ROW(name, SL_OPT_UINT, values, field, fallback, NULL, min, max, unit, help)
+#define SL_OPTION_TEXT(name, type, values, field, fallback, unit, help)                                      \
+    SL_OPTION_ROW(name, type, values, field, fallback, NULL, 0, 0, unit, help)
+#define SL_OPTION_CHOICE(name, values, field, fallback, choices, help)                                       \
+    SL_OPTION_ROW(name, SL_OPT_CHOICE, values, field, fallback, choices, 0, 0, NULL, help)
+
+/* ---- a model and how it is run ---- */
+
+#define SL_OPTION_MODEL(values, field)                                                                       \
+    SL_OPTION_TEXT("model", SL_OPT_STRING, values, field, NULL, "PATH",                                      \
+                   "A pack, or a Hugging Face directory (packed on first use).")
+#define SL_OPTION_STAGES(values, field, fallback)                                                            \
+    SL_OPTION_NUMBER("stages", values, field, fallback, 1, SL_MAX_STAGES, "stages",                          \
+                     "Into how many stages the layers are cut.")
+#define SL_OPTION_THREADS(values, field, fallback)                                                           \
+    SL_OPTION_NUMBER("threads", values, field, fallback, 0, 1024, "threads",                                 \
+                     "Compute threads, of each stage where there are several; 0: all processors, shared "    \
+                     "among them.")
+#define SL_OPTION_CHUNK(values, field)                                                                       \
+    SL_OPTION_NUMBER("chunk", values, field, "0", 0, SL_MAX_CHUNK_ASKED, "tokens",                           \
+                     "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048.")
+#define SL_OPTION_CONTEXT(values, field)                                                                     \
+    SL_OPTION_NUMBER("context", values, field, "0", 0, 1 << 22, "tokens",                                    \
+                     "Longest prompt and output together; 0: the model's.")
+#define SL_OPTION_MAX_RUNNING(values, field)                                                                 \
+    SL_OPTION_NUMBER("max-running", values, field, "16", 1, SL_MAX_BATCH, "requests",                        \
+                     "Requests that hold pages at once.")
+#define SL_OPTION_KV_TOKENS(values, field)                                                                   \
+    SL_OPTION_NUMBER("kv-tokens", values, field, "0", 0, UINT32_MAX, "tokens",                               \
+                     "Size of each process's KV pool; 0: a context for every running request, at most "      \
+                     "131072.")
+#define SL_OPTION_KV(values, field)                                                                          \
+    SL_OPTION_CHOICE("kv", values, field, "auto", "auto|bf16|i8|f32",                                        \
+                     "Numbers of the KV cache. auto: i8 with integer experts, else bf16.")
+#define SL_OPTION_NUMERICS(values, field, fallback)                                                          \
+    SL_OPTION_CHOICE("numerics", values, field, fallback, SL_NUMERICS_CHOICES,                               \
+                     "Rounding: f32 has the same bits on every machine; bf16dot uses the bf16 dot product "  \
+                     "and needs AVX512_BF16 on all nodes; auto takes bf16dot where all have it. A "          \
+                     "coordinator decides, a stage or decode worker offers.")
+#define SL_OPTION_TRANSPORT(values, field)                                                                   \
+    SL_OPTION_CHOICE("transport", values, field, "local", "local|ucx", "How stages pass chunks on.")
+
+/* ---- addresses and waiting ---- */
+
+#define SL_OPTION_ENDPOINT(values, field, fallback)                                                          \
+    SL_OPTION_TEXT("endpoint", SL_OPT_ADDRESS, values, field, fallback, NULL, "The server to ask, over gRPC.")
+#define SL_OPTION_OPS(values, field, fallback)                                                               \
+    SL_OPTION_TEXT("ops", SL_OPT_ADDRESS, values, field, fallback, NULL,                                     \
+                   "HTTP for /metrics and the probes; without an address, none.")
+#define SL_OPTION_DATA_ADDRESS(values, field)                                                                \
+    SL_OPTION_TEXT("data-address", SL_OPT_STRING, values, field, "127.0.0.1", "IP",                          \
+                   "The address to listen on for chunks, KV pages and results, and where other nodes reach " \
+                   "it; of a private network.")
+#define SL_OPTION_DATA_PORT(values, field)                                                                   \
+    SL_OPTION_NUMBER("data-port", values, field, "0", 0, 65535, NULL, "0 takes a free one of 13000 to 13063.")
+#define SL_OPTION_JOIN_TIMEOUT(values, field, fallback)                                                      \
+    SL_OPTION_NUMBER("join-timeout", values, field, fallback, 1, 86400, "s",                                 \
+                     "How long to wait: a coordinator until all nodes have joined, a node for its "          \
+                     "coordinator.")
+
+/* ---- input, measuring, output ---- */
+
+#define SL_OPTION_TOKEN_IDS(values, field)                                                                   \
+    SL_OPTION_TEXT("token-ids", SL_OPT_STRING, values, field, NULL, "FILE",                                  \
+                   "A file of token ids instead of text: a JSON list, or numbers with blanks or commas "     \
+                   "between; - is standard input.")
+#define SL_OPTION_SEED(values, field, fallback)                                                              \
+    SL_OPTION_NUMBER("seed", values, field, fallback, 0, INT32_MAX, NULL, "The same seed, the same result.")
+#define SL_OPTION_ROUNDS(values, field, fallback)                                                            \
+    SL_OPTION_NUMBER("rounds", values, field, fallback, 1, 101, "rounds",                                    \
+                     "Of measuring; what is compared takes turns, and medians are reported.")
+#define SL_OPTION_JSON(values, field)                                                                        \
+    SL_OPTION_ROW("json", SL_OPT_BOOL, values, field, NULL, NULL, 0, 0, NULL, "One JSON object.")
+
+#endif
