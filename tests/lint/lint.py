@@ -11,6 +11,7 @@
 8. No text cites a file that is not in the tree.
 9. What decides is pure: pipeline/record and pipeline/decide call nothing but PURE below. The rule is tried on a planted
    malloc, clock and lock each time.
+10. Sentences of errors and of the log speak with one voice: no capital at the start, no full stop at the end.
 
 Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
 usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
@@ -246,6 +247,47 @@ def check_purity(skipped):
         return
     for name in impure(objects):
         yield f"pipeline/record or decide calls {name}: time is an argument, actions are the result; see PURE in this file"
+# Functions that take a sentence -> which argument it is. An error is prefixed and followed by others' words, so it neither
+# begins nor ends like a sentence on paper. Names keep their capitals:
+# KV, SIGTERM, SLUICE_CPU, SHA-256, ModelInfer.
+SENTENCE_AT = {"sl_fail": 2, "sl_err_prefix": 1, "sl_log": 1, "sl_log_error": 0, "sl_log_warn": 0, "sl_log_info": 0,
+               "sl_log_debug": 0, "sl_rpc_finish": 2, "sl_engine_refuse": 2, "conn_fail": 2}
+A_NAME = re.compile(r"[A-Z][A-Z0-9_-]+s?|[A-Z]\w*[a-z]\w*[A-Z]\w*|Hugging|Linux")
+SENTENCE_CALL = re.compile(r"\b(" + "|".join(SENTENCE_AT) + r")\s*\(")
+C_TOKEN = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\w+|\s+|.", re.S)
+
+
+def sentences(text, at):
+    """The string literals of one argument of the call whose list begins at `at`; those side by side are one."""
+    depth, argument, found, open_ = 0, 0, [], False
+    for match in C_TOKEN.finditer(text, at):
+        token = match.group(0)
+        if token.isspace() or token.startswith(("//", "/*")) or (open_ and token.startswith(("PRI", "SL_"))):
+            continue
+        literal = token.startswith('"')
+        if literal and depth == 0:
+            found.append((argument, (found.pop()[1] if open_ else "") + token[1:-1]))
+        open_ = literal
+        depth += (token in "([{") - (token in ")]}")
+        if depth < 0:
+            break
+        argument += token == "," and depth == 0
+    return found
+
+
+def check_voice(files):
+    for name in files:
+        text = text_of(name)
+        for call in SENTENCE_CALL.finditer(text):
+            for argument, sentence in sentences(text, call.end()):
+                if argument != SENTENCE_AT[call.group(1)]:
+                    continue
+                first = re.split(r"[\s,:;=]", sentence, maxsplit=1)[0]
+                line = text.count("\n", 0, call.start()) + 1
+                if re.match(r"[A-Z]", first) and not A_NAME.fullmatch(first):
+                    yield f'{name}:{line}: "{sentence[:50]}" begins with a capital'
+                if re.search(r"(?<!\.)[.!]$", sentence):
+                    yield f'{name}:{line}: "{sentence[-50:]}" ends like a sentence on paper'
 
 
 def blank(text):
@@ -329,6 +371,7 @@ def main():
         "no tag is defined twice": check_tags(sources(".c", ".h", ".inc")),
         "no text cites what is not in the tree": check_citations(c_files + others + sources(".inc", ".md")),
         "what decides is pure": check_purity(skipped),
+        "sentences of errors have one voice": check_voice([f for f in c_files if not f.startswith("tests/")]),
         "every header compiles alone": check_headers(headers, skipped),
     }
     passed = failed = 0
