@@ -1,5 +1,5 @@
-/* From a checkpoint's tensors to the pieces of a pack: private to pack.c, pack_plan.c and
- * pack_convert.c. A plan file is one weights file; its pieces are the tensors of that file in
+/* From a checkpoint's tensors to the pieces of a pack: private to pack.c and what it writes with
+ * (pack_plan.c, pack_blocks.c, pack_convert.c, pack_quantise.c, pack_random.c). A plan file is one weights file; its pieces are the tensors of that file in
  * order, each made of source tensors. The plan is complete, and every source tensor found and
  * checked, before the first byte is written. */
 #ifndef SL_MODEL_PACK_PACK_PLAN_IMPL_H

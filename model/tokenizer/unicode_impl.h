@@ -3,7 +3,7 @@
  *
  * The yardstick is not the newest standard but what the `tokenizers` package computes, because that
  * is what a model saw in training: its splitter knows Unicode 16, its NFC is frozen at Unicode 9.
- * utf8proc gives the bulk of the tables; unicode.c holds the differences. Private to model/. All
+ * utf8proc gives the bulk of the tables; unicode.c holds the differences. Private to the room. All
  * functions: any thread. */
 #ifndef SL_MODEL_TOKENIZER_UNICODE_IMPL_H
 #define SL_MODEL_TOKENIZER_UNICODE_IMPL_H

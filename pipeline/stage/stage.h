@@ -2,8 +2,8 @@
  * and the scratch to run one chunk. The only place that composes attention, router and experts; the only layer loop.
  * A decode worker is a stage over all layers whose pages arrive by hand-off.
  *
- * Knows no network, clock or request. All functions: the stage's own thread. Memory is planned by sl_stage_bytes, taken in
- * sl_stage_create, then sealed; running a chunk allocates nothing. */
+ * Knows no network and no request; reads the clock to say where the time went, never to decide. All functions: the stage's
+ * own thread. Memory is planned by sl_stage_bytes, taken in sl_stage_create, then sealed; running a chunk allocates nothing. */
 #ifndef SL_PIPELINE_STAGE_STAGE_H
 #define SL_PIPELINE_STAGE_STAGE_H
 

@@ -30,7 +30,7 @@ static void put_panel(float *to, const float *w, uint32_t n, uint32_t k)
             to[sl_panel_at(k, r, c)] = w[r * k + c];
 }
 
-/* gate and up interleaved by 16 outputs, as ops.h wants them */
+/* gate and up interleaved by 16 outputs, as isa.h wants them */
 static void put_gate_up(float *to, const float *gate, const float *up, uint32_t n, uint32_t k)
 {
     for (uint32_t r = 0; r < n; r++)

@@ -1,7 +1,7 @@
 /* Attention over pages: i8 against ref bit for bit, segments split and merged, and errors against double
  * precision.
  *
- * Float pages take part wherever segments do; test_ops.c has their bits within a segment. Values come from a
+ * Float pages take part wherever segments do; test_isa.c has their bits within a segment. Values come from a
  * seeded generator. Two NaNs are equal whatever their payload. Outputs lie between guards that are compared,
  * too. */
 #include "base/cpu.h"
