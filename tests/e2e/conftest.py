@@ -1,13 +1,19 @@
 """What the end-to-end tests share: real `sluice` processes on free ports, started, waited for and stopped.
 
 `start_server` starts one with any options and stops it after the test; `server` is one for the whole session (2 stages).
-Environment: SLUICE_BUILD names the build directory (default: build).
+
+A machine may be busy, and several sessions may share it. So nothing here measures time: whoever needs a counterpart asks it for
+the very thing until it can (`wait_until`), and every deadline is PATIENCE, which only bounds what hangs.
+Environment: SLUICE_BUILD names the build directory (default: build); SLUICE_SLOW_FACTOR makes every deadline so many times longer.
 """
+import fcntl
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -18,17 +24,34 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 SLUICE = ROOT / os.environ.get("SLUICE_BUILD", "build") / "sluice"
 
 
+PATIENCE = 300 * float(os.environ.get("SLUICE_SLOW_FACTOR", 1))  # seconds
+locks = []
+
+
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that stays free until it is listened on: locked against other sessions of these tests until this one ends, and
+    below those that the kernel gives to outgoing connections (32768 and up). Above the data ports (13000 to 13063)."""
+    folder = pathlib.Path(tempfile.gettempdir()) / f"sluice-ports-{os.getuid()}"
+    folder.mkdir(exist_ok=True)
+    for port in random.SystemRandom().sample(range(14000, 32000), 1000):
+        lock = open(folder / str(port), "wb")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        locks.append(lock)
+        return port
+    raise AssertionError("none of 1000 ports is free")
 
 
-def wait_until(condition, seconds=30, what="the condition"):
+def wait_until(condition, what):
     """Polls, because what is waited for is another process; fails with its name."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not (value := condition()):
-        assert time.monotonic() < end, f"{what} did not come true within {seconds} s"
+        assert time.monotonic() < end, f"{what} did not come true within {PATIENCE:.0f} s"
         time.sleep(0.02)
     return value
 
@@ -48,8 +71,8 @@ class Process:
     def signal(self, number):
         self.process.send_signal(number)
 
-    def wait(self, seconds=30):
-        return self.process.wait(seconds)
+    def wait(self):
+        return self.process.wait(PATIENCE)
 
     def alive(self):
         return self.process.poll() is None
@@ -72,7 +95,7 @@ class Server(Process):
     def get(self, path):
         """(status, body) of a request to the ops port; (0, "") when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://{self.ops}{path}", timeout=5) as reply:
+            with urllib.request.urlopen(f"http://{self.ops}{path}", timeout=PATIENCE) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -90,7 +113,7 @@ class Server(Process):
         def ready():
             assert self.alive(), self.log()
             return self.get("/readyz")[0] == 200
-        wait_until(ready, 60, "readiness")
+        wait_until(ready, "readiness")
         return self
 
     def children(self):
@@ -104,6 +127,8 @@ class Server(Process):
                 words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             except OSError:
                 continue
+            if len(words) < 3:  # it has just been forked, or it has ended
+                continue
             role = words[1].decode()
             if role == "stage":
                 role += " " + words[words.index(b"--stage") + 1].decode()
@@ -113,7 +138,7 @@ class Server(Process):
     def stop(self):
         """SIGTERM; returns the exit code."""
         self.signal(signal.SIGTERM)
-        return self.wait(60)
+        return self.wait()
 
 
 @pytest.fixture

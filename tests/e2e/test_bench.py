@@ -9,7 +9,7 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import ROOT, SLUICE, Process, free_port, wait_until
+from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
@@ -17,7 +17,7 @@ PARTS = {"projection", "attention", "router", "experts", "quantise", "norms", "h
 
 
 def bench(*args):
-    done = subprocess.run([SLUICE, "bench", *map(str, args)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([SLUICE, "bench", *map(str, args)], capture_output=True, text=True, timeout=PATIENCE)
     return done
 
 
@@ -100,15 +100,15 @@ def test_a_stage_says_where_its_time_goes(pack, tmp_path):
              Process(tmp_path, "decode", "decode", pack, "--coordinator", endpoint, "--threads", 1, "--ops", ops[1])]
 
     def scrape(at):
-        with urllib.request.urlopen(f"http://{at}/metrics", timeout=5) as reply:
+        with urllib.request.urlopen(f"http://{at}/metrics", timeout=PATIENCE) as reply:
             lines = reply.read().decode().splitlines()
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
     try:
-        wait_until(lambda: "ready:" in nodes[0].log(), 60, "the coordinator's readiness")
+        wait_until(lambda: "ready:" in nodes[0].log(), "the coordinator's readiness")
         with grpc.insecure_channel(endpoint) as channel:
             request = pb.GenerateRequest(tokenized=pb.TokenizedInput(input_ids=list(range(300, 600))), stream=False,
                                          sampling_params=pb.SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
-            for _ in pb_grpc.VllmEngineStub(channel).Generate(request, timeout=60):
+            for _ in pb_grpc.VllmEngineStub(channel).Generate(request, timeout=PATIENCE):
                 pass
         for at in ops:
             values = scrape(at)

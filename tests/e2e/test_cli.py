@@ -11,15 +11,15 @@ import signal
 import subprocess
 
 import pytest
+from conftest import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("SLUICE_BUILD", "build")
 SLUICE = BUILD / "sluice"
-LIMIT = 300
 
 
 def run(*args, **more):
-    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=LIMIT, **more)
+    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_ctrl_c_cancels_and_prints_what_has_come(pack):
                                 "--ignore-eos", "--output", "ids"], stdout=subprocess.PIPE, text=True)
     assert process.stdout.readline().strip().isdigit()  # it is running
     process.send_signal(signal.SIGINT)
-    rest, _ = process.communicate(timeout=LIMIT)
+    rest, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert rest.count("\n") < 15999
 

@@ -13,7 +13,7 @@ import zipfile
 
 import grpc
 import pytest
-from conftest import ROOT, SLUICE, wait_until
+from conftest import PATIENCE, ROOT, SLUICE, wait_until
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from smg_grpc_proto import vllm_engine_pb2 as pb
@@ -54,7 +54,7 @@ def ask(prompt=PROMPT, stream=False, request_id="", more=None, **sampling):
 
 
 def whole(engine, *args, **more):
-    replies = list(engine.Generate(ask(*args, **more), timeout=60))
+    replies = list(engine.Generate(ask(*args, **more), timeout=PATIENCE))
     assert len(replies) == 1
     return replies[0].complete
 
@@ -78,7 +78,7 @@ def test_text_and_tokens_give_the_same(engine, tokenizer):
 
 def test_a_stream_carries_the_same_tokens_piece_by_piece(engine):
     complete = whole(engine, max_tokens=40)
-    *chunks, last = engine.Generate(ask(stream=True, max_tokens=40), timeout=60)
+    *chunks, last = engine.Generate(ask(stream=True, max_tokens=40), timeout=PATIENCE)
     ids = []
     for reply in chunks:
         assert reply.WhichOneof("response") == "chunk"
@@ -92,10 +92,10 @@ def test_a_stream_carries_the_same_tokens_piece_by_piece(engine):
 
 def test_absent_fields_have_their_defaults(engine):
     request = pb.GenerateRequest(text=PROMPT, sampling_params=pb.SamplingParams(max_tokens=30))
-    one, two = (list(next(engine.Generate(request, timeout=60)).complete.output_ids) for _ in range(2))
+    one, two = (list(next(engine.Generate(request, timeout=PATIENCE)).complete.output_ids) for _ in range(2))
     assert one != two  # temperature 1 and a random seed
     bare = pb.GenerateRequest(text=PROMPT, stream=True)  # no max_tokens: until it stops or the context is full
-    pieces = engine.Generate(bare, timeout=60)
+    pieces = engine.Generate(bare, timeout=PATIENCE)
     assert len(next(pieces).chunk.token_ids) > 0
     pieces.cancel()
 
@@ -109,7 +109,7 @@ def test_a_seed_fixes_a_sampled_text(engine):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs_of_the_output(engine, stream):
-    replies = list(engine.Generate(ask(stream=stream, logprobs=3), timeout=60))
+    replies = list(engine.Generate(ask(stream=stream, logprobs=3), timeout=PATIENCE))
     parts = [r.chunk.output_logprobs for r in replies if r.HasField("chunk")] if stream else \
         [replies[0].complete.output_logprobs]
     ids, values, tops = [], [], []
@@ -133,7 +133,7 @@ def test_logprobs_of_the_prompt(engine, tokenizer):
     assert [lp.HasField("value") for lp in got.token_logprobs] == [False] + [True] * (len(ids) - 1)
     scored = whole(engine, prompt_logprobs=1, max_tokens=0)  # prefill only
     assert scored.input_logprobs == got and not scored.output_ids
-    first, *rest = engine.Generate(ask(stream=True, prompt_logprobs=1, max_tokens=3), timeout=60)
+    first, *rest = engine.Generate(ask(stream=True, prompt_logprobs=1, max_tokens=3), timeout=PATIENCE)
     assert first.chunk.input_logprobs == got
     assert not any(r.chunk.HasField("input_logprobs") for r in rest if r.HasField("chunk"))
 
@@ -174,25 +174,25 @@ LONG = {"max_tokens": 15000, "ignore_eos": True}
 
 
 def test_abort_by_id_ends_the_stream_well(engine, server):
-    stream = engine.Generate(ask(stream=True, request_id="to-abort", **LONG), timeout=60)
+    stream = engine.Generate(ask(stream=True, request_id="to-abort", **LONG), timeout=PATIENCE)
     next(stream)
     with pytest.raises(grpc.RpcError) as twice:
         whole(engine, request_id="to-abort")
     assert twice.value.code() == grpc.StatusCode.ALREADY_EXISTS
     engine.Abort(pb.AbortRequest(request_ids=["unknown", "to-abort"]))
     assert list(stream)[-1].complete.finish_reason == "abort"
-    wait_until(lambda: idle(server), what="all pages back after an abort")
+    wait_until(lambda: idle(server), "all pages back after an abort")
 
 
 def test_a_client_that_leaves_and_a_deadline_free_the_work(engine, server):
     stream = engine.Generate(ask(stream=True, **LONG))
     next(stream)
     stream.cancel()
-    wait_until(lambda: idle(server), what="all pages back after a cancel")
+    wait_until(lambda: idle(server), "all pages back after a cancel")
     with pytest.raises(grpc.RpcError) as late:
         list(engine.Generate(ask(**LONG), timeout=0.3))
     assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_until(lambda: idle(server), what="all pages back after a deadline")
+    wait_until(lambda: idle(server), "all pages back after a deadline")
 
 
 def test_many_streams_at_once_do_not_mix(engine):
@@ -201,13 +201,13 @@ def test_many_streams_at_once_do_not_mix(engine):
     together = [None] * len(prompts)
 
     def one(i):
-        *chunks, _ = engine.Generate(ask(prompts[i], stream=True, max_tokens=12), timeout=60)
+        *chunks, _ = engine.Generate(ask(prompts[i], stream=True, max_tokens=12), timeout=PATIENCE)
         together[i] = [t for reply in chunks for t in reply.chunk.token_ids]
     threads = [threading.Thread(target=one, args=(i,)) for i in range(len(prompts))]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(PATIENCE)
     assert together == alone
 
 
@@ -266,14 +266,14 @@ BAD = {
 def test_bad_requests_are_refused_by_name(engine, case):
     code, part, how = BAD[case]
     with pytest.raises(grpc.RpcError) as refused:
-        list(engine.Generate(ask(**how), timeout=20))
+        list(engine.Generate(ask(**how), timeout=PATIENCE))
     assert refused.value.code() == code, refused.value.details()
     assert part in refused.value.details()
     assert "\n" not in refused.value.details()
 
 
 def raw_call(channel, path, message, **more):
-    return channel.unary_stream(path, request_serializer=bytes, response_deserializer=bytes)(message, timeout=20, **more)
+    return channel.unary_stream(path, request_serializer=bytes, response_deserializer=bytes)(message, timeout=PATIENCE, **more)
 
 
 @pytest.mark.parametrize("message, code", [
@@ -288,7 +288,7 @@ def test_hostile_messages(channel, engine, message, code):
     with pytest.raises(grpc.RpcError) as refused:
         list(raw_call(channel, GENERATE, message))
     assert refused.value.code() == code
-    assert engine.HealthCheck(pb.HealthCheckRequest(), timeout=20).healthy
+    assert engine.HealthCheck(pb.HealthCheckRequest(), timeout=PATIENCE).healthy
 
 
 def test_mutated_requests_end_with_a_status(channel, engine, server):
@@ -314,7 +314,7 @@ def test_mutated_requests_end_with_a_status(channel, engine, server):
             assert refused.code() in (INVALID, UNIMPLEMENTED, EXHAUSTED), refused
         call.cancel()
     assert len(whole(engine).output_ids) == 8
-    wait_until(lambda: idle(server), what="all pages back after mutated requests")
+    wait_until(lambda: idle(server), "all pages back after mutated requests")
 
 
 def test_unknown_methods_metadata_and_compression(channel, engine):
@@ -322,12 +322,12 @@ def test_unknown_methods_metadata_and_compression(channel, engine):
         list(raw_call(channel, "/vllm.grpc.engine.VllmEngine/Nothing", b""))
     assert refused.value.code() == UNIMPLEMENTED and "VllmEngine/Nothing" in refused.value.details()
     with pytest.raises(grpc.RpcError) as refused:
-        engine.HealthCheck(pb.HealthCheckRequest(), metadata=[("x-big", "y" * 9000)], timeout=20)
+        engine.HealthCheck(pb.HealthCheckRequest(), metadata=[("x-big", "y" * 9000)], timeout=PATIENCE)
     assert refused.value.code() == EXHAUSTED and "8192" in refused.value.details()
     with pytest.raises(grpc.RpcError) as refused:
-        list(engine.Generate(ask(), compression=grpc.Compression.Gzip, timeout=20))
+        list(engine.Generate(ask(), compression=grpc.Compression.Gzip, timeout=PATIENCE))
     assert refused.value.code() == UNIMPLEMENTED
-    assert engine.HealthCheck(pb.HealthCheckRequest(), timeout=20).healthy
+    assert engine.HealthCheck(pb.HealthCheckRequest(), timeout=PATIENCE).healthy
 
 
 @pytest.mark.parametrize("method, request_type", [
@@ -336,7 +336,7 @@ def test_unknown_methods_metadata_and_compression(channel, engine):
     ("SubscribeKvEvents", common_pb2.SubscribeKvEventsRequest)])
 def test_the_rest_says_that_it_is_not_served(engine, method, request_type):
     with pytest.raises(grpc.RpcError) as refused:
-        reply = getattr(engine, method)(request_type(), timeout=20)
+        reply = getattr(engine, method)(request_type(), timeout=PATIENCE)
         list(reply)
     assert refused.value.code() == UNIMPLEMENTED
     assert method in refused.value.details()
@@ -348,7 +348,7 @@ def test_garbage_to_both_ports(server, engine):
     openings = [b"", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00\x01"]
     for port in (grpc_port, server.ops.split(":")[1]):
         for i in range(200):
-            with socket.create_connection((host, int(port)), timeout=10) as s:
+            with socket.create_connection((host, int(port)), timeout=PATIENCE) as s:
                 s.sendall(openings[i % 4] + generator.randbytes(generator.randrange(1, 200)))
     assert len(whole(engine).output_ids) == 8
     assert server.get("/livez")[0] == 200
@@ -370,7 +370,7 @@ def test_info_and_loads(engine, server):
     info = engine.GetServerInfo(pb.GetServerInfoRequest())
     assert info.server_type == "sluice" and info.data_parallel_size == 1 and info.block_size == 64
     assert info.uptime_seconds > 0 and not info.is_paused
-    wait_until(lambda: idle(server), what="idleness")
+    wait_until(lambda: idle(server), "idleness")
     loads = engine.GetLoads(pb.GetLoadsRequest(include=["core", "disagg", "queues", "memory"]))
     assert len(loads.loads) == loads.dp_rank_count == 1
     assert loads.loads[0].num_total_reqs == 0 and loads.loads[0].max_total_num_tokens > 0
@@ -379,7 +379,7 @@ def test_info_and_loads(engine, server):
 
 def test_tokenizer_comes_as_a_zip_with_its_digest(engine):
     def download():
-        *_, last = chunks = list(engine.GetTokenizer(common_pb2.GetTokenizerRequest(), timeout=60))
+        *_, last = chunks = list(engine.GetTokenizer(common_pb2.GetTokenizerRequest(), timeout=PATIENCE))
         assert all(not c.sha256 for c in chunks[:-1])
         data = b"".join(c.data for c in chunks)
         assert hashlib.sha256(data).hexdigest() == last.sha256
@@ -395,12 +395,12 @@ def test_tokenizer_comes_as_a_zip_with_its_digest(engine):
 def test_health_of_every_service(channel):
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", "vllm.grpc.engine.VllmEngine", "inference.GRPCInferenceService"):
-        reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=20)
+        reply = health.Check(health_pb2.HealthCheckRequest(service=service), timeout=PATIENCE)
         assert reply.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as unknown:
-        health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)
+        health.Check(health_pb2.HealthCheckRequest(service="nobody"), timeout=PATIENCE)
     assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
-    watch = health.Watch(health_pb2.HealthCheckRequest(service="nobody"), timeout=20)
+    watch = health.Watch(health_pb2.HealthCheckRequest(service="nobody"), timeout=PATIENCE)
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
     watch.cancel()
 
@@ -408,14 +408,14 @@ def test_health_of_every_service(channel):
 def test_watch_sees_the_drain(start_server):
     server = start_server()
     with grpc.insecure_channel(server.endpoint) as channel:
-        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=60)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=""), timeout=PATIENCE)
         assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
         server.signal(signal.SIGTERM)
         assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
         with pytest.raises(grpc.RpcError) as ended:
             next(watch)
         assert ended.value.code() == grpc.StatusCode.UNAVAILABLE
-    assert server.wait(60) == 0, server.log()
+    assert server.wait() == 0, server.log()
 
 
 def reflection_types(package):
@@ -454,7 +454,7 @@ def test_a_client_built_from_reflection_alone(channel, version):
         call = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
                                      request_serializer=request_type.SerializeToString,
                                      response_deserializer=response_type.FromString)
-        return list(call(iter(requests), timeout=20))
+        return list(call(iter(requests), timeout=PATIENCE))
     listed, missing = ask_all(request_type(list_services=""), request_type(file_containing_symbol="no.such.Thing"))
     names = {s.name for s in listed.list_services_response.service}
     assert {"vllm.grpc.engine.VllmEngine", "grpc.health.v1.Health", "inference.GRPCInferenceService",
@@ -480,7 +480,7 @@ def test_a_client_built_from_reflection_alone(channel, version):
     method = pool.FindServiceByName("vllm.grpc.engine.VllmEngine").methods_by_name["GetModelInfo"]
     call = channel.unary_unary("/vllm.grpc.engine.VllmEngine/GetModelInfo",
                                response_deserializer=message_factory.GetMessageClass(method.output_type).FromString)
-    assert call(b"", timeout=20).vocab_size == 4096
+    assert call(b"", timeout=PATIENCE).vocab_size == 4096
     generate = message_factory.GetMessageClass(pool.FindServiceByName("vllm.grpc.engine.VllmEngine")
                                                .methods_by_name["Generate"].input_type)
     request = generate(text=PROMPT)
@@ -495,7 +495,7 @@ def test_every_field_is_where_the_published_proto_has_it(channel):
                                  request_serializer=request_type.SerializeToString,
                                  response_deserializer=response_type.FromString)
     for ours_name, theirs in (("vllm_engine.proto", pb.DESCRIPTOR), ("smg_common.proto", common_pb2.DESCRIPTOR)):
-        reply, = call(iter([request_type(file_by_filename=ours_name)]), timeout=20)
+        reply, = call(iter([request_type(file_by_filename=ours_name)]), timeout=PATIENCE)
         ours = descriptor_pb2.FileDescriptorProto.FromString(reply.file_descriptor_response.file_descriptor_proto[0])
         published = descriptor_pb2.FileDescriptorProto()
         theirs.CopyToProto(published)
@@ -514,7 +514,7 @@ def test_every_field_is_where_the_published_proto_has_it(channel):
 def test_open_inference_protocol(channel, engine):
     """Answers by their bytes: true is field 1 varint 1, the name is field 1 string."""
     def call(method, message=b""):
-        return channel.unary_unary("/inference.GRPCInferenceService/" + method)(message, timeout=20)
+        return channel.unary_unary("/inference.GRPCInferenceService/" + method)(message, timeout=PATIENCE)
     name = engine.GetModelInfo(pb.GetModelInfoRequest()).served_model_name.encode()
     named = b"\x0a" + bytes([len(name)]) + name
     assert call("ServerLive") == call("ServerReady") == call("ModelReady", named) == b"\x08\x01"
@@ -531,17 +531,18 @@ def test_open_inference_protocol(channel, engine):
 def test_ops_pages(server):
     assert [server.get(path)[0] for path in ("/livez", "/readyz", "/startupz", "/nope")] == [200, 200, 200, 404]
     assert json.loads(server.get("/version")[1])["name"] == "sluice"
-    head = urllib.request.urlopen(urllib.request.Request(f"http://{server.ops}/livez", method="HEAD"), timeout=5)
+    head = urllib.request.urlopen(urllib.request.Request(f"http://{server.ops}/livez", method="HEAD"), timeout=PATIENCE)
     assert head.status == 200 and head.read() == b""
     with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(f"http://{server.ops}/livez", data=b"x", timeout=5)
+        urllib.request.urlopen(f"http://{server.ops}/livez", data=b"x", timeout=PATIENCE)
     assert refused.value.code == 405
 
 
 def test_metrics_are_openmetrics(server, engine):
+    wait_until(lambda: idle(server), "idleness")
     before = server.metric("sluice_generation_tokens_total")
     whole(engine, max_tokens=5)
-    wait_until(lambda: server.metric("sluice_generation_tokens_total") == before + 5, what="five tokens counted")
+    wait_until(lambda: server.metric("sluice_generation_tokens_total") >= before + 5, "five tokens counted")
     lines = server.get("/metrics")[1].splitlines()
     assert lines[-1] == "# EOF"
     types = {}

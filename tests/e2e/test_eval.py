@@ -10,7 +10,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import ROOT, SLUICE
+from conftest import PATIENCE, ROOT, SLUICE
 
 PYTHON = os.environ.get("SLUICE_TORCH_PYTHON")
 TEXT = ROOT / "demo" / "prompt.txt"
@@ -18,7 +18,7 @@ CONTEXT = 128
 
 
 def run(*args, command="eval", **more):
-    return subprocess.run([SLUICE, command, *map(str, args)], capture_output=True, text=True, timeout=300, **more)
+    return subprocess.run([SLUICE, command, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_sentences_and_exit_codes(pack, ids, tmp_path):
 def test_figures_are_those_of_transformers(pack, ids, tmp_path):
     path, rounded = ids_file(tmp_path, ids[:2048]), tmp_path / "rounded"
     subprocess.run([PYTHON, ROOT / "tests/golden/rounded.py", ROOT / "demo", rounded, path, str(CONTEXT)], check=True,
-                   timeout=600)
+                   timeout=PATIENCE)
     expected = json.loads((rounded / "expected.json").read_text())
     done = run(rounded, tmp_path / "rounded.pack", command="pack")
     assert done.returncode == 0, done.stderr

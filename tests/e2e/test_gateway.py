@@ -7,7 +7,7 @@ import sys
 
 import openai
 import pytest
-from conftest import free_port, wait_until
+from conftest import PATIENCE, free_port, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -19,19 +19,22 @@ def gateway(server, tmp_path_factory):
         process = subprocess.Popen([smg, "launch", "--host", "127.0.0.1", "--port", str(port), "--prometheus-host",
                                     "127.0.0.1", "--prometheus-port", str(metrics), "--worker-urls",
                                     f"grpc://{server.endpoint}"], stdout=log, stderr=log)
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=60)
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
 
-    def model():
+    def model_that_answers():
+        """Listed is not ready: the gateway fetches the tokenizer behind it, and refuses until it has it."""
         assert process.poll() is None, log_path.read_text()
         try:
-            found = client.models.list().data
+            for model in client.models.list().data:
+                client.completions.create(model=model.id, prompt="A", max_tokens=1)
+                client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "A"}], max_tokens=1)
+                return model.id
         except openai.APIError:
             return None
-        return found[0].id if found else None
-    client.model = wait_until(model, 60, "the gateway's list of models")
+    client.model = wait_until(model_that_answers, "an answer through the gateway")
     yield client
     process.terminate()
-    process.wait(20)
+    process.wait()
 
 
 def idle(server):
@@ -91,7 +94,7 @@ def test_hanging_up_midway_stops_the_work(gateway, server):
         if n == 5:
             break
     stream.close()
-    wait_until(lambda: idle(server), 20, "the return of every page")
+    wait_until(lambda: idle(server), "the return of every page")
     made = server.metric("sluice_generation_tokens_total") - before
     assert made < 8000
 

@@ -10,13 +10,13 @@ import subprocess
 import urllib.request
 
 import pytest
-from conftest import ROOT, SLUICE, Process, free_port, wait_until
+from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
 
 PROMPT = "A long time ago there was a small village by the sea, and in it lived"
 
 
 def run(*args, **more):
-    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=120, **more)
+    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
 HAS_BF16DOT = "bf16dot" in json.loads(run("version", "--json").stdout)["machine_numerics"] if SLUICE.exists() else False
@@ -58,11 +58,11 @@ def logprobs(*where):
 def check(pack, pipeline, numerics, nodes, profile):
     """The pipeline comes up in this profile, says so, and has the bits that one process has in it."""
     endpoint, ops, coordinator, *workers = pipeline(numerics, *nodes)
-    wait_until(lambda: "ready:" in coordinator.log(), 30, "the coordinator's readiness")
+    wait_until(lambda: "ready:" in coordinator.log(), "the coordinator's readiness")
     assert f"numerics profile {profile}" in coordinator.log()
     for worker in workers:
         assert f"profile {profile}" in worker.log()
-    with urllib.request.urlopen(f"http://{ops}/version", timeout=5) as reply:
+    with urllib.request.urlopen(f"http://{ops}/version", timeout=PATIENCE) as reply:
         version = json.loads(reply.read())
     assert version["numerics"] == profile and "f32" in version["machine_numerics"]
     assert logprobs("--endpoint", endpoint) == logprobs("--model", pack, "--numerics", profile)
@@ -102,7 +102,7 @@ def test_a_node_that_cannot_is_refused_in_a_sentence(pipeline):
 @needs_bf16dot
 def test_two_nodes_that_cannot_agree(pipeline):
     endpoint, _, coordinator, first, second = pipeline("auto", F32_ONLY, (["--numerics", "bf16dot"], {}))
-    refused = wait_until(lambda: [n for n in (first, second) if not n.alive()], 30, "a refusal")
+    refused = wait_until(lambda: [n for n in (first, second) if not n.alive()], "a refusal")
     assert len(refused) == 1 and refused[0].wait() == 78
     assert "no numerics profile in common" in refused[0].log()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SLUICE = ROOT / os.environ.get("SLUICE_BUILD", "build") / "sluice"
@@ -18,7 +19,7 @@ TINY = sorted(path.stem.removeprefix("tiny-") for path in GOLDEN.glob("tiny-*.js
 
 
 def run(*args, env=None):
-    done = subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=300,
+    done = subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE,
                           env={**os.environ, **(env or {})})
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import PATIENCE
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SLUICE = ROOT / os.environ.get("SLUICE_BUILD", "build") / "sluice"
@@ -22,7 +23,7 @@ LEAST_DB = {"i8": 38, "i4": 19, "i4g16": 20, "i3": 13, "i2": 8}
 
 def run(*args, code=0, cache=None):
     env = {**os.environ, **({"XDG_CACHE_HOME": str(cache)} if cache else {})}
-    done = subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=600, env=env)
+    done = subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, env=env)
     assert done.returncode == code, done.stderr
     return done.stderr if code else done.stdout
 
@@ -115,7 +116,7 @@ def test_calibration(tmp_path):
 ])
 def test_refusals(tmp_path, args, code, sentence):
     words = [{"SRC": str(DEMO), "DST": str(tmp_path / "dst")}.get(a, a) for a in args]
-    done = subprocess.run([SLUICE, "pack", *words], capture_output=True, text=True, timeout=60,
+    done = subprocess.run([SLUICE, "pack", *words], capture_output=True, text=True, timeout=PATIENCE,
                           env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
     assert sentence in done.stderr and done.returncode == (code or done.returncode) != 0
     assert not (tmp_path / "dst").exists()

@@ -7,7 +7,7 @@ import threading
 
 import grpc
 import pytest
-from conftest import wait_until
+from conftest import PATIENCE, wait_until
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
@@ -35,9 +35,9 @@ def client(server, number, answers, errors):
                 if what < 0.1:  # refused: an id outside the vocabulary
                     bad = request(kind)
                     bad.tokenized.input_ids[0] = 1 << 20
-                    next(stub.Generate(bad, timeout=120))
+                    next(stub.Generate(bad, timeout=PATIENCE))
                     errors.append("a bad id was taken")
-                stream = stub.Generate(request(kind), timeout=120)
+                stream = stub.Generate(request(kind), timeout=PATIENCE)
                 ids = []
                 for reply in stream:
                     ids += reply.chunk.token_ids
@@ -67,7 +67,7 @@ def test_soak(start_server):
         assert len(answers) == KINDS and all(len(texts) == 1 for texts in answers.values())
         wait_until(lambda: server.metric("sluice_requests_running") == 0 and
                    server.metric("sluice_kv_cache_usage_ratio") == 0 and
-                   server.metric("sluice_decode_kv_cache_usage_ratio") == 0, 30, "the return of every page")
+                   server.metric("sluice_decode_kv_cache_usage_ratio") == 0, "the return of every page")
         memory.append({role: resident(pid) for role, pid in server.children().items()})
     for role in memory[0]:  # the pools are touched in the first round; after it nothing grows by more than 16 MiB
         assert memory[2][role] - memory[0][role] < 16 << 10, memory

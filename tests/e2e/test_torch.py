@@ -5,7 +5,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import ROOT, SLUICE
+from conftest import PATIENCE, ROOT, SLUICE
 
 PYTHON = os.environ.get("SLUICE_TORCH_PYTHON")
 
@@ -14,7 +14,7 @@ def run(folder, command, case, *args):
     ids = folder / "ids.json"
     ids.write_text(json.dumps(case["prompt_ids"]))
     done = subprocess.run([SLUICE, command, "--model", folder, "--token-ids", ids, "--output", "json", "--kv", "f32",
-                           *map(str, args)], capture_output=True, text=True, timeout=300,
+                           *map(str, args)], capture_output=True, text=True, timeout=PATIENCE,
                           env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")})
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -25,7 +25,7 @@ def run(folder, command, case, *args):
 @pytest.mark.parametrize("seed", range(12))
 def test_fresh_checkpoint(seed, tmp_path):
     folder = tmp_path / "fresh"
-    subprocess.run([PYTHON, ROOT / "tests/golden/fresh.py", folder, str(seed)], check=True, timeout=600)
+    subprocess.run([PYTHON, ROOT / "tests/golden/fresh.py", folder, str(seed)], check=True, timeout=PATIENCE)
     (folder / "cache").mkdir()
     expected = json.loads((folder / "expected.json").read_text())
     (folder / "expected.json").unlink()

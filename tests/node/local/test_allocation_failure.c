@@ -156,6 +156,6 @@ SL_TEST(admitting_a_request)
     struct sl_err err;
     REQUIRE(sl_cluster_start(&the_cluster, &config, &err) == SL_OK);
     CHECK(loop(admit, "admission") > 4);
-    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(the_cluster), 10000));
+    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(the_cluster), 60000));
     sl_cluster_stop(the_cluster);
 }

@@ -272,7 +272,7 @@ SL_TEST(the_same_bits_over_ucx)
 static void check_all_back(struct sl_cluster *cluster)
 {
     struct sl_load load;
-    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 10000));
+    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 60000));
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
     CHECK_INT(load.running + load.waiting, 0);
     CHECK_INT(load.kv_pages_used, 0);
