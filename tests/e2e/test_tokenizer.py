@@ -32,8 +32,8 @@ class Detok(ctypes.Structure):
 
 
 def build_library():
-    sources = sorted(ROOT.glob("model/tokenizer*.c")) + [ROOT / "model/tokenizer/unicode.c", ROOT / "base/status.c"]
-    headers = sorted(ROOT.glob("model/*.h")) + sorted(ROOT.glob("base/*.h"))
+    sources = sorted(ROOT.glob("model/tokenizer/*.c")) + [ROOT / "base/status.c"]
+    headers = sorted(ROOT.glob("model/tokenizer/*.h")) + sorted(ROOT.glob("base/*.h"))
     BUILD.mkdir(parents=True, exist_ok=True)
     library = BUILD / "libtokenizer_test.so"
     newest = max(path.stat().st_mtime for path in sources + headers)
