@@ -248,10 +248,10 @@ def check_purity(skipped):
     for name in impure(objects):
         yield f"pipeline/record or decide calls {name}: time is an argument, actions are the result; see PURE in this file"
 # Functions that take a sentence -> which argument it is. An error is prefixed and followed by others' words, so it neither
-# begins nor ends like a sentence on paper. Names keep their capitals:
-# KV, SIGTERM, SLUICE_CPU, SHA-256, ModelInfer.
+# begins nor ends like a sentence on paper. Names keep their
+# capitals: KV, SIGTERM, SLUICE_CPU, SHA-256, ModelInfer.
 SENTENCE_AT = {"sl_fail": 2, "sl_err_prefix": 1, "sl_log": 1, "sl_log_error": 0, "sl_log_warn": 0, "sl_log_info": 0,
-               "sl_log_debug": 0, "sl_rpc_finish": 2, "sl_engine_refuse": 2, "conn_fail": 2}
+               "sl_log_debug": 0, "sl_rpc_finish": 2, "sl_engine_refuse": 2, "sl_conn_fail": 2, "sl_conn_refuse": 1}
 A_NAME = re.compile(r"[A-Z][A-Z0-9_-]+s?|[A-Z]\w*[a-z]\w*[A-Z]\w*|Hugging|Linux")
 SENTENCE_CALL = re.compile(r"\b(" + "|".join(SENTENCE_AT) + r")\s*\(")
 C_TOKEN = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"|'(?:\\.|[^'\\\n])*'|\w+|\s+|.", re.S)
