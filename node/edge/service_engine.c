@@ -16,7 +16,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { KV_PAGE_TOKENS = 64, TOKENIZER_CHUNK = 1 << 20 };
+enum { TOKENIZER_CHUNK = 1 << 20 };
 
 /* A pointer that a generated struct wants without const; packing only reads it. */
 static char *unconst(const char *text)
@@ -122,7 +122,7 @@ static void on_server_info(struct sl_rpc_call *call, const uint8_t *message, siz
     reply.server_type = unconst("sluice");
     reply.data_parallel_size = 1;
     reply.kv_cache_dtype = unconst(sl_coordinator_kv_dtype(engine->coordinator));
-    reply.block_size = KV_PAGE_TOKENS;
+    reply.block_size = SL_PAGE;
     reply.attention_backend = unconst("sluice");
     reply.model_dtype = unconst("bf16");
     reply.max_num_seqs = (int32_t)load.max_running;
@@ -155,8 +155,8 @@ static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t by
     rank0.num_running_reqs = (int32_t)load.running;
     rank0.num_waiting_reqs = (int32_t)load.waiting;
     rank0.num_total_reqs = (int32_t)(load.running + load.waiting);
-    rank0.num_used_tokens = (int32_t)(load.kv_pages_used * KV_PAGE_TOKENS);
-    rank0.max_total_num_tokens = (int32_t)(load.kv_pages_total * KV_PAGE_TOKENS);
+    rank0.num_used_tokens = (int32_t)(load.kv_pages_used * SL_PAGE);
+    rank0.max_total_num_tokens = (int32_t)(load.kv_pages_total * SL_PAGE);
     rank0.token_usage = ratio(load.kv_pages_used, load.kv_pages_total);
     rank0.gen_throughput = load.output_tokens_per_s;
     rank0.utilization = ratio(load.running, load.max_running);
