@@ -18,11 +18,6 @@ static uint64_t tag_of(uint64_t kind, uint32_t buffer)
     return kind << 56 | buffer;
 }
 
-uint64_t sl_coordinator_now_us(void)
-{
-    return sl_clock_wall_us();
-}
-
 /* ---- actions: frames ---- */
 
 /* Buffers are planned for everything that can be under way at once, so taking one never fails. */

@@ -4,6 +4,7 @@
 #ifndef SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 #define SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 
+#include "base/clock.h"
 #include "base/hist.h"
 #include "base/latest.h"
 #include "node/coordinator/coordinator.h"
@@ -113,7 +114,10 @@ struct sl_coordinator {
 };
 
 /* The clock of everything that the thread hands to the core or notes in a span. */
-uint64_t sl_coordinator_now_us(void);
+static inline uint64_t sl_coordinator_now_us(void)
+{
+    return sl_clock_wall_us();
+}
 
 /* call.c; sl_call_make: any thread, SL_E_NOMEM; the rest the coordinator's */
 sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struct sl_tokenizer *tokenizer);

@@ -83,19 +83,6 @@ static struct sl_request *find(const struct sl_core *core, uint64_t seq)
     return seq && r->seq == seq ? r : NULL;
 }
 
-struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
-                              const struct sl_request *r)
-{
-    assert(actions->n < actions->room);
-    struct sl_action *a = &actions->list[actions->n++];
-    *a = (struct sl_action){.kind = kind};
-    if (r) {
-        a->seq = r->seq;
-        a->user = r->ask ? r->ask->user : NULL;
-    }
-    return a;
-}
-
 static void retire(struct sl_core *core, struct sl_request *r)
 {
     bool held = (r->stages != SL_STAGES_NONE || r->decode != SL_DECODE_NONE) && core->life != SL_LIFE_LOST;

@@ -58,15 +58,14 @@ struct sl_core {
     struct sl_result_slice *slices; /* [SL_MAX_SLICES] */
 };
 
-/* core.c */
-struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
-                              const struct sl_request *r);
 static inline struct sl_request *sl_core_request_of(struct sl_schedule_entry *entry)
 {
     return (struct sl_request *)(void *)((char *)entry - offsetof(struct sl_request, entry));
 }
 
-/* core_log.c */
+/* core_log.c, which calls nothing of core.c */
+struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
+                              const struct sl_request *r);
 void sl_core_release(struct sl_core *core, struct sl_request *r, enum sl_order_kind kind,
                      struct sl_actions *actions);
 void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions);

@@ -2,6 +2,19 @@
  * budgets of the schedule are the promise, the tables of sequences.h are who has which number. */
 #include "pipeline/decide/core_impl.h"
 
+struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
+                              const struct sl_request *r)
+{
+    assert(actions->n < actions->room);
+    struct sl_action *a = &actions->list[actions->n++];
+    *a = (struct sl_action){.kind = kind};
+    if (r) {
+        a->seq = r->seq;
+        a->user = r->ask ? r->ask->user : NULL;
+    }
+    return a;
+}
+
 /* Page i of a sequence, the next, gets a number; admission has seen to it that there is one. */
 static uint32_t next_page(struct sl_sequences *t, struct sl_sequence *s)
 {
