@@ -128,28 +128,32 @@ struct node { /* everything of a coordinator process, in the order it is made */
     struct sl_pack *pack;
     struct sl_plan plan;
     struct sl_io *io;
-    struct sl_members *control;
+    struct sl_members *members;
     struct sl_coordinator *coordinator;
     struct sl_edge *edge;
-    struct sl_err lost;
-    _Atomic bool is_lost, is_ready, leave;
+    _Atomic bool leave; /* a member was told to stop: all do */
 };
 
 static void on_lost(void *user, const char *sentence)
 {
-    struct node *n = user;
-    if (atomic_load(&n->is_lost))
-        return;
-    sl_fail(&n->lost, SL_E_PEER_LOST, "%s", sentence);
-    atomic_store(&n->is_lost, true);
-    kill(getpid(), SIGUSR1); /* wakes main */
+    (void)user, (void)sentence;
+    kill(getpid(), SIGUSR1); /* main looks at the coordinator's life */
 }
 
 static void on_all_up(void *user)
 {
-    struct node *n = user;
-    atomic_store(&n->is_ready, true);
+    (void)user;
     kill(getpid(), SIGUSR1);
+}
+
+/* Why it is lost, as an error; SL_OK while it is not. */
+static sl_status lost(struct node *n, struct sl_err *err)
+{
+    char sentence[320];
+    if (sl_coordinator_life(n->coordinator) != SL_LIFE_LOST)
+        return SL_OK;
+    sl_coordinator_lost_sentence(n->coordinator, sentence, sizeof sentence);
+    return sl_fail(err, SL_E_PEER_LOST, "%s", sentence);
 }
 
 static void on_member_ready(void *user)
@@ -180,7 +184,7 @@ static sl_status make_plan(struct node *n, struct sl_err *err)
     return sl_plan_for_shape(&n->plan, sl_pack_shape(n->pack), &options, err);
 }
 
-static sl_status make_control(struct node *n, struct sl_err *err)
+static sl_status make_members(struct node *n, struct sl_err *err)
 {
     const struct coordinator_values *v = n->values;
     struct sl_io_config io = {
@@ -200,7 +204,7 @@ static sl_status make_control(struct node *n, struct sl_err *err)
                                        .user = n};
     if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "no random bytes for the link keys");
-    return sl_members_create(&n->control, &config, err);
+    return sl_members_create(&n->members, &config, err);
 }
 
 static sl_status make_coordinator(struct node *n, struct sl_err *err)
@@ -234,7 +238,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
     const struct sl_serving_options *v = &n->values->serving;
     SL_TRY(sl_pack_open_any(&n->pack, model, err));
     SL_TRY(make_plan(n, err));
-    SL_TRY(make_control(n, err));
+    SL_TRY(make_members(n, err));
     struct sl_io *io = n->io;
     SL_TRY(make_coordinator(n, err));
     n->io = NULL; /* the coordinator's from here on */
@@ -243,7 +247,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
                                   .ops = v->ops,
                                   .coordinator = n->coordinator,
                                   .methods = methods,
-                                  .n_methods = sl_members_methods(n->control, methods)};
+                                  .n_methods = sl_members_methods(n->members, methods)};
     SL_TRY(sl_edge_start(&n->edge, &edge, err));
     sl_log_info("gRPC on %s and ops HTTP on %s: %s", v->listen, v->ops,
                 strncmp(v->listen, "127.", 4) == 0
@@ -252,7 +256,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
                       "keep it private or put a proxy in front");
     sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address,
                 sl_io_port(io));
-    sl_members_attach(n->control, n->coordinator, io);
+    sl_members_attach(n->members, n->coordinator, io);
     return SL_OK;
 }
 
@@ -267,11 +271,11 @@ static int wait_signal(const sigset_t *set, uint64_t timeout_ms)
 static sl_status not_ready(struct node *n, struct sl_err *err)
 {
     char who[256];
-    if (sl_members_missing(n->control, false, who, sizeof who))
+    if (sl_members_missing(n->members, false, who, sizeof who))
         return sl_fail(err, SL_E_UNAVAILABLE,
                        "%s did not join within %u s; start it, or ask for a longer --join-timeout", who,
                        n->values->join_timeout);
-    if (sl_members_missing(n->control, true, who, sizeof who))
+    if (sl_members_missing(n->members, true, who, sizeof who))
         return sl_fail(err, SL_E_UNAVAILABLE,
                        "%s joined, but not all its links came up within %u s; check --data-address, and that "
                        "the nodes reach each other's data ports",
@@ -287,20 +291,20 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
 {
     char who[256];
     uint64_t left_ms = (uint64_t)n->values->join_timeout * 1000;
-    while (!atomic_load(&n->is_ready) || sl_members_missing(n->control, true, who, sizeof who)) {
+    while (sl_coordinator_life(n->coordinator) != SL_LIFE_READY ||
+           sl_members_missing(n->members, true, who, sizeof who)) {
         uint64_t begin = sl_clock_ns();
         int number = wait_signal(set, left_ms < 10000 ? left_ms : 10000);
         if (number == SIGTERM || number == SIGINT || atomic_load(&n->leave))
             return SL_AGAIN;
-        if (atomic_load(&n->is_lost))
-            return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);
+        SL_TRY(lost(n, err));
         uint64_t spent_ms = (sl_clock_ns() - begin) / 1000000u;
         left_ms = spent_ms < left_ms ? left_ms - spent_ms : 0;
         if (left_ms == 0)
             return not_ready(n, err);
-        if (number == 0 && sl_members_missing(n->control, false, who, sizeof who))
+        if (number == 0 && sl_members_missing(n->members, false, who, sizeof who))
             sl_log_info("waiting for %s to join", who);
-        else if (number == 0 && sl_members_missing(n->control, true, who, sizeof who))
+        else if (number == 0 && sl_members_missing(n->members, true, who, sizeof who))
             sl_log_info("waiting for the links of %s", who);
     }
     return SL_OK;
@@ -314,7 +318,7 @@ static void drain(struct node *n, const sigset_t *set)
     sl_coordinator_drain(n->coordinator);
     uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
     while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until &&
-           !atomic_load(&n->is_lost)) {
+           sl_coordinator_life(n->coordinator) != SL_LIFE_LOST) {
         int number = wait_signal(set, 0);
         if (number == SIGTERM || number == SIGINT)
             _exit(128 + number); /* the second one: at once */
@@ -331,8 +335,7 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
     sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages,
                 sl_coordinator_profile(n->coordinator), sl_coordinator_model_name(n->coordinator));
     for (int number = 0; number != SIGTERM && number != SIGINT && !atomic_load(&n->leave);) {
-        if (atomic_load(&n->is_lost))
-            return sl_fail(err, SL_E_PEER_LOST, "%s", n->lost.text);
+        SL_TRY(lost(n, err));
         number = wait_signal(set, 60000);
     }
     drain(n, set);
@@ -349,14 +352,14 @@ static void stop(struct node *n)
             sl_coordinator_mourn(n->coordinator,
                                  "this node was told to stop before the request was finished; send it again");
     }
-    if (n->control)
-        sl_members_stop(n->control, "the coordinator is done");
+    if (n->members)
+        sl_members_stop(n->members, "the coordinator is done");
     if (n->edge)
         sl_edge_stop(n->edge, 2000);
     sl_coordinator_destroy(n->coordinator);
     if (n->io)
         sl_io_destroy(n->io);
-    sl_members_destroy(n->control);
+    sl_members_destroy(n->members);
     sl_pack_close(n->pack);
 }
 

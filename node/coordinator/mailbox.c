@@ -187,6 +187,21 @@ sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_m
     return status;
 }
 
+enum sl_life sl_coordinator_life(struct sl_coordinator *c)
+{
+    pthread_mutex_lock(&c->lock);
+    enum sl_life life = c->life;
+    pthread_mutex_unlock(&c->lock);
+    return life;
+}
+
+void sl_coordinator_lost_sentence(struct sl_coordinator *c, char *sentence, size_t bytes)
+{
+    pthread_mutex_lock(&c->lock);
+    snprintf(sentence, bytes, "%s", c->lost_sentence);
+    pthread_mutex_unlock(&c->lock);
+}
+
 const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c)
 {
     return &c->shape;

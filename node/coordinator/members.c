@@ -1,4 +1,4 @@
-/* Joining (control.h). One table of members, guarded by a lock: gRPC's workers write it, the coordinator's main reads it. */
+/* Joining (members.h). One table of members, guarded by a lock: gRPC's workers write it, the coordinator's main reads it. */
 #include "node/coordinator/members.h"
 #include "base/digest.h"
 #include "base/log.h"
@@ -11,7 +11,7 @@
 #include <string.h>
 
 struct joined_member {
-    struct sl_members *control;
+    struct sl_members *all;
     uint32_t node;            /* 1 + stage, or the decode worker's */
     struct sl_rpc_call *call; /* the Join stream; NULL: not here */
     bool planned, ready;
@@ -30,7 +30,7 @@ struct sl_members {
     uint32_t n_members;
     struct sl_coordinator *coordinator;
     struct sl_io *io;
-    bool complete, stopping;
+    enum sl_life life; /* READY: everybody was sent the plan */
 };
 
 static void node_name(const struct sl_members *c, uint32_t node, char buffer[24])
@@ -99,7 +99,6 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     plan.layer_begin = config.begin;
     plan.layer_end = config.end;
     plan.chunk_tokens = c->plan.chunk_tokens;
-    plan.max_slices = SL_MAX_SLICES;
     plan.max_running = c->plan.max_running;
     plan.context_tokens = c->plan.context_tokens;
     plan.kv_pages = c->plan.n_pages;
@@ -141,12 +140,12 @@ static uint32_t common_profiles(const struct sl_members *c)
 
 static void plan_when_complete(struct sl_members *c) /* lock held */
 {
-    if (c->complete || c->stopping || !c->coordinator)
+    if (c->life != SL_LIFE_FORMING || !c->coordinator)
         return;
     for (uint32_t i = 0; i < c->n_members; i++)
         if (!c->members[i].call)
             return;
-    c->complete = true;
+    sl_life_step(&c->life, SL_LIFE_COMPLETE);
     c->plan.profile = sl_profile_best(common_profiles(c));
     sl_coordinator_set_profile(c->coordinator, c->plan.profile);
     sl_log_info("all nodes are here; numerics profile %s", sl_profile_name(c->plan.profile));
@@ -217,11 +216,13 @@ static sl_status check_profiles(const struct sl_members *c, uint32_t offered, st
 static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
 {
     struct joined_member *m = user;
-    struct sl_members *c = m->control;
+    struct sl_members *c = m->all;
     char name[24], sentence[200];
     (void)cancelled;
     pthread_mutex_lock(&c->lock);
-    bool mourn = m->planned && !c->stopping;
+    bool mourn = m->planned && c->life != SL_LIFE_STOPPED;
+    if (mourn)
+        sl_life_step(&c->life, SL_LIFE_LOSE);
     if (m->call == call) {
         m->call = NULL;
         m->ready = false;
@@ -254,9 +255,9 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
     uint32_t profiles = offered_profiles(j);
     pthread_mutex_lock(&c->lock);
     struct joined_member *m = status == SL_OK ? &c->members[node - 1] : NULL;
-    if (m && c->stopping)
+    if (m && c->life == SL_LIFE_STOPPED)
         status = sl_fail(&err, SL_E_UNAVAILABLE, "the pipeline is stopping");
-    else if (m && (m->call || c->complete))
+    else if (m && (m->call || c->life != SL_LIFE_FORMING))
         status = sl_fail(&err, SL_E_EXISTS,
                          "there is one in this place already (%s, pid %llu); stop that one first", m->name,
                          (unsigned long long)m->pid);
@@ -395,7 +396,7 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
     reply.n_nodes = c->n_members;
     reply.nodes = list;
     reply.n_stages = c->plan.n_stages;
-    reply.ready = n_ready == c->n_members && !c->stopping;
+    reply.ready = n_ready == c->n_members && c->life == SL_LIFE_READY;
     reply.state = states[reply.ready ? 3 : 1];
     sl_pb_reply(call, &reply.base);
     pthread_mutex_unlock(&c->lock);
@@ -410,7 +411,7 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
 {
     struct sl_members *c = calloc(1, sizeof *c);
     if (!c)
-        return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the table of members");
     c->config = *config;
     if (!c->config.profiles)
         c->config.profiles = 1u << SL_PROFILE_F32;
@@ -422,46 +423,46 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
     c->members = calloc(c->n_members, sizeof *c->members);
     if (!c->members) {
         free(c);
-        return sl_fail(err, SL_E_NOMEM, "out of memory for the control service");
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the table of members");
     }
     for (uint32_t i = 0; i < c->n_members; i++)
-        c->members[i] = (struct joined_member){.control = c, .node = 1 + i};
+        c->members[i] = (struct joined_member){.all = c, .node = 1 + i};
     *out = c;
     return SL_OK;
 }
 
-void sl_members_destroy(struct sl_members *control)
+void sl_members_destroy(struct sl_members *members)
 {
-    if (!control)
+    if (!members)
         return;
-    pthread_mutex_destroy(&control->lock);
-    free(control->members);
-    free(control);
+    pthread_mutex_destroy(&members->lock);
+    free(members->members);
+    free(members);
 }
 
-uint32_t sl_members_methods(struct sl_members *control, struct sl_rpc_method *methods)
+uint32_t sl_members_methods(struct sl_members *members, struct sl_rpc_method *methods)
 {
     methods[0] = (struct sl_rpc_method){
-        .path = "/sluice.v1.Control/Join", .streaming = true, .on_message = on_join, .context = control};
+        .path = "/sluice.v1.Control/Join", .streaming = true, .on_message = on_join, .context = members};
     methods[1] = (struct sl_rpc_method){
-        .path = "/sluice.v1.Control/Ready", .on_message = on_ready, .context = control};
+        .path = "/sluice.v1.Control/Ready", .on_message = on_ready, .context = members};
     methods[2] = (struct sl_rpc_method){
-        .path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = control};
+        .path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = members};
     methods[3] = (struct sl_rpc_method){
-        .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = control};
+        .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = members};
     return SL_MEMBERS_METHODS;
 }
 
-void sl_members_attach(struct sl_members *control, struct sl_coordinator *coordinator, struct sl_io *io)
+void sl_members_attach(struct sl_members *members, struct sl_coordinator *coordinator, struct sl_io *io)
 {
-    pthread_mutex_lock(&control->lock);
-    control->coordinator = coordinator;
-    control->io = io;
-    plan_when_complete(control);
-    pthread_mutex_unlock(&control->lock);
+    pthread_mutex_lock(&members->lock);
+    members->coordinator = coordinator;
+    members->io = io;
+    plan_when_complete(members);
+    pthread_mutex_unlock(&members->lock);
 }
 
-void sl_members_stop(struct sl_members *control, const char *reason)
+void sl_members_stop(struct sl_members *members, const char *reason)
 {
     char text[200];
     snprintf(text, sizeof text, "%s", reason);
@@ -470,32 +471,32 @@ void sl_members_stop(struct sl_members *control, const char *reason)
     stop.reason = text;
     event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_STOP;
     event.stop = &stop;
-    pthread_mutex_lock(&control->lock);
-    control->stopping = true;
-    for (uint32_t i = 0; i < control->n_members; i++)
-        if (control->members[i].call) {
-            sl_pb_write(control->members[i].call, &event.base);
-            sl_rpc_finish(control->members[i].call, SL_OK, NULL);
+    pthread_mutex_lock(&members->lock);
+    sl_life_step(&members->life, SL_LIFE_STOP);
+    for (uint32_t i = 0; i < members->n_members; i++)
+        if (members->members[i].call) {
+            sl_pb_write(members->members[i].call, &event.base);
+            sl_rpc_finish(members->members[i].call, SL_OK, NULL);
         }
-    pthread_mutex_unlock(&control->lock);
+    pthread_mutex_unlock(&members->lock);
 }
 
-const char *sl_members_missing(struct sl_members *control, bool ready, char *buffer, size_t bytes)
+const char *sl_members_missing(struct sl_members *members, bool ready, char *buffer, size_t bytes)
 {
     const char *missing = NULL;
     size_t used = 0;
-    pthread_mutex_lock(&control->lock);
-    for (uint32_t i = 0; i < control->n_members; i++) {
-        if (control->members[i].call && (!ready || control->members[i].ready))
+    pthread_mutex_lock(&members->lock);
+    for (uint32_t i = 0; i < members->n_members; i++) {
+        if (members->members[i].call && (!ready || members->members[i].ready))
             continue;
         char name[24];
-        node_name(control, 1 + i, name);
+        node_name(members, 1 + i, name);
         int n = snprintf(buffer + used, bytes - used, "%s%s", used ? ", " : "", name);
         if (n < 0 || (size_t)n >= bytes - used)
             break;
         used += (size_t)n;
         missing = buffer;
     }
-    pthread_mutex_unlock(&control->lock);
+    pthread_mutex_unlock(&members->lock);
     return missing;
 }

@@ -23,15 +23,15 @@ struct sl_members_config {
 enum { SL_MEMBERS_METHODS = 4 };
 
 struct sl_members;
-sl_status sl_members_create(struct sl_members **control, const struct sl_members_config *config,
+sl_status sl_members_create(struct sl_members **members, const struct sl_members_config *config,
                             struct sl_err *err);
-void sl_members_destroy(struct sl_members *control); /* after the server's stop */
-uint32_t sl_members_methods(struct sl_members *control, struct sl_rpc_method *methods);
+void sl_members_destroy(struct sl_members *members); /* after the server's stop */
+uint32_t sl_members_methods(struct sl_members *members, struct sl_rpc_method *methods);
 /* From now on a complete set of members gets its plan and the coordinator its links. */
-void sl_members_attach(struct sl_members *control, struct sl_coordinator *coordinator, struct sl_io *io);
+void sl_members_attach(struct sl_members *members, struct sl_coordinator *coordinator, struct sl_io *io);
 /* Tell every member to stop and let their streams go; a member that leaves from here on is not mourned. */
-void sl_members_stop(struct sl_members *control, const char *reason);
+void sl_members_stop(struct sl_members *members, const char *reason);
 /* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */
-const char *sl_members_missing(struct sl_members *control, bool ready, char *buffer, size_t bytes);
+const char *sl_members_missing(struct sl_members *members, bool ready, char *buffer, size_t bytes);
 
 #endif

@@ -22,6 +22,17 @@ struct sl_edge {
     atomic_bool serving, has_served;
 };
 
+/* The pipeline's life, to whoever asks why this node takes nothing. */
+static const char *why_not(enum sl_life life)
+{
+    static const char *const sentences[SL_LIVES] = {
+        [SL_LIFE_FORMING] = "waiting for stages",     [SL_LIFE_READY] = "waiting for the links of the stages",
+        [SL_LIFE_DRAINING] = "this node is draining", [SL_LIFE_LOST] = "a stage or the decode worker is lost",
+        [SL_LIFE_STOPPED] = "this node is stopping",
+    };
+    return sentences[life];
+}
+
 static void on_state(void *context, struct sl_admin_state *state)
 {
     struct sl_edge *edge = context;
@@ -29,7 +40,7 @@ static void on_state(void *context, struct sl_admin_state *state)
     state->ready = atomic_load(&edge->serving);
     state->profile = sl_coordinator_profile(edge->coordinator);
     if (!state->ready)
-        state->reason = state->started ? "this node is draining or has lost a stage" : "waiting for stages";
+        state->reason = why_not(sl_coordinator_life(edge->coordinator));
 }
 
 static void on_metrics(void *context, struct sl_text *text)
