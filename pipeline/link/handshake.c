@@ -19,7 +19,7 @@ static struct sl_conn *conn_create(struct sl_hub *hub, enum sl_conn_state state)
         return NULL;
     conn->hub = hub;
     conn->state = state;
-    conn->opened_ms = conn->heard_ms = conn->pinged_ms = hub->now_ms;
+    conn->opened_ms = conn->heard_ms = hub->now_ms;
     conn->control_in.conn = conn;
     conn->control_in.to = conn->control_body;
     uint8_t *nonce = state == SL_CONN_ACCEPTED ? conn->nonce_server : conn->nonce_client;
@@ -122,6 +122,8 @@ static void conn_open(struct sl_conn *conn, struct sl_link *link)
     link->conn = conn;
     link->state = SL_LINK_UP;
     link->granted_to_peer = link->config.n_slots;
+    if (conn->hub->ops->one_clock)
+        sl_link_set_clock(link, 0, 0);
     sl_hub_count(&conn->hub->links_up, 1);
     struct sl_note n = {.kind = SL_NOTE_UP, .link = link};
     sl_hub_note(conn->hub, &n);

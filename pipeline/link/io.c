@@ -418,6 +418,18 @@ void sl_io_drop(struct sl_io *io, uint64_t id)
     command(io, &(struct command){.kind = COMMAND_DROP, .link = link});
 }
 
+struct sl_link_clock sl_io_clock(const struct sl_io *io, uint64_t id)
+{
+    const struct sl_link *link = find_link(io, id);
+    if (!link || !atomic_load_explicit(&link->clock_known, memory_order_acquire))
+        return (struct sl_link_clock){0};
+    return (struct sl_link_clock){
+        .known = true,
+        .offset_us = atomic_load_explicit(&link->clock_offset_us, memory_order_relaxed),
+        .rtt_us = atomic_load_explicit(&link->clock_rtt_us, memory_order_relaxed),
+    };
+}
+
 sl_status sl_io_send(struct sl_io *io, uint64_t id, const struct sl_wire *wire, const void *payload,
                      uint64_t tag)
 {

@@ -2,8 +2,15 @@
  *
  * Heartbeat: the side that dialed pings, the other answers; any frame counts as a sign of life. Leaving: GOODBYE names how
  * many frames were sent; the peer delivers those, answers GOODBYE, and the line is closed by the one who left. A link that
- * dials and is not up yet tries again, after 100 ms to 2 s; one that was up and lost its line is over. */
+ * dials and is not up yet tries again, after 100 ms to 2 s; one that was up and lost its line is over.
+ *
+ * Clocks: PING carries the dialer's us, PONG brings it back with the answerer's. Somewhere in the round trip the answer was
+ * made; taken to be in its middle it is off by at most half of it, and by the length of a round of the two I/O threads, whose
+ * stamps are of its begin. The fastest of the last SL_CLOCK_SAMPLES pings is the estimate: older ones are dropped because
+ * clocks drift (50 ppm over 16 pings of 200 ms: 160 us). */
 #include "pipeline/link/link_impl.h"
+
+#include "base/bytes.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -93,6 +100,54 @@ static void due(int *wait_ms, uint64_t now_ms, uint64_t at_ms)
         *wait_ms = (int)left;
 }
 
+/* Later than any clock: 285 years. Differences of two such, and sums of hundreds of these, do not overflow. */
+#define CLOCK_END_US (UINT64_C(1) << 53)
+#define CLOCK_RTT_MAX_US UINT64_C(1000000) /* an answer that took longer tells nothing of use */
+
+static void conn_ping(struct sl_conn *conn)
+{
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    sl_put64(body, conn->hub->now_us);
+    sl_conn_control(conn, SL_WIRE_PING, conn->hub->now_ms, body);
+}
+
+void sl_conn_on_ping(struct sl_conn *conn, uint64_t number, const uint8_t *ping)
+{
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    memcpy(body, ping, 8);
+    sl_put64(body + 8, conn->hub->now_us);
+    if (!atomic_load(&conn->hub->fault_mute))
+        sl_conn_control(conn, SL_WIRE_PONG, number, body);
+}
+
+void sl_link_set_clock(struct sl_link *link, int64_t offset_us, uint64_t rtt_us)
+{
+    atomic_store_explicit(&link->clock_offset_us, offset_us, memory_order_relaxed);
+    atomic_store_explicit(&link->clock_rtt_us, rtt_us, memory_order_relaxed);
+    atomic_store_explicit(&link->clock_known, true, memory_order_release);
+}
+
+/* What makes no sense is no sample. A peer that lies about its clock shifts its own bars in a drawing, and nothing else. */
+void sl_conn_on_pong(struct sl_conn *conn, const uint8_t *body)
+{
+    uint64_t sent_us = sl_get64(body), peer_us = sl_get64(body + 8), now_us = conn->hub->now_us;
+    if (!conn->link->dials || sent_us == 0 || sent_us > now_us || now_us - sent_us > CLOCK_RTT_MAX_US ||
+        now_us >= CLOCK_END_US || peer_us == 0 || peer_us >= CLOCK_END_US)
+        return;
+    uint64_t rtt_us = now_us - sent_us;
+    conn->clock_samples[conn->n_clock_samples++ % SL_CLOCK_SAMPLES] =
+        (struct sl_clock_sample){(int64_t)peer_us - (int64_t)(sent_us + rtt_us / 2), rtt_us};
+    uint32_t n = conn->n_clock_samples < SL_CLOCK_SAMPLES ? conn->n_clock_samples : SL_CLOCK_SAMPLES;
+    struct sl_clock_sample best = conn->clock_samples[0];
+    for (uint32_t i = 1; i < n; i++)
+        if (conn->clock_samples[i].rtt_us < best.rtt_us)
+            best = conn->clock_samples[i];
+    /* Nodes of one machine share a clock: where no difference can be told, there is none. */
+    int64_t half_us = (int64_t)(best.rtt_us + 1) / 2;
+    bool same = best.offset_us >= -half_us && best.offset_us <= half_us;
+    sl_link_set_clock(conn->link, same ? 0 : best.offset_us, best.rtt_us);
+}
+
 static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 {
     uint64_t allowed_ms = hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
@@ -103,12 +158,12 @@ static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t no
     due(wait_ms, now_ms, conn->heard_ms + allowed_ms + 1);
     if (!conn->link->dials)
         return;
-    if (now_ms >= conn->pinged_ms + hub->config.heartbeat_ms) {
-        conn->pinged_ms = now_ms;
+    if (now_ms >= conn->ping_at_ms) {
+        conn->ping_at_ms = now_ms + hub->config.heartbeat_ms;
         if (!atomic_load(&hub->fault_mute))
-            sl_conn_control(conn, SL_WIRE_PING, now_ms, NULL);
+            conn_ping(conn);
     }
-    due(wait_ms, now_ms, conn->pinged_ms + hub->config.heartbeat_ms);
+    due(wait_ms, now_ms, conn->ping_at_ms);
 }
 
 /* One side or the other says goodbye: flush, tell how much was sent, wait for the answer, hang up.

@@ -256,8 +256,10 @@ static void handle_control(struct sl_conn *conn, const struct sl_wire *wire, con
         handle_credit(conn, wire->number, body);
     else if (wire->kind == SL_WIRE_GOODBYE)
         sl_conn_on_goodbye(conn, wire->number);
-    else if (wire->kind == SL_WIRE_PING && !atomic_load(&conn->hub->fault_mute))
-        sl_conn_control(conn, SL_WIRE_PONG, wire->number, NULL);
+    else if (wire->kind == SL_WIRE_PING)
+        sl_conn_on_ping(conn, wire->number, body);
+    else
+        sl_conn_on_pong(conn, body);
 }
 
 static struct sl_landing *land_control(struct sl_conn *conn, const struct sl_wire *wire)

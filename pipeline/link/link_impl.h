@@ -5,7 +5,7 @@
  * frames move, and is freed there once the owner has seen LINK_DOWN and given every slot back. A
  * connection (sl_conn) is one line of the transport under it: a link that dials may use up several
  * of them before one passes the handshake; a line that came in has no link before it. Fields of
- * sl_link are grouped by the thread that owns them; nothing is shared. */
+ * sl_link are grouped by the thread that owns them; nothing is shared but the estimate of the peer's clock. */
 #ifndef SL_PIPELINE_LINK_LINK_IMPL_H
 #define SL_PIPELINE_LINK_LINK_IMPL_H
 
@@ -26,6 +26,7 @@ enum {
     SL_LEAVE_MS = 1000, /* for flushing when a link is dropped or left */
     SL_RETRY_MIN_MS = 100,
     SL_RETRY_MAX_MS = 2000,
+    SL_CLOCK_SAMPLES = 16,   /* pings of which the fastest tells the peer's clock */
     SL_SLOWEST_MB_PER_S = 64 /* silence is allowed for as long as the bytes under way need */
 };
 
@@ -69,6 +70,11 @@ struct sl_link {
     bool leaving;                         /* say goodbye and go */
     uint64_t leave_by_ms, retry_at_ms;
     uint32_t retry_ms;
+
+    /* the I/O thread's to write and the owner's to read: sl_io_clock. A pair may be of two neighbouring estimates. */
+    _Atomic bool clock_known;
+    _Atomic int64_t clock_offset_us;
+    _Atomic uint64_t clock_rtt_us;
 };
 
 enum sl_conn_state {
@@ -77,6 +83,11 @@ enum sl_conn_state {
     SL_CONN_DIALED,   /* client: has sent HELLO */
     SL_CONN_PROVED,   /* client: has sent its proof, waits for the first CREDIT */
     SL_CONN_OPEN
+};
+
+struct sl_clock_sample { /* one ping and its answer */
+    int64_t offset_us;   /* the peer's clock minus ours */
+    uint64_t rtt_us;
 };
 
 struct sl_control_frame {
@@ -92,7 +103,10 @@ struct sl_conn {
     enum sl_conn_state state;
     uint64_t link_id, epoch; /* the dialed link's, or as HELLO named them and a link here has them */
     uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
-    uint64_t opened_ms, heard_ms, pinged_ms, bytes_under_way;
+    uint64_t opened_ms, heard_ms, bytes_under_way;
+    uint64_t ping_at_ms; /* the one who dialed: at once when it is up, then by the heartbeat */
+    struct sl_clock_sample clock_samples[SL_CLOCK_SAMPLES];
+    uint32_t n_clock_samples;     /* ever; the last ones are kept */
     uint32_t n_sends, n_landings; /* data frames with the transport */
     bool said_goodbye, heard_goodbye, hung_up;
     uint64_t peer_sent, goodbye_by_ms;
@@ -179,6 +193,9 @@ void sl_conn_on_hello(struct sl_conn *conn, const struct sl_wire *wire, const ui
 void sl_conn_on_welcome(struct sl_conn *conn, const uint8_t *body);
 void sl_conn_on_first_credit(struct sl_conn *conn); /* the dialing side is up */
 void sl_conn_on_goodbye(struct sl_conn *conn, uint64_t peer_sent);
+void sl_conn_on_ping(struct sl_conn *conn, uint64_t number, const uint8_t *body);
+void sl_conn_on_pong(struct sl_conn *conn, const uint8_t *body);
+void sl_link_set_clock(struct sl_link *link, int64_t offset_us, uint64_t rtt_us);
 sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link); /* a connection, and HELLO on it */
 void sl_link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason);
 void sl_link_return_waiting(struct sl_hub *hub, struct sl_link *link, sl_status status);

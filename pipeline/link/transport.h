@@ -73,6 +73,16 @@ sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, con
                         uint16_t port);
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 
+/* What the one who connected knows of the other's clock, that of sl_io_event.at_us; for drawings. The error of offset_us is at
+ * most half of rtt_us, as long as neither I/O thread is kept from its work and the clocks do not drift. The one who accepted
+ * never knows it, but within one process, where it is the same clock. */
+struct sl_link_clock {
+    bool known;        /* false, and zeros: not yet (it takes a ping after LINK_UP), or no such link */
+    int64_t offset_us; /* the peer's clock minus ours; 0 where the difference is below the error */
+    uint64_t rtt_us;
+};
+struct sl_link_clock sl_io_clock(const struct sl_io *io, uint64_t link); /* the owner's */
+
 /* Queue a frame, sealed by whoever made its payload (sl_frame_seal). The payload is lent to us until SL_IO_SENT with this
  * tag (also when the link is down or unknown): it must not change. Nothing here reads it but the transport, to carry it.
  * SL_AGAIN: 1024 tags are out already. SL_E_INVALID: a header that no peer would take, or no seal (logged); no event follows.

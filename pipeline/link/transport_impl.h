@@ -62,6 +62,7 @@ struct sl_landing { /* where a frame that comes in has to go */
 struct sl_transport_ops {
     const char *name;
     bool silent_loss; /* a peer can vanish without a word: send heartbeats */
+    bool one_clock;   /* both ends read the same clock: it need not be estimated */
     /* 0: fd tells of everything. Else sendings and landings of data may end without it: while any is under way, and always
      * when there is no fd, progress is called after at most so many ms. */
     uint32_t poll_ms;

@@ -385,6 +385,7 @@ static void local_unmap(struct sl_transport *t, void *region)
 const struct sl_transport_ops sl_transport_local = {
     .name = "local",
     .silent_loss = false, /* both ends live and die with the process */
+    .one_clock = true,
     .open = local_open,
     .close = local_close,
     .port = local_port,

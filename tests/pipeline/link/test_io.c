@@ -716,6 +716,28 @@ static int count_fds(void)
     return n;
 }
 
+/* Both ends read the clock of this machine. */
+ON_EACH(clock_of_the_peer_is_ours)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    CHECK(!sl_io_clock(world.b.io, LINK).known);
+    connect_both(&world, 1, 1);
+    UNTIL(&world, sl_io_clock(world.b.io, LINK).known);
+    struct sl_link_clock clock = sl_io_clock(world.b.io, LINK);
+    CHECK(clock.rtt_us <= 1000000);
+    /* Stamps are of the begin of a round, and how long one takes on a busy machine nobody knows. */
+    CHECK(clock.offset_us > -1000000 && clock.offset_us < 1000000);
+    if (transport == &sl_transport_local)
+        CHECK(sl_io_clock(world.a.io, LINK).known && clock.offset_us == 0 && clock.rtt_us == 0);
+    else
+        CHECK(!sl_io_clock(world.a.io, LINK).known); /* it was dialed */
+    sl_io_drop(world.b.io, LINK);
+    UNTIL(&world, world.a.n_down == 1 && world.b.n_down == 1);
+    CHECK(!sl_io_clock(world.b.io, LINK).known);
+    stop(&world);
+}
+
 ON_EACH(many_lives_leak_no_descriptor)
 {
     int before = 0;

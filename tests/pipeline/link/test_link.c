@@ -772,6 +772,10 @@ SL_TEST(dialing_side_pings_by_the_clock)
     make_link(true);
     struct sl_conn *conn = dial_up();
     REQUIRE(conn != NULL);
+    CHECK_INT(step(), 200);
+    struct sl_sending *first =
+        take_sent(SL_WIRE_PING); /* as soon as it is up: it asks for the peer's clock */
+    CHECK(first && first->wire.number == START_MS);
     CHECK_INT(step_at(START_MS + 199), 1); /* the next is due in a millisecond */
     CHECK(take_sent(SL_WIRE_PING) == NULL);
     CHECK_INT(step_at(START_MS + 200), 200);
@@ -781,6 +785,143 @@ SL_TEST(dialing_side_pings_by_the_clock)
     CHECK(take_sent(SL_WIRE_PING) == NULL);
     step_at(START_MS + 400);
     CHECK(take_sent(SL_WIRE_PING) != NULL);
+    teardown();
+}
+
+/* ---- The peer's clock ---- */
+
+enum { ROUND_TRIP_US = 300 };
+
+/* The next ping, sent at `ms`, is answered after rtt_us by a clock that is offset_us ahead of ours; late_us: how much later
+ * than the middle of the way the answer was made. */
+static void answer_ping(struct sl_conn *conn, uint64_t ms, uint64_t rtt_us, int64_t offset_us,
+                        int64_t late_us)
+{
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    step_at(ms);
+    struct sl_sending *ping = take_sent(SL_WIRE_PING);
+    REQUIRE(ping != NULL);
+    uint64_t sent_us = sl_get64(ping->payload);
+    CHECK_INT(sent_us, ms * 1000 + WALL_US);
+    sl_put64(body, sent_us);
+    sl_put64(body + 8, (uint64_t)((int64_t)(sent_us + rtt_us / 2) + offset_us + late_us));
+    sl_hub_turn(&hub, ms + rtt_us / 1000, sent_us + rtt_us);
+    CHECK(give_control(conn, SL_WIRE_PONG, ping->wire.number, body));
+}
+
+static int64_t offset_of(const struct sl_link *link)
+{
+    return atomic_load(&link->clock_offset_us);
+}
+
+SL_TEST(the_fastest_of_the_last_pings_tells_the_peers_clock)
+{
+    enum { OFFSET_US = -3000000 };
+    setup();
+    struct sl_link *link = make_link(true);
+    struct sl_conn *conn = dial_up();
+    REQUIRE(conn != NULL);
+    CHECK(!atomic_load(&link->clock_known));
+    uint64_t ms = START_MS;
+    answer_ping(conn, ms, 4000, OFFSET_US, 1900); /* held up on one way only */
+    CHECK(atomic_load(&link->clock_known));
+    CHECK_INT(offset_of(link), OFFSET_US + 1900);
+    CHECK_INT(atomic_load(&link->clock_rtt_us), 4000);
+    answer_ping(conn, ms += 200, 9000, OFFSET_US, -4000); /* a slower one changes nothing */
+    CHECK_INT(offset_of(link), OFFSET_US + 1900);
+    answer_ping(conn, ms += 200, ROUND_TRIP_US, OFFSET_US, 20);
+    CHECK_INT(offset_of(link), OFFSET_US + 20);
+    CHECK_INT(atomic_load(&link->clock_rtt_us), ROUND_TRIP_US);
+    for (int i = 1; i < SL_CLOCK_SAMPLES; i++)
+        answer_ping(conn, ms += 200, 1000, OFFSET_US + 500, 0);
+    CHECK_INT(offset_of(link), OFFSET_US + 20);
+    answer_ping(conn, ms += 200, 1000, OFFSET_US + 500, 0); /* too old by now: the clocks drift */
+    CHECK_INT(offset_of(link), OFFSET_US + 500);
+    teardown();
+}
+
+SL_TEST(an_offset_below_its_error_is_none)
+{
+    setup();
+    struct sl_link *link = make_link(true);
+    struct sl_conn *conn = dial_up();
+    REQUIRE(conn != NULL);
+    answer_ping(conn, START_MS, ROUND_TRIP_US, 0, -ROUND_TRIP_US / 2);
+    CHECK(atomic_load(&link->clock_known));
+    CHECK_INT(offset_of(link), 0);
+    answer_ping(conn, START_MS + 200, ROUND_TRIP_US - 1, ROUND_TRIP_US / 2 + 1, 0);
+    CHECK_INT(offset_of(link), ROUND_TRIP_US / 2 + 1);
+    teardown();
+}
+
+SL_TEST(an_answer_that_makes_no_sense_is_no_sample)
+{
+    const uint64_t now_us = START_MS * 1000 + WALL_US, end_us = UINT64_C(1) << 53;
+    const struct {
+        uint64_t sent_us, peer_us;
+    } rows[] = {
+        {0, 1000},   {now_us + 1, 1000}, {UINT64_MAX, 1000},   {now_us - 1000001, 1000},
+        {now_us, 0}, {now_us, end_us},   {now_us, UINT64_MAX}, {UINT64_C(1) << 63, UINT64_C(1) << 63},
+    };
+    setup();
+    struct sl_link *link = make_link(true);
+    struct sl_conn *conn = dial_up();
+    REQUIRE(conn != NULL);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        uint8_t body[SL_CONTROL_BYTES] = {0};
+        sl_put64(body, rows[i].sent_us);
+        sl_put64(body + 8, rows[i].peer_us);
+        CHECK(give_control(conn, SL_WIRE_PONG, i, body));
+        CHECK(!atomic_load(&link->clock_known));
+    }
+    CHECK_INT(conn->fault, SL_OK);
+    uint8_t body[SL_CONTROL_BYTES] = {0}; /* the ends of what is believed */
+    sl_put64(body, now_us - 1000000);
+    sl_put64(body + 8, end_us - 1);
+    CHECK(give_control(conn, SL_WIRE_PONG, 0, body));
+    CHECK_INT(offset_of(link), (int64_t)(end_us - 1) - (int64_t)(now_us - 500000));
+    sl_hub_turn(&hub, START_MS, end_us); /* our own clock is beyond it */
+    sl_put64(body, end_us);
+    CHECK(give_control(conn, SL_WIRE_PONG, 0, body));
+    CHECK_INT(conn->n_clock_samples, 1);
+    teardown();
+}
+
+SL_TEST(the_side_that_was_dialed_answers_with_its_clock_and_learns_nothing)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    REQUIRE(conn != NULL);
+    uint8_t body[SL_CONTROL_BYTES];
+    memset(body, 0xff, sizeof body);
+    CHECK(give_control(conn, SL_WIRE_PING, 12, body));
+    struct sl_sending *pong = take_sent(SL_WIRE_PONG);
+    REQUIRE(pong != NULL);
+    CHECK_INT(sl_get64(pong->payload), UINT64_MAX); /* brought back as it is */
+    CHECK_INT(sl_get64((const uint8_t *)pong->payload + 8), START_MS * 1000 + WALL_US);
+    CHECK_INT(sl_get64((const uint8_t *)pong->payload + 16), 0);
+    sl_put64(body, START_MS * 1000);
+    sl_put64(body + 8, 1000);
+    CHECK(give_control(conn, SL_WIRE_PONG, 12, body));
+    CHECK(!atomic_load(&link->clock_known));
+    teardown();
+}
+
+SL_TEST(one_clock_of_both_ends_is_not_asked_for)
+{
+    struct sl_transport_ops ops = fake_ops;
+    ops.silent_loss = false;
+    ops.one_clock = true;
+    setup();
+    hub.ops = &ops;
+    struct sl_link *link = make_link(true);
+    CHECK(!atomic_load(&link->clock_known));
+    REQUIRE(dial_up() != NULL);
+    CHECK(atomic_load(&link->clock_known));
+    CHECK_INT(offset_of(link), 0);
+    step_at(START_MS + 1000);
+    CHECK(take_sent(SL_WIRE_PING) == NULL);
     teardown();
 }
 
