@@ -232,6 +232,7 @@ static void run_chunk(struct stage_role *r, const struct sl_io_event *frame)
     sl_stage_run(r->stage, &r->chunk);
     trace.end_us = sl_clock_wall_us();
     trace.at_peak_us = sl_role_meter_publish(&r->control->meter, &r->utilisation, r->stage);
+    trace.next_offset_us = sl_io_clock(r->io, r->out_link).offset_us;
     sl_order_set_trace(frame->payload, r->k, &trace);
     struct sl_role_meter *m = &r->control->meter;
     atomic_fetch_add(&m->chunks, 1);

@@ -6,13 +6,12 @@ enum {
     RESULT_SLICE_MAX = 40 + SL_TOKEN_MAX_BYTES,
     ADOPT_MAX = 256 + 4 * SL_MAX_DECODE_STOPS,
     ENTRY_MAX = 32 + SL_TOKEN_MAX_BYTES,
-    TRACE_BYTES = 32,
     TOKENS_ROOM = 64 * 1024
 };
 
 size_t sl_result_max_bytes(uint32_t n_stages, uint32_t max_tokens)
 {
-    return (64 + (size_t)n_stages * TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX +
+    return (64 + (size_t)n_stages * SL_TRACE_BYTES + SL_MAX_SLICES * RESULT_SLICE_MAX +
             (size_t)max_tokens * SL_TOKEN_MAX_BYTES + 63) /
            64 * 64;
 }
@@ -22,12 +21,8 @@ void sl_result_put_head(struct sl_cursor *c, const struct sl_result_head *head, 
     sl_cursor_put64(c, head->number);
     sl_cursor_put32(c, (uint32_t)head->kind);
     sl_cursor_put32(c, head->n_slices);
-    for (uint32_t i = 0; i < n_stages; i++) {
-        sl_cursor_put64(c, head->traces[i].recv_us);
-        sl_cursor_put64(c, head->traces[i].begin_us);
-        sl_cursor_put64(c, head->traces[i].end_us);
-        sl_cursor_put64(c, head->traces[i].at_peak_us);
-    }
+    for (uint32_t i = 0; i < n_stages; i++)
+        sl_trace_put(c, &head->traces[i]);
 }
 
 bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32_t n_stages)
@@ -35,12 +30,8 @@ bool sl_result_get_head(struct sl_cursor *c, struct sl_result_head *head, uint32
     head->number = sl_cursor_get64(c);
     head->kind = (enum sl_order_kind)sl_cursor_get32(c);
     head->n_slices = sl_cursor_get32(c);
-    for (uint32_t i = 0; i < n_stages; i++) {
-        head->traces[i].recv_us = sl_cursor_get64(c);
-        head->traces[i].begin_us = sl_cursor_get64(c);
-        head->traces[i].end_us = sl_cursor_get64(c);
-        head->traces[i].at_peak_us = sl_cursor_get64(c);
-    }
+    for (uint32_t i = 0; i < n_stages; i++)
+        head->traces[i] = sl_trace_get(c);
     if (head->kind < SL_ORDER_RUN || head->kind > SL_ORDER_FREE || head->n_slices > SL_MAX_SLICES)
         c->bad = true;
     return !c->bad;

@@ -5,14 +5,13 @@ enum {
     SLICE_BYTES = 88,
     RECORD_BYTES = 40 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
-    TRACE_BYTES = 32,
     PAGE_BYTES = 8,
     KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS | SL_SLICE_HANDOFF
 };
 
 static uint32_t ids_at(uint32_t n_stages)
 {
-    return TRACE_AT + n_stages * TRACE_BYTES;
+    return TRACE_AT + n_stages * SL_TRACE_BYTES;
 }
 
 static uint32_t pages_at(const struct sl_order_limits *limits)
@@ -165,19 +164,40 @@ const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t 
     return check_pages(order, meta, limits);
 }
 
+void sl_trace_put(struct sl_cursor *c, const struct sl_trace *trace)
+{
+    sl_cursor_put64(c, trace->recv_us);
+    sl_cursor_put64(c, trace->begin_us);
+    sl_cursor_put64(c, trace->end_us);
+    sl_cursor_put64(c, trace->at_peak_us);
+    sl_cursor_put64(c, (uint64_t)trace->next_offset_us);
+}
+
+struct sl_trace sl_trace_get(struct sl_cursor *c)
+{
+    struct sl_trace trace = {.recv_us = sl_cursor_get64(c)};
+    trace.begin_us = sl_cursor_get64(c);
+    trace.end_us = sl_cursor_get64(c);
+    trace.at_peak_us = sl_cursor_get64(c);
+    trace.next_offset_us = (int64_t)sl_cursor_get64(c);
+    return trace;
+}
+
+static uint32_t trace_at(uint32_t stage)
+{
+    return TRACE_AT + stage * SL_TRACE_BYTES;
+}
+
 void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace)
 {
-    struct sl_cursor c = sl_cursor_over(meta + TRACE_AT + stage * TRACE_BYTES, TRACE_BYTES);
-    sl_cursor_put64(&c, trace->recv_us);
-    sl_cursor_put64(&c, trace->begin_us);
-    sl_cursor_put64(&c, trace->end_us);
-    sl_cursor_put64(&c, trace->at_peak_us);
+    struct sl_cursor c = sl_cursor_over(meta + trace_at(stage), SL_TRACE_BYTES);
+    sl_trace_put(&c, trace);
 }
 
 struct sl_trace sl_order_trace(const uint8_t *meta, uint32_t stage)
 {
-    const uint8_t *at = meta + TRACE_AT + stage * TRACE_BYTES;
-    return (struct sl_trace){sl_get64(at), sl_get64(at + 8), sl_get64(at + 16), sl_get64(at + 24)};
+    struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)meta + trace_at(stage), SL_TRACE_BYTES);
+    return sl_trace_get(&c);
 }
 
 const uint8_t *sl_order_ids(const uint8_t *meta, uint32_t n_stages)

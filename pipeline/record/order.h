@@ -77,11 +77,18 @@ struct sl_order {
     struct sl_order_slice slices[SL_MAX_SLICES];
 };
 
-struct sl_trace { /* what one stage did with one record; wall clock */
+struct sl_trace { /* what one stage did with one record, on its node's clock */
     uint64_t recv_us, begin_us, end_us;
     /* what its operations take at the peaks of their instructions; MFU = that / (end - begin) */
     uint64_t at_peak_us;
+    /* the clock of the next node of the order log minus that of this one (of the last stage: the coordinator's minus its own), as
+     * measured over the link between them; 0: not known. For drawings: span.h */
+    int64_t next_offset_us;
 };
+
+enum { SL_TRACE_BYTES = 40 };
+void sl_trace_put(struct sl_cursor *c, const struct sl_trace *trace);
+struct sl_trace sl_trace_get(struct sl_cursor *c);
 
 struct sl_order_limits {
     uint32_t n_stages, max_tokens, context_tokens, vocab;

@@ -54,7 +54,7 @@ SL_TEST(a_record_comes_back_as_it_went)
     uint8_t *meta = malloc(bytes);
     CHECK_INT(bytes % 64, 0);
     sl_order_pack(meta, &order, ids, pages, &limits);
-    sl_order_set_trace(meta, 2, &(struct sl_trace){1, 2, 3, 4});
+    sl_order_set_trace(meta, 2, &(struct sl_trace){1, 2, 3, 4, -5});
     const char *bad = sl_order_unpack(&back, meta, bytes, &limits);
     CHECK(bad == NULL);
     CHECK_INT(back.number, 9);
@@ -66,6 +66,7 @@ SL_TEST(a_record_comes_back_as_it_went)
     CHECK_INT(sl_get32(sl_order_ids(meta, STAGES) + 4 * 11), 11);
     CHECK_INT(sl_order_trace(meta, 2).end_us, 3);
     CHECK_INT(sl_order_trace(meta, 2).at_peak_us, 4);
+    CHECK_INT(sl_order_trace(meta, 2).next_offset_us, -5);
     CHECK_INT(sl_order_trace(meta, 1).end_us, 0);
     CHECK_INT(back.slices[1].n_pages, 1);
     CHECK_INT(back.slices[1].pages_at, 0);
@@ -142,6 +143,7 @@ SL_TEST(results_come_back_as_they_went)
     struct sl_result_head head = {.number = 5, .kind = SL_ORDER_RUN, .n_slices = 1}, head_back;
     head.traces[1].begin_us = 12;
     head.traces[1].at_peak_us = 13;
+    head.traces[1].next_offset_us = INT64_MIN;
     struct sl_result_slice slice = {.seq = 3,
                                     .index = 2,
                                     .pos = 64,
@@ -162,6 +164,8 @@ SL_TEST(results_come_back_as_they_went)
           sl_token_get(&in, &prompt_back));
     CHECK_INT(head_back.traces[1].begin_us, 12);
     CHECK_INT(head_back.traces[1].at_peak_us, 13);
+    CHECK_INT(head_back.traces[1].next_offset_us, INT64_MIN);
+    CHECK_INT(head_back.traces[0].next_offset_us, 0);
     CHECK_INT(back.first.top_ids[1], 8);
     CHECK_INT(back.logits_digest, 42);
     CHECK_INT(prompt_back.id, 6);
