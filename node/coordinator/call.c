@@ -174,7 +174,12 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
     sl_call_free(call);
 }
 
-/* ---- spans ---- */
+/* ---- spans: of every node's clock, turned to ours ---- */
+
+static int64_t offset_of_node(const struct sl_coordinator *c, uint32_t node)
+{
+    return sl_io_clock(c->io, sl_plan_link_id(&c->plan, 0, node)).offset_us;
+}
 
 void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
@@ -188,22 +193,28 @@ void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl
         call->spans = spans;
         call->room_spans = room;
     }
+    int64_t ahead_us[SL_MAX_STAGES];
+    sl_span_offsets(ahead_us, a->ran.head->traces, c->plan.n_stages,
+                    offset_of_node(c, sl_plan_stage_node(0)));
     for (uint32_t k = 0; k < c->plan.n_stages; k++) {
         const struct sl_trace *t = &a->ran.head->traces[k];
         call->spans[call->n_spans++] = (struct sl_span){.stage = (uint16_t)k,
                                                         .chunk = a->ran.index,
                                                         .pos = a->ran.pos,
                                                         .tokens = a->ran.n,
-                                                        .recv_us = t->recv_us,
-                                                        .begin_us = t->begin_us,
-                                                        .end_us = t->end_us,
+                                                        .recv_us = sl_span_time(t->recv_us, ahead_us[k]),
+                                                        .begin_us = sl_span_time(t->begin_us, ahead_us[k]),
+                                                        .end_us = sl_span_time(t->end_us, ahead_us[k]),
                                                         .at_peak_us = t->at_peak_us};
     }
 }
 
-void sl_call_arrived(struct sl_call *call, const struct sl_action *a)
+void sl_call_arrived(const struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
+    if (!call->want_timeline)
+        return;
+    uint64_t at_us = sl_span_time(a->arrived.at_us, offset_of_node(c, sl_plan_decode_node(&c->plan)));
     for (uint32_t i = 0; i < call->n_spans; i++)
         if (call->spans[i].stage == a->arrived.stage && call->spans[i].chunk == a->arrived.chunk)
-            call->spans[i].kv_acked_us = a->arrived.at_us;
+            call->spans[i].kv_acked_us = at_us;
 }

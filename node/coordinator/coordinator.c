@@ -108,7 +108,7 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         sl_call_ran(c, call, a);
         break;
     case SL_ACTION_ARRIVED:
-        sl_call_arrived(call, a);
+        sl_call_arrived(c, call, a);
         break;
     case SL_ACTION_TOKEN:
         if (sl_call_token(c, call, a->token.out, a->token.n_out)) {

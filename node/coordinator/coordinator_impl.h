@@ -130,7 +130,7 @@ bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct 
 void sl_call_end(struct sl_coordinator *c, struct sl_call *call,
                  const struct sl_action *end); /* tells it, and frees */
 void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *ran);
-void sl_call_arrived(struct sl_call *call, const struct sl_action *arrived);
+void sl_call_arrived(const struct sl_coordinator *c, struct sl_call *call, const struct sl_action *arrived);
 
 /* mailbox.c: the posts since the last time, oldest first; the caller frees them with sl_post_free. */
 struct sl_post *sl_mailbox_take(struct sl_coordinator *c);

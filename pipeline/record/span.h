@@ -1,10 +1,14 @@
-/* Who worked on which chunk when: what a request brings back with its tokens. Drawings are made of it. */
+/* Who worked on which chunk when: what a request brings back with its tokens. Drawings are made of it.
+ *
+ * Every node stamps with its own clock, and the clocks of two machines have nothing in common. So each trace tells how far
+ * the next node's clock is ahead (order.h), and the coordinator, which knows how far that of stage 0 is, adds up: spans and
+ * timelines have its clock, right to half a round trip a link. Nothing but drawings is made of converted times. */
 #ifndef SL_PIPELINE_RECORD_SPAN_H
 #define SL_PIPELINE_RECORD_SPAN_H
 
-#include <stdint.h>
+#include "pipeline/record/order.h"
 
-struct sl_span { /* one chunk of this request on one stage; times are sl_clock_wall_us */
+struct sl_span { /* one chunk of this request on one stage; times are the coordinator's */
     uint16_t stage;
     uint32_t chunk;       /* number of the slice within its request */
     uint32_t pos, tokens; /* the slice [pos, pos + tokens) */
@@ -21,5 +25,13 @@ struct sl_timeline {
     uint32_t n_spans;
     const struct sl_span *spans; /* any order */
 };
+
+/* offsets_us[k]: the clock of stage k minus the coordinator's. first_offset_us: that of stage 0, from the coordinator's own
+ * link. Offsets come from other machines: any value is taken, none overflows. */
+void sl_span_offsets(int64_t offsets_us[SL_MAX_STAGES], const struct sl_trace *traces, uint32_t n_stages,
+                     int64_t first_offset_us);
+/* A time of a clock that is offset_us ahead, on the coordinator's. 0 (never) stays 0; what would be before the begin of the
+ * coordinator's clock is 0. */
+uint64_t sl_span_time(uint64_t at_us, int64_t offset_us);
 
 #endif
