@@ -1,6 +1,7 @@
 """The roles as processes of their own over UCX: joining, draining, losing one, refusing what does not fit, memory.
 
-In one network namespace here; across two in test_across_network_namespaces (skipped, aloud, without root or `ip`).
+In one network namespace here; across two in test_across_network_namespaces (skipped, aloud, without root or `ip`), and with
+clocks of several machines in test_across_clocks (skipped without root or time namespaces).
 """
 import json
 import os
@@ -292,3 +293,40 @@ def test_across_network_namespaces(pack, tmp_path):
                 p.kill()
         for n in ns:
             subprocess.run(["ip", "netns", "del", n], check=False)
+
+
+def has_time_namespaces():
+    return os.geteuid() == 0 and shutil.which("unshare") and subprocess.run(
+        ["unshare", "--time", "--monotonic", "1", "--fork", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not has_time_namespaces(), reason="time namespaces need root and util-linux")
+def test_across_clocks(pack, tmp_path):
+    """Monotonic clocks that are days apart, as those of machines are: one timeline all the same."""
+    endpoint, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    nodes = [(0, ["coordinator", pack, "--stages", 3, "--listen", endpoint, "--ops", ops]),
+             (300000, ["stage", pack, "--stage", 0]), (20, ["stage", pack, "--stage", 1]),
+             (90000, ["stage", pack, "--stage", 2]), (7000, ["decode", pack])]
+    processes = []
+    try:
+        for ahead_s, words in nodes:
+            if words[0] != "coordinator":
+                words += ["--threads", 1, "--coordinator", endpoint]
+            with open(tmp_path / f"{len(processes)}.log", "wb") as log:
+                processes.append(subprocess.Popen(["unshare", "--time", "--monotonic", str(ahead_s), "--fork",
+                                                   "--kill-child", SLUICE, *map(str, words)], stdout=log, stderr=log))
+        wait_until(lambda: "ready:" in (tmp_path / "0.log").read_text(), 30, "the coordinator's readiness")
+        got = json.loads(run("generate", "--endpoint", endpoint, "--prompt-file", ROOT / "demo/prompt.txt", "--chunk", 256,
+                             "--max-tokens", 4, "--output", "json").stdout)
+        slack_us = 2_000_000  # far above any round trip, far below the 20 s between the nearest two clocks
+        by = {(s["stage"], s["chunk"]): s for s in got["timeline"]}
+        assert {stage for stage, _ in by} == {0, 1, 2}
+        for (stage, chunk), span in by.items():
+            assert -slack_us < span["recv_us"] <= span["begin_us"] <= span["end_us"], by
+            assert span["end_us"] - slack_us < span["kv_acked_us"] < got["ttft_ms"] * 1000 + 10_000_000, by
+            assert stage == 0 or by[stage - 1, chunk]["end_us"] - slack_us < span["recv_us"], by
+            assert span["end_us"] < got["ttft_ms"] * 1000 + slack_us, by
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
