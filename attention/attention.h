@@ -5,31 +5,13 @@
 #define SL_ATTENTION_ATTENTION_H
 
 #include "attention/kv.h"
+#include "kernels/blocks.h"
 #include "kernels/observe.h"
 #include "kernels/team_ops.h"
 
-struct sl_attention_weights {
-    const float *norm;
-    const float *q_norm, *k_norm; /* [d_head], or NULL */
-    const float *qkv_bias;        /* [(n_q + 2 n_kv) * d_head], or NULL */
-    struct sl_panel qkv, o;
-};
-
-struct sl_attention_dims {
-    uint32_t d_model, n_q, n_kv, d_head;
-    float norm_eps, softmax_scale;
-};
-
-/* Rows [row, row + n) of the chunk are positions [pos, pos + n) of one sequence, whose page p lies in slot
- * pages[p]. Pages up to (pos + n - 1) / 64 have been taken. */
-struct sl_attention_slice {
-    uint32_t row, n, pos;
-    const uint32_t *pages;
-};
-
 struct sl_attention_tile;
 
-struct sl_attention_buffers { /* for max_tokens rows; from the stage's arena */
+struct sl_attention_buffers { /* for max_tokens rows; from the device's arena */
     float *normed;            /* [max_tokens][d_model] */
     float *qkv;               /* [max_tokens][(n_q + 2 n_kv) * d_head] */
     float *mixed;             /* [max_tokens][n_q * d_head] */

@@ -94,7 +94,6 @@ void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequen
 sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_t n_tokens,
                                   uint32_t max_tokens, struct sl_sequence **sequence, struct sl_err *err)
 {
-    const struct sl_kv *kv = sl_stage_kv(b->stage);
     struct sl_sequence *s = sl_sequences_open(sl_stage_sequences(b->stage), id);
     if (!s || sl_stage_reserve(b->stage, s, max_tokens) != SL_OK)
         return sl_fail(err, SL_E_EXHAUSTED, "no KV pages for %u tokens; use a smaller --context", max_tokens);
@@ -106,7 +105,8 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
     /* Whole pages of the first chunk, over and over; where it has none, its only page. */
     uint32_t source = first / SL_PAGE_TOKENS > 0 ? first / SL_PAGE_TOKENS : 1;
     for (uint32_t p = source; p < sl_pages_of(n_tokens); p++)
-        memcpy(sl_kv_slot(kv, s->pages[p]), sl_kv_slot(kv, s->pages[p % source]), kv->slot_bytes);
+        sl_stage_page_in(b->stage, s->pages[p], 0, sl_pack_shape(b->pack)->n_layers,
+                         sl_stage_page_out(b->stage, s->pages[p % source]));
     return SL_OK;
 }
 

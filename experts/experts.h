@@ -12,32 +12,10 @@
 #define SL_EXPERTS_EXPERTS_H
 
 #include "experts/tasks.h"
+#include "kernels/blocks.h"
 #include "kernels/observe.h"
 #include "kernels/team_ops.h"
 #include <stdatomic.h>
-
-struct sl_expert_set { /* the residents of one layer; expert e lies e strides behind expert 0 */
-    struct sl_panel gate_up, down;
-    size_t gate_up_stride, down_stride;
-};
-
-struct sl_experts_weights {
-    const float *norm;
-    bool is_moe;
-    struct sl_panel router;        /* floats */
-    struct sl_expert_set routed;   /* when is_moe */
-    struct sl_panel gate_up, down; /* the dense feed-forward, or the shared expert */
-    bool has_single;               /* gate_up and down above are there */
-    /* [d_model]: single's output is scaled by sigmoid(shared_gate . x); or NULL */
-    const float *shared_gate;
-};
-
-struct sl_experts_dims {
-    uint32_t d_model, n_experts, top_k, d_expert;
-    uint32_t d_single; /* widest dense or shared feed-forward */
-    bool renorm;
-    float norm_eps;
-};
 
 struct sl_experts {
     const struct sl_ops *ops;

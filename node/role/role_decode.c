@@ -255,9 +255,8 @@ static void on_kv(struct decode_role *r, const struct sl_io_event *frame)
         end_sequence(r, a, w->seq, SL_E_CORRUPT);
         return;
     }
-    const struct sl_kv *kv = sl_stage_kv(r->stage);
-    uint8_t *to = sl_kv_slot(kv, a->sequence->pages[w->token_first / SL_PAGE_TOKENS]);
-    memcpy(to + w->layer_first * kv->layer_bytes, frame->payload, w->payload_bytes);
+    sl_stage_page_in(r->stage, a->sequence->pages[w->token_first / SL_PAGE_TOKENS], w->layer_first,
+                     w->layer_count, frame->payload);
     a->got += (uint64_t)w->layer_count * w->token_count;
     a->next[w->source] += w->token_count;
     note_arrival(r, a, frame);

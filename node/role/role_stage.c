@@ -84,7 +84,7 @@ static bool room_for_frames(const struct stage_role *r)
 static void push_pages(struct stage_role *r, const struct sl_sequence *s, const struct sl_order_slice *slice,
                        const uint8_t *meta)
 {
-    const struct sl_kv *kv = sl_stage_kv(r->stage);
+    size_t page_bytes = sl_stage_page_bytes(r->stage);
     const struct sl_share *c = sl_stage_share(r->stage);
     uint32_t end = slice->pos + slice->n,
              ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
@@ -106,12 +106,13 @@ static void push_pages(struct stage_role *r, const struct sl_sequence *s, const 
             .dtype = (uint8_t)c->kv_dtype,
             .rank = 1,
             .profile = (uint8_t)c->profile,
-            .payload_bytes = kv->slot_bytes};
-        wire.shape[0] = (uint32_t)(kv->slot_bytes / sl_dtype_bytes(c->kv_dtype));
+            .payload_bytes = page_bytes};
+        wire.shape[0] = (uint32_t)(page_bytes / sl_dtype_bytes(c->kv_dtype));
         sl_sequences_read_begin(sl_stage_sequences(r->stage), s->pages[i]);
-        send_frame(r, r->kv_link, &wire, sl_kv_slot(kv, s->pages[i]), tag_of(TAG_KV, s->pages[i]));
+        send_frame(r, r->kv_link, &wire, sl_stage_page_out(r->stage, s->pages[i]),
+                   tag_of(TAG_KV, s->pages[i]));
         atomic_fetch_add(&r->control->meter.kv_frames, 1);
-        atomic_fetch_add(&r->control->meter.kv_bytes, kv->slot_bytes);
+        atomic_fetch_add(&r->control->meter.kv_bytes, page_bytes);
     }
     if (slice->n_pages > 0)
         half->decode_page = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;

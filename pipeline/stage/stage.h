@@ -1,13 +1,13 @@
 /* A stage: a contiguous layer range with all its experts resident, the KV pages of the sequences that pass through it,
  * and the scratch to run one chunk. The only place that composes attention, router and experts; the only layer loop.
- * A decode worker is a stage over all layers whose pages arrive by hand-off.
+ * A decode worker is a stage over all layers whose pages arrive by hand-off. Weights, pages and rows are with a device
+ * (kernels/device.h): nobody outside the stage holds an address of its memory.
  *
  * Knows no network and no request; reads the clock to say where the time went, never to decide. All functions: the stage's
  * own thread. Memory is planned by sl_stage_bytes, taken in sl_stage_create, then sealed; running a chunk allocates nothing. */
 #ifndef SL_PIPELINE_STAGE_STAGE_H
 #define SL_PIPELINE_STAGE_STAGE_H
 
-#include "attention/kv.h"
 #include "kernels/observe.h"
 #include "kernels/roofline.h"
 #include "kernels/team.h"
@@ -41,11 +41,9 @@ sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, c
 void sl_stage_destroy(struct sl_stage *stage);
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
-const struct sl_kv *sl_stage_kv(const struct sl_stage *stage);
 const struct sl_share *sl_stage_share(const struct sl_stage *stage);
 const char *sl_stage_isa(const struct sl_stage *stage);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
-const uint64_t *sl_stage_expert_load(const struct sl_stage *stage); /* [n_experts] pairs routed so far */
 
 /* Who owns which of the stage's pages. Whoever runs the stage changes it; a page that becomes fresh is cleared by
  * sl_stage_clear, which has the type of sl_sequences_apply's callback. */
@@ -54,15 +52,27 @@ void sl_stage_clear(void *stage, uint32_t page);
 /* For who runs a stage alone, without a log: pages for positions [0, n_tokens), whichever are free. SL_E_EXHAUSTED. */
 sl_status sl_stage_reserve(struct sl_stage *stage, struct sl_sequence *sequence, uint32_t n_tokens);
 
-/* x[row] = embedding of ids[row]; ids little-endian u32 at any alignment. */
-void sl_stage_embed(const struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids);
+/* Pages of the pool, by number. A page is [layer of the range][kv head]{K | V} (kernels/page.h), the same bytes on every
+ * device. */
+size_t sl_stage_page_bytes(const struct sl_stage *stage);
+/* The bytes of a page, whole: from where they lie on the CPU; from a device, copied to a place that the page has in the
+ * host's memory. They stay until something is appended to the page, or it is cleared. */
+const uint8_t *sl_stage_page_out(struct sl_stage *stage, uint32_t page);
+/* Layers [layer_first, layer_first + layer_count) of the model into a page; `bytes` is free again when it returns. */
+void sl_stage_page_in(struct sl_stage *stage, uint32_t page, uint32_t layer_first, uint32_t layer_count,
+                      const uint8_t *bytes);
+
+/* x[row] = embedding of ids[row]; ids little-endian u32 at any alignment. The rows may be left on the device, so what
+ * follows is sl_stage_run of the same chunk. */
+void sl_stage_embed(struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids);
 /* Every layer of the range over the chunk. Pages for all its positions have been reserved. */
 void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk);
 /* Final norm and head for n rows of x (n <= sl_stage_head_rows): returns [n][vocab], the caller may change it, valid until the next call. */
 float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n);
 uint32_t sl_stage_head_rows(const struct sl_stage *stage);
 
-/* From now on the observer sees the rows that go into every matrix of sl_stage_run and sl_stage_logits; NULL: nobody. */
+/* From now on the observer sees the rows that go into every matrix of sl_stage_run and sl_stage_logits; NULL: nobody. Only
+ * of a stage on the CPU. */
 void sl_stage_observe(struct sl_stage *stage, const struct sl_observer *observer);
 
 /* Since the start: time and work by part, summed over the team's members, and the wall time of sl_stage_run and
@@ -73,8 +83,7 @@ void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t
 enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part);
 
 /* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layers [0, all), page by page: equal for equal KV. */
-uint64_t sl_stage_kv_digest(const struct sl_stage *stage, const struct sl_sequence *sequence,
-                            uint32_t n_tokens);
+uint64_t sl_stage_kv_digest(struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens);
 
 /* sl_plan_make with the numbers of this model. */
 sl_status sl_plan_for_shape(struct sl_plan *plan, const struct sl_shape *shape,
