@@ -116,6 +116,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->cluster = c;
         m->k = k;
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
+        config.device = k < 64 && c->config.twins >> k & 1 ? SL_DEVICE_TWIN : SL_DEVICE_CPU;
         /* now and not while the first request waits: the process keeps the figures */
         struct sl_utilisation measured;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));

@@ -16,6 +16,7 @@ struct sl_cluster_config {
     uint32_t max_running;    /* requests in flight; 0: default 16 */
     uint32_t context_tokens; /* longest prompt + output the pools are planned for; 0: the model's */
     bool without_decode;     /* score: no decode worker is started */
+    uint64_t twins; /* bit k: stage k (n_stages: the decode worker) is on SL_DEVICE_TWIN, not the CPU */
     bool quiet;
 };
 

@@ -5,10 +5,16 @@
 #include "base/dtype.h"
 #include "base/profile.h"
 
+enum sl_device_kind { /* what runs the stage's chunks: kernels/device.h */
+                      SL_DEVICE_CPU,
+                      SL_DEVICE_TWIN /* stands in for a GPU, in tests: slow, and deadly to whoever touches its memory */
+};
+
 struct sl_share {
     uint32_t begin, end; /* layers [begin, end) */
     bool with_embed, with_head;
-    uint32_t n_threads; /* the node's own choice */
+    uint32_t n_threads;         /* this and the device are the node's own choice */
+    enum sl_device_kind device; /* 0: the CPU */
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; 0: f32 */
     uint32_t n_pages;        /* KV pool, in pages of 64 tokens */

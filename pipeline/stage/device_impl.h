@@ -1,4 +1,5 @@
-/* The devices of this room, for stage.c: today the CPU alone. */
+/* The two devices of this room, for stage.c and for each other: the CPU, and the twin, which is a CPU device behind a
+ * wall. */
 #ifndef SL_PIPELINE_STAGE_DEVICE_IMPL_H
 #define SL_PIPELINE_STAGE_DEVICE_IMPL_H
 
@@ -7,6 +8,7 @@
 #include "kernels/device.h"
 
 extern const struct sl_device_ops sl_device_cpu;
+extern const struct sl_device_ops sl_device_twin;
 
 struct device_cpu {
     struct sl_device device;

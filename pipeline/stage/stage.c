@@ -42,6 +42,11 @@ struct sl_stage {
 
 /* ---- the plan ---- */
 
+static const struct sl_device_ops *ops_of(enum sl_device_kind kind)
+{
+    return kind == SL_DEVICE_TWIN ? &sl_device_twin : &sl_device_cpu;
+}
+
 /* Rows of logits at once: enough for the head's weights to be read few times, at most 8 MiB of logits. */
 static uint32_t head_rows_of(const struct sl_shape *s, const struct sl_share *c)
 {
@@ -106,7 +111,7 @@ static size_t table_bytes(const struct sl_share *c)
 /* Where what comes from a device that is not in place is put. */
 static size_t staging_bytes(const struct sl_shape *s, const struct sl_share *c)
 {
-    if (sl_device_cpu.in_place)
+    if (ops_of(c->device)->in_place)
         return 0;
     return sl_arena_round((size_t)c->n_pages * (c->end - c->begin) * page_layer_bytes(s, c->kv_dtype)) +
            (c->with_head ? sl_arena_round((size_t)head_rows_of(s, c) * s->vocab * sizeof(float)) : 0);
@@ -127,7 +132,7 @@ sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack
     plan->weights += c->with_head ? sl_pack_head_bytes(pack) : 0;
     struct sl_device_config config = device_config(s, c);
     struct sl_device_bytes device;
-    SL_TRY(sl_device_cpu.bytes(&device, &config, err));
+    SL_TRY(ops_of(c->device)->bytes(&device, &config, err));
     plan->kv = device.kv;
     plan->activations = device.activations;
     plan->tables = device.tables + table_bytes(c) + staging_bytes(s, c);
@@ -204,7 +209,7 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
     SL_TRY(sl_stage_bytes(&plan, pack, c, err));
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, verify, err));
     SL_TRY(sl_arena_init(&st->arena, table_bytes(c) + staging_bytes(&st->shape, c), err));
-    st->ops = &sl_device_cpu;
+    st->ops = ops_of(c->device);
     st->head_rows = head_rows_of(&st->shape, c);
     st->page_layer_bytes = page_layer_bytes(&st->shape, c->kv_dtype);
     st->page_bytes = (c->end - c->begin) * st->page_layer_bytes;

@@ -1,7 +1,7 @@
 /* A stage: a contiguous layer range with all its experts resident, the KV pages of the sequences that pass through it,
  * and the scratch to run one chunk. The only place that composes attention, router and experts; the only layer loop.
  * A decode worker is a stage over all layers whose pages arrive by hand-off. Weights, pages and rows are with a device
- * (kernels/device.h): nobody outside the stage holds an address of its memory.
+ * (kernels/device.h; sl_share says which kind): nobody outside the stage holds an address of its memory.
  *
  * Knows no network and no request; reads the clock to say where the time went, never to decide. All functions: the stage's
  * own thread. Memory is planned by sl_stage_bytes, taken in sl_stage_create, then sealed; running a chunk allocates nothing. */

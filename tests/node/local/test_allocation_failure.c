@@ -96,6 +96,7 @@ SL_TEST(opening_a_pack)
 }
 
 static struct sl_pack *the_pack;
+static enum sl_device_kind the_device;
 
 static sl_status bind_stage(struct sl_err *err)
 {
@@ -103,6 +104,7 @@ static sl_status bind_stage(struct sl_err *err)
     struct sl_plan_options options = {.n_stages = 2, .has_decode = true, .context_tokens = 128};
     SL_TRY(sl_plan_for_shape(&plan, sl_pack_shape(the_pack), &options, err));
     struct sl_share config = sl_plan_share(&plan, 1, 1);
+    config.device = the_device;
     struct sl_stage *stage;
     SL_TRY(sl_stage_create(&stage, the_pack, &config, true, err));
     sl_stage_destroy(stage);
@@ -119,6 +121,8 @@ SL_TEST(joining_and_binding_a_stage)
     make_pack();
     REQUIRE(sl_pack_open(&the_pack, pack_path, NULL) == SL_OK);
     CHECK(loop(bind_stage, "stage") > 5);
+    the_device = SL_DEVICE_TWIN;
+    CHECK(loop(bind_stage, "stage on another device") > 10);
     sl_pack_close(the_pack);
 }
 

@@ -14,6 +14,7 @@ enum { N_PROMPTS = 5, OUT = 6, MAX_OUT = 64 };
 static const char *kv = "bf16";
 static struct sl_pack_options packing;
 static uint32_t pack_number;
+static uint64_t twins; /* of sl_cluster_config */
 
 struct answer {
     pthread_mutex_t lock;
@@ -133,6 +134,7 @@ static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t thread
                                        .transport = transport,
                                        .kv = kv,
                                        .context_tokens = 256,
+                                       .twins = twins,
                                        .quiet = true};
     if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: %s", stages, chunk, threads,
@@ -169,23 +171,28 @@ static void make_reference(void)
               reference[i].logits != 0);
 }
 
-static void compare(const char *transport, uint32_t stages, uint32_t chunk, uint32_t threads)
+static void compare_once(const char *transport, uint32_t stages, uint32_t chunk, uint32_t threads,
+                         bool at_once)
 {
     struct answer answers[N_PROMPTS];
-    for (int at_once = 0; at_once < 2; at_once++) {
-        struct sl_cluster *cluster = start(stages, chunk, threads, transport);
-        if (!cluster)
-            return;
-        ask_all(cluster, answers, at_once);
-        sl_cluster_stop(cluster);
-        for (uint32_t i = 0; i < N_PROMPTS; i++)
-            if (answers[i].logits != reference[i].logits || answers[i].kv != reference[i].kv ||
-                memcmp(answers[i].ids, reference[i].ids, sizeof answers[i].ids) != 0)
-                sl_test_fail(__FILE__, __LINE__,
-                             "%s, %u stages, chunk %u, %u threads, %s: prompt %u gives other bits (%s)",
-                             transport, stages, chunk, threads, at_once ? "5 at once" : "alone", i,
-                             answers[i].error);
-    }
+    struct sl_cluster *cluster = start(stages, chunk, threads, transport);
+    if (!cluster)
+        return;
+    ask_all(cluster, answers, at_once);
+    sl_cluster_stop(cluster);
+    for (uint32_t i = 0; i < N_PROMPTS; i++)
+        if (answers[i].logits != reference[i].logits || answers[i].kv != reference[i].kv ||
+            memcmp(answers[i].ids, reference[i].ids, sizeof answers[i].ids) != 0)
+            sl_test_fail(__FILE__, __LINE__,
+                         "%s, %u stages, chunk %u, %u threads, %s: prompt %u gives other bits (%s)",
+                         transport, stages, chunk, threads, at_once ? "5 at once" : "alone", i,
+                         answers[i].error);
+}
+
+static void compare(const char *transport, uint32_t stages, uint32_t chunk, uint32_t threads)
+{
+    compare_once(transport, stages, chunk, threads, false);
+    compare_once(transport, stages, chunk, threads, true);
 }
 
 static void same_bits(const char *transport)
@@ -254,6 +261,26 @@ SL_TEST(the_same_bits_in_every_format_on_every_instruction_set)
         pack_number++;
         same_bits_on_every_isa(i == 2);
     }
+    packing = (struct sl_pack_options){0};
+    kv = "bf16";
+    pack_number = 0;
+}
+
+/* Formats, cuts and kinds in company are in tests/pipeline/stage/test_device.c; here the roles are in between. */
+SL_TEST(a_node_on_another_device_changes_no_bit)
+{
+    packing.formats.classes[SL_CLASS_ATTENTION] = packing.formats.classes[SL_CLASS_HEAD] = SL_I8;
+    packing.formats.classes[SL_CLASS_GATE_UP] = packing.formats.classes[SL_CLASS_DOWN] = SL_I4;
+    kv = "i8";
+    pack_number++;
+    memset(reference, 0, sizeof reference);
+    make_reference();
+    twins = 1; /* the first of two stages: pages go from it to a decode worker on the CPU */
+    compare_once("local", 2, 50, 2, false);
+    twins = 6; /* the second stage and the decode worker: rows and pages come from a CPU */
+    compare_once("ucx", 2, 64, 2, true);
+    twins = 0;
+    memset(reference, 0, sizeof reference);
     packing = (struct sl_pack_options){0};
     kv = "bf16";
     pack_number = 0;
