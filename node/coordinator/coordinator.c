@@ -356,7 +356,11 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     if (c->config.max_waiting == 0)
         c->config.max_waiting = 1024;
     pthread_mutex_init(&c->lock, NULL);
-    pthread_cond_init(&c->changed, NULL);
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&c->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
     c->started_wall_us = sl_clock_wall_us();
     atomic_init(&c->next_handle, 1);
     bool ready = take_memory(c) == SL_OK;

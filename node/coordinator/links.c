@@ -1,4 +1,4 @@
-/* A node's edges, from the plan: which to accept, which to connect, with how many slots of which size. */
+/* A node's edges (links.h): declared from the plan, and followed. */
 #include "node/coordinator/links.h"
 #include "base/digest.h"
 
@@ -36,4 +36,23 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
         ++*n_links;
     }
     return SL_OK;
+}
+
+bool sl_links_on_event(struct sl_links *links, const struct sl_io_event *event, const char *remedy,
+                       struct sl_err *err)
+{
+    char name[24];
+    if (links->state == SL_LINKS_LOST)
+        return false; /* the first loss is the cause of those that follow */
+    if (event->kind == SL_IO_LINK_UP && ++links->n_up == links->n_links) {
+        links->state = SL_LINKS_UP;
+        return true;
+    }
+    if (event->kind != SL_IO_LINK_DOWN)
+        return false;
+    links->state = SL_LINKS_LOST;
+    sl_fail(err, SL_E_PEER_LOST, "%s was lost (%s); %s",
+            sl_plan_node_name(links->plan, sl_plan_link_peer(event->link, links->node), name),
+            event->reason ? event->reason : "the link is down", remedy);
+    return true;
 }

@@ -152,7 +152,7 @@ void sl_coordinator_drain(struct sl_coordinator *c)
 
 static struct timespec deadline_in(uint32_t timeout_ms)
 {
-    uint64_t at_us = sl_clock_wall_us() + (uint64_t)timeout_ms * 1000u;
+    uint64_t at_us = sl_coordinator_now_us() + (uint64_t)timeout_ms * 1000u; /* the clock of `changed` */
     return (struct timespec){(time_t)(at_us / 1000000u), (long)(at_us % 1000000u) * 1000};
 }
 

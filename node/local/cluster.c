@@ -19,7 +19,8 @@ struct local_member { /* a stage or the decode worker */
     struct sl_stage *stage;
     struct sl_io *io;
     uint32_t n_links;
-    struct sl_role_state control;
+    struct sl_role *role;
+    struct sl_role_state state;
     pthread_t thread;
     bool running;
     struct sl_err err;
@@ -33,7 +34,8 @@ struct sl_cluster {
     uint8_t secret[32];
     uint32_t n_members;
     struct local_member *members;
-    struct sl_io *io; /* the coordinator's, until it owns it */
+    struct sl_io *io;             /* the coordinator's, until it owns it */
+    struct sl_io *coordinator_io; /* the same, and then lent by it: sl_cluster_io */
     uint16_t port;
     struct sl_coordinator *coordinator;
 };
@@ -42,10 +44,8 @@ static void *member_thread(void *arg)
 {
     struct local_member *m = arg;
     const struct sl_plan *plan = &m->cluster->plan;
-    sl_status status = m->k == plan->n_stages
-                           ? sl_role_decode_run(m->stage, m->io, plan, m->n_links, &m->control, &m->err)
-                           : sl_role_stage_run(m->stage, m->io, plan, m->k, m->n_links, &m->control, &m->err);
-    if (status == SL_OK || atomic_load(&m->control.stop))
+    sl_status status = sl_role_run(m->role, m->io, m->n_links, &m->err);
+    if (status == SL_OK || atomic_load(&m->state.stop))
         return NULL;
     sl_log_error("%s", m->err.text);
     /* its io lives on and would answer heartbeats: the loss must be seen */
@@ -117,13 +117,12 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->k = k;
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
         config.device = k < 64 && c->config.twins >> k & 1 ? SL_DEVICE_TWIN : SL_DEVICE_CPU;
-        /* now and not while the first request waits: the process keeps the figures */
-        struct sl_utilisation measured;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));
-        SL_TRY(sl_utilisation_init(&measured, m->stage, err));
+        SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
         SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
     }
     SL_TRY(open_io(c, "coordinator", &c->io, err));
+    c->coordinator_io = c->io;
     c->port = sl_io_port(c->io);
     return SL_OK;
 }
@@ -199,6 +198,11 @@ struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster)
     return cluster->coordinator;
 }
 
+struct sl_io *sl_cluster_io(struct sl_cluster *c, uint32_t node)
+{
+    return node == 0 ? c->coordinator_io : c->members[node - 1].io;
+}
+
 void sl_cluster_stop(struct sl_cluster *c)
 {
     if (!c)
@@ -207,7 +211,7 @@ void sl_cluster_stop(struct sl_cluster *c)
         sl_coordinator_wait_idle(c->coordinator, 1000);
     /* first all are told, so that none mourns a neighbour */
     for (uint32_t k = 0; k < c->n_members && c->members; k++) {
-        atomic_store(&c->members[k].control.stop, true);
+        atomic_store(&c->members[k].state.stop, true);
         if (c->members[k].running)
             sl_io_nudge(c->members[k].io);
     }
@@ -221,7 +225,7 @@ void sl_cluster_stop(struct sl_cluster *c)
         if (c->members[k].io)
             sl_io_destroy(c->members[k].io);
     for (uint32_t k = 0; k < c->n_members && c->members; k++)
-        sl_role_state_fini(&c->members[k].control);
+        sl_role_destroy(c->members[k].role);
     for (uint32_t k = 0; k < c->n_members && c->members; k++)
         sl_stage_destroy(c->members[k].stage);
     if (c->fabric)

@@ -24,6 +24,8 @@ struct sl_cluster;
 sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_config *config,
                            struct sl_err *err);
 struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
+/* The io of a node, numbered as in plan.h, which is its owner's: for tests, which make its frames go wrong. */
+struct sl_io *sl_cluster_io(struct sl_cluster *cluster, uint32_t node);
 void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
 
 #endif

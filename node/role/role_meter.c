@@ -1,8 +1,7 @@
 /* Where a role's time goes and how near it is to what the machine can do, from its stage to
  * /metrics: published by the role's thread after each chunk or step, read by whoever scrapes. */
+#include "node/role/role_meter.h"
 #include "base/text.h"
-#include "node/role/role.h"
-#include <stdlib.h>
 
 enum {
     MILLION = 1000000
@@ -22,6 +21,12 @@ uint64_t sl_role_meter_publish(struct sl_role_meter *m, struct sl_utilisation *u
     atomic_store(&m->compute_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->compute_bound_ns)));
     atomic_store(&m->memory_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->memory_bound_ns)));
     return at_peak_us;
+}
+
+void sl_role_meter_pages(struct sl_role_meter *m, const struct sl_sequences *sequences)
+{
+    atomic_store(&m->pages_used, sequences->n_used);
+    atomic_store(&m->sequences, sequences->n_live);
 }
 
 static double ratio(const _Atomic uint64_t *ppm)
@@ -56,10 +61,4 @@ void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_rol
                 "sluice_stage_roofline_ratio{role=\"%s\",limit=\"compute\"} %.6f\n"
                 "sluice_stage_roofline_ratio{role=\"%s\",limit=\"memory\"} %.6f\n",
                 role, ratio(&m->compute_ppm), role, ratio(&m->memory_ppm));
-}
-
-void sl_role_state_fini(struct sl_role_state *control)
-{
-    free(control->sending);
-    control->sending = NULL;
 }

@@ -30,7 +30,8 @@ struct worker {
     uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
     struct sl_rpc_stream *leash;
     struct sl_admin *ops;
-    struct sl_role_state control;
+    struct sl_role *role;
+    struct sl_role_state state;
     _Atomic bool told_to_stop; /* by the coordinator: a clean end */
     _Atomic bool over;         /* the threads beside the role may go */
     _Atomic bool signalled;
@@ -40,7 +41,7 @@ struct worker {
 
 static void stop_role(struct worker *w)
 {
-    atomic_store(&w->control.stop, true);
+    atomic_store(&w->state.stop, true);
     if (w->io)
         sl_io_nudge(w->io);
 }
@@ -80,7 +81,7 @@ static void *signal_loop(void *arg)
             return NULL;
         if (atomic_exchange(&w->signalled, true))
             _exit(128 + number);
-        if (!atomic_load(&w->control.ready)) {
+        if (!atomic_load(&w->state.ready)) {
             sl_log_info("stopping before the pipeline was complete");
             _exit(128 + number);
         }
@@ -232,6 +233,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
                 sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
+    SL_TRY(sl_role_create(&w->role, w->stage, &w->plan, k, &w->state, err));
     atomic_store(&w->has_plan, true);
     return SL_OK;
 }
@@ -283,8 +285,8 @@ static void report_ready(void *user)
 static void ops_state(void *context, struct sl_admin_state *state)
 {
     struct worker *w = context;
-    state->started = state->ready = atomic_load(&w->control.ready);
-    state->ready = state->ready && !atomic_load(&w->control.stop);
+    state->started = state->ready = atomic_load(&w->state.ready);
+    state->ready = state->ready && !atomic_load(&w->state.stop);
     state->reason = state->ready ? NULL : "not every link of this node is up";
     state->profile = atomic_load(&w->has_plan) ? sl_profile_name(w->plan.profile) : NULL;
 }
@@ -292,7 +294,7 @@ static void ops_state(void *context, struct sl_admin_state *state)
 static void ops_metrics(void *context, struct sl_text *t)
 {
     struct worker *w = context;
-    struct sl_role_meter *m = &w->control.meter;
+    struct sl_role_meter *m = &w->state.meter;
     const struct {
         const char *name, *help;
         _Atomic uint64_t *value;
@@ -390,7 +392,7 @@ static void clean_up(struct worker *w)
         sl_rpc_channel_close(w->channel);
     if (w->io)
         sl_io_destroy(w->io);
-    sl_role_state_fini(&w->control);
+    sl_role_destroy(w->role);
     sl_stage_destroy(w->stage);
     sl_pack_close(w->pack);
 }
@@ -406,16 +408,14 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     snprintf(w->name, sizeof w->name, config->decode ? "decode" : "stage %u", config->stage);
     w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
     sl_log_set_role(w->name);
-    w->control.on_ready = report_ready;
-    w->control.user = w;
+    w->state.on_ready = report_ready;
+    w->state.user = w;
     sl_rpc_init();
     sl_status status = load(w, err);
     if (status == SL_OK)
         status = become_ready(w, err);
-    if (status == SL_OK && config->decode)
-        status = sl_role_decode_run(w->stage, w->io, &w->plan, w->n_links, &w->control, err);
-    else if (status == SL_OK)
-        status = sl_role_stage_run(w->stage, w->io, &w->plan, config->stage, w->n_links, &w->control, err);
+    if (status == SL_OK)
+        status = sl_role_run(w->role, w->io, w->n_links, err);
     /* a neighbour may be told to stop, and close its links, a moment before we are */
     if (status == SL_E_PEER_LOST && w->leash_started)
         for (int i = 0; i < 50 && !atomic_load(&w->told_to_stop); i++)

@@ -26,6 +26,11 @@ enum {
 
     /* Frames that a role keeps: what it was given and has not applied. */
     SL_STAGE_QUEUE = 64,
+    SL_DECODE_QUEUE = SL_MAX_STAGES * SL_KV_SLOTS + SL_ADOPT_SLOTS,
+
+    SL_RECORD_PAGES = SL_MAX_CHUNK_ASKED / SL_PAGE + 2 * SL_MAX_SLICES, /* that one record's slices touch */
+    SL_STAGE_ACTIONS = SL_RECORD_PAGES + 2, /* of one step: its pages, its frame or result, its slot */
+    SL_FRAMES_IN_A_ROW = 32, /* that the decode worker takes while a batch waits for its next token */
 };
 
 _Static_assert(SL_MAX_CHUNK % SL_PAGE == 0, "a default chunk is whole pages");
@@ -36,7 +41,7 @@ _Static_assert(SL_RESULT_BUFFERS <= SL_RESULT_SLOTS,
                "a result that has a buffer has a slot, sooner or later");
 _Static_assert(SL_TOKENS_BUFFERS <= SL_RESULT_SLOTS,
                "as many TOKENS frames under way as the coordinator lends slots");
-_Static_assert(2 + SL_MAX_CHUNK_ASKED / SL_PAGE + 2 * (int)SL_MAX_SLICES < SL_IO_SENDS,
-               "what one record makes a stage send fits its io");
+_Static_assert((int)SL_STAGE_ACTIONS < (int)SL_IO_SENDS, "what one record makes a stage send fits its io");
+_Static_assert((int)SL_TOKENS_BUFFERS < (int)SL_IO_SENDS, "what the decode worker sends fits its io");
 
 #endif

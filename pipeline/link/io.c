@@ -77,7 +77,7 @@ static uint64_t clock_ms(void)
 /* The hub's time steps here and nowhere else: before each round of commands, progress or timers. */
 static void turn(struct sl_hub *hub)
 {
-    sl_hub_turn(hub, clock_ms(), sl_clock_wall_us());
+    sl_hub_turn(hub, clock_ms(), sl_clock_ns() / 1000u);
 }
 
 static bool take_commands(struct sl_io *io)

@@ -33,7 +33,7 @@ struct sl_io_event {
     struct sl_wire wire;
     uint8_t *payload; /* 64-byte aligned */
     uint32_t slot;
-    uint64_t at_us;     /* sl_clock_wall_us when the I/O thread had the whole frame */
+    uint64_t at_us;     /* on the monotonic clock, when the I/O thread had the whole frame */
     const char *reason; /* static */
 };
 

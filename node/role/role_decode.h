@@ -1,0 +1,51 @@
+/* The decode worker as a state machine: KV pages arrive from every stage while prefill still runs; when the coordinator has
+ * named the sequence and its last page is here, it is adopted and joins the batch between two token steps.
+ *
+ *   FRAME (KV, ADOPT) -> queued
+ *   SENT              -> a TOKENS buffer is free again
+ *   step(NULL)        -> one frame of the queue: a page is copied to its place, a sequence is named or cancelled;
+ *                        or one token of every adopted sequence: embed, all layers, logits, sample
+ *   TOKENS            <- what came of it, at most one frame a step
+ *
+ * Whatever a step may have to say fits one TOKENS buffer, and without a free one no work is done: a coordinator that takes no
+ * TOKENS stops the tokens, then the frames stay in their slots and credits stop the stages. Nothing is lost or kept beyond that.
+ *
+ * The batch never changes a sequence's bits: its row depends on its own pages and its random numbers on (seed, index).
+ * One thread; blocks nowhere; knows no io. */
+#ifndef SL_NODE_ROLE_ROLE_DECODE_H
+#define SL_NODE_ROLE_ROLE_DECODE_H
+
+#include "node/role/step.h"
+
+struct sl_decode_role;
+sl_status sl_decode_role_create(struct sl_decode_role **role, const struct sl_role_config *config,
+                                struct sl_err *err);
+void sl_decode_role_destroy(struct sl_decode_role *role); /* no frame of it is being sent any more */
+
+/* As sl_stage_role_step. A damaged or impossible KV frame ends its one sequence (FAILED, SL_E_CORRUPT); a damaged ADOPT is
+ * SL_E_CORRUPT, one that can't be is SL_E_PROTOCOL, and the role is over. */
+sl_status sl_decode_role_step(struct sl_decode_role *role, const struct sl_io_event *event,
+                              struct sl_role_actions *actions, struct sl_err *err);
+
+/* ---- the life of a sequence on the decode worker ---- */
+
+enum sl_adoptee_state {
+    SL_ADOPTEE_FREE,     /* not here */
+    SL_ADOPTEE_ARRIVING, /* pages came; the coordinator has not named it */
+    SL_ADOPTEE_NAMED,    /* ADOPT came; pages are missing */
+    SL_ADOPTEE_WHOLE,    /* everything is here; the coordinator is being told when what came */
+    SL_ADOPTEE_ADOPTED,  /* in the batch */
+    SL_ADOPTEE_STATES    /* of sl_adoptee_after: that may not happen */
+};
+enum sl_adoptee_event {
+    SL_ADOPTEE_PAGE,   /* a KV page */
+    SL_ADOPTEE_NAME,   /* ADOPT */
+    SL_ADOPTEE_FILLED, /* the last page that was missing is here */
+    SL_ADOPTEE_TOLD,   /* ADOPTED is in a TOKENS frame */
+    SL_ADOPTEE_END,    /* cancelled, failed or finished */
+    SL_ADOPTEE_EVENTS
+};
+/* The state after it; SL_ADOPTEE_STATES: a page too many (its stage's fault), a second name (the coordinator's), or our own. */
+enum sl_adoptee_state sl_adoptee_after(enum sl_adoptee_state state, enum sl_adoptee_event event);
+
+#endif

@@ -1,0 +1,131 @@
+/* The loop around a role's steps (role.h): events from the io in, actions to the io out. All that is not a decision of the
+ * role is here: its links, its stop, and who is told of them. */
+#include "base/clock.h"
+#include "node/coordinator/links.h"
+#include "node/role/role.h"
+#include "node/role/role_decode.h"
+#include "node/role/role_stage.h"
+#include <stdlib.h>
+
+struct sl_role { /* one of the two is there */
+    struct sl_stage_role *stage;
+    struct sl_decode_role *decode;
+    const struct sl_plan *plan;
+    uint32_t k;
+    struct sl_role_state *state;
+    struct sl_role_actions actions;
+    struct sl_io *io; /* while it runs */
+};
+
+static uint64_t own_clock_us(void *clock)
+{
+    (void)clock;
+    return sl_clock_ns() / 1000u;
+}
+
+/* The last stage's next node is the coordinator, which gets its results. */
+static int64_t next_offset_us(void *clock)
+{
+    const struct sl_role *role = clock;
+    uint32_t node = sl_plan_stage_node(role->k), next = role->k + 1 == role->plan->n_stages ? 0 : node + 1;
+    return role->io ? sl_io_clock(role->io, sl_plan_link_id(role->plan, node, next)).offset_us : 0;
+}
+
+sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const struct sl_plan *plan, uint32_t k,
+                         struct sl_role_state *state, struct sl_err *err)
+{
+    struct sl_role *role = calloc(1, sizeof *role);
+    if (!role)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a role");
+    role->plan = plan;
+    role->k = k;
+    role->state = state;
+    struct sl_role_config config = {.stage = stage,
+                                    .plan = plan,
+                                    .k = k,
+                                    .meter = &state->meter,
+                                    .now_us = own_clock_us,
+                                    .next_offset_us = next_offset_us,
+                                    .clock = role};
+    sl_status status = k == plan->n_stages ? sl_decode_role_create(&role->decode, &config, err)
+                                           : sl_stage_role_create(&role->stage, &config, err);
+    if (status != SL_OK) {
+        free(role);
+        return status;
+    }
+    *out = role;
+    return SL_OK;
+}
+
+void sl_role_destroy(struct sl_role *role)
+{
+    if (!role)
+        return;
+    sl_stage_role_destroy(role->stage);
+    sl_decode_role_destroy(role->decode);
+    free(role);
+}
+
+sl_status sl_role_check_sent(const struct sl_io_event *event, struct sl_err *err)
+{
+    if (event->status != SL_E_INVALID)
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_PROTOCOL,
+        "a frame of kind %u is larger than the neighbour's slots; run the same version on all nodes",
+        event->wire.kind);
+}
+
+/* Sends are never more than the io takes: the roles count theirs against SL_IO_SENDS. */
+static void carry_out(struct sl_io *io, const struct sl_role_actions *actions)
+{
+    for (uint32_t i = 0; i < actions->n; i++) {
+        const struct sl_role_action *a = &actions->list[i];
+        if (a->kind == SL_ROLE_RELEASE) {
+            sl_io_release(io, a->link, a->slot);
+            continue;
+        }
+        sl_status status = sl_io_send(io, a->link, &a->wire, a->payload, a->tag);
+        assert(status == SL_OK);
+    }
+}
+
+static sl_status step(struct sl_role *role, struct sl_io *io, const struct sl_io_event *event,
+                      struct sl_err *err)
+{
+    sl_status status = role->stage ? sl_stage_role_step(role->stage, event, &role->actions, err)
+                                   : sl_decode_role_step(role->decode, event, &role->actions, err);
+    carry_out(io, &role->actions);
+    return status;
+}
+
+static sl_status on_event(struct sl_role *role, struct sl_io *io, const struct sl_io_event *event,
+                          struct sl_links *links, struct sl_err *err)
+{
+    if (event->kind == SL_IO_FRAME || event->kind == SL_IO_SENT)
+        return step(role, io, event, err);
+    if (!sl_links_on_event(links, event, "this node stops, restart it with the others", err))
+        return SL_OK;
+    if (links->state == SL_LINKS_LOST)
+        return atomic_load(&role->state->stop) ? SL_OK : err->status;
+    atomic_store(&role->state->ready, true);
+    if (role->state->on_ready)
+        role->state->on_ready(role->state->user);
+    return SL_OK;
+}
+
+/* What has happened is taken in before the next piece of work is begun; it can't be much at once, because frames and sends
+ * are bounded and only work makes room for more. */
+sl_status sl_role_run(struct sl_role *role, struct sl_io *io, uint32_t n_links, struct sl_err *err)
+{
+    struct sl_links links = {.plan = role->plan, .node = 1 + role->k, .n_links = n_links};
+    role->actions.go_on = false;
+    role->io = io;
+    while (!atomic_load(&role->state->stop)) {
+        struct sl_io_event event;
+        for (int wait = role->actions.go_on ? 0 : -1; sl_io_poll(io, &event, wait) == SL_OK; wait = 0)
+            SL_TRY(on_event(role, io, &event, &links, err));
+        SL_TRY(step(role, io, NULL, err));
+    }
+    return SL_OK;
+}

@@ -1,0 +1,366 @@
+/* node/role/role_stage.c, stepped by hand: what a stage does with records and with the frames of neighbours that are hostile,
+ * slow or damaged, and that every place which can't go on waits without having changed anything. */
+#include "tests/node/role/world.h"
+
+static const struct sl_sampling warm = {.temperature = 0.9f, .top_p = 0.95f, .seed = 11, .n_logprobs = -1};
+
+/* What a step must not have changed when it could not go on. */
+static void check_waits(struct w_node *n)
+{
+    uint32_t used = w_pages_used(n), sent = n->n_sent;
+    uint64_t records = atomic_load(&n->meter.records);
+    CHECK_INT(w_step(n, NULL), SL_OK);
+    CHECK(!n->actions.go_on);
+    CHECK_INT(n->actions.n, 0);
+    CHECK_INT(w_pages_used(n), used);
+    CHECK_INT(n->n_sent, sent);
+    CHECK_INT(atomic_load(&n->meter.records), records);
+}
+
+SL_TEST(a_prompt_gives_the_same_tokens_through_one_stage_and_through_three)
+{
+    struct w_heard heard[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        struct w_world *w = w_open(1 + 2 * i, 4, 32);
+        w_generate(w, 1, 100, 8, &warm);
+        heard[i] = w->heard[1];
+        CHECK_INT(heard[i].n, 8);
+        CHECK(heard[i].first && heard[i].adopted == 1 && heard[i].ended == 1 && heard[i].failed == SL_OK);
+        for (uint32_t node = 1; node <= 1 + w->plan.n_stages; node++)
+            CHECK_INT(w_pages_used(&w->nodes[node]), 0);
+        w_close(w);
+    }
+    CHECK(memcmp(heard[0].ids, heard[1].ids, sizeof heard[0].ids) == 0);
+    CHECK(heard[0].logits_digest == heard[1].logits_digest && heard[0].kv_digest == heard[1].kv_digest);
+    CHECK(heard[0].kv_digest != 0);
+}
+
+SL_TEST(a_slot_goes_back_upstream_when_its_frame_has_left_and_not_before)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK(n->actions.go_on);
+    CHECK_INT(n->n_sent, 0); /* an event alone does no work */
+    CHECK_INT(w_work(n), 1);
+    CHECK_INT(w_count(n, SL_WIRE_KV), 2);
+    CHECK_INT(w_count(n, SL_WIRE_ORDER), 1);
+    CHECK(n->slots[0].held);
+    w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
+    CHECK(!n->slots[0].held);
+    CHECK_INT(n->n_sent, 2);
+    w_close(w);
+}
+
+SL_TEST(what_a_stage_reports_is_in_its_own_time)
+{
+    struct w_world *w = w_open(1, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    w->clock_us = 1000;
+    CHECK_INT(w_write_run(w, 1, 10, &w_greedy), SL_OK);
+    w_work(n);
+    struct sl_role_action *a = &n->sent[w_find(n, SL_WIRE_RESULT)];
+    struct sl_cursor in = sl_cursor_over((void *)(uintptr_t)a->payload, a->wire.payload_bytes);
+    struct sl_result_head head;
+    REQUIRE(sl_result_get_head(&in, &head, 1));
+    CHECK_INT(head.traces[0].recv_us, 1001);
+    CHECK_INT(head.traces[0].begin_us, 1002);
+    CHECK_INT(head.traces[0].end_us, 1004); /* of the layers 1003, and of the head that came after */
+    w_close(w);
+}
+
+/* ---- SL_AGAIN, at each place that says it ---- */
+
+SL_TEST(a_record_waits_while_the_pages_it_is_given_are_still_being_sent)
+{
+    struct w_world *w = w_open(1, 2, 8);
+    struct w_node *n = w_stage(w, 0);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_FREE, 1), SL_OK);
+    CHECK_INT(w_write_run(w, 3, 100, &w_greedy), SL_OK); /* of 8 pages, its four are those of sequence 1 */
+    w_work(n);
+    CHECK_INT(w_count(n, SL_WIRE_RESULT), 2);
+    check_waits(n);
+    CHECK_INT(w_pages_used(n), 2); /* nobody's, but read from */
+    w_report_sent(n, w_find(n, SL_WIRE_KV), SL_OK);
+    check_waits(n);
+    w_report_sent(n, w_find(n, SL_WIRE_KV), SL_OK);
+    CHECK(n->actions.go_on);
+    w_work(n);
+    CHECK_INT(w_count(n, SL_WIRE_RESULT), 3);
+    w_close(w);
+}
+
+SL_TEST(a_record_waits_while_the_coordinator_takes_no_results)
+{
+    struct w_world *w = w_open(1, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    for (uint32_t i = 0; i < SL_RESULT_BUFFERS; i++) {
+        CHECK_INT(w_write_control(w, SL_ORDER_FREE, 99), SL_OK);
+        w_work(n);
+    }
+    CHECK_INT(w_count(n, SL_WIRE_RESULT), SL_RESULT_BUFFERS);
+    CHECK_INT(w_write_run(w, 1, 10, &w_greedy), SL_OK);
+    check_waits(n);
+    w_deliver(w, n, 0);
+    w_work(n);
+    CHECK_INT(w_count(n, SL_WIRE_RESULT), SL_RESULT_BUFFERS);
+    CHECK_INT(w_count(n, SL_WIRE_KV), 1);
+    w_settle(w);
+    CHECK_INT(w->answered, SL_RESULT_BUFFERS + 1);
+    CHECK(w->heard[1].first);
+    w_close(w);
+}
+
+/* The decode worker takes nothing: pages of sequence after sequence stay under way until the io would take no more. */
+SL_TEST(a_record_waits_while_the_window_of_sends_is_full)
+{
+    struct w_world *w = w_open(2, 2, 4 * W_SEQS);
+    struct w_node *n = w_stage(w, 0);
+    for (uint64_t seq = 0; seq < W_SEQS && !n->slots[0].held; seq++) {
+        CHECK_INT(w_write_run(w, seq, 1, &w_greedy), SL_OK);
+        CHECK_INT(w_write_control(w, SL_ORDER_FREE, seq), SL_OK);
+        w_work(n);
+        while (w_find(n, SL_WIRE_ORDER) < n->n_sent)
+            w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
+    }
+    CHECK_INT(n->n_sent, SL_IO_SENDS - 2); /* its frame, and two pages at most, would be one too many */
+    check_waits(n);
+    w_report_sent(n, 0, SL_OK);
+    CHECK(n->actions.go_on);
+    CHECK_INT(w_work(n), 2); /* with the FREE behind it */
+    CHECK_INT(n->n_sent, SL_IO_SENDS);
+    CHECK_INT(w_write_run(w, W_SEQS - 1, 1, &w_greedy), SL_OK);
+    check_waits(n);
+    w_report_sent(n, 0, SL_OK);
+    w_report_sent(n, 0, SL_OK);
+    check_waits(n);
+    w_report_sent(n, 0, SL_OK);
+    CHECK_INT(w_work(n), 1);
+    w_close(w);
+}
+
+SL_TEST(every_record_that_has_credit_is_kept_and_applied_in_order)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    for (uint32_t i = 0; i < SL_ORDER_SLOTS; i++)
+        CHECK_INT(w_write_run(w, 1 + i, 20 + i, &warm), SL_OK);
+    CHECK_INT(w_write_run(w, 9, 20, &warm), SL_AGAIN); /* no credit: the coordinator's io keeps it */
+    w_work(w_stage(w, 0));
+    CHECK_INT(w_count(w_stage(w, 0), SL_WIRE_ORDER), SL_ORDER_SLOTS);
+    CHECK_INT(w_write_run(w, 9, 20, &warm), SL_AGAIN); /* the next stage is slow: still none */
+    w_settle(w);
+    CHECK_INT(w->answered, SL_ORDER_SLOTS);
+    for (uint32_t i = 0; i < SL_ORDER_SLOTS; i++)
+        CHECK(w->heard[1 + i].first);
+    w_close(w);
+}
+
+/* ---- cancel, company ---- */
+
+SL_TEST(a_cancel_right_behind_the_last_chunk_lets_its_pages_go_when_they_are_sent)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 77), SL_OK); /* which never was here */
+    w_work(w_stage(w, 0));
+    CHECK_INT(w_count(w_stage(w, 0), SL_WIRE_KV), 2);
+    CHECK_INT(sl_stage_sequences(w_stage(w, 0)->stage)->n_live, 0);
+    CHECK_INT(w_pages_used(w_stage(w, 0)), 2);
+    CHECK_INT(w_cancel(w, 1), SL_OK); /* to the decode worker, before any page */
+    w_settle(w);
+    CHECK_INT(w->answered, 3);
+    CHECK(w->heard[1].first && w->heard[1].ended == 1 && w->heard[1].adopted == 0);
+    for (uint32_t node = 1; node <= 3; node++)
+        CHECK_INT(w_pages_used(&w->nodes[node]), 0);
+    w_close(w);
+}
+
+SL_TEST(two_sequences_of_one_chunk_have_their_own_samplings_and_one_may_go)
+{
+    struct w_world *alone = w_open(2, 4, 32), *w = w_open(2, 4, 32);
+    w_generate(alone, 1, 40, 6, &w_greedy);
+    w_generate(alone, 2, 80, 6, &warm);
+    struct w_chunk *c = calloc(1, sizeof *c);
+    c->order.kind = SL_ORDER_RUN;
+    w_add(w, c, 1, 0, 40, 40, &w_greedy);
+    w_add(w, c, 2, 0, 80, 80, &warm);
+    CHECK_INT(w_write(w, c), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK); /* before its first token is told */
+    CHECK_INT(w_cancel(w, 1), SL_OK);
+    w_settle(w);
+    CHECK_INT(w->heard[1].ids[0], alone->heard[1].ids[0]);
+    CHECK_INT(w_take(w, 2, 80, 6, &warm), SL_OK);
+    w_settle(w);
+    CHECK_INT(w->heard[2].n, 6);
+    CHECK(memcmp(w->heard[2].ids, alone->heard[2].ids, sizeof w->heard[2].ids) == 0);
+    CHECK(w->heard[2].logits_digest == alone->heard[2].logits_digest);
+    CHECK(w->heard[1].n == 1 && w->heard[1].ended == 1);
+    CHECK(alone->heard[1].ids[0] != alone->heard[2].ids[0]);
+    free(c);
+    w_close(alone);
+    w_close(w);
+}
+
+/* ---- hostile and damaged frames ---- */
+
+struct hostile {
+    const char *what, *says;
+    sl_status status;
+    void (*twist)(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link);
+};
+
+static void twist_number(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)wire, (void)link;
+    c->order.number += 1;
+}
+static void twist_repeat(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)wire, (void)link;
+    c->order.number -= 1;
+}
+static void twist_kind(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)c, (void)link;
+    wire->kind = SL_WIRE_TOKENS;
+}
+static void twist_link(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)c, (void)wire;
+    *link = sl_plan_link_id(&w->plan, 2, 3); /* back from the next stage */
+}
+static void twist_meta(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)c, (void)link;
+    wire->meta_bytes -= 64;
+}
+static void twist_rows(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)c, (void)link;
+    wire->shape[0]--;
+}
+static void twist_dtype(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)c, (void)link;
+    wire->dtype = SL_I8;
+}
+static void twist_page(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)wire, (void)link;
+    c->pages[0].stage = w->plan.n_pages;
+}
+static void twist_used(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)wire, (void)link;
+    c->pages[0] = w_page(w, 1, 0); /* of the sequence that is there already */
+}
+static void twist_twice(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)wire, (void)link;
+    c->order.slices[0].seq = 1;
+}
+static void twist_absent(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)wire, (void)link;
+    c->order.slices[0].pos = 64;
+    c->order.slices[0].page_first = 1;
+    c->order.slices[0].prompt_tokens = 74;
+    c->order.slices[0].flags &= ~(uint32_t)SL_SLICE_FIRST;
+}
+static void twist_id(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)wire, (void)link;
+    c->ids[3] = w->plan.vocab;
+}
+static void twist_decode(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)c, (void)wire, (void)link;
+    w->plan.has_decode = false;
+}
+
+/* Stage 1 of three has sequence 1 and gets a second record, twisted. */
+static void meet(const struct hostile *h, sl_status damage)
+{
+    struct w_world *w = w_open(3, 4, 32);
+    struct w_node *n = w_stage(w, 1);
+    CHECK_INT(w_write_run(w, 1, 10, &w_greedy), SL_OK);
+    w_settle(w);
+    struct w_chunk *c = calloc(1, sizeof *c);
+    c->order = (struct sl_order){.kind = SL_ORDER_RUN, .number = 2};
+    w_add(w, c, 2, 0, 10, 10, &w_greedy);
+    uint64_t link = sl_plan_link_id(&w->plan, 1, 2);
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER,
+                           .rank = 2,
+                           .dtype = SL_F32,
+                           .shape = {10, w->plan.d_model},
+                           .meta_bytes = (uint32_t)w->plan.meta_bytes};
+    wire.payload_bytes = w->plan.meta_bytes + 10 * w->plan.d_model * sizeof(float);
+    h->twist(w, c, &wire, &link);
+    uint8_t *payload = calloc(1, w->plan.order_bytes);
+    struct sl_order_limits limits = {
+        3, w->plan.max_chunk, w->plan.context_tokens, w->plan.vocab, w->plan.n_pages, w->plan.n_pages};
+    sl_order_pack(payload, &c->order, c->ids, c->pages, &limits);
+    uint32_t used = w_pages_used(n);
+    sl_status status = w_give(n, link, &wire, payload, damage);
+    if (status == SL_OK)
+        status = w_step(n, NULL);
+    if (status != h->status)
+        sl_test_fail(__FILE__, __LINE__, "%s: status %d", h->what, status);
+    if (h->status != SL_OK)
+        CHECK_CONTAINS(n->err.text, h->says);
+    CHECK(h->status == SL_OK || (n->n_sent == 0 && n->actions.n == 0 && w_pages_used(n) == used));
+    free(payload);
+    free(c);
+    w_close(w);
+}
+
+static void no_twist(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)c, (void)wire, (void)link;
+}
+
+SL_TEST(a_hostile_neighbour_is_refused_in_a_sentence_and_changes_nothing)
+{
+    static const struct hostile all[] = {
+        {"nothing", "", SL_OK, no_twist},
+        {"a number too far", "record 3 from stage 0 is not acceptable: record out of order", SL_E_PROTOCOL,
+         twist_number},
+        {"a record twice", "record out of order", SL_E_PROTOCOL, twist_repeat},
+        {"another kind", "a frame of kind 11 from stage 0 does not belong to stage 1", SL_E_PROTOCOL,
+         twist_kind},
+        {"the wrong link", "from stage 2 does not belong", SL_E_PROTOCOL, twist_link},
+        {"a meta part too small", "meta size", SL_E_PROTOCOL, twist_meta},
+        {"rows too few", "rows do not fit", SL_E_PROTOCOL, twist_rows},
+        {"rows of another type", "rows do not fit", SL_E_PROTOCOL, twist_dtype},
+        {"a page outside the pool", "page number outside the pool", SL_E_PROTOCOL, twist_page},
+        {"a page in use", "a page that is in use", SL_E_PROTOCOL, twist_used},
+        {"a sequence opened twice", "it opens a sequence that is open", SL_E_PROTOCOL, twist_twice},
+        {"a sequence that is not here", "a sequence that is not here", SL_E_PROTOCOL, twist_absent},
+        {"an id outside the vocabulary", "token id", SL_E_PROTOCOL, twist_id},
+        {"a hand-off to nobody", "hand-off without a decode worker", SL_E_PROTOCOL, twist_decode},
+    };
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        meet(&all[i], SL_OK);
+}
+
+SL_TEST(a_damaged_record_ends_the_stage_with_a_sentence)
+{
+    static const struct hostile damaged = {
+        "damage", "a record from stage 0 failed its checksum after record 1; restart the pipeline",
+        SL_E_CORRUPT, no_twist};
+    meet(&damaged, SL_E_CORRUPT);
+}
+
+SL_TEST(a_frame_that_no_slot_can_hold_ends_the_stage)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    CHECK_INT(w_write_run(w, 1, 10, &w_greedy), SL_OK);
+    w_work(n);
+    CHECK_INT(w_report_sent(n, w_find(n, SL_WIRE_KV), SL_E_PEER_LOST), SL_OK); /* LINK_DOWN says it */
+    CHECK_INT(w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_E_INVALID), SL_E_PROTOCOL);
+    CHECK_CONTAINS(n->err.text, "larger than the neighbour's slots");
+    w_close(w);
+}
