@@ -50,7 +50,8 @@ struct w_world {
     struct w_node nodes[W_NODES];
     /* the coordinator */
     uint64_t number, answered;
-    bool deaf; /* it takes no TOKENS */
+    bool deaf;    /* it takes no TOKENS */
+    bool hold_kv; /* the network brings no pages */
     struct w_heard heard[W_SEQS];
 };
 
@@ -110,7 +111,9 @@ static inline bool w_open_node(struct w_world *w, uint32_t k)
                                   : sl_stage_role_create(&n->role, &config, &n->err)) == SL_OK;
 }
 
-static inline struct w_world *w_open(uint32_t n_stages, uint32_t max_running, uint32_t n_pages)
+/* tokens_bytes: of a TOKENS frame, less than planned; 0: as planned. */
+static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_running, uint32_t n_pages,
+                                          size_t tokens_bytes)
 {
     struct w_world *w = calloc(1, sizeof *w);
     struct sl_err err;
@@ -124,12 +127,19 @@ static inline struct w_world *w_open(uint32_t n_stages, uint32_t max_running, ui
                                       .epoch = 5};
     if (!w_open_pack(w) || sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, &err) != SL_OK)
         exit(1);
+    if (tokens_bytes)
+        w->plan.tokens_bytes = tokens_bytes;
     for (uint32_t k = 0; k <= n_stages; k++)
         if (!w_open_node(w, k)) {
             fprintf(stderr, "%s\n", w->nodes[1 + k].err.text);
             exit(1);
         }
     return w;
+}
+
+static inline struct w_world *w_open(uint32_t n_stages, uint32_t max_running, uint32_t n_pages)
+{
+    return w_open_with(n_stages, max_running, n_pages, 0);
 }
 
 static inline void w_close(struct w_world *w)
@@ -448,7 +458,7 @@ static inline sl_status w_deliver(struct w_world *w, struct w_node *n, uint32_t 
 {
     struct sl_role_action a = n->sent[i];
     uint32_t to = sl_plan_link_peer(a.link, n->number);
-    if (to == 0 && w->deaf && a.wire.kind == SL_WIRE_TOKENS)
+    if ((w->deaf && a.wire.kind == SL_WIRE_TOKENS) || (w->hold_kv && a.wire.kind == SL_WIRE_KV))
         return SL_AGAIN;
     if (to == 0)
         w_hear(w, &a);
