@@ -159,7 +159,7 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
                                       .context_tokens = context,
                                       .kv_tokens = (uint64_t)v->requests * sl_pages_of(context) * SL_PAGE};
     SL_TRY(sl_plan_make(&b->plan, &model, &options, err));
-    struct sl_core_config config = {.plan = &b->plan, .n_links = 1, .max_requests = 2 * v->requests};
+    struct sl_core_config config = {.plan = &b->plan, .max_requests = 2 * v->requests};
     SL_TRY(sl_arena_init(&b->arena, sl_core_bytes(&config), err));
     SL_TRY(sl_core_init(&b->core, &b->arena, &config));
     b->n_total = v->requests * PER_ROUND;
@@ -175,7 +175,7 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
     b->bytes = malloc(b->n_bytes);
     if (!b->actions.list || !b->asks || !b->ids || !b->due || !b->taken || !b->left || !b->bytes)
         return sl_fail(err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer", v->requests);
-    sl_core_link_up(b->core, &b->actions);
+    sl_core_complete(b->core, &b->actions);
     carry_out(b);
     return SL_OK;
 }

@@ -185,24 +185,25 @@ static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
     lose(c, SL_E_CORRUPT, sentence);
 }
 
-static void on_link_down(struct sl_coordinator *c, const struct sl_io_event *event)
+static void on_link(struct sl_coordinator *c, const struct sl_io_event *event)
 {
-    char name[24], sentence[320];
-    snprintf(sentence, sizeof sentence, "%s was lost (%s); the request was not finished, send it again",
-             sl_plan_node_name(&c->plan, sl_plan_link_peer(event->link, 0), name),
-             event->reason ? event->reason : "link down");
-    lose(c, SL_E_UNAVAILABLE, sentence);
+    struct sl_err err;
+    if (!sl_links_on_event(&c->links, event, "the request was not finished, send it again", &err))
+        return;
+    if (c->links.state == SL_LINKS_LOST) {
+        lose(c, SL_E_UNAVAILABLE, err.text);
+        return;
+    }
+    sl_core_complete(c->core, &c->actions);
+    carry_out(c);
 }
 
 static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     switch (event->kind) {
     case SL_IO_LINK_UP:
-        sl_core_link_up(c->core, &c->actions);
-        carry_out(c);
-        break;
     case SL_IO_LINK_DOWN:
-        on_link_down(c, event);
+        on_link(c, event);
         break;
     case SL_IO_SENT:
         if (event->tag >> 56 == TAG_ORDER)
@@ -328,7 +329,6 @@ static sl_status take_memory(struct sl_coordinator *c)
 {
     struct sl_core_config config = {.plan = &c->plan,
                                     .n_end_ids = c->shape.n_eos,
-                                    .n_links = c->config.n_links,
                                     .max_requests = c->config.max_waiting + c->plan.max_running};
     memcpy(config.end_ids, c->shape.eos, c->shape.n_eos * sizeof *c->shape.eos);
     SL_TRY(take_buffers(c));
@@ -361,6 +361,7 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&c->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    c->links = (struct sl_links){.plan = &c->plan, .n_links = config->n_links};
     c->started_wall_us = sl_clock_wall_us();
     atomic_init(&c->next_handle, 1);
     bool ready = take_memory(c) == SL_OK;

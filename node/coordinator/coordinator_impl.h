@@ -8,6 +8,7 @@
 #include "base/hist.h"
 #include "base/latest.h"
 #include "node/coordinator/coordinator.h"
+#include "node/coordinator/links.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -98,6 +99,7 @@ struct sl_coordinator {
     char lost_sentence[320];
 
     /* the thread's own */
+    struct sl_links links;
     struct sl_arena arena;
     struct sl_core *core;
     struct sl_actions actions;

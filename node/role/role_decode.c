@@ -171,7 +171,6 @@ static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t s
             entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, a->spec.prompt_tokens + a->n_out - 1);
         sl_sequences_close(sl_stage_sequences(r->stage), a->sequence);
         move(a, SL_ADOPTEE_END);
-        a->sequence = NULL;
     }
     r->ended[r->n_ended++ % TOMBSTONES] = seq;
     put(r, &entry);

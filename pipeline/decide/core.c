@@ -406,10 +406,9 @@ const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *en
 
 /* ---- the pipeline's life ---- */
 
-void sl_core_link_up(struct sl_core *core, struct sl_actions *actions)
+void sl_core_complete(struct sl_core *core, struct sl_actions *actions)
 {
-    if (++core->n_up == core->config.n_links)
-        step_life(core, SL_LIFE_COMPLETE, actions);
+    step_life(core, SL_LIFE_COMPLETE, actions);
 }
 
 void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, struct sl_actions *actions)

@@ -107,7 +107,6 @@ struct sl_core_config {
     const struct sl_plan *plan; /* copied */
     uint32_t n_end_ids;         /* ids that end a text unless that is ignored */
     uint32_t end_ids[SL_MAX_END_IDS];
-    uint32_t n_links;      /* that must come up before it is ready */
     uint32_t max_requests; /* queued and running */
 };
 
@@ -130,7 +129,7 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions);
 const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
                           struct sl_actions *actions);
-void sl_core_link_up(struct sl_core *core, struct sl_actions *actions);
+void sl_core_complete(struct sl_core *core, struct sl_actions *actions); /* every link is up: it is ready */
 /* A neighbour is gone or can't be believed: every request ends with status and sentence (copied). While draining with nothing
  * left to do it is no loss. */
 void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, struct sl_actions *actions);

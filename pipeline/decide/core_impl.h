@@ -32,7 +32,6 @@ struct sl_core {
     struct sl_core_config config;
     struct sl_plan plan;
     enum sl_life life;
-    uint32_t n_up;
     char sentence[320]; /* why it is lost */
     sl_status lost_status;
 

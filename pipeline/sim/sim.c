@@ -238,7 +238,7 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
         s->links[i] = (struct sl_sim_link){.plan = links[i]};
         s->links[i].end = &s->links[i].waiting;
     }
-    struct sl_core_config core = {.plan = &s->plan, .n_links = 1, .max_requests = c->max_requests};
+    struct sl_core_config core = {.plan = &s->plan, .max_requests = c->max_requests};
     size_t tables =
         (c->n_stages + 1) * sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages);
     SL_TRY(sl_arena_init(&s->arena, sl_core_bytes(&core) + tables, err));
@@ -265,7 +265,7 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         status = build(s, err);
     }
     if (status == SL_OK) {
-        sl_core_link_up(s->core, &s->actions);
+        sl_core_complete(s->core, &s->actions);
         carry_out(s);
         for (uint32_t i = 0; i < n_requests; i++) {
             sl_sim_at(s, requests[i].arrive_us, SL_SIM_ARRIVE, i, NULL);

@@ -1,5 +1,6 @@
 /* node/role/role_decode.c, stepped by hand: the life of a sequence in every state, pages that are damaged, wrong or late, a
  * coordinator that does not listen, and any order in which the network may bring things. */
+#include "pipeline/stage/sample.h"
 #include "tests/node/role/world.h"
 
 static const struct sl_sampling warm = {.temperature = 0.9f, .top_p = 0.95f, .seed = 11, .n_logprobs = -1};
@@ -144,6 +145,10 @@ SL_TEST(a_page_that_is_not_what_it_must_be_ends_its_sequence_and_no_other)
         CHECK_INT(wire.seq, 1);
         all[i].twist(w, &wire, &link);
         CHECK_INT(w_give(w_decode(w), link, &wire, stage->sent[at].payload, SL_OK), SL_OK);
+        w_work(w_decode(w));
+        if (w_count(w_decode(w), SL_WIRE_TOKENS) !=
+            1) /* at once, and not when the next page does not fit to it */
+            sl_test_fail(__FILE__, __LINE__, "%s: it is taken", all[i].what);
         check_one_failed(w, all[i].what);
     }
 }
@@ -171,6 +176,15 @@ SL_TEST(a_page_that_comes_twice_or_where_anothers_lies_ends_its_sequence)
     struct sl_role_action a = w_stage(w, 0)->sent[w_find(w_stage(w, 0), SL_WIRE_KV)];
     CHECK_INT(w_give(w_decode(w), a.link, &a.wire, a.payload, SL_OK), SL_OK);
     check_one_failed(w, "twice");
+    w = two_under_way(2, 100); /* a short one, and then where that left off, which is within the page */
+    a = w_stage(w, 0)->sent[w_find(w_stage(w, 0), SL_WIRE_KV)];
+    a.wire.token_count = 10;
+    CHECK_INT(w_give(w_decode(w), a.link, &a.wire, a.payload, SL_OK), SL_OK);
+    a.wire.token_first = 10;
+    CHECK_INT(w_give(w_decode(w), a.link, &a.wire, a.payload, SL_OK), SL_OK);
+    w_work(w_decode(w));
+    CHECK_INT(w_count(w_decode(w), SL_WIRE_TOKENS), 1);
+    check_one_failed(w, "within a page");
     w = two_under_way(2, 100);
     struct w_node *stage = w_stage(w, 0);
     uint32_t of_2 = 0;
@@ -426,6 +440,42 @@ SL_TEST(a_cancel_that_crosses_the_end_is_not_answered_twice)
     w_settle(w); /* w_hear_entry checks that an end is the last word */
     CHECK_INT(w->heard[1].ended, 1);
     CHECK_INT(w->heard[2].ended, 1);
+    w_close(w);
+}
+
+/* ---- tokens ---- */
+
+/* Said without a role: the layers over the prompt and then over each token, and sl_sample with the number of the token. */
+SL_TEST(the_tokens_are_those_of_the_layers_and_the_seed)
+{
+    enum { N = 50, OUT = 8 };
+    struct w_world *w = w_open(2, 4, 32);
+    w_generate(w, 1, N, OUT, &warm);
+    uint32_t ids[N + OUT];
+    for (uint32_t i = 0; i < N; i++)
+        ids[i] = (i * 7 + 13) % w->plan.vocab; /* as w_add has it */
+    struct sl_share share = sl_plan_share(&w->plan, 2, 1);
+    struct sl_stage *stage;
+    share.max_tokens = N;
+    REQUIRE(sl_stage_create(&stage, w->pack, &share, false, NULL) == SL_OK);
+    struct sl_sequence *s = sl_sequences_open(sl_stage_sequences(stage), 1);
+    REQUIRE(sl_stage_reserve(stage, s, N + OUT) == SL_OK);
+    float *rows = aligned_alloc(64, N * w->plan.d_model * sizeof *rows);
+    void *scratch = malloc(sl_sample_scratch_bytes(w->plan.vocab));
+    for (uint32_t i = 0; i < OUT; i++) {
+        uint32_t pos = i == 0 ? 0 : N + i - 1, n = i == 0 ? N : 1;
+        struct sl_chunk chunk = {.n_tokens = n, .n_slices = 1, .slices = {{s, pos, n}}, .x = rows};
+        sl_stage_embed(stage, &chunk, (const uint8_t *)(ids + pos));
+        sl_stage_run(stage, &chunk);
+        struct sl_token_out token;
+        const float *logits = sl_stage_logits(stage, rows + (size_t)(n - 1) * w->plan.d_model, 1);
+        sl_sample(&token, logits, w->plan.vocab, &warm, i, scratch);
+        ids[N + i] = token.id;
+    }
+    CHECK(memcmp(w->heard[1].ids, ids + N, OUT * sizeof *ids) == 0);
+    free(scratch);
+    free(rows);
+    sl_stage_destroy(stage);
     w_close(w);
 }
 

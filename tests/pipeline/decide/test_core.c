@@ -141,7 +141,7 @@ static void make_world(struct core_world *w, uint32_t running)
     w->actions.list = w->list;
     REQUIRE(sl_plan_make(&w->plan, &model, &options, NULL) == SL_OK);
     struct sl_core_config config = {
-        .plan = &w->plan, .n_end_ids = 1, .end_ids = {EOS}, .n_links = 2, .max_requests = REQUESTS};
+        .plan = &w->plan, .n_end_ids = 1, .end_ids = {EOS}, .max_requests = REQUESTS};
     REQUIRE(sl_arena_init(&w->arena, sl_core_bytes(&config), NULL) == SL_OK);
     REQUIRE(sl_core_init(&w->core, &w->arena, &config) == SL_OK);
     REQUIRE(sl_core_max_actions(w->core) <= ROOM);
@@ -149,8 +149,7 @@ static void make_world(struct core_world *w, uint32_t running)
     REQUIRE(sl_sequences_init(&w->stage, &w->tables, running, CONTEXT, w->plan.n_pages) == SL_OK);
     for (uint32_t i = 0; i < CONTEXT; i++)
         w->ids[i] = i;
-    for (int i = 0; i < 2; i++)
-        sl_core_link_up(w->core, &w->actions);
+    sl_core_complete(w->core, &w->actions);
     carry_out(w);
     CHECK_INT(w->life, SL_LIFE_READY);
 }
