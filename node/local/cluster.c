@@ -45,7 +45,7 @@ static void *member_thread(void *arg)
     struct local_member *m = arg;
     const struct sl_plan *plan = &m->cluster->plan;
     sl_status status = sl_role_run(m->role, m->io, m->n_links, &m->err);
-    if (status == SL_OK || atomic_load(&m->state.stop))
+    if (status == SL_OK)
         return NULL;
     sl_log_error("%s", m->err.text);
     /* its io lives on and would answer heartbeats: the loss must be seen */
@@ -211,7 +211,7 @@ void sl_cluster_stop(struct sl_cluster *c)
         sl_coordinator_wait_idle(c->coordinator, 1000);
     /* first all are told, so that none mourns a neighbour */
     for (uint32_t k = 0; k < c->n_members && c->members; k++) {
-        atomic_store(&c->members[k].state.stop, true);
+        sl_role_step_life(&c->members[k].state, SL_LIFE_STOP);
         if (c->members[k].running)
             sl_io_nudge(c->members[k].io);
     }

@@ -5,17 +5,25 @@
 #define SL_NODE_ROLE_ROLE_H
 
 #include "node/role/role_meter.h"
+#include "pipeline/decide/life.h"
 #include "pipeline/decide/plan.h"
 #include "pipeline/link/transport.h"
 #include <stdatomic.h>
 
-struct sl_role_state { /* what other threads see of a role; outlives it */
-    _Atomic bool stop; /* set it, then sl_io_nudge */
-    _Atomic bool ready;
+struct sl_role_state {          /* what other threads see of a role; outlives it */
+    _Atomic(enum sl_life) life; /* FORMING until every link is up; the loop ends when it is LOST or STOPPED */
     void (*on_ready)(void *user); /* once, on the role's thread, when every link is up; NULL: none */
     void *user;
     struct sl_role_meter meter;
 };
+
+/* A legal step of its life, taken by any thread; then sl_io_nudge, that the loop looks. */
+void sl_role_step_life(struct sl_role_state *state, enum sl_life_event event);
+static inline bool sl_role_goes_on(const struct sl_role_state *state)
+{
+    enum sl_life life = atomic_load(&state->life);
+    return life != SL_LIFE_LOST && life != SL_LIFE_STOPPED;
+}
 
 struct sl_role;
 /* k: the stage, or n_stages for the decode worker. stage and plan outlive the role. Measures the machine's roofline when
@@ -25,7 +33,7 @@ sl_status sl_role_create(struct sl_role **role, struct sl_stage *stage, const st
 /* After sl_io_destroy: the io may still be reading the role's buffers when the loop has ended. */
 void sl_role_destroy(struct sl_role *role);
 
-/* The loop: the calling thread is the owner of io, and of the stage, until it returns. SL_OK when state->stop was set; else
+/* The loop: the calling thread is the owner of io, and of the stage, until it returns. SL_OK when another thread ended its life; else
  * SL_E_PEER_LOST names the neighbour that was lost, SL_E_PROTOCOL or SL_E_CORRUPT the frame that can't be used. The links stay
  * as they are: who runs the role takes them down. n_links: that must come up before it is ready. */
 sl_status sl_role_run(struct sl_role *role, struct sl_io *io, uint32_t n_links, struct sl_err *err);

@@ -66,6 +66,16 @@ void sl_role_destroy(struct sl_role *role)
     free(role);
 }
 
+void sl_role_step_life(struct sl_role_state *state, enum sl_life_event event)
+{
+    enum sl_life before = atomic_load(&state->life), after;
+    do {
+        after = before;
+        if (!sl_life_step(&after, event))
+            return;
+    } while (!atomic_compare_exchange_weak(&state->life, &before, after));
+}
+
 sl_status sl_role_check_sent(const struct sl_io_event *event, struct sl_err *err)
 {
     if (event->status != SL_E_INVALID)
@@ -106,9 +116,12 @@ static sl_status on_event(struct sl_role *role, struct sl_io *io, const struct s
         return step(role, io, event, err);
     if (!sl_links_on_event(links, event, "this node stops, restart it with the others", err))
         return SL_OK;
-    if (links->state == SL_LINKS_LOST)
-        return atomic_load(&role->state->stop) ? SL_OK : err->status;
-    atomic_store(&role->state->ready, true);
+    if (links->state == SL_LINKS_LOST) {
+        bool expected = !sl_role_goes_on(role->state); /* we were told to end, and so were the neighbours */
+        sl_role_step_life(role->state, SL_LIFE_LOSE);
+        return expected ? SL_OK : err->status;
+    }
+    sl_role_step_life(role->state, SL_LIFE_COMPLETE);
     if (role->state->on_ready)
         role->state->on_ready(role->state->user);
     return SL_OK;
@@ -121,7 +134,7 @@ sl_status sl_role_run(struct sl_role *role, struct sl_io *io, uint32_t n_links, 
     struct sl_links links = {.plan = role->plan, .node = 1 + role->k, .n_links = n_links};
     role->actions.go_on = false;
     role->io = io;
-    while (!atomic_load(&role->state->stop)) {
+    while (sl_role_goes_on(role->state)) {
         struct sl_io_event event;
         for (int wait = role->actions.go_on ? 0 : -1; sl_io_poll(io, &event, wait) == SL_OK; wait = 0)
             SL_TRY(on_event(role, io, &event, &links, err));

@@ -32,16 +32,15 @@ struct worker {
     struct sl_admin *ops;
     struct sl_role *role;
     struct sl_role_state state;
-    _Atomic bool told_to_stop; /* by the coordinator: a clean end */
-    _Atomic bool over;         /* the threads beside the role may go */
-    _Atomic bool signalled;
+    _Atomic bool over; /* the threads beside the role may go */
     pthread_t leash_thread, signal_thread;
     bool leash_started, signals_started;
 };
 
-static void stop_role(struct worker *w)
+/* STOP: the coordinator says so, a clean end. LOSE: it is gone. */
+static void end_role(struct worker *w, enum sl_life_event event)
 {
-    atomic_store(&w->state.stop, true);
+    sl_role_step_life(&w->state, event);
     if (w->io)
         sl_io_nudge(w->io);
 }
@@ -62,7 +61,7 @@ static void leave(struct worker *w)
     if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) !=
         SL_OK) {
         sl_log_warn("the coordinator does not answer (%s); stopping at once", err.text);
-        stop_role(w);
+        end_role(w, SL_LIFE_LOSE);
     }
     free(reply);
 }
@@ -71,6 +70,7 @@ static void leave(struct worker *w)
 static void *signal_loop(void *arg)
 {
     struct worker *w = arg;
+    uint32_t signals = 0;
     sigset_t set;
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
@@ -79,12 +79,14 @@ static void *signal_loop(void *arg)
         int number;
         if (sigwait(&set, &number) != 0 || atomic_load(&w->over))
             return NULL;
-        if (atomic_exchange(&w->signalled, true))
-            _exit(128 + number);
-        if (!atomic_load(&w->state.ready)) {
+        enum sl_life life = atomic_load(&w->state.life);
+        if (life == SL_LIFE_FORMING)
             sl_log_info("stopping before the pipeline was complete");
+        if (life == SL_LIFE_FORMING || signals++ > 0)
             _exit(128 + number);
-        }
+        if (life != SL_LIFE_READY)
+            continue; /* it is ending by itself */
+        sl_role_step_life(&w->state, SL_LIFE_DRAIN);
         sl_log_info("draining: the coordinator lets running requests finish");
         leave(w);
     }
@@ -118,12 +120,12 @@ static void *leash_loop(void *arg)
             sl_log_info("stopping: %s", event->stop->reason);
         sluice__v1__join_event__free_unpacked(event, NULL);
         if (stop)
-            atomic_store(&w->told_to_stop, true);
+            end_role(w, SL_LIFE_STOP);
     }
-    if (!atomic_load(&w->told_to_stop) && !atomic_load(&w->over))
+    if (sl_role_goes_on(&w->state) && !atomic_load(&w->over))
         sl_log_error("the coordinator is gone (%s); this node stops",
                      status == SL_AGAIN ? "it closed the stream" : err.text);
-    stop_role(w);
+    end_role(w, SL_LIFE_LOSE);
     return NULL;
 }
 
@@ -285,9 +287,12 @@ static void report_ready(void *user)
 static void ops_state(void *context, struct sl_admin_state *state)
 {
     struct worker *w = context;
-    state->started = state->ready = atomic_load(&w->state.ready);
-    state->ready = state->ready && !atomic_load(&w->state.stop);
-    state->reason = state->ready ? NULL : "not every link of this node is up";
+    enum sl_life life = atomic_load(&w->state.life);
+    state->started = life != SL_LIFE_FORMING;
+    state->ready = life == SL_LIFE_READY || life == SL_LIFE_DRAINING; /* draining, it still works */
+    state->reason = state->ready              ? NULL
+                    : life == SL_LIFE_FORMING ? "not every link of this node is up"
+                                              : "this node is stopping";
     state->profile = atomic_load(&w->has_plan) ? sl_profile_name(w->plan.profile) : NULL;
 }
 
@@ -418,9 +423,9 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
         status = sl_role_run(w->role, w->io, w->n_links, err);
     /* a neighbour may be told to stop, and close its links, a moment before we are */
     if (status == SL_E_PEER_LOST && w->leash_started)
-        for (int i = 0; i < 50 && !atomic_load(&w->told_to_stop); i++)
+        for (int i = 0; i < 50 && atomic_load(&w->state.life) != SL_LIFE_STOPPED; i++)
             usleep(20000);
-    if (atomic_load(&w->told_to_stop))
+    if (atomic_load(&w->state.life) == SL_LIFE_STOPPED)
         status = SL_OK;
     else if (status == SL_OK && w->leash_started)
         status = sl_fail(err, SL_E_PEER_LOST, "the coordinator went away; start this node again with it");

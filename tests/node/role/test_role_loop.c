@@ -111,7 +111,7 @@ SL_TEST(a_role_is_ready_with_its_links_answers_and_ends_when_it_is_told)
     struct pair p;
     REQUIRE(open_pair(&p));
     sem_wait(&p.ready);
-    CHECK(atomic_load(&p.state.ready));
+    CHECK_INT(atomic_load(&p.state.life), SL_LIFE_READY);
     uint8_t *meta = malloc(p.plan.meta_bytes);
     for (uint64_t number = 1; number <= 3; number++) {
         bool answered = false, sent = false;
@@ -129,7 +129,7 @@ SL_TEST(a_role_is_ready_with_its_links_answers_and_ends_when_it_is_told)
     }
     free(meta);
     CHECK_INT(atomic_load(&p.state.meter.records), 3);
-    atomic_store(&p.state.stop, true);
+    sl_role_step_life(&p.state, SL_LIFE_STOP);
     sl_io_nudge(p.ios[1]);
     close_pair(&p);
     CHECK_INT(p.status, SL_OK);
@@ -143,6 +143,7 @@ SL_TEST(a_role_whose_neighbour_goes_ends_with_a_sentence_that_names_it)
     sl_io_drop(p.ios[0], sl_plan_link_id(&p.plan, 0, 1));
     close_pair(&p);
     CHECK_INT(p.status, SL_E_PEER_LOST);
+    CHECK_INT(atomic_load(&p.state.life), SL_LIFE_LOST);
     CHECK_CONTAINS(p.err.text, "coordinator was lost (");
     CHECK_CONTAINS(p.err.text, "); this node stops, restart it with the others");
 }
