@@ -1,5 +1,5 @@
 /* pipeline/sim: many requests at once on random pipelines with random delays get the tokens that each gets alone, everyone
- * hears one end, and every page comes back; worlds that cheat are found out. 200 seeds. */
+ * hears one end, and every page comes back; worlds that cheat are found out. 200 seeds, or as many as SLUICE_SEEDS says. */
 #include "base/rng.h"
 #include "pipeline/sim/sim.h"
 #include "tests/check.h"
@@ -11,6 +11,12 @@ struct history { /* requests, and their memory */
     uint32_t n, ids[MOST][CONTEXT], tokens[MOST][CONTEXT];
     struct sl_sim_request requests[MOST];
 };
+
+static uint64_t n_seeds(void)
+{
+    const char *more = getenv("SLUICE_SEEDS");
+    return more ? strtoull(more, NULL, 10) : SEEDS;
+}
 
 static uint32_t draw(struct sl_rng *rng, uint32_t below)
 {
@@ -95,7 +101,7 @@ SL_TEST(requests_among_others_get_the_tokens_that_they_get_alone)
 {
     struct history *h = calloc(1, sizeof *h);
     uint32_t most_running = 0;
-    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+    for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
         struct sl_rng rng = {seed, 0};
         struct sl_sim_report report;
         struct sl_err err;
