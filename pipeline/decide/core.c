@@ -261,6 +261,8 @@ static const char *on_first_token(struct sl_core *core, struct sl_request *r,
 {
     if (r->n_out > 0 || r->settling)
         return "it has a second first token";
+    if (r->entry.pos != r->ask->n_ids || slice->pos + (uint64_t)slice->n != r->ask->n_ids)
+        return "it has a first token before the end of the prompt";
     r->logits_digest = slice->logits_digest;
     if (!r->handoff)
         sl_core_release(core, r, SL_ORDER_FREE, actions);
@@ -392,6 +394,8 @@ const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *en
         }
         return NULL;
     case SL_TOKENS_ADOPTED:
+        if (r->decode == SL_DECODE_EXPECTED && (r->n_out == 0 || r->settling))
+            return "it adopts a sequence that it was not given";
         if (!sl_on_decode_step(&r->decode, SL_DECODE_ADOPT) && r->decode != SL_DECODE_ENDING)
             return "it adopts a sequence a second time";
         sl_core_release(core, r, SL_ORDER_FREE, actions);

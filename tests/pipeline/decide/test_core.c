@@ -524,6 +524,20 @@ SL_TEST(answers_that_contradict_the_log_are_noticed)
         CHECK(sl_core_result(w->core, bytes, (size_t)(out.at - bytes), &w->actions) != NULL);
     }
     CHECK(sl_core_result(w->core, bytes, 3, &w->actions) != NULL);
+    CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) != NULL); /* it was not given it */
+    struct sl_result_head early = {.number = 1, .kind = SL_ORDER_RUN, .n_slices = 1};
+    struct sl_result_slice first = {.seq = h->seq, .n = 64, .has_token = true};
+    struct core_world *other = new_world(); /* there the prompt is not at its end */
+    struct heard *o = ask(other, 500, 1);
+    submit(other, o);
+    decide(other);
+    first.seq = o->seq;
+    struct sl_cursor at = sl_cursor_over(bytes, sizeof bytes);
+    sl_result_put_head(&at, &early, STAGES);
+    sl_result_put_slice(&at, &first);
+    CHECK(sl_core_result(other->core, bytes, (size_t)(at.at - bytes), &other->actions) != NULL);
+    free(o);
+    end_world(other);
     answer_all(w, 1);
     CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 0) != NULL); /* it is not adopted */
     CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
