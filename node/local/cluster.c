@@ -1,6 +1,7 @@
 /* Coordinator, stages and decode worker as threads of this process (cluster.h). The plan, the roles, the order log and the
  * wire are those of a cluster; only joining over gRPC is left out, because here everybody is known from the start. */
 #include "node/local/cluster.h"
+#include "base/cpu.h"
 #include "base/digest.h"
 #include "base/log.h"
 #include "model/pack/pack_cache.h"
@@ -107,10 +108,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
     if (!c->members || sl_random_bytes(c->secret, sizeof c->secret) != SL_OK ||
         sl_fabric_create(&c->fabric) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the cluster");
-    long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint32_t threads = c->config.n_threads;
-    if (threads == 0) /* share the processors among the stages */
-        threads = cores > (long)c->plan.n_stages ? (uint32_t)cores / c->plan.n_stages : 1;
+    uint32_t threads = sl_cpu_threads(c->config.n_threads, c->plan.n_stages);
     for (uint32_t k = 0; k < c->n_members; k++) {
         struct local_member *m = &c->members[k];
         m->cluster = c;
@@ -150,11 +148,7 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
 
 static sl_status start_parts(struct sl_cluster *c, struct sl_err *err)
 {
-    char *pack_path;
-    SL_TRY(sl_pack_ensure(c->config.model, &pack_path, err));
-    sl_status status = sl_pack_open(&c->pack, pack_path, err);
-    free(pack_path);
-    SL_TRY(status);
+    SL_TRY(sl_pack_open_any(&c->pack, c->config.model, err));
     SL_TRY(make_plan(c, err));
     SL_TRY(open_members(c, err));
     uint32_t n_links;

@@ -2,6 +2,7 @@
  * stream), the signal thread, the team. */
 #include "node/role/worker.h"
 #include "base/clock.h"
+#include "base/cpu.h"
 #include "base/log.h"
 #include "model/pack/pack_cache.h"
 #include "node/coordinator/members.h"
@@ -332,11 +333,7 @@ static void ops_metrics(void *context, struct sl_text *t)
 
 static sl_status load(struct worker *w, struct sl_err *err)
 {
-    char *pack_path;
-    SL_TRY(sl_pack_ensure(w->config.model, &pack_path, err));
-    sl_status status = sl_pack_open(&w->pack, pack_path, err);
-    free(pack_path);
-    SL_TRY(status);
+    SL_TRY(sl_pack_open_any(&w->pack, w->config.model, err));
     struct sl_io_config io = {
         .transport = &sl_transport_ucx,
         .port = w->config.data_port,
@@ -408,8 +405,7 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     if (!w)
         return sl_fail(err, SL_E_NOMEM, "out of memory");
     w->config = *config;
-    if (w->config.n_threads == 0)
-        w->config.n_threads = (uint32_t)sysconf(_SC_NPROCESSORS_ONLN);
+    w->config.n_threads = sl_cpu_threads(config->n_threads, 1);
     snprintf(w->name, sizeof w->name, config->decode ? "decode" : "stage %u", config->stage);
     w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
     sl_log_set_role(w->name);
