@@ -72,7 +72,8 @@ struct sl_coordinator_config {
 };
 sl_status sl_coordinator_create(struct sl_coordinator **c, const struct sl_coordinator_config *config,
                                 struct sl_err *err);
-/* Ends what is live with SL_FINISH_ABORT, joins the thread, closes io. */
+/* Ends what is live with SL_FINISH_ABORT, joins the thread, closes io. Who may still submit has been stopped before: a request
+ * that comes after the thread has ended is never told anything. */
 void sl_coordinator_destroy(struct sl_coordinator *c);
 /* Run fn(user) on the coordinator's thread, soon: the way to its io, whose owner it is. SL_E_NOMEM. */
 sl_status sl_coordinator_call(struct sl_coordinator *c, void (*fn)(void *user), void *user);

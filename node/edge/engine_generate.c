@@ -410,7 +410,8 @@ static void go_on(struct generation *g)
 {
     if (!g->open)
         return;
-    atomic_store(&g->woken, false);      /* what comes from here on wakes us again */
+    /* what came before it is seen below, what comes after it wakes us again */
+    atomic_exchange(&g->woken, false);
     bool ended = atomic_load(&g->ended); /* before we look at what came before it */
     bool whole = take_pieces(g) && !atomic_load(&g->no_memory);
     if (whole)

@@ -323,6 +323,8 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
         return "it answers a record that was not next";
     struct sl_record record = core->log[core->head.number % core->log_room];
     core->log_answered = core->head.number;
+    if (record.kind != SL_ORDER_RUN && core->head.n_slices > 0)
+        return "it has slices of a record that runs nothing";
     for (uint32_t i = 0; i < core->head.n_slices; i++) {
         if (!sl_result_get_slice(&in, &core->slices[i]))
             return "a slice of it is malformed";
@@ -360,7 +362,9 @@ static void on_gone(struct sl_core *core, struct sl_request *r, const struct sl_
     bool at_its_end = r->decode == SL_DECODE_ENDING;
     sl_core_decode_gone(core, r);
     if (entry->kind == SL_TOKENS_FAILED || (r->ask && !at_its_end)) {
-        sl_status status = entry->kind == SL_TOKENS_FAILED ? (sl_status)entry->status : SL_E_INTERNAL;
+        bool known = entry->kind == SL_TOKENS_FAILED &&
+                     (entry->status == SL_E_CORRUPT || entry->status == SL_E_EXHAUSTED);
+        sl_status status = known ? (sl_status)entry->status : SL_E_INTERNAL;
         const char *error =
             status == SL_E_CORRUPT
                 ? "KV pages were damaged on the way to the decode worker; send the request again"
