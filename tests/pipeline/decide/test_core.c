@@ -564,6 +564,40 @@ SL_TEST(damaged_pages_fail_one_request)
     end_world(w);
 }
 
+SL_TEST(a_sequence_that_failed_never_ends_well)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 5);
+    submit(w, h);
+    answer_all(w, 1);
+    struct sl_tokens_entry entry = {
+        .kind = SL_TOKENS_FAILED, .seq = h->seq, .status = SL_OK}; /* what no worker says */
+    CHECK(sl_core_entry(w->core, &entry, &w->actions) == NULL);
+    carry_out(w);
+    CHECK(h->ended && h->status == SL_E_INTERNAL);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(the_answer_of_a_release_has_no_slices)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 10, 1);
+    uint8_t bytes[4096];
+    submit(w, h);
+    decide(w);
+    answer(w, 1); /* FREE is record 2 */
+    struct sl_result_head head = {.number = 2, .kind = SL_ORDER_FREE, .n_slices = 1};
+    struct sl_cursor out = sl_cursor_over(bytes, sizeof bytes);
+    sl_result_put_head(&out, &head, STAGES);
+    sl_result_put_slice(&out, &(struct sl_result_slice){.seq = h->seq, .n = 10});
+    const char *bad = sl_core_result(w->core, bytes, (size_t)(out.at - bytes), &w->actions);
+    REQUIRE(bad != NULL);
+    CHECK_CONTAINS(bad, "runs nothing");
+    free(h);
+    end_world(w);
+}
+
 /* The decode worker does the next thing for entry k: what was let go ends, what was taken is adopted, makes tokens, ends.
  * min_tokens of our copy counts what it has done. */
 static void decode_one(struct core_world *w, uint32_t k)
