@@ -256,13 +256,9 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
 
 /* ---- what the last stage says ---- */
 
-static const char *on_first_token(struct sl_core *core, struct sl_request *r,
-                                  const struct sl_result_slice *slice, struct sl_actions *actions)
+static void on_first_token(struct sl_core *core, struct sl_request *r, const struct sl_result_slice *slice,
+                           struct sl_actions *actions)
 {
-    if (r->n_out > 0 || r->settling)
-        return "it has a second first token";
-    if (r->entry.pos != r->ask->n_ids || slice->pos + (uint64_t)slice->n != r->ask->n_ids)
-        return "it has a first token before the end of the prompt";
     r->logits_digest = slice->logits_digest;
     if (!r->handoff)
         sl_core_release(core, r, SL_ORDER_FREE, actions);
@@ -278,7 +274,13 @@ static const char *on_first_token(struct sl_core *core, struct sl_request *r,
     }
     r->settling = true;
     core->n_settling++;
-    return NULL;
+}
+
+/* A record is answered once and slice for slice, so a prompt has one first token, at its end. */
+static bool is_of(const struct sl_result_slice *slice, const struct sl_asked_slice *asked)
+{
+    return slice->seq == asked->seq && slice->index == asked->index && slice->pos == asked->pos &&
+           slice->n == asked->n && slice->n_prompt == asked->n_prompt && slice->has_token == asked->last;
 }
 
 static const char *on_slice(struct sl_core *core, const struct sl_result_slice *slice, struct sl_cursor *in,
@@ -300,7 +302,9 @@ static const char *on_slice(struct sl_core *core, const struct sl_result_slice *
     a->ran.index = slice->index;
     a->ran.pos = slice->pos;
     a->ran.n = slice->n;
-    return slice->has_token ? on_first_token(core, r, slice, actions) : NULL;
+    if (slice->has_token)
+        on_first_token(core, r, slice, actions);
+    return NULL;
 }
 
 static void on_released(struct sl_core *core, uint64_t seq)
@@ -321,21 +325,23 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
         core->head.number != core->log_answered + 1 || core->head.number > core->log_number ||
         core->head.kind != core->log[core->head.number % core->log_room].kind)
         return "it answers a record that was not next";
-    struct sl_record record = core->log[core->head.number % core->log_room];
+    const struct sl_record *record = &core->log[core->head.number % core->log_room];
     core->log_answered = core->head.number;
-    if (record.kind != SL_ORDER_RUN && core->head.n_slices > 0)
-        return "it has slices of a record that runs nothing";
+    if (core->head.n_slices != record->n_slices)
+        return "it has not as many slices as its record";
     for (uint32_t i = 0; i < core->head.n_slices; i++) {
         if (!sl_result_get_slice(&in, &core->slices[i]))
             return "a slice of it is malformed";
+        if (!is_of(&core->slices[i], &record->slices[i]))
+            return "a slice of it is not the one that its record has there";
         const char *bad = on_slice(core, &core->slices[i], &in, actions);
         if (bad)
             return bad;
     }
-    if (record.kind == SL_ORDER_RUN)
+    if (record->kind == SL_ORDER_RUN)
         core->runs_in_flight--;
     else
-        on_released(core, record.seq);
+        on_released(core, record->seq);
     return NULL;
 }
 

@@ -23,9 +23,17 @@ struct sl_request { /* an entry of the registry; seq 0: free */
     uint64_t logits_digest;
 };
 
+struct sl_asked_slice { /* of a RUN record: what its answer must be about */
+    uint64_t seq;
+    uint32_t index, pos, n, n_prompt;
+    bool last; /* it ends the prompt: a first token comes with it */
+};
+
 struct sl_record { /* in the log, not yet answered by the last stage */
     enum sl_order_kind kind;
-    uint64_t seq;
+    uint64_t seq; /* FREE, CANCEL */
+    uint32_t n_slices;
+    struct sl_asked_slice slices[SL_MAX_SLICES];
 };
 
 struct sl_core {

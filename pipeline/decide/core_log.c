@@ -51,7 +51,7 @@ static struct sl_action *append_record(struct sl_core *core, enum sl_order_kind 
     a->seq = seq;
     a->record.kind = kind;
     a->record.number = ++core->log_number;
-    core->log[core->log_number % core->log_room] = (struct sl_record){kind, seq};
+    core->log[core->log_number % core->log_room] = (struct sl_record){.kind = kind, .seq = seq};
     return a;
 }
 
@@ -114,6 +114,13 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
         assert(legal);
     }
     struct sl_action *a = append_record(core, SL_ORDER_RUN, 0, NULL, actions);
+    struct sl_record *record = &core->log[a->record.number % core->log_room];
+    for (record->n_slices = 0; record->n_slices < n; record->n_slices++) {
+        const struct sl_order_slice *s = &run->order.slices[record->n_slices];
+        bool last = s->flags & SL_SLICE_LAST;
+        record->slices[record->n_slices] = (struct sl_asked_slice){
+            s->seq, s->index, s->pos, s->n, s->prompt_logprobs < 0 ? 0 : s->n - last, last};
+    }
     run->order.number = a->record.number;
     a->record.run = run;
     core->runs_in_flight++;

@@ -525,19 +525,6 @@ SL_TEST(answers_that_contradict_the_log_are_noticed)
     }
     CHECK(sl_core_result(w->core, bytes, 3, &w->actions) != NULL);
     CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) != NULL); /* it was not given it */
-    struct sl_result_head early = {.number = 1, .kind = SL_ORDER_RUN, .n_slices = 1};
-    struct sl_result_slice first = {.seq = h->seq, .n = 64, .has_token = true};
-    struct core_world *other = new_world(); /* there the prompt is not at its end */
-    struct heard *o = ask(other, 500, 1);
-    submit(other, o);
-    decide(other);
-    first.seq = o->seq;
-    struct sl_cursor at = sl_cursor_over(bytes, sizeof bytes);
-    sl_result_put_head(&at, &early, STAGES);
-    sl_result_put_slice(&at, &first);
-    CHECK(sl_core_result(other->core, bytes, (size_t)(at.at - bytes), &other->actions) != NULL);
-    free(o);
-    end_world(other);
     answer_all(w, 1);
     CHECK(say(w, h->seq, SL_TOKENS_TOKEN, 2, 0) != NULL); /* it is not adopted */
     CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
@@ -548,6 +535,45 @@ SL_TEST(answers_that_contradict_the_log_are_noticed)
     CHECK(say(w, h->seq + 1, SL_TOKENS_TOKEN, 2, 0) == NULL); /* nobody's */
     free(h);
     end_world(w);
+}
+
+/* The answer to record 1 with these slices. */
+static const char *answer_with(struct core_world *w, const struct sl_result_slice *slices, uint32_t n)
+{
+    uint8_t bytes[4096];
+    struct sl_result_head head = {.number = 1, .kind = SL_ORDER_RUN, .n_slices = n};
+    struct sl_cursor out = sl_cursor_over(bytes, sizeof bytes);
+    sl_result_put_head(&out, &head, STAGES);
+    for (uint32_t i = 0; i < n; i++) {
+        sl_result_put_slice(&out, &slices[i]);
+        for (uint32_t k = 0; k < slices[i].n_prompt; k++)
+            sl_token_put(&out, &(struct sl_token_out){0});
+    }
+    CHECK(!out.bad);
+    return sl_core_result(w->core, bytes, (size_t)(out.at - bytes), &w->actions);
+}
+
+SL_TEST(an_answer_is_held_to_its_record_slice_for_slice)
+{
+    for (int wrong = 0; wrong <= 8; wrong++) {
+        struct core_world *w = new_world();
+        struct heard *a = ask(w, 24, 1), *b = ask(w, 500, 1); /* record 1: all of a, 40 of b */
+        submit(w, a), submit(w, b);
+        decide(w);
+        struct sl_result_slice slices[2] = {{.seq = a->seq, .n = 24, .has_token = true},
+                                            {.seq = b->seq, .n = 40}};
+        slices[1].seq += wrong == 1;
+        slices[1].index += wrong == 2;
+        slices[1].pos += wrong == 3;
+        slices[1].n -= wrong == 4;
+        slices[1].has_token = wrong == 5; /* a first token before the end of the prompt */
+        slices[0].has_token = wrong != 6; /* none at its end */
+        slices[1].n_prompt = wrong == 7;  /* log-probabilities that nobody asked for */
+        const char *bad = answer_with(w, slices, wrong == 8 ? 1 : 2);
+        CHECK_INT(bad != NULL, wrong != 0);
+        free(a), free(b);
+        end_world(w);
+    }
 }
 
 SL_TEST(damaged_pages_fail_one_request)
@@ -593,7 +619,7 @@ SL_TEST(the_answer_of_a_release_has_no_slices)
     sl_result_put_slice(&out, &(struct sl_result_slice){.seq = h->seq, .n = 10});
     const char *bad = sl_core_result(w->core, bytes, (size_t)(out.at - bytes), &w->actions);
     REQUIRE(bad != NULL);
-    CHECK_CONTAINS(bad, "runs nothing");
+    CHECK_CONTAINS(bad, "as many slices as its record");
     free(h);
     end_world(w);
 }
