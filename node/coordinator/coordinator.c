@@ -18,43 +18,64 @@ static uint64_t tag_of(uint64_t kind, uint32_t buffer)
     return kind << 56 | buffer;
 }
 
+static void give_buffer(struct sl_buffers *b, uint32_t buffer)
+{
+    b->free[b->n_free++] = buffer;
+}
+
 /* ---- actions: frames ---- */
 
-/* Buffers are planned for everything that can be under way at once, so taking one never fails. */
+/* Buffers are planned for everything that an honest neighbour can have under way. One that answers without taking what it is
+ * sent uses them up; then it is lost with the actions that are still to be carried out. */
+static uint8_t *take_buffer(struct sl_coordinator *c, struct sl_buffers *b, uint32_t *buffer)
+{
+    if (c->unsent)
+        return NULL;
+    if (b->n_free == 0) {
+        c->unsent = b->peer;
+        return NULL;
+    }
+    *buffer = b->free[--b->n_free];
+    return b->bytes + *buffer * b->size;
+}
+
+static void send_sealed(struct sl_coordinator *c, struct sl_buffers *b, struct sl_wire *wire, uint8_t *bytes,
+                        uint32_t buffer, uint64_t kind)
+{
+    wire->meta_bytes = (uint32_t)wire->payload_bytes;
+    sl_frame_seal(wire, bytes);
+    if (sl_io_send(c->io, b->link, wire, bytes, tag_of(kind, buffer)) == SL_OK)
+        return;
+    give_buffer(b, buffer);
+    c->unsent = b->peer;
+}
+
 static void send_record(struct sl_coordinator *c, const struct sl_action *a)
 {
     struct sl_order control = {.number = a->record.number, .kind = a->record.kind, .seq = a->seq};
     const struct sl_run *run = a->record.run;
     const struct sl_order *order = run ? &run->order : &control;
     struct sl_order_limits limits = sl_plan_order_limits(&c->plan);
+    uint32_t buffer;
+    uint8_t *meta = take_buffer(c, &c->orders, &buffer);
+    if (!meta)
+        return;
     for (uint32_t i = 0, at = 0; i < order->n_slices; at += order->slices[i++].n)
         memcpy(c->ids + at, run->ids[i], order->slices[i].n * sizeof *c->ids);
-    assert(c->n_free_orders > 0);
-    uint32_t buffer = c->free_orders[--c->n_free_orders];
-    uint8_t *meta = c->order_buffers + buffer * c->plan.meta_bytes;
     sl_order_pack(meta, order, c->ids, run ? run->pages : NULL, &limits);
-    struct sl_wire wire = {.kind = SL_WIRE_ORDER,
-                           .seq = order->seq,
-                           .payload_bytes = c->plan.meta_bytes,
-                           .meta_bytes = (uint32_t)c->plan.meta_bytes};
-    sl_frame_seal(&wire, meta);
-    sl_status status =
-        sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, 1), &wire, meta, tag_of(TAG_ORDER, buffer));
-    assert(status == SL_OK); /* the command ring is larger than all buffers together */
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = c->plan.meta_bytes};
+    send_sealed(c, &c->orders, &wire, meta, buffer, TAG_ORDER);
 }
 
 static void send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt)
 {
-    assert(c->n_free_adopts > 0);
-    uint32_t buffer = c->free_adopts[--c->n_free_adopts];
-    uint8_t *out = c->adopt_buffers + buffer * c->plan.adopt_bytes;
+    uint32_t buffer;
+    uint8_t *out = take_buffer(c, &c->adopts, &buffer);
+    if (!out)
+        return;
     struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .seq = adopt->seq};
     wire.payload_bytes = sl_adopt_pack(out, adopt);
-    wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    sl_frame_seal(&wire, out);
-    sl_status status = sl_io_send(c->io, sl_plan_link_id(&c->plan, 0, sl_plan_decode_node(&c->plan)), &wire,
-                                  out, tag_of(TAG_ADOPT, buffer));
-    assert(status == SL_OK);
+    send_sealed(c, &c->adopts, &wire, out, buffer, TAG_ADOPT);
 }
 
 /* ---- what others see ---- */
@@ -125,6 +146,17 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
     }
 }
 
+/* Somebody does not take what it is sent, which is an input, too. */
+static void lose_unsent(struct sl_coordinator *c)
+{
+    char sentence[320];
+    snprintf(sentence, sizeof sentence,
+             "%s answers but takes nothing of what it is sent; the request was not finished, send it again",
+             c->unsent);
+    c->unsent = NULL;
+    sl_core_lose(c->core, SL_E_UNAVAILABLE, sentence, &c->actions);
+}
+
 /* Carries out what one input has brought; texts that were seen to end are the next inputs. */
 static void carry_out(struct sl_coordinator *c)
 {
@@ -132,10 +164,14 @@ static void carry_out(struct sl_coordinator *c)
         for (uint32_t i = 0; i < c->actions.n; i++)
             act(c, &c->actions.list[i]);
         c->actions.n = 0;
-        if (c->n_ended == 0)
+        if (c->unsent) {
+            lose_unsent(c);
+        } else if (c->n_ended > 0) {
+            struct sl_text_end end = c->ended[--c->n_ended];
+            sl_core_text_ends(c->core, end.seq, end.n, &c->actions);
+        } else {
             return;
-        struct sl_text_end end = c->ended[--c->n_ended];
-        sl_core_text_ends(c->core, end.seq, end.n, &c->actions);
+        }
     }
 }
 
@@ -206,10 +242,7 @@ static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
         on_link(c, event);
         break;
     case SL_IO_SENT:
-        if (event->tag >> 56 == TAG_ORDER)
-            c->free_orders[c->n_free_orders++] = (uint32_t)event->tag;
-        else
-            c->free_adopts[c->n_free_adopts++] = (uint32_t)event->tag;
+        give_buffer(event->tag >> 56 == TAG_ORDER ? &c->orders : &c->adopts, (uint32_t)event->tag);
         break;
     case SL_IO_FRAME:
         on_frame(c, event);
@@ -306,22 +339,18 @@ static void *coordinator_thread(void *arg)
 
 /* ---- life ---- */
 
-static sl_status take_buffers(struct sl_coordinator *c)
+static sl_status take_buffers(struct sl_coordinator *c, struct sl_buffers *b, uint32_t node, uint32_t n,
+                              size_t size)
 {
-    /* FREE or CANCEL (TAKE and CANCEL) for each running request, twice over for buffers whose SENT event is late */
-    c->n_order_buffers = sl_plan_max_runs(&c->plan) + 4 * c->plan.max_running + 8;
-    c->n_adopt_buffers = 4 * c->plan.max_running + 8;
-    c->order_buffers = calloc(c->n_order_buffers, c->plan.meta_bytes);
-    c->adopt_buffers = calloc(c->n_adopt_buffers, c->plan.adopt_bytes);
-    c->free_orders = calloc(c->n_order_buffers, sizeof *c->free_orders);
-    c->free_adopts = calloc(c->n_adopt_buffers, sizeof *c->free_adopts);
-    c->ids = calloc(c->plan.max_chunk, sizeof *c->ids);
-    if (!c->order_buffers || !c->adopt_buffers || !c->free_orders || !c->free_adopts || !c->ids)
+    b->link = sl_plan_link_id(&c->plan, 0, node);
+    sl_plan_node_name(&c->plan, node, b->peer);
+    b->size = size;
+    b->bytes = calloc(n, size);
+    b->free = calloc(n, sizeof *b->free);
+    if (!b->bytes || !b->free)
         return SL_E_NOMEM;
-    for (uint32_t i = 0; i < c->n_order_buffers; i++)
-        c->free_orders[c->n_free_orders++] = i;
-    for (uint32_t i = 0; i < c->n_adopt_buffers; i++)
-        c->free_adopts[c->n_free_adopts++] = i;
+    while (b->n_free < n)
+        give_buffer(b, b->n_free);
     return SL_OK;
 }
 
@@ -331,13 +360,18 @@ static sl_status take_memory(struct sl_coordinator *c)
                                     .n_end_ids = c->shape.n_eos,
                                     .max_requests = c->config.max_waiting + c->plan.max_running};
     memcpy(config.end_ids, c->shape.eos, c->shape.n_eos * sizeof *c->shape.eos);
-    SL_TRY(take_buffers(c));
+    /* FREE or CANCEL (TAKE and CANCEL) for each running request, twice over for buffers whose SENT event is late */
+    uint32_t late = 4 * c->plan.max_running + 8;
+    SL_TRY(take_buffers(c, &c->orders, sl_plan_stage_node(0), sl_plan_max_runs(&c->plan) + late,
+                        c->plan.meta_bytes));
+    SL_TRY(take_buffers(c, &c->adopts, sl_plan_decode_node(&c->plan), late, c->plan.adopt_bytes));
     SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
     c->actions.room = sl_core_max_actions(c->core);
     c->actions.list = calloc(c->actions.room, sizeof *c->actions.list);
-    return c->actions.list && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
+    c->ids = calloc(c->plan.max_chunk, sizeof *c->ids);
+    return c->actions.list && c->ids && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
 }
 
 sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coordinator_config *config,
@@ -398,10 +432,10 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     sl_tokenizer_destroy(c->tokenizer);
     free(c->model_path);
     free(c->model_name);
-    free(c->order_buffers);
-    free(c->adopt_buffers);
-    free(c->free_orders);
-    free(c->free_adopts);
+    free(c->orders.bytes);
+    free(c->orders.free);
+    free(c->adopts.bytes);
+    free(c->adopts.free);
     free(c->ids);
     free(c->actions.list);
     sl_arena_fini(&c->arena);

@@ -83,7 +83,7 @@ void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence);
 void sl_coordinator_drain(struct sl_coordinator *c);
 /* Wait until no request is live, at most timeout_ms. False: some still are. */
 bool sl_coordinator_wait_idle(struct sl_coordinator *c, uint32_t timeout_ms);
-/* Wait until every link is up. SL_E_UNAVAILABLE: a neighbour was lost or timeout_ms is over. */
+/* Wait until every link is up. SL_E_UNAVAILABLE: a neighbour was lost, timeout_ms is over, or it drains or stops. */
 sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_ms, struct sl_err *err);
 
 /* Queue a request. Its values are checked here (ids in the vocabulary, length within the context, sampling, ...): SL_E_INVALID

@@ -71,6 +71,15 @@ struct sl_text_end { /* a text was seen to end at this token */
     uint32_t n;
 };
 
+struct sl_buffers { /* that frames to one neighbour are sent from */
+    uint64_t link;
+    char peer[24]; /* its name */
+    uint8_t *bytes;
+    size_t size;    /* of one */
+    uint32_t *free; /* numbers, a stack */
+    uint32_t n_free;
+};
+
 struct sl_coordinator {
     struct sl_plan plan;
     struct sl_shape shape;
@@ -109,10 +118,9 @@ struct sl_coordinator {
     struct sl_published now;
     uint64_t taken;
     bool stop;
-    uint8_t *order_buffers, *adopt_buffers;
-    uint32_t *free_orders, n_free_orders, n_order_buffers;
-    uint32_t *free_adopts, n_free_adopts, n_adopt_buffers;
-    uint32_t *ids; /* [max_chunk] of the record being packed */
+    struct sl_buffers orders, adopts;
+    const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
+    uint32_t *ids;      /* [max_chunk] of the record being packed */
 };
 
 /* The clock of everything that the thread hands to the core or notes in a span. */

@@ -179,10 +179,12 @@ sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_m
     sl_status status = SL_OK;
     if (c->life == SL_LIFE_LOST)
         status = sl_fail(err, SL_E_UNAVAILABLE, "%s", c->lost_sentence);
-    else if (c->life != SL_LIFE_READY)
+    else if (c->life == SL_LIFE_FORMING)
         status =
             sl_fail(err, SL_E_UNAVAILABLE,
                     "the pipeline was not complete after %u s; look at the stages' logs", timeout_ms / 1000);
+    else if (c->life != SL_LIFE_READY)
+        status = sl_fail(err, SL_E_UNAVAILABLE, "the pipeline was told to stop before it was complete");
     pthread_mutex_unlock(&c->lock);
     return status;
 }
