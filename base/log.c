@@ -61,6 +61,24 @@ static size_t escape(char *out, size_t room, const char *in)
     return n;
 }
 
+bool sl_log_may(struct sl_log_seldom *seldom, uint64_t now_ns, uint32_t *left_out)
+{
+    uint64_t next_ns = atomic_load(&seldom->next_ns);
+    bool may =
+        now_ns >= next_ns && atomic_compare_exchange_strong(&seldom->next_ns, &next_ns,
+                                                            now_ns + SL_LOG_SELDOM_MS * UINT64_C(1000000));
+    *left_out = may ? atomic_exchange(&seldom->left_out, 0) : atomic_fetch_add(&seldom->left_out, 1) + 1;
+    return may;
+}
+
+/* What a peer has written must not steer the terminal. */
+static void blunt(char *message)
+{
+    for (char *c = message; *c; c++)
+        if ((unsigned char)*c < 0x20 || *c == 0x7f)
+            *c = '?';
+}
+
 void sl_log(enum sl_log_level level, const char *format, ...)
 {
     if ((int)level > atomic_load_explicit(&the_log.level, memory_order_relaxed))
@@ -85,6 +103,7 @@ void sl_log(enum sl_log_level level, const char *format, ...)
         static const char *const marks[] = {"\033[31merror\033[0m ", "\033[33mwarn\033[0m ", "",
                                             "\033[2mdebug\033[0m "};
         strftime(stamp, sizeof stamp, "%H:%M:%S", &utc);
+        blunt(message);
         n = snprintf(line, sizeof line, "\033[2m%s.%03u\033[0m \033[36m%s\033[0m %s%s\n", stamp,
                      (unsigned)(us / 1000u % 1000u), role, marks[level], message);
     } else {

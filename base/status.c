@@ -60,6 +60,8 @@ const char *sl_status_name(sl_status status)
         return "refused";
     case SL_E_PROTOCOL:
         return "protocol error";
+    case SL_E_DENIED:
+        return "denied";
     case SL_E_USAGE:
         return "usage";
     case SL_E_DATA:
@@ -98,6 +100,8 @@ int sl_status_exit_code(sl_status status)
         return 71;
     case SL_E_IO:
         return 74;
+    case SL_E_DENIED:
+        return 77;
     case SL_E_CONFIG:
     case SL_E_REFUSED:
         return 78;

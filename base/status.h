@@ -31,6 +31,7 @@ typedef enum sl_status {
     SL_E_PEER_LOST = -40,
     SL_E_REFUSED = -41,
     SL_E_PROTOCOL = -42,
+    SL_E_DENIED = -43, /* who asks has not proved that he may */
 
     /* node: this process cannot go on, or cannot start */
     SL_E_USAGE = -60,
@@ -56,7 +57,7 @@ sl_status sl_err_prefix(struct sl_err *err, const char *format, ...) __attribute
 
 const char *sl_status_name(sl_status status); /* "invalid", "peer lost", ... */
 
-/* sysexits: 64 usage, 65 data (a file or a value in a request), 69 unavailable, 70 internal, 74 i/o, 78 config, 1 for what a request got. */
+/* sysexits: 64 usage, 65 data (a file or a value in a request), 69 unavailable, 70 internal, 74 i/o, 77 permission, 78 config, 1 for what a request got. */
 int sl_status_exit_code(sl_status status);
 
 #define SL_TRY(call)                                                                                         \

@@ -21,9 +21,9 @@
 /* ---- workers ---- */
 
 struct worker_values {
-    const char *coordinator, *data_address, *ops, *numerics;
+    const char *coordinator, *data_address, *ops, *numerics, *join_key_file;
     uint32_t stage, threads, data_port, join_timeout;
-    bool verify;
+    bool verify, insecure_network;
 };
 
 #define WORKER_ROWS                                                                                          \
@@ -32,6 +32,8 @@ struct worker_values {
         SL_OPTION_DATA_ADDRESS(worker_values, data_address), SL_OPTION_DATA_PORT(worker_values, data_port),  \
         SL_OPTION_THREADS(worker_values, threads, "0"), SL_OPTION_NUMERICS(worker_values, numerics, "auto"), \
         SL_OPTION_OPS(worker_values, ops, NULL), SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),  \
+        SL_OPTION_JOIN_KEY_FILE(worker_values, join_key_file),                                               \
+        SL_OPTION_INSECURE_NETWORK(worker_values, insecure_network),                                         \
         SL_OPTION_ROW("verify", SL_OPT_BOOL, worker_values, verify, NULL, NULL, 0, 0, NULL,                  \
                       "Check the SHA-256 of every weight file before serving.")
 
@@ -53,6 +55,29 @@ static void block_signals(void)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* Without its port: "127.0.0.1", "[::1]", "localhost". */
+static bool is_this_machine(const char *address)
+{
+    static const char *const local[] = {"127.", "[::1]", "::1", "localhost"};
+    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
+        if (strncmp(address, local[i], strlen(local[i])) == 0)
+            return true;
+    return false;
+}
+
+/* Who listens beyond this machine has a key, or says that he means it. */
+static sl_status check_open(const struct sl_join_key *key, bool insecure, const char *option,
+                            const char *address, struct sl_err *err)
+{
+    if (!key->open || insecure || is_this_machine(address))
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_USAGE,
+        "--%s %s is reachable from the network, and whoever reaches it could take a stage's place: give all "
+        "nodes one --join-key-file, or say --insecure-network",
+        option, address);
+}
+
 static int run_worker(const struct worker_values *v, const char *model, bool decode)
 {
     struct sl_worker_config config = {.model = model,
@@ -69,7 +94,9 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
     struct sl_err err;
     block_signals();
     sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
-    if (sl_worker_run(&config, &err) == SL_OK)
+    if (sl_join_key_load(&config.key, v->join_key_file, &err) == SL_OK &&
+        check_open(&config.key, v->insecure_network, "data-address", v->data_address, &err) == SL_OK &&
+        sl_worker_run(&config, &err) == SL_OK)
         return 0;
     return sl_command_failed(decode ? "decode" : "stage", &err);
 }
@@ -111,8 +138,9 @@ const struct sl_command sl_command_decode = {
 
 struct coordinator_values {
     struct sl_serving_options serving;
-    const char *data_address;
+    const char *data_address, *join_key_file;
     uint32_t data_port, join_timeout;
+    bool insecure_network;
 };
 
 static const struct sl_option coordinator_options[] = {
@@ -120,6 +148,8 @@ static const struct sl_option coordinator_options[] = {
     SL_OPTION_DATA_ADDRESS(coordinator_values, data_address),
     SL_OPTION_DATA_PORT(coordinator_values, data_port),
     SL_OPTION_JOIN_TIMEOUT(coordinator_values, join_timeout, "600"),
+    SL_OPTION_JOIN_KEY_FILE(coordinator_values, join_key_file),
+    SL_OPTION_INSECURE_NETWORK(coordinator_values, insecure_network),
     {0},
 };
 
@@ -127,6 +157,7 @@ struct node { /* everything of a coordinator process, in the order it is made */
     const struct coordinator_values *values;
     struct sl_pack *pack;
     struct sl_plan plan;
+    struct sl_join_key key;
     struct sl_io *io;
     struct sl_members *members;
     struct sl_coordinator *coordinator;
@@ -179,8 +210,11 @@ static sl_status make_plan(struct node *n, struct sl_err *err)
                                       .chunk_tokens = v->chunk,
                                       .max_running = v->max_running,
                                       .context_tokens = v->context,
-                                      .kv_tokens = v->kv_tokens,
-                                      .epoch = sl_clock_wall_us() / 1000000u};
+                                      .kv_tokens = v->kv_tokens};
+    /* at random: no node of another life of this pipeline, and no stranger, knows it */
+    if (sl_random_bytes(&options.epoch, sizeof options.epoch) != SL_OK)
+        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the epoch");
+    options.epoch |= 1; /* 0 is none */
     return sl_plan_for_shape(&n->plan, sl_pack_shape(n->pack), &options, err);
 }
 
@@ -202,8 +236,7 @@ static sl_status make_members(struct node *n, struct sl_err *err)
                                        .on_member_ready = on_member_ready,
                                        .on_leave = on_leave,
                                        .user = n};
-    if (sl_random_bytes(config.secret, sizeof config.secret) != SL_OK)
-        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the link keys");
+    config.key = n->key;
     return sl_members_create(&n->members, &config, err);
 }
 
@@ -236,6 +269,10 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
 static sl_status start(struct node *n, const char *model, struct sl_err *err)
 {
     const struct sl_serving_options *v = &n->values->serving;
+    const struct coordinator_values *c = n->values;
+    SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
+    SL_TRY(check_open(&n->key, c->insecure_network, "listen", v->listen, err));
+    SL_TRY(check_open(&n->key, c->insecure_network, "data-address", c->data_address, err));
     SL_TRY(sl_pack_open_any(&n->pack, model, err));
     SL_TRY(make_plan(n, err));
     SL_TRY(make_members(n, err));

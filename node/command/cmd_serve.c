@@ -6,6 +6,7 @@
 #include "model/pack/pack_cache.h"
 #include "node/command/commands.h"
 #include "node/command/serving_options.h"
+#include "node/coordinator/join_key.h"
 #include "node/local/cluster.h"
 #include "node/rpc/listen.h"
 #include "pipeline/stage/stage.h"
@@ -40,6 +41,8 @@ struct supervisor {
     const struct serve_values *values;
     struct sl_pack *pack;
     char join[288]; /* where workers find the coordinator */
+    int key_fd;     /* the secret that makes them members, for those who inherit it */
+    char key_path[32];
     struct child children[SL_MAX_STAGES + 2];
     uint32_t n_children;
     bool stopping;
@@ -108,6 +111,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--context", v->context);
     add_number(&a, "--kv-tokens", v->kv_tokens);
     add_number(&a, "--drain-timeout", v->drain_timeout);
+    add(&a, "--join-key-file", s->key_path);
     if (v->name)
         add(&a, "--name", v->name);
     return spawn(s, "coordinator", &a, err);
@@ -124,6 +128,7 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     add(&a, "sluice", decode ? "decode" : "stage");
     add(&a, sl_pack_path(s->pack), NULL);
     add(&a, "--coordinator", s->join);
+    add(&a, "--join-key-file", s->key_path);
     if (!decode)
         add_number(&a, "--stage", k);
     add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
@@ -233,9 +238,11 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
                        "--listen needs a port here, because the stages must find it; choose one");
     SL_TRY(check_address(v->listen, err));
     SL_TRY(check_address(v->ops, err));
+    SL_TRY(sl_join_key_make(&s->key_fd, s->key_path, err));
     SL_TRY(spawn_coordinator(s, err));
     for (uint32_t k = 0; k <= v->stages; k++)
         SL_TRY(spawn_worker(s, k, err));
+    close(s->key_fd); /* nobody else is to have it */
     return SL_OK;
 }
 

@@ -68,6 +68,14 @@
                    "it; of a private network.")
 #define SL_OPTION_DATA_PORT(values, field)                                                                   \
     SL_OPTION_NUMBER("data-port", values, field, "0", 0, 65535, NULL, "0 takes a free one of 13000 to 13063.")
+#define SL_OPTION_JOIN_KEY_FILE(values, field)                                                               \
+    SL_OPTION_TEXT("join-key-file", SL_OPT_STRING, values, field, NULL, "PATH",                              \
+                   "A file with the secret that all nodes of a pipeline share; who does not know it can "    \
+                   "neither join nor open a link. Make one: head -c 32 /dev/urandom | base64.")
+#define SL_OPTION_INSECURE_NETWORK(values, field)                                                            \
+    SL_OPTION_ROW("insecure-network", SL_OPT_BOOL, values, field, NULL, NULL, 0, 0, NULL,                    \
+                  "Listen beyond this machine without a join key: whoever reaches the ports can take a "     \
+                  "stage's place.")
 #define SL_OPTION_JOIN_TIMEOUT(values, field, fallback)                                                      \
     SL_OPTION_NUMBER("join-timeout", values, field, fallback, 1, 86400, "s",                                 \
                      "How long to wait: a coordinator until all nodes have joined, a node for its "          \

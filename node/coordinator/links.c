@@ -1,6 +1,14 @@
 /* A node's edges (links.h): declared from the plan, and followed. */
 #include "node/coordinator/links.h"
+#include "base/bytes.h"
 #include "base/digest.h"
+
+void sl_link_key(const uint8_t secret[32], uint64_t id, uint8_t key[32])
+{
+    uint8_t text[8];
+    sl_put64(text, id);
+    sl_hmac_sha256(secret, text, sizeof text, key);
+}
 
 sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
                         sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err)
@@ -17,7 +25,7 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
                                         .epoch = plan->epoch,
                                         .n_slots = connects ? l->from_slots : l->to_slots,
                                         .slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes};
-        sl_hmac_sha256(secret, &l->id, sizeof l->id, config.key);
+        sl_link_key(secret, l->id, config.key);
         sl_status status;
         if (connects) {
             char address[64] = "";

@@ -1,5 +1,7 @@
 /* Joining (members.h). One table of members, guarded by a lock: gRPC's workers write it, the coordinator's main reads it. */
 #include "node/coordinator/members.h"
+#include "base/bytes.h"
+#include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
 #include "node/coordinator/links.h"
@@ -13,6 +15,7 @@
 struct joined_member {
     struct sl_members *all;
     uint32_t node;            /* 1 + stage, or the decode worker's */
+    uint8_t session[32];      /* what it proves itself with (join_key.h) */
     struct sl_rpc_call *call; /* the Join stream; NULL: not here */
     bool planned, ready;
     uint32_t profiles; /* it offers these */
@@ -28,6 +31,9 @@ struct sl_members {
     pthread_mutex_t lock;
     struct joined_member *members; /* [n_members], node 1 + i */
     uint32_t n_members;
+    struct sl_ticket_office tickets;
+    uint8_t salt[SL_JOIN_NONCE], link_secret[32];
+    struct sl_log_seldom refusals;
     struct sl_coordinator *coordinator;
     struct sl_io *io;
     enum sl_life life; /* READY: everybody was sent the plan */
@@ -38,11 +44,15 @@ static void node_name(const struct sl_members *c, uint32_t node, char buffer[24]
     sl_plan_node_name(&c->plan, node, buffer);
 }
 
+static uint64_t now_ms(void)
+{
+    return sl_clock_ns() / 1000000u;
+}
+
 /* ---- the plan on its way to a member ---- */
 
-struct link_room { /* of one event: links, their list heads and keys */
+struct link_room { /* of one event: links and their list heads */
     Sluice__V1__Link links[SL_MAX_LINKS], *connect[SL_MAX_LINKS], *accept[SL_MAX_LINKS];
-    uint8_t keys[SL_MAX_LINKS][32];
     char peers[SL_MAX_LINKS][24];
 };
 
@@ -60,10 +70,8 @@ static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *ou
         uint32_t peer = connects ? l->to : l->from;
         Sluice__V1__Link *link = &room->links[used];
         sluice__v1__link__init(link);
-        sl_hmac_sha256(c->config.secret, &l->id, sizeof l->id, room->keys[used]);
         node_name(c, peer, room->peers[used]);
         link->id = l->id;
-        link->key = (ProtobufCBinaryData){32, room->keys[used]};
         link->n_slots = connects ? l->from_slots : l->to_slots;
         link->slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes;
         link->peer = room->peers[used];
@@ -103,6 +111,7 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     plan.context_tokens = c->plan.context_tokens;
     plan.kv_pages = c->plan.n_pages;
     plan.kv_dtype = kv_dtype;
+    plan.salt = (ProtobufCBinaryData){sizeof c->salt, c->salt};
     fill_links(c, m->node, &plan, room);
     event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_PLAN;
     event.plan = &plan;
@@ -125,7 +134,7 @@ static void open_own_links(void *user) /* on the coordinator's thread */
     struct sl_members *c = user;
     struct sl_err err;
     uint32_t n;
-    if (sl_links_open(c->io, &c->plan, 0, c->config.secret, where_is, c, &n, &err) != SL_OK)
+    if (sl_links_open(c->io, &c->plan, 0, c->link_secret, where_is, c, &n, &err) != SL_OK)
         sl_coordinator_mourn(c->coordinator, err.text);
 }
 
@@ -157,7 +166,7 @@ static void plan_when_complete(struct sl_members *c) /* lock held */
 
 /* ---- Join ---- */
 
-static sl_status check_join(const struct sl_members *c, const Sluice__V1__JoinRequest *j, uint32_t *node,
+static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *j, uint32_t *node,
                             struct sl_err *err)
 {
     bool decode = strcmp(j->role, "decode") == 0;
@@ -189,7 +198,7 @@ static sl_status check_join(const struct sl_members *c, const Sluice__V1__JoinRe
 }
 
 /* Names that this version does not know are profiles that we could not run either. */
-static uint32_t offered_profiles(const Sluice__V1__JoinRequest *j)
+static uint32_t offered_profiles(const Sluice__V1__Node *j)
 {
     uint32_t set = 0;
     enum sl_profile profile;
@@ -241,118 +250,178 @@ static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
     sl_coordinator_mourn(c->coordinator, sentence);
 }
 
-static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+/* A stranger may try as often as he likes: the log hears of it once a while. */
+static void refuse(struct sl_members *c, struct sl_rpc_call *call, sl_status status, const struct sl_err *err)
+{
+    uint32_t left_out;
+    if (sl_log_may(&c->refusals, sl_clock_ns(), &left_out))
+        sl_log_warn("a node was refused: %s (%u before it were not logged)", err->text, left_out);
+    sl_rpc_finish(call, status, err->text);
+}
+
+static void on_hello(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_members *c = context;
     struct sl_pb pb = {0};
+    uint8_t ticket[SL_JOIN_TICKET], proof[SL_JOIN_PROOF];
+    Sluice__V1__HelloRequest *h = (Sluice__V1__HelloRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__hello_request__descriptor, message, bytes);
+    if (!h)
+        return;
+    if (h->nonce.len != SL_JOIN_NONCE || sl_ticket_make(&c->tickets, now_ms(), ticket) != SL_OK) {
+        sl_rpc_finish(call, SL_E_INVALID, "the hello is malformed; run the same version");
+    } else {
+        sl_join_welcome(&c->config.key, h->nonce.data, ticket, proof);
+        Sluice__V1__HelloReply reply = SLUICE__V1__HELLO_REPLY__INIT;
+        reply.ticket = (ProtobufCBinaryData){sizeof ticket, ticket};
+        reply.proof = (ProtobufCBinaryData){sizeof proof, proof};
+        sl_pb_reply(call, &reply.base);
+    }
+    sl_pb_free(&pb);
+}
+
+/* It knows the key, and this request was never used before; lock held. */
+static sl_status check_proof(struct sl_members *c, const Sluice__V1__JoinRequest *j, uint8_t session[32],
+                             struct sl_err *err)
+{
+    const char *bad = j->nonce.len != SL_JOIN_NONCE || j->ticket.len != SL_JOIN_TICKET
+                          ? "the join request is malformed"
+                          : NULL;
+    if (!bad) {
+        sl_join_session(&c->config.key, j->nonce.data, j->ticket.data, session);
+        if (!sl_join_proved(session, "join", j->node.data, j->node.len, j->proof.data, j->proof.len))
+            bad = "the join key differs";
+        else
+            bad = sl_ticket_use(&c->tickets, now_ms(), j->ticket.data, j->ticket.len);
+    }
+    return bad ? sl_fail(err, SL_E_DENIED,
+                         "%s; give this node the coordinator's --join-key-file, and run the same version",
+                         bad)
+               : SL_OK;
+}
+
+static void take_member(struct sl_members *c, struct joined_member *m, struct sl_rpc_call *call,
+                        const Sluice__V1__Node *j) /* lock held */
+{
+    char name[24];
+    snprintf(m->address, sizeof m->address, "%s", j->data_address);
+    snprintf(m->name, sizeof m->name, "%.60s", j->node_name);
+    m->port = (uint16_t)j->data_port;
+    m->pid = j->pid;
+    m->profiles = offered_profiles(j);
+    m->call = call;
+    sl_rpc_ref(call);
+    sl_rpc_hooks(call, m, on_join_done, NULL);
+    node_name(c, m->node, name);
+    sl_log_info("%s joined from %s:%u (%s, pid %llu, %u threads)", name, m->address, m->port, m->name,
+                (unsigned long long)m->pid, j->threads);
+    plan_when_complete(c);
+}
+
+static sl_status join_node(struct sl_members *c, struct sl_rpc_call *call, const Sluice__V1__JoinRequest *j,
+                           const Sluice__V1__Node *node, struct sl_err *err) /* lock held */
+{
+    uint32_t number = 0;
+    uint8_t session[32];
+    SL_TRY(check_proof(c, j, session, err));
+    SL_TRY(check_join(c, node, &number, err));
+    struct joined_member *m = &c->members[number - 1];
+    if (c->life == SL_LIFE_STOPPED)
+        return sl_fail(err, SL_E_UNAVAILABLE, "the pipeline is stopping");
+    if (m->call || c->life != SL_LIFE_FORMING)
+        return sl_fail(err, SL_E_EXISTS,
+                       "there is one in this place already (%s, pid %llu); stop that one first", m->name,
+                       (unsigned long long)m->pid);
+    SL_TRY(check_profiles(c, offered_profiles(node), err));
+    memcpy(m->session, session, sizeof m->session);
+    take_member(c, m, call, node);
+    return SL_OK;
+}
+
+static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_members *c = context;
+    struct sl_pb pb = {0}, node_pb = {0};
     struct sl_err err;
-    uint32_t node = 0;
     Sluice__V1__JoinRequest *j = (Sluice__V1__JoinRequest *)(void *)sl_pb_unpack(
         &pb, call, &sluice__v1__join_request__descriptor, message, bytes);
     if (!j)
         return;
-    sl_status status = check_join(c, j, &node, &err);
-    uint32_t profiles = offered_profiles(j);
-    pthread_mutex_lock(&c->lock);
-    struct joined_member *m = status == SL_OK ? &c->members[node - 1] : NULL;
-    if (m && c->life == SL_LIFE_STOPPED)
-        status = sl_fail(&err, SL_E_UNAVAILABLE, "the pipeline is stopping");
-    else if (m && (m->call || c->life != SL_LIFE_FORMING))
-        status = sl_fail(&err, SL_E_EXISTS,
-                         "there is one in this place already (%s, pid %llu); stop that one first", m->name,
-                         (unsigned long long)m->pid);
-    if (status == SL_OK)
-        status = check_profiles(c, profiles, &err);
-    if (status == SL_OK) {
-        m->profiles = profiles;
-        snprintf(m->address, sizeof m->address, "%s", j->data_address);
-        snprintf(m->name, sizeof m->name, "%.60s", j->node_name);
-        m->port = (uint16_t)j->data_port;
-        m->pid = j->pid;
-        m->call = call;
-        sl_rpc_ref(call);
-        sl_rpc_hooks(call, m, on_join_done, NULL);
-        char name[24];
-        node_name(c, node, name);
-        sl_log_info("%s joined from %s:%u (%s, pid %llu, %u threads)", name, m->address, m->port, m->name,
-                    (unsigned long long)m->pid, j->threads);
-        plan_when_complete(c);
-    }
-    pthread_mutex_unlock(&c->lock);
-    if (status != SL_OK) {
-        sl_log_warn("a node was refused: %s", err.text);
-        sl_rpc_finish(call, status, err.text);
+    Sluice__V1__Node *node = (Sluice__V1__Node *)(void *)sl_pb_unpack(
+        &node_pb, call, &sluice__v1__node__descriptor, j->node.data, j->node.len);
+    if (node) {
+        pthread_mutex_lock(&c->lock);
+        sl_status status = join_node(c, call, j, node, &err);
+        pthread_mutex_unlock(&c->lock);
+        if (status != SL_OK)
+            refuse(c, call, status, &err);
+        sl_pb_free(&node_pb);
     }
     sl_pb_free(&pb);
 }
 
 /* ---- Ready, Leave, Status ---- */
 
-static struct joined_member *member_of(struct sl_members *c, const char *role, uint32_t stage)
+/* Who says that it is this member, and proves it with a message of this kind about this epoch; NULL: it is not. Lock held. */
+static struct joined_member *proven_member(struct sl_members *c, const char *role, uint32_t stage,
+                                           const char *kind, uint64_t epoch, const ProtobufCBinaryData *proof)
 {
+    uint8_t about[8];
     uint32_t i = strcmp(role, "decode") == 0 ? c->plan.n_stages : stage;
-    return i < c->n_members ? &c->members[i] : NULL;
+    struct joined_member *m = i < c->n_members ? &c->members[i] : NULL;
+    sl_put64(about, epoch);
+    bool is = m && m->call && epoch == c->plan.epoch &&
+              sl_join_proved(m->session, kind, about, sizeof about, proof->data, proof->len);
+    return is ? m : NULL;
 }
 
 static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_members *c = context;
     struct sl_pb pb = {0};
+    struct sl_err err;
     Sluice__V1__ReadyRequest *r = (Sluice__V1__ReadyRequest *)(void *)sl_pb_unpack(
         &pb, call, &sluice__v1__ready_request__descriptor, message, bytes);
     if (!r)
         return;
     pthread_mutex_lock(&c->lock);
-    struct joined_member *m = member_of(c, r->role, r->stage);
-    bool known = m && m->call && r->epoch == c->plan.epoch;
-    if (known)
+    struct joined_member *m = proven_member(c, r->role, r->stage, "ready", r->epoch, &r->proof);
+    if (m)
         m->ready = true;
     pthread_mutex_unlock(&c->lock);
     Sluice__V1__ReadyReply reply = SLUICE__V1__READY_REPLY__INIT;
-    if (known) {
+    if (m) {
         sl_pb_reply(call, &reply.base);
         if (c->config.on_member_ready)
             c->config.on_member_ready(c->config.user);
     } else {
-        sl_rpc_finish(call, SL_E_INVALID, "this node has not joined, or its plan is an old one; join again");
+        refuse(c, call,
+               sl_fail(&err, SL_E_DENIED, "this node has not joined, or its plan is an old one; join again"),
+               &err);
     }
     sl_pb_free(&pb);
-}
-
-/* Does the key belong to a link that this member accepts? Clients of the same port have never seen one. */
-static bool knows_its_plan(const struct sl_members *c, const struct joined_member *m,
-                           const ProtobufCBinaryData *key)
-{
-    struct sl_plan_link links[SL_MAX_LINKS];
-    uint8_t expected[32];
-    bool knows = false;
-    for (uint32_t i = 0, n = sl_plan_links(&c->plan, links); i < n && key->len == sizeof expected; i++) {
-        if (links[i].to != m->node)
-            continue;
-        sl_hmac_sha256(c->config.secret, &links[i].id, sizeof links[i].id, expected);
-        knows |= sl_equal_constant_time(expected, key->data, sizeof expected);
-    }
-    return knows;
 }
 
 static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_members *c = context;
     struct sl_pb pb = {0};
+    struct sl_err err;
+    char name[24];
     Sluice__V1__LeaveRequest *l = (Sluice__V1__LeaveRequest *)(void *)sl_pb_unpack(
         &pb, call, &sluice__v1__leave_request__descriptor, message, bytes);
     if (!l)
         return;
-    struct joined_member *m = member_of(c, l->role, l->stage);
-    char name[24];
-    bool may = m && knows_its_plan(c, m, &l->key);
+    pthread_mutex_lock(&c->lock);
+    const struct joined_member *m = proven_member(c, l->role, l->stage, "leave", l->epoch, &l->proof);
     if (m)
         node_name(c, m->node, name);
+    pthread_mutex_unlock(&c->lock);
     sl_pb_free(&pb);
-    if (!may) {
-        sl_rpc_finish(
-            call, SL_E_INVALID,
-            "only a member that was sent its plan may leave; send SIGTERM to the coordinator instead");
+    if (!m) {
+        refuse(c, call,
+               sl_fail(&err, SL_E_DENIED, "only a member may leave; send SIGTERM to the coordinator instead"),
+               &err);
         return;
     }
     Sluice__V1__LeaveReply reply = SLUICE__V1__LEAVE_REPLY__INIT;
@@ -421,10 +490,12 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
     pthread_mutex_init(&c->lock, NULL);
     c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
     c->members = calloc(c->n_members, sizeof *c->members);
-    if (!c->members) {
-        free(c);
-        return sl_fail(err, SL_E_NOMEM, "out of memory for the table of members");
+    if (!c->members || sl_ticket_office_init(&c->tickets) != SL_OK ||
+        sl_random_bytes(c->salt, sizeof c->salt) != SL_OK) {
+        sl_members_destroy(c);
+        return sl_fail(err, SL_E_NOMEM, "no memory, or no random bytes, for the table of members");
     }
+    sl_join_link_secret(&c->config.key, c->plan.epoch, c->salt, c->link_secret);
     for (uint32_t i = 0; i < c->n_members; i++)
         c->members[i] = (struct joined_member){.all = c, .node = 1 + i};
     *out = c;
@@ -450,6 +521,8 @@ uint32_t sl_members_methods(struct sl_members *members, struct sl_rpc_method *me
         .path = "/sluice.v1.Control/Leave", .on_message = on_leave, .context = members};
     methods[3] = (struct sl_rpc_method){
         .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = members};
+    methods[4] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Hello", .on_message = on_hello, .context = members};
     return SL_MEMBERS_METHODS;
 }
 

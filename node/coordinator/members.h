@@ -1,11 +1,12 @@
 /* sluice.v1.Control on the coordinator: who has joined, the plan that each member is sent when all are there, and the leash
- * that tells when one is gone. Members that do not fit (other model, version, KV format, no numerics profile in
+ * that tells when one is gone. Members that do not know the join key (join_key.h) or do not fit (other model, version, KV format, no numerics profile in
  * common) are refused with a sentence. Which profile is run is decided when all are there: the fastest that the coordinator
  * allows and every member offers. */
 #ifndef SL_NODE_COORDINATOR_MEMBERS_H
 #define SL_NODE_COORDINATOR_MEMBERS_H
 
 #include "node/coordinator/coordinator.h"
+#include "node/coordinator/join_key.h"
 #include "node/rpc/rpc.h"
 
 struct sl_members_config {
@@ -14,13 +15,13 @@ struct sl_members_config {
     const char *model_digest;
     const char *data_address; /* the coordinator's own */
     uint16_t data_port;
-    uint8_t secret[32];                            /* link keys are derived from it */
+    struct sl_join_key key;
     void (*on_member_ready)(void *user);           /* a member's links are up; any thread */
     void (*on_leave)(void *user, const char *who); /* a member asks for the pipeline to drain; any thread */
     void *user;
 };
 
-enum { SL_MEMBERS_METHODS = 4 };
+enum { SL_MEMBERS_METHODS = 5 };
 
 struct sl_members;
 sl_status sl_members_create(struct sl_members **members, const struct sl_members_config *config,

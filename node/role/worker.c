@@ -1,10 +1,13 @@
 /* The worker process of worker.h. Threads: main (the role's loop), the I/O thread of sl_io, the leash (reads the Join
  * stream), the signal thread, the team. */
 #include "node/role/worker.h"
+#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "model/pack/pack_cache.h"
+#include "node/coordinator/links.h"
 #include "node/coordinator/members.h"
 #include "node/edge/admin_http.h"
 #include "node/role/role.h"
@@ -17,6 +20,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { HELLO_MS = 5000 };
+
 struct worker {
     struct sl_worker_config config;
     char name[24];
@@ -28,7 +33,8 @@ struct worker {
     _Atomic bool has_plan;
     uint32_t n_links;
     struct sl_rpc_channel *channel;
-    uint8_t leave_key[32]; /* of a link we accept: shows the coordinator that we are a member */
+    uint8_t session[32];     /* with the coordinator: join_key.h */
+    uint8_t link_secret[32]; /* of the plan's links */
     struct sl_rpc_stream *leash;
     struct sl_admin *ops;
     struct sl_role *role;
@@ -46,17 +52,27 @@ static void end_role(struct worker *w, enum sl_life_event event)
         sl_io_nudge(w->io);
 }
 
+/* That this is the member which joined; about the plan's epoch. */
+static ProtobufCBinaryData prove(const struct worker *w, const char *kind, uint8_t proof[SL_JOIN_PROOF])
+{
+    uint8_t about[8];
+    sl_put64(about, w->plan.epoch);
+    sl_join_proof(w->session, kind, about, sizeof about, proof);
+    return (ProtobufCBinaryData){SL_JOIN_PROOF, proof};
+}
+
 /* ---- signals ---- */
 
 static void leave(struct worker *w)
 {
     Sluice__V1__LeaveRequest request = SLUICE__V1__LEAVE_REQUEST__INIT;
     static char roles[2][8] = {"stage", "decode"};
-    uint8_t packed[128], *reply = NULL;
+    uint8_t packed[128], proof[SL_JOIN_PROOF], *reply = NULL;
     size_t reply_bytes = 0;
     request.role = roles[w->config.decode];
     request.stage = w->config.stage;
-    request.key = (ProtobufCBinaryData){sizeof w->leave_key, w->leave_key};
+    request.epoch = w->plan.epoch;
+    request.proof = prove(w, "leave", proof);
     size_t n = sluice__v1__leave_request__pack(&request, packed);
     struct sl_err err;
     if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) !=
@@ -132,9 +148,10 @@ static void *leash_loop(void *arg)
 
 /* ---- join ---- */
 
-static sl_status open_leash(struct worker *w, struct sl_err *err)
+/* This node in bytes. Returns how many; 0: room is too small. */
+static size_t pack_node(const struct worker *w, uint8_t *packed, size_t room)
 {
-    Sluice__V1__JoinRequest j = SLUICE__V1__JOIN_REQUEST__INIT;
+    Sluice__V1__Node j = SLUICE__V1__NODE__INIT;
     static char roles[2][8] = {"stage", "decode"}, version[] = SLUICE_VERSION;
     char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
     char host[64] = "", address[64], digest[72];
@@ -159,10 +176,56 @@ static sl_status open_leash(struct worker *w, struct sl_err *err)
     j.threads = w->config.n_threads;
     j.pid = (uint64_t)getpid();
     j.n_layers = sl_pack_shape(w->pack)->n_layers;
-    uint8_t packed[1024];
-    if (sluice__v1__join_request__get_packed_size(&j) > sizeof packed)
+    return sluice__v1__node__get_packed_size(&j) <= room ? sluice__v1__node__pack(&j, packed) : 0;
+}
+
+/* A ticket of the coordinator, and a session with it if it knows the join key as we do. */
+static sl_status say_hello(struct worker *w, uint8_t nonce[SL_JOIN_NONCE], uint8_t ticket[SL_JOIN_TICKET],
+                           struct sl_err *err)
+{
+    Sluice__V1__HelloRequest request = SLUICE__V1__HELLO_REQUEST__INIT;
+    uint8_t packed[32], expected[SL_JOIN_PROOF], *message = NULL;
+    size_t bytes = 0;
+    if (sl_random_bytes(nonce, SL_JOIN_NONCE) != SL_OK)
+        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the join request");
+    request.nonce = (ProtobufCBinaryData){SL_JOIN_NONCE, nonce};
+    size_t n = sluice__v1__hello_request__pack(&request, packed);
+    SL_TRY(sl_rpc_unary(w->channel, "/sluice.v1.Control/Hello", packed, n, HELLO_MS, &message, &bytes, err));
+    Sluice__V1__HelloReply *reply = sluice__v1__hello_reply__unpack(NULL, bytes, message);
+    free(message);
+    sl_status status = SL_OK;
+    if (!reply || reply->ticket.len != SL_JOIN_TICKET || reply->proof.len != sizeof expected) {
+        status = sl_fail(err, SL_E_PROTOCOL,
+                         "the coordinator's answer to hello is malformed; run the same version");
+    } else {
+        memcpy(ticket, reply->ticket.data, SL_JOIN_TICKET);
+        sl_join_welcome(&w->config.key, nonce, ticket, expected);
+        if (!sl_equal_constant_time(expected, reply->proof.data, sizeof expected))
+            status =
+                sl_fail(err, SL_E_DENIED,
+                        "the join key differs; give both the same --join-key-file, and run the same version");
+    }
+    if (reply)
+        sluice__v1__hello_reply__free_unpacked(reply, NULL);
+    sl_join_session(&w->config.key, nonce, ticket, w->session);
+    return status;
+}
+
+static sl_status open_leash(struct worker *w, struct sl_err *err)
+{
+    Sluice__V1__JoinRequest j = SLUICE__V1__JOIN_REQUEST__INIT;
+    uint8_t node[1024], packed[1280], nonce[SL_JOIN_NONCE], ticket[SL_JOIN_TICKET] = {0},
+                                                            proof[SL_JOIN_PROOF];
+    size_t n = pack_node(w, node, sizeof node);
+    if (n == 0)
         return sl_fail(err, SL_E_CONFIG, "the data address or host name is too long");
-    size_t n = sluice__v1__join_request__pack(&j, packed);
+    SL_TRY(say_hello(w, nonce, ticket, err));
+    sl_join_proof(w->session, "join", node, n, proof);
+    j.node = (ProtobufCBinaryData){n, node};
+    j.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
+    j.ticket = (ProtobufCBinaryData){sizeof ticket, ticket};
+    j.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    n = sluice__v1__join_request__pack(&j, packed);
     return sl_rpc_stream_open(&w->leash, w->channel, "/sluice.v1.Control/Join", packed, n, -1, err);
 }
 
@@ -222,6 +285,9 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
             p->profile);
     SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
+    if (p->salt.len != SL_JOIN_NONCE)
+        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has no salt; run the same version");
+    sl_join_link_secret(&w->config.key, p->epoch, p->salt.data, w->link_secret);
     uint32_t k = w->config.decode ? w->plan.n_stages : w->config.stage;
     struct sl_share config = sl_plan_share(&w->plan, k, w->config.n_threads);
     if (p->stage != k || p->layer_begin != config.begin || p->layer_end != config.end ||
@@ -245,12 +311,10 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
 {
     struct sl_link_config config = {
         .id = l->id, .epoch = w->plan.epoch, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
-    if (l->key.len != sizeof config.key || l->port > 65535)
+    if (l->port > 65535)
         return sl_fail(err, SL_E_PROTOCOL,
                        "the coordinator's plan has a malformed link; run the same version");
-    memcpy(config.key, l->key.data, sizeof config.key);
-    if (!connects)
-        memcpy(w->leave_key, config.key, sizeof w->leave_key);
+    sl_link_key(w->link_secret, l->id, config.key);
     sl_status status = connects ? sl_io_connect(w->io, &config, l->address, (uint16_t)l->port)
                                 : sl_io_accept(w->io, &config);
     if (status != SL_OK)
@@ -265,12 +329,13 @@ static void report_ready(void *user)
     struct worker *w = user;
     Sluice__V1__ReadyRequest request = SLUICE__V1__READY_REQUEST__INIT;
     static char roles[2][8] = {"stage", "decode"};
-    uint8_t packed[64], *reply = NULL;
+    uint8_t packed[128], proof[SL_JOIN_PROOF], *reply = NULL;
     size_t reply_bytes = 0;
     struct sl_err err;
     request.role = roles[w->config.decode];
     request.stage = w->config.stage;
     request.epoch = w->plan.epoch;
+    request.proof = prove(w, "ready", proof);
     size_t n = sluice__v1__ready_request__pack(&request, packed);
     for (int tries = 0; tries < 5; tries++) { /* without it the pipeline is never ready */
         if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes,

@@ -4,6 +4,7 @@
 #define SL_NODE_ROLE_WORKER_H
 
 #include "base/status.h"
+#include "node/coordinator/join_key.h"
 #include <stdint.h>
 
 struct sl_worker_config {
@@ -12,6 +13,7 @@ struct sl_worker_config {
     const char *data_address; /* to listen on, and where neighbours reach us */
     uint16_t data_port;       /* 0: one of 13000..13063 */
     const char *ops;          /* NULL: no ops HTTP */
+    struct sl_join_key key;
     bool decode;
     uint32_t stage;
     uint32_t n_threads; /* 0: all processors */

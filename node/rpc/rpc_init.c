@@ -138,6 +138,8 @@ grpc_status_code sl_rpc_code(sl_status status)
     case SL_E_REFUSED:
     case SL_E_CONFIG:
         return GRPC_STATUS_FAILED_PRECONDITION;
+    case SL_E_DENIED:
+        return GRPC_STATUS_PERMISSION_DENIED;
     case SL_E_PROTOCOL:
     case SL_E_DATA:
     case SL_E_IO:
@@ -167,6 +169,7 @@ sl_status sl_rpc_status(grpc_status_code code)
         return SL_E_EXHAUSTED;
     case GRPC_STATUS_PERMISSION_DENIED:
     case GRPC_STATUS_UNAUTHENTICATED:
+        return SL_E_DENIED;
     case GRPC_STATUS_FAILED_PRECONDITION:
         return SL_E_REFUSED;
     case GRPC_STATUS_UNIMPLEMENTED:

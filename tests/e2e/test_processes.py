@@ -265,12 +265,14 @@ def test_across_network_namespaces(pack, tmp_path):
         for n in ns:
             wait_until(lambda n=n: "state UP" in subprocess.run(["ip", "-n", n, "link", "show", f"{n}v"[-15:]],
                                                                 capture_output=True, text=True).stdout, "the veth link")
+        (tmp_path / "join.key").write_text("known to the four nodes alone\n")
         args = [["coordinator", pack, "--stages", 2, "--listen", "10.77.0.1:50051", "--ops", "10.77.0.1:8081",
                  "--data-address", "10.77.0.1"],
                 ["stage", pack, "--stage", 0, "--threads", 1, "--data-address", "10.77.0.1"],
                 ["stage", pack, "--stage", 1, "--threads", 1, "--data-address", "10.77.0.2"],
                 ["decode", pack, "--threads", 1, "--data-address", "10.77.0.2"]]
         for where, words in zip((0, 0, 1, 1), args):
+            words += ["--join-key-file", tmp_path / "join.key"]
             if words[0] != "coordinator":
                 words += ["--coordinator", "10.77.0.1:50051"]
             with open(tmp_path / f"{len(processes)}.log", "wb") as log:

@@ -237,9 +237,9 @@ SL_TEST(unary_brings_the_reply_and_the_first_finish_counts)
 
 SL_TEST(every_status_comes_back_as_itself_with_its_sentence)
 {
-    static const sl_status statuses[] = {SL_E_CORRUPT,   SL_E_INVALID,   SL_E_NOT_FOUND,  SL_E_EXISTS,
-                                         SL_E_EXHAUSTED, SL_E_CANCELLED, SL_E_DEADLINE,   SL_E_UNIMPLEMENTED,
-                                         SL_E_REFUSED,   SL_E_INTERNAL,  SL_E_UNAVAILABLE};
+    static const sl_status statuses[] = {SL_E_CORRUPT,   SL_E_INVALID,   SL_E_NOT_FOUND,   SL_E_EXISTS,
+                                         SL_E_EXHAUSTED, SL_E_CANCELLED, SL_E_DEADLINE,    SL_E_UNIMPLEMENTED,
+                                         SL_E_REFUSED,   SL_E_INTERNAL,  SL_E_UNAVAILABLE, SL_E_DENIED};
     struct rpc_fixture f = {0};
     if (fixture_open(&f) == SL_OK)
         for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) {
