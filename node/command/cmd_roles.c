@@ -22,7 +22,7 @@
 
 struct worker_values {
     const char *coordinator, *data_address, *ops, *numerics, *join_key_file;
-    uint32_t stage, threads, data_port, join_timeout;
+    uint32_t stage, threads, data_port, join_timeout, lost_after;
     bool verify, insecure_network;
 };
 
@@ -33,6 +33,7 @@ struct worker_values {
         SL_OPTION_THREADS(worker_values, threads, "0"), SL_OPTION_NUMERICS(worker_values, numerics, "auto"), \
         SL_OPTION_OPS(worker_values, ops, NULL), SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),  \
         SL_OPTION_JOIN_KEY_FILE(worker_values, join_key_file),                                               \
+        SL_OPTION_LOST_AFTER(worker_values, lost_after),                                                     \
         SL_OPTION_INSECURE_NETWORK(worker_values, insecure_network),                                         \
         SL_OPTION_ROW("verify", SL_OPT_BOOL, worker_values, verify, NULL, NULL, 0, 0, NULL,                  \
                       "Check the SHA-256 of every weight file before serving.")
@@ -90,6 +91,7 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
                                       .n_threads = v->threads,
                                       .join_timeout_s = v->join_timeout,
                                       .verify = v->verify,
+                                      .lost_after_s = v->lost_after,
                                       .numerics = v->numerics};
     struct sl_err err;
     block_signals();
@@ -193,6 +195,12 @@ static void on_member_ready(void *user)
     kill(getpid(), SIGUSR1); /* main looks again who is missing */
 }
 
+static void on_silence(void *user)
+{
+    (void)user;
+    kill(getpid(), SIGUSR1); /* main alone says whether we serve */
+}
+
 static void on_leave(void *user, const char *who)
 {
     struct node *n = user;
@@ -225,6 +233,7 @@ static sl_status make_members(struct node *n, struct sl_err *err)
         .transport = &sl_transport_ucx,
         .port = (uint16_t)v->data_port,
         .thread_name = "io",
+        .lost_ms = v->serving.lost_after * 1000u,
         .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", v->data_address);
     SL_TRY(sl_io_create(&n->io, &io, err));
@@ -259,6 +268,7 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
                                            .max_waiting = n->values->serving.max_waiting,
                                            .on_lost = on_lost,
                                            .on_ready = on_all_up,
+                                           .on_silence = on_silence,
                                            .user = n};
     sl_status status = sl_coordinator_create(&n->coordinator, &config, err);
     if (status != SL_OK)
@@ -373,6 +383,7 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
                 sl_coordinator_profile(n->coordinator), sl_coordinator_model_name(n->coordinator));
     for (int number = 0; number != SIGTERM && number != SIGINT && !atomic_load(&n->leave);) {
         SL_TRY(lost(n, err));
+        sl_edge_set_serving(n->edge, !sl_coordinator_silent(n->coordinator));
         number = wait_signal(set, 60000);
     }
     drain(n, set);

@@ -111,6 +111,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--context", v->context);
     add_number(&a, "--kv-tokens", v->kv_tokens);
     add_number(&a, "--drain-timeout", v->drain_timeout);
+    add_number(&a, "--lost-after", v->lost_after);
     add(&a, "--join-key-file", s->key_path);
     if (v->name)
         add(&a, "--name", v->name);
@@ -131,6 +132,7 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     add(&a, "--join-key-file", s->key_path);
     if (!decode)
         add_number(&a, "--stage", k);
+    add_number(&a, "--lost-after", v->serving.lost_after);
     add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
     return spawn(s, name, &a, err);
 }

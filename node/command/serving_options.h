@@ -6,7 +6,7 @@
 
 struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name;
-    uint32_t stages, chunk, max_running, max_waiting, context, kv_tokens, drain_timeout;
+    uint32_t stages, chunk, max_running, max_waiting, context, kv_tokens, drain_timeout, lost_after;
 };
 
 /* values: the command's struct, whose member `serving` is a struct sl_serving_options. */
@@ -22,6 +22,7 @@ struct sl_serving_options {
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
                        "Model name told to clients; without it, the path."),                                 \
+        SL_OPTION_LOST_AFTER(values, serving.lost_after),                                                    \
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM.")
 

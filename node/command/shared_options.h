@@ -68,6 +68,11 @@
                    "it; of a private network.")
 #define SL_OPTION_DATA_PORT(values, field)                                                                   \
     SL_OPTION_NUMBER("data-port", values, field, "0", 0, 65535, NULL, "0 takes a free one of 13000 to 13063.")
+#define SL_OPTION_LOST_AFTER(values, field)                                                                  \
+    SL_OPTION_NUMBER(                                                                                        \
+        "lost-after", values, field, "10", 1, 3600, "s",                                                     \
+        "How long a node may be silent (stopped, cut off) before it counts as lost; until then "             \
+        "requests wait and go on when it is heard again. The same on all nodes.")
 #define SL_OPTION_JOIN_KEY_FILE(values, field)                                                               \
     SL_OPTION_TEXT("join-key-file", SL_OPT_STRING, values, field, NULL, "PATH",                              \
                    "A file with the secret that all nodes of a pipeline share; who does not know it can "    \

@@ -234,6 +234,31 @@ static void on_link(struct sl_coordinator *c, const struct sl_io_event *event)
     carry_out(c);
 }
 
+static void set_silent(struct sl_coordinator *c, uint32_t node, bool silent)
+{
+    uint64_t before = c->silent_to, bit = UINT64_C(1) << node;
+    c->silent_to = silent ? before | bit : before & ~bit;
+    if ((c->silent_to != 0) == (before != 0))
+        return;
+    sl_core_silence(c->core, c->silent_to != 0, &c->actions);
+    carry_out(c);
+    sl_log_warn("%s", c->silent_to ? "a node is silent: nothing new is begun until it is heard again"
+                                   : "all nodes are heard again: going on");
+    publish(c);
+    if (c->config.on_silence)
+        c->config.on_silence(c->config.user);
+}
+
+static void on_own_silence(struct sl_coordinator *c)
+{
+    char name[24];
+    uint64_t link = sl_io_silent(c->io);
+    if (link)
+        sl_log_warn("the coordinator hears nothing from %s",
+                    sl_plan_node_name(&c->plan, sl_plan_link_peer(link, 0), name));
+    set_silent(c, 0, link != 0);
+}
+
 static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     switch (event->kind) {
@@ -246,6 +271,9 @@ static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
         break;
     case SL_IO_FRAME:
         on_frame(c, event);
+        break;
+    case SL_IO_SILENCE:
+        on_own_silence(c);
         break;
     case SL_IO_NUDGE:
         break;
@@ -282,6 +310,10 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
         break;
     case SL_POST_CALL:
         post->fn(post->user);
+        break;
+    case SL_POST_SILENT:
+    case SL_POST_HEARD:
+        set_silent(c, (uint32_t)post->handle, post->kind == SL_POST_SILENT);
         break;
     case SL_POST_MOURN:
         sl_core_lose(c->core, SL_E_UNAVAILABLE, post->text, &c->actions);

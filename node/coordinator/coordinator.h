@@ -68,6 +68,8 @@ struct sl_coordinator_config {
      * refused. On the coordinator's thread; NULL: none. */
     void (*on_lost)(void *user, const char *sentence);
     void (*on_ready)(void *user);
+    void (*on_silence)(
+        void *user); /* what sl_coordinator_silent answers has changed; on the coordinator's thread */
     void *user;
 };
 sl_status sl_coordinator_create(struct sl_coordinator **c, const struct sl_coordinator_config *config,
@@ -79,6 +81,10 @@ void sl_coordinator_destroy(struct sl_coordinator *c);
 sl_status sl_coordinator_call(struct sl_coordinator *c, void (*fn)(void *user), void *user);
 /* A neighbour is known to be gone before its link says so. Any thread. */
 void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence);
+/* Node `node` of the plan hears nothing from one of its neighbours, or hears all of them again. While any hears nothing, the
+ * pipeline is not ready and begins nothing: a neighbour that comes back finds all as it was. Any thread. */
+void sl_coordinator_set_silent(struct sl_coordinator *c, uint32_t node, bool silent);
+bool sl_coordinator_silent(struct sl_coordinator *c);
 /* Refuse new requests; running and queued ones go on. */
 void sl_coordinator_drain(struct sl_coordinator *c);
 /* Wait until no request is live, at most timeout_ms. False: some still are. */
@@ -105,6 +111,7 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint64_t prompt_tokens, output_tokens, requests_ok, requests_failed, requests_aborted;
     double output_tokens_per_s; /* over the last 10 s */
     enum sl_life life;
+    bool silent; /* a node is */
     uint32_t n_stages;
     uint64_t started_wall_us, last_receive_wall_us;
 };

@@ -37,6 +37,8 @@ enum sl_post_kind {
     SL_POST_CANCEL,
     SL_POST_CANCEL_ID,
     SL_POST_CALL,
+    SL_POST_SILENT, /* node `handle` hears nothing from a neighbour */
+    SL_POST_HEARD,
     SL_POST_MOURN,
     SL_POST_DRAIN,
     SL_POST_STOP
@@ -119,6 +121,7 @@ struct sl_coordinator {
     uint64_t taken;
     bool stop;
     struct sl_buffers orders, adopts;
+    uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
     uint32_t *ids;      /* [max_chunk] of the record being packed */
 };

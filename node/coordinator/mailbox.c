@@ -143,6 +143,18 @@ void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence)
     post_copy(c, &p);
 }
 
+void sl_coordinator_set_silent(struct sl_coordinator *c, uint32_t node, bool silent)
+{
+    post_copy(c, &(struct sl_post){.kind = silent ? SL_POST_SILENT : SL_POST_HEARD, .handle = node});
+}
+
+bool sl_coordinator_silent(struct sl_coordinator *c)
+{
+    struct sl_load load;
+    sl_coordinator_load(c, &load);
+    return load.silent;
+}
+
 void sl_coordinator_drain(struct sl_coordinator *c)
 {
     post_copy(c, &(struct sl_post){.kind = SL_POST_DRAIN});

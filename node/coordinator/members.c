@@ -402,6 +402,33 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
     sl_pb_free(&pb);
 }
 
+static void on_silence(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_members *c = context;
+    struct sl_pb pb = {0};
+    struct sl_err err;
+    char name[24];
+    Sluice__V1__SilenceRequest *s = (Sluice__V1__SilenceRequest *)(void *)sl_pb_unpack(
+        &pb, call, &sluice__v1__silence_request__descriptor, message, bytes);
+    if (!s)
+        return;
+    const char *kind = s->silent ? "silent" : "heard";
+    pthread_mutex_lock(&c->lock);
+    const struct joined_member *m = proven_member(c, s->role, s->stage, kind, s->epoch, &s->proof);
+    if (m) {
+        if (s->silent)
+            sl_log_warn("%s hears nothing from %.23s", sl_plan_node_name(&c->plan, m->node, name), s->peer);
+        sl_coordinator_set_silent(c->coordinator, m->node, s->silent);
+    }
+    pthread_mutex_unlock(&c->lock);
+    Sluice__V1__SilenceReply reply = SLUICE__V1__SILENCE_REPLY__INIT;
+    if (m)
+        sl_pb_reply(call, &reply.base);
+    else
+        refuse(c, call, sl_fail(&err, SL_E_DENIED, "only a member may say who is silent"), &err);
+    sl_pb_free(&pb);
+}
+
 static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_members *c = context;
@@ -523,6 +550,8 @@ uint32_t sl_members_methods(struct sl_members *members, struct sl_rpc_method *me
         .path = "/sluice.v1.Control/Status", .on_message = on_status, .context = members};
     methods[4] = (struct sl_rpc_method){
         .path = "/sluice.v1.Control/Hello", .on_message = on_hello, .context = members};
+    methods[5] = (struct sl_rpc_method){
+        .path = "/sluice.v1.Control/Silence", .on_message = on_silence, .context = members};
     return SL_MEMBERS_METHODS;
 }
 

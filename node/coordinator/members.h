@@ -21,7 +21,7 @@ struct sl_members_config {
     void *user;
 };
 
-enum { SL_MEMBERS_METHODS = 5 };
+enum { SL_MEMBERS_METHODS = 6 };
 
 struct sl_members;
 sl_status sl_members_create(struct sl_members **members, const struct sl_members_config *config,

@@ -73,6 +73,7 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .requests_aborted = p->meter.ok[SL_FINISH_ABORT],
         .output_tokens_per_s = (double)tokens / 10.0,
         .life = p->core.life,
+        .silent = p->core.silent,
         .n_stages = c->plan.n_stages,
         .started_wall_us = c->started_wall_us,
         .last_receive_wall_us = p->last_receive_wall_us,
@@ -130,8 +131,8 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     struct sl_load load;
     sl_latest_read(&c->published, &p);
     fill_load(c, &p, &load);
-    add_gauge(t, "sluice_ready", "1 when every stage has joined and the node takes requests.",
-              load.life == SL_LIFE_READY);
+    add_gauge(t, "sluice_ready", "1 when every stage is here and heard, and the node takes requests.",
+              load.life == SL_LIFE_READY && !load.silent);
     add_gauge(t, "sluice_requests_running", "Requests that hold pages.", load.running);
     add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
     add_gauge(t, "sluice_prefill_tokens_waiting_uncached",

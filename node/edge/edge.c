@@ -40,7 +40,9 @@ static void on_state(void *context, struct sl_admin_state *state)
     state->ready = atomic_load(&edge->serving);
     state->profile = sl_coordinator_profile(edge->coordinator);
     if (!state->ready)
-        state->reason = why_not(sl_coordinator_life(edge->coordinator));
+        state->reason = sl_coordinator_silent(edge->coordinator)
+                            ? "a stage or the decode worker is silent"
+                            : why_not(sl_coordinator_life(edge->coordinator));
 }
 
 static void on_metrics(void *context, struct sl_text *text)

@@ -31,8 +31,9 @@ static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t b
     struct sl_load load;
     (void)message, (void)bytes;
     sl_coordinator_load(engine->coordinator, &load);
-    reply.healthy = load.life == SL_LIFE_READY;
-    reply.message = unconst(load.life == SL_LIFE_READY     ? "ok"
+    reply.healthy = load.life == SL_LIFE_READY && !load.silent;
+    reply.message = unconst(reply.healthy                  ? "ok"
+                            : load.silent                  ? "a stage or the decode worker is silent"
                             : load.life == SL_LIFE_FORMING ? "waiting for stages"
                                                            : sl_life_name(load.life));
     sl_pb_reply(call, &reply.base);

@@ -13,7 +13,7 @@ static bool is_ready(struct sl_coordinator *coordinator)
 {
     struct sl_load load;
     sl_coordinator_load(coordinator, &load);
-    return load.life == SL_LIFE_READY;
+    return load.life == SL_LIFE_READY && !load.silent;
 }
 
 /* A pointer that a generated struct wants without const; packing only reads it. */

@@ -13,6 +13,8 @@
 struct sl_role_state {          /* what other threads see of a role; outlives it */
     _Atomic(enum sl_life) life; /* FORMING until every link is up; the loop ends when it is LOST or STOPPED */
     void (*on_ready)(void *user); /* once, on the role's thread, when every link is up; NULL: none */
+    /* node `peer` of the plan is silent; 0 with silent false: none is any more. On the role's thread; NULL: none. */
+    void (*on_silence)(void *user, bool silent, uint32_t peer);
     void *user;
     struct sl_role_meter meter;
 };

@@ -109,11 +109,21 @@ static sl_status step(struct sl_role *role, struct sl_io *io, const struct sl_io
     return status;
 }
 
+static void on_silence(const struct sl_role *role, const struct sl_io *io)
+{
+    uint64_t link = sl_io_silent(io);
+    if (role->state->on_silence)
+        role->state->on_silence(role->state->user, link != 0,
+                                link ? sl_plan_link_peer(link, 1 + role->k) : 0);
+}
+
 static sl_status on_event(struct sl_role *role, struct sl_io *io, const struct sl_io_event *event,
                           struct sl_links *links, struct sl_err *err)
 {
     if (event->kind == SL_IO_FRAME || event->kind == SL_IO_SENT)
         return step(role, io, event, err);
+    if (event->kind == SL_IO_SILENCE)
+        on_silence(role, io);
     if (!sl_links_on_event(links, event, "this node stops, restart it with the others", err))
         return SL_OK;
     if (links->state == SL_LINKS_LOST) {

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { HELLO_MS = 5000 };
+enum { HELLO_MS = 5000, REPORT_AGAIN_MS = 200 };
 
 struct worker {
     struct sl_worker_config config;
@@ -40,8 +40,14 @@ struct worker {
     struct sl_role *role;
     struct sl_role_state state;
     _Atomic bool over; /* the threads beside the role may go */
-    pthread_t leash_thread, signal_thread;
-    bool leash_started, signals_started;
+    pthread_t leash_thread, signal_thread, report_thread;
+    bool leash_started, signals_started, reports_started;
+
+    /* what the role's thread has seen and the reporting one tells the coordinator */
+    pthread_mutex_t lock;
+    pthread_cond_t seen;
+    bool silent;
+    uint32_t silent_peer;
 };
 
 /* STOP: the coordinator says so, a clean end. LOSE: it is gone. */
@@ -143,6 +149,65 @@ static void *leash_loop(void *arg)
         sl_log_error("the coordinator is gone (%s); this node stops",
                      status == SL_AGAIN ? "it closed the stream" : err.text);
     end_role(w, SL_LIFE_LOSE);
+    return NULL;
+}
+
+/* ---- silence ---- */
+
+static void on_silence(void *user, bool silent, uint32_t peer)
+{
+    struct worker *w = user;
+    pthread_mutex_lock(&w->lock);
+    w->silent = silent;
+    w->silent_peer = peer;
+    pthread_cond_signal(&w->seen);
+    pthread_mutex_unlock(&w->lock);
+}
+
+static sl_status report_silence(struct worker *w, bool silent, uint32_t peer)
+{
+    Sluice__V1__SilenceRequest request = SLUICE__V1__SILENCE_REQUEST__INIT;
+    static char roles[2][8] = {"stage", "decode"};
+    uint8_t packed[192], proof[SL_JOIN_PROOF], *reply = NULL;
+    size_t reply_bytes = 0;
+    char name[24];
+    struct sl_err err;
+    request.role = roles[w->config.decode];
+    request.stage = w->config.stage;
+    request.epoch = w->plan.epoch;
+    request.silent = silent;
+    request.peer = (char *)(uintptr_t)sl_plan_node_name(&w->plan, peer, name);
+    request.proof = prove(w, silent ? "silent" : "heard", proof);
+    size_t n = sluice__v1__silence_request__pack(&request, packed);
+    sl_status status = sl_rpc_unary(w->channel, "/sluice.v1.Control/Silence", packed, n, HELLO_MS, &reply,
+                                    &reply_bytes, &err);
+    free(reply);
+    return status;
+}
+
+/* Tells what is, not all that was; a report that did not arrive (the silent one may be the coordinator) is made again as long
+ * as it holds. */
+static void *report_loop(void *arg)
+{
+    struct worker *w = arg;
+    bool told = false;
+    pthread_mutex_lock(&w->lock);
+    while (!atomic_load(&w->over)) {
+        if (w->silent == told) {
+            pthread_cond_wait(&w->seen, &w->lock);
+            continue;
+        }
+        bool silent = w->silent;
+        uint32_t peer = w->silent_peer;
+        pthread_mutex_unlock(&w->lock);
+        sl_status status = report_silence(w, silent, peer);
+        if (status == SL_OK)
+            told = silent;
+        else
+            usleep(REPORT_AGAIN_MS * 1000);
+        pthread_mutex_lock(&w->lock);
+    }
+    pthread_mutex_unlock(&w->lock);
     return NULL;
 }
 
@@ -403,6 +468,7 @@ static sl_status load(struct worker *w, struct sl_err *err)
         .transport = &sl_transport_ucx,
         .port = w->config.data_port,
         .thread_name = "io",
+        .lost_ms = w->config.lost_after_s * 1000u,
         .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
     SL_TRY(sl_io_create(&w->io, &io, err));
@@ -438,6 +504,9 @@ static sl_status become_ready(struct worker *w, struct sl_err *err)
     if (pthread_create(&w->leash_thread, NULL, leash_loop, w) != 0)
         return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
     w->leash_started = true;
+    if (pthread_create(&w->report_thread, NULL, report_loop, w) != 0)
+        return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
+    w->reports_started = true;
     return SL_OK;
 }
 
@@ -448,6 +517,10 @@ static void clean_up(struct worker *w)
         sl_rpc_stream_cancel(w->leash);
     if (w->leash_started)
         pthread_join(w->leash_thread, NULL);
+    if (w->reports_started) {
+        on_silence(w, false, 0); /* wakes it */
+        pthread_join(w->report_thread, NULL);
+    }
     if (w->signals_started) {
         pthread_kill(w->signal_thread, SIGTERM);
         pthread_join(w->signal_thread, NULL);
@@ -475,6 +548,9 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
     sl_log_set_role(w->name);
     w->state.on_ready = report_ready;
+    w->state.on_silence = on_silence;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_cond_init(&w->seen, NULL);
     w->state.user = w;
     sl_rpc_init();
     sl_status status = load(w, err);
@@ -492,6 +568,8 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
         status = sl_fail(err, SL_E_PEER_LOST, "the coordinator went away; start this node again with it");
     clean_up(w);
     sl_rpc_fini();
+    pthread_mutex_destroy(&w->lock);
+    pthread_cond_destroy(&w->seen);
     free(w);
     return status;
 }

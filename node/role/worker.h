@@ -17,7 +17,7 @@ struct sl_worker_config {
     bool decode;
     uint32_t stage;
     uint32_t n_threads; /* 0: all processors */
-    uint32_t join_timeout_s;
+    uint32_t join_timeout_s, lost_after_s;
     const char *numerics; /* "auto", or the one profile that it offers */
     bool verify;          /* SHA-256 of the files it maps */
 };

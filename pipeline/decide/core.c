@@ -438,6 +438,13 @@ void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, 
     end_all(core, status, core->sentence, actions);
 }
 
+void sl_core_silence(struct sl_core *core, bool silent, struct sl_actions *actions)
+{
+    (void)actions;
+    core->n_adopts = 0;
+    core->silent = silent;
+}
+
 void sl_core_drain(struct sl_core *core, struct sl_actions *actions)
 {
     step_life(core, SL_LIFE_DRAIN, actions);
@@ -484,7 +491,7 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
     core->n_adopts = 0;
     settle(core, actions);
     end_overdue(core, now_us, actions);
-    if (core->life == SL_LIFE_READY || core->life == SL_LIFE_DRAINING)
+    if (!core->silent && (core->life == SL_LIFE_READY || core->life == SL_LIFE_DRAINING))
         sl_core_write_runs(core, actions);
 }
 
@@ -503,6 +510,7 @@ uint64_t sl_core_wake_us(const struct sl_core *core)
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
 {
     *load = (struct sl_core_load){.life = core->life,
+                                  .silent = core->silent,
                                   .live = core->n_live,
                                   .running = core->schedule.n_admitted,
                                   .pages_used = core->schedule.prefill_pages_used,

@@ -133,6 +133,8 @@ void sl_core_complete(struct sl_core *core, struct sl_actions *actions); /* ever
 /* A neighbour is gone or can't be believed: every request ends with status and sentence (copied). While draining with nothing
  * left to do it is no loss. */
 void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, struct sl_actions *actions);
+/* A node of the pipeline is silent, or none is any more: until it is heard, what is not under way waits. */
+void sl_core_silence(struct sl_core *core, bool silent, struct sl_actions *actions);
 void sl_core_drain(struct sl_core *core, struct sl_actions *actions);
 void sl_core_stop(struct sl_core *core,
                   struct sl_actions *actions); /* every request ends with SL_FINISH_ABORT */
@@ -145,6 +147,7 @@ uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if
 
 struct sl_core_load {
     enum sl_life life;
+    bool silent;   /* a node is: no request should come, and those that are here wait */
     uint32_t live; /* of which anything is left anywhere */
     uint32_t running, waiting, waiting_tokens;
     uint32_t pages_used, decode_pages_used, n_pages; /* promised to requests */

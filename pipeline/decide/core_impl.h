@@ -40,6 +40,7 @@ struct sl_core {
     struct sl_core_config config;
     struct sl_plan plan;
     enum sl_life life;
+    bool silent;        /* a node is */
     char sentence[320]; /* why it is lost */
     sl_status lost_status;
 

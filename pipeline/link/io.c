@@ -216,7 +216,11 @@ static void fill_defaults(struct sl_io_config *config)
     if (config->heartbeat_ms == 0)
         config->heartbeat_ms = 200;
     if (config->lost_ms == 0)
-        config->lost_ms = 1000 * PATIENCE;
+        config->lost_ms = 10000 * PATIENCE;
+    if (config->silent_ms == 0)
+        config->silent_ms = 1000 * PATIENCE;
+    if (config->silent_ms > config->lost_ms)
+        config->silent_ms = config->lost_ms;
     if (config->handshake_ms == 0)
         config->handshake_ms = 2000 * PATIENCE;
 }
@@ -418,6 +422,14 @@ void sl_io_drop(struct sl_io *io, uint64_t id)
     command(io, &(struct command){.kind = COMMAND_DROP, .link = link});
 }
 
+uint64_t sl_io_silent(const struct sl_io *io)
+{
+    for (uint32_t i = 0; i < SL_LINKS_MAX; i++)
+        if (io->links[i] && atomic_load_explicit(&io->links[i]->silent, memory_order_relaxed))
+            return io->links[i]->config.id;
+    return 0;
+}
+
 struct sl_link_clock sl_io_clock(const struct sl_io *io, uint64_t id)
 {
     const struct sl_link *link = find_link(io, id);
@@ -546,6 +558,11 @@ static bool take_event(struct sl_io *io, struct sl_io_event *event)
     while (sl_ring_pop(&io->hub.notes, &n) == SL_OK)
         if (event_of_note(io, &n, event))
             return true;
+    _Atomic bool *changed = &io->hub.silence_changed;
+    if (atomic_load_explicit(changed, memory_order_relaxed) && atomic_exchange(changed, false)) {
+        *event = (struct sl_io_event){.kind = SL_IO_SILENCE};
+        return true;
+    }
     if (atomic_load_explicit(&io->nudged, memory_order_relaxed) && atomic_exchange(&io->nudged, false)) {
         *event = (struct sl_io_event){.kind = SL_IO_NUDGE};
         return true;
@@ -568,7 +585,8 @@ sl_status sl_io_poll(struct sl_io *io, struct sl_io_event *event, int timeout_ms
         if (left_ms == 0)
             return SL_AGAIN;
         sl_bell_doze(bell);
-        if (ring_empty(&io->hub.notes) && !atomic_load(&io->nudged)) {
+        if (ring_empty(&io->hub.notes) && !atomic_load(&io->nudged) &&
+            !atomic_load(&io->hub.silence_changed)) {
             struct pollfd fd = {.fd = bell->fd, .events = POLLIN};
             poll(&fd, 1, left_ms);
         }

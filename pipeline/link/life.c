@@ -1,6 +1,8 @@
 /* Whether the other side is still there: dialing and trying again, heartbeat, goodbye, the end. All timers are here.
  *
- * Heartbeat: the side that dialed pings, the other answers; any frame counts as a sign of life. Leaving: GOODBYE names how
+ * Heartbeat: the side that dialed pings, the other answers; any frame counts as a sign of life. A peer that gives none is silent
+ * after silent_ms, which the owner is told, and lost after lost_ms: it may have been stopped, and a line that still stands
+ * carries on where it was. Leaving: GOODBYE names how
  * many frames were sent; the peer delivers those, answers GOODBYE, and the line is closed by the one who left. A link that
  * dials and is not up yet tries again, after 100 ms to 2 s; one that was up and lost its line is over.
  *
@@ -25,10 +27,21 @@ void sl_conn_on_goodbye(struct sl_conn *conn, uint64_t peer_sent)
 
 /* ---- The life of a link ---- */
 
+/* Told to the owner as what is, not as what happened: a link that falls silent and is heard again may never be noticed. */
+static void set_silent(struct sl_hub *hub, struct sl_link *link, bool silent)
+{
+    if (atomic_load_explicit(&link->silent, memory_order_relaxed) == silent)
+        return;
+    atomic_store_explicit(&link->silent, silent, memory_order_relaxed);
+    atomic_store_explicit(&hub->silence_changed, true, memory_order_release);
+    sl_bell_ring(&hub->owner);
+}
+
 void sl_link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason)
 {
     if (link->state == SL_LINK_UP)
         atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
+    set_silent(hub, link, false); /* it is worse than that */
     if (link->cancelled) {
         status = SL_E_CANCELLED;
         reason = "dropped by its owner";
@@ -150,12 +163,15 @@ void sl_conn_on_pong(struct sl_conn *conn, const uint8_t *body)
 
 static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 {
-    uint64_t allowed_ms = hub->config.lost_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
-    if (now_ms > conn->heard_ms + allowed_ms) {
+    uint64_t heard_ms = conn->heard_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
+    uint64_t silent_at_ms = heard_ms + hub->config.silent_ms + 1,
+             lost_at_ms = heard_ms + hub->config.lost_ms + 1;
+    if (now_ms >= lost_at_ms) {
         sl_conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
         return;
     }
-    due(wait_ms, now_ms, conn->heard_ms + allowed_ms + 1);
+    set_silent(hub, conn->link, now_ms >= silent_at_ms);
+    due(wait_ms, now_ms, now_ms >= silent_at_ms ? lost_at_ms : silent_at_ms);
     if (!conn->link->dials)
         return;
     if (now_ms >= conn->ping_at_ms) {
@@ -218,7 +234,7 @@ static void forgive_own_absence(struct sl_hub *hub)
     uint64_t now_ms = hub->now_ms;
     uint64_t away_ms = hub->stepped_ms ? now_ms - hub->stepped_ms : 0;
     hub->stepped_ms = now_ms;
-    if (away_ms <= hub->config.lost_ms / 2)
+    if (away_ms <= hub->config.silent_ms / 2)
         return;
     for (struct sl_conn *conn = hub->conns; conn; conn = conn->next) {
         conn->heard_ms = now_ms;
@@ -259,8 +275,8 @@ int sl_hub_step(struct sl_hub *hub)
         next = conn->next;
         conn_step(hub, conn, now_ms, &wait_ms);
     }
-    if (hub->ops->silent_loss && hub->conns && wait_ms > (int)hub->config.lost_ms / 4)
-        wait_ms = (int)hub->config.lost_ms / 4;
+    if (hub->ops->silent_loss && hub->conns && wait_ms > (int)hub->config.silent_ms / 4)
+        wait_ms = (int)hub->config.silent_ms / 4;
     if (must_be_asked(hub) && wait_ms > (int)hub->ops->poll_ms)
         wait_ms = (int)hub->ops->poll_ms;
     return wait_ms;

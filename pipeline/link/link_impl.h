@@ -71,6 +71,7 @@ struct sl_link {
     uint64_t leave_by_ms, retry_at_ms;
     uint32_t retry_ms;
 
+    _Atomic bool silent; /* likewise: sl_io_silent */
     /* the I/O thread's to write and the owner's to read: sl_io_clock. A pair may be of two neighbouring estimates. */
     _Atomic bool clock_known;
     _Atomic int64_t clock_offset_us;
@@ -151,6 +152,7 @@ struct sl_hub {
     bool closing;
     _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, links_up, refusals;
     _Atomic uint32_t fault_corrupt;
+    _Atomic bool silence_changed; /* and the owner was not told yet */
     _Atomic bool fault_mute, fault_armed;
     struct sl_fault fault; /* the I/O thread's while armed, then the test's */
 };

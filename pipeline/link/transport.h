@@ -22,7 +22,8 @@ enum sl_io_kind {
     /* payload is the owner's until sl_io_release(io, link, slot). The header was checked, the payload was not read:
      * whoever uses it asks sl_frame_whole first, and counts and tells a mismatch. */
     SL_IO_FRAME,
-    SL_IO_NUDGE /* sl_io_nudge was called */
+    SL_IO_SILENCE, /* what sl_io_silent answers has changed */
+    SL_IO_NUDGE    /* sl_io_nudge was called */
 };
 
 struct sl_io_event {
@@ -47,8 +48,9 @@ struct sl_io_config {
     char address[64];                         /* to listen on, "127.0.0.1"; local: ignored */
     uint16_t port;                            /* 0: any of 13000..13063 (ucx), any (local) */
     struct sl_wire_limits limits;
-    /* 0: defaults 200, 1000, 2000. lost_ms is raised by TSan builds */
-    uint32_t heartbeat_ms, lost_ms, handshake_ms;
+    /* A peer that was not heard for silent_ms is silent, and lost after lost_ms. 0: defaults 200, 1000, 10000, 2000; those but
+     * the first are raised by TSan builds */
+    uint32_t heartbeat_ms, silent_ms, lost_ms, handshake_ms;
     const char *thread_name;
 };
 
@@ -72,6 +74,10 @@ sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link);
 sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, const char *address,
                         uint16_t port);
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
+
+/* A link that is up and whose peer is silent: it may be stopped, cut off, or gone, and it may come back, and then all goes on as
+ * if nothing had been. 0: none. The owner's. */
+uint64_t sl_io_silent(const struct sl_io *io);
 
 /* What the one who connected knows of the other's clock, that of sl_io_event.at_us; for drawings. The error of offset_us is at
  * most half of rtt_us, as long as neither I/O thread is kept from its work and the clocks do not drift. The one who accepted

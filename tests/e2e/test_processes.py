@@ -161,8 +161,8 @@ def test_a_dead_child_is_named_and_ends_the_whole(start_server, role):
 
 
 def test_a_stopped_stage_is_noticed(start_server):
-    """SIGSTOP: the kernel still answers for it, so only the heartbeat can tell."""
-    server = start_server()
+    """SIGSTOP: the kernel still answers for it, so only the heartbeat can tell. (What may come back: test_freeze.py.)"""
+    server = start_server("--lost-after", 1)
     pid = server.children()["stage 0"]
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(grpc.RpcError) as caught:

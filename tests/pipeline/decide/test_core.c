@@ -466,6 +466,35 @@ SL_TEST(a_loss_ends_everything_and_nothing_is_written_after_it)
     end_world(w);
 }
 
+SL_TEST(while_a_node_is_silent_nothing_is_begun_and_then_all_goes_on)
+{
+    struct core_world *w = new_world();
+    struct heard *a = ask(w, 500, 1), *b = ask(w, 100, 1), *late = ask(w, 100, 1);
+    struct sl_core_load load;
+    submit(w, a), submit(w, b);
+    late->ask.deadline_us = 1000;
+    decide(w);
+    uint32_t records = w->head;
+    sl_core_silence(w->core, true, &w->actions);
+    sl_core_load(w->core, &load);
+    CHECK(load.silent && load.life == SL_LIFE_READY);
+    submit(w, late);
+    while (w->tail < w->head) /* what is under way comes back, or not */
+        answer(w, 1);
+    decide(w);
+    CHECK_INT(w->head, records);
+    CHECK(!a->ended && !b->ended);
+    sl_core_decide(w->core, 1001, &w->actions); /* time goes on */
+    carry_out(w);
+    CHECK(late->ended && late->status == SL_E_DEADLINE);
+    sl_core_silence(w->core, false, &w->actions);
+    answer_all(w, 1);
+    CHECK(a->ended && a->status == SL_OK && b->ended && b->status == SL_OK);
+    check_all_back(w);
+    free(a), free(b), free(late);
+    end_world(w);
+}
+
 SL_TEST(a_deadline_ends_what_is_not_prefilled_and_wakes_the_core)
 {
     struct core_world *w = new_world();

@@ -17,7 +17,7 @@ enum { LINK = 77, EPOCH = 5, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 }
 
 struct side {
     struct sl_io *io;
-    int n_up, n_down, n_sent, n_frames, n_nudges;
+    int n_up, n_down, n_sent, n_frames, n_nudges, n_silences;
     int sent[N_TAGS]; /* how often each tag came home */
     sl_status sent_status[N_TAGS];
     sl_status down_status;
@@ -134,6 +134,9 @@ static void take(struct side *side, const struct sl_io_event *event)
         break;
     case SL_IO_FRAME:
         take_frame(side, event);
+        break;
+    case SL_IO_SILENCE:
+        side->n_silences++;
         break;
     case SL_IO_NUDGE:
         side->n_nudges++;
@@ -705,6 +708,33 @@ SL_TEST(ucx_silent_peer_is_lost)
     check_tokens(&world.b, 5);
     CHECK_INT(world.b.n_after_down, 0);
     UNTIL(&world, world.a.n_down == 1);
+    stop(&world);
+}
+
+/* As a process that is stopped for a while: both are told, nothing is lost, and the link carries on. */
+SL_TEST(ucx_silent_peer_is_heard_again)
+{
+    struct world world = {0};
+    struct sl_err err;
+    fill_pool();
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    config.heartbeat_ms = 20;
+    config.silent_ms = 100;
+    config.lost_ms = 600000;
+    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
+    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
+    connect_both(&world, 2, 2);
+    CHECK_INT(sl_io_silent(world.b.io), 0);
+    sl_io_fault_mute(world.a.io, true);
+    UNTIL(&world, sl_io_silent(world.b.io) == LINK && world.b.n_silences > 0);
+    for (uint64_t n = 0; n < 5; n++)
+        send_frame(&world.b, n);
+    int told = world.b.n_silences;
+    sl_io_fault_mute(world.a.io, false);
+    UNTIL(&world, world.a.n_frames == 5 && world.b.n_sent == 5);
+    UNTIL(&world, sl_io_silent(world.b.io) == 0 && world.b.n_silences > told);
+    check_tokens(&world.b, 5);
+    CHECK_INT(world.a.n_down + world.b.n_down, 0);
     stop(&world);
 }
 

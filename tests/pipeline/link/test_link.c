@@ -94,8 +94,11 @@ static void setup(void)
     memset(&hub, 0, sizeof hub);
     n_links = 0;
     hub.ops = &fake_ops;
-    hub.config = (struct sl_io_config){
-        .limits = {1 << 20, 64, 1 << 20}, .heartbeat_ms = 200, .lost_ms = 1000, .handshake_ms = 2000};
+    hub.config = (struct sl_io_config){.limits = {1 << 20, 64, 1 << 20},
+                                       .heartbeat_ms = 200,
+                                       .silent_ms = 1000,
+                                       .lost_ms = 1000,
+                                       .handshake_ms = 2000};
     CHECK_INT(sl_ring_init(&hub.notes, 1024, sizeof(struct sl_note)), SL_OK);
     CHECK_INT(sl_bell_init(&hub.owner), SL_OK);
     step_at(START_MS);
@@ -638,6 +641,34 @@ SL_TEST(silence_ends_the_link)
     step_at(START_MS + 1001);
     CHECK(conn->line->hung_up);
     expect_down("no heartbeat");
+    teardown();
+}
+
+SL_TEST(a_silent_peer_is_told_once_and_goes_on_when_it_is_heard_again)
+{
+    setup();
+    hub.config.lost_ms = 3000;
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    for (uint64_t ms = 0; ms <= 1000; ms += 250)
+        step_at(START_MS + ms);
+    CHECK(!link->silent && !hub.silence_changed);
+    CHECK(step_at(START_MS + 1001) <= 2000); /* it looks again when the peer would be lost, at the latest */
+    CHECK(link->silent && hub.silence_changed && !conn->line->hung_up);
+    hub.silence_changed = false;
+    for (uint64_t ms = 1250; ms <= 3000; ms += 250)
+        step_at(START_MS + ms);
+    CHECK(link->silent && !hub.silence_changed && !conn->line->hung_up);
+    give_control(conn, SL_WIRE_PING, 1, NULL);
+    step();
+    CHECK(!link->silent && hub.silence_changed);
+    for (uint64_t ms = 3000; ms <= 6000; ms += 250)
+        step_at(START_MS + ms);
+    CHECK(link->silent && !conn->line->hung_up);
+    step_at(START_MS + 6001);
+    CHECK(conn->line->hung_up);
+    expect_down("no heartbeat");
+    CHECK(!link->silent); /* lost is no more silent */
     teardown();
 }
 
