@@ -56,6 +56,11 @@ def wait_until(condition, what):
     return value
 
 
+def run(*args, **more):
+    """A sluice command, to its end."""
+    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
+
+
 class Process:
     """A sluice process whose stderr goes to a file."""
 
@@ -139,6 +144,27 @@ class Server(Process):
         """SIGTERM; returns the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait()
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory):
+    """demo/ as a pack. Whoever changes a byte of it does that to a copy."""
+    path = tmp_path_factory.mktemp("pack") / "demo.pack"
+    done = run("pack", ROOT / "demo", path)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def spawn(tmp_path):
+    started = []
+
+    def start(name, *args, env=None):
+        started.append(Process(tmp_path, name, *args, env=env))
+        return started[-1]
+    yield start
+    for process in started:
+        process.kill()
 
 
 @pytest.fixture

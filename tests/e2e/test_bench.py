@@ -9,7 +9,7 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
+from conftest import PATIENCE, SLUICE, Process, free_port, wait_until
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
@@ -19,13 +19,6 @@ PARTS = {"projection", "attention", "router", "experts", "quantise", "norms", "h
 def bench(*args):
     done = subprocess.run([SLUICE, "bench", *map(str, args)], capture_output=True, text=True, timeout=PATIENCE)
     return done
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "demo.pack"
-    subprocess.run([SLUICE, "pack", ROOT / "demo", path], check=True, capture_output=True)
-    return path
 
 
 def check_stage_report(report):

@@ -11,23 +11,11 @@ import signal
 import subprocess
 
 import pytest
-from conftest import PATIENCE
+from conftest import PATIENCE, run
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = ROOT / os.environ.get("SLUICE_BUILD", "build")
 SLUICE = BUILD / "sluice"
-
-
-def run(*args, **more):
-    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "demo.pack"
-    done = run("pack", ROOT / "demo", path)
-    assert done.returncode == 0, done.stderr
-    return path
 
 
 def generate(pack, *args):

@@ -21,14 +21,6 @@ def run(*args, command="eval", **more):
     return subprocess.run([SLUICE, command, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "demo.pack"
-    done = run(ROOT / "demo", path, command="pack")
-    assert done.returncode == 0, done.stderr
-    return path
-
-
 def evaluate(pack, *args):
     done = run("--model", pack, "--context", CONTEXT, "--json", *args)
     assert done.returncode == 0, done.stderr

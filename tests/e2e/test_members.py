@@ -6,24 +6,12 @@ import os
 import pathlib
 import re
 import signal
-import subprocess
 
 import grpc
 import pytest
-from conftest import PATIENCE, ROOT, SLUICE, Process, Server, free_port, wait_until
+from conftest import PATIENCE, ROOT, Server, free_port, run, wait_until
 
 WIRE = int(re.search(r"SL_WIRE_VERSION = (\d+)", (ROOT / "pipeline/record/wire.h").read_text())[1])
-
-
-def run(*args, **more):
-    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "demo.pack"
-    assert run("pack", ROOT / "demo", path).returncode == 0
-    return path
 
 
 @pytest.fixture
@@ -31,18 +19,6 @@ def key_file(tmp_path):
     path = tmp_path / "join.key"
     path.write_text("a secret of thirty-two characters\n")
     return path
-
-
-@pytest.fixture
-def spawn(tmp_path):
-    started = []
-
-    def start(name, *args, env=None):
-        started.append(Process(tmp_path, name, *args, env=env))
-        return started[-1]
-    yield start
-    for process in started:
-        process.kill()
 
 
 # ---- sluice.v1, as much as a stranger needs: fields in protobuf's encoding, proofs as node/coordinator/join_key.h has them ----

@@ -6,28 +6,16 @@ What needs the instruction is skipped, aloud, where there is none.
 import json
 import os
 import signal
-import subprocess
 import urllib.request
 
 import pytest
-from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
+from conftest import PATIENCE, SLUICE, Process, free_port, run, wait_until
 
 PROMPT = "A long time ago there was a small village by the sea, and in it lived"
 
 
-def run(*args, **more):
-    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
-
-
 HAS_BF16DOT = "bf16dot" in json.loads(run("version", "--json").stdout)["machine_numerics"] if SLUICE.exists() else False
 needs_bf16dot = pytest.mark.skipif(not HAS_BF16DOT, reason="this machine does not offer bf16dot (no AVX512_BF16)")
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "demo.pack"
-    assert run("pack", ROOT / "demo", path).returncode == 0
-    return path
 
 
 @pytest.fixture

@@ -15,32 +15,9 @@ import threading
 
 import grpc
 import pytest
-from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
+from conftest import PATIENCE, ROOT, SLUICE, free_port, run, wait_until
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
-
-
-def run(*args, **more):
-    return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
-
-
-@pytest.fixture(scope="module")
-def pack(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pack") / "demo.pack"
-    assert run("pack", ROOT / "demo", path).returncode == 0
-    return path
-
-
-@pytest.fixture
-def spawn(tmp_path):
-    started = []
-
-    def start(name, *args, env=None):
-        started.append(Process(tmp_path, name, *args, env=env))
-        return started[-1]
-    yield start
-    for process in started:
-        process.kill()
 
 
 def ask(n_ids=20, max_tokens=8, **sampling):
