@@ -21,7 +21,8 @@ static void mac(const uint8_t key[32], const char *label, const void *a, size_t 
     assert(strlen(label) < LABEL && LABEL + n_a + n_b <= sizeof text);
     memcpy(text, label, strlen(label));
     memcpy(text + LABEL, a, n_a);
-    memcpy(text + LABEL + n_a, b, n_b);
+    if (n_b > 0)
+        memcpy(text + LABEL + n_a, b, n_b);
     sl_hmac_sha256(key, text, LABEL + n_a + n_b, out);
 }
 

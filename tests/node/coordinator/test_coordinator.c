@@ -115,7 +115,7 @@ static void take_frames(struct neighbours *w, uint32_t node)
 
 static void send(struct neighbours *w, uint32_t node, enum sl_wire_kind kind, uint32_t bytes)
 {
-    struct sl_wire wire = {.kind = kind, .payload_bytes = bytes, .meta_bytes = bytes};
+    struct sl_wire wire = {.kind = (uint16_t)kind, .payload_bytes = bytes, .meta_bytes = bytes};
     sl_frame_seal(&wire, w->frames[w->n_frames]);
     uint64_t link =
         node == STAGE ? sl_plan_link_id(&w->plan, STAGE, 0) : sl_plan_link_id(&w->plan, 0, DECODE);
