@@ -103,7 +103,7 @@ static struct sl_link *find_expected(struct sl_hub *hub, uint64_t id)
 {
     for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
         struct sl_link *link = hub->links[i];
-        if (link && link->config.id == id && !link->dials && link->state == SL_LINK_WAITING && !link->leaving)
+        if (link && link->config.id == id && !link->dials && link->state != SL_LINK_OVER && !link->leaving)
             return link;
     }
     return NULL;
@@ -121,12 +121,16 @@ static void conn_open(struct sl_conn *conn, struct sl_link *link)
     conn->link = link;
     link->conn = conn;
     link->state = SL_LINK_UP;
-    link->granted_to_peer = link->config.n_slots;
+    link->granted_to_peer = link->delivered + link->n_free;
     if (conn->hub->ops->one_clock)
         sl_link_set_clock(link, 0, 0);
     sl_hub_count(&conn->hub->links_up, 1);
     struct sl_note n = {.kind = SL_NOTE_UP, .link = link};
-    sl_hub_note(conn->hub, &n);
+    if (link->broken)
+        sl_link_set_silent(conn->hub, link, false); /* it carries on: nobody needs to know more */
+    else
+        sl_hub_note(conn->hub, &n);
+    link->broken = false;
     sl_conn_credit(conn);
 }
 
@@ -157,10 +161,14 @@ void sl_conn_on_welcome(struct sl_conn *conn, const uint8_t *body)
     if (conn->state == SL_CONN_GREETED) {
         /* The link may have gone, or come up over another line, since the HELLO. */
         struct sl_link *link = find_expected(conn->hub, conn->link_id);
-        if (link && mac_is(conn, link->config.key, client_label, body + SL_NONCE_BYTES))
-            conn_open(conn, link);
-        else
+        if (!link || !mac_is(conn, link->config.key, client_label, body + SL_NONCE_BYTES)) {
             sl_conn_refuse(conn, "the peer has another key");
+        } else if (link->conn) { /* its line broke, and the peer has seen it first: it will come again */
+            sl_conn_broken(link->conn, SL_E_PEER_LOST, "the peer came over another line");
+            sl_conn_fail(conn, SL_E_PEER_LOST, "the line before this one has yet to end");
+        } else {
+            conn_open(conn, link);
+        }
     } else if (conn->state == SL_CONN_DIALED) {
         memcpy(conn->nonce_server, body, SL_NONCE_BYTES);
         if (!mac_is(conn, conn->link->config.key, server_label, body + SL_NONCE_BYTES)) {

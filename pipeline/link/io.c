@@ -215,8 +215,8 @@ static void fill_defaults(struct sl_io_config *config)
 {
     if (config->heartbeat_ms == 0)
         config->heartbeat_ms = 200;
-    if (config->lost_ms == 0)
-        config->lost_ms = 10000 * PATIENCE;
+    if (config->lost_ms == 0 && config->transport->silent_loss)
+        config->lost_ms = 10000 * PATIENCE; /* else a line that breaks is a peer that is gone */
     if (config->silent_ms == 0)
         config->silent_ms = 1000 * PATIENCE;
     if (config->silent_ms > config->lost_ms)
@@ -634,6 +634,12 @@ bool sl_io_fault_damage(struct sl_io *io, uint64_t link, enum sl_wire_kind kind,
 void sl_io_fault_mute(struct sl_io *io, bool mute)
 {
     atomic_store(&io->hub.fault_mute, mute);
+}
+
+void sl_io_fault_cut(struct sl_io *io)
+{
+    atomic_store(&io->hub.fault_cut, true);
+    sl_bell_ring(&io->bell);
 }
 
 uint64_t sl_io_refusals(const struct sl_io *io)

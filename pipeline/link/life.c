@@ -4,7 +4,8 @@
  * after silent_ms, which the owner is told, and lost after lost_ms: it may have been stopped, and a line that still stands
  * carries on where it was. Leaving: GOODBYE names how
  * many frames were sent; the peer delivers those, answers GOODBYE, and the line is closed by the one who left. A link that
- * dials and is not up yet tries again, after 100 ms to 2 s; one that was up and lost its line is over.
+ * dials and is not up yet tries again, after 100 ms to 2 s. One that was up and lost its line does so until lost_ms after it heard
+ * the peer last, and its peer waits for it; then it is over.
  *
  * Clocks: PING carries the dialer's us, PONG brings it back with the answerer's. Somewhere in the round trip the answer was
  * made; taken to be in its middle it is off by at most half of it, and by the length of a round of the two I/O threads, whose
@@ -28,7 +29,7 @@ void sl_conn_on_goodbye(struct sl_conn *conn, uint64_t peer_sent)
 /* ---- The life of a link ---- */
 
 /* Told to the owner as what is, not as what happened: a link that falls silent and is heard again may never be noticed. */
-static void set_silent(struct sl_hub *hub, struct sl_link *link, bool silent)
+void sl_link_set_silent(struct sl_hub *hub, struct sl_link *link, bool silent)
 {
     if (atomic_load_explicit(&link->silent, memory_order_relaxed) == silent)
         return;
@@ -41,11 +42,12 @@ void sl_link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, co
 {
     if (link->state == SL_LINK_UP)
         atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
-    set_silent(hub, link, false); /* it is worse than that */
+    sl_link_set_silent(hub, link, false); /* it is worse than that */
     if (link->cancelled) {
         status = SL_E_CANCELLED;
         reason = "dropped by its owner";
     }
+    sl_link_return_unconfirmed(hub, link, status);
     sl_link_return_waiting(hub, link, status);
     link->state = SL_LINK_OVER;
     struct sl_note n = {.kind = SL_NOTE_DOWN, .status = status, .link = link, .reason = reason};
@@ -85,6 +87,28 @@ static void link_dial(struct sl_hub *hub, struct sl_link *link)
         link_retry_later(hub, link);
 }
 
+/* The line broke under a link that was up, by no word of the peer and by no fault that another line would mend not: the bytes
+ * that it has not confirmed are still here. */
+static bool may_carry_on(const struct sl_conn *conn)
+{
+    const struct sl_hub *hub = conn->hub;
+    /* a transport cancels what it had under way when a line ends */
+    bool line_broke = conn->fault == SL_E_PEER_LOST || conn->fault == SL_E_CANCELLED;
+    return conn->link->state == SL_LINK_UP && !conn->link->leaving && !conn->heard_goodbye && line_broke &&
+           hub->now_ms <= conn->heard_ms + hub->config.lost_ms && hub->config.lost_ms > 0;
+}
+
+static void wait_for_another_line(struct sl_hub *hub, struct sl_link *link, const struct sl_conn *conn)
+{
+    atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
+    link->state = SL_LINK_WAITING;
+    sl_link_break(link, conn->reason);
+    link->lost_at_ms = conn->heard_ms + hub->config.lost_ms + 1;
+    link->retry_ms = SL_RETRY_MIN_MS;
+    link->retry_at_ms = hub->now_ms;
+    sl_link_set_silent(hub, link, true);
+}
+
 void sl_conn_closed(struct sl_conn *conn)
 {
     struct sl_hub *hub = conn->hub;
@@ -96,7 +120,9 @@ void sl_conn_closed(struct sl_conn *conn)
     struct sl_link *link = conn->link;
     if (link) {
         link->conn = NULL;
-        if (link->state == SL_LINK_UP || link->leaving)
+        if (may_carry_on(conn))
+            wait_for_another_line(hub, link, conn);
+        else if (link->state == SL_LINK_UP || link->leaving)
             sl_link_over(hub, link, conn->fault, conn->reason);
         else
             link_retry_later(hub, link);
@@ -170,7 +196,7 @@ static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t no
         sl_conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
         return;
     }
-    set_silent(hub, conn->link, now_ms >= silent_at_ms);
+    sl_link_set_silent(hub, conn->link, now_ms >= silent_at_ms);
     due(wait_ms, now_ms, now_ms >= silent_at_ms ? lost_at_ms : silent_at_ms);
     if (!conn->link->dials)
         return;
@@ -192,7 +218,7 @@ static void conn_goodbyes(struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
     uint64_t by_ms = link->leaving ? link->leave_by_ms : conn->goodbye_by_ms;
     bool late = now_ms >= by_ms;
     bool got_all = !conn->heard_goodbye || link->delivered == conn->peer_sent;
-    bool sent_all = !link->waiting && conn->n_sends == 0;
+    bool sent_all = !link->waiting && !link->unconfirmed;
     if (!conn->said_goodbye && (late || (sent_all && got_all))) {
         conn->said_goodbye = true;
         sl_conn_control(conn, SL_WIRE_GOODBYE, link->sent, NULL);
@@ -255,21 +281,36 @@ static bool must_be_asked(const struct sl_hub *hub)
     return false;
 }
 
+/* For tests: every line breaks, as when a switch is restarted. */
+static void cut_lines(struct sl_hub *hub)
+{
+    if (!atomic_exchange(&hub->fault_cut, false))
+        return;
+    for (struct sl_conn *conn = hub->conns; conn; conn = conn->next)
+        if (conn->state == SL_CONN_OPEN)
+            sl_conn_fail(conn, SL_E_PEER_LOST, "cut by a test");
+}
+
 int sl_hub_step(struct sl_hub *hub)
 {
     uint64_t now_ms = hub->now_ms;
     int wait_ms = 1000; /* even with nothing due: some event fds have been seen to miss a wake-up */
     forgive_own_absence(hub);
+    cut_lines(hub);
     for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
         struct sl_link *link = hub->links[i];
         if (!link || link->state != SL_LINK_WAITING || link->conn)
             continue;
         if (link->leaving)
             sl_link_over(hub, link, SL_E_CANCELLED, "the link was given up");
+        else if (link->broken && now_ms >= link->lost_at_ms)
+            sl_link_over(hub, link, SL_E_PEER_LOST, link->broken_reason);
         else if (link->dials && now_ms >= link->retry_at_ms)
             link_dial(hub, link);
         if (link->dials && link->state == SL_LINK_WAITING && !link->conn)
             due(&wait_ms, now_ms, link->retry_at_ms);
+        if (link->broken && link->state == SL_LINK_WAITING)
+            due(&wait_ms, now_ms, link->lost_at_ms);
     }
     for (struct sl_conn *conn = hub->conns, *next; conn; conn = next) {
         next = conn->next;

@@ -4,7 +4,8 @@
  * whoever drives the hub sets its time (sl_hub_turn) before each round.
  *
  * Credits: one slot is one credit; counts are cumulative, so that a repeated one does no harm and only the newest has to
- * travel. Order: frames may end out of order (a small one overtakes a large one); they are delivered in the order of their
+ * travel. CREDIT also says how many frames were delivered to the peer's owner: only those are confirmed, and SENT; the bytes of
+ * the others stay as they are, and go out again when the line breaks and another one carries on. Order: frames may end out of order (a small one overtakes a large one); they are delivered in the order of their
  * numbers, through a window as wide as the slots. A fault is noted where it is seen and acted upon in sl_hub_step (life.c),
  * because a transport must not be closed from inside its own callbacks. Payloads are carried and never read: their checksum
  * is their maker's and their user's (pipeline/record/wire.h). Control frames, 64 bytes of our own making, are sealed and
@@ -90,6 +91,7 @@ void sl_conn_credit(struct sl_conn *conn)
     struct sl_link *link = conn->link;
     uint8_t body[SL_CONTROL_BYTES] = {0};
     sl_put64(body, link->config.slot_bytes);
+    sl_put64(body + 8, link->delivered);
     sl_conn_control(conn, SL_WIRE_CREDIT, link->granted_to_peer, body);
 }
 
@@ -134,6 +136,9 @@ static void transmit(struct sl_hub *hub, struct sl_link *link, struct sl_sending
     sl_wire_pack(sending->header, &sending->wire);
     if (atomic_load_explicit(&hub->fault_armed, memory_order_acquire))
         damage(hub, link, sending);
+    sending->next = NULL;
+    *link->unconfirmed_end = sending;
+    link->unconfirmed_end = &sending->next;
     conn->n_sends++;
     conn->bytes_under_way += sending->bytes;
     hub->ops->send(conn->line, sending);
@@ -167,6 +172,60 @@ void sl_link_return_waiting(struct sl_hub *hub, struct sl_link *link, sl_status 
         sending_home(hub, sending, status);
     }
     link->waiting_end = &link->waiting;
+}
+
+/* ---- Frames that were sent and may have to be sent again ---- */
+
+static struct sl_sending *take_first_unconfirmed(struct sl_link *link)
+{
+    struct sl_sending *sending = link->unconfirmed;
+    link->unconfirmed = sending->next;
+    if (!link->unconfirmed)
+        link->unconfirmed_end = &link->unconfirmed;
+    return sending;
+}
+
+/* Home are those that the peer's owner has, and that the transport is through with: its word alone means that the bytes have
+ * left, not that they came. */
+static void send_confirmed_home(struct sl_hub *hub, struct sl_link *link)
+{
+    while (link->unconfirmed && link->unconfirmed->wire.number < link->confirmed && !link->unconfirmed->conn)
+        sending_home(hub, take_first_unconfirmed(link), SL_OK);
+}
+
+void sl_link_return_unconfirmed(struct sl_hub *hub, struct sl_link *link, sl_status status)
+{
+    send_confirmed_home(hub, link);
+    while (link->unconfirmed) {
+        assert(!link->unconfirmed->conn); /* a line is gone when it has nothing left */
+        sending_home(hub, take_first_unconfirmed(link), status);
+    }
+}
+
+/* Another line carries on: what the peer does not have goes out again, with the same numbers, before what waits. */
+static void send_again(struct sl_link *link)
+{
+    if (link->unconfirmed) {
+        *link->unconfirmed_end = link->waiting;
+        if (!link->waiting)
+            link->waiting_end = link->unconfirmed_end;
+        link->waiting = link->unconfirmed;
+        link->unconfirmed = NULL;
+        link->unconfirmed_end = &link->unconfirmed;
+    }
+    link->sent = link->confirmed;
+}
+
+void sl_link_break(struct sl_link *link, const char *reason)
+{
+    for (uint32_t i = 0; i < SL_SLOTS_MAX; i++)
+        if (link->window[i]) {
+            link->free_slots[link->n_free++] = link->window[i]->index;
+            link->window[i] = NULL;
+        }
+    link->granted_to_us = link->peer_slot_bytes = 0; /* nothing goes out before the peer says what it has */
+    link->broken = true;
+    link->broken_reason = reason;
 }
 
 void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_sending *sending)
@@ -209,9 +268,8 @@ void sl_sending_done(struct sl_sending *sending, sl_status status)
         sl_hub_count(&conn->hub->bytes_sent, sending->wire.payload_bytes);
     } else {
         sl_conn_broken(conn, status, "a frame could not be sent");
-        status = conn->fault; /* what broke the line says more than the cancelled request */
     }
-    sending_home(conn->hub, sending, status);
+    send_confirmed_home(conn->hub, sending->link);
 }
 
 /* ---- Frames coming in ---- */
@@ -221,15 +279,22 @@ static void handle_credit(struct sl_conn *conn, uint64_t granted, const uint8_t 
     struct sl_link *link = conn->link;
     if (conn->state == SL_CONN_PROVED)
         sl_conn_on_first_credit(conn);
-    uint64_t slot_bytes = sl_get64(body);
-    bool sane = granted >= link->granted_to_us && granted - link->sent <= SL_SLOTS_MAX && slot_bytes > 0 &&
+    uint64_t slot_bytes = sl_get64(body), delivered = sl_get64(body + 8);
+    bool sane = granted >= link->granted_to_us && granted >= delivered &&
+                granted - delivered <= SL_SLOTS_MAX && delivered >= link->confirmed &&
+                delivered <= link->sent && slot_bytes > 0 &&
                 (!link->peer_slot_bytes || link->peer_slot_bytes == slot_bytes);
     if (!sane) {
         sl_conn_fail(conn, SL_E_PROTOCOL, "the peer's credit makes no sense");
         return;
     }
+    bool first = !link->peer_slot_bytes; /* of this line */
     link->granted_to_us = granted;
     link->peer_slot_bytes = slot_bytes;
+    link->confirmed = delivered;
+    send_confirmed_home(conn->hub, link);
+    if (first)
+        send_again(link);
     pump(conn->hub, link);
 }
 
@@ -331,6 +396,7 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
 
 static void deliver(struct sl_hub *hub, struct sl_link *link)
 {
+    uint64_t before = link->delivered;
     struct sl_slot **next = &link->window[link->delivered % SL_SLOTS_MAX];
     while (*next && (*next)->whole) {
         struct sl_note n = {.kind = SL_NOTE_FRAME, .link = link, .slot = *next};
@@ -339,6 +405,8 @@ static void deliver(struct sl_hub *hub, struct sl_link *link)
         sl_hub_note(hub, &n);
         next = &link->window[link->delivered % SL_SLOTS_MAX];
     }
+    if (link->delivered != before)
+        sl_conn_credit(link->conn); /* it is confirmed, whenever the slot comes back */
 }
 
 static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status status)
@@ -382,7 +450,7 @@ void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index)
     assert(index < link->config.n_slots && link->n_free < link->config.n_slots);
     link->free_slots[link->n_free++] = (uint8_t)index;
     if (link->state != SL_LINK_UP)
-        return;
+        return; /* if another line comes, it is told of all free slots */
     link->granted_to_peer++;
     sl_conn_credit(link->conn);
 }
@@ -393,6 +461,7 @@ void sl_link_begin(struct sl_hub *hub, struct sl_link *link)
 {
     hub->links[link->entry] = link;
     link->waiting_end = &link->waiting;
+    link->unconfirmed_end = &link->unconfirmed;
     link->retry_ms = SL_RETRY_MIN_MS;
     for (uint32_t i = 0; i < link->config.n_slots; i++) {
         link->slots[i].index = (uint8_t)i;

@@ -60,7 +60,9 @@ struct sl_link {
     struct sl_conn *conn;
     void *region;
     struct sl_sending *waiting, **waiting_end;
-    uint64_t granted_to_us, sent, peer_slot_bytes;
+    struct sl_sending *unconfirmed,
+        **unconfirmed_end; /* sent, in order; those with a conn are with the transport yet */
+    uint64_t granted_to_us, sent, confirmed, peer_slot_bytes;
     uint64_t granted_to_peer, delivered;
     struct sl_slot slots[SL_SLOTS_MAX];
     uint8_t free_slots[SL_SLOTS_MAX];
@@ -68,7 +70,9 @@ struct sl_link {
     struct sl_slot *window[SL_SLOTS_MAX]; /* by sequence: frames may end out of order */
     bool cancelled;                       /* the owner dropped it */
     bool leaving;                         /* say goodbye and go */
-    uint64_t leave_by_ms, retry_at_ms;
+    bool broken; /* it was up, its line broke, and until lost_at_ms another one may carry on */
+    const char *broken_reason;
+    uint64_t leave_by_ms, retry_at_ms, lost_at_ms;
     uint32_t retry_ms;
 
     _Atomic bool silent; /* likewise: sl_io_silent */
@@ -153,7 +157,7 @@ struct sl_hub {
     _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, links_up, refusals;
     _Atomic uint32_t fault_corrupt;
     _Atomic bool silence_changed; /* and the owner was not told yet */
-    _Atomic bool fault_mute, fault_armed;
+    _Atomic bool fault_mute, fault_armed, fault_cut;
     struct sl_fault fault; /* the I/O thread's while armed, then the test's */
 };
 
@@ -201,5 +205,9 @@ void sl_link_set_clock(struct sl_link *link, int64_t offset_us, uint64_t rtt_us)
 sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link); /* a connection, and HELLO on it */
 void sl_link_over(struct sl_hub *hub, struct sl_link *link, sl_status status, const char *reason);
 void sl_link_return_waiting(struct sl_hub *hub, struct sl_link *link, sl_status status);
+void sl_link_return_unconfirmed(struct sl_hub *hub, struct sl_link *link, sl_status status);
+void sl_link_break(struct sl_link *link,
+                   const char *reason); /* its line is gone: what came in half is forgotten */
+void sl_link_set_silent(struct sl_hub *hub, struct sl_link *link, bool silent);
 
 #endif

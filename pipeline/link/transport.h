@@ -18,7 +18,7 @@ enum sl_io_kind {
     SL_IO_LINK_UP,
     /* last event of a link; status and reason say why. Every tag and slot has come home before. */
     SL_IO_LINK_DOWN,
-    SL_IO_SENT, /* the buffer of `tag` is free again; status SL_OK, or why it was not sent */
+    SL_IO_SENT, /* the buffer of `tag` is free again; status SL_OK: the peer's owner has the frame; or why it has not */
     /* payload is the owner's until sl_io_release(io, link, slot). The header was checked, the payload was not read:
      * whoever uses it asks sl_frame_whole first, and counts and tells a mismatch. */
     SL_IO_FRAME,

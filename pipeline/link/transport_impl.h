@@ -107,6 +107,7 @@ enum sl_damage { SL_DAMAGE_HEADER, SL_DAMAGE_META, SL_DAMAGE_ROWS /* what is beh
 bool sl_io_fault_damage(struct sl_io *io, uint64_t link, enum sl_wire_kind kind, enum sl_damage where,
                         uint32_t at);
 void sl_io_fault_mute(struct sl_io *io, bool mute); /* heartbeats are not sent */
+void sl_io_fault_cut(struct sl_io *io);             /* every line of it breaks, soon and once */
 uint64_t sl_io_refusals(const struct sl_io *io);    /* handshakes that failed here */
 
 #endif

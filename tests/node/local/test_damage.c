@@ -6,6 +6,7 @@
 #include "pipeline/link/transport_impl.h"
 #include "tests/check.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -163,4 +164,42 @@ SL_TEST(a_damaged_frame_is_never_a_token_over_the_local_transport)
 SL_TEST(a_damaged_frame_is_never_a_token_over_ucx)
 {
     meet_all("ucx");
+}
+
+struct cutter {
+    struct sl_cluster *cluster;
+    _Atomic bool over;
+    uint32_t n_cuts;
+};
+
+static void *cut_lines(void *arg)
+{
+    struct cutter *cutter = arg;
+    for (; !atomic_load(&cutter->over); cutter->n_cuts++) {
+        sl_io_fault_cut(sl_cluster_io(cutter->cluster, cutter->n_cuts % (DECODE + 1)));
+        usleep(30000); /* the fault's own rhythm: now and then while something is under way */
+    }
+    return NULL;
+}
+
+/* Frames in flight are lost with their lines; they come again, once, and nobody outside learns of it. */
+SL_TEST(a_network_that_blinks_changes_no_token)
+{
+    struct told right, t;
+    struct cutter cutter = {.cluster = start("ucx")};
+    pthread_t thread;
+    ask(cutter.cluster, &right);
+    CHECK_INT(right.status, SL_OK);
+    REQUIRE(pthread_create(&thread, NULL, cut_lines, &cutter) == 0);
+    for (int i = 0; i < 10; i++) {
+        ask(cutter.cluster, &t);
+        if (t.status != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "request %d: %s", i, t.error);
+        CHECK(t.n == right.n && memcmp(t.ids, right.ids, sizeof right.ids) == 0);
+    }
+    atomic_store(&cutter.over, true);
+    pthread_join(thread, NULL);
+    CHECK(cutter.n_cuts >= 4);
+    CHECK_INT(sl_coordinator_life(sl_cluster_coordinator(cutter.cluster)), SL_LIFE_READY);
+    sl_cluster_stop(cutter.cluster);
 }

@@ -694,7 +694,7 @@ SL_TEST(ucx_silent_peer_is_lost)
     config.heartbeat_ms = 20;
     config.lost_ms = 400;
     REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
-    config.lost_ms = 60000;
+    config.lost_ms = 2000;
     REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
     connect_both(&world, 1, 1);
     world.a.keep = true;
@@ -735,6 +735,42 @@ SL_TEST(ucx_silent_peer_is_heard_again)
     UNTIL(&world, sl_io_silent(world.b.io) == 0 && world.b.n_silences > told);
     check_tokens(&world.b, 5);
     CHECK_INT(world.a.n_down + world.b.n_down, 0);
+    stop(&world);
+}
+
+/* Lines break again and again while frames of all sizes go both ways: each comes once and in order, each tag comes home. */
+ON_EACH(links_carry_on_over_new_lines)
+{
+    enum { FRAMES = 200, CUTS = 12 };
+    struct world world = {0};
+    struct sl_err err;
+    fill_pool();
+    REQUIRE(sl_fabric_create(&world.fabric) == SL_OK);
+    struct sl_io_config config = config_of(transport, &world);
+    config.lost_ms = 600000;
+    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
+    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
+    connect_both(&world, 3, 4);
+    world.a.expect = world.b.expect = pool;
+    int cuts = 0;
+    for (uint64_t n = 0; n < FRAMES; n++) {
+        send_frame(&world.a, n);
+        send_frame(&world.b, n);
+        if (n % (FRAMES / CUTS) == 7) {
+            int heard = world.a.n_frames;
+            UNTIL(&world, world.a.n_frames > heard || world.a.n_frames == (int)n + 1);
+            sl_io_fault_cut(cuts++ % 2 ? world.a.io : world.b.io);
+        }
+    }
+    UNTIL(&world, world.a.n_frames == FRAMES && world.b.n_frames == FRAMES);
+    UNTIL(&world, world.a.n_sent == FRAMES && world.b.n_sent == FRAMES);
+    check_tokens(&world.a, FRAMES);
+    check_tokens(&world.b, FRAMES);
+    for (int n = 0; n < FRAMES; n++)
+        CHECK(world.a.sent_status[n] == SL_OK && world.b.sent_status[n] == SL_OK);
+    CHECK_INT(world.a.n_torn + world.b.n_torn + world.a.n_down + world.b.n_down, 0);
+    CHECK_INT(world.a.n_up + world.b.n_up, 2);
+    CHECK(world.a.n_silences + world.b.n_silences > 0);
     stop(&world);
 }
 

@@ -351,16 +351,47 @@ SL_TEST(handshake_cannot_be_played_again)
     teardown();
 }
 
-SL_TEST(link_that_is_up_is_not_taken_over)
+/* The proof that a peer with this key gives to the WELCOME on a line. */
+static void prove(struct sl_conn *conn, bool right)
+{
+    struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    REQUIRE(welcome != NULL);
+    proof("slclient", peer_nonce, welcome->payload, body + 16);
+    body[16] ^= !right;
+    give_control(conn, SL_WIRE_WELCOME, 0, body);
+}
+
+SL_TEST(link_that_is_up_is_not_taken_over_by_a_stranger)
 {
     setup();
     struct sl_link *link = make_link(false);
     struct sl_conn *conn = come_up(), *second = call_in();
     say_hello(second, ID);
+    prove(second, false);
     step();
     CHECK(second->line->hung_up);
     CHECK(link->conn == conn && !conn->line->hung_up);
     end_lines();
+    teardown();
+}
+
+SL_TEST(a_peer_that_comes_over_another_line_ends_the_one_before)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up(), *second = call_in();
+    say_hello(second, ID);
+    prove(second, true);
+    step();
+    CHECK(conn->line->hung_up && second->line->hung_up); /* it will come a third time */
+    end_lines();
+    CHECK(!link->conn && link->state == SL_LINK_WAITING && link->silent);
+    struct sl_conn *third = call_in();
+    say_hello(third, ID);
+    prove(third, true);
+    CHECK(link->conn == third && link->state == SL_LINK_UP && !link->silent);
+    CHECK(no_note()); /* the owner need not know */
     teardown();
 }
 
@@ -579,7 +610,11 @@ SL_TEST(failed_frame_ends_the_link_and_hides_what_is_behind)
                       *second = begin(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data);
     sl_conn_landed(second, SL_OK);
     sl_conn_landed(first, SL_E_PEER_LOST);
-    expect_down("could not be received"); /* and no FRAME before it */
+    step();
+    end_lines();
+    CHECK(no_note()); /* no FRAME, and another line may come */
+    step_at(START_MS + 1001);
+    expect_down("could not be received");
     teardown();
 }
 
@@ -599,6 +634,8 @@ SL_TEST(tokens_come_home_before_the_link_is_down)
     sl_conn_broken(conn, SL_E_PEER_LOST, "gone");
     step();
     end_lines();
+    CHECK(no_note()); /* another line may take them */
+    step_at(START_MS + 1001);
     int seen[6] = {0};
     for (int n = 0; n < 6; n++) {
         REQUIRE(next_note(SL_NOTE_SENT, &note));
@@ -669,6 +706,198 @@ SL_TEST(a_silent_peer_is_told_once_and_goes_on_when_it_is_heard_again)
     CHECK(conn->line->hung_up);
     expect_down("no heartbeat");
     CHECK(!link->silent); /* lost is no more silent */
+    teardown();
+}
+
+/* ---- A line breaks, and another one carries on ---- */
+
+static struct sl_conn *come_again(void)
+{
+    struct sl_conn *conn = call_in();
+    say_hello(conn, ID);
+    prove(conn, true);
+    return conn;
+}
+
+static bool give_credit_for(struct sl_conn *conn, uint64_t granted, uint64_t delivered)
+{
+    uint8_t body[SL_CONTROL_BYTES] = {0};
+    sl_put64(body, SLOT_BYTES);
+    sl_put64(body + 8, delivered);
+    return give_control(conn, SL_WIRE_CREDIT, granted, body);
+}
+
+static void break_line(struct sl_conn *conn)
+{
+    sl_conn_broken(conn, SL_E_PEER_LOST, "the cable");
+    step();
+    end_lines();
+}
+
+/* Data frames that the transport was given since the last look, by number; they complete. */
+static int take_data(uint64_t *numbers)
+{
+    int n = 0;
+    for (int i = 0; i < fake.n_sent; i++) {
+        struct sl_sending *sending = fake.sent[i];
+        if (!sending || !sending->link)
+            continue;
+        fake.sent[i] = NULL;
+        numbers[n++] = sending->wire.number;
+        sl_sending_done(sending, SL_OK);
+    }
+    return n;
+}
+
+SL_TEST(only_what_the_peers_owner_has_is_sent)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_sending ops[3];
+    struct sl_note note;
+    uint64_t numbers[8];
+    memset(ops, 0, sizeof ops);
+    for (uint64_t n = 0; n < 3; n++) {
+        ops[n] = (struct sl_sending){.link = link, .tag = n, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+        sl_link_send(&hub, link, &ops[n]);
+    }
+    CHECK_INT(take_data(numbers), 3);
+    CHECK(no_note()); /* the bytes have left, and that is all */
+    give_credit_for(conn, N_SLOTS + 2, 2);
+    for (uint64_t n = 0; n < 2; n++) {
+        CHECK(next_note(SL_NOTE_SENT, &note));
+        CHECK(note.status == SL_OK && note.sending->tag == n);
+    }
+    CHECK(no_note());
+    give_credit_for(conn, N_SLOTS + 2, 3);
+    CHECK(next_note(SL_NOTE_SENT, &note));
+    teardown();
+}
+
+SL_TEST(what_was_not_delivered_goes_out_again_over_the_next_line)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_sending ops[6];
+    struct sl_note note;
+    uint64_t numbers[8];
+    memset(ops, 0, sizeof ops);
+    for (uint64_t n = 0; n < 6; n++) { /* four are sent, two wait for credit */
+        ops[n] = (struct sl_sending){.link = link, .tag = n, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+        sl_link_send(&hub, link, &ops[n]);
+    }
+    CHECK_INT(take_data(numbers), 4);
+    give_credit_for(conn, N_SLOTS, 1);
+    CHECK(next_note(SL_NOTE_SENT, &note));
+    break_line(conn);
+    conn = come_again();
+    CHECK_INT(take_data(numbers), 0); /* not before the peer has said what it has */
+    give_credit_for(conn, 3 + N_SLOTS, 3);
+    CHECK(next_note(SL_NOTE_SENT, &note) && note.sending->tag == 1);
+    CHECK(next_note(SL_NOTE_SENT, &note) && note.sending->tag == 2);
+    CHECK_INT(take_data(numbers), 3);
+    for (uint64_t n = 0; n < 3; n++)
+        CHECK_INT(numbers[n], 3 + n); /* with their old numbers, then those that waited */
+    give_credit_for(conn, 3 + N_SLOTS, 6);
+    for (uint64_t n = 3; n < 6; n++)
+        CHECK(next_note(SL_NOTE_SENT, &note) && note.status == SL_OK && note.sending->tag == n);
+    CHECK(no_note());
+    teardown();
+}
+
+SL_TEST(a_frame_that_came_in_half_comes_again_and_one_that_was_delivered_does_not)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_note note;
+    static const uint8_t data[8];
+    CHECK(give(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data)); /* the owner keeps it */
+    CHECK(next_note(SL_NOTE_FRAME, &note));
+    struct sl_slot *held = note.slot;
+    struct sl_landing *half = begin(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data);
+    CHECK(give(conn, peer_frame(SL_WIRE_ORDER, 2, 8), data)); /* behind a gap */
+    sl_conn_landed(half, SL_E_PEER_LOST);
+    break_line(conn);
+    CHECK(no_note());
+    CHECK_INT(link->n_free, N_SLOTS - 1);
+    conn = come_again();
+    struct sl_sending *credit = take_sent(SL_WIRE_CREDIT);
+    REQUIRE(credit != NULL);
+    const uint8_t *body = credit->payload;
+    CHECK_INT(sl_get64(body + 8), 1);                /* it has one */
+    CHECK_INT(credit->wire.number, 1 + N_SLOTS - 1); /* and room for as many as are free */
+    give_credit_for(conn, N_SLOTS, 0);
+    for (uint64_t n = 1; n < 4; n++) {
+        CHECK(give(conn, peer_frame(SL_WIRE_ORDER, n, 8), data));
+        CHECK(next_note(SL_NOTE_FRAME, &note) && note.slot->landing.wire.number == n);
+    }
+    sl_link_give_back(&hub, link, held->index);
+    take_sent(SL_WIRE_CREDIT);
+    CHECK(give(conn, peer_frame(SL_WIRE_ORDER, 4, 8), data));
+    CHECK(next_note(SL_NOTE_FRAME, &note));
+    CHECK(!conn->fault);
+    CHECK(!give(conn, peer_frame(SL_WIRE_ORDER, 1, 8), data)); /* twice is a fault */
+    expect_down("comes twice");
+    teardown();
+}
+
+SL_TEST(who_dialed_dials_again_and_gives_up_when_the_peer_is_lost)
+{
+    setup();
+    hub.config.lost_ms = 3000;
+    struct sl_link *link = make_link(true);
+    step();
+    struct sl_conn *conn = link->conn;
+    REQUIRE(conn != NULL);
+    conn->state = SL_CONN_PROVED; /* the handshake is another test's */
+    give_credit(conn, N_SLOTS);
+    struct sl_note note;
+    CHECK(next_note(SL_NOTE_UP, &note));
+    int lines = fake.n_lines;
+    break_line(conn);
+    CHECK(link->silent && no_note());
+    step();
+    CHECK_INT(fake.n_lines, lines + 1); /* at once */
+    fake.connect_status = SL_E_PEER_LOST;
+    break_line(link->conn);
+    for (uint64_t ms = 0; ms <= 3000; ms += 50)
+        step_at(START_MS + ms);
+    CHECK(fake.n_lines > lines + 2);
+    CHECK(no_note());
+    step_at(START_MS + 3001);
+    expect_down("the cable");
+    teardown();
+}
+
+SL_TEST(a_peer_that_has_less_than_it_confirmed_is_none)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_sending op = {.link = link, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+    struct sl_note note;
+    uint64_t numbers[8];
+    sl_link_send(&hub, link, &op);
+    CHECK_INT(take_data(numbers), 1);
+    give_credit_for(conn, N_SLOTS, 1);
+    CHECK(next_note(SL_NOTE_SENT, &note));
+    break_line(conn);
+    conn = come_again();
+    give_credit_for(conn, N_SLOTS, 0); /* a process that was started anew, say */
+    expect_down("credit makes no sense");
+    teardown();
+}
+
+SL_TEST(nobody_confirms_what_was_not_sent)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    give_credit_for(conn, N_SLOTS, 1);
+    expect_down("credit makes no sense");
     teardown();
 }
 
