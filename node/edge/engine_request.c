@@ -74,9 +74,11 @@ static bool asks_timeline(const char *json)
     return json[strspn(json, " \t\r\n")] == 0;
 }
 
+/* INVALID_ARGUMENT: a gateway makes 400 of it and tells its client. UNIMPLEMENTED would become 501, which is sent again, here
+ * and elsewhere, until somebody gives up. */
 static sl_status refuse_field(struct sl_err *err, const char *field, const char *remedy)
 {
-    return sl_fail(err, SL_E_UNIMPLEMENTED, "%s is not served here: %s", field, remedy);
+    return sl_fail(err, SL_E_INVALID, "%s is not served here: %s", field, remedy);
 }
 
 static sl_status check_request_fields(struct sl_generate *generate, const generate_request *message,
@@ -118,7 +120,7 @@ static sl_status check_neutral(const char *field, float value, float neutral, st
         return sl_fail(err, SL_E_INVALID, "sampling_params.%s is %g; it must be above 0", field,
                        (double)value);
     if (value != 0 && value != neutral)
-        return sl_fail(err, SL_E_UNIMPLEMENTED, "sampling_params.%s is not served here: leave it at %g",
+        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is not served here: leave it at %g",
                        field, (double)neutral);
     return SL_OK;
 }
