@@ -1,6 +1,7 @@
 /* Checksums: CRC32C in hardware where SSE4.2 is there (all x86-64 servers), by table otherwise; XXH3 and OpenSSL for
- * the rest. This is the only file that includes either library. */
+ * the rest. This file and digest_avx2.c alone include the libraries. */
 #include "base/digest.h"
+#include "base/digest_impl.h"
 #include <nmmintrin.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
@@ -70,6 +71,9 @@ uint32_t sl_crc32_zip(uint32_t seed, const void *data, size_t bytes)
 
 uint64_t sl_xxh3(const void *data, size_t bytes)
 {
+    enum { WORTH_IT = 4096 }; /* below, the call costs what the wider vectors save */
+    if (bytes >= WORTH_IT && __builtin_cpu_supports("avx2"))
+        return sl_xxh3_avx2(data, bytes);
     return XXH3_64bits(data, bytes);
 }
 

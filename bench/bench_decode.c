@@ -92,6 +92,7 @@ static sl_status run(struct decode *d, struct sl_err *err)
     struct sl_stage_bench_options options = {.model = d->bench.model,
                                              .kv = d->bench.kv,
                                              .numerics = d->bench.numerics,
+                                             .load = sl_loading_of(&d->bench.load, SL_PROGRESS_BAR),
                                              .n_threads = d->bench.n_threads,
                                              .max_tokens = most > SL_PAGE_TOKENS ? most : SL_PAGE_TOKENS,
                                              .n_sequences = most,

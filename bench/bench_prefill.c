@@ -80,6 +80,7 @@ static sl_status run(struct prefill *p, struct sl_err *err)
     struct sl_stage_bench_options options = {.model = p->bench.model,
                                              .kv = p->bench.kv,
                                              .numerics = p->bench.numerics,
+                                             .load = sl_loading_of(&p->bench.load, SL_PROGRESS_BAR),
                                              .n_threads = p->bench.n_threads,
                                              .max_tokens = p->bench.chunk,
                                              .n_sequences = 1,

@@ -4,10 +4,12 @@
 #define SL_BENCH_BENCH_STAGE_H
 
 #include "base/status.h"
+#include "node/command/shared_options.h"
 #include <stdint.h>
 
 struct sl_bench_prefill {
     const char *model, *kv, *numerics;
+    struct sl_loading_values load;
     const char *prompt_tokens; /* "512,2048" */
     uint32_t context, chunk, n_threads, rounds;
     bool json;
@@ -16,6 +18,7 @@ sl_status sl_bench_prefill(const struct sl_bench_prefill *bench, struct sl_err *
 
 struct sl_bench_decode {
     const char *model, *kv, *numerics;
+    struct sl_loading_values load;
     const char *batch; /* "1,4,16" */
     uint32_t context, steps, n_threads, rounds;
     bool json;

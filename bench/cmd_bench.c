@@ -44,7 +44,8 @@ const struct sl_command sl_command_bench_kernels = {
         SL_OPTION_NUMBER("context", values, context, "0", 0, 1 << 20, "tokens",                              \
                          "Tokens that are in the pages already."),                                           \
         SL_OPTION_THREADS(values, n_threads, "2"), SL_OPTION_ROUNDS(values, rounds, "5"),                    \
-        SL_OPTION_KV(values, kv), SL_OPTION_NUMERICS(values, numerics, "f32"), SL_OPTION_JSON(values, json)
+        SL_OPTION_KV(values, kv), SL_OPTION_NUMERICS(values, numerics, "f32"), SL_LOADING_ROWS(values),      \
+        SL_OPTION_JSON(values, json)
 
 static const struct sl_option prefill_options[] = {
     STAGE_ROWS(sl_bench_prefill),

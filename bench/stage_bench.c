@@ -56,7 +56,7 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
                               .context_tokens = options->context_tokens};
     SL_TRY(sl_ops_select_profile(&b->ops, profile, err));
     sl_tune_for(b->pack, profile);
-    SL_TRY(sl_stage_create(&b->stage, b->pack, &config, false, err));
+    SL_TRY(sl_stage_create(&b->stage, b->pack, &config, &b->options.load, err));
     return take_memory(b, err);
 }
 

@@ -14,6 +14,7 @@
 
 struct sl_stage_bench_options {
     const char *model, *kv, *numerics;
+    struct sl_loading load;
     uint32_t n_threads;  /* 0: all processors */
     uint32_t max_tokens; /* rows of a chunk */
     uint32_t n_sequences;

@@ -20,8 +20,6 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
-enum { COPY_LIMIT = 100 * 1000 * 1000 };
-
 /* As published; the first must be there. */
 static const char *const copied[] = {"config.json",           "generation_config.json", "tokenizer.json",
                                      "tokenizer_config.json", "chat_template.jinja",    "chat_template.json"};
@@ -37,6 +35,7 @@ struct pack_job {
     struct sl_index source;
     struct sl_pack_plan plan;
     struct sl_manifest manifest;
+    uint64_t *digests, n_digests; /* of the blocks written so far */
     struct sl_progress progress;
     uint64_t needed;
     struct sl_piece_job pieces;
@@ -140,6 +139,7 @@ static sl_status check_room(struct pack_job *job, struct sl_err *err)
 {
     struct stat st;
     job->needed = sl_pack_plan_bytes(&job->plan) + SL_PACK_MAX_MANIFEST / 4;
+    job->needed += (job->needed / SL_PACK_BLOCK + job->plan.n_files) * sizeof *job->digests;
     for (int i = 0; job->src && i < N_COPIED; i++) {
         char *path = sl_path_join(job->src, copied[i]);
         if (!path)
@@ -201,7 +201,7 @@ static sl_status copy_files(struct pack_job *job, struct sl_err *err)
             free(path);
             continue;
         }
-        sl_status status = sl_file_read(&text, &bytes, path, COPY_LIMIT, err);
+        sl_status status = sl_file_read(&text, &bytes, path, SL_PACK_MAX_TEXT, err);
         if (status == SL_OK)
             status = write_text(job, next_file(job, copied[i]), text, bytes, err);
         free(text);
@@ -285,6 +285,8 @@ static sl_status write_weights(struct pack_job *job, struct sl_pack_plan_file *p
     struct sl_out out;
     struct sl_pack_file *file = next_file(job, planned->name);
     sl_status status = sl_out_open(&out, path, job->needed, &job->progress, err);
+    out.digests = &job->digests;
+    out.n_digests = &job->n_digests;
     if (status == SL_OK)
         status = write_tensors(job, planned, &out, err);
     if (status == SL_OK)
@@ -295,6 +297,17 @@ static sl_status write_weights(struct pack_job *job, struct sl_pack_plan_file *p
          i++) /* the pages are clean: the kernel may have them back */
         madvise((void *)(uintptr_t)job->source.files[i].map, (size_t)job->source.files[i].bytes,
                 MADV_DONTNEED);
+    return status;
+}
+
+static sl_status write_digests(struct pack_job *job, struct sl_err *err)
+{
+    char *text;
+    size_t bytes;
+    assert(job->n_digests == sl_manifest_blocks(&job->manifest, job->manifest.n_files));
+    SL_TRY(sl_digests_print(job->digests, job->n_digests, &text, &bytes, err));
+    sl_status status = write_text(job, next_file(job, SL_PACK_DIGESTS), text, bytes, err);
+    free(text);
     return status;
 }
 
@@ -324,6 +337,7 @@ static sl_status write_all(struct pack_job *job, struct sl_err *err)
     m->head = m->embed + 1 + m->n_layers;
     for (uint32_t i = 0; i < job->plan.n_files; i++)
         SL_TRY(write_weights(job, &job->plan.files[i], err));
+    SL_TRY(write_digests(job, err));
     SL_TRY(write_manifest(job, err));
     return sync_dir(job->tmp, err);
 }
@@ -390,6 +404,7 @@ static void job_free(struct pack_job *job)
     sl_pack_plan_free(&job->plan);
     sl_index_close(&job->source);
     free(job->config);
+    free(job->digests);
     free(job->dst);
     free(job->tmp);
     free(job->parent);

@@ -2,6 +2,7 @@
  *
  *   config.json tokenizer.json [generation_config.json tokenizer_config.json chat_template.jinja]   as published
  *   pack.json          format version, formats, file list with bytes and SHA-256, model digest
+ *   blocks.xxh3        a digest of every MiB of every weights file (digests.c)
  *   embed.safetensors  "embed" [vocab, d_model] row-major (bf16 or f32)
  *   layer-0000.safetensors ...
  *   head.safetensors   "final_norm" [d_model] f32, "head" panel   (a tied head is written out here too)
@@ -13,6 +14,10 @@
  * [n/16, k, 16], of integers (kernels/quant.h) a U8 tensor of shape [n/16, block bytes]; a stack has [E] before it.
  * Weights of a class (model/format.h) for which no integer format is asked are exact: bf16 when every value is
  * representable in bf16, f32 otherwise, decided per tensor and file.
+ *
+ * Versions: 2 is written, 1 (no integers) is read as well; any other is refused. blocks.xxh3 came later and is optional: an older
+ * sluice reads a pack that has it as any listed file, a pack without it is verified by SHA-256, and `sluice check --add` gives
+ * it one, which changes the model digest (pack.json lists a file more), to the same on every node.
  *
  * pack.json, "formats": class -> "bf16", "i4", "i4+h128"; a layer that differs has a key of its own, "class@LAYER". */
 #ifndef SL_MODEL_PACK_PACK_H
@@ -90,7 +95,11 @@ void sl_pack_class_format(const struct sl_pack *pack, enum sl_class class_, char
 /* The KV pages that an option means. "auto": i8 when the routed experts (the dense feed-forward, without them) are
  * integers, whose own error is then far larger; bf16 for an exact pack. Else one of sl_dtype_named's. */
 enum sl_dtype sl_pack_kv_dtype(const struct sl_pack *pack, const char *kv);
-/* Recompute every file's SHA-256 (sluice check). */
-sl_status sl_pack_verify(const struct sl_pack *pack, struct sl_err *err);
+bool sl_pack_has_digests(const struct sl_pack *pack); /* of blocks: blocks.xxh3 */
+/* A file of the pack that is not weights, as it was packed: the bytes handed out are those that were digested. *text is
+ * malloc'ed and ends in a NUL. SL_E_NOT_FOUND: the pack has none. SL_E_DATA: it has changed since. Any thread. */
+sl_status sl_pack_read(const struct sl_pack *pack, const char *name, char **text, size_t *bytes,
+                       struct sl_err *err);
+const char *sl_pack_sha256(const struct sl_pack *pack, const char *name); /* of a file; NULL: it has none */
 
 #endif

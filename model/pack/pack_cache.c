@@ -115,13 +115,20 @@ sl_status sl_pack_open_any(struct sl_pack **pack, const char *path, struct sl_er
     return status;
 }
 
-sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokenizer, struct sl_err *err)
+sl_status sl_pack_tokenizer(const struct sl_pack *pack, struct sl_tokenizer **tokenizer, struct sl_err *err)
 {
-    char path[PATH_MAX];
-    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", pack_path) >= sizeof path)
-        return sl_fail(err, SL_E_USAGE, "the path of the model is too long");
-    sl_status status = sl_tokenizer_load(tokenizer, path, err);
-    return status == SL_E_NOT_FOUND ? sl_tokenizer_none(tokenizer, err) : status;
+    char *text;
+    size_t bytes;
+    sl_status status = sl_pack_read(pack, "tokenizer.json", &text, &bytes, err);
+    if (status == SL_E_NOT_FOUND)
+        return sl_tokenizer_none(tokenizer, err);
+    if (status == SL_OK) {
+        status = sl_tokenizer_parse(tokenizer, text, bytes, err);
+        if (status != SL_OK)
+            sl_err_prefix(err, "%.200s", sl_pack_path(pack));
+    }
+    free(text);
+    return status;
 }
 
 void sl_tune_for(const struct sl_pack *pack, enum sl_profile profile)

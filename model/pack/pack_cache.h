@@ -18,7 +18,7 @@ sl_status sl_pack_open_any(struct sl_pack **pack, const char *path, struct sl_er
  * process; the main thread. */
 void sl_tune_for(const struct sl_pack *pack, enum sl_profile profile);
 
-/* The tokenizer of a pack; of one without tokenizer.json, sl_tokenizer_none. */
-sl_status sl_pack_tokenizer(const char *pack_path, struct sl_tokenizer **tokenizer, struct sl_err *err);
+/* The tokenizer of a pack, from the bytes that were verified; of one without tokenizer.json, sl_tokenizer_none. */
+sl_status sl_pack_tokenizer(const struct sl_pack *pack, struct sl_tokenizer **tokenizer, struct sl_err *err);
 
 #endif

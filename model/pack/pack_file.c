@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { OUT_BUFFER = 1 << 20 };
+enum { OUT_BUFFER = SL_PACK_BLOCK }; /* so that what is flushed is a block */
 
 /* ---- layout ---- */
 
@@ -117,8 +117,24 @@ static sl_status write_error(const struct sl_out *out, int number, struct sl_err
     return sl_fail(err, SL_E_IO, "can't write %.200s: %s", out->path, strerror(number));
 }
 
+static sl_status add_digest(struct sl_out *out, struct sl_err *err)
+{
+    if (!out->digests || out->held == 0)
+        return SL_OK;
+    uint64_t n = *out->n_digests;
+    if ((n & (n - 1)) == 0) { /* full at each power of two */
+        uint64_t *more = realloc(*out->digests, (n ? 2 * n : 1) * sizeof *more);
+        if (!more)
+            return sl_fail(err, SL_E_NOMEM, "no memory for the digests of %.200s", out->path);
+        *out->digests = more;
+    }
+    (*out->digests)[(*out->n_digests)++] = sl_xxh3(out->buffer, out->held);
+    return SL_OK;
+}
+
 static sl_status flush(struct sl_out *out, struct sl_err *err)
 {
+    SL_TRY(add_digest(out, err));
     for (size_t at = 0; at < out->held;) {
         ssize_t n = write(out->fd, out->buffer + at, out->held - at);
         if (n < 0 && errno == EINTR)

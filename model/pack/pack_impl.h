@@ -15,6 +15,9 @@ enum {
     SL_PACK_ALIGN = 64,  /* and every tensor at a multiple of this */
     SL_PACK_MAX_FILES = SL_MAX_LAYERS + 16,
     SL_PACK_MAX_MANIFEST = 1 << 20,
+    SL_PACK_MAX_TEXT =
+        100 * 1000 * 1000,   /* of a configuration, tokenizer, ... : a file that is read, not mapped */
+    SL_PACK_BLOCK = 1 << 20, /* digests.c */
     SL_PACK_MAX_TENSORS = 40 /* of one weights file, padding included */
 };
 
@@ -56,6 +59,23 @@ bool sl_manifest_digest(const char *body, char hex[65]);
 
 const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack);
 
+/* ---- blocks.xxh3: a digest of every block of the weights ---- */
+
+#define SL_PACK_DIGESTS "blocks.xxh3"
+
+bool sl_pack_is_weights(const struct sl_pack_file *file);
+uint64_t sl_blocks_of(uint64_t bytes);
+/* How many blocks the weights files before file `until` have: where the digests of that one begin. */
+uint64_t sl_manifest_blocks(const struct sl_manifest *manifest, uint32_t until);
+/* The bytes of the file, malloc'ed. */
+sl_status sl_digests_print(const uint64_t *digests, uint64_t n, char **text, size_t *bytes,
+                           struct sl_err *err);
+/* Untrusted bytes -> as many digests as the manifest's weights have blocks, malloc'ed. */
+sl_status sl_digests_parse(uint64_t **digests, const struct sl_manifest *manifest, const uint8_t *text,
+                           size_t bytes, struct sl_err *err);
+/* Of an opened pack: those of one weights file, or NULL when it was packed without. */
+const uint64_t *sl_pack_digests_of(const struct sl_pack *pack, uint32_t file);
+
 /* ---- progress ---- */
 
 struct sl_progress {
@@ -80,6 +100,8 @@ struct sl_out {
     uint64_t written;
     uint64_t needed; /* bytes of the whole pack, for the sentence about a full disk */
     struct sl_sha256 *sha;
+    uint64_t **digests; /* of weights: the array that grows by each block's; NULL: none wanted */
+    uint64_t *n_digests;
     struct sl_progress *progress;
 };
 sl_status sl_out_open(struct sl_out *out, const char *path, uint64_t needed, struct sl_progress *progress,

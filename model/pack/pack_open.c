@@ -1,21 +1,19 @@
 /* Opening and verifying a pack (pack.h).
  *
  * Opening reads pack.json as untrusted input, compares every listed file's size, and digests the
- * small ones (configuration, tokenizer): what decides shapes and ids is verified before it is used.
- * The weights files are digested by sl_pack_verify, or by sl_weights_open when it is asked to. */
+ * small ones (configuration, tokenizer, digests of blocks): what decides shapes and ids is verified before it is used, and
+ * whoever reads one of them gets the bytes that were digested (sl_pack_read). The weights are verified by sl_weights_open. */
 #include "base/digest.h"
 #include "model/pack/pack_impl.h"
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 struct sl_pack {
     char *path;
     struct sl_shape shape;
     struct sl_manifest manifest;
+    uint64_t *digests; /* of all blocks; NULL: packed by a version that made none */
 };
 
 bool sl_pack_is_pack(const char *path)
@@ -25,12 +23,6 @@ bool sl_pack_is_pack(const char *path)
     bool is = manifest && stat(manifest, &st) == 0 && S_ISREG(st.st_mode);
     free(manifest);
     return is;
-}
-
-static bool is_weights(const struct sl_pack_file *file)
-{
-    size_t n = strlen(file->name), m = strlen(".safetensors");
-    return n > m && strcmp(file->name + n - m, ".safetensors") == 0;
 }
 
 static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
@@ -51,45 +43,54 @@ static sl_status check_size(const struct sl_pack *pack, const struct sl_pack_fil
     return SL_OK;
 }
 
-/* SHA-256 of a whole file, read in pieces. */
-static sl_status digest_file(const char *path, char hex[65], struct sl_err *err)
+static sl_status damaged(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
 {
-    enum { PIECE = 1 << 20 };
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return sl_fail(err, SL_E_IO, "can't open %.200s: %s", path, strerror(errno));
-    uint8_t *buffer = malloc(PIECE);
-    struct sl_sha256 *sha = sl_sha256_begin();
-    ssize_t n = -1;
-    bool memory = buffer && sha;
-    while (memory && ((n = read(fd, buffer, PIECE)) > 0 || (n < 0 && errno == EINTR)))
-        if (n > 0)
-            sl_sha256_add(sha, buffer, (size_t)n);
-    int number = errno;
-    if (sha)
-        sl_sha256_end(sha, hex);
-    free(buffer);
-    close(fd);
-    if (!memory)
-        return sl_fail(err, SL_E_NOMEM, "no memory to read %.200s", path);
-    return n == 0 ? SL_OK : sl_fail(err, SL_E_IO, "can't read %.200s: %s", path, strerror(number));
+    return sl_fail(
+        err, SL_E_DATA,
+        "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); fetch it again, or pack the "
+        "checkpoint again",
+        pack->path, file->name);
 }
 
-static sl_status verify_file(const struct sl_pack *pack, const struct sl_pack_file *file, struct sl_err *err)
+static sl_status read_file(const struct sl_pack *pack, const struct sl_pack_file *file, char **text,
+                           size_t *bytes, struct sl_err *err)
 {
     char hex[65];
+    *text = NULL;
     SL_TRY(check_size(pack, file, err));
     char *path = sl_path_join(pack->path, file->name);
     if (!path)
         return sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", pack->path);
-    sl_status status = digest_file(path, hex, err);
+    sl_status status = sl_file_read(text, bytes, path, SL_PACK_MAX_TEXT, err);
     free(path);
-    if (status == SL_OK && strcmp(hex, file->sha256) != 0)
-        status = sl_fail(err, SL_E_DATA,
-                         "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack "
-                         "the checkpoint again",
-                         pack->path, file->name);
-    return status;
+    SL_TRY(status);
+    struct sl_sha256 *sha = sl_sha256_begin();
+    if (sha) {
+        sl_sha256_add(sha, *text, *bytes);
+        sl_sha256_end(sha, hex);
+    }
+    if (sha && strcmp(hex, file->sha256) == 0)
+        return SL_OK;
+    free(*text);
+    *text = NULL;
+    return sha ? damaged(pack, file, err) : sl_fail(err, SL_E_NOMEM, "no memory to verify %.60s", file->name);
+}
+
+sl_status sl_pack_read(const struct sl_pack *pack, const char *name, char **text, size_t *bytes,
+                       struct sl_err *err)
+{
+    const struct sl_pack_file *file = sl_manifest_find(&pack->manifest, name);
+    *text = NULL;
+    *bytes = 0;
+    if (!file || sl_pack_is_weights(file))
+        return sl_fail(err, SL_E_NOT_FOUND, "%.200s has no %.60s", pack->path, name);
+    return read_file(pack, file, text, bytes, err);
+}
+
+const char *sl_pack_sha256(const struct sl_pack *pack, const char *name)
+{
+    const struct sl_pack_file *file = sl_manifest_find(&pack->manifest, name);
+    return file ? file->sha256 : NULL;
 }
 
 static sl_status read_manifest(struct sl_pack *pack, struct sl_err *err)
@@ -110,6 +111,48 @@ static sl_status read_manifest(struct sl_pack *pack, struct sl_err *err)
     return status;
 }
 
+/* Every file is there with its size, and what is not weights is as it was packed. */
+static sl_status check_files(struct sl_pack *pack, struct sl_err *err)
+{
+    const struct sl_manifest *m = &pack->manifest;
+    for (uint32_t i = 0; i < m->n_files; i++) {
+        char *text;
+        size_t bytes;
+        if (sl_pack_is_weights(&m->files[i])) {
+            SL_TRY(check_size(pack, &m->files[i], err));
+            continue;
+        }
+        SL_TRY(read_file(pack, &m->files[i], &text, &bytes, err));
+        sl_status status = SL_OK;
+        if (strcmp(m->files[i].name, SL_PACK_DIGESTS) == 0) {
+            status = sl_digests_parse(&pack->digests, m, (const uint8_t *)text, bytes, err);
+            if (status != SL_OK)
+                sl_err_prefix(err, "%.160s", pack->path);
+        }
+        free(text);
+        SL_TRY(status);
+    }
+    return SL_OK;
+}
+
+/* From the bytes that were digested, not from a second look at the files. */
+static sl_status read_shape(struct sl_pack *pack, struct sl_err *err)
+{
+    char *config, *generation = NULL;
+    size_t config_bytes, generation_bytes = 0;
+    SL_TRY(sl_pack_read(pack, "config.json", &config, &config_bytes, err));
+    sl_status status = sl_pack_read(pack, "generation_config.json", &generation, &generation_bytes, NULL);
+    if (status == SL_OK || status == SL_E_NOT_FOUND)
+        status = sl_shape_parse(&pack->shape, config, config_bytes, generation, generation_bytes, err);
+    else
+        sl_fail(err, status, "generation_config.json changed while it was read; pack the checkpoint again");
+    if (status != SL_OK)
+        sl_err_prefix(err, "%.120s", pack->path);
+    free(config);
+    free(generation);
+    return status;
+}
+
 static sl_status open_pack(struct sl_pack *pack, struct sl_err *err)
 {
     const struct sl_manifest *m = &pack->manifest;
@@ -117,10 +160,8 @@ static sl_status open_pack(struct sl_pack *pack, struct sl_err *err)
     if (!sl_manifest_find(m, "config.json"))
         return sl_fail(err, SL_E_DATA, "%.200s: pack.json lists no config.json; pack the checkpoint again",
                        pack->path);
-    for (uint32_t i = 0; i < m->n_files; i++)
-        SL_TRY(is_weights(&m->files[i]) ? check_size(pack, &m->files[i], err)
-                                        : verify_file(pack, &m->files[i], err));
-    SL_TRY(sl_shape_load(&pack->shape, pack->path, err));
+    SL_TRY(check_files(pack, err));
+    SL_TRY(read_shape(pack, err));
     if (pack->shape.n_layers != m->n_layers)
         return sl_fail(err, SL_E_DATA,
                        "%.160s: pack.json lists %u layers, config.json says %u; pack the checkpoint again",
@@ -148,6 +189,7 @@ void sl_pack_close(struct sl_pack *pack)
     if (!pack)
         return;
     sl_manifest_fini(&pack->manifest);
+    free(pack->digests);
     free(pack->path);
     free(pack);
 }
@@ -170,6 +212,16 @@ const char *sl_pack_digest(const struct sl_pack *pack)
 const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack)
 {
     return &pack->manifest;
+}
+
+const uint64_t *sl_pack_digests_of(const struct sl_pack *pack, uint32_t file)
+{
+    return pack->digests ? pack->digests + sl_manifest_blocks(&pack->manifest, file) : NULL;
+}
+
+bool sl_pack_has_digests(const struct sl_pack *pack)
+{
+    return pack->digests != NULL;
 }
 
 /* The layers whose format differs, run by run: ", layers 0-1 i8, layer 7 bf16". */
@@ -228,11 +280,4 @@ uint64_t sl_pack_embed_bytes(const struct sl_pack *pack)
 uint64_t sl_pack_head_bytes(const struct sl_pack *pack)
 {
     return pack->manifest.files[pack->manifest.head].bytes;
-}
-
-sl_status sl_pack_verify(const struct sl_pack *pack, struct sl_err *err)
-{
-    for (uint32_t i = 0; i < pack->manifest.n_files; i++)
-        SL_TRY(verify_file(pack, &pack->manifest.files[i], err));
-    return SL_OK;
 }

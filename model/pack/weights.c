@@ -5,15 +5,9 @@
  * checked against the switches here, once, so that kernels need no checks. Views point into the
  * mappings; closing unmaps them all. */
 #include "model/pack/weights.h"
-#include "base/digest.h"
-#include "model/pack/pack_impl.h"
+#include "model/pack/weights_impl.h"
 #include <stdio.h>
 #include <stdlib.h>
-
-struct maps {
-    struct sl_index *files;
-    uint32_t n_files;
-};
 
 /* What a binding step needs to know: the file, and whose it is for the error. */
 struct binder {
@@ -25,42 +19,23 @@ struct binder {
     struct sl_err *err;
 };
 
-static sl_status verify_map(const struct sl_index *index, const struct sl_pack_file *file,
-                            const char *pack_path, struct sl_err *err)
+static sl_status map_file(struct sl_weights_files *maps, uint32_t number, uint32_t layer, bool is_embed,
+                          struct sl_err *err)
 {
-    char hex[65];
-    struct sl_sha256 *sha = sl_sha256_begin();
-    if (!sha)
-        return sl_fail(err, SL_E_NOMEM, "no memory to verify %.60s", file->name);
-    sl_sha256_add(sha, index->files[0].map, (size_t)index->files[0].bytes);
-    sl_sha256_end(sha, hex);
-    if (strcmp(hex, file->sha256) != 0)
-        return sl_fail(err, SL_E_DATA,
-                       "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); pack the "
-                       "checkpoint again",
-                       pack_path, file->name);
-    return SL_OK;
-}
-
-static sl_status map_file(struct maps *maps, const struct sl_pack *pack, uint32_t number, uint32_t layer,
-                          bool verify, struct binder *binder, struct sl_err *err)
-{
-    const struct sl_pack_file *file = &sl_pack_manifest(pack)->files[number];
-    struct sl_index *index = &maps->files[maps->n_files];
-    char *path = sl_path_join(sl_pack_path(pack), file->name);
-    if (!path)
+    const struct sl_pack_file *file = &sl_pack_manifest(maps->pack)->files[number];
+    struct sl_weights_file *f = &maps->files[maps->n];
+    *f = (struct sl_weights_file){.file = file, .layer = layer, .is_embed = is_embed};
+    f->path = sl_path_join(sl_pack_path(maps->pack), file->name);
+    if (!f->path)
         return sl_fail(err, SL_E_NOMEM, "no memory to map %.60s", file->name);
-    sl_status status = sl_index_open_file(index, path, err);
-    free(path);
-    SL_TRY(status);
-    maps->n_files++;
-    if (index->files[0].bytes != file->bytes)
+    maps->n++;
+    SL_TRY(sl_index_map_file(&f->index, f->path, err));
+    if (f->index.files[0].bytes != file->bytes)
         return sl_fail(err, SL_E_DATA,
                        "%.140s: %.60s changed its size while it was opened; pack the "
                        "checkpoint again",
-                       sl_pack_path(pack), file->name);
-    *binder = (struct binder){pack, sl_pack_shape(pack), index, file->name, layer, err};
-    return verify ? verify_map(index, file, sl_pack_path(pack), err) : SL_OK;
+                       sl_pack_path(maps->pack), file->name);
+    return SL_OK;
 }
 
 /* What a tensor may hold. */
@@ -209,43 +184,65 @@ static sl_status bind_head(const struct binder *b, struct sl_weights *weights)
     return bind_panel(b, SL_CLASS_HEAD, "head", 0, b->shape->vocab, b->shape->d_model, &weights->head);
 }
 
-static sl_status bind_all(struct sl_weights *w, struct maps *maps, const struct sl_pack *pack,
-                          bool with_embed, bool with_head, bool verify, struct sl_err *err)
+static sl_status map_all(struct sl_weights *w, struct sl_weights_files *maps, bool with_embed, bool with_head,
+                         struct sl_err *err)
 {
-    const struct sl_manifest *m = sl_pack_manifest(pack);
-    struct binder b;
-    if (with_embed) {
-        SL_TRY(map_file(maps, pack, m->embed, SL_NO_LAYER, verify, &b, err));
-        SL_TRY(bind_embed(&b, w));
-    }
-    for (uint32_t i = w->begin; i < w->end; i++) {
-        SL_TRY(map_file(maps, pack, m->layers[i], i, verify, &b, err));
-        SL_TRY(bind_layer(&b, i, &w->layers[i - w->begin]));
-    }
-    if (with_head) {
-        SL_TRY(map_file(maps, pack, m->head, SL_NO_LAYER, verify, &b, err));
-        SL_TRY(bind_head(&b, w));
-    }
-    for (uint32_t i = 0; i < maps->n_files; i++)
-        w->mapped_bytes += maps->files[i].files[0].bytes;
+    const struct sl_manifest *m = sl_pack_manifest(maps->pack);
+    if (with_embed)
+        SL_TRY(map_file(maps, m->embed, SL_NO_LAYER, true, err));
+    for (uint32_t i = w->begin; i < w->end; i++)
+        SL_TRY(map_file(maps, m->layers[i], i, false, err));
+    if (with_head)
+        SL_TRY(map_file(maps, m->head, SL_NO_LAYER, false, err));
+    for (uint32_t i = 0; i < maps->n; i++)
+        w->mapped_bytes += maps->files[i].file->bytes;
     return SL_OK;
 }
 
-sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin,
-                          uint32_t end, bool with_embed, bool with_head, bool verify, struct sl_err *err)
+/* Headers are read when their bytes have been verified. */
+static sl_status bind_all(struct sl_weights *w, struct sl_weights_files *maps, struct sl_err *err)
 {
+    for (uint32_t i = 0; i < maps->n; i++) {
+        struct sl_weights_file *f = &maps->files[i];
+        SL_TRY(sl_index_read_header(&f->index, err));
+        struct binder b = {maps->pack, sl_pack_shape(maps->pack), &f->index, f->file->name, f->layer, err};
+        if (f->layer != SL_NO_LAYER)
+            SL_TRY(bind_layer(&b, f->layer, &w->layers[f->layer - w->begin]));
+        else if (f->is_embed)
+            SL_TRY(bind_embed(&b, w));
+        else
+            SL_TRY(bind_head(&b, w));
+    }
+    return SL_OK;
+}
+
+static sl_status open_all(struct sl_weights *w, struct sl_weights_files *maps, bool with_embed,
+                          bool with_head, const struct sl_loading *options, struct sl_err *err)
+{
+    SL_TRY(map_all(w, maps, with_embed, with_head, err));
+    SL_TRY(sl_weights_verify(maps, options, err));
+    return bind_all(w, maps, err);
+}
+
+sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin,
+                          uint32_t end, bool with_embed, bool with_head, const struct sl_loading *options,
+                          struct sl_err *err)
+{
+    static const struct sl_loading plain = {0};
     *weights = (struct sl_weights){.begin = begin, .end = end};
     uint32_t n_layers = sl_pack_shape(pack)->n_layers;
     if (begin > end || end > n_layers)
         return sl_fail(err, SL_E_INVALID, "layers %u..%u are not in this pack; it has layers 0..%u", begin,
                        end, n_layers);
-    struct maps *maps = calloc(1, sizeof *maps);
+    struct sl_weights_files *maps = calloc(1, sizeof *maps);
     weights->private_maps = maps;
     weights->layers = calloc(end - begin + 1, sizeof *weights->layers);
-    if (maps)
+    if (maps) {
+        maps->pack = pack;
         maps->files = calloc(end - begin + 2, sizeof *maps->files);
+    }
     sl_status status = maps && maps->files && weights->layers
-                           ? bind_all(weights, maps, pack, with_embed, with_head, verify, err)
+                           ? open_all(weights, maps, with_embed, with_head, options ? options : &plain, err)
                            : sl_fail(err, SL_E_NOMEM, "no memory to map layers %u..%u", begin, end);
     if (status != SL_OK)
         sl_weights_close(weights);
@@ -254,9 +251,12 @@ sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack
 
 void sl_weights_close(struct sl_weights *weights)
 {
-    struct maps *maps = weights->private_maps;
-    for (uint32_t i = 0; maps && i < maps->n_files; i++)
-        sl_index_close(&maps->files[i]);
+    struct sl_weights_files *maps = weights->private_maps;
+    for (uint32_t i = 0; maps && i < maps->n; i++) {
+        sl_index_close(&maps->files[i].index);
+        free(maps->files[i].path);
+        free(maps->files[i].own);
+    }
     if (maps)
         free(maps->files);
     free(maps);

@@ -36,11 +36,31 @@ struct sl_weights {
     void *private_maps;
 };
 
-/* with_embed/with_head: usually begin == 0 and end == n_layers. Every tensor's dtype and shape is checked against the shape;
- * the SHA-256 of each mapped file is verified when verify is true. */
+enum sl_verify {
+    SL_VERIFY_FAST, /* every block by its XXH3; an older pack, which has none, by SHA-256 */
+    SL_VERIFY_FULL, /* and every file by its SHA-256 */
+    SL_VERIFY_OFF /* what is opened to be looked at, or was verified a moment ago: sizes, types and shapes alone */
+};
+enum sl_progress_kind { SL_PROGRESS_NONE, SL_PROGRESS_BAR, SL_PROGRESS_LOG };
+struct sl_loading { /* zeroed: mapped, verified fast, by all processors, without a word */
+    enum sl_verify verify;
+    bool copy; /* into private memory, which nobody else can write or truncate; else mapped and shared */
+    uint32_t threads;               /* 0: all processors */
+    enum sl_progress_kind progress; /* of what takes more than two seconds */
+};
+
+/* with_embed/with_head: usually begin == 0 and end == n_layers. Only the files of the range are touched. Their bytes are compared
+ * with the pack as options (NULL: zeroed) say, then every tensor's dtype and shape is checked against the shape. SL_E_DATA names
+ * the file, the tensor and the remedy. The pack outlives the weights. */
 sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack, uint32_t begin,
-                          uint32_t end, bool with_embed, bool with_head, bool verify, struct sl_err *err);
+                          uint32_t end, bool with_embed, bool with_head, const struct sl_loading *options,
+                          struct sl_err *err);
 void sl_weights_close(struct sl_weights *weights);
+
+/* Every file of an opened pack by its SHA-256, every block, every tensor (sluice check). how: threads and progress; or NULL. */
+sl_status sl_pack_verify(const struct sl_pack *pack, const struct sl_loading *how, struct sl_err *err);
+/* The same, and then it has block digests (sluice check --add). The opened pack is as it was: open it again. */
+sl_status sl_pack_add_digests(const struct sl_pack *pack, const struct sl_loading *how, struct sl_err *err);
 
 /* Adds what the open weights take to uses, class by class. */
 void sl_weights_account(const struct sl_weights *weights, const struct sl_shape *shape,

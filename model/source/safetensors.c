@@ -313,7 +313,13 @@ static sl_status map_file(struct sl_index *index, const char *path, struct sl_er
     madvise(map, (size_t)st.st_size, MADV_HUGEPAGE);
     file->map = map;
     file->bytes = (uint64_t)st.st_size;
-    return parse_header(index, file->map, (size_t)file->bytes, file->bytes, index->n_files - 1, path, err);
+    return SL_OK;
+}
+
+static sl_status parse_map(struct sl_index *index, uint32_t number, struct sl_err *err)
+{
+    const struct sl_st_file *file = &index->files[number];
+    return parse_header(index, file->map, (size_t)file->bytes, file->bytes, number, file->path, err);
 }
 
 static sl_status closed_on_error(struct sl_index *index, sl_status status)
@@ -337,13 +343,22 @@ sl_status sl_safetensors_parse(struct sl_index *index, const uint8_t *head, size
     return closed_on_error(index, status);
 }
 
-sl_status sl_index_open_file(struct sl_index *index, const char *path, struct sl_err *err)
+sl_status sl_index_map_file(struct sl_index *index, const char *path, struct sl_err *err)
 {
     *index = (struct sl_index){0};
-    sl_status status = map_file(index, path, err);
-    if (status == SL_OK)
-        status = sort_tensors(index, err);
-    return closed_on_error(index, status);
+    return closed_on_error(index, map_file(index, path, err));
+}
+
+sl_status sl_index_read_header(struct sl_index *index, struct sl_err *err)
+{
+    SL_TRY(parse_map(index, 0, err));
+    return sort_tensors(index, err);
+}
+
+sl_status sl_index_open_file(struct sl_index *index, const char *path, struct sl_err *err)
+{
+    SL_TRY(sl_index_map_file(index, path, err));
+    return closed_on_error(index, sl_index_read_header(index, err));
 }
 
 /* The shards that an index names, each opened once, in the order of their first mention; `numbers`
@@ -372,6 +387,8 @@ static sl_status open_shards(struct sl_index *index, json_t *weight_map, json_t 
         if (!path)
             return sl_fail(err, SL_E_NOMEM, "no memory to open the shards of %.200s", dir);
         sl_status status = map_file(index, path, err);
+        if (status == SL_OK)
+            status = parse_map(index, index->n_files - 1, err);
         free(path);
         SL_TRY(status);
     }

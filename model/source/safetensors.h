@@ -40,6 +40,10 @@ sl_status sl_safetensors_parse(struct sl_index *index, const uint8_t *head, size
                                uint64_t file_bytes, const char *name, struct sl_err *err);
 /* One file, mapped. */
 sl_status sl_index_open_file(struct sl_index *index, const char *path, struct sl_err *err);
+/* The same in two steps, for who checks the bytes before it believes any: mapped, without a tensor; then its header. After an
+ * error of the second the index is still to be closed. */
+sl_status sl_index_map_file(struct sl_index *index, const char *path, struct sl_err *err);
+sl_status sl_index_read_header(struct sl_index *index, struct sl_err *err);
 /* A checkpoint directory: model.safetensors, or model.safetensors.index.json and its shards (which must stay inside DIR). */
 sl_status sl_index_open_dir(struct sl_index *index, const char *dir, struct sl_err *err);
 void sl_index_close(struct sl_index *index); /* a zeroed index is fine */

@@ -12,7 +12,7 @@
 
 struct sl_local {
     struct sl_cluster_config config;
-    char *pack;
+    struct sl_pack *pack;
     struct sl_cluster *cluster;
 
     pthread_mutex_t lock; /* between the caller, the coordinator's thread and whoever cancels: all below */
@@ -33,7 +33,7 @@ sl_status sl_local_open(struct sl_local **out, const struct sl_cluster_config *c
     pthread_mutex_init(&local->lock, NULL);
     pthread_cond_init(&local->changed, NULL);
     local->config = *config;
-    sl_status status = sl_pack_ensure(config->model, &local->pack, err);
+    sl_status status = sl_pack_open_any(&local->pack, config->model, err);
     if (status == SL_OK)
         status = sl_pack_tokenizer(local->pack, tokenizer, err);
     if (status != SL_OK) {
@@ -46,11 +46,10 @@ sl_status sl_local_open(struct sl_local **out, const struct sl_cluster_config *c
 
 sl_status sl_local_start(struct sl_local *local, uint32_t context_tokens, struct sl_err *err)
 {
-    struct sl_shape shape;
-    SL_TRY(sl_shape_load(&shape, local->pack, err));
-    local->config.model = local->pack;
+    uint32_t max_pos = sl_pack_shape(local->pack)->max_pos;
+    local->config.model = sl_pack_path(local->pack);
     /* A request longer than the model's context is refused by submit, with its own sentence. */
-    local->config.context_tokens = context_tokens < shape.max_pos ? context_tokens : shape.max_pos;
+    local->config.context_tokens = context_tokens < max_pos ? context_tokens : max_pos;
     return sl_cluster_start(&local->cluster, &local->config, err);
 }
 
@@ -159,6 +158,6 @@ void sl_local_close(struct sl_local *local)
         sl_cluster_stop(local->cluster);
     pthread_cond_destroy(&local->changed);
     pthread_mutex_destroy(&local->lock);
-    free(local->pack);
+    sl_pack_close(local->pack);
     free(local);
 }

@@ -26,6 +26,7 @@
 
 struct eval_values {
     const char *model, *reference, *text, *token_ids, *kv, *kv_reference, *numerics;
+    struct sl_loading_values load;
     uint32_t context, threads, max_tokens;
     bool json;
 };
@@ -52,6 +53,7 @@ static const struct sl_option eval_options[] = {
     ROW("kv-reference", SL_OPT_CHOICE, kv_reference, "f32", "bf16|i8|f32", 0, 0, NULL,
         "Numbers of the reference's KV cache; its numerics are f32."),
     SL_OPTION_NUMERICS(eval_values, numerics, "f32"),
+    SL_LOADING_ROWS(eval_values),
     SL_OPTION_THREADS(eval_values, threads, "0"),
     SL_OPTION_JSON(eval_values, json),
     {0},
@@ -159,19 +161,20 @@ static sl_status open_models(struct eval *e, const struct eval_values *v, uint32
     uint32_t allowed = sl_profile_allowed(v->numerics), able = allowed & sl_ops_profiles();
     enum sl_profile profile =
         sl_profile_best(able ? able : allowed); /* one that we lack is refused by the stage */
-    SL_TRY(sl_eval_model_open(&e->model, v->model, v->kv, profile, v->context, n_threads, err));
+    struct sl_loading load = sl_loading_of(&v->load, SL_PROGRESS_BAR);
+    SL_TRY(sl_eval_model_open(&e->model, v->model, v->kv, profile, v->context, n_threads, &load, err));
     if (!v->reference)
         return SL_OK;
     e->with_reference = true;
     SL_TRY(sl_eval_model_open(&e->reference, v->reference, v->kv_reference, SL_PROFILE_F32, v->context,
-                              n_threads, err));
+                              n_threads, &load, err));
     return check_pair(e, err);
 }
 
 static sl_status read_text(struct eval *e, const struct eval_values *v, struct sl_err *err)
 {
     uint32_t vocab = sl_pack_shape(e->model.pack)->vocab;
-    SL_TRY(sl_pack_tokenizer(sl_pack_path(e->model.pack), &e->tokenizer, err));
+    SL_TRY(sl_pack_tokenizer(e->model.pack, &e->tokenizer, err));
     SL_TRY(sl_prompt_read(&e->text, NULL, v->text, v->token_ids, e->tokenizer, err));
     if (v->max_tokens > 0 && e->text.n_ids > v->max_tokens)
         e->text.n_ids = v->max_tokens;

@@ -26,6 +26,7 @@ struct generate_values {
     const char *prompt, *prompt_file, *token_ids;
     const char *output, *timeline_svg;
     uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k;
+    struct sl_loading_values load;
     double temperature, top_p, min_p;
     bool ignore_eos, timeline, digest;
 };
@@ -39,6 +40,7 @@ struct generate_values {
         SL_OPTION_STAGES(generate_values, stages, "1"), SL_OPTION_THREADS(generate_values, threads, "0"),    \
         SL_OPTION_CHUNK(generate_values, chunk), SL_OPTION_TRANSPORT(generate_values, transport),            \
         SL_OPTION_KV(generate_values, kv), SL_OPTION_NUMERICS(generate_values, numerics, "f32"),             \
+        SL_LOADING_ROWS(generate_values),                                                                    \
         ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                         \
         ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                             \
             "A file with the prompt, UTF-8; - is standard input."),                                          \
@@ -160,6 +162,7 @@ static struct sl_client_config client_config(const struct generate_values *v, bo
     return (struct sl_client_config){
         .endpoint = v->endpoint,
         .cluster = {.model = v->model,
+                    .load = sl_loading_of(&v->load, SL_PROGRESS_BAR),
                     .n_stages = v->stages,
                     .n_threads = sl_cpu_threads(v->threads, v->stages),
                     .chunk_tokens = v->chunk,

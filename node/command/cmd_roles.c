@@ -23,7 +23,8 @@
 struct worker_values {
     const char *coordinator, *data_address, *ops, *numerics, *join_key_file;
     uint32_t stage, threads, data_port, join_timeout, lost_after;
-    bool verify, insecure_network;
+    bool insecure_network;
+    struct sl_loading_values load;
 };
 
 #define WORKER_ROWS                                                                                          \
@@ -35,8 +36,7 @@ struct worker_values {
         SL_OPTION_JOIN_KEY_FILE(worker_values, join_key_file),                                               \
         SL_OPTION_LOST_AFTER(worker_values, lost_after),                                                     \
         SL_OPTION_INSECURE_NETWORK(worker_values, insecure_network),                                         \
-        SL_OPTION_ROW("verify", SL_OPT_BOOL, worker_values, verify, NULL, NULL, 0, 0, NULL,                  \
-                      "Check the SHA-256 of every weight file before serving.")
+        SL_LOADING_ROWS(worker_values)
 
 static const struct sl_option stage_options[] = {
     SL_OPTION_NUMBER("stage", worker_values, stage, "0", 0, SL_MAX_STAGES - 1, NULL,
@@ -90,8 +90,8 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
                                       .stage = v->stage,
                                       .n_threads = v->threads,
                                       .join_timeout_s = v->join_timeout,
-                                      .verify = v->verify,
                                       .lost_after_s = v->lost_after,
+                                      .load = sl_loading_of(&v->load, SL_PROGRESS_LOG),
                                       .numerics = v->numerics};
     struct sl_err err;
     block_signals();
@@ -256,13 +256,15 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
     uint32_t own = 0;
     for (uint32_t i = 0, all = sl_plan_links(&n->plan, links); i < all; i++)
         own += links[i].from == 0 || links[i].to == 0;
-    SL_TRY(sl_pack_tokenizer(sl_pack_path(n->pack), &tokenizer, err));
+    SL_TRY(sl_pack_tokenizer(n->pack, &tokenizer, err));
     struct sl_coordinator_config config = {.plan = &n->plan,
                                            .shape = sl_pack_shape(n->pack),
                                            .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(n->pack),
                                            .model_name = n->values->serving.name ? n->values->serving.name
                                                                                  : sl_pack_path(n->pack),
+                                           .read_file = sl_pack_read,
+                                           .pack = n->pack,
                                            .io = n->io,
                                            .n_links = own,
                                            .max_waiting = n->values->serving.max_waiting,

@@ -21,6 +21,7 @@
 
 struct serve_values {
     struct sl_serving_options serving;
+    struct sl_loading_values load;
     uint32_t threads, decode_threads;
 };
 
@@ -29,6 +30,7 @@ static const struct sl_option serve_options[] = {
     SL_OPTION_THREADS(serve_values, threads, "0"),
     SL_OPTION_NUMBER("decode-threads", serve_values, decode_threads, "0", 0, 1024, "threads",
                      "Compute threads of the decode worker; 0: as many as a stage."),
+    SL_LOADING_ROWS(serve_values),
     {0},
 };
 
@@ -134,6 +136,8 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
         add_number(&a, "--stage", k);
     add_number(&a, "--lost-after", v->serving.lost_after);
     add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
+    add(&a, "--verify", v->load.verify);
+    add(&a, "--weights", v->load.weights);
     return spawn(s, name, &a, err);
 }
 

@@ -5,6 +5,7 @@
 #define SL_NODE_COMMAND_SHARED_OPTIONS_H
 
 #include "base/profile.h"
+#include "model/pack/weights.h"
 #include "node/command/options.h"
 #include "pipeline/decide/limits.h"
 
@@ -54,6 +55,28 @@
                      "coordinator decides, a stage or decode worker offers.")
 #define SL_OPTION_TRANSPORT(values, field)                                                                   \
     SL_OPTION_CHOICE("transport", values, field, "local", "local|ucx", "How stages pass chunks on.")
+
+/* How weights are loaded: rows of a command whose values have a `struct sl_loading_values load`. */
+struct sl_loading_values {
+    const char *verify, *weights;
+};
+#define SL_LOADING_ROWS(values)                                                                              \
+    SL_OPTION_CHOICE("verify", values, load.verify, "fast", "fast|full|off",                                 \
+                     "Compare the weights with the pack before they are used. fast: every block by its "     \
+                     "XXH3, at the speed of memory; full: every file by its SHA-256, too; off: neither now " \
+                     "nor later."),                                                                          \
+        SL_OPTION_CHOICE("weights", values, load.weights, "map", "map|copy",                                 \
+                         "map: the pack's files are memory, shared by all processes of this machine; copy: " \
+                         "private memory, which no write to a file can change.")
+static inline struct sl_loading sl_loading_of(const struct sl_loading_values *values,
+                                              enum sl_progress_kind progress)
+{
+    return (struct sl_loading){.verify = values->verify[1] == 'a'   ? SL_VERIFY_FAST
+                                         : values->verify[1] == 'u' ? SL_VERIFY_FULL
+                                                                    : SL_VERIFY_OFF,
+                               .copy = values->weights[0] == 'c',
+                               .progress = progress};
+}
 
 /* ---- addresses and waiting ---- */
 

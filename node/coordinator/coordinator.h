@@ -12,6 +12,7 @@
 #include "pipeline/record/span.h"
 
 struct sl_coordinator;
+struct sl_pack; /* of whoever made the coordinator; it is only handed back */
 
 enum { SL_MAX_STOP_STRINGS = 16 };
 
@@ -60,6 +61,10 @@ struct sl_coordinator_config {
     const struct sl_shape *shape;
     struct sl_tokenizer *tokenizer; /* becomes the coordinator's */
     const char *model_path, *model_name;
+    /* A file of the model as it was verified, malloc'ed; SL_E_NOT_FOUND: it has none of that name. Any thread. */
+    sl_status (*read_file)(const struct sl_pack *pack, const char *name, char **text, size_t *bytes,
+                           struct sl_err *err);
+    const struct sl_pack *pack;
     /* its owner is the coordinator's thread from here on; closed by destroy */
     struct sl_io *io;
     uint32_t n_links;     /* that must come up before it is ready */
@@ -126,6 +131,8 @@ const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c);
 const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c);
 const char *sl_coordinator_model_path(const struct sl_coordinator *c); /* the pack's directory, absolute */
 const char *sl_coordinator_model_name(const struct sl_coordinator *c);
+sl_status sl_coordinator_read_file(const struct sl_coordinator *c, const char *name, char **text,
+                                   size_t *bytes, struct sl_err *err);
 const char *sl_coordinator_kv_dtype(const struct sl_coordinator *c); /* "bf16", "i8" or "f32" */
 /* The numerics profile that all nodes run: set once, when it is decided; until then NULL. Any thread. */
 void sl_coordinator_set_profile(struct sl_coordinator *c, enum sl_profile profile);

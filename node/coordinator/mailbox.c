@@ -228,6 +228,12 @@ const char *sl_coordinator_model_path(const struct sl_coordinator *c)
 {
     return c->model_path;
 }
+sl_status sl_coordinator_read_file(const struct sl_coordinator *c, const char *name, char **text,
+                                   size_t *bytes, struct sl_err *err)
+{
+    return c->config.read_file(c->config.pack, name, text, bytes, err);
+}
+
 const char *sl_coordinator_model_name(const struct sl_coordinator *c)
 {
     return c->model_name;

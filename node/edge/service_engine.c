@@ -9,7 +9,6 @@
 #include "model/shape.h"
 #include "node/edge/edge.h"
 #include "node/edge/engine_impl.h"
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,13 +57,15 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
 
 /* The sampling values that the model's authors recommend, as JSON; NULL: none. Only those we serve:
  * a gateway fills them into requests that leave them out. */
-static char *default_sampling(const char *model_path)
+static char *default_sampling(const struct sl_coordinator *coordinator)
 {
     static const char *const served[] = {"temperature", "top_p", "top_k", "min_p"};
-    char path[4096], *text = NULL;
-    if (snprintf(path, sizeof path, "%s/generation_config.json", model_path) >= (int)sizeof path)
+    char *given = NULL, *text = NULL;
+    size_t bytes = 0;
+    if (sl_coordinator_read_file(coordinator, "generation_config.json", &given, &bytes, NULL) != SL_OK)
         return NULL;
-    json_t *file = json_load_file(path, JSON_REJECT_DUPLICATES, NULL), *chosen = json_object();
+    json_t *file = json_loadb(given, bytes, JSON_REJECT_DUPLICATES, NULL), *chosen = json_object();
+    free(given);
     for (size_t i = 0; file && i < sizeof served / sizeof *served; i++) {
         json_t *value = json_object_get(file, served[i]);
         if (json_is_number(value))
@@ -102,7 +103,7 @@ static void on_model_info(struct sl_rpc_call *call, const uint8_t *message, size
     reply.eos_token_ids = eos;
     reply.pad_token_id = shape->pad < 0 ? 0 : shape->pad;
     reply.bos_token_id = shape->bos < 0 ? 0 : shape->bos;
-    char *sampling = default_sampling(reply.model_path);
+    char *sampling = default_sampling(engine->coordinator);
     if (sampling)
         reply.default_sampling_params_json = sampling;
     sl_pb_reply(call, &reply.base);
@@ -178,24 +179,19 @@ struct download { /* of one client, worker only */
     size_t sent;
 };
 
-static sl_status add_file(struct sl_zip *zip, const char *folder, const char *name, struct sl_err *err)
+/* As it was verified: what a gateway encodes with is as much part of an answer as a weight. */
+static sl_status add_file(struct sl_zip *zip, const struct sl_coordinator *coordinator, const char *name,
+                          struct sl_err *err)
 {
-    char path[4096];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *file = fopen(path, "rbe");
-    if (!file)
-        return errno == ENOENT ? SL_OK : sl_fail(err, SL_E_IO, "cannot open %s: %s", path, strerror(errno));
-    sl_status status = SL_OK;
-    long bytes = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : -1;
-    void *data = bytes >= 0 ? malloc((size_t)bytes + 1) : NULL;
-    rewind(file);
-    if (bytes < 0 || !data || fread(data, 1, (size_t)bytes, file) != (size_t)bytes)
-        status = sl_fail(err, SL_E_IO, "cannot read %s whole", path);
-    else if (sl_zip_add(zip, name, data, (size_t)bytes) != SL_OK)
-        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for %s in the tokenizer's archive", path);
-    free(data);
-    fclose(file);
-    return status;
+    char *text;
+    size_t bytes;
+    sl_status status = sl_coordinator_read_file(coordinator, name, &text, &bytes, err);
+    if (status == SL_E_NOT_FOUND)
+        return SL_OK;
+    if (status == SL_OK && sl_zip_add(zip, name, text, bytes) != SL_OK)
+        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for %s in the tokenizer's archive", name);
+    free(text);
+    return status == SL_E_DATA ? sl_fail(err, SL_E_CORRUPT, "%s", err->text) : status;
 }
 
 static sl_status make_archive(struct sl_engine *engine, struct sl_err *err)
@@ -205,11 +201,10 @@ static sl_status make_archive(struct sl_engine *engine, struct sl_err *err)
         "added_tokens.json", "chat_template.jinja",    "chat_template.json",
         "config.json",       "generation_config.json",
     };
-    const char *folder = sl_coordinator_model_path(engine->coordinator);
     struct sl_zip zip = {0};
     sl_status status = SL_OK;
     for (size_t i = 0; status == SL_OK && i < sizeof names / sizeof *names; i++)
-        status = add_file(&zip, folder, names[i], err);
+        status = add_file(&zip, engine->coordinator, names[i], err);
     if (status == SL_OK && sl_zip_end(&zip) != SL_OK)
         status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the tokenizer's archive");
     struct sl_sha256 *sha = status == SL_OK ? sl_sha256_begin() : NULL;

@@ -119,7 +119,7 @@ static sl_status calibrate_layer(void *arg, uint32_t layer, struct sl_err *err)
                               .max_tokens = CHUNK,
                               .max_sequences = 1,
                               .context_tokens = length};
-    SL_TRY(sl_stage_create(&stage, c->pack, &config, false, err));
+    SL_TRY(sl_stage_create(&stage, c->pack, &config, NULL, err));
     sl_stage_observe(stage, &observer);
     sl_status status = run_layer(c, stage, err);
     sl_stage_destroy(stage);
@@ -137,7 +137,7 @@ static const struct sl_input_moments *calibrate_moments(void *arg, enum sl_site 
 static sl_status read_text(struct sl_calibrator *c, struct sl_err *err)
 {
     struct sl_tokenizer *tokenizer = NULL;
-    SL_TRY(sl_pack_tokenizer(sl_pack_path(c->pack), &tokenizer, err));
+    SL_TRY(sl_pack_tokenizer(c->pack, &tokenizer, err));
     sl_status status = sl_prompt_read(&c->text, NULL, c->options.text, NULL, tokenizer, err);
     sl_tokenizer_destroy(tokenizer);
     SL_TRY(status);

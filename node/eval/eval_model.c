@@ -5,14 +5,11 @@
  * not depend on how a window is cut into chunks. */
 #include "node/eval/eval_model.h"
 
-#include "base/digest.h"
 #include "model/pack/pack_cache.h"
 #include "node/local/cluster.h"
 #include "pipeline/decide/plan.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,34 +40,14 @@ static sl_status account(struct sl_eval_model *model, struct sl_err *err)
 {
     const struct sl_shape *s = sl_pack_shape(model->pack);
     struct sl_weights weights;
-    SL_TRY(sl_weights_open(&weights, model->pack, 0, s->n_layers, true, true, false, err));
+    SL_TRY(sl_weights_open(&weights, model->pack, 0, s->n_layers, true, true,
+                           &(struct sl_loading){.verify = SL_VERIFY_OFF}, err)); /* the stage verifies them */
     sl_weights_account(&weights, s, model->uses);
     sl_weights_close(&weights);
     return SL_OK;
 }
 
 /* ---- open and close ---- */
-
-/* Two models speak of the same tokens when their tokenizer.json is the same file. */
-static sl_status digest_tokenizer(struct sl_eval_model *model, struct sl_err *err)
-{
-    char path[PATH_MAX], piece[1 << 14];
-    if ((size_t)snprintf(path, sizeof path, "%s/tokenizer.json", sl_pack_path(model->pack)) >= sizeof path)
-        return sl_fail(err, SL_E_USAGE, "the path of the model is too long");
-    FILE *from = fopen(path, "rb");
-    if (!from)
-        return errno == ENOENT ? SL_OK
-                               : sl_fail(err, SL_E_IO, "%.200s cannot be opened: %s", path, strerror(errno));
-    struct sl_sha256 *sha = sl_sha256_begin();
-    for (size_t n; sha && (n = fread(piece, 1, sizeof piece, from)) > 0;)
-        sl_sha256_add(sha, piece, n);
-    bool failed = ferror(from);
-    fclose(from);
-    if (!sha)
-        return sl_fail(err, SL_E_NOMEM, "out of memory");
-    sl_sha256_end(sha, model->tokenizer_digest);
-    return failed ? sl_fail(err, SL_E_IO, "%.200s cannot be read", path) : SL_OK;
-}
 
 static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32_t n_threads,
                             struct sl_err *err)
@@ -82,7 +59,9 @@ static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32
             err, SL_E_USAGE,
             "a window of %u tokens is longer than the context of %.160s, %u; make --context smaller", window,
             model->path, s->max_pos);
-    SL_TRY(digest_tokenizer(model, err));
+    /* Two models speak of the same tokens when their tokenizer.json is the same file. */
+    const char *tokenizer = sl_pack_sha256(model->pack, "tokenizer.json");
+    snprintf(model->tokenizer_digest, sizeof model->tokenizer_digest, "%s", tokenizer ? tokenizer : "");
     SL_TRY(account(model, err));
     enum sl_dtype kv_dtype = sl_pack_kv_dtype(model->pack, model->kv);
     model->kv = sl_dtype_name(kv_dtype);
@@ -98,7 +77,7 @@ static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32
         .max_sequences = 1,
         .context_tokens = window,
     };
-    SL_TRY(sl_stage_create(&model->stage, model->pack, &config, false, err));
+    SL_TRY(sl_stage_create(&model->stage, model->pack, &config, &model->load, err));
     model->x = calloc((size_t)window * s->d_model, sizeof *model->x);
     return model->x ? SL_OK
                     : sl_fail(err, SL_E_NOMEM, "no memory for a window of %u tokens; make --context smaller",
@@ -106,9 +85,10 @@ static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32
 }
 
 sl_status sl_eval_model_open(struct sl_eval_model *model, const char *path, const char *kv,
-                             enum sl_profile profile, uint32_t window, uint32_t n_threads, struct sl_err *err)
+                             enum sl_profile profile, uint32_t window, uint32_t n_threads,
+                             const struct sl_loading *load, struct sl_err *err)
 {
-    *model = (struct sl_eval_model){.path = path, .kv = kv, .profile = profile};
+    *model = (struct sl_eval_model){.path = path, .kv = kv, .profile = profile, .load = *load};
     return open_parts(model, window, n_threads, err);
 }
 

@@ -9,6 +9,7 @@
 struct sl_eval_model {
     const char *path, *kv; /* as given */
     enum sl_profile profile;
+    struct sl_loading load;
     struct sl_pack *pack;
     struct sl_stage *stage;
     char tokenizer_digest[65]; /* SHA-256 of tokenizer.json; empty: there is none */
@@ -20,7 +21,7 @@ struct sl_eval_model {
  * SL_E_USAGE. After a failure too, close it. */
 sl_status sl_eval_model_open(struct sl_eval_model *model, const char *path, const char *kv,
                              enum sl_profile profile, uint32_t window, uint32_t n_threads,
-                             struct sl_err *err);
+                             const struct sl_loading *load, struct sl_err *err);
 void sl_eval_model_close(struct sl_eval_model *model); /* a zeroed model is fine */
 
 /* Reads a window from its first token on, nothing before it: x has the rows. Every id is below the

@@ -115,7 +115,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->k = k;
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
         config.device = k < 64 && c->config.twins >> k & 1 ? SL_DEVICE_TWIN : SL_DEVICE_CPU;
-        SL_TRY(sl_stage_create(&m->stage, c->pack, &config, false, err));
+        SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
         SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
     }
@@ -128,12 +128,14 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
 static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struct sl_err *err)
 {
     struct sl_tokenizer *tokenizer;
-    SL_TRY(sl_pack_tokenizer(sl_pack_path(c->pack), &tokenizer, err));
+    SL_TRY(sl_pack_tokenizer(c->pack, &tokenizer, err));
     struct sl_coordinator_config config = {.plan = &c->plan,
                                            .shape = sl_pack_shape(c->pack),
                                            .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(c->pack),
                                            .model_name = sl_pack_path(c->pack),
+                                           .read_file = sl_pack_read,
+                                           .pack = c->pack,
                                            .io = c->io,
                                            .n_links = n_links};
     sl_status status = sl_coordinator_create(&c->coordinator, &config, err);

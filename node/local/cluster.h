@@ -3,6 +3,7 @@
 #ifndef SL_NODE_LOCAL_CLUSTER_H
 #define SL_NODE_LOCAL_CLUSTER_H
 
+#include "model/pack/weights.h"
 #include "node/coordinator/coordinator.h"
 
 struct sl_cluster_config {
@@ -18,6 +19,7 @@ struct sl_cluster_config {
     bool without_decode;     /* score: no decode worker is started */
     uint64_t twins; /* bit k: stage k (n_stages: the decode worker) is on SL_DEVICE_TWIN, not the CPU */
     bool quiet;
+    struct sl_loading load; /* of the weights */
 };
 
 struct sl_cluster;

@@ -363,7 +363,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             p->layer_begin, p->layer_end, config.begin, config.end);
     sl_log_info("loading layers [%u, %u) of %u", config.begin, config.end, w->plan.n_layers);
     sl_tune_for(w->pack, config.profile);
-    SL_TRY(sl_stage_create(&w->stage, w->pack, &config, w->config.verify, err));
+    SL_TRY(sl_stage_create(&w->stage, w->pack, &config, &w->config.load, err));
     sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
                 sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));

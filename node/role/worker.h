@@ -4,6 +4,7 @@
 #define SL_NODE_ROLE_WORKER_H
 
 #include "base/status.h"
+#include "model/pack/weights.h"
 #include "node/coordinator/join_key.h"
 #include <stdint.h>
 
@@ -19,7 +20,7 @@ struct sl_worker_config {
     uint32_t n_threads; /* 0: all processors */
     uint32_t join_timeout_s, lost_after_s;
     const char *numerics; /* "auto", or the one profile that it offers */
-    bool verify;          /* SHA-256 of the files it maps */
+    struct sl_loading load;
 };
 
 /* Runs until it is told to stop. Signals must be blocked in the caller; they are waited for here. */

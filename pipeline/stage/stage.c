@@ -201,13 +201,15 @@ static sl_status create_device(struct sl_stage *st, struct sl_err *err)
     return SL_OK;
 }
 
-static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, bool verify,
+static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, const struct sl_loading *load,
                               struct sl_err *err)
 {
     const struct sl_share *c = &st->config;
     struct sl_stage_bytes plan;
     SL_TRY(sl_stage_bytes(&plan, pack, c, err));
-    SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, verify, err));
+    struct sl_loading own = load ? *load : (struct sl_loading){0};
+    own.threads = c->n_threads;
+    SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, &own, err));
     SL_TRY(sl_arena_init(&st->arena, table_bytes(c) + staging_bytes(&st->shape, c), err));
     st->ops = ops_of(c->device);
     st->head_rows = head_rows_of(&st->shape, c);
@@ -223,14 +225,14 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, b
 }
 
 sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
-                          bool verify, struct sl_err *err)
+                          const struct sl_loading *load, struct sl_err *err)
 {
     struct sl_stage *st = calloc(1, sizeof *st);
     if (!st)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a stage");
     st->config = *config;
     st->shape = *sl_pack_shape(pack);
-    sl_status status = create_parts(st, pack, verify, err);
+    sl_status status = create_parts(st, pack, load, err);
     if (status != SL_OK) {
         sl_stage_destroy(st);
         return status;

@@ -35,9 +35,10 @@ struct sl_chunk { /* what a stage runs: slices, and their rows side by side */
 };
 
 struct sl_stage;
-/* Maps the weights (verifying SHA-256 when verify), takes the memory, starts the team. */
+/* Loads the weights as `load` says (NULL: mapped and verified fast; by as many threads as the stage has), takes the memory,
+ * starts the team. The pack outlives the stage. */
 sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
-                          bool verify, struct sl_err *err);
+                          const struct sl_loading *load, struct sl_err *err);
 void sl_stage_destroy(struct sl_stage *stage);
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);

@@ -68,7 +68,7 @@ class Stream(threading.Thread):
 
 def test_roles_one_by_one_in_any_order(pack, spawn):
     endpoint, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-    workers = [spawn("stage-1", "stage", pack, "--coordinator", endpoint, "--stage", 1, "--threads", 1, "--verify"),
+    workers = [spawn("stage-1", "stage", pack, "--coordinator", endpoint, "--stage", 1, "--threads", 1, "--verify", "full"),
                spawn("decode", "decode", pack, "--coordinator", endpoint, "--threads", 1)]
     coordinator = spawn("coordinator", "coordinator", pack, "--stages", 2, "--listen", endpoint, "--ops", ops)
     workers.append(spawn("stage-0", "stage", pack, "--coordinator", endpoint, "--stage", 0, "--threads", 1))

@@ -9,6 +9,8 @@
 #include "tests/model/files.h"
 #include <math.h>
 
+static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
+
 static char src[512];
 
 static void make_checkpoint(void)
@@ -114,7 +116,7 @@ static void check_pack(const struct sl_pack *pack, enum sl_dtype dtype, bool rot
 {
     struct sl_err err = {0};
     struct sl_weights w;
-    CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err), SL_OK);
+    CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err), SL_OK);
     CHECK_STR(err.text, "");
     REQUIRE(w.layers);
     const struct sl_layer *layer = &w.layers[1];
@@ -291,7 +293,7 @@ SL_TEST(a_kept_layer_is_an_exception_in_the_manifest)
     CHECK_STR(text, "bf16"); /* the one layer with experts */
     sl_pack_class_format(pack, SL_CLASS_ATTENTION, text, sizeof text);
     CHECK_STR(text, "i4");
-    REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err) == SL_OK);
+    REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err) == SL_OK);
     CHECK_INT(w.layers[1].expert0.down.dtype, SL_BF16);
     CHECK_INT(w.layers[1].qkv.dtype, SL_I4);
     sl_weights_close(&w);
@@ -364,7 +366,7 @@ SL_TEST(a_header_that_contradicts_the_format_is_refused)
         memcpy(place, edits[i].to, strlen(edits[i].to));
         write_bytes(path, copy, bytes);
         free(copy);
-        CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, false, &err), SL_E_DATA);
+        CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, &unverified, &err), SL_E_DATA);
         CHECK_CONTAINS(err.text, edits[i].says);
     }
     free(text);
@@ -426,7 +428,7 @@ static double output_error(const struct sl_pack *pack)
     struct sl_err err = {0};
     struct sl_weights w;
     double sum = 0;
-    if (sl_weights_open(&w, pack, 1, 2, false, false, true, &err) != SL_OK)
+    if (sl_weights_open(&w, pack, 1, 2, false, false, NULL, &err) != SL_OK)
         return HUGE_VAL;
     const struct sl_panel *p = &w.layers[0].expert0.gate_up;
     for (uint32_t row = 0; row < FAKE_ROWS; row++)

@@ -4,6 +4,8 @@
 #include "model/pack/weights.h"
 #include "tests/model/files.h"
 
+static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
+
 static char dst[512];
 
 static struct sl_pack *make_pack(bool tied)
@@ -64,7 +66,7 @@ SL_TEST(binds_all_layers)
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
     REQUIRE(pack);
-    CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err), SL_OK);
+    CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err), SL_OK);
     CHECK_STR(err.text, "");
     REQUIRE(w.layers);
     CHECK(!w.layers[0].is_moe);
@@ -95,12 +97,12 @@ SL_TEST(a_stage_maps_only_its_own_files)
     unlink(path_in(dst, "layer-0000.safetensors"));
     unlink(path_in(dst, "embed.safetensors"));
     unlink(path_in(dst, "head.safetensors"));
-    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, false, true, &err) == SL_OK);
+    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, false, NULL, &err) == SL_OK);
     check_moe_layer(&w.layers[0]);
     CHECK(!w.embed && !w.head.data && !w.final_norm);
     CHECK_INT(w.mapped_bytes, sl_pack_layer_bytes(pack, 1));
     sl_weights_close(&w);
-    CHECK_INT(sl_weights_open(&w, pack, 0, 1, false, false, true, &err), SL_E_DATA);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 1, false, false, NULL, &err), SL_E_DATA);
     CHECK_CONTAINS(err.text, "layer-0000");
     CHECK(!w.layers && !w.private_maps);
     sl_pack_close(pack);
@@ -112,31 +114,180 @@ SL_TEST(an_empty_range_and_a_wrong_one)
     struct sl_weights w;
     struct sl_pack *pack = make_pack(true);
     REQUIRE(pack);
-    CHECK_INT(sl_weights_open(&w, pack, 1, 1, true, false, false, &err), SL_OK);
+    CHECK_INT(sl_weights_open(&w, pack, 1, 1, true, false, &unverified, &err), SL_OK);
     CHECK(w.embed);
     sl_weights_close(&w);
-    CHECK_INT(sl_weights_open(&w, pack, 2, 1, true, true, false, &err), SL_E_INVALID);
+    CHECK_INT(sl_weights_open(&w, pack, 2, 1, true, true, &unverified, &err), SL_E_INVALID);
     sl_weights_close(&w);
-    CHECK_INT(sl_weights_open(&w, pack, 0, 3, true, true, false, &err), SL_E_INVALID);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 3, true, true, &unverified, &err), SL_E_INVALID);
     CHECK_CONTAINS(err.text, "0..3");
     sl_weights_close(&w);
-    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, true, false, &err) == SL_OK);
+    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, true, &unverified, &err) == SL_OK);
     CHECK(at(&w.head, 0, 11, 2) == value_at("model.embed_tokens.weight", 11, 2)); /* tied */
     sl_weights_close(&w);
     sl_pack_close(pack);
 }
 
-SL_TEST(verify_names_the_changed_file)
+/* ---- verified while loading ---- */
+
+SL_TEST(a_changed_byte_is_named_with_its_file_and_tensor)
 {
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
     REQUIRE(pack);
     flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
-    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, true, &err), SL_E_DATA);
-    CHECK_CONTAINS(err.text, "layer-0001.safetensors");
-    CHECK_INT(sl_weights_open(&w, pack, 0, 1, true, true, true, &err), SL_OK);
+    for (int copy = 0; copy < 2; copy++)
+        for (int verify = SL_VERIFY_FAST; verify <= SL_VERIFY_FULL; verify++) {
+            struct sl_loading how = {.verify = (enum sl_verify)verify, .copy = copy};
+            CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, &how, &err), SL_E_DATA);
+            CHECK_CONTAINS(err.text, "layer-0001.safetensors");
+            CHECK_CONTAINS(err.text, "tensors '");
+            CHECK_CONTAINS(err.text, "pack the checkpoint again");
+            CHECK_INT(sl_weights_open(&w, pack, 0, 1, true, true, &how, &err), SL_OK); /* another stage's */
+            sl_weights_close(&w);
+        }
+    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, &unverified, &err), SL_OK);
     sl_weights_close(&w);
+    flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
+    flip_byte(path_in(dst, "layer-0001.safetensors"), 8); /* the '{': no name can be read any more */
+    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, NULL, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "its header");
+    sl_pack_close(pack);
+}
+
+/* Every byte of every file: of the weights when they are loaded, of the rest when the pack is opened. */
+SL_TEST(no_byte_of_a_pack_can_change_unnoticed)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    const struct sl_manifest *m = sl_pack_manifest(pack);
+    for (uint32_t f = 0; f < m->n_files; f++)
+        for (uint64_t at = f * 7; at < m->files[f].bytes; at += m->files[f].bytes / 60 + 1) {
+            struct sl_pack *damaged = NULL;
+            flip_byte(path_in(dst, m->files[f].name), (long)at);
+            sl_status status = sl_pack_open(&damaged, dst, &err);
+            if (status == SL_OK)
+                status = sl_weights_open(&w, damaged, 0, LAYERS, true, true, NULL, &err);
+            if (status != SL_E_DATA || !strstr(err.text, m->files[f].name))
+                sl_test_fail(__FILE__, __LINE__, "byte %llu of %s: %d, %s", (unsigned long long)at,
+                             m->files[f].name, status, err.text);
+            sl_pack_close(damaged);
+            flip_byte(path_in(dst, m->files[f].name), (long)at);
+        }
+    CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err), SL_OK);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}
+
+SL_TEST(what_is_read_from_a_pack_is_what_was_digested)
+{
+    struct sl_err err = {0};
+    char *text;
+    size_t bytes;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    REQUIRE(sl_pack_read(pack, "config.json", &text, &bytes, &err) == SL_OK);
+    CHECK(strstr(text, "qwen3_moe"));
+    free(text);
+    CHECK_INT(sl_pack_read(pack, "nothing.json", &text, &bytes, &err), SL_E_NOT_FOUND);
+    CHECK_INT(sl_pack_read(pack, "head.safetensors", &text, &bytes, &err), SL_E_NOT_FOUND);
+    flip_byte(path_in(dst, "config.json"), 30); /* after it was opened */
+    CHECK_INT(sl_pack_read(pack, "config.json", &text, &bytes, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "config.json has other bytes");
+    sl_pack_close(pack);
+}
+
+SL_TEST(a_private_copy_is_not_changed_by_a_write_to_the_file)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    REQUIRE(sl_weights_open(&w, pack, 1, 2, false, false, &(struct sl_loading){.copy = true}, &err) == SL_OK);
+    check_moe_layer(&w.layers[0]);
+    REQUIRE(truncate(path_in(dst, "layer-0001.safetensors"), 0) == 0);
+    check_moe_layer(&w.layers[0]);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}
+
+/* As an older sluice packed it. */
+static struct sl_pack *without_digests(struct sl_pack *pack)
+{
+    struct sl_err err;
+    struct sl_manifest *m = malloc(sizeof *m);
+    char *text;
+    *m = *sl_pack_manifest(pack);
+    if (strcmp(m->files[--m->n_files].name, SL_PACK_DIGESTS) != 0 ||
+        sl_manifest_print(m, &text, &err) != SL_OK) {
+        free(m);
+        return NULL;
+    }
+    write_bytes(path_in(dst, "pack.json"), text, strlen(text));
+    unlink(path_in(dst, SL_PACK_DIGESTS));
+    free(text);
+    free(m);
+    sl_pack_close(pack);
+    if (sl_pack_open(&pack, dst, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return pack;
+}
+
+SL_TEST(a_pack_without_block_digests_is_verified_by_sha256_and_can_be_given_them)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    char digest[65];
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack && sl_pack_has_digests(pack));
+    strcpy(digest, sl_pack_digest(pack));
+    pack = without_digests(pack);
+    REQUIRE(pack && !sl_pack_has_digests(pack));
+    CHECK(strcmp(digest, sl_pack_digest(pack)) != 0);
+    flip_byte(path_in(dst, "head.safetensors"), 4200);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, NULL, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "head.safetensors");
+    CHECK_INT(sl_pack_add_digests(pack, NULL, &err), SL_E_DATA); /* not of what is damaged */
+    flip_byte(path_in(dst, "head.safetensors"), 4200);
+    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, NULL, &err), SL_OK);
+    sl_weights_close(&w);
+    CHECK_INT(sl_pack_add_digests(pack, NULL, &err), SL_OK);
+    sl_pack_close(pack);
+    REQUIRE(sl_pack_open(&pack, dst, &err) == SL_OK);
+    CHECK(sl_pack_has_digests(pack));
+    CHECK_STR(sl_pack_digest(pack), digest); /* the same on every node, and the same as packed with them */
+    CHECK_INT(sl_pack_verify(pack, NULL, &err), SL_OK);
+    sl_pack_close(pack);
+}
+
+SL_TEST(a_list_of_digests_that_does_not_fit_is_refused)
+{
+    struct sl_err err = {0};
+    uint64_t *digests, few[9] = {0};
+    char *text;
+    size_t bytes;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    const struct sl_manifest *m = sl_pack_manifest(pack);
+    uint64_t n = sl_manifest_blocks(m, m->n_files);
+    REQUIRE(n == 4 && sl_digests_print(few, n, &text, &bytes, &err) == SL_OK);
+    CHECK_INT(sl_digests_parse(&digests, m, (const uint8_t *)text, bytes, &err), SL_OK);
+    free(digests);
+    for (size_t less = 1; less <= bytes; less++)
+        CHECK_INT(sl_digests_parse(&digests, m, (const uint8_t *)text, bytes - less, &err), SL_E_DATA);
+    text[8]++;
+    CHECK_INT(sl_digests_parse(&digests, m, (const uint8_t *)text, bytes, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "use a newer sluice");
+    text[8]--;
+    text[16]++;
+    CHECK_INT(sl_digests_parse(&digests, m, (const uint8_t *)text, bytes, &err), SL_E_DATA);
+    text[16]--;
+    text[0] = 'x';
+    CHECK_INT(sl_digests_parse(&digests, m, (const uint8_t *)text, bytes, &err), SL_E_DATA);
+    free(text);
     sl_pack_close(pack);
 }
 
@@ -169,7 +320,7 @@ SL_TEST(a_tensor_of_a_layer_file_must_be_what_the_config_asks_for)
         memcpy(place, edits[i].to, strlen(edits[i].to));
         write_bytes(path, copy, bytes);
         free(copy);
-        CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, false, &err), SL_E_DATA);
+        CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, &unverified, &err), SL_E_DATA);
         CHECK_CONTAINS(err.text, edits[i].says);
     }
     free(text);
@@ -201,7 +352,7 @@ SL_TEST(packs_of_version_1_open)
         free(text);
         CHECK_INT(sl_pack_open(&pack, dst, &err), version == 1 ? SL_OK : SL_E_DATA);
         if (version == 1) {
-            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, true, &err) == SL_OK);
+            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err) == SL_OK);
             check_moe_layer(&w.layers[1]);
             sl_pack_class_format(pack, SL_CLASS_DOWN, format, sizeof format);
             CHECK_STR(format, "bf16");
@@ -220,7 +371,7 @@ SL_TEST(the_account_counts_weights_without_padding)
     struct sl_weights w;
     struct sl_class_use uses[SL_CLASSES] = {0};
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, false, &err) == SL_OK);
+    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, &unverified, &err) == SL_OK);
     sl_weights_account(&w, sl_pack_shape(pack), uses);
     CHECK_INT(uses[SL_CLASS_GATE_UP].weights, E * 2 * I * H);
     CHECK_INT(uses[SL_CLASS_GATE_UP].bytes, E * 32 * H * 2);

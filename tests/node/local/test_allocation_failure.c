@@ -106,7 +106,7 @@ static sl_status bind_stage(struct sl_err *err)
     struct sl_share config = sl_plan_share(&plan, 1, 1);
     config.device = the_device;
     struct sl_stage *stage;
-    SL_TRY(sl_stage_create(&stage, the_pack, &config, true, err));
+    SL_TRY(sl_stage_create(&stage, the_pack, &config, NULL, err));
     sl_stage_destroy(stage);
     struct sl_members_config control_config = {
         .plan = &plan, .model_digest = "x", .data_address = "127.0.0.1"};

@@ -457,7 +457,7 @@ SL_TEST(the_tokens_are_those_of_the_layers_and_the_seed)
     struct sl_share share = sl_plan_share(&w->plan, 2, 1);
     struct sl_stage *stage;
     share.max_tokens = N;
-    REQUIRE(sl_stage_create(&stage, w->pack, &share, false, NULL) == SL_OK);
+    REQUIRE(sl_stage_create(&stage, w->pack, &share, NULL, NULL) == SL_OK);
     struct sl_sequence *s = sl_sequences_open(sl_stage_sequences(stage), 1);
     REQUIRE(sl_stage_reserve(stage, s, N + OUT) == SL_OK);
     float *rows = aligned_alloc(64, N * w->plan.d_model * sizeof *rows);

@@ -60,7 +60,7 @@ static bool open_pair(struct pair *p)
         if (sl_io_create(&p->ios[node], &config, &p->err) != SL_OK)
             return false;
     }
-    if (sl_stage_create(&p->stage, p->w->pack, &share, false, &p->err) != SL_OK ||
+    if (sl_stage_create(&p->stage, p->w->pack, &share, NULL, &p->err) != SL_OK ||
         sl_role_create(&p->role, p->stage, &p->plan, 0, &p->state, &p->err) != SL_OK)
         return false;
     for (uint32_t node = 0; node < 2; node++)

@@ -99,7 +99,7 @@ static inline bool w_open_node(struct w_world *w, uint32_t k)
     struct sl_share share = sl_plan_share(&w->plan, k, 1);
     n->world = w;
     n->number = 1 + k;
-    if (sl_stage_create(&n->stage, w->pack, &share, false, &n->err) != SL_OK)
+    if (sl_stage_create(&n->stage, w->pack, &share, NULL, &n->err) != SL_OK)
         return false;
     struct sl_role_config config = {.stage = n->stage,
                                     .plan = &w->plan,

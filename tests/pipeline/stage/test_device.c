@@ -11,6 +11,8 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
+
 enum { CONTEXT = 192, PROMPT = 150, SHORT = 37, STEPS = 2, MAX_CHUNK = 160, WIDTH = 96, WORDS = 70 };
 
 static const char config_text[] =
@@ -76,7 +78,7 @@ static bool open_nodes(struct nodes *n, const struct sl_pack *pack, const enum s
                                  .max_tokens = MAX_CHUNK,
                                  .max_sequences = 2,
                                  .context_tokens = CONTEXT};
-        if (sl_stage_create(&n->stage[k], pack, &share, true, &err) != SL_OK) {
+        if (sl_stage_create(&n->stage[k], pack, &share, NULL, &err) != SL_OK) {
             sl_test_fail(__FILE__, __LINE__, "%s", err.text);
             return false;
         }
@@ -298,7 +300,7 @@ static bool open_bare(struct bare *b, const struct sl_device_ops *ops)
 {
     struct sl_err err = {0};
     *b = (struct bare){.pack = make_pack(SL_I8, SL_I8, SL_ROTATE_OFF)};
-    if (!b->pack || sl_weights_open(&b->weights, b->pack, 2, 3, true, true, false, &err) != SL_OK)
+    if (!b->pack || sl_weights_open(&b->weights, b->pack, 2, 3, true, true, &unverified, &err) != SL_OK)
         return false;
     const struct sl_shape *s = sl_pack_shape(b->pack);
     const struct sl_layer *l = b->weights.layers;

@@ -1,0 +1,114 @@
+"""The damage suite: a byte of a pack is wrong before it is loaded, or becomes wrong while it is served. Never a wrong token:
+what was loaded was compared with its digests, and a mismatch names the file, with exit code 65.
+
+Environment: SLUICE_BUILD names the build directory (default: build).
+"""
+import hashlib
+import json
+import shutil
+import subprocess
+
+import pytest
+from conftest import PATIENCE, ROOT, SLUICE, Process, free_port
+
+MIB = 1 << 20
+PROMPT = ["--prompt", "Once upon a time", "--max-tokens", 4]
+
+
+def run(*args, code=0):
+    done = subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory):
+    """A pack in which a file has several blocks."""
+    path = tmp_path_factory.mktemp("whole") / "pack"
+    run("pack", ROOT / "demo", path)
+    assert (path / "embed.safetensors").stat().st_size > MIB
+    return path
+
+
+@pytest.fixture
+def pack(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "pack")
+
+
+def flip(path, at):
+    with open(path, "r+b") as f:
+        f.seek(at)
+        byte = f.read(1)[0]
+        f.seek(at)
+        f.write(bytes([byte ^ 1]))
+
+
+def manifest(pack):
+    return json.loads((pack / "pack.json").read_text())
+
+
+def names(pack):
+    return ["pack.json"] + [f["name"] for f in manifest(pack)["files"]]
+
+
+def age(pack):
+    """Makes it a pack of a version that had no digests of blocks."""
+    it = manifest(pack)
+    it["files"] = [f for f in it["files"] if f["name"] != "blocks.xxh3"]
+    del it["digest"]
+    text = json.dumps(it, indent=1, sort_keys=True)
+    it["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (pack / "pack.json").write_text(json.dumps(it, indent=1, sort_keys=True))
+    (pack / "blocks.xxh3").unlink()
+
+
+def test_a_wrong_byte_in_any_file_is_found_at_load_and_by_check(pack):
+    for name in names(pack):
+        size = (pack / name).stat().st_size
+        for at in {size // 2, size - 1}:
+            flip(pack / name, at)
+            for command in [["generate", "--model", pack, *PROMPT], ["check", pack]]:
+                assert name in run(*command, code=65)
+            flip(pack / name, at)
+    run("generate", "--model", pack, *PROMPT)
+    run("check", pack)
+
+
+def test_the_tensor_is_named_and_other_stages_do_not_care(pack):
+    flip(pack / "layer-0002.safetensors", 2 * MIB + 17)
+    for more in [[], ["--verify", "full"], ["--weights", "copy"]]:
+        error = run("score", "--model", pack, "--prompt", "a b c", *more, code=65)
+        assert "layer-0002.safetensors" in error and "in MiB 2 (tensor" in error and "pack the checkpoint again" in error
+    run("score", "--model", pack, "--prompt", "a b c", "--verify", "off")
+
+
+def test_a_node_with_a_damaged_pack_ends_with_65(pack, tmp_path):
+    flip(pack / "layer-0004.safetensors", 4096)
+    serve = Process(tmp_path, "serve", "serve", pack, "--stages", 2, "--threads", 1, "--listen",
+                    f"127.0.0.1:{free_port()}", "--ops", f"127.0.0.1:{free_port()}")
+    try:
+        assert serve.wait() == 65, serve.log()
+        assert "layer-0004.safetensors has other bytes than when it was packed" in serve.log()
+    finally:
+        serve.kill()
+
+
+def test_an_older_pack_is_verified_by_sha256_and_can_be_given_digests(pack, whole):
+    before = manifest(whole)["digest"]
+    age(pack)
+    old = manifest(pack)["digest"]
+    assert old != before and old in run("check", pack)
+    run("generate", "--model", pack, *PROMPT)
+    flip(pack / "head.safetensors", 5000)
+    assert "head.safetensors" in run("generate", "--model", pack, *PROMPT, code=65)
+    assert "head.safetensors" in run("check", pack, "--add", code=65)
+    flip(pack / "head.safetensors", 5000)
+    assert before in run("check", pack, "--add")
+    assert (pack / "blocks.xxh3").read_bytes() == (whole / "blocks.xxh3").read_bytes()
+    assert before in run("check", pack, "--add")  # a second time changes nothing
+    run("generate", "--model", pack, *PROMPT)
+
+
+def test_the_same_tokens_however_the_weights_are_loaded(pack):
+    ask = ["generate", "--model", pack, "--output", "ids", *PROMPT]
+    assert len({run(*ask, *more) for more in ([], ["--weights", "copy"], ["--verify", "full"], ["--verify", "off"])}) == 1
