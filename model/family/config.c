@@ -275,8 +275,13 @@ static sl_status read_eos(struct sl_shape *s, const json_t *generation, const js
         int64_t id;
         if (!sl_config_integral(json_is_array(value) ? json_array_get(value, i) : value, &id))
             return sl_fail(err, SL_E_DATA, "%s: eos_token_id must be an integer or a list of integers", file);
-        if (id >= 0 && id < s->vocab)
-            s->eos[s->n_eos++] = (uint32_t)id;
+        if (id < 0 || id >= s->vocab)
+            return sl_fail(
+                err, SL_E_DATA,
+                "%s: eos_token_id %lld is outside the vocabulary of %u, so no text could end with it; correct it, or "
+                "remove it if the model has none",
+                file, (long long)id, s->vocab);
+        s->eos[s->n_eos++] = (uint32_t)id;
     }
     return SL_OK;
 }
@@ -294,6 +299,7 @@ static sl_status read_shape(struct sl_shape *s, json_t *root, const json_t *gene
     SL_TRY(read_feed_forward(s, root, err));
     SL_TRY(check_layer_types(s, root, err));
     SL_TRY(check_products(s, err));
+    SL_TRY(sl_config_generation(generation, err));
     SL_TRY(read_eos(s, generation, root, err));
     SL_TRY(read_id(generation, root, "bos_token_id", s->vocab, &s->bos, err));
     return read_id(generation, root, "pad_token_id", s->vocab, &s->pad, err);

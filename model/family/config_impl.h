@@ -27,4 +27,7 @@ sl_status sl_config_bool(const json_t *object, const char *key, bool *out, struc
  * max_pos are set. */
 sl_status sl_config_rope(struct sl_shape *shape, const json_t *root, struct sl_err *err);
 
+/* What generation_config.json (or NULL) recommends for sampling must be what a request may ask for. */
+sl_status sl_config_generation(const json_t *generation, struct sl_err *err);
+
 #endif

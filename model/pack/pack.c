@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "model/pack/pack_plan_impl.h"
+#include "model/tokenizer/tokenizer.h"
 #include <assert.h>
 #include <dirent.h>
 #include <errno.h>
@@ -360,12 +361,26 @@ static sl_status commit(struct pack_job *job, struct sl_err *err)
     return sync_dir(job->parent, err);
 }
 
+/* Whoever serves the pack loads it; one that is refused is refused before hours of packing. */
+static sl_status try_tokenizer(const struct pack_job *job, struct sl_err *err)
+{
+    struct sl_tokenizer *tokenizer = NULL;
+    char *path = sl_path_join(job->src, "tokenizer.json");
+    if (!path)
+        return sl_fail(err, SL_E_NOMEM, "no memory to read %.200s", job->src);
+    sl_status status = access(path, F_OK) == 0 ? sl_tokenizer_load(&tokenizer, path, err) : SL_OK;
+    sl_tokenizer_destroy(tokenizer);
+    free(path);
+    return status;
+}
+
 /* What is to be packed: the checkpoint's shape and tensors, or the shape alone. */
 static sl_status read_source(struct pack_job *job, struct sl_err *err)
 {
     if (!job->src)
         return sl_shape_parse(&job->shape, job->config, strlen(job->config), NULL, 0, err);
     SL_TRY(sl_shape_load(&job->shape, job->src, err));
+    SL_TRY(try_tokenizer(job, err));
     return sl_index_open_dir(&job->source, job->src, err);
 }
 

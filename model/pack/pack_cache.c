@@ -125,7 +125,7 @@ sl_status sl_pack_tokenizer(const struct sl_pack *pack, struct sl_tokenizer **to
     if (status == SL_OK) {
         status = sl_tokenizer_parse(tokenizer, text, bytes, err);
         if (status != SL_OK)
-            sl_err_prefix(err, "%.200s", sl_pack_path(pack));
+            sl_err_prefix(err, "%.200s/tokenizer.json", sl_pack_path(pack));
     }
     free(text);
     return status;

@@ -1,5 +1,6 @@
 /* `sluice check`: whether a pack would be served, and block digests for one that was packed without (pack.h). */
 #include "base/digest.h"
+#include "model/pack/pack_cache.h"
 #include "model/pack/weights_impl.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -7,10 +8,14 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-/* All layers are mapped at once: that costs addresses, not memory. */
+/* What serving would load, all of it: shape and recommended sampling were read when the pack was opened, here are its tokenizer
+ * and its weights. All layers are mapped at once: that costs addresses, not memory. */
 static sl_status open_all(struct sl_weights *weights, const struct sl_pack *pack,
                           const struct sl_loading *how, struct sl_err *err)
 {
+    struct sl_tokenizer *tokenizer;
+    SL_TRY(sl_pack_tokenizer(pack, &tokenizer, err));
+    sl_tokenizer_destroy(tokenizer);
     return sl_weights_open(weights, pack, 0, sl_pack_shape(pack)->n_layers, true, true, how, err);
 }
 

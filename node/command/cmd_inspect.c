@@ -388,8 +388,8 @@ const struct sl_command sl_command_check = {
     "check",
     "PATH",
     "verify every file of a pack",
-    "Reads the whole pack and compares each block and each file with its digests. Exit code 65 when a "
-    "byte is wrong.",
+    "Loads all that serving would, and compares each block and each file of the pack with its digests. Exit code 65 when a "
+    "byte is wrong, or something could not be served.",
     check_options,
     sizeof(struct check_values),
     1,

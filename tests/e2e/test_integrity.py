@@ -47,6 +47,13 @@ def manifest(pack):
     return json.loads((pack / "pack.json").read_text())
 
 
+def write_manifest(pack, it):
+    it.pop("digest", None)
+    text = json.dumps(it, indent=1, sort_keys=True)
+    it["digest"] = hashlib.sha256(text.encode()).hexdigest()
+    (pack / "pack.json").write_text(json.dumps(it, indent=1, sort_keys=True))
+
+
 def names(pack):
     return ["pack.json"] + [f["name"] for f in manifest(pack)["files"]]
 
@@ -55,10 +62,7 @@ def age(pack):
     """Makes it a pack of a version that had no digests of blocks."""
     it = manifest(pack)
     it["files"] = [f for f in it["files"] if f["name"] != "blocks.xxh3"]
-    del it["digest"]
-    text = json.dumps(it, indent=1, sort_keys=True)
-    it["digest"] = hashlib.sha256(text.encode()).hexdigest()
-    (pack / "pack.json").write_text(json.dumps(it, indent=1, sort_keys=True))
+    write_manifest(pack, it)
     (pack / "blocks.xxh3").unlink()
 
 
@@ -112,3 +116,43 @@ def test_an_older_pack_is_verified_by_sha256_and_can_be_given_digests(pack, whol
 def test_the_same_tokens_however_the_weights_are_loaded(pack):
     ask = ["generate", "--model", pack, "--output", "ids", *PROMPT]
     assert len({run(*ask, *more) for more in ([], ["--weights", "copy"], ["--verify", "full"], ["--verify", "off"])}) == 1
+
+
+# ---- what serve would refuse, pack and check refuse, before the first weight ----
+
+def strange_tokenizer(folder):
+    it = json.loads((folder / "tokenizer.json").read_text())
+    it["model"]["type"] = "Unigram"
+    (folder / "tokenizer.json").write_text(json.dumps(it))
+
+
+def edit(name, **values):
+    def change(folder):
+        it = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(it | values))
+    return change
+
+
+REFUSED = [(strange_tokenizer, "tokenizer.json"), (edit("generation_config.json", eos_token_id=4096), "eos_token_id 4096 is outside"),
+           (edit("generation_config.json", eos_token_id=[1, 9999]), "eos_token_id 9999 is outside"),
+           (edit("generation_config.json", temperature=-1), "temperature must be"),
+           (edit("generation_config.json", top_p=1.5), "top_p must be"),
+           (edit("generation_config.json", top_k=-5), "top_k must be")]
+
+
+@pytest.mark.parametrize("change, sentence", REFUSED)
+def test_what_serve_refuses_is_refused_by_pack_and_check(pack, tmp_path, change, sentence):
+    source = shutil.copytree(ROOT / "demo", tmp_path / "source")
+    change(source)
+    assert sentence in run("pack", source, tmp_path / "made", code=65)
+    assert not (tmp_path / "made").exists()
+    change(pack)  # as an older sluice packed it: whole, and not to be served
+    it = manifest(pack)
+    for f in it["files"]:
+        if not f["name"].endswith(".safetensors"):
+            data = (pack / f["name"]).read_bytes()
+            f["bytes"], f["sha256"] = len(data), hashlib.sha256(data).hexdigest()
+    write_manifest(pack, it)
+    for command in [["check", pack], ["check", pack, "--add"], ["serve", pack, "--listen", f"127.0.0.1:{free_port()}", "--ops",
+                                                               f"127.0.0.1:{free_port()}"]]:
+        assert sentence in run(*command, code=65)

@@ -180,10 +180,51 @@ SL_TEST(end_of_text_comes_from_the_generation_config)
     CHECK_INT(s.n_eos, 2);
     CHECK_INT(s.eos[0], 7);
     CHECK_INT(s.bos, 5);
-    /* An id beyond the vocabulary can't occur. */
-    REQUIRE(parse(&s, "\"eos_token_id\":[259,1]", NULL, &err) == SL_OK);
-    CHECK_INT(s.n_eos, 1);
-    CHECK_INT(s.eos[0], 1);
+    REQUIRE(parse(&s, "\"eos_token_id\":[258,1]", NULL, &err) == SL_OK);
+    CHECK_INT(s.n_eos, 2);
+}
+
+/* A text could not end with it. */
+SL_TEST(an_end_of_text_outside_the_vocabulary_is_refused)
+{
+    struct sl_shape s;
+    struct sl_err err;
+    CHECK_INT(parse(&s, "\"eos_token_id\":[1,259]", NULL, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "config.json: eos_token_id 259 is outside the vocabulary of 259");
+    CHECK_INT(parse(&s, "\"eos_token_id\":-1", NULL, &err), SL_E_DATA);
+    CHECK_INT(parse(&s, "\"eos_token_id\":7", "{\"eos_token_id\":300}", &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "generation_config.json: eos_token_id 300");
+    CHECK_INT(parse(&s, "\"eos_token_id\":null", "{}", &err), SL_OK);
+    CHECK_INT(s.n_eos, 0);
+}
+
+SL_TEST(recommended_sampling_must_be_what_a_request_may_ask_for)
+{
+    static const char *const good[] = {
+        "{\"temperature\":0}", "{\"temperature\":0.6,\"top_p\":1,\"top_k\":20,\"min_p\":0}",
+        "{\"top_p\":null}", "{\"repetition_penalty\":1.05,\"presence_penalty\":-2,\"frequency_penalty\":2}",
+        "{\"top_k\":50.0}"};
+    static const char *const bad[][2] = {{"{\"temperature\":-0.1}", "temperature"},
+                                         {"{\"temperature\":\"0.6\"}", "temperature"},
+                                         {"{\"top_p\":0}", "top_p"},
+                                         {"{\"top_p\":1.01}", "top_p"},
+                                         {"{\"min_p\":1.5}", "min_p"},
+                                         {"{\"min_p\":-1}", "min_p"},
+                                         {"{\"top_k\":-1}", "top_k"},
+                                         {"{\"top_k\":1.5}", "top_k"},
+                                         {"{\"top_k\":true}", "top_k"},
+                                         {"{\"repetition_penalty\":0}", "repetition_penalty"},
+                                         {"{\"presence_penalty\":2.5}", "presence_penalty"},
+                                         {"{\"frequency_penalty\":[]}", "frequency_penalty"}};
+    struct sl_shape s;
+    struct sl_err err;
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++)
+        CHECK_INT(parse(&s, "", good[i], &err), SL_OK);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_INT(parse(&s, "", bad[i][0], &err), SL_E_DATA);
+        CHECK_CONTAINS(err.text, "generation_config.json: ");
+        CHECK_CONTAINS(err.text, bad[i][1]);
+    }
 }
 
 SL_TEST(keys_that_change_nothing_are_accepted)
