@@ -266,6 +266,16 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
     return SL_OK;
 }
 
+/* What the coordinator keeps for requests that wait, as its core counts it. */
+static void print_queue(const struct inspect_values *v)
+{
+    if (v->json)
+        printf("],\n \"queue\": {\"requests\": %d, \"bytes\": %d}}\n", SL_DEFAULT_WAITING, SL_WAITING_BYTES);
+    else
+        printf("  coordinator: a queue of %d requests (--max-waiting) and %.0f MiB of what they hold\n",
+               SL_DEFAULT_WAITING, mib(SL_WAITING_BYTES));
+}
+
 static sl_status make_plan(struct sl_plan *plan, const struct report *r, const struct inspect_values *v,
                            struct sl_err *err)
 {
@@ -299,8 +309,10 @@ static sl_status inspect(struct report *r, const struct inspect_values *v, struc
         fputs(",\n \"stages\": [", stdout);
     for (uint32_t k = 0; v->stages > 0 && k <= v->stages; k++)
         SL_TRY(print_stage(r, v, &plan, k, err));
-    if (v->json)
-        fputs(v->stages > 0 ? "]}\n" : "}\n", stdout);
+    if (v->stages > 0)
+        print_queue(v);
+    else if (v->json)
+        fputs("}\n", stdout);
     return SL_OK;
 }
 

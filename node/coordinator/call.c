@@ -7,6 +7,16 @@
 
 /* ---- made on the thread of who asks ---- */
 
+/* What it keeps while it is queued: itself, its prompt, here and where the answer is written when that repeats it, and stop
+ * strings. What the answer needs is taken when it is admitted, and as it grows. */
+static size_t held_bytes(const struct sl_call *call)
+{
+    size_t bytes = sizeof *call + SL_CALL_HOLDER_BYTES + call->longest_stop;
+    for (uint32_t i = 0; i < call->n_stop; i++)
+        bytes += strlen(call->stop[i]) + 1;
+    return bytes + call->ask.n_ids * sizeof *call->ask.ids * (call->ask.prompt_logprobs >= 0 ? 2 : 1);
+}
+
 static sl_status copy_stops(struct sl_call *call, const struct sl_generate *g, struct sl_tokenizer *tokenizer)
 {
     for (uint32_t i = 0; i < g->n_stop; i++) {
@@ -58,11 +68,7 @@ sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct
     call->include_stop = g->include_stop;
     call->want_timeline = g->want_timeline;
     sl_status status = copy_stops(call, g, tokenizer);
-    if (status == SL_OK && g->prompt_logprobs >= 0) {
-        call->ask.prompt = calloc(g->n_ids, sizeof *call->ask.prompt);
-        if (!call->ask.prompt)
-            status = SL_E_NOMEM;
-    }
+    call->ask.held_bytes = held_bytes(call);
     if (status == SL_OK)
         *out = call;
     else
@@ -79,6 +85,15 @@ void sl_call_free(struct sl_call *call)
     free(call->spans);
     free(call->tail);
     free(call);
+}
+
+bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call)
+{
+    sl_meter_admitted(c, call, sl_coordinator_now_us());
+    if (call->ask.prompt_logprobs < 0)
+        return true;
+    call->ask.prompt = calloc(call->ask.n_ids, sizeof *call->ask.prompt);
+    return call->ask.prompt != NULL;
 }
 
 /* ---- the table of calls ---- */

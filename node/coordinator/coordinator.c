@@ -112,6 +112,13 @@ static void on_life(struct sl_coordinator *c, const struct sl_action *a)
 
 /* ---- actions ---- */
 
+/* An input tells at most a token a slice, and admits at most as many as may run. */
+static void note_word(struct sl_coordinator *c, uint64_t seq, uint32_t n)
+{
+    assert(c->n_words < sizeof c->words / sizeof *c->words);
+    c->words[c->n_words++] = (struct sl_word){seq, n};
+}
+
 static void act(struct sl_coordinator *c, const struct sl_action *a)
 {
     struct sl_call *call = a->user;
@@ -123,7 +130,8 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         send_adopt(c, a->adopt);
         break;
     case SL_ACTION_ADMIT:
-        sl_meter_admitted(c, call, sl_coordinator_now_us());
+        if (!sl_call_admitted(c, call))
+            note_word(c, a->seq, 0);
         break;
     case SL_ACTION_RAN:
         sl_call_ran(c, call, a);
@@ -132,10 +140,8 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         sl_call_arrived(c, call, a);
         break;
     case SL_ACTION_TOKEN:
-        if (sl_call_token(c, call, a->token.out, a->token.n_out)) {
-            assert(c->n_ended < SL_MAX_SLICES); /* an input tells at most a token a slice */
-            c->ended[c->n_ended++] = (struct sl_text_end){a->seq, a->token.n_out};
-        }
+        if (sl_call_token(c, call, a->token.out, a->token.n_out))
+            note_word(c, a->seq, a->token.n_out);
         break;
     case SL_ACTION_END:
         sl_call_end(c, call, a);
@@ -157,7 +163,16 @@ static void lose_unsent(struct sl_coordinator *c)
     sl_core_lose(c->core, SL_E_UNAVAILABLE, sentence, &c->actions);
 }
 
-/* Carries out what one input has brought; texts that were seen to end are the next inputs. */
+static void say_word(struct sl_coordinator *c, const struct sl_word *word)
+{
+    if (word->n > 0)
+        sl_core_text_ends(c->core, word->seq, word->n, &c->actions);
+    else
+        sl_core_fail(c->core, word->seq, SL_E_EXHAUSTED,
+                     "out of memory for the answer to this request; try again later", &c->actions);
+}
+
+/* Carries out what one input has brought; what the holders say of it are the next inputs. */
 static void carry_out(struct sl_coordinator *c)
 {
     for (;;) {
@@ -166,9 +181,8 @@ static void carry_out(struct sl_coordinator *c)
         c->actions.n = 0;
         if (c->unsent) {
             lose_unsent(c);
-        } else if (c->n_ended > 0) {
-            struct sl_text_end end = c->ended[--c->n_ended];
-            sl_core_text_ends(c->core, end.seq, end.n, &c->actions);
+        } else if (c->n_words > 0) {
+            say_word(c, &c->words[--c->n_words]);
         } else {
             return;
         }
@@ -420,7 +434,7 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     c->model_path = strdup(config->model_path);
     c->model_name = strdup(config->model_name);
     if (c->config.max_waiting == 0)
-        c->config.max_waiting = 1024;
+        c->config.max_waiting = SL_DEFAULT_WAITING;
     pthread_mutex_init(&c->lock, NULL);
     pthread_condattr_t monotonic;
     pthread_condattr_init(&monotonic);

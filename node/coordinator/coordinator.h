@@ -14,7 +14,11 @@
 struct sl_coordinator;
 struct sl_pack; /* of whoever made the coordinator; it is only handed back */
 
-enum { SL_MAX_STOP_STRINGS = 16 };
+enum {
+    SL_MAX_STOP_STRINGS = 16,
+    SL_MAX_STOP_BYTES = 1024 /* of one */,
+    SL_MAX_STOPS_BYTES = 4096 /* of all */
+};
 
 struct sl_generate { /* one call, already validated for shape by the edge; copied by submit */
     char request_id[SL_MAX_REQUEST_ID]; /* empty: one is made */
@@ -68,7 +72,7 @@ struct sl_coordinator_config {
     /* its owner is the coordinator's thread from here on; closed by destroy */
     struct sl_io *io;
     uint32_t n_links;     /* that must come up before it is ready */
-    uint32_t max_waiting; /* requests in the queue; 0: 1024 */
+    uint32_t max_waiting; /* requests in the queue; 0: SL_DEFAULT_WAITING. Their bytes: SL_WAITING_BYTES */
     /* A neighbour was lost (or sent what it may not): every live request has been ended with SL_E_UNAVAILABLE, new ones are
      * refused. On the coordinator's thread; NULL: none. */
     void (*on_lost)(void *user, const char *sentence);
@@ -110,6 +114,7 @@ void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id);
 struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t running, waiting;
     uint32_t waiting_tokens;                /* prompt tokens not yet prefilled */
+    size_t waiting_bytes;                   /* that the queue holds */
     uint32_t kv_pages_used, kv_pages_total; /* of one stage's pool: all are alike */
     uint32_t decode_pages_used, decode_pages_total;
     uint32_t max_running;

@@ -66,11 +66,15 @@ struct sl_published { /* what other threads see of the thread's state */
     uint64_t last_receive_wall_us;
 };
 
-enum { SL_CALL_BUCKETS = 256 };
+enum {
+    SL_CALL_BUCKETS = 256,
+    SL_CALL_HOLDER_BYTES =
+        8192 /* what whoever asked keeps beside the call, as the edge does: a stream and its first block */
+};
 
-struct sl_text_end { /* a text was seen to end at this token */
+struct sl_word { /* what a holder has to say to the core of its request */
     uint64_t seq;
-    uint32_t n;
+    uint32_t n; /* the text was seen to end at this token; 0: there was no memory to go on */
 };
 
 struct sl_buffers { /* that frames to one neighbour are sent from */
@@ -114,8 +118,8 @@ struct sl_coordinator {
     struct sl_arena arena;
     struct sl_core *core;
     struct sl_actions actions;
-    struct sl_text_end ended[SL_MAX_SLICES]; /* the next inputs */
-    uint32_t n_ended;
+    struct sl_word words[SL_MAX_SLICES + SL_MAX_BATCH]; /* the next inputs */
+    uint32_t n_words;
     struct sl_call *calls[SL_CALL_BUCKETS]; /* by handle */
     struct sl_published now;
     uint64_t taken;
@@ -136,6 +140,8 @@ static inline uint64_t sl_coordinator_now_us(void)
 sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struct sl_tokenizer *tokenizer);
 void sl_call_free(struct sl_call *call);
 void sl_call_insert(struct sl_coordinator *c, struct sl_call *call);
+/* It is no longer queued: takes the memory that its answer needs. False: there is none. */
+bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call);
 struct sl_call *sl_call_find(const struct sl_coordinator *c, uint64_t handle); /* NULL: it has ended */
 /* Tells a token, or with out NULL the prompt alone. True: the text ends with it, by a stop string. */
 bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_token_out *out,

@@ -54,6 +54,24 @@ void sl_mailbox_stop(struct sl_coordinator *c)
 
 /* ---- submit ---- */
 
+static sl_status check_stops(const struct sl_generate *g, struct sl_err *err)
+{
+    size_t all = 0;
+    for (uint32_t i = 0; i < g->n_stop; i++) {
+        size_t bytes = strlen(g->stop[i]);
+        all += bytes;
+        if (bytes == 0)
+            return sl_fail(err, SL_E_INVALID, "stop string %u is empty; leave it out", i);
+        if (bytes > SL_MAX_STOP_BYTES)
+            return sl_fail(err, SL_E_INVALID, "stop string %u has %zu bytes; send at most %d", i, bytes,
+                           SL_MAX_STOP_BYTES);
+    }
+    if (all > SL_MAX_STOPS_BYTES)
+        return sl_fail(err, SL_E_INVALID, "the stop strings have %zu bytes together; send at most %d", all,
+                       SL_MAX_STOPS_BYTES);
+    return SL_OK;
+}
+
 static sl_status check_ask(const struct sl_coordinator *c, const struct sl_generate *g, struct sl_err *err)
 {
     if (g->n_ids == 0)
@@ -78,13 +96,11 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
         if (g->stop_ids[i] >= c->shape.vocab)
             return sl_fail(err, SL_E_INVALID, "stop token id %u is outside the vocabulary of %u",
                            g->stop_ids[i], c->shape.vocab);
+    SL_TRY(check_stops(g, err));
     if (g->n_stop > 0 && sl_tokenizer_vocab(c->tokenizer) == 0)
         return sl_fail(
             err, SL_E_INVALID,
             "this model has no tokenizer.json, so stop strings can't be found: send stop token ids");
-    for (uint32_t i = 0; i < g->n_stop; i++)
-        if (g->stop[i][0] == 0)
-            return sl_fail(err, SL_E_INVALID, "stop string %u is empty; leave it out", i);
     if (g->prompt_logprobs < -1 || g->prompt_logprobs > SL_MAX_LOGPROBS)
         return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is not served; ask for 0 to %d",
                        g->prompt_logprobs, SL_MAX_LOGPROBS);

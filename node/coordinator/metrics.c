@@ -61,6 +61,7 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .running = p->core.running,
         .waiting = p->core.waiting,
         .waiting_tokens = p->core.waiting_tokens,
+        .waiting_bytes = p->core.waiting_bytes,
         .kv_pages_used = p->core.pages_used,
         .kv_pages_total = c->plan.n_pages,
         .decode_pages_used = p->core.decode_pages_used,
@@ -135,6 +136,8 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
               load.life == SL_LIFE_READY && !load.silent);
     add_gauge(t, "sluice_requests_running", "Requests that hold pages.", load.running);
     add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
+    add_gauge(t, "sluice_requests_waiting_bytes", "Bytes that requests in the queue hold.",
+              (double)load.waiting_bytes);
     add_gauge(t, "sluice_prefill_tokens_waiting_uncached",
               "Prompt tokens admitted or queued and not yet in the order log.", load.waiting_tokens);
     add_gauge(t, "sluice_kv_cache_usage_ratio",

@@ -18,6 +18,8 @@ typedef Vllm__Grpc__Engine__SamplingParams sampling_params;
 /* Field numbers, for the walk over raw bytes. */
 enum { REQUEST_ID = 1, REQUEST_TEXT = 3, REQUEST_SAMPLING = 4, REQUEST_KV_JSON = 8, SAMPLING_STOP = 10 };
 
+enum { MAX_JSON_BYTES = 1024 };
+
 static bool is_utf8(const char *text)
 {
     const unsigned char *p = (const unsigned char *)text;
@@ -97,6 +99,10 @@ static sl_status check_request_fields(struct sl_generate *generate, const genera
         return sl_fail(err, SL_E_INVALID, "data_parallel_rank is %d, but there is only rank 0 here",
                        message->data_parallel_rank);
     if (message->_kv_transfer_params_json_case && message->kv_transfer_params_json[0]) {
+        if (strlen(message->kv_transfer_params_json) > MAX_JSON_BYTES)
+            return sl_fail(err, SL_E_INVALID,
+                           "kv_transfer_params_json has %zu bytes; at most %d are accepted",
+                           strlen(message->kv_transfer_params_json), MAX_JSON_BYTES);
         generate->want_timeline = asks_timeline(message->kv_transfer_params_json);
         if (!generate->want_timeline)
             return refuse_field(err, "kv_transfer_params_json",
@@ -120,8 +126,8 @@ static sl_status check_neutral(const char *field, float value, float neutral, st
         return sl_fail(err, SL_E_INVALID, "sampling_params.%s is %g; it must be above 0", field,
                        (double)value);
     if (value != 0 && value != neutral)
-        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is not served here: leave it at %g",
-                       field, (double)neutral);
+        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is not served here: leave it at %g", field,
+                       (double)neutral);
     return SL_OK;
 }
 
@@ -157,7 +163,18 @@ static sl_status read_stops(struct sl_generate *generate, const sampling_params 
         return sl_fail(err, SL_E_INVALID,
                        "sampling_params.stop_token_ids has %zu ids; at most %d are accepted",
                        params->n_stop_token_ids, SL_MAX_STOP_IDS);
+    size_t all = 0;
     for (size_t i = 0; i < params->n_stop; i++) {
+        size_t bytes = strlen(params->stop[i]);
+        if (bytes > SL_MAX_STOP_BYTES)
+            return sl_fail(err, SL_E_INVALID,
+                           "sampling_params.stop[%zu] has %zu bytes; at most %d are accepted", i, bytes,
+                           SL_MAX_STOP_BYTES);
+        all += bytes;
+        if (all > SL_MAX_STOPS_BYTES)
+            return sl_fail(err, SL_E_INVALID,
+                           "the strings of sampling_params.stop have more than %d bytes together; send fewer",
+                           SL_MAX_STOPS_BYTES);
         if (!params->stop[i][0])
             return sl_fail(err, SL_E_INVALID, "sampling_params.stop[%zu] is empty: leave it out", i);
         if (!is_utf8(params->stop[i]))
@@ -210,6 +227,18 @@ static sl_status read_sampling(struct sl_generate *generate, const sampling_para
     return sl_sampling_check(sampling, err);
 }
 
+/* Text that no context could hold, whatever tokens it makes, is not tokenized at all. */
+static sl_status check_text_bytes(const struct sl_coordinator *coordinator, size_t bytes, struct sl_err *err)
+{
+    size_t most = sl_coordinator_context(coordinator) * sl_detok_room(sl_coordinator_tokenizer(coordinator));
+    if (bytes <= most)
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_INVALID,
+        "text has %zu bytes, more than the context of %u tokens can hold (%zu); send a shorter one", bytes,
+        sl_coordinator_context(coordinator), most);
+}
+
 static sl_status read_input(struct sl_engine_request *request, struct sl_coordinator *coordinator,
                             const generate_request *message, struct sl_pb_span raw, struct sl_err *err)
 {
@@ -218,8 +247,10 @@ static sl_status read_input(struct sl_engine_request *request, struct sl_coordin
     case VLLM__GRPC__ENGINE__GENERATE_REQUEST__INPUT_TOKENIZED:
         if (message->tokenized->n_input_ids == 0)
             return sl_fail(err, SL_E_INVALID, "tokenized.input_ids is empty: send at least one id");
-        if (message->tokenized->n_input_ids > UINT32_MAX)
-            return sl_fail(err, SL_E_INVALID, "tokenized.input_ids is too long");
+        if (message->tokenized->n_input_ids > sl_coordinator_context(coordinator))
+            return sl_fail(err, SL_E_INVALID,
+                           "tokenized.input_ids has %zu ids, the context is %u; send a shorter prompt",
+                           message->tokenized->n_input_ids, sl_coordinator_context(coordinator));
         generate->ids = message->tokenized->input_ids;
         generate->n_ids = (uint32_t)message->tokenized->n_input_ids;
         return SL_OK;
@@ -229,6 +260,7 @@ static sl_status read_input(struct sl_engine_request *request, struct sl_coordin
         while (sl_pb_next(&raw, &number, &value)) /* the last one counts, with its NULs */
             if (number == REQUEST_TEXT)
                 text = value;
+        SL_TRY(check_text_bytes(coordinator, text.bytes, err));
         if (sl_tokenizer_encode(sl_coordinator_tokenizer(coordinator), (const char *)text.data, text.bytes,
                                 &request->owned_ids, &generate->n_ids, err) != SL_OK)
             return sl_err_prefix(err, "text");

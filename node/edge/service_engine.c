@@ -15,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { TOKENIZER_CHUNK = 1 << 20 };
+enum { TOKENIZER_CHUNK = 1 << 20, MAX_ABORT_IDS = 1024 };
 
 /* A pointer that a generated struct wants without const; packing only reads it. */
 static char *unconst(const char *text)
@@ -38,6 +38,20 @@ static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t b
     sl_pb_reply(call, &reply.base);
 }
 
+/* Each id becomes a post to the coordinator, so their number is bounded, too. */
+static bool check_abort(const Vllm__Grpc__Engine__AbortRequest *request, char *sentence, size_t room)
+{
+    sentence[0] = 0;
+    if (request->n_request_ids > MAX_ABORT_IDS)
+        snprintf(sentence, room, "request_ids has %zu ids; at most %d are accepted", request->n_request_ids,
+                 MAX_ABORT_IDS);
+    for (size_t i = 0; !sentence[0] && i < request->n_request_ids; i++)
+        if (strlen(request->request_ids[i]) >= SL_MAX_REQUEST_ID)
+            snprintf(sentence, room, "request_ids[%zu] has %zu bytes; at most %d are accepted", i,
+                     strlen(request->request_ids[i]), SL_MAX_REQUEST_ID - 1);
+    return !sentence[0];
+}
+
 static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_engine *engine = context;
@@ -47,9 +61,14 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
         (const void *)sl_pb_unpack(&pb, call, &vllm__grpc__engine__abort_request__descriptor, message, bytes);
     if (!request)
         return;
-    for (size_t i = 0; i < request->n_request_ids; i++)
-        sl_coordinator_cancel_id(engine->coordinator, request->request_ids[i]);
-    sl_pb_reply(call, &reply.base);
+    char sentence[160];
+    if (check_abort(request, sentence, sizeof sentence)) {
+        for (size_t i = 0; i < request->n_request_ids; i++)
+            sl_coordinator_cancel_id(engine->coordinator, request->request_ids[i]);
+        sl_pb_reply(call, &reply.base);
+    } else {
+        sl_engine_refuse(call, SL_E_INVALID, sentence);
+    }
     sl_pb_free(&pb);
 }
 

@@ -62,6 +62,8 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
                              .plan = *config->plan,
                              .log_room = log_room_of(config),
                              .max_runs = sl_plan_max_runs(config->plan)};
+    if (core->config.max_waiting_bytes == 0)
+        core->config.max_waiting_bytes = SL_WAITING_BYTES;
     core->config.plan = &core->plan;
     sl_schedule_init(&core->schedule, &core->plan);
     *out = core;
@@ -173,6 +175,10 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
     *why = "as many requests are queued as this node takes; try again later";
     if (core->free_requests.n_free == 0)
         return SL_E_EXHAUSTED;
+    *why = "the requests that are queued hold as many bytes as this node keeps for them; try again later";
+    size_t waiting = core->schedule.waiting_bytes, most = core->config.max_waiting_bytes;
+    if (waiting > 0 && (waiting >= most || ask->held_bytes > most - waiting))
+        return SL_E_EXHAUSTED;
     *why = "a request with this id is live; choose another id";
     return find_id(core, ask->id) ? SL_E_EXISTS : SL_OK;
 }
@@ -199,6 +205,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
                              .stop_id = -1};
     core->n_live++;
     sl_schedule_entry_init(&r->entry, &core->plan, r->seq, ask->n_ids, r->handoff ? ask->max_tokens : 0);
+    r->entry.held_bytes = ask->held_bytes;
     sl_schedule_push(&core->schedule, &r->entry);
     return r->seq;
 }
@@ -209,6 +216,15 @@ void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actio
     core->n_adopts = 0;
     if (r && r->ask)
         end_aborted(core, r, actions);
+}
+
+void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const char *sentence,
+                  struct sl_actions *actions)
+{
+    struct sl_request *r = find(core, seq);
+    core->n_adopts = 0;
+    if (r && r->ask)
+        end(core, r, status, SL_FINISH_ABORT, sentence, 0, actions);
 }
 
 void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions)
@@ -516,6 +532,7 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .pages_used = core->schedule.prefill_pages_used,
                                   .decode_pages_used = core->schedule.decode_pages_used,
                                   .n_pages = core->plan.n_pages,
+                                  .waiting_bytes = core->schedule.waiting_bytes,
                                   .records = core->log_number,
                                   .records_answered = core->log_answered};
     for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next) {

@@ -36,8 +36,9 @@ struct
     uint32_t n_stop_ids;
     uint32_t stop_ids[SL_MAX_STOP_IDS];
     int32_t prompt_logprobs; /* -1: none */
-    struct sl_token_out
-        *prompt; /* [n_ids], filled here with the log-probabilities of the prompt; NULL: not wanted */
+    /* [n_ids], filled here with the log-probabilities of the prompt; NULL: not wanted. Wanted once it is admitted */
+    struct sl_token_out *prompt;
+    size_t held_bytes;    /* that the holder keeps while it waits */
     uint64_t deadline_us; /* on the clock of `now`; 0: none */
     void *user;           /* the holder: comes with every action about the request */
 };
@@ -108,6 +109,9 @@ struct sl_core_config {
     uint32_t n_end_ids;         /* ids that end a text unless that is ignored */
     uint32_t end_ids[SL_MAX_END_IDS];
     uint32_t max_requests; /* queued and running */
+    /* that requests which wait may hold together, but for one, which may always wait; 0: SL_WAITING_BYTES. What one may hold
+     * is bounded field by field by who submits */
+    size_t max_waiting_bytes;
 };
 
 struct sl_core;
@@ -123,6 +127,9 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
                         struct sl_actions *actions);
 void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actions); /* idempotent */
 void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions);
+/* Its holder can't go on with it: it ends with status and sentence (static). */
+void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const char *sentence,
+                  struct sl_actions *actions);
 /* Its text ends at output token n, which was told. */
 void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions);
 /* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the pipeline is lost. */
@@ -150,6 +157,7 @@ struct sl_core_load {
     bool silent;   /* a node is: no request should come, and those that are here wait */
     uint32_t live; /* of which anything is left anywhere */
     uint32_t running, waiting, waiting_tokens;
+    size_t waiting_bytes;
     uint32_t pages_used, decode_pages_used, n_pages; /* promised to requests */
     uint64_t records, records_answered;
 };

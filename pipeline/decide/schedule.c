@@ -22,6 +22,7 @@ void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *en
     entry->next = NULL;
     *schedule->tail = entry;
     schedule->tail = &entry->next;
+    schedule->waiting_bytes += entry->held_bytes;
 }
 
 struct sl_schedule_entry *sl_schedule_admit(struct sl_schedule *s)
@@ -36,6 +37,7 @@ struct sl_schedule_entry *sl_schedule_admit(struct sl_schedule *s)
         return NULL; /* arrival order: those behind wait too */
     e->admitted = true;
     s->n_admitted++;
+    s->waiting_bytes -= e->held_bytes;
     s->prefill_pages_used += e->prefill_pages;
     s->decode_pages_used += e->decode_pages;
     return e;
@@ -66,6 +68,8 @@ void sl_schedule_remove(struct sl_schedule *s, struct sl_schedule_entry *entry)
         if (*p != entry)
             continue;
         *p = entry->next;
+        if (!entry->admitted)
+            s->waiting_bytes -= entry->held_bytes;
         if (s->tail == &entry->next)
             s->tail = p;
         entry->next = NULL;

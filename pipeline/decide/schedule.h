@@ -14,6 +14,7 @@ struct sl_schedule_entry {
     uint32_t chunk_tokens;
     uint32_t prefill_pages; /* on every stage */
     uint32_t decode_pages;  /* on the decode worker; 0: no hand-off */
+    size_t held_bytes;      /* that its holder keeps for it: counted while it waits */
     uint32_t pos;           /* tokens already cut */
     uint32_t n_slices;      /* slices already cut */
     bool admitted;
@@ -25,6 +26,7 @@ struct sl_schedule {
     struct sl_schedule_entry *head, **tail; /* waiting or not yet wholly cut, in arrival order */
     uint32_t n_admitted;                    /* admitted and not yet ended */
     uint32_t prefill_pages_used, decode_pages_used;
+    size_t waiting_bytes; /* held for those that are not admitted */
 };
 
 struct sl_cut { /* one slice that was cut: which entry, from where, how much */

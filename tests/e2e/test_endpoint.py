@@ -250,6 +250,11 @@ BAD = {
     "empty stop": (INVALID, "stop[1]", {"stop": ["a", ""]}),
     "nul in stop": (INVALID, "NUL", {"stop": ["a\0b"]}),
     "17 stops": (INVALID, "17 strings", {"stop": ["a"] * 17}),
+    "long stop": (INVALID, "sampling_params.stop[1] has 1025 bytes; at most 1024", {"stop": ["a", "x" * 1025]}),
+    "long stops": (INVALID, "stop have more than 4096 bytes", {"stop": ["\u00e9" * 500] * 5}),
+    "long text": (INVALID, "text has", {"prompt": "x" * (30 << 20)}),
+    "long kv json": (INVALID, "kv_transfer_params_json has 2000 bytes; at most 1024",
+                     {"more": {"kv_transfer_params_json": " " * 2000}}),
     "65 stop ids": (INVALID, "65 ids", {"stop_token_ids": [1] * 65}),
     "request_id": (INVALID, "request_id", {"request_id": "x" * 128}),
     "nul in request_id": (INVALID, "request_id", {"request_id": "x\0"}),
@@ -270,6 +275,31 @@ def test_bad_requests_are_refused_by_name(engine, case):
     assert refused.value.code() == code, refused.value.details()
     assert part in refused.value.details()
     assert "\n" not in refused.value.details()
+
+
+def test_abort_takes_so_many_ids_of_such_a_length(engine):
+    for ids, part in ((["a"] * 1025, "request_ids has 1025 ids"), (["a", "x" * 128], "request_ids[1] has 128 bytes")):
+        with pytest.raises(grpc.RpcError) as refused:
+            engine.Abort(pb.AbortRequest(request_ids=ids), timeout=PATIENCE)
+        assert refused.value.code() == INVALID and part in refused.value.details()
+    engine.Abort(pb.AbortRequest(request_ids=["a" * 127] * 1024), timeout=PATIENCE)
+
+
+def test_what_waits_holds_few_bytes_and_is_counted(engine, server):
+    """Room for the log-probabilities of a prompt (172 bytes a token) is taken when it runs."""
+    many, ids = 100, [5] * 16000
+    running = [engine.Generate(ask(stream=True, **LONG)) for _ in range(20)]  # more than run at once
+    wait_until(lambda: server.metric("sluice_requests_running") > 0, "a request that runs")
+    before, queued = (server.metric(name) for name in ("sluice_jemalloc_allocated_bytes", "sluice_requests_waiting_bytes"))
+    waiting = [engine.Generate(ask(ids, prompt_logprobs=20, max_tokens=1)) for _ in range(many)]
+    wait_until(lambda: server.metric("sluice_requests_waiting") >= many, "a queue")
+    held = server.metric("sluice_requests_waiting_bytes") - queued
+    assert many * 8 * len(ids) <= held <= many * (8 * len(ids) + 16384)
+    assert server.metric("sluice_jemalloc_allocated_bytes") - before < held + (80 << 20)  # of 275 MB more
+    for stream in waiting + running:
+        stream.cancel()
+    wait_until(lambda: idle(server), "an empty queue")
+    assert server.metric("sluice_requests_waiting_bytes") == 0
 
 
 def raw_call(channel, path, message, **more):

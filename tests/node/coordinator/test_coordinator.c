@@ -236,6 +236,34 @@ SL_TEST(a_decode_worker_that_answers_but_takes_no_sequences_is_lost)
     withhold(DECODE, "decode");
 }
 
+SL_TEST(stop_strings_are_bounded_in_bytes_each_and_together)
+{
+    static struct neighbours w;
+    static char longest[SL_MAX_STOP_BYTES + 2];
+    struct sl_err err;
+    uint64_t handle;
+    uint32_t prompt = 5;
+    if (!start(&w))
+        return;
+    memset(longest, 'x', SL_MAX_STOP_BYTES + 1);
+    struct sl_generate g = {.ids = &prompt,
+                            .n_ids = 1,
+                            .max_tokens = 1,
+                            .sampling = {.top_p = 1, .n_logprobs = -1},
+                            .prompt_logprobs = -1,
+                            .n_stop = 1,
+                            .stop = {longest},
+                            .deadline_ms = -1};
+    CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "stop string 0 has 1025 bytes");
+    longest[SL_MAX_STOP_BYTES] = 0;
+    for (g.n_stop = 0; g.n_stop < 5; g.n_stop++)
+        g.stop[g.n_stop] = longest;
+    CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "5120 bytes together");
+    stop(&w);
+}
+
 SL_TEST(who_waits_for_a_pipeline_that_is_told_to_stop_is_told_so)
 {
     static struct neighbours w;

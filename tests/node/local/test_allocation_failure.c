@@ -7,6 +7,7 @@
 #include "node/local/cluster.h"
 #include "pipeline/stage/stage.h"
 #include "tests/check.h"
+#include <stdatomic.h>
 #include <stdlib.h>
 
 static _Thread_local long countdown = -1; /* -1: not armed; 0: the next allocation fails */
@@ -159,7 +160,58 @@ SL_TEST(admitting_a_request)
                                        .context_tokens = 64};
     struct sl_err err;
     REQUIRE(sl_cluster_start(&the_cluster, &config, &err) == SL_OK);
-    CHECK(loop(admit, "admission") > 4);
+    CHECK(loop(admit, "admission") > 3);
     CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(the_cluster), 60000));
+    sl_cluster_stop(the_cluster);
+}
+
+static void arm(void *user)
+{
+    (void)user;
+    failed = false;
+    countdown = 0;
+}
+
+static void disarm(void *user)
+{
+    (void)user;
+    countdown = -1;
+}
+
+static void on_end(void *user, const struct sl_generated *piece)
+{
+    if (piece->done)
+        atomic_store((_Atomic int *)user, piece->status);
+}
+
+/* Room for the log-probabilities of its prompt is taken when it is admitted, on the coordinator's thread. */
+SL_TEST(a_request_without_room_for_its_answer_ends_alone)
+{
+    make_pack();
+    struct sl_cluster_config config = {.model = pack_path,
+                                       .n_stages = 1,
+                                       .n_threads = 1,
+                                       .transport = "local",
+                                       .kv = "bf16",
+                                       .context_tokens = 64};
+    struct sl_err err;
+    uint32_t ids[40] = {1, 2, 3};
+    uint64_t handle;
+    _Atomic int status[2] = {-1, -1};
+    struct sl_generate ask = {.ids = ids,
+                              .n_ids = 40,
+                              .max_tokens = 2,
+                              .sampling = {.top_p = 1, .n_logprobs = -1},
+                              .prompt_logprobs = 1,
+                              .deadline_ms = -1};
+    REQUIRE(sl_cluster_start(&the_cluster, &config, &err) == SL_OK);
+    struct sl_coordinator *c = sl_cluster_coordinator(the_cluster);
+    for (int i = 0; i < 2; i++) {
+        REQUIRE(sl_coordinator_call(c, i == 0 ? arm : disarm, NULL) == SL_OK);
+        REQUIRE(sl_coordinator_submit(c, &ask, on_end, &status[i], &handle, &err) == SL_OK);
+        CHECK(sl_coordinator_wait_idle(c, 60000));
+    }
+    CHECK_INT(status[0], SL_E_EXHAUSTED);
+    CHECK_INT(status[1], SL_OK);
     sl_cluster_stop(the_cluster);
 }

@@ -437,6 +437,60 @@ SL_TEST(what_cannot_be_taken_is_refused_with_a_reason)
     end_world(w);
 }
 
+SL_TEST(the_queue_is_bounded_in_bytes_of_what_waits)
+{
+    struct core_world *w = new_world();
+    struct heard *h[RUNNING + 3];
+    struct sl_core_load load;
+    for (uint32_t i = 0; i < RUNNING + 3; i++) {
+        h[i] = ask(w, 10, 1);
+        h[i]->ask.held_bytes = SL_WAITING_BYTES / 2 + 1;
+    }
+    submit(w, h[0]);
+    submit(w, h[1]); /* two are too many, though few */
+    CHECK_INT(h[1]->status, SL_E_EXHAUSTED);
+    decide(w); /* the first runs and no longer waits */
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.waiting_bytes, 0);
+    h[2]->ask.held_bytes = 10 * (size_t)SL_WAITING_BYTES; /* one may always wait */
+    submit(w, h[2]);
+    CHECK(h[2]->seq != 0);
+    submit(w, h[3]);
+    CHECK_INT(h[3]->status, SL_E_EXHAUSTED);
+    sl_core_cancel(w->core, h[2]->seq, &w->actions); /* what is given up in the queue gives its bytes back */
+    carry_out(w);
+    submit(w, h[4]);
+    CHECK(h[4]->seq != 0);
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.waiting_bytes, SL_WAITING_BYTES / 2 + 1);
+    answer_all(w, 1);
+    check_all_back(w);
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.waiting_bytes, 0);
+    for (uint32_t i = 0; i < RUNNING + 3; i++)
+        free(h[i]);
+    end_world(w);
+}
+
+SL_TEST(a_request_whose_holder_cannot_go_on_ends_with_its_word)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 5);
+    submit(w, h);
+    decide(w);
+    sl_core_fail(w->core, h->seq, SL_E_EXHAUSTED, "no memory", &w->actions);
+    carry_out(w);
+    CHECK(h->ended && h->status == SL_E_EXHAUSTED);
+    sl_core_fail(w->core, h->seq, SL_E_EXHAUSTED, "no memory", &w->actions); /* once */
+    carry_out(w);
+    answer_all(w, 1);
+    for (uint32_t i = 0; i < w->n_adopts; i++)
+        say(w, w->adopts[i].seq, SL_TOKENS_ENDED, 0, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
 SL_TEST(a_loss_ends_everything_and_nothing_is_written_after_it)
 {
     struct core_world *w = new_world();
