@@ -6,11 +6,24 @@
 #include "base/rng.h"
 #include "bench/bench_stage.h"
 #include "bench/stage_bench.h"
+#include "pipeline/stage/sample.h"
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
-enum { BATCHES_MAX = 16 };
+enum { BATCHES_MAX = 16, SAID = 1024, BIASES = 32 };
+
+struct sampler { /* of one text stands for all: they are as long */
+    struct sl_sampling sampling;
+    struct sl_steering steering;
+    uint8_t steering_bytes[12 + 8 * BIASES];
+    uint64_t *prompt;
+    uint32_t ids[SAID], counts[SAID];
+    struct sl_counts said;
+    struct sl_seen seen;
+    void *scratch;
+};
 
 struct decode {
     struct sl_bench_decode bench;
@@ -18,6 +31,8 @@ struct decode {
     struct sl_sequence *sequences[SL_MAX_BATCH];
     struct sl_stage_bench stage;
     uint64_t n_steps; /* so far: the ids of each are others */
+    bool samples;
+    struct sampler sampler;
     struct sl_account accounts[BATCHES_MAX][SL_SAMPLES_MAX];
 };
 
@@ -34,7 +49,51 @@ static void step(struct decode *d, uint32_t batch)
     chunk->x = b->rows;
     sl_stage_embed(b->stage, chunk, (const uint8_t *)b->ids);
     sl_stage_run(b->stage, chunk);
-    sl_stage_logits(b->stage, b->rows, batch);
+    float *logits = sl_stage_logits(b->stage, b->rows, batch);
+    uint32_t vocab = sl_pack_shape(b->pack)->vocab;
+    for (uint32_t i = 0; d->samples && i < batch; i++) {
+        struct sl_token_out token;
+        sl_sample(&token, logits + (size_t)i * vocab, vocab, &d->sampler.sampling, &d->sampler.seen,
+                  d->n_steps, d->sampler.scratch);
+    }
+}
+
+/* Ids are spread over the vocabulary as those of a long text are: some are in prompt and output, some in one of them. */
+static sl_status make_sampler(struct decode *d, struct sl_err *err)
+{
+    struct sampler *s = &d->sampler;
+    const char *kind = d->bench.sampling;
+    uint32_t vocab = sl_pack_shape(d->stage.pack)->vocab;
+    bool penalties = strcmp(kind, "penalties") == 0;
+    if (!penalties && strcmp(kind, "plain") != 0 && strcmp(kind, "none") != 0)
+        return sl_fail(err, SL_E_USAGE, "--sampling is none, plain or penalties, not %s", kind);
+    d->samples = strcmp(kind, "none") != 0;
+    s->sampling = (struct sl_sampling){.temperature = 0.8f, .top_p = 0.95f, .n_logprobs = -1};
+    s->scratch = malloc(sl_sample_scratch_bytes(vocab));
+    s->prompt = calloc(sl_id_words(vocab), sizeof *s->prompt);
+    if (!s->scratch || !s->prompt)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the sampler");
+    if (!penalties)
+        return SL_OK;
+    s->sampling.presence_penalty = 0.5f;
+    s->sampling.frequency_penalty = 0.2f;
+    s->sampling.repetition_penalty = 1.1f;
+    struct sl_bias bias[BIASES];
+    for (uint32_t i = 0; i < BIASES; i++)
+        bias[i] = (struct sl_bias){i * (vocab / BIASES), 1};
+    sl_steering_pack(s->steering_bytes, bias, BIASES, NULL, 0, vocab);
+    const char *bad = sl_steering_read(&s->steering, s->steering_bytes, sizeof s->steering_bytes, vocab);
+    if (bad)
+        return sl_fail(err, SL_E_INTERNAL, "the bench's steering can't be read: %s", bad);
+    s->said = (struct sl_counts){.room = SAID, .ids = s->ids, .counts = s->counts};
+    for (uint32_t i = 0; i < d->bench.context; i++) {
+        uint32_t id = (uint32_t)(sl_rng_at(1, i) % vocab);
+        sl_ids_mark(s->prompt, &id, 1);
+    }
+    for (uint32_t i = 0; i < SAID; i++)
+        sl_counts_add(&s->said, (uint32_t)(sl_rng_at(2, i) % vocab));
+    s->seen = (struct sl_seen){&s->steering, s->prompt, s->said.n, s->ids, s->counts, 0, NULL};
+    return SL_OK;
 }
 
 static sl_status measure(struct decode *d, struct sl_err *err)
@@ -101,6 +160,7 @@ static sl_status run(struct decode *d, struct sl_err *err)
     for (uint32_t i = 0; i < most; i++)
         SL_TRY(sl_stage_bench_sequence(&d->stage, i + 1, d->bench.context, options.context_tokens,
                                        &d->sequences[i], err));
+    SL_TRY(make_sampler(d, err));
     SL_TRY(measure(d, err));
     print(d);
     return SL_OK;
@@ -116,6 +176,8 @@ sl_status sl_bench_decode(const struct sl_bench_decode *bench, struct sl_err *er
     d->bench = *bench;
     sl_status status = run(d, err);
     sl_stage_bench_close(&d->stage);
+    free(d->sampler.scratch);
+    free(d->sampler.prompt);
     free(d);
     return status;
 }

@@ -19,7 +19,8 @@ sl_status sl_bench_prefill(const struct sl_bench_prefill *bench, struct sl_err *
 struct sl_bench_decode {
     const char *model, *kv, *numerics;
     struct sl_loading_values load;
-    const char *batch; /* "1,4,16" */
+    const char *batch;    /* "1,4,16" */
+    const char *sampling; /* "none", "plain", "penalties" */
     uint32_t context, steps, n_threads, rounds;
     bool json;
 };

@@ -83,6 +83,10 @@ static const struct sl_option decode_options[] = {
     SL_OPTION_TEXT("batch", SL_OPT_STRING, sl_bench_decode, batch, "1,4,16", "LIST",
                    "Sequences of a step, with commas."),
     SL_OPTION_NUMBER("steps", sl_bench_decode, steps, "16", 1, 65536, "steps", "Of a round."),
+    SL_OPTION_TEXT(
+        "sampling", SL_OPT_STRING, sl_bench_decode, sampling, "none", "KIND",
+        "Of a token from each row: none, plain (temperature and top-p), or penalties (and all three of them, and a "
+        "bias, with the context as the prompt and 1024 tokens said)."),
     {0},
 };
 

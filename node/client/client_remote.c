@@ -178,6 +178,9 @@ static void fill_sampling(sampling_pb *s, const struct sl_generate *g)
     s->top_p = g->sampling.top_p;
     s->top_k = g->sampling.top_k;
     s->min_p = g->sampling.min_p;
+    s->presence_penalty = g->sampling.presence_penalty;
+    s->frequency_penalty = g->sampling.frequency_penalty;
+    s->repetition_penalty = g->sampling.repetition_penalty;
     s->_seed_case = VLLM__GRPC__ENGINE__SAMPLING_PARAMS___SEED_SEED;
     s->seed = (int32_t)(g->sampling.seed & INT32_MAX);
     s->_max_tokens_case = VLLM__GRPC__ENGINE__SAMPLING_PARAMS___MAX_TOKENS_MAX_TOKENS;

@@ -27,7 +27,7 @@ struct generate_values {
     const char *output, *timeline_svg;
     uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k;
     struct sl_loading_values load;
-    double temperature, top_p, min_p;
+    double temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
     bool ignore_eos, timeline, digest;
 };
 
@@ -64,6 +64,12 @@ static const struct sl_option generate_options[] = {
         "Draw among the likeliest that make up this share."),
     ROW("min-p", SL_OPT_FLOAT, min_p, "0", NULL, 0, 1, NULL,
         "Leave out tokens less likely than this share of the likeliest."),
+    ROW("presence-penalty", SL_OPT_FLOAT, presence_penalty, "0", NULL, -2, 2, NULL,
+        "Taken from the logit of each token that the answer has."),
+    ROW("frequency-penalty", SL_OPT_FLOAT, frequency_penalty, "0", NULL, -2, 2, NULL,
+        "Likewise, times how often it has it."),
+    ROW("repetition-penalty", SL_OPT_FLOAT, repetition_penalty, "1", NULL, 0.01, 100, NULL,
+        "Divides the positive logits of tokens in prompt and answer, multiplies the negative; 1 is off."),
     SL_OPTION_SEED(generate_values, seed, "0"),
     ROW("ignore-eos", SL_OPT_BOOL, ignore_eos, NULL, NULL, 0, 0, NULL, "Go on after an end-of-text token."),
     ROW("digest", SL_OPT_BOOL, digest, NULL, NULL, 0, 0, NULL,
@@ -187,7 +193,10 @@ static struct sl_generate request_of(const struct generate_values *v, const stru
                      .top_p = score ? 1 : (float)v->top_p,
                      .min_p = (float)v->min_p,
                      .seed = v->seed,
-                     .n_logprobs = json && !score ? (int32_t)v->logprobs : -1},
+                     .n_logprobs = json && !score ? (int32_t)v->logprobs : -1,
+                     .presence_penalty = (float)v->presence_penalty,
+                     .frequency_penalty = (float)v->frequency_penalty,
+                     .repetition_penalty = score ? 1 : (float)v->repetition_penalty},
         .max_tokens = score ? 0 : v->max_tokens,
         .ignore_eos = v->ignore_eos,
         .skip_special = true,

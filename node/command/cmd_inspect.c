@@ -12,6 +12,7 @@
 #include "node/command/shared_options.h"
 #include "node/local/cluster.h"
 #include "node/rpc/rpc.h"
+#include "pipeline/stage/sample.h"
 #include "pipeline/stage/stage.h"
 
 #include <inttypes.h>
@@ -239,6 +240,19 @@ static void print_shape_json(const struct report *r)
         print_classes_json(r);
 }
 
+/* What a node keeps to choose tokens: the last stage a scratch and the ids of one prompt, the decode worker those of each
+ * sequence, what steers it and what it has said. */
+static size_t sampling_bytes(const struct sl_plan *plan, uint32_t k)
+{
+    size_t ids = sl_id_words(plan->vocab) * sizeof(uint64_t), one = sl_sample_scratch_bytes(plan->vocab);
+    if (k + 1 < plan->n_stages)
+        return 0;
+    if (k < plan->n_stages)
+        return one + ids;
+    return one + plan->max_running *
+                     (ids + plan->steering_bytes + sl_plan_max_distinct(plan) * 2 * sizeof(uint32_t));
+}
+
 /* Stage k, or the decode worker as k == n_stages. */
 static sl_status print_stage(const struct report *r, const struct inspect_values *v,
                              const struct sl_plan *plan, uint32_t k, struct sl_err *err)
@@ -247,22 +261,24 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
     struct sl_stage_bytes bytes;
     char name[24];
     SL_TRY(sl_stage_bytes(&bytes, r->pack, &config, err));
-    size_t frames = sl_plan_frame_bytes(plan, 1 + k), buffers = bytes.buffers + frames;
+    size_t frames = sl_plan_frame_bytes(plan, 1 + k), sampling = sampling_bytes(plan, k),
+           buffers = bytes.buffers + frames + sampling;
     sl_plan_node_name(plan, 1 + k, name);
     if (v->json)
         printf("%s\n  {\"name\": \"%s\", \"begin\": %u, \"end\": %u, \"weight_bytes\": %zu, "
                "\"buffer_bytes\": %zu, "
                "\"kv_bytes\": %zu, \"activation_bytes\": %zu, \"scratch_bytes\": %zu, "
                "\"table_bytes\": %zu, "
-               "\"logit_bytes\": %zu, \"frame_bytes\": %zu}",
+               "\"logit_bytes\": %zu, \"frame_bytes\": %zu, \"sampling_bytes\": %zu}",
                k > 0 ? "," : "", name, config.begin, config.end, bytes.weights, buffers, bytes.kv,
-               bytes.activations, bytes.scratch, bytes.tables, bytes.logits, frames);
+               bytes.activations, bytes.scratch, bytes.tables, bytes.logits, frames, sampling);
     else
         printf("  %-8s layers [%u, %u): weights %.1f MiB, buffers %.1f MiB (KV %.1f, activations "
                "%.1f, scratch %.1f, "
-               "tables %.1f, logits %.1f, frames %.1f)\n",
+               "tables %.1f, logits %.1f, frames %.1f, sampling %.1f)\n",
                name, config.begin, config.end, mib(bytes.weights), mib(buffers), mib(bytes.kv),
-               mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits), mib(frames));
+               mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits), mib(frames),
+               mib(sampling));
     return SL_OK;
 }
 

@@ -35,8 +35,7 @@ struct worker_values {
         SL_OPTION_OPS(worker_values, ops, NULL), SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),  \
         SL_OPTION_JOIN_KEY_FILE(worker_values, join_key_file),                                               \
         SL_OPTION_LOST_AFTER(worker_values, lost_after),                                                     \
-        SL_OPTION_INSECURE_NETWORK(worker_values, insecure_network),                                         \
-        SL_LOADING_ROWS(worker_values)
+        SL_OPTION_INSECURE_NETWORK(worker_values, insecure_network), SL_LOADING_ROWS(worker_values)
 
 static const struct sl_option stage_options[] = {
     SL_OPTION_NUMBER("stage", worker_values, stage, "0", 0, SL_MAX_STAGES - 1, NULL,

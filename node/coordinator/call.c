@@ -14,7 +14,8 @@ static size_t held_bytes(const struct sl_call *call)
     size_t bytes = sizeof *call + SL_CALL_HOLDER_BYTES + call->longest_stop;
     for (uint32_t i = 0; i < call->n_stop; i++)
         bytes += strlen(call->stop[i]) + 1;
-    return bytes + call->ask.n_ids * sizeof *call->ask.ids * (call->ask.prompt_logprobs >= 0 ? 2 : 1);
+    return bytes + call->ask.steering_bytes +
+           call->ask.n_ids * sizeof *call->ask.ids * (call->ask.prompt_logprobs >= 0 ? 2 : 1);
 }
 
 static sl_status copy_stops(struct sl_call *call, const struct sl_generate *g, struct sl_tokenizer *tokenizer)
@@ -52,7 +53,25 @@ static void fill_ask(struct sl_ask *ask, const struct sl_generate *g, struct sl_
         ask->deadline_us = call->submit_us + (uint64_t)g->deadline_ms * 1000u;
 }
 
-sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct sl_tokenizer *tokenizer)
+/* The ids of the prompt are counted as seen when there is a penalty for it. */
+static sl_status make_steering(struct sl_ask *ask, const struct sl_generate *g, uint32_t vocab)
+{
+    bool repeats = sl_sampling_repeats(&g->sampling);
+    uint64_t *seen = repeats ? calloc(sl_id_words(vocab), sizeof *seen) : NULL;
+    if (repeats && !seen)
+        return SL_E_NOMEM;
+    uint32_t n_ids = repeats ? sl_ids_mark(seen, g->ids, g->n_ids) : 0;
+    ask->steering_bytes = sl_steering_bytes(g->n_bias, n_ids, vocab);
+    uint8_t *steering = ask->steering_bytes ? malloc(ask->steering_bytes) : NULL;
+    if (steering)
+        sl_steering_pack(steering, g->bias, g->n_bias, seen, n_ids, vocab);
+    free(seen);
+    ask->steering = steering;
+    return steering || !ask->steering_bytes ? SL_OK : SL_E_NOMEM;
+}
+
+sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct sl_tokenizer *tokenizer,
+                       uint32_t vocab)
 {
     struct sl_call *call = calloc(1, sizeof *call);
     uint32_t *ids = malloc(g->n_ids * sizeof *ids);
@@ -68,6 +87,8 @@ sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct
     call->include_stop = g->include_stop;
     call->want_timeline = g->want_timeline;
     sl_status status = copy_stops(call, g, tokenizer);
+    if (status == SL_OK)
+        status = make_steering(&call->ask, g, vocab);
     call->ask.held_bytes = held_bytes(call);
     if (status == SL_OK)
         *out = call;
@@ -81,6 +102,7 @@ void sl_call_free(struct sl_call *call)
     for (uint32_t i = 0; i < call->n_stop; i++)
         free(call->stop[i]);
     free((uint32_t *)(uintptr_t)call->ask.ids);
+    free((uint8_t *)(uintptr_t)call->ask.steering);
     free(call->ask.prompt);
     free(call->spans);
     free(call->tail);

@@ -25,7 +25,9 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     const uint32_t *ids;                /* the prompt */
     uint32_t n_ids;
     struct sl_sampling sampling;
-    uint32_t max_tokens; /* 0: prefill only (score) */
+    uint32_t n_bias;            /* logit_bias, ids ascending */
+    const struct sl_bias *bias; /* [n_bias] */
+    uint32_t max_tokens;        /* 0: prefill only (score) */
     uint32_t min_tokens;
     bool ignore_eos;
     uint32_t n_stop_ids;

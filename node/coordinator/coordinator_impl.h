@@ -16,7 +16,7 @@
 struct sl_call {          /* one request, as whoever asked sees it; the thread's own once it was posted */
     struct sl_call *next; /* of its bucket */
     uint64_t handle, seq;
-    struct sl_ask ask; /* ids and prompt are our copies */
+    struct sl_ask ask; /* ids, steering and prompt are our copies */
     bool skip_special, include_stop, want_timeline;
     uint32_t n_stop;
     char *stop[SL_MAX_STOP_STRINGS];
@@ -137,7 +137,8 @@ static inline uint64_t sl_coordinator_now_us(void)
 }
 
 /* call.c; sl_call_make: any thread, SL_E_NOMEM; the rest the coordinator's */
-sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struct sl_tokenizer *tokenizer);
+sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struct sl_tokenizer *tokenizer,
+                       uint32_t vocab);
 void sl_call_free(struct sl_call *call);
 void sl_call_insert(struct sl_coordinator *c, struct sl_call *call);
 /* It is no longer queued: takes the memory that its answer needs. False: there is none. */

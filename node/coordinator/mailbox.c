@@ -3,6 +3,7 @@
 #include "base/clock.h"
 #include "node/coordinator/coordinator_impl.h"
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,26 @@ void sl_mailbox_stop(struct sl_coordinator *c)
 
 /* ---- submit ---- */
 
+static sl_status check_bias(const struct sl_generate *g, uint32_t vocab, struct sl_err *err)
+{
+    if (g->n_bias > SL_MAX_LOGIT_BIAS)
+        return sl_fail(err, SL_E_INVALID, "logit_bias has %u entries; send at most %d", g->n_bias,
+                       SL_MAX_LOGIT_BIAS);
+    for (uint32_t i = 0; i < g->n_bias; i++) {
+        if (g->bias[i].id >= vocab)
+            return sl_fail(err, SL_E_INVALID, "token id %u of logit_bias is outside the vocabulary of %u",
+                           g->bias[i].id, vocab);
+        if (i > 0 && g->bias[i].id <= g->bias[i - 1].id)
+            return sl_fail(err, SL_E_INVALID, "token id %u of logit_bias is there twice, or out of order",
+                           g->bias[i].id);
+        if (!(fabsf(g->bias[i].value) <= SL_LOGIT_BIAS_LIMIT))
+            return sl_fail(err, SL_E_INVALID, "logit_bias of token id %u is %g: give a number from -%g to %g",
+                           g->bias[i].id, (double)g->bias[i].value, (double)SL_LOGIT_BIAS_LIMIT,
+                           (double)SL_LOGIT_BIAS_LIMIT);
+    }
+    return SL_OK;
+}
+
 static sl_status check_stops(const struct sl_generate *g, struct sl_err *err)
 {
     size_t all = 0;
@@ -96,6 +117,7 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
         if (g->stop_ids[i] >= c->shape.vocab)
             return sl_fail(err, SL_E_INVALID, "stop token id %u is outside the vocabulary of %u",
                            g->stop_ids[i], c->shape.vocab);
+    SL_TRY(check_bias(g, c->shape.vocab, err));
     SL_TRY(check_stops(g, err));
     if (g->n_stop > 0 && sl_tokenizer_vocab(c->tokenizer) == 0)
         return sl_fail(
@@ -118,7 +140,7 @@ sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_genera
     struct sl_call *call = NULL;
     SL_TRY(check_ask(c, generate, err));
     struct sl_post *p = calloc(1, sizeof *p);
-    if (!p || sl_call_make(&call, generate, c->tokenizer) != SL_OK) {
+    if (!p || sl_call_make(&call, generate, c->tokenizer, c->shape.vocab) != SL_OK) {
         free(p);
         return sl_fail(err, SL_E_EXHAUSTED, "out of memory for the request; try again later");
     }

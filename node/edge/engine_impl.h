@@ -24,7 +24,8 @@ struct sl_engine {
 };
 
 struct sl_engine_request {
-    struct sl_generate generate; /* its strings lie in the message */
+    struct sl_generate generate; /* its strings lie in the message, its bias below: it does not move */
+    struct sl_bias bias[SL_MAX_LOGIT_BIAS];
     bool stream;
     uint32_t *owned_ids; /* of a text, malloc'ed */
 };

@@ -7,7 +7,6 @@
  * (ids, lengths) are checked by submit. */
 #include "base/digest.h"
 #include "node/edge/engine_impl.h"
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,20 +116,6 @@ static sl_status check_request_fields(struct sl_generate *generate, const genera
     return SL_OK;
 }
 
-/* Penalties need the counts of earlier tokens in the sampler; only the neutral value passes. */
-static sl_status check_neutral(const char *field, float value, float neutral, struct sl_err *err)
-{
-    if (!isfinite(value))
-        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is not a finite number", field);
-    if (value < 0 && neutral > 0)
-        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is %g; it must be above 0", field,
-                       (double)value);
-    if (value != 0 && value != neutral)
-        return sl_fail(err, SL_E_INVALID, "sampling_params.%s is not served here: leave it at %g", field,
-                       (double)neutral);
-    return SL_OK;
-}
-
 static sl_status check_unserved(const sampling_params *params, struct sl_err *err)
 {
     static const char *const constraints[] = {"json_schema",    "regex",       "grammar",
@@ -144,14 +129,40 @@ static sl_status check_unserved(const sampling_params *params, struct sl_err *er
     }
     if (params->n > 1)
         return refuse_field(err, "sampling_params.n above 1", "send n requests with different seeds");
-    if (params->n_logit_bias)
-        return refuse_field(err, "sampling_params.logit_bias", "leave it empty");
     if (params->_truncate_prompt_tokens_case)
         return refuse_field(err, "sampling_params.truncate_prompt_tokens",
                             "cut the prompt before it is sent");
-    SL_TRY(check_neutral("frequency_penalty", params->frequency_penalty, 0, err));
-    SL_TRY(check_neutral("presence_penalty", params->presence_penalty, 0, err));
-    return check_neutral("repetition_penalty", params->repetition_penalty, 1, err);
+    return SL_OK;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const struct sl_bias *x = a, *y = b;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+/* A map on the wire is a list; of a key that is there twice the last counts. */
+static sl_status read_bias(struct sl_engine_request *request, const sampling_params *params,
+                           struct sl_err *err)
+{
+    struct sl_generate *generate = &request->generate;
+    if (params->n_logit_bias > SL_MAX_LOGIT_BIAS)
+        return sl_fail(err, SL_E_INVALID,
+                       "sampling_params.logit_bias has %zu entries; at most %d are accepted",
+                       params->n_logit_bias, SL_MAX_LOGIT_BIAS);
+    for (size_t i = params->n_logit_bias; i-- > 0;) {
+        int32_t id = params->logit_bias[i]->key;
+        bool known = false;
+        if (id < 0)
+            return sl_fail(err, SL_E_INVALID, "token id %d of sampling_params.logit_bias is below 0", id);
+        for (uint32_t k = 0; k < generate->n_bias && !known; k++)
+            known = request->bias[k].id == (uint32_t)id;
+        if (!known)
+            request->bias[generate->n_bias++] = (struct sl_bias){(uint32_t)id, params->logit_bias[i]->value};
+    }
+    qsort(request->bias, generate->n_bias, sizeof *request->bias, by_id);
+    generate->bias = request->bias;
+    return SL_OK;
 }
 
 static sl_status read_stops(struct sl_generate *generate, const sampling_params *params, struct sl_err *err)
@@ -196,16 +207,21 @@ static sl_status check_logprobs(const char *field, int32_t value, struct sl_err 
     return SL_OK;
 }
 
-static sl_status read_sampling(struct sl_generate *generate, const sampling_params *params,
+static sl_status read_sampling(struct sl_engine_request *request, const sampling_params *params,
                                struct sl_err *err)
 {
+    struct sl_generate *generate = &request->generate;
     struct sl_sampling *sampling = &generate->sampling;
     SL_TRY(check_unserved(params, err));
+    SL_TRY(read_bias(request, params, err));
     SL_TRY(read_stops(generate, params, err));
     sampling->temperature = params->_temperature_case ? params->temperature : 1.0f;
     sampling->top_k = params->top_k;
     sampling->top_p = params->top_p == 0 ? 1.0f : params->top_p;
     sampling->min_p = params->min_p;
+    sampling->presence_penalty = params->presence_penalty;
+    sampling->frequency_penalty = params->frequency_penalty;
+    sampling->repetition_penalty = params->repetition_penalty;
     sampling->n_logprobs = -1;
     generate->prompt_logprobs = -1;
     if (params->_logprobs_case) {
@@ -296,7 +312,7 @@ sl_status sl_engine_request_read(struct sl_engine_request *request, struct sl_co
     const sampling_params *params = message->sampling_params ? message->sampling_params : &defaults;
     SL_TRY(check_raw(raw, err));
     SL_TRY(check_request_fields(&request->generate, message, err));
-    SL_TRY(read_sampling(&request->generate, params, err));
+    SL_TRY(read_sampling(request, params, err));
     SL_TRY(read_input(request, coordinator, message, raw, err));
     request->stream = message->stream;
     return read_max_tokens(&request->generate, params, sl_coordinator_context(coordinator), err);

@@ -78,7 +78,9 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
  * a gateway fills them into requests that leave them out. */
 static char *default_sampling(const struct sl_coordinator *coordinator)
 {
-    static const char *const served[] = {"temperature", "top_p", "top_k", "min_p"};
+    static const char *const served[] = {
+        "temperature",       "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
+        "repetition_penalty"};
     char *given = NULL, *text = NULL;
     size_t bytes = 0;
     if (sl_coordinator_read_file(coordinator, "generation_config.json", &given, &bytes, NULL) != SL_OK)

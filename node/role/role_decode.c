@@ -4,7 +4,6 @@
 #include "base/digest.h"
 #include "pipeline/record/messages.h"
 #include "pipeline/stage/sample.h"
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,6 +21,12 @@ struct adoptee { /* a sequence here, from its first page or its name on */
     /* first token of the page that each stage sends next: a stage pushes its pages in order */
     uint32_t next[SL_MAX_STAGES];
     uint32_t n_out, last_id;
+    /* the steering of spec, which was in the frame, copied to its memory; the ids of its prompt; what it has said so far. From
+     * the first token on, which the ADOPT names, counts grow by its own tokens alone */
+    uint8_t *steering_room; /* [plan->steering_bytes] */
+    struct sl_steering steering;
+    uint64_t *prompt_ids; /* bitmap of the vocabulary */
+    struct sl_counts counts;
     uint64_t logits_digest, last_arrival_us;
     uint32_t n_arrivals, n_told;
     struct arrival *arrivals; /* [n_stages * pages of a context] */
@@ -153,7 +158,12 @@ static struct adoptee *open_adoptee(struct sl_decode_role *r, uint64_t seq)
         struct sl_sequence *s = sl_sequences_open(sl_stage_sequences(r->stage), seq);
         if (!s)
             return NULL;
-        *a = (struct adoptee){.sequence = s, .arrivals = a->arrivals};
+        *a = (struct adoptee){
+            .sequence = s,
+            .arrivals = a->arrivals,
+            .steering_room = a->steering_room,
+            .prompt_ids = a->prompt_ids,
+            .counts = {.room = a->counts.room, .ids = a->counts.ids, .counts = a->counts.counts}};
         return a;
     }
     return NULL;
@@ -191,6 +201,14 @@ static void look_whether_whole(struct sl_decode_role *r, struct adoptee *a)
         move(a, SL_ADOPTEE_FILLED);
 }
 
+static void note_token(struct adoptee *a, uint32_t id)
+{
+    a->n_out++;
+    a->last_id = id;
+    if (sl_sampling_counts(&a->spec.sampling))
+        sl_counts_add(&a->counts, id);
+}
+
 /* When its pages came, as far as the buffer has room, and then that it is adopted. */
 static void tell_arrivals(struct sl_decode_role *r, struct adoptee *a)
 {
@@ -205,8 +223,7 @@ static void tell_arrivals(struct sl_decode_role *r, struct adoptee *a)
         return;
     put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = seq, .at_us = a->last_arrival_us});
     move(a, SL_ADOPTEE_TOLD);
-    a->n_out = 1;
-    a->last_id = a->spec.first_id;
+    note_token(a, a->spec.first_id);
 }
 
 static void tell(struct sl_decode_role *r)
@@ -304,6 +321,20 @@ static void on_kv(struct sl_decode_role *r, const struct sl_io_event *frame)
     end_sequence(r, a, w->seq, SL_E_CORRUPT);
 }
 
+static void keep_steering(struct sl_decode_role *r, struct adoptee *a)
+{
+    if (a->spec.steering_bytes)
+        memcpy(a->steering_room, a->spec.steering, a->spec.steering_bytes);
+    a->spec.steering = a->steering_room;
+    const char *bad =
+        sl_steering_read(&a->steering, a->spec.steering, a->spec.steering_bytes, r->plan->vocab);
+    assert(!bad); /* it was read with the ADOPT */
+    if (!a->steering.n_ids)
+        return;
+    memset(a->prompt_ids, 0, sl_id_words(r->plan->vocab) * sizeof *a->prompt_ids);
+    sl_steering_mark(&a->steering, a->prompt_ids);
+}
+
 static void name_sequence(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
 {
     move(a, SL_ADOPTEE_NAME);
@@ -314,6 +345,7 @@ static void name_sequence(struct sl_decode_role *r, struct adoptee *a, const str
         }
     a->spec = *adopt;
     a->spec.pages = NULL; /* they were in the frame */
+    keep_steering(r, a);
     look_whether_whole(r, a);
 }
 
@@ -365,13 +397,15 @@ static void sample_row(struct sl_decode_role *r, struct adoptee *a, float *logit
         uint64_t chain[2] = {a->logits_digest, sl_xxh3(logits, r->plan->vocab * sizeof *logits)};
         a->logits_digest = sl_xxh3(chain, sizeof chain);
     }
-    bool may_stop = a->n_out >= a->spec.min_tokens;
-    for (uint32_t i = 0; !may_stop && i < a->spec.n_stops; i++)
-        if (a->spec.stops[i] < r->plan->vocab)
-            logits[a->spec.stops[i]] = -INFINITY;
-    sl_sample(&entry.token, logits, r->plan->vocab, &a->spec.sampling, a->n_out, r->scratch);
-    a->n_out++;
-    a->last_id = entry.token.id;
+    struct sl_seen seen = {.steering = &a->steering,
+                           .prompt = a->steering.n_ids ? a->prompt_ids : NULL,
+                           .n_ids = a->counts.n,
+                           .ids = a->counts.ids,
+                           .counts = a->counts.counts,
+                           .n_banned = a->n_out < a->spec.min_tokens ? a->spec.n_stops : 0,
+                           .banned = a->spec.stops};
+    sl_sample(&entry.token, logits, r->plan->vocab, &a->spec.sampling, &seen, a->n_out, r->scratch);
+    note_token(a, entry.token.id);
     entry.finish = sl_adopt_finish(&a->spec, entry.token.id, a->n_out);
     put(r, &entry);
     if (entry.finish)
@@ -483,8 +517,14 @@ static sl_status take_memory(struct sl_decode_role *r)
     if (!r->adoptees || !r->out || !r->scratch || !r->rows)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < r->plan->max_running; i++) {
-        r->adoptees[i].arrivals = calloc(r->max_arrivals, sizeof(struct arrival));
-        if (!r->adoptees[i].arrivals)
+        struct adoptee *a = &r->adoptees[i];
+        a->arrivals = calloc(r->max_arrivals, sizeof *a->arrivals);
+        a->steering_room = calloc(1, r->plan->steering_bytes);
+        a->prompt_ids = calloc(sl_id_words(r->plan->vocab), sizeof *a->prompt_ids);
+        a->counts.room = sl_plan_max_distinct(r->plan);
+        a->counts.ids = calloc(a->counts.room, sizeof *a->counts.ids);
+        a->counts.counts = calloc(a->counts.room, sizeof *a->counts.counts);
+        if (!a->arrivals || !a->steering_room || !a->prompt_ids || !a->counts.ids || !a->counts.counts)
             return SL_E_NOMEM;
     }
     for (uint32_t i = 0; i < SL_TOKENS_BUFFERS; i++)
@@ -518,12 +558,21 @@ sl_status sl_decode_role_create(struct sl_decode_role **out, const struct sl_rol
     return SL_OK;
 }
 
+static void adoptee_free(struct adoptee *a)
+{
+    free(a->arrivals);
+    free(a->steering_room);
+    free(a->prompt_ids);
+    free(a->counts.ids);
+    free(a->counts.counts);
+}
+
 void sl_decode_role_destroy(struct sl_decode_role *r)
 {
     if (!r)
         return;
     for (uint32_t i = 0; r->adoptees && i < r->plan->max_running; i++)
-        free(r->adoptees[i].arrivals);
+        adoptee_free(&r->adoptees[i]);
     free(r->adoptees);
     free(r->out);
     free(r->scratch);

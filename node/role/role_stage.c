@@ -4,7 +4,6 @@
 #include "base/digest.h"
 #include "pipeline/record/messages.h"
 #include "pipeline/stage/sample.h"
-#include <math.h>
 #include <stdlib.h>
 
 enum tag_kind { TAG_FORWARD = 1, TAG_KV, TAG_RESULT };
@@ -29,7 +28,8 @@ struct sl_stage_role {
     uint32_t queue_head, queue_tail;
     uint8_t *results; /* SL_RESULT_BUFFERS of plan->result_bytes */
     uint32_t free_results[SL_RESULT_BUFFERS], n_free_results;
-    void *scratch; /* for sampling */
+    void *scratch;        /* for sampling */
+    uint64_t *prompt_ids; /* bitmap of the vocabulary, likewise */
     struct sl_chunk chunk;
     struct sl_order order;
     /* [max_sequences], by place in the table: where on the decode worker the last page of a sequence goes, which an
@@ -139,6 +139,28 @@ static void put_prompt_logprobs(struct sl_stage_role *r, struct sl_cursor *out,
     }
 }
 
+/* What the prompt holds is what the record says: this stage may have seen less of it. */
+static void sample_first(struct sl_stage_role *r, struct sl_token_out *first,
+                         const struct sl_order_slice *slice, float *logits)
+{
+    const struct sl_shape *shape = sl_stage_shape(r->stage);
+    struct sl_steering steering;
+    struct sl_seen seen = {.steering = &steering};
+    const char *bad =
+        sl_steering_read(&steering, slice->steering, slice->steering_bytes, shape->vocab); /* again */
+    assert(!bad);
+    if (steering.n_ids) {
+        memset(r->prompt_ids, 0, sl_id_words(shape->vocab) * sizeof *r->prompt_ids);
+        sl_steering_mark(&steering, r->prompt_ids);
+        seen.prompt = r->prompt_ids;
+    }
+    if (slice->flags & SL_SLICE_NO_EOS) {
+        seen.banned = shape->eos;
+        seen.n_banned = shape->n_eos;
+    }
+    sl_sample(first, logits, shape->vocab, &slice->sampling, &seen, 0, r->scratch);
+}
+
 static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
                              const struct sl_order_slice *slice, const float *x, const uint8_t *ids)
 {
@@ -152,10 +174,7 @@ static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
         float *logits = sl_stage_logits(r->stage, x + (size_t)(slice->n - 1) * r->plan->d_model, 1);
         if (slice->flags & SL_SLICE_DIGEST)
             result.logits_digest = sl_xxh3(logits, vocab * sizeof *logits);
-        const struct sl_shape *shape = sl_stage_shape(r->stage);
-        for (uint32_t i = 0; slice->flags & SL_SLICE_NO_EOS && i < shape->n_eos; i++)
-            logits[shape->eos[i]] = -INFINITY;
-        sl_sample(&result.first, logits, vocab, &slice->sampling, 0, r->scratch);
+        sample_first(r, &result.first, slice, logits);
     }
     sl_result_put_slice(out, &result);
     if (result.n_prompt)
@@ -394,9 +413,10 @@ static sl_status take_memory(struct sl_stage_role *r)
         return SL_OK;
     r->results = calloc(SL_RESULT_BUFFERS, r->plan->result_bytes);
     r->scratch = malloc(sl_sample_scratch_bytes(r->plan->vocab));
+    r->prompt_ids = calloc(sl_id_words(r->plan->vocab), sizeof *r->prompt_ids);
     for (uint32_t i = 0; i < SL_RESULT_BUFFERS; i++)
         r->free_results[r->n_free_results++] = i;
-    return r->results && r->scratch ? SL_OK : SL_E_NOMEM;
+    return r->results && r->scratch && r->prompt_ids ? SL_OK : SL_E_NOMEM;
 }
 
 sl_status sl_stage_role_create(struct sl_stage_role **out, const struct sl_role_config *config,
@@ -440,5 +460,6 @@ void sl_stage_role_destroy(struct sl_stage_role *r)
     free(r->open_page);
     free(r->results);
     free(r->scratch);
+    free(r->prompt_ids);
     free(r);
 }

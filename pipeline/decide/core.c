@@ -205,6 +205,8 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
                              .stop_id = -1};
     core->n_live++;
     sl_schedule_entry_init(&r->entry, &core->plan, r->seq, ask->n_ids, r->handoff ? ask->max_tokens : 0);
+    assert(ask->steering_bytes <= core->plan.steering_bytes);
+    r->entry.steering_bytes = ask->steering_bytes;
     r->entry.held_bytes = ask->held_bytes;
     sl_schedule_push(&core->schedule, &r->entry);
     return r->seq;

@@ -38,9 +38,11 @@ struct
     int32_t prompt_logprobs; /* -1: none */
     /* [n_ids], filled here with the log-probabilities of the prompt; NULL: not wanted. Wanted once it is admitted */
     struct sl_token_out *prompt;
-    size_t held_bytes;    /* that the holder keeps while it waits */
-    uint64_t deadline_us; /* on the clock of `now`; 0: none */
-    void *user;           /* the holder: comes with every action about the request */
+    uint32_t steering_bytes; /* 0: nothing but its sampling steers it; at most plan->steering_bytes */
+    const uint8_t *steering; /* as sl_steering_pack makes it */
+    size_t held_bytes;       /* that the holder keeps while it waits */
+    uint64_t deadline_us;    /* on the clock of `now`; 0: none */
+    void *user;              /* the holder: comes with every action about the request */
 };
 
 enum sl_action_kind {

@@ -83,6 +83,10 @@ static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r,
     slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == ask->n_ids ? SL_SLICE_LAST : 0u) |
                    (ask->want_digest ? SL_SLICE_DIGEST : 0u) | (r->handoff ? SL_SLICE_HANDOFF : 0u) |
                    (ask->min_tokens > 0 && !ask->ignore_eos ? SL_SLICE_NO_EOS : 0u);
+    if (end == ask->n_ids) {
+        slice->steering_bytes = ask->steering_bytes;
+        slice->steering = ask->steering;
+    }
 }
 
 static void give_pages(struct sl_core *core, struct sl_run *run, struct sl_order_slice *slice)
@@ -170,7 +174,9 @@ void sl_core_fill_adopt(const struct sl_core *core, const struct sl_request *r, 
                                .max_tokens = ask->max_tokens,
                                .min_tokens = ask->min_tokens,
                                .digest = ask->want_digest,
-                               .sampling = ask->sampling};
+                               .sampling = ask->sampling,
+                               .steering_bytes = ask->steering_bytes,
+                               .steering = ask->steering};
     for (uint32_t i = 0; !ask->ignore_eos && i < core->config.n_end_ids; i++)
         adopt->stops[adopt->n_stops++] = core->config.end_ids[i];
     for (uint32_t i = 0; i < ask->n_stop_ids; i++)

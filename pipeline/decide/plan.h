@@ -42,6 +42,7 @@ struct sl_plan {
     uint32_t max_chunk;    /* rows of the largest chunk */
     uint32_t max_running, context_tokens, n_pages;
     uint32_t d_model, vocab;
+    uint32_t steering_bytes; /* of all prompts that end in a record: at most that of one */
     size_t meta_bytes, order_bytes, result_bytes, adopt_bytes, tokens_bytes;
     size_t kv_layer_bytes;
 };
@@ -77,6 +78,12 @@ static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan)
     return 1 + plan->n_stages;
 }
 const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24]); /* "stage 1" */
+
+/* Distinct ids that an output can have. */
+static inline uint32_t sl_plan_max_distinct(const struct sl_plan *plan)
+{
+    return plan->context_tokens + 1 < plan->vocab ? plan->context_tokens + 1 : plan->vocab;
+}
 
 /* What stage k (or the decode worker, as k == n_stages) must be configured with. */
 struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads);

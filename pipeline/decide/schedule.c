@@ -45,13 +45,18 @@ struct sl_schedule_entry *sl_schedule_admit(struct sl_schedule *s)
 
 uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES])
 {
-    uint32_t n = 0, room = 0;
+    uint32_t n = 0, room = 0, steering = s->plan->steering_bytes;
     for (struct sl_schedule_entry *e = s->head; e && e->admitted && n < SL_MAX_SLICES; e = s->head) {
         if (n == 0)
             room = e->chunk_tokens;
         if (room == 0)
             break;
         uint32_t left = e->prompt_tokens - e->pos, take = left < room ? left : room;
+        if (take == left) {
+            if (e->steering_bytes > steering)
+                break; /* the next record has room for any */
+            steering -= e->steering_bytes;
+        }
         cuts[n++] = (struct sl_cut){e, e->pos, take, e->n_slices++};
         e->pos += take;
         room -= take;

@@ -2,7 +2,8 @@
  * thread or I/O, so the tests and the simulator run this very code.
  *
  * Requests are admitted and cut in arrival order. A chunk has the size planned for the request at the head; what the head's
- * last slice leaves free is filled with the first tokens of those behind it, so several requests share a chunk. */
+ * last slice leaves free is filled with the first tokens of those behind it, so several requests share a chunk, as long as the
+ * steering of those that end in it fits its record. */
 #ifndef SL_PIPELINE_DECIDE_SCHEDULE_H
 #define SL_PIPELINE_DECIDE_SCHEDULE_H
 
@@ -12,11 +13,12 @@ struct sl_schedule_entry {
     uint64_t seq;
     uint32_t prompt_tokens;
     uint32_t chunk_tokens;
-    uint32_t prefill_pages; /* on every stage */
-    uint32_t decode_pages;  /* on the decode worker; 0: no hand-off */
-    size_t held_bytes;      /* that its holder keeps for it: counted while it waits */
-    uint32_t pos;           /* tokens already cut */
-    uint32_t n_slices;      /* slices already cut */
+    uint32_t prefill_pages;  /* on every stage */
+    uint32_t decode_pages;   /* on the decode worker; 0: no hand-off */
+    size_t held_bytes;       /* that its holder keeps for it: counted while it waits */
+    uint32_t steering_bytes; /* in the record that ends its prompt */
+    uint32_t pos;            /* tokens already cut */
+    uint32_t n_slices;       /* slices already cut */
     bool admitted;
     struct sl_schedule_entry *next;
 };

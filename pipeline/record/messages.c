@@ -73,14 +73,14 @@ uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n)
     return n >= adopt->max_tokens ? 2 : 0;
 }
 
-size_t sl_adopt_max_bytes(uint32_t context_tokens)
+size_t sl_adopt_max_bytes(uint32_t context_tokens, uint32_t vocab)
 {
-    return ADOPT_MAX + 4 * (size_t)sl_pages_of(context_tokens);
+    return ADOPT_MAX + 4 * (size_t)sl_pages_of(context_tokens) + sl_steering_max_bytes(vocab);
 }
 
 size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
 {
-    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX + 4 * (size_t)adopt->n_pages);
+    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX + 4 * (size_t)adopt->n_pages + adopt->steering_bytes);
     sl_cursor_put32(&c, (uint32_t)adopt->kind);
     sl_cursor_put64(&c, adopt->seq);
     sl_cursor_put32(&c, adopt->prompt_tokens);
@@ -94,6 +94,8 @@ size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
         sl_cursor_put32(&c, adopt->stops[i]);
     sl_cursor_put32(&c, adopt->n_pages);
     sl_cursor_put(&c, adopt->pages, 4 * (size_t)adopt->n_pages);
+    sl_cursor_put32(&c, adopt->steering_bytes);
+    sl_cursor_put(&c, adopt->steering, adopt->steering_bytes);
     assert(!c.bad);
     return (size_t)(c.at - out);
 }
@@ -137,6 +139,8 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
         adopt->stops[i] = sl_cursor_get32(&c);
     adopt->n_pages = sl_cursor_get32(&c);
     adopt->pages = sl_cursor_skip(&c, 4 * (size_t)adopt->n_pages);
+    adopt->steering_bytes = sl_cursor_get32(&c);
+    adopt->steering = sl_cursor_skip(&c, adopt->steering_bytes);
     if (c.bad || c.at != c.end)
         return "adopt record size";
     if (adopt->prompt_tokens == 0 || adopt->prompt_tokens > limits->context_tokens ||
@@ -145,6 +149,12 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
         return "adopt lengths";
     if (sl_sampling_check(&adopt->sampling, NULL) != SL_OK)
         return "adopt sampling";
+    struct sl_steering steering;
+    const char *bad = sl_steering_read(&steering, adopt->steering, adopt->steering_bytes, limits->vocab);
+    if (bad)
+        return bad;
+    if (sl_sampling_repeats(&adopt->sampling) && steering.n_ids == 0)
+        return "a repetition penalty without the ids of the prompt";
     return check_adopt_pages(adopt, limits);
 }
 

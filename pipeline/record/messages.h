@@ -50,13 +50,15 @@ struct sl_adopt {
     uint32_t n_pages; /* every page of prompt and output, in order: TAKE */
     const uint8_t *
         pages; /* their numbers on the decode worker, little-endian u32, unaligned; in the bytes of the record */
+    uint32_t steering_bytes;
+    const uint8_t *steering; /* likewise */
 };
 
 /* What output token n (from 1) means: 0 the text goes on, 1 it ends with a stop id, 2 with its length. The one rule: the core
  * asks it for the first token, the decode worker for all others. */
 uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n);
 
-size_t sl_adopt_max_bytes(uint32_t context_tokens);
+size_t sl_adopt_max_bytes(uint32_t context_tokens, uint32_t vocab);
 size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt); /* returns the bytes */
 /* NULL, or what is wrong. limits: context_tokens, vocab and n_decode_pages count. */
 const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes,

@@ -1,8 +1,10 @@
-/* Records of the order log as bytes. Fixed places: record at 0, traces at TRACE_AT, ids behind the traces, pages behind the ids. */
+/* Records of the order log as bytes. Fixed places: record at 0, traces at TRACE_AT, ids behind the traces, pages behind the ids,
+ * steering behind the pages. */
 #include "pipeline/record/order.h"
+#include <assert.h>
 
 enum {
-    SLICE_BYTES = 88,
+    SLICE_BYTES = 104,
     RECORD_BYTES = 40 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
     PAGE_BYTES = 8,
@@ -24,9 +26,14 @@ uint32_t sl_order_max_pages(const struct sl_order_limits *limits)
     return sl_pages_of(limits->context_tokens) + sl_pages_of(limits->max_tokens) + SL_MAX_SLICES;
 }
 
+static uint32_t steering_at(const struct sl_order_limits *limits)
+{
+    return pages_at(limits) + sl_order_max_pages(limits) * PAGE_BYTES;
+}
+
 uint32_t sl_order_meta_bytes(const struct sl_order_limits *limits)
 {
-    return (pages_at(limits) + sl_order_max_pages(limits) * PAGE_BYTES + 63) / 64 * 64;
+    return (steering_at(limits) + sl_steering_max_bytes(limits->vocab) + 63) / 64 * 64;
 }
 
 static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
@@ -42,6 +49,7 @@ static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
     sl_cursor_put32(c, s->page_first);
     sl_cursor_put32(c, s->n_pages);
     sl_sampling_put(c, &s->sampling);
+    sl_cursor_put32(c, s->steering_bytes);
 }
 
 static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
@@ -57,6 +65,7 @@ static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
     s->page_first = sl_cursor_get32(c);
     s->n_pages = sl_cursor_get32(c);
     sl_sampling_get(c, &s->sampling);
+    s->steering_bytes = sl_cursor_get32(c);
 }
 
 void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids,
@@ -79,6 +88,11 @@ void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *
         sl_put32(meta + pages_at(limits) + (size_t)i * PAGE_BYTES, pages[i].stage);
         sl_put32(meta + pages_at(limits) + (size_t)i * PAGE_BYTES + 4, pages[i].decode);
     }
+    struct sl_cursor steering =
+        sl_cursor_over(meta + steering_at(limits), sl_steering_max_bytes(limits->vocab));
+    for (uint32_t i = 0; i < order->n_slices; i++)
+        sl_cursor_put(&steering, order->slices[i].steering, order->slices[i].steering_bytes);
+    assert(!steering.bad);
 }
 
 static const char *check_slice(const struct sl_order_slice *s, const struct sl_order_limits *limits)
@@ -117,6 +131,27 @@ static const char *check_pages(const struct sl_order *order, const uint8_t *meta
             if (n.decode >= limits->n_decode_pages && (pushed || n.decode != SL_NO_PAGE))
                 return "page number outside the decode worker's pool";
         }
+    }
+    return NULL;
+}
+
+static const char *check_steering(struct sl_order *order, const uint8_t *meta,
+                                  const struct sl_order_limits *limits)
+{
+    struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)meta + steering_at(limits),
+                                        sl_steering_max_bytes(limits->vocab));
+    for (uint32_t i = 0; i < order->n_slices; i++) {
+        struct sl_order_slice *s = &order->slices[i];
+        struct sl_steering steering;
+        bool last = s->flags & SL_SLICE_LAST;
+        s->steering = s->steering_bytes ? sl_cursor_skip(&c, s->steering_bytes) : NULL;
+        if (c.bad || (s->steering_bytes && !last))
+            return "size of the steering";
+        const char *bad = sl_steering_read(&steering, s->steering, s->steering_bytes, limits->vocab);
+        if (bad)
+            return bad;
+        if (last && sl_sampling_repeats(&s->sampling) && steering.n_ids == 0)
+            return "a repetition penalty without the ids of the prompt";
     }
     return NULL;
 }
@@ -161,7 +196,8 @@ const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t 
     for (uint32_t i = 0; i < order->n_tokens; i++)
         if (sl_get32(ids + 4 * (size_t)i) >= limits->vocab)
             return "token id outside the vocabulary";
-    return check_pages(order, meta, limits);
+    const char *bad = check_pages(order, meta, limits);
+    return bad ? bad : check_steering(order, meta, limits);
 }
 
 void sl_trace_put(struct sl_cursor *c, const struct sl_trace *trace)

@@ -2,7 +2,8 @@
  * stages with the chunks, applied by each in order and exactly once. No stage schedules, so no two can disagree.
  *
  * A record travels as the meta bytes of an SL_WIRE_ORDER frame: the record, room for one trace a stage, the token ids (which
- * stage 0 reads), and the numbers of the KV pages that its slices open. The rows, when the record runs a chunk, follow behind.
+ * stage 0 reads), the numbers of the KV pages that its slices open, and the steering of those that end their prompts. The
+ * rows, when the record runs a chunk, follow behind.
  * Its size does not change on the way, so a stage works in the frame it received and passes the same bytes on.
  *
  * Pages have numbers that the record decides: every stage has a pool of the same size and puts page i of a sequence where the
@@ -15,6 +16,7 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "pipeline/record/steering.h"
 #include "pipeline/record/token.h"
 
 enum {
@@ -59,6 +61,8 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
         n_pages; /* pages [page_first, page_first + n_pages) of the sequence have numbers in the record */
     uint32_t pages_at; /* of the first of them among the record's */
     struct sl_sampling sampling;
+    uint32_t steering_bytes; /* with LAST; of all slices at most sl_steering_max_bytes */
+    const uint8_t *steering; /* what is to be packed; of an unpacked record, in its bytes */
 };
 
 /* A page's number in the pools of the stages, and on the decode worker; there SL_NO_PAGE when it is not handed off. */
@@ -95,7 +99,7 @@ struct sl_order_limits {
     uint32_t n_pages, n_decode_pages; /* of the pools */
 };
 
-/* Bytes of the meta part: a multiple of 64, the same on every link. Of limits the first three count. */
+/* Bytes of the meta part: a multiple of 64, the same on every link. Of limits the first four count. */
 uint32_t sl_order_meta_bytes(const struct sl_order_limits *limits);
 /* Most pages of a record: a whole context that is opened at once, and the ragged ends of its slices. */
 uint32_t sl_order_max_pages(const struct sl_order_limits *limits);
@@ -104,7 +108,8 @@ uint32_t sl_order_max_pages(const struct sl_order_limits *limits);
 void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids,
                    const struct sl_page_numbers *pages, const struct sl_order_limits *limits);
 
-/* NULL, or what is wrong (static). Checked: kind, counts, ranges without overflow, sums, flags, sampling values, ids, page numbers. */
+/* NULL, or what is wrong (static). Checked: kind, counts, ranges without overflow, sums, flags, sampling values, ids, page
+ * numbers, steering. */
 const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t bytes,
                             const struct sl_order_limits *limits);
 

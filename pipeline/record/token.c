@@ -2,6 +2,14 @@
 #include "pipeline/record/token.h"
 #include <math.h>
 
+static sl_status check_penalty(const char *field, float value, struct sl_err *err)
+{
+    if (!(fabsf(value) <= 2))
+        return sl_fail(err, SL_E_INVALID, "%s is %g: give a number from -2 to 2; 0 is off", field,
+                       (double)value);
+    return SL_OK;
+}
+
 sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *err)
 {
     if (!isfinite(sampling->temperature) || sampling->temperature < 0)
@@ -16,6 +24,11 @@ sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *e
     if (sampling->n_logprobs < -1 || sampling->n_logprobs > SL_MAX_LOGPROBS)
         return sl_fail(err, SL_E_INVALID, "logprobs is %d: give a number from 0 to %d, or leave it out",
                        sampling->n_logprobs, SL_MAX_LOGPROBS);
+    SL_TRY(check_penalty("presence_penalty", sampling->presence_penalty, err));
+    SL_TRY(check_penalty("frequency_penalty", sampling->frequency_penalty, err));
+    if (!isfinite(sampling->repetition_penalty) || sampling->repetition_penalty < 0)
+        return sl_fail(err, SL_E_INVALID, "repetition_penalty is %g: give a number above 0; 1 is off",
+                       (double)sampling->repetition_penalty);
     return SL_OK;
 }
 
@@ -27,6 +40,9 @@ void sl_sampling_put(struct sl_cursor *c, const struct sl_sampling *s)
     sl_cursor_put(c, &s->min_p, 4);
     sl_cursor_put64(c, s->seed);
     sl_cursor_put32(c, (uint32_t)s->n_logprobs);
+    sl_cursor_put(c, &s->presence_penalty, 4);
+    sl_cursor_put(c, &s->frequency_penalty, 4);
+    sl_cursor_put(c, &s->repetition_penalty, 4);
 }
 
 void sl_sampling_get(struct sl_cursor *c, struct sl_sampling *s)
@@ -37,6 +53,9 @@ void sl_sampling_get(struct sl_cursor *c, struct sl_sampling *s)
     sl_cursor_get(c, &s->min_p, 4);
     s->seed = sl_cursor_get64(c);
     s->n_logprobs = (int32_t)sl_cursor_get32(c);
+    sl_cursor_get(c, &s->presence_penalty, 4);
+    sl_cursor_get(c, &s->frequency_penalty, 4);
+    sl_cursor_get(c, &s->repetition_penalty, 4);
 }
 
 void sl_token_put(struct sl_cursor *c, const struct sl_token_out *token)

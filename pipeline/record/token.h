@@ -15,7 +15,19 @@ struct sl_sampling {
     float min_p;       /* 0: off */
     uint64_t seed;
     int32_t n_logprobs; /* -1: none wanted; 0: of the chosen token; k: and of the k best */
+    /* of ids that were seen; sample.h has the formula */
+    float presence_penalty, frequency_penalty; /* -2 to 2; 0: off */
+    float repetition_penalty;                  /* above 0; 0 and 1: off */
 };
+
+static inline bool sl_sampling_repeats(const struct sl_sampling *s) /* the ids of the prompt count */
+{
+    return s->repetition_penalty != 0 && s->repetition_penalty != 1;
+}
+static inline bool sl_sampling_counts(const struct sl_sampling *s) /* its own tokens count */
+{
+    return sl_sampling_repeats(s) || s->presence_penalty != 0 || s->frequency_penalty != 0;
+}
 
 struct sl_token_out {
     uint32_t id;
@@ -25,7 +37,8 @@ struct sl_token_out {
     float top_logprobs[SL_MAX_LOGPROBS];
 };
 
-/* SL_E_INVALID with the field's name: NaN, negative temperature, top_p outside (0, 1], min_p outside [0, 1], ... */
+/* SL_E_INVALID with the field's name: NaN, negative temperature, top_p outside (0, 1], min_p outside [0, 1], a penalty outside
+ * OpenAI's range, ... */
 sl_status sl_sampling_check(const struct sl_sampling *sampling, struct sl_err *err);
 
 /* As bytes. Readers set c->bad past the end; sl_token_get also when a count makes no sense, and returns false. */

@@ -16,6 +16,13 @@ void sl_sim_break(struct sl_sim *s, const char *format, ...)
     va_end(args);
 }
 
+uint64_t sl_sim_steer(uint64_t row, const uint8_t *steering, uint32_t n_bytes)
+{
+    for (uint32_t i = 0; i < n_bytes; i++)
+        row = sl_sim_mix(row, steering[i]);
+    return row;
+}
+
 /* ---- actions ---- */
 
 static void send_record(struct sl_sim *s, const struct sl_action *a)
@@ -36,8 +43,7 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
 
 static void send_adopt(struct sl_sim *s, const struct sl_adopt *adopt)
 {
-    struct sl_sim_frame *f =
-        sl_sim_frame(s, 0, sl_plan_decode_node(&s->plan), sl_adopt_max_bytes(s->plan.context_tokens));
+    struct sl_sim_frame *f = sl_sim_frame(s, 0, sl_plan_decode_node(&s->plan), s->plan.adopt_bytes);
     f->n = sl_adopt_pack(f->bytes, adopt);
     sl_sim_send(s, f);
 }
@@ -118,6 +124,8 @@ static void on_arrive(struct sl_sim *s, uint32_t which, struct sl_ask *asks)
                                   .sampling = {.top_p = 1, .n_logprobs = -1},
                                   .max_tokens = r->max_tokens,
                                   .min_tokens = r->min_tokens,
+                                  .steering_bytes = r->steering_bytes,
+                                  .steering = r->steering,
                                   .prompt_logprobs = -1,
                                   .deadline_us = r->deadline_us,
                                   .user = r};

@@ -31,6 +31,8 @@ struct sl_sim_request {
     uint32_t n_ids, max_tokens, min_tokens;
     uint32_t text_ends_at; /* the holder finds a stop string in this token; 0: never */
     uint64_t deadline_us;
+    uint32_t steering_bytes; /* every token depends on it */
+    const uint8_t *steering;
 
     /* what came of it */
     uint32_t *tokens; /* [max_tokens], the caller's */

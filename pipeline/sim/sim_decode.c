@@ -119,7 +119,8 @@ static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
     if (!a)
         return;
     a->spec = adopt;
-    a->spec.pages = NULL; /* they were in the frame */
+    a->steered = sl_sim_steer(0, adopt.steering, adopt.steering_bytes);
+    a->spec.pages = a->spec.steering = NULL; /* they were in the frame */
     a->named = true;
     adopt_when_whole(s, a);
 }
@@ -145,7 +146,7 @@ static void make_token(struct sl_sim *s, struct sl_sim_adoptee *a)
     struct sl_tokens_entry entry = {
         .kind = SL_TOKENS_TOKEN,
         .seq = a->spec.seq,
-        .token = {.id = (uint32_t)(sl_sim_mix(seen, a->last_id) % s->plan.vocab)}};
+        .token = {.id = (uint32_t)(sl_sim_mix(seen, a->last_id + a->steered) % s->plan.vocab)}};
     a->last_id = entry.token.id;
     entry.finish = sl_adopt_finish(&a->spec, a->last_id, ++a->n_out);
     say(s, &entry);

@@ -61,6 +61,7 @@ struct sl_sim_adoptee {
     bool named, adopted;
     uint32_t got[SL_MAX_STAGES]; /* tokens whose pages have come from each stage */
     uint32_t n_out, last_id;
+    uint64_t steered; /* what its steering makes of a token */
 };
 
 struct sl_sim_decode {
@@ -104,6 +105,9 @@ static inline uint64_t sl_sim_mix(uint64_t a, uint64_t b)
 }
 
 void sl_sim_break(struct sl_sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* What steering does, to whoever samples. */
+uint64_t sl_sim_steer(uint64_t row, const uint8_t *steering, uint32_t n_bytes);
 
 /* What a page of a stage holds: its first n_tokens values. */
 uint64_t sl_sim_page_sum(const struct sl_sim_stage *st, uint32_t page, uint32_t n_tokens);

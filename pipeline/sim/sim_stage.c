@@ -82,8 +82,9 @@ static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint64_
                                          .index = slice->index,
                                          .pos = slice->pos,
                                          .n = slice->n,
-                                         .has_token = (slice->flags & SL_SLICE_LAST) != 0,
-                                         .first = {.id = (uint32_t)(rows[-1] % s->plan.vocab)}};
+                                         .has_token = (slice->flags & SL_SLICE_LAST) != 0};
+        result.first.id =
+            (uint32_t)(sl_sim_steer(rows[-1], slice->steering, slice->steering_bytes) % s->plan.vocab);
         sl_result_put_slice(&out, &result);
     }
     assert(!out.bad);

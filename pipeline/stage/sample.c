@@ -15,15 +15,28 @@
 #include "base/rng.h"
 #include "kernels/isa.h"
 
+#include <assert.h>
+#include <float.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <string.h>
 
-enum { DIGIT_BITS = 11, N_BUCKETS = 1 << DIGIT_BITS };
+enum { DIGIT_BITS = 11, N_BUCKETS = 1 << DIGIT_BITS, MAX_BANNED = 256 };
+
+struct change {
+    uint32_t id;
+    float was;
+};
+
+/* A weight per id, and what changed: every id twice at most by penalties, and once by a bias and a ban. */
+static size_t max_changes(uint32_t vocab)
+{
+    return 2 * (size_t)vocab + SL_MAX_LOGIT_BIAS + MAX_BANNED;
+}
 
 size_t sl_sample_scratch_bytes(uint32_t vocab)
 {
-    return (size_t)vocab * sizeof(float); /* a weight per id */
+    return (size_t)vocab * sizeof(float) + max_changes(vocab) * sizeof(struct change);
 }
 
 /* The id of the largest logit, the lowest of several. NaN is never larger, so it loses to
@@ -188,23 +201,128 @@ void sl_logprob_of(struct sl_token_out *out, const float *logits, uint32_t vocab
     out->logprob = isnan(logits[id]) ? -INFINITY : logits[id] - logits[best] - log_sum;
 }
 
-void sl_sample(struct sl_token_out *out, const float *logits, uint32_t vocab,
-               const struct sl_sampling *sampling, uint64_t index, void *scratch)
+/* ---- what moves logits: written into the row, which is put back afterwards ---- */
+
+struct row {
+    float *logits;
+    uint32_t vocab;
+    struct change *changes; /* in the order of their making */
+    size_t n;
+};
+
+/* A number stays one: who asks for much gets the largest there is, and is still better than what is banned. */
+static void set(struct row *row, uint32_t id, float value)
+{
+    float was = row->logits[id];
+    assert(row->n < max_changes(row->vocab));
+    row->changes[row->n++] = (struct change){id, was};
+    row->logits[id] = !isfinite(was)     ? value
+                      : value > FLT_MAX  ? FLT_MAX
+                      : value < -FLT_MAX ? -FLT_MAX
+                                         : value;
+}
+
+static void put_back(struct row *row)
+{
+    while (row->n > 0) {
+        const struct change *c = &row->changes[--row->n];
+        row->logits[c->id] = c->was;
+    }
+}
+
+static void ban(struct row *row, const uint32_t *ids, uint32_t n)
+{
+    assert(n <= MAX_BANNED);
+    for (uint32_t i = 0; i < n; i++) {
+        if (ids[i] >= row->vocab)
+            continue;
+        row->changes[row->n++] = (struct change){ids[i], row->logits[ids[i]]};
+        row->logits[ids[i]] = -INFINITY;
+    }
+}
+
+static void add_bias(struct row *row, const struct sl_steering *steering)
+{
+    for (uint32_t i = 0; i < steering->n_bias; i++) {
+        struct sl_bias b = sl_steering_bias(steering, i);
+        set(row, b.id, row->logits[b.id] + b.value);
+    }
+}
+
+static float repeated(float x, float penalty)
+{
+    return x > 0 ? x / penalty : x * penalty;
+}
+
+static void penalise(struct row *row, const struct sl_sampling *s, const struct sl_seen *seen)
+{
+    bool repeats = sl_sampling_repeats(s);
+    for (uint32_t w = 0; repeats && seen->prompt && w < sl_id_words(row->vocab); w++)
+        for (uint64_t left = seen->prompt[w]; left; left &= left - 1) {
+            uint32_t id = w * 64 + (uint32_t)__builtin_ctzll(left);
+            set(row, id, repeated(row->logits[id], s->repetition_penalty));
+        }
+    for (uint32_t i = 0; i < seen->n_ids; i++) {
+        uint32_t id = seen->ids[i];
+        float x = row->logits[id];
+        if (repeats && !(seen->prompt && sl_id_is_in(seen->prompt, id)))
+            x = repeated(x, s->repetition_penalty);
+        x -= s->frequency_penalty * (float)seen->counts[i];
+        set(row, id, x - s->presence_penalty);
+    }
+}
+
+static void steer(struct row *row, const struct sl_sampling *sampling, const struct sl_seen *seen)
+{
+    ban(row, seen->banned, seen->n_banned);
+    if (seen->steering)
+        add_bias(row, seen->steering);
+    if (sl_sampling_counts(sampling))
+        penalise(row, sampling, seen);
+}
+
+void sl_counts_add(struct sl_counts *c, uint32_t id)
+{
+    uint32_t i = 0;
+    while (i < c->n && c->ids[i] != id)
+        i++;
+    if (i == c->n) {
+        assert(c->n < c->room);
+        c->ids[c->n] = id;
+        c->counts[c->n++] = 0;
+    }
+    c->counts[i]++;
+}
+
+/* ---- a token ---- */
+
+static uint32_t choose(const float *logits, uint32_t vocab, const struct sl_sampling *sampling,
+                       uint64_t index, float *weights)
 {
     uint32_t id = best_of(logits, vocab);
-    if (sampling->temperature > 0 && isfinite(logits[id])) {
-        float *weights = scratch;
-        weigh(weights, logits, vocab, id, sampling->temperature);
-        if (sampling->top_k > 0 && sampling->top_k < vocab)
-            keep(logits, weights, vocab, sampling->top_k, false);
-        if (sampling->top_p < 1)
-            keep(logits, weights, vocab, (double)sampling->top_p * sum_of(weights, vocab), true);
-        float least = sampling->min_p * weights[id];
-        for (uint32_t i = 0; i < vocab && least > 0; i++)
-            if (weights[i] < least)
-                weights[i] = 0;
-        id = draw(weights, vocab, id, sampling->seed, index);
-    }
+    if (sampling->temperature == 0 || !isfinite(logits[id]))
+        return id;
+    weigh(weights, logits, vocab, id, sampling->temperature);
+    float least = sampling->min_p * weights[id];
+    for (uint32_t i = 0; i < vocab && least > 0; i++)
+        if (weights[i] < least)
+            weights[i] = 0;
+    if (sampling->top_k > 0 && sampling->top_k < vocab)
+        keep(logits, weights, vocab, sampling->top_k, false);
+    if (sampling->top_p < 1)
+        keep(logits, weights, vocab, (double)sampling->top_p * sum_of(weights, vocab), true);
+    return draw(weights, vocab, id, sampling->seed, index);
+}
+
+void sl_sample(struct sl_token_out *out, float *logits, uint32_t vocab, const struct sl_sampling *sampling,
+               const struct sl_seen *seen, uint64_t index, void *scratch)
+{
+    float *weights = scratch;
+    struct row row = {logits, vocab, (struct change *)(void *)(weights + vocab), 0};
+    if (seen)
+        steer(&row, sampling, seen);
+    uint32_t id = choose(logits, vocab, sampling, index, weights);
+    put_back(&row);
     if (sampling->n_logprobs >= 0) {
         sl_logprob_of(out, logits, vocab, id, (uint32_t)sampling->n_logprobs, scratch);
         return;

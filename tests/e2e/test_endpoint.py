@@ -1,10 +1,12 @@
 """The public endpoint over the wire, as foreign clients meet it: VllmEngine with the stubs of smg-grpc-proto, health,
 reflection (a client built from nothing else), the Open Inference Protocol, ops HTTP, and bytes that are none of these."""
+import concurrent.futures
 import hashlib
 import io
 import json
 import math
 import random
+import shutil
 import signal
 import socket
 import threading
@@ -105,6 +107,86 @@ def test_a_seed_fixes_a_sampled_text(engine):
         return list(whole(engine, temperature=1.0, top_p=0.95, seed=seed, max_tokens=30).output_ids)
     assert sampled(-7) == sampled(-7)
     assert sampled(-7) != sampled(8)
+
+
+# ---- what moves the logits ----
+
+def steps(complete):
+    """[(chosen id, {id: raw log-probability} of the 20 best)] of a greedy answer that was asked for 20."""
+    lp = complete.output_logprobs
+    return [(token, dict(zip(top.token_ids, top.values)))
+            for token, top in zip(complete.output_ids, lp.top_logprobs, strict=True)]
+
+
+def check_greedy(complete, move):
+    """Each token is the best of the 20 after move(id, log-probability, output so far), and better than any 21st can be."""
+    said, moved = [], 0
+    for token, top in steps(complete):
+        after = {i: move(i, value, said) for i, value in top.items()}
+        best = max(after, key=after.get)
+        assert after[best] > min(top.values()), "not decided by the 20 best"
+        assert token == best or after[token] > after[best] - 1e-4, (token, best, after)
+        moved += token != max(top, key=top.get)
+        said.append(token)
+    return moved
+
+
+@pytest.mark.parametrize("presence, frequency", [(0.7, 0), (0, 0.6), (0.9, 0.4), (-0.3, -0.2)])
+def test_presence_and_frequency_penalties(engine, presence, frequency):
+    got = whole(engine, max_tokens=40, ignore_eos=True, logprobs=20, presence_penalty=presence,
+                frequency_penalty=frequency)
+    moved = check_greedy(got, lambda i, lp, said: lp - presence * (i in said) - frequency * said.count(i))
+    assert moved > 0
+    assert list(got.output_ids) != list(whole(engine, max_tokens=40, ignore_eos=True).output_ids)
+
+
+def test_logit_bias(engine):
+    free = steps(whole(engine, max_tokens=1, logprobs=20))[0][1]
+    first, second, *_ = sorted(free, key=free.get, reverse=True)
+    assert list(whole(engine, max_tokens=1, logit_bias={first: -100}).output_ids) == [second]
+    assert list(whole(engine, max_tokens=5, ignore_eos=True, logit_bias={777: 100}).output_ids) == [777] * 5
+    bias = {first: -1.5, second: 0.75, 5: 1.0}
+    got = whole(engine, max_tokens=30, ignore_eos=True, logprobs=20, logit_bias=bias)
+    assert check_greedy(got, lambda i, lp, said: lp + bias.get(i, 0)) > 0
+    assert abs(steps(got)[0][1][first] - free[first]) < 1e-6  # log-probabilities are of the raw logits
+
+
+def test_repetition_penalty_counts_prompt_and_output(engine, tokenizer):
+    ids = tokenizer.encode(PROMPT, add_special_tokens=False).ids
+    plain = list(whole(engine, ids, max_tokens=30, ignore_eos=True).output_ids)
+    assert len(set(plain)) < 30  # it repeats
+    got = list(whole(engine, ids, max_tokens=30, ignore_eos=True, repetition_penalty=50).output_ids)
+    assert len(set(got)) == 30 and not set(got) & set(ids)
+    # the first token: a prompt that holds what it would be, though not where it would change what is predicted
+    wanted = plain[0]
+    holds = [wanted] + ids
+    free = steps(whole(engine, holds, max_tokens=1, logprobs=20))[0][1]
+    best = max(free, key=free.get)
+    assert list(whole(engine, [best] + ids, max_tokens=1, repetition_penalty=50).output_ids)[0] not in {best, *ids}
+    # presence and frequency know only the output: the first token is as it was
+    one = whole(engine, holds, max_tokens=1, presence_penalty=2, frequency_penalty=2)
+    assert list(one.output_ids) == [best]
+    assert list(whole(engine, ids, max_tokens=30, ignore_eos=True, repetition_penalty=1).output_ids) == plain
+
+
+def test_penalties_are_the_same_in_company(engine):
+    def sampled(i):
+        return list(whole(engine, [i + k for k in range(40 * i + 3)], max_tokens=25, ignore_eos=True, temperature=0.9,
+                          seed=i, repetition_penalty=1.2 + 0.1 * i, presence_penalty=0.5, frequency_penalty=0.25,
+                          logit_bias={100 + i: 3}).output_ids)
+    alone = [sampled(i) for i in range(10)]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(sampled, range(10))) == alone
+
+
+def test_recommended_penalties_are_told(start_server, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(ROOT / "demo", model)
+    (model / "generation_config.json").write_text(json.dumps({"repetition_penalty": 1.05, "temperature": 0.7, "top_k": 20}))
+    server = start_server(model=model)
+    with grpc.insecure_channel(server.endpoint) as channel:
+        info = pb_grpc.VllmEngineStub(channel).GetModelInfo(pb.GetModelInfoRequest(), timeout=PATIENCE)
+    assert json.loads(info.default_sampling_params_json) == {"repetition_penalty": 1.05, "temperature": 0.7, "top_k": 20}
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -228,12 +310,16 @@ BAD = {
     "structural_tag": (INVALID, "structural_tag", {"structural_tag": "a"}),
     "json_object": (INVALID, "json_object", {"json_object": True}),
     "choice": (INVALID, "choice", {"choice": pb.ChoiceConstraint(choices=["a"])}),
-    "frequency_penalty": (INVALID, "frequency_penalty", {"frequency_penalty": 0.5}),
-    "presence_penalty": (INVALID, "presence_penalty", {"presence_penalty": -0.5}),
-    "repetition_penalty": (INVALID, "repetition_penalty", {"repetition_penalty": 1.1}),
+    "frequency_penalty": (INVALID, "frequency_penalty is 2.5", {"frequency_penalty": 2.5}),
+    "frequency_penalty nan": (INVALID, "frequency_penalty", {"frequency_penalty": NAN}),
+    "presence_penalty": (INVALID, "presence_penalty is -2.5", {"presence_penalty": -2.5}),
     "repetition_penalty nan": (INVALID, "repetition_penalty", {"repetition_penalty": NAN}),
     "repetition_penalty -1": (INVALID, "repetition_penalty", {"repetition_penalty": -1}),
-    "logit_bias": (INVALID, "logit_bias", {"logit_bias": {5: 1.0}}),
+    "logit_bias 101": (INVALID, "logit_bias of token id 5 is 101", {"logit_bias": {5: 101.0}}),
+    "logit_bias nan": (INVALID, "logit_bias of token id 5", {"logit_bias": {5: NAN}}),
+    "logit_bias outside": (INVALID, "token id 999999 of logit_bias", {"logit_bias": {5: 1.0, 999999: 1.0}}),
+    "logit_bias below": (INVALID, "token id -1 of sampling_params.logit_bias", {"logit_bias": {-1: 1.0}}),
+    "logit_bias large": (INVALID, "logit_bias has 1025 entries", {"logit_bias": {i: 1.0 for i in range(1025)}}),
     "truncate": (INVALID, "truncate_prompt_tokens", {"truncate_prompt_tokens": 5}),
     "temperature -1": (INVALID, "temperature", {"temperature": -1}),
     "temperature nan": (INVALID, "temperature", {"temperature": NAN}),

@@ -25,10 +25,12 @@ static void read_order(const uint8_t *data, size_t bytes)
         struct sl_page_numbers *pages = malloc((order.n_pages + 1) * sizeof *pages);
         for (uint32_t i = 0; i < order.n_pages; i++)
             pages[i] = sl_order_page(meta, &limits, i);
-        sl_order_pack(meta, &order, ids, pages, &limits);
+        uint8_t *again = calloc(1, size); /* steering lies in the first */
+        sl_order_pack(again, &order, ids, pages, &limits);
         free(pages);
-        if (sl_order_unpack(&order, meta, size, &limits) != NULL)
+        if (sl_order_unpack(&order, again, size, &limits) != NULL)
             abort();
+        free(again);
     }
     free(meta);
 }
@@ -44,6 +46,22 @@ static void read_result(struct sl_cursor in)
         for (uint32_t j = 0; j < slice.n_prompt && sl_token_get(&in, &token); j++)
             if (token.n_top > SL_MAX_LOGPROBS)
                 abort();
+}
+
+/* What was accepted can be used, and is written as it was read. */
+static void read_adopt(const struct sl_adopt *adopt)
+{
+    uint64_t seen[4096 / 64] = {0};
+    struct sl_steering steering;
+    if (adopt->n_stops > SL_MAX_DECODE_STOPS ||
+        sl_steering_read(&steering, adopt->steering, adopt->steering_bytes, limits.vocab) != NULL)
+        abort();
+    sl_steering_mark(&steering, seen);
+    uint8_t *out = malloc(sl_adopt_max_bytes(limits.context_tokens, limits.vocab));
+    struct sl_adopt back;
+    if (sl_adopt_unpack(&back, out, sl_adopt_pack(out, adopt), &limits) != NULL)
+        abort();
+    free(out);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
@@ -64,9 +82,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         read_result(in);
         break;
     case 2:
-        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, &limits) == NULL &&
-            adopt.n_stops > SL_MAX_DECODE_STOPS)
-            abort();
+        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, &limits) == NULL && adopt.kind == SL_ADOPT_TAKE)
+            read_adopt(&adopt);
         break;
     default:
         while (sl_tokens_get(&in, &entry))

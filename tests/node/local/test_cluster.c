@@ -111,6 +111,19 @@ static struct sl_generate make_ask(const uint32_t *ids, uint32_t n, uint32_t max
                                 .deadline_ms = -1};
 }
 
+/* Three of five are moved by what they have asked and said; so are their bits, and nobody else's. */
+static void steer(struct sl_generate *ask, uint32_t which)
+{
+    static const struct sl_bias bias[] = {{7, 4}, {300, -100}, {3999, 2.5f}};
+    if (which % 3 == 0)
+        return;
+    ask->sampling.repetition_penalty = 1.3f;
+    ask->sampling.frequency_penalty = 0.4f;
+    ask->sampling.presence_penalty = which == 1 ? 0.5f : -0.5f;
+    ask->bias = bias;
+    ask->n_bias = which == 2 ? 3 : 0;
+}
+
 static bool submit(struct sl_cluster *cluster, const struct sl_generate *ask, struct answer *a)
 {
     struct sl_err err;
@@ -148,6 +161,7 @@ static void ask_all(struct sl_cluster *cluster, struct answer *answers, bool at_
     for (uint32_t i = 0; i < N_PROMPTS; i++) {
         init_answer(&answers[i]);
         struct sl_generate ask = make_ask(ids, make_prompt(i, ids), OUT);
+        steer(&ask, i);
         if (submit(cluster, &ask, &answers[i]) && !at_once)
             wait_answer(&answers[i]);
     }
@@ -498,6 +512,7 @@ SL_TEST(more_requests_than_pages_wait_their_turn)
     for (uint32_t i = 0; i < MANY; i++) {
         init_answer(&answers[i]);
         struct sl_generate ask = make_ask(ids, make_prompt(i % N_PROMPTS, ids), OUT);
+        steer(&ask, i % N_PROMPTS);
         REQUIRE(submit(cluster, &ask, &answers[i]));
     }
     make_reference();

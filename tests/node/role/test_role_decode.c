@@ -445,15 +445,37 @@ SL_TEST(a_cancel_that_crosses_the_end_is_not_answered_twice)
 
 /* ---- tokens ---- */
 
-/* Said without a role: the layers over the prompt and then over each token, and sl_sample with the number of the token. */
-SL_TEST(the_tokens_are_those_of_the_layers_and_the_seed)
+/* The row after a bias and penalties for what was said and asked: a formula over the whole text, without counts. */
+static void move_row(const struct w_world *w, float *logits, const uint32_t *ids, uint32_t n_prompt,
+                     uint32_t n_ids, const struct sl_sampling *s)
 {
-    enum { N = 50, OUT = 8 };
+    for (uint32_t id = 0; id < w->plan.vocab; id++) {
+        uint32_t asked = 0, said = 0;
+        for (uint32_t i = 0; i < n_ids; i++) {
+            asked += i < n_prompt && ids[i] == id;
+            said += i >= n_prompt && ids[i] == id;
+        }
+        if (id == w_bias.id)
+            logits[id] += w_bias.value;
+        if (asked || said)
+            logits[id] =
+                logits[id] > 0 ? logits[id] / s->repetition_penalty : logits[id] * s->repetition_penalty;
+        logits[id] -= s->frequency_penalty * (float)said;
+        logits[id] -= said ? s->presence_penalty : 0;
+    }
+}
+
+/* Said without a role: the layers over the prompt and then over each token, and sl_sample with the number of the token. */
+static void check_tokens(const struct sl_sampling *sampling)
+{
+    enum { N = 50, OUT = 24 };
     struct w_world *w = w_open(2, 4, 32);
-    w_generate(w, 1, N, OUT, &warm);
+    w_generate(w, 1, N, OUT, sampling);
     uint32_t ids[N + OUT];
+    struct sl_sampling unmoved = *sampling;
+    unmoved.presence_penalty = unmoved.frequency_penalty = unmoved.repetition_penalty = 0;
     for (uint32_t i = 0; i < N; i++)
-        ids[i] = (i * 7 + 13) % w->plan.vocab; /* as w_add has it */
+        ids[i] = (i * 7 + 13) % w->plan.vocab; /* as w_id has it */
     struct sl_share share = sl_plan_share(&w->plan, 2, 1);
     struct sl_stage *stage;
     share.max_tokens = N;
@@ -468,14 +490,47 @@ SL_TEST(the_tokens_are_those_of_the_layers_and_the_seed)
         sl_stage_embed(stage, &chunk, (const uint8_t *)(ids + pos));
         sl_stage_run(stage, &chunk);
         struct sl_token_out token;
-        const float *logits = sl_stage_logits(stage, rows + (size_t)(n - 1) * w->plan.d_model, 1);
-        sl_sample(&token, logits, w->plan.vocab, &warm, i, scratch);
+        float *logits = sl_stage_logits(stage, rows + (size_t)(n - 1) * w->plan.d_model, 1);
+        if (sl_sampling_repeats(sampling))
+            move_row(w, logits, ids, N, N + i, sampling);
+        sl_sample(&token, logits, w->plan.vocab, &unmoved, NULL, i, scratch);
         ids[N + i] = token.id;
     }
     CHECK(memcmp(w->heard[1].ids, ids + N, OUT * sizeof *ids) == 0);
     free(scratch);
     free(rows);
     sl_stage_destroy(stage);
+    w_close(w);
+}
+
+SL_TEST(the_tokens_are_those_of_the_layers_and_the_seed)
+{
+    check_tokens(&warm);
+}
+
+SL_TEST(penalties_count_the_prompt_the_first_token_and_every_one_after_it)
+{
+    for (int t = 0; t < 3; t++) {
+        struct sl_sampling s = t == 0 ? w_greedy : warm;
+        s.repetition_penalty = t == 1 ? 0.7f : 1.4f;
+        s.frequency_penalty = t == 2 ? -0.5f : 0.3f;
+        s.presence_penalty = 0.6f;
+        check_tokens(&s);
+    }
+}
+
+/* The place that a sequence with penalties had is given to one that has others: nothing of the first counts for it. */
+SL_TEST(what_was_counted_ends_with_its_sequence)
+{
+    struct w_world *w = w_open(2, 1, 8), *fresh = w_open(2, 1, 8);
+    struct sl_sampling s = warm;
+    s.repetition_penalty = 1.5f;
+    s.presence_penalty = 2;
+    w_generate(w, 1, 60, 30, &s);
+    w_generate(w, 3, 9, 20, &s);
+    w_generate(fresh, 3, 9, 20, &s);
+    CHECK(memcmp(w->heard[3].ids, fresh->heard[3].ids, sizeof fresh->heard[3].ids) == 0);
+    w_close(fresh);
     w_close(w);
 }
 
@@ -500,7 +555,15 @@ static const struct sequence {
     struct sl_sampling sampling;
 } sequences[SEQS] = {{100, 9, {.temperature = 0.9f, .top_p = 0.95f, .seed = 3, .n_logprobs = -1}},
                      {64, 5, {.top_p = 1, .n_logprobs = -1}},
-                     {1, 12, {.temperature = 1.1f, .top_p = 1, .seed = 4, .n_logprobs = 2}}};
+                     {1,
+                      12,
+                      {.temperature = 1.1f,
+                       .top_p = 1,
+                       .seed = 4,
+                       .n_logprobs = 2,
+                       .presence_penalty = 0.5f,
+                       .frequency_penalty = 0.2f,
+                       .repetition_penalty = 1.2f}}};
 
 struct script { /* what the coordinator has done with a sequence, seq = index + 1 */
     bool written, taken, freed, cancelled;

@@ -13,7 +13,15 @@
 #include "tests/check.h"
 #include <stdlib.h>
 
-enum { W_STAGES = 3, W_NODES = 2 + W_STAGES, W_SLOTS = 256, W_SEQS = 2048, W_TOKENS = 32, W_CONTEXT = 256 };
+enum {
+    W_STAGES = 3,
+    W_NODES = 2 + W_STAGES,
+    W_SLOTS = 256,
+    W_SEQS = 2048,
+    W_TOKENS = 32,
+    W_CONTEXT = 256,
+    W_STEERING = 64
+};
 
 struct w_lent { /* a slot of a node that a neighbour has filled */
     uint64_t link;
@@ -59,6 +67,7 @@ struct w_chunk { /* a record being written */
     struct sl_order order;
     uint32_t ids[SL_MAX_CHUNK];
     struct sl_page_numbers pages[SL_MAX_CHUNK];
+    uint8_t steering[SL_MAX_SLICES][W_STEERING];
 };
 
 static const struct sl_sampling w_greedy = {.top_p = 1, .n_logprobs = -1};
@@ -356,6 +365,30 @@ static inline struct sl_page_numbers w_page(const struct w_world *w, uint64_t se
 }
 
 /* One more slice of the record; the pages that it opens get their numbers. */
+static inline uint32_t w_id(const struct w_world *w, uint64_t seq, uint32_t pos)
+{
+    return (uint32_t)(pos * 7 + seq * 13) % w->plan.vocab;
+}
+
+/* Who asks for a repetition penalty has a bias, too; both travel as the coordinator would send them. */
+static const struct sl_bias w_bias = {5, 1.25f};
+
+static inline uint32_t w_steer(const struct w_world *w, uint64_t seq, uint32_t prompt,
+                               const struct sl_sampling *sampling, uint8_t bytes[W_STEERING])
+{
+    uint64_t seen[2] = {0};
+    uint32_t n = 0;
+    if (!sl_sampling_repeats(sampling))
+        return 0;
+    for (uint32_t pos = 0; pos < prompt; pos++) {
+        uint32_t id = w_id(w, seq, pos);
+        n += sl_ids_mark(seen, &id, 1);
+    }
+    CHECK(sl_steering_bytes(1, n, w->plan.vocab) <= W_STEERING);
+    sl_steering_pack(bytes, &w_bias, 1, seen, n, w->plan.vocab);
+    return sl_steering_bytes(1, n, w->plan.vocab);
+}
+
 static inline void w_add(struct w_world *w, struct w_chunk *c, uint64_t seq, uint32_t pos, uint32_t n,
                          uint32_t prompt, const struct sl_sampling *sampling)
 {
@@ -375,7 +408,10 @@ static inline void w_add(struct w_world *w, struct w_chunk *c, uint64_t seq, uin
     for (uint32_t i = 0; i < s->n_pages; i++)
         c->pages[o->n_pages++] = w_page(w, seq, s->page_first + i);
     for (uint32_t i = 0; i < n; i++)
-        c->ids[o->n_tokens++] = (uint32_t)((pos + i) * 7 + seq * 13) % w->plan.vocab;
+        c->ids[o->n_tokens++] = w_id(w, seq, pos + i);
+    s->steering = c->steering[o->n_slices - 1];
+    if (s->flags & SL_SLICE_LAST)
+        s->steering_bytes = w_steer(w, seq, prompt, sampling, c->steering[o->n_slices - 1]);
 }
 
 /* The record goes to stage 0 with the next number; SL_AGAIN: there is no credit. */
@@ -431,6 +467,7 @@ static inline sl_status w_take(struct w_world *w, uint64_t seq, uint32_t prompt,
                                const struct sl_sampling *sampling)
 {
     uint32_t pages[W_CONTEXT / SL_PAGE];
+    uint8_t steering[W_STEERING];
     struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE,
                              .seq = seq,
                              .prompt_tokens = prompt,
@@ -439,7 +476,9 @@ static inline sl_status w_take(struct w_world *w, uint64_t seq, uint32_t prompt,
                              .digest = true,
                              .sampling = *sampling,
                              .n_pages = sl_pages_of(prompt + max_tokens - 1),
-                             .pages = (const uint8_t *)pages};
+                             .pages = (const uint8_t *)pages,
+                             .steering_bytes = w_steer(w, seq, prompt, sampling, steering),
+                             .steering = steering};
     for (uint32_t i = 0; i < adopt.n_pages; i++)
         pages[i] = w_page(w, seq, i).decode;
     return w_send_adopt(w, &adopt, SL_OK);

@@ -36,7 +36,7 @@ struct core_world {
     uint32_t head, tail;
     struct sl_sequences stage; /* what a stage makes of the log */
     struct sl_adopt adopts[LOG];
-    uint32_t n_adopts, n_lives, n_runs;
+    uint32_t n_adopts, n_lives, n_runs, n_steered; /* slices that steer */
     enum sl_life life;
     bool end_at_first; /* the holder finds a stop string in the first token of every text */
     uint32_t ids[CONTEXT];
@@ -63,6 +63,8 @@ static void apply_record(struct core_world *w, const struct sl_action *a)
     for (uint32_t i = 0; i < run->order.n_slices; i++)
         for (uint32_t k = 0; k < run->order.slices[i].n; k++)
             ids[n++] = run->ids[i][k];
+    for (uint32_t i = 0; i < run->order.n_slices; i++)
+        w->n_steered += run->order.slices[i].steering_bytes > 0;
     uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
     sl_order_pack(meta, &run->order, ids, run->pages, &limits);
     const char *bad = sl_order_unpack(&at->order, meta, sl_order_meta_bytes(&limits), &limits);
@@ -292,6 +294,31 @@ SL_TEST(a_request_is_handed_off_and_ends_when_the_decode_worker_is_done)
     CHECK_INT(h->n, 3);
     answer_all(w, 0);
     check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(what_steers_a_request_goes_to_whoever_samples_its_tokens)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 130, 3);
+    uint64_t seen[16] = {0};
+    uint8_t steering[200];
+    uint32_t n = sl_ids_mark(seen, w->ids, 130);
+    h->ask.sampling.repetition_penalty = 1.1f;
+    h->ask.sampling.presence_penalty = 0.5f;
+    h->ask.steering = steering;
+    h->ask.steering_bytes = sl_steering_bytes(0, n, 1000);
+    REQUIRE(h->ask.steering_bytes <= sizeof steering);
+    sl_steering_pack(steering, NULL, 0, seen, n, 1000);
+    submit(w, h);
+    decide(w);
+    CHECK_INT(w->n_runs, 3);
+    CHECK_INT(w->n_steered, 1); /* the record that ends the prompt, and a stage would take it */
+    answer_all(w, 1);
+    REQUIRE(w->n_adopts == 1);
+    CHECK_INT(w->adopts[0].steering_bytes, h->ask.steering_bytes);
+    CHECK(w->adopts[0].steering == steering && w->adopts[0].sampling.presence_penalty == 0.5f);
     free(h);
     end_world(w);
 }

@@ -125,6 +125,29 @@ SL_TEST(requests_share_what_a_chunk_leaves_free)
     CHECK_INT(sl_schedule_cut(&s, cuts), 0);
 }
 
+SL_TEST(prompts_whose_steering_does_not_fit_one_record_end_in_the_next)
+{
+    struct sl_plan plan = make_plan(256, 8192, 4);
+    struct sl_schedule s;
+    struct sl_schedule_entry e[4];
+    struct sl_cut cuts[SL_MAX_SLICES];
+    const uint32_t sixth = plan.steering_bytes / 6;
+    const uint32_t steering[4] = {4 * sixth, 3 * sixth, 0, plan.steering_bytes};
+    sl_schedule_init(&s, &plan);
+    for (uint32_t i = 0; i < 4; i++) {
+        sl_schedule_entry_init(&e[i], &plan, i, 20, 0);
+        e[i].steering_bytes = steering[i];
+        sl_schedule_push(&s, &e[i]);
+    }
+    while (sl_schedule_admit(&s))
+        ;
+    CHECK_INT(sl_schedule_cut(&s, cuts), 1);
+    CHECK_INT(sl_schedule_cut(&s, cuts), 2); /* one without any always fits */
+    CHECK(cuts[0].entry == &e[1] && cuts[0].n == 20 && cuts[1].entry == &e[2]);
+    CHECK_INT(sl_schedule_cut(&s, cuts), 1); /* the largest, alone */
+    CHECK_INT(sl_schedule_cut(&s, cuts), 0);
+}
+
 SL_TEST(chunks_follow_the_prompt_unless_they_are_fixed)
 {
     struct sl_plan plan = make_plan(0, 8192, 4);

@@ -119,13 +119,73 @@ SL_TEST(a_record_out_of_range_is_refused)
     }
 }
 
+/* The first slice ends its prompt: a bias and two ids. */
+static uint32_t make_steering(uint8_t bytes[64])
+{
+    static const struct sl_bias bias = {99, -2.5f};
+    uint64_t seen[2] = {0};
+    uint32_t n = sl_ids_mark(seen, (uint32_t[]){3, 70}, 2);
+    sl_steering_pack(bytes, &bias, 1, seen, n, VOCAB);
+    return sl_steering_bytes(1, n, VOCAB);
+}
+
+SL_TEST(steering_travels_with_the_slice_that_ends_its_prompt)
+{
+    uint32_t ids[CHUNK] = {0};
+    uint8_t steering[64], *meta = malloc(sl_order_meta_bytes(&limits));
+    struct sl_order o = make_run(), back;
+    struct sl_steering s;
+    uint32_t bytes = make_steering(steering);
+    o.slices[0].steering = o.slices[1].steering = steering;
+    o.slices[0].steering_bytes = bytes;
+    o.slices[0].sampling.repetition_penalty = 1.1f;
+    o.slices[0].sampling.presence_penalty = -1;
+    o.slices[0].sampling.frequency_penalty = 2;
+    sl_order_pack(meta, &o, ids, pages, &limits);
+    CHECK(sl_order_unpack(&back, meta, sl_order_meta_bytes(&limits), &limits) == NULL);
+    CHECK(back.slices[0].sampling.repetition_penalty == 1.1f &&
+          back.slices[0].sampling.presence_penalty == -1);
+    CHECK(back.slices[0].sampling.frequency_penalty == 2);
+    CHECK(sl_steering_read(&s, back.slices[0].steering, back.slices[0].steering_bytes, VOCAB) == NULL);
+    CHECK_INT(s.n_ids, 2);
+    CHECK(sl_steering_bias(&s, 0).id == 99 && sl_steering_bias(&s, 0).value == -2.5f);
+    CHECK_INT(back.slices[1].steering_bytes, 0);
+    o.slices[0].steering_bytes = 0; /* nothing to count */
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[0].steering_bytes = bytes - 4;
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[0].steering_bytes = bytes;
+    sl_put32(steering + 12, VOCAB); /* the bias' id */
+    CHECK(try_order(&o, ids) != NULL);
+    make_steering(steering);
+    CHECK(try_order(&o, ids) == NULL);
+    o.slices[1].steering_bytes = bytes; /* its prompt goes on */
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[1].steering_bytes = 0;
+    const float wrong[] = {2.5f, -2.5f, NAN};
+    for (int i = 0; i < 3; i++) {
+        o.slices[0].sampling.presence_penalty = wrong[i];
+        CHECK(try_order(&o, ids) != NULL);
+        o.slices[0].sampling.presence_penalty = 0;
+        o.slices[0].sampling.frequency_penalty = wrong[i];
+        CHECK(try_order(&o, ids) != NULL);
+        o.slices[0].sampling.frequency_penalty = 0;
+    }
+    o.slices[0].sampling.repetition_penalty = -1;
+    CHECK(try_order(&o, ids) != NULL);
+    free(meta);
+}
+
 SL_TEST(random_bytes_are_never_believed)
 {
     size_t bytes = sl_order_meta_bytes(&limits);
     uint8_t *meta = malloc(bytes);
     struct sl_rng rng = {1, 0};
     uint32_t ids[CHUNK] = {0};
+    uint8_t steering[64];
     struct sl_order order = make_run(), back;
+    order.slices[0].steering = steering;
+    order.slices[0].steering_bytes = make_steering(steering);
     /* one byte changed: accepted or refused, but never read out of bounds (ASan) */
     for (int i = 0; i < 20000; i++) {
         sl_order_pack(meta, &order, ids, pages, &limits);
@@ -180,7 +240,7 @@ SL_TEST(results_come_back_as_they_went)
 
 SL_TEST(adopt_and_tokens_come_back_as_they_went)
 {
-    uint8_t room[1024], numbers[12] = {59, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0};
+    uint8_t room[1024], steering[64], numbers[12] = {59, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0};
     struct sl_adopt adopt = {.kind = SL_ADOPT_TAKE,
                              .seq = 9,
                              .prompt_tokens = 100,
@@ -190,13 +250,26 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
                              .stops = {1, 2},
                              .n_pages = 3,
                              .pages = numbers,
-                             .sampling = {1, 0, 1, 0, 5, 0}},
+                             .sampling = {1, 0, 1, 0, 5, 0, .repetition_penalty = 2},
+                             .steering = steering,
+                             .steering_bytes = make_steering(steering)},
                     back;
+    struct sl_steering steers;
     size_t bytes = sl_adopt_pack(room, &adopt);
     CHECK(sl_adopt_unpack(&back, room, bytes, &limits) == NULL);
     CHECK_INT(back.stops[1], 2);
     CHECK_INT(sl_get32(back.pages + 4), 7);
     CHECK_INT(back.max_tokens, 50);
+    CHECK(sl_steering_read(&steers, back.steering, back.steering_bytes, VOCAB) == NULL);
+    CHECK(steers.n_ids == 2 && sl_steering_bias(&steers, 0).id == 99);
+    steering[15] ^= 1;
+    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
+    steering[15] ^= 1;
+    adopt.steering_bytes = 0;
+    CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
+    adopt.steering_bytes = make_steering(steering);
+    bytes = sl_adopt_pack(room, &adopt);
+    CHECK(sl_adopt_unpack(&back, room, bytes, &limits) == NULL);
     CHECK(sl_adopt_unpack(&back, room, bytes - 1, &limits) != NULL);
     numbers[0] = 60; /* the pool has 60 */
     CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);

@@ -5,10 +5,11 @@
 #include "tests/check.h"
 #include <stdlib.h>
 
-enum { CONTEXT = 700, MOST = 24, SEEDS = 200 };
+enum { CONTEXT = 700, MOST = 24, SEEDS = 200, VOCAB = 50000, ROOM = 20000 };
 
 struct history { /* requests, and their memory */
     uint32_t n, ids[MOST][CONTEXT], tokens[MOST][CONTEXT];
+    uint8_t steering[MOST][ROOM];
     struct sl_sim_request requests[MOST];
 };
 
@@ -21,6 +22,23 @@ static uint64_t n_seeds(void)
 static uint32_t draw(struct sl_rng *rng, uint32_t below)
 {
     return (uint32_t)(sl_rng_next(rng) % below);
+}
+
+/* Of many requests those with much to say about their tokens do not fit one record together. */
+static void draw_steering(struct history *h, uint32_t i, uint32_t n_bias)
+{
+    static uint64_t seen[(VOCAB + 63) / 64];
+    static struct sl_bias bias[SL_MAX_LOGIT_BIAS];
+    struct sl_sim_request *r = &h->requests[i];
+    memset(seen, 0, sizeof seen);
+    for (uint32_t k = 0; k < n_bias; k++)
+        bias[k] = (struct sl_bias){40 * k + i, 1};
+    uint32_t n_ids = sl_ids_mark(seen, r->ids, r->n_ids);
+    r->steering_bytes = sl_steering_bytes(n_bias, n_ids, VOCAB);
+    r->steering = h->steering[i];
+    if (r->steering_bytes > ROOM)
+        sl_test_fail(__FILE__, __LINE__, "no room");
+    sl_steering_pack(h->steering[i], bias, n_bias, seen, n_ids, VOCAB);
 }
 
 static void draw_requests(struct history *h, struct sl_rng *rng)
@@ -43,7 +61,9 @@ static void draw_requests(struct history *h, struct sl_rng *rng)
         if (draw(rng, 4) == 0)
             r->min_tokens = draw(rng, r->max_tokens + 1);
         for (uint32_t k = 0; k < prompt; k++)
-            h->ids[i][k] = draw(rng, 50000);
+            h->ids[i][k] = draw(rng, VOCAB);
+        if (draw(rng, 3) == 0)
+            draw_steering(h, i, draw(rng, 2) ? draw(rng, 4) : SL_MAX_LOGIT_BIAS - draw(rng, 300));
     }
 }
 
