@@ -10,6 +10,7 @@
 #include "node/local/cluster.h"
 #include "node/rpc/listen.h"
 #include "pipeline/stage/stage.h"
+#include <assert.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -60,6 +61,7 @@ struct arguments {
 
 static void add(struct arguments *a, const char *name, const char *value)
 {
+    assert(a->n + 3 <= sizeof a->list / sizeof *a->list); /* and the NULL behind them */
     a->list[a->n++] = (char *)(uintptr_t)name;
     if (value)
         a->list[a->n++] = (char *)(uintptr_t)value;
@@ -67,6 +69,7 @@ static void add(struct arguments *a, const char *name, const char *value)
 
 static void add_number(struct arguments *a, const char *name, uint32_t value)
 {
+    assert(a->n_room < sizeof a->room / sizeof *a->room);
     char *text = a->room[a->n_room++];
     snprintf(text, sizeof a->room[0], "%u", value);
     add(a, name, text);

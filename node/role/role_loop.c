@@ -5,6 +5,7 @@
 #include "node/role/role.h"
 #include "node/role/role_decode.h"
 #include "node/role/role_stage.h"
+#include <assert.h>
 #include <stdlib.h>
 
 struct sl_role { /* one of the two is there */
@@ -91,11 +92,15 @@ static void carry_out(struct sl_io *io, const struct sl_role_actions *actions)
 {
     for (uint32_t i = 0; i < actions->n; i++) {
         const struct sl_role_action *a = &actions->list[i];
-        if (a->kind == SL_ROLE_RELEASE) {
+        sl_status status = SL_OK;
+        switch (a->kind) {
+        case SL_ROLE_RELEASE:
             sl_io_release(io, a->link, a->slot);
-            continue;
+            break;
+        case SL_ROLE_SEND:
+            status = sl_io_send(io, a->link, &a->wire, a->payload, a->tag);
+            break;
         }
-        sl_status status = sl_io_send(io, a->link, &a->wire, a->payload, a->tag);
         assert(status == SL_OK);
     }
 }

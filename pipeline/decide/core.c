@@ -7,7 +7,8 @@
 
 /* ---- memory ---- */
 
-/* Every record that can be under way: chunks, and one FREE or CANCEL a request. */
+/* Every record that can be under way: chunks, and one FREE or CANCEL for each request whose release is not answered; while it is
+ * not, its place may already run another one, whose release follows. */
 static uint32_t log_room_of(const struct sl_core_config *config)
 {
     return sl_plan_max_runs(config->plan) + 2 * config->plan->max_running + 1;
@@ -70,7 +71,9 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
     return take_memory(core, arena);
 }
 
-/* A loss ends every request; a decision may end the overdue, settle first tokens, admit and run. */
+/* By what one input can make. A loss: an END and at most a record and an ADOPT for each that runs, and its LIFE. A decision: an
+ * END for each overdue one (each is over or goes on, so with those that settle not more than all), for each that runs an ADMIT, a
+ * TAKE or CANCEL and a release, and a RUN for each place in the window. A RESULT: for each slice RAN, TOKEN and a release. */
 uint32_t sl_core_max_actions(const struct sl_core *core)
 {
     return 2 * core->config.max_requests + 4 * core->plan.max_running + core->max_runs + 4 * SL_MAX_SLICES +

@@ -41,7 +41,7 @@ struct
     uint32_t steering_bytes; /* 0: nothing but its sampling steers it; at most plan->steering_bytes */
     const uint8_t *steering; /* as sl_steering_pack makes it */
     size_t held_bytes;       /* that the holder keeps while it waits */
-    uint64_t deadline_us;    /* on the clock of `now`; 0: none */
+    uint64_t deadline_us;    /* on the clock of `now`, for its prompt to be in the log, not later; 0: none */
     void *user;              /* the holder: comes with every action about the request */
 };
 
@@ -132,9 +132,10 @@ void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *
 /* Its holder can't go on with it: it ends with status and sentence (static). */
 void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const char *sentence,
                   struct sl_actions *actions);
-/* Its text ends at output token n, which was told. */
+/* Its text ends at output token n, the last one that was told; else it is too late, and nothing happens. */
 void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions);
-/* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the pipeline is lost. */
+/* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the caller
+ * carries out what is in the list and calls sl_core_lose. */
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions);
 const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
                           struct sl_actions *actions);

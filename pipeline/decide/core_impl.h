@@ -1,4 +1,4 @@
-/* What core.c (inputs and answers) and core_log.c (the order log: what runs next, and with which pages) share. */
+/* What core.c (inputs and answers) and core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs) share. */
 #ifndef SL_PIPELINE_DECIDE_CORE_IMPL_H
 #define SL_PIPELINE_DECIDE_CORE_IMPL_H
 
@@ -42,7 +42,6 @@ struct sl_core {
     enum sl_life life;
     bool silent;        /* a node is */
     char sentence[320]; /* why it is lost */
-    sl_status lost_status;
 
     struct sl_request *requests; /* [max_requests]; that of seq s is s % max_requests */
     struct sl_pool free_requests;

@@ -81,6 +81,7 @@ void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *
     sl_cursor_put32(&c, order->n_pages);
     for (uint32_t i = 0; i < order->n_slices; i++)
         slice_put(&c, &order->slices[i]);
+    assert(!c.bad); /* SLICE_BYTES is what slice_put writes */
     if (order->kind != SL_ORDER_RUN)
         return;
     memcpy(meta + ids_at(limits->n_stages), ids, (size_t)order->n_tokens * 4);

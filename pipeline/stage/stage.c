@@ -44,7 +44,13 @@ struct sl_stage {
 
 static const struct sl_device_ops *ops_of(enum sl_device_kind kind)
 {
-    return kind == SL_DEVICE_TWIN ? &sl_device_twin : &sl_device_cpu;
+    switch (kind) { /* no default: the compiler asks for a new one */
+    case SL_DEVICE_CPU:
+        return &sl_device_cpu;
+    case SL_DEVICE_TWIN:
+        return &sl_device_twin;
+    }
+    abort();
 }
 
 /* Rows of logits at once: enough for the head's weights to be read few times, at most 8 MiB of logits. */

@@ -4,6 +4,7 @@
 #include "pipeline/record/order.h"
 #include "tests/check.h"
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 enum { STAGES = 3, CHUNK = 40, VOCAB = 100, CONTEXT = 500 };
@@ -299,4 +300,59 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
     in = sl_cursor_over(room, 5);
     CHECK(!sl_tokens_get(&in, &got));
     CHECK(in.bad);
+}
+
+SL_TEST(a_record_has_room_for_as_many_slices_as_it_may_hold)
+{
+    uint32_t ids[CHUNK] = {0};
+    struct sl_order order = {
+        .number = 1, .kind = SL_ORDER_RUN, .n_tokens = SL_MAX_SLICES, .n_slices = SL_MAX_SLICES};
+    for (uint32_t i = 0; i < SL_MAX_SLICES; i++)
+        order.slices[i] = (struct sl_order_slice){.seq = i + 1,
+                                                  .pos = 9,
+                                                  .n = 1,
+                                                  .index = 1,
+                                                  .prompt_tokens = 10,
+                                                  .page_first = 1,
+                                                  .flags = SL_SLICE_LAST,
+                                                  .prompt_logprobs = -1,
+                                                  .sampling = {0, 0, 1, 0, i, -1}};
+    CHECK(try_order(&order, ids) == NULL);
+}
+
+static size_t read_corpus(const char *name, uint8_t *out, size_t room)
+{
+    char path[128];
+    snprintf(path, sizeof path, "tests/fuzz/corpus/order/%s", name);
+    FILE *f = fopen(path, "rb");
+    size_t n = f ? fread(out, 1, room, f) : 0;
+    if (!f)
+        sl_test_fail(__FILE__, __LINE__, "no %s", path);
+    else
+        fclose(f);
+    return n;
+}
+
+/* Else the fuzzer would look at refusals alone, and nobody would know: a change of the format makes these anew. */
+SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
+{
+    static const struct sl_order_limits fuzzers = {2, 16, 4096, 4096, 1000, 1000};
+    static const char *const runs[] = {"run-steered"}, *const adopts[] = {"adopt-list", "adopt-bitmap"};
+    static uint8_t bytes[1 << 16], meta[1 << 16];
+    struct sl_order order;
+    struct sl_adopt adopt;
+    for (size_t i = 0; i < sizeof runs / sizeof *runs; i++) {
+        size_t n = read_corpus(runs[i], bytes, sizeof bytes), size = sl_order_meta_bytes(&fuzzers);
+        memset(meta, 0, sizeof meta);
+        memcpy(meta, bytes + 1, n - 1 < size ? n - 1 : size);
+        const char *bad = sl_order_unpack(&order, meta, size, &fuzzers);
+        CHECK_STR(bad ? bad : "accepted", "accepted");
+        CHECK_INT(order.kind, SL_ORDER_RUN);
+    }
+    for (size_t i = 0; i < sizeof adopts / sizeof *adopts; i++) {
+        size_t n = read_corpus(adopts[i], bytes, sizeof bytes);
+        const char *bad = sl_adopt_unpack(&adopt, bytes + 1, n - 1, &fuzzers);
+        CHECK_STR(bad ? bad : "accepted", "accepted");
+        CHECK_INT(adopt.kind, SL_ADOPT_TAKE);
+    }
 }

@@ -180,7 +180,10 @@ static bool is_found_out(enum sl_sim_plant plant)
             uint32_t n = h->requests[i].n_tokens < honest->requests[i].n_tokens
                              ? h->requests[i].n_tokens
                              : honest->requests[i].n_tokens;
-            found = memcmp(h->tokens[i], honest->tokens[i], n * sizeof(uint32_t)) != 0;
+            bool ended = !h->requests[i].cancel_us && h->requests[i].status == SL_OK &&
+                         honest->requests[i].status == SL_OK;
+            found = memcmp(h->tokens[i], honest->tokens[i], n * sizeof(uint32_t)) != 0 ||
+                    (ended && h->requests[i].n_tokens != honest->requests[i].n_tokens);
         }
     }
     free(h);
