@@ -239,8 +239,7 @@ static sl_status make_members(struct node *n, struct sl_err *err)
     struct sl_members_config config = {.plan = &n->plan,
                                        .profiles = sl_profile_allowed(v->serving.numerics),
                                        .model_digest = sl_pack_digest(n->pack),
-                                       .data_address = v->data_address,
-                                       .data_port = sl_io_port(n->io),
+                                       .data = sl_io_address(n->io),
                                        .on_member_ready = on_member_ready,
                                        .on_leave = on_leave,
                                        .user = n};
@@ -302,7 +301,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
                     ? "this machine only"
                     : "reachable from the network, without encryption or authentication: "
                       "keep it private or put a proxy in front");
-    sl_log_info("data port %s:%u (UCX; keep it on a private network)", n->values->data_address,
+    sl_log_info("data port %s:%u (UCX; not encrypted: keep it on a private network)", sl_io_host(io),
                 sl_io_port(io));
     sl_members_attach(n->members, n->coordinator, io);
     return SL_OK;

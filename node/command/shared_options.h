@@ -86,11 +86,12 @@ static inline struct sl_loading sl_loading_of(const struct sl_loading_values *va
     SL_OPTION_TEXT("ops", SL_OPT_ADDRESS, values, field, fallback, NULL,                                     \
                    "HTTP for /metrics and the probes; without an address, none.")
 #define SL_OPTION_DATA_ADDRESS(values, field)                                                                \
-    SL_OPTION_TEXT("data-address", SL_OPT_STRING, values, field, "127.0.0.1", "IP",                          \
+    SL_OPTION_TEXT("data-address", SL_OPT_STRING, values, field, "127.0.0.1", "HOST",                        \
                    "The address to listen on for chunks, KV pages and results, and where other nodes reach " \
-                   "it; of a private network.")
+                   "it: a name or an IP address of one interface; of a private network.")
 #define SL_OPTION_DATA_PORT(values, field)                                                                   \
-    SL_OPTION_NUMBER("data-port", values, field, "0", 0, 65535, NULL, "0 takes a free one of 13000 to 13063.")
+    SL_OPTION_NUMBER("data-port", values, field, "0", 0, 65535, NULL,                                        \
+                     "The one port for data; 0 takes a free one of 13000 to 13063.")
 #define SL_OPTION_LOST_AFTER(values, field)                                                                  \
     SL_OPTION_NUMBER(                                                                                        \
         "lost-after", values, field, "10", 1, 3600, "s",                                                     \

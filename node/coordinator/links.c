@@ -26,15 +26,9 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
                                         .n_slots = connects ? l->from_slots : l->to_slots,
                                         .slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes};
         sl_link_key(secret, l->id, config.key);
-        sl_status status;
-        if (connects) {
-            char address[64] = "";
-            uint16_t port = 0;
-            peer(user, l->to, address, &port);
-            status = sl_io_connect(io, &config, address, port);
-        } else {
-            status = sl_io_accept(io, &config);
-        }
+        struct sl_io_address at = {0};
+        peer(user, connects ? l->to : l->from, &at);
+        sl_status status = connects ? sl_io_connect(io, &config, &at) : sl_io_accept(io, &config, &at);
         if (status != SL_OK) {
             char from[24], to[24];
             return sl_fail(err, status, "cannot set up the link from %s to %s (%s)",

@@ -10,8 +10,8 @@
 void sl_link_key(const uint8_t secret[32], uint64_t id, uint8_t key[32]);
 
 /* Declares the node's links to its io, as the plan has them. Keys are derived from `secret`, so both
- * ends agree when they share it. peer(user, node, address, &port) says where a node listens. */
-typedef void sl_peer_fn(void *user, uint32_t node, char address[64], uint16_t *port);
+ * ends agree when they share it. peer(user, node, address) says where a node's io is. */
+typedef void sl_peer_fn(void *user, uint32_t node, struct sl_io_address *address);
 sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
                         sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err);
 

@@ -18,16 +18,18 @@ struct joined_member {
     uint8_t session[32];      /* what it proves itself with (join_key.h) */
     struct sl_rpc_call *call; /* the Join stream; NULL: not here */
     bool planned, ready;
-    uint32_t profiles; /* it offers these */
-    char address[64], name[64];
+    uint32_t profiles;                        /* it offers these */
+    char address[SL_IO_HOST_BYTES], name[64]; /* for people; links go by `data` */
     uint16_t port;
+    struct sl_io_address data;
     uint64_t pid;
 };
 
 struct sl_members {
     struct sl_members_config config;
     struct sl_plan plan;
-    char digest[72], data_address[64];
+    char digest[72];
+    struct sl_io_address data;
     pthread_mutex_t lock;
     struct joined_member *members; /* [n_members], node 1 + i */
     uint32_t n_members;
@@ -75,13 +77,12 @@ static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *ou
         link->n_slots = connects ? l->from_slots : l->to_slots;
         link->slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes;
         link->peer = room->peers[used];
-        if (connects) {
-            link->address = peer == 0 ? c->data_address : c->members[peer - 1].address;
-            link->port = peer == 0 ? c->config.data_port : c->members[peer - 1].port;
+        struct sl_io_address *at = peer == 0 ? &c->data : &c->members[peer - 1].data;
+        link->data = (ProtobufCBinaryData){at->n, at->bytes};
+        if (connects)
             out->connect[out->n_connect++] = link;
-        } else {
+        else
             out->accept[out->n_accept++] = link;
-        }
         used++;
     }
 }
@@ -120,12 +121,11 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     free(room);
 }
 
-static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
+static void where_is(void *user, uint32_t node, struct sl_io_address *address)
 {
     struct sl_members *c = user;
     pthread_mutex_lock(&c->lock);
-    snprintf(address, 64, "%s", c->members[node - 1].address);
-    *port = c->members[node - 1].port;
+    *address = c->members[node - 1].data;
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -190,7 +190,7 @@ static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *
             "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
             SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
     if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 ||
-        strlen(j->data_address) >= 64)
+        strlen(j->data_address) >= SL_IO_HOST_BYTES || j->data.len == 0 || j->data.len > SL_IO_ADDRESS_BYTES)
         return sl_fail(err, SL_E_INVALID,
                        "the join request is malformed (layers, data address or port); run the same version");
     *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
@@ -306,6 +306,7 @@ static void take_member(struct sl_members *c, struct joined_member *m, struct sl
     char name[24];
     snprintf(m->address, sizeof m->address, "%s", j->data_address);
     snprintf(m->name, sizeof m->name, "%.60s", j->node_name);
+    sl_io_address_set(&m->data, j->data.data, j->data.len);
     m->port = (uint16_t)j->data_port;
     m->pid = j->pid;
     m->profiles = offered_profiles(j);
@@ -513,7 +514,7 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
         c->config.profiles = 1u << SL_PROFILE_F32;
     c->plan = *config->plan;
     snprintf(c->digest, sizeof c->digest, "%s", config->model_digest);
-    snprintf(c->data_address, sizeof c->data_address, "%s", config->data_address);
+    c->data = *config->data;
     pthread_mutex_init(&c->lock, NULL);
     c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
     c->members = calloc(c->n_members, sizeof *c->members);

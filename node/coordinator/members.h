@@ -13,8 +13,7 @@ struct sl_members_config {
     const struct sl_plan *plan;
     uint32_t profiles; /* the numerics profiles that it may run: base/profile.h, a set; 0: f32 alone */
     const char *model_digest;
-    const char *data_address; /* the coordinator's own */
-    uint16_t data_port;
+    const struct sl_io_address *data; /* where the coordinator's own io is; copied */
     struct sl_join_key key;
     void (*on_member_ready)(void *user);           /* a member's links are up; any thread */
     void (*on_leave)(void *user, const char *who); /* a member asks for the pipeline to drain; any thread */

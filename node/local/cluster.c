@@ -37,7 +37,6 @@ struct sl_cluster {
     struct local_member *members;
     struct sl_io *io;             /* the coordinator's, until it owns it */
     struct sl_io *coordinator_io; /* the same, and then lent by it: sl_cluster_io */
-    uint16_t port;
     struct sl_coordinator *coordinator;
 };
 
@@ -57,11 +56,10 @@ static void *member_thread(void *arg)
     return NULL;
 }
 
-static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
+static void where_is(void *user, uint32_t node, struct sl_io_address *address)
 {
     const struct sl_cluster *c = user;
-    snprintf(address, 64, "127.0.0.1");
-    *port = node == 0 ? c->port : sl_io_port(c->members[node - 1].io);
+    *address = *sl_io_address(node == 0 ? c->coordinator_io : c->members[node - 1].io);
 }
 
 static sl_status open_io(struct sl_cluster *c, const char *name, struct sl_io **io, struct sl_err *err)
@@ -121,7 +119,6 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
     }
     SL_TRY(open_io(c, "coordinator", &c->io, err));
     c->coordinator_io = c->io;
-    c->port = sl_io_port(c->io);
     return SL_OK;
 }
 

@@ -219,9 +219,10 @@ static size_t pack_node(const struct worker *w, uint8_t *packed, size_t room)
     Sluice__V1__Node j = SLUICE__V1__NODE__INIT;
     static char roles[2][8] = {"stage", "decode"}, version[] = SLUICE_VERSION;
     char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
-    char host[64] = "", address[64], digest[72];
+    char host[64] = "", address[SL_IO_HOST_BYTES], digest[72];
+    struct sl_io_address at = *sl_io_address(w->io);
     gethostname(host, sizeof host - 1);
-    snprintf(address, sizeof address, "%s", w->config.data_address);
+    snprintf(address, sizeof address, "%s", sl_io_host(w->io));
     snprintf(digest, sizeof digest, "%s", sl_pack_digest(w->pack));
     j.role = roles[w->config.decode];
     j.stage = w->config.stage;
@@ -236,6 +237,7 @@ static size_t pack_node(const struct worker *w, uint8_t *packed, size_t room)
     j.profiles = offered;
     j.data_address = address;
     j.data_port = sl_io_port(w->io);
+    j.data = (ProtobufCBinaryData){at.n, at.bytes};
     j.wire_version = SL_WIRE_VERSION;
     j.node_name = host;
     j.threads = w->config.n_threads;
@@ -376,15 +378,14 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
 {
     struct sl_link_config config = {
         .id = l->id, .epoch = w->plan.epoch, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
-    if (l->port > 65535)
+    struct sl_io_address peer;
+    if (!sl_io_address_set(&peer, l->data.data, l->data.len))
         return sl_fail(err, SL_E_PROTOCOL,
                        "the coordinator's plan has a malformed link; run the same version");
     sl_link_key(w->link_secret, l->id, config.key);
-    sl_status status = connects ? sl_io_connect(w->io, &config, l->address, (uint16_t)l->port)
-                                : sl_io_accept(w->io, &config);
+    sl_status status = connects ? sl_io_connect(w->io, &config, &peer) : sl_io_accept(w->io, &config, &peer);
     if (status != SL_OK)
-        return sl_fail(err, status, "cannot set up the link with %s at %s:%u (%s)", l->peer, l->address,
-                       l->port, sl_status_name(status));
+        return sl_fail(err, status, "cannot set up the link with %s (%s)", l->peer, sl_status_name(status));
     w->n_links++;
     return SL_OK;
 }
@@ -473,8 +474,9 @@ static sl_status load(struct worker *w, struct sl_err *err)
     snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
     SL_TRY(sl_io_create(&w->io, &io, err));
     sl_log_info(
-        "data port %s:%u (UCX; any process that reaches it can write this one's memory: keep it on a private network)",
-        w->config.data_address, sl_io_port(w->io));
+        "data port %s:%u (UCX; heard by the hosts of its neighbours while links form, by nobody when they are up; not "
+        "encrypted: keep it on a private network)",
+        sl_io_host(w->io), sl_io_port(w->io));
     if (w->config.ops) {
         struct sl_admin_config ops = {w->config.ops, ops_state, ops_metrics, w};
         SL_TRY(sl_admin_start(&w->ops, &ops, err));

@@ -11,7 +11,7 @@
 struct sl_worker_config {
     const char *model;        /* a pack, or a checkpoint that is packed on first use */
     const char *coordinator;  /* HOST:PORT of its gRPC port */
-    const char *data_address; /* to listen on, and where neighbours reach us */
+    const char *data_address; /* to listen on, and where neighbours reach us: a name or an IP address */
     uint16_t data_port;       /* 0: one of 13000..13063 */
     const char *ops;          /* NULL: no ops HTTP */
     struct sl_join_key key;

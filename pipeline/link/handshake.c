@@ -1,5 +1,6 @@
 /* Who may talk: the handshake of a line, from the first byte to the link that is up.
  *
+ * A line is called into being for a link by its id, and answered at the address that this link's peer was planned to have.
  * HELLO(link id, nonce) -> WELCOME(nonce, MAC) -> WELCOME(MAC) -> CREDIT. Both MACs are taken with the link's key over a
  * label, the link id, its epoch, the wire version and both nonces; no slot is lent and no data frame is taken before. HELLO
  * names the epoch in its header and is refused when the link here is of another. It keeps out mistakes and stale peers, not
@@ -36,7 +37,25 @@ static void conn_insert(struct sl_conn *conn)
     conn->hub->conns = conn;
 }
 
-struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line)
+static struct sl_link *find_expected(struct sl_hub *hub, uint64_t id)
+{
+    for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
+        struct sl_link *link = hub->links[i];
+        if (link && link->config.id == id && !link->dials && link->state != SL_LINK_OVER && !link->leaving)
+            return link;
+    }
+    return NULL;
+}
+
+const struct sl_io_address *sl_hub_awaits(struct sl_hub *hub, uint64_t id)
+{
+    const struct sl_link *link = find_expected(hub, id);
+    if (!link)
+        sl_hub_count(&hub->refusals, 1);
+    return link ? &link->peer : NULL;
+}
+
+struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line, uint64_t link_id)
 {
     uint32_t half_open = 0;
     for (struct sl_conn *c = hub->conns; c; c = c->next)
@@ -47,6 +66,7 @@ struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line)
     if (!conn)
         return NULL;
     conn->line = line;
+    conn->link_id = link_id;
     conn_insert(conn);
     return conn;
 }
@@ -56,7 +76,7 @@ sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link)
     struct sl_conn *conn = conn_create(hub, SL_CONN_DIALED);
     if (!conn)
         return SL_E_NOMEM;
-    sl_status status = hub->ops->connect(hub->transport, link->address, link->port, conn, &conn->line);
+    sl_status status = hub->ops->connect(hub->transport, link->config.id, &link->peer, conn, &conn->line);
     if (status != SL_OK) {
         free(conn);
         return status;
@@ -99,16 +119,6 @@ static bool mac_is(const struct sl_conn *conn, const uint8_t key[32], const char
  */
 static const char server_label[] = "slserver", client_label[] = "slclient";
 
-static struct sl_link *find_expected(struct sl_hub *hub, uint64_t id)
-{
-    for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
-        struct sl_link *link = hub->links[i];
-        if (link && link->config.id == id && !link->dials && link->state != SL_LINK_OVER && !link->leaving)
-            return link;
-    }
-    return NULL;
-}
-
 void sl_conn_refuse(struct sl_conn *conn, const char *reason)
 {
     sl_hub_count(&conn->hub->refusals, 1);
@@ -140,7 +150,10 @@ void sl_conn_on_hello(struct sl_conn *conn, const struct sl_wire *wire, const ui
         sl_conn_fail(conn, SL_E_PROTOCOL, "HELLO in the middle of a connection");
         return;
     }
-    conn->link_id = sl_get64(body);
+    if (sl_get64(body) != conn->link_id) {
+        sl_conn_refuse(conn, "HELLO names another link than the call");
+        return;
+    }
     memcpy(conn->nonce_client, body + 8, SL_NONCE_BYTES);
     struct sl_link *link = find_expected(conn->hub, conn->link_id);
     if (!link || wire->epoch != link->config.epoch) {

@@ -47,6 +47,8 @@ struct sl_io {
     sem_t started;
     sl_status start_status;
     struct sl_err *start_err;
+    struct sl_io_address address;
+    char host[SL_IO_HOST_BYTES];
     uint16_t port;
 
     /* the owner's */
@@ -187,7 +189,7 @@ static void *io_main(void *argument)
     io->start_status = hub->ops->open(&hub->transport, hub, &hub->config, io->start_err);
     bool opened = io->start_status == SL_OK;
     if (opened)
-        io->port = hub->ops->port(hub->transport);
+        hub->ops->where(hub->transport, &io->address, io->host, &io->port);
     sem_post(&io->started);
     if (opened) {
         run(io);
@@ -317,6 +319,26 @@ sl_status sl_io_create(struct sl_io **out, const struct sl_io_config *config, st
     return SL_OK;
 }
 
+bool sl_io_address_set(struct sl_io_address *address, const void *bytes, size_t n)
+{
+    memset(address, 0, sizeof *address);
+    if (n == 0 || n > sizeof address->bytes)
+        return false;
+    address->n = (uint16_t)n;
+    memcpy(address->bytes, bytes, n);
+    return true;
+}
+
+const struct sl_io_address *sl_io_address(const struct sl_io *io)
+{
+    return &io->address;
+}
+
+const char *sl_io_host(const struct sl_io *io)
+{
+    return io->host;
+}
+
 uint16_t sl_io_port(const struct sl_io *io)
 {
     return io->port;
@@ -375,11 +397,11 @@ static sl_status link_create(struct sl_link **out, const struct sl_link_config *
     return SL_OK;
 }
 
-static sl_status link_add(struct sl_io *io, const struct sl_link_config *config, const char *address,
-                          uint16_t port)
+static sl_status link_add(struct sl_io *io, const struct sl_link_config *config, bool dials,
+                          const struct sl_io_address *peer)
 {
     if (config->n_slots < 1 || config->n_slots > SL_SLOTS_MAX || config->slot_bytes < 1 ||
-        config->slot_bytes > (size_t)1 << 46)
+        config->slot_bytes > (size_t)1 << 46 || peer->n == 0 || peer->n > sizeof peer->bytes)
         return SL_E_INVALID;
     if (find_link(io, config->id))
         return SL_E_EXISTS;
@@ -390,27 +412,23 @@ static sl_status link_add(struct sl_io *io, const struct sl_link_config *config,
         return SL_E_EXHAUSTED;
     struct sl_link *link;
     SL_TRY(link_create(&link, config, entry));
-    if (address) {
-        link->dials = true;
-        link->port = port;
-        memcpy(link->address, address, strlen(address) + 1); /* the caller has checked it */
-    }
+    link->dials = dials;
+    link->peer = *peer;
     io->links[entry] = link;
     command(io, &(struct command){.kind = COMMAND_BEGIN, .link = link});
     return SL_OK;
 }
 
-sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *config)
+sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *config,
+                       const struct sl_io_address *peer)
 {
-    return link_add(io, config, NULL, 0);
+    return link_add(io, config, false, peer);
 }
 
-sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *config, const char *address,
-                        uint16_t port)
+sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *config,
+                        const struct sl_io_address *peer)
 {
-    if (strlen(address) >= sizeof io->links[0]->address || port == 0)
-        return SL_E_INVALID;
-    return link_add(io, config, address, port);
+    return link_add(io, config, true, peer);
 }
 
 void sl_io_drop(struct sl_io *io, uint64_t id)

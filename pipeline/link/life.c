@@ -82,7 +82,9 @@ static void link_dial(struct sl_hub *hub, struct sl_link *link)
 {
     sl_status status = sl_link_dial(hub, link);
     if (status == SL_E_INVALID)
-        sl_link_over(hub, link, status, "the peer's address is not a numeric address");
+        sl_link_over(hub, link, status, "the peer's address is not one of this transport");
+    else if (status == SL_AGAIN)
+        link->retry_at_ms = hub->now_ms + SL_DIAL_AGAIN_MS;
     else if (status != SL_OK)
         link_retry_later(hub, link);
 }
@@ -291,12 +293,32 @@ static void cut_lines(struct sl_hub *hub)
             sl_conn_fail(conn, SL_E_PEER_LOST, "cut by a test");
 }
 
+/* The transport is told who may still come: the peers of links that are not up yet, which one that leaves awaits no more. */
+static void admit(struct sl_hub *hub)
+{
+    const struct sl_io_address *peers[SL_LINKS_MAX];
+    uint64_t awaited = 0;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < SL_LINKS_MAX && hub->ops->admit; i++) {
+        const struct sl_link *link = hub->links[i];
+        if (!link || link->state != SL_LINK_WAITING || link->leaving)
+            continue;
+        awaited |= UINT64_C(1) << i;
+        peers[n++] = &link->peer;
+    }
+    if (hub->ops->admit && (awaited != hub->admitted || hub->admit_stale))
+        hub->ops->admit(hub->transport, peers, n);
+    hub->admitted = awaited;
+    hub->admit_stale = false;
+}
+
 int sl_hub_step(struct sl_hub *hub)
 {
     uint64_t now_ms = hub->now_ms;
     int wait_ms = 1000; /* even with nothing due: some event fds have been seen to miss a wake-up */
     forgive_own_absence(hub);
     cut_lines(hub);
+    admit(hub);
     for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
         struct sl_link *link = hub->links[i];
         if (!link || link->state != SL_LINK_WAITING || link->conn)

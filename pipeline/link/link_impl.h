@@ -24,6 +24,7 @@ enum {
     SL_MAC_BYTES = 32,
     SL_PAD_BYTES = 8,   /* what a frame without payload carries (UCX wants some) */
     SL_LEAVE_MS = 1000, /* for flushing when a link is dropped or left */
+    SL_DIAL_AGAIN_MS = 20,
     SL_RETRY_MIN_MS = 100,
     SL_RETRY_MAX_MS = 2000,
     SL_CLOCK_SAMPLES = 16,   /* pings of which the fastest tells the peer's clock */
@@ -43,8 +44,7 @@ struct sl_link {
     struct sl_link_config config; /* constant after creation, like all down to `stride` */
     uint32_t entry;
     bool dials;
-    uint16_t port;
-    char address[64];
+    struct sl_io_address peer;
     uint8_t *memory;
     size_t memory_bytes, stride;
 
@@ -106,7 +106,7 @@ struct sl_conn {
     struct sl_line *line;
     struct sl_link *link; /* NULL: a line that came in, before its handshake */
     enum sl_conn_state state;
-    uint64_t link_id, epoch; /* the dialed link's, or as HELLO named them and a link here has them */
+    uint64_t link_id, epoch; /* the link's: as dialed, or as the call named it and a link here has them */
     uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
     uint64_t opened_ms, heard_ms, bytes_under_way;
     uint64_t ping_at_ms; /* the one who dialed: at once when it is up, then by the heartbeat */
@@ -153,6 +153,8 @@ struct sl_hub {
     struct sl_rng jitter;
     uint64_t now_ms, now_us; /* sl_hub_turn */
     uint64_t stepped_ms;
+    uint64_t admitted; /* entries of links that are not up yet, as the transport was told */
+    bool admit_stale;  /* an entry is another link's since */
     bool closing;
     _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, links_up, refusals;
     _Atomic uint32_t fault_corrupt;

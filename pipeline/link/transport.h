@@ -6,7 +6,8 @@
  * belong to the io from the call until their one event, also after failure.
  *
  * A link is named by a 64-bit id that both ends know beforehand, with a 32-byte key. One side accepts, the other
- * connects; a link carries frames both ways. It belongs to one epoch of the plan for its whole life; links of several
+ * connects; a link carries frames both ways. Where a peer is, is bytes (struct sl_io_address) that its io tells and that travel
+ * to the other side by other means, beforehand: who is not awaited is not answered. It belongs to one epoch of the plan for its whole life; links of several
  * epochs may live on one io (while a plan is replaced), and a frame of another epoch than its link's ends the link. Each side lends n_slots of slot_bytes to the other: one slot = one
  * credit, cumulative counts on the wire. A frame sent without credit waits in the sender's io, in order. */
 #ifndef SL_PIPELINE_LINK_TRANSPORT_H
@@ -42,11 +43,22 @@ struct sl_fabric; /* the in-process network of the local transport */
 sl_status sl_fabric_create(struct sl_fabric **fabric);
 void sl_fabric_destroy(struct sl_fabric *fabric); /* after all ios on it */
 
+/* Where an io is: its transport's bytes, for the io at the other end of a link and nobody else to read. */
+enum { SL_IO_ADDRESS_BYTES = 256 };
+struct sl_io_address {
+    uint16_t n;
+    uint8_t bytes[SL_IO_ADDRESS_BYTES];
+};
+/* false: n is 0 or too much. */
+bool sl_io_address_set(struct sl_io_address *address, const void *bytes, size_t n);
+
+enum { SL_IO_HOST_BYTES = 64 }; /* a numeric address with its zone, as text */
+
 struct sl_io_config {
     const struct sl_transport_ops *transport; /* &sl_transport_local or &sl_transport_ucx */
     struct sl_fabric *fabric;                 /* local only */
-    char address[64];                         /* to listen on, "127.0.0.1"; local: ignored */
-    uint16_t port;                            /* 0: any of 13000..13063 (ucx), any (local) */
+    char address[256]; /* to listen on: a name or an IP address of this machine; local: ignored */
+    uint16_t port;     /* 0: any of 13000..13063 (ucx), any (local) */
     struct sl_wire_limits limits;
     /* A peer that was not heard for silent_ms is silent, and lost after lost_ms. 0: defaults 200, 1000, 10000, 2000; those but
      * the first are raised by TSan builds */
@@ -57,6 +69,9 @@ struct sl_io_config {
 struct sl_io;
 /* Starts the I/O thread and listens. SL_E_UNAVAILABLE names address and port. */
 sl_status sl_io_create(struct sl_io **io, const struct sl_io_config *config, struct sl_err *err);
+/* Where it is: for peers, and (numeric, without a port; empty: local) for people. */
+const struct sl_io_address *sl_io_address(const struct sl_io *io);
+const char *sl_io_host(const struct sl_io *io);
 uint16_t sl_io_port(const struct sl_io *io);
 /* GOODBYE on every link, flush for at most 1 s, then close. After it no event comes; every buffer is free. */
 void sl_io_destroy(struct sl_io *io);
@@ -68,11 +83,12 @@ struct sl_link_config {
     uint32_t n_slots; /* 1..64 that we lend to the peer */
     size_t slot_bytes;
 };
-/* Be ready for the peer that knows id and key. */
-sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link);
-/* Connect, with retries every 100 ms..2 s until it is up or dropped. */
-sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link, const char *address,
-                        uint16_t port);
+/* Be ready for the peer that is there, and knows id and key. */
+sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link, const struct sl_io_address *peer);
+/* Connect, with retries every 100 ms..2 s until it is up or dropped. A peer that is started again is elsewhere: drop the
+ * link and connect to its new address. */
+sl_status sl_io_connect(struct sl_io *io, const struct sl_link_config *link,
+                        const struct sl_io_address *peer);
 void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 
 /* A link that is up and whose peer is silent: it may be stopped, cut off, or gone, and it may come back, and then all goes on as

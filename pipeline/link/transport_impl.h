@@ -20,6 +20,10 @@
 
 #include "pipeline/link/transport.h"
 
+#include <stddef.h>
+
+enum { SL_LABEL_BYTES = 32 };
+
 struct sl_hub;       /* the link layer of one I/O thread */
 struct sl_conn;      /* its view of a line */
 struct sl_link;      /* what the owner knows by an id */
@@ -47,8 +51,11 @@ struct sl_sending { /* a frame on its way out */
     uint8_t *damaged; /* by a test: a copy of the payload, sent in its place */
     bool busy, again; /* control frames: one of a kind is under way; send one more after it */
     struct sl_mail mail;
+    uint8_t label[SL_LABEL_BYTES]; /* the transport's, to lie before the header */
     uint8_t header[SL_WIRE_BYTES];
 };
+_Static_assert(offsetof(struct sl_sending, header) == offsetof(struct sl_sending, label) + SL_LABEL_BYTES,
+               "label and header can be sent as one");
 
 struct sl_landing { /* where a frame that comes in has to go */
     struct sl_conn *conn;
@@ -71,10 +78,16 @@ struct sl_transport_ops {
     sl_status (*open)(struct sl_transport **transport, struct sl_hub *hub, const struct sl_io_config *config,
                       struct sl_err *err);
     void (*close)(struct sl_transport *transport); /* after every line and region */
-    uint16_t (*port)(const struct sl_transport *transport);
+    /* Where others reach it; host may be left empty. */
+    void (*where)(const struct sl_transport *transport, struct sl_io_address *address,
+                  char host[SL_IO_HOST_BYTES], uint16_t *port);
+    /* Only lines to and from these peers are wanted from now on; NULL: it needs no telling. They stay valid until the next
+     * call. Lines that are there already stay. */
+    void (*admit)(struct sl_transport *transport, const struct sl_io_address *const *peers, uint32_t n_peers);
 
-    /* SL_E_INVALID: the address can never work; anything else: try again later. */
-    sl_status (*connect)(struct sl_transport *transport, const char *address, uint16_t port,
+    /* A line for that link. SL_E_INVALID: the address can never work; SL_AGAIN: ask again in SL_DIAL_AGAIN_MS; anything else:
+     * try again later. */
+    sl_status (*connect)(struct sl_transport *transport, uint64_t link, const struct sl_io_address *peer,
                          struct sl_conn *conn, struct sl_line **line);
     void (*send)(struct sl_line *line,
                  struct sl_sending *sending); /* -> sl_sending_done once, maybe before return */
@@ -88,8 +101,10 @@ struct sl_transport_ops {
     bool (*arm)(struct sl_transport *transport); /* true: sleep, until fd is readable or poll_ms is over */
 };
 
-/* Upcalls. */
-struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line); /* NULL: turn it away */
+/* Upcalls. A call for a link comes in: who is to be at the other end of it (NULL: nobody waits for that link), and, when it
+ * is so, the connection (NULL: turn it away). */
+const struct sl_io_address *sl_hub_awaits(struct sl_hub *hub, uint64_t link);
+struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line, uint64_t link);
 #define SL_BYTES_UNTOLD SIZE_MAX /* payload_bytes: the transport has only the header's word for it */
 struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
                                    size_t payload_bytes); /* NULL: drop it, the line is at fault */

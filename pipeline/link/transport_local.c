@@ -9,6 +9,7 @@
  * inboxes and pairs; it is held for a few instructions and never during a copy.
  *
  * A pair lives until both ends are closed and no letter points to it. */
+#include "base/bytes.h"
 #include "pipeline/link/transport_impl.h"
 
 #include <assert.h>
@@ -33,6 +34,7 @@ struct sl_line { /* one end of a pair */
 
 struct sl_pair {
     struct sl_line ends[2]; /* 0: who called */
+    uint64_t link;
     struct sl_mail call;
     uint32_t n_refs; /* open ends, and letters about the pair itself */
 };
@@ -165,19 +167,38 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub, const
     return SL_OK;
 }
 
-static uint16_t local_port(const struct sl_transport *t)
+/* There is one host: an address is "local" and the port. */
+static const char address_word[6] = "local";
+enum { ADDRESS_BYTES = sizeof address_word + 2 };
+
+static void local_where(const struct sl_transport *t, struct sl_io_address *address,
+                        char host[SL_IO_HOST_BYTES], uint16_t *port)
 {
-    return t->port;
+    address->n = ADDRESS_BYTES;
+    memcpy(address->bytes, address_word, sizeof address_word);
+    sl_put16(address->bytes + sizeof address_word, t->port);
+    host[0] = 0;
+    *port = t->port;
 }
 
-static sl_status local_connect(struct sl_transport *t, const char *address, uint16_t port,
+static uint16_t port_in(const struct sl_io_address *address) /* 0: not one of this transport */
+{
+    if (address->n != ADDRESS_BYTES || memcmp(address->bytes, address_word, sizeof address_word) != 0)
+        return 0;
+    return sl_get16(address->bytes + sizeof address_word);
+}
+
+static sl_status local_connect(struct sl_transport *t, uint64_t link, const struct sl_io_address *peer,
                                struct sl_conn *conn, struct sl_line **line)
 {
-    (void)address; /* there is one host */
+    uint16_t port = port_in(peer);
+    if (port == 0)
+        return SL_E_INVALID;
     struct sl_pair *pair = calloc(1, sizeof *pair);
     if (!pair)
         return SL_E_NOMEM;
     pair->n_refs = 3; /* two ends and the call */
+    pair->link = link;
     pair->ends[0] = (struct sl_line){.pair = pair, .transport = t, .conn = conn};
     pthread_mutex_lock(&t->fabric->mutex);
     struct sl_transport *to = listener_at(t->fabric, port);
@@ -253,9 +274,14 @@ static void take_frame(struct sl_line *line, struct sl_mail *mail)
 
 static void take_call(struct sl_transport *t, struct sl_line *line)
 {
-    struct sl_conn *conn = sl_hub_accept(t->hub, line);
-    pthread_mutex_lock(&t->fabric->mutex);
     struct sl_pair *pair = line->pair;
+    const struct sl_io_address *awaited = sl_hub_awaits(t->hub, pair->link);
+    pthread_mutex_lock(&t->fabric->mutex);
+    const struct sl_transport *caller = pair->ends[0].transport; /* NULL: it has hung up already */
+    bool known = awaited && caller && port_in(awaited) == caller->port;
+    pthread_mutex_unlock(&t->fabric->mutex);
+    struct sl_conn *conn = known ? sl_hub_accept(t->hub, line, pair->link) : NULL;
+    pthread_mutex_lock(&t->fabric->mutex);
     line->conn = conn;
     if (!conn) { /* turned away: this end is closed at once; frames that follow are sent home */
         line->hung_up = true;
@@ -388,7 +414,7 @@ const struct sl_transport_ops sl_transport_local = {
     .one_clock = true,
     .open = local_open,
     .close = local_close,
-    .port = local_port,
+    .where = local_where,
     .connect = local_connect,
     .send = local_send,
     .hangup = local_hangup,

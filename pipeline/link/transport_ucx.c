@@ -1,50 +1,74 @@
-/* Lines over UCX: UCP active messages, our header as the AM header, rendezvous from 64 KiB on. The only file that includes
- * UCX.
+/* Lines over UCX: UCP active messages, our header as the AM header, rendezvous from 64 KiB on. One of the files that include
+ * UCX; transport_ucx_open.c makes what this one uses.
  *
  * The I/O thread owns one single-threaded worker in event mode: the worker's fd is polled, never spun on. Error handling is
  * PEER on every endpoint, so a dead neighbour ends its sends instead of hanging them; that a neighbour is silent but not dead
  * (stopped, unreachable) UCX does not notice: the hub's heartbeat does.
  *
- * UCX forbids closing an endpoint from its callbacks, so hangup only marks a line and progress does the rest; `closed` is told
- * when the close request and every send and receive of the line have ended. */
+ * There is no UCX listener. Nodes know each other's worker addresses before they speak, and an endpoint is made to such an
+ * address only: one that calls is answered at the address where the peer of its link was planned to be, not at the one it came
+ * from. Between two workers there is one endpoint, the trunk, and lines share it: UCX pairs the endpoints of two workers by the
+ * order in which each side made them, so with one endpoint for each line, the end of one line would take the wrong other one
+ * with it. Which line a frame is of says the label before its header: the link, and a number that the caller drew. A line that
+ * ends says so (LABEL_END); the trunk ends with its last line, or when one of them cannot get its buffers back.
+ *
+ * What is left open is the tcp port of UCX itself, where peers connect for a trunk. It is shielded (shield.h): connections are
+ * taken from the addresses of planned peers only, and from nobody once all links are up. The same shield drops the first packet
+ * of a peer that is early; as an endpoint would wait a second or more to try again, a connection is tried with a socket of our
+ * own before one is made.
+ *
+ * UCX forbids closing an endpoint from its callbacks, so those only mark a trunk and progress does the rest; `closed` is told
+ * when every send and receive of the line has ended. */
+#include "pipeline/link/transport_ucx.h"
+#include "base/bytes.h"
+#include "base/clock.h"
+#include "base/digest.h"
 #include "base/log.h"
-#include "pipeline/link/transport_impl.h"
 
-#include <arpa/inet.h>
-#include <ifaddrs.h>
-#include <net/if.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
+#include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <ucp/api/ucp.h>
-#include <ucs/debug/debug.h>
 #include <unistd.h>
 
-enum { AM_ID = 7, RNDV_BYTES = 64 * 1024, FIRST_PORT = 13000, LAST_PORT = 13063 };
+enum {
+    RNDV_BYTES = 64 * 1024,
+    PROBE_MS = 200,    /* for a connection that is only tried */
+    PATIENCE_MS = 1000 /* for a line that has hung up to get its buffers back, before its trunk is cut */
+};
+enum label_kind { LABEL_CALL = 1, LABEL_FRAME, LABEL_END };
 
 struct sl_line {
     struct sl_line *next;
     struct sl_transport *transport;
-    struct sl_conn *conn; /* NULL: turned away */
-    ucp_ep_h ep;          /* NULL: closing or closed */
-    void *close_request;
-    bool hung_up, closing;
-    bool failed, told; /* the endpoint reported an error; the hub was told */
+    struct sl_trunk *trunk; /* NULL: there is no way to the peer */
+    struct sl_conn *conn;
+    uint64_t link, number;
+    bool called; /* the peer was told that the line exists; who answers a call does not tell */
+    bool hung_up, ended;
+    bool failed, told; /* the line is of no use any more; the hub was told */
+    uint64_t hung_up_ms;
     const char *reason;
     uint32_t n_under_way; /* sends and receives */
 };
 
-struct sl_transport {
-    struct sl_hub *hub;
-    ucp_context_h context;
-    ucp_worker_h worker;
-    ucp_listener_h listener;
-    int fd;
-    uint16_t port;
-    struct sl_line *lines;
+struct sl_trunk {
+    struct sl_trunk *next;
+    struct sl_transport *transport;
+    struct sl_io_address peer;
+    int probe; /* a connection that is only tried; -1: none */
+    uint64_t probed_ms;
+    ucp_ep_h ep; /* NULL: not yet, or closing */
+    bool failed, closing;
+    const char *reason;
+    void *close_request;
+    uint32_t n_lines;
 };
+
+static uint64_t clock_ms(void)
+{
+    return sl_clock_ns() / 1000000u;
+}
 
 static sl_status status_of(ucs_status_t status)
 {
@@ -67,10 +91,57 @@ static void line_failed(struct sl_line *line, const char *reason)
         line->reason = reason;
 }
 
+static void trunk_failed(struct sl_trunk *trunk, const char *reason)
+{
+    trunk->failed = true;
+    if (!trunk->reason)
+        trunk->reason = reason;
+}
+
 static void on_endpoint_error(void *arg, ucp_ep_h ep, ucs_status_t status)
 {
     (void)ep;
-    line_failed(arg, ucs_status_string(status));
+    trunk_failed(arg, ucs_status_string(status));
+}
+
+/* ---- labels ---- */
+
+static void label_put(uint8_t out[SL_LABEL_BYTES], const struct sl_transport *from, uint64_t link,
+                      uint64_t number, enum label_kind kind)
+{
+    sl_put64(out, link);
+    sl_put64(out + 8, number);
+    sl_put64(out + 16, kind);
+    sl_put64(out + 24, from->token);
+}
+
+static void on_end_said(void *request, ucs_status_t status, void *user)
+{
+    struct sl_end *end = user;
+    (void)status; /* a peer that does not hear it finds out by its heartbeat */
+    end->busy = false;
+    ucp_request_free(request);
+}
+
+/* Best effort: at most so many are under way, and what is not told is found out by the peer's timers. */
+static void say_end(struct sl_transport *t, ucp_ep_h ep, uint64_t link, uint64_t number)
+{
+    static const uint8_t padding[8];
+    struct sl_end *end = t->ends;
+    while (end < t->ends + SL_ENDS_MAX && end->busy)
+        end++;
+    if (end == t->ends + SL_ENDS_MAX)
+        return;
+    label_put(end->label, t, link, number, LABEL_END);
+    ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK |
+                                                 UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
+                                 .flags = UCP_AM_SEND_FLAG_EAGER,
+                                 .cb.send = on_end_said,
+                                 .user_data = end,
+                                 .memory_type = UCS_MEMORY_TYPE_HOST};
+    ucs_status_ptr_t request =
+        ucp_am_send_nbx(ep, SL_UCX_AM_ID, end->label, sizeof end->label, padding, sizeof padding, &param);
+    end->busy = UCS_PTR_IS_PTR(request);
 }
 
 /* ---- sending ---- */
@@ -85,10 +156,14 @@ static void on_sent(void *request, ucs_status_t status, void *user)
 
 static void ucx_send(struct sl_line *line, struct sl_sending *sending)
 {
-    if (!line->ep || line->failed) {
+    struct sl_trunk *trunk = line->trunk;
+    if (!trunk || !trunk->ep || trunk->failed || line->failed) {
         sl_sending_done(sending, SL_E_PEER_LOST);
         return;
     }
+    label_put(sending->label, line->transport, line->link, line->number,
+              line->called ? LABEL_FRAME : LABEL_CALL);
+    line->called = true;
     ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK |
                                                  UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
                                  .flags = UCP_AM_SEND_FLAG_REPLY,
@@ -97,14 +172,264 @@ static void ucx_send(struct sl_line *line, struct sl_sending *sending)
                                  .memory_type = UCS_MEMORY_TYPE_HOST};
     param.flags |= sending->bytes >= RNDV_BYTES ? UCP_AM_SEND_FLAG_RNDV : UCP_AM_SEND_FLAG_EAGER;
     line->n_under_way++;
-    ucs_status_ptr_t request = ucp_am_send_nbx(line->ep, AM_ID, sending->header, sizeof sending->header,
-                                               sending->payload, sending->bytes, &param);
+    const uint8_t *whole = (const uint8_t *)sending + offsetof(struct sl_sending, label);
+    ucs_status_ptr_t request =
+        ucp_am_send_nbx(trunk->ep, SL_UCX_AM_ID, whole, SL_LABEL_BYTES + sizeof sending->header,
+                        sending->payload, sending->bytes, &param);
     if (UCS_PTR_IS_PTR(request))
         return;
     line->n_under_way--;
     if (UCS_PTR_IS_ERR(request))
         line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
     sl_sending_done(sending, UCS_PTR_IS_ERR(request) ? status_of(UCS_PTR_STATUS(request)) : SL_OK);
+}
+
+/* ---- trunks ---- */
+
+static struct sl_trunk *trunk_to(struct sl_transport *t, const struct sl_io_address *peer)
+{
+    for (struct sl_trunk *trunk = t->trunks; trunk; trunk = trunk->next)
+        if (!trunk->closing && !trunk->failed && trunk->peer.n == peer->n &&
+            memcmp(trunk->peer.bytes, peer->bytes, peer->n) == 0)
+            return trunk;
+    struct sl_trunk *trunk = calloc(1, sizeof *trunk);
+    if (!trunk)
+        return NULL;
+    trunk->transport = t;
+    trunk->peer = *peer;
+    trunk->probe = -1;
+    trunk->next = t->trunks;
+    t->trunks = trunk;
+    return trunk;
+}
+
+static void probe_end(struct sl_trunk *trunk)
+{
+    if (trunk->probe >= 0)
+        close(trunk->probe);
+    trunk->probe = -1;
+}
+
+/* Does the peer take connections? SL_AGAIN: not known yet, or not yet. */
+static sl_status trunk_probe(struct sl_trunk *trunk, const struct sockaddr_storage *at, socklen_t bytes)
+{
+    if (trunk->probe < 0) {
+        trunk->probe = socket(at->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        trunk->probed_ms = clock_ms();
+        if (trunk->probe < 0)
+            return SL_E_EXHAUSTED;
+        if (connect(trunk->probe, (const struct sockaddr *)at, bytes) != 0 && errno != EINPROGRESS) {
+            probe_end(trunk);
+            return SL_E_PEER_LOST;
+        }
+    }
+    struct pollfd fd = {.fd = trunk->probe, .events = POLLOUT};
+    int error = 0;
+    socklen_t error_bytes = sizeof error;
+    if (poll(&fd, 1, 0) == 0) {
+        if (clock_ms() - trunk->probed_ms >= PROBE_MS)
+            probe_end(trunk); /* the next one is heard at once, this one's second try comes after a second */
+        return SL_AGAIN;
+    }
+    getsockopt(trunk->probe, SOL_SOCKET, SO_ERROR, &error, &error_bytes);
+    probe_end(trunk);
+    return error ? SL_E_PEER_LOST : SL_OK;
+}
+
+static sl_status trunk_open(struct sl_trunk *trunk, const struct sl_ucx_address *peer)
+{
+    ucp_ep_params_t param = {.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS |
+                                           UCP_EP_PARAM_FIELD_ERR_HANDLER |
+                                           UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
+                             .address = (const ucp_address_t *)peer->worker,
+                             .err_handler = {on_endpoint_error, trunk},
+                             .err_mode = UCP_ERR_HANDLING_MODE_PEER};
+    if (ucp_ep_create(trunk->transport->worker, &param, &trunk->ep) == UCS_OK)
+        return SL_OK;
+    trunk->ep = NULL;
+    trunk_failed(trunk, "UCX makes no endpoint to the peer");
+    return SL_E_PEER_LOST;
+}
+
+/* From here on its sends and receives come home, those which cannot go on with an error. */
+static void trunk_close(struct sl_trunk *trunk, const char *reason)
+{
+    if (trunk->closing)
+        return;
+    trunk_failed(trunk, reason);
+    trunk->closing = true;
+    probe_end(trunk);
+    if (!trunk->ep)
+        return;
+    ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS, .flags = UCP_EP_CLOSE_FLAG_FORCE};
+    ucs_status_ptr_t request = ucp_ep_close_nbx(trunk->ep, &param);
+    trunk->close_request = UCS_PTR_IS_PTR(request) ? request : NULL;
+    trunk->ep = NULL;
+}
+
+/* True: it is gone. */
+static bool trunk_step(struct sl_trunk *trunk)
+{
+    bool tried_in_vain = !trunk->ep && clock_ms() - trunk->probed_ms > PATIENCE_MS;
+    if (!trunk->closing && trunk->n_lines == 0 && (trunk->ep || trunk->failed || tried_in_vain))
+        trunk_close(trunk, "its last line has ended");
+    if (trunk->failed && !trunk->closing)
+        trunk_close(trunk, NULL);
+    if (!trunk->closing || trunk->n_lines > 0)
+        return false;
+    if (trunk->close_request) {
+        if (ucp_request_check_status(trunk->close_request) == UCS_INPROGRESS)
+            return false;
+        ucp_request_free(trunk->close_request);
+    }
+    struct sl_trunk **at = &trunk->transport->trunks;
+    while (*at != trunk)
+        at = &(*at)->next;
+    *at = trunk->next;
+    free(trunk);
+    return true;
+}
+
+/* ---- lines ---- */
+
+static struct sl_line *line_new(struct sl_transport *t, uint64_t link, uint64_t number)
+{
+    struct sl_line *line = calloc(1, sizeof *line);
+    if (!line)
+        return NULL;
+    line->transport = t;
+    line->link = link;
+    line->number = number;
+    line->next = t->lines;
+    t->lines = line;
+    return line;
+}
+
+static void line_use(struct sl_line *line, struct sl_trunk *trunk)
+{
+    line->trunk = trunk;
+    trunk->n_lines++;
+}
+
+static void line_unlink(struct sl_line *line)
+{
+    struct sl_line **at = &line->transport->lines;
+    while (*at != line)
+        at = &(*at)->next;
+    *at = line->next;
+    if (line->trunk)
+        line->trunk->n_lines--;
+    free(line);
+}
+
+static struct sl_line *line_of(struct sl_transport *t, uint64_t link, uint64_t number)
+{
+    struct sl_line *line = t->lines;
+    while (line && (line->link != link || line->number != number))
+        line = line->next;
+    return line;
+}
+
+static sl_status ucx_connect(struct sl_transport *t, uint64_t link, const struct sl_io_address *address,
+                             struct sl_conn *conn, struct sl_line **out)
+{
+    struct sl_ucx_address peer;
+    uint64_t number;
+    SL_TRY(sl_ucx_address_read(&peer, address));
+    struct sl_trunk *trunk = trunk_to(t, address);
+    if (!trunk)
+        return SL_E_NOMEM;
+    if (!trunk->ep) {
+        SL_TRY(trunk_probe(trunk, &peer.at, peer.bytes));
+        SL_TRY(trunk_open(trunk, &peer));
+    }
+    SL_TRY(sl_random_bytes(&number, sizeof number));
+    struct sl_line *line = line_new(t, link, number);
+    if (!line)
+        return SL_E_NOMEM;
+    line->conn = conn;
+    line_use(line, trunk);
+    *out = line;
+    return SL_OK;
+}
+
+/* Who waits for this link expects it from somewhere: a caller that is elsewhere is turned away, and answers go there only. */
+static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64_t number, uint64_t token)
+{
+    struct sl_ucx_address peer;
+    const struct sl_io_address *address = sl_hub_awaits(t->hub, link);
+    if (!address || sl_ucx_token(address) != token || sl_ucx_address_read(&peer, address) != SL_OK)
+        return NULL;
+    struct sl_trunk *trunk = trunk_to(t, address);
+    if (!trunk || (!trunk->ep && trunk_open(trunk, &peer) != SL_OK))
+        return NULL;
+    probe_end(trunk); /* it came to us first */
+    struct sl_line *line = line_new(t, link, number);
+    if (!line)
+        return NULL;
+    line->called = true;
+    line_use(line, trunk);
+    line->conn = sl_hub_accept(t->hub, line, link);
+    if (!line->conn) {
+        line_unlink(line);
+        return NULL;
+    }
+    return line;
+}
+
+static void ucx_hangup(struct sl_line *line)
+{
+    line->hung_up = true;
+    line->hung_up_ms = clock_ms();
+}
+
+static bool is_last_of_trunk(const struct sl_line *line)
+{
+    for (const struct sl_line *other = line->transport->lines; other; other = other->next)
+        if (other->trunk == line->trunk && !other->hung_up)
+            return false;
+    return true;
+}
+
+/* Ends a line that was hung up, when all that is under way has come home. True when it is gone. */
+static bool line_close(struct sl_line *line)
+{
+    struct sl_trunk *trunk = line->trunk;
+    if (!line->ended && trunk && trunk->ep && !trunk->failed && line->called)
+        say_end(line->transport, trunk->ep, line->link, line->number);
+    line->ended = true;
+    if (line->n_under_way > 0) {
+        if (trunk && (is_last_of_trunk(line) || clock_ms() - line->hung_up_ms > PATIENCE_MS))
+            trunk_close(trunk, "another link with this peer could not be ended");
+        return false;
+    }
+    struct sl_conn *conn = line->conn;
+    line_unlink(line);
+    if (conn)
+        sl_conn_closed(conn);
+    return true;
+}
+
+static bool ucx_progress(struct sl_transport *t)
+{
+    bool any = ucp_worker_progress(t->worker) != 0;
+    for (struct sl_line *line = t->lines, *next; line; line = next) {
+        next = line->next;
+        if (line->trunk && line->trunk->failed)
+            line_failed(line, line->trunk->reason);
+        if (line->failed && !line->told && !line->hung_up && line->conn) {
+            line->told = true;
+            sl_conn_broken(line->conn, SL_E_PEER_LOST, line->reason);
+            any = true;
+        }
+        if (line->hung_up)
+            any |= line_close(line);
+    }
+    for (struct sl_trunk *trunk = t->trunks, *next; trunk; trunk = next) {
+        next = trunk->next;
+        any |= trunk_step(trunk);
+    }
+    return any;
 }
 
 /* ---- receiving ---- */
@@ -118,12 +443,24 @@ static void on_received(void *request, ucs_status_t status, size_t bytes, void *
     sl_conn_landed(landing, status_of(status));
 }
 
-static struct sl_line *line_of(struct sl_transport *t, ucp_ep_h ep)
+/* The line of a frame by its label; a call for a link that waits makes one. */
+static struct sl_line *line_by_label(struct sl_transport *t, const uint8_t *label, size_t bytes,
+                                     const ucp_am_recv_param_t *param)
 {
-    struct sl_line *line = t->lines;
-    while (line && line->ep != ep)
-        line = line->next;
-    return line;
+    if (bytes < SL_LABEL_BYTES)
+        return NULL;
+    uint64_t link = sl_get64(label), number = sl_get64(label + 8), kind = sl_get64(label + 16);
+    struct sl_line *line = line_of(t, link, number);
+    if (kind == LABEL_END) {
+        if (line)
+            line_failed(line, "the peer closed the line");
+        return NULL;
+    }
+    if (!line && kind == LABEL_CALL)
+        line = answer_call(t, link, number, sl_get64(label + 24));
+    if (!line && param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)
+        say_end(t, param->reply_ep, link, number);
+    return line && line->conn && !line->hung_up ? line : NULL;
 }
 
 /* A frame begins: the hub checks its header and names the slot. Returning UCS_OK without a receive drops it, and the sender
@@ -132,11 +469,11 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_bytes,
                              const ucp_am_recv_param_t *param)
 {
     struct sl_transport *t = arg;
-    struct sl_line *line =
-        param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? line_of(t, param->reply_ep) : NULL;
-    if (!line || !line->conn || line->hung_up)
+    struct sl_line *line = line_by_label(t, header, header_bytes, param);
+    if (!line)
         return UCS_OK;
-    struct sl_landing *landing = sl_conn_arrived(line->conn, header, header_bytes, bytes);
+    struct sl_landing *landing = sl_conn_arrived(line->conn, (const uint8_t *)header + SL_LABEL_BYTES,
+                                                 header_bytes - SL_LABEL_BYTES, bytes);
     if (!landing)
         return UCS_OK;
     if (!(param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)) {
@@ -164,356 +501,61 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_bytes,
     return UCS_OK;
 }
 
-/* ---- lines ---- */
+/* ---- the table ---- */
 
-static struct sl_line *line_new(struct sl_transport *t)
+static void ucx_admit(struct sl_transport *t, const struct sl_io_address *const *peers, uint32_t n_peers)
 {
-    struct sl_line *line = calloc(1, sizeof *line);
-    if (!line)
-        return NULL;
-    line->transport = t;
-    line->next = t->lines;
-    t->lines = line;
-    return line;
-}
-
-static void line_unlink(struct sl_line *line)
-{
-    struct sl_line **at = &line->transport->lines;
-    while (*at != line)
-        at = &(*at)->next;
-    *at = line->next;
-    free(line);
-}
-
-static sl_status parse_address(const char *address, uint16_t port, struct sockaddr_storage *out,
-                               socklen_t *bytes)
-{
-    struct sockaddr_in *v4 = (struct sockaddr_in *)out;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)out;
-    memset(out, 0, sizeof *out);
-    if (inet_pton(AF_INET, address, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        *bytes = sizeof *v4;
-        return SL_OK;
-    }
-    if (inet_pton(AF_INET6, address, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        *bytes = sizeof *v6;
-        return SL_OK;
-    }
-    return SL_E_INVALID;
-}
-
-static sl_status ucx_connect(struct sl_transport *t, const char *address, uint16_t port, struct sl_conn *conn,
-                             struct sl_line **out)
-{
-    struct sockaddr_storage peer;
-    socklen_t bytes;
-    SL_TRY(parse_address(address, port, &peer, &bytes));
-    struct sl_line *line = line_new(t);
-    if (!line)
-        return SL_E_NOMEM;
-    line->conn = conn;
-    ucp_ep_params_t param = {.field_mask = UCP_EP_PARAM_FIELD_FLAGS | UCP_EP_PARAM_FIELD_SOCK_ADDR |
-                                           UCP_EP_PARAM_FIELD_ERR_HANDLER |
-                                           UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
-                             .flags = UCP_EP_PARAMS_FLAGS_CLIENT_SERVER,
-                             .sockaddr = {(const struct sockaddr *)&peer, bytes},
-                             .err_handler = {on_endpoint_error, line},
-                             .err_mode = UCP_ERR_HANDLING_MODE_PEER};
-    if (ucp_ep_create(t->worker, &param, &line->ep) != UCS_OK) {
-        line_unlink(line);
-        return SL_E_PEER_LOST;
-    }
-    *out = line;
-    return SL_OK;
-}
-
-static void on_connection(ucp_conn_request_h request, void *arg)
-{
-    struct sl_transport *t = arg;
-    struct sl_line *line = line_new(t);
-    if (!line) {
-        ucp_listener_reject(t->listener, request);
+    struct sockaddr_storage at[SL_SHIELD_PEERS];
+    struct sl_ucx_address peer;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < n_peers && n < SL_SHIELD_PEERS; i++)
+        if (sl_ucx_address_read(&peer, peers[i]) == SL_OK)
+            at[n++] = peer.at;
+    if (sl_shield_admit(&t->shield, at, n))
         return;
-    }
-    ucp_ep_params_t param = {.field_mask = UCP_EP_PARAM_FIELD_CONN_REQUEST | UCP_EP_PARAM_FIELD_ERR_HANDLER |
-                                           UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE,
-                             .conn_request = request,
-                             .err_handler = {on_endpoint_error, line},
-                             .err_mode = UCP_ERR_HANDLING_MODE_PEER};
-    if (ucp_ep_create(t->worker, &param, &line->ep) != UCS_OK) {
-        line_unlink(line);
-        return;
-    }
-    line->conn = sl_hub_accept(t->hub, line);
-    line->hung_up = !line->conn; /* turned away */
-}
-
-static void ucx_hangup(struct sl_line *line)
-{
-    line->hung_up = true;
-}
-
-/* Begin, and later finish, the close of a line that was hung up. True when it is gone. */
-static bool line_close(struct sl_line *line)
-{
-    if (!line->closing) {
-        ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS,
-                                     .flags = UCP_EP_CLOSE_FLAG_FORCE};
-        ucs_status_ptr_t request = ucp_ep_close_nbx(line->ep, &param);
-        line->close_request = UCS_PTR_IS_PTR(request) ? request : NULL;
-        line->closing = true;
-        line->ep = NULL;
-    }
-    if (line->close_request) {
-        if (ucp_request_check_status(line->close_request) == UCS_INPROGRESS)
-            return false;
-        ucp_request_free(line->close_request);
-        line->close_request = NULL;
-    }
-    if (line->n_under_way > 0)
-        return false;
-    struct sl_conn *conn = line->conn;
-    line_unlink(line);
-    if (conn)
-        sl_conn_closed(conn);
-    return true;
-}
-
-static bool ucx_progress(struct sl_transport *t)
-{
-    bool any = ucp_worker_progress(t->worker) != 0;
-    for (struct sl_line *line = t->lines, *next; line; line = next) {
-        next = line->next;
-        if (line->failed && !line->told && !line->hung_up && line->conn) {
-            line->told = true;
-            sl_conn_broken(line->conn, SL_E_PEER_LOST, line->reason);
-            any = true;
-        }
-        if (line->hung_up)
-            any |= line_close(line);
-    }
-    return any;
-}
-
-/* ---- opening ---- */
-
-/* The interface that owns the address: without it UCX would stripe over all of them. */
-static void interface_of(const struct sockaddr_storage *address, char *name, size_t room)
-{
-    struct ifaddrs *all;
-    name[0] = 0;
-    if (getifaddrs(&all) != 0)
-        return;
-    for (struct ifaddrs *i = all; i; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != address->ss_family)
-            continue;
-        const struct sockaddr_in *a4 = (const struct sockaddr_in *)(const void *)i->ifa_addr,
-                                 *b4 = (const struct sockaddr_in *)address;
-        const struct sockaddr_in6 *a6 = (const struct sockaddr_in6 *)(const void *)i->ifa_addr,
-                                  *b6 = (const struct sockaddr_in6 *)address;
-        bool same = address->ss_family == AF_INET
-                        ? a4->sin_addr.s_addr == b4->sin_addr.s_addr
-                        : memcmp(&a6->sin6_addr, &b6->sin6_addr, sizeof a6->sin6_addr) == 0;
-        bool loopback = address->ss_family == AF_INET && (ntohl(b4->sin_addr.s_addr) >> 24) == 127 &&
-                        (i->ifa_flags & IFF_LOOPBACK);
-        if (!same && !loopback)
-            continue;
-        strncat(name, i->ifa_name, room - 1);
-        break;
-    }
-    freeifaddrs(all);
-}
-
-/* Settings of the tcp component are read from the environment only (given to ucp_config_modify they draw a warning), so they
- * are put there before any thread runs; what the user has set stays. */
-__attribute__((constructor)) static void set_tcp_environment(void)
-{
-    /* No TCP_PORT_RANGE: with ports in TIME_WAIT UCX 1.13 searches a small range so long that start-up takes seconds. */
-    setenv("UCX_TCP_CM_REUSEADDR", "y", 0); /* a restarted node gets its port back */
-    setenv("UCX_TCP_KEEPIDLE", "2s", 0);
-    setenv("UCX_TCP_KEEPINTVL", "1s", 0);
-    setenv("UCX_TCP_KEEPCNT", "3", 0);
-}
-
-/* UCX takes over SIGSEGV and its like when it is loaded; a process has its own ideas about those. */
-static void give_signals_back(void)
-{
-    static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
-    if (getenv("UCX_ERROR_SIGNALS") || getenv("UCX_HANDLE_ERRORS"))
-        return;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        ucs_debug_disable_signal(signals[i]);
-}
-
-/* The user's own UCX_* environment wins; a setting that this version does not know is passed over. */
-static void set(ucp_config_t *config, const char *name, const char *value)
-{
-    char variable[64];
-    snprintf(variable, sizeof variable, "UCX_%s", name);
-    if (value[0] && !getenv(variable) && ucp_config_modify(config, name, value) != UCS_OK)
-        sl_log_debug("this UCX does not know the setting %s", name);
-}
-
-static sl_status open_context(struct sl_transport *t, const char *host,
-                              const struct sockaddr_storage *address, struct sl_err *err)
-{
-    ucp_config_t *config;
-    char interface[IF_NAMESIZE];
-    interface_of(address, interface, sizeof interface);
-    if (!interface[0])
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "no network interface has the data address %s; name the address of the one "
-                       "interface that the neighbours use",
-                       host);
-    if (ucp_config_read(NULL, NULL, &config) != UCS_OK)
-        return sl_fail(err, SL_E_CONFIG,
-                       "UCX cannot read its settings; look at the UCX_* environment variables");
-    set(config, "TLS", "tcp");
-    set(config, "NET_DEVICES", interface);
-    set(config, "SOCKADDR_TLS_PRIORITY", "tcp");
-    set(config, "KEEPALIVE_INTERVAL", "1s");
-    set(config, "MAX_RNDV_RAILS", "1");
-    ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES,
-                           .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
-    ucs_status_t status = ucp_init(&params, config, &t->context);
-    ucp_config_release(config);
-    if (status != UCS_OK)
-        return sl_fail(
-            err, SL_E_UNAVAILABLE,
-            "UCX does not start on the interface %s of %s (%s); is it up? UCX_LOG_LEVEL=info tells more",
-            interface, host, ucs_status_string(status));
-    return SL_OK;
-}
-
-static sl_status open_worker(struct sl_transport *t, struct sl_err *err)
-{
-    ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
-                                  .thread_mode = UCS_THREAD_MODE_SINGLE};
-    ucp_am_handler_param_t handler = {.field_mask =
-                                          UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
-                                          UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
-                                      .id = AM_ID,
-                                      .cb = on_frame,
-                                      .arg = t,
-                                      .flags = UCP_AM_FLAG_WHOLE_MSG};
-    ucs_status_t status = ucp_worker_create(t->context, &params, &t->worker);
-    if (status == UCS_OK)
-        status = ucp_worker_get_efd(t->worker, &t->fd);
-    if (status == UCS_OK)
-        status = ucp_worker_set_am_recv_handler(t->worker, &handler);
-    if (status != UCS_OK)
-        return sl_fail(
-            err, SL_E_UNAVAILABLE,
-            "UCX cannot make a worker (%s); raise the limit of open files (ulimit -n), or set UCX_LOG_LEVEL=info to see why",
-            ucs_status_string(status));
-    return SL_OK;
-}
-
-static ucs_status_t listen_at(struct sl_transport *t, struct sockaddr_storage *address, socklen_t bytes,
-                              uint16_t port)
-{
-    if (address->ss_family == AF_INET)
-        ((struct sockaddr_in *)address)->sin_port = htons(port);
-    else
-        ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
-    ucp_listener_params_t params = {.field_mask = UCP_LISTENER_PARAM_FIELD_SOCK_ADDR |
-                                                  UCP_LISTENER_PARAM_FIELD_CONN_HANDLER,
-                                    .sockaddr = {(const struct sockaddr *)address, bytes},
-                                    .conn_handler = {on_connection, t}};
-    t->port = port;
-    return ucp_listener_create(t->worker, &params, &t->listener);
-}
-
-/* TCP_CM_REUSEADDR lets two processes share a listening port in the kernel's eyes only when the first has closed it, but a
- * bind of our own tells a port in use without UCX's log lines. */
-static bool port_is_free(struct sockaddr_storage *address, socklen_t bytes, uint16_t port)
-{
-    if (address->ss_family == AF_INET)
-        ((struct sockaddr_in *)address)->sin_port = htons(port);
-    else
-        ((struct sockaddr_in6 *)address)->sin6_port = htons(port);
-    int on = 1, fd = socket(address->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return true; /* let UCX say what is wrong */
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    bool is_free = bind(fd, (const struct sockaddr *)address, bytes) == 0 && listen(fd, 1) == 0;
-    close(fd);
-    return is_free;
-}
-
-static sl_status open_listener(struct sl_transport *t, const struct sl_io_config *config,
-                               struct sockaddr_storage *address, socklen_t bytes, struct sl_err *err)
-{
-    ucs_status_t status = UCS_ERR_BUSY;
-    uint32_t first = config->port ? config->port : FIRST_PORT, last = config->port ? config->port : LAST_PORT;
-    for (uint32_t port = first; port <= last && status != UCS_OK; port++)
-        if (port_is_free(address, bytes, (uint16_t)port))
-            status = listen_at(t, address, bytes, (uint16_t)port);
-    if (status == UCS_OK)
-        return SL_OK;
-    if (config->port)
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "cannot listen on %s:%u (%s); is the address this machine's and the port free?",
-                       config->address, config->port,
-                       status == UCS_ERR_BUSY ? "in use" : ucs_status_string(status));
-    return sl_fail(err, SL_E_UNAVAILABLE,
-                   "cannot listen on %s at any port of %d to %d (%s); is the address this machine's?",
-                   config->address, FIRST_PORT, LAST_PORT,
-                   status == UCS_ERR_BUSY ? "all in use" : ucs_status_string(status));
+    if (t->shield.lost && !t->said_lost)
+        sl_log_error(
+            "UCX has closed its data port %u, as it does when file descriptors run out: links that are up go on, new "
+            "ones cannot come; raise the limit of open files (ulimit -n) and start this node again",
+            t->port);
+    t->said_lost = t->shield.lost;
 }
 
 static void ucx_close(struct sl_transport *t)
 {
-    if (t->listener)
-        ucp_listener_destroy(t->listener); /* nobody calls from here on */
-    while (t->lines) {                     /* those which were turned away; the hub's own are gone already */
-        t->lines->hung_up = true;
-        ucx_progress(t);
+    uint64_t begun_ms = clock_ms();
+    bool busy = t->worker != NULL;
+    while (busy && clock_ms() - begun_ms < PATIENCE_MS) { /* what is still told, trunks that are closing */
+        busy = ucx_progress(t) || t->trunks;
+        for (int i = 0; i < SL_ENDS_MAX; i++)
+            busy |= t->ends[i].busy;
     }
-    if (t->worker)
-        ucp_worker_destroy(t->worker);
-    if (t->context)
-        ucp_cleanup(t->context);
-    free(t);
+    while (t->lines) { /* which the hub has given up */
+        struct sl_line *line = t->lines;
+        t->lines = line->next;
+        free(line);
+    }
+    while (t->trunks) {
+        struct sl_trunk *trunk = t->trunks;
+        t->trunks = trunk->next;
+        probe_end(trunk);
+        free(trunk);
+    }
+    sl_ucx_close(t);
 }
 
 static sl_status ucx_open(struct sl_transport **out, struct sl_hub *hub, const struct sl_io_config *config,
                           struct sl_err *err)
 {
-    struct sockaddr_storage address;
-    socklen_t bytes;
-    const char *host = config->address[0] ? config->address : "127.0.0.1";
-    if (parse_address(host, 0, &address, &bytes) != SL_OK)
-        return sl_fail(err, SL_E_CONFIG,
-                       "the data address \"%s\" is not a numeric IP address; give one of this machine's",
-                       host);
-    static pthread_once_t signals_once = PTHREAD_ONCE_INIT;
-    pthread_once(&signals_once, give_signals_back);
-    struct sl_transport *t = calloc(1, sizeof *t);
-    if (!t)
-        return sl_fail(err, SL_E_NOMEM, "out of memory for the UCX transport");
-    t->hub = hub;
-    sl_status status = open_context(t, host, &address, err);
-    if (status == SL_OK)
-        status = open_worker(t, err);
-    if (status == SL_OK)
-        status = open_listener(t, config, &address, bytes, err);
-    if (status != SL_OK) {
-        ucx_close(t);
-        return status;
-    }
-    *out = t;
-    return SL_OK;
+    return sl_ucx_open(out, hub, config, on_frame, err);
 }
 
-static uint16_t ucx_port(const struct sl_transport *t)
+static void ucx_where(const struct sl_transport *t, struct sl_io_address *address,
+                      char host[SL_IO_HOST_BYTES], uint16_t *port)
 {
-    return t->port;
+    *address = t->address;
+    memcpy(host, t->host, SL_IO_HOST_BYTES);
+    *port = t->port;
 }
 
 /* A region left mapped at cleanup aborts the process, so the hub unmaps before close. */
@@ -553,7 +595,8 @@ const struct sl_transport_ops sl_transport_ucx = {
     .silent_loss = true,
     .open = ucx_open,
     .close = ucx_close,
-    .port = ucx_port,
+    .where = ucx_where,
+    .admit = ucx_admit,
     .connect = ucx_connect,
     .send = ucx_send,
     .hangup = ucx_hangup,

@@ -93,7 +93,7 @@ class Stranger:
         digest = json.loads((pathlib.Path(pack) / "pack.json").read_text())["digest"]
         return (field(1, "stage") + field(2, stage) + field(3, digest) + field(4, version) + field(7, "127.0.0.1") +
                 field(8, 13000) + field(9, WIRE) + field(11, "stranger") + field(14, config["num_hidden_layers"]) +
-                field(15, "f32"))
+                field(15, "f32") + field(16, b"somewhere"))
 
     def join(self, node, proof=None):
         """The stream; its first event or its error come when it is read."""

@@ -24,11 +24,10 @@ struct neighbours {
     char error[320];
 };
 
-static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
+static void where_is(void *user, uint32_t node, struct sl_io_address *address)
 {
     const struct neighbours *w = user;
-    snprintf(address, 64, "127.0.0.1");
-    *port = sl_io_port(w->io[node]);
+    *address = *sl_io_address(w->io[node]);
 }
 
 static bool start(struct neighbours *w)

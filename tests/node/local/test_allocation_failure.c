@@ -109,8 +109,8 @@ static sl_status bind_stage(struct sl_err *err)
     struct sl_stage *stage;
     SL_TRY(sl_stage_create(&stage, the_pack, &config, NULL, err));
     sl_stage_destroy(stage);
-    struct sl_members_config control_config = {
-        .plan = &plan, .model_digest = "x", .data_address = "127.0.0.1"};
+    struct sl_io_address at = {.n = 1};
+    struct sl_members_config control_config = {.plan = &plan, .model_digest = "x", .data = &at};
     struct sl_members *control;
     SL_TRY(sl_members_create(&control, &control_config, err));
     sl_members_destroy(control);

@@ -35,10 +35,9 @@ static void on_ready(void *user)
     sem_post(&((struct pair *)user)->ready);
 }
 
-static void where_is(void *user, uint32_t node, char address[64], uint16_t *port)
+static void where_is(void *user, uint32_t node, struct sl_io_address *address)
 {
-    (void)address;
-    *port = sl_io_port(((struct pair *)user)->ios[node]);
+    *address = *sl_io_address(((struct pair *)user)->ios[node]);
 }
 
 static bool open_pair(struct pair *p)

@@ -39,10 +39,10 @@ static void fake_hangup(struct sl_line *line)
     line->hung_up = true;
 }
 
-static sl_status fake_connect(struct sl_transport *t, const char *address, uint16_t port,
+static sl_status fake_connect(struct sl_transport *t, uint64_t link, const struct sl_io_address *peer,
                               struct sl_conn *conn, struct sl_line **line)
 {
-    (void)t, (void)address, (void)port;
+    (void)t, (void)link, (void)peer;
     fake.n_lines++;
     if (fake.connect_status != SL_OK)
         return fake.connect_status;
@@ -146,7 +146,7 @@ static struct sl_link *make_link(bool dials)
     memset(link->config.key, 7, sizeof link->config.key);
     link->entry = (uint32_t)n_links;
     link->dials = dials;
-    link->port = 1;
+    CHECK(sl_io_address_set(&link->peer, "peer", 4));
     link->stride = SLOT_BYTES;
     link->memory_bytes = (size_t)SLOT_BYTES * N_SLOTS;
     link->memory = mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -245,7 +245,7 @@ static void proof(const char *label, const uint8_t *client, const uint8_t *serve
 static struct sl_conn *call_in(void)
 {
     struct sl_line *line = &fake.lines[++fake.n_lines];
-    struct sl_conn *conn = sl_hub_accept(&hub, line);
+    struct sl_conn *conn = sl_hub_accept(&hub, line, ID);
     *line = (struct sl_line){.conn = conn};
     return conn;
 }

@@ -1,0 +1,288 @@
+/* How the UCX transport comes up and goes: settings, context, worker, and the one port that it leaves open.
+ *
+ * UCX's tcp interface listens on the first address of its interface, at a port that its environment names; this is the port by
+ * which a node is known (--data-port), and the only one. It is taken from the environment when a worker is made, so one after
+ * the other is offered until one is free; UCX itself would draw at random, and for ever when all are taken. */
+#include "base/bytes.h"
+#include "base/digest.h"
+#include "base/log.h"
+#include "pipeline/link/data_address.h"
+#include "pipeline/link/transport_ucx.h"
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucs/debug/debug.h>
+#include <unistd.h>
+
+enum { FIRST_PORT = 13000, LAST_PORT = 13063 };
+
+/* ---- addresses as bytes ---- */
+
+enum { ADDRESS_VERSION = 1, ADDRESS_HEAD = 1 + 1 + 2 + 16, WORKER_BYTES_MIN = 16 };
+
+static void address_write(struct sl_io_address *out, const struct sockaddr_storage *at, uint16_t port,
+                          const void *worker, size_t worker_bytes)
+{
+    bool v4 = at->ss_family == AF_INET;
+    memset(out, 0, sizeof *out);
+    out->bytes[0] = ADDRESS_VERSION;
+    out->bytes[1] = v4 ? 4 : 6;
+    sl_put16(out->bytes + 2, port);
+    if (v4)
+        memcpy(out->bytes + 4, &((const struct sockaddr_in *)at)->sin_addr, 4);
+    else
+        memcpy(out->bytes + 4, &((const struct sockaddr_in6 *)at)->sin6_addr, 16);
+    memcpy(out->bytes + ADDRESS_HEAD, worker, worker_bytes);
+    out->n = (uint16_t)(ADDRESS_HEAD + worker_bytes);
+}
+
+sl_status sl_ucx_address_read(struct sl_ucx_address *out, const struct sl_io_address *address)
+{
+    const uint8_t *b = address->bytes;
+    memset(out, 0, sizeof *out);
+    if (address->n < ADDRESS_HEAD + WORKER_BYTES_MIN || b[0] != ADDRESS_VERSION || (b[1] != 4 && b[1] != 6))
+        return SL_E_INVALID;
+    if (b[1] == 4) {
+        struct sockaddr_in *v4 = (struct sockaddr_in *)&out->at;
+        v4->sin_family = AF_INET;
+        memcpy(&v4->sin_addr, b + 4, 4);
+        out->bytes = sizeof *v4;
+    } else {
+        struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)&out->at;
+        v6->sin6_family = AF_INET6;
+        memcpy(&v6->sin6_addr, b + 4, 16);
+        out->bytes = sizeof *v6;
+    }
+    sl_data_address_set_port(&out->at, sl_get16(b + 2));
+    out->worker = b + ADDRESS_HEAD;
+    out->worker_bytes = address->n - ADDRESS_HEAD;
+    return SL_OK;
+}
+
+uint64_t sl_ucx_token(const struct sl_io_address *address)
+{
+    static const uint8_t key[32] = "sluice: the address of a caller";
+    uint8_t digest[32];
+    sl_hmac_sha256(key, address->bytes, address->n, digest);
+    return sl_get64(digest);
+}
+
+/* ---- settings ---- */
+
+/* Settings of the tcp component are read from the environment only (given to ucp_config_modify they are passed over with a
+ * warning), so they are put there before any thread runs; what the user has set stays. The last two are changed for each
+ * worker, and stand here so that the list itself never moves again. */
+__attribute__((constructor)) static void set_tcp_environment(void)
+{
+    setenv("UCX_TCP_KEEPIDLE", "2s", 0);
+    setenv("UCX_TCP_KEEPINTVL", "1s", 0);
+    setenv("UCX_TCP_KEEPCNT", "3", 0);
+    setenv("UCX_TCP_CONN_NB", "y", 0); /* else the I/O thread would sleep in connect() */
+    setenv("UCX_TCP_PORT_RANGE", "0", 1);
+    setenv("UCX_TCP_AF_PRIO", "inet,inet6", 1);
+}
+
+/* UCX takes over SIGSEGV and its like when it is loaded; a process has its own ideas about those. */
+static void give_signals_back(void)
+{
+    static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
+    if (getenv("UCX_ERROR_SIGNALS") || getenv("UCX_HANDLE_ERRORS"))
+        return;
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        ucs_debug_disable_signal(signals[i]);
+}
+
+/* The user's own UCX_* environment wins; a setting that this version does not know is passed over. */
+static void set(ucp_config_t *config, const char *name, const char *value)
+{
+    char variable[64];
+    snprintf(variable, sizeof variable, "UCX_%s", name);
+    if (value[0] && !getenv(variable) && ucp_config_modify(config, name, value) != UCS_OK)
+        sl_log_debug("this UCX does not know the setting %s", name);
+}
+
+/* ---- opening ---- */
+
+static sl_status open_context(struct sl_transport *t, const struct sl_data_address *address, const char *host,
+                              struct sl_err *err)
+{
+    ucp_config_t *config;
+    setenv("UCX_TCP_AF_PRIO", address->at.ss_family == AF_INET6 ? "inet6,inet" : "inet,inet6", 1);
+    if (ucp_config_read(NULL, NULL, &config) != UCS_OK)
+        return sl_fail(err, SL_E_CONFIG,
+                       "UCX cannot read its settings; look at the UCX_* environment variables");
+    set(config, "TLS", "tcp");
+    set(config, "NET_DEVICES", address->interface);
+    set(config, "KEEPALIVE_INTERVAL", "1s");
+    set(config, "MAX_RNDV_RAILS", "1");
+    ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES,
+                           .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
+    ucs_status_t status = ucp_init(&params, config, &t->context);
+    ucp_config_release(config);
+    if (status != UCS_OK)
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "UCX does not start on the interface %s of %s (%s); is it up? UCX_LOG_LEVEL=info tells more",
+            address->interface, host, ucs_status_string(status));
+    return SL_OK;
+}
+
+/* As UCX will ask for it: without SO_REUSEADDR. Asked before, so that a port in use draws none of UCX's log lines. */
+static bool port_is_free(const struct sl_data_address *address, uint16_t port)
+{
+    struct sockaddr_storage at = address->at;
+    sl_data_address_set_port(&at, port);
+    int fd = socket(at.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return true; /* let UCX say what is wrong */
+    bool is_free = bind(fd, (const struct sockaddr *)&at, address->bytes) == 0 && listen(fd, 1) == 0;
+    close(fd);
+    return is_free;
+}
+
+static ucs_status_t create_worker(struct sl_transport *t, uint16_t port)
+{
+    ucp_worker_params_t params = {.field_mask = UCP_WORKER_PARAM_FIELD_THREAD_MODE,
+                                  .thread_mode = UCS_THREAD_MODE_SINGLE};
+    char range[16];
+    snprintf(range, sizeof range, "%u-%u", port, port);
+    setenv("UCX_TCP_PORT_RANGE", range, 1);
+    t->port = port;
+    return ucp_worker_create(t->context, &params, &t->worker);
+}
+
+static sl_status open_worker(struct sl_transport *t, const struct sl_io_config *config,
+                             const struct sl_data_address *address, struct sl_err *err)
+{
+    ucs_status_t status = UCS_ERR_BUSY;
+    uint32_t first = config->port ? config->port : FIRST_PORT, last = config->port ? config->port : LAST_PORT;
+    for (uint32_t port = first; port <= last && status == UCS_ERR_BUSY; port++)
+        if (port_is_free(address, (uint16_t)port))
+            status = create_worker(t, (uint16_t)port);
+    if (status == UCS_OK)
+        return SL_OK;
+    t->worker = NULL;
+    if (status != UCS_ERR_BUSY)
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "UCX cannot make a worker at %s:%u (%s); raise the limit of open files (ulimit -n), or set "
+            "UCX_LOG_LEVEL=info to see why",
+            config->address, t->port, ucs_status_string(status));
+    if (config->port)
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "cannot listen on %s:%u (in use); is the address this machine's and the port free?",
+                       config->address, config->port);
+    return sl_fail(
+        err, SL_E_UNAVAILABLE,
+        "cannot listen on %s at any port of %d to %d (all in use); stop another node, or give --data-port",
+        config->address, FIRST_PORT, LAST_PORT);
+}
+
+/* UCX takes the first address of the interface, whatever we were told. */
+static sl_status take_port(struct sl_transport *t, const struct sl_data_address *address, struct sl_err *err)
+{
+    struct sockaddr_storage at = address->at;
+    char wanted[SL_IO_HOST_BYTES];
+    sl_data_address_text(&address->at, wanted, sizeof wanted);
+    if (!sl_shield_open(&t->shield, t->port, &at)) {
+        if (t->shield.fd < 0)
+            sl_log_warn(
+                "the data port %u is not shielded from strangers, because its socket is not found in /proc/self/fd: "
+                "whoever reaches it can end this node",
+                t->port);
+        else
+            sl_log_warn(
+                "the data port %u is not shielded from strangers, because this kernel takes no socket filter: whoever "
+                "reaches it can end this node",
+                t->port);
+    }
+    sl_data_address_text(&at, t->host, sizeof t->host);
+    if (sl_data_address_same(&at, &address->at))
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_CONFIG,
+        "UCX listens at %s on the interface %s, and cannot at %s; give --data-address %s, or give %s an "
+        "interface of its own",
+        t->host, address->interface, wanted, t->host, wanted);
+}
+
+static sl_status tell_address(struct sl_transport *t, const struct sl_data_address *address,
+                              ucp_am_recv_callback_t on_frame, struct sl_err *err)
+{
+    ucp_am_handler_param_t handler = {.field_mask =
+                                          UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
+                                          UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
+                                      .id = SL_UCX_AM_ID,
+                                      .cb = on_frame,
+                                      .arg = t,
+                                      .flags = UCP_AM_FLAG_WHOLE_MSG};
+    ucp_address_t *worker;
+    size_t bytes;
+    ucs_status_t status = ucp_worker_get_efd(t->worker, &t->fd);
+    if (status == UCS_OK)
+        status = ucp_worker_set_am_recv_handler(t->worker, &handler);
+    if (status == UCS_OK)
+        status = ucp_worker_get_address(t->worker, &worker, &bytes);
+    if (status != UCS_OK)
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "the worker of UCX is of no use (%s); UCX_LOG_LEVEL=info tells more",
+                       ucs_status_string(status));
+    bool fits = bytes >= WORKER_BYTES_MIN && bytes <= SL_IO_ADDRESS_BYTES - ADDRESS_HEAD;
+    if (fits)
+        address_write(&t->address, &address->at, t->port, worker, bytes);
+    t->token = sl_ucx_token(&t->address);
+    ucp_worker_release_address(t->worker, worker);
+    return fits
+               ? SL_OK
+               : sl_fail(
+                     err, SL_E_UNAVAILABLE,
+                     "the address of UCX has %zu bytes, more than the %d that are sent to peers; let it use one interface and "
+                     "one transport (UCX_TLS, UCX_NET_DEVICES)",
+                     bytes, SL_IO_ADDRESS_BYTES - ADDRESS_HEAD);
+}
+
+sl_status sl_ucx_open(struct sl_transport **out, struct sl_hub *hub, const struct sl_io_config *config,
+                      ucp_am_recv_callback_t on_frame, struct sl_err *err)
+{
+    static pthread_once_t signals_once = PTHREAD_ONCE_INIT;
+    static pthread_mutex_t environment =
+        PTHREAD_MUTEX_INITIALIZER; /* one worker at a time reads its port from it */
+    struct sl_data_address address;
+    const char *host = config->address[0] ? config->address : "127.0.0.1";
+    SL_TRY(sl_data_address_find(&address, host, err));
+    pthread_once(&signals_once, give_signals_back);
+    struct sl_transport *t = calloc(1, sizeof *t);
+    if (!t)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for the UCX transport");
+    t->hub = hub;
+    sl_shield_none(&t->shield);
+    pthread_mutex_lock(&environment);
+    sl_status status = open_context(t, &address, host, err);
+    if (status == SL_OK)
+        status = open_worker(t, config, &address, err);
+    pthread_mutex_unlock(&environment);
+    if (status == SL_OK)
+        status = take_port(t, &address, err);
+    if (status == SL_OK)
+        status = tell_address(t, &address, on_frame, err);
+    if (status != SL_OK) {
+        sl_ucx_close(t);
+        return status;
+    }
+    *out = t;
+    return SL_OK;
+}
+
+void sl_ucx_close(struct sl_transport *t)
+{
+    sl_shield_close(&t->shield);
+    if (t->worker)
+        ucp_worker_destroy(t->worker);
+    if (t->context)
+        ucp_cleanup(t->context);
+    free(t);
+}
