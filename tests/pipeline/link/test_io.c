@@ -813,6 +813,32 @@ SL_TEST(ucx_port_is_deaf_but_for_the_peers_of_links_to_come)
     stop(&world);
 }
 
+/* Connections that the other side closed, and those that were closed here: neither leaves the port behind in TIME_WAIT. */
+SL_TEST(ucx_port_is_free_again_at_once)
+{
+    uint16_t port = 0;
+    for (int life = 0; life < 6; life++) {
+        struct world world = {0};
+        struct sl_err err = {0};
+        fill_pool();
+        struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+        REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
+        config.port = port;
+        if (sl_io_create(&world.a.io, &config, &err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        REQUIRE(world.a.io != NULL);
+        port = sl_io_port(world.a.io);
+        connect_both(&world, 1, 1);
+        send_frame(&world.b, 0);
+        UNTIL(&world, world.a.n_frames == 1);
+        struct side *first = life % 2 ? &world.a : &world.b, *second = life % 2 ? &world.b : &world.a;
+        sl_io_destroy(first->io);
+        first->io = NULL;
+        UNTIL(&world, second->n_down == 1);
+        sl_io_destroy(second->io);
+    }
+}
+
 /* The first address of an interface that is global, or unique local; false: this machine has none. */
 static bool find_ipv6(char text[64])
 {
