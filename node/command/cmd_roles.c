@@ -10,6 +10,7 @@
 #include "node/local/cluster.h"
 #include "node/role/role.h"
 #include "node/role/worker.h"
+#include "node/rpc/listen.h"
 #include "pipeline/stage/stage.h"
 #include <pthread.h>
 #include <signal.h>
@@ -297,7 +298,7 @@ static sl_status start(struct node *n, const char *model, struct sl_err *err)
                                   .n_methods = sl_members_methods(n->members, methods)};
     SL_TRY(sl_edge_start(&n->edge, &edge, err));
     sl_log_info("gRPC on %s and ops HTTP on %s: %s", v->listen, v->ops,
-                strncmp(v->listen, "127.", 4) == 0
+                sl_listen_is_local(v->listen)
                     ? "this machine only"
                     : "reachable from the network, without encryption or authentication: "
                       "keep it private or put a proxy in front");

@@ -220,9 +220,9 @@ static int supervise(struct supervisor *s, const sigset_t *set)
 /* A taken port is told here in one sentence, not by four processes that end because of it. */
 static sl_status check_address(const char *address, struct sl_err *err)
 {
-    int fd, port;
-    SL_TRY(sl_listen_open(address, &fd, &port, err));
-    close(fd);
+    struct sl_listener listener;
+    SL_TRY(sl_listener_open(&listener, address, err));
+    sl_listener_close(&listener);
     return SL_OK;
 }
 
@@ -239,9 +239,8 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
                                       .kv_tokens = v->kv_tokens};
     /* refuse here, not in three processes */
     SL_TRY(sl_plan_for_shape(&plan, sl_pack_shape(s->pack), &options, err));
+    SL_TRY(sl_listen_reach(v->listen, s->join, sizeof s->join, err));
     const char *colon = strrchr(v->listen, ':');
-    bool any = strncmp(v->listen, "0.0.0.0:", 8) == 0 || strncmp(v->listen, "[::]:", 5) == 0;
-    snprintf(s->join, sizeof s->join, "%s%s", any ? "127.0.0.1" : "", any ? colon : v->listen);
     if (strcmp(colon, ":0") == 0)
         return sl_fail(err, SL_E_USAGE,
                        "--listen needs a port here, because the stages must find it; choose one");

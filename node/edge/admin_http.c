@@ -1,29 +1,27 @@
 /* Ops HTTP over libmicrohttpd: one thread in poll(2), nothing until somebody asks. Not in epoll:
  * there 0.9.75 misses the end of a connection whose bytes and FIN came together, and 64 of those
  * kept every probe out until they timed out, 15 s later (tests/e2e/test_endpoint.py throws such
- * connections at it).
+ * connections at it). Who is let in, and who must go for a probe: admin_http_crowd.c.
  *
- * A probe answers 200 or 503 with one line that says why. Limits are small on purpose: scrapers are
- * few, and whoever opens more connections than these must not cost the node memory. Liveness is of
+ * A probe answers 200 or 503 with one line that says why. Liveness is of
  * this process alone and never of its peers: a restart does not bring a lost neighbour back. */
 #include "node/edge/admin_http.h"
 #include "base/log.h"
 #include "kernels/isa.h"
-#include "node/rpc/listen.h"
+#include "node/edge/admin_http_crowd.h"
 #include <microhttpd.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-enum { MAX_CONNECTIONS = 64, IDLE_SECONDS = 15, CONNECTION_BYTES = 16 << 10 };
+enum { CONNECTION_BYTES = 16 << 10 };
 
 struct sl_admin {
     struct MHD_Daemon *daemon;
+    struct sl_crowd *crowd;
     struct sl_admin_config config;
-    int port;
 };
 
 struct page {
@@ -117,6 +115,7 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     (void)version, (void)body;
     if (!*seen) {
         *seen = &mark;
+        sl_crowd_asked(ops->crowd, connection);
         return MHD_YES;
     }
     if (*body_bytes) {
@@ -152,14 +151,23 @@ static void on_log(void *context, const char *format, va_list args)
     sl_log_debug("ops http: %s", line);
 }
 
+static struct MHD_Daemon *start_daemon(struct sl_admin *ops)
+{
+    return MHD_start_daemon(
+        MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG | MHD_USE_NO_LISTEN_SOCKET | MHD_USE_ITC, 0, NULL,
+        NULL, on_request, ops, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)(SL_CROWD_CONNECTIONS + SL_CROWD_EXTRA), MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+        (size_t)CONNECTION_BYTES, MHD_OPTION_NOTIFY_CONNECTION, sl_crowd_on_connection, ops->crowd,
+        MHD_OPTION_NOTIFY_COMPLETED, sl_crowd_on_completed, ops->crowd, MHD_OPTION_END);
+}
+
 sl_status sl_admin_start(struct sl_admin **out, const struct sl_admin_config *config, struct sl_err *err)
 {
-    int fd;
     struct sl_admin *ops = calloc(1, sizeof *ops);
     if (!ops)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the ops listener on %s", config->listen);
     ops->config = *config;
-    sl_status status = sl_listen_open(config->listen, &fd, &ops->port, err);
+    sl_status status = sl_crowd_open(&ops->crowd, config->listen, err);
     if (status != SL_OK) {
         free(ops);
         return status;
@@ -167,18 +175,17 @@ sl_status sl_admin_start(struct sl_admin **out, const struct sl_admin_config *co
     sigset_t all, before; /* the process's signals are its main thread's */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    ops->daemon = MHD_start_daemon(
-        MHD_USE_POLL_INTERNAL_THREAD | MHD_USE_ERROR_LOG, 0, NULL, NULL, on_request, ops,
-        MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL, MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_SECONDS,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)CONNECTION_BYTES, MHD_OPTION_END);
+    ops->daemon = start_daemon(ops);
+    if (!ops->daemon)
+        status = sl_fail(err, SL_E_UNAVAILABLE,
+                         "the ops listener on %s did not start: raise the limits on threads and files",
+                         config->listen);
+    else
+        status = sl_crowd_start(ops->crowd, ops->daemon, err);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!ops->daemon) {
-        close(fd);
-        free(ops);
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "the ops listener on %s did not start: raise the limits on threads and files",
-                       config->listen);
+    if (status != SL_OK) {
+        sl_admin_stop(ops);
+        return status;
     }
     *out = ops;
     return SL_OK;
@@ -186,13 +193,16 @@ sl_status sl_admin_start(struct sl_admin **out, const struct sl_admin_config *co
 
 int sl_admin_port(const struct sl_admin *ops)
 {
-    return ops->port;
+    return sl_crowd_port(ops->crowd);
 }
 
 void sl_admin_stop(struct sl_admin *ops)
 {
     if (!ops)
         return;
-    MHD_stop_daemon(ops->daemon); /* closes the socket too */
+    sl_crowd_stop(ops->crowd);
+    if (ops->daemon)
+        MHD_stop_daemon(ops->daemon);
+    sl_crowd_close(ops->crowd);
     free(ops);
 }

@@ -34,6 +34,10 @@ struct sl_rpc_stream { /* also the state of a unary call, whose stream has one m
 
 sl_status sl_rpc_channel_open(struct sl_rpc_channel **out, const char *endpoint, struct sl_err *err)
 {
+    if (endpoint[0] == '*')
+        return sl_fail(err, SL_E_CONFIG,
+                       "%s is where a server listens; name the host to ask, as in 127.0.0.1%s", endpoint,
+                       endpoint + 1);
     struct sl_rpc_channel *channel = calloc(1, sizeof *channel);
     if (!channel || !(channel->endpoint = strdup(endpoint))) {
         free(channel);

@@ -157,9 +157,9 @@ static sl_status register_methods(struct sl_rpc_server *server, struct sl_err *e
 
 static sl_status add_port(struct sl_rpc_server *server, const char *listen, struct sl_err *err)
 {
-    int fd;
-    SL_TRY(sl_listen_open(listen, &fd, &server->port, err));
-    close(fd); /* it was only tried: the core binds its own */
+    struct sl_listener tried; /* the core binds its own */
+    SL_TRY(sl_listener_open(&tried, listen, err));
+    sl_listener_close(&tried);
     grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
     sl_rpc_log_quiet(true);
     server->port = grpc_server_add_http2_port(server->core, listen, credentials);

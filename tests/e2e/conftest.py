@@ -10,6 +10,7 @@ import fcntl
 import os
 import pathlib
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -62,13 +63,14 @@ def run(*args, **more):
 
 
 class Process:
-    """A sluice process whose stderr goes to a file."""
+    """A sluice process whose stderr goes to a file. files: its hard limit on descriptors."""
 
-    def __init__(self, folder, name, *args, env=None):
+    def __init__(self, folder, name, *args, env=None, files=None):
         self.log_path = folder / f"{name}.log"
         self.log_file = open(self.log_path, "wb")
         self.process = subprocess.Popen([SLUICE, *map(str, args)], stdout=self.log_file, stderr=self.log_file,
-                                        env={**os.environ, **(env or {})})
+                                        env={**os.environ, **(env or {})}, preexec_fn=files and (
+                                            lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))))
 
     def log(self):
         return self.log_path.read_text(errors="replace")
@@ -92,10 +94,12 @@ class Process:
 class Server(Process):
     """`sluice serve`, with the addresses it listens on."""
 
-    def __init__(self, folder, *args, model=ROOT / "demo", stages=2, name="serve", env=None):
-        self.endpoint, self.ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-        super().__init__(folder, name, "serve", model, "--stages", stages, "--threads", 1, "--listen", self.endpoint,
-                         "--ops", self.ops, *args, env=env)
+    def __init__(self, folder, *args, model=ROOT / "demo", stages=2, name="serve", host="127.0.0.1", **more):
+        ports = free_port(), free_port()
+        reached = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+        self.endpoint, self.ops = (f"{reached}:{port}" for port in ports)
+        super().__init__(folder, name, "serve", model, "--stages", stages, "--threads", 1, "--listen", f"{host}:{ports[0]}",
+                         "--ops", f"{host}:{ports[1]}", *args, **more)
 
     def get(self, path):
         """(status, body) of a request to the ops port; (0, "") when nobody answers."""
