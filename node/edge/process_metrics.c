@@ -12,6 +12,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#ifndef SLUICE_SYSTEM_ALLOCATOR
+/* jemalloc reads it at its start. What a flood took is given back by a thread of its own: without one, pages wait for the next
+ * allocation of the thread that freed them, which after a flood may never come. */
+__attribute__((visibility("default"))) const char *malloc_conf = "background_thread:true";
+#endif
+
 static void gauge(struct sl_text *text, const char *name, const char *unit, const char *help, double value)
 {
     sl_text_add(text, "# TYPE %s gauge\n", name);
