@@ -465,7 +465,9 @@ static sl_status check_health(const struct health_values *v, struct sl_err *err)
     sl_rpc_channel_close(channel);
     SL_TRY(status);
     return serving ? SL_OK
-                   : sl_fail(err, SL_E_UNAVAILABLE, "it answers, and loads or drains; ask again later");
+                   : sl_fail(err, SL_E_UNAVAILABLE,
+                             "it answers, and loads, drains or has no place for more connections; ask "
+                             "again later (/readyz says which)");
 }
 
 static int run_health(const void *values, const char *const *args, uint32_t n_args)

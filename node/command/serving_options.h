@@ -13,7 +13,7 @@ struct sl_serving_options {
 #define SL_SERVING_ROWS(values)                                                                              \
     SL_OPTION_STAGES(values, serving.stages, "2"),                                                           \
         SL_OPTION_TEXT("listen", SL_OPT_ADDRESS, values, serving.listen, "127.0.0.1:50051", NULL,            \
-                       "gRPC for clients and for joining nodes."),                                           \
+                       "gRPC for clients and for joining nodes; *:PORT for every address of this machine."), \
         SL_OPTION_OPS(values, serving.ops, "127.0.0.1:8081"), SL_OPTION_CHUNK(values, serving.chunk),        \
         SL_OPTION_KV(values, serving.kv), SL_OPTION_NUMERICS(values, serving.numerics, "f32"),               \
         SL_OPTION_MAX_RUNNING(values, serving.max_running),                                                  \

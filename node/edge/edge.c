@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "node/edge/admin_http.h"
 #include <assert.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,8 +15,10 @@ static const char *const service_names[] = {"", "vllm.grpc.engine.VllmEngine",
                                             "inference.GRPCInferenceService"};
 
 struct sl_edge {
-    struct sl_coordinator *coordinator;
+    struct sl_edge_view view;
     struct sl_rpc_server *server;
+    pthread_mutex_t lock;        /* between what switches health, and who asks a server that may be ending */
+    struct sl_rpc_server *asked; /* by metrics; NULL: not yet, or not any more */
     struct sl_engine *engine;
     struct sl_health *health;
     struct sl_admin *ops;
@@ -37,18 +40,43 @@ static void on_state(void *context, struct sl_admin_state *state)
 {
     struct sl_edge *edge = context;
     state->started = atomic_load(&edge->has_served);
-    state->ready = atomic_load(&edge->serving);
-    state->profile = sl_coordinator_profile(edge->coordinator);
+    const char *shut = atomic_load(&edge->view.shut_because);
+    state->ready = atomic_load(&edge->serving) && !shut;
+    state->profile = sl_coordinator_profile(edge->view.coordinator);
     if (!state->ready)
-        state->reason = sl_coordinator_silent(edge->coordinator)
+        state->reason = atomic_load(&edge->serving) && shut ? shut
+                        : sl_coordinator_silent(edge->view.coordinator)
                             ? "a stage or the decode worker is silent"
-                            : why_not(sl_coordinator_life(edge->coordinator));
+                            : why_not(sl_coordinator_life(edge->view.coordinator));
 }
 
 static void on_metrics(void *context, struct sl_text *text)
 {
     struct sl_edge *edge = context;
-    sl_coordinator_metrics(edge->coordinator, text);
+    sl_coordinator_metrics(edge->view.coordinator, text);
+    pthread_mutex_lock(&edge->lock);
+    if (edge->asked)
+        sl_rpc_server_metrics(edge->asked, text);
+    pthread_mutex_unlock(&edge->lock);
+}
+
+/* Health is what both say: the pipeline and the listener. With the lock. */
+static void tell_health(struct sl_edge *edge)
+{
+    bool serving = atomic_load(&edge->serving) && !atomic_load(&edge->view.shut_because);
+    for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
+        sl_health_set(edge->health, service_names[i], serving);
+}
+
+static void on_door(void *context, const char *why)
+{
+    struct sl_edge *edge = context;
+    pthread_mutex_lock(&edge->lock);
+    atomic_store(&edge->view.shut_because, why);
+    tell_health(edge);
+    pthread_mutex_unlock(&edge->lock);
+    if (why && atomic_load(&edge->serving))
+        sl_log_warn("not ready: %s", why);
 }
 
 static void discard(struct sl_edge *edge)
@@ -56,6 +84,7 @@ static void discard(struct sl_edge *edge)
     sl_admin_stop(edge->ops);
     sl_engine_destroy(edge->engine);
     sl_health_destroy(edge->health);
+    pthread_mutex_destroy(&edge->lock);
     free(edge);
 }
 
@@ -68,18 +97,24 @@ static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config 
     n += sl_engine_methods(edge->engine, methods + n);
     n += sl_health_methods(edge->health, methods + n);
     n += sl_reflection_methods(methods + n);
-    n += sl_oip_methods(edge->coordinator, methods + n);
+    n += sl_oip_methods(&edge->view, methods + n);
     assert(n <= SL_EDGE_METHODS);
     if (config->n_methods)
         memcpy(methods + n, config->methods, config->n_methods * sizeof *methods);
-    n += config->n_methods;
+    for (uint32_t i = 0; i < config->n_methods; i++)
+        methods[n++].place = SL_RPC_CONTROL;
     const struct sl_rpc_server_config server = {.listen = config->listen,
                                                 .n_workers = WORKERS,
                                                 .max_message_bytes = MESSAGE_BYTES,
                                                 .max_metadata_bytes = METADATA_BYTES,
-                                                .queue_messages = QUEUE_MESSAGES};
+                                                .queue_messages = QUEUE_MESSAGES,
+                                                .on_door = on_door,
+                                                .context = edge};
     sl_status status = sl_rpc_server_start(&edge->server, &server, methods, n, err);
     free(methods);
+    pthread_mutex_lock(&edge->lock);
+    edge->asked = edge->server;
+    pthread_mutex_unlock(&edge->lock);
     return status;
 }
 
@@ -88,8 +123,9 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
     struct sl_edge *edge = calloc(1, sizeof *edge);
     if (!edge)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the edge on %s", config->listen);
-    edge->coordinator = config->coordinator;
-    edge->engine = sl_engine_create(config->coordinator);
+    edge->view.coordinator = config->coordinator;
+    pthread_mutex_init(&edge->lock, NULL);
+    edge->engine = sl_engine_create(&edge->view);
     edge->health = sl_health_create();
     if (!edge->engine || !edge->health) {
         discard(edge);
@@ -126,8 +162,9 @@ void sl_edge_set_serving(struct sl_edge *edge, bool serving)
         atomic_store(&edge->has_served, true);
     if (atomic_exchange(&edge->serving, serving) == serving)
         return;
-    for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
-        sl_health_set(edge->health, service_names[i], serving);
+    pthread_mutex_lock(&edge->lock);
+    tell_health(edge);
+    pthread_mutex_unlock(&edge->lock);
     sl_log_info("the endpoint is %s", serving ? "serving" : "not serving");
 }
 
@@ -135,6 +172,9 @@ void sl_edge_stop(struct sl_edge *edge, uint32_t grace_ms)
 {
     sl_edge_set_serving(edge, false);
     sl_health_end(edge->health);
+    pthread_mutex_lock(&edge->lock);
+    edge->asked = NULL;
+    pthread_mutex_unlock(&edge->lock);
     sl_rpc_server_stop(edge->server, grace_ms);
     discard(edge);
 }

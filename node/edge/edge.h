@@ -30,12 +30,19 @@ void sl_edge_set_serving(struct sl_edge *edge, bool serving);
  * Blocks. */
 void sl_edge_stop(struct sl_edge *edge, uint32_t grace_ms);
 
+/* What the services say about readiness: the pipeline's life, and whether clients can come in. */
+struct sl_edge_view {
+    struct sl_coordinator *coordinator;
+    _Atomic(const char *)
+        shut_because; /* NULL: gRPC connections are taken; else why not, a static sentence */
+};
+
 /* ---- the services; each fills methods of an array with room and returns how many ---- */
 enum { SL_EDGE_METHODS = 32 }; /* more than all of ours together */
 
-struct sl_engine; /* vllm.grpc.engine.VllmEngine */
-struct sl_engine *sl_engine_create(struct sl_coordinator *coordinator);
-void sl_engine_destroy(struct sl_engine *engine); /* after the server's stop */
+struct sl_engine;                                              /* vllm.grpc.engine.VllmEngine */
+struct sl_engine *sl_engine_create(struct sl_edge_view *view); /* which outlives it */
+void sl_engine_destroy(struct sl_engine *engine);              /* after the server's stop */
 uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *methods);
 
 struct sl_health; /* grpc.health.v1.Health */
@@ -48,7 +55,7 @@ void sl_health_end(struct sl_health *health); /* ends all Watches, and later one
                                                  the server's stop */
 
 uint32_t sl_reflection_methods(struct sl_rpc_method *methods); /* grpc.reflection.v1 and v1alpha: no state */
-uint32_t sl_oip_methods(struct sl_coordinator *coordinator,
+uint32_t sl_oip_methods(struct sl_edge_view *view,
                         struct sl_rpc_method *methods); /* Open Inference Protocol v2 */
 
 #endif

@@ -8,6 +8,7 @@
 #define SL_NODE_EDGE_ENGINE_IMPL_H
 
 #include "node/coordinator/coordinator.h"
+#include "node/edge/edge.h"
 #include "node/edge/zip.h"
 #include "node/rpc/pb_impl.h"
 #include "node/rpc/rpc.h"
@@ -18,6 +19,7 @@ enum { SL_PUSHBACK_MS = 1000 }; /* when to try again after "full" or "not ready"
 
 struct sl_engine {
     struct sl_coordinator *coordinator;
+    const struct sl_edge_view *view;
     pthread_mutex_t lock; /* between workers: the archive is made by the first who asks */
     struct sl_zip archive;
     char archive_sha256[65];

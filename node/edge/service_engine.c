@@ -10,6 +10,7 @@
 #include "node/edge/edge.h"
 #include "node/edge/engine_impl.h"
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,9 +31,11 @@ static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t b
     struct sl_load load;
     (void)message, (void)bytes;
     sl_coordinator_load(engine->coordinator, &load);
-    reply.healthy = load.life == SL_LIFE_READY && !load.silent;
+    const char *shut = atomic_load(&engine->view->shut_because);
+    reply.healthy = load.life == SL_LIFE_READY && !load.silent && !shut;
     reply.message = unconst(reply.healthy                  ? "ok"
                             : load.silent                  ? "a stage or the decode worker is silent"
+                            : load.life == SL_LIFE_READY   ? shut
                             : load.life == SL_LIFE_FORMING ? "waiting for stages"
                                                            : sl_life_name(load.life));
     sl_pb_reply(call, &reply.base);
@@ -304,36 +307,38 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
 {
 #define PATH(name) "/vllm.grpc.engine.VllmEngine/" name
     const struct sl_rpc_method served[] = {
-        {PATH("Generate"), true, sl_engine_on_generate, engine, false},
-        {PATH("HealthCheck"), false, on_health, engine, false},
-        {PATH("Abort"), false, on_abort, engine, false},
-        {PATH("GetModelInfo"), false, on_model_info, engine, false},
-        {PATH("GetServerInfo"), false, on_server_info, engine, false},
-        {PATH("GetLoads"), false, on_loads, engine, false},
-        {PATH("GetTokenizer"), true, on_tokenizer, engine, false},
-        {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false},
+        {PATH("Generate"), true, sl_engine_on_generate, engine, false, SL_RPC_WORK},
+        {PATH("HealthCheck"), false, on_health, engine, false, SL_RPC_ADMIN},
+        {PATH("Abort"), false, on_abort, engine, false, SL_RPC_ADMIN},
+        {PATH("GetModelInfo"), false, on_model_info, engine, false, SL_RPC_ADMIN},
+        {PATH("GetServerInfo"), false, on_server_info, engine, false, SL_RPC_ADMIN},
+        {PATH("GetLoads"), false, on_loads, engine, false, SL_RPC_ADMIN},
+        {PATH("GetTokenizer"), true, on_tokenizer, engine, false, SL_RPC_WORK},
+        {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false,
+         SL_RPC_ADMIN},
         {PATH("FlushCache"), false, on_unserved,
          unconst("FlushCache is not served: there is no prefix cache, pages are free when a "
                  "request ends"),
-         false},
+         false, SL_RPC_ADMIN},
         {PATH("StartProfile"), false, on_unserved,
-         unconst("StartProfile is not served: ask for a timeline with the request"), false},
+         unconst("StartProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},
         {PATH("StopProfile"), false, on_unserved,
-         unconst("StopProfile is not served: ask for a timeline with the request"), false},
+         unconst("StopProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},
         {PATH("SubscribeKvEvents"), true, on_unserved,
-         unconst("SubscribeKvEvents is not served: there is no prefix cache to follow"), false},
+         unconst("SubscribeKvEvents is not served: there is no prefix cache to follow"), false, SL_RPC_ADMIN},
     };
 #undef PATH
     memcpy(methods, served, sizeof served);
     return sizeof served / sizeof *served;
 }
 
-struct sl_engine *sl_engine_create(struct sl_coordinator *coordinator)
+struct sl_engine *sl_engine_create(struct sl_edge_view *view)
 {
     struct sl_engine *engine = calloc(1, sizeof *engine);
     if (!engine)
         return NULL;
-    engine->coordinator = coordinator;
+    engine->coordinator = view->coordinator;
+    engine->view = view;
     pthread_mutex_init(&engine->lock, NULL);
     return engine;
 }

@@ -185,9 +185,14 @@ void sl_health_end(struct sl_health *health)
 
 uint32_t sl_health_methods(struct sl_health *health, struct sl_rpc_method *methods)
 {
-    methods[0] = (struct sl_rpc_method){
-        .path = "/grpc.health.v1.Health/Check", .on_message = on_check, .context = health};
-    methods[1] = (struct sl_rpc_method){
-        .path = "/grpc.health.v1.Health/Watch", .streaming = true, .on_message = on_watch, .context = health};
+    methods[0] = (struct sl_rpc_method){.path = "/grpc.health.v1.Health/Check",
+                                        .on_message = on_check,
+                                        .context = health,
+                                        .place = SL_RPC_ADMIN};
+    methods[1] = (struct sl_rpc_method){.path = "/grpc.health.v1.Health/Watch",
+                                        .streaming = true,
+                                        .on_message = on_watch,
+                                        .context = health,
+                                        .place = SL_RPC_WATCH};
     return 2;
 }

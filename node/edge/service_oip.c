@@ -6,14 +6,15 @@
 #include "node/edge/edge.h"
 #include "node/rpc/pb_impl.h"
 #include "open_inference.pb-c.h"
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
-static bool is_ready(struct sl_coordinator *coordinator)
+static bool is_ready(struct sl_edge_view *view)
 {
     struct sl_load load;
-    sl_coordinator_load(coordinator, &load);
-    return load.life == SL_LIFE_READY && !load.silent;
+    sl_coordinator_load(view->coordinator, &load);
+    return load.life == SL_LIFE_READY && !load.silent && !atomic_load(&view->shut_because);
 }
 
 /* A pointer that a generated struct wants without const; packing only reads it. */
@@ -39,9 +40,9 @@ static void on_server_ready(struct sl_rpc_call *call, const uint8_t *message, si
 }
 
 /* True when the name is our model's; otherwise the call is finished with NOT_FOUND. */
-static bool is_our_model(struct sl_rpc_call *call, struct sl_coordinator *coordinator, const char *name)
+static bool is_our_model(struct sl_rpc_call *call, const struct sl_edge_view *view, const char *name)
 {
-    const char *ours = sl_coordinator_model_name(coordinator);
+    const char *ours = sl_coordinator_model_name(view->coordinator);
     if (strcmp(name, ours) == 0)
         return true;
     char sentence[320];
@@ -109,7 +110,7 @@ static void on_model_infer(struct sl_rpc_call *call, const uint8_t *message, siz
                   "ModelInfer is not served: generate with vllm.grpc.engine.VllmEngine/Generate");
 }
 
-uint32_t sl_oip_methods(struct sl_coordinator *coordinator, struct sl_rpc_method *methods)
+uint32_t sl_oip_methods(struct sl_edge_view *view, struct sl_rpc_method *methods)
 {
     static const struct sl_rpc_method served[] = {
         {.path = "/inference.GRPCInferenceService/ServerLive", .on_message = on_server_live},
@@ -122,7 +123,8 @@ uint32_t sl_oip_methods(struct sl_coordinator *coordinator, struct sl_rpc_method
     const uint32_t n = sizeof served / sizeof *served;
     for (uint32_t i = 0; i < n; i++) {
         methods[i] = served[i];
-        methods[i].context = coordinator;
+        methods[i].context = view;
+        methods[i].place = SL_RPC_ADMIN;
     }
     return n;
 }

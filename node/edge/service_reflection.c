@@ -214,7 +214,10 @@ uint32_t sl_reflection_methods(struct sl_rpc_method *methods)
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
     };
     for (uint32_t i = 0; i < 2; i++)
-        methods[i] = (struct sl_rpc_method){
-            .path = paths[i], .streaming = true, .on_message = on_info, .client_streaming = true};
+        methods[i] = (struct sl_rpc_method){.path = paths[i],
+                                            .streaming = true,
+                                            .on_message = on_info,
+                                            .client_streaming = true,
+                                            .place = SL_RPC_WATCH};
     return 2;
 }

@@ -5,6 +5,7 @@
 #define SL_NODE_RPC_RPC_H
 
 #include "base/status.h"
+#include "base/text.h"
 #include <stdint.h>
 
 /* blocks SIGTERM/SIGINT in the library's threads, routes its log lines to ours; counted */
@@ -15,13 +16,23 @@ void sl_rpc_fini(void);
 struct sl_rpc_server;
 struct sl_rpc_call; /* reference counted */
 
+/* Calls of one kind never take the places of another: a flood of requests leaves probes and stages served. */
+enum sl_rpc_place {
+    SL_RPC_WORK,
+    SL_RPC_ADMIN,   /* questions and probes: short */
+    SL_RPC_WATCH,   /* streams that mostly wait */
+    SL_RPC_CONTROL, /* our own nodes */
+    SL_RPC_PLACES
+};
+
 struct sl_rpc_method {
     const char *path; /* "/pkg.Service/Method" */
     bool streaming;   /* server streaming; else unary: exactly one write before finish(SL_OK) */
     void (*on_message)(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
     void *context;
     /* on_message once per message; the client's half-close finishes with SL_OK (reflection) */
-    bool client_streaming;
+    bool client_streaming; /* its messages must fit a stream's window, 64 KiB */
+    enum sl_rpc_place place;
 };
 
 struct sl_rpc_server_config {
@@ -29,11 +40,16 @@ struct sl_rpc_server_config {
     uint32_t n_workers;
     size_t max_message_bytes, max_metadata_bytes; /* 32 MiB, 8 KiB */
     uint32_t queue_messages;                      /* per call */
+    /* May be NULL. The listener takes connections (why NULL) or does not: a static sentence. On the door's thread, at each
+     * change; at the start it does. */
+    void (*on_door)(void *context, const char *why);
+    void *context;
 };
 /* Copies methods. SL_E_UNAVAILABLE names the address (a port in use, a name that does not resolve). */
 sl_status sl_rpc_server_start(struct sl_rpc_server **server, const struct sl_rpc_server_config *config,
                               const struct sl_rpc_method *methods, uint32_t n_methods, struct sl_err *err);
 int sl_rpc_server_port(const struct sl_rpc_server *server);
+void sl_rpc_server_metrics(const struct sl_rpc_server *server, struct sl_text *text);
 /* Refuses new calls at once, lets running ones go on for grace_ms, then cancels. Blocks until no callback can come. */
 void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms);
 

@@ -10,6 +10,7 @@
  * - it may come before the request's message does, and a handler must not start after it;
  * - request metadata and the method's name point into the call and go before it. */
 #include "base/log.h"
+#include "node/rpc/frames.h"
 #include "node/rpc/rpc_impl.h"
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
@@ -150,6 +151,48 @@ void sl_rpc_wake(struct sl_rpc_call *call)
     pthread_mutex_unlock(&call->lock);
 }
 
+static void receive_next(struct sl_rpc_call *call);
+
+/* On the worker: what the door has decided about the call's message. */
+static void obey(struct sl_rpc_call *call, enum sl_door_verdict verdict)
+{
+    char sentence[160];
+    switch (verdict) {
+    case SL_DOOR_GRANTED:
+        receive_next(call);
+        break;
+    case SL_DOOR_TOO_LONG:
+        snprintf(
+            sentence, sizeof sentence, "the message has %u bytes; at most %zu are accepted", call->length,
+            call->route->method.client_streaming ? SL_FRAMES_WINDOW - 5 : call->server->max_message_bytes);
+        sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
+        break;
+    case SL_DOOR_LATE:
+        sl_rpc_finish(call, SL_E_DEADLINE, "the request's message stopped coming; send it whole");
+        break;
+    case SL_DOOR_BUSY:
+        sl_rpc_pushback(call, 1000);
+        sl_rpc_finish(call, SL_E_EXHAUSTED,
+                      "other messages took all room for messages on their way in; try again later");
+        break;
+    case SL_DOOR_WAIT:
+    case SL_DOOR_GONE: /* the end marker follows */
+        break;
+    }
+}
+
+/* From whichever thread made the decision, with the door's lock. */
+void sl_rpc_on_verdict(void *server, void *of, enum sl_door_verdict verdict, uint32_t length)
+{
+    struct sl_rpc_call *call = of;
+    (void)server;
+    pthread_mutex_lock(&call->lock);
+    call->verdict = verdict;
+    call->length = length;
+    kick(call);
+    pthread_mutex_unlock(&call->lock);
+}
+
 void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok)
 {
     struct sl_rpc_worker *worker =
@@ -165,9 +208,13 @@ void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok)
         pthread_mutex_lock(&call->lock);
         call->is_dirty = false;
         bool woken = call->woken && !atomic_load(&call->over);
+        enum sl_door_verdict verdict = call->verdict;
         call->woken = false;
+        call->verdict = SL_DOOR_WAIT;
         pump(call);
         pthread_mutex_unlock(&call->lock);
+        if (verdict != SL_DOOR_WAIT && !atomic_load(&call->over))
+            obey(call, verdict);
         if (woken && call->on_writable)
             call->on_writable(call, call->user);
         sl_rpc_unref(call);
@@ -305,6 +352,21 @@ static void on_sent(struct sl_rpc_tag *tag, bool ok)
     sl_rpc_unref(call);
 }
 
+/* Every kind of call has places of its own. One is taken with the message: who never sends it is the door's concern. */
+static bool take_place(struct sl_rpc_call *call)
+{
+    enum sl_rpc_place place = call->route->method.place;
+    unsigned limit = place == SL_RPC_WORK ? SL_RPC_MAX_CALLS : SL_RPC_MAX_ADMIN;
+    char sentence[160];
+    call->placed = true;
+    if (atomic_fetch_add(&call->server->places[place], 1) < limit)
+        return true;
+    snprintf(sentence, sizeof sentence, "%u such calls are open already; try again later", limit);
+    sl_rpc_pushback(call, 1000);
+    sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
+    return false;
+}
+
 /* The request's bytes go to the method's handler; the handler of a streaming client gets its next
  * message only when its replies are out, so a client that never reads cannot make us queue. */
 static void deliver(struct sl_rpc_call *call)
@@ -313,6 +375,10 @@ static void deliver(struct sl_rpc_call *call)
     grpc_byte_buffer *buffer = call->request;
     call->request = NULL;
     if (atomic_load(&call->over)) {
+        grpc_byte_buffer_destroy(buffer);
+        return;
+    }
+    if (buffer && !call->placed && !take_place(call)) {
         grpc_byte_buffer_destroy(buffer);
         return;
     }
@@ -334,6 +400,7 @@ static void deliver(struct sl_rpc_call *call)
     grpc_byte_buffer_destroy(buffer);
     method->on_message(call, GRPC_SLICE_START_PTR(all), GRPC_SLICE_LENGTH(all), method->context);
     grpc_slice_unref(all);
+    sl_door_delivered(call->server->door, &call->ticket);
     if (!method->client_streaming || atomic_load(&call->over))
         return;
     pthread_mutex_lock(&call->lock);
@@ -358,6 +425,9 @@ static void on_closed(struct sl_rpc_tag *tag, bool ok)
     struct sl_rpc_call *call = CALL_OF(tag, closed);
     struct sl_rpc_server *server = call->server;
     (void)ok;
+    sl_door_forget(server->door, &call->ticket);
+    if (call->placed)
+        atomic_fetch_sub(&server->places[call->route->method.place], 1);
     pthread_mutex_lock(&call->lock); /* a writer that saw the call alive has kicked by now */
     atomic_store(&call->over, true);
     pthread_mutex_unlock(&call->lock);
@@ -367,11 +437,25 @@ static void on_closed(struct sl_rpc_tag *tag, bool ok)
     one_less(server);
 }
 
+/* The last field of the door's name is the door's own. */
+static void read_ticket(struct sl_rpc_call *call)
+{
+    for (size_t i = call->metadata.count; i-- > 0 && call->ticket.stream == 0;) {
+        const grpc_metadata *field = &call->metadata.metadata[i];
+        if (grpc_slice_str_cmp(field->key, sl_frames_field()) == 0)
+            sl_frames_ticket(GRPC_SLICE_START_PTR(field->value), GRPC_SLICE_LENGTH(field->value),
+                             &call->ticket.connection, &call->ticket.stream);
+    }
+}
+
 static size_t metadata_bytes(const grpc_metadata_array *array)
 {
     size_t bytes = 0; /* 32 a field: what HTTP/2 counts, RFC 7540 6.5.2 */
     for (size_t i = 0; i < array->count; i++)
-        bytes += GRPC_SLICE_LENGTH(array->metadata[i].key) + GRPC_SLICE_LENGTH(array->metadata[i].value) + 32;
+        bytes += grpc_slice_str_cmp(array->metadata[i].key, sl_frames_field()) == 0
+                     ? 0
+                     : GRPC_SLICE_LENGTH(array->metadata[i].key) +
+                           GRPC_SLICE_LENGTH(array->metadata[i].value) + 32;
     return bytes;
 }
 
@@ -389,12 +473,6 @@ static bool admit(struct sl_rpc_call *call)
 {
     struct sl_rpc_server *server = call->server;
     char sentence[160];
-    if (sl_rpc_live_calls() > SL_RPC_MAX_CALLS) {
-        snprintf(sentence, sizeof sentence, "%d calls are open already; try again later", SL_RPC_MAX_CALLS);
-        sl_rpc_pushback(call, 1000);
-        sl_rpc_finish(call, SL_E_EXHAUSTED, sentence);
-        return false;
-    }
     size_t bytes = metadata_bytes(&call->metadata);
     if (bytes > server->max_metadata_bytes) {
         snprintf(sentence, sizeof sentence, "the request's metadata has %zu bytes; at most %zu are accepted",
@@ -430,12 +508,10 @@ static void on_arrived(struct sl_rpc_tag *tag, bool ok)
     grpc_call_error error = grpc_call_start_batch(call->core, &op, 1, &call->closed, NULL);
     assert(error == GRPC_CALL_OK); /* without an end marker stop would wait for ever */
     (void)error;
-    if (admit(call)) {
-        if (call->route->method.client_streaming)
-            receive_next(call);
-        else
-            deliver(call);
-    }
+    read_ticket(call);
+    if (admit(call))
+        obey(call, sl_door_claim(server->door, &call->ticket, call, call->route->method.client_streaming,
+                                 &call->length));
     sl_rpc_unref(call); /* the slot's */
 }
 
@@ -467,9 +543,8 @@ void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *ro
     grpc_call_error error;
     if (route)
         error = grpc_server_request_registered_call(server->core, route->handle, &call->core, &call->deadline,
-                                                    &call->metadata,
-                                                    route->method.client_streaming ? NULL : &call->request,
-                                                    worker->queue, worker->queue, &call->arrived);
+                                                    &call->metadata, NULL, worker->queue, worker->queue,
+                                                    &call->arrived);
     else
         error = grpc_server_request_call(server->core, &call->core, &call->details, &call->metadata,
                                          worker->queue, worker->queue, &call->arrived);

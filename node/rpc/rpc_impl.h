@@ -9,6 +9,7 @@
 #ifndef SL_NODE_RPC_RPC_IMPL_H
 #define SL_NODE_RPC_RPC_IMPL_H
 
+#include "node/rpc/door.h"
 #include "node/rpc/rpc.h"
 #include <grpc/grpc.h>
 #include <grpc/grpc_security.h>
@@ -18,7 +19,8 @@
 
 enum {
     SL_RPC_SLOTS = 8,                 /* requests outstanding per method and worker */
-    SL_RPC_MAX_CALLS = 4096,          /* live calls; one costs about 15 KiB */
+    SL_RPC_MAX_CALLS = 4096,          /* open calls that are work; one costs about 15 KiB */
+    SL_RPC_MAX_ADMIN = 1024,          /* likewise of each other kind */
     SL_RPC_QUEUE_BYTES = 4 << 20,     /* per call, besides the bound on messages */
     SL_RPC_CORE_METADATA = 128 << 10, /* beyond it the core drops the connection, so ours comes first */
     SL_RPC_REPLY_BYTES = 256 << 20    /* what our client accepts from a server it has chosen */
@@ -45,6 +47,12 @@ struct sl_rpc_route {
 
 struct sl_rpc_server {
     grpc_server *core;
+    struct sl_door *door;
+    grpc_server_credentials *credentials; /* of what comes through the door: it is no concern of the core */
+    atomic_uint places[SL_RPC_PLACES];    /* taken */
+    size_t max_message_bytes;
+    void (*on_door)(void *context, const char *why);
+    void *context;
     size_t max_metadata_bytes;
     uint32_t queue_messages, n_workers, n_started, n_routes;
     int port;
@@ -68,6 +76,8 @@ struct sl_rpc_call {
     gpr_timespec deadline;
     grpc_metadata_array metadata;
     grpc_byte_buffer *request;
+    struct sl_door_ticket ticket; /* stream 0: none */
+    bool placed;                  /* it has one of its method's */
     struct sl_rpc_tag arrived, received, sent, closed;
     struct sl_rpc_call *dirty_next;
     int cancelled; /* written by the core before `closed` */
@@ -82,6 +92,8 @@ struct sl_rpc_call {
     uint32_t queue_head, queue_used, queue_room;
     size_t queue_bytes;
     bool initial_sent, sending, status_sent, finishing, want_writable, is_dirty, woken;
+    enum sl_door_verdict verdict; /* WAIT: none to carry out */
+    uint32_t length;
     grpc_byte_buffer *send_buffer;
     grpc_status_code code;
     grpc_slice sentence;
@@ -95,6 +107,7 @@ extern _Thread_local struct sl_rpc_worker *sl_rpc_current;
 /* Puts a fresh call into the slot of a route (NULL: generic). After shutdown began it does nothing.
  */
 void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *route);
+void sl_rpc_on_verdict(void *server, void *call, enum sl_door_verdict verdict, uint32_t length);
 void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok);
 uint32_t sl_rpc_live_calls(void); /* of the process, slots not counted: tests and metrics */
 

@@ -1,16 +1,19 @@
-/* The gRPC server: listener, completion queues with their workers, slots, and an orderly end.
+/* The gRPC server: completion queues with their workers, slots, and an orderly end. Connections come through the door (door.h),
+ * which counts and bounds what they send before the core sees it.
  *
  * Limits are set here once. Compression is identity only: the core inflates a message before it
  * checks the size, so 64 KB of gzip would cost 64 MiB. Its own metadata limit takes the whole
  * connection down with the other streams on it, so it is only the outer wall; ours refuses the one
- * call. SO_REUSEPORT is off: with it a second server shares the port in silence.
+ * call. Windows are fixed (no probing of bandwidth): a stream without a granted message holds 64 KiB, not what the line could.
  *
- * The end has one order that does not abort or leak: shutdown
- * begins (no new calls) - grace - cancel what is left - wait for every end marker - completion
- * queues down - workers joined - server and queues destroyed. */
-#include "node/rpc/listen.h"
+ * The end has one order that does not abort or leak: no new connections - shutdown
+ * begins (no new calls) - grace - cancel what is left - wait for every end marker - the door
+ * lets the last bytes go - completion queues down - workers joined - server and queues destroyed. */
+#include "base/log.h"
+#include "node/rpc/frames.h"
 #include "node/rpc/rpc_impl.h"
 #include <assert.h>
+#include <grpc/grpc_posix.h>
 #include <grpc/impl/codegen/compression_types.h>
 #include <grpc/support/time.h>
 #include <stdlib.h>
@@ -18,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000, HANDSHAKE_MS = 5000 };
+enum { KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000 };
 
 static void *worker_main(void *argument)
 {
@@ -60,10 +63,12 @@ static void on_shut(struct sl_rpc_tag *tag, bool ok)
 static grpc_server *make_core(const struct sl_rpc_server_config *config)
 {
     grpc_arg args[] = {
-        sl_rpc_arg(GRPC_ARG_ALLOW_REUSEPORT, 0),
         sl_rpc_arg(GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, (int)config->max_message_bytes),
         sl_rpc_arg(GRPC_ARG_MAX_METADATA_SIZE, SL_RPC_CORE_METADATA),
-        sl_rpc_arg(GRPC_ARG_SERVER_HANDSHAKE_TIMEOUT_MS, HANDSHAKE_MS),
+        sl_rpc_arg(GRPC_ARG_MAX_CONCURRENT_STREAMS, SL_FRAMES_STREAMS),
+        sl_rpc_arg(GRPC_ARG_HTTP2_BDP_PROBE, 0),
+        sl_rpc_arg(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, SL_FRAMES_WINDOW),
+        sl_rpc_arg(GRPC_ARG_ENABLE_CHANNELZ, 0), /* nobody asks for it, and every connection would pay */
         sl_rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, KEEPALIVE_MS),
         sl_rpc_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS),
         sl_rpc_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
@@ -89,6 +94,7 @@ static void take_down(struct sl_rpc_server *server)
             }
     }
     grpc_server_destroy(server->core);
+    grpc_server_credentials_release(server->credentials);
     for (uint32_t i = 0; i < server->n_workers; i++) {
         grpc_completion_queue_destroy(server->workers[i].queue);
         pthread_mutex_destroy(&server->workers[i].lock);
@@ -110,6 +116,9 @@ static struct sl_rpc_server *make_server(const struct sl_rpc_server_config *conf
     server->n_routes = n_methods;
     server->queue_messages = config->queue_messages ? config->queue_messages : 64;
     server->max_metadata_bytes = config->max_metadata_bytes;
+    server->max_message_bytes = config->max_message_bytes;
+    server->on_door = config->on_door;
+    server->context = config->context;
     server->shut.fn = on_shut;
     server->workers = calloc(server->n_workers, sizeof *server->workers);
     server->routes = calloc(n_methods ? n_methods : 1, sizeof *server->routes);
@@ -126,6 +135,7 @@ static struct sl_rpc_server *make_server(const struct sl_rpc_server_config *conf
     pthread_cond_init(&server->change, &attributes);
     pthread_condattr_destroy(&attributes);
     server->core = make_core(config);
+    server->credentials = grpc_insecure_server_credentials_create();
     for (uint32_t i = 0; i < server->n_workers; i++) {
         struct sl_rpc_worker *worker = &server->workers[i];
         worker->server = server;
@@ -143,31 +153,38 @@ static sl_status register_methods(struct sl_rpc_server *server, struct sl_err *e
 {
     for (uint32_t i = 0; i < server->n_routes; i++) {
         struct sl_rpc_route *route = &server->routes[i];
-        /* The first message comes with the new call where there is only one: a queue trip less. */
-        route->handle = grpc_server_register_method(server->core, route->method.path, NULL,
-                                                    route->method.client_streaming
-                                                        ? GRPC_SRM_PAYLOAD_NONE
-                                                        : GRPC_SRM_PAYLOAD_READ_INITIAL_BYTE_BUFFER,
-                                                    0);
+        /* Calls come with their headers; their message waits for the door's word. */
+        route->handle =
+            grpc_server_register_method(server->core, route->method.path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
         if (!route->handle)
             return sl_fail(err, SL_E_INTERNAL, "the method %s is registered twice", route->method.path);
     }
     return SL_OK;
 }
 
-static sl_status add_port(struct sl_rpc_server *server, const char *listen, struct sl_err *err)
+static void on_connected(void *context, int fd)
 {
-    struct sl_listener tried; /* the core binds its own */
-    SL_TRY(sl_listener_open(&tried, listen, err));
-    sl_listener_close(&tried);
-    grpc_server_credentials *credentials = grpc_insecure_server_credentials_create();
-    sl_rpc_log_quiet(true);
-    server->port = grpc_server_add_http2_port(server->core, listen, credentials);
-    sl_rpc_log_quiet(false);
-    grpc_server_credentials_release(credentials);
-    if (server->port == 0)
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "cannot listen on %s: the port was taken a moment ago; choose another", listen);
+    struct sl_rpc_server *server = context;
+    grpc_server_add_channel_from_fd(server->core, fd, server->credentials);
+}
+
+static void on_door(void *context, const char *why)
+{
+    struct sl_rpc_server *server = context;
+    if (server->on_door)
+        server->on_door(server->context, why);
+}
+
+static sl_status open_door(struct sl_rpc_server *server, const char *listen, struct sl_err *err)
+{
+    const struct sl_door_config config = {.listen = listen,
+                                          .max_message_bytes = (uint32_t)server->max_message_bytes,
+                                          .context = server,
+                                          .connected = on_connected,
+                                          .verdict = sl_rpc_on_verdict,
+                                          .changed = on_door};
+    SL_TRY(sl_door_open(&server->door, &config, err));
+    server->port = sl_door_port(server->door);
     return SL_OK;
 }
 
@@ -195,13 +212,14 @@ sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_se
     if (status == SL_OK)
         status = register_methods(server, err);
     if (status == SL_OK)
-        status = add_port(server, config->listen, err);
+        status = open_door(server, config->listen, err);
     if (status == SL_OK)
         status = start_workers(server, err);
     if (status != SL_OK) {
         if (server) {
             grpc_server_shutdown_and_notify(server->core, server->workers[0].queue, &server->shut);
             open_workers(server);
+            sl_door_close(server->door);
             take_down(server);
         }
         sl_rpc_signals_restore(&before);
@@ -215,7 +233,12 @@ sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_se
             sl_rpc_call_arm(&server->workers[i], NULL); /* or unknown methods hang for ever */
         }
     open_workers(server);
+    status = sl_door_start(server->door, err);
     sl_rpc_signals_restore(&before);
+    if (status != SL_OK) {
+        sl_rpc_server_stop(server, 0);
+        return status;
+    }
     *out = server;
     return SL_OK;
 }
@@ -223,6 +246,15 @@ sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_se
 int sl_rpc_server_port(const struct sl_rpc_server *server)
 {
     return server->port;
+}
+
+void sl_rpc_server_metrics(const struct sl_rpc_server *server, struct sl_text *text)
+{
+    static const char *const names[SL_RPC_PLACES] = {"work", "admin", "watch", "control"};
+    sl_text_add(text, "# TYPE sluice_grpc_calls gauge\n# HELP sluice_grpc_calls gRPC calls that are open.\n");
+    for (int i = 0; i < SL_RPC_PLACES; i++)
+        sl_text_add(text, "sluice_grpc_calls{kind=\"%s\"} %u\n", names[i], atomic_load(&server->places[i]));
+    sl_door_metrics(server->door, text);
 }
 
 void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
@@ -233,6 +265,7 @@ void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
     uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)grace_ms * 1000000u;
     until.tv_sec += (time_t)(ns / 1000000000u);
     until.tv_nsec = (long)(ns % 1000000000u);
+    sl_door_drain(server->door);
     grpc_server_shutdown_and_notify(server->core, server->workers[0].queue, &server->shut);
     pthread_mutex_lock(&server->lock);
     while (!server->down && pthread_cond_timedwait(&server->change, &server->lock, &until) == 0) {
@@ -247,5 +280,6 @@ void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
     while (!server->down || server->active)
         pthread_cond_wait(&server->change, &server->lock);
     pthread_mutex_unlock(&server->lock);
+    sl_door_close(server->door);
     take_down(server);
 }

@@ -1,0 +1,91 @@
+/* What door.c (connections and their bytes), door_room.c (messages and their room) and door_metrics.c share. */
+#ifndef SL_NODE_RPC_DOOR_IMPL_H
+#define SL_NODE_RPC_DOOR_IMPL_H
+
+#include "node/rpc/door.h"
+#include "node/rpc/frames.h"
+#include "node/rpc/listen.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum sl_door_state {
+    SL_DOOR_STRANGER, /* its preface is not here whole */
+    SL_DOOR_OPEN,
+    SL_DOOR_CLOSING, /* the core has let go; what is left goes to the client */
+    SL_DOOR_LEAVING, /* told to go: what it still says is thrown away, or it would never read why */
+    SL_DOOR_DEAD     /* closed; freed at the end of the turn */
+};
+
+/* Why we shut a connection, beside enum sl_frames_end. */
+enum sl_door_why {
+    SL_DOOR_SILENT = SL_FRAMES_ENDS, /* no preface in time */
+    SL_DOOR_IDLE,
+    SL_DOOR_CROWD, /* most of too many unfinished messages */
+    SL_DOOR_NO_PLACE,
+    SL_DOOR_DRAINING,
+    SL_DOOR_WHYS
+};
+
+struct sl_door_rest { /* what could not be written yet */
+    uint8_t *data;
+    size_t at, bytes;
+};
+
+struct sl_door_connection {
+    uint32_t index, generation;
+    int fd, core; /* core -1: it has not called, or it has let go */
+    bool mute;    /* the core takes nothing any more */
+    bool deaf;    /* the core's end is out of epoll until the client has room */
+    enum sl_door_state state;
+    uint8_t hello_have, hello[SL_FRAMES_HELLO_BYTES];
+    struct sl_door_rest up, down;
+    uint32_t client_events, core_events; /* asked of epoll */
+    uint64_t since_ms, active_ms;
+    uint32_t thrown; /* bytes, since it was told to go */
+    uint32_t reserved[SL_DOOR_POOLS];
+    uint32_t unfinished; /* its part of the door's */
+    struct sl_frames frames;
+    struct sl_door_connection *next; /* of the dead */
+};
+
+struct sl_door {
+    struct sl_door_config config;
+    struct sl_listener listener;
+    int poll, wake;
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock; /* all below: between the door's thread, workers, and whoever drains */
+    bool draining, stopping, resting;
+    uint64_t resting_since_ms, stop_ms, now_ms, tick_ms;
+    uint32_t n, n_live, most, total; /* connections, those with a core; the most, and descriptors */
+    uint32_t top, first_free;        /* places below top have been used, those below first_free are taken */
+    uint32_t n_unfinished, next_generation;
+    uint32_t n_waiting[SL_DOOR_POOLS];
+    uint32_t reserved[SL_DOOR_POOLS];
+    struct sl_door_connection **connections, *dead;
+    uint8_t *in, *out, *answer;
+    uint64_t n_accepted, n_full, n_shut, n_exhausted, n_closed[SL_DOOR_WHYS], n_messages_late,
+        n_messages_long, n_messages_busy;
+    uint64_t logged_ms, n_unlogged;
+    const char *shut_because; /* what was told last */
+};
+
+/* NULL: connections are taken. Else why not, a static sentence. */
+const char *sl_door_shut_because(const struct sl_door *door);
+extern const char *const sl_door_whys[SL_DOOR_WHYS]; /* names in metrics */
+void sl_door_kill(struct sl_door *door, struct sl_door_connection *c,
+                  unsigned why); /* 0: it went by itself */
+
+/* Events of frames.h; the context is the connection's door and itself. */
+struct sl_door_scene {
+    struct sl_door *door;
+    struct sl_door_connection *connection;
+};
+void sl_door_on_known(void *scene, struct sl_frames_stream *stream);
+void sl_door_on_gone(void *scene, struct sl_frames_stream *stream);
+/* With the lock, after events: who waits is served. */
+void sl_door_make_room(struct sl_door *door);
+void sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c);
+void sl_door_count_unfinished(struct sl_door *door, struct sl_door_connection *c);
+
+#endif

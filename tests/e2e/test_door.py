@@ -1,0 +1,465 @@
+"""What strangers and attackers do at the door: more connections than descriptors, floods of streams, resets and watches, messages
+that never end, silence, addresses of every kind. Each is done over real sockets; meanwhile and afterwards others are served, and
+the coordinator's memory and descriptors stay within their bounds."""
+import resource
+import socket
+import threading
+import time
+import urllib.request
+
+import grpc
+import pytest
+from conftest import PATIENCE, wait_until
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, Connection,
+                     Resources, fields, frame, message)
+from smg_grpc_proto import vllm_engine_pb2 as pb
+from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
+
+GENERATE = "/vllm.grpc.engine.VllmEngine/Generate"
+CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
+GROWTH = 300  # MB that a flood may cost
+LARGE = 33_000_000
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory):
+    """A node for the floods: nothing of one may be left for the next."""
+    from conftest import Server
+    it = Server(tmp_path_factory.mktemp("door")).wait_ready()
+    yield it
+    code = it.stop()
+    it.kill()
+    assert code == 0, it.log()
+
+
+@pytest.fixture
+def watched(node):
+    it = Resources(node.children()["coordinator"])
+    yield it
+    it.end()
+
+
+def request(max_tokens=4, text="The old gentleman"):
+    return pb.GenerateRequest(text=text, sampling_params=pb.SamplingParams(temperature=0, max_tokens=max_tokens))
+
+
+def channel(server):
+    """One with a connection of its own."""
+    return grpc.insecure_channel(server.endpoint, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def is_served(server, **more):
+    """A newcomer's request, whole."""
+    with channel(server) as it:
+        reply, = pb_grpc.VllmEngineStub(it).Generate(request(**more), timeout=PATIENCE)
+        return len(reply.complete.output_ids) == more.get("max_tokens", 4)
+
+
+def is_healthy(server):
+    with channel(server) as it:
+        reply = health_pb2_grpc.HealthStub(it).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        return reply.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def shut(server, reason):
+    return server.metric(f'sluice_grpc_connections_shut_total{{reason="{reason}"}}')
+
+
+def refused(server, lack):
+    return server.metric(f'sluice_grpc_connections_refused_total{{lack="{lack}"}}')
+
+
+def is_alone(server):
+    """Only our own nodes are connected, and nothing is on its way in."""
+    return (server.metric("sluice_grpc_connections") <= 3 and server.metric("sluice_grpc_messages_unfinished") == 0
+            and all(server.metric(f'sluice_grpc_message_room_bytes{{pool="{pool}"}}') == 0 for pool in ("prompts", "large")))
+
+
+# ---- more connections than descriptors ----
+
+def test_more_connections_than_descriptors(start_server):
+    server = start_server(files=300)
+    coordinator = server.children()["coordinator"]
+    before = Resources(coordinator).descriptors()
+    limit = int(server.metric("sluice_grpc_connections_limit"))
+    assert 40 < limit < 300
+    with channel(server) as early:
+        engine = pb_grpc.VllmEngineStub(early)
+        assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
+        crowd = [Connection(server.endpoint) for _ in range(400)]
+        wait_until(lambda: refused(server, "places") > 0, "a refusal")
+        wait_until(lambda: server.get("/readyz") == (503, "all places for gRPC connections are taken\n"), "unreadiness")
+        assert server.get("/livez")[0] == 200
+        assert Resources(coordinator).descriptors() < 300
+        assert sum(c.wait_closed(timeout=0.001) for c in crowd) >= 400 - limit
+        for _ in range(3):  # who was there before is served
+            assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
+            assert not engine.HealthCheck(pb.HealthCheckRequest(), timeout=PATIENCE).healthy
+        for c in crowd:
+            c.close()
+    wait_until(lambda: server.get("/readyz")[0] == 200, "readiness after the crowd has gone")
+    assert is_served(server) and is_healthy(server)
+    wait_until(lambda: Resources(coordinator).descriptors() <= before + 3, "descriptors back")
+    assert server.stop() == 0, server.log()
+
+
+def test_a_shortage_of_descriptors_ends_when_it_ends(start_server):
+    server = start_server()
+    coordinator = server.children()["coordinator"]
+    soft, hard = resource.prlimit(coordinator, resource.RLIMIT_NOFILE)
+    resource.prlimit(coordinator, resource.RLIMIT_NOFILE, (Resources(coordinator).descriptors(), hard))
+    crowd = [Connection(server.endpoint, hello=None) for _ in range(20)]
+    assert all(c.wait_closed() for c in crowd)  # at once: not left in the queue of the kernel
+    resource.prlimit(coordinator, resource.RLIMIT_NOFILE, (soft, hard))
+    wait_until(lambda: server.get("/readyz")[0] == 200, "readiness")
+    assert refused(server, "descriptors") >= 1
+    assert is_served(server) and is_healthy(server)
+
+
+def test_too_few_descriptors_are_refused_at_the_start(tmp_path):
+    from conftest import Server
+    server = Server(tmp_path, files=100)
+    assert server.wait() == 69, server.log()
+    assert "raise the limit (ulimit -n" in server.log()
+    server.kill()
+
+
+@pytest.mark.slow
+def test_ten_thousand_idle_connections_cost_little(node, watched):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < 10500 or node.metric("sluice_grpc_connections_limit") < 10000:
+        pytest.skip(f"the limit on descriptors, {hard}, is below 10,500")
+    crowd = [Connection(node.endpoint) for _ in range(9990)]
+    wait_until(lambda: node.metric("sluice_grpc_connections") >= 9990, "ten thousand connections")
+    for c in crowd[::97]:  # each has had its SETTINGS
+        assert c.settings or (c.take(PATIENCE) and c.settings)
+    assert watched.growth() * 1000 / len(crowd) <= 20  # KB
+    assert is_served(node) and is_healthy(node)
+    assert node.get("/readyz")[0] == 200
+    for c in crowd:
+        c.close()
+    wait_until(lambda: is_alone(node), "the connections gone")
+    assert is_served(node)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.slow
+def test_silence_keeps_no_place(node):
+    before = shut(node, "silent")
+    silent = [Connection(node.endpoint, hello=None) for _ in range(50)]
+    silent += [Connection(node.endpoint, hello=PREFACE[:n % 24 + 1]) for n in range(50)]
+    silent += [Connection(node.endpoint, hello=PREFACE + frame(SETTINGS, 0, 0, b"\0\4\0\0\1\0")[:9 + n]) for n in range(5)]
+    assert is_served(node)
+    assert all(c.wait_closed() for c in silent)
+    assert shut(node, "silent") == before + len(silent)
+
+
+@pytest.mark.slow
+def test_a_storm_of_connections(node, watched):
+    """1,000 a second for 10 s: half say nothing, half say hello. Others are served as before."""
+    over = threading.Event()
+    made = [0]
+
+    def storm():
+        begin = time.monotonic()
+        while not over.is_set():
+            for _ in range(20):
+                try:
+                    c = Connection(node.endpoint, hello=None if made[0] % 2 else PREFACE + frame(SETTINGS, 0, 0), timeout=5)
+                    c.close()
+                except OSError:
+                    pass
+                made[0] += 1
+            over.wait(max(0, begin + made[0] / 1000 - time.monotonic()))
+
+    def times(n):
+        taken = []
+        for _ in range(n):
+            begin = time.monotonic()
+            assert is_served(node, max_tokens=1)
+            taken.append(time.monotonic() - begin)
+        return sorted(taken)
+    quiet = times(100)
+    thread = threading.Thread(target=storm)
+    thread.start()
+    loud = times(100)
+    while made[0] < 10_000:
+        loud = sorted(loud + times(10))
+    over.set()
+    thread.join()
+    print(f"first token of a newcomer: median {quiet[50] * 1e3:.1f} ms, p99 {quiet[98] * 1e3:.1f} ms; in the storm "
+          f"{loud[len(loud) // 2] * 1e3:.1f} and {loud[len(loud) * 98 // 100] * 1e3:.1f} ms")
+    assert watched.growth() < 50
+    wait_until(lambda: is_alone(node), "the storm gone")
+
+
+# ---- floods on one connection ----
+
+def test_streams_without_end_are_bounded_by_us(node, watched):
+    """60,000 HEADERS and no acknowledgement of SETTINGS: the core's own limit would bind only who acknowledged it."""
+    before = shut(node, "streams")
+    c = Connection(node.endpoint)
+    for _ in range(60_000):
+        c.open(GENERATE)
+        if c.closed:
+            break
+    assert c.wait_closed()
+    wait_until(lambda: shut(node, "streams") == before + 1, "the connection shut")
+    assert is_served(node) and is_healthy(node)
+    assert watched.growth() < GROWTH
+
+
+def test_a_client_is_told_why(node):
+    c = Connection(node.endpoint)
+    for _ in range(513):
+        c.open(GENERATE)
+    assert c.wait_closed()
+    assert c.goaway == "too many streams are open on this connection"
+
+
+def test_rapid_resets_take_nothing_from_others(node, watched):
+    body = message(request().SerializeToString())
+    before = shut(node, "resets")
+    with channel(node) as other:
+        engine = pb_grpc.VllmEngineStub(other)
+        for _ in range(5):
+            c = Connection(node.endpoint)
+            for _ in range(20_000):
+                stream = c.next_stream
+                c.next_stream += 2
+                c.send(frame(HEADERS, END_HEADERS, stream, fields(GENERATE)) + frame(DATA, END_STREAM, stream, body)
+                       + frame(RESET, 0, stream, b"\0\0\0\x08"))
+                if c.closed:
+                    break
+            assert c.wait_closed()
+            assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
+            assert is_healthy(node)
+    assert shut(node, "resets") >= before + 5
+    assert watched.growth() < GROWTH
+    wait_until(lambda: node.metric("sluice_requests_running") == node.metric("sluice_requests_waiting") == 0, "no request left")
+
+
+def test_watches_are_bounded_and_leave_room(node, watched):
+    full = Connection(node.endpoint)
+    for _ in range(4200):
+        stream = full.open(WATCH)
+        full.send(frame(DATA, END_STREAM, stream, message(b"")))
+        if full.closed:
+            break
+    assert full.wait_closed()
+    crowd = [Connection(node.endpoint) for _ in range(8)]  # as many as are allowed, on eight
+    for c in crowd:
+        for _ in range(256):
+            stream = c.open(WATCH)
+            c.send(frame(DATA, END_STREAM, stream, message(b"")))
+    wait_until(lambda: node.metric('sluice_grpc_calls{kind="watch"}') >= 1024, "the watches open")
+    assert is_served(node) and is_healthy(node)
+    assert watched.growth() < GROWTH
+    for c in crowd:
+        c.close()
+    wait_until(lambda: node.metric('sluice_grpc_calls{kind="watch"}') == 0, "the watches gone")
+
+
+@pytest.mark.parametrize("reason, flood", [
+    ("control_frames", lambda i: frame(PING, 0, 0, b"abcdefgh")),
+    ("control_frames", lambda i: frame(SETTINGS, 0, 0, b"\0\4\0\1\0\0")),
+    ("headers", lambda i: frame(CONTINUATION if i else HEADERS, 0, 1, b"")),
+    ("small_frames", lambda i: frame(DATA, 0, 1, message(b"", 60_000) if i == 1 else b"x") if i else
+     frame(HEADERS, END_HEADERS, 1, fields(GENERATE))),
+    ("control_frames", lambda i: frame(DATA, 0, 1, b"x") if i else frame(HEADERS, END_HEADERS, 1, fields("/nobody"))),
+    ("garbage", lambda i: frame(SETTINGS, ACK, 0) if i < 2 else frame(HEADERS, END_HEADERS, 2, fields(GENERATE))),
+])
+def test_frames_without_a_purpose(node, watched, reason, flood):
+    before = shut(node, reason)
+    c = Connection(node.endpoint)
+    for i in range(50_000):
+        if not c.send(flood(i)):
+            break
+    assert c.wait_closed()
+    wait_until(lambda: shut(node, reason) == before + 1, "the connection shut")
+    assert is_served(node)
+    assert watched.growth() < 50
+
+
+# ---- messages that never end ----
+
+def unfinished(server, n_connections, n_streams, stop):
+    """Connections that send all but the last bytes of so many large messages, as far as they are let."""
+    crowd = [Connection(server.endpoint) for _ in range(n_connections)]
+
+    def send(c):
+        wanted = {}
+        for _ in range(n_streams):
+            stream = c.open(GENERATE)
+            c.send(frame(DATA, 0, stream, message(b"", LARGE)))
+            c.windows[stream] -= 5
+            c.window -= 5
+            wanted[stream] = LARGE - 10
+        c.pour(wanted, stop)
+    threads = [threading.Thread(target=send, args=(c,)) for c in crowd]
+    for thread in threads:
+        thread.start()
+    return crowd, threads
+
+
+def drip(server, pieces, pause):
+    """An honest request over a slow line; its output."""
+    c = Connection(server.endpoint)
+    body = message(request(text="word " * 400).SerializeToString())
+    stream = c.open(GENERATE)
+    for i in range(pieces):
+        assert c.send(frame(DATA, END_STREAM if i == pieces - 1 else 0, stream,
+                            body[len(body) * i // pieces:len(body) * (i + 1) // pieces]))
+        pause.wait(0.05)
+    while stream not in c.ended and c.take(PATIENCE):
+        pass
+    c.close()
+    return c.ended[stream]
+
+
+def flood_of_messages(node, watched, n_connections, n_streams):
+    stop = threading.Event()
+    crowd, threads = unfinished(node, n_connections, n_streams, stop)
+    try:
+        wait_until(lambda: node.metric('sluice_grpc_message_room_bytes{pool="large"}') > 100e6, "the room taken")
+        for _ in range(5):
+            assert is_served(node) and is_healthy(node)
+        assert b"grpc-status\x010" in drip(node, 40, stop)
+        with channel(node) as it, pytest.raises(grpc.RpcError) as told:  # a large one of an honest client gets its turn
+            list(pb_grpc.VllmEngineStub(it).Generate(request(text="word " * 400_000), timeout=PATIENCE))
+        assert told.value.code() == grpc.StatusCode.INVALID_ARGUMENT and "400002 tokens" in told.value.details()
+        assert watched.growth() < GROWTH
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        for c in crowd:
+            c.close()
+    wait_until(lambda: is_alone(node), "all room back")
+    wait_until(lambda: watched.rss() < watched.rss_before + 60, "memory back")
+    assert is_served(node)
+
+
+def test_messages_that_never_end(node, watched):
+    flood_of_messages(node, watched, 8, 16)
+
+
+@pytest.mark.slow
+def test_very_many_messages_that_never_end(node, watched):
+    flood_of_messages(node, watched, 100, 256)
+    assert shut(node, "unfinished") > 0
+
+
+def status_of(c, stream):
+    while stream not in c.ended and c.take(PATIENCE):
+        pass
+    return c.ended.get(stream, b"")
+
+
+@pytest.mark.parametrize("length", [(32 << 20) + 1, 0x7fffffff, 0xffffffff])
+def test_a_message_that_is_too_long_is_refused_at_its_first_bytes(node, watched, length):
+    c = Connection(node.endpoint)
+    stream = c.open(GENERATE)
+    c.send(frame(DATA, 0, stream, message(b"", length)))
+    assert b"the message has %d bytes" % length in status_of(c, stream) and not c.closed
+    assert watched.growth() < 20
+    c.close()
+
+
+@pytest.mark.slow
+def test_a_message_that_stops_coming_is_ended(node):
+    c = Connection(node.endpoint)
+    silent, small, large = c.open(GENERATE), c.open(GENERATE), c.open(GENERATE)
+    c.send(frame(DATA, 0, small, message(b"", 100)))
+    c.send(frame(DATA, 0, large, message(b"x" * 1000, LARGE)))
+    for stream in (silent, small, large):
+        assert b"stopped coming" in status_of(c, stream)
+    assert not c.closed
+    c.close()
+    wait_until(lambda: is_alone(node), "all room back")
+
+
+# ---- the ops port ----
+
+def test_probes_are_answered_in_any_crowd(node, watched):
+    host, port = node.ops.split(":")
+    over = threading.Event()
+
+    def connect(say):
+        s = socket.create_connection((host, int(port)), timeout=PATIENCE)
+        s.sendall(say)
+        return s
+    crowd = [connect(b"") for _ in range(64)] + [connect(b"GET /livez HTT") for _ in range(64)]
+    slow = [connect(b"") for _ in range(64)]
+
+    def trickle():
+        text = b"GET /readyz HTTP/1.1\r\nHost: " + b"x" * 10_000
+        for i in range(len(text)):
+            for s in slow:
+                try:
+                    s.sendall(text[i:i + 1])
+                except OSError:
+                    pass
+            if over.wait(0.1):
+                return
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    try:
+        for _ in range(39):
+            for path in ("/livez", "/readyz"):
+                with urllib.request.urlopen(f"http://{node.ops}{path}", timeout=PATIENCE) as reply:
+                    assert reply.status == 200
+            crowd.append(connect(b""))
+        assert watched.growth() < 20
+    finally:
+        over.set()
+        thread.join()
+        for s in crowd + slow:
+            s.close()
+
+
+@pytest.mark.slow
+def test_a_slow_request_to_the_ops_port_is_ended(node):
+    host, port = node.ops.split(":")
+    s = socket.create_connection((host, int(port)), timeout=PATIENCE)
+    s.settimeout(0.5)
+    ended = False
+    for byte in b"GET /livez HTTP/1.1\r\nHost: " + b"x" * 1000:
+        try:
+            s.sendall(bytes([byte]))
+            ended = s.recv(1) == b""
+        except socket.timeout:
+            continue
+        except OSError:
+            ended = True
+        if ended:
+            break
+    assert ended
+
+
+# ---- addresses ----
+
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as s:
+            s.bind(("::1", 0))
+        return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("host", ["*", *(pytest.param(host, marks=pytest.mark.slow)
+                                        for host in ("0.0.0.0", "[::]", "[::1]", "localhost"))])
+def test_every_way_to_write_an_address(start_server, host):
+    if ":" in host and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    server = start_server(host=host)
+    assert is_served(server)
+    if host in ("*", "[::]") and has_ipv6():
+        for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+            for endpoint in (server.endpoint, server.ops):
+                with socket.socket(family) as s:
+                    s.connect((address, int(endpoint.rsplit(":", 1)[1])))
+    assert server.stop() == 0, server.log()
