@@ -27,8 +27,8 @@ enum {
 enum kind { LISTENER, WAKE, CLIENT, CORE }; /* of what epoll reports */
 
 const char *const sl_door_whys[SL_DOOR_WHYS] = {
-    [SL_DOOR_SILENT] = "silent",     [SL_DOOR_IDLE] = "idle",         [SL_DOOR_CROWD] = "unfinished",
-    [SL_DOOR_NO_PLACE] = "no_place", [SL_DOOR_DRAINING] = "draining",
+    [SL_DOOR_SILENT] = "silent",    [SL_DOOR_STUCK] = "stuck",       [SL_DOOR_IDLE] = "idle",
+    [SL_DOOR_CROWD] = "unfinished", [SL_DOOR_NO_PLACE] = "no_place", [SL_DOOR_DRAINING] = "draining",
 };
 
 /* What a client is told, in GOAWAY. */
@@ -267,6 +267,13 @@ static unsigned go_live(struct sl_door *door, struct sl_door_connection *c)
     return 0;
 }
 
+/* Of two with as many, the one that has had some for longer: an honest message is whole in a moment. */
+static bool is_worse(const struct sl_door_connection *c, const struct sl_door_connection *than)
+{
+    return c->unfinished != than->unfinished ? c->unfinished > than->unfinished
+                                             : c->unfinished_ms < than->unfinished_ms;
+}
+
 /* Too many unfinished messages: whoever has most of them goes, be it this one or another. */
 static void thin_out(struct sl_door *door)
 {
@@ -274,7 +281,7 @@ static void thin_out(struct sl_door *door)
         struct sl_door_connection *worst = NULL;
         for (uint32_t i = 0; i < door->top; i++) {
             struct sl_door_connection *c = door->connections[i];
-            if (c && (!worst || c->unfinished > worst->unfinished))
+            if (c && (!worst || is_worse(c, worst)))
                 worst = c;
         }
         sl_door_kill(door, worst, SL_DOOR_CROWD);
@@ -339,9 +346,12 @@ static void on_client(struct sl_door *door, struct sl_door_connection *c, uint32
         throw_away(door, c);
         return;
     }
-    if (events & EPOLLOUT && !put_rest(c->fd, &c->down)) {
-        sl_door_kill(door, c, 0);
-        return;
+    if (events & EPOLLOUT) {
+        c->moved_ms = door->now_ms;
+        if (!put_rest(c->fd, &c->down)) {
+            sl_door_kill(door, c, 0);
+            return;
+        }
     }
     if (c->state == SL_DOOR_CLOSING && (!c->down.bytes || events & (EPOLLHUP | EPOLLERR))) {
         sl_door_kill(door, c, 0);
@@ -382,7 +392,7 @@ static void core_has_gone(struct sl_door *door, struct sl_door_connection *c)
     c->core = -1;
     door->n_live--;
     c->state = SL_DOOR_CLOSING;
-    c->since_ms = door->now_ms;
+    c->moved_ms = door->now_ms;
 }
 
 static void feed_down(struct sl_door *door, struct sl_door_connection *c, size_t bytes)
@@ -392,6 +402,7 @@ static void feed_down(struct sl_door *door, struct sl_door_connection *c, size_t
     const struct sl_frames_events events = {&scene, sl_door_on_known, sl_door_on_gone};
     unsigned why = sl_frames_down(&c->frames, door->in, bytes, door->now_ms, &events, &out);
     sl_door_count_unfinished(door, c);
+    c->moved_ms = door->now_ms; /* it is read only when nothing waits */
     if (!put(c->fd, &c->down, out.data, out.bytes))
         sl_door_kill(door, c, 0);
     else if (why)
@@ -501,7 +512,7 @@ static void on_listener(struct sl_door *door, uint32_t which)
 
 static void look_at(struct sl_door *door, struct sl_door_connection *c)
 {
-    uint64_t age = door->now_ms - c->since_ms;
+    uint64_t age = door->now_ms - c->since_ms, stuck = c->down.bytes ? door->now_ms - c->moved_ms : 0;
     if (c->state == SL_DOOR_LEAVING) {
         if (age > SL_DOOR_LEAVE_MS)
             finish(door, c);
@@ -511,12 +522,12 @@ static void look_at(struct sl_door *door, struct sl_door_connection *c)
         c->active_ms = door->now_ms;
     if (!c->frames.settled && age > SL_DOOR_HELLO_MS)
         sl_door_kill(door, c, SL_DOOR_SILENT);
-    else if (c->state == SL_DOOR_CLOSING && age > SL_DOOR_LINGER_MS)
-        sl_door_kill(door, c, 0);
-    else if (c->state == SL_DOOR_OPEN && door->now_ms - c->active_ms > SL_DOOR_IDLE_MS)
+    else if (stuck > (c->state == SL_DOOR_CLOSING ? SL_DOOR_LINGER_MS : SL_DOOR_STUCK_MS))
+        sl_door_kill(door, c, SL_DOOR_STUCK);
+    else if (door->now_ms - c->active_ms > SL_DOOR_IDLE_MS)
         sl_door_kill(door, c, SL_DOOR_IDLE);
-    else
-        sl_door_look_for_late(door, c);
+    else if (!sl_door_look_for_late(door, c))
+        sl_door_kill(door, c, SL_DOOR_SILENT);
 }
 
 static void tick(struct sl_door *door)

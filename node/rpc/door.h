@@ -27,6 +27,7 @@ enum {
     SL_DOOR_HELLO_MS = 5000,          /* to the end of the first SETTINGS frame */
     SL_DOOR_IDLE_MS = 15 * 60 * 1000, /* without a call: clients connect again when they need to */
     SL_DOOR_LINGER_MS = 5000,         /* for the last bytes to a client that the core has let go of */
+    SL_DOOR_STUCK_MS = 60 * 1000,     /* for a client to take any of what waits for it */
     SL_DOOR_LEAVE_MS = 1000,          /* for a client that is told to go to read why */
     SL_DOOR_LEAVE_BYTES = 1 << 20,    /* what it may send meanwhile */
     SL_DOOR_STALL_MS = 20 * 1000,     /* without a byte of an unfinished message */

@@ -20,6 +20,7 @@ enum sl_door_state {
 enum sl_door_why {
     SL_DOOR_SILENT = SL_FRAMES_ENDS, /* no preface in time */
     SL_DOOR_IDLE,
+    SL_DOOR_STUCK, /* it does not read */
     SL_DOOR_CROWD, /* most of too many unfinished messages */
     SL_DOOR_NO_PLACE,
     SL_DOOR_DRAINING,
@@ -39,11 +40,12 @@ struct sl_door_connection {
     enum sl_door_state state;
     uint8_t hello_have, hello[SL_FRAMES_HELLO_BYTES];
     struct sl_door_rest up, down;
-    uint32_t client_events, core_events; /* asked of epoll */
-    uint64_t since_ms, active_ms;
-    uint32_t thrown; /* bytes, since it was told to go */
+    uint32_t client_events, core_events;    /* asked of epoll */
+    uint64_t since_ms, active_ms, moved_ms; /* moved: what waits for the client */
+    uint32_t thrown;                        /* bytes, since it was told to go */
     uint32_t reserved[SL_DOOR_POOLS];
-    uint32_t unfinished; /* its part of the door's */
+    uint32_t unfinished;    /* its part of the door's */
+    uint64_t unfinished_ms; /* since when it has any */
     struct sl_frames frames;
     struct sl_door_connection *next; /* of the dead */
 };
@@ -85,7 +87,8 @@ void sl_door_on_known(void *scene, struct sl_frames_stream *stream);
 void sl_door_on_gone(void *scene, struct sl_frames_stream *stream);
 /* With the lock, after events: who waits is served. */
 void sl_door_make_room(struct sl_door *door);
-void sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c);
+/* False: the connection has a stream that the core never made a call of; it must go. */
+bool sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c);
 void sl_door_count_unfinished(struct sl_door *door, struct sl_door_connection *c);
 
 #endif

@@ -93,6 +93,8 @@ void sl_door_on_gone(void *context, struct sl_frames_stream *stream)
 void sl_door_count_unfinished(struct sl_door *door, struct sl_door_connection *c)
 {
     uint32_t now = c->state >= SL_DOOR_LEAVING ? 0 : c->frames.n_unfinished;
+    if (now && !c->unfinished)
+        c->unfinished_ms = door->now_ms;
     door->n_unfinished += now - c->unfinished;
     c->unfinished = now;
 }
@@ -155,12 +157,17 @@ static bool is_late(const struct sl_door *door, const struct sl_frames_stream *s
             have < (age - SL_DOOR_HURRY_MS) * SL_DOOR_HURRY_BYTES_A_SECOND / 1000);
 }
 
-void sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c)
+bool sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c)
 {
     for (uint32_t i = 0; c->frames.n_unfinished && i < c->frames.n_streams; i++) {
         struct sl_frames_stream *stream = &c->frames.streams[i];
-        if (stream->whole || stream->many || stream->told || !stream->call)
+        if (stream->whole || stream->many || stream->told)
             continue;
+        if (!stream->call) {
+            if (door->now_ms - stream->begun_ms > SL_DOOR_MESSAGE_MS)
+                return false;
+            continue;
+        }
         bool busy = stream->waiting && door->now_ms - stream->begun_ms > SL_DOOR_ROOM_MS;
         if (!busy && (stream->waiting || !is_late(door, stream)))
             continue;
@@ -169,6 +176,7 @@ void sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c)
         *(busy ? &door->n_messages_busy : &door->n_messages_late) += 1;
         tell(door, stream, busy ? SL_DOOR_BUSY : SL_DOOR_LATE);
     }
+    return true;
 }
 
 /* ---- for the calls, on any thread ---- */

@@ -35,7 +35,7 @@ enum {
     SL_FRAMES_SMALL = 2048,
     SL_FRAMES_REPLAY_BYTES =
         512, /* what a client says before its first call: SETTINGS and a window, some 60 bytes */
-    SL_FRAMES_IN_BYTES = 16 << 10,
+    SL_FRAMES_IN_BYTES = 64 << 10,
     /* The most that comes out of SL_FRAMES_IN_BYTES: each frame of 9 bytes or more may get a field of 64. */
     SL_FRAMES_OUT_BYTES = SL_FRAMES_IN_BYTES * 8 + 1024,
     SL_FRAMES_NAME_BYTES = 20

@@ -89,6 +89,8 @@ class Connection:
                 self.window += more
             elif stream in self.windows:
                 self.windows[stream] += more
+        elif kind == PING and not flags & ACK:  # or the core takes it for dead
+            self.send(frame(PING, ACK, 0, payload))
         elif kind == SETTINGS and not flags & ACK:
             self.settings += 1
         elif kind == GOAWAY and int.from_bytes(payload[4:8], "big"):

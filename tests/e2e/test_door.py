@@ -11,7 +11,7 @@ import grpc
 import pytest
 from conftest import PATIENCE, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, Connection,
+from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW, Connection,
                      Resources, fields, frame, message)
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
@@ -379,6 +379,25 @@ def test_a_message_that_stops_coming_is_ended(node):
     assert not c.closed
     c.close()
     wait_until(lambda: is_alone(node), "all room back")
+
+
+@pytest.mark.slow
+def test_neither_half_a_header_block_nor_a_client_that_does_not_read_stays(node, watched):
+    stuck = shut(node, "stuck")
+    half = Connection(node.endpoint)
+    half.send(frame(HEADERS, 0, 1, fields(GENERATE)))
+    deaf = Connection(node.endpoint)
+    deaf.send(frame(WINDOW, 0, 0, (1 << 30).to_bytes(4, "big")))
+    body = message(b"")
+    for _ in range(200):  # each is half a megabyte and more of answer
+        stream = deaf.open("/vllm.grpc.engine.VllmEngine/GetTokenizer")
+        deaf.send(frame(WINDOW, 0, stream, (1 << 24).to_bytes(4, "big")) + frame(DATA, END_STREAM, stream, body))
+    assert is_served(node)
+    assert half.wait_closed(PATIENCE)  # it cannot answer a ping within its block
+    wait_until(lambda: shut(node, "stuck") == stuck + 1, "the one that does not read shut")
+    assert watched.growth() < GROWTH
+    deaf.close()
+    half.close()
 
 
 # ---- the ops port ----
