@@ -1,7 +1,9 @@
-/* Time as a value. The pure middle takes now_us as an argument; only edges call these. */
+/* Time as a value. The pure middle takes now_us as an argument; only edges call these. Whatever is waited for or measured is
+ * measured on the monotonic clock: somebody may set the other one at any moment (the lint has the list of who may read it). */
 #ifndef SL_BASE_CLOCK_H
 #define SL_BASE_CLOCK_H
 
+#include <pthread.h>
 #include <stdint.h>
 #include <time.h>
 
@@ -20,7 +22,24 @@ static inline uint64_t sl_clock_thread_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-/* Microseconds since 1970: the only clock that two machines share, for timelines and logs. */
+/* What to wait until with pthread_cond_timedwait: timeout_ms from now. */
+static inline struct timespec sl_clock_in_ms(uint64_t timeout_ms)
+{
+    uint64_t at_ns = sl_clock_ns() + timeout_ms * 1000000u;
+    return (struct timespec){(time_t)(at_ns / 1000000000u), (long)(at_ns % 1000000000u)};
+}
+
+/* A condition whose timed waits are on this clock: POSIX's own default is the wall's. */
+static inline void sl_clock_cond_init(pthread_cond_t *cond)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
+
+/* Microseconds since 1970, to be printed or exported, never to be subtracted. */
 static inline uint64_t sl_clock_wall_us(void)
 {
     struct timespec t;

@@ -4,6 +4,7 @@
  * Threads take numbers in order into a ring of slots; the caller's thread empties the ring from its front, so
  * memory is the ring, whatever the piece: a few blocks a thread. One thread makes and writes in turn and
  * starts no other. */
+#include "base/clock.h"
 #include "model/pack/pack_plan_impl.h"
 #include <pthread.h>
 #include <stdlib.h>
@@ -171,7 +172,7 @@ sl_status sl_blocks_run(const struct sl_blocks *blocks, struct sl_out *out, stru
         crew.slots[i].block = crew.memory + i * blocks->block_bytes;
     if (status == SL_OK) {
         pthread_mutex_init(&crew.lock, NULL);
-        pthread_cond_init(&crew.changed, NULL);
+        sl_clock_cond_init(&crew.changed);
         status = run_crew(&crew, n_threads, out, sum, err);
         pthread_mutex_destroy(&crew.lock);
         pthread_cond_destroy(&crew.changed);

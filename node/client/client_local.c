@@ -1,6 +1,7 @@
 /* A request to the roles in this process. The coordinator calls back on its own thread and must not
  * be kept waiting, so a piece is copied into the answer under a lock and the caller's thread hands
  * it on from there. */
+#include "base/clock.h"
 #include "model/pack/pack_cache.h"
 #include "model/shape.h"
 #include "node/client/client_impl.h"
@@ -31,7 +32,7 @@ sl_status sl_local_open(struct sl_local **out, const struct sl_cluster_config *c
     if (!local)
         return sl_fail(err, SL_E_NOMEM, "no memory for a client");
     pthread_mutex_init(&local->lock, NULL);
-    pthread_cond_init(&local->changed, NULL);
+    sl_clock_cond_init(&local->changed);
     local->config = *config;
     sl_status status = sl_pack_open_any(&local->pack, config->model, err);
     if (status == SL_OK)

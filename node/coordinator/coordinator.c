@@ -436,13 +436,10 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     if (c->config.max_waiting == 0)
         c->config.max_waiting = SL_DEFAULT_WAITING;
     pthread_mutex_init(&c->lock, NULL);
-    pthread_condattr_t monotonic;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&c->changed, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    sl_clock_cond_init(&c->changed);
     c->links = (struct sl_links){.plan = &c->plan, .n_links = config->n_links};
     c->started_wall_us = sl_clock_wall_us();
+    c->started_us = sl_coordinator_now_us();
     atomic_init(&c->next_handle, 1);
     bool ready = take_memory(c) == SL_OK;
     if (ready)

@@ -125,7 +125,7 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     enum sl_life life;
     bool silent; /* a node is */
     uint32_t n_stages;
-    uint64_t started_wall_us, last_receive_wall_us;
+    uint64_t uptime_us, last_receive_wall_us;
 };
 void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load);
 

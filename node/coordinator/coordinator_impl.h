@@ -95,8 +95,8 @@ struct sl_coordinator {
     struct sl_io *io;
     pthread_t thread;
     bool started;
-    uint64_t started_wall_us;
-    _Atomic uint32_t profile_known; /* 1 + profile; 0: not decided */
+    uint64_t started_us, started_wall_us; /* the latter in the names of requests */
+    _Atomic uint32_t profile_known;       /* 1 + profile; 0: not decided */
 
     /* the mailbox: any thread puts in, the coordinator's takes all */
     _Atomic(struct sl_post *) posts; /* newest first */

@@ -200,15 +200,9 @@ void sl_coordinator_drain(struct sl_coordinator *c)
 
 /* ---- state ---- */
 
-static struct timespec deadline_in(uint32_t timeout_ms)
-{
-    uint64_t at_us = sl_coordinator_now_us() + (uint64_t)timeout_ms * 1000u; /* the clock of `changed` */
-    return (struct timespec){(time_t)(at_us / 1000000u), (long)(at_us % 1000000u) * 1000};
-}
-
 bool sl_coordinator_wait_idle(struct sl_coordinator *c, uint32_t timeout_ms)
 {
-    struct timespec until = deadline_in(timeout_ms);
+    struct timespec until = sl_clock_in_ms(timeout_ms);
     uint64_t posted =
         atomic_load(&c->n_posted); /* what was asked before this call counts as live until it was looked at */
     pthread_mutex_lock(&c->lock);
@@ -222,7 +216,7 @@ bool sl_coordinator_wait_idle(struct sl_coordinator *c, uint32_t timeout_ms)
 
 sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_ms, struct sl_err *err)
 {
-    struct timespec until = deadline_in(timeout_ms);
+    struct timespec until = sl_clock_in_ms(timeout_ms);
     pthread_mutex_lock(&c->lock);
     while (c->life == SL_LIFE_FORMING && pthread_cond_timedwait(&c->changed, &c->lock, &until) != ETIMEDOUT)
         ;

@@ -76,7 +76,7 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .life = p->core.life,
         .silent = p->core.silent,
         .n_stages = c->plan.n_stages,
-        .started_wall_us = c->started_wall_us,
+        .uptime_us = sl_coordinator_now_us() - c->started_us,
         .last_receive_wall_us = p->last_receive_wall_us,
     };
 }

@@ -144,7 +144,7 @@ static void on_server_info(struct sl_rpc_call *call, const uint8_t *message, siz
     reply.active_requests = load.running + load.waiting;
     reply.is_paused = load.life == SL_LIFE_DRAINING;
     reply.last_receive_timestamp = (double)load.last_receive_wall_us * 1e-6;
-    reply.uptime_seconds = (double)(sl_clock_wall_us() - load.started_wall_us) * 1e-6;
+    reply.uptime_seconds = (double)load.uptime_us * 1e-6;
     reply.server_type = unconst("sluice");
     reply.data_parallel_size = 1;
     reply.kv_cache_dtype = unconst(sl_coordinator_kv_dtype(engine->coordinator));
@@ -174,7 +174,7 @@ static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t by
     bool wanted = !request->_dp_rank_case || request->dp_rank <= 0;
     sl_pb_free(&pb);
     char timestamp[32];
-    time_t now = time(NULL);
+    time_t now = (time_t)(sl_clock_wall_us() / 1000000u);
     struct tm utc;
     strftime(timestamp, sizeof timestamp, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&now, &utc));
     sl_coordinator_load(engine->coordinator, &load);

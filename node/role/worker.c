@@ -552,7 +552,7 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     w->state.on_ready = report_ready;
     w->state.on_silence = on_silence;
     pthread_mutex_init(&w->lock, NULL);
-    pthread_cond_init(&w->seen, NULL);
+    sl_clock_cond_init(&w->seen);
     w->state.user = w;
     sl_rpc_init();
     sl_status status = load(w, err);

@@ -284,10 +284,9 @@ bool sl_rpc_is_over(const struct sl_rpc_call *call)
 
 int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call)
 {
-    gpr_timespec deadline = call->deadline;
-    if (gpr_time_cmp(deadline, gpr_inf_future(deadline.clock_type)) == 0)
+    if (gpr_time_cmp(call->deadline, gpr_inf_future(GPR_CLOCK_MONOTONIC)) == 0)
         return -1;
-    gpr_timespec left = gpr_time_sub(deadline, gpr_now(deadline.clock_type));
+    gpr_timespec left = gpr_time_sub(call->deadline, gpr_now(GPR_CLOCK_MONOTONIC));
     int64_t ms = left.tv_sec * 1000 + left.tv_nsec / 1000000;
     return ms < 0 ? 0 : ms;
 }
@@ -500,6 +499,9 @@ static void on_arrived(struct sl_rpc_tag *tag, bool ok)
     sl_rpc_call_arm(call->worker, call->route); /* first fill the slot, then work */
     if (!call->route)
         call->deadline = call->details.deadline;
+    /* The client sent a duration (grpc-timeout), which core 1.51 makes a moment on the monotonic clock; another one that uses the
+     * wall's is converted here, once. */
+    call->deadline = gpr_convert_clock_type(call->deadline, GPR_CLOCK_MONOTONIC);
     grpc_op op;
     memset(&op, 0, sizeof op);
     op.op = GRPC_OP_RECV_CLOSE_ON_SERVER;

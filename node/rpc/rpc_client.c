@@ -78,7 +78,7 @@ void sl_rpc_channel_close(struct sl_rpc_channel *channel)
 static bool pluck(struct sl_rpc_stream *stream, void *tag)
 {
     grpc_event event =
-        grpc_completion_queue_pluck(stream->queue, tag, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+        grpc_completion_queue_pluck(stream->queue, tag, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
     return event.type == GRPC_OP_COMPLETE && event.success;
 }
 
@@ -223,7 +223,7 @@ void sl_rpc_stream_close(struct sl_rpc_stream *stream)
     grpc_metadata_array_destroy(&stream->trailing);
     grpc_call_unref(stream->core);
     grpc_completion_queue_shutdown(stream->queue);
-    while (grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
+    while (grpc_completion_queue_pluck(stream->queue, NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
            GRPC_QUEUE_SHUTDOWN) {
     }
     grpc_completion_queue_destroy(stream->queue);

@@ -9,6 +9,7 @@
  * The end has one order that does not abort or leak: no new connections - shutdown
  * begins (no new calls) - grace - cancel what is left - wait for every end marker - the door
  * lets the last bytes go - completion queues down - workers joined - server and queues destroyed. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/rpc/frames.h"
 #include "node/rpc/rpc_impl.h"
@@ -18,7 +19,6 @@
 #include <grpc/support/time.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000 };
@@ -33,7 +33,7 @@ static void *worker_main(void *argument)
     pthread_mutex_unlock(&server->lock);
     for (;;) {
         grpc_event event =
-            grpc_completion_queue_next(sl_rpc_current->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
+            grpc_completion_queue_next(sl_rpc_current->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
         if (event.type == GRPC_QUEUE_SHUTDOWN)
             return NULL;
         struct sl_rpc_tag *tag = event.tag;
@@ -89,8 +89,9 @@ static void take_down(struct sl_rpc_server *server)
         if (i < server->n_started)
             pthread_join(worker->thread, NULL);
         else
-            while (grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
-                   GRPC_QUEUE_SHUTDOWN) {
+            while (
+                grpc_completion_queue_next(worker->queue, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL).type !=
+                GRPC_QUEUE_SHUTDOWN) {
             }
     }
     grpc_server_destroy(server->core);
@@ -128,12 +129,8 @@ static struct sl_rpc_server *make_server(const struct sl_rpc_server_config *conf
         free(server);
         return NULL;
     }
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
     pthread_mutex_init(&server->lock, NULL);
-    pthread_cond_init(&server->change, &attributes);
-    pthread_condattr_destroy(&attributes);
+    sl_clock_cond_init(&server->change);
     server->core = make_core(config);
     server->credentials = grpc_insecure_server_credentials_create();
     for (uint32_t i = 0; i < server->n_workers; i++) {
@@ -260,11 +257,7 @@ void sl_rpc_server_metrics(const struct sl_rpc_server *server, struct sl_text *t
 void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
 {
     assert(!sl_rpc_current); /* a worker would wait for itself */
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    uint64_t ns = (uint64_t)until.tv_nsec + (uint64_t)grace_ms * 1000000u;
-    until.tv_sec += (time_t)(ns / 1000000000u);
-    until.tv_nsec = (long)(ns % 1000000000u);
+    struct timespec until = sl_clock_in_ms(grace_ms);
     sl_door_drain(server->door);
     grpc_server_shutdown_and_notify(server->core, server->workers[0].queue, &server->shut);
     pthread_mutex_lock(&server->lock);

@@ -12,6 +12,8 @@
 9. What decides is pure: pipeline/record and pipeline/decide call nothing but PURE below. The rule is tried on a planted
    malloc, clock and lock each time.
 10. Sentences of errors and of the log speak with one voice: no capital at the start, no full stop at the end.
+11. What is waited for or measured is so on the monotonic clock: nothing reads the wall's or waits on it but what WALL_MAY lists.
+   The rule is tried on planted lines each time.
 
 Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
 usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
@@ -247,6 +249,50 @@ def check_purity(skipped):
         return
     for name in impure(objects):
         yield f"pipeline/record or decide calls {name}: time is an argument, actions are the result; see PURE in this file"
+
+
+# Ways to read the wall clock, or to wait on it (POSIX's own conditions do). base/clock.h has what to use instead.
+WALL = re.compile(
+    r"\b(CLOCK_REALTIME\w*|GPR_CLOCK_REALTIME|GPR_CLOCK_PRECISE|sl_clock_wall_us|TIME_UTC|PTHREAD_COND_INITIALIZER)\b"
+    r"|\b(gettimeofday|ftime|time|pthread_cond_init|sem_timedwait|mq_timed(?:send|receive)|pthread_mutex_timedlock"
+    r"|pthread_rwlock_timed(?:rd|wr)lock)\s*\("
+)
+# file -> {what it may use: why}
+WALL_MAY = {
+    "base/clock.h": {"CLOCK_REALTIME": "the one place that reads it", "sl_clock_wall_us": "its name",
+                     "pthread_cond_init": "the one place that makes a condition, on the monotonic clock"},
+    "base/log.c": {"sl_clock_wall_us": "the time of a line, printed"},
+    "node/coordinator/coordinator.c": {"sl_clock_wall_us": "the names of requests, and when the last one came, both told to clients"},
+    "node/edge/service_engine.c": {"sl_clock_wall_us": "the timestamp of GetLoads"},
+}
+WALL_PLANTS = {
+    "clock_gettime(CLOCK_REALTIME, &t);": "CLOCK_REALTIME", "gpr_now(GPR_CLOCK_REALTIME);": "GPR_CLOCK_REALTIME",
+    "time_t t = time(NULL);": "time", "gettimeofday(&t, 0);": "gettimeofday", "pthread_cond_init(&c, NULL);": "pthread_cond_init",
+    "sem_timedwait(&s, &t);": "sem_timedwait", "uint64_t now_us = sl_clock_wall_us();": "sl_clock_wall_us",
+    "pthread_cond_t c = PTHREAD_COND_INITIALIZER;": "PTHREAD_COND_INITIALIZER", "timespec_get(&t, TIME_UTC);": "TIME_UTC",
+}
+
+
+def wall_uses(text):
+    """(line, what) of each use."""
+    clean = blank(text)
+    for match in WALL.finditer(clean):
+        yield clean.count("\n", 0, match.start()) + 1, match.group(1) or match.group(2)
+
+
+def check_clocks(files):
+    for plant, what in WALL_PLANTS.items():
+        found = [name for _, name in wall_uses(plant)]
+        if found != [what]:
+            yield f"the rule does not see a planted {what}: it found {found}"
+    if list(wall_uses('now = sl_clock_ns(); s = "time()"; /* time(NULL) */ pthread_cond_timedwait(&c, &l, &t); runtime(3);')):
+        yield "the rule finds fault with what is right"
+    for name in files:
+        for line, what in wall_uses(text_of(name)):
+            if what not in WALL_MAY.get(name, {}):
+                yield f"{name}:{line}: {what} is the wall clock's: durations and waits use base/clock.h, see WALL_MAY in this file"
+
+
 # Functions that take a sentence -> which argument it is. An error is prefixed and followed by others' words, so it neither
 # begins nor ends like a sentence on paper. Names keep their
 # capitals: KV, SIGTERM, SLUICE_CPU, SHA-256, ModelInfer.
@@ -371,6 +417,7 @@ def main():
         "no tag is defined twice": check_tags(sources(".c", ".h", ".inc")),
         "no text cites what is not in the tree": check_citations(c_files + others + sources(".inc", ".md")),
         "what decides is pure": check_purity(skipped),
+        "time is monotonic": check_clocks([f for f in c_files if not f.startswith("tests/")]),
         "sentences of errors have one voice": check_voice([f for f in c_files if not f.startswith("tests/")]),
         "every header compiles alone": check_headers(headers, skipped),
     }
