@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "model/pack/pack_cache.h"
 #include "node/command/commands.h"
 #include "node/command/serving_options.h"
@@ -46,16 +47,6 @@ static const struct sl_option stage_options[] = {
 };
 static const struct sl_option decode_options[] = {WORKER_ROWS, {0}};
 
-static void block_signals(void)
-{
-    sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
-    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: the signal thread alone takes them */
-    signal(SIGPIPE, SIG_IGN);
-}
-
 /* Without its port: "127.0.0.1", "[::1]", "localhost". */
 static bool is_this_machine(const char *address)
 {
@@ -94,7 +85,7 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
                                       .load = sl_loading_of(&v->load, SL_PROGRESS_LOG),
                                       .numerics = v->numerics};
     struct sl_err err;
-    block_signals();
+    signal(SIGPIPE, SIG_IGN);
     sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
     if (sl_join_key_load(&config.key, v->join_key_file, &err) == SL_OK &&
         check_open(&config.key, v->insecure_network, "data-address", v->data_address, &err) == SL_OK &&
@@ -129,7 +120,8 @@ const struct sl_command sl_command_decode = {
     "decode",
     "PATH",
     "a decode worker: adopts prefilled sequences and generates",
-    "Joins the coordinator, takes the KV pages which the stages push to it while they prefill, and decodes continuously batched.",
+    "Joins the coordinator, takes the KV pages which the stages push to it while they prefill, and decodes continuously batched. "
+    "SIGTERM drains the whole pipeline, whose coordinator then ends with 69: it can't go on without this one.",
     decode_options,
     sizeof(struct worker_values),
     1,
@@ -164,7 +156,8 @@ struct node { /* everything of a coordinator process, in the order it is made */
     struct sl_members *members;
     struct sl_coordinator *coordinator;
     struct sl_edge *edge;
-    _Atomic bool leave; /* a member was told to stop: all do */
+    _Atomic bool leave;       /* a member was told to stop: all do */
+    _Atomic bool decode_left; /* it was the decode worker */
 };
 
 static void on_lost(void *user, const char *sentence)
@@ -204,7 +197,10 @@ static void on_silence(void *user)
 static void on_leave(void *user, const char *who)
 {
     struct node *n = user;
+    char name[24];
     sl_log_info("%s was told to stop: draining the pipeline", who);
+    if (strcmp(who, sl_plan_node_name(&n->plan, sl_plan_decode_node(&n->plan), name)) == 0)
+        atomic_store(&n->decode_left, true);
     atomic_store(&n->leave, true);
     kill(getpid(), SIGUSR1);
 }
@@ -277,14 +273,16 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
     return status;
 }
 
-static sl_status start(struct node *n, const char *model, struct sl_err *err)
+static sl_status start(struct node *n, const char *model, const sigset_t *set, struct sl_err *err)
 {
     const struct sl_serving_options *v = &n->values->serving;
     const struct coordinator_values *c = n->values;
     SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
     SL_TRY(check_open(&n->key, c->insecure_network, "listen", v->listen, err));
     SL_TRY(check_open(&n->key, c->insecure_network, "data-address", c->data_address, err));
-    SL_TRY(sl_pack_open_any(&n->pack, model, err));
+    SL_TRY(sl_pack_open_any(&n->pack, model, err)); /* it may have to be made, and Ctrl-C ends that */
+    pthread_sigmask(SIG_BLOCK, set, NULL);          /* before threads of ours: main alone takes them */
+    sl_rpc_init();
     SL_TRY(make_plan(n, err));
     SL_TRY(make_members(n, err));
     struct sl_io *io = n->io;
@@ -343,7 +341,7 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
            sl_members_missing(n->members, true, who, sizeof who)) {
         uint64_t begin = sl_clock_ns();
         int number = wait_signal(set, left_ms < 10000 ? left_ms : 10000);
-        if (number == SIGTERM || number == SIGINT || atomic_load(&n->leave))
+        if (sl_signal_ends(number) || atomic_load(&n->leave))
             return SL_AGAIN;
         SL_TRY(lost(n, err));
         uint64_t spent_ms = (sl_clock_ns() - begin) / 1000000u;
@@ -358,18 +356,21 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
     return SL_OK;
 }
 
-static void drain(struct node *n, const sigset_t *set)
+/* first: the signal that began it; 0: none did. */
+static void drain(struct node *n, int first, const sigset_t *set)
 {
     sl_log_info("draining: running requests finish (at most %u s), new ones are refused",
                 n->values->serving.drain_timeout);
     sl_edge_set_serving(n->edge, false);
     sl_coordinator_drain(n->coordinator);
+    bool insisted = sl_signal_insists(first);
     uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
     while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until &&
            sl_coordinator_life(n->coordinator) != SL_LIFE_LOST) {
         int number = wait_signal(set, 0);
-        if (number == SIGTERM || number == SIGINT)
+        if (sl_signal_insists(number) && insisted)
             _exit(128 + number); /* the second one: at once */
+        insisted = insisted || sl_signal_insists(number);
     }
 }
 
@@ -382,12 +383,21 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
     sl_edge_set_serving(n->edge, true);
     sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages,
                 sl_coordinator_profile(n->coordinator), sl_coordinator_model_name(n->coordinator));
-    for (int number = 0; number != SIGTERM && number != SIGINT && !atomic_load(&n->leave);) {
+    int number = 0;
+    while (!sl_signal_ends(number) && !atomic_load(&n->leave)) {
         SL_TRY(lost(n, err));
         sl_edge_set_serving(n->edge, !sl_coordinator_silent(n->coordinator));
         number = wait_signal(set, 60000);
     }
-    drain(n, set);
+    drain(n, number, set);
+    SL_TRY(lost(n, err));
+    /* A stage is asked to stop in order to stop the pipeline. A decode worker may be one of several some day, and whoever
+     * moves it did not mean to end the service: that is to be seen, and the coordinator started again. */
+    if (atomic_load(&n->decode_left))
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "the decode worker was told to stop, and the pipeline can't go on without it; running requests "
+            "were finished, start all nodes again");
     return SL_OK;
 }
 
@@ -419,14 +429,10 @@ static int run_coordinator(const void *values, const char *const *args, uint32_t
     sigset_t set;
     (void)n_args;
     sl_log_init("coordinator", SL_LOG_INFO);
-    block_signals();
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    signal(SIGPIPE, SIG_IGN);
+    sl_signals_of_end(&set);
     sigaddset(&set, SIGUSR1);
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
-    sl_rpc_init();
-    sl_status status = start(&n, args[0], &err);
+    sl_status status = start(&n, args[0], &set, &err);
     if (status == SL_OK)
         status = serve(&n, &set, &err);
     stop(&n);
@@ -439,7 +445,8 @@ const struct sl_command sl_command_coordinator = {
     "PATH",
     "the one decider: admits, orders and routes requests",
     "Waits for its stages and the decode worker to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection). "
-    "SIGTERM drains: running requests finish, new ones get UNAVAILABLE. A second SIGTERM exits at once.",
+    "SIGTERM drains: running requests finish, new ones get UNAVAILABLE. A second SIGTERM exits at once. SIGHUP (a closed terminal) "
+    "drains, too, unless it was ignored at start (nohup); there is nothing to reload.",
     coordinator_options,
     sizeof(struct coordinator_values),
     1,

@@ -3,6 +3,7 @@
  * drains and then tells the others to stop), and ends the whole when one of them dies. */
 #include "base/cpu.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "model/pack/pack_cache.h"
 #include "node/command/commands.h"
 #include "node/command/serving_options.h"
@@ -48,7 +49,7 @@ struct supervisor {
     char key_path[32];
     struct child children[SL_MAX_STAGES + 2];
     uint32_t n_children;
-    bool stopping;
+    bool sent_term, sent_kill;
 };
 
 /* Arguments of one child; numbers are written into the room behind them. */
@@ -144,8 +145,10 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     return spawn(s, name, &a, err);
 }
 
-static void signal_all(const struct supervisor *s, int number)
+static void signal_all(struct supervisor *s, int number)
 {
+    s->sent_kill = s->sent_kill || number == SIGKILL;
+    s->sent_term = s->sent_term || number == SIGTERM;
     for (uint32_t i = 0; i < s->n_children; i++)
         if (s->children[i].pid)
             kill(s->children[i].pid, number);
@@ -159,26 +162,32 @@ static uint32_t n_alive(const struct supervisor *s)
     return n;
 }
 
-/* How a child ended. Returns the exit code that the whole should have: 0 only after a clean stop. */
+/* Death by a signal that came from us is no news. */
+static bool is_ours(const struct supervisor *s, int number)
+{
+    return (number == SIGKILL && s->sent_kill) || (number == SIGTERM && s->sent_term);
+}
+
+/* How a child ended. Returns the exit code that the whole should have: 0 only after a clean stop, 128 + n for signal n. */
 static int on_exit_of(struct supervisor *s, pid_t pid, int status)
 {
-    for (uint32_t i = 0; i < s->n_children; i++) {
-        struct child *c = &s->children[i];
-        if (c->pid != pid)
-            continue;
-        c->pid = 0;
-        int code = WIFEXITED(status) ? WEXITSTATUS(status) : 70;
-        bool clean = WIFEXITED(status) && code == 0;
-        if (clean) /* the coordinator ends first when it was asked to, by us or by a worker's SIGTERM */
-            s->stopping = true;
-        else if (WIFSIGNALED(status))
-            sl_log_error("%s (pid %d) was killed by signal %d (%s); stopping the rest", c->name, (int)pid,
-                         WTERMSIG(status), strsignal(WTERMSIG(status)));
-        else
-            sl_log_error("%s (pid %d) ended with exit code %d; stopping the rest", c->name, (int)pid, code);
-        return clean ? 0 : code;
-    }
-    return 0;
+    struct child *c = s->children;
+    while (c < s->children + s->n_children && c->pid != pid)
+        c++;
+    if (c == s->children + s->n_children)
+        return 0;
+    c->pid = 0;
+    int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+        code = number ? 128 + number : WEXITSTATUS(status);
+    if (code == 0 || is_ours(s, number))
+        return 0;
+    if (number)
+        sl_log_error("%s (pid %d) was killed by signal %d (%s)%s; stopping the rest", c->name, (int)pid,
+                     number, strsignal(number),
+                     number == SIGKILL ? ", out of memory usually: dmesg tells" : "");
+    else
+        sl_log_error("%s (pid %d) ended with exit code %d; stopping the rest", c->name, (int)pid, code);
+    return code;
 }
 
 /* Who is still there 2 s after the first end gets SIGTERM, and 3 s later SIGKILL. */
@@ -190,18 +199,19 @@ static int supervise(struct supervisor *s, const sigset_t *set)
     while (n_alive(s) > 0) {
         struct timespec t = {ending ? 0 : 3600, ending ? 200000000 : 0};
         int number = sigtimedwait(set, NULL, &t), status;
-        if (number == SIGTERM || number == SIGINT) {
-            if (++signals > 1) {
+        if (sl_signal_ends(number)) {
+            if (sl_signal_insists(number) && ++signals > 1) {
                 signal_all(s, SIGKILL);
                 return 128 + number;
             }
-            s->stopping = true;
-            if (s->children[0].pid)
+            if (s->children[0].pid && !s->sent_term)
                 kill(s->children[0].pid, SIGTERM);
+            s->sent_term = true;
         }
         for (pid_t pid; (pid = waitpid(-1, &status, WNOHANG)) > 0;) {
             int ended = on_exit_of(s, pid, status);
-            if (ended && !ending)
+            if (ended &&
+                (!ending || (ended > 128 && code < 128))) /* who was killed is why the others ended */
                 code = ended;
             if ((ended || s->children[0].pid == 0) && !ending) {
                 ending = true;
@@ -226,7 +236,7 @@ static sl_status check_address(const char *address, struct sl_err *err)
     return SL_OK;
 }
 
-static sl_status start_all(struct supervisor *s, const char *model, struct sl_err *err)
+static sl_status start_all(struct supervisor *s, const char *model, const sigset_t *set, struct sl_err *err)
 {
     const struct sl_serving_options *v = &s->values->serving;
     struct sl_plan plan;
@@ -247,6 +257,7 @@ static sl_status start_all(struct supervisor *s, const char *model, struct sl_er
     SL_TRY(check_address(v->listen, err));
     SL_TRY(check_address(v->ops, err));
     SL_TRY(sl_join_key_make(&s->key_fd, s->key_path, err));
+    sigprocmask(SIG_BLOCK, set, NULL); /* not while it packs: until here a signal just ends it */
     SL_TRY(spawn_coordinator(s, err));
     for (uint32_t k = 0; k <= v->stages; k++)
         SL_TRY(spawn_worker(s, k, err));
@@ -261,12 +272,9 @@ static int run_serve(const void *values, const char *const *args, uint32_t n_arg
     sigset_t set;
     (void)n_args;
     sl_log_init("serve", SL_LOG_INFO);
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    sl_signals_of_end(&set);
     sigaddset(&set, SIGCHLD);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    if (start_all(&s, args[0], &err) != SL_OK) {
+    if (start_all(&s, args[0], &set, &err) != SL_OK) {
         signal_all(&s, SIGKILL);
         sl_pack_close(s.pack);
         return sl_command_failed("serve", &err);
@@ -281,7 +289,8 @@ const struct sl_command sl_command_serve = {
     "PATH",
     "everything on one machine: coordinator, stages, decode worker",
     "PATH is a pack, or a Hugging Face checkpoint directory, which is packed into the cache on first use. Starts one process a "
-    "role, joined over UCX on loopback. SIGTERM drains. When a process dies, it is named and the whole ends with its code.",
+    "role, joined over UCX on loopback. SIGTERM, Ctrl-C and SIGHUP (a closed terminal) drain. When a process dies, it is named and "
+    "the whole ends with its code: 128 + n for signal n, so 137 when the kernel killed it, for want of memory usually.",
     serve_options,
     sizeof(struct serve_values),
     1,

@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "base/signals.h"
 #include "model/pack/pack_cache.h"
 #include "node/coordinator/links.h"
 #include "node/coordinator/members.h"
@@ -95,9 +96,7 @@ static void *signal_loop(void *arg)
     struct worker *w = arg;
     uint32_t signals = 0;
     sigset_t set;
-    sigemptyset(&set);
-    sigaddset(&set, SIGTERM);
-    sigaddset(&set, SIGINT);
+    sl_signals_of_end(&set);
     for (;;) {
         int number;
         if (sigwait(&set, &number) != 0 || atomic_load(&w->over))
@@ -105,7 +104,7 @@ static void *signal_loop(void *arg)
         enum sl_life life = atomic_load(&w->state.life);
         if (life == SL_LIFE_FORMING)
             sl_log_info("stopping before the pipeline was complete");
-        if (life == SL_LIFE_FORMING || signals++ > 0)
+        if (life == SL_LIFE_FORMING || (sl_signal_insists(number) && signals++ > 0))
             _exit(128 + number);
         if (life != SL_LIFE_READY)
             continue; /* it is ending by itself */
@@ -296,6 +295,12 @@ static sl_status open_leash(struct worker *w, struct sl_err *err)
     return sl_rpc_stream_open(&w->leash, w->channel, "/sluice.v1.Control/Join", packed, n, -1, err);
 }
 
+/* A refusal is about this process, not about a request: its place is taken, or there is something else at that address. */
+static sl_status as_refusal(sl_status status)
+{
+    return sl_status_exit_code(status) == 1 || status == SL_E_INVALID ? SL_E_UNAVAILABLE : status;
+}
+
 /* Try until the coordinator answers; a refusal is final, an absent coordinator is waited for. */
 static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl_err *err)
 {
@@ -311,9 +316,10 @@ static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl
         if (status == SL_AGAIN)
             status =
                 sl_fail(err, SL_E_UNAVAILABLE, "the coordinator closed the stream before it sent a plan");
-        if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST)
-            return sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name,
-                                 w->config.coordinator);
+        if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST) {
+            sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name, w->config.coordinator);
+            return err->status = as_refusal(status);
+        }
         if (sl_clock_ns() > until)
             return sl_fail(
                 err, SL_E_UNAVAILABLE,
@@ -464,7 +470,11 @@ static void ops_metrics(void *context, struct sl_text *t)
 
 static sl_status load(struct worker *w, struct sl_err *err)
 {
-    SL_TRY(sl_pack_open_any(&w->pack, w->config.model, err));
+    sigset_t set;
+    SL_TRY(
+        sl_pack_open_any(&w->pack, w->config.model, err)); /* it may have to be made, and Ctrl-C ends that */
+    sl_signals_of_end(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: the signal thread alone takes them */
     struct sl_io_config io = {
         .transport = &sl_transport_ucx,
         .port = w->config.data_port,

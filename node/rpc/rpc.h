@@ -8,7 +8,7 @@
 #include "base/text.h"
 #include <stdint.h>
 
-/* blocks SIGTERM/SIGINT in the library's threads, routes its log lines to ours; counted */
+/* blocks SIGTERM, SIGINT, SIGHUP in the library's threads, routes its log lines to ours; counted */
 void sl_rpc_init(void);
 void sl_rpc_fini(void);
 

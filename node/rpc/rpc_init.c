@@ -1,6 +1,6 @@
 /* Bringing gRPC's C core up and down, and translating its world: log lines and status codes.
  *
- * The core's threads inherit the signal mask of whoever makes them, so SIGTERM and SIGINT are
+ * The core's threads inherit the signal mask of whoever makes them, so SIGTERM, SIGINT and SIGHUP are
  * blocked around every call that may start one; the process's main thread alone waits for signals.
  * One client can make the core log a line per broken handshake: the lines are routed to our log
  * with a limit. And because core 1.51.1 never accepts again once accept(2) has failed for want of
@@ -85,6 +85,7 @@ void sl_rpc_signals_block(sigset_t *before)
     sigemptyset(&blocked);
     sigaddset(&blocked, SIGTERM);
     sigaddset(&blocked, SIGINT);
+    sigaddset(&blocked, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &blocked, before);
 }
 

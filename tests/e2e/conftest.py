@@ -65,12 +65,16 @@ def run(*args, **more):
 class Process:
     """A sluice process whose stderr goes to a file. files: its hard limit on descriptors."""
 
-    def __init__(self, folder, name, *args, env=None, files=None):
+    def __init__(self, folder, name, *args, env=None, files=None, ignores=()):
+        def prepare():
+            if files:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+            for number in ignores:
+                signal.signal(number, signal.SIG_IGN)
         self.log_path = folder / f"{name}.log"
         self.log_file = open(self.log_path, "wb")
         self.process = subprocess.Popen([SLUICE, *map(str, args)], stdout=self.log_file, stderr=self.log_file,
-                                        env={**os.environ, **(env or {})}, preexec_fn=files and (
-                                            lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))))
+                                        env={**os.environ, **(env or {})}, preexec_fn=prepare)
 
     def log(self):
         return self.log_path.read_text(errors="replace")

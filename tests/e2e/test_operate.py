@@ -1,14 +1,17 @@
 """Operating a node: a wall clock that is set while it runs, signals that others send, exit codes, and what people type."""
+import fcntl
 import mmap
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
+import termios
 
 import pytest
+from conftest import PATIENCE, ROOT, SLUICE, Server, free_port, run, wait_until
 from test_processes import Stream, generate
-from conftest import wait_until
 
 
 # ---- the clock ----
@@ -78,3 +81,105 @@ def test_a_clock_set_back_does_not_stretch_a_drain(clock, start_server):
     clock.step(-3600)
     assert server.wait() == 0, server.log()
     assert stream.end().error is not None
+
+
+# ---- signals ----
+
+def status_mask(pid, name):
+    text = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\w+)", text, re.M)[1], 16)
+
+
+def bit(number):
+    return 1 << (number - 1)
+
+
+def test_no_library_keeps_a_signal(start_server):
+    """UCX takes SIGHUP for its debugger, and faults, when it is loaded."""
+    server = start_server()
+    for role, pid in {"serve": server.process.pid, **server.children()}.items():
+        caught = status_mask(pid, "SigCgt")
+        for number in (signal.SIGHUP, signal.SIGILL, signal.SIGFPE, signal.SIGQUIT, signal.SIGABRT):
+            assert not caught & bit(number), (role, number)
+
+
+def test_a_hangup_drains(start_server):
+    server = start_server("--drain-timeout", 600)
+    stream = Stream(server.endpoint, max_tokens=1500).wait_begun()
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: "draining" in server.log(), "draining")
+    server.signal(signal.SIGHUP)  # a terminal that closes sends it more than once
+    assert stream.end().error is None and len(stream.ids) == 1500
+    assert server.wait() == 0, server.log()
+
+
+@pytest.mark.parametrize("role", ["coordinator", "stage 1"])
+def test_a_hangup_of_one_role_drains_all(start_server, role):
+    server = start_server("--drain-timeout", 600)
+    stream = Stream(server.endpoint, max_tokens=1500).wait_begun()
+    os.kill(server.children()[role], signal.SIGHUP)
+    assert stream.end().error is None and len(stream.ids) == 1500
+    assert server.wait() == 0, server.log()
+
+
+def test_a_server_ends_with_its_terminal(tmp_path):
+    endpoint, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    ours, theirs = os.openpty()
+
+    def own_terminal():
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    process = subprocess.Popen([SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", endpoint, "--ops", ops],
+                               stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal)
+    os.close(theirs)
+    try:
+        wait_until(lambda: run("health", "--endpoint", endpoint).returncode == 0, "health")
+        group = [int(p) for p in os.listdir("/proc") if p.isdigit() and parent_of(p) == process.pid]
+        assert len(group) == 4
+        os.close(ours)
+        assert process.wait(PATIENCE) == 0
+        wait_until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in group), "the end of every role")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def parent_of(pid):
+    try:
+        return int(pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return 0
+
+
+def test_nohup_is_obeyed(tmp_path):
+    """Who started it with SIGHUP ignored meant that, whatever a library did in between."""
+    server = Server(tmp_path, ignores=[signal.SIGHUP])
+    try:
+        server.wait_ready()
+        for pid in [server.process.pid, *server.children().values()]:
+            assert status_mask(pid, "SigIgn") & bit(signal.SIGHUP) and not status_mask(pid, "SigCgt") & bit(signal.SIGHUP)
+            os.kill(pid, signal.SIGHUP)
+        assert len(generate(server.endpoint, max_tokens=5)) == 5
+        assert "draining" not in server.log()
+        assert server.stop() == 0, server.log()
+    finally:
+        server.kill()
+
+
+# ---- ends ----
+
+def test_the_end_of_the_decode_worker_is_no_clean_end(start_server):
+    server = start_server("--drain-timeout", 600)
+    stream = Stream(server.endpoint, max_tokens=1500).wait_begun()
+    os.kill(server.children()["decode"], signal.SIGTERM)
+    assert stream.end().error is None and len(stream.ids) == 1500  # nothing is lost all the same
+    assert server.wait() == 69
+    assert "the decode worker was told to stop, and the pipeline can't go on without it" in server.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_a_child_that_dies_of_a_signal_gives_its_number(start_server, number):
+    server = start_server()
+    os.kill(server.children()["stage 1"], number)
+    assert server.wait() == 128 + number
+    assert f"was killed by signal {int(number)}" in server.log() and "out of memory" not in server.log()
