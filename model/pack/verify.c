@@ -269,6 +269,8 @@ static void keep_copies(struct verifying *v)
         struct sl_st_file *st = &v->files->files[i].index.files[0];
         if (!v->copies[i])
             continue;
+        sl_mapping_forget(v->files->files[i].mapping);
+        v->files->files[i].mapping = NULL;
         munmap((void *)(uintptr_t)st->map, (size_t)st->bytes);
         mprotect(v->copies[i], (size_t)st->bytes, PROT_READ);
         st->map = v->copies[i];

@@ -5,6 +5,7 @@
  * checked against the switches here, once, so that kernels need no checks. Views point into the
  * mappings; closing unmaps them all. */
 #include "model/pack/weights.h"
+#include "base/clock.h"
 #include "model/pack/weights_impl.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,10 @@ static sl_status map_file(struct sl_weights_files *maps, uint32_t number, uint32
         return sl_fail(err, SL_E_NOMEM, "no memory to map %.60s", file->name);
     maps->n++;
     SL_TRY(sl_index_map_file(&f->index, f->path, err));
+    f->opened_ns = sl_clock_ns();
+    f->mapping = sl_mapping_declare(f->index.files[0].map, f->index.files[0].bytes, f->path);
+    if (!f->mapping || fstat(f->index.files[0].fd, &f->known) != 0)
+        return sl_fail(err, SL_E_NOMEM, "no memory to map %.60s", file->name);
     if (f->index.files[0].bytes != file->bytes)
         return sl_fail(err, SL_E_DATA,
                        "%.140s: %.60s changed its size while it was opened; pack the "
@@ -253,6 +258,7 @@ void sl_weights_close(struct sl_weights *weights)
 {
     struct sl_weights_files *maps = weights->private_maps;
     for (uint32_t i = 0; maps && i < maps->n; i++) {
+        sl_mapping_forget(maps->files[i].mapping);
         sl_index_close(&maps->files[i].index);
         free(maps->files[i].path);
         free(maps->files[i].own);

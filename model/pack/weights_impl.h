@@ -2,8 +2,10 @@
 #ifndef SL_MODEL_PACK_WEIGHTS_IMPL_H
 #define SL_MODEL_PACK_WEIGHTS_IMPL_H
 
+#include "model/pack/bus_error.h"
 #include "model/pack/pack_impl.h"
 #include "model/pack/weights.h"
+#include <sys/stat.h>
 
 struct sl_weights_file {
     struct sl_index index;           /* one file; its bytes are `bytes` of it, mapped or copied */
@@ -11,6 +13,9 @@ struct sl_weights_file {
     char *path;
     uint32_t layer; /* SL_NO_LAYER: embedding, head */
     bool is_embed;
+    struct sl_mapping *mapping; /* of the bytes, as long as they are the file's */
+    struct stat known;          /* of the file, before a byte of it was read */
+    uint64_t opened_ns;
     bool copied;             /* the bytes lie in private memory */
     const uint64_t *digests; /* of its blocks, as packed or as computed here; NULL: never asked for */
     uint64_t *own;           /* those computed here */

@@ -178,8 +178,8 @@ static sl_status lost(struct node *n, struct sl_err *err)
     char sentence[320];
     if (sl_coordinator_life(n->coordinator) != SL_LIFE_LOST)
         return SL_OK;
-    sl_coordinator_lost_sentence(n->coordinator, sentence, sizeof sentence);
-    return sl_fail(err, SL_E_PEER_LOST, "%s", sentence);
+    sl_status status = sl_coordinator_lost_sentence(n->coordinator, sentence, sizeof sentence);
+    return sl_fail(err, status, "%s", sentence);
 }
 
 static void on_member_ready(void *user)

@@ -206,6 +206,8 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
                                  .logits_digest = a->end.logits_digest,
                                  .kv_digest = a->end.kv_digest};
     sl_meter_ended(c, call, a, now_us);
+    if (a->end.n_out > 0) /* an abort, too: what was told was told */
+        sl_finished_add(&c->finished, call->ask.id, now_us);
     call->fn(call->user, &piece);
     remove_call(c, call);
     sl_call_free(call);

@@ -197,6 +197,26 @@ static void lose(struct sl_coordinator *c, sl_status status, const char *sentenc
     carry_out(c);
 }
 
+/* A node's weights are not what it loaded. Whatever is live may have met them; what has been answered since they were good is named. */
+static const char *on_spoiled(struct sl_coordinator *c, const struct sl_io_event *frame)
+{
+    struct sl_spoiled_word word;
+    char sentence[320];
+    uint64_t now_us = sl_coordinator_now_us();
+    const char *bad = sl_spoiled_unpack(&word, frame->payload, frame->wire.payload_bytes);
+    if (bad)
+        return bad;
+    sl_log_error("%s; known to be good until %.1f s ago", word.sentence, (double)word.age_us * 1e-6);
+    sl_finished_name(&c->finished, word.age_us < now_us ? now_us - word.age_us : 0);
+    snprintf(sentence, sizeof sentence, "%.240s; what was answered can't be trusted, send the request again",
+             word.sentence);
+    pthread_mutex_lock(&c->lock);
+    c->lost_status = SL_E_DATA;
+    pthread_mutex_unlock(&c->lock);
+    lose(c, SL_E_CORRUPT, sentence);
+    return NULL;
+}
+
 static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
@@ -222,10 +242,11 @@ static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
     char sentence[320];
     bool whole = sl_frame_whole(&event->wire, event->payload);
     c->now.meter.checksum_failures += !whole;
-    const char *bad = !whole                               ? "its checksum does not match"
-                      : event->wire.kind == SL_WIRE_RESULT ? on_result(c, event)
-                      : event->wire.kind == SL_WIRE_TOKENS ? on_tokens(c, event)
-                                                           : "its kind does not belong there";
+    const char *bad = !whole                                ? "its checksum does not match"
+                      : event->wire.kind == SL_WIRE_RESULT  ? on_result(c, event)
+                      : event->wire.kind == SL_WIRE_TOKENS  ? on_tokens(c, event)
+                      : event->wire.kind == SL_WIRE_SPOILED ? on_spoiled(c, event)
+                                                            : "its kind does not belong there";
     sl_io_release(c->io, event->link, event->slot);
     if (!bad)
         return;

@@ -131,8 +131,8 @@ void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load);
 
 /* What the pipeline is just now, as its decider sees it. Any thread. */
 enum sl_life sl_coordinator_life(struct sl_coordinator *c);
-/* Why it is LOST; empty otherwise. */
-void sl_coordinator_lost_sentence(struct sl_coordinator *c, char *sentence, size_t bytes);
+/* Why it is LOST; empty otherwise. SL_E_PEER_LOST, or SL_E_DATA when a node's weights were spoiled. */
+sl_status sl_coordinator_lost_sentence(struct sl_coordinator *c, char *sentence, size_t bytes);
 
 const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c);
 const struct sl_tokenizer *sl_coordinator_tokenizer(const struct sl_coordinator *c);

@@ -8,6 +8,7 @@
 #include "base/hist.h"
 #include "base/latest.h"
 #include "node/coordinator/coordinator.h"
+#include "node/coordinator/finished.h"
 #include "node/coordinator/links.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
@@ -112,6 +113,7 @@ struct sl_coordinator {
     uint64_t n_taken; /* posts that were carried out */
     uint32_t n_live;
     char lost_sentence[320];
+    sl_status lost_status;
 
     /* the thread's own */
     struct sl_links links;
@@ -128,6 +130,7 @@ struct sl_coordinator {
     uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
     uint32_t *ids;      /* [max_chunk] of the record being packed */
+    struct sl_finished finished;
 };
 
 /* The clock of everything that the thread hands to the core or notes in a span. */

@@ -241,11 +241,13 @@ enum sl_life sl_coordinator_life(struct sl_coordinator *c)
     return life;
 }
 
-void sl_coordinator_lost_sentence(struct sl_coordinator *c, char *sentence, size_t bytes)
+sl_status sl_coordinator_lost_sentence(struct sl_coordinator *c, char *sentence, size_t bytes)
 {
     pthread_mutex_lock(&c->lock);
     snprintf(sentence, bytes, "%s", c->lost_sentence);
+    sl_status status = c->lost_status == SL_OK ? SL_E_PEER_LOST : c->lost_status;
     pthread_mutex_unlock(&c->lock);
+    return status;
 }
 
 const struct sl_shape *sl_coordinator_shape(const struct sl_coordinator *c)

@@ -56,6 +56,13 @@ static void *member_thread(void *arg)
     return NULL;
 }
 
+static void on_spoiled(void *user, const struct sl_spoiled *spoiled)
+{
+    struct local_member *m = user;
+    (void)spoiled; /* the role's end says it */
+    sl_io_nudge(m->io);
+}
+
 static void where_is(void *user, uint32_t node, struct sl_io_address *address)
 {
     const struct sl_cluster *c = user;
@@ -116,6 +123,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
         SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
+        SL_TRY(sl_stage_watch(m->stage, &(struct sl_scrub_config){on_spoiled, m}, err));
     }
     SL_TRY(open_io(c, "coordinator", &c->io, err));
     c->coordinator_io = c->io;
@@ -211,6 +219,9 @@ void sl_cluster_stop(struct sl_cluster *c)
     for (uint32_t k = 0; k < c->n_members && c->members; k++)
         if (c->members[k].running)
             pthread_join(c->members[k].thread, NULL);
+    for (uint32_t k = 0; k < c->n_members && c->members; k++)
+        if (c->members[k].stage)
+            sl_stage_unwatch(c->members[k].stage);
     sl_coordinator_destroy(c->coordinator); /* before the links go, so that it mourns none */
     if (c->io)
         sl_io_destroy(c->io);

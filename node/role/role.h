@@ -36,7 +36,8 @@ sl_status sl_role_create(struct sl_role **role, struct sl_stage *stage, const st
 void sl_role_destroy(struct sl_role *role);
 
 /* The loop: the calling thread is the owner of io, and of the stage, until it returns. SL_OK when another thread ended its life; else
- * SL_E_PEER_LOST names the neighbour that was lost, SL_E_PROTOCOL or SL_E_CORRUPT the frame that can't be used. The links stay
+ * SL_E_PEER_LOST names the neighbour that was lost, SL_E_PROTOCOL or SL_E_CORRUPT the frame that can't be used,
+ * SL_E_DATA the weights that are not what was loaded (sl_stage_watch; the coordinator has been told, as far as it can be). The links stay
  * as they are: who runs the role takes them down. n_links: that must come up before it is ready. */
 sl_status sl_role_run(struct sl_role *role, struct sl_io *io, uint32_t n_links, struct sl_err *err);
 

@@ -47,6 +47,7 @@ struct sl_decode_role {
     struct sl_cursor cursor; /* of a step: over the buffer that it took */
     struct sl_io_event queue[SL_DECODE_QUEUE];
     uint32_t queue_head, queue_tail, n_in_a_row;
+    struct sl_last_word last_word;
     struct sl_chunk chunk;
     float *rows; /* [max_running][d_model] */
     void *scratch;
@@ -478,6 +479,8 @@ static sl_status on_frame(struct sl_decode_role *r, const struct sl_io_event *fr
 
 static sl_status on_sent(struct sl_decode_role *r, const struct sl_io_event *event, struct sl_err *err)
 {
+    if (event->tag == SL_TOKENS_BUFFERS) /* the last word, which lies elsewhere */
+        return sl_role_check_sent(event, err);
     assert(r->n_free_out < SL_TOKENS_BUFFERS);
     r->free_out[r->n_free_out++] = (uint32_t)event->tag;
     return sl_role_check_sent(event, err);
@@ -493,9 +496,16 @@ sl_status sl_decode_role_step(struct sl_decode_role *r, const struct sl_io_event
         status = on_frame(r, event, err);
     } else if (event && event->kind == SL_IO_SENT) {
         status = on_sent(r, event, err);
-    } else if (!event && r->n_free_out > 0) {
+    } else if (sl_stage_spoiled(r->stage)) {
+        sl_role_last_word(&r->last_word, r->stage, "the decode worker", r->adopt_link, SL_TOKENS_BUFFERS,
+                          actions);
+        actions->go_on = false;
+        return SL_OK; /* and nothing else any more */
+    } else if (r->n_free_out > 0) {
         r->cursor = sl_cursor_over(out_buffer(r, r->free_out[r->n_free_out - 1]), r->plan->tokens_bytes);
         status = work(r, err);
+        if (sl_stage_spoiled(r->stage)) /* found while it worked: none of it leaves */
+            r->cursor.at = out_buffer(r, r->free_out[r->n_free_out - 1]);
         flush(r);
         sl_role_meter_pages(r->meter, sl_stage_sequences(r->stage));
     }

@@ -5,7 +5,9 @@
 #include "node/role/role.h"
 #include "node/role/role_decode.h"
 #include "node/role/role_stage.h"
+#include "pipeline/stage/stage.h"
 #include <assert.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 struct sl_role { /* one of the two is there */
@@ -13,6 +15,7 @@ struct sl_role { /* one of the two is there */
     struct sl_decode_role *decode;
     const struct sl_plan *plan;
     uint32_t k;
+    struct sl_stage *held; /* its weights */
     struct sl_role_state *state;
     struct sl_role_actions actions;
     struct sl_io *io; /* while it runs */
@@ -41,6 +44,7 @@ sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const str
     role->plan = plan;
     role->k = k;
     role->state = state;
+    role->held = stage;
     struct sl_role_config config = {.stage = stage,
                                     .plan = plan,
                                     .k = k,
@@ -85,6 +89,28 @@ sl_status sl_role_check_sent(const struct sl_io_event *event, struct sl_err *err
         err, SL_E_PROTOCOL,
         "a frame of kind %u is larger than the neighbour's slots; run the same version on all nodes",
         event->wire.kind);
+}
+
+bool sl_role_last_word(struct sl_last_word *word, const struct sl_stage *stage, const char *from,
+                       uint64_t link, uint64_t tag, struct sl_role_actions *actions)
+{
+    const struct sl_spoiled *spoiled = sl_stage_found(stage);
+    struct sl_spoiled_word say;
+    if (!spoiled || word->said)
+        return false;
+    word->said = true;
+    say.age_us = (sl_clock_ns() - spoiled->good_ns) / 1000u;
+    snprintf(say.sentence, sizeof say.sentence, "%s: %.290s", from, spoiled->sentence);
+    struct sl_role_action send = {.kind = SL_ROLE_SEND,
+                                  .link = link,
+                                  .wire = {.kind = SL_WIRE_SPOILED},
+                                  .payload = word->bytes,
+                                  .tag = tag};
+    send.wire.payload_bytes = sl_spoiled_pack(word->bytes, &say);
+    send.wire.meta_bytes = (uint32_t)send.wire.payload_bytes;
+    sl_frame_seal(&send.wire, word->bytes);
+    sl_role_act(actions, &send);
+    return true;
 }
 
 /* Sends are never more than the io takes: the roles count theirs against SL_IO_SENDS. */
@@ -142,18 +168,44 @@ static sl_status on_event(struct sl_role *role, struct sl_io *io, const struct s
     return SL_OK;
 }
 
+/* How long a node whose weights are spoiled stays to pass on its last word, and what neighbours have under way. */
+enum { LAST_WORD_MS = 3000 };
+
+/* True when there is nothing more to wait for. Before all links are up nobody has been answered, and nobody is to be told. */
+static bool has_said_its_last(const struct sl_role *role, uint64_t *since_ns)
+{
+    if (!sl_stage_found(role->held))
+        return false;
+    if (atomic_load(&role->state->life) == SL_LIFE_FORMING)
+        return true;
+    *since_ns = *since_ns ? *since_ns : sl_clock_ns();
+    return sl_clock_ns() - *since_ns > LAST_WORD_MS * 1000000ull;
+}
+
 /* What has happened is taken in before the next piece of work is begun; it can't be much at once, because frames and sends
  * are bounded and only work makes room for more. */
-sl_status sl_role_run(struct sl_role *role, struct sl_io *io, uint32_t n_links, struct sl_err *err)
+static sl_status run(struct sl_role *role, struct sl_io *io, uint32_t n_links, struct sl_err *err)
 {
     struct sl_links links = {.plan = role->plan, .node = 1 + role->k, .n_links = n_links};
+    uint64_t said_ns = 0;
     role->actions.go_on = false;
     role->io = io;
-    while (sl_role_goes_on(role->state)) {
+    while (sl_role_goes_on(role->state) && !has_said_its_last(role, &said_ns)) {
         struct sl_io_event event;
-        for (int wait = role->actions.go_on ? 0 : -1; sl_io_poll(io, &event, wait) == SL_OK; wait = 0)
+        for (int wait = role->actions.go_on ? 0
+                        : said_ns           ? LAST_WORD_MS / 10
+                                            : -1;
+             sl_io_poll(io, &event, wait) == SL_OK; wait = 0)
             SL_TRY(on_event(role, io, &event, &links, err));
         SL_TRY(step(role, io, NULL, err));
     }
     return SL_OK;
+}
+
+sl_status sl_role_run(struct sl_role *role, struct sl_io *io, uint32_t n_links, struct sl_err *err)
+{
+    sl_status status = run(role, io, n_links, err);
+    const struct sl_spoiled *spoiled =
+        sl_stage_found(role->held); /* then that is why, whatever ended first */
+    return spoiled ? sl_fail(err, SL_E_DATA, "%s", spoiled->sentence) : status;
 }

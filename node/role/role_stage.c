@@ -6,7 +6,7 @@
 #include "pipeline/stage/sample.h"
 #include <stdlib.h>
 
-enum tag_kind { TAG_FORWARD = 1, TAG_KV, TAG_RESULT };
+enum tag_kind { TAG_FORWARD = 1, TAG_KV, TAG_RESULT, TAG_SPOILED };
 
 static uint64_t tag_of(enum tag_kind kind, uint64_t value)
 {
@@ -28,8 +28,9 @@ struct sl_stage_role {
     uint32_t queue_head, queue_tail;
     uint8_t *results; /* SL_RESULT_BUFFERS of plan->result_bytes */
     uint32_t free_results[SL_RESULT_BUFFERS], n_free_results;
-    void *scratch;        /* for sampling */
-    uint64_t *prompt_ids; /* bitmap of the vocabulary, likewise */
+    void *scratch;                 /* for sampling */
+    uint64_t *prompt_ids;          /* bitmap of the vocabulary, likewise */
+    struct sl_last_word last_word; /* ours, or that of a node before */
     struct sl_chunk chunk;
     struct sl_order order;
     /* [max_sequences], by place in the table: where on the decode worker the last page of a sequence goes, which an
@@ -71,10 +72,10 @@ static void release(struct sl_stage_role *r, uint32_t slot)
                 &(struct sl_role_action){.kind = SL_ROLE_RELEASE, .link = r->in_link, .slot = slot});
 }
 
-/* A record sends its frame on and, at most, the pages that its slices touch. */
+/* A record sends its frame on and, at most, the pages that its slices touch. One place is kept for the last word. */
 static bool room_for_frames(const struct sl_stage_role *r)
 {
-    return r->n_out + 1 + r->order.n_tokens / SL_PAGE + 2 * r->order.n_slices <= SL_IO_SENDS;
+    return r->n_out + 1 + r->order.n_tokens / SL_PAGE + 2 * r->order.n_slices < SL_IO_SENDS;
 }
 
 /* ---- KV push ---- */
@@ -283,9 +284,33 @@ static sl_status refuse_record(const struct sl_stage_role *r, const char *bad, s
                    (unsigned long long)r->order.number, node_before(r, name), bad);
 }
 
+/* Of a node before: it goes on to the coordinator as it came, before the records that wait here. */
+static sl_status on_spoiled(struct sl_stage_role *r, const struct sl_io_event *frame, struct sl_err *err)
+{
+    struct sl_spoiled_word word;
+    char name[24];
+    const char *bad = sl_frame_whole(&frame->wire, frame->payload)
+                          ? sl_spoiled_unpack(&word, frame->payload, frame->wire.payload_bytes)
+                          : "its checksum does not match";
+    if (bad)
+        return sl_fail(err, SL_E_CORRUPT, "the last word of %s can't be used: %s; restart the pipeline",
+                       node_before(r, name), bad);
+    release(r, frame->slot);
+    if (r->last_word.said)
+        return SL_OK; /* the first one ends the pipeline */
+    r->last_word.said = true;
+    struct sl_wire wire = {.kind = SL_WIRE_SPOILED, .source = (uint16_t)r->k};
+    wire.payload_bytes = sl_spoiled_pack(r->last_word.bytes, &word);
+    wire.meta_bytes = (uint32_t)wire.payload_bytes;
+    send_frame(r, r->out_link, &wire, r->last_word.bytes, tag_of(TAG_SPOILED, 0));
+    return SL_OK;
+}
+
 static sl_status on_frame(struct sl_stage_role *r, const struct sl_io_event *frame, struct sl_err *err)
 {
     char name[24];
+    if (frame->link == r->in_link && frame->wire.kind == SL_WIRE_SPOILED && !r->first)
+        return on_spoiled(r, frame, err);
     if (frame->link != r->in_link || frame->wire.kind != SL_WIRE_ORDER) {
         uint32_t from = sl_plan_link_peer(frame->link, sl_plan_stage_node(r->k));
         return sl_fail(
@@ -353,6 +378,8 @@ static sl_status apply_next(struct sl_stage_role *r, struct sl_err *err)
             return refuse_record(r, bad, err);
         SL_TRY(status);
         run_chunk(r, frame);
+        if (sl_stage_spoiled(r->stage)) /* found while it ran: none of it leaves */
+            return SL_AGAIN;
     } else {
         apply_control(r);
     }
@@ -376,11 +403,21 @@ static sl_status on_sent(struct sl_stage_role *r, const struct sl_io_event *even
     case TAG_RESULT:
         r->free_results[r->n_free_results++] = (uint32_t)value;
         break;
+    case TAG_SPOILED:
+        break;
     case TAG_KV:
         sl_sequences_read_end(sl_stage_sequences(r->stage), (uint32_t)value);
         break;
     }
     return sl_role_check_sent(event, err);
+}
+
+static void say_last_word(struct sl_stage_role *r)
+{
+    char name[24];
+    if (sl_role_last_word(&r->last_word, r->stage, sl_plan_node_name(r->plan, sl_plan_stage_node(r->k), name),
+                          r->out_link, tag_of(TAG_SPOILED, 0), r->actions))
+        r->n_out++;
 }
 
 sl_status sl_stage_role_step(struct sl_stage_role *r, const struct sl_io_event *event,
@@ -394,7 +431,10 @@ sl_status sl_stage_role_step(struct sl_stage_role *r, const struct sl_io_event *
         status = on_frame(r, event, err);
     else if (event && event->kind == SL_IO_SENT)
         status = on_sent(r, event, err);
-    else if (!event && r->queue_head != r->queue_tail)
+    else if (sl_stage_spoiled(r->stage)) {
+        say_last_word(r);
+        return SL_OK; /* and nothing else any more */
+    } else if (r->queue_head != r->queue_tail)
         status = apply_next(r, err);
     if (status == SL_AGAIN)
         return SL_OK; /* an event will change it */

@@ -11,6 +11,7 @@
 #include "node/role/role_meter.h"
 #include "pipeline/decide/plan.h"
 #include "pipeline/link/transport.h"
+#include "pipeline/record/messages.h"
 #include <assert.h>
 
 struct sl_role_config {
@@ -50,6 +51,15 @@ static inline void sl_role_act(struct sl_role_actions *actions, const struct sl_
     assert(actions->n < SL_STAGE_ACTIONS); /* limits.h */
     actions->list[actions->n++] = *action;
 }
+
+/* The frame that tells the coordinator what has become of this node's weights, and the bytes that it lies in until it is sent. */
+struct sl_last_word {
+    bool said;
+    uint8_t bytes[SL_SPOILED_BYTES];
+};
+/* Says it once, on `link`; false while there is nothing to say, or it has been said. from: the node's name. */
+bool sl_role_last_word(struct sl_last_word *word, const struct sl_stage *stage, const char *from,
+                       uint64_t link, uint64_t tag, struct sl_role_actions *actions);
 
 /* A send that came back: SL_E_PROTOCOL when the peer's slots could never have held it; a link that went down meanwhile is
  * reported by itself. */

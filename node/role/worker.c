@@ -334,6 +334,14 @@ static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl
     }
 }
 
+/* On the scrubber's thread. The role has the last word; here it is woken. */
+static void on_spoiled(void *user, const struct sl_spoiled *spoiled)
+{
+    struct worker *w = user;
+    sl_log_error("%s; what was computed with it can't be trusted, so this node stops", spoiled->sentence);
+    sl_io_nudge(w->io);
+}
+
 /* The plan is computed here again from its few numbers; what the coordinator says of it must agree. */
 static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct sl_err *err)
 {
@@ -376,6 +384,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
                 sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
     SL_TRY(sl_role_create(&w->role, w->stage, &w->plan, k, &w->state, err));
+    SL_TRY(sl_stage_watch(w->stage, &(struct sl_scrub_config){on_spoiled, w}, err));
     atomic_store(&w->has_plan, true);
     return SL_OK;
 }
@@ -428,6 +437,11 @@ static void ops_state(void *context, struct sl_admin_state *state)
     enum sl_life life = atomic_load(&w->state.life);
     state->started = life != SL_LIFE_FORMING;
     state->ready = life == SL_LIFE_READY || life == SL_LIFE_DRAINING; /* draining, it still works */
+    if (atomic_load(&w->has_plan) && sl_stage_spoiled(w->stage)) {
+        state->ready = false;
+        state->reason = "the weights of this node are not what was loaded";
+        return;
+    }
     state->reason = state->ready              ? NULL
                     : life == SL_LIFE_FORMING ? "not every link of this node is up"
                                               : "this node is stopping";
@@ -542,6 +556,8 @@ static void clean_up(struct worker *w)
         sl_rpc_stream_close(w->leash);
     if (w->channel)
         sl_rpc_channel_close(w->channel);
+    if (w->stage)
+        sl_stage_unwatch(w->stage);
     if (w->io)
         sl_io_destroy(w->io);
     sl_role_destroy(w->role);
@@ -574,7 +590,8 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     if (status == SL_E_PEER_LOST && w->leash_started)
         for (int i = 0; i < 50 && atomic_load(&w->state.life) != SL_LIFE_STOPPED; i++)
             usleep(20000);
-    if (atomic_load(&w->state.life) == SL_LIFE_STOPPED)
+    if (status != SL_E_DATA &&
+        atomic_load(&w->state.life) == SL_LIFE_STOPPED) /* its weights' fault stays one */
         status = SL_OK;
     else if (status == SL_OK && w->leash_started)
         status = sl_fail(err, SL_E_PEER_LOST, "the coordinator went away; start this node again with it");

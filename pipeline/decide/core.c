@@ -148,11 +148,16 @@ static void end_aborted(struct sl_core *core, struct sl_request *r, struct sl_ac
     end(core, r, SL_OK, SL_FINISH_ABORT, NULL, 0, actions);
 }
 
+/* What is corrupt has not met a request that no stage has begun: that one is merely not served. */
 static void end_all(struct sl_core *core, sl_status status, const char *error, struct sl_actions *actions)
 {
-    for (uint32_t i = 0; i < core->config.max_requests; i++)
-        if (core->requests[i].seq)
-            end(core, &core->requests[i], status, SL_FINISH_ABORT, error, 0, actions);
+    for (uint32_t i = 0; i < core->config.max_requests; i++) {
+        struct sl_request *r = &core->requests[i];
+        bool untouched = r->stages == SL_STAGES_NONE && r->decode == SL_DECODE_NONE && r->n_out == 0;
+        if (r->seq)
+            end(core, r, status == SL_E_CORRUPT && untouched ? SL_E_UNAVAILABLE : status, SL_FINISH_ABORT,
+                error, 0, actions);
+    }
 }
 
 /* ---- submit and cancel ---- */

@@ -44,6 +44,7 @@ _Static_assert(SL_RESULT_BUFFERS <= SL_RESULT_SLOTS,
 _Static_assert(SL_TOKENS_BUFFERS <= SL_RESULT_SLOTS,
                "as many TOKENS frames under way as the coordinator lends slots");
 _Static_assert((int)SL_STAGE_ACTIONS < (int)SL_IO_SENDS, "what one record makes a stage send fits its io");
-_Static_assert((int)SL_TOKENS_BUFFERS < (int)SL_IO_SENDS, "what the decode worker sends fits its io");
+_Static_assert((int)SL_TOKENS_BUFFERS + 1 < (int)SL_IO_SENDS,
+               "what the decode worker sends fits its io, its last word included");
 
 #endif

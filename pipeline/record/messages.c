@@ -230,3 +230,28 @@ bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *e)
     }
     return !c->bad;
 }
+
+/* ---- SPOILED ---- */
+
+size_t sl_spoiled_pack(uint8_t out[SL_SPOILED_BYTES], const struct sl_spoiled_word *word)
+{
+    size_t n = strnlen(word->sentence, SL_SPOILED_SENTENCE - 1);
+    sl_put64(out, word->age_us);
+    sl_put32(out + 8, (uint32_t)n);
+    memcpy(out + 12, word->sentence, n);
+    return 12 + n;
+}
+
+const char *sl_spoiled_unpack(struct sl_spoiled_word *word, const uint8_t *in, size_t bytes)
+{
+    if (bytes < 12 || bytes >= SL_SPOILED_BYTES)
+        return "its length is not that of a last word";
+    size_t n = sl_get32(in + 8);
+    if (n != bytes - 12 || n == 0)
+        return "its sentence is not as long as it says";
+    word->age_us = sl_get64(in);
+    for (size_t i = 0; i < n; i++)
+        word->sentence[i] = (char)(in[12 + i] < 0x20 || in[12 + i] > 0x7e ? '?' : in[12 + i]);
+    word->sentence[n] = '\0';
+    return NULL;
+}

@@ -1,5 +1,5 @@
-/* The three records that flow beside the order log, as bytes: RESULT (last stage -> coordinator), ADOPT (coordinator ->
- * decode worker) and TOKENS (decode worker -> coordinator). Readers check every count and length before they believe it.
+/* The four records that flow beside the order log, as bytes: RESULT (last stage -> coordinator), ADOPT (coordinator ->
+ * decode worker) TOKENS (decode worker -> coordinator) and SPOILED. Readers check every count and length before they believe it.
  * Pure; strings and arrays of a decoded record live in caller-provided room. */
 #ifndef SL_PIPELINE_RECORD_MESSAGES_H
 #define SL_PIPELINE_RECORD_MESSAGES_H
@@ -90,5 +90,18 @@ size_t sl_tokens_entry_max_bytes(void);
 void sl_tokens_put(struct sl_cursor *c, const struct sl_tokens_entry *entry);
 /* false at the end of the bytes, and when they are bad (then c->bad is set). */
 bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *entry);
+
+/* ---- SPOILED: a node's last word ---- */
+
+enum { SL_SPOILED_SENTENCE = 320, SL_SPOILED_BYTES = 12 + SL_SPOILED_SENTENCE };
+struct sl_spoiled_word {
+    uint64_t
+        age_us; /* so long ago its weights were last known to be good; no clock of another node is needed */
+    char sentence[SL_SPOILED_SENTENCE];
+};
+size_t sl_spoiled_pack(uint8_t out[SL_SPOILED_BYTES],
+                       const struct sl_spoiled_word *word); /* returns the bytes */
+/* NULL, or what is wrong. Bytes that can't be printed are replaced. */
+const char *sl_spoiled_unpack(struct sl_spoiled_word *word, const uint8_t *in, size_t bytes);
 
 #endif

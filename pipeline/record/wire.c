@@ -159,7 +159,7 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
     if (sl_get32(in + AT_CRC) != header_crc(in))
         return "the header checksum does not match";
     read_fields(wire, in);
-    if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_TOKENS)
+    if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_SPOILED)
         return "unknown kind of frame";
     if ((wire->flags & ~SL_WIRE_HAS_CHECKSUM) != 0)
         return "unknown flag";

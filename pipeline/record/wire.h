@@ -21,7 +21,8 @@ enum sl_wire_kind {
     SL_WIRE_RESULT, /* last stage -> coordinator: what a record produced */
     SL_WIRE_KV,     /* stage -> decode: KV pages of a layer range */
     SL_WIRE_ADOPT,  /* coordinator -> decode: take this sequence, or cancel it */
-    SL_WIRE_TOKENS  /* decode -> coordinator */
+    SL_WIRE_TOKENS, /* decode -> coordinator */
+    SL_WIRE_SPOILED /* down the stages, or decode -> coordinator: a node's weights are not what was loaded */
 };
 
 enum { SL_WIRE_HAS_CHECKSUM = 1 }; /* flags */

@@ -9,6 +9,7 @@
  * waited for before the next one begins. Everything else here is memory: a plan that is computed before it is taken. */
 #include "pipeline/stage/stage.h"
 #include "base/digest.h"
+#include "model/pack/bus_error.h"
 #include "pipeline/stage/device_impl.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -22,6 +23,7 @@ struct sl_stage {
     struct sl_share config;
     struct sl_shape shape;
     struct sl_weights weights; /* open as long as the device works in place */
+    struct sl_scrubber *scrubber;
     uint64_t weight_bytes;
     struct sl_device *device;
     const struct sl_device_ops *ops; /* device->ops */
@@ -251,11 +253,34 @@ void sl_stage_destroy(struct sl_stage *stage)
 {
     if (!stage)
         return;
+    sl_stage_unwatch(stage);
     if (stage->device)
         stage->ops->destroy(stage->device);
     sl_weights_close(&stage->weights);
     sl_arena_fini(&stage->arena);
     free(stage);
+}
+
+/* What a device has in memory of its own is not ours to look at. */
+sl_status sl_stage_watch(struct sl_stage *stage, const struct sl_scrub_config *config, struct sl_err *err)
+{
+    return stage->ops->in_place ? sl_scrubber_start(&stage->scrubber, &stage->weights, config, err) : SL_OK;
+}
+
+void sl_stage_unwatch(struct sl_stage *stage)
+{
+    sl_scrubber_stop(stage->scrubber);
+    stage->scrubber = NULL;
+}
+
+bool sl_stage_spoiled(const struct sl_stage *stage)
+{
+    return sl_weights_faulted() || sl_scrubber_found(stage->scrubber);
+}
+
+const struct sl_spoiled *sl_stage_found(const struct sl_stage *stage)
+{
+    return sl_scrubber_found(stage->scrubber);
 }
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage)

@@ -11,7 +11,7 @@
 #include "kernels/observe.h"
 #include "kernels/roofline.h"
 #include "kernels/team.h"
-#include "model/pack/weights.h"
+#include "model/pack/scrub.h"
 #include "pipeline/decide/plan.h"
 #include "pipeline/decide/sequences.h"
 
@@ -40,6 +40,15 @@ struct sl_stage;
 sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
                           const struct sl_loading *load, struct sl_err *err);
 void sl_stage_destroy(struct sl_stage *stage);
+
+/* From now on a scrubber (model/pack/scrub.h) looks after the weights, until the stage is destroyed. Once. */
+sl_status sl_stage_watch(struct sl_stage *stage, const struct sl_scrub_config *config, struct sl_err *err);
+/* Its callback is not called any more when this returns; sl_stage_found has forgotten. */
+void sl_stage_unwatch(struct sl_stage *stage);
+/* Weights are not what was loaded any more: nothing that was computed with them may leave. Two loads; any thread. */
+bool sl_stage_spoiled(const struct sl_stage *stage);
+/* What was found; NULL: nothing, or not yet. Any thread. */
+const struct sl_spoiled *sl_stage_found(const struct sl_stage *stage);
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
 const struct sl_share *sl_stage_share(const struct sl_stage *stage);

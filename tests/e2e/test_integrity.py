@@ -5,11 +5,17 @@ Environment: SLUICE_BUILD names the build directory (default: build).
 """
 import hashlib
 import json
+import mmap
+import os
 import shutil
 import subprocess
+import threading
 
+import grpc
 import pytest
-from conftest import PATIENCE, ROOT, SLUICE, Process, free_port
+from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
+from smg_grpc_proto.generated import vllm_engine_pb2 as pb
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
 MIB = 1 << 20
 PROMPT = ["--prompt", "Once upon a time", "--max-tokens", 4]
@@ -156,3 +162,102 @@ def test_what_serve_refuses_is_refused_by_pack_and_check(pack, tmp_path, change,
     for command in [["check", pack], ["check", pack, "--add"], ["serve", pack, "--listen", f"127.0.0.1:{free_port()}", "--ops",
                                                                f"127.0.0.1:{free_port()}"]]:
         assert sentence in run(*command, code=65)
+
+
+# ---- while it is served ----
+
+WEIGHTS = ["embed.safetensors", "head.safetensors"] + [f"layer-{i:04}.safetensors" for i in range(6)]
+
+
+class Stream(threading.Thread):
+    """One long request; how it ends is in `error`, None when it was answered whole."""
+
+    def __init__(self, endpoint, tokens=3000):
+        super().__init__()
+        self.endpoint, self.tokens, self.begun, self.error, self.ids = endpoint, tokens, threading.Event(), None, []
+        self.start()
+
+    def run(self):
+        ask = pb.GenerateRequest(tokenized=pb.TokenizedInput(input_ids=[5, 6, 7, 8]), stream=True, request_id="the-stream",
+                                 sampling_params=pb.SamplingParams(temperature=0, max_tokens=self.tokens, ignore_eos=True))
+        try:
+            with grpc.insecure_channel(self.endpoint) as channel:
+                for reply in pb_grpc.VllmEngineStub(channel).Generate(ask, timeout=PATIENCE):
+                    self.ids += reply.chunk.token_ids if reply.HasField("chunk") else []
+                    self.begun.set()
+        except grpc.RpcError as error:
+            self.error = error
+        self.begun.set()
+
+
+def ends_with_data_loss(server, stream, sentence):
+    stream.join(PATIENCE)
+    assert stream.error is not None and stream.error.code() == grpc.StatusCode.DATA_LOSS, stream.error
+    assert "send the request again" in stream.error.details()
+    assert server.wait() == 65, server.log()
+    assert sentence in server.log()
+    assert "Bus error" not in server.log()
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_file_that_is_overwritten_in_place_ends_what_it_may_have_touched(pack, start_server, name):
+    server = start_server(model=pack)
+    stream = Stream(server.endpoint)
+    assert stream.begun.wait(PATIENCE)
+    flip(pack / name, (pack / name).stat().st_size // 2)
+    ends_with_data_loss(server, stream, f"{name} has other bytes than when it was packed")
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_a_file_that_is_truncated_ends_in_a_sentence(pack, start_server, name):
+    server = start_server(model=pack)
+    stream = Stream(server.endpoint)
+    assert stream.begun.wait(PATIENCE)
+    os.truncate(pack / name, 5000)
+    ends_with_data_loss(server, stream, f"{name} changed its size while it was in use")
+
+
+def test_an_idle_node_sees_it_too(pack, start_server):
+    server = start_server(model=pack)
+    flip(pack / "layer-0000.safetensors", 9000)
+    assert server.wait() == 65, server.log()
+    assert "layer-0000.safetensors has other bytes than when it was packed" in server.log()
+
+
+def test_damage_that_leaves_no_trace_in_the_file_system_is_found_by_the_scrubber(pack, start_server):
+    """A store into a mapping changes the file's times when it makes its page writable, and never again until that is written out."""
+    server = start_server(model=pack)
+    with open(pack / "head.safetensors", "r+b") as f, mmap.mmap(f.fileno(), 0) as memory:
+        memory[70000] = memory[70000]
+        wait_until(lambda: server.log().count("head.safetensors was touched, and holds what it did") >= 2, "the look")
+        memory[70000] ^= 1
+        assert server.wait() == 65, server.log()
+    assert "head.safetensors has other bytes than when it was packed" in server.log()
+
+
+def test_what_does_not_change_a_byte_changes_nothing(pack, start_server):
+    server = start_server(model=pack)
+    alone = Stream(server.endpoint, tokens=40)
+    alone.join(PATIENCE)
+    path = pack / "layer-0003.safetensors"
+    os.utime(path)
+    shutil.copy(pack / "layer-0001.safetensors", pack / "other")
+    os.replace(pack / "other", pack / "layer-0001.safetensors")
+    wait_until(lambda: "layer-0003.safetensors was touched, and holds what it did" in server.log()
+               and "layer-0001.safetensors was replaced or removed" in server.log(), "the look")
+    again = Stream(server.endpoint, tokens=40)
+    again.join(PATIENCE)
+    assert again.error is None and again.ids == alone.ids and len(again.ids) == 40
+    assert server.stop() == 0
+
+
+def test_private_copies_do_not_depend_on_the_files(pack, start_server):
+    server = start_server("--weights", "copy", model=pack)
+    alone = Stream(server.endpoint, tokens=20)
+    alone.join(PATIENCE)
+    for name in WEIGHTS:
+        os.truncate(pack / name, 100)
+    again = Stream(server.endpoint, tokens=20)
+    again.join(PATIENCE)
+    assert again.error is None and again.ids == alone.ids and len(again.ids) == 20
+    assert server.stop() == 0

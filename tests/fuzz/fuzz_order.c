@@ -74,7 +74,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     struct sl_cursor in = sl_cursor_over(copy + 1, bytes - 1);
     struct sl_tokens_entry entry;
     struct sl_adopt adopt;
-    switch (data[0] % 4) {
+    struct sl_spoiled_word word;
+    switch (data[0] % 5) {
     case 0:
         read_order(copy + 1, bytes - 1);
         break;
@@ -84,6 +85,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     case 2:
         if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, &limits) == NULL && adopt.kind == SL_ADOPT_TAKE)
             read_adopt(&adopt);
+        break;
+    case 4:
+        if (sl_spoiled_unpack(&word, copy + 1, bytes - 1) == NULL) {
+            uint8_t again[SL_SPOILED_BYTES];
+            if (strchr(word.sentence, '\n') || sl_spoiled_pack(again, &word) != bytes - 1)
+                abort();
+        }
         break;
     default:
         while (sl_tokens_get(&in, &entry))

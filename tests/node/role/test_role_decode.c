@@ -2,6 +2,9 @@
  * coordinator that does not listen, and any order in which the network may bring things. */
 #include "pipeline/stage/sample.h"
 #include "tests/node/role/world.h"
+#include <sched.h>
+#include <stdatomic.h>
+#include <unistd.h>
 
 static const struct sl_sampling warm = {.temperature = 0.9f, .top_p = 0.95f, .seed = 11, .n_logprobs = -1};
 
@@ -657,4 +660,38 @@ SL_TEST(a_cancel_at_any_moment_leaves_no_page_and_changes_no_neighbour)
     for (uint64_t seed = 1; seed <= 24; seed++)
         play(seed, true, reference);
     w_close(reference);
+}
+
+/* ---- weights that are not what was loaded ---- */
+
+static _Atomic bool found;
+
+static void on_found(void *user, const struct sl_spoiled *spoiled)
+{
+    (void)user, (void)spoiled;
+    atomic_store(&found, true);
+}
+
+SL_TEST(no_token_of_spoiled_weights_leaves_but_the_word_of_it)
+{
+    struct w_world *w = w_open(1, 4, 32);
+    struct w_node *n = w_decode(w);
+    char path[400];
+    REQUIRE(sl_stage_watch(n->stage, &(struct sl_scrub_config){on_found, NULL}, NULL) == SL_OK);
+    snprintf(path, sizeof path, "%s/head.safetensors", sl_pack_path(w->pack));
+    REQUIRE(truncate(path, 100) == 0);
+    while (!atomic_load(&found))
+        sched_yield();
+    CHECK_INT(w_work(n), 1);
+    CHECK(!n->actions.go_on);
+    REQUIRE(n->n_sent == 1 && n->sent[0].wire.kind == SL_WIRE_SPOILED);
+    CHECK_INT(n->sent[0].link, sl_plan_link_id(&w->plan, 0, sl_plan_decode_node(&w->plan)));
+    struct sl_spoiled_word word;
+    CHECK(sl_spoiled_unpack(&word, n->sent[0].payload, n->sent[0].wire.payload_bytes) == NULL);
+    CHECK_CONTAINS(word.sentence, "the decode worker: ");
+    CHECK_CONTAINS(word.sentence, "head.safetensors changed its size");
+    CHECK_INT(w_work(n), 0);
+    CHECK_INT(w_report_sent(n, 0, SL_OK), SL_OK);
+    CHECK_INT(w_work(n), 0);
+    w_close(w);
 }

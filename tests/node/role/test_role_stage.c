@@ -1,6 +1,8 @@
 /* node/role/role_stage.c, stepped by hand: what a stage does with records and with the frames of neighbours that are hostile,
  * slow or damaged, and that every place which can't go on waits without having changed anything. */
 #include "tests/node/role/world.h"
+#include <sched.h>
+#include <stdatomic.h>
 
 static const struct sl_sampling warm = {.temperature = 0.9f, .top_p = 0.95f, .seed = 11, .n_logprobs = -1};
 
@@ -124,12 +126,13 @@ SL_TEST(a_record_waits_while_the_window_of_sends_is_full)
         while (w_find(n, SL_WIRE_ORDER) < n->n_sent)
             w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
     }
-    CHECK_INT(n->n_sent, SL_IO_SENDS - 2); /* its frame, and two pages at most, would be one too many */
+    CHECK_INT(n->n_sent,
+              SL_IO_SENDS - 3); /* its frame, two pages at most, and the last word would be one too many */
     check_waits(n);
     w_report_sent(n, 0, SL_OK);
     CHECK(n->actions.go_on);
     CHECK_INT(w_work(n), 2); /* with the FREE behind it */
-    CHECK_INT(n->n_sent, SL_IO_SENDS);
+    CHECK_INT(n->n_sent, SL_IO_SENDS - 1);
     CHECK_INT(w_write_run(w, W_SEQS - 1, 1, &w_greedy), SL_OK);
     check_waits(n);
     w_report_sent(n, 0, SL_OK);
@@ -362,5 +365,56 @@ SL_TEST(a_frame_that_no_slot_can_hold_ends_the_stage)
     CHECK_INT(w_report_sent(n, w_find(n, SL_WIRE_KV), SL_E_PEER_LOST), SL_OK); /* LINK_DOWN says it */
     CHECK_INT(w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_E_INVALID), SL_E_PROTOCOL);
     CHECK_CONTAINS(n->err.text, "larger than the neighbour's slots");
+    w_close(w);
+}
+
+/* ---- weights that are not what was loaded ---- */
+
+static _Atomic bool found;
+
+static void on_found(void *user, const struct sl_spoiled *spoiled)
+{
+    (void)user, (void)spoiled;
+    atomic_store(&found, true);
+}
+
+static void spoil_embedding(struct w_world *w)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/embed.safetensors", sl_pack_path(w->pack));
+    FILE *f = fopen(path, "r+b");
+    if (!f || fseek(f, -3, SEEK_END) != 0 || fputs("xyz", f) < 0 || fclose(f) != 0)
+        exit(1);
+    while (!atomic_load(&found))
+        sched_yield();
+}
+
+SL_TEST(nothing_that_spoiled_weights_have_made_leaves_but_the_word_of_it)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    struct w_node *n = w_stage(w, 0), *last = w_stage(w, 1);
+    struct sl_spoiled_word word;
+    REQUIRE(sl_stage_watch(n->stage, &(struct sl_scrub_config){on_found, NULL}, NULL) == SL_OK);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    spoil_embedding(w);
+    CHECK_INT(w_work(n), 1);
+    CHECK_INT(n->n_sent, 1);
+    CHECK_INT(atomic_load(&n->meter.records), 0);
+    const struct sl_role_action *said = &n->sent[0];
+    CHECK_INT(said->wire.kind, SL_WIRE_SPOILED);
+    REQUIRE(sl_spoiled_unpack(&word, said->payload, said->wire.payload_bytes) == NULL);
+    CHECK_CONTAINS(word.sentence, "stage 0: ");
+    CHECK_CONTAINS(word.sentence, "embed.safetensors has other bytes");
+    CHECK_INT(w_work(n), 0); /* said once */
+    /* the next stage hands it on, whatever else it has to do */
+    CHECK_INT(w_give(last, said->link, &said->wire, said->payload, SL_OK), SL_OK);
+    CHECK_INT(w_count(last, SL_WIRE_SPOILED), 1);
+    CHECK_INT(last->sent[0].link, sl_plan_link_id(&w->plan, 2, 0));
+    CHECK(!last->slots[0].held);
+    CHECK_INT(w_give(last, said->link, &said->wire, said->payload, SL_OK), SL_OK);
+    CHECK_INT(w_count(last, SL_WIRE_SPOILED), 1);
+    CHECK_INT(w_report_sent(last, 0, SL_OK), SL_OK);
+    CHECK_INT(w_report_sent(n, 0, SL_OK), SL_OK);
+    CHECK_INT(w_give(last, said->link, &said->wire, said->payload, SL_E_CORRUPT), SL_E_CORRUPT);
     w_close(w);
 }

@@ -158,9 +158,9 @@ SL_TEST(kinds_at_their_ends)
     CHECK_CONTAINS(judge(&wire), "kind");
     wire.kind = SL_WIRE_HELLO;
     CHECK_STR(judge(&wire), "fine");
-    wire.kind = SL_WIRE_TOKENS;
+    wire.kind = SL_WIRE_SPOILED;
     CHECK_STR(judge(&wire), "fine");
-    wire.kind = SL_WIRE_TOKENS + 1;
+    wire.kind = SL_WIRE_SPOILED + 1;
     CHECK_CONTAINS(judge(&wire), "kind");
 }
 
