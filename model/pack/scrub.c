@@ -218,7 +218,6 @@ static void release(struct sl_scrubber *s)
 sl_status sl_scrubber_start(struct sl_scrubber **scrubber, const struct sl_weights *weights,
                             const struct sl_scrub_config *config, struct sl_err *err)
 {
-    pthread_condattr_t monotonic;
     struct sl_scrubber *s = calloc(1, sizeof *s);
     *scrubber = NULL;
     if (!s)
@@ -227,10 +226,7 @@ sl_status sl_scrubber_start(struct sl_scrubber **scrubber, const struct sl_weigh
     s->config = *config;
     s->look_ns = s->files->n ? s->files->files[0].opened_ns : 0;
     pthread_mutex_init(&s->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&s->wake, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    sl_clock_cond_init(&s->wake);
     bool ready = take_memory(s) == SL_OK;
     if (!ready || s->files->n == 0 || pthread_create(&s->thread, NULL, scrub, s) != 0) {
         bool nothing = ready && s->files->n == 0;
