@@ -11,7 +11,7 @@
  * strings. What the answer needs is taken when it is admitted, and as it grows. */
 static size_t held_bytes(const struct sl_call *call)
 {
-    size_t bytes = sizeof *call + SL_CALL_HOLDER_BYTES + call->longest_stop;
+    size_t bytes = sizeof *call + call->n * (SL_CALL_HOLDER_BYTES + call->longest_stop);
     for (uint32_t i = 0; i < call->n_stop; i++)
         bytes += strlen(call->stop[i]) + 1;
     return bytes + call->ask.steering_bytes +
@@ -30,15 +30,20 @@ static sl_status copy_stops(struct sl_call *call, const struct sl_generate *g, s
     }
     if (g->n_stop == 0)
         return SL_OK;
-    sl_detok_init(&call->detok, tokenizer, g->skip_special);
-    call->tail = malloc(call->longest_stop + sl_detok_room(tokenizer) + 1);
-    return call->tail ? SL_OK : SL_E_NOMEM;
+    size_t room = call->longest_stop + sl_detok_room(tokenizer) + 1;
+    call->tails = malloc(call->n * room);
+    for (uint32_t i = 0; call->tails && i < call->n; i++) {
+        sl_detok_init(&call->texts[i].detok, tokenizer, g->skip_special);
+        call->texts[i].tail = call->tails + i * room;
+    }
+    return call->tails ? SL_OK : SL_E_NOMEM;
 }
 
 static void fill_ask(struct sl_ask *ask, const struct sl_generate *g, struct sl_call *call)
 {
     *ask = (struct sl_ask){.n_ids = g->n_ids,
                            .sampling = g->sampling,
+                           .n = g->n,
                            .max_tokens = g->max_tokens,
                            .min_tokens = g->min_tokens,
                            .ignore_eos = g->ignore_eos,
@@ -83,6 +88,7 @@ sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct
     fill_ask(&call->ask, g, call);
     memcpy(ids, g->ids, g->n_ids * sizeof *ids);
     call->ask.ids = ids;
+    call->n = g->n ? g->n : 1;
     call->skip_special = g->skip_special;
     call->include_stop = g->include_stop;
     call->want_timeline = g->want_timeline;
@@ -105,7 +111,7 @@ void sl_call_free(struct sl_call *call)
     free((uint8_t *)(uintptr_t)call->ask.steering);
     free(call->ask.prompt);
     free(call->spans);
-    free(call->tail);
+    free(call->tails);
     free(call);
 }
 
@@ -146,45 +152,47 @@ static void remove_call(struct sl_coordinator *c, struct sl_call *call)
 /* ---- tokens and text ---- */
 
 /* Text grows at the end of tail; what is too old to be part of a stop string is dropped. */
-static const char *find_stop(struct sl_call *call, uint32_t id)
+static const char *find_stop(const struct sl_call *call, struct sl_call_text *text, uint32_t id)
 {
     if (call->n_stop == 0)
         return NULL;
-    call->tail_bytes += sl_detok_push(&call->detok, id, call->tail + call->tail_bytes);
+    text->tail_bytes += sl_detok_push(&text->detok, id, text->tail + text->tail_bytes);
     const char *first = NULL, *which = NULL;
     for (uint32_t i = 0; i < call->n_stop; i++) { /* text may hold NUL */
-        const char *at = memmem(call->tail, call->tail_bytes, call->stop[i], strlen(call->stop[i]));
+        const char *at = memmem(text->tail, text->tail_bytes, call->stop[i], strlen(call->stop[i]));
         if (at && (!first || at < first)) {
             first = at;
             which = call->stop[i];
         }
     }
-    if (call->tail_bytes >= call->longest_stop) {
-        size_t keep = call->longest_stop - 1, drop = call->tail_bytes - keep;
-        memmove(call->tail, call->tail + drop, keep);
-        call->tail_bytes = keep;
+    if (text->tail_bytes >= call->longest_stop) {
+        size_t keep = call->longest_stop - 1, drop = text->tail_bytes - keep;
+        memmove(text->tail, text->tail + drop, keep);
+        text->tail_bytes = keep;
     }
     return which;
 }
 
-bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_token_out *out,
-                   uint32_t n_out)
+bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
-    struct sl_generated piece = {.tokens = out,
+    struct sl_call_text *text = &call->texts[a->index];
+    const struct sl_token_out *out = a->token.out;
+    struct sl_generated piece = {.index = a->index,
+                                 .tokens = out,
                                  .n_tokens = out ? 1 : 0,
                                  .prompt_tokens = call->ask.n_ids,
-                                 .completion_tokens = n_out,
+                                 .completion_tokens = a->token.n_out,
                                  .matched_stop_id = -1};
     if (call->first_us == 0) {
         piece.prompt = call->ask.prompt;
         piece.n_prompt = call->ask.prompt ? call->ask.n_ids : 0;
     }
-    call->n_out = n_out;
-    sl_meter_token(c, call, sl_coordinator_now_us());
+    text->n_out = a->token.n_out;
+    sl_meter_token(c, call, text, sl_coordinator_now_us());
     call->fn(call->user, &piece);
-    const char *stop = out ? find_stop(call, out->id) : NULL;
-    if (stop && n_out > call->ask.min_tokens)
-        call->matched = stop;
+    const char *stop = out ? find_stop(call, text, out->id) : NULL;
+    if (stop && text->n_out > call->ask.min_tokens)
+        text->matched = stop;
     return stop != NULL;
 }
 
@@ -194,21 +202,27 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
     struct sl_timeline timeline = {call->submit_us,  call->first_us, now_us,
                                    c->plan.n_stages, call->n_spans,  call->spans};
     bool by_string = a->end.finish == SL_FINISH_STOP && a->end.status == SL_OK && a->end.stop_id < 0;
-    struct sl_generated piece = {.done = true,
+    struct sl_generated piece = {.index = a->index,
+                                 .done = true,
+                                 .last = a->end.last,
                                  .prompt_tokens = call->ask.n_ids,
                                  .completion_tokens = a->end.n_out,
                                  .status = a->end.status,
                                  .error = a->end.error,
                                  .finish = a->end.finish,
                                  .matched_stop_id = a->end.stop_id,
-                                 .matched_stop = by_string ? call->matched : NULL,
+                                 .matched_stop = by_string ? call->texts[a->index].matched : NULL,
                                  .timeline = call->want_timeline ? &timeline : NULL,
                                  .logits_digest = a->end.logits_digest,
                                  .kv_digest = a->end.kv_digest};
-    sl_meter_ended(c, call, a, now_us);
+    call->failed = call->failed || a->end.status != SL_OK;
+    if (a->end.last)
+        sl_meter_ended(c, call, a, now_us);
     if (a->end.n_out > 0) /* an abort, too: what was told was told */
         sl_finished_add(&c->finished, call->ask.id, now_us);
     call->fn(call->user, &piece);
+    if (!a->end.last)
+        return;
     remove_call(c, call);
     sl_call_free(call);
 }

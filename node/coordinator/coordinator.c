@@ -112,7 +112,7 @@ static void on_life(struct sl_coordinator *c, const struct sl_action *a)
 
 /* ---- actions ---- */
 
-/* An input tells at most a token a slice, and admits at most as many as may run. */
+/* An input tells at most as many tokens as answers may run, and admits at most as many. */
 static void note_word(struct sl_coordinator *c, uint64_t seq, uint32_t n)
 {
     assert(c->n_words < sizeof c->words / sizeof *c->words);
@@ -140,7 +140,7 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         sl_call_arrived(c, call, a);
         break;
     case SL_ACTION_TOKEN:
-        if (sl_call_token(c, call, a->token.out, a->token.n_out))
+        if (sl_call_token(c, call, a))
             note_word(c, a->seq, a->token.n_out);
         break;
     case SL_ACTION_END:

@@ -25,6 +25,7 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     const uint32_t *ids;                /* the prompt */
     uint32_t n_ids;
     struct sl_sampling sampling;
+    uint32_t n;                 /* answers, of seeds seed + i; 0 is 1 */
     uint32_t n_bias;            /* logit_bias, ids ascending */
     const struct sl_bias *bias; /* [n_bias] */
     uint32_t max_tokens;        /* 0: prefill only (score) */
@@ -42,14 +43,15 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     int64_t deadline_ms; /* time left; -1: none */
 };
 
-struct sl_generated {                  /* a piece of a stream, or its end; valid during the callback */
+struct sl_generated {                  /* a piece of an answer, or its end; valid during the callback */
+    uint32_t index;                    /* of the answer */
     const struct sl_token_out *tokens; /* new ones */
     uint32_t n_tokens;
     uint32_t prompt_tokens, completion_tokens; /* so far */
     /* prompt_logprobs: one a prompt token, [0] unused; with the first piece only */
     const struct sl_token_out *prompt;
     uint32_t n_prompt;
-    bool done;
+    bool done, last;   /* the answer's end; and with it that of all of them */
     sl_status status;  /* of the end: SL_OK, or why it failed */
     const char *error; /* sentence, when status != SL_OK */
     enum sl_finish finish;
@@ -59,7 +61,8 @@ struct sl_generated {                  /* a piece of a stream, or its end; valid
     /* with done, when wanted: of all logits rows that gave a token; of all KV pages */
     uint64_t logits_digest, kv_digest;
 };
-/* Called on the coordinator's thread: must not block. After done it is never called again. */
+/* Called on the coordinator's thread: must not block. After `last` it is never called again; a request that is refused has one
+ * piece, of index 0. */
 typedef void sl_generated_fn(void *user, const struct sl_generated *piece);
 
 struct sl_coordinator_config {
@@ -105,7 +108,7 @@ sl_status sl_coordinator_wait_ready(struct sl_coordinator *c, uint32_t timeout_m
 
 /* Queue a request. Its values are checked here (ids in the vocabulary, length within the context, sampling, ...): SL_E_INVALID
  * with a sentence, SL_E_EXHAUSTED without memory, SL_E_UNAVAILABLE without a decode worker that it needs. When SL_OK, fn will
- * be called until done; what depends on the state of things is said there: SL_E_EXISTS (the id is live), SL_E_EXHAUSTED (the
+ * be called until the last is done; what depends on the state of things is said there: SL_E_EXISTS (the id is live), SL_E_EXHAUSTED (the
  * queue is full), SL_E_UNAVAILABLE (draining, lost or not ready). *handle names the request for cancel. */
 sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_generate *generate,
                                 sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err);

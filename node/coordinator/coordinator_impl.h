@@ -14,6 +14,15 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+struct sl_call_text { /* one answer */
+    uint32_t n_out;
+    uint64_t last_us;
+    struct sl_detok detok; /* for stop strings */
+    char *tail;            /* text that a stop string may still begin in; in sl_call.tails */
+    size_t tail_bytes;
+    const char *matched; /* the stop string that ended it */
+};
+
 struct sl_call {          /* one request, as whoever asked sees it; the thread's own once it was posted */
     struct sl_call *next; /* of its bucket */
     uint64_t handle, seq;
@@ -23,14 +32,14 @@ struct sl_call {          /* one request, as whoever asked sees it; the thread's
     char *stop[SL_MAX_STOP_STRINGS];
     sl_generated_fn *fn;
     void *user;
-    uint64_t submit_us, admit_us, first_us, last_us;
-    uint32_t n_out;
+    uint64_t submit_us, admit_us, first_us;
+    bool failed; /* one of its answers */
+    uint32_t n;
+    struct sl_call_text texts[SL_MAX_N];
     struct sl_span *spans;
     uint32_t n_spans, room_spans;
-    struct sl_detok detok; /* for stop strings */
-    char *tail;            /* text that a stop string may still begin in */
-    size_t tail_bytes, longest_stop;
-    const char *matched; /* the stop string that ended it */
+    char *tails; /* of all texts */
+    size_t longest_stop;
 };
 
 enum sl_post_kind {
@@ -147,11 +156,10 @@ void sl_call_insert(struct sl_coordinator *c, struct sl_call *call);
 /* It is no longer queued: takes the memory that its answer needs. False: there is none. */
 bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call);
 struct sl_call *sl_call_find(const struct sl_coordinator *c, uint64_t handle); /* NULL: it has ended */
-/* Tells a token, or with out NULL the prompt alone. True: the text ends with it, by a stop string. */
-bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_token_out *out,
-                   uint32_t n_out);
+/* Tells a token, or the prompt alone. True: the text ends with it, by a stop string. */
+bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *token);
 void sl_call_end(struct sl_coordinator *c, struct sl_call *call,
-                 const struct sl_action *end); /* tells it, and frees */
+                 const struct sl_action *end); /* tells it, and frees with the last */
 void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *ran);
 void sl_call_arrived(const struct sl_coordinator *c, struct sl_call *call, const struct sl_action *arrived);
 
@@ -162,7 +170,8 @@ void sl_mailbox_stop(struct sl_coordinator *c); /* ends the thread; needs no mem
 
 /* metrics.c; the thread's */
 void sl_meter_admitted(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us);
-void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us);
+void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, struct sl_call_text *text,
+                    uint64_t now_us);
 void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const struct sl_action *end,
                     uint64_t now_us);
 

@@ -129,6 +129,9 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
     if (g->min_tokens > g->max_tokens)
         return sl_fail(err, SL_E_INVALID, "min_tokens %u is more than max_tokens %u", g->min_tokens,
                        g->max_tokens);
+    if (g->n > 1 && (g->n > SL_MAX_N || g->n > c->plan.max_running || g->max_tokens == 0))
+        return sl_fail(err, SL_E_INVALID, "n is %u: ask for 1 to %u answers of at least one token", g->n,
+                       c->plan.max_running < SL_MAX_N ? c->plan.max_running : (uint32_t)SL_MAX_N);
     if (g->max_tokens > 1 && !c->plan.has_decode)
         return sl_fail(err, SL_E_UNAVAILABLE, "this pipeline has no decode worker; ask for at most 1 token");
     return sl_sampling_check(&g->sampling, err);

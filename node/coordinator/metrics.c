@@ -11,7 +11,8 @@ void sl_meter_admitted(struct sl_coordinator *c, struct sl_call *call, uint64_t 
     sl_hist_add(&c->now.meter.queue, now_us - call->submit_us);
 }
 
-void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us)
+void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, struct sl_call_text *text,
+                    uint64_t now_us)
 {
     struct sl_coordinator_meter *m = &c->now.meter;
     uint64_t second = now_us / 1000000u;
@@ -20,7 +21,7 @@ void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, uint64_t now
         sl_hist_add(&m->prefill, now_us - call->admit_us);
         m->prompt_tokens += call->ask.n_ids;
     }
-    if (call->n_out == 0)
+    if (text->n_out == 0)
         return; /* the prompt alone was asked for */
     m->output_tokens++;
     if (m->second[second % 10] != second) {
@@ -28,24 +29,25 @@ void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, uint64_t now
         m->second_tokens[second % 10] = 0;
     }
     m->second_tokens[second % 10]++;
-    if (call->n_out == 1)
+    if (text->n_out > 1)
+        sl_hist_add(&m->inter_token, now_us - text->last_us);
+    else if (text == call->texts) /* the others' first tokens come with it */
         sl_hist_add(&m->ttft, now_us - call->submit_us);
-    else
-        sl_hist_add(&m->inter_token, now_us - call->last_us);
-    call->last_us = now_us;
+    text->last_us = now_us;
 }
 
+/* A request is counted once, with its last answer. */
 void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const struct sl_action *a,
                     uint64_t now_us)
 {
     struct sl_coordinator_meter *m = &c->now.meter;
     if (call->seq == 0)
         return; /* it was never taken: rejected */
-    if (a->end.status != SL_OK)
+    if (call->failed)
         m->failed++;
     else
         m->ok[a->end.finish]++;
-    if (a->end.status == SL_OK && a->end.finish != SL_FINISH_ABORT)
+    if (!call->failed && a->end.finish != SL_FINISH_ABORT)
         sl_hist_add(&m->e2e, now_us - call->submit_us);
 }
 
@@ -134,7 +136,8 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     fill_load(c, &p, &load);
     add_gauge(t, "sluice_ready", "1 when every stage is here and heard, and the node takes requests.",
               load.life == SL_LIFE_READY && !load.silent);
-    add_gauge(t, "sluice_requests_running", "Requests that hold pages.", load.running);
+    add_gauge(t, "sluice_requests_running",
+              "Answers that have a place: a request has as many as it asked for.", load.running);
     add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
     add_gauge(t, "sluice_requests_waiting_bytes", "Bytes that requests in the queue hold.",
               (double)load.waiting_bytes);

@@ -44,52 +44,68 @@ struct ending { /* the last piece */
     struct sl_text timeline;
 };
 
+struct strand { /* of one index */
+    /* the coordinator writes, then says so; the worker looks, then reads */
+    struct inbox_block *tail;
+    struct ending end;
+    atomic_bool ended;
+
+    /* the worker's */
+    struct inbox_block *head;
+    uint32_t n_read;     /* of head */
+    struct tokens fresh; /* not sent: [n_sent, n) */
+    uint32_t n_sent;
+    uint32_t *ids; /* of the whole answer, for its last message */
+    uint32_t n_ids, ids_room, completion_tokens;
+    bool seen_ended, complete_sent; /* seen_ended: and all that came before it was taken */
+};
+
 struct generation {
     atomic_uint holders;
     struct sl_rpc_call *call; /* ours until the last lets go */
     struct sl_coordinator *coordinator;
 
     /* the coordinator writes, then says so; the worker looks, then reads */
-    struct inbox_block *tail;
     struct tokens prompt_in;
-    struct ending end;
-    atomic_bool prompt_there, ended, no_memory;
-    atomic_bool woken; /* the worker has been called and has not looked yet */
-    atomic_bool deaf;  /* the worker's word: nothing more is wanted */
+    atomic_bool prompt_there, ended, no_memory; /* ended: all answers */
+    atomic_bool woken;                          /* the worker has been called and has not looked yet */
+    atomic_bool deaf;                           /* the worker's word: nothing more is wanted */
 
     /* the worker's */
     uint64_t handle;
-    struct inbox_block *head;
-    uint32_t n_read;      /* of head */
     bool open;            /* the client is there and has not everything */
     bool stream, blocked; /* blocked: the call's queue is full, on_writable will come */
     int32_t n_logprobs;
-    struct tokens fresh; /* not sent: [n_sent, n) */
-    uint32_t n_sent;
-    uint32_t *ids; /* of the whole answer, for the last message */
-    uint32_t n_ids, ids_room;
     uint32_t *prompt_ids;
     struct tokens prompt;
-    bool prompt_sent, complete_sent;
-    uint32_t prompt_tokens, completion_tokens;
+    bool prompt_sent, finished;
+    uint32_t prompt_tokens;
+    uint32_t n;
+    struct strand answers[]; /* [n] */
 };
+
+static void answer_fini(struct strand *a)
+{
+    while (a->head) {
+        struct inbox_block *next = atomic_load(&a->head->next);
+        free(a->head);
+        a->head = next;
+    }
+    free(a->fresh.data);
+    free(a->ids);
+    free(a->end.matched);
+    free(a->end.timeline.data);
+}
 
 static void let_go(struct generation *g)
 {
     if (atomic_fetch_sub(&g->holders, 1) != 1)
         return;
-    while (g->head) {
-        struct inbox_block *next = atomic_load(&g->head->next);
-        free(g->head);
-        g->head = next;
-    }
+    for (uint32_t i = 0; i < g->n; i++)
+        answer_fini(&g->answers[i]);
     sl_rpc_unref(g->call);
-    free(g->fresh.data);
     free(g->prompt_in.data);
     free(g->prompt_ids);
-    free(g->ids);
-    free(g->end.matched);
-    free(g->end.timeline.data);
     free(g);
 }
 
@@ -193,13 +209,13 @@ static input_logprobs *build_input(struct sl_pb *pb, struct generation *g)
     return in;
 }
 
-static sl_status write_chunk(struct generation *g, uint32_t n)
+static sl_status write_chunk(struct generation *g, struct strand *a, uint32_t n)
 {
     Vllm__Grpc__Engine__GenerateResponse response = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__INIT;
     Vllm__Grpc__Engine__GenerateStreamChunk chunk = VLLM__GRPC__ENGINE__GENERATE_STREAM_CHUNK__INIT;
-    struct sl_token_out *tokens = g->fresh.data + g->n_sent;
+    struct sl_token_out *tokens = a->fresh.data + a->n_sent;
     bool with_prompt = g->prompt.n && !g->prompt_sent;
-    uint32_t left = g->fresh.n - g->n_sent - n;
+    uint32_t left = a->fresh.n - a->n_sent - n;
     struct sl_pb pb = {0};
     uint32_t ids[CHUNK_TOKENS];
     if (!sl_pb_reserve(&pb, logprob_bytes(n + (with_prompt ? g->prompt.n : 0)) + 1024))
@@ -209,7 +225,8 @@ static sl_status write_chunk(struct generation *g, uint32_t n)
     chunk.n_token_ids = n;
     chunk.token_ids = ids;
     chunk.prompt_tokens = g->prompt_tokens;
-    chunk.completion_tokens = g->completion_tokens - left;
+    chunk.completion_tokens = a->completion_tokens - left;
+    chunk.index = (uint32_t)(a - g->answers);
     if (g->n_logprobs >= 0)
         chunk.output_logprobs = build_output(&pb, tokens, n, g->n_logprobs > 0);
     if (with_prompt)
@@ -221,9 +238,9 @@ static sl_status write_chunk(struct generation *g, uint32_t n)
     if (status != SL_OK)
         return status;
     g->prompt_sent = true;
-    g->n_sent += n;
-    if (g->n_sent == g->fresh.n)
-        g->n_sent = g->fresh.n = 0;
+    a->n_sent += n;
+    if (a->n_sent == a->fresh.n)
+        a->n_sent = a->fresh.n = 0;
     return SL_OK;
 }
 
@@ -233,67 +250,93 @@ static char *finish_name(enum sl_finish finish)
     return finish == SL_FINISH_STOP ? stop : finish == SL_FINISH_LENGTH ? length : abort_;
 }
 
-/* The last message. Of a stream it repeats ids and prompt, but not the log-probabilities of the
+/* The last message of an answer. Of a stream it repeats ids and prompt, but not the log-probabilities of the
  * output. */
-static sl_status write_complete(struct generation *g)
+static sl_status write_complete(struct generation *g, struct strand *a)
 {
     Vllm__Grpc__Engine__GenerateResponse response = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__INIT;
     Vllm__Grpc__Engine__GenerateComplete complete = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__INIT;
     struct sl_pb pb = {0};
-    if (!sl_pb_reserve(&pb, logprob_bytes(g->fresh.n + g->prompt.n) + 1024))
+    if (!sl_pb_reserve(&pb, logprob_bytes(a->fresh.n + g->prompt.n) + 1024))
         return SL_E_NOMEM;
-    complete.n_output_ids = g->n_ids;
-    complete.output_ids = g->ids;
-    complete.finish_reason = finish_name(g->end.finish);
+    complete.index = (uint32_t)(a - g->answers);
+    complete.n_output_ids = a->n_ids;
+    complete.output_ids = a->ids;
+    complete.finish_reason = finish_name(a->end.finish);
     complete.prompt_tokens = g->prompt_tokens;
-    complete.completion_tokens = g->completion_tokens;
+    complete.completion_tokens = a->completion_tokens;
     if (!g->stream && g->n_logprobs >= 0)
-        complete.output_logprobs = build_output(&pb, g->fresh.data, g->fresh.n, g->n_logprobs > 0);
+        complete.output_logprobs = build_output(&pb, a->fresh.data, a->fresh.n, g->n_logprobs > 0);
     if (g->prompt.n)
         complete.input_logprobs = build_input(&pb, g);
-    if (g->end.matched) {
+    if (a->end.matched) {
         complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_STOP_STR;
-        complete.matched_stop_str = g->end.matched;
-    } else if (g->end.matched_id >= 0) {
+        complete.matched_stop_str = a->end.matched;
+    } else if (a->end.matched_id >= 0) {
         complete.matched_stop_case = VLLM__GRPC__ENGINE__GENERATE_COMPLETE__MATCHED_STOP_MATCHED_TOKEN_ID;
-        complete.matched_token_id = (uint32_t)g->end.matched_id;
+        complete.matched_token_id = (uint32_t)a->end.matched_id;
     }
-    if (g->end.timeline.data) {
+    if (a->end.timeline.data) {
         complete._kv_transfer_params_json_case =
             VLLM__GRPC__ENGINE__GENERATE_COMPLETE___KV_TRANSFER_PARAMS_JSON_KV_TRANSFER_PARAMS_JSON;
-        complete.kv_transfer_params_json = g->end.timeline.data;
+        complete.kv_transfer_params_json = a->end.timeline.data;
     }
     response.response_case = VLLM__GRPC__ENGINE__GENERATE_RESPONSE__RESPONSE_COMPLETE;
     response.complete = &complete;
     sl_status status = sl_pb_write(g->call, &response.base);
     sl_pb_free(&pb);
-    g->complete_sent = status == SL_OK;
+    a->complete_sent = status == SL_OK;
     return status;
 }
 
-/* Sends what can be sent. ended: and everything that came before the end was taken. */
-static void flush(struct generation *g, bool ended)
+/* What can be sent of an answer; when it has failed, nothing any more. */
+static sl_status flush_answer(struct generation *g, struct strand *a)
 {
     sl_status status = SL_OK;
-    if (!g->open || g->blocked || g->complete_sent)
-        return;
-    if (ended && g->end.status != SL_OK) {
-        sl_engine_refuse(g->call, g->end.status, g->end.error);
-        g->complete_sent = true;
-        return;
+    if (a->complete_sent)
+        return SL_OK;
+    if (a->seen_ended && a->end.status != SL_OK) {
+        a->complete_sent = true;
+        return SL_OK;
     }
-    while (status == SL_OK && g->stream && g->n_sent < g->fresh.n) {
-        uint32_t left = g->fresh.n - g->n_sent;
-        status = write_chunk(g, left < CHUNK_TOKENS ? left : CHUNK_TOKENS);
+    while (status == SL_OK && g->stream && a->n_sent < a->fresh.n) {
+        uint32_t left = a->fresh.n - a->n_sent;
+        status = write_chunk(g, a, left < CHUNK_TOKENS ? left : CHUNK_TOKENS);
     }
-    if (status == SL_OK && ended)
-        status = write_complete(g);
+    return status == SL_OK && a->seen_ended ? write_complete(g, a) : status;
+}
+
+/* When every answer has had its last word the call ends: well, or with what the first of those that failed has to say. */
+static void finish(struct generation *g)
+{
+    const struct strand *failed = NULL;
+    for (uint32_t i = 0; i < g->n; i++) {
+        if (!g->answers[i].complete_sent)
+            return;
+        if (!failed && g->answers[i].end.status != SL_OK)
+            failed = &g->answers[i];
+    }
+    g->finished = true;
+    if (failed)
+        sl_engine_refuse(g->call, failed->end.status, failed->end.error);
+    else
+        sl_rpc_finish(g->call, SL_OK, NULL);
+}
+
+/* Sends what can be sent. */
+static void flush(struct generation *g)
+{
+    sl_status status = SL_OK;
+    if (!g->open || g->blocked || g->finished)
+        return;
+    for (uint32_t i = 0; i < g->n && status == SL_OK; i++)
+        status = flush_answer(g, &g->answers[i]);
     if (status == SL_AGAIN)
         g->blocked = true;
     else if (status == SL_E_NOMEM)
         sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
-    else if (status == SL_OK && g->complete_sent)
-        sl_rpc_finish(g->call, SL_OK, NULL);
+    else if (status == SL_OK)
+        finish(g);
 }
 
 /* ---- pieces: on the coordinator's thread ---- */
@@ -320,40 +363,41 @@ static void write_timeline(struct sl_text *text, const struct sl_timeline *timel
     sl_text_add(text, "]}}");
 }
 
-static bool bring_token(struct generation *g, const struct sl_token_out *token)
+static bool bring_token(struct strand *a, const struct sl_token_out *token)
 {
-    uint32_t n = atomic_load_explicit(&g->tail->n, memory_order_relaxed);
+    uint32_t n = atomic_load_explicit(&a->tail->n, memory_order_relaxed);
     if (n == BLOCK_TOKENS) {
         struct inbox_block *block = calloc(1, sizeof *block);
         if (!block)
             return false;
-        atomic_store_explicit(&g->tail->next, block, memory_order_release);
-        g->tail = block;
+        atomic_store_explicit(&a->tail->next, block, memory_order_release);
+        a->tail = block;
         n = 0;
     }
-    g->tail->tokens[n] = *token;
-    atomic_store_explicit(&g->tail->n, n + 1, memory_order_release);
+    a->tail->tokens[n] = *token;
+    atomic_store_explicit(&a->tail->n, n + 1, memory_order_release);
     return true;
 }
 
 static bool bring(struct generation *g, const struct sl_generated *piece)
 {
+    struct strand *a = &g->answers[piece->index];
     if (piece->n_prompt && g->prompt_in.n == 0) {
         if (!append(&g->prompt_in, piece->prompt, piece->n_prompt))
             return false;
         atomic_store(&g->prompt_there, true);
     }
     for (uint32_t i = 0; i < piece->n_tokens; i++)
-        if (!bring_token(g, &piece->tokens[i]))
+        if (!bring_token(a, &piece->tokens[i]))
             return false;
     if (!piece->done)
         return true;
-    g->end.finish = piece->finish;
-    g->end.matched_id = piece->matched_stop_id;
-    if (piece->matched_stop && !(g->end.matched = strdup(piece->matched_stop)))
+    a->end.finish = piece->finish;
+    a->end.matched_id = piece->matched_stop_id;
+    if (piece->matched_stop && !(a->end.matched = strdup(piece->matched_stop)))
         return false;
     if (piece->timeline)
-        write_timeline(&g->end.timeline, piece->timeline);
+        write_timeline(&a->end.timeline, piece->timeline);
     return true;
 }
 
@@ -363,47 +407,68 @@ static void on_piece(void *user, const struct sl_generated *piece)
     if (!atomic_load(&g->deaf) && !bring(g, piece))
         atomic_store(&g->no_memory, true);
     if (piece->done) {
-        g->end.status = piece->status;
-        snprintf(g->end.error, sizeof g->end.error, "%s", piece->error ? piece->error : "the request failed");
-        atomic_store(&g->ended, true);
+        struct strand *a = &g->answers[piece->index];
+        a->end.status = piece->status;
+        snprintf(a->end.error, sizeof a->end.error, "%s", piece->error ? piece->error : "the request failed");
+        for (uint32_t i = 0; piece->last && i < g->n;
+             i++) /* of a request that is refused index 0 speaks for all */
+            if (!atomic_load(&g->answers[i].ended) && i != piece->index)
+                g->answers[i].end.status = piece->status;
+        atomic_store(&a->ended, true);
+        for (uint32_t i = 0; piece->last && i < g->n; i++)
+            atomic_store(&g->answers[i].ended, true);
+        if (piece->last)
+            atomic_store(&g->ended, true);
     }
     if (!atomic_exchange(&g->woken, true))
         sl_rpc_wake(g->call);
-    if (piece->done)
+    if (piece->last)
         let_go(g);
 }
 
 /* ---- the call: on its worker ---- */
 
-static bool take_tokens(struct generation *g, const struct sl_token_out *tokens, uint32_t n)
+static bool take_tokens(const struct generation *g, struct strand *a, const struct sl_token_out *tokens,
+                        uint32_t n)
 {
-    void *ids = g->ids;
-    if (!grow(&ids, &g->ids_room, g->n_ids + n, sizeof *g->ids))
+    void *ids = a->ids;
+    if (!grow(&ids, &a->ids_room, a->n_ids + n, sizeof *a->ids))
         return false;
-    g->ids = ids;
+    a->ids = ids;
     for (uint32_t i = 0; i < n; i++)
-        g->ids[g->n_ids++] = tokens[i].id;
-    g->completion_tokens += n;
-    return (!g->stream && g->n_logprobs < 0) || append(&g->fresh, tokens, n);
+        a->ids[a->n_ids++] = tokens[i].id;
+    a->completion_tokens += n;
+    return (!g->stream && g->n_logprobs < 0) || append(&a->fresh, tokens, n);
 }
 
 /* What lies in the inbox becomes ours. */
+static bool take_inbox(const struct generation *g, struct strand *a)
+{
+    bool ended = atomic_load(&a->ended); /* before we look at what came before it */
+    for (;;) {
+        uint32_t n = atomic_load_explicit(&a->head->n, memory_order_acquire);
+        if (n > a->n_read && !take_tokens(g, a, a->head->tokens + a->n_read, n - a->n_read))
+            return false;
+        a->n_read = n;
+        struct inbox_block *next = atomic_load_explicit(&a->head->next, memory_order_acquire);
+        if (n < BLOCK_TOKENS || !next)
+            break;
+        free(a->head);
+        a->head = next;
+        a->n_read = 0;
+    }
+    a->seen_ended = ended;
+    return true;
+}
+
 static bool take_pieces(struct generation *g)
 {
+    bool whole = true;
+    for (uint32_t i = 0; i < g->n && whole; i++)
+        whole = take_inbox(g, &g->answers[i]);
     if (g->prompt.n == 0 && atomic_load(&g->prompt_there))
         g->prompt = g->prompt_in; /* it does not change any more */
-    for (;;) {
-        uint32_t n = atomic_load_explicit(&g->head->n, memory_order_acquire);
-        if (n > g->n_read && !take_tokens(g, g->head->tokens + g->n_read, n - g->n_read))
-            return false;
-        g->n_read = n;
-        struct inbox_block *next = atomic_load_explicit(&g->head->next, memory_order_acquire);
-        if (n < BLOCK_TOKENS || !next)
-            return true;
-        free(g->head);
-        g->head = next;
-        g->n_read = 0;
-    }
+    return whole;
 }
 
 static void go_on(struct generation *g)
@@ -412,10 +477,9 @@ static void go_on(struct generation *g)
         return;
     /* what came before it is seen below, what comes after it wakes us again */
     atomic_exchange(&g->woken, false);
-    bool ended = atomic_load(&g->ended); /* before we look at what came before it */
     bool whole = take_pieces(g) && !atomic_load(&g->no_memory);
     if (whole)
-        flush(g, ended);
+        flush(g);
     else /* the call's end will cancel the rest */
         sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
 }
@@ -442,7 +506,8 @@ static void on_call_done(struct sl_rpc_call *call, void *user, bool cancelled)
 static struct generation *make_generation(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
                                           const struct sl_engine_request *request)
 {
-    struct generation *g = calloc(1, sizeof *g);
+    uint32_t n = request->generate.n ? request->generate.n : 1;
+    struct generation *g = calloc(1, sizeof *g + n * sizeof g->answers[0]);
     if (!g)
         return NULL;
     if (request->generate.prompt_logprobs >= 0) {
@@ -454,11 +519,17 @@ static struct generation *make_generation(struct sl_rpc_call *call, struct sl_co
         }
         memcpy(g->prompt_ids, request->generate.ids, bytes);
     }
-    g->head = g->tail = calloc(1, sizeof *g->head);
-    if (!g->head) {
-        free(g->prompt_ids);
-        free(g);
-        return NULL;
+    for (; g->n < n; g->n++) {
+        struct strand *a = &g->answers[g->n];
+        a->end.matched_id = -1;
+        a->head = a->tail = calloc(1, sizeof *a->head);
+        if (!a->head) {
+            for (uint32_t i = 0; i < g->n; i++)
+                answer_fini(&g->answers[i]);
+            free(g->prompt_ids);
+            free(g);
+            return NULL;
+        }
     }
     atomic_init(&g->holders, 2);
     sl_rpc_ref(call);
@@ -468,7 +539,6 @@ static struct generation *make_generation(struct sl_rpc_call *call, struct sl_co
     g->stream = request->stream;
     g->n_logprobs = request->generate.sampling.n_logprobs;
     g->prompt_tokens = request->generate.n_ids;
-    g->end.matched_id = -1;
     return g;
 }
 

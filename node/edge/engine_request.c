@@ -127,8 +127,6 @@ static sl_status check_unserved(const sampling_params *params, struct sl_err *er
         snprintf(field, sizeof field, "sampling_params.%s", i < 6 ? constraints[i] : "constraint");
         return refuse_field(err, field, "constrained decoding does not exist yet, leave it out");
     }
-    if (params->n > 1)
-        return refuse_field(err, "sampling_params.n above 1", "send n requests with different seeds");
     if (params->_truncate_prompt_tokens_case)
         return refuse_field(err, "sampling_params.truncate_prompt_tokens",
                             "cut the prompt before it is sent");
@@ -236,6 +234,9 @@ static sl_status read_sampling(struct sl_engine_request *request, const sampling
         sampling->seed = (uint32_t)params->seed;
     else
         SL_TRY(sl_random_bytes(&sampling->seed, sizeof sampling->seed));
+    if (params->n > SL_MAX_N)
+        return sl_fail(err, SL_E_INVALID, "sampling_params.n is %u; 1 to %d are served", params->n, SL_MAX_N);
+    generate->n = params->n;
     generate->min_tokens = params->min_tokens;
     generate->ignore_eos = params->ignore_eos;
     generate->skip_special = params->skip_special_tokens;

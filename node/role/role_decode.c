@@ -21,6 +21,7 @@ struct adoptee { /* a sequence here, from its first page or its name on */
     /* first token of the page that each stage sends next: a stage pushes its pages in order */
     uint32_t next[SL_MAX_STAGES];
     uint32_t n_out, last_id;
+    uint32_t n_forks_left; /* that are to be made of its prompt before it goes on */
     /* the steering of spec, which was in the frame, copied to its memory; the ids of its prompt; what it has said so far. From
      * the first token on, which the ADOPT names, counts grow by its own tokens alone */
     uint8_t *steering_room; /* [plan->steering_bytes] */
@@ -68,9 +69,9 @@ static void put(struct sl_decode_role *r, const struct sl_tokens_entry *entry)
     assert(!r->cursor.bad);
 }
 
-static bool has_room(const struct sl_decode_role *r)
+static bool has_room(const struct sl_decode_role *r, uint32_t n_entries)
 {
-    return (size_t)(r->cursor.end - r->cursor.at) >= sl_tokens_entry_max_bytes();
+    return (size_t)(r->cursor.end - r->cursor.at) >= n_entries * sl_tokens_entry_max_bytes();
 }
 
 /* The buffer on top of the free ones is written to; it leaves them when there was something to say. */
@@ -140,6 +141,15 @@ static bool any(const struct sl_decode_role *r, enum sl_adoptee_state state)
     return false;
 }
 
+/* Whole, and not waiting for the FORKs that come behind its TAKE. */
+static bool any_to_tell(const struct sl_decode_role *r)
+{
+    for (uint32_t i = 0; i < r->plan->max_running; i++)
+        if (r->adoptees[i].state == SL_ADOPTEE_WHOLE && r->adoptees[i].n_forks_left == 0)
+            return true;
+    return false;
+}
+
 static bool has_ended(const struct sl_decode_role *r, uint64_t seq)
 {
     uint32_t n = r->n_ended < TOMBSTONES ? r->n_ended : TOMBSTONES;
@@ -170,6 +180,8 @@ static struct adoptee *open_adoptee(struct sl_decode_role *r, uint64_t seq)
     return NULL;
 }
 
+static void end_forks(struct sl_decode_role *r, struct adoptee *a, uint64_t seq);
+
 /* A sequence ends here once, whether it ever was here (a) or not, and that is told. */
 static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t seq, sl_status status)
 {
@@ -180,6 +192,8 @@ static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t s
         if (a->state == SL_ADOPTEE_ADOPTED &&
             a->spec.digest) /* the last token never went through the layers */
             entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, a->spec.prompt_tokens + a->n_out - 1);
+        if (a->state >= SL_ADOPTEE_NAMED)
+            end_forks(r, a, seq);
         sl_sequences_close(sl_stage_sequences(r->stage), a->sequence);
         move(a, SL_ADOPTEE_END);
     }
@@ -187,19 +201,83 @@ static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t s
     put(r, &entry);
 }
 
+/* Page `index` of the sequence lies where the record said; shared: where another's does. false: not if the log is to be
+ * believed. */
+static bool place_page(struct sl_decode_role *r, struct adoptee *a, uint32_t index, uint32_t page,
+                       bool shared)
+{
+    bool fresh;
+    if (sl_sequences_put(sl_stage_sequences(r->stage), a->sequence, index, page, !shared, &fresh) != SL_OK)
+        return false;
+    if (fresh)
+        sl_stage_clear(r->stage, page);
+    return true;
+}
+
+/* ---- several answers to a prompt ---- */
+
+static bool waits_for(const struct adoptee *fork, uint64_t seq)
+{
+    return fork->state == SL_ADOPTEE_NAMED && fork->spec.kind == SL_ADOPT_FORK && fork->spec.from == seq;
+}
+
+/* Who is still to be made of it ends with it; and when it is such a one, one less is to be made. */
+static void end_forks(struct sl_decode_role *r, struct adoptee *a, uint64_t seq)
+{
+    struct adoptee *from = a->spec.kind == SL_ADOPT_FORK ? find(r, a->spec.from) : NULL;
+    if (from && waits_for(a, a->spec.from))
+        from->n_forks_left--;
+    for (uint32_t i = 0; i < r->plan->max_running; i++)
+        if (waits_for(&r->adoptees[i], seq))
+            end_sequence(r, &r->adoptees[i], r->adoptees[i].spec.seq, SL_E_CORRUPT);
+}
+
+/* The pages that the prompt fills are the fork's as well. The last one, which both will write to, it has for itself; what the
+ * prompt has of it is copied, and nobody has written behind that: index 0 waits for its forks. */
+static bool fill_fork(struct sl_decode_role *r, struct adoptee *fork, const struct adoptee *from)
+{
+    uint32_t prompt = from->spec.prompt_tokens, whole = prompt / SL_PAGE;
+    if (fork->spec.prompt_tokens != prompt ||
+        memcmp(fork->sequence->pages, from->sequence->pages, whole * sizeof(uint32_t)) != 0)
+        return false;
+    if (prompt % SL_PAGE)
+        sl_stage_page_in(r->stage, fork->sequence->pages[whole], 0, r->plan->n_layers,
+                         sl_stage_page_out(r->stage, from->sequence->pages[whole]));
+    return true;
+}
+
+/* Those that have been named, of one that is whole. */
+static void make_forks(struct sl_decode_role *r, struct adoptee *from)
+{
+    uint64_t seq = from->sequence->id;
+    for (uint32_t i = 0; i < r->plan->max_running; i++) {
+        struct adoptee *fork = &r->adoptees[i];
+        if (!waits_for(fork, seq))
+            continue;
+        if (!fill_fork(r, fork, from)) {
+            end_sequence(r, fork, fork->spec.seq, SL_E_CORRUPT);
+            continue;
+        }
+        move(fork, SL_ADOPTEE_FILLED);
+        from->n_forks_left--;
+    }
+}
+
 /* Of a named sequence: a stage that sent more than the prompt ends it, and with the last page of all stages it is whole. */
 static void look_whether_whole(struct sl_decode_role *r, struct adoptee *a)
 {
-    bool whole = true;
+    bool whole = a->spec.kind == SL_ADOPT_TAKE; /* a FORK is made of another */
     for (uint32_t k = 0; k < r->plan->n_stages; k++) {
-        if (a->next[k] > a->spec.prompt_tokens) {
+        if (a->next[k] > (a->spec.kind == SL_ADOPT_TAKE ? a->spec.prompt_tokens : 0)) {
             end_sequence(r, a, a->sequence->id, SL_E_CORRUPT);
             return;
         }
         whole = whole && a->next[k] == a->spec.prompt_tokens;
     }
-    if (whole)
-        move(a, SL_ADOPTEE_FILLED);
+    if (!whole)
+        return;
+    move(a, SL_ADOPTEE_FILLED);
+    make_forks(r, a);
 }
 
 static void note_token(struct adoptee *a, uint32_t id)
@@ -214,17 +292,19 @@ static void note_token(struct adoptee *a, uint32_t id)
 static void tell_arrivals(struct sl_decode_role *r, struct adoptee *a)
 {
     uint64_t seq = a->sequence->id;
-    for (; a->n_told < a->n_arrivals && has_room(r); a->n_told++)
+    for (; a->n_told < a->n_arrivals && has_room(r, 1); a->n_told++)
         put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ARRIVED,
                                          .seq = seq,
                                          .stage = a->arrivals[a->n_told].stage,
                                          .chunk = a->arrivals[a->n_told].chunk,
                                          .at_us = a->arrivals[a->n_told].at_us});
-    if (a->n_told < a->n_arrivals || !has_room(r))
+    if (a->n_told < a->n_arrivals || a->n_forks_left > 0 || !has_room(r, 2))
         return;
     put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = seq, .at_us = a->last_arrival_us});
     move(a, SL_ADOPTEE_TOLD);
     note_token(a, a->spec.first_id);
+    if (a->spec.silent)
+        end_sequence(r, a, seq, SL_OK);
 }
 
 static void tell(struct sl_decode_role *r)
@@ -269,17 +349,6 @@ static const char *check_kv(const struct sl_decode_role *r, const struct sl_io_e
     return NULL;
 }
 
-/* Page `index` of the sequence lies where the record said. false: not if the log is to be believed. */
-static bool place_page(struct sl_decode_role *r, struct adoptee *a, uint32_t index, uint32_t page)
-{
-    bool fresh;
-    if (sl_sequences_put(sl_stage_sequences(r->stage), a->sequence, index, page, true, &fresh) != SL_OK)
-        return false;
-    if (fresh)
-        sl_stage_clear(r->stage, page);
-    return true;
-}
-
 static void keep_page(struct sl_decode_role *r, struct adoptee *a, const struct sl_io_event *frame)
 {
     const struct sl_wire *w = &frame->wire;
@@ -311,8 +380,9 @@ static void on_kv(struct sl_decode_role *r, const struct sl_io_event *frame)
         return;
     }
     /* a page twice, one that is missing, one too many, or one where another's lies */
-    bool fits = may(a, SL_ADOPTEE_PAGE) && w->token_first == a->next[w->source] &&
-                place_page(r, a, (uint32_t)w->token_first / SL_PAGE, w->page);
+    bool fits = may(a, SL_ADOPTEE_PAGE) && a->spec.kind != SL_ADOPT_FORK &&
+                w->token_first == a->next[w->source] &&
+                place_page(r, a, (uint32_t)w->token_first / SL_PAGE, w->page, false);
     if (fits) {
         keep_page(r, a, frame);
         return;
@@ -336,18 +406,63 @@ static void keep_steering(struct sl_decode_role *r, struct adoptee *a)
     sl_steering_mark(&a->steering, a->prompt_ids);
 }
 
+/* a: its entry, which is told as ended when the ADOPT can't be. */
 static void name_sequence(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
 {
+    uint32_t n_shared = adopt->kind == SL_ADOPT_FORK ? adopt->prompt_tokens / SL_PAGE : 0;
     move(a, SL_ADOPTEE_NAME);
+    a->spec = *adopt;
     for (uint32_t i = 0; i < adopt->n_pages; i++)
-        if (!place_page(r, a, i, sl_get32(adopt->pages + 4 * (size_t)i))) {
+        if (!place_page(r, a, i, sl_get32(adopt->pages + 4 * (size_t)i), i < n_shared)) {
             end_sequence(r, a, adopt->seq, SL_E_CORRUPT);
             return;
         }
-    a->spec = *adopt;
     a->spec.pages = NULL; /* they were in the frame */
+    a->n_forks_left = adopt->n_forks;
     keep_steering(r, a);
     look_whether_whole(r, a);
+}
+
+/* NULL, or what is wrong. A fork of one that has ended ends, too. */
+static const char *fork_sequence(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
+{
+    struct adoptee *from = find(r, adopt->from);
+    uint32_t n_named = 0;
+    for (uint32_t i = 0; i < r->plan->max_running; i++)
+        n_named += waits_for(&r->adoptees[i], adopt->from);
+    if (!from && !has_ended(r, adopt->from))
+        return "it makes a sequence of one that is not here";
+    if (from && (from->spec.kind != SL_ADOPT_TAKE || from->n_forks_left <= n_named))
+        return "it makes more of a sequence than it said";
+    if (!from) {
+        if (a->state == SL_ADOPTEE_FREE)
+            move(a, SL_ADOPTEE_NAME);
+        end_sequence(r, a, adopt->seq, SL_E_CORRUPT);
+        return NULL;
+    }
+    name_sequence(r, a, adopt);
+    if (from->state == SL_ADOPTEE_WHOLE)
+        make_forks(r, from);
+    return NULL;
+}
+
+/* NULL, or what is wrong. */
+static const char *obey(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
+{
+    if (has_ended(r, adopt->seq))
+        return NULL; /* the two crossed: its end is on the way to the coordinator, and is told once */
+    if (adopt->kind == SL_ADOPT_CANCEL) {
+        end_sequence(r, a, adopt->seq, SL_OK);
+        return NULL;
+    }
+    if (!a && !(a = open_adoptee(r, adopt->seq))) {
+        end_sequence(r, NULL, adopt->seq, SL_E_EXHAUSTED);
+        return NULL;
+    }
+    if (adopt->kind == SL_ADOPT_FORK)
+        return fork_sequence(r, a, adopt);
+    name_sequence(r, a, adopt);
+    return NULL;
 }
 
 static sl_status on_adopt(struct sl_decode_role *r, const struct sl_io_event *frame, struct sl_err *err)
@@ -361,20 +476,14 @@ static sl_status on_adopt(struct sl_decode_role *r, const struct sl_io_event *fr
     }
     const char *bad = sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes, &limits);
     struct adoptee *a = bad ? NULL : find(r, adopt.seq);
-    if (a && adopt.kind == SL_ADOPT_TAKE && !may(a, SL_ADOPTEE_NAME))
+    if (a && adopt.kind != SL_ADOPT_CANCEL && !may(a, SL_ADOPTEE_NAME))
         bad = "it names a sequence twice";
-    if (bad)
-        return sl_fail(err, SL_E_PROTOCOL,
-                       "an ADOPT from the coordinator is not acceptable: %s; restart the pipeline", bad);
-    if (has_ended(r, adopt.seq))
-        return SL_OK; /* the two crossed: its end is on the way to the coordinator, and is told once */
-    if (adopt.kind == SL_ADOPT_CANCEL)
-        end_sequence(r, a, adopt.seq, SL_OK);
-    else if (a || (a = open_adoptee(r, adopt.seq)))
-        name_sequence(r, a, &adopt);
-    else
-        end_sequence(r, NULL, adopt.seq, SL_E_EXHAUSTED);
-    return SL_OK;
+    if (!bad)
+        bad = obey(r, a, &adopt);
+    if (!bad)
+        return SL_OK;
+    return sl_fail(err, SL_E_PROTOCOL,
+                   "an ADOPT from the coordinator is not acceptable: %s; restart the pipeline", bad);
 }
 
 static sl_status take_frame(struct sl_decode_role *r, struct sl_err *err)
@@ -509,8 +618,8 @@ sl_status sl_decode_role_step(struct sl_decode_role *r, const struct sl_io_event
         flush(r);
         sl_role_meter_pages(r->meter, sl_stage_sequences(r->stage));
     }
-    actions->go_on = r->n_free_out > 0 && (r->queue_head != r->queue_tail || any(r, SL_ADOPTEE_WHOLE) ||
-                                           any(r, SL_ADOPTEE_ADOPTED));
+    actions->go_on =
+        r->n_free_out > 0 && (r->queue_head != r->queue_tail || any_to_tell(r) || any(r, SL_ADOPTEE_ADOPTED));
     return status;
 }
 

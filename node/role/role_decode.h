@@ -10,6 +10,10 @@
  * Whatever a step may have to say fits one TOKENS buffer, and without a free one no work is done: a coordinator that takes no
  * TOKENS stops the tokens, then the frames stay in their slots and credits stop the stages. Nothing is lost or kept beyond that.
  *
+ * Several answers to one prompt are sequences of their own: TAKE names index 0 and says how many FORKs follow, each of which names
+ * another that shares the pages which the prompt fills and gets a copy of the one that it does not. Index 0 waits for them, so
+ * that what is copied is the prompt alone; if its text has ended already it is silent, and ends when they have what they need.
+ *
  * The batch never changes a sequence's bits: its row depends on its own pages and its random numbers on (seed, index).
  * One thread; blocks nowhere; knows no io. */
 #ifndef SL_NODE_ROLE_ROLE_DECODE_H

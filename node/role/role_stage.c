@@ -140,8 +140,8 @@ static void put_prompt_logprobs(struct sl_stage_role *r, struct sl_cursor *out,
     }
 }
 
-/* What the prompt holds is what the record says: this stage may have seen less of it. */
-static void sample_first(struct sl_stage_role *r, struct sl_token_out *first,
+/* The first tokens, of one row. What the prompt holds is what the record says: this stage may have seen less of it. */
+static void sample_first(struct sl_stage_role *r, struct sl_result_slice *result,
                          const struct sl_order_slice *slice, float *logits)
 {
     const struct sl_shape *shape = sl_stage_shape(r->stage);
@@ -159,7 +159,12 @@ static void sample_first(struct sl_stage_role *r, struct sl_token_out *first,
         seen.banned = shape->eos;
         seen.n_banned = shape->n_eos;
     }
-    sl_sample(first, logits, shape->vocab, &slice->sampling, &seen, 0, r->scratch);
+    struct sl_sampling sampling = slice->sampling;
+    sl_sample(&result->first, logits, shape->vocab, &sampling, &seen, 0, r->scratch);
+    for (; result->n_more < slice->n_more; result->n_more++) {
+        sampling.seed++;
+        sl_sample(&result->more[result->n_more], logits, shape->vocab, &sampling, &seen, 0, r->scratch);
+    }
 }
 
 static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
@@ -175,7 +180,7 @@ static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
         float *logits = sl_stage_logits(r->stage, x + (size_t)(slice->n - 1) * r->plan->d_model, 1);
         if (slice->flags & SL_SLICE_DIGEST)
             result.logits_digest = sl_xxh3(logits, vocab * sizeof *logits);
-        sample_first(r, &result.first, slice, logits);
+        sample_first(r, &result, slice, logits);
     }
     sl_result_put_slice(out, &result);
     if (result.n_prompt)

@@ -71,27 +71,35 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
     return take_memory(core, arena);
 }
 
-/* By what one input can make. A loss: an END and at most a record and an ADOPT for each that runs, and its LIFE. A decision: an
+/* By what one input can make. A loss: an END for each answer and at most a record and an ADOPT for each that runs, and its LIFE. A decision: an
  * END for each overdue one (each is over or goes on, so with those that settle not more than all), for each that runs an ADMIT, a
  * TAKE or CANCEL and a release, and a RUN for each place in the window. A RESULT: for each slice RAN, TOKEN and a release. */
 uint32_t sl_core_max_actions(const struct sl_core *core)
 {
-    return 2 * core->config.max_requests + 4 * core->plan.max_running + core->max_runs + 4 * SL_MAX_SLICES +
-           8;
+    return (SL_MAX_N + 1) * core->config.max_requests + 4 * core->plan.max_running + core->max_runs +
+           4 * SL_MAX_SLICES + 8;
 }
 
 /* ---- the registry ---- */
 
+/* Of whichever of its answers. */
 static struct sl_request *find(const struct sl_core *core, uint64_t seq)
 {
-    struct sl_request *r = &core->requests[seq % core->config.max_requests];
-    return seq && r->seq == seq ? r : NULL;
+    struct sl_request *r = &core->requests[seq / SL_MAX_N % core->config.max_requests];
+    return r->seq && r->seq == seq - seq % SL_MAX_N && seq % SL_MAX_N < r->n ? r : NULL;
+}
+
+static bool is_held(const struct sl_request *r)
+{
+    bool held = r->stages != SL_STAGES_NONE;
+    for (uint32_t i = 0; i < r->n; i++)
+        held = held || r->answers[i].decode != SL_DECODE_NONE;
+    return held;
 }
 
 static void retire(struct sl_core *core, struct sl_request *r)
 {
-    bool held = (r->stages != SL_STAGES_NONE || r->decode != SL_DECODE_NONE) && core->life != SL_LIFE_LOST;
-    if (r->ask || held)
+    if (r->ask || (is_held(r) && core->life != SL_LIFE_LOST))
         return;
     sl_schedule_end(&core->schedule, &r->entry);
     sl_pool_give(&core->free_requests, (uint32_t)(r - core->requests));
@@ -121,31 +129,48 @@ static void settled(struct sl_core *core, struct sl_request *r)
     r->settling = false;
 }
 
-/* Told once. What is held elsewhere is let go; the request stays in the registry until that has come back. */
-static void end(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
-                const char *error, uint64_t kv_digest, struct sl_actions *actions)
+/* An answer's END is told once, and what the decode worker has of it is let go. With the last one goes what all of them had in
+ * common; the request stays in the registry until all of that has come back. */
+static void end(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
+                enum sl_finish finish, const char *error, uint64_t kv_digest, struct sl_actions *actions)
 {
-    if (r->ask) {
+    struct sl_branch *answer = &r->answers[i];
+    if (answer->alive) {
         struct sl_action *a = sl_core_act(actions, SL_ACTION_END, r);
+        answer->alive = false;
+        r->n_alive--;
+        a->seq = r->seq + i;
+        a->index = i;
         a->end.status = status;
         a->end.error = error;
         a->end.finish = finish;
-        a->end.n_out = r->n_out;
-        a->end.stop_id = r->stop_id;
-        a->end.logits_digest = r->logits_digest;
+        a->end.last = r->n_alive == 0;
+        a->end.n_out = answer->n_out;
+        a->end.stop_id = answer->stop_id;
+        a->end.logits_digest = answer->logits_digest;
         a->end.kv_digest = kv_digest;
-        r->ask = NULL;
     }
+    if (r->n_alive > 0) {
+        sl_core_give_up(core, r, i, actions);
+        return;
+    }
+    r->ask = NULL;
     settled(core, r);
     sl_schedule_remove(&core->schedule, &r->entry);
     sl_core_release(core, r, SL_ORDER_CANCEL, actions);
-    sl_core_give_up(core, r, actions);
+    for (uint32_t k = r->n; k-- > 0;) /* index 0 last: others may still be made of it */
+        sl_core_give_up(core, r, k, actions);
     retire(core, r);
 }
 
-static void end_aborted(struct sl_core *core, struct sl_request *r, struct sl_actions *actions)
+static void end_answers(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
+                        const char *error, struct sl_actions *actions)
 {
-    end(core, r, SL_OK, SL_FINISH_ABORT, NULL, 0, actions);
+    for (uint32_t i = 0, n = r->n; r->ask && i < n; i++)
+        if (r->answers[i].alive)
+            end(core, r, i, status, finish, error, 0, actions);
+    if (r->seq && core->life == SL_LIFE_LOST)
+        retire(core, r); /* nobody will say any more that something is gone */
 }
 
 /* What is corrupt has not met a request that no stage has begun: that one is merely not served. */
@@ -153,10 +178,9 @@ static void end_all(struct sl_core *core, sl_status status, const char *error, s
 {
     for (uint32_t i = 0; i < core->config.max_requests; i++) {
         struct sl_request *r = &core->requests[i];
-        bool untouched = r->stages == SL_STAGES_NONE && r->decode == SL_DECODE_NONE && r->n_out == 0;
+        sl_status told = status == SL_E_CORRUPT && !r->entry.admitted ? SL_E_UNAVAILABLE : status;
         if (r->seq)
-            end(core, r, status == SL_E_CORRUPT && untouched ? SL_E_UNAVAILABLE : status, SL_FINISH_ABORT,
-                error, 0, actions);
+            end_answers(core, r, told, SL_FINISH_ABORT, error, actions);
     }
 }
 
@@ -170,6 +194,15 @@ static const struct sl_request *find_id(const struct sl_core *core, const char *
     return NULL;
 }
 
+static void make_entry(const struct sl_core *core, const struct sl_ask *ask, uint64_t seq,
+                       struct sl_schedule_entry *entry)
+{
+    sl_schedule_entry_init(entry, &core->plan, seq, ask->n_ids, ask->max_tokens > 1 ? ask->max_tokens : 0);
+    sl_schedule_entry_fork(entry, ask->n ? ask->n : 1);
+    entry->steering_bytes = ask->steering_bytes;
+    entry->held_bytes = ask->held_bytes;
+}
+
 static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask, const char **why)
 {
     static const char *const by_life[SL_LIVES] = {
@@ -180,6 +213,14 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
     *why = core->life == SL_LIFE_LOST ? core->sentence : by_life[core->life];
     if (*why)
         return SL_E_UNAVAILABLE;
+    struct sl_schedule_entry entry;
+    make_entry(core, ask, 0, &entry);
+    *why = "n is more than the requests that run at once here; ask for fewer answers";
+    if (entry.n_places > core->plan.max_running)
+        return SL_E_INVALID;
+    *why = "n answers of max_tokens need more KV pages than this node has; ask for fewer or shorter ones";
+    if (entry.decode_pages > core->plan.n_pages)
+        return SL_E_INVALID;
     *why = "as many requests are queued as this node takes; try again later";
     if (core->free_requests.n_free == 0)
         return SL_E_EXHAUSTED;
@@ -203,19 +244,23 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
         a->end.status = status;
         a->end.error = why;
         a->end.finish = SL_FINISH_ABORT;
+        a->end.last = true;
         a->end.stop_id = -1;
         return 0;
     }
     struct sl_request *r = &core->requests[place];
-    *r = (struct sl_request){.seq = ++core->generation * core->config.max_requests + place,
+    uint32_t n = ask->n ? ask->n : 1;
+    assert(n <= SL_MAX_N && (n == 1 || ask->max_tokens > 0) &&
+           ask->steering_bytes <= core->plan.steering_bytes);
+    *r = (struct sl_request){.seq = (++core->generation * core->config.max_requests + place) * SL_MAX_N,
                              .ask = ask,
                              .handoff = ask->max_tokens > 1,
-                             .stop_id = -1};
+                             .n = n,
+                             .n_alive = n};
+    for (uint32_t i = 0; i < n; i++)
+        r->answers[i] = (struct sl_branch){.alive = true, .stop_id = -1};
     core->n_live++;
-    sl_schedule_entry_init(&r->entry, &core->plan, r->seq, ask->n_ids, r->handoff ? ask->max_tokens : 0);
-    assert(ask->steering_bytes <= core->plan.steering_bytes);
-    r->entry.steering_bytes = ask->steering_bytes;
-    r->entry.held_bytes = ask->held_bytes;
+    make_entry(core, ask, r->seq, &r->entry);
     sl_schedule_push(&core->schedule, &r->entry);
     return r->seq;
 }
@@ -225,7 +270,7 @@ void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actio
     struct sl_request *r = find(core, seq);
     core->n_adopts = 0;
     if (r && r->ask)
-        end_aborted(core, r, actions);
+        end_answers(core, r, SL_OK, SL_FINISH_ABORT, NULL, actions);
 }
 
 void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const char *sentence,
@@ -234,7 +279,7 @@ void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const ch
     struct sl_request *r = find(core, seq);
     core->n_adopts = 0;
     if (r && r->ask)
-        end(core, r, status, SL_FINISH_ABORT, sentence, 0, actions);
+        end_answers(core, r, status, SL_FINISH_ABORT, sentence, actions);
 }
 
 void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions)
@@ -255,58 +300,71 @@ static bool is_one_of(const uint32_t *ids, uint32_t n, uint32_t id)
 }
 
 /* A token is told, and what it means for the end is noted. finish: as sl_adopt_finish says. */
-static void tell_token(struct sl_core *core, struct sl_request *r, const struct sl_token_out *token,
-                       uint32_t finish, struct sl_actions *actions)
+static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
+                       const struct sl_token_out *token, uint32_t finish, struct sl_actions *actions)
 {
     struct sl_action *a = sl_core_act(actions, SL_ACTION_TOKEN, r);
+    struct sl_branch *answer = &r->answers[i];
+    a->seq = r->seq + i;
+    a->index = i;
     a->token.out = token;
-    a->token.n_out = ++r->n_out;
-    r->over = finish != 0;
-    r->finish = finish == 1 ? SL_FINISH_STOP : SL_FINISH_LENGTH;
+    a->token.n_out = ++answer->n_out;
+    answer->over = finish != 0;
+    answer->finish = finish == 1 ? SL_FINISH_STOP : SL_FINISH_LENGTH;
     bool ends = !r->ask->ignore_eos && is_one_of(core->config.end_ids, core->config.n_end_ids, token->id);
     if (finish == 1 && !ends)
-        r->stop_id = token->id;
+        answer->stop_id = token->id;
 }
 
 void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions)
 {
     struct sl_request *r = find(core, seq);
+    uint32_t i = seq % SL_MAX_N;
     core->n_adopts = 0;
-    if (!r || !r->ask || n != r->n_out || n <= r->ask->min_tokens || (r->over && r->finish == SL_FINISH_STOP))
+    if (!r || !r->answers[i].alive)
+        return;
+    struct sl_branch *answer = &r->answers[i];
+    if (n != answer->n_out || n <= r->ask->min_tokens || (answer->over && answer->finish == SL_FINISH_STOP))
         return; /* too late, too early, or it ends there anyway */
-    r->finish = SL_FINISH_STOP;
-    r->over = true;
-    if (r->decode != SL_DECODE_ENDING) /* else the decode worker ends it by itself, and says the digests */
-        end(core, r, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
+    answer->finish = SL_FINISH_STOP;
+    answer->over = true;
+    if (answer->decode !=
+        SL_DECODE_ENDING) /* else the decode worker ends it by itself, and says the digests */
+        end(core, r, i, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
 }
 
 /* ---- what the last stage says ---- */
 
-static void on_first_token(struct sl_core *core, struct sl_request *r, const struct sl_result_slice *slice,
-                           struct sl_actions *actions)
+static void on_first_tokens(struct sl_core *core, struct sl_request *r, const struct sl_result_slice *slice,
+                            struct sl_actions *actions)
 {
-    r->logits_digest = slice->logits_digest;
     if (!r->handoff)
         sl_core_release(core, r, SL_ORDER_FREE, actions);
-    if (r->ask->max_tokens == 0) {
-        sl_core_act(actions, SL_ACTION_TOKEN, r); /* no token, but the prompt */
-        r->over = true;
-        r->finish = SL_FINISH_LENGTH;
-    } else {
-        struct sl_adopt spec;
-        r->first_id = slice->first.id;
-        sl_core_fill_adopt(core, r, &spec);
-        tell_token(core, r, &slice->first, sl_adopt_finish(&spec, r->first_id, 1), actions);
+    for (uint32_t i = 0; i < r->n; i++) {
+        struct sl_branch *answer = &r->answers[i];
+        const struct sl_token_out *token = i == 0 ? &slice->first : &slice->more[i - 1];
+        answer->logits_digest = slice->logits_digest;
+        if (r->ask->max_tokens == 0) {
+            sl_core_act(actions, SL_ACTION_TOKEN, r); /* no token, but the prompt */
+            answer->over = true;
+            answer->finish = SL_FINISH_LENGTH;
+        } else {
+            struct sl_adopt spec;
+            answer->first_id = token->id;
+            sl_core_fill_adopt(core, r, i, &spec);
+            tell_token(core, r, i, token, sl_adopt_finish(&spec, token->id, 1), actions);
+        }
     }
     r->settling = true;
     core->n_settling++;
 }
 
-/* A record is answered once and slice for slice, so a prompt has one first token, at its end. */
+/* A record is answered once and slice for slice, so a prompt has its first tokens once, at its end. */
 static bool is_of(const struct sl_result_slice *slice, const struct sl_asked_slice *asked)
 {
     return slice->seq == asked->seq && slice->index == asked->index && slice->pos == asked->pos &&
-           slice->n == asked->n && slice->n_prompt == asked->n_prompt && slice->has_token == asked->last;
+           slice->n == asked->n && slice->n_prompt == asked->n_prompt && slice->has_token == asked->last &&
+           slice->n_more == asked->n_more;
 }
 
 static const char *on_slice(struct sl_core *core, const struct sl_result_slice *slice, struct sl_cursor *in,
@@ -329,7 +387,7 @@ static const char *on_slice(struct sl_core *core, const struct sl_result_slice *
     a->ran.pos = slice->pos;
     a->ran.n = slice->n;
     if (slice->has_token)
-        on_first_token(core, r, slice, actions);
+        on_first_tokens(core, r, slice, actions);
     return NULL;
 }
 
@@ -373,27 +431,30 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
 
 /* ---- what the decode worker says ---- */
 
-static const char *on_decode_token(struct sl_core *core, struct sl_request *r,
+static const char *on_decode_token(struct sl_core *core, struct sl_request *r, uint32_t i,
                                    const struct sl_tokens_entry *entry, struct sl_actions *actions)
 {
-    if (r->decode != SL_DECODE_ADOPTED)
+    struct sl_branch *answer = &r->answers[i];
+    if (answer->decode != SL_DECODE_ADOPTED)
         return "it has a token of a sequence that is not adopted, or has said its last";
     if (entry->finish > 2)
         return "it has a token with an unknown end";
-    if (r->n_out >= r->ask->max_tokens)
+    if (answer->n_out >= r->ask->max_tokens)
         return "it has more tokens than were asked for";
-    tell_token(core, r, &entry->token, entry->finish, actions);
-    if (r->over)
-        sl_on_decode_step(&r->decode, SL_DECODE_LAST); /* the end is told when it is gone, with the digests */
+    tell_token(core, r, i, &entry->token, entry->finish, actions);
+    if (answer->over)
+        sl_on_decode_step(&answer->decode,
+                          SL_DECODE_LAST); /* the end is told when it is gone, with the digests */
     return NULL;
 }
 
-static void on_gone(struct sl_core *core, struct sl_request *r, const struct sl_tokens_entry *entry,
-                    struct sl_actions *actions)
+static void on_gone(struct sl_core *core, struct sl_request *r, uint32_t i,
+                    const struct sl_tokens_entry *entry, struct sl_actions *actions)
 {
-    bool at_its_end = r->decode == SL_DECODE_ENDING;
-    sl_core_decode_gone(core, r);
-    if (entry->kind == SL_TOKENS_FAILED || (r->ask && !at_its_end)) {
+    struct sl_branch *answer = &r->answers[i];
+    bool at_its_end = answer->decode == SL_DECODE_ENDING;
+    sl_core_decode_gone(core, r, i);
+    if (entry->kind == SL_TOKENS_FAILED || (answer->alive && !at_its_end)) {
         bool known = entry->kind == SL_TOKENS_FAILED &&
                      (entry->status == SL_E_CORRUPT || entry->status == SL_E_EXHAUSTED);
         sl_status status = known ? (sl_status)entry->status : SL_E_INTERNAL;
@@ -403,24 +464,40 @@ static void on_gone(struct sl_core *core, struct sl_request *r, const struct sl_
             : status == SL_E_EXHAUSTED
                 ? "the decode worker has no room for the sequence; send the request again later"
                 : "the decode worker gave the sequence up; send the request again";
-        end(core, r, status, SL_FINISH_ABORT, error, 0, actions);
+        end(core, r, i, status, SL_FINISH_ABORT, error, 0, actions);
         return;
     }
-    uint64_t chain[2] = {r->logits_digest, entry->logits_digest};
-    r->logits_digest = sl_xxh3(chain, sizeof chain);
-    end(core, r, SL_OK, r->finish, NULL, entry->kv_digest, actions);
+    uint64_t chain[2] = {answer->logits_digest, entry->logits_digest};
+    answer->logits_digest = sl_xxh3(chain, sizeof chain);
+    end(core, r, i, SL_OK, answer->finish, NULL, entry->kv_digest, actions);
+}
+
+/* With it the prompt's pages are there, so the stages are done, whichever answer says it. */
+static const char *on_adopted(struct sl_core *core, struct sl_request *r, uint32_t i,
+                              struct sl_actions *actions)
+{
+    struct sl_branch *answer = &r->answers[i];
+    if (answer->decode == SL_DECODE_EXPECTED && (answer->n_out == 0 || r->settling))
+        return "it adopts a sequence that it was not given";
+    if (!sl_on_decode_step(&answer->decode, SL_DECODE_ADOPT) && answer->decode != SL_DECODE_ENDING)
+        return "it adopts a sequence a second time";
+    sl_core_release(core, r, SL_ORDER_FREE, actions);
+    if (!answer->alive) /* while the others were made of it, it could not be let go */
+        sl_core_give_up(core, r, i, actions);
+    return NULL;
 }
 
 const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
                           struct sl_actions *actions)
 {
     struct sl_request *r = find(core, entry->seq);
+    uint32_t i = entry->seq % SL_MAX_N;
     core->n_adopts = 0;
-    if (!r || r->decode == SL_DECODE_NONE)
+    if (!r || r->answers[i].decode == SL_DECODE_NONE)
         return NULL; /* the answer to a CANCEL that crossed its end */
     switch (entry->kind) {
-    case SL_TOKENS_TOKEN: /* without an ask it was on its way when the worker was told to stop */
-        return r->ask ? on_decode_token(core, r, entry, actions) : NULL;
+    case SL_TOKENS_TOKEN: /* of an answer that has ended it was on its way when the worker was told to stop */
+        return r->answers[i].alive ? on_decode_token(core, r, i, entry, actions) : NULL;
     case SL_TOKENS_ARRIVED:
         if (r->ask) {
             struct sl_action *a = sl_core_act(actions, SL_ACTION_ARRIVED, r);
@@ -430,15 +507,10 @@ const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *en
         }
         return NULL;
     case SL_TOKENS_ADOPTED:
-        if (r->decode == SL_DECODE_EXPECTED && (r->n_out == 0 || r->settling))
-            return "it adopts a sequence that it was not given";
-        if (!sl_on_decode_step(&r->decode, SL_DECODE_ADOPT) && r->decode != SL_DECODE_ENDING)
-            return "it adopts a sequence a second time";
-        sl_core_release(core, r, SL_ORDER_FREE, actions);
-        return NULL;
+        return on_adopted(core, r, i, actions);
     case SL_TOKENS_ENDED:
     case SL_TOKENS_FAILED:
-        on_gone(core, r, entry, actions);
+        on_gone(core, r, i, entry, actions);
         return NULL;
     }
     return "an entry of it is of no known kind";
@@ -491,9 +563,10 @@ static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions
         struct sl_request *r = sl_core_request_of(e);
         next = e->next;
         if (r->ask->deadline_us && now_us > r->ask->deadline_us)
-            end(core, r, SL_E_DEADLINE, SL_FINISH_ABORT,
+            end_answers(
+                core, r, SL_E_DEADLINE, SL_FINISH_ABORT,
                 "the deadline passed before prefill was done; ask for more time or send it when load is lower",
-                0, actions);
+                actions);
     }
 }
 
@@ -505,9 +578,10 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
         if (!r->seq || !r->settling)
             continue;
         settled(core, r);
-        if (r->over)
-            end(core, r, SL_OK, r->finish, NULL, 0, actions);
-        else
+        for (uint32_t k = 0; r->ask && k < r->n; k++)
+            if (r->answers[k].alive && r->answers[k].over)
+                end(core, r, k, SL_OK, r->answers[k].finish, NULL, 0, actions);
+        if (r->ask)
             sl_core_take(core, r, actions);
     }
 }

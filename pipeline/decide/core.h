@@ -8,6 +8,10 @@
  *   submit ─> queued ─> admitted ─> RUN records ─> first token ─┬─> end                       (one token, or none)
  *                                                               └─> TAKE ─> adopted ─> tokens ─> end
  *
+ * A request may want n answers to its prompt: it is prefilled once, the last stage samples n first tokens with seeds seed + i, and
+ * from there on each answer lives for itself: index i has seq + i, its own end, and its own sequence on the decode worker, made
+ * of the pages of index 0 (FORK). Until the first tokens they have one life; the ask is the holder's again after the last END.
+ *
  * The text of a request is its holder's: who makes text of tokens looks for stop strings and reports that it ends at token n
  * (sl_core_text_ends); what that means is decided here, and a token after it is never told. One thread at a time. */
 #ifndef SL_PIPELINE_DECIDE_CORE_H
@@ -30,7 +34,8 @@ struct
     const uint32_t *ids; /* the prompt */
     uint32_t n_ids;
     struct sl_sampling sampling;
-    uint32_t max_tokens; /* 0: the prompt's log-probabilities alone */
+    uint32_t n;          /* answers: 1 to SL_MAX_N and max_running; 0 is 1 */
+    uint32_t max_tokens; /* of each; 0: the prompt's log-probabilities alone */
     uint32_t min_tokens;
     bool ignore_eos, want_digest;
     uint32_t n_stop_ids;
@@ -52,8 +57,8 @@ enum sl_action_kind {
     SL_ACTION_RAN,     /* every stage has run a slice of it */
     SL_ACTION_ARRIVED, /* the decode worker has the pages of a slice of one stage */
     SL_ACTION_TOKEN,   /* one more output token; with the first one all of ask->prompt is there */
-    SL_ACTION_END,     /* the last word about it: the ask is the holder's again, and free */
-    SL_ACTION_LIFE     /* the pipeline's life has changed */
+    SL_ACTION_END, /* the last word about an answer; with `last` about the request: the ask is the holder's again, and free */
+    SL_ACTION_LIFE /* the pipeline's life has changed */
 };
 
 struct sl_run { /* a RUN record and what it refers to */
@@ -64,7 +69,8 @@ struct sl_run { /* a RUN record and what it refers to */
 
 struct sl_action {
     enum sl_action_kind kind;
-    uint64_t seq;
+    uint64_t seq;   /* of the answer */
+    uint32_t index; /* of it: TOKEN, END */
     void *user;
     union {
         struct {
@@ -90,6 +96,7 @@ struct sl_action {
             sl_status status;
             const char *error; /* a sentence when status is not SL_OK, valid until the next input */
             enum sl_finish finish;
+            bool last;
             uint32_t n_out;
             int64_t stop_id; /* the id that ended it; -1: none */
             uint64_t logits_digest, kv_digest;
@@ -124,15 +131,17 @@ uint32_t sl_core_max_actions(const struct sl_core *core); /* that one input can 
 
 /* ---- inputs; now_us: monotonic ---- */
 
-/* *ask stays where it is until its END. Returns its seq; 0: refused, and the END that says why is in the list. */
+/* *ask stays where it is until its last END. Returns its seq, that of index 0; 0: refused, and the one END that says why is in
+ * the list. */
 uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *ask,
                         struct sl_actions *actions);
-void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actions); /* idempotent */
+void sl_core_cancel(struct sl_core *core, uint64_t seq,
+                    struct sl_actions *actions); /* all answers; idempotent */
 void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions);
 /* Its holder can't go on with it: it ends with status and sentence (static). */
 void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const char *sentence,
                   struct sl_actions *actions);
-/* Its text ends at output token n, the last one that was told; else it is too late, and nothing happens. */
+/* The text of the answer seq ends at output token n, the last one that was told; else it is too late, and nothing happens. */
 void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions);
 /* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the caller
  * carries out what is in the list and calls sl_core_lose. */

@@ -84,6 +84,7 @@ static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r,
                    (ask->want_digest ? SL_SLICE_DIGEST : 0u) | (r->handoff ? SL_SLICE_HANDOFF : 0u) |
                    (ask->min_tokens > 0 && !ask->ignore_eos ? SL_SLICE_NO_EOS : 0u);
     if (end == ask->n_ids) {
+        slice->n_more = r->n - 1;
         slice->steering_bytes = ask->steering_bytes;
         slice->steering = ask->steering;
     }
@@ -123,7 +124,7 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
         const struct sl_order_slice *s = &run->order.slices[record->n_slices];
         bool last = s->flags & SL_SLICE_LAST;
         record->slices[record->n_slices] = (struct sl_asked_slice){
-            s->seq, s->index, s->pos, s->n, s->prompt_logprobs < 0 ? 0 : s->n - last, last};
+            s->seq, s->index, s->pos, s->n, s->prompt_logprobs < 0 ? 0 : s->n - last, last, s->n_more};
     }
     run->order.number = a->record.number;
     a->record.run = run;
@@ -138,7 +139,7 @@ void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions)
         struct sl_request *r = sl_core_request_of(entry);
         sl_core_act(actions, SL_ACTION_ADMIT, r);
         if (r->handoff) {
-            bool legal = sl_on_decode_step(&r->decode, SL_DECODE_EXPECT);
+            bool legal = sl_on_decode_step(&r->answers[0].decode, SL_DECODE_EXPECT);
             assert(legal);
         }
     }
@@ -154,57 +155,93 @@ void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions)
 
 /* ---- the decode worker ---- */
 
-static struct sl_adopt *act_adopt(struct sl_core *core, struct sl_request *r, enum sl_adopt_kind kind,
-                                  struct sl_actions *actions)
+static struct sl_adopt *act_adopt(struct sl_core *core, struct sl_request *r, uint32_t i,
+                                  enum sl_adopt_kind kind, struct sl_actions *actions)
 {
     assert(core->n_adopts < core->plan.max_running);
     struct sl_adopt *adopt = &core->adopts[core->n_adopts++];
-    *adopt = (struct sl_adopt){.kind = kind, .seq = r->seq};
+    *adopt = (struct sl_adopt){.kind = kind, .seq = r->seq + i};
     sl_core_act(actions, SL_ACTION_ADOPT, r)->adopt = adopt;
     return adopt;
 }
 
-void sl_core_fill_adopt(const struct sl_core *core, const struct sl_request *r, struct sl_adopt *adopt)
+void sl_core_fill_adopt(const struct sl_core *core, const struct sl_request *r, uint32_t i,
+                        struct sl_adopt *adopt)
 {
     const struct sl_ask *ask = r->ask;
-    *adopt = (struct sl_adopt){.kind = SL_ADOPT_TAKE,
-                               .seq = r->seq,
+    *adopt = (struct sl_adopt){.kind = i == 0 ? SL_ADOPT_TAKE : SL_ADOPT_FORK,
+                               .seq = r->seq + i,
+                               .from = i == 0 ? 0 : r->seq,
                                .prompt_tokens = ask->n_ids,
-                               .first_id = r->first_id,
+                               .first_id = r->answers[i].first_id,
                                .max_tokens = ask->max_tokens,
                                .min_tokens = ask->min_tokens,
                                .digest = ask->want_digest,
                                .sampling = ask->sampling,
                                .steering_bytes = ask->steering_bytes,
                                .steering = ask->steering};
-    for (uint32_t i = 0; !ask->ignore_eos && i < core->config.n_end_ids; i++)
-        adopt->stops[adopt->n_stops++] = core->config.end_ids[i];
-    for (uint32_t i = 0; i < ask->n_stop_ids; i++)
-        adopt->stops[adopt->n_stops++] = ask->stop_ids[i];
+    adopt->sampling.seed += i;
+    for (uint32_t k = 0; !ask->ignore_eos && k < core->config.n_end_ids; k++)
+        adopt->stops[adopt->n_stops++] = core->config.end_ids[k];
+    for (uint32_t k = 0; k < ask->n_stop_ids; k++)
+        adopt->stops[adopt->n_stops++] = ask->stop_ids[k];
 }
 
-void sl_core_take(struct sl_core *core, struct sl_request *r, struct sl_actions *actions)
+/* Every page of an answer, prompt and output: those that the prompt fills are index 0's, the rest are its own. */
+static void name_pages(struct sl_core *core, struct sl_request *r, uint32_t i, struct sl_adopt *adopt)
 {
-    struct sl_adopt *adopt = act_adopt(core, r, SL_ADOPT_TAKE, actions);
-    sl_core_fill_adopt(core, r, adopt);
-    struct sl_sequence *s = table_of(&core->decode_pages, r->seq);
+    struct sl_sequence *s = table_of(&core->decode_pages, r->seq + i);
+    const struct sl_sequence *first = sl_sequences_find(&core->decode_pages, r->seq);
+    while (i > 0 && s->n_pages < r->ask->n_ids / SL_PAGE) {
+        bool fresh;
+        sl_status status =
+            sl_sequences_put(&core->decode_pages, s, s->n_pages, first->pages[s->n_pages], false, &fresh);
+        assert(status == SL_OK && !fresh);
+    }
     while (s->n_pages < sl_pages_of(r->ask->n_ids + r->ask->max_tokens))
         next_page(&core->decode_pages, s);
     adopt->n_pages = s->n_pages;
     adopt->pages = (const uint8_t *)s->pages; /* stays as it is until GONE */
 }
 
-void sl_core_give_up(struct sl_core *core, struct sl_request *r, struct sl_actions *actions)
+/* Index 0 has the pages of the prompt, so it is taken even when its text has ended, and the others are made of it. */
+void sl_core_take(struct sl_core *core, struct sl_request *r, struct sl_actions *actions)
 {
-    if (core->life == SL_LIFE_LOST || !sl_on_decode_step(&r->decode, SL_DECODE_STOP))
-        return; /* it has nothing, or is at its end already */
-    act_adopt(core, r, SL_ADOPT_CANCEL, actions);
+    struct sl_adopt *take = NULL;
+    for (uint32_t i = 0; i < r->n; i++) {
+        struct sl_branch *answer = &r->answers[i];
+        if (i > 0 && !answer->alive)
+            continue;
+        struct sl_adopt *adopt = act_adopt(core, r, i, SL_ADOPT_TAKE, actions);
+        sl_core_fill_adopt(core, r, i, adopt);
+        name_pages(core, r, i, adopt);
+        bool legal = true;
+        if (i == 0)
+            take = adopt;
+        else
+            legal = sl_on_decode_step(&answer->decode, SL_DECODE_EXPECT);
+        if (!answer->alive)
+            legal = sl_on_decode_step(&answer->decode, SL_DECODE_STOP);
+        assert(legal);
+        take->silent = !r->answers[0].alive;
+        take->n_forks += i > 0;
+    }
 }
 
-void sl_core_decode_gone(struct sl_core *core, struct sl_request *r)
+void sl_core_give_up(struct sl_core *core, struct sl_request *r, uint32_t i, struct sl_actions *actions)
 {
-    bool legal = sl_on_decode_step(&r->decode, SL_DECODE_GONE);
+    struct sl_branch *answer = &r->answers[i];
+    if (i == 0 && answer->decode == SL_DECODE_EXPECTED && r->n_alive > 0)
+        return; /* the others are made of it */
+    if (core->life == SL_LIFE_LOST || !sl_on_decode_step(&answer->decode, SL_DECODE_STOP))
+        return; /* it has nothing, or is at its end already */
+    act_adopt(core, r, i, SL_ADOPT_CANCEL, actions);
+}
+
+void sl_core_decode_gone(struct sl_core *core, struct sl_request *r, uint32_t i)
+{
+    bool legal = sl_on_decode_step(&r->answers[i].decode, SL_DECODE_GONE);
     assert(legal);
-    close_table(&core->decode_pages, r->seq);
+    close_table(&core->decode_pages, r->seq + i);
     sl_schedule_give_decode(&core->schedule, &r->entry);
 }

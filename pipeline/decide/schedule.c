@@ -15,6 +15,15 @@ void sl_schedule_entry_init(struct sl_schedule_entry *entry, const struct sl_pla
     entry->chunk_tokens = sl_plan_chunk_for(plan, prompt_tokens);
     entry->prefill_pages = sl_pages_of(prompt_tokens);
     entry->decode_pages = output_tokens ? sl_pages_of(prompt_tokens + output_tokens) : 0;
+    entry->own_pages = output_tokens ? entry->decode_pages - prompt_tokens / SL_PAGE : 0;
+    entry->n_places = 1;
+}
+
+void sl_schedule_entry_fork(struct sl_schedule_entry *entry, uint32_t n)
+{
+    assert(!entry->admitted && entry->n_places == 1 && n > 0);
+    entry->n_places = n;
+    entry->decode_pages += (n - 1) * entry->own_pages;
 }
 
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry)
@@ -30,13 +39,13 @@ struct sl_schedule_entry *sl_schedule_admit(struct sl_schedule *s)
     struct sl_schedule_entry *e = s->head;
     while (e && e->admitted)
         e = e->next;
-    if (!e || s->n_admitted >= s->plan->max_running)
+    if (!e || s->n_admitted + e->n_places > s->plan->max_running)
         return NULL;
     if (e->prefill_pages > s->plan->n_pages - s->prefill_pages_used ||
         e->decode_pages > s->plan->n_pages - s->decode_pages_used)
         return NULL; /* arrival order: those behind wait too */
     e->admitted = true;
-    s->n_admitted++;
+    s->n_admitted += e->n_places;
     s->waiting_bytes -= e->held_bytes;
     s->prefill_pages_used += e->prefill_pages;
     s->decode_pages_used += e->decode_pages;
@@ -91,9 +100,15 @@ void sl_schedule_give_prefill(struct sl_schedule *s, struct sl_schedule_entry *e
 
 void sl_schedule_give_decode(struct sl_schedule *s, struct sl_schedule_entry *entry)
 {
-    assert(entry->admitted && s->decode_pages_used >= entry->decode_pages);
-    s->decode_pages_used -= entry->decode_pages;
-    entry->decode_pages = 0;
+    bool last = entry->n_places == 1;
+    uint32_t pages = last ? entry->decode_pages : entry->own_pages;
+    assert(entry->admitted && s->decode_pages_used >= pages && entry->decode_pages >= pages);
+    s->decode_pages_used -= pages;
+    entry->decode_pages -= pages;
+    if (last)
+        return;
+    entry->n_places--;
+    s->n_admitted--;
 }
 
 void sl_schedule_end(struct sl_schedule *s, struct sl_schedule_entry *entry)
@@ -102,6 +117,8 @@ void sl_schedule_end(struct sl_schedule *s, struct sl_schedule_entry *entry)
     if (!entry->admitted)
         return;
     sl_schedule_give_prefill(s, entry);
+    while (entry->n_places > 1)
+        sl_schedule_give_decode(s, entry);
     sl_schedule_give_decode(s, entry);
     assert(s->n_admitted > 0);
     s->n_admitted--;

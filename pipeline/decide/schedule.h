@@ -14,7 +14,9 @@ struct sl_schedule_entry {
     uint32_t prompt_tokens;
     uint32_t chunk_tokens;
     uint32_t prefill_pages;  /* on every stage */
-    uint32_t decode_pages;   /* on the decode worker; 0: no hand-off */
+    uint32_t decode_pages;   /* on the decode worker, of all answers; 0: no hand-off */
+    uint32_t own_pages;      /* of them, those of one answer that it shares with no other */
+    uint32_t n_places;       /* answers that may still run */
     size_t held_bytes;       /* that its holder keeps for it: counted while it waits */
     uint32_t steering_bytes; /* in the record that ends its prompt */
     uint32_t pos;            /* tokens already cut */
@@ -26,7 +28,7 @@ struct sl_schedule_entry {
 struct sl_schedule {
     const struct sl_plan *plan;
     struct sl_schedule_entry *head, **tail; /* waiting or not yet wholly cut, in arrival order */
-    uint32_t n_admitted;                    /* admitted and not yet ended */
+    uint32_t n_admitted;                    /* places of those admitted and not yet ended */
     uint32_t prefill_pages_used, decode_pages_used;
     size_t waiting_bytes; /* held for those that are not admitted */
 };
@@ -41,6 +43,8 @@ void sl_schedule_init(struct sl_schedule *schedule, const struct sl_plan *plan);
 /* Pages a request will need; output_tokens 0: no hand-off. */
 void sl_schedule_entry_init(struct sl_schedule_entry *entry, const struct sl_plan *plan, uint64_t seq,
                             uint32_t prompt_tokens, uint32_t output_tokens);
+/* Its prompt gets n answers: they take n places, and share the pages that the prompt fills. */
+void sl_schedule_entry_fork(struct sl_schedule_entry *entry, uint32_t n);
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* The next waiting entry in arrival order that fits now, marked admitted; NULL: none, or the first one must wait. */
 struct sl_schedule_entry *sl_schedule_admit(struct sl_schedule *schedule);
@@ -49,6 +53,7 @@ uint32_t sl_schedule_cut(struct sl_schedule *schedule, struct sl_cut cuts[SL_MAX
 /* Take an entry out of the queue, cut or not (cancel). Budgets stay as they are until given back. */
 void sl_schedule_remove(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 void sl_schedule_give_prefill(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
+/* One answer has left the decode worker. The last one gives what they shared; the last place is given by the end. */
 void sl_schedule_give_decode(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* The request has ended and all its pages are back. */
 void sl_schedule_end(struct sl_schedule *schedule, struct sl_schedule_entry *entry);

@@ -3,7 +3,7 @@
 #include <assert.h>
 
 enum {
-    RESULT_SLICE_MAX = 40 + SL_TOKEN_MAX_BYTES,
+    RESULT_SLICE_MAX = 44 + SL_MAX_N * SL_TOKEN_MAX_BYTES,
     ADOPT_MAX = 256 + 4 * SL_MAX_DECODE_STOPS,
     ENTRY_MAX = 32 + SL_TOKEN_MAX_BYTES,
     TOKENS_ROOM = 64 * 1024
@@ -46,8 +46,11 @@ void sl_result_put_slice(struct sl_cursor *c, const struct sl_result_slice *slic
     sl_cursor_put32(c, slice->has_token);
     sl_cursor_put64(c, slice->logits_digest);
     sl_cursor_put32(c, slice->n_prompt);
+    sl_cursor_put32(c, slice->n_more);
     if (slice->has_token)
         sl_token_put(c, &slice->first);
+    for (uint32_t i = 0; i < slice->n_more; i++)
+        sl_token_put(c, &slice->more[i]);
 }
 
 bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice)
@@ -59,10 +62,14 @@ bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice)
     uint32_t has_token = sl_cursor_get32(c);
     slice->logits_digest = sl_cursor_get64(c);
     slice->n_prompt = sl_cursor_get32(c);
-    if (has_token > 1 || slice->n_prompt > slice->n)
+    slice->n_more = sl_cursor_get32(c);
+    if (has_token > 1 || slice->n_prompt > slice->n || slice->n_more >= (has_token ? (uint32_t)SL_MAX_N : 1u))
         c->bad = true;
     slice->has_token = has_token == 1;
-    return !c->bad && (!slice->has_token || sl_token_get(c, &slice->first));
+    bool whole = !c->bad && (!slice->has_token || sl_token_get(c, &slice->first));
+    for (uint32_t i = 0; whole && i < slice->n_more; i++)
+        whole = sl_token_get(c, &slice->more[i]);
+    return whole;
 }
 
 uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n)
@@ -83,6 +90,9 @@ size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
     struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX + 4 * (size_t)adopt->n_pages + adopt->steering_bytes);
     sl_cursor_put32(&c, (uint32_t)adopt->kind);
     sl_cursor_put64(&c, adopt->seq);
+    sl_cursor_put64(&c, adopt->from);
+    sl_cursor_put32(&c, adopt->n_forks);
+    sl_cursor_put32(&c, adopt->silent);
     sl_cursor_put32(&c, adopt->prompt_tokens);
     sl_cursor_put32(&c, adopt->first_id);
     sl_cursor_put32(&c, adopt->max_tokens);
@@ -119,6 +129,9 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
     *adopt = (struct sl_adopt){0};
     uint32_t kind = sl_cursor_get32(&c);
     adopt->seq = sl_cursor_get64(&c);
+    adopt->from = sl_cursor_get64(&c);
+    adopt->n_forks = sl_cursor_get32(&c);
+    adopt->silent = sl_cursor_get32(&c) != 0;
     adopt->prompt_tokens = sl_cursor_get32(&c);
     adopt->first_id = sl_cursor_get32(&c);
     adopt->max_tokens = sl_cursor_get32(&c);
@@ -126,7 +139,7 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
     adopt->digest = sl_cursor_get32(&c) != 0;
     sl_sampling_get(&c, &adopt->sampling);
     adopt->n_stops = sl_cursor_get32(&c);
-    if (kind != SL_ADOPT_TAKE && kind != SL_ADOPT_CANCEL)
+    if (kind != SL_ADOPT_TAKE && kind != SL_ADOPT_CANCEL && kind != SL_ADOPT_FORK)
         return "adopt kind";
     adopt->kind = (enum sl_adopt_kind)kind;
     if (adopt->kind == SL_ADOPT_CANCEL) {
@@ -147,6 +160,10 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
         adopt->first_id >= limits->vocab || adopt->max_tokens < 1 ||
         adopt->max_tokens > limits->context_tokens - adopt->prompt_tokens + 1)
         return "adopt lengths";
+    bool forks = adopt->kind == SL_ADOPT_FORK;
+    if (forks ? adopt->n_forks || adopt->silent || adopt->from == adopt->seq
+              : adopt->n_forks >= SL_MAX_N || (adopt->silent && !adopt->n_forks) || adopt->from)
+        return "adopt forks";
     if (sl_sampling_check(&adopt->sampling, NULL) != SL_OK)
         return "adopt sampling";
     struct sl_steering steering;

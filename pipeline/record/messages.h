@@ -21,6 +21,8 @@ struct sl_result_slice {
     uint32_t index, pos, n;
     bool has_token; /* the prompt ended: first holds its first output token */
     struct sl_token_out first;
+    uint32_t n_more; /* and so many more, as the record asked */
+    struct sl_token_out more[SL_MAX_N - 1];
     uint64_t logits_digest; /* XXH3 of the logits row, when asked */
     uint32_t n_prompt;      /* token_outs that follow: of positions pos+1 .. pos+n_prompt */
 };
@@ -36,11 +38,19 @@ bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice);
 
 enum { SL_MAX_DECODE_STOPS = 96 };
 
-enum sl_adopt_kind { SL_ADOPT_TAKE = 1, SL_ADOPT_CANCEL };
+enum sl_adopt_kind {
+    SL_ADOPT_TAKE = 1,
+    SL_ADOPT_CANCEL,
+    SL_ADOPT_FORK /* another answer to the prompt of `from`: whole pages of it are shared, the last one is copied if it is not full */
+};
 
 struct sl_adopt {
     enum sl_adopt_kind kind;
     uint64_t seq;
+    uint64_t from;    /* FORK: whose prompt; its TAKE came before */
+    uint32_t n_forks; /* TAKE: so many FORKs follow, and it makes no token before they have what they need */
+    bool
+        silent; /* TAKE: its text has ended; it is there for its forks, makes none, and ends when they have it */
     uint32_t prompt_tokens, first_id;
     uint32_t max_tokens, min_tokens; /* of output, the first token included */
     bool digest;

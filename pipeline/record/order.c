@@ -49,6 +49,7 @@ static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
     sl_cursor_put32(c, s->page_first);
     sl_cursor_put32(c, s->n_pages);
     sl_sampling_put(c, &s->sampling);
+    sl_cursor_put32(c, s->n_more);
     sl_cursor_put32(c, s->steering_bytes);
 }
 
@@ -65,6 +66,7 @@ static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
     s->page_first = sl_cursor_get32(c);
     s->n_pages = sl_cursor_get32(c);
     sl_sampling_get(c, &s->sampling);
+    s->n_more = sl_cursor_get32(c);
     s->steering_bytes = sl_cursor_get32(c);
 }
 
@@ -112,6 +114,8 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "pages of a slice";
     if (((s->flags & SL_SLICE_LAST) != 0) != (s->pos + s->n == s->prompt_tokens))
         return "last slice";
+    if (s->n_more >= (s->flags & SL_SLICE_LAST ? (uint32_t)SL_MAX_N : 1u))
+        return "number of first tokens";
     if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
         return "prompt log-probabilities";
     if (sl_sampling_check(&s->sampling, NULL) != SL_OK)

@@ -21,6 +21,7 @@
 
 enum {
     SL_MAX_SLICES = 16,
+    SL_MAX_N = 16,     /* answers to one prompt */
     SL_MAX_STAGES = 60 /* an io has 64 links, and the decode worker has one to each */
 };
 
@@ -61,6 +62,7 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
         n_pages; /* pages [page_first, page_first + n_pages) of the sequence have numbers in the record */
     uint32_t pages_at; /* of the first of them among the record's */
     struct sl_sampling sampling;
+    uint32_t n_more; /* with LAST: first tokens beside the one, of seeds sampling.seed + 1, + 2, ... */
     uint32_t steering_bytes; /* with LAST; of all slices at most sl_steering_max_bytes */
     const uint8_t *steering; /* what is to be packed; of an unpacked record, in its bytes */
 };

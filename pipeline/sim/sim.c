@@ -50,18 +50,37 @@ static void send_adopt(struct sl_sim *s, const struct sl_adopt *adopt)
 
 static void on_token(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
 {
-    if (r->ended || a->token.n_out != r->n_tokens + 1 || a->token.n_out > r->max_tokens) {
+    struct sl_sim_answer *answer = &r->answers[a->index];
+    if (answer->ended || a->token.n_out != answer->n_tokens + 1 || a->token.n_out > r->max_tokens) {
         sl_sim_break(s, "a token was told after the end, twice, or beyond the length");
         return;
     }
-    if (r->n_tokens == 0)
-        r->first_us = s->now_us;
-    r->tokens[r->n_tokens++] = a->token.out->id;
+    if (answer->n_tokens == 0)
+        answer->first_us = s->now_us;
+    answer->tokens[answer->n_tokens++] = a->token.out->id;
+}
+
+static void on_end(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
+{
+    struct sl_sim_answer *answer = &r->answers[a->index];
+    bool all = true;
+    if (answer->ended || r->ended)
+        sl_sim_break(s, "an end was told twice");
+    answer->ended = true;
+    answer->status = a->end.status;
+    answer->finish = a->end.finish;
+    answer->end_us = s->now_us;
+    for (uint32_t i = 0; i < (r->n ? r->n : 1); i++)
+        all = all && r->answers[i].ended;
+    if (a->end.last != all && a->end.status != SL_E_EXHAUSTED)
+        sl_sim_break(s, "the last end was not said, or another was");
+    r->ended = a->end.last;
 }
 
 static void carry_out(struct sl_sim *s);
 
-static void act(struct sl_sim *s, const struct sl_action *a, struct sl_sim_request **text_over)
+/* Returns whether a text ends with what was told. */
+static bool act(struct sl_sim *s, const struct sl_action *a)
 {
     struct sl_sim_request *r = a->user;
     switch (a->kind) {
@@ -74,16 +93,9 @@ static void act(struct sl_sim *s, const struct sl_action *a, struct sl_sim_reque
     case SL_ACTION_TOKEN:
         if (a->token.out)
             on_token(s, r, a);
-        if (a->token.out && r->text_ends_at && r->n_tokens == r->text_ends_at)
-            *text_over = r;
-        break;
+        return a->token.out && r->text_ends_at && a->token.n_out == r->text_ends_at + a->index;
     case SL_ACTION_END:
-        if (r->ended)
-            sl_sim_break(s, "an end was told twice");
-        r->ended = true;
-        r->status = a->end.status;
-        r->finish = a->end.finish;
-        r->end_us = s->now_us;
+        on_end(s, r, a);
         break;
     case SL_ACTION_ADMIT:
     case SL_ACTION_RAN:
@@ -91,21 +103,26 @@ static void act(struct sl_sim *s, const struct sl_action *a, struct sl_sim_reque
     case SL_ACTION_LIFE:
         break;
     }
+    return false;
 }
 
 static void carry_out(struct sl_sim *s)
 {
-    struct sl_sim_request *over[SL_MAX_SLICES], *text_over;
+    struct {
+        uint64_t seq;
+        uint32_t n;
+    } over[SL_MAX_BATCH];
     uint32_t n_over = 0;
     for (uint32_t i = 0; i < s->actions.n; i++) {
-        text_over = NULL;
-        act(s, &s->actions.list[i], &text_over);
-        if (text_over)
-            over[n_over++] = text_over;
+        const struct sl_action *a = &s->actions.list[i];
+        if (!act(s, a))
+            continue;
+        over[n_over].seq = a->seq;
+        over[n_over++].n = a->token.n_out;
     }
     s->actions.n = 0;
     for (uint32_t i = 0; i < n_over; i++) {
-        sl_core_text_ends(s->core, s->seqs[over[i] - s->requests], over[i]->n_tokens, &s->actions);
+        sl_core_text_ends(s->core, over[i].seq, over[i].n, &s->actions);
         carry_out(s);
     }
     if (!s->deciding) /* as a thread would: after the inputs that happen to be there */
@@ -121,7 +138,8 @@ static void on_arrive(struct sl_sim *s, uint32_t which, struct sl_ask *asks)
     struct sl_sim_request *r = &s->requests[which];
     asks[which] = (struct sl_ask){.ids = r->ids,
                                   .n_ids = r->n_ids,
-                                  .sampling = {.top_p = 1, .n_logprobs = -1},
+                                  .sampling = {.top_p = 1, .n_logprobs = -1, .seed = r->seed},
+                                  .n = r->n,
                                   .max_tokens = r->max_tokens,
                                   .min_tokens = r->min_tokens,
                                   .steering_bytes = r->steering_bytes,

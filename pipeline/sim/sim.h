@@ -29,18 +29,24 @@ struct sl_sim_request {
     uint64_t arrive_us, cancel_us; /* cancel_us 0: never */
     const uint32_t *ids;
     uint32_t n_ids, max_tokens, min_tokens;
-    uint32_t text_ends_at; /* the holder finds a stop string in this token; 0: never */
+    uint32_t n;    /* answers; 0 is 1 */
+    uint64_t seed; /* answer i is that of seed + i */
+    uint32_t
+        text_ends_at; /* the holder finds a stop string in this token of answer 0, and one later in the next; 0: never */
     uint64_t deadline_us;
     uint32_t steering_bytes; /* every token depends on it */
     const uint8_t *steering;
 
     /* what came of it */
-    uint32_t *tokens; /* [max_tokens], the caller's */
-    uint32_t n_tokens;
-    bool ended;
-    sl_status status;
-    enum sl_finish finish;
-    uint64_t first_us, end_us;
+    struct sl_sim_answer {
+        uint32_t *tokens; /* [max_tokens], the caller's */
+        uint32_t n_tokens;
+        bool ended;
+        sl_status status;
+        enum sl_finish finish;
+        uint64_t first_us, end_us;
+    } answers[SL_MAX_N];
+    bool ended; /* all of them */
 };
 
 struct sl_sim_report {

@@ -47,9 +47,24 @@ static bool has_ended(const struct sl_sim *s, uint64_t seq)
     return false;
 }
 
+static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a);
+
+static bool waits_for(const struct sl_sim_adoptee *fork, uint64_t seq)
+{
+    return fork->sequence && fork->named && !fork->adopted && fork->spec.kind == SL_ADOPT_FORK &&
+           fork->spec.from == seq;
+}
+
 static void end(struct sl_sim *s, struct sl_sim_adoptee *a, uint64_t seq)
 {
     if (a) {
+        struct sl_sim_adoptee *from = waits_for(a, a->spec.from) ? find(s, a->spec.from) : NULL;
+        if (from && --from->n_forks_left == 0)
+            adopt_when_whole(s, from);
+        for (uint32_t i = 0; i < s->plan.max_running; i++)
+            if (waits_for(&s->decode.adoptees[i], seq))
+                sl_sim_break(s, "sequence %llu ended and others are to be made of it",
+                             (unsigned long long)seq);
         sl_sequences_close(&s->decode.table, a->sequence);
         a->sequence = NULL;
     }
@@ -57,24 +72,59 @@ static void end(struct sl_sim *s, struct sl_sim_adoptee *a, uint64_t seq)
     say(s, &(struct sl_tokens_entry){.kind = SL_TOKENS_ENDED, .seq = seq});
 }
 
-static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a)
+static bool is_whole(const struct sl_sim *s, const struct sl_sim_adoptee *a)
 {
     for (uint32_t k = 0; k < s->plan.n_stages; k++)
         if (!a->named || a->adopted || a->got[k] < a->spec.prompt_tokens)
-            return;
+            return false;
+    return true;
+}
+
+/* What the prompt has of its last page, of every stage. */
+static void fork_pages(struct sl_sim *s, struct sl_sim_adoptee *fork, const struct sl_sim_adoptee *from)
+{
+    uint32_t prompt = from->spec.prompt_tokens, last = prompt / SL_PAGE;
+    for (uint32_t k = 0; k < s->plan.n_stages; k++) {
+        for (uint32_t i = 0; i < prompt % SL_PAGE; i++)
+            *value_at(s, k, fork->sequence->pages[last], i) = *value_at(s, k, from->sequence->pages[last], i);
+        fork->got[k] = prompt;
+    }
+    for (uint32_t i = 0; i < last; i++)
+        if (fork->sequence->pages[i] != from->sequence->pages[i])
+            sl_sim_break(s, "page %u of a fork is not that of its prompt", i);
+}
+
+static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a)
+{
+    if (!is_whole(s, a))
+        return;
+    for (uint32_t i = 0; i < s->plan.max_running; i++) {
+        struct sl_sim_adoptee *fork = &s->decode.adoptees[i];
+        if (!waits_for(fork, a->spec.seq))
+            continue;
+        fork_pages(s, fork, a);
+        a->n_forks_left--;
+        adopt_when_whole(s, fork);
+    }
+    if (a->n_forks_left > 0)
+        return;
     a->adopted = true;
     a->n_out = 1;
     a->last_id = a->spec.first_id;
     say(s, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = a->spec.seq});
+    if (a->spec.silent) {
+        end(s, a, a->spec.seq);
+        return;
+    }
     if (!s->decode.stepping)
         sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
     s->decode.stepping = true;
 }
 
-static bool place(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t index, uint32_t page)
+static bool place(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t index, uint32_t page, bool shared)
 {
     bool fresh;
-    if (sl_sequences_put(&s->decode.table, a->sequence, index, page, true, &fresh) == SL_OK)
+    if (sl_sequences_put(&s->decode.table, a->sequence, index, page, !shared, &fresh) == SL_OK)
         return true;
     sl_sim_break(s, "page %u of a sequence cannot be number %u on the decode worker", index, page);
     return false;
@@ -89,7 +139,7 @@ static void on_page(struct sl_sim *s, const struct sl_sim_frame *f)
         sl_sim_break(s, "page %u of stage %u changed while it was read", f->page, from->k);
     if (a && f->index * SL_PAGE != a->got[from->k])
         sl_sim_break(s, "stage %u sends page %u of a sequence out of order", from->k, f->index);
-    if (a && place(s, a, f->index, f->to_page)) {
+    if (a && place(s, a, f->index, f->to_page, false)) {
         for (uint32_t i = 0; i < f->n_tokens; i++)
             *value_at(s, from->k, f->to_page, i) = from->values[(size_t)f->page * SL_PAGE + i];
         a->got[from->k] += f->n_tokens;
@@ -112,17 +162,23 @@ static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
         end(s, find(s, adopt.seq), adopt.seq);
         return;
     }
-    struct sl_sim_adoptee *a = find_or_open(s, adopt.seq);
+    struct sl_sim_adoptee *a = find_or_open(s, adopt.seq), *from = NULL;
+    uint32_t n_shared = adopt.kind == SL_ADOPT_FORK ? adopt.prompt_tokens / SL_PAGE : 0;
+    if (adopt.kind == SL_ADOPT_FORK && (!(from = find(s, adopt.from)) || from->n_forks_left == 0)) {
+        sl_sim_break(s, "a fork of what is not here, or waits for none");
+        return;
+    }
     for (uint32_t i = 0; a && i < adopt.n_pages; i++)
-        if (!place(s, a, i, sl_get32(adopt.pages + 4 * (size_t)i)))
+        if (!place(s, a, i, sl_get32(adopt.pages + 4 * (size_t)i), i < n_shared))
             return;
     if (!a)
         return;
     a->spec = adopt;
-    a->steered = sl_sim_steer(0, adopt.steering, adopt.steering_bytes);
+    a->steered = sl_sim_mix(sl_sim_steer(0, adopt.steering, adopt.steering_bytes), adopt.sampling.seed);
     a->spec.pages = a->spec.steering = NULL; /* they were in the frame */
     a->named = true;
-    adopt_when_whole(s, a);
+    a->n_forks_left = adopt.n_forks;
+    adopt_when_whole(s, from ? from : a);
 }
 
 void sl_sim_decode_deliver(struct sl_sim *s, struct sl_sim_frame *frame)

@@ -59,6 +59,7 @@ struct sl_sim_adoptee {
     struct sl_sequence *sequence; /* NULL: free */
     struct sl_adopt spec;
     bool named, adopted;
+    uint32_t n_forks_left;       /* that it waits for */
     uint32_t got[SL_MAX_STAGES]; /* tokens whose pages have come from each stage */
     uint32_t n_out, last_id;
     uint64_t steered; /* what its steering makes of a token */

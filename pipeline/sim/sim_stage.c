@@ -83,8 +83,12 @@ static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint64_
                                          .pos = slice->pos,
                                          .n = slice->n,
                                          .has_token = (slice->flags & SL_SLICE_LAST) != 0};
-        result.first.id =
-            (uint32_t)(sl_sim_steer(rows[-1], slice->steering, slice->steering_bytes) % s->plan.vocab);
+        uint64_t row = sl_sim_steer(rows[-1], slice->steering, slice->steering_bytes),
+                 seed = slice->sampling.seed;
+        result.first.id = (uint32_t)(sl_sim_mix(row, seed) % s->plan.vocab);
+        for (; result.n_more < slice->n_more; result.n_more++)
+            result.more[result.n_more].id =
+                (uint32_t)(sl_sim_mix(row, seed + 1 + result.n_more) % s->plan.vocab);
         sl_result_put_slice(&out, &result);
     }
     assert(!out.bad);

@@ -169,6 +169,80 @@ def test_repetition_penalty_counts_prompt_and_output(engine, tokenizer):
     assert list(whole(engine, ids, max_tokens=30, ignore_eos=True, repetition_penalty=1).output_ids) == plain
 
 
+# ---- several answers to one prompt ----
+
+def answers(engine, n, *args, **more):
+    """{index: complete} of one call, not streamed."""
+    replies = [r.complete for r in engine.Generate(ask(*args, n=n, **more), timeout=PATIENCE)]
+    assert sorted(r.index for r in replies) == list(range(n))
+    return {r.index: r for r in replies}
+
+
+@pytest.mark.parametrize("length", [1, 64, 65, 200])  # a part of a page, a page, one more, several
+def test_n_answers_are_those_of_the_seeds_that_follow(engine, length):
+    ids = [(11 * k + length) % 4000 for k in range(length)]
+    how = {"temperature": 1.0, "max_tokens": 70, "ignore_eos": True, "logprobs": 2, "repetition_penalty": 1.1,
+           "presence_penalty": 0.3}
+    got = answers(engine, 5, ids, seed=40, **how)
+    for i in range(5):
+        one = whole(engine, ids, seed=40 + i, **how)
+        one.index = i
+        assert got[i] == one
+    assert len({tuple(a.output_ids) for a in got.values()}) == 5
+
+
+def test_answers_end_each_for_itself(engine, server, tokenizer):
+    how = {"temperature": 1.0, "max_tokens": 60, "ignore_eos": True, "seed": 3}
+    free = answers(engine, 4, **how)
+    word = tokenizer.decode(list(free[2].output_ids)).split()[6]
+    first = free[0].output_ids[0]  # the first token of index 0 ends it, and the others are made of it all the same
+    got = answers(engine, 4, stop=[word], stop_token_ids=[first], **how)
+    for i in range(4):
+        n = len(got[i].output_ids)
+        assert list(got[i].output_ids) == list(free[i].output_ids)[:n]
+        one = whole(engine, **{**how, "seed": 3 + i, "stop": [word], "stop_token_ids": [first]})
+        assert one.finish_reason == got[i].finish_reason and one.output_ids == got[i].output_ids
+        assert one.matched_stop_str == got[i].matched_stop_str and one.matched_token_id == got[i].matched_token_id
+    assert len(got[0].output_ids) == 1 and got[0].matched_token_id == first
+    assert got[2].finish_reason == "stop"
+    assert [len(a.output_ids) for a in answers(engine, 3, max_tokens=1).values()] == [1, 1, 1]
+    wait_until(lambda: idle(server), "all pages back after n answers")
+
+
+def test_n_answers_are_streamed_by_index_and_aborted_together(engine, server):
+    how = {"temperature": 1.0, "max_tokens": 40, "ignore_eos": True, "seed": 9, "prompt_logprobs": 0}
+    free = answers(engine, 3, **how)
+    parts, ends = {0: [], 1: [], 2: []}, {}
+    for reply in engine.Generate(ask(stream=True, n=3, **how), timeout=PATIENCE):
+        if reply.HasField("chunk"):
+            parts[reply.chunk.index] += reply.chunk.token_ids
+            assert reply.chunk.completion_tokens == len(parts[reply.chunk.index])
+        else:
+            ends[reply.complete.index] = reply.complete
+    for i in range(3):
+        assert parts[i] == list(free[i].output_ids) == list(ends[i].output_ids)
+    stream = engine.Generate(ask(stream=True, n=3, request_id="three", **LONG | {"max_tokens": 2000}), timeout=PATIENCE)
+    next(stream)
+    engine.Abort(pb.AbortRequest(request_ids=["three"]))
+    assert [r.complete.finish_reason for r in stream if r.HasField("complete")] == ["abort"] * 3
+    wait_until(lambda: idle(server), "all pages back after an abort")
+    streams = [engine.Generate(ask(stream=True, n=3, **LONG | {"max_tokens": 2000})) for _ in range(3)]
+    for stream in streams:
+        next(stream)
+        stream.cancel()
+    wait_until(lambda: idle(server), "all pages back after a cancel")
+
+
+def test_many_who_want_several_answers_do_not_mix(engine, server):
+    def one(i):
+        got = answers(engine, 1 + i % 5, [i + 1] * (30 * i + 1), temperature=0.9, seed=100 * i, max_tokens=20)
+        return [list(got[k].output_ids) for k in range(1 + i % 5)]
+    alone = [one(i) for i in range(10)]
+    with concurrent.futures.ThreadPoolExecutor(10) as pool:
+        assert list(pool.map(one, range(10))) == alone
+    wait_until(lambda: idle(server), "all pages back after many answers")
+
+
 def test_penalties_are_the_same_in_company(engine):
     def sampled(i):
         return list(whole(engine, [i + k for k in range(40 * i + 3)], max_tokens=25, ignore_eos=True, temperature=0.9,
@@ -303,7 +377,9 @@ BAD = {
     "id outside": (INVALID, "999999", {"prompt": [1, 999999]}),
     "too long": (INVALID, "16384", {"prompt": [5] * 17000}),
     "max_tokens too long": (INVALID, "max_tokens", {"max_tokens": 20000}),
-    "n": (INVALID, "n above 1", {"n": 2}),
+    "n 17": (INVALID, "sampling_params.n is 17; 1 to 16", {"n": 17}),
+    "n of nothing": (INVALID, "n is 2: ask for 1 to 16 answers of at least one token", {"n": 2, "max_tokens": 0}),
+    "n too long": (INVALID, "need more KV pages", {"n": 16, "max_tokens": 16000}),
     "json_schema": (INVALID, "json_schema", {"json_schema": "{}"}),
     "regex": (INVALID, "regex", {"regex": "a"}),
     "grammar": (INVALID, "sampling_params.grammar ", {"grammar": "a"}),

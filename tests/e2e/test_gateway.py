@@ -79,6 +79,32 @@ def test_a_seed_gives_the_same_text_among_others(gateway):
     assert len(set(alone)) > 1
 
 
+def test_several_choices_are_those_of_the_seeds_that_follow(gateway):
+    ask = {"model": gateway.model, "messages": [{"role": "user", "content": "Tell me of the sea."}], "max_tokens": 16,
+           "temperature": 1.0}
+    made = gateway.chat.completions.create(n=3, seed=70, **ask)
+    alone = [gateway.chat.completions.create(seed=70 + i, **ask).choices[0].message.content for i in range(3)]
+    assert [c.index for c in made.choices] == [0, 1, 2]
+    assert [c.message.content for c in made.choices] == alone and len(set(alone)) == 3
+    parts = {0: "", 1: "", 2: ""}
+    for chunk in gateway.chat.completions.create(n=3, seed=70, stream=True, **ask):
+        for choice in chunk.choices:
+            parts[choice.index] += choice.delta.content or ""
+    assert list(parts.values()) == alone
+
+
+def test_penalties_arrive(gateway):
+    """(logit_bias does not: smg 1.13 drops it, tests/e2e/test_endpoint.py sends it itself.)"""
+    ask = {"model": gateway.model, "messages": [{"role": "user", "content": "Tell me of the sea."}], "max_tokens": 40,
+           "temperature": 0}
+    def text(**more):
+        return gateway.chat.completions.create(**ask, **more).choices[0].message.content
+    plain = text()
+    assert text(presence_penalty=1.5) != plain
+    assert text(frequency_penalty=1.5) != plain
+    assert text(extra_body={"repetition_penalty": 1.5}) != plain
+
+
 def test_a_stop_string_ends_the_text(gateway):
     ask = {"model": gateway.model, "prompt": "It was the best of times, it was the", "max_tokens": 40, "temperature": 0}
     made = gateway.completions.create(stop=[" man"], **ask).choices[0]

@@ -42,10 +42,13 @@ static void read_result(struct sl_cursor in)
     struct sl_token_out token;
     if (!sl_result_get_head(&in, &head, STAGES))
         return;
-    for (uint32_t i = 0; i < head.n_slices && sl_result_get_slice(&in, &slice); i++)
+    for (uint32_t i = 0; i < head.n_slices && sl_result_get_slice(&in, &slice); i++) {
+        if (slice.n_more >= SL_MAX_N)
+            abort();
         for (uint32_t j = 0; j < slice.n_prompt && sl_token_get(&in, &token); j++)
             if (token.n_top > SL_MAX_LOGPROBS)
                 abort();
+    }
 }
 
 /* What was accepted can be used, and is written as it was read. */
@@ -83,7 +86,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
         read_result(in);
         break;
     case 2:
-        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, &limits) == NULL && adopt.kind == SL_ADOPT_TAKE)
+        if (sl_adopt_unpack(&adopt, copy + 1, bytes - 1, &limits) == NULL && adopt.kind != SL_ADOPT_CANCEL)
             read_adopt(&adopt);
         break;
     case 4:

@@ -35,7 +35,7 @@ struct answer {
 
 static void on_piece(void *user, const struct sl_generated *p)
 {
-    struct answer *a = user;
+    struct answer *a = (struct answer *)user + p->index;
     pthread_mutex_lock(&a->lock);
     for (uint32_t i = 0; i < p->n_tokens && a->n < MAX_OUT; i++) {
         a->ids[a->n] = p->tokens[i].id;
@@ -217,6 +217,49 @@ static void same_bits(const char *transport)
         for (int c = 0; c < 4; c++)
             for (int t = 0; t < 3; t++)
                 compare(transport, stages[s], chunks[c], threads[t]);
+}
+
+/* The answers to one prompt, each as if it were the only one, with the seeds that follow. */
+SL_TEST(several_answers_have_the_bits_of_their_seeds_however_the_work_is_cut)
+{
+    enum { ANSWERS = 4 };
+    static struct answer alone[N_PROMPTS][ANSWERS], together[N_PROMPTS][ANSWERS];
+    static const uint32_t cuts[][3] = {{1, 256, 1}, {2, 7, 2}, {3, 64, 1}, {6, 1, 1}};
+    uint32_t ids[256];
+    struct sl_cluster *cluster = start(1, 512, 1, "local");
+    REQUIRE(cluster != NULL);
+    for (uint32_t i = 0; i < N_PROMPTS; i++)
+        for (uint32_t k = 0; k < ANSWERS; k++) {
+            struct sl_generate ask = make_ask(ids, make_prompt(i, ids), OUT);
+            steer(&ask, i);
+            ask.sampling.seed += k;
+            init_answer(&alone[i][k]);
+            REQUIRE(submit(cluster, &ask, &alone[i][k]));
+            wait_answer(&alone[i][k]);
+        }
+    sl_cluster_stop(cluster);
+    for (size_t c = 0; c < sizeof cuts / sizeof *cuts; c++) {
+        REQUIRE((cluster = start(cuts[c][0], cuts[c][1], cuts[c][2], "local")) != NULL);
+        for (uint32_t i = 0; i < N_PROMPTS; i++) {
+            struct sl_generate ask = make_ask(ids, make_prompt(i, ids), OUT);
+            steer(&ask, i);
+            ask.n = ANSWERS;
+            for (uint32_t k = 0; k < ANSWERS; k++)
+                init_answer(&together[i][k]);
+            REQUIRE(submit(cluster, &ask, together[i]));
+        }
+        for (uint32_t i = 0; i < N_PROMPTS; i++)
+            for (uint32_t k = 0; k < ANSWERS; k++) {
+                wait_answer(&together[i][k]);
+                if (together[i][k].logits != alone[i][k].logits || together[i][k].kv != alone[i][k].kv ||
+                    memcmp(together[i][k].ids, alone[i][k].ids, sizeof alone[i][k].ids) != 0)
+                    sl_test_fail(__FILE__, __LINE__,
+                                 "%u stages, chunk %u: answer %u to prompt %u has other bits (%s)",
+                                 cuts[c][0], cuts[c][1], k, i, together[i][k].error);
+            }
+        sl_cluster_stop(cluster);
+    }
+    CHECK(alone[0][0].ids[1] != alone[0][1].ids[1] || alone[0][0].ids[0] != alone[0][1].ids[0]);
 }
 
 /* One way to pack and one kind of KV pages, over stages, chunks, threads and instruction sets. */

@@ -330,6 +330,10 @@ static inline void w_hear_result(struct w_world *w, const void *bytes, size_t n)
         struct w_heard *h = &w->heard[slice.seq];
         h->first = true;
         h->ids[h->n++] = slice.first.id;
+        for (uint32_t k = 0; k < slice.n_more; k++) { /* of the sequences that follow */
+            h[1 + k].first = true;
+            h[1 + k].ids[h[1 + k].n++] = slice.more[k].id;
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 #include "tests/check.h"
 #include <stdlib.h>
 
-enum { STAGES = 2, RUNNING = 3, REQUESTS = 6, CONTEXT = 512, CHUNK = 64, ROOM = 256, LOG = 4096, EOS = 7 };
+enum { STAGES = 2, RUNNING = 3, REQUESTS = 6, CONTEXT = 512, CHUNK = 64, ROOM = 512, LOG = 4096, EOS = 7 };
 
 struct waiting { /* a record that the stages have not answered yet */
     enum sl_order_kind kind;
@@ -14,7 +14,14 @@ struct waiting { /* a record that the stages have not answered yet */
     struct sl_order order;
 };
 
-struct heard { /* what the holder of a request was told */
+struct heard_answer { /* of an index behind 0 */
+    uint32_t n, first;
+    bool ended;
+    sl_status status;
+    enum sl_finish finish;
+};
+
+struct heard { /* what the holder of a request was told; of index 0, but for the last three */
     struct sl_ask ask;
     uint64_t seq;
     uint32_t tokens[ROOM], n;
@@ -24,6 +31,9 @@ struct heard { /* what the holder of a request was told */
     int64_t stop_id;
     uint32_t n_out;
     uint64_t kv_digest;
+    struct heard_answer others[SL_MAX_N];
+    uint32_t n_ended;
+    bool all_ended;
 };
 
 struct core_world {
@@ -106,11 +116,28 @@ static void hear(struct core_world *w, const struct sl_action *a)
         w->adopts[w->n_adopts++ % LOG] = *a->adopt;
         break;
     case SL_ACTION_TOKEN:
+        if (a->index > 0) {
+            struct heard_answer *other = &h->others[a->index];
+            CHECK(!other->ended && a->token.n_out == ++other->n && a->seq % SL_MAX_N == a->index);
+            if (other->n == 1)
+                other->first = a->token.out->id;
+            break;
+        }
         CHECK(!h->ended && (a->token.out == NULL || a->token.n_out == h->n + 1));
         if (a->token.out)
             h->tokens[h->n++] = a->token.out->id;
         break;
     case SL_ACTION_END:
+        CHECK(!h->all_ended);
+        h->n_ended++;
+        h->all_ended = a->end.last;
+        CHECK((a->end.status != SL_OK) == (a->end.error != NULL));
+        if (a->index > 0) {
+            struct heard_answer *other = &h->others[a->index];
+            CHECK(!other->ended);
+            *other = (struct heard_answer){other->n, other->first, true, a->end.status, a->end.finish};
+            break;
+        }
         CHECK(!h->ended);
         h->ended = true;
         h->status = a->end.status;
@@ -118,7 +145,6 @@ static void hear(struct core_world *w, const struct sl_action *a)
         h->stop_id = a->end.stop_id;
         h->n_out = a->end.n_out;
         h->kv_digest = a->end.kv_digest;
-        CHECK((a->end.status != SL_OK) == (a->end.error != NULL));
         break;
     case SL_ACTION_LIFE:
         w->life = a->life.life;
@@ -204,7 +230,10 @@ static bool answer(struct core_world *w, uint32_t token)
                                         .pos = s->pos,
                                         .n = s->n,
                                         .has_token = (s->flags & SL_SLICE_LAST) != 0,
-                                        .first = {.id = token}};
+                                        .first = {.id = token},
+                                        .n_more = s->n_more};
+        for (uint32_t k = 0; k < s->n_more; k++)
+            slice.more[k].id = token + 1 + k;
         sl_result_put_slice(&out, &slice);
     }
     CHECK(!out.bad);
@@ -665,7 +694,7 @@ static const char *answer_with(struct core_world *w, const struct sl_result_slic
 
 SL_TEST(an_answer_is_held_to_its_record_slice_for_slice)
 {
-    for (int wrong = 0; wrong <= 8; wrong++) {
+    for (int wrong = 0; wrong <= 9; wrong++) {
         struct core_world *w = new_world();
         struct heard *a = ask(w, 24, 1), *b = ask(w, 500, 1); /* record 1: all of a, 40 of b */
         submit(w, a), submit(w, b);
@@ -679,11 +708,146 @@ SL_TEST(an_answer_is_held_to_its_record_slice_for_slice)
         slices[1].has_token = wrong == 5; /* a first token before the end of the prompt */
         slices[0].has_token = wrong != 6; /* none at its end */
         slices[1].n_prompt = wrong == 7;  /* log-probabilities that nobody asked for */
+        slices[0].n_more = wrong == 9;    /* a first token of an answer that nobody asked for */
         const char *bad = answer_with(w, slices, wrong == 8 ? 1 : 2);
         CHECK_INT(bad != NULL, wrong != 0);
         free(a), free(b);
         end_world(w);
     }
+}
+
+/* ---- several answers ---- */
+
+static uint32_t page_of(const struct sl_adopt *adopt, uint32_t i)
+{
+    return sl_get32(adopt->pages + 4 * (size_t)i);
+}
+
+SL_TEST(answers_to_one_prompt_are_prefilled_once_and_share_its_pages)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 3);
+    struct sl_core_load load;
+    h->ask.n = 3;
+    h->ask.sampling.seed = 70;
+    submit(w, h);
+    answer_all(w, 20);
+    CHECK_INT(w->n_runs, 2);
+    CHECK(h->n == 1 && h->tokens[0] == 20 && h->others[1].first == 21 && h->others[2].first == 22);
+    REQUIRE(w->n_adopts == 3);
+    const struct sl_adopt *take = &w->adopts[0], *one = &w->adopts[1], *two = &w->adopts[2];
+    CHECK(take->kind == SL_ADOPT_TAKE && take->n_forks == 2 && !take->silent && take->sampling.seed == 70);
+    CHECK(one->kind == SL_ADOPT_FORK && one->from == h->seq && one->seq == h->seq + 1 && one->first_id == 21);
+    CHECK(two->kind == SL_ADOPT_FORK && two->sampling.seed == 72 && two->seq == h->seq + 2);
+    CHECK(page_of(take, 0) == page_of(one, 0) && page_of(one, 0) == page_of(two, 0)); /* is full */
+    CHECK(page_of(take, 1) != page_of(one, 1) && page_of(one, 1) != page_of(two, 1)); /* is not */
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.running, 3);
+    CHECK_INT(load.decode_pages_used, 4);
+    for (uint32_t i = 0; i < 3; i++)
+        CHECK(say(w, h->seq + i, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+    CHECK_INT(w->stage.n_live, 0);
+    say(w, h->seq + 1, SL_TOKENS_TOKEN, 2, 1); /* index 1 stops */
+    say(w, h->seq + 1, SL_TOKENS_ENDED, 0, 0);
+    CHECK(h->others[1].ended && h->others[1].finish == SL_FINISH_STOP && !h->ended && !h->all_ended);
+    sl_core_load(w->core, &load);
+    CHECK(load.running == 2 && load.decode_pages_used == 3); /* its place and its page are free */
+    say(w, h->seq + 2, SL_TOKENS_FAILED, 0, 0);              /* index 2 fails */
+    CHECK(h->others[2].status == SL_E_CORRUPT && !h->ended);
+    say(w, h->seq, SL_TOKENS_TOKEN, 2, 0);
+    say(w, h->seq, SL_TOKENS_TOKEN, 3, 2);
+    say(w, h->seq, SL_TOKENS_ENDED, 0, 0);
+    CHECK(h->ended && h->all_ended && h->status == SL_OK && h->n == 3);
+    CHECK(say(w, h->seq + 3, SL_TOKENS_TOKEN, 2, 0) == NULL); /* nobody's */
+    answer_all(w, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
+SL_TEST(the_pages_of_an_index_that_ended_first_are_there_for_the_others)
+{
+    for (int by_string = 0; by_string < 2; by_string++) {
+        struct core_world *w = new_world();
+        struct heard *h = ask(w, 100, 3);
+        h->ask.n = 2;
+        w->end_at_first = false;
+        submit(w, h);
+        decide(w);
+        answer(w, 0);
+        answer(w, by_string ? 20 : EOS); /* EOS and EOS + 1, or 20 and 21 */
+        if (by_string)
+            sl_core_text_ends(w->core, h->seq, 1, &w->actions), carry_out(w);
+        answer_all(w, 0);
+        CHECK(h->ended && h->finish == SL_FINISH_STOP && !h->all_ended);
+        REQUIRE(w->n_adopts == 2);
+        CHECK(w->adopts[0].kind == SL_ADOPT_TAKE && w->adopts[0].silent && w->adopts[0].n_forks == 1);
+        CHECK(w->adopts[1].kind == SL_ADOPT_FORK);
+        CHECK(say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+        CHECK(say(w, h->seq, SL_TOKENS_ENDED, 0, 0) == NULL);
+        CHECK(say(w, h->seq + 1, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+        say(w, h->seq + 1, SL_TOKENS_TOKEN, 2, 0);
+        say(w, h->seq + 1, SL_TOKENS_TOKEN, 3, 2);
+        say(w, h->seq + 1, SL_TOKENS_ENDED, 0, 0);
+        CHECK(h->all_ended && h->others[1].n == 3 && h->others[1].status == SL_OK);
+        CHECK_INT(w->n_adopts, 2); /* nothing to cancel */
+        answer_all(w, 0);
+        check_all_back(w);
+        free(h);
+        end_world(w);
+    }
+}
+
+SL_TEST(a_cancel_ends_all_answers_and_index_0_last)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 3), *waits = ask(w, 10, 3);
+    h->ask.n = 3;
+    waits->ask.n = 2;
+    submit(w, h), submit(w, waits);
+    answer_all(w, 20);
+    CHECK_INT(waits->n, 0); /* there are three places */
+    REQUIRE(w->n_adopts == 3);
+    sl_core_cancel(w->core, h->seq + 2, &w->actions);
+    carry_out(w);
+    CHECK_INT(h->n_ended, 3);
+    REQUIRE(w->n_adopts == 6);
+    for (uint32_t i = 0; i < 3; i++) {
+        CHECK(w->adopts[3 + i].kind == SL_ADOPT_CANCEL && w->adopts[3 + i].seq == h->seq + (i + 1) % 3);
+        say(w, w->adopts[3 + i].seq, SL_TOKENS_ENDED, 0, 0);
+    }
+    answer_all(w, EOS); /* both of the other's: one ends with it, one goes on */
+    CHECK(waits->ended && !waits->all_ended);
+    sl_core_cancel(w->core, waits->seq, &w->actions);
+    carry_out(w);
+    CHECK(waits->all_ended && waits->others[1].finish == SL_FINISH_ABORT);
+    say(w, waits->seq + 1, SL_TOKENS_ENDED, 0, 0);
+    say(w, waits->seq, SL_TOKENS_ADOPTED, 0, 0);
+    say(w, waits->seq, SL_TOKENS_ENDED, 0, 0);
+    answer_all(w, 0);
+    check_all_back(w);
+    free(h), free(waits);
+    end_world(w);
+}
+
+SL_TEST(more_answers_than_can_ever_run_are_refused)
+{
+    struct core_world *w = new_world();
+    struct heard *places = ask(w, 10, 2), *pages = ask(w, 400, 100);
+    places->ask.n = RUNNING + 1;
+    pages->ask.n = 2; /* 6 pages are shared, and 2 x 2 are not */
+    submit(w, places), submit(w, pages);
+    CHECK(places->status == SL_E_INVALID && places->all_ended && places->n_ended == 1);
+    CHECK(!pages->ended);
+    sl_core_cancel(w->core, pages->seq, &w->actions);
+    carry_out(w);
+    struct heard *more = ask(w, 60, 440);
+    more->ask.n = 3; /* 3 x 8 of 16 */
+    submit(w, more);
+    CHECK_INT(more->status, SL_E_INVALID);
+    check_all_back(w);
+    free(places), free(pages), free(more);
+    end_world(w);
 }
 
 SL_TEST(damaged_pages_fail_one_request)
@@ -747,7 +911,9 @@ static void decode_one(struct core_world *w, uint32_t k)
         CHECK(say(w, adopt->seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
         return;
     }
-    if (!ends) {
+    if (!ends && adopt->silent) {
+        ends = true; /* the others were made of it */
+    } else if (!ends) {
         ends = adopt->min_tokens >= adopt->max_tokens;
         CHECK(say(w, adopt->seq, SL_TOKENS_TOKEN, 3, ends ? 2 : 0) == NULL);
     }
@@ -775,6 +941,8 @@ static void run_seed(uint64_t seed)
             if (n < MANY) {
                 uint32_t prompt = 1 + (uint32_t)(dice >> 40) % 300;
                 h[n] = ask(w, prompt, (uint32_t)(dice >> 20) % 6);
+                if (h[n]->ask.max_tokens > 0)
+                    h[n]->ask.n = (uint32_t)(dice >> 50) % (2 + w->plan.max_running);
                 submit(w, h[n++]);
             }
             break;
@@ -785,6 +953,8 @@ static void run_seed(uint64_t seed)
         case 2:
             if (n && h[i]->n && dice % 3 == 0)
                 sl_core_text_ends(w->core, h[i]->seq, h[i]->n, &w->actions), carry_out(w);
+            else if (n && h[i]->others[1].n)
+                sl_core_text_ends(w->core, h[i]->seq + 1, h[i]->others[1].n, &w->actions), carry_out(w);
             break;
         case 3:
         case 4:
@@ -809,7 +979,8 @@ static void run_seed(uint64_t seed)
     answer_all(w, 1);
     check_all_back(w);
     for (uint32_t i = 0; i < n; i++) {
-        CHECK(h[i]->ended);
+        CHECK(h[i]->ended && h[i]->all_ended);
+        CHECK_INT(h[i]->n_ended, h[i]->seq && h[i]->ask.n ? h[i]->ask.n : 1);
         free(h[i]);
     }
     end_world(w);

@@ -163,6 +163,14 @@ SL_TEST(steering_travels_with_the_slice_that_ends_its_prompt)
     o.slices[1].steering_bytes = bytes; /* its prompt goes on */
     CHECK(try_order(&o, ids) != NULL);
     o.slices[1].steering_bytes = 0;
+    o.slices[0].n_more = SL_MAX_N - 1; /* first tokens, only where a prompt ends, and so many at most */
+    CHECK(try_order(&o, ids) == NULL);
+    o.slices[0].n_more = SL_MAX_N;
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[0].n_more = 0;
+    o.slices[1].n_more = 1;
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[1].n_more = 0;
     const float wrong[] = {2.5f, -2.5f, NAN};
     for (int i = 0; i < 3; i++) {
         o.slices[0].sampling.presence_penalty = wrong[i];
@@ -213,6 +221,8 @@ SL_TEST(results_come_back_as_they_went)
                                     .logits_digest = 42,
                                     .n_prompt = 1},
                            back;
+    slice.n_more = 2;
+    slice.more[1] = (struct sl_token_out){.id = 9, .logprob = -3};
     slice.first = (struct sl_token_out){
         .id = 7, .logprob = -0.5f, .n_top = 2, .top_ids = {7, 8}, .top_logprobs = {-0.5f, -1}};
     struct sl_token_out prompt = {.id = 6, .logprob = -2}, prompt_back;
@@ -228,6 +238,7 @@ SL_TEST(results_come_back_as_they_went)
     CHECK_INT(head_back.traces[1].next_offset_us, INT64_MIN);
     CHECK_INT(head_back.traces[0].next_offset_us, 0);
     CHECK_INT(back.first.top_ids[1], 8);
+    CHECK(back.n_more == 2 && back.more[1].id == 9 && back.more[1].logprob == -3);
     CHECK_INT(back.logits_digest, 42);
     CHECK_INT(prompt_back.id, 6);
     CHECK(in.at == in.end);
@@ -280,6 +291,26 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
     adopt.n_pages = 3;
     adopt.max_tokens = CONTEXT;
     CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
+    adopt.max_tokens = 50;
+    struct {
+        enum sl_adopt_kind kind;
+        uint64_t from;
+        uint32_t n_forks;
+        bool silent, right;
+    } forks[] = {{SL_ADOPT_TAKE, 0, 15, true, true},         {SL_ADOPT_TAKE, 0, 16, false, false},
+                 {SL_ADOPT_TAKE, 0, 0, true, false},         {SL_ADOPT_TAKE, 8, 1, false, false},
+                 {SL_ADOPT_FORK, 8, 0, false, true},         {SL_ADOPT_FORK, 8, 1, false, false},
+                 {SL_ADOPT_FORK, 8, 0, true, false},         {SL_ADOPT_FORK, 9, 0, false, false},
+                 {(enum sl_adopt_kind)4, 0, 0, false, false}};
+    for (size_t i = 0; i < sizeof forks / sizeof *forks; i++) {
+        adopt.kind = forks[i].kind;
+        adopt.from = forks[i].from;
+        adopt.n_forks = forks[i].n_forks;
+        adopt.silent = forks[i].silent;
+        CHECK_INT(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) == NULL, forks[i].right);
+        CHECK(!forks[i].right || (back.from == forks[i].from && back.n_forks == forks[i].n_forks &&
+                                  back.silent == forks[i].silent && back.kind == forks[i].kind));
+    }
     struct sl_cursor out = sl_cursor_over(room, sizeof room);
     struct sl_tokens_entry entries[4] =
         {{.kind = SL_TOKENS_TOKEN, .seq = 1, .token = {.id = 4, .logprob = -1}, .finish = 2},

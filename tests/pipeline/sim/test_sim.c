@@ -8,7 +8,7 @@
 enum { CONTEXT = 700, MOST = 24, SEEDS = 200, VOCAB = 50000, ROOM = 20000 };
 
 struct history { /* requests, and their memory */
-    uint32_t n, ids[MOST][CONTEXT], tokens[MOST][CONTEXT];
+    uint32_t n, ids[MOST][CONTEXT], tokens[MOST][SL_MAX_N][CONTEXT];
     uint8_t steering[MOST][ROOM];
     struct sl_sim_request requests[MOST];
 };
@@ -41,7 +41,7 @@ static void draw_steering(struct history *h, uint32_t i, uint32_t n_bias)
     sl_steering_pack(h->steering[i], bias, n_bias, seen, n_ids, VOCAB);
 }
 
-static void draw_requests(struct history *h, struct sl_rng *rng)
+static void draw_requests(struct history *h, struct sl_rng *rng, uint32_t most_n)
 {
     h->n = 4 + draw(rng, MOST - 3);
     for (uint32_t i = 0; i < h->n; i++) {
@@ -51,9 +51,15 @@ static void draw_requests(struct history *h, struct sl_rng *rng)
                                      .n_ids = prompt,
                                      .max_tokens = draw(rng, 5) ? 1 + draw(rng, 60) : draw(rng, 2),
                                      .arrive_us = draw(rng, 20000),
-                                     .tokens = h->tokens[i]};
+                                     .seed = sl_rng_next(rng)};
+        for (uint32_t k = 0; k < SL_MAX_N; k++)
+            r->answers[k].tokens = h->tokens[i][k];
         if (r->max_tokens > CONTEXT - prompt)
             r->max_tokens = CONTEXT - prompt;
+        if (draw(rng, 3) == 0 && r->max_tokens > 0)
+            r->n = 1 + draw(rng, most_n < 5 ? most_n : 5);
+        while (r->n > 1 && sl_pages_of(prompt + r->max_tokens) * r->n > CONTEXT / SL_PAGE)
+            r->n--; /* all of them fit at once, in any of the pools */
         if (draw(rng, 5) == 0)
             r->cancel_us = r->arrive_us + 1 + draw(rng, 40000);
         if (draw(rng, 4) == 0)
@@ -84,11 +90,12 @@ static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
     return c;
 }
 
-/* What the request gets when it is alone and without delay is what it must get among others. */
-static void check_against_oracle(const struct history *h, uint32_t i, uint64_t seed, uint32_t n_stages)
+/* What an answer gets when it is the only one, alone and without delay is what it must get among others. */
+static void check_against_oracle(const struct history *h, uint32_t i, uint32_t k, uint64_t seed,
+                                 uint32_t n_stages)
 {
     static uint32_t tokens[CONTEXT];
-    struct sl_sim_request alone = h->requests[i];
+    struct sl_sim_request request = h->requests[i];
     struct sl_sim_config config = {.seed = 1,
                                    .n_stages = n_stages,
                                    .max_running = 1,
@@ -100,19 +107,24 @@ static void check_against_oracle(const struct history *h, uint32_t i, uint64_t s
     struct sl_sim_report report;
     struct sl_err err;
     const struct sl_sim_request *r = &h->requests[i];
-    alone.arrive_us = alone.cancel_us = alone.deadline_us = 0;
-    alone.tokens = tokens;
-    alone.n_tokens = 0;
-    alone.ended = false;
-    if (sl_sim_run(&config, &alone, 1, &report, &err) != SL_OK)
+    const struct sl_sim_answer *got = &r->answers[k], *alone = &request.answers[0];
+    request.arrive_us = request.cancel_us = request.deadline_us = 0;
+    request.n = 1;
+    request.seed += k;
+    request.text_ends_at += request.text_ends_at ? k : 0;
+    request.answers[0] = (struct sl_sim_answer){.tokens = tokens};
+    request.ended = false;
+    if (sl_sim_run(&config, &request, 1, &report, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-    bool whole = r->finish != SL_FINISH_ABORT;
-    if (r->status != SL_OK || (whole && (r->n_tokens != alone.n_tokens || r->finish != alone.finish)) ||
-        r->n_tokens > alone.n_tokens || memcmp(r->tokens, tokens, r->n_tokens * sizeof *tokens) != 0)
+    bool whole = got->finish != SL_FINISH_ABORT;
+    if (got->status != SL_OK ||
+        (whole && (got->n_tokens != alone->n_tokens || got->finish != alone->finish)) ||
+        got->n_tokens > alone->n_tokens || memcmp(got->tokens, tokens, got->n_tokens * sizeof *tokens) != 0)
         sl_test_fail(__FILE__, __LINE__,
-                     "seed %llu: request %u got other tokens than alone (%u of %u, finish %d of %d)",
-                     (unsigned long long)seed, i, r->n_tokens, alone.n_tokens, r->finish, alone.finish);
-    if (r->finish == SL_FINISH_ABORT && !r->cancel_us)
+                     "seed %llu: answer %u to request %u is another than alone (%u of %u, finish %d of %d)",
+                     (unsigned long long)seed, k, i, got->n_tokens, alone->n_tokens, got->finish,
+                     alone->finish);
+    if (got->finish == SL_FINISH_ABORT && !r->cancel_us)
         sl_test_fail(__FILE__, __LINE__, "seed %llu: request %u was aborted by nobody",
                      (unsigned long long)seed, i);
 }
@@ -126,11 +138,12 @@ SL_TEST(requests_among_others_get_the_tokens_that_they_get_alone)
         struct sl_sim_report report;
         struct sl_err err;
         struct sl_sim_config config = draw_config(&rng, seed);
-        draw_requests(h, &rng);
+        draw_requests(h, &rng, config.max_running);
         if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "%s", err.text);
         for (uint32_t i = 0; i < h->n; i++)
-            check_against_oracle(h, i, seed, config.n_stages);
+            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
+                check_against_oracle(h, i, k, seed, config.n_stages);
         if (report.most_running > most_running)
             most_running = report.most_running;
     }
@@ -146,10 +159,10 @@ SL_TEST(the_same_seed_gives_the_same_history)
     for (int turn = 0; turn < 2; turn++) {
         struct sl_rng rng = {77, 0};
         struct sl_sim_config config = draw_config(&rng, 77);
-        draw_requests(h, &rng);
+        draw_requests(h, &rng, config.max_running);
         REQUIRE(sl_sim_run(&config, h->requests, h->n, &report[turn], NULL) == SL_OK);
         for (uint32_t i = 0; i < h->n; i++)
-            ends[turn][i] = h->requests[i].end_us;
+            ends[turn][i] = h->requests[i].answers[0].end_us;
     }
     CHECK_INT(report[0].end_us, report[1].end_us);
     CHECK_INT(report[0].records, report[1].records);
@@ -170,20 +183,18 @@ static bool is_found_out(enum sl_sim_plant plant)
         config.kv_tokens = CONTEXT; /* pages are wanted again soon, and leave slowly */
         config.max_push_us = 100000;
         struct sl_rng same = rng;
-        draw_requests(h, &rng);
-        draw_requests(honest, &same);
+        draw_requests(h, &rng, config.max_running);
+        draw_requests(honest, &same, config.max_running);
         if (sl_sim_run(&config, honest->requests, honest->n, &report, NULL) != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "an honest world broke a promise");
         config.plant = plant;
         found = sl_sim_run(&config, h->requests, h->n, &report, NULL) != SL_OK;
         for (uint32_t i = 0; i < h->n && !found; i++) {
-            uint32_t n = h->requests[i].n_tokens < honest->requests[i].n_tokens
-                             ? h->requests[i].n_tokens
-                             : honest->requests[i].n_tokens;
-            bool ended = !h->requests[i].cancel_us && h->requests[i].status == SL_OK &&
-                         honest->requests[i].status == SL_OK;
-            found = memcmp(h->tokens[i], honest->tokens[i], n * sizeof(uint32_t)) != 0 ||
-                    (ended && h->requests[i].n_tokens != honest->requests[i].n_tokens);
+            const struct sl_sim_answer *a = h->requests[i].answers, *b = honest->requests[i].answers;
+            uint32_t n = a->n_tokens < b->n_tokens ? a->n_tokens : b->n_tokens;
+            bool ended = !h->requests[i].cancel_us && a->status == SL_OK && b->status == SL_OK;
+            found = memcmp(h->tokens[i][0], honest->tokens[i][0], n * sizeof(uint32_t)) != 0 ||
+                    (ended && a->n_tokens != b->n_tokens);
         }
     }
     free(h);
@@ -205,8 +216,8 @@ SL_TEST(a_deadline_that_cannot_be_kept_is_told_and_holds_nothing)
 {
     static uint32_t ids[CONTEXT], tokens[2][8];
     struct sl_sim_request r[2] = {
-        {.ids = ids, .n_ids = 600, .max_tokens = 4, .tokens = tokens[0]},
-        {.ids = ids, .n_ids = 600, .max_tokens = 4, .tokens = tokens[1], .deadline_us = 5000}};
+        {.ids = ids, .n_ids = 600, .max_tokens = 4, .answers = {{.tokens = tokens[0]}}},
+        {.ids = ids, .n_ids = 600, .max_tokens = 4, .answers = {{.tokens = tokens[1]}}, .deadline_us = 5000}};
     struct sl_sim_config config = {.seed = 3,
                                    .n_stages = 2,
                                    .max_running = 1,
@@ -218,7 +229,7 @@ SL_TEST(a_deadline_that_cannot_be_kept_is_told_and_holds_nothing)
                                    .max_delay_us = 100};
     struct sl_sim_report report;
     REQUIRE(sl_sim_run(&config, r, 2, &report, NULL) == SL_OK);
-    CHECK_INT(r[0].status, SL_OK);
-    CHECK_INT(r[1].status, SL_E_DEADLINE);
-    CHECK(r[1].end_us > 5000 && r[1].end_us < 6000);
+    CHECK_INT(r[0].answers[0].status, SL_OK);
+    CHECK_INT(r[1].answers[0].status, SL_E_DEADLINE);
+    CHECK(r[1].answers[0].end_us > 5000 && r[1].answers[0].end_us < 6000);
 }
