@@ -8,10 +8,13 @@ import signal
 import struct
 import subprocess
 import termios
+import threading
 
+import grpc
 import pytest
 from conftest import PATIENCE, ROOT, SLUICE, Server, free_port, run, wait_until
-from test_processes import Stream, generate
+from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
+from test_processes import Stream, ask, generate
 
 
 # ---- the clock ----
@@ -183,3 +186,32 @@ def test_a_child_that_dies_of_a_signal_gives_its_number(start_server, number):
     os.kill(server.children()["stage 1"], number)
     assert server.wait() == 128 + number
     assert f"was killed by signal {int(number)}" in server.log() and "out of memory" not in server.log()
+
+
+def test_a_call_that_meets_the_end_is_unavailable_never_cancelled(start_server):
+    """Clients that call without a pause while the node drains and goes: CANCELLED would be taken for their own doing."""
+    server = start_server()
+    seen, gone = [], threading.Event()
+
+    def hammer():
+        with grpc.insecure_channel(server.endpoint, [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]) as channel:
+            stub = pb_grpc.VllmEngineStub(channel)
+            while not gone.is_set():
+                try:
+                    list(stub.Generate(ask(n_ids=3, max_tokens=1), timeout=PATIENCE))
+                except grpc.RpcError as error:
+                    seen.append((error.code(), error.details(), dict(error.trailing_metadata() or ())))
+    clients = [threading.Thread(target=hammer) for _ in range(12)]
+    for client in clients:
+        client.start()
+    wait_until(lambda: server.metric('sluice_requests_total{code="OK",finish_reason="length"}') > 50, "traffic")
+    server.signal(signal.SIGTERM)
+    code = server.wait()
+    gone.set()
+    for client in clients:
+        client.join(PATIENCE)
+    assert code == 0, server.log()
+    assert {code for code, _, _ in seen} == {grpc.StatusCode.UNAVAILABLE}, {(code, text) for code, text, _ in seen}
+    refused = [trailing for _, text, trailing in seen if "this node is" in text]
+    assert refused and all("grpc-retry-pushback-ms" in trailing for trailing in refused)
+    assert "accept4" not in server.log()
