@@ -90,6 +90,7 @@ static sl_status spawn(struct supervisor *s, const char *name, struct arguments 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         if (getppid() != parent)
             _exit(1);
+        sl_options_clear_environment(); /* SLUICE_OPS and its like are serve's: all that a child needs is in its arguments */
         a->list[a->n] = NULL;
         execv("/proc/self/exe", a->list);
         _exit(127);

@@ -112,8 +112,10 @@ int sl_commands_main(const struct sl_command *const *commands, int argc, char **
         code = sl_command_failed(command->name, &err);
     else if (help)
         sl_options_help(command, stdout);
-    else
+    else {
+        sl_options_warn_unknown(commands);
         code = command->run(values, args, n_args);
+    }
     free(values);
     return finish_output(command->name, code);
 }

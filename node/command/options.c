@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_OPTIONS = 64, NAME_ROOM = 64 };
+enum { MAX_OPTIONS = 64, NAME_ROOM = SL_OPTION_NAME };
 
 enum value_source { FROM_DEFAULT, FROM_COMMAND_LINE, FROM_ENVIRONMENT, FROM_FILE };
 
@@ -55,17 +55,9 @@ static const char *keep_joined(const char *first, const char *second)
     return kept;
 }
 
-/* "max-tokens" -> "SLUICE_MAX_TOKENS" */
-static void environment_name(char out[NAME_ROOM], const char *name)
-{
-    int n = snprintf(out, NAME_ROOM, "SLUICE_%s", name);
-    for (int i = 0; i < n && i < NAME_ROOM - 1; i++)
-        out[i] = out[i] == '-' ? '_' : (char)toupper((unsigned char)out[i]);
-}
-
 /* ---- Finding names, and guessing what was meant. ---- */
 
-static uint32_t distance(const char *a, const char *b)
+uint32_t sl_option_distance(const char *a, const char *b)
 {
     uint32_t row[NAME_ROOM];
     size_t n = strlen(b);
@@ -99,10 +91,16 @@ static int find_option(const struct parse *p, const char *name, size_t bytes)
 static sl_status unknown(const struct parse *p, const char *where, const char *name, sl_status status,
                          struct sl_err *err)
 {
+    const struct sl_foreign_option *foreign = sl_foreign_option_find(name);
+    if (foreign && !foreign->ours)
+        return sl_fail(err, status, "there is no option %s%s: %s", where, name, foreign->note);
+    if (foreign && find_option(p, foreign->ours, strlen(foreign->ours)) >= 0)
+        return sl_fail(err, status, "there is no option %s%s; here it is %s%s %s", where, name, where,
+                       foreign->ours, foreign->note);
     const char *nearest = NULL;
     uint32_t least = 4;
     for (uint32_t i = 0; i < p->n_options; i++) {
-        uint32_t d = distance(name, p->command->options[i].name);
+        uint32_t d = sl_option_distance(name, p->command->options[i].name);
         if (d < least) {
             least = d;
             nearest = p->command->options[i].name;
@@ -184,7 +182,7 @@ static void take_environment(struct parse *p)
 {
     for (uint32_t i = 0; i < p->n_options; i++) {
         char name[NAME_ROOM];
-        environment_name(name, p->command->options[i].name);
+        sl_option_variable(name, p->command->options[i].name);
         const char *value = getenv(name);
         if (!p->given[i].text && value && value[0] != '\0')
             p->given[i] = (struct given){value, FROM_ENVIRONMENT};
@@ -218,7 +216,7 @@ static void origin(char out[160], const struct parse *p, uint32_t i)
     char name[NAME_ROOM];
     switch (p->given[i].source) {
     case FROM_ENVIRONMENT:
-        environment_name(name, p->command->options[i].name);
+        sl_option_variable(name, p->command->options[i].name);
         snprintf(out, 160, "%s", name);
         break;
     case FROM_FILE:

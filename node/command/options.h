@@ -48,6 +48,11 @@ sl_status sl_options_parse(const struct sl_command *command, int argc, char **ar
                            const char **args, uint32_t *n_args, bool *help, struct sl_err *err);
 void sl_options_help(const struct sl_command *command, FILE *to);
 
+/* Warns of SLUICE_... variables that no command knows. */
+void sl_options_warn_unknown(const struct sl_command *const *commands);
+/* For a child that is given all it needs on its command line: removes what this process's options came from. */
+void sl_options_clear_environment(void);
+
 /* Prints "sluice NAME: sentence" on stderr and returns the exit code of the error: how every run() fails. */
 int sl_command_failed(const char *name, const struct sl_err *err);
 

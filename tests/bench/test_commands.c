@@ -1,6 +1,7 @@
 /* Tests of the table of all commands: an option is one thing wherever it is given. Environment and YAML file know no command,
  * so a SLUICE_CONTEXT that two commands read in two ways is a trap; where that is meant, it is declared here, with the reason. */
 #include "bench/commands.h"
+#include "node/command/options_impl.h"
 #include "tests/check.h"
 
 #include <string.h>
@@ -102,5 +103,20 @@ SL_TEST(every_command_accepts_its_own_defaults)
         if (sl_options_parse(*c, 1 + (int)(*c)->min_args, argv, values.bytes, args, &n_args, &help, &err) !=
             SL_OK)
             sl_test_fail(__FILE__, __LINE__, "`%s` without options: %s", (*c)->name, err.text);
+    }
+}
+
+SL_TEST(what_other_engines_call_an_option_is_one_of_ours_and_none_of_ours_is_shadowed)
+{
+    for (const struct sl_foreign_option *f = sl_foreign_options(); f->name; f++) {
+        bool known = !f->ours;
+        for (const struct sl_command *const *c = sl_commands_all; *c; c++) {
+            known = known || find(*c, f->ours);
+            if (find(*c, f->name))
+                sl_test_fail(__FILE__, __LINE__, "--%s is an option of `%s`", f->name, (*c)->name);
+        }
+        if (!known)
+            sl_test_fail(__FILE__, __LINE__, "--%s is said to be --%s, which no command has", f->name,
+                         f->ours);
     }
 }

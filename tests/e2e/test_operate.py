@@ -215,3 +215,50 @@ def test_a_call_that_meets_the_end_is_unavailable_never_cancelled(start_server):
     refused = [trailing for _, text, trailing in seen if "this node is" in text]
     assert refused and all("grpc-retry-pushback-ms" in trailing for trailing in refused)
     assert "accept4" not in server.log()
+
+
+# ---- what people type, and what their environment says ----
+
+@pytest.mark.parametrize("args, sentence", [
+    (["serve", "--port", "8000", "demo"], "there is no option --port; here it is --listen HOST:PORT"),
+    (["serve", "--host", "0.0.0.0", "demo"], "there is no option --host; here it is --listen HOST:PORT"),
+    (["serve", "--max-model-len=4096", "demo"], "there is no option --max-model-len; here it is --context N"),
+    (["serve", "--served-model-name", "x", "demo"], "there is no option --served-model-name; here it is --name NAME"),
+    (["serve", "--max-num-seqs", "8", "demo"], "there is no option --max-num-seqs; here it is --max-running N"),
+    (["generate", "--temp", "0.7"], "there is no option --temp; here it is --temperature X"),
+    (["serve", "--trust-remote-code", "demo"], "there is no option --trust-remote-code: no code of a model is run; leave it out"),
+])
+def test_options_of_other_engines_are_translated(args, sentence):
+    done = run(*args)
+    assert done.returncode == 64 and done.stderr.strip() == f"sluice {args[0]}: {sentence}"
+
+
+def test_a_variable_that_means_nothing_is_told():
+    env = {**os.environ, "SLUICE_MAX_RUNING": "3", "SLUICE_NONSENSE_ALTOGETHER": "1", "SLUICE_SERVICE_HOST": "10.0.0.1",
+           "SLUICE_PORT_50051_TCP": "tcp://10.0.0.1:50051", "SLUICE_LOG": "warn", "SLUICE_DATA_PORT": "13001"}
+    done = run("version", env=env)
+    assert done.returncode == 0
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 2, lines
+    assert any("SLUICE_MAX_RUNING" in line and "did you mean SLUICE_MAX_RUNNING?" in line for line in lines)
+    assert any("SLUICE_NONSENSE_ALTOGETHER" in line and "did you mean" not in line for line in lines)
+
+
+def test_options_of_serve_by_environment_stay_its_own(tmp_path):
+    """They reached the children once, who then fought for one port."""
+    ops, data = f"127.0.0.1:{free_port()}", free_port()
+    listen = f"127.0.0.1:{free_port()}"
+    config = tmp_path / "serve.yaml"
+    config.write_text("stages: 2\nmax-running: 3\n")
+    env = {**os.environ, "SLUICE_OPS": ops, "SLUICE_LISTEN": listen, "SLUICE_DATA_PORT": str(data), "SLUICE_THREADS": "1",
+           "SLUICE_STAGE": "1", "SLUICE_CONFIG": str(config)}
+    process = subprocess.Popen([SLUICE, "serve", ROOT / "demo"], env=env, stderr=subprocess.PIPE, text=True)
+    try:
+        wait_until(lambda: process.poll() is not None or run("health", "--endpoint", listen).returncode == 0, "health")
+        assert process.poll() is None, process.stderr.read()
+        assert len(generate(listen, max_tokens=3)) == 3
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
