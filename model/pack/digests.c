@@ -17,10 +17,15 @@
 static const char magic[9] = "slblocks";
 enum { HEAD_BYTES = 24 };
 
+bool sl_pack_is_weights_name(const char *name)
+{
+    size_t n = strlen(name), m = strlen(".safetensors");
+    return n > m && strcmp(name + n - m, ".safetensors") == 0;
+}
+
 bool sl_pack_is_weights(const struct sl_pack_file *file)
 {
-    size_t n = strlen(file->name), m = strlen(".safetensors");
-    return n > m && strcmp(file->name + n - m, ".safetensors") == 0;
+    return sl_pack_is_weights_name(file->name);
 }
 
 uint64_t sl_blocks_of(uint64_t bytes)

@@ -5,13 +5,13 @@
  * only the conversion sees. The pack is built beside its place, as DST.tmp-PID, every file synced
  * and digested on the way, pack.json last; then one rename. Whatever fails, the half-built
  * directory is removed, so DST is whole or absent. Sources are mapped and dropped file by file:
- * memory stays at a few rows of the widest matrix for each thread. */
+ * memory stays at a few rows of the widest matrix for each thread. What a killed packer has left there goes with the next one. */
 #include "base/cpu.h"
 #include "base/rng.h"
+#include "model/pack/pack_place.h"
 #include "model/pack/pack_plan_impl.h"
 #include "model/tokenizer/tokenizer.h"
 #include <assert.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -31,6 +31,7 @@ struct pack_job {
     char *config;
     uint64_t seed;
     char *dst, *tmp, *parent;
+    int lock; /* on tmp, while it is being built */
     const struct sl_pack_options *options;
     struct sl_shape shape;
     struct sl_index source;
@@ -54,18 +55,6 @@ static sl_status sync_dir(const char *path, struct sl_err *err)
     }
     close(fd);
     return SL_OK;
-}
-
-/* A pack is flat: unlink what lies in it, then the directory. */
-static void remove_dir(const char *path)
-{
-    DIR *dir = opendir(path);
-    if (!dir)
-        return;
-    for (struct dirent *entry; (entry = readdir(dir));)
-        unlinkat(dirfd(dir), entry->d_name, 0); /* "." and ".." refuse */
-    closedir(dir);
-    rmdir(path);
 }
 
 /* ---- paths and what stands there already ---- */
@@ -349,12 +338,12 @@ static sl_status commit(struct pack_job *job, struct sl_err *err)
     struct stat st;
     bool replaces = job->options->force && lstat(job->dst, &st) == 0;
     if (replaces && renameat2(AT_FDCWD, job->tmp, AT_FDCWD, job->dst, RENAME_EXCHANGE) == 0) {
-        remove_dir(job->tmp); /* the old one by now */
+        sl_place_remove(job->tmp); /* the old one by now */
         return sync_dir(job->parent, err);
     }
     if (replaces) /* a file system without exchange: there is a moment without a pack, never half a
                      one */
-        remove_dir(job->dst);
+        sl_place_remove(job->dst);
     if (rename(job->tmp, job->dst) != 0)
         return sl_fail(err, SL_E_IO, "can't rename %.120s to %.120s: %s", job->tmp, job->dst,
                        strerror(errno));
@@ -398,15 +387,16 @@ static sl_status job_run(struct pack_job *job, const char *dst, struct sl_err *e
         .calibration = job->options->calibration,
         .rotate = job->src || job->options->rotate == SL_ROTATE_ON ? job->options->rotate : SL_ROTATE_OFF,
         .threads = sl_cpu_threads(job->options->threads, 1)};
-    if (mkdir(job->tmp, 0755) != 0)
-        return sl_fail(err, SL_E_IO, "can't create %.200s: %s", job->tmp, strerror(errno));
+    const char *slash = strrchr(job->dst, '/');
+    sl_place_sweep(job->parent, slash ? slash + 1 : job->dst);
+    SL_TRY(sl_place_make(job->tmp, &job->lock, err));
     sl_progress_start(&job->progress, job->options->progress, "packing", sl_pack_plan_bytes(&job->plan));
     sl_status status = write_all(job, err);
     if (status == SL_OK)
         status = commit(job, err);
     sl_progress_end(&job->progress);
     if (status != SL_OK)
-        remove_dir(job->tmp);
+        sl_place_remove(job->tmp);
     memcpy(job->summary.digest, job->manifest.digest, sizeof job->summary.digest);
     if (status == SL_OK && job->options->summary)
         *job->options->summary = job->summary;
@@ -418,6 +408,8 @@ static void job_free(struct pack_job *job)
     sl_manifest_fini(&job->manifest);
     sl_pack_plan_free(&job->plan);
     sl_index_close(&job->source);
+    if (job->lock >= 0)
+        close(job->lock);
     free(job->config);
     free(job->digests);
     free(job->dst);
@@ -433,6 +425,7 @@ sl_status sl_pack_write(const char *src, const char *dst, const struct sl_pack_o
     if (!job)
         return sl_fail(err, SL_E_NOMEM, "no memory to pack %.200s", src);
     job->src = src;
+    job->lock = -1;
     job->options = options;
     sl_status status = job_run(job, dst, err);
     job_free(job);
@@ -446,6 +439,7 @@ sl_status sl_pack_write_random(const char *shape, uint32_t layers, uint64_t seed
     if (!job)
         return sl_fail(err, SL_E_NOMEM, "no memory to pack %.200s", shape);
     job->seed = seed;
+    job->lock = -1;
     job->options = options;
     sl_status status = sl_random_config(shape, layers, &job->config, err);
     if (status == SL_OK) {

@@ -85,6 +85,8 @@ sl_status sl_pack_open(struct sl_pack **pack, const char *path, struct sl_err *e
 void sl_pack_close(struct sl_pack *pack);
 const struct sl_shape *sl_pack_shape(const struct sl_pack *pack);
 const char *sl_pack_path(const struct sl_pack *pack);
+/* What clients call it: the last part of the path that was given, of the checkpoint when it is a cached pack. */
+const char *sl_pack_name(const struct sl_pack *pack);
 /* hex SHA-256 over the manifest: what nodes compare at join */
 const char *sl_pack_digest(const struct sl_pack *pack);
 uint64_t sl_pack_layer_bytes(const struct sl_pack *pack, uint32_t layer);

@@ -1,117 +1,87 @@
-/* PATH -> a pack: the path itself, or the cached pack of a checkpoint, made on first use. The cache key is the checkpoint's
- * absolute path together with the size and time of its config and weight files, so a changed checkpoint is packed anew.
- * What the kernels learn about the processor (kernels/tune.h) is kept in the same directory. */
+/* PATH -> a pack: the path itself, or the cached pack of a checkpoint, made on first use (cache_store.h), and the name that the path
+ * gives it. What the kernels learn about the processor (kernels/tune.h) is kept in the same directory. */
 #include "model/pack/pack_cache.h"
-#include "base/digest.h"
 #include "base/log.h"
 #include "kernels/isa.h"
 #include "kernels/tune.h"
-#include "model/pack/pack.h"
-#include <dirent.h>
+#include "model/pack/cache_store.h"
+#include "model/pack/pack_impl.h"
+#include "model/pack/pack_place.h"
 #include <errno.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
-static sl_status cache_dir(char *out, size_t room, struct sl_err *err)
+/* The name that a path gives to what lies there: its last part as it was given, not what links lead to. */
+static sl_status name_of(const char *path, const char *real, char **name, struct sl_err *err)
 {
-    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    int n;
-    if (cache && cache[0] == '/')
-        n = snprintf(out, room, "%s/sluice", cache);
-    else if (home && home[0] == '/')
-        n = snprintf(out, room, "%s/.cache/sluice", home);
-    else
-        n = snprintf(out, room, "/tmp/sluice-cache");
-    if (n < 0 || (size_t)n >= room)
-        return sl_fail(err, SL_E_CONFIG,
-                       "the cache directory's path is too long; set XDG_CACHE_HOME to a shorter one");
-    for (char *p = out + 1; *p; p++) {
-        if (*p != '/')
-            continue;
-        *p = 0;
-        mkdir(out, 0777);
-        *p = '/';
-    }
-    if (mkdir(out, 0777) != 0 && errno != EEXIST)
-        return sl_fail(err, SL_E_IO,
-                       "cannot make the cache directory %s: %s; set XDG_CACHE_HOME to a writable one", out,
-                       strerror(errno));
+    size_t end = strlen(path);
+    while (end > 1 && path[end - 1] == '/')
+        end--;
+    size_t begin = end;
+    while (begin > 0 && path[begin - 1] != '/')
+        begin--;
+    bool nameless = end == begin || (path[begin] == '.' &&
+                                     (end - begin == 1 || (end - begin == 2 && path[begin + 1] == '.')));
+    const char *base = strrchr(real, '/');
+    *name = nameless ? strdup(base && base[1] ? base + 1 : real) : strndup(path + begin, end - begin);
+    return *name ? SL_OK : sl_fail(err, SL_E_NOMEM, "out of memory");
+}
+
+/* The cached pack of a checkpoint; made when it is not there. */
+static sl_status ensure(const char *real, char *pack, size_t room, struct sl_err *err)
+{
+    char dir[PATH_MAX];
+    SL_TRY(sl_cache_place(real, pack, room, err));
+    if (sl_pack_is_pack(pack))
+        return SL_OK;
+    SL_TRY(sl_cache_dir(dir, sizeof dir, err));
+    uint32_t left = sl_place_sweep(dir, NULL);
+    if (left > 0)
+        sl_log_info("removed what %u killed packers had left in %s", left, dir);
+    sl_log_info("packing %s into %s", real, pack);
+    sl_status status = sl_pack_write(real, pack, &(struct sl_pack_options){.progress = true}, err);
+    if (status != SL_OK && !sl_pack_is_pack(pack)) /* another process may have been quicker */
+        return status;
+    sl_cache_made(pack, real);
     return SL_OK;
 }
 
-static int by_name(const void *a, const void *b)
+static sl_status find(const char *path, char *real, char *pack, size_t room, const char **found,
+                      struct sl_err *err)
 {
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-/* Names, sizes and times of everything in the checkpoint directory, in order of name. */
-static sl_status checkpoint_key(const char *dir, char hex[65], struct sl_err *err)
-{
-    char *names[4096];
-    size_t n = 0;
-    DIR *d = opendir(dir);
-    if (!d)
-        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", dir,
+    if (!realpath(path, real))
+        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", path,
                        strerror(errno));
-    for (struct dirent *e; (e = readdir(d)) && n < sizeof names / sizeof *names;)
-        if (e->d_name[0] != '.' && (names[n] = strdup(e->d_name)))
-            n++;
-    closedir(d);
-    qsort(names, n, sizeof *names, by_name);
-    struct sl_sha256 *sha = sl_sha256_begin();
-    if (sha)
-        sl_sha256_add(sha, dir, strlen(dir) + 1);
-    for (size_t i = 0; i < n; i++) {
-        char path[PATH_MAX];
-        struct stat st;
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
-        if (sha && stat(path, &st) == 0) {
-            int64_t facts[3] = {st.st_size, st.st_mtim.tv_sec, st.st_mtim.tv_nsec};
-            sl_sha256_add(sha, names[i], strlen(names[i]) + 1);
-            sl_sha256_add(sha, facts, sizeof facts);
-        }
-        free(names[i]);
-    }
-    if (!sha)
-        return sl_fail(err, SL_E_NOMEM, "out of memory");
-    sl_sha256_end(sha, hex);
-    return SL_OK;
+    *found = real;
+    if (sl_pack_is_pack(real))
+        return SL_OK;
+    *found = pack;
+    return ensure(real, pack, room, err);
 }
 
 sl_status sl_pack_ensure(const char *path, char **pack_path, struct sl_err *err)
 {
-    char real[PATH_MAX], dir[PATH_MAX - 128], hex[65], pack[PATH_MAX];
-    if (!realpath(path, real))
-        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", path,
-                       strerror(errno));
-    const char *found = real;
-    if (!sl_pack_is_pack(real)) {
-        SL_TRY(cache_dir(dir, sizeof dir, err));
-        SL_TRY(checkpoint_key(real, hex, err));
-        const char *base = strrchr(real, '/');
-        snprintf(pack, sizeof pack, "%s/%.64s-%.16s.pack", dir, base ? base + 1 : real, hex);
-        found = pack;
-        if (!sl_pack_is_pack(pack)) {
-            sl_log_info("packing %s into %s", real, pack);
-            sl_status status = sl_pack_write(real, pack, &(struct sl_pack_options){.progress = true}, err);
-            if (status != SL_OK && !sl_pack_is_pack(pack)) /* another process may have been quicker */
-                return status;
-        }
-    }
+    char real[PATH_MAX], pack[PATH_MAX];
+    const char *found;
+    SL_TRY(find(path, real, pack, sizeof pack, &found, err));
     *pack_path = strdup(found);
     return *pack_path ? SL_OK : sl_fail(err, SL_E_NOMEM, "out of memory");
 }
 
 sl_status sl_pack_open_any(struct sl_pack **pack, const char *path, struct sl_err *err)
 {
-    char *pack_path;
-    SL_TRY(sl_pack_ensure(path, &pack_path, err));
-    sl_status status = sl_pack_open(pack, pack_path, err);
-    free(pack_path);
+    char real[PATH_MAX], cached[PATH_MAX], *name;
+    const char *found;
+    *pack = NULL;
+    SL_TRY(find(path, real, cached, sizeof cached, &found, err));
+    SL_TRY(name_of(path, real, &name, err));
+    sl_status status = sl_pack_open(pack, found, err);
+    if (status == SL_OK)
+        status = sl_pack_set_name(*pack, name, err);
+    free(name);
     return status;
 }
 
@@ -143,7 +113,7 @@ void sl_tune_for(const struct sl_pack *pack, enum sl_profile profile)
         return;
     if (atomic_flag_test_and_set(&begun)) /* who comes second need not wait: the choice changes no bit */
         return;
-    if (sl_ops_select_profile(&ops, profile, &err) == SL_OK && cache_dir(dir, sizeof dir, &err) == SL_OK &&
+    if (sl_ops_select_profile(&ops, profile, &err) == SL_OK && sl_cache_dir(dir, sizeof dir, &err) == SL_OK &&
         sl_tune_ensure(&tune, ops, dir, &saved, &err) == SL_OK)
         sl_tune_set(&tune);
     else

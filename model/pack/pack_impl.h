@@ -58,11 +58,13 @@ char *sl_manifest_dump(const json_t *root);
 bool sl_manifest_digest(const char *body, char hex[65]);
 
 const struct sl_manifest *sl_pack_manifest(const struct sl_pack *pack);
+sl_status sl_pack_set_name(struct sl_pack *pack, const char *name, struct sl_err *err);
 
 /* ---- blocks.xxh3: a digest of every block of the weights ---- */
 
 #define SL_PACK_DIGESTS "blocks.xxh3"
 
+bool sl_pack_is_weights_name(const char *name);
 bool sl_pack_is_weights(const struct sl_pack_file *file);
 uint64_t sl_blocks_of(uint64_t bytes);
 /* How many blocks the weights files before file `until` have: where the digests of that one begin. */

@@ -11,6 +11,7 @@
 
 struct sl_pack {
     char *path;
+    char *name; /* NULL: the last part of the path */
     struct sl_shape shape;
     struct sl_manifest manifest;
     uint64_t *digests; /* of all blocks; NULL: packed by a version that made none */
@@ -191,6 +192,7 @@ void sl_pack_close(struct sl_pack *pack)
     sl_manifest_fini(&pack->manifest);
     free(pack->digests);
     free(pack->path);
+    free(pack->name);
     free(pack);
 }
 
@@ -202,6 +204,18 @@ const struct sl_shape *sl_pack_shape(const struct sl_pack *pack)
 const char *sl_pack_path(const struct sl_pack *pack)
 {
     return pack->path;
+}
+
+sl_status sl_pack_set_name(struct sl_pack *pack, const char *name, struct sl_err *err)
+{
+    pack->name = strdup(name);
+    return pack->name ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", pack->path);
+}
+
+const char *sl_pack_name(const struct sl_pack *pack)
+{
+    const char *slash = strrchr(pack->path, '/');
+    return pack->name ? pack->name : slash && slash[1] ? slash + 1 : pack->path;
 }
 
 const char *sl_pack_digest(const struct sl_pack *pack)

@@ -257,7 +257,7 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
                                            .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(n->pack),
                                            .model_name = n->values->serving.name ? n->values->serving.name
-                                                                                 : sl_pack_path(n->pack),
+                                                                                 : sl_pack_name(n->pack),
                                            .read_file = sl_pack_read,
                                            .pack = n->pack,
                                            .io = n->io,

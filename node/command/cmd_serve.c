@@ -120,8 +120,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--drain-timeout", v->drain_timeout);
     add_number(&a, "--lost-after", v->lost_after);
     add(&a, "--join-key-file", s->key_path);
-    if (v->name)
-        add(&a, "--name", v->name);
+    add(&a, "--name", v->name ? v->name : sl_pack_name(s->pack));
     return spawn(s, "coordinator", &a, err);
 }
 

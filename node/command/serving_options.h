@@ -21,7 +21,7 @@ struct sl_serving_options {
                          "Requests in the queue; more are refused."),                                        \
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
-                       "Model name told to clients; without it, the path."),                                 \
+                       "Model name told to clients; without it, that of the directory as given."),           \
         SL_OPTION_LOST_AFTER(values, serving.lost_after),                                                    \
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM.")

@@ -138,7 +138,7 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
                                            .shape = sl_pack_shape(c->pack),
                                            .tokenizer = tokenizer,
                                            .model_path = sl_pack_path(c->pack),
-                                           .model_name = sl_pack_path(c->pack),
+                                           .model_name = sl_pack_name(c->pack),
                                            .read_file = sl_pack_read,
                                            .pack = c->pack,
                                            .io = c->io,
