@@ -1,7 +1,8 @@
-/* The option rows of `sluice bench kernels`, `prefill`, `decode`, `pipeline` and `decide`; what is measured,
+/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline` and `decide`; what is measured,
  * and how, is in bench_*.c. */
 #include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
+#include "bench/bench_load.h"
 #include "bench/bench_pipeline.h"
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
@@ -36,6 +37,37 @@ const struct sl_command sl_command_bench_kernels = {
     0,
     0,
     run_kernels,
+};
+
+static const struct sl_option load_options[] = {
+    SL_OPTION_MODEL(sl_bench_load, model),
+    SL_OPTION_THREADS(sl_bench_load, n_threads, "0"),
+    SL_OPTION_ROUNDS(sl_bench_load, rounds, "5"),
+    SL_OPTION_NUMBER("scrub", sl_bench_load, seconds, "10", 0, 3600, "s",
+                     "How long the scrubber is watched; 0: not at all."),
+    SL_OPTION_JSON(sl_bench_load, json),
+    {0},
+};
+
+static int run_load(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct sl_err err;
+    (void)args;
+    (void)n_args;
+    return sl_bench_load(values, &err) == SL_OK ? 0 : sl_command_failed("bench load", &err);
+}
+
+const struct sl_command sl_command_bench_load = {
+    "bench load",
+    "",
+    "how fast weights are verified while they are loaded, and what scrubbing costs",
+    "Loads all weights of a pack out of the page cache, verified, and as private copies, in rounds with plain reading of the same "
+    "files by as many threads; then watches the scrubber for a while.",
+    load_options,
+    sizeof(struct sl_bench_load),
+    0,
+    0,
+    run_load,
 };
 
 /* Rows that prefill and decode share, of either's struct. */

@@ -131,3 +131,11 @@ def test_decide_counts_every_record_and_token(prompt, chunk, records):
     assert report["records"] == 8 * (records + 1)
     assert report["tokens"] == 8 * 5
     assert report["records_per_s"] > 0
+
+
+def test_loading_is_measured_beside_plain_reading(pack):
+    got = json.loads(bench("load", "--model", pack, "--rounds", 2, "--threads", 2, "--scrub", 1, "--json").stdout)
+    assert got["bytes"] == sum(f.stat().st_size for f in pack.glob("*.safetensors")) and got["threads"] == 2
+    assert all(got[f"{way}_gb_per_s"] > 0 for way in ["read", "touch", "verify", "copy"])
+    assert got["verify_ratio"] > 0 and 0 < got["scrub_share"] < 1 and got["scrub_gb_per_s"] > 0
+    assert "say --model" in bench("load").stderr
