@@ -159,10 +159,13 @@ static sl_status open_worker(struct sl_transport *t, const struct sl_io_config *
                              const struct sl_data_address *address, struct sl_err *err)
 {
     ucs_status_t status = UCS_ERR_BUSY;
-    uint32_t first = config->port ? config->port : FIRST_PORT, last = config->port ? config->port : LAST_PORT;
-    for (uint32_t port = first; port <= last && status == UCS_ERR_BUSY; port++)
+    uint32_t n_ports = config->port ? 1 : LAST_PORT - FIRST_PORT + 1;
+    /* Processes that start together begin at different ones, so that no two find the same one free. */
+    for (uint32_t i = 0; i < n_ports && status == UCS_ERR_BUSY; i++) {
+        uint32_t port = config->port ? config->port : FIRST_PORT + ((uint32_t)getpid() + i) % n_ports;
         if (port_is_free(address, (uint16_t)port))
             status = create_worker(t, (uint16_t)port);
+    }
     if (status == UCS_OK)
         return SL_OK;
     t->worker = NULL;

@@ -816,7 +816,7 @@ SL_TEST(ucx_port_is_deaf_but_for_the_peers_of_links_to_come)
 /* Connections that the other side closed, and those that were closed here: neither leaves the port behind in TIME_WAIT. */
 SL_TEST(ucx_port_is_free_again_at_once)
 {
-    uint16_t port = 0;
+    uint16_t port = (uint16_t)(20000 + getpid() % 10000); /* nobody else's */
     for (int life = 0; life < 6; life++) {
         struct world world = {0};
         struct sl_err err = {0};
@@ -827,7 +827,7 @@ SL_TEST(ucx_port_is_free_again_at_once)
         if (sl_io_create(&world.a.io, &config, &err) != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "%s", err.text);
         REQUIRE(world.a.io != NULL);
-        port = sl_io_port(world.a.io);
+        CHECK_INT(sl_io_port(world.a.io), port);
         connect_both(&world, 1, 1);
         send_frame(&world.b, 0);
         UNTIL(&world, world.a.n_frames == 1);
