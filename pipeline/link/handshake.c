@@ -51,8 +51,13 @@ const struct sl_io_address *sl_hub_awaits(struct sl_hub *hub, uint64_t id)
 {
     const struct sl_link *link = find_expected(hub, id);
     if (!link)
-        sl_hub_count(&hub->refusals, 1);
+        sl_hub_refused(hub);
     return link ? &link->peer : NULL;
+}
+
+void sl_hub_refused(struct sl_hub *hub)
+{
+    sl_hub_count(&hub->refusals, 1);
 }
 
 struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line, uint64_t link_id)

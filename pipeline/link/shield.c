@@ -123,14 +123,20 @@ static void pass_source(struct program *p, const uint8_t *address, unsigned n_wo
     row(p, BPF_RET | BPF_K, 0, 0, UINT32_MAX);
 }
 
-bool sl_shield_admit(struct sl_shield *shield, const struct sockaddr_storage *peers, uint32_t n_peers)
+bool sl_shield_lives(struct sl_shield *shield)
 {
     struct sockaddr_storage now;
-    if (shield->fd < 0 || shield->lost)
-        return shield->fd < 0;
-    if (!listens(shield->fd, shield->port,
-                 &now)) { /* its owner has closed it, and it may be another's by now */
-        shield->lost = true;
+    if (shield->fd >= 0 &&
+        !shield->lost) /* its owner may have closed it, and the number be another's by now */
+        shield->lost = !listens(shield->fd, shield->port, &now);
+    return !shield->lost;
+}
+
+bool sl_shield_admit(struct sl_shield *shield, const struct sockaddr_storage *peers, uint32_t n_peers)
+{
+    if (shield->fd < 0)
+        return true;
+    if (!sl_shield_lives(shield)) {
         errno = EBADF;
         return false;
     }

@@ -27,6 +27,7 @@ bool sl_shield_open(struct sl_shield *shield, uint16_t port, struct sockaddr_sto
 /* Connections from these addresses are wanted, as many as SL_SHIELD_PEERS. 0: nobody's. false: the listener is gone, or the
  * kernel does not take the filter (errno). */
 bool sl_shield_admit(struct sl_shield *shield, const struct sockaddr_storage *peers, uint32_t n_peers);
+bool sl_shield_lives(struct sl_shield *shield); /* false: the listener is gone */
 void sl_shield_close(struct sl_shield *shield); /* the socket is its owner's */
 
 #endif

@@ -104,6 +104,7 @@ struct sl_transport_ops {
 /* Upcalls. A call for a link comes in: who is to be at the other end of it (NULL: nobody waits for that link), and, when it
  * is so, the connection (NULL: turn it away). */
 const struct sl_io_address *sl_hub_awaits(struct sl_hub *hub, uint64_t link);
+void sl_hub_refused(struct sl_hub *hub); /* who called is somebody else; counted */
 struct sl_conn *sl_hub_accept(struct sl_hub *hub, struct sl_line *line, uint64_t link);
 #define SL_BYTES_UNTOLD SIZE_MAX /* payload_bytes: the transport has only the header's word for it */
 struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,

@@ -280,6 +280,8 @@ static void take_call(struct sl_transport *t, struct sl_line *line)
     const struct sl_transport *caller = pair->ends[0].transport; /* NULL: it has hung up already */
     bool known = awaited && caller && port_in(awaited) == caller->port;
     pthread_mutex_unlock(&t->fabric->mutex);
+    if (awaited && !known)
+        sl_hub_refused(t->hub);
     struct sl_conn *conn = known ? sl_hub_accept(t->hub, line, pair->link) : NULL;
     pthread_mutex_lock(&t->fabric->mutex);
     line->conn = conn;

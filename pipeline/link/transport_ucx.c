@@ -33,6 +33,7 @@
 
 enum {
     RNDV_BYTES = 64 * 1024,
+    LOOK_MS = 200,     /* at the listener, while peers may come */
     PROBE_MS = 200,    /* for a connection that is only tried */
     PATIENCE_MS = 1000 /* for a line that has hung up to get its buffers back, before its trunk is cut */
 };
@@ -358,8 +359,12 @@ static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64
 {
     struct sl_ucx_address peer;
     const struct sl_io_address *address = sl_hub_awaits(t->hub, link);
-    if (!address || sl_ucx_token(address) != token || sl_ucx_address_read(&peer, address) != SL_OK)
+    if (!address || sl_ucx_address_read(&peer, address) != SL_OK)
         return NULL;
+    if (sl_ucx_token(address) != token) {
+        sl_hub_refused(t->hub);
+        return NULL;
+    }
     struct sl_trunk *trunk = trunk_to(t, address);
     if (!trunk || (!trunk->ep && trunk_open(trunk, &peer) != SL_OK))
         return NULL;
@@ -410,6 +415,19 @@ static bool line_close(struct sl_line *line)
     return true;
 }
 
+/* While somebody may come: is there still a listener? */
+static void look_at_listener(struct sl_transport *t)
+{
+    t->looked_ms = clock_ms();
+    if (sl_shield_lives(&t->shield) || t->said_lost)
+        return;
+    t->said_lost = true;
+    sl_log_error(
+        "UCX has closed its data port %u, as it does when file descriptors run out: links that are up go on, new ones "
+        "cannot come; raise the limit of open files (ulimit -n) and start this node again",
+        t->port);
+}
+
 static bool ucx_progress(struct sl_transport *t)
 {
     bool any = ucp_worker_progress(t->worker) != 0;
@@ -429,6 +447,8 @@ static bool ucx_progress(struct sl_transport *t)
         next = trunk->next;
         any |= trunk_step(trunk);
     }
+    if (t->n_wanted > 0 && clock_ms() - t->looked_ms >= LOOK_MS)
+        look_at_listener(t);
     return any;
 }
 
@@ -511,14 +531,9 @@ static void ucx_admit(struct sl_transport *t, const struct sl_io_address *const 
     for (uint32_t i = 0; i < n_peers && n < SL_SHIELD_PEERS; i++)
         if (sl_ucx_address_read(&peer, peers[i]) == SL_OK)
             at[n++] = peer.at;
-    if (sl_shield_admit(&t->shield, at, n))
-        return;
-    if (t->shield.lost && !t->said_lost)
-        sl_log_error(
-            "UCX has closed its data port %u, as it does when file descriptors run out: links that are up go on, new "
-            "ones cannot come; raise the limit of open files (ulimit -n) and start this node again",
-            t->port);
-    t->said_lost = t->shield.lost;
+    t->n_wanted = n;
+    sl_shield_admit(&t->shield, at, n);
+    look_at_listener(t);
 }
 
 static void ucx_close(struct sl_transport *t)

@@ -24,6 +24,8 @@ struct sl_transport {
     struct sl_io_address address;
     uint64_t token; /* of the address: sl_ucx_token */
     struct sl_shield shield;
+    uint32_t n_wanted; /* peers that may come */
+    uint64_t looked_ms;
     bool said_lost;
     struct sl_trunk *trunks;
     struct sl_line *lines;
