@@ -254,7 +254,15 @@ def test_watches_are_bounded_and_leave_room(node, watched):
         for _ in range(256):
             stream = c.open(WATCH)
             c.send(frame(DATA, END_STREAM, stream, message(b"")))
-    wait_until(lambda: node.metric('sluice_grpc_calls{kind="watch"}') >= 1024, "the watches open")
+
+    def ended():
+        for c in crowd:
+            while c.take(0.001):
+                pass
+        return [text for c in crowd for text in c.ended.values()]
+    wait_until(lambda: len(ended()) == 1024, "half of them refused")
+    assert all(b"1024 such calls are open already" in text for text in ended())
+    assert node.metric('sluice_grpc_calls{kind="watch"}') == 1024
     assert is_served(node) and is_healthy(node)
     assert watched.growth() < GROWTH
     for c in crowd:
