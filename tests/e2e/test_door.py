@@ -78,21 +78,22 @@ def is_alone(server):
 
 # ---- more connections than descriptors ----
 
-def test_more_connections_than_descriptors(start_server):
-    server = start_server(files=300)
+@pytest.mark.parametrize("files", [300, pytest.param(1024, marks=pytest.mark.slow)])
+def test_more_connections_than_descriptors(start_server, files):
+    server = start_server(files=files)
     coordinator = server.children()["coordinator"]
     before = Resources(coordinator).descriptors()
     limit = int(server.metric("sluice_grpc_connections_limit"))
-    assert 40 < limit < 300
+    assert 40 < limit < files
     with channel(server) as early:
         engine = pb_grpc.VllmEngineStub(early)
         assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
-        crowd = [Connection(server.endpoint) for _ in range(400)]
+        crowd = [Connection(server.endpoint) for _ in range(files + 100)]
         wait_until(lambda: refused(server, "places") > 0, "a refusal")
         wait_until(lambda: server.get("/readyz") == (503, "all places for gRPC connections are taken\n"), "unreadiness")
         assert server.get("/livez")[0] == 200
-        assert Resources(coordinator).descriptors() < 300
-        assert sum(c.wait_closed(timeout=0.001) for c in crowd) >= 400 - limit
+        assert Resources(coordinator).descriptors() < files
+        assert sum(c.wait_closed(timeout=0.001) for c in crowd) >= len(crowd) - limit
         for _ in range(3):  # who was there before is served
             assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
             assert not engine.HealthCheck(pb.HealthCheckRequest(), timeout=PATIENCE).healthy
