@@ -3,9 +3,8 @@
  * The core's threads inherit the signal mask of whoever makes them, so SIGTERM, SIGINT and SIGHUP are
  * blocked around every call that may start one; the process's main thread alone waits for signals.
  * One client can make the core log a line per broken handshake: the lines are routed to our log
- * with a limit. And because core 1.51.1 never accepts again once accept(2) has failed for want of
- * descriptors, the soft limit on open files is raised to the hard one before the first listener
- * exists. */
+ * with a limit. And the soft limit on open files is raised to the hard one before the first listener
+ * exists: it is what the door shares out (door.h). */
 #include "base/clock.h"
 #include "base/log.h"
 #include "node/rpc/rpc_impl.h"

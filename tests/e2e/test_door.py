@@ -1,15 +1,17 @@
 """What strangers and attackers do at the door: more connections than descriptors, floods of streams, resets and watches, messages
 that never end, silence, addresses of every kind. Each is done over real sockets; meanwhile and afterwards others are served, and
 the coordinator's memory and descriptors stay within their bounds."""
+import pathlib
 import resource
 import socket
+import subprocess
 import threading
 import time
 import urllib.request
 
 import grpc
 import pytest
-from conftest import PATIENCE, wait_until
+from conftest import PATIENCE, SLUICE, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW, Connection,
                      Resources, fields, frame, message)
@@ -476,6 +478,32 @@ def has_ipv6():
         return True
     except OSError:
         return False
+
+
+def link_local():
+    """This machine's own address on its first link, with its zone; None without IPv6."""
+    try:
+        lines = pathlib.Path("/proc/net/if_inet6").read_text().splitlines()
+    except OSError:
+        return None
+    for digits, _, _, scope, _, link in map(str.split, lines):
+        if scope == "20":
+            return f"[{socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits))}%{link}]"
+
+
+@pytest.mark.slow
+def test_an_address_with_a_zone(start_server):
+    if not (host := link_local()):
+        pytest.skip("this machine has no link-local address")
+    server = start_server(host=host)
+    asked = subprocess.run([SLUICE, "health", "--endpoint", server.endpoint], capture_output=True, text=True, timeout=PATIENCE)
+    assert asked.returncode == 0 and server.endpoint in asked.stdout, asked.stderr
+    assert server.stop() == 0, server.log()
+
+
+def test_what_a_client_cannot_ask_is_said_at_once():
+    asked = subprocess.run([SLUICE, "health", "--endpoint", "*:50051"], capture_output=True, text=True, timeout=PATIENCE)
+    assert asked.returncode == 69 and "is where a server listens; name the host to ask" in asked.stderr
 
 
 @pytest.mark.parametrize("host", ["*", *(pytest.param(host, marks=pytest.mark.slow)
