@@ -17,8 +17,8 @@ struct sl_serving_options {
         SL_OPTION_OPS(values, serving.ops, "127.0.0.1:8081"), SL_OPTION_CHUNK(values, serving.chunk),        \
         SL_OPTION_KV(values, serving.kv), SL_OPTION_NUMERICS(values, serving.numerics, "f32"),               \
         SL_OPTION_MAX_RUNNING(values, serving.max_running),                                                  \
-        SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, 1000000, "requests",         \
-                         "Requests in the queue; more are refused."),                                        \
+        SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",  \
+                         "Requests in the queue, and 64 MiB of what they hold; more are refused."),          \
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
                        "Model name told to clients; without it, that of the directory as given."),           \
