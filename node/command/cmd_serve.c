@@ -179,7 +179,7 @@ static int on_exit_of(struct supervisor *s, pid_t pid, int status)
     c->pid = 0;
     int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
         code = number ? 128 + number : WEXITSTATUS(status);
-    if (code == 0 || is_ours(s, number))
+    if (code == 0 || is_ours(s, code - 128)) /* also of one that took the signal and said so */
         return 0;
     if (number)
         sl_log_error("%s (pid %d) was killed by signal %d (%s)%s; stopping the rest", c->name, (int)pid,
