@@ -108,7 +108,8 @@ static bool one_more(uint64_t *emptied_ms, uint64_t now_ms, uint32_t capacity, u
 
 static enum sl_frames_end count_reset(struct sl_frames *f, uint64_t now_ms)
 {
-    return one_more(&f->resets_ms, now_ms, SL_FRAMES_RESETS, SL_FRAMES_RESETS_A_SECOND)
+    return one_more(&f->resets_ms, now_ms, f->acknowledged ? SL_FRAMES_RESETS : SL_FRAMES_EARLY_STREAMS,
+                    SL_FRAMES_RESETS_A_SECOND)
                ? SL_FRAMES_GO_ON
                : SL_FRAMES_TOO_MANY_RESETS;
 }
@@ -138,7 +139,7 @@ struct sl_frames_stream *sl_frames_find(const struct sl_frames *f, uint32_t id)
 
 static enum sl_frames_end add_stream(struct sl_frames *f, uint32_t id, uint64_t now_ms)
 {
-    if (f->n_streams == SL_FRAMES_MAX_STREAMS)
+    if (f->n_streams >= (f->acknowledged ? SL_FRAMES_MAX_STREAMS : SL_FRAMES_EARLY_STREAMS))
         return SL_FRAMES_TOO_MANY_STREAMS;
     if (f->n_streams == f->room) {
         uint32_t room = f->room ? f->room * 2 : 8;
@@ -303,6 +304,7 @@ static enum sl_frames_end up_head(struct sl_frames *f, uint64_t now_ms, const st
     case SETTINGS:
         if (w->flags & ACK && f->swallow_ack) {
             f->swallow_ack = false;
+            f->acknowledged = f->may_acknowledge;
             w->swallow = true;
         }
         return count_control(f, now_ms);
@@ -409,6 +411,7 @@ static void answer_ours(struct sl_frames *f, struct sl_frames_out *answer)
         keep = true;
     } else if (w->type == SETTINGS) {
         f->swallow_ack = false;
+        f->acknowledged = f->may_acknowledge;
     } else if (w->type == PING && !(w->flags & ACK)) {
         put_head(head, 8, PING, ACK, 0);
         emit(answer, head, sizeof head);
@@ -478,6 +481,7 @@ enum sl_frames_end sl_frames_up(struct sl_frames *f, const uint8_t *in, size_t b
 {
     struct sl_frames_walk *w = &f->up;
     bool unread = false;
+    f->may_acknowledge = f->settled;
     if (!f->live) {
         enum sl_frames_end end = walk_alone(f, &in, &bytes, now_ms, answer);
         if (end || !f->live)

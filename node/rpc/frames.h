@@ -21,6 +21,9 @@ enum {
     /* Who has not read our SETTINGS yet may open more without ill will; beyond this nobody is served: 512 streams are
      * 8 MiB in the core. */
     SL_FRAMES_MAX_STREAMS = 512,
+    /* Before it has acknowledged them, which takes a round trip, a client has opened few streams: Go 100 at most, others none. So
+     * whoever connects only to throw streams in is shut before the core has heard of one. The same bounds its resets. */
+    SL_FRAMES_EARLY_STREAMS = 128,
     SL_FRAMES_WINDOW =
         65535, /* bytes of a message that a stream may send before it is granted (RFC 9113 6.9.2) */
     SL_FRAMES_RESETS = 1024,         /* a gateway that ends cancels all its calls at once, now and then: */
@@ -96,6 +99,8 @@ struct sl_frames {
     bool live;         /* the core is wanted: replay, then whatever comes out */
     bool settled;      /* the first SETTINGS frame is here whole */
     bool swallow_ack;  /* the client's, of the door's own SETTINGS */
+    bool acknowledged; /* it has come, and not in one breath with the client's hello */
+    bool may_acknowledge;
     uint8_t core_acks; /* of the core, to SETTINGS that the door acknowledged */
     uint8_t pad_left;  /* of the DATA frame */
     bool pad_known;

@@ -93,6 +93,7 @@ class Connection:
             self.send(frame(PING, ACK, 0, payload))
         elif kind == SETTINGS and not flags & ACK:
             self.settings += 1
+            self.send(frame(SETTINGS, ACK, 0))
         elif kind == GOAWAY and int.from_bytes(payload[4:8], "big"):
             self.goaway = payload[8:].decode()
         elif kind == RESET or (kind in (HEADERS, DATA) and flags & END_STREAM):

@@ -222,6 +222,19 @@ def test_a_client_is_told_why(node):
     assert c.goaway == "too many streams are open on this connection"
 
 
+def test_floods_from_ever_new_connections(node, watched):
+    """Each throws in all it has at once, an acknowledgement too, and comes again."""
+    heads = b"".join(frame(HEADERS, END_HEADERS, i, fields(GENERATE)) for i in range(1, 20_000, 2))
+    body = message(request().SerializeToString())
+    resets = b"".join(frame(HEADERS, END_HEADERS, i, fields(GENERATE)) + frame(DATA, END_STREAM, i, body)
+                      + frame(RESET, 0, i, b"\0\0\0\x08") for i in range(1, 10_000, 2))
+    for blob in (heads, resets) * 20:
+        c = Connection(node.endpoint, hello=PREFACE + frame(SETTINGS, 0, 0) + frame(SETTINGS, ACK, 0) + blob)
+        assert is_served(node)
+        c.close()
+    assert watched.growth() < 100
+
+
 def test_rapid_resets_take_nothing_from_others(node, watched):
     body = message(request().SerializeToString())
     before = shut(node, "resets")
@@ -254,6 +267,7 @@ def test_watches_are_bounded_and_leave_room(node, watched):
     assert full.wait_closed()
     crowd = [Connection(node.endpoint) for _ in range(8)]  # as many as are allowed, on eight
     for c in crowd:
+        c.take(PATIENCE)
         for _ in range(256):
             stream = c.open(WATCH)
             c.send(frame(DATA, END_STREAM, stream, message(b"")))
@@ -302,6 +316,7 @@ def unfinished(server, n_connections, n_streams, stop):
 
     def send(c):
         wanted = {}
+        c.take(PATIENCE)  # acknowledges SETTINGS: it may open as many streams as they say
         for _ in range(n_streams):
             stream = c.open(GENERATE)
             c.send(frame(DATA, 0, stream, message(b"", LARGE)))
@@ -400,6 +415,7 @@ def test_neither_half_a_header_block_nor_a_client_that_does_not_read_stays(node,
     deaf = Connection(node.endpoint)
     deaf.send(frame(WINDOW, 0, 0, (1 << 30).to_bytes(4, "big")))
     body = message(b"")
+    deaf.take(PATIENCE)
     for _ in range(200):  # each is half a megabyte and more of answer
         stream = deaf.open("/vllm.grpc.engine.VllmEngine/GetTokenizer")
         deaf.send(frame(WINDOW, 0, stream, (1 << 24).to_bytes(4, "big")) + frame(DATA, END_STREAM, stream, body))

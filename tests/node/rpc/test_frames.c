@@ -97,6 +97,12 @@ static enum sl_frames_end send_all(void)
     return end;
 }
 
+static void acknowledge(void)
+{
+    add(&in, SETTINGS, 1, 0, NULL, 0);
+    CHECK_INT(send_all(), SL_FRAMES_GO_ON);
+}
+
 SL_TEST(a_connection_without_a_call_is_answered_without_a_core)
 {
     begin(&rig);
@@ -280,6 +286,7 @@ static enum sl_frames_end repeat(int type, int flags, const char *payload, size_
 {
     enum sl_frames_end end = SL_FRAMES_GO_ON;
     say_hello(&rig);
+    acknowledge();
     for (int i = 0; i < times && !end; i++) {
         if (open)
             add(&in, HEADERS, 4, 1 + 2 * (uint32_t)i, "abc", 3);
@@ -313,6 +320,21 @@ SL_TEST(what_is_too_much_ends_the_connection)
     CHECK_INT(send_all(), SL_FRAMES_TOO_MUCH_HEADER);
 }
 
+SL_TEST(who_has_not_acknowledged_gets_little)
+{
+    say_hello(&rig);
+    for (uint32_t i = 0; i < SL_FRAMES_EARLY_STREAMS; i++)
+        add(&in, HEADERS, 4, 1 + 2 * i, "abc", 3);
+    CHECK_INT(send_all(), SL_FRAMES_GO_ON);
+    add(&in, HEADERS, 4, 1 + 2 * SL_FRAMES_EARLY_STREAMS, "abc", 3);
+    CHECK_INT(send_all(), SL_FRAMES_TOO_MANY_STREAMS);
+    begin(&rig);
+    add(&in, SETTINGS, 0, 0, NULL, 0);
+    add(&in, SETTINGS, 1, 0, NULL, 0); /* in one breath: it cannot have read ours */
+    CHECK_INT(send_all(), SL_FRAMES_GO_ON);
+    CHECK(!rig.frames.acknowledged);
+}
+
 SL_TEST(resets_are_forgiven_at_a_rate)
 {
     say_hello(&rig);
@@ -331,6 +353,7 @@ SL_TEST(resets_that_a_client_provokes_count_as_its_own)
     enum sl_frames_end end = SL_FRAMES_GO_ON;
     uint32_t i = 0;
     say_hello(&rig);
+    acknowledge();
     for (; i <= SL_FRAMES_RESETS && !end; i++) {
         rig.n_core = rig.n_client = 0;
         add(&in, HEADERS, 4, 1 + 2 * i, "abc", 3);
