@@ -215,7 +215,7 @@ static sl_status add_file(struct sl_zip *zip, const struct sl_coordinator *coord
     if (status == SL_OK && sl_zip_add(zip, name, text, bytes) != SL_OK)
         status = sl_fail(err, SL_E_EXHAUSTED, "no memory for %s in the tokenizer's archive", name);
     free(text);
-    return status == SL_E_DATA ? sl_fail(err, SL_E_CORRUPT, "%s", err->text) : status;
+    return status == SL_E_DATA ? SL_E_CORRUPT : status; /* the sentence is the reader's */
 }
 
 static sl_status make_archive(struct sl_engine *engine, struct sl_err *err)

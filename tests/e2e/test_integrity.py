@@ -14,6 +14,7 @@ import threading
 import grpc
 import pytest
 from conftest import PATIENCE, ROOT, SLUICE, Process, free_port, wait_until
+from smg_grpc_proto.generated import common_pb2
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
@@ -215,6 +216,32 @@ def test_a_file_that_is_truncated_ends_in_a_sentence(pack, start_server, name):
     assert stream.begun.wait(PATIENCE)
     os.truncate(pack / name, 5000)
     ends_with_data_loss(server, stream, f"{name} changed its size while it was in use")
+
+
+def test_truncation_is_seen_even_when_nothing_is_compared(pack, start_server):
+    server = start_server("--verify", "off", model=pack)
+    stream = Stream(server.endpoint)
+    assert stream.begun.wait(PATIENCE)
+    flip(pack / "layer-0002.safetensors", 9000)  # as was asked for: no word
+    os.truncate(pack / "layer-0005.safetensors", 5000)
+    ends_with_data_loss(server, stream, "layer-0005.safetensors changed its size while it was in use")
+
+
+def test_files_that_were_read_once_are_not_believed_a_second_time(pack, start_server):
+    """Tokenizer and configuration were verified and copied; what is handed to gateways is read again, and verified again."""
+    server = start_server(model=pack)
+    alone = Stream(server.endpoint, tokens=20)
+    alone.join(PATIENCE)
+    for name in names(pack):
+        if not name.endswith(".safetensors"):
+            flip(pack / name, 40)
+    again = Stream(server.endpoint, tokens=20)
+    again.join(PATIENCE)
+    assert again.error is None and again.ids == alone.ids and len(again.ids) == 20
+    with grpc.insecure_channel(server.endpoint) as channel, pytest.raises(grpc.RpcError) as refused:
+        list(pb_grpc.VllmEngineStub(channel).GetTokenizer(common_pb2.GetTokenizerRequest()))
+    assert refused.value.code() == grpc.StatusCode.DATA_LOSS and "tokenizer.json has other bytes" in refused.value.details()
+    assert server.stop() == 0
 
 
 def test_an_idle_node_sees_it_too(pack, start_server):
