@@ -11,6 +11,7 @@ import pathlib
 import re
 import resource
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -218,3 +219,32 @@ def test_garbage_while_links_form_does_not_hinder_them(start_server):
         assert told["n"] > 1000
         assert generate(server.endpoint) == first
         assert server.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_port_that_ucx_closed_is_said_and_links_go_on(start_server):
+    """While a neighbour is silent its host is heard, here everybody on this machine. Who takes the last descriptor of the node then
+    makes UCX close the port; what is up stays up."""
+    server = start_server()
+    first, children = generate(server.endpoint), server.children()
+    pid, held = children["stage 0"], []
+    port = (listening(pid) & data_ports(server)).pop()
+    os.kill(children["decode"], signal.SIGSTOP)
+    try:
+        wait_until(lambda: not is_deaf(port), "an ear for the silent neighbour")
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(int(fd) for fd in os.listdir(f"/proc/{pid}/fd")) + 2, hard))
+
+        def closed():
+            with contextlib.suppress(AssertionError):  # refused: it is closed
+                held.append(knock(port)[0])
+            return f"UCX has closed its data port {port}" in server.log()
+        wait_until(closed, "the sentence about the port")
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+    finally:
+        os.kill(children["decode"], signal.SIGCONT)
+        for s in held:
+            s.close()
+    wait_until(lambda: server.get("/readyz")[0] == 200, "readiness")
+    assert generate(server.endpoint) == first and server.children() == children
+    assert server.stop() == 0
