@@ -73,11 +73,17 @@ static sl_status read_all(int fd, char *to, size_t bytes, const char *path, stru
     return SL_OK;
 }
 
+bool sl_is_lfs_pointer(const void *data, size_t bytes)
+{
+    static const char begin[] = "version https://git-lfs.github.com/spec/";
+    return bytes >= sizeof begin - 1 && memcmp(data, begin, sizeof begin - 1) == 0;
+}
+
 sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit, struct sl_err *err)
 {
     *text = NULL;
     *bytes = 0;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a FIFO in its place is waited for */
     if (fd < 0)
         return sl_fail(err, errno == ENOENT || errno == ENOTDIR ? SL_E_DATA : SL_E_IO,
                        "can't open %.200s: %s", path, strerror(errno));
@@ -93,6 +99,8 @@ sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limi
         status = sl_fail(err, SL_E_NOMEM, "no memory to read %.200s", path);
     if (status == SL_OK)
         status = read_all(fd, buffer, (size_t)st.st_size, path, err);
+    if (status == SL_OK && sl_is_lfs_pointer(buffer, (size_t)st.st_size))
+        status = sl_fail(err, SL_E_DATA, SL_LFS_SENTENCE, path);
     close(fd);
     if (status != SL_OK) {
         free(buffer);

@@ -14,6 +14,9 @@ enum { SL_JSON_MAX_DEPTH = 16, SL_JSON_MAX_BYTES = 100 * 1000 * 1000 };
 /* `what` names the text in errors: a path as a rule. The root is an object, or it is refused. */
 sl_status sl_json_parse(json_t **root, const char *text, size_t bytes, const char *what, struct sl_err *err);
 
+/* What git leaves in place of a large file that was not fetched; SL_LFS_SENTENCE takes its path. */
+bool sl_is_lfs_pointer(const void *data, size_t bytes);
+#define SL_LFS_SENTENCE "%.200s is a git-lfs pointer, not the file itself; run `git lfs pull` in its folder"
 /* A whole file of at most `limit` bytes; *text is malloc'ed and terminated by a zero that does not
  * count. */
 sl_status sl_file_read(char **text, size_t *bytes, const char *path, size_t limit, struct sl_err *err);

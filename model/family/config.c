@@ -68,7 +68,7 @@ static const struct fixed_key {
                   {"n_shared_experts", "0"},
                   {"num_shared_experts", "0"},
                   {"shared_expert_intermediate_size", "0"},
-                  {"quantization_config", "null"},
+                  {"quantization_config", "null"}, /* check_quantised has refused it by name */
                   {"compression_config", "null"},
                   {"text_config", "null"}};
 
@@ -101,6 +101,26 @@ static sl_status check_fixed(const struct fixed_key *fixed, const json_t *value,
                          fixed->json);
     free(text);
     return status;
+}
+
+/* Weights in another form than BF16, F16 or F32, named as its maker names it. */
+static sl_status check_quantised(const json_t *root, struct sl_err *err)
+{
+    static const char *const keys[] = {"quantization_config", "compression_config"};
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+        const json_t *value = sl_config_value(root, keys[i]);
+        if (!value)
+            continue;
+        const char *method = json_string_value(json_object_get(value, "quant_method"));
+        const char *format = json_string_value(json_object_get(value, "format"));
+        return sl_fail(
+            err, SL_E_DATA,
+            "config.json: the model is quantised as %.40s%s%.40s%s (%s), which is not read yet; take its "
+            "repository with BF16 weights (`sluice pack` quantises those), or wait for a version that reads it",
+            method ? method : "something unnamed", format ? " (" : "", format ? format : "",
+            format ? ")" : "", keys[i]);
+    }
+    return SL_OK;
 }
 
 static sl_status check_keys(json_t *root, struct sl_err *err)
@@ -288,6 +308,7 @@ static sl_status read_eos(struct sl_shape *s, const json_t *generation, const js
 
 static sl_status read_shape(struct sl_shape *s, json_t *root, const json_t *generation, struct sl_err *err)
 {
+    SL_TRY(check_quantised(root, err));
     SL_TRY(read_family(s, root, err));
     SL_TRY(check_keys(root, err));
     SL_TRY(sl_config_u32(root, "num_hidden_layers", 1, SL_MAX_LAYERS, -1, &s->n_layers, err));

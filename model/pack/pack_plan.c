@@ -19,6 +19,19 @@ static void shape_text(char *text, size_t bytes, uint32_t rank, const uint64_t *
         at += (size_t)snprintf(text + at, bytes - at, "%s%llu", i ? ", " : "", (unsigned long long)shape[i]);
 }
 
+/* Does the layer of this expert's tensor have all experts in one, as transformers 5 holds them in memory? */
+static bool is_fused(const struct sl_index *source, const char *name)
+{
+    static const char experts[] = ".mlp.experts.", fused[] = "gate_up_proj";
+    const char *at = strstr(name, experts);
+    char other[200];
+    if (!at)
+        return false;
+    int head = (int)(at - name) + (int)sizeof experts - 1;
+    snprintf(other, sizeof other, "%.*s%s", head, name, fused);
+    return sl_index_find(source, other) != NULL;
+}
+
 /* The tensor of that name with exactly that shape, in a type that we can read. */
 static sl_status take(struct sl_pack_plan *plan, const struct sl_tensor **out, uint32_t rank,
                       const uint64_t *shape, const char *name, struct sl_err *err)
@@ -26,14 +39,22 @@ static sl_status take(struct sl_pack_plan *plan, const struct sl_tensor **out, u
     char want[80], is[200];
     shape_text(want, sizeof want, rank, shape);
     const struct sl_tensor *t = sl_index_find(plan->source, name);
+    if (!t && is_fused(plan->source, name))
+        return sl_fail(
+            err, SL_E_DATA,
+            "tensor '%.100s' is missing, its layer's experts are fused into one tensor (experts.gate_up_proj), "
+            "which is not read yet; take the repository as published, or save it with one tensor an expert",
+            name);
     if (!t)
         return sl_fail(err, SL_E_DATA,
                        "tensor '%.100s' is missing; expected is [%s] in BF16, F16 or F32: the checkpoint "
                        "is incomplete or its tensors have other names",
                        name, want);
     if (t->type == SL_T_OTHER)
-        return sl_fail(err, SL_E_DATA, "tensor '%.100s' is %s; expected is BF16, F16 or F32 of shape [%s]",
-                       name, t->dtype, want);
+        return sl_fail(
+            err, SL_E_DATA,
+            "tensor '%.100s' is %s; expected is BF16, F16 or F32 of shape [%s]: take the repository with BF16 weights",
+            name, t->dtype, want);
     if (t->rank != rank || memcmp(t->shape, shape, rank * sizeof *shape) != 0) {
         shape_text(is, sizeof is, t->rank, t->shape);
         return sl_fail(err, SL_E_DATA, "tensor '%.100s' has shape [%.80s]; config.json asks for [%s]", name,

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "model/json_impl.h"
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -238,6 +239,8 @@ static sl_status parse_header(struct sl_index *index, const uint8_t *head, size_
     if (file_bytes < 8 || head_bytes < 8)
         return sl_fail(err, SL_E_DATA, "%.200s is truncated: %llu bytes are no safetensors file", file,
                        (unsigned long long)file_bytes);
+    if (sl_is_lfs_pointer(head, head_bytes))
+        return sl_fail(err, SL_E_DATA, SL_LFS_SENTENCE, file);
     uint64_t n = sl_get64(head);
     if (n > SL_JSON_MAX_BYTES)
         return sl_fail(err, SL_E_DATA,
@@ -295,7 +298,7 @@ static sl_status map_file(struct sl_index *index, const char *path, struct sl_er
 {
     struct sl_st_file *file;
     SL_TRY(add_file(index, path, &file, err));
-    file->fd = open(path, O_RDONLY | O_CLOEXEC);
+    file->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* or a FIFO in its place is waited for */
     if (file->fd < 0)
         return sl_fail(err, errno == ENOENT ? SL_E_DATA : SL_E_IO, "can't open %.200s: %s", path,
                        strerror(errno));
@@ -443,11 +446,29 @@ static sl_status open_sharded(struct sl_index *index, const char *dir, const cha
     return status;
 }
 
+/* Any file NAME.safetensors of the folder. */
+static bool find_shard(const char *dir, char shard[256])
+{
+    static const char end[] = ".safetensors";
+    DIR *folder = opendir(dir);
+    bool found = false;
+    for (struct dirent *entry; folder && !found && (entry = readdir(folder));) {
+        size_t bytes = strlen(entry->d_name);
+        found = bytes >= sizeof end && strcmp(entry->d_name + bytes - (sizeof end - 1), end) == 0;
+        if (found)
+            snprintf(shard, 256, "%s", entry->d_name);
+    }
+    if (folder)
+        closedir(folder);
+    return found;
+}
+
 sl_status sl_index_open_dir(struct sl_index *index, const char *dir, struct sl_err *err)
 {
     *index = (struct sl_index){0};
     char *single = sl_path_join(dir, "model.safetensors");
     char *sharded = sl_path_join(dir, "model.safetensors.index.json");
+    char shard[256];
     sl_status status;
     if (!single || !sharded)
         status = sl_fail(err, SL_E_NOMEM, "no memory to open %.200s", dir);
@@ -455,6 +476,12 @@ sl_status sl_index_open_dir(struct sl_index *index, const char *dir, struct sl_e
         status = sl_index_open_file(index, single, err);
     else if (access(sharded, F_OK) == 0)
         status = closed_on_error(index, open_sharded(index, dir, sharded, err));
+    else if (find_shard(dir, shard))
+        status = sl_fail(
+            err, SL_E_DATA,
+            "%.120s holds shards (%.80s) but no model.safetensors.index.json, which says what is in which; "
+            "fetch that file, too",
+            dir, shard);
     else
         status = sl_fail(err, SL_E_DATA,
                          "%.150s holds neither model.safetensors nor model.safetensors.index.json; save "
