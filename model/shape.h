@@ -11,7 +11,8 @@ enum { SL_MAX_LAYERS = 256, SL_MAX_EOS = 16, SL_MAX_TOP_K = 64, SL_MAX_HEAD = 51
 struct sl_shape {
     char model_type[32];   /* "qwen3_moe" */
     char architecture[64]; /* "Qwen3MoeForCausalLM" */
-    uint32_t n_layers, d_model, vocab, max_pos;
+    uint32_t n_layers, d_model, vocab;
+    uint32_t max_pos; /* the context: with yarn, factor times the original one */
     uint32_t n_q, n_kv, d_head;
     uint32_t n_experts, top_k, d_expert; /* 0 when no layer is MoE */
     uint32_t d_dense;                    /* width of dense layers' feed-forward */

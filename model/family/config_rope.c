@@ -9,6 +9,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MAX_CONTEXT = 1 << 22 };
+
 struct yarn {
     double factor, attention_factor, beta_fast, beta_slow, mscale, mscale_all_dim;
     double original; /* original_max_position_embeddings */
@@ -147,6 +149,21 @@ static void apply_yarn(struct sl_shape *shape, const struct yarn *y, double thet
     shape->rope_factor = (float)factor;
 }
 
+/* The context that the interpolation was made for. Model cards say to add rope_scaling and leave max_position_embeddings as it is,
+ * so that key tells nothing here (vLLM and SGLang take the product, too). */
+static sl_status stretch_context(struct sl_shape *shape, const struct yarn *y, struct sl_err *err)
+{
+    double context = floor(y->factor * y->original);
+    if (context > MAX_CONTEXT)
+        return sl_fail(
+            err, SL_E_DATA,
+            "config.json: yarn's factor %g times original_max_position_embeddings %g is a context beyond %d; "
+            "correct the factor",
+            y->factor, y->original, MAX_CONTEXT);
+    shape->max_pos = (uint32_t)context;
+    return SL_OK;
+}
+
 sl_status sl_config_rope(struct sl_shape *shape, const json_t *root, struct sl_err *err)
 {
     json_t *rope;
@@ -171,6 +188,7 @@ sl_status sl_config_rope(struct sl_shape *shape, const json_t *root, struct sl_e
         struct yarn y;
         SL_TRY(read_yarn(&y, rope, shape->max_pos, err));
         apply_yarn(shape, &y, theta, period);
+        SL_TRY(stretch_context(shape, &y, err));
     }
     return SL_OK;
 }

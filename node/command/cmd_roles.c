@@ -205,16 +205,20 @@ static void on_leave(void *user, const char *who)
     kill(getpid(), SIGUSR1);
 }
 
+static struct sl_plan_options plan_options(const struct sl_serving_options *v)
+{
+    return (struct sl_plan_options){.n_stages = v->stages,
+                                    .has_decode = true,
+                                    .chunk_tokens = v->chunk,
+                                    .max_running = v->max_running,
+                                    .context_tokens = v->context,
+                                    .kv_tokens = v->kv_tokens};
+}
+
 static sl_status make_plan(struct node *n, struct sl_err *err)
 {
-    const struct sl_serving_options *v = &n->values->serving;
-    struct sl_plan_options options = {.n_stages = v->stages,
-                                      .has_decode = true,
-                                      .kv_dtype = sl_pack_kv_dtype(n->pack, v->kv),
-                                      .chunk_tokens = v->chunk,
-                                      .max_running = v->max_running,
-                                      .context_tokens = v->context,
-                                      .kv_tokens = v->kv_tokens};
+    struct sl_plan_options options = plan_options(&n->values->serving);
+    options.kv_dtype = sl_pack_kv_dtype(n->pack, n->values->serving.kv);
     /* at random: no node of another life of this pipeline, and no stranger, knows it */
     if (sl_random_bytes(&options.epoch, sizeof options.epoch) != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "no random bytes for the epoch");
@@ -280,6 +284,8 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
     SL_TRY(check_open(&n->key, c->insecure_network, "listen", v->listen, err));
     SL_TRY(check_open(&n->key, c->insecure_network, "data-address", c->data_address, err));
+    struct sl_plan_options options = plan_options(v);
+    SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&n->pack, model, err)); /* it may have to be made, and Ctrl-C ends that */
     pthread_sigmask(SIG_BLOCK, set, NULL);          /* before threads of ours: main alone takes them */
     sl_rpc_init();

@@ -240,13 +240,14 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
 {
     const struct sl_serving_options *v = &s->values->serving;
     struct sl_plan plan;
-    SL_TRY(sl_pack_open_any(&s->pack, model, err));
     struct sl_plan_options options = {.n_stages = v->stages,
                                       .has_decode = true,
                                       .chunk_tokens = v->chunk,
                                       .max_running = v->max_running,
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};
+    SL_TRY(sl_plan_early(model, &options, err));
+    SL_TRY(sl_pack_open_any(&s->pack, model, err));
     /* refuse here, not in three processes */
     SL_TRY(sl_plan_for_shape(&plan, sl_pack_shape(s->pack), &options, err));
     SL_TRY(sl_listen_reach(v->listen, s->join, sizeof s->join, err));

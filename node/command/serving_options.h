@@ -26,4 +26,8 @@ struct sl_serving_options {
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM.")
 
+struct sl_plan_options;
+/* Refuses what config.json of the model (a checkpoint or a pack) shows to be impossible; before it is packed. */
+sl_status sl_plan_early(const char *model, const struct sl_plan_options *options, struct sl_err *err);
+
 #endif

@@ -19,7 +19,9 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
                        o->n_stages, model->n_layers,
                        model->n_layers < SL_MAX_STAGES ? model->n_layers : SL_MAX_STAGES);
     if (o->context_tokens > model->max_pos)
-        return sl_fail(err, SL_E_CONFIG, "a context of %u tokens is more than the model's %u; ask for less",
+        return sl_fail(err, SL_E_CONFIG,
+                       "a context of %u tokens is more than the model's %u; ask for at most that, or add "
+                       "the rope_scaling of its card to config.json",
                        o->context_tokens, model->max_pos);
     if (o->chunk_tokens > SL_MAX_CHUNK_ASKED)
         return sl_fail(err, SL_E_CONFIG,

@@ -1,5 +1,6 @@
 """Operating a node: a wall clock that is set while it runs, signals that others send, exit codes, and what people type."""
 import fcntl
+import json
 import mmap
 import os
 import pathlib
@@ -7,6 +8,7 @@ import re
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 
@@ -262,3 +264,70 @@ def test_options_of_serve_by_environment_stay_its_own(tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+# ---- checkpoints as they lie about ----
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "model"
+    subprocess.run([sys.executable, ROOT / "tests/golden/make_tiny.py", folder, "--name", "base"], check=True)
+    return folder
+
+
+def change_config(folder, **keys):
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 4998\n"
+
+
+def make_fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+def fuse_experts(folder):
+    """One tensor for gate and up of all experts of layer 1, as transformers 5 saves when it is told to; only the names matter."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    n = struct.unpack("<Q", data[:8])[0]
+    header = json.loads(data[8:8 + n])
+    name = next(k for k in header if ".mlp.experts.0.gate_proj" in k)
+    header[name.replace("0.gate_proj.weight", "gate_up_proj")] = header.pop(name)
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data[8 + n:])
+
+
+@pytest.mark.parametrize("spoil, sentence", [
+    (lambda m: change_config(m, quantization_config={"quant_method": "fp8", "modules_to_not_convert": ["lm_head"] * 90}),
+     "the model is quantised as fp8 (quantization_config), which is not read yet; take its repository with BF16 weights"),
+    (lambda m: (m / "model.safetensors").write_text(POINTER), "is a git-lfs pointer, not the file itself; run `git lfs pull`"),
+    (lambda m: (m / "config.json").write_text(POINTER), "is a git-lfs pointer, not the file itself; run `git lfs pull`"),
+    (lambda m: (m / "model.safetensors").rename(m / "model-00001-of-00002.safetensors"),
+     "holds shards (model-00001-of-00002.safetensors) but no model.safetensors.index.json"),
+    (lambda m: make_fifo(m / "model.safetensors"), "is not a regular file"),
+    (lambda m: make_fifo(m / "config.json"), "is not a regular file"),
+    (fuse_experts, "experts are fused into one tensor (experts.gate_up_proj), which is not read yet"),
+], ids=["fp8", "lfs weights", "lfs config", "no index", "fifo weights", "fifo config", "fused"])
+def test_a_checkpoint_that_cannot_be_read_is_named(checkpoint, tmp_path, spoil, sentence):
+    spoil(checkpoint)
+    done = run("pack", checkpoint, tmp_path / "made.pack")
+    assert done.returncode == 65, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("sluice pack: ") and sentence in last and len(last) < 400
+
+
+def test_what_cannot_be_served_is_refused_before_packing(checkpoint, tmp_path):
+    cache = tmp_path / "cache"
+    env = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    context = json.loads((checkpoint / "config.json").read_text())["max_position_embeddings"]
+    for command in ("serve", "coordinator"):
+        done = run(command, checkpoint, "--context", context + 1, env=env)
+        assert done.returncode == 78
+        assert f"a context of {context + 1} tokens is more than the model's {context}" in done.stderr
+        assert "rope_scaling" in done.stderr and not list(cache.rglob("*.pack*"))
+    change_config(checkpoint, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": context})
+    done = run("serve", checkpoint, "--context", 4 * context + 1, env=env)
+    assert done.returncode == 78 and f"more than the model's {4 * context}" in done.stderr

@@ -165,6 +165,52 @@ SL_TEST(yarn_is_what_transformers_computes)
                         "\"original_max_position_embeddings\":128,\"rope_theta\":10000.0}");
 }
 
+SL_TEST(the_context_of_yarn_is_its_factor_times_the_original)
+{
+    struct sl_shape s;
+    struct sl_err err = {0};
+    uint32_t plain;
+    REQUIRE(parse(&s, "", NULL, &err) == SL_OK);
+    plain = s.max_pos;
+    /* Qwen3's card: rope_scaling is added, max_position_embeddings stays */
+    REQUIRE(parse(&s,
+                  "\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0,"
+                  "\"original_max_position_embeddings\":32768}",
+                  NULL, &err) == SL_OK);
+    CHECK_INT(s.max_pos, 131072);
+    REQUIRE(parse(&s, "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":2.5}", NULL, &err) == SL_OK);
+    CHECK_INT(s.max_pos, plain * 5 / 2);
+    CHECK(parse(&s,
+                "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":1000,"
+                "\"original_max_position_embeddings\":32768}",
+                NULL, &err) == SL_E_DATA);
+    CHECK(strstr(err.text, "factor"));
+}
+
+SL_TEST(a_quantised_checkpoint_is_named_by_its_form)
+{
+    static const struct {
+        const char *keys, *said;
+    } cases[] = {
+        {"\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}",
+         "quantised as fp8 ("},
+        {"\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}", "quantised as gptq ("},
+        {"\"quantization_config\":{\"quant_method\":\"awq\"}", "quantised as awq ("},
+        {"\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"}",
+         "quantised as compressed-tensors (pack-quantized)"},
+        {"\"compression_config\":{\"quant_method\":\"compressed-tensors\"}",
+         "quantised as compressed-tensors"},
+        {"\"quantization_config\":7", "quantised as something unnamed"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct sl_shape s;
+        struct sl_err err = {0};
+        CHECK(parse(&s, cases[i].keys, NULL, &err) == SL_E_DATA);
+        if (!strstr(err.text, cases[i].said) || !strstr(err.text, "or wait for a version that reads it"))
+            sl_test_fail(__FILE__, __LINE__, "case %zu: %s", i, err.text);
+    }
+}
+
 SL_TEST(end_of_text_comes_from_the_generation_config)
 {
     struct sl_shape s;
