@@ -5,7 +5,26 @@
 #include "node/command/serving_options.h"
 #include "pipeline/stage/stage.h"
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
+
+/* A process has some 30 descriptors of gRPC, UCX and its own, one for each file of weights that it maps, and some for each
+ * neighbour; with the rest it serves. The soft limit is raised to the hard one by whoever listens. */
+enum { FILES_OF_A_PROCESS = 40, FILES_OF_A_NEIGHBOUR = 2, FILES_TO_SERVE = 4 };
+
+static sl_status check_files(const struct sl_shape *shape, uint32_t n_stages, struct sl_err *err)
+{
+    struct rlimit limit;
+    uint64_t need = FILES_OF_A_PROCESS + shape->n_layers + (uint64_t)FILES_OF_A_NEIGHBOUR * (n_stages + 1) +
+                    FILES_TO_SERVE;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max >= need)
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_CONFIG,
+        "a process may have %llu files open here, and a node of this pipeline needs %llu; raise the hard "
+        "limit (ulimit -Hn, LimitNOFILE= of systemd)",
+        (unsigned long long)limit.rlim_max, (unsigned long long)need);
+}
 
 sl_status sl_plan_early(const char *model, const struct sl_plan_options *options, struct sl_err *err)
 {
@@ -19,6 +38,8 @@ sl_status sl_plan_early(const char *model, const struct sl_plan_options *options
         status = sl_shape_load(shape, model, err);
         if (status == SL_OK)
             status = sl_plan_for_shape(&plan, shape, options, err);
+        if (status == SL_OK)
+            status = check_files(shape, options->n_stages, err);
     }
     free(shape);
     return status;
