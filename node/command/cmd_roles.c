@@ -47,21 +47,11 @@ static const struct sl_option stage_options[] = {
 };
 static const struct sl_option decode_options[] = {WORKER_ROWS, {0}};
 
-/* Without its port: "127.0.0.1", "[::1]", "localhost". */
-static bool is_this_machine(const char *address)
-{
-    static const char *const local[] = {"127.", "[::1]", "::1", "localhost"};
-    for (size_t i = 0; i < sizeof local / sizeof *local; i++)
-        if (strncmp(address, local[i], strlen(local[i])) == 0)
-            return true;
-    return false;
-}
-
 /* Who listens beyond this machine has a key, or says that he means it. */
 static sl_status check_open(const struct sl_join_key *key, bool insecure, const char *option,
                             const char *address, struct sl_err *err)
 {
-    if (!key->open || insecure || is_this_machine(address))
+    if (!key->open || insecure || sl_listen_is_local(address))
         return SL_OK;
     return sl_fail(
         err, SL_E_USAGE,
