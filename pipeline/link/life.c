@@ -293,7 +293,8 @@ static void cut_lines(struct sl_hub *hub)
             sl_conn_fail(conn, SL_E_PEER_LOST, "cut by a test");
 }
 
-/* The transport is told who may still come: the peers of links that are not up yet, which one that leaves awaits no more. */
+/* The transport is told who may come: the peers of links that are not up, and of those that are silent, because a line that broke
+ * may have been noticed at the other end only. Who leaves awaits nobody. */
 static void admit(struct sl_hub *hub)
 {
     const struct sl_io_address *peers[SL_LINKS_MAX];
@@ -301,7 +302,9 @@ static void admit(struct sl_hub *hub)
     uint32_t n = 0;
     for (uint32_t i = 0; i < SL_LINKS_MAX && hub->ops->admit; i++) {
         const struct sl_link *link = hub->links[i];
-        if (!link || link->state != SL_LINK_WAITING || link->leaving)
+        bool silent = link && atomic_load_explicit(&link->silent, memory_order_relaxed);
+        if (!link || link->leaving ||
+            (link->state != SL_LINK_WAITING && !(link->state == SL_LINK_UP && silent)))
             continue;
         awaited |= UINT64_C(1) << i;
         peers[n++] = &link->peer;

@@ -61,6 +61,7 @@ struct sl_trunk {
     uint64_t probed_ms;
     ucp_ep_h ep; /* NULL: not yet, or closing */
     bool failed, closing;
+    bool stale; /* lines that are there stay, new ones take another */
     const char *reason;
     void *close_request;
     uint32_t n_lines;
@@ -190,7 +191,7 @@ static void ucx_send(struct sl_line *line, struct sl_sending *sending)
 static struct sl_trunk *trunk_to(struct sl_transport *t, const struct sl_io_address *peer)
 {
     for (struct sl_trunk *trunk = t->trunks; trunk; trunk = trunk->next)
-        if (!trunk->closing && !trunk->failed && trunk->peer.n == peer->n &&
+        if (!trunk->closing && !trunk->failed && !trunk->stale && trunk->peer.n == peer->n &&
             memcmp(trunk->peer.bytes, peer->bytes, peer->n) == 0)
             return trunk;
     struct sl_trunk *trunk = calloc(1, sizeof *trunk);
@@ -355,7 +356,8 @@ static sl_status ucx_connect(struct sl_transport *t, uint64_t link, const struct
 }
 
 /* Who waits for this link expects it from somewhere: a caller that is elsewhere is turned away, and answers go there only. */
-static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64_t number, uint64_t token)
+static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64_t number, uint64_t token,
+                                   ucp_ep_h from)
 {
     struct sl_ucx_address peer;
     const struct sl_io_address *address = sl_hub_awaits(t->hub, link);
@@ -366,6 +368,11 @@ static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64
         return NULL;
     }
     struct sl_trunk *trunk = trunk_to(t, address);
+    if (trunk && trunk->ep &&
+        trunk->ep != from) { /* the peer has made a new endpoint: what it answers to is not this one */
+        trunk->stale = true;
+        trunk = trunk_to(t, address);
+    }
     if (!trunk || (!trunk->ep && trunk_open(trunk, &peer) != SL_OK))
         return NULL;
     probe_end(trunk); /* it came to us first */
@@ -477,7 +484,8 @@ static struct sl_line *line_by_label(struct sl_transport *t, const uint8_t *labe
         return NULL;
     }
     if (!line && kind == LABEL_CALL)
-        line = answer_call(t, link, number, sl_get64(label + 24));
+        line = answer_call(t, link, number, sl_get64(label + 24),
+                           param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? param->reply_ep : NULL);
     if (!line && param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)
         say_end(t, param->reply_ep, link, number);
     return line && line->conn && !line->hung_up ? line : NULL;

@@ -154,7 +154,7 @@ def test_data_port_is_the_one_that_was_asked_for_and_the_only_one(tmp_path):
     ("fe80::1%lo", 78, "one network link only"), ("203.0.113.7", 69, "203.0.113.7"), ("127.0.0.9", 78, "127.0.0.1"),
     ("no name", 78, "no name")])
 def test_what_cannot_be_bound_is_refused_in_a_sentence(address, code, says):
-    done = subprocess.run([SLUICE, "stage", ROOT / "demo", "--data-address", address, "--insecure-network"], capture_output=True, text=True,
+    done = subprocess.run([SLUICE, "stage", ROOT / "demo", "--insecure-network", "--data-address", address], capture_output=True, text=True,
                           timeout=PATIENCE)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == code and says in last and address in last
