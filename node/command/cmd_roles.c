@@ -47,11 +47,20 @@ static const struct sl_option stage_options[] = {
 };
 static const struct sl_option decode_options[] = {WORKER_ROWS, {0}};
 
+/* A data address has no port: "127.0.0.1", "::1", "[::1]", a name. */
+static bool data_is_local(const char *host)
+{
+    char address[SL_HOST_BYTES + 8];
+    bool bare = strchr(host, ':') && host[0] != '[';
+    snprintf(address, sizeof address, "%s%s%s:1", bare ? "[" : "", host, bare ? "]" : "");
+    return sl_listen_is_local(address);
+}
+
 /* Who listens beyond this machine has a key, or says that he means it. */
-static sl_status check_open(const struct sl_join_key *key, bool insecure, const char *option,
+static sl_status check_open(const struct sl_join_key *key, bool insecure, bool local, const char *option,
                             const char *address, struct sl_err *err)
 {
-    if (!key->open || insecure || sl_listen_is_local(address))
+    if (!key->open || insecure || local)
         return SL_OK;
     return sl_fail(
         err, SL_E_USAGE,
@@ -78,7 +87,8 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
     signal(SIGPIPE, SIG_IGN);
     sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
     if (sl_join_key_load(&config.key, v->join_key_file, &err) == SL_OK &&
-        check_open(&config.key, v->insecure_network, "data-address", v->data_address, &err) == SL_OK &&
+        check_open(&config.key, v->insecure_network, data_is_local(v->data_address), "data-address",
+                   v->data_address, &err) == SL_OK &&
         sl_worker_run(&config, &err) == SL_OK)
         return 0;
     return sl_command_failed(decode ? "decode" : "stage", &err);
@@ -272,8 +282,9 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     const struct sl_serving_options *v = &n->values->serving;
     const struct coordinator_values *c = n->values;
     SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
-    SL_TRY(check_open(&n->key, c->insecure_network, "listen", v->listen, err));
-    SL_TRY(check_open(&n->key, c->insecure_network, "data-address", c->data_address, err));
+    SL_TRY(check_open(&n->key, c->insecure_network, sl_listen_is_local(v->listen), "listen", v->listen, err));
+    SL_TRY(check_open(&n->key, c->insecure_network, data_is_local(c->data_address), "data-address",
+                      c->data_address, err));
     struct sl_plan_options options = plan_options(v);
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&n->pack, model, err)); /* it may have to be made, and Ctrl-C ends that */
