@@ -16,7 +16,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { TURN_MS = 500, REST_MS = 100 };
+enum { TURN_MS = 500, REST_MS = 10 };
 
 struct guest {
     int fd;          /* -1: free */
@@ -171,10 +171,22 @@ static void take_in(struct sl_crowd *crowd, int fd)
     (void)MHD_add_connection(crowd->daemon, fd, (struct sockaddr *)&name, bytes); /* closes it if it must */
 }
 
+/* Those that were told to go leave when the daemon gets to them: until then a newcomer waits in the backlog, where a probe is
+ * late and not lost. */
+static bool has_place(struct sl_crowd *crowd)
+{
+    pthread_mutex_lock(&crowd->lock);
+    bool has = find(crowd, -1) != NULL;
+    pthread_mutex_unlock(&crowd->lock);
+    return has;
+}
+
 static bool accept_all(struct sl_crowd *crowd, uint32_t which)
 {
     for (int i = 0; i < SL_CROWD_CONNECTIONS; i++) {
         int fd;
+        if (!has_place(crowd))
+            return false;
         switch (sl_listener_accept(&crowd->listener, which, &fd)) {
         case SL_ACCEPTED:
             take_in(crowd, fd);
