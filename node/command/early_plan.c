@@ -3,22 +3,26 @@
 #include "model/pack/pack_cache.h"
 #include "model/shape.h"
 #include "node/command/serving_options.h"
+#include "node/rpc/door.h"
 #include "pipeline/stage/stage.h"
 #include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 /* A process has some 30 descriptors of gRPC, UCX and its own, one for each file of weights that it maps, and some for each
- * neighbour; with the rest it serves. The soft limit is raised to the hard one by whoever listens. */
-enum { FILES_OF_A_PROCESS = 40, FILES_OF_A_NEIGHBOUR = 2, FILES_TO_SERVE = 4 };
+ * neighbour; of the rest the door keeps a reserve and takes connections with what is left. The soft limit is raised to the hard one by whoever listens. */
+enum { FILES_OF_A_PROCESS = 40, FILES_OF_A_NEIGHBOUR = 2 };
 
 static sl_status check_files(const struct sl_shape *shape, uint32_t n_stages, struct sl_err *err)
 {
     struct rlimit limit;
-    uint64_t need = FILES_OF_A_PROCESS + shape->n_layers + (uint64_t)FILES_OF_A_NEIGHBOUR * (n_stages + 1) +
-                    FILES_TO_SERVE;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_max >= need)
+    uint64_t used = FILES_OF_A_PROCESS + shape->n_layers + (uint64_t)FILES_OF_A_NEIGHBOUR * (n_stages + 1);
+    uint64_t need = used;
+    uint32_t total;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || sl_door_plan(limit.rlim_max, used, &total) > 0)
         return SL_OK;
+    while (sl_door_plan(need, used, &total) == 0)
+        need++;
     return sl_fail(
         err, SL_E_CONFIG,
         "a process may have %llu files open here, and a node of this pipeline needs %llu; raise the hard "

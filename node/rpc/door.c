@@ -664,9 +664,19 @@ void sl_door_drain(struct sl_door *door)
     door->draining = true;
     sl_listener_close(&door->listener);
     for (uint32_t i = 0; i < door->top; i++)
-        if (door->connections[i] && !door->connections[i]->frames.live)
+        if (door->connections[i] && !door->connections[i]->frames.live && !door->connections[i]->down.bytes)
             sl_door_kill(door, door->connections[i], SL_DOOR_DRAINING);
     pthread_mutex_unlock(&door->lock);
+}
+
+bool sl_door_is_left(struct sl_door *door)
+{
+    bool left = true;
+    pthread_mutex_lock(&door->lock);
+    for (uint32_t i = 0; i < door->top; i++)
+        left &= !door->connections[i] || door->connections[i]->state >= SL_DOOR_LEAVING;
+    pthread_mutex_unlock(&door->lock);
+    return left;
 }
 
 void sl_door_close(struct sl_door *door)

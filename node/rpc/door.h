@@ -86,6 +86,7 @@ sl_status sl_door_open(struct sl_door **door, const struct sl_door_config *confi
 sl_status sl_door_start(struct sl_door *door, struct sl_err *err); /* accepts from now on */
 /* No new connection, and those without a call are told to go; calls run on. Before the core's shutdown. */
 void sl_door_drain(struct sl_door *door);
+bool sl_door_is_left(struct sl_door *door); /* all are told to go: nothing reaches the core any more */
 /* After the core has let go of all connections: waits up to a second for their last bytes to leave. NULL is fine. */
 void sl_door_close(struct sl_door *door);
 int sl_door_port(const struct sl_door *door);

@@ -261,7 +261,7 @@ static void leave(const struct sl_rpc_server *server, uint32_t grace_ms)
 {
     uint64_t until_ns = sl_clock_ns() + (uint64_t)grace_ms * 1000000u;
     sl_door_drain(server->door);
-    while (sl_rpc_live_calls() > 0 && sl_clock_ns() < until_ns) {
+    while (!sl_door_is_left(server->door) && sl_clock_ns() < until_ns) {
         usleep(LEAVE_LOOK_MS * 1000);
         sl_door_drain(server->door);
     }

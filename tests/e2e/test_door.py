@@ -128,8 +128,8 @@ def test_a_shortage_of_descriptors_ends_when_it_ends(start_server):
 def test_too_few_descriptors_are_refused_at_the_start(tmp_path):
     from conftest import Server
     server = Server(tmp_path, files=100)
-    assert server.wait() == 69, server.log()
-    assert "raise the limit (ulimit -n" in server.log()
+    assert server.wait() == 78, server.log()
+    assert "raise the hard limit (ulimit -Hn" in server.log()
     server.kill()
 
 
