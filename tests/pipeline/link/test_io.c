@@ -71,7 +71,8 @@ static struct sl_io_config config_of(const struct sl_transport_ops *transport, s
                                  .thread_name = "io"};
 }
 
-static bool start(struct world *world, const struct sl_transport_ops *transport)
+/* lost_ms: how long a line that broke is waited for; 0: the default. */
+static bool start_patient(struct world *world, const struct sl_transport_ops *transport, uint32_t lost_ms)
 {
     struct sl_err err;
     memset(world, 0, sizeof *world);
@@ -79,12 +80,18 @@ static bool start(struct world *world, const struct sl_transport_ops *transport)
     if (sl_fabric_create(&world->fabric) != SL_OK)
         return false;
     struct sl_io_config config = config_of(transport, world);
+    config.lost_ms = transport->silent_loss ? lost_ms : 0;
     if (sl_io_create(&world->a.io, &config, &err) != SL_OK ||
         sl_io_create(&world->b.io, &config, &err) != SL_OK) {
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
         return false;
     }
     return true;
+}
+
+static bool start(struct world *world, const struct sl_transport_ops *transport)
+{
+    return start_patient(world, transport, 0);
 }
 
 static void stop(struct world *world)
@@ -648,7 +655,7 @@ ON_EACH(damaged_payload_is_the_users_to_see_and_the_link_lives)
 ON_EACH(damaged_header_ends_the_link)
 {
     struct world world;
-    REQUIRE(start(&world, transport));
+    REQUIRE(start_patient(&world, transport, 3000)); /* the other end does not know that it is for good */
     connect_both(&world, 4, 4);
     CHECK(sl_io_fault_damage(world.a.io, 0, SL_WIRE_RESULT, SL_DAMAGE_HEADER, 40));
     send_rows(&world.a, SL_WIRE_RESULT, 0);
