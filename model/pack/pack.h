@@ -84,6 +84,9 @@ struct sl_pack;
 sl_status sl_pack_open(struct sl_pack **pack, const char *path, struct sl_err *err);
 void sl_pack_close(struct sl_pack *pack);
 const struct sl_shape *sl_pack_shape(const struct sl_pack *pack);
+/* What packing a checkpoint exactly would give, without writing or reading a weight (of F16 and F32 sources values are read, to
+ * know whether bf16 holds them): shape, formats and bytes can be asked of it, its weights cannot be opened. */
+sl_status sl_pack_foresee(struct sl_pack **pack, const char *src, struct sl_err *err);
 const char *sl_pack_path(const struct sl_pack *pack);
 /* What clients call it: the last part of the path that was given, of the checkpoint when it is a cached pack. */
 const char *sl_pack_name(const struct sl_pack *pack);

@@ -5,6 +5,7 @@
  * whoever reads one of them gets the bytes that were digested (sl_pack_read). The weights are verified by sl_weights_open. */
 #include "base/digest.h"
 #include "model/pack/pack_impl.h"
+#include "model/pack/pack_plan_impl.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -182,6 +183,54 @@ sl_status sl_pack_open(struct sl_pack **pack, const char *path, struct sl_err *e
         sl_pack_close(p);
     else
         *pack = p;
+    return status;
+}
+
+/* The files as an exact pack would have them: each has its data behind the header, which is padded to whole pages. */
+static void foresee_files(struct sl_manifest *m, const struct sl_pack_plan *plan, uint32_t n_layers)
+{
+    m->version = SL_PACK_FORMAT;
+    m->n_files = plan->n_files;
+    m->n_layers = n_layers;
+    m->head = 1 + n_layers;
+    for (uint32_t i = 0; i < n_layers; i++)
+        m->layers[i] = 1 + i;
+    for (uint32_t i = 0; i < plan->n_files; i++) {
+        snprintf(m->files[i].name, sizeof m->files[i].name, "%s", plan->files[i].name);
+        m->files[i].bytes = sl_layout_data_bytes(&plan->files[i].layout) + SL_PACK_PAGE;
+    }
+}
+
+static sl_status foresee(struct sl_pack *pack, struct sl_index *index, struct sl_pack_plan *plan,
+                         struct sl_err *err)
+{
+    static const struct sl_formats exact = {0};
+    struct sl_progress quiet = {0};
+    SL_TRY(sl_shape_load(&pack->shape, pack->path, err));
+    SL_TRY(sl_index_open_dir(index, pack->path, err));
+    SL_TRY(sl_pack_plan_make(plan, &pack->shape, &exact, index, &quiet, err));
+    foresee_files(&pack->manifest, plan, pack->shape.n_layers);
+    pack->manifest.formats = sl_pack_plan_formats(plan);
+    return pack->manifest.formats ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory to plan %.200s", pack->path);
+}
+
+sl_status sl_pack_foresee(struct sl_pack **out, const char *src, struct sl_err *err)
+{
+    struct sl_index index = {0};
+    struct sl_pack_plan plan = {0};
+    struct sl_pack *pack = calloc(1, sizeof *pack);
+    *out = NULL;
+    if (!pack || !(pack->path = strdup(src))) {
+        sl_pack_close(pack);
+        return sl_fail(err, SL_E_NOMEM, "no memory to plan %.200s", src);
+    }
+    sl_status status = foresee(pack, &index, &plan, err);
+    sl_pack_plan_free(&plan);
+    sl_index_close(&index);
+    if (status == SL_OK)
+        *out = pack;
+    else
+        sl_pack_close(pack);
     return status;
 }
 

@@ -2,8 +2,7 @@
  *
  * `inspect --stages N` prints for each stage the bytes it will hold, by the same functions that the
  * stage uses to take its memory (pipeline/decide/plan.h, pipeline/stage/stage.h): what is printed is what is
- * planned. A checkpoint that is not packed yet can be looked at, but its stages can't be planned,
- * because their bytes depend on the formats that packing decides. */
+ * planned. Of a checkpoint that is not packed yet, the stages are those of an exact pack, which `serve` would make of it. */
 #include "base/cpu.h"
 #include "model/pack/weights.h"
 #include "model/source/safetensors.h"
@@ -42,7 +41,8 @@ static const struct sl_option inspect_options[] = {
 struct report { /* what inspect knows about a path, wherever it read it */
     const char *path, *kind;
     struct sl_shape shape;
-    struct sl_pack *pack; /* NULL: a checkpoint */
+    struct sl_pack *pack;    /* NULL: a checkpoint */
+    struct sl_pack *planned; /* what the stages are planned for: the pack, or what packing would give */
     uint64_t layer_bytes[SL_MAX_LAYERS], embed_bytes, head_bytes, total_bytes;
     struct sl_class_use uses[SL_CLASSES]; /* of a pack */
     char formats[128];
@@ -260,7 +260,7 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
     struct sl_share config = sl_plan_share(plan, k, sl_cpu_threads(v->threads, v->stages));
     struct sl_stage_bytes bytes;
     char name[24];
-    SL_TRY(sl_stage_bytes(&bytes, r->pack, &config, err));
+    SL_TRY(sl_stage_bytes(&bytes, r->planned, &config, err));
     size_t frames = sl_plan_frame_bytes(plan, 1 + k), sampling = sampling_bytes(plan, k),
            buffers = bytes.buffers + frames + sampling;
     sl_plan_node_name(plan, 1 + k, name);
@@ -292,16 +292,17 @@ static void print_queue(const struct inspect_values *v)
                SL_DEFAULT_WAITING, mib(SL_WAITING_BYTES));
 }
 
-static sl_status make_plan(struct sl_plan *plan, const struct report *r, const struct inspect_values *v,
+static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct inspect_values *v,
                            struct sl_err *err)
 {
-    if (!r->pack)
-        return sl_fail(err, SL_E_USAGE, "%s is not packed yet; `sluice pack %s DST`, then inspect DST",
-                       r->path, r->path);
+    if (r->pack)
+        r->planned = r->pack;
+    else
+        SL_TRY(sl_pack_foresee(&r->planned, r->path, err));
     struct sl_plan_options options = {
         .n_stages = v->stages,
         .has_decode = true,
-        .kv_dtype = sl_pack_kv_dtype(r->pack, v->kv),
+        .kv_dtype = sl_pack_kv_dtype(r->planned, v->kv),
         .chunk_tokens = v->chunk,
         .max_running = v->max_running,
         .context_tokens = v->context,
@@ -343,8 +344,9 @@ static int run_inspect(const void *values, const char *const *args, uint32_t n_a
     }
     report->path = args[0];
     sl_status status = inspect(report, values, &err);
-    if (report->pack)
-        sl_pack_close(report->pack);
+    if (report->planned != report->pack)
+        sl_pack_close(report->planned);
+    sl_pack_close(report->pack);
     free(report);
     return status == SL_OK ? 0 : sl_command_failed("inspect", &err);
 }
@@ -355,7 +357,8 @@ const struct sl_command sl_command_inspect = {
     "what is in a pack or a checkpoint",
     "Prints the family, shapes, formats and bytes of a pack or of a Hugging Face directory, and "
     "with --stages what each stage "
-    "of a pipeline would hold, the other options being as given to serve. Nothing is started and no weight is read.",
+    "of a pipeline would hold, the other options being as given to serve; of a checkpoint, when it is packed exactly. Nothing is "
+    "started and nothing written.",
     inspect_options,
     sizeof(struct inspect_values),
     1,

@@ -159,6 +159,13 @@ def test_check_finds_a_changed_byte(pack, tmp_path):
     assert done.returncode == 65 and "layer-0003.safetensors" in done.stderr
 
 
+def test_the_stages_of_a_checkpoint_are_those_of_its_pack(pack, tmp_path):
+    env = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    told = [json.loads(run("inspect", path, "--stages", 3, "--json", env=env).stdout) for path in (ROOT / "demo", pack)]
+    assert [told[0][key] for key in ("stages", "queue")] == [told[1][key] for key in ("stages", "queue")]
+    assert not list(tmp_path.iterdir())  # nothing was packed for it
+
+
 def test_inspect_and_version(pack):
     for path, kind in [(ROOT / "demo", "checkpoint"), (pack, "pack")]:
         got = json.loads(run("inspect", path, "--json").stdout)
