@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -353,3 +354,27 @@ def test_few_descriptors_are_enough_or_refused_by_name(files, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+def check_served(words, listen, **how):
+    process = subprocess.Popen([*words, SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", listen, "--ops",
+                                f"127.0.0.1:{free_port()}"], stderr=subprocess.PIPE, text=True, **how)
+    try:
+        wait_until(lambda: process.poll() is not None or run("health", "--endpoint", listen).returncode == 0, "health")
+        assert len(generate(listen, max_tokens=20)) == 20
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_memory_need_not_be_lockable():
+    check_served([], f"127.0.0.1:{free_port()}",
+                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0)))
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a /dev/shm of its own needs root and unshare")
+def test_shared_memory_need_not_be_there():
+    hide = "mount -t tmpfs -o size=4k,ro,mode=000 none /dev/shm && exec \"$@\""
+    check_served(["unshare", "-m", "sh", "-c", hide, "sh"], f"127.0.0.1:{free_port()}")
