@@ -453,8 +453,10 @@ static void on_gone(struct sl_core *core, struct sl_request *r, uint32_t i,
 {
     struct sl_branch *answer = &r->answers[i];
     bool at_its_end = answer->decode == SL_DECODE_ENDING;
+    /* the prompt's pages went before anything was made of them: no answer can be */
+    bool of_all = i == 0 && answer->decode == SL_DECODE_EXPECTED && (answer->n_out == 0 || r->settling);
     sl_core_decode_gone(core, r, i);
-    if (entry->kind == SL_TOKENS_FAILED || (answer->alive && !at_its_end)) {
+    if (entry->kind == SL_TOKENS_FAILED || of_all || (answer->alive && !at_its_end)) {
         bool known = entry->kind == SL_TOKENS_FAILED &&
                      (entry->status == SL_E_CORRUPT || entry->status == SL_E_EXHAUSTED);
         sl_status status = known ? (sl_status)entry->status : SL_E_INTERNAL;
@@ -464,7 +466,10 @@ static void on_gone(struct sl_core *core, struct sl_request *r, uint32_t i,
             : status == SL_E_EXHAUSTED
                 ? "the decode worker has no room for the sequence; send the request again later"
                 : "the decode worker gave the sequence up; send the request again";
-        end(core, r, i, status, SL_FINISH_ABORT, error, 0, actions);
+        if (of_all)
+            end_answers(core, r, status, SL_FINISH_ABORT, error, actions);
+        else
+            end(core, r, i, status, SL_FINISH_ABORT, error, 0, actions);
         return;
     }
     uint64_t chain[2] = {answer->logits_digest, entry->logits_digest};

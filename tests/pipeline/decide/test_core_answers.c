@@ -132,3 +132,31 @@ SL_TEST(more_answers_than_can_ever_run_are_refused)
     free(places), free(pages), free(more);
     end_world(w);
 }
+
+/* Whatever was told before, all answers end, once, and everything comes back. */
+SL_TEST(pages_of_the_prompt_that_are_lost_before_they_are_taken_end_all_answers)
+{
+    for (int when = 0; when < 3; when++) {
+        struct core_world *w = new_world();
+        struct heard *h = ask(w, 100, 3);
+        h->ask.n = 3;
+        submit(w, h);
+        decide(w); /* both chunks are in the log */
+        answer(w, 0);
+        if (when > 0)
+            answer(w, 20); /* first tokens are told, and nothing is handed off yet */
+        if (when == 2)
+            sl_core_text_ends(w->core, h->seq, 1, &w->actions), carry_out(w);
+        CHECK(say(w, h->seq, SL_TOKENS_FAILED, 0, 0) == NULL);
+        CHECK(h->all_ended && h->n_ended == 3);
+        CHECK_INT(h->others[1].status, SL_E_CORRUPT);
+        CHECK_INT(h->others[2].status, SL_E_CORRUPT);
+        CHECK_INT(h->n, when > 0); /* and no token follows an end */
+        answer_all(w, 20);
+        CHECK_INT(w->n_adopts, 0);
+        CHECK(h->n_ended == 3 && h->n == (uint32_t)(when > 0));
+        check_all_back(w);
+        free(h);
+        end_world(w);
+    }
+}
