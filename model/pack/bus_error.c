@@ -40,11 +40,13 @@ static void on_bus_error(int number, siginfo_t *info, void *context)
         if (at >= end || at < atomic_load(&m->begin))
             continue;
         uintptr_t page = at & ~(uintptr_t)(PAGE - 1);
-        if (!atomic_load(&m->guarded) || mmap((void *)page, end - page, PROT_READ,
-                                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+        if (!atomic_load(&m->guarded))
             say_and_end(m->sentence);
-        atomic_store(&m->faulted, true);
+        atomic_store(&m->faulted, true); /* before there are zeros that another thread could read */
         atomic_store(&any_faulted, true);
+        if (mmap((void *)page, end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+            MAP_FAILED)
+            say_and_end(m->sentence);
         return;
     }
     sigaction(SIGBUS, &before, NULL); /* not ours: it happens again, to whom it would have happened */

@@ -105,12 +105,16 @@ static bool look_at(struct sl_scrubber *s, uint32_t file)
     struct scrubbed *x = &s->scrubbed[file];
     struct stat now;
     struct sl_err err;
-    if (f->copied || fstat(f->index.files[0].fd, &now) != 0)
+    if (f->copied)
         return true;
-    if (sl_mapping_faulted(f->mapping) || (uint64_t)now.st_size != f->file->bytes) {
+    bool known = fstat(f->index.files[0].fd, &now) == 0, faulted = sl_mapping_faulted(f->mapping);
+    bool resized = known && (uint64_t)now.st_size != f->file->bytes;
+    if (!known && !faulted)
+        return true;
+    if (faulted || resized) {
         sl_fail(&err, SL_E_DATA,
                 "%.200s %s while it was in use; fetch it again, or pack the checkpoint again", f->path,
-                (uint64_t)now.st_size != f->file->bytes ? "changed its size" : "could not be read");
+                resized ? "changed its size" : "could not be read");
         spoil(s, s->look_ns, &err);
         return false;
     }

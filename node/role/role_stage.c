@@ -211,6 +211,8 @@ static void send_result(struct sl_stage_role *r, const uint8_t *meta)
         sl_result_put_head(&again, &head, r->plan->n_stages);
     }
     assert(!out.bad);
+    if (sl_stage_spoiled(r->stage))
+        return; /* found while the head ran: it does not leave, and nothing else will */
     struct sl_wire wire = {.kind = SL_WIRE_RESULT, .source = (uint16_t)r->k};
     wire.payload_bytes = (uint64_t)(out.at - head_at);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
