@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { JOIN_BYTES_MAX = 4096 };
+
 struct joined_member {
     struct sl_members *all;
     uint32_t node;            /* 1 + stage, or the decode worker's */
@@ -342,6 +344,10 @@ static sl_status join_node(struct sl_members *c, struct sl_rpc_call *call, const
 static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_members *c = context;
+    if (bytes > JOIN_BYTES_MAX) { /* before it is digested for somebody who need not know the key */
+        sl_rpc_finish(call, SL_E_INVALID, "the join request is too long; run the same version");
+        return;
+    }
     struct sl_pb pb = {0}, node_pb = {0};
     struct sl_err err;
     Sluice__V1__JoinRequest *j = (Sluice__V1__JoinRequest *)(void *)sl_pb_unpack(

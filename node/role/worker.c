@@ -189,10 +189,10 @@ static sl_status report_silence(struct worker *w, bool silent, uint32_t peer)
 static void *report_loop(void *arg)
 {
     struct worker *w = arg;
-    bool told = false;
+    bool told = false, sure = true; /* not sure: what was told last may have arrived, or not */
     pthread_mutex_lock(&w->lock);
     while (!atomic_load(&w->over)) {
-        if (w->silent == told) {
+        if (w->silent == told && sure) {
             pthread_cond_wait(&w->seen, &w->lock);
             continue;
         }
@@ -200,9 +200,9 @@ static void *report_loop(void *arg)
         uint32_t peer = w->silent_peer;
         pthread_mutex_unlock(&w->lock);
         sl_status status = report_silence(w, silent, peer);
-        if (status == SL_OK)
-            told = silent;
-        else
+        sure = status == SL_OK;
+        told = silent;
+        if (!sure)
             usleep(REPORT_AGAIN_MS * 1000);
         pthread_mutex_lock(&w->lock);
     }
