@@ -658,13 +658,20 @@ sl_status sl_door_start(struct sl_door *door, struct sl_err *err)
     return SL_OK;
 }
 
+/* It has no call and no header block under way, and nothing waits to be written. */
+static bool is_idle(const struct sl_door_connection *c)
+{
+    return c->frames.n_streams == 0 && !c->frames.header_stream && !c->up.bytes && !c->down.bytes &&
+           !c->frames.down.have && !c->frames.down.left;
+}
+
 void sl_door_drain(struct sl_door *door)
 {
     pthread_mutex_lock(&door->lock);
     door->draining = true;
     sl_listener_close(&door->listener);
     for (uint32_t i = 0; i < door->top; i++)
-        if (door->connections[i] && !door->connections[i]->frames.live && !door->connections[i]->down.bytes)
+        if (door->connections[i] && is_idle(door->connections[i]))
             sl_door_kill(door, door->connections[i], SL_DOOR_DRAINING);
     pthread_mutex_unlock(&door->lock);
 }

@@ -199,7 +199,7 @@ enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_door_ti
     enum sl_door_verdict verdict = SL_DOOR_GONE;
     pthread_mutex_lock(&door->lock);
     struct sl_frames_stream *stream = find(door, ticket, &c);
-    if (stream) {
+    if (stream && !stream->call) { /* a stream is one call's: who names another's is not it */
         stream->call = call;
         if (many) {
             sl_frames_be_many(&c->frames, stream);

@@ -176,7 +176,9 @@ static void obey(struct sl_rpc_call *call, enum sl_door_verdict verdict)
                       "other messages took all room for messages on their way in; try again later");
         break;
     case SL_DOOR_WAIT:
-    case SL_DOOR_GONE: /* the end marker follows */
+        break;
+    case SL_DOOR_GONE: /* the door knows no such stream: it has ended, or its client hid the door's field and must not stay */
+        grpc_call_cancel(call->core, NULL);
         break;
     }
 }
@@ -460,10 +462,14 @@ static size_t metadata_bytes(const grpc_metadata_array *array)
 
 static void refuse_unknown(struct sl_rpc_call *call)
 {
-    size_t bytes = GRPC_SLICE_LENGTH(call->details.method);
+    size_t bytes = GRPC_SLICE_LENGTH(call->details.method), n = 0;
+    const uint8_t *path = GRPC_SLICE_START_PTR(call->details.method);
     char sentence[300];
-    snprintf(sentence, sizeof sentence, "%.*s is not served here; grpc.reflection.v1 lists what is",
-             (int)(bytes < 200 ? bytes : 200), GRPC_SLICE_START_PTR(call->details.method));
+    while (n < bytes && n < 200 && path[n] > ' ' && path[n] < 0x7f &&
+           path[n] != '@') /* what a path is made of */
+        n++;
+    snprintf(sentence, sizeof sentence, "%.*s is not served here; grpc.reflection.v1 lists what is", (int)n,
+             (const char *)path);
     sl_rpc_finish(call, SL_E_UNIMPLEMENTED, sentence);
 }
 

@@ -21,7 +21,13 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LEAVE_LOOK_MS = 2, KEEPALIVE_MS = 30000, KEEPALIVE_TIMEOUT_MS = 10000, MIN_PING_MS = 5000 };
+enum {
+    LEAVE_LOOK_MS = 2,
+    LEAVE_REST_MS = 100,
+    KEEPALIVE_MS = 30000,
+    KEEPALIVE_TIMEOUT_MS = 10000,
+    MIN_PING_MS = 5000
+};
 
 static void *worker_main(void *argument)
 {
@@ -270,8 +276,8 @@ static void leave(const struct sl_rpc_server *server, uint32_t grace_ms)
 void sl_rpc_server_stop(struct sl_rpc_server *server, uint32_t grace_ms)
 {
     assert(!sl_rpc_current); /* a worker would wait for itself */
-    struct timespec until = sl_clock_in_ms(grace_ms);
     leave(server, grace_ms);
+    struct timespec until = sl_clock_in_ms(LEAVE_REST_MS); /* for what the grace did not end */
     grpc_server_shutdown_and_notify(server->core, server->workers[0].queue, &server->shut);
     pthread_mutex_lock(&server->lock);
     while (!server->down && pthread_cond_timedwait(&server->change, &server->lock, &until) == 0) {
