@@ -221,7 +221,7 @@ static void fill_defaults(struct sl_io_config *config)
         config->lost_ms = 10000 * PATIENCE; /* else a line that breaks is a peer that is gone */
     if (config->silent_ms == 0)
         config->silent_ms = 1000 * PATIENCE;
-    if (config->silent_ms > config->lost_ms)
+    if (config->lost_ms > 0 && config->silent_ms > config->lost_ms)
         config->silent_ms = config->lost_ms;
     if (config->handshake_ms == 0)
         config->handshake_ms = 2000 * PATIENCE;

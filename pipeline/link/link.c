@@ -431,7 +431,8 @@ static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status st
 void sl_conn_landed(struct sl_landing *landing, sl_status status)
 {
     struct sl_conn *conn = landing->conn;
-    conn->heard_ms = conn->hub->now_ms;
+    if (status == SL_OK) /* what comes home because the line ends is no sign of life */
+        conn->heard_ms = conn->hub->now_ms;
     if (landing != &conn->control_in) {
         struct sl_slot *slot = (struct sl_slot *)((char *)landing - offsetof(struct sl_slot, landing));
         landed_data(conn, slot, status);

@@ -12,9 +12,11 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/un.h>
 #include <ucs/debug/debug.h>
 #include <unistd.h>
 
@@ -131,6 +133,21 @@ static sl_status open_context(struct sl_transport *t, const struct sl_data_addre
     return SL_OK;
 }
 
+/* One process at a time tries a port: a second one that only looks would be in the way of the first, whose UCX then finds it in
+ * use. The name is in the network's namespace, as ports are, and gone with its holder. -1: another has it. */
+static int claim_port(uint16_t port)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int n = snprintf(name.sun_path + 1, sizeof name.sun_path - 1, "sluice-data-port-%u", port);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    socklen_t bytes = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+    if (fd >= 0 && bind(fd, (const struct sockaddr *)&name, bytes) == 0)
+        return fd;
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
 /* As UCX will ask for it: without SO_REUSEADDR. Asked before, so that a port in use draws none of UCX's log lines. */
 static bool port_is_free(const struct sl_data_address *address, uint16_t port)
 {
@@ -160,11 +177,14 @@ static sl_status open_worker(struct sl_transport *t, const struct sl_io_config *
 {
     ucs_status_t status = UCS_ERR_BUSY;
     uint32_t n_ports = config->port ? 1 : LAST_PORT - FIRST_PORT + 1;
-    /* Processes that start together begin at different ones, so that no two find the same one free. */
+    /* Processes that start together begin at different ones. */
     for (uint32_t i = 0; i < n_ports && status == UCS_ERR_BUSY; i++) {
         uint32_t port = config->port ? config->port : FIRST_PORT + ((uint32_t)getpid() + i) % n_ports;
-        if (port_is_free(address, (uint16_t)port))
+        int claim = claim_port((uint16_t)port);
+        if (claim >= 0 && port_is_free(address, (uint16_t)port))
             status = create_worker(t, (uint16_t)port);
+        if (claim >= 0)
+            close(claim);
     }
     if (status == UCS_OK)
         return SL_OK;
