@@ -10,7 +10,6 @@ import fcntl
 import os
 import pathlib
 import random
-import resource
 import signal
 import socket
 import subprocess
@@ -62,19 +61,22 @@ def run(*args, **more):
     return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
+def after(*commands):
+    """The words before a command that is to run after these of a shell. Not preexec_fn: it runs in a fork of this process, where
+    gRPC's own handlers have been seen to hang."""
+    return ["sh", "-c", "; ".join([*commands, 'exec "$@"']), "sh"] if commands else []
+
+
 class Process:
     """A sluice process whose stderr goes to a file. files: its hard limit on descriptors."""
 
     def __init__(self, folder, name, *args, env=None, files=None, ignores=()):
-        def prepare():
-            if files:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-            for number in ignores:
-                signal.signal(number, signal.SIG_IGN)
         self.log_path = folder / f"{name}.log"
         self.log_file = open(self.log_path, "wb")
-        self.process = subprocess.Popen([SLUICE, *map(str, args)], stdout=self.log_file, stderr=self.log_file,
-                                        env={**os.environ, **(env or {})}, preexec_fn=prepare)
+        before = [f"ulimit -n {files}"] if files else []
+        before += [f"trap '' {int(number)}" for number in ignores]
+        self.process = subprocess.Popen([*after(*before), SLUICE, *map(str, args)], stdout=self.log_file,
+                                        stderr=self.log_file, env={**os.environ, **(env or {})})
 
     def log(self):
         return self.log_path.read_text(errors="replace")

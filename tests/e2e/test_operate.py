@@ -1,22 +1,19 @@
 """Operating a node: a wall clock that is set while it runs, signals that others send, exit codes, and what people type."""
-import fcntl
 import json
 import mmap
 import os
 import pathlib
 import re
-import resource
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import termios
 import threading
 
 import grpc
 import pytest
-from conftest import PATIENCE, ROOT, SLUICE, Server, free_port, run, wait_until
+from conftest import PATIENCE, ROOT, SLUICE, Server, after, free_port, run, wait_until
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 from test_processes import Stream, ask, generate
 
@@ -132,12 +129,8 @@ def test_a_hangup_of_one_role_drains_all(start_server, role):
 def test_a_server_ends_with_its_terminal(tmp_path):
     endpoint, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     ours, theirs = os.openpty()
-
-    def own_terminal():
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-    process = subprocess.Popen([SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", endpoint, "--ops", ops],
-                               stdin=theirs, stdout=theirs, stderr=theirs, preexec_fn=own_terminal)
+    process = subprocess.Popen(["setsid", "-c", SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", endpoint, "--ops", ops],
+                               stdin=theirs, stdout=theirs, stderr=theirs)
     os.close(theirs)
     try:
         wait_until(lambda: run("health", "--endpoint", endpoint).returncode == 0, "health")
@@ -339,8 +332,8 @@ def test_what_cannot_be_served_is_refused_before_packing(checkpoint, tmp_path):
 def test_few_descriptors_are_enough_or_refused_by_name(files, tmp_path):
     listen = f"127.0.0.1:{free_port()}"
     process = subprocess.Popen(
-        [SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", listen, "--ops", f"127.0.0.1:{free_port()}"],
-        stderr=subprocess.PIPE, text=True, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (files, files)))
+        [*after(f"ulimit -n {files}"), SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", listen, "--ops",
+         f"127.0.0.1:{free_port()}"], stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: process.poll() is not None or run("health", "--endpoint", listen).returncode == 0, "health")
         if files == 256:
@@ -356,9 +349,9 @@ def test_few_descriptors_are_enough_or_refused_by_name(files, tmp_path):
         process.communicate()
 
 
-def check_served(words, listen, **how):
+def check_served(words, listen):
     process = subprocess.Popen([*words, SLUICE, "serve", ROOT / "demo", "--threads", "1", "--listen", listen, "--ops",
-                                f"127.0.0.1:{free_port()}"], stderr=subprocess.PIPE, text=True, **how)
+                                f"127.0.0.1:{free_port()}"], stderr=subprocess.PIPE, text=True)
     try:
         wait_until(lambda: process.poll() is not None or run("health", "--endpoint", listen).returncode == 0, "health")
         assert len(generate(listen, max_tokens=20)) == 20
@@ -370,8 +363,7 @@ def check_served(words, listen, **how):
 
 
 def test_memory_need_not_be_lockable():
-    check_served([], f"127.0.0.1:{free_port()}",
-                 preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0)))
+    check_served(after("ulimit -l 0"), f"127.0.0.1:{free_port()}")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a /dev/shm of its own needs root and unshare")
