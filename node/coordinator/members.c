@@ -256,8 +256,12 @@ static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
 static void refuse(struct sl_members *c, struct sl_rpc_call *call, sl_status status, const struct sl_err *err)
 {
     uint32_t left_out;
-    if (sl_log_may(&c->refusals, sl_clock_ns(), &left_out))
-        sl_log_warn("a node was refused: %s (%u before it were not logged)", err->text, left_out);
+    char more[48] = "";
+    if (sl_log_may(&c->refusals, sl_clock_ns(), &left_out)) {
+        if (left_out)
+            snprintf(more, sizeof more, " (%u before it were not logged)", left_out);
+        sl_log_warn("a node was refused: %s%s", err->text, more);
+    }
     sl_rpc_finish(call, status, err->text);
 }
 
@@ -270,8 +274,10 @@ static void on_hello(struct sl_rpc_call *call, const uint8_t *message, size_t by
         &pb, call, &sluice__v1__hello_request__descriptor, message, bytes);
     if (!h)
         return;
-    if (h->nonce.len != SL_JOIN_NONCE || sl_ticket_make(&c->tickets, now_ms(), ticket) != SL_OK) {
+    if (h->nonce.len != SL_JOIN_NONCE) {
         sl_rpc_finish(call, SL_E_INVALID, "the hello is malformed; run the same version");
+    } else if (sl_ticket_make(&c->tickets, now_ms(), ticket) != SL_OK) {
+        sl_rpc_finish(call, SL_E_UNAVAILABLE, "no random bytes for a ticket; join again later");
     } else {
         sl_join_welcome(&c->config.key, h->nonce.data, ticket, proof);
         Sluice__V1__HelloReply reply = SLUICE__V1__HELLO_REPLY__INIT;

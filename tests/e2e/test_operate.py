@@ -344,7 +344,7 @@ def test_few_descriptors_are_enough_or_refused_by_name(files, tmp_path):
         else:
             assert process.wait(PATIENCE) == 78
             said = process.stderr.read()
-            assert f"may have {files} files open here, and a node of this pipeline needs 1" in said, said
+            assert f"may have {files} files open here, and a node of this pipeline needs 170;" in said, said
     finally:
         process.kill()
         process.communicate()
