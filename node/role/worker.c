@@ -59,6 +59,12 @@ static void end_role(struct worker *w, enum sl_life_event event)
         sl_io_nudge(w->io);
 }
 
+static char *role_of(const struct worker *w)
+{
+    static char roles[2][8] = {"stage", "decode"};
+    return roles[w->config.decode];
+}
+
 /* That this is the member which joined; about the plan's epoch. */
 static ProtobufCBinaryData prove(const struct worker *w, const char *kind, uint8_t proof[SL_JOIN_PROOF])
 {
@@ -73,10 +79,9 @@ static ProtobufCBinaryData prove(const struct worker *w, const char *kind, uint8
 static void leave(struct worker *w)
 {
     Sluice__V1__LeaveRequest request = SLUICE__V1__LEAVE_REQUEST__INIT;
-    static char roles[2][8] = {"stage", "decode"};
     uint8_t packed[128], proof[SL_JOIN_PROOF], *reply = NULL;
     size_t reply_bytes = 0;
-    request.role = roles[w->config.decode];
+    request.role = role_of(w);
     request.stage = w->config.stage;
     request.epoch = w->plan.epoch;
     request.proof = prove(w, "leave", proof);
@@ -166,12 +171,11 @@ static void on_silence(void *user, bool silent, uint32_t peer)
 static sl_status report_silence(struct worker *w, bool silent, uint32_t peer)
 {
     Sluice__V1__SilenceRequest request = SLUICE__V1__SILENCE_REQUEST__INIT;
-    static char roles[2][8] = {"stage", "decode"};
     uint8_t packed[192], proof[SL_JOIN_PROOF], *reply = NULL;
     size_t reply_bytes = 0;
     char name[24];
     struct sl_err err;
-    request.role = roles[w->config.decode];
+    request.role = role_of(w);
     request.stage = w->config.stage;
     request.epoch = w->plan.epoch;
     request.silent = silent;
@@ -216,14 +220,14 @@ static void *report_loop(void *arg)
 static size_t pack_node(const struct worker *w, uint8_t *packed, size_t room)
 {
     Sluice__V1__Node j = SLUICE__V1__NODE__INIT;
-    static char roles[2][8] = {"stage", "decode"}, version[] = SLUICE_VERSION;
+    static char version[] = SLUICE_VERSION;
     char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
     char host[64] = "", address[SL_IO_HOST_BYTES], digest[72];
     struct sl_io_address at = *sl_io_address(w->io);
     gethostname(host, sizeof host - 1);
     snprintf(address, sizeof address, "%s", sl_io_host(w->io));
     snprintf(digest, sizeof digest, "%s", sl_pack_digest(w->pack));
-    j.role = roles[w->config.decode];
+    j.role = role_of(w);
     j.stage = w->config.stage;
     j.model_digest = digest;
     j.version = version;
@@ -409,11 +413,10 @@ static void report_ready(void *user)
 {
     struct worker *w = user;
     Sluice__V1__ReadyRequest request = SLUICE__V1__READY_REQUEST__INIT;
-    static char roles[2][8] = {"stage", "decode"};
     uint8_t packed[128], proof[SL_JOIN_PROOF], *reply = NULL;
     size_t reply_bytes = 0;
     struct sl_err err;
-    request.role = roles[w->config.decode];
+    request.role = role_of(w);
     request.stage = w->config.stage;
     request.epoch = w->plan.epoch;
     request.proof = prove(w, "ready", proof);
