@@ -281,19 +281,6 @@ static void steer(struct row *row, const struct sl_sampling *sampling, const str
         penalise(row, sampling, seen);
 }
 
-void sl_counts_add(struct sl_counts *c, uint32_t id)
-{
-    uint32_t i = 0;
-    while (i < c->n && c->ids[i] != id)
-        i++;
-    if (i == c->n) {
-        assert(c->n < c->room);
-        c->ids[c->n] = id;
-        c->counts[c->n++] = 0;
-    }
-    c->counts[i]++;
-}
-
 /* ---- a token ---- */
 
 static uint32_t choose(const float *logits, uint32_t vocab, const struct sl_sampling *sampling,

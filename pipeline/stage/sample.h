@@ -20,6 +20,7 @@
 #ifndef SL_PIPELINE_STAGE_SAMPLE_H
 #define SL_PIPELINE_STAGE_SAMPLE_H
 
+#include "pipeline/record/counts.h"
 #include "pipeline/record/steering.h"
 #include "pipeline/record/token.h"
 
@@ -40,12 +41,5 @@ void sl_sample(struct sl_token_out *out, float *logits, uint32_t vocab, const st
 /* The log-probability of one given id and the top n of a row (prompt_logprobs, score). */
 void sl_logprob_of(struct sl_token_out *out, const float *logits, uint32_t vocab, uint32_t id, uint32_t n_top,
                    void *scratch);
-
-/* The distinct ids of a text that grows, and how often each came: linear, and short against the row that it is for. */
-struct sl_counts {
-    uint32_t n, room;
-    uint32_t *ids, *counts; /* [room] */
-};
-void sl_counts_add(struct sl_counts *c, uint32_t id); /* no more distinct ids than there is room */
 
 #endif
