@@ -61,6 +61,10 @@ def run(*args, **more):
     return subprocess.run([SLUICE, *map(str, args)], capture_output=True, text=True, timeout=PATIENCE, **more)
 
 
+# Who is started by nohup ignores SIGHUP, and so would every server that is to drain on it.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def after(*commands):
     """The words before a command that is to run after these of a shell. Not preexec_fn: it runs in a fork of this process, where
     gRPC's own handlers have been seen to hang."""
