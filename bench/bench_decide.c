@@ -157,7 +157,10 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
                                       .chunk_tokens = v->chunk,
                                       .max_running = v->requests,
                                       .context_tokens = context,
-                                      .kv_tokens = (uint64_t)v->requests * sl_pages_of(context) * SL_PAGE};
+                                      .max_prefill = v->requests,
+                                      /* a little more than all of them want: a fiftieth is kept back */
+                                      .kv_tokens = (uint64_t)(v->requests + v->requests / 32 + 1) *
+                                                   sl_pages_of(context) * SL_PAGE};
     SL_TRY(sl_plan_make(&b->plan, &model, &options, err));
     struct sl_core_config config = {.plan = &b->plan, .max_requests = 2 * v->requests};
     SL_TRY(sl_arena_init(&b->arena, sl_core_bytes(&config), err));

@@ -21,7 +21,7 @@
 /* ---- inspect ---- */
 
 struct inspect_values {
-    uint32_t stages, threads, chunk, context, max_running, kv_tokens;
+    uint32_t stages, threads, chunk, context, max_prefill, max_running, kv_tokens;
     const char *kv;
     bool json;
 };
@@ -32,6 +32,7 @@ static const struct sl_option inspect_options[] = {
     SL_OPTION_THREADS(inspect_values, threads, "1"),
     SL_OPTION_CHUNK(inspect_values, chunk),
     SL_OPTION_CONTEXT(inspect_values, context),
+    SL_OPTION_MAX_PREFILL(inspect_values, max_prefill),
     SL_OPTION_MAX_RUNNING(inspect_values, max_running),
     SL_OPTION_KV_TOKENS(inspect_values, kv_tokens),
     SL_OPTION_KV(inspect_values, kv),
@@ -304,6 +305,7 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
         .has_decode = true,
         .kv_dtype = sl_pack_kv_dtype(r->planned, v->kv),
         .chunk_tokens = v->chunk,
+        .max_prefill = v->max_prefill,
         .max_running = v->max_running,
         .context_tokens = v->context,
         .kv_tokens = v->kv_tokens,

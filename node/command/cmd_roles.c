@@ -210,6 +210,7 @@ static struct sl_plan_options plan_options(const struct sl_serving_options *v)
     return (struct sl_plan_options){.n_stages = v->stages,
                                     .has_decode = true,
                                     .chunk_tokens = v->chunk,
+                                    .max_prefill = v->max_prefill,
                                     .max_running = v->max_running,
                                     .context_tokens = v->context,
                                     .kv_tokens = v->kv_tokens};

@@ -113,6 +113,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--chunk", v->chunk);
     add(&a, "--kv", v->kv);
     add(&a, "--numerics", v->numerics);
+    add_number(&a, "--max-prefill", v->max_prefill);
     add_number(&a, "--max-running", v->max_running);
     add_number(&a, "--max-waiting", v->max_waiting);
     add_number(&a, "--context", v->context);
@@ -243,6 +244,7 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
     struct sl_plan_options options = {.n_stages = v->stages,
                                       .has_decode = true,
                                       .chunk_tokens = v->chunk,
+                                      .max_prefill = v->max_prefill,
                                       .max_running = v->max_running,
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};

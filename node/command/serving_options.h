@@ -6,7 +6,8 @@
 
 struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name;
-    uint32_t stages, chunk, max_running, max_waiting, context, kv_tokens, drain_timeout, lost_after;
+    uint32_t stages, chunk, max_prefill, max_running, max_waiting, context, kv_tokens, drain_timeout,
+        lost_after;
 };
 
 /* values: the command's struct, whose member `serving` is a struct sl_serving_options. */
@@ -16,6 +17,7 @@ struct sl_serving_options {
                        "gRPC for clients and for joining nodes; *:PORT for every address of this machine."), \
         SL_OPTION_OPS(values, serving.ops, "127.0.0.1:8081"), SL_OPTION_CHUNK(values, serving.chunk),        \
         SL_OPTION_KV(values, serving.kv), SL_OPTION_NUMERICS(values, serving.numerics, "f32"),               \
+        SL_OPTION_MAX_PREFILL(values, serving.max_prefill),                                                  \
         SL_OPTION_MAX_RUNNING(values, serving.max_running),                                                  \
         SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",  \
                          "Requests in the queue, and 64 MiB of what they hold; more are refused."),          \

@@ -39,11 +39,14 @@
     SL_OPTION_NUMBER("context", values, field, "0", 0, 1 << 22, "tokens",                                    \
                      "Longest prompt and output together; 0: the model's.")
 #define SL_OPTION_MAX_RUNNING(values, field)                                                                 \
-    SL_OPTION_NUMBER("max-running", values, field, "16", 1, SL_MAX_BATCH, "requests",                        \
-                     "Requests that hold pages at once.")
+    SL_OPTION_NUMBER("max-running", values, field, "16", 1, SL_MAX_BATCH, "answers",                         \
+                     "Answers that are decoded at once: places in the batch.")
+#define SL_OPTION_MAX_PREFILL(values, field)                                                                 \
+    SL_OPTION_NUMBER("max-prefill", values, field, "16", 1, SL_MAX_BATCH, "prompts",                         \
+                     "Prompts that are prefilled at once.")
 #define SL_OPTION_KV_TOKENS(values, field)                                                                   \
     SL_OPTION_NUMBER("kv-tokens", values, field, "0", 0, UINT32_MAX, "tokens",                               \
-                     "Size of each process's KV pool; 0: a context for every running request, at most "      \
+                     "Size of each process's KV pool; 0: a context for every place in the batch, at most "   \
                      "131072.")
 #define SL_OPTION_KV(values, field)                                                                          \
     SL_OPTION_CHOICE("kv", values, field, "auto", "auto|bf16|i8|f32",                                        \

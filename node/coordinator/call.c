@@ -107,6 +107,10 @@ void sl_call_free(struct sl_call *call)
 {
     for (uint32_t i = 0; i < call->n_stop; i++)
         free(call->stop[i]);
+    for (uint32_t i = 0; i < call->n; i++) {
+        free(call->texts[i].ids);
+        free((uint8_t *)(uintptr_t)call->ask.said[i].counts);
+    }
     free((uint32_t *)(uintptr_t)call->ask.ids);
     free((uint8_t *)(uintptr_t)call->ask.steering);
     free(call->ask.prompt);
@@ -147,6 +151,51 @@ static void remove_call(struct sl_coordinator *c, struct sl_call *call)
     while (*at != call)
         at = &(*at)->next;
     *at = call->next;
+}
+
+/* ---- what was told ---- */
+
+bool sl_call_keep(struct sl_call *call, const struct sl_action *a)
+{
+    struct sl_call_text *text = &call->texts[a->index];
+    if (!a->token.out || call->ask.max_tokens < 2)
+        return true;
+    if (a->token.n_out > text->room) {
+        uint32_t room = text->room ? 2 * text->room : 64;
+        uint32_t *ids = realloc(text->ids, room * sizeof *ids);
+        if (!ids)
+            return false;
+        text->ids = ids;
+        text->room = room;
+        call->ask.said[a->index].ids = ids;
+    }
+    text->ids[a->token.n_out - 1] = a->token.out->id;
+    return true;
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
+}
+
+bool sl_call_set_back(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
+{
+    struct sl_call_text *text = &call->texts[a->index];
+    struct sl_said *said = &call->ask.said[a->index];
+    if (!sl_sampling_counts(&call->ask.sampling))
+        return true;
+    uint32_t *sorted = malloc(text->n_out * sizeof *sorted);
+    uint8_t *counts = malloc(sl_counts_max_bytes(text->n_out, c->plan.vocab));
+    free((uint8_t *)(uintptr_t)said->counts);
+    said->counts = counts;
+    if (sorted && counts) {
+        memcpy(sorted, text->ids, text->n_out * sizeof *sorted);
+        qsort(sorted, text->n_out, sizeof *sorted, by_id);
+        said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, text->n_out);
+    }
+    free(sorted);
+    return sorted && counts;
 }
 
 /* ---- tokens and text ---- */

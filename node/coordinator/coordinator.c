@@ -60,9 +60,7 @@ static void send_record(struct sl_coordinator *c, const struct sl_action *a)
     uint8_t *meta = take_buffer(c, &c->orders, &buffer);
     if (!meta)
         return;
-    for (uint32_t i = 0, at = 0; i < order->n_slices; at += order->slices[i++].n)
-        memcpy(c->ids + at, run->ids[i], order->slices[i].n * sizeof *c->ids);
-    sl_order_pack(meta, order, c->ids, run ? run->pages : NULL, &limits);
+    sl_order_pack(meta, order, run ? run->ids : NULL, run ? run->pages : NULL, &limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = c->plan.meta_bytes};
     send_sealed(c, &c->orders, &wire, meta, buffer, TAG_ORDER);
 }
@@ -119,6 +117,14 @@ static void note_word(struct sl_coordinator *c, uint64_t seq, uint32_t n)
     c->words[c->n_words++] = (struct sl_word){seq, n};
 }
 
+static void on_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
+{
+    if (!sl_call_keep(call, a))
+        note_word(c, a->seq, 0);
+    else if (sl_call_token(c, call, a))
+        note_word(c, a->seq, a->token.n_out);
+}
+
 static void act(struct sl_coordinator *c, const struct sl_action *a)
 {
     struct sl_call *call = a->user;
@@ -133,6 +139,10 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         if (!sl_call_admitted(c, call))
             note_word(c, a->seq, 0);
         break;
+    case SL_ACTION_SET_BACK:
+        if (!sl_call_set_back(c, call, a))
+            note_word(c, a->seq, 0);
+        break;
     case SL_ACTION_RAN:
         sl_call_ran(c, call, a);
         break;
@@ -140,8 +150,7 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         sl_call_arrived(c, call, a);
         break;
     case SL_ACTION_TOKEN:
-        if (sl_call_token(c, call, a))
-            note_word(c, a->seq, a->token.n_out);
+        on_token(c, call, a);
         break;
     case SL_ACTION_END:
         sl_call_end(c, call, a);
@@ -425,20 +434,21 @@ static sl_status take_memory(struct sl_coordinator *c)
 {
     struct sl_core_config config = {.plan = &c->plan,
                                     .n_end_ids = c->shape.n_eos,
-                                    .max_requests = c->config.max_waiting + c->plan.max_running};
+                                    .max_requests =
+                                        c->config.max_waiting + c->plan.max_prefill + c->plan.max_running};
     memcpy(config.end_ids, c->shape.eos, c->shape.n_eos * sizeof *c->shape.eos);
-    /* FREE or CANCEL (TAKE and CANCEL) for each running request, twice over for buffers whose SENT event is late */
-    uint32_t late = 4 * c->plan.max_running + 8;
-    SL_TRY(take_buffers(c, &c->orders, sl_plan_stage_node(0), sl_plan_max_runs(&c->plan) + late,
-                        c->plan.meta_bytes));
-    SL_TRY(take_buffers(c, &c->adopts, sl_plan_decode_node(&c->plan), late, c->plan.adopt_bytes));
+    /* a release for each sequence on the stages; of each answer on the decode worker its TAKE, two GROW and its CANCEL. Twice
+     * over for buffers whose SENT event is late */
+    uint32_t records = sl_plan_max_runs(&c->plan) + 4 * c->plan.max_prefill + 8,
+             adopts = 8 * c->plan.max_running + 8;
+    SL_TRY(take_buffers(c, &c->orders, sl_plan_stage_node(0), records, c->plan.meta_bytes));
+    SL_TRY(take_buffers(c, &c->adopts, sl_plan_decode_node(&c->plan), adopts, c->plan.adopt_bytes));
     SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
     c->actions.room = sl_core_max_actions(c->core);
     c->actions.list = calloc(c->actions.room, sizeof *c->actions.list);
-    c->ids = calloc(c->plan.max_chunk, sizeof *c->ids);
-    return c->actions.list && c->ids && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
+    return c->actions.list && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
 }
 
 sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coordinator_config *config,
@@ -500,7 +510,6 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     free(c->orders.free);
     free(c->adopts.bytes);
     free(c->adopts.free);
-    free(c->ids);
     free(c->actions.list);
     sl_arena_fini(&c->arena);
     sl_latest_fini(&c->published);

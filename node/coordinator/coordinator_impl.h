@@ -16,6 +16,7 @@
 
 struct sl_call_text { /* one answer */
     uint32_t n_out;
+    uint32_t *ids, room; /* that were told: whoever is set back is prefilled with them */
     uint64_t last_us;
     struct sl_detok detok; /* for stop strings */
     char *tail;            /* text that a stop string may still begin in; in sl_call.tails */
@@ -138,7 +139,6 @@ struct sl_coordinator {
     struct sl_buffers orders, adopts;
     uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
-    uint32_t *ids;      /* [max_chunk] of the record being packed */
     struct sl_finished finished;
 };
 
@@ -156,6 +156,10 @@ void sl_call_insert(struct sl_coordinator *c, struct sl_call *call);
 /* It is no longer queued: takes the memory that its answer needs. False: there is none. */
 bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call);
 struct sl_call *sl_call_find(const struct sl_coordinator *c, uint64_t handle); /* NULL: it has ended */
+/* Keeps the id of a token that is being told. False: there is no memory. */
+bool sl_call_keep(struct sl_call *call, const struct sl_action *token);
+/* An answer of it was set back: counts what was told of it, for its penalties. False: there is no memory. */
+bool sl_call_set_back(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *set_back);
 /* Tells a token, or the prompt alone. True: the text ends with it, by a stop string. */
 bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *token);
 void sl_call_end(struct sl_coordinator *c, struct sl_call *call,

@@ -110,6 +110,7 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     plan.layer_begin = config.begin;
     plan.layer_end = config.end;
     plan.chunk_tokens = c->plan.chunk_tokens;
+    plan.max_prefill = c->plan.max_prefill;
     plan.max_running = c->plan.max_running;
     plan.context_tokens = c->plan.context_tokens;
     plan.kv_pages = c->plan.n_pages;

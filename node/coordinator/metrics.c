@@ -69,6 +69,8 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .decode_pages_used = p->core.decode_pages_used,
         .decode_pages_total = c->plan.n_pages,
         .max_running = c->plan.max_running,
+        .sitting_out = p->core.sitting_out,
+        .set_back = p->core.set_back,
         .prompt_tokens = p->meter.prompt_tokens,
         .output_tokens = p->meter.output_tokens,
         .requests_ok = p->meter.ok[SL_FINISH_STOP] + p->meter.ok[SL_FINISH_LENGTH],
@@ -139,6 +141,11 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_gauge(t, "sluice_requests_running",
               "Answers that have a place: a request has as many as it asked for.", load.running);
     add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
+    add_gauge(t, "sluice_answers_sitting_out", "Answers that make no token for want of a KV page.",
+              load.sitting_out);
+    add_counter(t, "sluice_answers_set_back",
+                "Answers that gave their KV pages to older ones and were queued to be prefilled again.",
+                load.set_back);
     add_gauge(t, "sluice_requests_waiting_bytes", "Bytes that requests in the queue hold.",
               (double)load.waiting_bytes);
     add_gauge(t, "sluice_prefill_tokens_waiting_uncached",

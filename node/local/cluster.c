@@ -98,6 +98,8 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
                                       .has_decode = !g->without_decode,
                                       .kv_dtype = sl_pack_kv_dtype(c->pack, g->kv),
                                       .chunk_tokens = g->chunk_tokens,
+                                      .kv_tokens = g->kv_tokens,
+                                      .max_prefill = g->max_prefill,
                                       .max_running = g->max_running,
                                       .context_tokens = g->context_tokens,
                                       .epoch = 1,

@@ -133,14 +133,6 @@ static struct adoptee *find(struct sl_decode_role *r, uint64_t seq)
     return NULL;
 }
 
-static bool any(const struct sl_decode_role *r, enum sl_adoptee_state state)
-{
-    for (uint32_t i = 0; i < r->plan->max_running; i++)
-        if (r->adoptees[i].state == state)
-            return true;
-    return false;
-}
-
 /* Whole, and not waiting for the FORKs that come behind its TAKE. */
 static bool any_to_tell(const struct sl_decode_role *r)
 {
@@ -180,6 +172,26 @@ static struct adoptee *open_adoptee(struct sl_decode_role *r, uint64_t seq)
     return NULL;
 }
 
+/* Where the token that was told last goes. */
+static uint32_t next_pos(const struct adoptee *a)
+{
+    return a->spec.prompt_tokens + a->n_out - a->spec.n_out;
+}
+
+/* It has the page that it needs now: else it sits out until it is granted one, or told to go. */
+static bool can_step(const struct adoptee *a)
+{
+    return a->state == SL_ADOPTEE_ADOPTED && next_pos(a) / SL_PAGE < a->sequence->n_pages;
+}
+
+static bool any_to_step(const struct sl_decode_role *r)
+{
+    for (uint32_t i = 0; i < r->plan->max_running; i++)
+        if (can_step(&r->adoptees[i]))
+            return true;
+    return false;
+}
+
 static void end_forks(struct sl_decode_role *r, struct adoptee *a, uint64_t seq);
 
 /* A sequence ends here once, whether it ever was here (a) or not, and that is told. */
@@ -191,7 +203,7 @@ static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t s
         entry.logits_digest = a->logits_digest;
         if (a->state == SL_ADOPTEE_ADOPTED &&
             a->spec.digest) /* the last token never went through the layers */
-            entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, a->spec.prompt_tokens + a->n_out - 1);
+            entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, next_pos(a));
         if (a->state >= SL_ADOPTEE_NAMED)
             end_forks(r, a, seq);
         sl_sequences_close(sl_stage_sequences(r->stage), a->sequence);
@@ -302,7 +314,6 @@ static void tell_arrivals(struct sl_decode_role *r, struct adoptee *a)
         return;
     put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = seq, .at_us = a->last_arrival_us});
     move(a, SL_ADOPTEE_TOLD);
-    note_token(a, a->spec.first_id);
     if (a->spec.silent)
         end_sequence(r, a, seq, SL_OK);
 }
@@ -392,6 +403,25 @@ static void on_kv(struct sl_decode_role *r, const struct sl_io_event *frame)
     end_sequence(r, a, w->seq, SL_E_CORRUPT);
 }
 
+/* What was told: of an answer that comes again it was counted by who sent it, else it is the first token. */
+static void keep_text(struct sl_decode_role *r, struct adoptee *a)
+{
+    uint32_t n_ids;
+    a->n_out = a->spec.n_out;
+    a->last_id = a->spec.first_id;
+    a->logits_digest = a->spec.logits_digest;
+    if (!sl_sampling_counts(&a->spec.sampling))
+        return;
+    if (a->n_out == 1) {
+        sl_counts_add(&a->counts, a->last_id);
+        return;
+    }
+    const char *bad =
+        sl_counts_read(&a->counts, a->spec.counts, a->spec.counts_bytes, r->plan->vocab, &n_ids);
+    assert(!bad); /* it was read with the ADOPT, and there is room for a whole context */
+    a->spec.counts = NULL;
+}
+
 static void keep_steering(struct sl_decode_role *r, struct adoptee *a)
 {
     if (a->spec.steering_bytes)
@@ -420,6 +450,7 @@ static void name_sequence(struct sl_decode_role *r, struct adoptee *a, const str
     a->spec.pages = NULL; /* they were in the frame */
     a->n_forks_left = adopt->n_forks;
     keep_steering(r, a);
+    keep_text(r, a);
     look_whether_whole(r, a);
 }
 
@@ -447,6 +478,21 @@ static const char *fork_sequence(struct sl_decode_role *r, struct adoptee *a, co
 }
 
 /* NULL, or what is wrong. */
+static const char *grow_sequence(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
+{
+    if (!a || a->state < SL_ADOPTEE_NAMED)
+        return "what is not here, or was not named, is to grow";
+    if (adopt->page_first != a->sequence->n_pages)
+        return "a sequence grows by other pages than its next";
+    for (uint32_t i = 0; i < adopt->n_pages; i++)
+        if (!place_page(r, a, adopt->page_first + i, sl_get32(adopt->pages + 4 * (size_t)i), false)) {
+            end_sequence(r, a, adopt->seq, SL_E_CORRUPT);
+            return NULL;
+        }
+    return NULL;
+}
+
+/* NULL, or what is wrong. */
 static const char *obey(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
 {
     if (has_ended(r, adopt->seq))
@@ -455,6 +501,8 @@ static const char *obey(struct sl_decode_role *r, struct adoptee *a, const struc
         end_sequence(r, a, adopt->seq, SL_OK);
         return NULL;
     }
+    if (adopt->kind == SL_ADOPT_GROW)
+        return grow_sequence(r, a, adopt);
     if (!a && !(a = open_adoptee(r, adopt->seq))) {
         end_sequence(r, NULL, adopt->seq, SL_E_EXHAUSTED);
         return NULL;
@@ -476,7 +524,8 @@ static sl_status on_adopt(struct sl_decode_role *r, const struct sl_io_event *fr
     }
     const char *bad = sl_adopt_unpack(&adopt, frame->payload, frame->wire.meta_bytes, &limits);
     struct adoptee *a = bad ? NULL : find(r, adopt.seq);
-    if (a && adopt.kind != SL_ADOPT_CANCEL && !may(a, SL_ADOPTEE_NAME))
+    bool names = adopt.kind == SL_ADOPT_TAKE || adopt.kind == SL_ADOPT_FORK;
+    if (a && names && !may(a, SL_ADOPTEE_NAME))
         bad = "it names a sequence twice";
     if (!bad)
         bad = obey(r, a, &adopt);
@@ -522,17 +571,16 @@ static void sample_row(struct sl_decode_role *r, struct adoptee *a, float *logit
         end_sequence(r, a, entry.seq, SL_OK);
 }
 
-/* One token of every adopted sequence. */
+/* One token of every adopted sequence that has a page for it. */
 static void token_step(struct sl_decode_role *r)
 {
     struct adoptee *batch[SL_MAX_BATCH];
     uint32_t ids[SL_MAX_BATCH], n = 0;
     for (uint32_t i = 0; i < r->plan->max_running; i++) {
         struct adoptee *a = &r->adoptees[i];
-        if (a->state != SL_ADOPTEE_ADOPTED)
+        if (!can_step(a))
             continue;
-        uint32_t pos = a->spec.prompt_tokens + a->n_out - 1;
-        r->chunk.slices[n] = (struct sl_chunk_slice){a->sequence, pos, 1};
+        r->chunk.slices[n] = (struct sl_chunk_slice){a->sequence, next_pos(a), 1};
         ids[n] = a->last_id;
         batch[n++] = a;
     }
@@ -559,7 +607,7 @@ static void token_step(struct sl_decode_role *r)
 static sl_status work(struct sl_decode_role *r, struct sl_err *err)
 {
     bool frames = r->queue_head != r->queue_tail;
-    if (frames && (r->n_in_a_row < SL_FRAMES_IN_A_ROW || !any(r, SL_ADOPTEE_ADOPTED))) {
+    if (frames && (r->n_in_a_row < SL_FRAMES_IN_A_ROW || !any_to_step(r))) {
         r->n_in_a_row++;
         SL_TRY(take_frame(r, err));
     } else {
@@ -619,7 +667,7 @@ sl_status sl_decode_role_step(struct sl_decode_role *r, const struct sl_io_event
         sl_role_meter_pages(r->meter, sl_stage_sequences(r->stage));
     }
     actions->go_on =
-        r->n_free_out > 0 && (r->queue_head != r->queue_tail || any_to_tell(r) || any(r, SL_ADOPTEE_ADOPTED));
+        r->n_free_out > 0 && (r->queue_head != r->queue_tail || any_to_tell(r) || any_to_step(r));
     return status;
 }
 

@@ -172,11 +172,14 @@ static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
 {
     uint32_t vocab = sl_stage_shape(r->stage)->vocab;
     bool last = slice->flags & SL_SLICE_LAST;
-    struct sl_result_slice result = {
-        .seq = slice->seq, .index = slice->index, .pos = slice->pos, .n = slice->n, .has_token = last};
+    struct sl_result_slice result = {.seq = slice->seq,
+                                     .index = slice->index,
+                                     .pos = slice->pos,
+                                     .n = slice->n,
+                                     .has_token = last && !(slice->flags & SL_SLICE_RESTORE)};
     if (slice->prompt_logprobs >= 0)
         result.n_prompt = last ? slice->n - 1 : slice->n;
-    if (last) {
+    if (result.has_token) {
         float *logits = sl_stage_logits(r->stage, x + (size_t)(slice->n - 1) * r->plan->d_model, 1);
         if (slice->flags & SL_SLICE_DIGEST)
             result.logits_digest = sl_xxh3(logits, vocab * sizeof *logits);

@@ -360,6 +360,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
                                       .has_decode = true,
                                       .kv_dtype = kv_dtype,
                                       .chunk_tokens = p->chunk_tokens,
+                                      .max_prefill = p->max_prefill,
                                       .max_running = p->max_running,
                                       .context_tokens = p->context_tokens,
                                       .epoch = p->epoch,

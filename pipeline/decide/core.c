@@ -7,27 +7,45 @@
 
 /* ---- memory ---- */
 
-/* Every record that can be under way: chunks, and one FREE or CANCEL for each request whose release is not answered; while it is
- * not, its place may already run another one, whose release follows. */
+/* Every record that can be under way: chunks, and one FREE or CANCEL for each sequence that still has its place on the stages. */
 static uint32_t log_room_of(const struct sl_core_config *config)
 {
-    return sl_plan_max_runs(config->plan) + 2 * config->plan->max_running + 1;
+    return sl_plan_max_runs(config->plan) + config->plan->max_prefill + 1;
+}
+
+/* Later stays: those that wait or run are not more than places, and as many may be leaving; who finds none free waits. */
+static uint32_t more_stays_of(const struct sl_core_config *config)
+{
+    return 2 * config->plan->max_running + 1;
 }
 
 size_t sl_core_bytes(const struct sl_core_config *config)
 {
     const struct sl_plan *plan = config->plan;
     struct sl_order_limits limits = sl_plan_order_limits(plan);
-    uint32_t max_runs = sl_plan_max_runs(plan);
+    uint32_t max_runs = sl_plan_max_runs(plan), n_stays = config->max_requests + more_stays_of(config);
     return sl_arena_round(sizeof(struct sl_core)) +
            sl_arena_round(config->max_requests * sizeof(struct sl_request)) +
-           sl_pool_bytes(config->max_requests) +
-           2 * sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
+           sl_pool_bytes(config->max_requests) + sl_arena_round(n_stays * sizeof(struct sl_stay)) +
+           sl_pool_bytes(more_stays_of(config)) +
+           sl_sequences_bytes(plan->max_prefill, plan->context_tokens, plan->n_pages) +
+           sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
            sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
            sl_arena_round(max_runs * sizeof(struct sl_run)) +
-           max_runs * sl_arena_round(sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers)) +
-           sl_arena_round(plan->max_running * sizeof(struct sl_adopt)) +
+           max_runs * (sl_arena_round(sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers)) +
+                       sl_arena_round(plan->max_chunk * sizeof(uint32_t))) +
+           sl_arena_round(sl_core_max_adopts(plan) * sizeof(struct sl_adopt)) +
            sl_arena_round(SL_MAX_SLICES * sizeof(struct sl_result_slice));
+}
+
+static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
+{
+    const struct sl_plan *plan = &core->plan;
+    SL_TRY(sl_pool_init(&core->free_requests, arena, core->config.max_requests));
+    SL_TRY(sl_pool_init(&core->free_stays, arena, more_stays_of(&core->config)));
+    SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
+    return sl_sequences_init(&core->decode_pages, arena, plan->max_running, plan->context_tokens,
+                             plan->n_pages);
 }
 
 static sl_status take_memory(struct sl_core *core, struct sl_arena *arena)
@@ -35,22 +53,21 @@ static sl_status take_memory(struct sl_core *core, struct sl_arena *arena)
     const struct sl_plan *plan = &core->plan;
     struct sl_order_limits limits = sl_plan_order_limits(plan);
     core->requests = sl_arena_take(arena, core->config.max_requests * sizeof *core->requests);
+    core->stays = sl_arena_take(arena, core->n_stays * sizeof *core->stays);
     core->log = sl_arena_take(arena, core->log_room * sizeof *core->log);
     core->runs = sl_arena_take(arena, core->max_runs * sizeof *core->runs);
-    core->adopts = sl_arena_take(arena, plan->max_running * sizeof *core->adopts);
+    core->adopts = sl_arena_take(arena, sl_core_max_adopts(plan) * sizeof *core->adopts);
     core->slices = sl_arena_take(arena, SL_MAX_SLICES * sizeof *core->slices);
-    if (!core->requests || !core->log || !core->runs || !core->adopts || !core->slices)
+    if (!core->requests || !core->stays || !core->log || !core->runs || !core->adopts || !core->slices)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < core->max_runs; i++) {
         core->runs[i].pages =
             sl_arena_take(arena, sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers));
-        if (!core->runs[i].pages)
+        core->runs[i].ids = sl_arena_take(arena, plan->max_chunk * sizeof(uint32_t));
+        if (!core->runs[i].pages || !core->runs[i].ids)
             return SL_E_NOMEM;
     }
-    SL_TRY(sl_pool_init(&core->free_requests, arena, core->config.max_requests));
-    SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_running, plan->context_tokens, plan->n_pages));
-    return sl_sequences_init(&core->decode_pages, arena, plan->max_running, plan->context_tokens,
-                             plan->n_pages);
+    return take_tables(core, arena);
 }
 
 sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struct sl_core_config *config)
@@ -61,47 +78,84 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
         return SL_E_NOMEM;
     *core = (struct sl_core){.config = *config,
                              .plan = *config->plan,
+                             .n_stays = config->max_requests + more_stays_of(config),
                              .log_room = log_room_of(config),
                              .max_runs = sl_plan_max_runs(config->plan)};
     if (core->config.max_waiting_bytes == 0)
         core->config.max_waiting_bytes = SL_WAITING_BYTES;
     core->config.plan = &core->plan;
+    core->growth.guess = config->expect_tokens;
     sl_schedule_init(&core->schedule, &core->plan);
     *out = core;
     return take_memory(core, arena);
 }
 
 /* By what one input can make. A loss: an END for each answer and at most a record and an ADOPT for each that runs, and its LIFE. A decision: an
- * END for each overdue one (each is over or goes on, so with those that settle not more than all), for each that runs an ADMIT, a
- * TAKE or CANCEL and a release, and a RUN for each place in the window. A RESULT: for each slice RAN, TOKEN and a release. */
+ * END for each overdue one (each is over or goes on, so with those that settle not more than all), for each that is prefilled an
+ * ADMIT and a release, for each that is decoded what sl_core_max_adopts counts, and a RUN for each place in the window. A RESULT:
+ * for each slice RAN, TOKEN and a release. */
 uint32_t sl_core_max_actions(const struct sl_core *core)
 {
-    return (SL_MAX_N + 1) * core->config.max_requests + 4 * core->plan.max_running + core->max_runs +
-           4 * SL_MAX_SLICES + 8;
+    return (SL_MAX_N + 1) * core->config.max_requests + 2 * core->plan.max_prefill +
+           sl_core_max_adopts(&core->plan) + core->max_runs + 4 * SL_MAX_SLICES + 8;
 }
 
 /* ---- the registry ---- */
 
-/* Of whichever of its answers. */
+/* As actions call it, by whichever of its answers. */
 static struct sl_request *find(const struct sl_core *core, uint64_t seq)
 {
-    struct sl_request *r = &core->requests[seq / SL_MAX_N % core->config.max_requests];
-    return r->seq && r->seq == seq - seq % SL_MAX_N && seq % SL_MAX_N < r->n ? r : NULL;
+    uint64_t place = seq / SL_MAX_N % core->n_stays;
+    struct sl_request *r = place < core->config.max_requests ? &core->requests[place] : NULL;
+    return r && r->seq && r->seq == seq - seq % SL_MAX_N && seq % SL_MAX_N < r->n ? r : NULL;
 }
 
-static bool is_held(const struct sl_request *r)
+/* As stages and the decode worker call it. */
+static struct sl_stay *find_stay(const struct sl_core *core, uint64_t seq)
 {
-    bool held = r->stages != SL_STAGES_NONE;
-    for (uint32_t i = 0; i < r->n; i++)
-        held = held || r->answers[i].decode != SL_DECODE_NONE;
+    struct sl_stay *s = &core->stays[seq / SL_MAX_N % core->n_stays];
+    return s->seq && s->seq == seq - seq % SL_MAX_N && seq % SL_MAX_N < s->n ? s : NULL;
+}
+
+static bool is_held(const struct sl_stay *s)
+{
+    bool held = s->stages != SL_STAGES_NONE;
+    for (uint32_t k = 0; k < s->n; k++)
+        held = held || s->decode[k] != SL_DECODE_NONE;
     return held;
 }
 
-static void retire(struct sl_core *core, struct sl_request *r)
+static void unlink_stay(struct sl_core *core, struct sl_stay *s)
 {
-    if (r->ask || (is_held(r) && core->life != SL_LIFE_LOST))
+    struct sl_stay **p = &s->request->stays;
+    while (*p != s)
+        p = &(*p)->next;
+    *p = s->next;
+    for (p = &core->begun; *p; p = &(*p)->next_begun)
+        if (*p == s) {
+            *p = s->next_begun;
+            return;
+        }
+}
+
+/* A stay that no answer goes on in, and of which nothing is left, is no more; with the last one its request. */
+static void retire(struct sl_core *core, struct sl_stay *s)
+{
+    struct sl_request *r = s->request;
+    uint32_t place = (uint32_t)(s - core->stays);
+    if (sl_core_n_alive(s) > 0 || (is_held(s) && core->life != SL_LIFE_LOST))
         return;
-    sl_schedule_end(&core->schedule, &r->entry);
+    for (uint32_t k = 0; k < s->n; k++) /* of a lost pipeline */
+        if (s->decode[k] != SL_DECODE_NONE)
+            sl_core_decode_gone(core, s, k);
+    sl_schedule_end(&core->schedule, &s->entry);
+    unlink_stay(core, s);
+    s->seq = 0;
+    core->look = true;
+    if (place >= core->config.max_requests)
+        sl_pool_give(&core->free_stays, place - core->config.max_requests);
+    if (r->ask || r->stays)
+        return;
     sl_pool_give(&core->free_requests, (uint32_t)(r - core->requests));
     r->seq = 0;
     core->n_live--;
@@ -123,44 +177,60 @@ static void step_life(struct sl_core *core, enum sl_life_event event, struct sl_
 
 /* ---- the end of a request ---- */
 
-static void settled(struct sl_core *core, struct sl_request *r)
+static void settled(struct sl_core *core, struct sl_stay *s)
 {
-    core->n_settling -= r->settling;
-    r->settling = false;
+    core->n_settling -= s->settling;
+    s->settling = false;
 }
 
-/* An answer's END is told once, and what the decode worker has of it is let go. With the last one goes what all of them had in
- * common; the request stays in the registry until all of that has come back. */
+/* No answer goes on in it: what is left of it anywhere is let go. */
+static void let_go(struct sl_core *core, struct sl_stay *s, struct sl_actions *actions)
+{
+    settled(core, s);
+    sl_schedule_remove(&core->schedule, &s->entry);
+    sl_core_release(core, s, SL_ORDER_CANCEL, actions);
+    for (uint32_t k = s->n; k-- > 0;) /* index 0 last: others may still be made of it */
+        sl_core_give_up(core, s, k, actions);
+    retire(core, s);
+}
+
+static void act_end(struct sl_request *r, uint32_t i, sl_status status, enum sl_finish finish,
+                    const char *error, uint64_t kv_digest, struct sl_actions *actions)
+{
+    struct sl_branch *answer = &r->answers[i];
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_END, r);
+    answer->alive = false;
+    r->n_alive--;
+    a->seq = r->seq + i;
+    a->index = i;
+    a->end.status = status;
+    a->end.error = error;
+    a->end.finish = finish;
+    a->end.last = r->n_alive == 0;
+    a->end.n_out = answer->n_out;
+    a->end.stop_id = answer->stop_id;
+    a->end.logits_digest = answer->logits_digest;
+    a->end.kv_digest = kv_digest;
+}
+
+/* An answer's END is told once, and what the decode worker has of it is let go. With the last one of a stay goes what all of
+ * them had in common; the stay, and its request, are there until all of that has come back. */
 static void end(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
                 enum sl_finish finish, const char *error, uint64_t kv_digest, struct sl_actions *actions)
 {
     struct sl_branch *answer = &r->answers[i];
+    struct sl_stay *s = answer->stay;
     if (answer->alive) {
-        struct sl_action *a = sl_core_act(actions, SL_ACTION_END, r);
-        answer->alive = false;
-        r->n_alive--;
-        a->seq = r->seq + i;
-        a->index = i;
-        a->end.status = status;
-        a->end.error = error;
-        a->end.finish = finish;
-        a->end.last = r->n_alive == 0;
-        a->end.n_out = answer->n_out;
-        a->end.stop_id = answer->stop_id;
-        a->end.logits_digest = answer->logits_digest;
-        a->end.kv_digest = kv_digest;
+        if (status == SL_OK && finish != SL_FINISH_ABORT && r->handoff)
+            sl_growth_add(&core->growth, answer->n_out);
+        act_end(r, i, status, finish, error, kv_digest, actions);
     }
-    if (r->n_alive > 0) {
-        sl_core_give_up(core, r, i, actions);
-        return;
-    }
-    r->ask = NULL;
-    settled(core, r);
-    sl_schedule_remove(&core->schedule, &r->entry);
-    sl_core_release(core, r, SL_ORDER_CANCEL, actions);
-    for (uint32_t k = r->n; k-- > 0;) /* index 0 last: others may still be made of it */
-        sl_core_give_up(core, r, k, actions);
-    retire(core, r);
+    if (r->n_alive == 0)
+        r->ask = NULL;
+    if (sl_core_n_alive(s) > 0)
+        sl_core_give_up(core, s, i - s->first, actions);
+    else
+        let_go(core, s, actions);
 }
 
 static void end_answers(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
@@ -169,8 +239,10 @@ static void end_answers(struct sl_core *core, struct sl_request *r, sl_status st
     for (uint32_t i = 0, n = r->n; r->ask && i < n; i++)
         if (r->answers[i].alive)
             end(core, r, i, status, finish, error, 0, actions);
-    if (r->seq && core->life == SL_LIFE_LOST)
-        retire(core, r); /* nobody will say any more that something is gone */
+    for (struct sl_stay *s = r->seq ? r->stays : NULL, *next; s && core->life == SL_LIFE_LOST; s = next) {
+        next = s->next;
+        retire(core, s); /* nobody will say any more that something is gone */
+    }
 }
 
 /* What is corrupt has not met a request that no stage has begun: that one is merely not served. */
@@ -178,7 +250,7 @@ static void end_all(struct sl_core *core, sl_status status, const char *error, s
 {
     for (uint32_t i = 0; i < core->config.max_requests; i++) {
         struct sl_request *r = &core->requests[i];
-        sl_status told = status == SL_E_CORRUPT && !r->entry.admitted ? SL_E_UNAVAILABLE : status;
+        sl_status told = status == SL_E_CORRUPT && !r->begun ? SL_E_UNAVAILABLE : status;
         if (r->seq)
             end_answers(core, r, told, SL_FINISH_ABORT, error, actions);
     }
@@ -194,13 +266,60 @@ static const struct sl_request *find_id(const struct sl_core *core, const char *
     return NULL;
 }
 
-static void make_entry(const struct sl_core *core, const struct sl_ask *ask, uint64_t seq,
-                       struct sl_schedule_entry *entry)
+static uint32_t n_answers(const struct sl_ask *ask)
 {
-    sl_schedule_entry_init(entry, &core->plan, seq, ask->n_ids, ask->max_tokens > 1 ? ask->max_tokens : 0);
-    sl_schedule_entry_fork(entry, ask->n ? ask->n : 1);
+    return ask->n ? ask->n : 1;
+}
+
+/* Of a first stay. */
+static void make_entry(const struct sl_core *core, const struct sl_ask *ask, struct sl_schedule_entry *entry)
+{
+    sl_schedule_entry_init(entry, &core->plan, ask->n_ids, ask->max_tokens > 1 ? ask->max_tokens : 0, 1,
+                           n_answers(ask));
     entry->steering_bytes = ask->steering_bytes;
     entry->held_bytes = ask->held_bytes;
+}
+
+/* A stay of answers [first, first + n) in a place of the table; its entry is still to be made. */
+static struct sl_stay *make_stay(struct sl_core *core, struct sl_request *r, uint32_t place, uint32_t first,
+                                 uint32_t n)
+{
+    struct sl_stay *s = &core->stays[place];
+    *s = (struct sl_stay){.seq = (++core->generation * core->n_stays + place) * SL_MAX_N,
+                          .request = r,
+                          .next = r->stays,
+                          .first = first,
+                          .n = n};
+    r->stays = s;
+    for (uint32_t k = 0; k < n; k++)
+        r->answers[first + k].stay = s;
+    return s;
+}
+
+/* An answer that was set back has left the decode worker: it waits for a stay of its own, where it once waited. */
+static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, uint64_t told_digest,
+                       struct sl_actions *actions)
+{
+    struct sl_request *r = from->request;
+    struct sl_branch *answer = sl_core_answer_of(from, k);
+    uint32_t i = from->first + k, place;
+    sl_status status = sl_pool_take(&core->free_stays, &place);
+    assert(status == SL_OK); /* one was free when it was set back, and one at a time is */
+    struct sl_stay *s = make_stay(core, r, core->config.max_requests + place, i, 1);
+    s->again = true;
+    s->n_told = answer->n_out - 1;
+    answer->set_back = false;
+    answer->told_digest = told_digest;
+    sl_schedule_entry_init(&s->entry, &core->plan, r->ask->n_ids + s->n_told, r->ask->max_tokens,
+                           answer->n_out, 1);
+    s->entry.arrival = from->entry.arrival;
+    s->entry.n_slices = from->entry.n_slices; /* a drawing of the request tells them apart */
+    sl_schedule_push_back(&core->schedule, &s->entry);
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_SET_BACK, r);
+    a->seq = r->seq + i;
+    a->index = i;
+    if (sl_core_n_alive(from) == 0)
+        let_go(core, from, actions);
 }
 
 static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask, const char **why)
@@ -214,11 +333,12 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
     if (*why)
         return SL_E_UNAVAILABLE;
     struct sl_schedule_entry entry;
-    make_entry(core, ask, 0, &entry);
+    make_entry(core, ask, &entry);
     *why = "n is more than the requests that run at once here; ask for fewer answers";
-    if (entry.n_places > core->plan.max_running)
+    if (n_answers(ask) > core->plan.max_running)
         return SL_E_INVALID;
-    *why = "n answers of max_tokens need more KV pages than this node has; ask for fewer or shorter ones";
+    *why =
+        "n answers to this prompt need more KV pages than this node has; ask for fewer, or with a shorter prompt";
     if (entry.decode_pages > core->plan.n_pages)
         return SL_E_INVALID;
     *why = "as many requests are queued as this node takes; try again later";
@@ -249,19 +369,18 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
         return 0;
     }
     struct sl_request *r = &core->requests[place];
-    uint32_t n = ask->n ? ask->n : 1;
+    uint32_t n = n_answers(ask);
     assert(n <= SL_MAX_N && (n == 1 || ask->max_tokens > 0) &&
            ask->steering_bytes <= core->plan.steering_bytes);
-    *r = (struct sl_request){.seq = (++core->generation * core->config.max_requests + place) * SL_MAX_N,
-                             .ask = ask,
-                             .handoff = ask->max_tokens > 1,
-                             .n = n,
-                             .n_alive = n};
+    *r = (struct sl_request){.ask = ask, .handoff = ask->max_tokens > 1, .n = n, .n_alive = n};
     for (uint32_t i = 0; i < n; i++)
         r->answers[i] = (struct sl_branch){.alive = true, .stop_id = -1};
+    struct sl_stay *s = make_stay(core, r, place, 0, n);
+    r->seq = s->seq;
     core->n_live++;
-    make_entry(core, ask, r->seq, &r->entry);
-    sl_schedule_push(&core->schedule, &r->entry);
+    make_entry(core, ask, &s->entry);
+    s->entry.arrival = ++core->arrivals;
+    sl_schedule_push(&core->schedule, &s->entry);
     return r->seq;
 }
 
@@ -309,6 +428,7 @@ static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
     a->index = i;
     a->token.out = token;
     a->token.n_out = ++answer->n_out;
+    answer->last_id = token->id;
     answer->over = finish != 0;
     answer->finish = finish == 1 ? SL_FINISH_STOP : SL_FINISH_LENGTH;
     bool ends = !r->ask->ignore_eos && is_one_of(core->config.end_ids, core->config.n_end_ids, token->id);
@@ -328,18 +448,19 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
         return; /* too late, too early, or it ends there anyway */
     answer->finish = SL_FINISH_STOP;
     answer->over = true;
-    if (answer->decode !=
+    if (answer->stay->decode[i - answer->stay->first] !=
         SL_DECODE_ENDING) /* else the decode worker ends it by itself, and says the digests */
         end(core, r, i, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
 }
 
 /* ---- what the last stage says ---- */
 
-static void on_first_tokens(struct sl_core *core, struct sl_request *r, const struct sl_result_slice *slice,
+static void on_first_tokens(struct sl_core *core, struct sl_stay *s, const struct sl_result_slice *slice,
                             struct sl_actions *actions)
 {
+    struct sl_request *r = s->request;
     if (!r->handoff)
-        sl_core_release(core, r, SL_ORDER_FREE, actions);
+        sl_core_release(core, s, SL_ORDER_FREE, actions);
     for (uint32_t i = 0; i < r->n; i++) {
         struct sl_branch *answer = &r->answers[i];
         const struct sl_token_out *token = i == 0 ? &slice->first : &slice->more[i - 1];
@@ -350,55 +471,58 @@ static void on_first_tokens(struct sl_core *core, struct sl_request *r, const st
             answer->finish = SL_FINISH_LENGTH;
         } else {
             struct sl_adopt spec;
-            answer->first_id = token->id;
-            sl_core_fill_adopt(core, r, i, &spec);
+            sl_core_fill_adopt(core, s, i, &spec);
             tell_token(core, r, i, token, sl_adopt_finish(&spec, token->id, 1), actions);
         }
     }
-    r->settling = true;
-    core->n_settling++;
 }
 
 /* A record is answered once and slice for slice, so a prompt has its first tokens once, at its end. */
 static bool is_of(const struct sl_result_slice *slice, const struct sl_asked_slice *asked)
 {
     return slice->seq == asked->seq && slice->index == asked->index && slice->pos == asked->pos &&
-           slice->n == asked->n && slice->n_prompt == asked->n_prompt && slice->has_token == asked->last &&
-           slice->n_more == asked->n_more;
+           slice->n == asked->n && slice->n_prompt == asked->n_prompt &&
+           slice->has_token == asked->has_token && slice->n_more == asked->n_more;
 }
 
-static const char *on_slice(struct sl_core *core, const struct sl_result_slice *slice, struct sl_cursor *in,
-                            struct sl_actions *actions)
+/* asked_last: the prompt is prefilled with it. */
+static const char *on_slice(struct sl_core *core, const struct sl_result_slice *slice, bool asked_last,
+                            struct sl_cursor *in, struct sl_actions *actions)
 {
-    struct sl_request *r = find(core, slice->seq);
-    bool live = r && r->ask;
+    struct sl_stay *s = find_stay(core, slice->seq);
+    struct sl_request *r = s && sl_core_n_alive(s) > 0 ? s->request : NULL;
     for (uint32_t i = 0; i < slice->n_prompt; i++) { /* of positions pos + 1 + i */
         struct sl_token_out token;
         if (!sl_token_get(in, &token))
             return "its log-probabilities are malformed";
-        if (live && r->ask->prompt && (uint64_t)slice->pos + 1 + i < r->ask->n_ids)
+        if (r && r->ask->prompt && (uint64_t)slice->pos + 1 + i < r->ask->n_ids)
             r->ask->prompt[slice->pos + 1 + i] = token;
     }
-    if (!live)
+    if (!r)
         return NULL;
     struct sl_action *a = sl_core_act(actions, SL_ACTION_RAN, r);
     a->ran.head = &core->head;
     a->ran.index = slice->index;
     a->ran.pos = slice->pos;
     a->ran.n = slice->n;
+    if (!asked_last)
+        return NULL;
     if (slice->has_token)
-        on_first_tokens(core, r, slice, actions);
+        on_first_tokens(core, s, slice, actions);
+    s->settling = true;
+    core->n_settling++;
     return NULL;
 }
 
 static void on_released(struct sl_core *core, uint64_t seq)
 {
-    struct sl_request *r = find(core, seq);
-    if (!r)
+    struct sl_stay *s = find_stay(core, seq);
+    if (!s)
         return;
-    bool legal = sl_on_stages_step(&r->stages, SL_STAGES_ANSWER);
+    bool legal = sl_on_stages_step(&s->stages, SL_STAGES_ANSWER);
     assert(legal);
-    retire(core, r);
+    sl_schedule_leave_stages(&core->schedule, &s->entry);
+    retire(core, s);
 }
 
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions)
@@ -418,7 +542,7 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
             return "a slice of it is malformed";
         if (!is_of(&core->slices[i], &record->slices[i]))
             return "a slice of it is not the one that its record has there";
-        const char *bad = on_slice(core, &core->slices[i], &in, actions);
+        const char *bad = on_slice(core, &core->slices[i], record->slices[i].last, &in, actions);
         if (bad)
             return bad;
     }
@@ -431,91 +555,118 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
 
 /* ---- what the decode worker says ---- */
 
-static const char *on_decode_token(struct sl_core *core, struct sl_request *r, uint32_t i,
+static const char *on_decode_token(struct sl_core *core, struct sl_stay *s, uint32_t k,
                                    const struct sl_tokens_entry *entry, struct sl_actions *actions)
 {
-    struct sl_branch *answer = &r->answers[i];
-    if (answer->decode != SL_DECODE_ADOPTED)
+    struct sl_branch *answer = sl_core_answer_of(s, k);
+    bool leaves =
+        s->decode[k] == SL_DECODE_ENDING && answer->set_back; /* it was said before it was told to */
+    if (leaves && answer->over)
+        return NULL; /* a stop string ended the text before it */
+    if (s->decode[k] != SL_DECODE_ADOPTED && !leaves)
         return "it has a token of a sequence that is not adopted, or has said its last";
     if (entry->finish > 2)
         return "it has a token with an unknown end";
-    if (answer->n_out >= r->ask->max_tokens)
+    if (answer->n_out >= s->request->ask->max_tokens)
         return "it has more tokens than were asked for";
-    tell_token(core, r, i, &entry->token, entry->finish, actions);
-    if (answer->over)
-        sl_on_decode_step(&answer->decode,
+    tell_token(core, s->request, s->first + k, &entry->token, entry->finish, actions);
+    if (answer->over && !leaves)
+        sl_on_decode_step(&s->decode[k],
                           SL_DECODE_LAST); /* the end is told when it is gone, with the digests */
+    core->look = core->look || sl_core_wants(s, k);
     return NULL;
 }
 
-static void on_gone(struct sl_core *core, struct sl_request *r, uint32_t i,
-                    const struct sl_tokens_entry *entry, struct sl_actions *actions)
+static uint64_t chain(uint64_t before, uint64_t next)
 {
-    struct sl_branch *answer = &r->answers[i];
-    bool at_its_end = answer->decode == SL_DECODE_ENDING;
+    uint64_t both[2] = {before, next};
+    return sl_xxh3(both, sizeof both);
+}
+
+static const char *sentence_of(sl_status status)
+{
+    return status == SL_E_CORRUPT
+               ? "KV pages were damaged on the way to the decode worker; send the request again"
+           : status == SL_E_EXHAUSTED
+               ? "the decode worker has no room for the sequence; send the request again later"
+               : "the decode worker gave the sequence up; send the request again";
+}
+
+static void fail_stay(struct sl_core *core, struct sl_stay *s, sl_status status, struct sl_actions *actions)
+{
+    for (uint32_t k = 0, n = s->n; k < n; k++)
+        if (sl_core_is_alive(s, k))
+            end(core, s->request, s->first + k, status, SL_FINISH_ABORT, sentence_of(status), 0, actions);
+}
+
+static void on_gone(struct sl_core *core, struct sl_stay *s, uint32_t k, const struct sl_tokens_entry *entry,
+                    struct sl_actions *actions)
+{
+    struct sl_branch *answer = sl_core_answer_of(s, k);
+    bool at_its_end = s->decode[k] == SL_DECODE_ENDING, failed = entry->kind == SL_TOKENS_FAILED,
+         alive = sl_core_is_alive(s, k);
     /* the prompt's pages went before anything was made of them: no answer can be */
-    bool of_all = i == 0 && answer->decode == SL_DECODE_EXPECTED && (answer->n_out == 0 || r->settling);
-    sl_core_decode_gone(core, r, i);
-    if (entry->kind == SL_TOKENS_FAILED || of_all || (answer->alive && !at_its_end)) {
-        bool known = entry->kind == SL_TOKENS_FAILED &&
-                     (entry->status == SL_E_CORRUPT || entry->status == SL_E_EXHAUSTED);
-        sl_status status = known ? (sl_status)entry->status : SL_E_INTERNAL;
-        const char *error =
-            status == SL_E_CORRUPT
-                ? "KV pages were damaged on the way to the decode worker; send the request again"
-            : status == SL_E_EXHAUSTED
-                ? "the decode worker has no room for the sequence; send the request again later"
-                : "the decode worker gave the sequence up; send the request again";
-        if (of_all)
-            end_answers(core, r, status, SL_FINISH_ABORT, error, actions);
-        else
-            end(core, r, i, status, SL_FINISH_ABORT, error, 0, actions);
+    bool of_all = k == 0 && s->decode[0] == SL_DECODE_EXPECTED && !s->taken;
+    sl_core_decode_gone(core, s, k);
+    if (!alive && !of_all) {
+        retire(core, s);
         return;
     }
-    uint64_t chain[2] = {answer->logits_digest, entry->logits_digest};
-    answer->logits_digest = sl_xxh3(chain, sizeof chain);
-    end(core, r, i, SL_OK, answer->finish, NULL, entry->kv_digest, actions);
+    if (failed || of_all || !at_its_end) {
+        bool known = failed && (entry->status == SL_E_CORRUPT || entry->status == SL_E_EXHAUSTED);
+        sl_status status = known ? (sl_status)entry->status : SL_E_INTERNAL;
+        if (of_all)
+            fail_stay(core, s, status, actions);
+        else
+            end(core, s->request, s->first + k, status, SL_FINISH_ABORT, sentence_of(status), 0, actions);
+        return;
+    }
+    if (!answer->over) {
+        come_again(core, s, k, entry->logits_digest, actions);
+        return;
+    }
+    answer->logits_digest = chain(answer->logits_digest, entry->logits_digest);
+    end(core, s->request, s->first + k, SL_OK, answer->finish, NULL, entry->kv_digest, actions);
 }
 
 /* With it the prompt's pages are there, so the stages are done, whichever answer says it. */
-static const char *on_adopted(struct sl_core *core, struct sl_request *r, uint32_t i,
-                              struct sl_actions *actions)
+static const char *on_adopted(struct sl_core *core, struct sl_stay *s, uint32_t k, struct sl_actions *actions)
 {
-    struct sl_branch *answer = &r->answers[i];
-    if (answer->decode == SL_DECODE_EXPECTED && (answer->n_out == 0 || r->settling))
+    if (s->decode[k] == SL_DECODE_EXPECTED && !s->taken)
         return "it adopts a sequence that it was not given";
-    if (!sl_on_decode_step(&answer->decode, SL_DECODE_ADOPT) && answer->decode != SL_DECODE_ENDING)
+    if (!sl_on_decode_step(&s->decode[k], SL_DECODE_ADOPT) && s->decode[k] != SL_DECODE_ENDING)
         return "it adopts a sequence a second time";
-    sl_core_release(core, r, SL_ORDER_FREE, actions);
-    if (!answer->alive) /* while the others were made of it, it could not be let go */
-        sl_core_give_up(core, r, i, actions);
+    core->look = true;
+    sl_core_release(core, s, SL_ORDER_FREE, actions);
+    if (!sl_core_is_alive(s, k)) /* while the others were made of it, it could not be let go */
+        sl_core_give_up(core, s, k, actions);
     return NULL;
 }
 
 const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
                           struct sl_actions *actions)
 {
-    struct sl_request *r = find(core, entry->seq);
-    uint32_t i = entry->seq % SL_MAX_N;
+    struct sl_stay *s = find_stay(core, entry->seq);
+    uint32_t k = entry->seq % SL_MAX_N;
     core->n_adopts = 0;
-    if (!r || r->answers[i].decode == SL_DECODE_NONE)
+    if (!s || s->decode[k] == SL_DECODE_NONE)
         return NULL; /* the answer to a CANCEL that crossed its end */
     switch (entry->kind) {
     case SL_TOKENS_TOKEN: /* of an answer that has ended it was on its way when the worker was told to stop */
-        return r->answers[i].alive ? on_decode_token(core, r, i, entry, actions) : NULL;
+        return sl_core_is_alive(s, k) ? on_decode_token(core, s, k, entry, actions) : NULL;
     case SL_TOKENS_ARRIVED:
-        if (r->ask) {
-            struct sl_action *a = sl_core_act(actions, SL_ACTION_ARRIVED, r);
+        if (sl_core_n_alive(s) > 0) {
+            struct sl_action *a = sl_core_act(actions, SL_ACTION_ARRIVED, s->request);
             a->arrived.stage = entry->stage;
             a->arrived.chunk = entry->chunk;
             a->arrived.at_us = entry->at_us;
         }
         return NULL;
     case SL_TOKENS_ADOPTED:
-        return on_adopted(core, r, i, actions);
+        return on_adopted(core, s, k, actions);
     case SL_TOKENS_ENDED:
     case SL_TOKENS_FAILED:
-        on_gone(core, r, i, entry, actions);
+        on_gone(core, s, k, entry, actions);
         return NULL;
     }
     return "an entry of it is of no known kind";
@@ -562,32 +713,39 @@ void sl_core_stop(struct sl_core *core, struct sl_actions *actions)
 
 /* ---- decisions ---- */
 
+/* Until which it must be in the log; 0: none, or it once was. */
+static uint64_t deadline_of(struct sl_schedule_entry *e)
+{
+    const struct sl_stay *s = sl_core_stay_of(e);
+    return s->again ? 0 : s->request->ask->deadline_us;
+}
+
 static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
 {
     for (struct sl_schedule_entry *e = core->schedule.head, *next; e; e = next) {
-        struct sl_request *r = sl_core_request_of(e);
         next = e->next;
-        if (r->ask->deadline_us && now_us > r->ask->deadline_us)
+        if (deadline_of(e) && now_us > deadline_of(e))
             end_answers(
-                core, r, SL_E_DEADLINE, SL_FINISH_ABORT,
+                core, sl_core_stay_of(e)->request, SL_E_DEADLINE, SL_FINISH_ABORT,
                 "the deadline passed before prefill was done; ask for more time or send it when load is lower",
                 actions);
     }
 }
 
-/* First tokens were told, and their holders have had the word: each goes on at the decode worker, or ends. */
+/* Prefill is done, and the holders of first tokens have had the word: each answer goes on at the decode worker, or ends. */
 static void settle(struct sl_core *core, struct sl_actions *actions)
 {
-    for (uint32_t i = 0; core->n_settling > 0 && i < core->config.max_requests; i++) {
-        struct sl_request *r = &core->requests[i];
-        if (!r->seq || !r->settling)
+    for (uint32_t i = 0; core->n_settling > 0 && i < core->n_stays; i++) {
+        struct sl_stay *s = &core->stays[i];
+        if (!s->seq || !s->settling)
             continue;
-        settled(core, r);
-        for (uint32_t k = 0; r->ask && k < r->n; k++)
-            if (r->answers[k].alive && r->answers[k].over)
-                end(core, r, k, SL_OK, r->answers[k].finish, NULL, 0, actions);
-        if (r->ask)
-            sl_core_take(core, r, actions);
+        struct sl_request *r = s->request;
+        settled(core, s);
+        for (uint32_t k = 0; k < s->n; k++)
+            if (sl_core_is_alive(s, k) && sl_core_answer_of(s, k)->over)
+                end(core, r, s->first + k, SL_OK, sl_core_answer_of(s, k)->finish, NULL, 0, actions);
+        if (s->seq && sl_core_n_alive(s) > 0)
+            sl_core_take(core, s, actions);
     }
 }
 
@@ -596,35 +754,39 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
     core->n_adopts = 0;
     settle(core, actions);
     end_overdue(core, now_us, actions);
-    if (!core->silent && (core->life == SL_LIFE_READY || core->life == SL_LIFE_DRAINING))
-        sl_core_write_runs(core, actions);
+    if (core->silent || (core->life != SL_LIFE_READY && core->life != SL_LIFE_DRAINING))
+        return;
+    sl_core_grow(core, actions);
+    sl_core_begin(core, actions);
+    sl_core_write_runs(core, actions);
 }
 
 uint64_t sl_core_wake_us(const struct sl_core *core)
 {
     uint64_t wake = 0;
-    for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next) {
-        const struct sl_request *r =
-            (const struct sl_request *)(const void *)((const char *)e - offsetof(struct sl_request, entry));
-        if (r->ask->deadline_us && (wake == 0 || r->ask->deadline_us < wake))
-            wake = r->ask->deadline_us;
-    }
+    for (struct sl_schedule_entry *e = core->schedule.head; e; e = e->next)
+        if (deadline_of(e) && (wake == 0 || deadline_of(e) < wake))
+            wake = deadline_of(e);
     return wake ? wake + 1 : 0;
 }
 
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
 {
+    const struct sl_schedule *schedule = &core->schedule;
     *load = (struct sl_core_load){.life = core->life,
                                   .silent = core->silent,
                                   .live = core->n_live,
-                                  .running = core->schedule.n_admitted,
-                                  .pages_used = core->schedule.prefill_pages_used,
-                                  .decode_pages_used = core->schedule.decode_pages_used,
+                                  .prefilling = schedule->n_prefilling,
+                                  .running = schedule->n_decoding + schedule->n_prefill_only,
+                                  .sitting_out = core->n_sitting,
+                                  .set_back = core->n_set_back,
+                                  .pages_used = schedule->prefill_pages_used,
+                                  .decode_pages_used = schedule->decode_pages_used,
                                   .n_pages = core->plan.n_pages,
-                                  .waiting_bytes = core->schedule.waiting_bytes,
+                                  .waiting_bytes = schedule->waiting_bytes,
                                   .records = core->log_number,
                                   .records_answered = core->log_answered};
-    for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next) {
+    for (const struct sl_schedule_entry *e = schedule->head; e; e = e->next) {
         load->waiting += !e->admitted;
         load->waiting_tokens += e->prompt_tokens - e->pos;
     }

@@ -6,11 +6,16 @@
  * inputs comes sl_core_decide, which looks at deadlines and writes what runs next.
  *
  *   submit ─> queued ─> admitted ─> RUN records ─> first token ─┬─> end                       (one token, or none)
- *                                                               └─> TAKE ─> adopted ─> tokens ─> end
+ *               ↑                                               └─> TAKE ─> adopted ─> tokens ─> end
+ *               └──────────────────────── set back ────────────────────────────────────┘
  *
  * A request may want n answers to its prompt: it is prefilled once, the last stage samples n first tokens with seeds seed + i, and
  * from there on each answer lives for itself: index i has seq + i, its own end, and its own sequence on the decode worker, made
  * of the pages of index 0 (FORK). Until the first tokens they have one life; the ask is the holder's again after the last END.
+ *
+ * An answer on the decode worker is granted pages as it grows. When there are none, it sits out steps; when nobody goes on, or
+ * half of the batch sits out, the youngest gives all its pages back, waits where it once waited, and is prefilled again with
+ * what was told (SET_BACK): its holder sees a pause and the same tokens.
  *
  * The text of a request is its holder's: who makes text of tokens looks for stop strings and reports that it ends at token n
  * (sl_core_text_ends); what that means is decided here, and a token after it is never told. One thread at a time. */
@@ -27,6 +32,13 @@ _Static_assert((int)SL_MAX_STOP_IDS + (int)SL_MAX_END_IDS <= (int)SL_MAX_DECODE_
                "ADOPT has room for all of them");
 
 enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_ABORT };
+
+struct sl_said { /* what was told of an answer, kept by the holder and up to date before the next input */
+    const uint32_t *ids;
+    const uint8_t
+        *counts; /* from SET_BACK on, when penalties count it: as sl_counts_pack makes it of all ids */
+    uint32_t counts_bytes;
+};
 
 struct
     sl_ask { /* what is asked for; its values were checked by who submits. The holder's memory until the END */
@@ -48,12 +60,14 @@ struct
     size_t held_bytes;       /* that the holder keeps while it waits */
     uint64_t deadline_us;    /* on the clock of `now`, for its prompt to be in the log, not later; 0: none */
     void *user;              /* the holder: comes with every action about the request */
+    struct sl_said said[SL_MAX_N]; /* the holder's to keep, when max_tokens is more than 1 */
 };
 
 enum sl_action_kind {
-    SL_ACTION_RECORD,  /* the next record of the log */
-    SL_ACTION_ADOPT,   /* to the decode worker */
-    SL_ACTION_ADMIT,   /* it has its pages and is no longer queued */
+    SL_ACTION_RECORD, /* the next record of the log */
+    SL_ACTION_ADOPT,  /* to the decode worker */
+    SL_ACTION_ADMIT,  /* it has what its prefill needs and is no longer queued; once a request */
+    SL_ACTION_SET_BACK, /* an answer has given its pages back and waits to be prefilled again: ask->said gets its counts */
     SL_ACTION_RAN,     /* every stage has run a slice of it */
     SL_ACTION_ARRIVED, /* the decode worker has the pages of a slice of one stage */
     SL_ACTION_TOKEN,   /* one more output token; with the first one all of ask->prompt is there */
@@ -63,14 +77,14 @@ enum sl_action_kind {
 
 struct sl_run { /* a RUN record and what it refers to */
     struct sl_order order;
-    const uint32_t *ids[SL_MAX_SLICES]; /* of each slice: [n] */
-    struct sl_page_numbers *pages;      /* [order.n_pages] */
+    uint32_t *ids;                 /* [order.n_tokens] of all slices */
+    struct sl_page_numbers *pages; /* [order.n_pages] */
 };
 
 struct sl_action {
     enum sl_action_kind kind;
-    uint64_t seq;   /* of the answer */
-    uint32_t index; /* of it: TOKEN, END */
+    uint64_t seq;   /* of the answer, the same in all its stays; of RECORD and ADOPT that of the stay */
+    uint32_t index; /* of it: TOKEN, SET_BACK, END */
     void *user;
     union {
         struct {
@@ -121,6 +135,7 @@ struct sl_core_config {
     /* that requests which wait may hold together, but for one, which may always wait; 0: SL_WAITING_BYTES. What one may hold
      * is bounded field by field by who submits */
     size_t max_waiting_bytes;
+    uint32_t expect_tokens; /* of an output, before enough were seen; 0: SL_GROWTH_GUESS */
 };
 
 struct sl_core;
@@ -166,13 +181,18 @@ uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if
 
 struct sl_core_load {
     enum sl_life life;
-    bool silent;   /* a node is: no request should come, and those that are here wait */
-    uint32_t live; /* of which anything is left anywhere */
-    uint32_t running, waiting, waiting_tokens;
+    bool silent;                  /* a node is: no request should come, and those that are here wait */
+    uint32_t live;                /* of which anything is left anywhere */
+    uint32_t prefilling, running; /* sequences on the stages; answers that have a place in the decode batch */
+    uint32_t waiting, waiting_tokens;
+    uint32_t sitting_out; /* answers that make no token for want of a page */
+    uint64_t set_back;    /* answers, since the start */
     size_t waiting_bytes;
     uint32_t pages_used, decode_pages_used, n_pages; /* promised to requests */
     uint64_t records, records_answered;
 };
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load);
+/* For tests: NULL, or which promise about pages, places and the queue its tables break (static). */
+const char *sl_core_check(const struct sl_core *core);
 
 #endif

@@ -1,39 +1,67 @@
-/* What core.c (inputs and answers) and core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs) share. */
+/* What core.c (inputs and answers), core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs) and
+ * core_grow.c (who begins, grows and is set back) share.
+ *
+ * A request is what was asked for, with its answers. Answers are in the pipeline for a *stay*, under one sequence id, from the
+ * queue until nothing is left of it on any node: the first stay is that of all answers of a request; one that is set back ends
+ * its stay and comes again in one of its own, where its prompt is what was asked and what was told. */
 #ifndef SL_PIPELINE_DECIDE_CORE_IMPL_H
 #define SL_PIPELINE_DECIDE_CORE_IMPL_H
 
 #include "base/pool.h"
 #include "pipeline/decide/core.h"
+#include "pipeline/decide/growth.h"
 #include "pipeline/decide/schedule.h"
 #include "pipeline/decide/sequences.h"
 #include <assert.h>
 
-struct sl_branch { /* what becomes of one index */
-    enum sl_on_decode decode;
-    bool alive; /* its END was not told */
-    bool over;  /* nothing may follow what was told; `finish` is final but for a stop string in it */
+struct sl_branch { /* what becomes of one answer */
+    struct sl_stay *stay;
+    bool alive;    /* its END was not told */
+    bool over;     /* nothing may follow what was told; `finish` is final but for a stop string in it */
+    bool set_back; /* it was told to leave the decode worker, and waits again when it has */
     enum sl_finish finish; /* so far */
     int64_t stop_id;
-    uint32_t n_out, first_id;
-    uint64_t logits_digest;
+    uint32_t n_out, last_id;
+    uint32_t n_set_back; /* how often */
+    /* of the row that gave the first token; of all others that were told in stays that have ended */
+    uint64_t logits_digest, told_digest;
 };
 
 struct sl_request { /* an entry of the registry; seq 0: free */
     uint64_t
-        seq; /* a multiple of SL_MAX_N; of answer i: seq + i. That of index 0 is what the stages know it by */
+        seq; /* a multiple of SL_MAX_N, of its first stay; what actions call answer i, in whichever stay, is seq + i */
     struct sl_ask *ask; /* the holder's; NULL once the last END was told */
+    bool begun;         /* its first stay was admitted */
+    bool handoff;
+    uint32_t n, n_alive;
+    struct sl_stay *stays; /* those of which something is left, or that will be */
+    struct sl_branch answers[SL_MAX_N];
+};
+
+struct sl_stay {  /* seq 0: free */
+    uint64_t seq; /* a multiple of SL_MAX_N; of its answer k, on the decode worker: seq + k */
+    struct sl_request *request;
+    struct sl_stay *next; /* of the request */
+    struct sl_stay *next_begun;
+    uint32_t first, n; /* the answers of the request that it makes */
+    uint32_t
+        n_told; /* tokens of its answer that are its prompt's end, all but the last that were told; 0 in the first stay */
+    bool again; /* it is not the first: no token comes of its prefill */
+    bool
+        settling; /* its prefill is done; what follows is decided after the holder has seen its first tokens */
+    bool taken;   /* the decode worker was told to take it */
     struct sl_schedule_entry entry;
     enum sl_on_stages stages;
-    bool handoff;
-    bool settling; /* its first tokens were told; what follows is decided after the holder has seen them */
-    uint32_t n, n_alive;
-    struct sl_branch answers[SL_MAX_N];
+    enum sl_on_decode decode[SL_MAX_N];
+    uint32_t granted[SL_MAX_N]; /* pages on the decode worker that have numbers */
+    uint32_t unnamed;           /* that were promised with its beginning and have none yet */
 };
 
 struct sl_asked_slice { /* of a RUN record: what its answer must be about */
     uint64_t seq;
     uint32_t index, pos, n, n_prompt;
-    bool last;       /* it ends the prompt: a first token comes with it */
+    bool last;       /* it ends the prompt */
+    bool has_token;  /* and a first token comes with it, */
     uint32_t n_more; /* and so many more */
 };
 
@@ -51,13 +79,24 @@ struct sl_core {
     bool silent;        /* a node is */
     char sentence[320]; /* why it is lost */
 
-    struct sl_request *requests; /* [max_requests]; that of seq s is s / SL_MAX_N % max_requests */
+    struct sl_request *requests; /* [max_requests] */
     struct sl_pool free_requests;
+    /* [n_stays]; that of seq s is s / SL_MAX_N % n_stays. Of request i the first is i; the others come from free_stays, whose
+     * numbers count from max_requests on */
+    struct sl_stay *stays;
+    uint32_t n_stays;
+    struct sl_pool free_stays;
     uint32_t n_live, n_settling;
-    uint64_t generation;
+    uint64_t generation, arrivals;
 
     struct sl_schedule schedule;
     struct sl_sequences pages, decode_pages; /* which numbers are given out */
+
+    struct sl_stay *begun;   /* admitted and not wholly gone: the oldest first */
+    struct sl_growth growth; /* how long outputs become */
+    bool look;           /* something happened by which pages may be granted, or someone must be set back */
+    uint32_t n_sitting;  /* answers that can make no token for want of a page */
+    uint64_t n_set_back; /* answers, ever */
 
     uint64_t log_number, log_answered; /* the last record written, and the last that came back */
     struct sl_record *log;             /* [log_room], by number: what is under way */
@@ -67,29 +106,64 @@ struct sl_core {
     /* what actions point to, until the next input */
     struct sl_run *runs; /* [max_runs] */
     uint32_t n_runs;
-    struct sl_adopt *adopts; /* [max_running] */
+    struct sl_adopt *adopts; /* [sl_core_max_adopts] */
     uint32_t n_adopts;
     struct sl_result_head head;
     struct sl_result_slice *slices; /* [SL_MAX_SLICES] */
 };
 
-static inline struct sl_request *sl_core_request_of(struct sl_schedule_entry *entry)
+/* Of one input: each answer on the decode worker may be granted a page and be told to stop, or it is taken. */
+static inline uint32_t sl_core_max_adopts(const struct sl_plan *plan)
 {
-    return (struct sl_request *)(void *)((char *)entry - offsetof(struct sl_request, entry));
+    return 2 * plan->max_running + 1;
 }
 
-/* core_log.c, which calls nothing of core.c */
+static inline struct sl_stay *sl_core_stay_of(struct sl_schedule_entry *entry)
+{
+    return (struct sl_stay *)(void *)((char *)entry - offsetof(struct sl_stay, entry));
+}
+
+static inline struct sl_branch *sl_core_answer_of(const struct sl_stay *s, uint32_t k)
+{
+    return &s->request->answers[s->first + k];
+}
+
+/* Whether answer k of the stay goes on in it. */
+static inline bool sl_core_is_alive(const struct sl_stay *s, uint32_t k)
+{
+    const struct sl_branch *answer = sl_core_answer_of(s, k);
+    return answer->alive && answer->stay == s;
+}
+
+static inline uint32_t sl_core_n_alive(const struct sl_stay *s)
+{
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < s->n; k++)
+        n += sl_core_is_alive(s, k);
+    return n;
+}
+
+/* core_log.c, which calls nothing of the others */
 struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
                               const struct sl_request *r);
-void sl_core_release(struct sl_core *core, struct sl_request *r, enum sl_order_kind kind,
+void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind kind,
                      struct sl_actions *actions);
 void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions);
-/* What the decode worker is told of answer i, pages apart. */
-void sl_core_fill_adopt(const struct sl_core *core, const struct sl_request *r, uint32_t i,
+/* What the decode worker is told of answer k of a stay, pages apart. */
+void sl_core_fill_adopt(const struct sl_core *core, const struct sl_stay *s, uint32_t k,
                         struct sl_adopt *adopt);
-void sl_core_take(struct sl_core *core, struct sl_request *r, struct sl_actions *actions); /* TAKE, FORKs */
-void sl_core_give_up(struct sl_core *core, struct sl_request *r, uint32_t i,
+void sl_core_take(struct sl_core *core, struct sl_stay *s, struct sl_actions *actions); /* TAKE, FORKs */
+void sl_core_grant(struct sl_core *core, struct sl_stay *s, uint32_t k, uint32_t n_pages,
+                   struct sl_actions *actions); /* GROW, promised by the schedule */
+void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k,
                      struct sl_actions *actions); /* CANCEL on the decode worker */
-void sl_core_decode_gone(struct sl_core *core, struct sl_request *r, uint32_t i);
+void sl_core_decode_gone(struct sl_core *core, struct sl_stay *s, uint32_t k);
+
+/* core_grow.c */
+void sl_core_begin(struct sl_core *core, struct sl_actions *actions); /* admits who fits */
+/* Pages to those that need the next one, the oldest first; and when too few go on, the youngest is set back. */
+void sl_core_grow(struct sl_core *core, struct sl_actions *actions);
+/* Whether answer k, which is being decoded, wants a page that it has not. */
+bool sl_core_wants(const struct sl_stay *s, uint32_t k);
 
 #endif

@@ -56,53 +56,98 @@ static struct sl_action *append_record(struct sl_core *core, enum sl_order_kind 
 }
 
 /* Records that follow may use its pages at once: every stage applies this one first. */
-void sl_core_release(struct sl_core *core, struct sl_request *r, enum sl_order_kind kind,
+void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind kind,
                      struct sl_actions *actions)
 {
-    if (r->stages != SL_STAGES_LIVE || core->life == SL_LIFE_LOST)
+    if (s->stages != SL_STAGES_LIVE || core->life == SL_LIFE_LOST)
         return;
-    bool legal = sl_on_stages_step(&r->stages, SL_STAGES_RELEASE);
+    bool legal = sl_on_stages_step(&s->stages, SL_STAGES_RELEASE);
     assert(legal);
-    append_record(core, kind, r->seq, r, actions);
-    close_table(&core->pages, r->seq);
-    sl_schedule_give_prefill(&core->schedule, &r->entry);
+    append_record(core, kind, s->seq, s->request, actions);
+    close_table(&core->pages, s->seq);
+    sl_schedule_give_prefill(&core->schedule, &s->entry);
 }
 
-static void fill_slice(struct sl_order_slice *slice, const struct sl_request *r, const struct sl_cut *cut)
+/* A later stay only fills pages: its tokens were told. */
+static void fill_slice(struct sl_order_slice *slice, const struct sl_stay *s, const struct sl_cut *cut)
 {
-    const struct sl_ask *ask = r->ask;
-    uint32_t end = cut->pos + cut->n;
-    *slice = (struct sl_order_slice){.seq = r->seq,
+    const struct sl_ask *ask = s->request->ask;
+    uint32_t end = cut->pos + cut->n, prompt = s->entry.prompt_tokens;
+    *slice = (struct sl_order_slice){.seq = s->seq,
                                      .pos = cut->pos,
                                      .n = cut->n,
                                      .index = cut->index,
-                                     .prompt_tokens = ask->n_ids,
-                                     .prompt_logprobs = ask->prompt_logprobs,
-                                     .next_id = end < ask->n_ids ? ask->ids[end] : 0,
+                                     .prompt_tokens = prompt,
+                                     .prompt_logprobs = s->again ? -1 : ask->prompt_logprobs,
+                                     .next_id = !s->again && end < prompt ? ask->ids[end] : 0,
                                      .sampling = ask->sampling};
-    slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == ask->n_ids ? SL_SLICE_LAST : 0u) |
-                   (ask->want_digest ? SL_SLICE_DIGEST : 0u) | (r->handoff ? SL_SLICE_HANDOFF : 0u) |
-                   (ask->min_tokens > 0 && !ask->ignore_eos ? SL_SLICE_NO_EOS : 0u);
-    if (end == ask->n_ids) {
-        slice->n_more = r->n - 1;
+    slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == prompt ? SL_SLICE_LAST : 0u) |
+                   (s->request->handoff ? SL_SLICE_HANDOFF : 0u);
+    if (s->again) {
+        slice->flags |= SL_SLICE_RESTORE;
+        return;
+    }
+    slice->flags |= (ask->want_digest ? SL_SLICE_DIGEST : 0u) |
+                    (ask->min_tokens > 0 && !ask->ignore_eos ? SL_SLICE_NO_EOS : 0u);
+    if (end == prompt) {
+        slice->n_more = s->n - 1;
         slice->steering_bytes = ask->steering_bytes;
         slice->steering = ask->steering;
     }
 }
 
-static void give_pages(struct sl_core *core, struct sl_run *run, struct sl_order_slice *slice)
+/* Of what was asked, and behind it of what was told. */
+static void copy_ids(uint32_t *out, const struct sl_stay *s, uint32_t pos, uint32_t n)
+{
+    const struct sl_ask *ask = s->request->ask;
+    uint32_t of_prompt = pos < ask->n_ids ? ask->n_ids - pos : 0;
+    of_prompt = of_prompt < n ? of_prompt : n;
+    memcpy(out, ask->ids + pos, of_prompt * sizeof *out);
+    if (of_prompt < n)
+        memcpy(out + of_prompt, ask->said[s->first].ids + (pos + of_prompt - ask->n_ids),
+               (n - of_prompt) * sizeof *out);
+}
+
+/* The next page of answer k on the decode worker gets a number; it was promised. */
+static uint32_t name_page(struct sl_core *core, struct sl_stay *s, uint32_t k)
+{
+    s->granted[k]++;
+    return next_page(&core->decode_pages, table_of(&core->decode_pages, s->seq + k));
+}
+
+static uint32_t name_promised(struct sl_core *core, struct sl_stay *s, uint32_t k)
+{
+    assert(s->unnamed > 0);
+    s->unnamed--;
+    return name_page(core, s, k);
+}
+
+static void give_pages(struct sl_core *core, struct sl_run *run, struct sl_order_slice *slice,
+                       struct sl_stay *stay)
 {
     struct sl_sequence *s = table_of(&core->pages, slice->seq);
-    struct sl_sequence *d =
-        slice->flags & SL_SLICE_HANDOFF ? table_of(&core->decode_pages, slice->seq) : NULL;
     slice->page_first = s->n_pages;
     slice->n_pages = sl_pages_of(slice->pos + slice->n) - s->n_pages;
     slice->pages_at = run->order.n_pages;
     for (uint32_t i = 0; i < slice->n_pages; i++) {
         uint32_t page = next_page(&core->pages, s);
-        run->pages[run->order.n_pages++] =
-            (struct sl_page_numbers){page, d ? next_page(&core->decode_pages, d) : SL_NO_PAGE};
+        run->pages[run->order.n_pages++] = (struct sl_page_numbers){
+            page, slice->flags & SL_SLICE_HANDOFF ? name_promised(core, stay, 0) : SL_NO_PAGE};
     }
+}
+
+static void note_asked(struct sl_record *record, const struct sl_order_slice *s)
+{
+    bool last = s->flags & SL_SLICE_LAST;
+    record->slices[record->n_slices++] =
+        (struct sl_asked_slice){.seq = s->seq,
+                                .index = s->index,
+                                .pos = s->pos,
+                                .n = s->n,
+                                .n_prompt = s->prompt_logprobs < 0 ? 0 : s->n - last,
+                                .last = last,
+                                .has_token = last && !(s->flags & SL_SLICE_RESTORE),
+                                .n_more = s->n_more};
 }
 
 static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t n, struct sl_actions *actions)
@@ -110,22 +155,18 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
     struct sl_run *run = &core->runs[core->n_runs++];
     run->order = (struct sl_order){.kind = SL_ORDER_RUN, .n_slices = n};
     for (uint32_t i = 0; i < n; i++) {
-        struct sl_request *r = sl_core_request_of(cuts[i].entry);
-        fill_slice(&run->order.slices[i], r, &cuts[i]);
-        give_pages(core, run, &run->order.slices[i]);
-        run->ids[i] = r->ask->ids + cuts[i].pos;
+        struct sl_stay *s = sl_core_stay_of(cuts[i].entry);
+        fill_slice(&run->order.slices[i], s, &cuts[i]);
+        give_pages(core, run, &run->order.slices[i], s);
+        copy_ids(run->ids + run->order.n_tokens, s, cuts[i].pos, cuts[i].n);
         run->order.n_tokens += cuts[i].n;
-        bool legal = sl_on_stages_step(&r->stages, SL_STAGES_RUN);
+        bool legal = sl_on_stages_step(&s->stages, SL_STAGES_RUN);
         assert(legal);
     }
     struct sl_action *a = append_record(core, SL_ORDER_RUN, 0, NULL, actions);
     struct sl_record *record = &core->log[a->record.number % core->log_room];
-    for (record->n_slices = 0; record->n_slices < n; record->n_slices++) {
-        const struct sl_order_slice *s = &run->order.slices[record->n_slices];
-        bool last = s->flags & SL_SLICE_LAST;
-        record->slices[record->n_slices] = (struct sl_asked_slice){
-            s->seq, s->index, s->pos, s->n, s->prompt_logprobs < 0 ? 0 : s->n - last, last, s->n_more};
-    }
+    for (uint32_t i = 0; i < n; i++)
+        note_asked(record, &run->order.slices[i]);
     run->order.number = a->record.number;
     a->record.run = run;
     core->runs_in_flight++;
@@ -134,15 +175,6 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
 /* Keep every stage busy and no more: what is in the log can't be overtaken by a later decision. */
 void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions)
 {
-    struct sl_schedule_entry *entry;
-    while ((entry = sl_schedule_admit(&core->schedule))) {
-        struct sl_request *r = sl_core_request_of(entry);
-        sl_core_act(actions, SL_ACTION_ADMIT, r);
-        if (r->handoff) {
-            bool legal = sl_on_decode_step(&r->answers[0].decode, SL_DECODE_EXPECT);
-            assert(legal);
-        }
-    }
     core->n_runs = 0;
     while (core->runs_in_flight < core->max_runs) {
         struct sl_cut cuts[SL_MAX_SLICES];
@@ -155,93 +187,132 @@ void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions)
 
 /* ---- the decode worker ---- */
 
-static struct sl_adopt *act_adopt(struct sl_core *core, struct sl_request *r, uint32_t i,
+static struct sl_adopt *act_adopt(struct sl_core *core, struct sl_stay *s, uint32_t k,
                                   enum sl_adopt_kind kind, struct sl_actions *actions)
 {
-    assert(core->n_adopts < core->plan.max_running);
+    assert(core->n_adopts < sl_core_max_adopts(&core->plan));
     struct sl_adopt *adopt = &core->adopts[core->n_adopts++];
-    *adopt = (struct sl_adopt){.kind = kind, .seq = r->seq + i};
-    sl_core_act(actions, SL_ACTION_ADOPT, r)->adopt = adopt;
+    *adopt = (struct sl_adopt){.kind = kind, .seq = s->seq + k};
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_ADOPT, s->request);
+    a->seq = adopt->seq;
+    a->adopt = adopt;
     return adopt;
 }
 
-void sl_core_fill_adopt(const struct sl_core *core, const struct sl_request *r, uint32_t i,
+void sl_core_fill_adopt(const struct sl_core *core, const struct sl_stay *s, uint32_t k,
                         struct sl_adopt *adopt)
 {
-    const struct sl_ask *ask = r->ask;
-    *adopt = (struct sl_adopt){.kind = i == 0 ? SL_ADOPT_TAKE : SL_ADOPT_FORK,
-                               .seq = r->seq + i,
-                               .from = i == 0 ? 0 : r->seq,
-                               .prompt_tokens = ask->n_ids,
-                               .first_id = r->answers[i].first_id,
+    const struct sl_ask *ask = s->request->ask;
+    const struct sl_branch *answer = sl_core_answer_of(s, k);
+    *adopt = (struct sl_adopt){.kind = k == 0 ? SL_ADOPT_TAKE : SL_ADOPT_FORK,
+                               .seq = s->seq + k,
+                               .from = k == 0 ? 0 : s->seq,
+                               .prompt_tokens = s->entry.prompt_tokens,
+                               .first_id = answer->last_id,
+                               .n_out = s->n_told + 1,
                                .max_tokens = ask->max_tokens,
                                .min_tokens = ask->min_tokens,
                                .digest = ask->want_digest,
+                               .logits_digest = answer->told_digest,
                                .sampling = ask->sampling,
                                .steering_bytes = ask->steering_bytes,
                                .steering = ask->steering};
-    adopt->sampling.seed += i;
-    for (uint32_t k = 0; !ask->ignore_eos && k < core->config.n_end_ids; k++)
-        adopt->stops[adopt->n_stops++] = core->config.end_ids[k];
-    for (uint32_t k = 0; k < ask->n_stop_ids; k++)
-        adopt->stops[adopt->n_stops++] = ask->stop_ids[k];
+    if (s->again) {
+        adopt->counts_bytes = ask->said[s->first].counts_bytes;
+        adopt->counts = ask->said[s->first].counts;
+    }
+    adopt->sampling.seed += s->first + k;
+    for (uint32_t i = 0; !ask->ignore_eos && i < core->config.n_end_ids; i++)
+        adopt->stops[adopt->n_stops++] = core->config.end_ids[i];
+    for (uint32_t i = 0; i < ask->n_stop_ids; i++)
+        adopt->stops[adopt->n_stops++] = ask->stop_ids[i];
 }
 
-/* Every page of an answer, prompt and output: those that the prompt fills are index 0's, the rest are its own. */
-static void name_pages(struct sl_core *core, struct sl_request *r, uint32_t i, struct sl_adopt *adopt)
+/* The pages that an answer begins with: those that the prompt fills are index 0's, the rest are its own. */
+static void name_pages(struct sl_core *core, struct sl_stay *stay, uint32_t k, struct sl_adopt *adopt)
 {
-    struct sl_sequence *s = table_of(&core->decode_pages, r->seq + i);
-    const struct sl_sequence *first = sl_sequences_find(&core->decode_pages, r->seq);
-    while (i > 0 && s->n_pages < r->ask->n_ids / SL_PAGE) {
+    const struct sl_ask *ask = stay->request->ask;
+    struct sl_sequence *s = table_of(&core->decode_pages, stay->seq + k);
+    const struct sl_sequence *first = sl_sequences_find(&core->decode_pages, stay->seq);
+    while (k > 0 && s->n_pages < ask->n_ids / SL_PAGE) {
         bool fresh;
         sl_status status =
             sl_sequences_put(&core->decode_pages, s, s->n_pages, first->pages[s->n_pages], false, &fresh);
         assert(status == SL_OK && !fresh);
+        stay->granted[k]++;
     }
-    while (s->n_pages < sl_pages_of(r->ask->n_ids + r->ask->max_tokens))
-        next_page(&core->decode_pages, s);
+    while (s->n_pages < sl_schedule_grant(ask->n_ids, stay->n_told + 1, ask->max_tokens))
+        name_promised(core, stay, k);
     adopt->n_pages = s->n_pages;
     adopt->pages = (const uint8_t *)s->pages; /* stays as it is until GONE */
 }
 
-/* Index 0 has the pages of the prompt, so it is taken even when its text has ended, and the others are made of it. */
-void sl_core_take(struct sl_core *core, struct sl_request *r, struct sl_actions *actions)
+/* Index 0 has the pages of the prompt, so it is taken even when its text has ended, and the others are made of it. What was
+ * promised to those that ended with their first token is free. */
+void sl_core_take(struct sl_core *core, struct sl_stay *s, struct sl_actions *actions)
 {
     struct sl_adopt *take = NULL;
-    for (uint32_t i = 0; i < r->n; i++) {
-        struct sl_branch *answer = &r->answers[i];
-        if (i > 0 && !answer->alive)
+    uint32_t n_not = 0;
+    for (uint32_t k = 0; k < s->n; k++) {
+        bool alive = sl_core_is_alive(s, k);
+        if (k > 0 && !alive) {
+            n_not++;
             continue;
-        struct sl_adopt *adopt = act_adopt(core, r, i, SL_ADOPT_TAKE, actions);
-        sl_core_fill_adopt(core, r, i, adopt);
-        name_pages(core, r, i, adopt);
+        }
+        struct sl_adopt *adopt = act_adopt(core, s, k, SL_ADOPT_TAKE, actions);
+        sl_core_fill_adopt(core, s, k, adopt);
+        name_pages(core, s, k, adopt);
         bool legal = true;
-        if (i == 0)
+        if (k == 0)
             take = adopt;
         else
-            legal = sl_on_decode_step(&answer->decode, SL_DECODE_EXPECT);
-        if (!answer->alive)
-            legal = sl_on_decode_step(&answer->decode, SL_DECODE_STOP);
+            legal = sl_on_decode_step(&s->decode[k], SL_DECODE_EXPECT);
+        if (!alive)
+            legal = sl_on_decode_step(&s->decode[k], SL_DECODE_STOP);
         assert(legal);
-        take->silent = !r->answers[0].alive;
-        take->n_forks += i > 0;
+        take->silent = !sl_core_is_alive(s, 0);
+        take->n_forks += k > 0;
     }
+    s->taken = true;
+    sl_schedule_give_decode(&core->schedule, &s->entry, s->unnamed, n_not);
+    core->look = core->look || s->unnamed > 0;
+    s->unnamed = 0;
 }
 
-void sl_core_give_up(struct sl_core *core, struct sl_request *r, uint32_t i, struct sl_actions *actions)
+void sl_core_grant(struct sl_core *core, struct sl_stay *s, uint32_t k, uint32_t n_pages,
+                   struct sl_actions *actions)
 {
-    struct sl_branch *answer = &r->answers[i];
-    if (i == 0 && answer->decode == SL_DECODE_EXPECTED && r->n_alive > 0)
+    struct sl_adopt *adopt = act_adopt(core, s, k, SL_ADOPT_GROW, actions);
+    const struct sl_sequence *table = sl_sequences_find(&core->decode_pages, s->seq + k);
+    adopt->page_first = s->granted[k];
+    adopt->n_pages = n_pages;
+    for (uint32_t i = 0; i < n_pages; i++)
+        name_page(core, s, k);
+    adopt->pages = (const uint8_t *)(table->pages + adopt->page_first);
+}
+
+void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k, struct sl_actions *actions)
+{
+    if (k == 0 && s->decode[0] == SL_DECODE_EXPECTED && sl_core_n_alive(s) > 0)
         return; /* the others are made of it */
-    if (core->life == SL_LIFE_LOST || !sl_on_decode_step(&answer->decode, SL_DECODE_STOP))
+    if (core->life == SL_LIFE_LOST || !sl_on_decode_step(&s->decode[k], SL_DECODE_STOP))
         return; /* it has nothing, or is at its end already */
-    act_adopt(core, r, i, SL_ADOPT_CANCEL, actions);
+    act_adopt(core, s, k, SL_ADOPT_CANCEL, actions);
 }
 
-void sl_core_decode_gone(struct sl_core *core, struct sl_request *r, uint32_t i)
+/* What pages others share stays used until the last of them goes. */
+void sl_core_decode_gone(struct sl_core *core, struct sl_stay *s, uint32_t k)
 {
-    bool legal = sl_on_decode_step(&r->answers[i].decode, SL_DECODE_GONE);
+    uint32_t before = core->decode_pages.n_used;
+    bool legal = sl_on_decode_step(&s->decode[k], SL_DECODE_GONE);
     assert(legal);
-    close_table(&core->decode_pages, r->seq + i);
-    sl_schedule_give_decode(&core->schedule, &r->entry);
+    close_table(&core->decode_pages, s->seq + k);
+    uint32_t pages = before - core->decode_pages.n_used;
+    if (k == 0) { /* before it was taken, or not at all */
+        pages += s->unnamed;
+        s->unnamed = 0;
+    }
+    s->granted[k] = 0;
+    sl_schedule_give_decode(&core->schedule, &s->entry, pages, 1);
+    core->look = true;
 }

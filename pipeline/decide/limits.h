@@ -10,6 +10,10 @@ enum {
     SL_MAX_CHUNK_ASKED = 4 * SL_MAX_CHUNK, /* and by --chunk */
     SL_MAX_BATCH = 256, /* slices that a stage runs at once: a decode step has one a sequence */
     SL_DEFAULT_RUNNING = 16,
+    SL_DEFAULT_PREFILL = 16,
+    SL_GRANT_AHEAD =
+        SL_PAGE /
+        2, /* positions that a decode worker has pages for before it needs them: the time of a grant */
     SL_DEFAULT_WAITING = 1024,   /* requests in the queue */
     SL_WAITING_BYTES = 64 << 20, /* that they hold together; see sl_core_config */
     SL_MAX_WAITING = 8192,       /* by --max-waiting: of the smallest that is what these bytes hold */

@@ -27,6 +27,11 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
         return sl_fail(err, SL_E_CONFIG,
                        "a chunk of %u tokens is more than the %u that buffers are planned for; ask for less",
                        o->chunk_tokens, SL_MAX_CHUNK_ASKED);
+    if (o->max_prefill > SL_MAX_BATCH)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "%u prompts prefilled at once are more than the %u that a stage has tables for; ask for less",
+            o->max_prefill, SL_MAX_BATCH);
     if (o->max_running > SL_MAX_BATCH)
         return sl_fail(err, SL_E_CONFIG,
                        "%u requests at once are more than the %u a decode step can batch; ask for less",
@@ -47,6 +52,7 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                              .chunk_tokens = o->chunk_tokens,
                              .d_model = model->d_model,
                              .vocab = model->vocab};
+    plan->max_prefill = o->max_prefill ? o->max_prefill : SL_DEFAULT_PREFILL;
     plan->max_running = o->max_running ? o->max_running : SL_DEFAULT_RUNNING;
     plan->context_tokens = o->context_tokens ? o->context_tokens : model->max_pos;
     plan->max_chunk = o->chunk_tokens ? o->chunk_tokens : default_chunk(plan->context_tokens);
@@ -150,7 +156,7 @@ struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n
         .profile = plan->profile,
         .n_pages = plan->n_pages,
         .max_tokens = decode ? plan->max_running : plan->max_chunk,
-        .max_sequences = plan->max_running,
+        .max_sequences = decode ? plan->max_running : plan->max_prefill,
         .context_tokens = plan->context_tokens,
     };
 }

@@ -24,7 +24,8 @@ struct sl_plan_options {
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
-    uint32_t max_running;    /* 0: 16 */
+    uint32_t max_prefill;    /* prompts that are prefilled at once; 0: 16 */
+    uint32_t max_running;    /* answers that are decoded at once: places in the batch; 0: 16 */
     uint32_t context_tokens; /* 0: the model's */
     /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
     uint64_t kv_tokens;
@@ -38,9 +39,10 @@ struct sl_plan {
     bool has_decode;
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
-    uint32_t chunk_tokens; /* as asked; 0: by prompt */
-    uint32_t max_chunk;    /* rows of the largest chunk */
-    uint32_t max_running, context_tokens, n_pages;
+    uint32_t chunk_tokens;             /* as asked; 0: by prompt */
+    uint32_t max_chunk;                /* rows of the largest chunk */
+    uint32_t max_prefill, max_running; /* sequences on each stage, and on the decode worker */
+    uint32_t context_tokens, n_pages;
     uint32_t d_model, vocab;
     uint32_t steering_bytes; /* of all prompts that end in a record: at most that of one */
     size_t meta_bytes, order_bytes, result_bytes, adopt_bytes, tokens_bytes;

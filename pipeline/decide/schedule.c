@@ -8,22 +8,24 @@ void sl_schedule_init(struct sl_schedule *schedule, const struct sl_plan *plan)
     schedule->tail = &schedule->head;
 }
 
-void sl_schedule_entry_init(struct sl_schedule_entry *entry, const struct sl_plan *plan, uint64_t seq,
-                            uint32_t prompt_tokens, uint32_t output_tokens)
+uint32_t sl_schedule_grant(uint32_t prompt_tokens, uint32_t n_out, uint32_t max_tokens)
 {
-    *entry = (struct sl_schedule_entry){.seq = seq, .prompt_tokens = prompt_tokens};
-    entry->chunk_tokens = sl_plan_chunk_for(plan, prompt_tokens);
-    entry->prefill_pages = sl_pages_of(prompt_tokens);
-    entry->decode_pages = output_tokens ? sl_pages_of(prompt_tokens + output_tokens) : 0;
-    entry->own_pages = output_tokens ? entry->decode_pages - prompt_tokens / SL_PAGE : 0;
-    entry->n_places = 1;
+    uint64_t end = (uint64_t)prompt_tokens + n_out + SL_GRANT_AHEAD,
+             most = (uint64_t)prompt_tokens + max_tokens - 1; /* the last token is never run */
+    return sl_pages_of((uint32_t)(end < most ? end : most));
 }
 
-void sl_schedule_entry_fork(struct sl_schedule_entry *entry, uint32_t n)
+void sl_schedule_entry_init(struct sl_schedule_entry *entry, const struct sl_plan *plan,
+                            uint32_t prompt_tokens, uint32_t max_tokens, uint32_t n_out, uint32_t n)
 {
-    assert(!entry->admitted && entry->n_places == 1 && n > 0);
+    *entry = (struct sl_schedule_entry){.prompt_tokens = prompt_tokens,
+                                        .chunk_tokens = sl_plan_chunk_for(plan, prompt_tokens),
+                                        .prefill_pages = sl_pages_of(prompt_tokens)};
+    if (max_tokens == 0)
+        return;
+    uint32_t told = n_out - 1, of_one = sl_schedule_grant(prompt_tokens - told, n_out, max_tokens);
+    entry->decode_pages = of_one + (n - 1) * (of_one - prompt_tokens / SL_PAGE);
     entry->n_places = n;
-    entry->decode_pages += (n - 1) * entry->own_pages;
 }
 
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry)
@@ -34,22 +36,50 @@ void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *en
     schedule->waiting_bytes += entry->held_bytes;
 }
 
-struct sl_schedule_entry *sl_schedule_admit(struct sl_schedule *s)
+void sl_schedule_push_back(struct sl_schedule *schedule, struct sl_schedule_entry *entry)
+{
+    struct sl_schedule_entry **p = &schedule->head;
+    while (*p && ((*p)->admitted || (*p)->arrival <= entry->arrival))
+        p = &(*p)->next;
+    entry->next = *p;
+    *p = entry;
+    if (!entry->next)
+        schedule->tail = &entry->next;
+    schedule->waiting_bytes += entry->held_bytes;
+}
+
+struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *s)
 {
     struct sl_schedule_entry *e = s->head;
     while (e && e->admitted)
         e = e->next;
-    if (!e || s->n_admitted + e->n_places > s->plan->max_running)
-        return NULL;
+    return e;
+}
+
+/* A fiftieth of the pool is kept for what grows more than was expected. */
+static bool fits_growth(const struct sl_schedule *s, const struct sl_schedule_entry *e, uint32_t growth)
+{
+    uint64_t used = (uint64_t)s->decode_pages_used + e->decode_pages + growth;
+    return e->decode_pages == 0 || s->decode_pages_used == 0 || 50 * used <= 49 * (uint64_t)s->plan->n_pages;
+}
+
+bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t growth)
+{
+    assert(!e->admitted);
+    if (s->n_prefilling == s->plan->max_prefill || e->n_places > s->plan->max_running - s->n_decoding)
+        return false;
     if (e->prefill_pages > s->plan->n_pages - s->prefill_pages_used ||
-        e->decode_pages > s->plan->n_pages - s->decode_pages_used)
-        return NULL; /* arrival order: those behind wait too */
-    e->admitted = true;
-    s->n_admitted += e->n_places;
+        e->decode_pages > s->plan->n_pages - s->decode_pages_used || !fits_growth(s, e, growth))
+        return false;
+    e->admitted = e->prefilling = true;
+    s->n_prefilling++;
+    s->n_prefill_only += e->n_places == 0;
+    e->prefill_only = e->n_places == 0;
+    s->n_decoding += e->n_places;
     s->waiting_bytes -= e->held_bytes;
     s->prefill_pages_used += e->prefill_pages;
     s->decode_pages_used += e->decode_pages;
-    return e;
+    return true;
 }
 
 uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES])
@@ -98,17 +128,28 @@ void sl_schedule_give_prefill(struct sl_schedule *s, struct sl_schedule_entry *e
     entry->prefill_pages = 0;
 }
 
-void sl_schedule_give_decode(struct sl_schedule *s, struct sl_schedule_entry *entry)
+void sl_schedule_leave_stages(struct sl_schedule *s, struct sl_schedule_entry *entry)
 {
-    bool last = entry->n_places == 1;
-    uint32_t pages = last ? entry->decode_pages : entry->own_pages;
-    assert(entry->admitted && s->decode_pages_used >= pages && entry->decode_pages >= pages);
+    s->n_prefilling -= entry->prefilling;
+    s->n_prefill_only -= entry->prefilling && entry->prefill_only;
+    entry->prefilling = false;
+}
+
+bool sl_schedule_grow(struct sl_schedule *s)
+{
+    if (s->decode_pages_used == s->plan->n_pages)
+        return false;
+    s->decode_pages_used++;
+    return true;
+}
+
+void sl_schedule_give_decode(struct sl_schedule *s, struct sl_schedule_entry *entry, uint32_t pages,
+                             uint32_t places)
+{
+    assert(entry->admitted && s->decode_pages_used >= pages && entry->n_places >= places);
     s->decode_pages_used -= pages;
-    entry->decode_pages -= pages;
-    if (last)
-        return;
-    entry->n_places--;
-    s->n_admitted--;
+    entry->n_places -= places;
+    s->n_decoding -= places;
 }
 
 void sl_schedule_end(struct sl_schedule *s, struct sl_schedule_entry *entry)
@@ -117,10 +158,6 @@ void sl_schedule_end(struct sl_schedule *s, struct sl_schedule_entry *entry)
     if (!entry->admitted)
         return;
     sl_schedule_give_prefill(s, entry);
-    while (entry->n_places > 1)
-        sl_schedule_give_decode(s, entry);
-    sl_schedule_give_decode(s, entry);
-    assert(s->n_admitted > 0);
-    s->n_admitted--;
-    entry->admitted = false;
+    sl_schedule_leave_stages(s, entry);
+    sl_schedule_give_decode(s, entry, 0, entry->n_places);
 }

@@ -82,12 +82,20 @@ uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n)
 
 size_t sl_adopt_max_bytes(uint32_t context_tokens, uint32_t vocab)
 {
-    return ADOPT_MAX + 4 * (size_t)sl_pages_of(context_tokens) + sl_steering_max_bytes(vocab);
+    return ADOPT_MAX + 4 * (size_t)sl_pages_of(context_tokens) + sl_steering_max_bytes(vocab) +
+           sl_counts_max_bytes(context_tokens, vocab);
+}
+
+static void put_bytes(struct sl_cursor *c, const uint8_t *bytes, uint32_t n)
+{
+    sl_cursor_put32(c, n);
+    sl_cursor_put(c, bytes, n);
 }
 
 size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
 {
-    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX + 4 * (size_t)adopt->n_pages + adopt->steering_bytes);
+    struct sl_cursor c = sl_cursor_over(out, ADOPT_MAX + 4 * (size_t)adopt->n_pages + adopt->steering_bytes +
+                                                 adopt->counts_bytes);
     sl_cursor_put32(&c, (uint32_t)adopt->kind);
     sl_cursor_put64(&c, adopt->seq);
     sl_cursor_put64(&c, adopt->from);
@@ -95,31 +103,79 @@ size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
     sl_cursor_put32(&c, adopt->silent);
     sl_cursor_put32(&c, adopt->prompt_tokens);
     sl_cursor_put32(&c, adopt->first_id);
+    sl_cursor_put32(&c, adopt->n_out);
     sl_cursor_put32(&c, adopt->max_tokens);
     sl_cursor_put32(&c, adopt->min_tokens);
     sl_cursor_put32(&c, adopt->digest);
+    sl_cursor_put64(&c, adopt->logits_digest);
     sl_sampling_put(&c, &adopt->sampling);
     sl_cursor_put32(&c, adopt->n_stops);
     for (uint32_t i = 0; i < adopt->n_stops; i++)
         sl_cursor_put32(&c, adopt->stops[i]);
+    sl_cursor_put32(&c, adopt->page_first);
     sl_cursor_put32(&c, adopt->n_pages);
     sl_cursor_put(&c, adopt->pages, 4 * (size_t)adopt->n_pages);
-    sl_cursor_put32(&c, adopt->steering_bytes);
-    sl_cursor_put(&c, adopt->steering, adopt->steering_bytes);
+    put_bytes(&c, adopt->steering, adopt->steering_bytes);
+    put_bytes(&c, adopt->counts, adopt->counts_bytes);
     assert(!c.bad);
     return (size_t)(c.at - out);
 }
 
-/* A page for every position that will be kept: the last output token is never run. */
 static const char *check_adopt_pages(const struct sl_adopt *adopt, const struct sl_order_limits *limits)
 {
-    if (adopt->n_pages < sl_pages_of(adopt->prompt_tokens + adopt->max_tokens - 1) ||
-        adopt->n_pages > sl_pages_of(adopt->prompt_tokens + adopt->max_tokens))
+    uint32_t most = sl_pages_of(limits->context_tokens);
+    if (adopt->page_first > most || adopt->n_pages > most - adopt->page_first ||
+        (adopt->kind == SL_ADOPT_GROW
+             ? adopt->n_pages == 0 || adopt->page_first == 0
+             : adopt->page_first != 0 || adopt->n_pages < sl_pages_of(adopt->prompt_tokens)))
         return "adopt pages";
     for (uint32_t i = 0; i < adopt->n_pages; i++)
         if (sl_get32(adopt->pages + 4 * (size_t)i) >= limits->n_decode_pages)
             return "adopt page number";
     return NULL;
+}
+
+/* What the text so far was is there when it is needed, and is as long as was told. */
+static const char *check_adopt_counts(const struct sl_adopt *adopt, const struct sl_order_limits *limits)
+{
+    uint32_t n_ids;
+    const char *bad = sl_counts_read(NULL, adopt->counts, adopt->counts_bytes, limits->vocab, &n_ids);
+    if (bad)
+        return bad;
+    bool wanted = adopt->n_out > 1 && sl_sampling_counts(&adopt->sampling);
+    if (n_ids > 0 ? n_ids != adopt->n_out : wanted)
+        return "adopt counts are not of what was told";
+    return NULL;
+}
+
+static const char *check_adopt_text(const struct sl_adopt *adopt, const struct sl_order_limits *limits)
+{
+    uint32_t told = adopt->n_out - 1; /* that are part of its prompt, with what was asked before them */
+    if (adopt->prompt_tokens == 0 || adopt->prompt_tokens > limits->context_tokens ||
+        adopt->first_id >= limits->vocab || adopt->n_out < 1 || told >= adopt->prompt_tokens ||
+        adopt->n_out > adopt->max_tokens ||
+        adopt->max_tokens - told > limits->context_tokens - adopt->prompt_tokens + 1)
+        return "adopt lengths";
+    bool forks = adopt->kind == SL_ADOPT_FORK;
+    if (forks ? adopt->n_forks || adopt->silent || adopt->from == adopt->seq || told
+              : adopt->n_forks >= SL_MAX_N || (adopt->silent && !adopt->n_forks) || adopt->from ||
+                    (told && adopt->n_forks))
+        return "adopt forks";
+    if (sl_sampling_check(&adopt->sampling, NULL) != SL_OK)
+        return "adopt sampling";
+    struct sl_steering steering;
+    const char *bad = sl_steering_read(&steering, adopt->steering, adopt->steering_bytes, limits->vocab);
+    if (bad)
+        return bad;
+    if (sl_sampling_repeats(&adopt->sampling) && steering.n_ids == 0)
+        return "a repetition penalty without the ids of the prompt";
+    return check_adopt_counts(adopt, limits);
+}
+
+static const uint8_t *get_bytes(struct sl_cursor *c, uint32_t *n)
+{
+    *n = sl_cursor_get32(c);
+    return sl_cursor_skip(c, *n);
 }
 
 const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t bytes,
@@ -134,12 +190,14 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
     adopt->silent = sl_cursor_get32(&c) != 0;
     adopt->prompt_tokens = sl_cursor_get32(&c);
     adopt->first_id = sl_cursor_get32(&c);
+    adopt->n_out = sl_cursor_get32(&c);
     adopt->max_tokens = sl_cursor_get32(&c);
     adopt->min_tokens = sl_cursor_get32(&c);
     adopt->digest = sl_cursor_get32(&c) != 0;
+    adopt->logits_digest = sl_cursor_get64(&c);
     sl_sampling_get(&c, &adopt->sampling);
     adopt->n_stops = sl_cursor_get32(&c);
-    if (kind != SL_ADOPT_TAKE && kind != SL_ADOPT_CANCEL && kind != SL_ADOPT_FORK)
+    if (kind < SL_ADOPT_TAKE || kind > SL_ADOPT_GROW)
         return "adopt kind";
     adopt->kind = (enum sl_adopt_kind)kind;
     if (adopt->kind == SL_ADOPT_CANCEL) {
@@ -150,29 +208,17 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
         return "number of stop ids";
     for (uint32_t i = 0; i < adopt->n_stops; i++)
         adopt->stops[i] = sl_cursor_get32(&c);
+    adopt->page_first = sl_cursor_get32(&c);
     adopt->n_pages = sl_cursor_get32(&c);
     adopt->pages = sl_cursor_skip(&c, 4 * (size_t)adopt->n_pages);
-    adopt->steering_bytes = sl_cursor_get32(&c);
-    adopt->steering = sl_cursor_skip(&c, adopt->steering_bytes);
+    adopt->steering = get_bytes(&c, &adopt->steering_bytes);
+    adopt->counts = get_bytes(&c, &adopt->counts_bytes);
     if (c.bad || c.at != c.end)
         return "adopt record size";
-    if (adopt->prompt_tokens == 0 || adopt->prompt_tokens > limits->context_tokens ||
-        adopt->first_id >= limits->vocab || adopt->max_tokens < 1 ||
-        adopt->max_tokens > limits->context_tokens - adopt->prompt_tokens + 1)
-        return "adopt lengths";
-    bool forks = adopt->kind == SL_ADOPT_FORK;
-    if (forks ? adopt->n_forks || adopt->silent || adopt->from == adopt->seq
-              : adopt->n_forks >= SL_MAX_N || (adopt->silent && !adopt->n_forks) || adopt->from)
-        return "adopt forks";
-    if (sl_sampling_check(&adopt->sampling, NULL) != SL_OK)
-        return "adopt sampling";
-    struct sl_steering steering;
-    const char *bad = sl_steering_read(&steering, adopt->steering, adopt->steering_bytes, limits->vocab);
-    if (bad)
-        return bad;
-    if (sl_sampling_repeats(&adopt->sampling) && steering.n_ids == 0)
-        return "a repetition penalty without the ids of the prompt";
-    return check_adopt_pages(adopt, limits);
+    if (adopt->kind == SL_ADOPT_GROW && (adopt->n_stops || adopt->steering_bytes || adopt->counts_bytes))
+        return "adopt grows with more than pages";
+    const char *bad = adopt->kind == SL_ADOPT_GROW ? NULL : check_adopt_text(adopt, limits);
+    return bad ? bad : check_adopt_pages(adopt, limits);
 }
 
 size_t sl_tokens_entry_max_bytes(void)

@@ -5,6 +5,7 @@
 #define SL_PIPELINE_RECORD_MESSAGES_H
 
 #include "base/bytes.h"
+#include "pipeline/record/counts.h"
 #include "pipeline/record/order.h"
 
 /* ---- RESULT: written front to back while the last stage works through the slices ---- */
@@ -41,9 +42,12 @@ enum { SL_MAX_DECODE_STOPS = 96 };
 enum sl_adopt_kind {
     SL_ADOPT_TAKE = 1,
     SL_ADOPT_CANCEL,
-    SL_ADOPT_FORK /* another answer to the prompt of `from`: whole pages of it are shared, the last one is copied if it is not full */
+    SL_ADOPT_FORK, /* another answer to the prompt of `from`: whole pages of it are shared, the last one is copied if it is not full */
+    SL_ADOPT_GROW /* more pages: the grant. A sequence whose next position has no page sits out steps, and decides nothing */
 };
 
+/* An answer that was set back (its pages went to older ones) is taken anew in a stay of its own: its prompt is then what was
+ * asked and all that was told but the last token, which first_id repeats, and it goes on as if it had never been away. */
 struct sl_adopt {
     enum sl_adopt_kind kind;
     uint64_t seq;
@@ -52,16 +56,22 @@ struct sl_adopt {
     bool
         silent; /* TAKE: its text has ended; it is there for its forks, makes none, and ends when they have it */
     uint32_t prompt_tokens, first_id;
-    uint32_t max_tokens, min_tokens; /* of output, the first token included */
+    uint32_t n_out; /* tokens that were told, first_id the last of them: 1, or of a later stay more */
+    uint32_t max_tokens, min_tokens; /* of output, all that were told included */
     bool digest;
-    uint32_t n_stops; /* ids that end the text; eos among them unless ignored */
+    uint64_t
+        logits_digest; /* of those that were told, as the ENDED of the stay before had it; 0 in the first */
+    uint32_t n_stops;  /* ids that end the text; eos among them unless ignored */
     uint32_t stops[SL_MAX_DECODE_STOPS];
     struct sl_sampling sampling;
-    uint32_t n_pages; /* every page of prompt and output, in order: TAKE */
+    /* TAKE, FORK: pages of the prompt and some of the output, page_first 0; GROW: those that follow */
+    uint32_t page_first, n_pages;
     const uint8_t *
         pages; /* their numbers on the decode worker, little-endian u32, unaligned; in the bytes of the record */
     uint32_t steering_bytes;
     const uint8_t *steering; /* likewise */
+    uint32_t counts_bytes;   /* of what was told, when penalties count it and n_out > 1 */
+    const uint8_t *counts;   /* likewise */
 };
 
 /* What output token n (from 1) means: 0 the text goes on, 1 it ends with a stop id, 2 with its length. The one rule: the core

@@ -8,7 +8,8 @@ enum {
     RECORD_BYTES = 40 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
     PAGE_BYTES = 8,
-    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS | SL_SLICE_HANDOFF
+    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS | SL_SLICE_HANDOFF |
+                  SL_SLICE_RESTORE
 };
 
 static uint32_t ids_at(uint32_t n_stages)
@@ -118,6 +119,9 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "number of first tokens";
     if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
         return "prompt log-probabilities";
+    if (s->flags & SL_SLICE_RESTORE &&
+        (!(s->flags & SL_SLICE_HANDOFF) || s->n_more || s->steering_bytes || s->prompt_logprobs >= 0))
+        return "what was told is asked for again";
     if (sl_sampling_check(&s->sampling, NULL) != SL_OK)
         return "sampling";
     return NULL;
@@ -155,7 +159,8 @@ static const char *check_steering(struct sl_order *order, const uint8_t *meta,
         const char *bad = sl_steering_read(&steering, s->steering, s->steering_bytes, limits->vocab);
         if (bad)
             return bad;
-        if (last && sl_sampling_repeats(&s->sampling) && steering.n_ids == 0)
+        bool samples = last && !(s->flags & SL_SLICE_RESTORE);
+        if (samples && sl_sampling_repeats(&s->sampling) && steering.n_ids == 0)
             return "a repetition penalty without the ids of the prompt";
     }
     return NULL;

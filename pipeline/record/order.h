@@ -42,17 +42,18 @@ enum sl_order_kind {
 };
 
 enum sl_slice_flags {
-    SL_SLICE_FIRST = 1,   /* opens the sequence */
-    SL_SLICE_LAST = 2,    /* ends the prompt: the last stage samples the first token */
-    SL_SLICE_DIGEST = 4,  /* report the digest of the logits */
-    SL_SLICE_NO_EOS = 8,  /* min_tokens: the first token may not end the text */
-    SL_SLICE_HANDOFF = 16 /* push the pages that it fills to the decode worker */
+    SL_SLICE_FIRST = 1,    /* opens the sequence */
+    SL_SLICE_LAST = 2,     /* ends the prompt: the last stage samples the first token */
+    SL_SLICE_DIGEST = 4,   /* report the digest of the logits */
+    SL_SLICE_NO_EOS = 8,   /* min_tokens: the first token may not end the text */
+    SL_SLICE_HANDOFF = 16, /* push the pages that it fills to the decode worker */
+    SL_SLICE_RESTORE = 32 /* its last tokens were told in an earlier stay: no token comes of it, only pages */
 };
 
 struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     uint64_t seq;
     uint32_t pos, n;
-    uint32_t index; /* number of the slice within its sequence */
+    uint32_t index; /* number of the slice within its request: a later stay counts on */
     uint32_t prompt_tokens;
     uint32_t flags;
     int32_t prompt_logprobs; /* -1: none; else how many of the best per position besides the token itself */

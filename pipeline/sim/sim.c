@@ -16,11 +16,18 @@ void sl_sim_break(struct sl_sim *s, const char *format, ...)
     va_end(args);
 }
 
-uint64_t sl_sim_steer(uint64_t row, const uint8_t *steering, uint32_t n_bytes)
+uint64_t sl_sim_steer(const uint8_t *steering, uint32_t n_bytes)
 {
+    uint64_t sum = 0;
     for (uint32_t i = 0; i < n_bytes; i++)
-        row = sl_sim_mix(row, steering[i]);
-    return row;
+        sum = sl_sim_mix(sum, steering[i]);
+    return sum;
+}
+
+uint32_t sl_sim_choose(const struct sl_sim *s, uint64_t row, const struct sl_sim_text *text, uint64_t seed)
+{
+    uint64_t how = sl_sim_mix(sl_sim_mix(text->steered, seed), sl_sim_mix(text->n_out, text->counted));
+    return (uint32_t)(sl_sim_mix(row, how) % s->plan.vocab);
 }
 
 /* ---- actions ---- */
@@ -30,13 +37,8 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
     struct sl_order control = {.number = a->record.number, .kind = a->record.kind, .seq = a->seq};
     const struct sl_run *run = a->record.run;
     const struct sl_order *order = run ? &run->order : &control;
-    uint32_t *ids = malloc((s->plan.max_chunk + 1) * sizeof *ids);
-    assert(ids);
-    for (uint32_t i = 0, at = 0; i < order->n_slices; at += order->slices[i++].n)
-        memcpy(ids + at, run->ids[i], order->slices[i].n * sizeof *ids);
     struct sl_sim_frame *f = sl_sim_frame(s, 0, 1, sl_order_meta_bytes(&s->limits));
-    sl_order_pack(f->bytes, order, ids, run ? run->pages : NULL, &s->limits);
-    free(ids);
+    sl_order_pack(f->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &s->limits);
     s->report.records++;
     sl_sim_send(s, f);
 }
@@ -46,6 +48,12 @@ static void send_adopt(struct sl_sim *s, const struct sl_adopt *adopt)
     struct sl_sim_frame *f = sl_sim_frame(s, 0, sl_plan_decode_node(&s->plan), s->plan.adopt_bytes);
     f->n = sl_adopt_pack(f->bytes, adopt);
     sl_sim_send(s, f);
+}
+
+static int by_id(const void *a, const void *b)
+{
+    const uint32_t *x = a, *y = b;
+    return (*x > *y) - (*x < *y);
 }
 
 static void on_token(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
@@ -58,6 +66,7 @@ static void on_token(struct sl_sim *s, struct sl_sim_request *r, const struct sl
     if (answer->n_tokens == 0)
         answer->first_us = s->now_us;
     answer->tokens[answer->n_tokens++] = a->token.out->id;
+    s->report.tokens++;
 }
 
 static void on_end(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
@@ -75,6 +84,26 @@ static void on_end(struct sl_sim *s, struct sl_sim_request *r, const struct sl_a
     if (a->end.last != all && a->end.status != SL_E_EXHAUSTED)
         sl_sim_break(s, "the last end was not said, or another was");
     r->ended = a->end.last;
+}
+
+/* Who is set back is younger than somebody who goes on, and has pages for nothing while it waits. */
+static void on_set_back(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
+{
+    struct sl_sim_answer *answer = &r->answers[a->index];
+    struct sl_said *said = &s->asks[r - s->requests].said[a->index];
+    uint32_t *sorted = malloc((answer->n_tokens + 1) * sizeof *sorted);
+    uint8_t *counts =
+        realloc((uint8_t *)(uintptr_t)said->counts, sl_counts_max_bytes(answer->n_tokens, s->plan.vocab));
+    assert(sorted && counts);
+    memcpy(sorted, answer->tokens, answer->n_tokens * sizeof *sorted);
+    qsort(sorted, answer->n_tokens, sizeof *sorted, by_id);
+    said->counts = counts;
+    said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, answer->n_tokens);
+    free(sorted);
+    if (answer->ended || answer->n_tokens == 0)
+        sl_sim_break(s, "what has ended, or never began, was set back");
+    answer->n_set_back++;
+    s->report.set_back++;
 }
 
 static void carry_out(struct sl_sim *s);
@@ -96,6 +125,9 @@ static bool act(struct sl_sim *s, const struct sl_action *a)
         return a->token.out && r->text_ends_at && a->token.n_out == r->text_ends_at + a->index;
     case SL_ACTION_END:
         on_end(s, r, a);
+        break;
+    case SL_ACTION_SET_BACK:
+        on_set_back(s, r, a);
         break;
     case SL_ACTION_ADMIT:
     case SL_ACTION_RAN:
@@ -133,8 +165,9 @@ static void carry_out(struct sl_sim *s)
 
 /* ---- inputs ---- */
 
-static void on_arrive(struct sl_sim *s, uint32_t which, struct sl_ask *asks)
+static void on_arrive(struct sl_sim *s, uint32_t which)
 {
+    struct sl_ask *asks = s->asks;
     struct sl_sim_request *r = &s->requests[which];
     asks[which] = (struct sl_ask){.ids = r->ids,
                                   .n_ids = r->n_ids,
@@ -147,6 +180,8 @@ static void on_arrive(struct sl_sim *s, uint32_t which, struct sl_ask *asks)
                                   .prompt_logprobs = -1,
                                   .deadline_us = r->deadline_us,
                                   .user = r};
+    for (uint32_t k = 0; k < SL_MAX_N; k++)
+        asks[which].said[k].ids = r->answers[k].tokens;
     s->seqs[which] = sl_core_submit(s->core, s->now_us, &asks[which], &s->actions);
     carry_out(s);
 }
@@ -185,11 +220,11 @@ static void on_decide(struct sl_sim *s)
         sl_sim_at(s, wake_us, SL_SIM_DECIDE, 0, NULL);
 }
 
-static void happen(struct sl_sim *s, const struct sl_sim_event *e, struct sl_ask *asks)
+static void happen(struct sl_sim *s, const struct sl_sim_event *e)
 {
     switch (e->kind) {
     case SL_SIM_ARRIVE:
-        on_arrive(s, e->which, asks);
+        on_arrive(s, e->which);
         break;
     case SL_SIM_CANCEL:
         sl_core_cancel(s->core, s->seqs[e->which], &s->actions);
@@ -245,6 +280,7 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
     struct sl_plan_options options = {.n_stages = c->n_stages,
                                       .has_decode = true,
                                       .chunk_tokens = c->chunk_tokens,
+                                      .max_prefill = c->max_prefill,
                                       .max_running = c->max_running,
                                       .context_tokens = c->context_tokens,
                                       .kv_tokens = c->kv_tokens};
@@ -264,9 +300,11 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
         s->links[i] = (struct sl_sim_link){.plan = links[i]};
         s->links[i].end = &s->links[i].waiting;
     }
-    struct sl_core_config core = {.plan = &s->plan, .max_requests = c->max_requests};
+    struct sl_core_config core = {
+        .plan = &s->plan, .max_requests = c->max_requests, .expect_tokens = c->expect_tokens};
     size_t tables =
-        (c->n_stages + 1) * sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages);
+        sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages) +
+        c->n_stages * sl_sequences_bytes(s->plan.max_prefill, s->plan.context_tokens, s->plan.n_pages);
     SL_TRY(sl_arena_init(&s->arena, sl_core_bytes(&core) + tables, err));
     SL_TRY(sl_core_init(&s->core, &s->arena, &core));
     s->actions.room = sl_core_max_actions(s->core);
@@ -287,6 +325,7 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
                              .requests = requests,
                              .n_requests = n_requests,
                              .seqs = seqs,
+                             .asks = asks,
                              .rng = {config->seed, 0}};
         status = build(s, err);
     }
@@ -299,8 +338,12 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
                 sl_sim_at(s, requests[i].cancel_us, SL_SIM_CANCEL, i, NULL);
         }
         struct sl_sim_event event;
-        while (!s->broken[0] && sl_sim_next(s, &event))
-            happen(s, &event, asks);
+        while (!s->broken[0] && sl_sim_next(s, &event)) {
+            happen(s, &event);
+            const char *bad = sl_core_check(s->core);
+            if (bad)
+                sl_sim_break(s, "%s", bad);
+        }
         if (!s->broken[0])
             check_all_back(s);
         s->report.end_us = s->now_us;
@@ -309,6 +352,9 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
             status = sl_fail(err, SL_E_INTERNAL, "%s (seed %llu, at %llu us)", s->broken,
                              (unsigned long long)config->seed, (unsigned long long)s->now_us);
     }
+    for (uint32_t i = 0; asks && i < n_requests; i++)
+        for (uint32_t k = 0; k < SL_MAX_N; k++)
+            free((uint8_t *)(uintptr_t)asks[i].said[k].counts);
     if (s) {
         sl_sim_stages_fini(s);
         sl_sim_drop_frames(s);

@@ -17,8 +17,9 @@ enum sl_sim_plant { /* what the world does wrong once, to show that it is notice
 
 struct sl_sim_config {
     uint64_t seed;
-    uint32_t n_stages, max_running, max_requests, chunk_tokens, context_tokens;
+    uint32_t n_stages, max_prefill, max_running, max_requests, chunk_tokens, context_tokens;
     uint64_t kv_tokens;
+    uint32_t expect_tokens;               /* of an output; 0: as the decider does */
     uint32_t max_push_us;                 /* of a KV page, beside that */
     uint32_t max_delay_us;                /* of a frame; 0: none takes time */
     uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
@@ -41,6 +42,7 @@ struct sl_sim_request {
     struct sl_sim_answer {
         uint32_t *tokens; /* [max_tokens], the caller's */
         uint32_t n_tokens;
+        uint32_t n_set_back;
         bool ended;
         sl_status status;
         enum sl_finish finish;
@@ -50,7 +52,7 @@ struct sl_sim_request {
 };
 
 struct sl_sim_report {
-    uint64_t end_us, records, steps;
+    uint64_t end_us, records, steps, tokens, set_back;
     uint32_t most_running; /* requests with pages at once */
 };
 

@@ -48,6 +48,7 @@ static bool has_ended(const struct sl_sim *s, uint64_t seq)
 }
 
 static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a);
+static void step_soon(struct sl_sim *s, const struct sl_sim_adoptee *a);
 
 static bool waits_for(const struct sl_sim_adoptee *fork, uint64_t seq)
 {
@@ -109,16 +110,14 @@ static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a)
     if (a->n_forks_left > 0)
         return;
     a->adopted = true;
-    a->n_out = 1;
+    a->text.n_out = a->spec.n_out;
     a->last_id = a->spec.first_id;
     say(s, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = a->spec.seq});
     if (a->spec.silent) {
         end(s, a, a->spec.seq);
         return;
     }
-    if (!s->decode.stepping)
-        sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
-    s->decode.stepping = true;
+    step_soon(s, a);
 }
 
 static bool place(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t index, uint32_t page, bool shared)
@@ -150,6 +149,35 @@ static void on_page(struct sl_sim *s, const struct sl_sim_frame *f)
     sl_sim_stage_go_on(s, from);
 }
 
+static void on_grow(struct sl_sim *s, struct sl_sim_adoptee *a, const struct sl_adopt *adopt)
+{
+    if (!a && !has_ended(s, adopt->seq))
+        sl_sim_break(s, "what is not here is to grow");
+    if (!a)
+        return;
+    if (adopt->page_first != a->sequence->n_pages)
+        sl_sim_break(s, "a sequence of %u pages grows from page %u on", a->sequence->n_pages,
+                     adopt->page_first);
+    for (uint32_t i = 0; i < adopt->n_pages; i++)
+        place(s, a, adopt->page_first + i, sl_get32(adopt->pages + 4 * (size_t)i), false);
+    step_soon(s, a);
+}
+
+/* Of an answer that comes again all that was told counts; else its first token. */
+static void keep_text(struct sl_sim *s, struct sl_sim_adoptee *a, const struct sl_adopt *adopt)
+{
+    uint32_t ids[4096], counts[4096], n_ids = 0;
+    struct sl_counts all = {.room = 4096, .ids = ids, .counts = counts};
+    const char *bad = sl_counts_read(&all, adopt->counts, adopt->counts_bytes, s->plan.vocab, &n_ids);
+    a->text = (struct sl_sim_text){.steered = sl_sim_steer(adopt->steering, adopt->steering_bytes)};
+    for (uint32_t i = 0; i < all.n; i++)
+        a->text.counted += all.counts[i] * sl_sim_count(all.ids[i]);
+    if (adopt->n_out == 1)
+        a->text.counted = sl_sim_count(adopt->first_id);
+    else if (bad || n_ids != adopt->n_out)
+        sl_sim_break(s, "of %u tokens that were told %u are counted", adopt->n_out, n_ids);
+}
+
 static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
 {
     struct sl_adopt adopt;
@@ -160,6 +188,10 @@ static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
     }
     if (adopt.kind == SL_ADOPT_CANCEL) {
         end(s, find(s, adopt.seq), adopt.seq);
+        return;
+    }
+    if (adopt.kind == SL_ADOPT_GROW) {
+        on_grow(s, find(s, adopt.seq), &adopt);
         return;
     }
     struct sl_sim_adoptee *a = find_or_open(s, adopt.seq), *from = NULL;
@@ -173,9 +205,9 @@ static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
             return;
     if (!a)
         return;
+    keep_text(s, a, &adopt);
     a->spec = adopt;
-    a->steered = sl_sim_mix(sl_sim_steer(0, adopt.steering, adopt.steering_bytes), adopt.sampling.seed);
-    a->spec.pages = a->spec.steering = NULL; /* they were in the frame */
+    a->spec.pages = a->spec.steering = a->spec.counts = NULL; /* they were in the frame */
     a->named = true;
     a->n_forks_left = adopt.n_forks;
     adopt_when_whole(s, from ? from : a);
@@ -190,38 +222,57 @@ void sl_sim_decode_deliver(struct sl_sim *s, struct sl_sim_frame *frame)
     sl_sim_release(s, frame);
 }
 
+/* Where the token that was told last goes. */
+static uint32_t next_pos(const struct sl_sim_adoptee *a)
+{
+    return a->spec.prompt_tokens + a->text.n_out - a->spec.n_out;
+}
+
+static bool can_step(const struct sl_sim_adoptee *a)
+{
+    return a->sequence && a->adopted && next_pos(a) / SL_PAGE < a->sequence->n_pages;
+}
+
+/* As the stages would make it: what a position holds does not depend on who computed it. */
 static void make_token(struct sl_sim *s, struct sl_sim_adoptee *a)
 {
-    uint32_t pos = a->spec.prompt_tokens + a->n_out - 1;
-    uint64_t seen = 0;
+    uint32_t pos = next_pos(a);
+    uint64_t row = a->last_id;
     for (uint32_t k = 0; k < s->plan.n_stages; k++) {
-        for (uint32_t p = 0; p < pos; p++)
-            seen = sl_sim_mix(seen, *value_at(s, k, a->sequence->pages[p / SL_PAGE], p % SL_PAGE));
-        *value_at(s, k, a->sequence->pages[pos / SL_PAGE], pos % SL_PAGE) = sl_sim_mix(seen, a->last_id);
+        *value_at(s, k, a->sequence->pages[pos / SL_PAGE], pos % SL_PAGE) = sl_sim_position(row, k, pos);
+        row = 0;
+        for (uint32_t p = 0; p <= pos; p++)
+            row = sl_sim_mix(row, *value_at(s, k, a->sequence->pages[p / SL_PAGE], p % SL_PAGE));
     }
-    struct sl_tokens_entry entry = {
-        .kind = SL_TOKENS_TOKEN,
-        .seq = a->spec.seq,
-        .token = {.id = (uint32_t)(sl_sim_mix(seen, a->last_id + a->steered) % s->plan.vocab)}};
+    struct sl_tokens_entry entry = {.kind = SL_TOKENS_TOKEN,
+                                    .seq = a->spec.seq,
+                                    .token = {.id = sl_sim_choose(s, row, &a->text, a->spec.sampling.seed)}};
     a->last_id = entry.token.id;
-    entry.finish = sl_adopt_finish(&a->spec, a->last_id, ++a->n_out);
+    a->text.n_out++;
+    a->text.counted += sl_sim_count(a->last_id);
+    entry.finish = sl_adopt_finish(&a->spec, a->last_id, a->text.n_out);
     say(s, &entry);
     if (entry.finish)
         end(s, a, a->spec.seq);
 }
 
+static void step_soon(struct sl_sim *s, const struct sl_sim_adoptee *a)
+{
+    if (s->decode.stepping || !can_step(a))
+        return;
+    sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
+    s->decode.stepping = true;
+}
+
 void sl_sim_decode_step(struct sl_sim *s)
 {
-    bool more = false;
     s->report.steps++;
+    s->decode.stepping = false;
     for (uint32_t i = 0; i < s->plan.max_running; i++)
-        if (s->decode.adoptees[i].sequence && s->decode.adoptees[i].adopted)
+        if (can_step(&s->decode.adoptees[i]))
             make_token(s, &s->decode.adoptees[i]);
     for (uint32_t i = 0; i < s->plan.max_running; i++)
-        more |= s->decode.adoptees[i].sequence && s->decode.adoptees[i].adopted;
-    s->decode.stepping = more;
-    if (more)
-        sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
+        step_soon(s, &s->decode.adoptees[i]);
 }
 
 sl_status sl_sim_decode_init(struct sl_sim *s)

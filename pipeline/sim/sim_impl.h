@@ -47,12 +47,18 @@ struct sl_sim_stage {
     uint32_t k;
     struct sl_sequences table;
     uint64_t *values;    /* [n_pages][SL_PAGE]: what the pages hold */
-    uint32_t *half_page; /* [max_running]: the decode worker's number of a sequence's last page */
+    uint32_t *half_page; /* [max_prefill]: the decode worker's number of a sequence's last page */
     uint64_t applied;
     struct sl_sim_frame *queue, **end; /* frames that were not applied yet, in order */
     bool busy;
     struct sl_order order; /* being run */
     struct sl_sequence *found[SL_MAX_SLICES];
+};
+
+struct sl_sim_text {  /* what a token depends on beside its row, as sampling would */
+    uint64_t steered; /* sl_sim_steer */
+    uint32_t n_out;   /* tokens so far */
+    uint64_t counted; /* a sum over them, in no order */
 };
 
 struct sl_sim_adoptee {
@@ -61,8 +67,8 @@ struct sl_sim_adoptee {
     bool named, adopted;
     uint32_t n_forks_left;       /* that it waits for */
     uint32_t got[SL_MAX_STAGES]; /* tokens whose pages have come from each stage */
-    uint32_t n_out, last_id;
-    uint64_t steered; /* what its steering makes of a token */
+    uint32_t last_id;
+    struct sl_sim_text text;
 };
 
 struct sl_sim_decode {
@@ -89,7 +95,8 @@ struct sl_sim {
     struct sl_core *core;
     struct sl_actions actions;
     struct sl_sim_request *requests;
-    uint64_t *seqs; /* [n_requests], 0: not taken */
+    uint64_t *seqs;      /* [n_requests], 0: not taken */
+    struct sl_ask *asks; /* [n_requests] */
     uint32_t n_requests;
     bool deciding; /* a DECIDE is on its way */
     struct sl_sim_stage *stages;
@@ -107,8 +114,18 @@ static inline uint64_t sl_sim_mix(uint64_t a, uint64_t b)
 
 void sl_sim_break(struct sl_sim *s, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* What steering does, to whoever samples. */
-uint64_t sl_sim_steer(uint64_t row, const uint8_t *steering, uint32_t n_bytes);
+uint64_t sl_sim_steer(const uint8_t *steering, uint32_t n_bytes);
+/* The token that whoever samples makes of the last stage's row. */
+uint32_t sl_sim_choose(const struct sl_sim *s, uint64_t row, const struct sl_sim_text *text, uint64_t seed);
+static inline uint64_t sl_sim_count(uint32_t id) /* its part of sl_sim_text.counted */
+{
+    return sl_sim_mix(id, 1);
+}
+/* A position is what stage k makes of its row; the next stage's row is a hash of all positions up to it. */
+static inline uint64_t sl_sim_position(uint64_t row, uint32_t k, uint32_t pos)
+{
+    return sl_sim_mix(row, ((uint64_t)k << 32) + pos);
+}
 
 /* What a page of a stage holds: its first n_tokens values. */
 uint64_t sl_sim_page_sum(const struct sl_sim_stage *st, uint32_t page, uint32_t n_tokens);

@@ -34,7 +34,7 @@ static void run_slice(struct sl_sim_stage *st, const struct sl_order_slice *slic
     uint64_t seen = 0;
     for (uint32_t pos = 0; pos < slice->pos + slice->n; pos++) {
         if (pos >= slice->pos)
-            *value_at(st, q, pos) = sl_sim_mix(rows[pos - slice->pos], ((uint64_t)st->k << 32) + pos);
+            *value_at(st, q, pos) = sl_sim_position(rows[pos - slice->pos], st->k, pos);
         seen = sl_sim_mix(seen, *value_at(st, q, pos));
         if (pos >= slice->pos)
             rows[pos - slice->pos] = seen;
@@ -82,13 +82,13 @@ static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint64_
                                          .index = slice->index,
                                          .pos = slice->pos,
                                          .n = slice->n,
-                                         .has_token = (slice->flags & SL_SLICE_LAST) != 0};
-        uint64_t row = sl_sim_steer(rows[-1], slice->steering, slice->steering_bytes),
-                 seed = slice->sampling.seed;
-        result.first.id = (uint32_t)(sl_sim_mix(row, seed) % s->plan.vocab);
+                                         .has_token = slice->flags & SL_SLICE_LAST &&
+                                                      !(slice->flags & SL_SLICE_RESTORE)};
+        struct sl_sim_text text = {.steered = sl_sim_steer(slice->steering, slice->steering_bytes)};
+        uint64_t seed = slice->sampling.seed;
+        result.first.id = sl_sim_choose(s, rows[-1], &text, seed);
         for (; result.n_more < slice->n_more; result.n_more++)
-            result.more[result.n_more].id =
-                (uint32_t)(sl_sim_mix(row, seed + 1 + result.n_more) % s->plan.vocab);
+            result.more[result.n_more].id = sl_sim_choose(s, rows[-1], &text, seed + 1 + result.n_more);
         sl_result_put_slice(&out, &result);
     }
     assert(!out.bad);
@@ -209,10 +209,10 @@ sl_status sl_sim_stages_init(struct sl_sim *s)
         st->k = k;
         st->end = &st->queue;
         st->values = calloc((size_t)s->plan.n_pages * SL_PAGE, sizeof *st->values);
-        st->half_page = calloc(s->plan.max_running, sizeof *st->half_page);
+        st->half_page = calloc(s->plan.max_prefill, sizeof *st->half_page);
         if (!st->values || !st->half_page)
             return SL_E_NOMEM;
-        SL_TRY(sl_sequences_init(&st->table, &s->arena, s->plan.max_running, s->plan.context_tokens,
+        SL_TRY(sl_sequences_init(&st->table, &s->arena, s->plan.max_prefill, s->plan.context_tokens,
                                  s->plan.n_pages));
     }
     return SL_OK;

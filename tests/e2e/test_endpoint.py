@@ -379,7 +379,6 @@ BAD = {
     "max_tokens too long": (INVALID, "max_tokens", {"max_tokens": 20000}),
     "n 17": (INVALID, "sampling_params.n is 17; 1 to 16", {"n": 17}),
     "n of nothing": (INVALID, "n is 2: ask for 1 to 16 answers of at least one token", {"n": 2, "max_tokens": 0}),
-    "n too long": (INVALID, "need more KV pages", {"n": 16, "max_tokens": 16000}),
     "json_schema": (INVALID, "json_schema", {"json_schema": "{}"}),
     "regex": (INVALID, "regex", {"regex": "a"}),
     "grammar": (INVALID, "sampling_params.grammar ", {"grammar": "a"}),

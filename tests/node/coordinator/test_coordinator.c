@@ -172,7 +172,8 @@ static void serve_one(struct neighbours *w, uint32_t max_tokens)
     settle(w);
     while (w->seq == 0)
         take_frames(w, STAGE);
-    uint64_t seq = w->seq + nth * (WAITING + RUNNING) * SL_MAX_N; /* one place, once more around */
+    uint64_t seq = w->seq + nth * (WAITING + w->plan.max_prefill + 3 * RUNNING + 1) *
+                                SL_MAX_N; /* one place, once more around */
     if (atomic_load(&w->n_ended) == nth)
         answer(w, SL_ORDER_RUN, seq);
     while (max_tokens > 1 && atomic_load(&w->n_tokens) == tokens && atomic_load(&w->n_ended) == nth)

@@ -36,6 +36,7 @@ static sl_status name(struct w_world *w, uint64_t seq, uint32_t prompt, uint32_t
                              .silent = silent,
                              .prompt_tokens = prompt,
                              .first_id = w->heard[seq].ids[0],
+                             .n_out = 1,
                              .max_tokens = OUT,
                              .digest = true,
                              .sampling = how,

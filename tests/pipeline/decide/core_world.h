@@ -34,7 +34,7 @@ struct heard { /* what the holder of a request was told; of index 0, but for the
     uint32_t n_out;
     uint64_t kv_digest;
     struct heard_answer others[SL_MAX_N];
-    uint32_t n_ended;
+    uint32_t n_ended, n_set_back;
     bool all_ended;
 };
 
@@ -71,14 +71,10 @@ static inline void apply_record(struct core_world *w, const struct sl_action *a)
     }
     struct sl_order_limits limits = sl_plan_order_limits(&w->plan);
     const struct sl_run *run = a->record.run;
-    uint32_t ids[CHUNK], n = 0;
-    for (uint32_t i = 0; i < run->order.n_slices; i++)
-        for (uint32_t k = 0; k < run->order.slices[i].n; k++)
-            ids[n++] = run->ids[i][k];
     for (uint32_t i = 0; i < run->order.n_slices; i++)
         w->n_steered += run->order.slices[i].steering_bytes > 0;
     uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
-    sl_order_pack(meta, &run->order, ids, run->pages, &limits);
+    sl_order_pack(meta, &run->order, run->ids, run->pages, &limits);
     const char *bad = sl_order_unpack(&at->order, meta, sl_order_meta_bytes(&limits), &limits);
     struct sl_sequence *found[SL_MAX_SLICES];
     if (bad ||
@@ -101,6 +97,9 @@ static inline void carry_out(struct core_world *w)
             ends[n_ends++] = a->seq;
     }
     w->actions.n = 0;
+    const char *bad = sl_core_check(w->core);
+    if (bad)
+        sl_test_fail(__FILE__, __LINE__, "%s", bad);
     for (uint32_t i = 0; i < n_ends; i++) {
         sl_core_text_ends(w->core, ends[i], 1, &w->actions);
         carry_out(w);
@@ -116,6 +115,9 @@ static inline void hear(struct core_world *w, const struct sl_action *a)
         break;
     case SL_ACTION_ADOPT:
         w->adopts[w->n_adopts++ % LOG] = *a->adopt;
+        break;
+    case SL_ACTION_SET_BACK:
+        h->n_set_back++;
         break;
     case SL_ACTION_TOKEN:
         if (a->index > 0) {
@@ -157,21 +159,26 @@ static inline void hear(struct core_world *w, const struct sl_action *a)
     }
 }
 
-static inline void make_world(struct core_world *w, uint32_t running)
+/* expect_tokens: of an output, as the decider begins; 0: its own guess. */
+static inline void make_world_that_expects(struct core_world *w, uint32_t running, uint32_t expect_tokens)
 {
     static const struct sl_plan_model model = {
         .n_layers = 4, .max_pos = CONTEXT, .d_model = 8, .vocab = 1000, .kv_layer_bytes = 64};
     struct sl_plan_options options = {.n_stages = STAGES,
                                       .has_decode = true,
                                       .chunk_tokens = CHUNK,
+                                      .max_prefill = running,
                                       .max_running = running,
                                       .kv_tokens = 1024,
                                       .epoch = 1};
     *w = (struct core_world){.actions = {.room = ROOM}};
     w->actions.list = w->list;
     REQUIRE(sl_plan_make(&w->plan, &model, &options, NULL) == SL_OK);
-    struct sl_core_config config = {
-        .plan = &w->plan, .n_end_ids = 1, .end_ids = {EOS}, .max_requests = REQUESTS};
+    struct sl_core_config config = {.plan = &w->plan,
+                                    .n_end_ids = 1,
+                                    .end_ids = {EOS},
+                                    .max_requests = REQUESTS,
+                                    .expect_tokens = expect_tokens};
     REQUIRE(sl_arena_init(&w->arena, sl_core_bytes(&config), NULL) == SL_OK);
     REQUIRE(sl_core_init(&w->core, &w->arena, &config) == SL_OK);
     REQUIRE(sl_core_max_actions(w->core) <= ROOM);
@@ -182,6 +189,11 @@ static inline void make_world(struct core_world *w, uint32_t running)
     sl_core_complete(w->core, &w->actions);
     carry_out(w);
     CHECK_INT(w->life, SL_LIFE_READY);
+}
+
+static inline void make_world(struct core_world *w, uint32_t running)
+{
+    make_world_that_expects(w, running, 0);
 }
 
 static inline void end_world(struct core_world *w)
@@ -199,7 +211,8 @@ static inline struct heard *ask(struct core_world *w, uint32_t n_ids, uint32_t m
                              .max_tokens = max_tokens,
                              .sampling = {.top_p = 1, .n_logprobs = -1},
                              .prompt_logprobs = -1,
-                             .user = h};
+                             .user = h,
+                             .said = {{.ids = h->tokens}}};
     return h;
 }
 
@@ -231,7 +244,8 @@ static inline bool answer(struct core_world *w, uint32_t token)
                                         .index = s->index,
                                         .pos = s->pos,
                                         .n = s->n,
-                                        .has_token = (s->flags & SL_SLICE_LAST) != 0,
+                                        .has_token =
+                                            (s->flags & (SL_SLICE_LAST | SL_SLICE_RESTORE)) == SL_SLICE_LAST,
                                         .first = {.id = token},
                                         .n_more = s->n_more};
         for (uint32_t k = 0; k < s->n_more; k++)

@@ -15,6 +15,7 @@ static struct sl_plan make_plan(uint32_t chunk, uint64_t kv_tokens, uint32_t run
     struct sl_plan_options o = {.n_stages = 2,
                                 .has_decode = true,
                                 .chunk_tokens = chunk,
+                                .max_prefill = running,
                                 .max_running = running,
                                 .kv_tokens = kv_tokens,
                                 .epoch = 7};
@@ -62,12 +63,12 @@ static void run_seed(uint64_t seed)
     for (int turn = 0; turn < 2000000 && st->ended < N; turn++) {
         uint64_t dice = sl_rng_next(&rng) % 4;
         if (dice == 0 && pushed < N) {
-            sl_schedule_entry_init(&st->entries[pushed], &plan, pushed,
-                                   (uint32_t)(sl_rng_next(&rng) % 1000) + 1, 96);
+            sl_schedule_entry_init(&st->entries[pushed], &plan, (uint32_t)(sl_rng_next(&rng) % 1000) + 1, 96,
+                                   1, 1);
             sl_schedule_push(&st->s, &st->entries[pushed++]);
         } else if (dice == 1) {
-            struct sl_schedule_entry *e = sl_schedule_admit(&st->s);
-            if (e) {
+            struct sl_schedule_entry *e = sl_schedule_next(&st->s);
+            if (e && sl_schedule_admit(&st->s, e, 0)) {
                 CHECK_INT(e - st->entries, st->admitted); /* strictly in arrival order */
                 st->live[st->admitted++] = true;
             }
@@ -77,6 +78,7 @@ static void run_seed(uint64_t seed)
         } else {
             for (uint32_t i = 0; i < st->admitted; i++)
                 if (st->live[i] && st->covered[i] == st->entries[i].prompt_tokens) {
+                    sl_schedule_give_decode(&st->s, &st->entries[i], st->entries[i].decode_pages, 1);
                     sl_schedule_end(&st->s, &st->entries[i]);
                     st->live[i] = false;
                     st->ended++;
@@ -84,7 +86,7 @@ static void run_seed(uint64_t seed)
                 }
         }
         CHECK(st->s.prefill_pages_used <= plan.n_pages && st->s.decode_pages_used <= plan.n_pages);
-        CHECK(st->s.n_admitted <= 5);
+        CHECK(st->s.n_prefilling <= 5 && st->s.n_decoding <= 5);
     }
     CHECK_INT(st->ended, N);
     CHECK_INT(st->s.prefill_pages_used, 0);
@@ -99,6 +101,12 @@ SL_TEST(every_prompt_is_cut_once_in_order_within_budget)
         run_seed(seed);
 }
 
+static void admit_all(struct sl_schedule *s)
+{
+    for (struct sl_schedule_entry *e; (e = sl_schedule_next(s));)
+        REQUIRE(sl_schedule_admit(s, e, 0));
+}
+
 SL_TEST(requests_share_what_a_chunk_leaves_free)
 {
     struct sl_plan plan = make_plan(64, 8192, 4);
@@ -108,12 +116,11 @@ SL_TEST(requests_share_what_a_chunk_leaves_free)
     sl_schedule_init(&s, &plan);
     uint32_t prompts[3] = {100, 20, 200};
     for (uint32_t i = 0; i < 3; i++) {
-        sl_schedule_entry_init(&e[i], &plan, i, prompts[i], 0);
+        sl_schedule_entry_init(&e[i], &plan, prompts[i], 0, 1, 1);
         sl_schedule_push(&s, &e[i]);
     }
     CHECK_INT(sl_schedule_cut(&s, cuts), 0); /* nobody admitted yet */
-    while (sl_schedule_admit(&s))
-        ;
+    admit_all(&s);
     CHECK_INT(sl_schedule_cut(&s, cuts), 1);
     CHECK_INT(sl_schedule_cut(&s, cuts), 3); /* 36 of the first, 20 of the second, 8 of the third */
     CHECK_INT(cuts[0].n, 36);
@@ -135,12 +142,11 @@ SL_TEST(prompts_whose_steering_does_not_fit_one_record_end_in_the_next)
     const uint32_t steering[4] = {4 * sixth, 3 * sixth, 0, plan.steering_bytes};
     sl_schedule_init(&s, &plan);
     for (uint32_t i = 0; i < 4; i++) {
-        sl_schedule_entry_init(&e[i], &plan, i, 20, 0);
+        sl_schedule_entry_init(&e[i], &plan, 20, 0, 1, 1);
         e[i].steering_bytes = steering[i];
         sl_schedule_push(&s, &e[i]);
     }
-    while (sl_schedule_admit(&s))
-        ;
+    admit_all(&s);
     CHECK_INT(sl_schedule_cut(&s, cuts), 1);
     CHECK_INT(sl_schedule_cut(&s, cuts), 2); /* one without any always fits */
     CHECK(cuts[0].entry == &e[1] && cuts[0].n == 20 && cuts[1].entry == &e[2]);

@@ -14,15 +14,17 @@ static const struct sl_page_numbers pages[2] = {{49, 59}, {3, SL_NO_PAGE}};
 static struct sl_order make_run(void)
 {
     struct sl_order order = {.number = 9, .kind = SL_ORDER_RUN, .n_tokens = 12, .n_slices = 2, .n_pages = 1};
-    order.slices[0] = (struct sl_order_slice){.seq = 4,
-                                              .pos = 10,
-                                              .n = 10,
-                                              .index = 1,
-                                              .prompt_tokens = 20,
-                                              .page_first = 1,
-                                              .flags = SL_SLICE_LAST,
-                                              .prompt_logprobs = -1,
-                                              .sampling = {0.5f, 3, 0.9f, 0.1f, 77, 5}};
+    order.slices[0] = (struct sl_order_slice){
+        .seq = 4,
+        .pos = 10,
+        .n = 10,
+        .index = 1,
+        .prompt_tokens = 20,
+        .page_first = 1,
+        .flags = SL_SLICE_LAST,
+        .prompt_logprobs = -1,
+        .sampling = {
+            .temperature = 0.5f, .top_k = 3, .top_p = 0.9f, .min_p = 0.1f, .seed = 77, .n_logprobs = 5}};
     order.slices[1] = (struct sl_order_slice){.seq = 5,
                                               .pos = 0,
                                               .n = 2,
@@ -31,7 +33,7 @@ static struct sl_order make_run(void)
                                               .flags = SL_SLICE_FIRST | SL_SLICE_HANDOFF,
                                               .prompt_logprobs = 2,
                                               .next_id = 99,
-                                              .sampling = {0, 0, 1, 0, 0, -1}};
+                                              .sampling = {.top_p = 1, .n_logprobs = -1}};
     return order;
 }
 
@@ -257,6 +259,7 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
                              .seq = 9,
                              .prompt_tokens = 100,
                              .first_id = 3,
+                             .n_out = 1,
                              .max_tokens = 50,
                              .n_stops = 2,
                              .stops = {1, 2},
@@ -286,7 +289,7 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
     numbers[0] = 60; /* the pool has 60 */
     CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
     numbers[0] = 1;
-    adopt.n_pages = 2; /* 149 positions need three */
+    adopt.n_pages = 1; /* 100 positions need two */
     CHECK(sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) != NULL);
     adopt.n_pages = 3;
     adopt.max_tokens = CONTEXT;
@@ -301,7 +304,7 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
                  {SL_ADOPT_TAKE, 0, 0, true, false},         {SL_ADOPT_TAKE, 8, 1, false, false},
                  {SL_ADOPT_FORK, 8, 0, false, true},         {SL_ADOPT_FORK, 8, 1, false, false},
                  {SL_ADOPT_FORK, 8, 0, true, false},         {SL_ADOPT_FORK, 9, 0, false, false},
-                 {(enum sl_adopt_kind)4, 0, 0, false, false}};
+                 {(enum sl_adopt_kind)5, 0, 0, false, false}};
     for (size_t i = 0; i < sizeof forks / sizeof *forks; i++) {
         adopt.kind = forks[i].kind;
         adopt.from = forks[i].from;
@@ -347,7 +350,7 @@ SL_TEST(a_record_has_room_for_as_many_slices_as_it_may_hold)
                                                   .page_first = 1,
                                                   .flags = SL_SLICE_LAST,
                                                   .prompt_logprobs = -1,
-                                                  .sampling = {0, 0, 1, 0, i, -1}};
+                                                  .sampling = {.top_p = 1, .seed = i, .n_logprobs = -1}};
     CHECK(try_order(&order, ids) == NULL);
 }
 

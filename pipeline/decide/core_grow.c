@@ -1,0 +1,142 @@
+/* Pages of the decode worker by growth: who begins, who is granted the next page, who sits out and who is set back.
+ *
+ * Pages that come back go to those that grow, the oldest first, before anybody begins; and who begins fits with what all are
+ * expected to become (growth.h). So setting back is rare: it repairs an estimate that was too low. The oldest answer is never
+ * set back, and every page that it has not is one of an answer that goes on, ends, or is younger: so it always goes on, and
+ * after it the next. */
+#include "pipeline/decide/core_impl.h"
+
+enum { SPARE_AFTER = 2 /* who was set back so often is so again only when nobody else can be */ };
+
+/* Pages that answer k will want beside those that it has or was promised. */
+static uint32_t growth_of(const struct sl_core *core, const struct sl_stay *s, uint32_t k)
+{
+    const struct sl_ask *ask = s->request->ask;
+    uint32_t n_out = sl_core_answer_of(s, k)->n_out,
+             expected = sl_growth_expect(&core->growth, n_out, ask->max_tokens),
+             pages = sl_pages_of(ask->n_ids + expected),
+             has = sl_schedule_grant(ask->n_ids, s->n_told + 1, ask->max_tokens);
+    has = s->granted[k] > has ? s->granted[k] : has;
+    return pages > has ? pages - has : 0;
+}
+
+static uint32_t growth_of_all(const struct sl_core *core, const struct sl_stay *s)
+{
+    uint32_t sum = 0;
+    for (uint32_t k = 0; s->request->handoff && k < s->n; k++)
+        sum += sl_core_is_alive(s, k) ? growth_of(core, s, k) : 0;
+    return sum;
+}
+
+void sl_core_begin(struct sl_core *core, struct sl_actions *actions)
+{
+    struct sl_schedule_entry *entry;
+    while ((entry = sl_schedule_next(&core->schedule))) {
+        struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
+        uint32_t growth = growth_of_all(core, s);
+        for (; *last; last = &(*last)->next_begun)
+            growth += growth_of_all(core, *last);
+        if (!sl_schedule_admit(&core->schedule, entry, growth))
+            return;
+        s->next_begun = NULL;
+        *last = s;
+        s->unnamed = entry->decode_pages;
+        if (!s->again)
+            sl_core_act(actions, SL_ACTION_ADMIT, s->request);
+        s->request->begun = true;
+        if (s->request->handoff) {
+            bool legal = sl_on_decode_step(&s->decode[0], SL_DECODE_EXPECT);
+            assert(legal);
+        }
+    }
+}
+
+/* ---- those that are decoded ---- */
+
+static bool is_decoding(const struct sl_stay *s, uint32_t k)
+{
+    return s->decode[k] == SL_DECODE_ADOPTED && sl_core_is_alive(s, k);
+}
+
+static uint32_t wanted_pages(const struct sl_stay *s, uint32_t k)
+{
+    const struct sl_ask *ask = s->request->ask;
+    return sl_schedule_grant(ask->n_ids, sl_core_answer_of(s, k)->n_out, ask->max_tokens);
+}
+
+bool sl_core_wants(const struct sl_stay *s, uint32_t k)
+{
+    return is_decoding(s, k) && s->granted[k] < wanted_pages(s, k);
+}
+
+/* Its next position has no page. */
+static bool sits_out(const struct sl_stay *s, uint32_t k)
+{
+    return s->granted[k] < sl_pages_of(s->request->ask->n_ids + sl_core_answer_of(s, k)->n_out);
+}
+
+static void grant(struct sl_core *core, struct sl_stay *s, uint32_t k, struct sl_actions *actions)
+{
+    uint32_t n = 0, wanted = wanted_pages(s, k);
+    while (s->granted[k] + n < wanted && sl_schedule_grow(&core->schedule))
+        n++;
+    if (n > 0)
+        sl_core_grant(core, s, k, n, actions);
+}
+
+struct seat { /* of an answer: its stay and its number there */
+    struct sl_stay *stay;
+    uint32_t k;
+};
+
+/* The youngest but the oldest; those that were set back before as often as SPARE_AFTER only if there is no other. */
+static struct seat youngest(const struct sl_core *core)
+{
+    struct seat of_all = {NULL, 0}, spared = {NULL, 0};
+    bool oldest = true;
+    for (struct sl_stay *s = core->begun; s; s = s->next_begun)
+        for (uint32_t k = 0; k < s->n; k++) {
+            if (!is_decoding(s, k))
+                continue;
+            if (!oldest && sl_core_answer_of(s, k)->n_set_back < SPARE_AFTER)
+                of_all = (struct seat){s, k};
+            else if (!oldest)
+                spared = (struct seat){s, k};
+            oldest = false;
+        }
+    return of_all.stay ? of_all : spared;
+}
+
+/* It comes again when the decode worker has said how far it came. */
+static void set_back(struct sl_core *core, struct sl_actions *actions)
+{
+    struct seat it = youngest(core);
+    if (!it.stay || core->free_stays.n_free == 0)
+        return;
+    struct sl_branch *answer = sl_core_answer_of(it.stay, it.k);
+    answer->set_back = true;
+    answer->n_set_back++;
+    core->n_set_back++;
+    sl_core_give_up(core, it.stay, it.k, actions);
+}
+
+void sl_core_grow(struct sl_core *core, struct sl_actions *actions)
+{
+    if (!core->look)
+        return;
+    uint32_t batch = 0, leaving = 0;
+    core->look = false;
+    core->n_sitting = 0;
+    for (struct sl_stay *s = core->begun; s; s = s->next_begun)
+        for (uint32_t k = 0; k < s->n; k++) {
+            leaving += s->decode[k] == SL_DECODE_ENDING;
+            if (!is_decoding(s, k))
+                continue;
+            batch++;
+            grant(core, s, k, actions);
+            core->n_sitting += sits_out(s, k);
+        }
+    /* what leaves brings pages, and calls again */
+    if (core->n_sitting > 0 && leaving == 0 && 2 * core->n_sitting >= batch)
+        set_back(core, actions);
+}
