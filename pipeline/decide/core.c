@@ -100,6 +100,12 @@ uint32_t sl_core_max_actions(const struct sl_core *core)
            sl_core_max_adopts(&core->plan) + core->max_runs + 4 * SL_MAX_SLICES + 8;
 }
 
+/* What actions pointed to until now is written over. */
+static void begin_input(struct sl_core *core)
+{
+    core->n_adopts = 0;
+}
+
 /* ---- the registry ---- */
 
 /* As actions call it, by whichever of its answers. */
@@ -387,7 +393,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
 void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actions)
 {
     struct sl_request *r = find(core, seq);
-    core->n_adopts = 0;
+    begin_input(core);
     if (r && r->ask)
         end_answers(core, r, SL_OK, SL_FINISH_ABORT, NULL, actions);
 }
@@ -396,7 +402,7 @@ void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const ch
                   struct sl_actions *actions)
 {
     struct sl_request *r = find(core, seq);
-    core->n_adopts = 0;
+    begin_input(core);
     if (r && r->ask)
         end_answers(core, r, status, SL_FINISH_ABORT, sentence, actions);
 }
@@ -418,9 +424,9 @@ static bool is_one_of(const uint32_t *ids, uint32_t n, uint32_t id)
     return false;
 }
 
-/* A token is told, and what it means for the end is noted. finish: as sl_adopt_finish says. */
+/* A token is told, and what it means for the end is noted. */
 static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
-                       const struct sl_token_out *token, uint32_t finish, struct sl_actions *actions)
+                       const struct sl_token_out *token, enum sl_text_end finish, struct sl_actions *actions)
 {
     struct sl_action *a = sl_core_act(actions, SL_ACTION_TOKEN, r);
     struct sl_branch *answer = &r->answers[i];
@@ -429,10 +435,10 @@ static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
     a->token.out = token;
     a->token.n_out = ++answer->n_out;
     answer->last_id = token->id;
-    answer->over = finish != 0;
-    answer->finish = finish == 1 ? SL_FINISH_STOP : SL_FINISH_LENGTH;
+    answer->over = finish != SL_TEXT_GOES_ON;
+    answer->finish = finish == SL_TEXT_STOPS ? SL_FINISH_STOP : SL_FINISH_LENGTH;
     bool ends = !r->ask->ignore_eos && is_one_of(core->config.end_ids, core->config.n_end_ids, token->id);
-    if (finish == 1 && !ends)
+    if (finish == SL_TEXT_STOPS && !ends)
         answer->stop_id = token->id;
 }
 
@@ -440,7 +446,7 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
 {
     struct sl_request *r = find(core, seq);
     uint32_t i = seq % SL_MAX_N;
-    core->n_adopts = 0;
+    begin_input(core);
     if (!r || !r->answers[i].alive)
         return;
     struct sl_branch *answer = &r->answers[i];
@@ -528,7 +534,7 @@ static void on_released(struct sl_core *core, uint64_t seq)
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions)
 {
     struct sl_cursor in = sl_cursor_over((uint8_t *)(uintptr_t)bytes, n);
-    core->n_adopts = 0;
+    begin_input(core);
     if (!sl_result_get_head(&in, &core->head, core->plan.n_stages) || core->head.n_slices > SL_MAX_SLICES ||
         core->head.number != core->log_answered + 1 || core->head.number > core->log_number ||
         core->head.kind != core->log[core->head.number % core->log_room].kind)
@@ -565,7 +571,7 @@ static const char *on_decode_token(struct sl_core *core, struct sl_stay *s, uint
         return NULL; /* a stop string ended the text before it */
     if (s->decode[k] != SL_DECODE_ADOPTED && !leaves)
         return "it has a token of a sequence that is not adopted, or has said its last";
-    if (entry->finish > 2)
+    if ((uint32_t)entry->finish > SL_TEXT_IS_FULL)
         return "it has a token with an unknown end";
     if (answer->n_out >= s->request->ask->max_tokens)
         return "it has more tokens than were asked for";
@@ -648,7 +654,7 @@ const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *en
 {
     struct sl_stay *s = find_stay(core, entry->seq);
     uint32_t k = entry->seq % SL_MAX_N;
-    core->n_adopts = 0;
+    begin_input(core);
     if (!s || s->decode[k] == SL_DECODE_NONE)
         return NULL; /* the answer to a CANCEL that crossed its end */
     switch (entry->kind) {
@@ -695,7 +701,7 @@ void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, 
 void sl_core_silence(struct sl_core *core, bool silent, struct sl_actions *actions)
 {
     (void)actions;
-    core->n_adopts = 0;
+    begin_input(core);
     core->silent = silent;
 }
 
@@ -706,7 +712,7 @@ void sl_core_drain(struct sl_core *core, struct sl_actions *actions)
 
 void sl_core_stop(struct sl_core *core, struct sl_actions *actions)
 {
-    core->n_adopts = 0;
+    begin_input(core);
     step_life(core, SL_LIFE_STOP, actions);
     end_all(core, SL_OK, NULL, actions);
 }
@@ -751,7 +757,7 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
 
 void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
 {
-    core->n_adopts = 0;
+    begin_input(core);
     settle(core, actions);
     end_overdue(core, now_us, actions);
     if (core->silent || (core->life != SL_LIFE_READY && core->life != SL_LIFE_DRAINING))

@@ -72,12 +72,12 @@ bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice)
     return whole;
 }
 
-uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n)
+enum sl_text_end sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n)
 {
     for (uint32_t i = 0; n > adopt->min_tokens && i < adopt->n_stops; i++)
         if (adopt->stops[i] == id)
-            return 1;
-    return n >= adopt->max_tokens ? 2 : 0;
+            return SL_TEXT_STOPS;
+    return n >= adopt->max_tokens ? SL_TEXT_IS_FULL : SL_TEXT_GOES_ON;
 }
 
 size_t sl_adopt_max_bytes(uint32_t context_tokens, uint32_t vocab)
@@ -239,7 +239,7 @@ void sl_tokens_put(struct sl_cursor *c, const struct sl_tokens_entry *e)
     sl_cursor_put64(c, e->seq);
     switch (e->kind) {
     case SL_TOKENS_TOKEN:
-        sl_cursor_put32(c, e->finish);
+        sl_cursor_put32(c, (uint32_t)e->finish);
         sl_token_put(c, &e->token);
         break;
     case SL_TOKENS_ARRIVED:
@@ -270,7 +270,7 @@ bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *e)
     e->kind = (enum sl_tokens_kind)kind;
     switch (kind) {
     case SL_TOKENS_TOKEN:
-        e->finish = sl_cursor_get32(c);
+        e->finish = (enum sl_text_end)sl_cursor_get32(c);
         sl_token_get(c, &e->token);
         break;
     case SL_TOKENS_ARRIVED:

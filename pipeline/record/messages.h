@@ -74,9 +74,14 @@ struct sl_adopt {
     const uint8_t *counts;   /* likewise */
 };
 
-/* What output token n (from 1) means: 0 the text goes on, 1 it ends with a stop id, 2 with its length. The one rule: the core
- * asks it for the first token, the decode worker for all others. */
-uint32_t sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n);
+enum sl_text_end { /* what an output token means for its text */
+                   SL_TEXT_GOES_ON,
+                   SL_TEXT_STOPS,  /* it ends with a stop id */
+                   SL_TEXT_IS_FULL /* it ends with its length */
+};
+
+/* Of output token n, from 1. The one rule: the core asks it for the first token, the decode worker for all others. */
+enum sl_text_end sl_adopt_finish(const struct sl_adopt *adopt, uint32_t id, uint32_t n);
 
 size_t sl_adopt_max_bytes(uint32_t context_tokens, uint32_t vocab);
 size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt); /* returns the bytes */
@@ -98,7 +103,7 @@ struct sl_tokens_entry {
     enum sl_tokens_kind kind;
     uint64_t seq;
     struct sl_token_out token;         /* TOKEN */
-    uint32_t finish;                   /* TOKEN: 0 goes on, 1 stop, 2 length */
+    enum sl_text_end finish;           /* TOKEN */
     uint32_t stage, chunk;             /* ARRIVED */
     uint64_t at_us;                    /* ARRIVED, ADOPTED */
     uint64_t kv_digest, logits_digest; /* ENDED */
