@@ -477,6 +477,14 @@ static const char *fork_sequence(struct sl_decode_role *r, struct adoptee *a, co
     return NULL;
 }
 
+/* A FORK for which there is no room: its prompt's sequence waits for the others alone. */
+static void expect_one_less(struct sl_decode_role *r, const struct sl_adopt *adopt)
+{
+    struct adoptee *from = adopt->kind == SL_ADOPT_FORK ? find(r, adopt->from) : NULL;
+    if (from && from->n_forks_left > 0)
+        from->n_forks_left--;
+}
+
 /* NULL, or what is wrong. */
 static const char *grow_sequence(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
 {
@@ -505,6 +513,7 @@ static const char *obey(struct sl_decode_role *r, struct adoptee *a, const struc
         return grow_sequence(r, a, adopt);
     if (!a && !(a = open_adoptee(r, adopt->seq))) {
         end_sequence(r, NULL, adopt->seq, SL_E_EXHAUSTED);
+        expect_one_less(r, adopt);
         return NULL;
     }
     if (adopt->kind == SL_ADOPT_FORK)

@@ -198,6 +198,31 @@ SL_TEST(a_fork_whose_pages_are_not_its_prompts_fails_alone)
     }
 }
 
+/* A stage that sends pages of sequences which nobody named has filled the worker's table. */
+SL_TEST(a_fork_for_which_there_is_no_room_keeps_nobody_waiting)
+{
+    make_alone(100);
+    struct w_world *w = w_open(2, 3, 32);
+    w->hold_kv = true;
+    write_prompt(w, 100);
+    CHECK_INT(name(w, 1, 100, 2, false, false), SL_OK);
+    CHECK_INT(name(w, 2, 100, 0, false, false), SL_OK);
+    w_settle(w);
+    struct w_node *stage = w_stage(w, 0);
+    struct sl_role_action page = stage->sent[w_find(stage, SL_WIRE_KV)];
+    page.wire.seq = 7;
+    page.wire.page = 0;
+    CHECK_INT(w_give(w_decode(w), page.link, &page.wire, page.payload, SL_OK), SL_OK);
+    w_work(w_decode(w));
+    CHECK_INT(name(w, 3, 100, 0, false, false), SL_OK);
+    w->hold_kv = false;
+    w_settle(w);
+    CHECK(w->heard[3].failed == SL_E_EXHAUSTED && w->heard[3].ended == 1);
+    check_is_alone(w, 0);
+    check_is_alone(w, 1);
+    w_close(w);
+}
+
 SL_TEST(forks_that_were_not_announced_end_the_worker_with_a_sentence)
 {
     for (int wrong = 0; wrong < 3; wrong++) {
