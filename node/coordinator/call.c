@@ -267,7 +267,7 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
     call->failed = call->failed || a->end.status != SL_OK;
     if (a->end.last)
         sl_meter_ended(c, call, a, now_us);
-    if (a->end.n_out > 0) /* an abort, too: what was told was told */
+    if (a->end.last && call->first_us > 0) /* an abort, too: what was told was told */
         sl_finished_add(&c->finished, call->ask.id, now_us);
     call->fn(call->user, &piece);
     if (!a->end.last)
