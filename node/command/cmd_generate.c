@@ -11,7 +11,7 @@
 #include "node/client/prompt.h"
 #include "node/client/timeline.h"
 #include "node/command/commands.h"
-#include "node/command/shared_options.h"
+#include "node/command/serving_options.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -260,7 +260,13 @@ static int run(const struct generate_values *v, const char *name, bool score)
         return sl_command_failed(name, &err);
     struct sl_client_config config = client_config(v, score);
     struct sl_client *client = NULL;
-    sl_status status = sl_client_open(&client, &config, &err);
+    struct sl_plan_options options = {.n_stages = v->stages,
+                                      .has_decode = !score,
+                                      .chunk_tokens = v->chunk,
+                                      .max_running = config.cluster.max_running};
+    sl_status status = v->model ? sl_plan_early_alone(v->model, &options, &err) : SL_OK;
+    if (status == SL_OK)
+        status = sl_client_open(&client, &config, &err);
     if (status == SL_OK)
         status = ask(v, client, &in, score, &err);
     sl_client_close(client);

@@ -1,5 +1,5 @@
 /* What can be refused by config.json alone is refused before a checkpoint is packed, which takes hours for a large one: a context
- * beyond the model's, more stages than layers, a KV pool that holds no context. */
+ * beyond the model's, more stages than layers, a KV pool that holds no context; and for who serves, too few descriptors. */
 #include "model/pack/pack_cache.h"
 #include "model/shape.h"
 #include "node/command/serving_options.h"
@@ -30,7 +30,8 @@ static sl_status check_files(const struct sl_shape *shape, uint32_t n_stages, st
         (unsigned long long)limit.rlim_max, (unsigned long long)need);
 }
 
-sl_status sl_plan_early(const char *model, const struct sl_plan_options *options, struct sl_err *err)
+static sl_status plan_early(const char *model, const struct sl_plan_options *options, bool serves,
+                            struct sl_err *err)
 {
     struct sl_shape *shape = malloc(sizeof *shape);
     struct sl_plan plan;
@@ -42,9 +43,19 @@ sl_status sl_plan_early(const char *model, const struct sl_plan_options *options
         status = sl_shape_load(shape, model, err);
         if (status == SL_OK)
             status = sl_plan_for_shape(&plan, shape, options, err);
-        if (status == SL_OK)
+        if (status == SL_OK && serves)
             status = check_files(shape, options->n_stages, err);
     }
     free(shape);
     return status;
+}
+
+sl_status sl_plan_early(const char *model, const struct sl_plan_options *options, struct sl_err *err)
+{
+    return plan_early(model, options, true, err);
+}
+
+sl_status sl_plan_early_alone(const char *model, const struct sl_plan_options *options, struct sl_err *err)
+{
+    return plan_early(model, options, false, err);
 }

@@ -31,5 +31,7 @@ struct sl_serving_options {
 struct sl_plan_options;
 /* Refuses what config.json of the model (a checkpoint or a pack) shows to be impossible; before it is packed. */
 sl_status sl_plan_early(const char *model, const struct sl_plan_options *options, struct sl_err *err);
+/* Likewise, for who serves nobody. */
+sl_status sl_plan_early_alone(const char *model, const struct sl_plan_options *options, struct sl_err *err);
 
 #endif

@@ -324,6 +324,11 @@ def test_what_cannot_be_served_is_refused_before_packing(checkpoint, tmp_path):
         assert done.returncode == 78
         assert f"a context of {context + 1} tokens is more than the model's {context}" in done.stderr
         assert "rope_scaling" in done.stderr and not list(cache.rglob("*.pack*"))
+    for command in ("serve", "coordinator", "generate", "score"):
+        ask = () if command in ("serve", "coordinator") else ("--prompt", "x", "--model")
+        done = run(command, *ask, checkpoint, "--stages", 50, env=env)
+        assert done.returncode == 78 and "50 stages cannot share" in done.stderr, done.stderr
+        assert not list(cache.rglob("*.pack*"))
     change_config(checkpoint, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": context})
     done = run("serve", checkpoint, "--context", 4 * context + 1, env=env)
     assert done.returncode == 78 and f"more than the model's {4 * context}" in done.stderr
