@@ -155,10 +155,11 @@ static void sample_first(struct sl_stage_role *r, struct sl_result_slice *result
         sl_steering_mark(&steering, r->prompt_ids);
         seen.prompt = r->prompt_ids;
     }
-    if (slice->flags & SL_SLICE_NO_EOS) {
-        seen.banned = shape->eos;
-        seen.n_banned = shape->n_eos;
-    }
+    uint32_t bans[SL_MAX_DECODE_STOPS];
+    for (uint32_t i = 0; i < slice->n_bans; i++)
+        bans[i] = sl_get32(slice->bans + 4 * (size_t)i);
+    seen.banned = bans;
+    seen.n_banned = slice->n_bans;
     struct sl_sampling sampling = slice->sampling;
     sl_sample(&result->first, logits, shape->vocab, &sampling, &seen, 0, r->scratch);
     for (; result->n_more < slice->n_more; result->n_more++) {

@@ -282,7 +282,9 @@ static void make_entry(const struct sl_core *core, const struct sl_ask *ask, str
 {
     sl_schedule_entry_init(entry, &core->plan, ask->n_ids, ask->max_tokens > 1 ? ask->max_tokens : 0, 1,
                            n_answers(ask));
-    entry->steering_bytes = ask->steering_bytes;
+    uint32_t stops[SL_MAX_DECODE_STOPS];
+    entry->steering_bytes =
+        ask->steering_bytes + (ask->min_tokens > 0 ? 4 * sl_core_stops(core, ask, stops) : 0);
     entry->held_bytes = ask->held_bytes;
 }
 
@@ -377,7 +379,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
     struct sl_request *r = &core->requests[place];
     uint32_t n = n_answers(ask);
     assert(n <= SL_MAX_N && (n == 1 || ask->max_tokens > 0) &&
-           ask->steering_bytes <= core->plan.steering_bytes);
+           ask->steering_bytes <= sl_steering_max_bytes(core->plan.vocab));
     *r = (struct sl_request){.ask = ask, .handoff = ask->max_tokens > 1, .n = n, .n_alive = n};
     for (uint32_t i = 0; i < n; i++)
         r->answers[i] = (struct sl_branch){.alive = true, .stop_id = -1};

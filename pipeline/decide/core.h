@@ -79,6 +79,7 @@ struct sl_run { /* a RUN record and what it refers to */
     struct sl_order order;
     uint32_t *ids;                 /* [order.n_tokens] of all slices */
     struct sl_page_numbers *pages; /* [order.n_pages] */
+    uint32_t bans[SL_MAX_SLICES][SL_MAX_DECODE_STOPS];
 };
 
 struct sl_action {

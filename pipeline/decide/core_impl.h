@@ -149,6 +149,9 @@ struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind ki
 void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind kind,
                      struct sl_actions *actions);
 void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions);
+/* The ids that end its text; returns how many. */
+uint32_t sl_core_stops(const struct sl_core *core, const struct sl_ask *ask,
+                       uint32_t stops[SL_MAX_DECODE_STOPS]);
 /* What the decode worker is told of answer k of a stay, pages apart. */
 void sl_core_fill_adopt(const struct sl_core *core, const struct sl_stay *s, uint32_t k,
                         struct sl_adopt *adopt);

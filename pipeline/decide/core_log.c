@@ -68,8 +68,20 @@ void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind
     sl_schedule_give_prefill(&core->schedule, &s->entry);
 }
 
-/* A later stay only fills pages: its tokens were told. */
-static void fill_slice(struct sl_order_slice *slice, const struct sl_stay *s, const struct sl_cut *cut)
+uint32_t sl_core_stops(const struct sl_core *core, const struct sl_ask *ask,
+                       uint32_t stops[SL_MAX_DECODE_STOPS])
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; !ask->ignore_eos && i < core->config.n_end_ids; i++)
+        stops[n++] = core->config.end_ids[i];
+    for (uint32_t i = 0; i < ask->n_stop_ids; i++)
+        stops[n++] = ask->stop_ids[i];
+    return n;
+}
+
+/* A later stay only fills pages: its tokens were told. bans: room for ids. */
+static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice, const struct sl_stay *s,
+                       const struct sl_cut *cut, uint32_t *bans)
 {
     const struct sl_ask *ask = s->request->ask;
     uint32_t end = cut->pos + cut->n, prompt = s->entry.prompt_tokens;
@@ -87,12 +99,15 @@ static void fill_slice(struct sl_order_slice *slice, const struct sl_stay *s, co
         slice->flags |= SL_SLICE_RESTORE;
         return;
     }
-    slice->flags |= (ask->want_digest ? SL_SLICE_DIGEST : 0u) |
-                    (ask->min_tokens > 0 && !ask->ignore_eos ? SL_SLICE_NO_EOS : 0u);
+    slice->flags |= (ask->want_digest ? SL_SLICE_DIGEST : 0u);
     if (end == prompt) {
         slice->n_more = s->n - 1;
         slice->steering_bytes = ask->steering_bytes;
         slice->steering = ask->steering;
+    }
+    if (end == prompt && ask->min_tokens > 0) {
+        slice->n_bans = sl_core_stops(core, ask, bans);
+        slice->bans = (const uint8_t *)bans;
     }
 }
 
@@ -156,7 +171,7 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
     run->order = (struct sl_order){.kind = SL_ORDER_RUN, .n_slices = n};
     for (uint32_t i = 0; i < n; i++) {
         struct sl_stay *s = sl_core_stay_of(cuts[i].entry);
-        fill_slice(&run->order.slices[i], s, &cuts[i]);
+        fill_slice(core, &run->order.slices[i], s, &cuts[i], run->bans[i]);
         give_pages(core, run, &run->order.slices[i], s);
         copy_ids(run->ids + run->order.n_tokens, s, cuts[i].pos, cuts[i].n);
         run->order.n_tokens += cuts[i].n;
@@ -222,10 +237,7 @@ void sl_core_fill_adopt(const struct sl_core *core, const struct sl_stay *s, uin
         adopt->counts = ask->said[s->first].counts;
     }
     adopt->sampling.seed += s->first + k;
-    for (uint32_t i = 0; !ask->ignore_eos && i < core->config.n_end_ids; i++)
-        adopt->stops[adopt->n_stops++] = core->config.end_ids[i];
-    for (uint32_t i = 0; i < ask->n_stop_ids; i++)
-        adopt->stops[adopt->n_stops++] = ask->stop_ids[i];
+    adopt->n_stops = sl_core_stops(core, ask, adopt->stops);
 }
 
 /* The pages that an answer begins with: those that the prompt fills are index 0's, the rest are its own. */

@@ -76,7 +76,7 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
     plan->order_bytes = plan->meta_bytes + (size_t)plan->max_chunk * model->d_model * sizeof(float);
     plan->result_bytes = sl_result_max_bytes(plan->n_stages, plan->max_chunk);
     plan->adopt_bytes = sl_adopt_max_bytes(plan->context_tokens, plan->vocab);
-    plan->steering_bytes = sl_steering_max_bytes(plan->vocab);
+    plan->steering_bytes = sl_order_steering_bytes(plan->vocab);
     plan->tokens_bytes = sl_tokens_max_bytes(plan->max_running, plan->n_stages, plan->context_tokens);
     return SL_OK;
 }

@@ -37,8 +37,6 @@ bool sl_result_get_slice(struct sl_cursor *c, struct sl_result_slice *slice);
 
 /* ---- ADOPT ---- */
 
-enum { SL_MAX_DECODE_STOPS = 96 };
-
 enum sl_adopt_kind {
     SL_ADOPT_TAKE = 1,
     SL_ADOPT_CANCEL,

@@ -8,8 +8,7 @@ enum {
     RECORD_BYTES = 40 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
     PAGE_BYTES = 8,
-    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_NO_EOS | SL_SLICE_HANDOFF |
-                  SL_SLICE_RESTORE
+    KNOWN_FLAGS = SL_SLICE_FIRST | SL_SLICE_LAST | SL_SLICE_DIGEST | SL_SLICE_HANDOFF | SL_SLICE_RESTORE
 };
 
 static uint32_t ids_at(uint32_t n_stages)
@@ -27,6 +26,11 @@ uint32_t sl_order_max_pages(const struct sl_order_limits *limits)
     return sl_pages_of(limits->context_tokens) + sl_pages_of(limits->max_tokens) + SL_MAX_SLICES;
 }
 
+uint32_t sl_order_steering_bytes(uint32_t vocab)
+{
+    return sl_steering_max_bytes(vocab) + 4 * SL_MAX_DECODE_STOPS;
+}
+
 static uint32_t steering_at(const struct sl_order_limits *limits)
 {
     return pages_at(limits) + sl_order_max_pages(limits) * PAGE_BYTES;
@@ -34,7 +38,7 @@ static uint32_t steering_at(const struct sl_order_limits *limits)
 
 uint32_t sl_order_meta_bytes(const struct sl_order_limits *limits)
 {
-    return (steering_at(limits) + sl_steering_max_bytes(limits->vocab) + 63) / 64 * 64;
+    return (steering_at(limits) + sl_order_steering_bytes(limits->vocab) + 63) / 64 * 64;
 }
 
 static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
@@ -52,6 +56,7 @@ static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
     sl_sampling_put(c, &s->sampling);
     sl_cursor_put32(c, s->n_more);
     sl_cursor_put32(c, s->steering_bytes);
+    sl_cursor_put32(c, s->n_bans);
 }
 
 static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
@@ -69,6 +74,7 @@ static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
     sl_sampling_get(c, &s->sampling);
     s->n_more = sl_cursor_get32(c);
     s->steering_bytes = sl_cursor_get32(c);
+    s->n_bans = sl_cursor_get32(c);
 }
 
 void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *ids,
@@ -93,9 +99,11 @@ void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *
         sl_put32(meta + pages_at(limits) + (size_t)i * PAGE_BYTES + 4, pages[i].decode);
     }
     struct sl_cursor steering =
-        sl_cursor_over(meta + steering_at(limits), sl_steering_max_bytes(limits->vocab));
-    for (uint32_t i = 0; i < order->n_slices; i++)
+        sl_cursor_over(meta + steering_at(limits), sl_order_steering_bytes(limits->vocab));
+    for (uint32_t i = 0; i < order->n_slices; i++) {
         sl_cursor_put(&steering, order->slices[i].steering, order->slices[i].steering_bytes);
+        sl_cursor_put(&steering, order->slices[i].bans, 4 * (size_t)order->slices[i].n_bans);
+    }
     assert(!steering.bad);
 }
 
@@ -119,8 +127,8 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "number of first tokens";
     if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
         return "prompt log-probabilities";
-    if (s->flags & SL_SLICE_RESTORE &&
-        (!(s->flags & SL_SLICE_HANDOFF) || s->n_more || s->steering_bytes || s->prompt_logprobs >= 0))
+    if (s->flags & SL_SLICE_RESTORE && (!(s->flags & SL_SLICE_HANDOFF) || s->n_more || s->steering_bytes ||
+                                        s->n_bans || s->prompt_logprobs >= 0))
         return "what was told is asked for again";
     if (sl_sampling_check(&s->sampling, NULL) != SL_OK)
         return "sampling";
@@ -148,13 +156,16 @@ static const char *check_steering(struct sl_order *order, const uint8_t *meta,
                                   const struct sl_order_limits *limits)
 {
     struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)meta + steering_at(limits),
-                                        sl_steering_max_bytes(limits->vocab));
+                                        sl_order_steering_bytes(limits->vocab));
     for (uint32_t i = 0; i < order->n_slices; i++) {
         struct sl_order_slice *s = &order->slices[i];
         struct sl_steering steering;
         bool last = s->flags & SL_SLICE_LAST;
         s->steering = s->steering_bytes ? sl_cursor_skip(&c, s->steering_bytes) : NULL;
-        if (c.bad || (s->steering_bytes && !last))
+        if (s->n_bans > SL_MAX_DECODE_STOPS)
+            return "number of ids that may not come";
+        s->bans = s->n_bans ? sl_cursor_skip(&c, 4 * (size_t)s->n_bans) : NULL;
+        if (c.bad || ((s->steering_bytes || s->n_bans) && !last))
             return "size of the steering";
         const char *bad = sl_steering_read(&steering, s->steering, s->steering_bytes, limits->vocab);
         if (bad)

@@ -21,8 +21,9 @@
 
 enum {
     SL_MAX_SLICES = 16,
-    SL_MAX_N = 16,     /* answers to one prompt */
-    SL_MAX_STAGES = 60 /* an io has 64 links, and the decode worker has one to each */
+    SL_MAX_N = 16,            /* answers to one prompt */
+    SL_MAX_DECODE_STOPS = 96, /* ids that end a text */
+    SL_MAX_STAGES = 60        /* an io has 64 links, and the decode worker has one to each */
 };
 
 enum {
@@ -45,7 +46,6 @@ enum sl_slice_flags {
     SL_SLICE_FIRST = 1,    /* opens the sequence */
     SL_SLICE_LAST = 2,     /* ends the prompt: the last stage samples the first token */
     SL_SLICE_DIGEST = 4,   /* report the digest of the logits */
-    SL_SLICE_NO_EOS = 8,   /* min_tokens: the first token may not end the text */
     SL_SLICE_HANDOFF = 16, /* push the pages that it fills to the decode worker */
     SL_SLICE_RESTORE = 32 /* its last tokens were told in an earlier stay: no token comes of it, only pages */
 };
@@ -64,8 +64,11 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     uint32_t pages_at; /* of the first of them among the record's */
     struct sl_sampling sampling;
     uint32_t n_more; /* with LAST: first tokens beside the one, of seeds sampling.seed + 1, + 2, ... */
-    uint32_t steering_bytes; /* with LAST; of all slices at most sl_steering_max_bytes */
+    uint32_t steering_bytes; /* with LAST; of all slices, with their bans, at most sl_order_steering_bytes */
     const uint8_t *steering; /* what is to be packed; of an unpacked record, in its bytes */
+    uint32_t
+        n_bans; /* with LAST: ids that the first token may not be, since they would end the text too early */
+    const uint8_t *bans; /* likewise: little-endian u32, unaligned */
 };
 
 /* A page's number in the pools of the stages, and on the decode worker; there SL_NO_PAGE when it is not handed off. */
@@ -104,6 +107,8 @@ struct sl_order_limits {
 
 /* Bytes of the meta part: a multiple of 64, the same on every link. Of limits the first four count. */
 uint32_t sl_order_meta_bytes(const struct sl_order_limits *limits);
+/* Room in a record for what steers the prompts that end in it: as much as one may have. */
+uint32_t sl_order_steering_bytes(uint32_t vocab);
 /* Most pages of a record: a whole context that is opened at once, and the ragged ends of its slices. */
 uint32_t sl_order_max_pages(const struct sl_order_limits *limits);
 

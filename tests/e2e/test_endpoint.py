@@ -309,6 +309,13 @@ def test_stop_strings_and_ids(engine, tokenizer):
     assert list(by_id.output_ids)[:first] == list(free.output_ids)[:first] and len(by_id.output_ids) <= first + 1
 
 
+def test_no_id_that_ends_the_text_comes_before_min_tokens(engine):
+    free = list(whole(engine, max_tokens=4).output_ids)
+    for i, stop in enumerate(free):  # the first token is chosen by the last stage, the others by the decode worker
+        held = list(whole(engine, max_tokens=8, min_tokens=i + 1, stop_token_ids=[stop]).output_ids)
+        assert held[:i] == free[:i] and stop not in held[:i + 1]
+
+
 def test_a_nul_in_the_text_is_a_character(engine, tokenizer):
     text = PROMPT + "\0 and more of it"
     assert whole(engine, text, max_tokens=1).prompt_tokens == len(tokenizer.encode(text, add_special_tokens=False).ids)

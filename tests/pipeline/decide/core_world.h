@@ -48,7 +48,7 @@ struct core_world {
     uint32_t head, tail;
     struct sl_sequences stage; /* what a stage makes of the log */
     struct sl_adopt adopts[LOG];
-    uint32_t n_adopts, n_lives, n_runs, n_steered; /* slices that steer */
+    uint32_t n_adopts, n_lives, n_runs, n_steered, n_bans; /* slices that steer; ids that may not come */
     enum sl_life life;
     bool end_at_first; /* the holder finds a stop string in the first token of every text */
     uint32_t ids[CONTEXT];
@@ -71,8 +71,10 @@ static inline void apply_record(struct core_world *w, const struct sl_action *a)
     }
     struct sl_order_limits limits = sl_plan_order_limits(&w->plan);
     const struct sl_run *run = a->record.run;
-    for (uint32_t i = 0; i < run->order.n_slices; i++)
+    for (uint32_t i = 0; i < run->order.n_slices; i++) {
         w->n_steered += run->order.slices[i].steering_bytes > 0;
+        w->n_bans += run->order.slices[i].n_bans;
+    }
     uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
     sl_order_pack(meta, &run->order, run->ids, run->pages, &limits);
     const char *bad = sl_order_unpack(&at->order, meta, sl_order_meta_bytes(&limits), &limits);

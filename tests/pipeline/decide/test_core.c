@@ -148,10 +148,14 @@ SL_TEST(a_text_does_not_end_before_its_least_length)
     struct core_world *w = new_world();
     struct heard *h = ask(w, 10, 30);
     h->ask.min_tokens = 2;
+    h->ask.n_stop_ids = 2;
+    h->ask.stop_ids[0] = 50;
+    h->ask.stop_ids[1] = 60;
     w->end_at_first = true;
     submit(w, h);
     answer_all(w, EOS);
     CHECK(!h->ended);
+    CHECK_INT(w->n_bans, 3); /* the stage was told that none of these may come first */
     say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
     say(w, h->seq, SL_TOKENS_TOKEN, 2, 0);
     say(w, h->seq, SL_TOKENS_TOKEN, 3, 0);

@@ -165,6 +165,19 @@ SL_TEST(steering_travels_with_the_slice_that_ends_its_prompt)
     o.slices[1].steering_bytes = bytes; /* its prompt goes on */
     CHECK(try_order(&o, ids) != NULL);
     o.slices[1].steering_bytes = 0;
+    const uint32_t bans[SL_MAX_DECODE_STOPS + 1] = {3, VOCAB + 9}; /* none need be in the vocabulary */
+    o.slices[0].bans = o.slices[1].bans = (const uint8_t *)bans;
+    o.slices[0].n_bans = SL_MAX_DECODE_STOPS;
+    sl_order_pack(meta, &o, ids, pages, &limits);
+    CHECK(sl_order_unpack(&back, meta, sl_order_meta_bytes(&limits), &limits) == NULL);
+    CHECK(back.slices[0].n_bans == SL_MAX_DECODE_STOPS && sl_get32(back.slices[0].bans + 4) == VOCAB + 9);
+    CHECK(sl_steering_read(&s, back.slices[0].steering, back.slices[0].steering_bytes, VOCAB) == NULL);
+    o.slices[0].n_bans = SL_MAX_DECODE_STOPS + 1;
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[0].n_bans = 0;
+    o.slices[1].n_bans = 1; /* its prompt goes on */
+    CHECK(try_order(&o, ids) != NULL);
+    o.slices[1].n_bans = 0;
     o.slices[0].n_more = SL_MAX_N - 1; /* first tokens, only where a prompt ends, and so many at most */
     CHECK(try_order(&o, ids) == NULL);
     o.slices[0].n_more = SL_MAX_N;
@@ -185,6 +198,34 @@ SL_TEST(steering_travels_with_the_slice_that_ends_its_prompt)
     o.slices[0].sampling.repetition_penalty = -1;
     CHECK(try_order(&o, ids) != NULL);
     free(meta);
+}
+
+SL_TEST(a_slice_that_restores_asks_for_nothing_that_was_told)
+{
+    uint32_t ids[CHUNK] = {0};
+    uint8_t steering[64];
+    struct sl_order o = make_run();
+    struct sl_order_slice *s = &o.slices[0];
+    s->flags |= SL_SLICE_RESTORE | SL_SLICE_HANDOFF;
+    s->prompt_logprobs = -1;
+    s->sampling.repetition_penalty = 1.5f; /* the ids of the prompt come with ADOPT */
+    CHECK(try_order(&o, ids) == NULL);
+    s->flags &= ~(uint32_t)SL_SLICE_HANDOFF;
+    CHECK(try_order(&o, ids) != NULL);
+    s->flags |= SL_SLICE_HANDOFF;
+    s->prompt_logprobs = 0;
+    CHECK(try_order(&o, ids) != NULL);
+    s->prompt_logprobs = -1;
+    s->n_more = 1;
+    CHECK(try_order(&o, ids) != NULL);
+    s->n_more = 0;
+    s->steering = steering;
+    s->steering_bytes = make_steering(steering);
+    CHECK(try_order(&o, ids) != NULL);
+    s->steering_bytes = 0;
+    s->n_bans = 1;
+    s->bans = steering;
+    CHECK(try_order(&o, ids) != NULL);
 }
 
 SL_TEST(random_bytes_are_never_believed)
@@ -250,6 +291,75 @@ SL_TEST(results_come_back_as_they_went)
                 sl_token_get(&in, &prompt_back)));
     }
     free(room);
+}
+
+/* Of an answer that comes again: 30 were told, of which 29 are in its prompt; and what grows. */
+SL_TEST(an_adopt_says_what_was_told_and_a_grant_says_pages)
+{
+    uint8_t room[1024], counts[64], numbers[12] = {9, 0, 0, 0, 7, 0, 0, 0, 8, 0, 0, 0};
+    uint32_t said[30];
+    for (uint32_t i = 0; i < 30; i++)
+        said[i] = i / 3;
+    struct sl_adopt back, adopt = {.kind = SL_ADOPT_TAKE,
+                                   .seq = 16,
+                                   .prompt_tokens = 100,
+                                   .first_id = 3,
+                                   .n_out = 30,
+                                   .max_tokens = 60,
+                                   .logits_digest = 77,
+                                   .n_pages = 3,
+                                   .pages = numbers,
+                                   .sampling = {.top_p = 1, .n_logprobs = -1, .presence_penalty = 1},
+                                   .counts = counts,
+                                   .counts_bytes = (uint32_t)sl_counts_pack(counts, said, 30)};
+#define ACCEPTED() (sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) == NULL)
+    uint32_t n_ids;
+    CHECK(ACCEPTED());
+    CHECK(back.n_out == 30 && back.logits_digest == 77 && back.page_first == 0);
+    CHECK(sl_counts_read(NULL, back.counts, back.counts_bytes, VOCAB, &n_ids) == NULL && n_ids == 30);
+    adopt.n_out = 29; /* counts of another text */
+    CHECK(!ACCEPTED());
+    adopt.n_out = 30;
+    adopt.counts_bytes = 0;
+    CHECK(!ACCEPTED());
+    adopt.sampling.presence_penalty = 0; /* nobody counts */
+    CHECK(ACCEPTED());
+    adopt.n_out = 61; /* more than it may become */
+    CHECK(!ACCEPTED());
+    adopt.n_out = 0;
+    CHECK(!ACCEPTED());
+    adopt.n_out = 101;
+    adopt.max_tokens = 200; /* as many as were told are not in a prompt of 100 */
+    CHECK(!ACCEPTED());
+    adopt.n_out = 30;
+    adopt.max_tokens = 60;
+    adopt.n_forks = 1;
+    CHECK(!ACCEPTED());
+    adopt = (struct sl_adopt){.kind = SL_ADOPT_GROW,
+                              .seq = 16,
+                              .page_first = 2,
+                              .n_pages = 3,
+                              .pages = numbers,
+                              .sampling = {.top_p = 1}};
+    CHECK(ACCEPTED());
+    CHECK(back.kind == SL_ADOPT_GROW && back.page_first == 2 && sl_get32(back.pages + 8) == 8);
+    adopt.n_pages = 0;
+    CHECK(!ACCEPTED());
+    adopt.n_pages = 3;
+    adopt.page_first = 0;
+    CHECK(!ACCEPTED());
+    adopt.page_first = UINT32_MAX;
+    CHECK(!ACCEPTED());
+    adopt.page_first = sl_pages_of(CONTEXT) - 2;
+    CHECK(!ACCEPTED());
+    adopt.page_first = 2;
+    numbers[4] = 60; /* the pool has 60 */
+    CHECK(!ACCEPTED());
+    numbers[4] = 7;
+    adopt.counts = counts;
+    adopt.counts_bytes = 2;
+    CHECK(!ACCEPTED());
+#undef ACCEPTED
 }
 
 SL_TEST(adopt_and_tokens_come_back_as_they_went)
@@ -371,7 +481,8 @@ static size_t read_corpus(const char *name, uint8_t *out, size_t room)
 SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
 {
     static const struct sl_order_limits fuzzers = {2, 16, 4096, 4096, 1000, 1000};
-    static const char *const runs[] = {"run-steered"}, *const adopts[] = {"adopt-list", "adopt-bitmap"};
+    static const char *const runs[] = {"run-steered"}, *const adopts[] = {"adopt-list", "adopt-bitmap",
+                                                                          "adopt-again", "adopt-grow"};
     static uint8_t bytes[1 << 16], meta[1 << 16];
     struct sl_order order;
     struct sl_adopt adopt;
@@ -387,6 +498,6 @@ SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
         size_t n = read_corpus(adopts[i], bytes, sizeof bytes);
         const char *bad = sl_adopt_unpack(&adopt, bytes + 1, n - 1, &fuzzers);
         CHECK_STR(bad ? bad : "accepted", "accepted");
-        CHECK_INT(adopt.kind, SL_ADOPT_TAKE);
+        CHECK_INT(adopt.kind, i < 3 ? SL_ADOPT_TAKE : SL_ADOPT_GROW);
     }
 }
