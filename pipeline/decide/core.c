@@ -183,9 +183,23 @@ static void step_life(struct sl_core *core, enum sl_life_event event, struct sl_
 
 /* ---- the end of a request ---- */
 
+static void settles(struct sl_core *core, struct sl_stay *s)
+{
+    struct sl_stay **last = &core->settling;
+    while (*last)
+        last = &(*last)->next_settling;
+    *last = s;
+    s->next_settling = NULL;
+    s->settling = true;
+}
+
 static void settled(struct sl_core *core, struct sl_stay *s)
 {
-    core->n_settling -= s->settling;
+    struct sl_stay **p = &core->settling;
+    while (s->settling && *p != s)
+        p = &(*p)->next_settling;
+    if (s->settling)
+        *p = s->next_settling;
     s->settling = false;
 }
 
@@ -286,6 +300,7 @@ static void make_entry(const struct sl_core *core, const struct sl_ask *ask, str
     entry->steering_bytes =
         ask->steering_bytes + (ask->min_tokens > 0 ? 4 * sl_core_stops(core, ask, stops) : 0);
     entry->held_bytes = ask->held_bytes;
+    entry->deadline_us = ask->deadline_us;
 }
 
 /* A stay of answers [first, first + n) in a place of the table; its entry is still to be made. */
@@ -517,8 +532,7 @@ static const char *on_slice(struct sl_core *core, const struct sl_result_slice *
         return NULL;
     if (slice->has_token)
         on_first_tokens(core, s, slice, actions);
-    s->settling = true;
-    core->n_settling++;
+    settles(core, s);
     return NULL;
 }
 
@@ -721,18 +735,11 @@ void sl_core_stop(struct sl_core *core, struct sl_actions *actions)
 
 /* ---- decisions ---- */
 
-/* Until which it must be in the log; 0: none, or it once was. */
-static uint64_t deadline_of(struct sl_schedule_entry *e)
-{
-    const struct sl_stay *s = sl_core_stay_of(e);
-    return s->again ? 0 : s->request->ask->deadline_us;
-}
-
 static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
 {
     for (struct sl_schedule_entry *e = core->schedule.head, *next; e; e = next) {
         next = e->next;
-        if (deadline_of(e) && now_us > deadline_of(e))
+        if (e->deadline_us && now_us > e->deadline_us)
             end_answers(
                 core, sl_core_stay_of(e)->request, SL_E_DEADLINE, SL_FINISH_ABORT,
                 "the deadline passed before prefill was done; ask for more time or send it when load is lower",
@@ -743,10 +750,8 @@ static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions
 /* Prefill is done, and the holders of first tokens have had the word: each answer goes on at the decode worker, or ends. */
 static void settle(struct sl_core *core, struct sl_actions *actions)
 {
-    for (uint32_t i = 0; core->n_settling > 0 && i < core->n_stays; i++) {
-        struct sl_stay *s = &core->stays[i];
-        if (!s->seq || !s->settling)
-            continue;
+    while (core->settling) {
+        struct sl_stay *s = core->settling;
         struct sl_request *r = s->request;
         settled(core, s);
         for (uint32_t k = 0; k < s->n; k++)
@@ -773,8 +778,8 @@ uint64_t sl_core_wake_us(const struct sl_core *core)
 {
     uint64_t wake = 0;
     for (struct sl_schedule_entry *e = core->schedule.head; e; e = e->next)
-        if (deadline_of(e) && (wake == 0 || deadline_of(e) < wake))
-            wake = deadline_of(e);
+        if (e->deadline_us && (wake == 0 || e->deadline_us < wake))
+            wake = e->deadline_us;
     return wake ? wake + 1 : 0;
 }
 

@@ -42,7 +42,7 @@ struct sl_stay {  /* seq 0: free */
     uint64_t seq; /* a multiple of SL_MAX_N; of its answer k, on the decode worker: seq + k */
     struct sl_request *request;
     struct sl_stay *next; /* of the request */
-    struct sl_stay *next_begun;
+    struct sl_stay *next_begun, *next_settling;
     uint32_t first, n; /* the answers of the request that it makes */
     uint32_t
         n_told; /* tokens of its answer that are its prompt's end, all but the last that were told; 0 in the first stay */
@@ -86,7 +86,8 @@ struct sl_core {
     struct sl_stay *stays;
     uint32_t n_stays;
     struct sl_pool free_stays;
-    uint32_t n_live, n_settling;
+    uint32_t n_live;
+    struct sl_stay *settling; /* in the order of their results */
     uint64_t generation, arrivals;
 
     struct sl_schedule schedule;

@@ -33,6 +33,8 @@ void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *en
     entry->next = NULL;
     *schedule->tail = entry;
     schedule->tail = &entry->next;
+    if (!schedule->waiting)
+        schedule->waiting = entry;
     schedule->waiting_bytes += entry->held_bytes;
 }
 
@@ -45,15 +47,19 @@ void sl_schedule_push_back(struct sl_schedule *schedule, struct sl_schedule_entr
     *p = entry;
     if (!entry->next)
         schedule->tail = &entry->next;
+    if (schedule->waiting == entry->next)
+        schedule->waiting = entry;
     schedule->waiting_bytes += entry->held_bytes;
 }
 
 struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *s)
 {
-    struct sl_schedule_entry *e = s->head;
-    while (e && e->admitted)
-        e = e->next;
-    return e;
+    struct sl_schedule_entry *e = s->waiting;
+    bool fits = e && s->n_prefilling < s->plan->max_prefill &&
+                e->n_places <= s->plan->max_running - s->n_decoding &&
+                e->prefill_pages <= s->plan->n_pages - s->prefill_pages_used &&
+                e->decode_pages <= s->plan->n_pages - s->decode_pages_used;
+    return fits ? e : NULL;
 }
 
 /* A fiftieth of the pool is kept for what grows more than was expected. */
@@ -65,12 +71,10 @@ static bool fits_growth(const struct sl_schedule *s, const struct sl_schedule_en
 
 bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t growth)
 {
-    assert(!e->admitted);
-    if (s->n_prefilling == s->plan->max_prefill || e->n_places > s->plan->max_running - s->n_decoding)
+    assert(e == sl_schedule_next(s));
+    if (!fits_growth(s, e, growth))
         return false;
-    if (e->prefill_pages > s->plan->n_pages - s->prefill_pages_used ||
-        e->decode_pages > s->plan->n_pages - s->decode_pages_used || !fits_growth(s, e, growth))
-        return false;
+    s->waiting = e->next;
     e->admitted = e->prefilling = true;
     s->n_prefilling++;
     s->n_prefill_only += e->n_places == 0;
@@ -112,6 +116,8 @@ void sl_schedule_remove(struct sl_schedule *s, struct sl_schedule_entry *entry)
         if (*p != entry)
             continue;
         *p = entry->next;
+        if (s->waiting == entry)
+            s->waiting = entry->next;
         if (!entry->admitted)
             s->waiting_bytes -= entry->held_bytes;
         if (s->tail == &entry->next)

@@ -22,6 +22,7 @@ struct sl_schedule_entry {
     uint32_t decode_pages;     /* on the decode worker, to begin with, of all answers; 0: no hand-off */
     uint32_t n_places;         /* in the decode batch, one an answer; 0: no hand-off */
     size_t held_bytes;         /* that its holder keeps for it: counted while it waits */
+    uint64_t deadline_us;      /* for its prompt to be in the log; 0: none, or it once was */
     uint32_t steering_bytes;   /* in the record that ends its prompt */
     uint32_t pos;              /* tokens already cut */
     uint32_t n_slices;         /* slices already cut */
@@ -32,6 +33,7 @@ struct sl_schedule_entry {
 
 struct sl_schedule {
     const struct sl_plan *plan;
+    struct sl_schedule_entry *waiting;      /* the first of those that wait, in the list of */
     struct sl_schedule_entry *head, **tail; /* waiting or not yet wholly cut: the admitted, then by arrival */
     uint32_t n_prefilling, n_decoding;      /* places that are taken: sequences on the stages, answers */
     uint32_t n_prefill_only;                /* of the former, those without one of the latter */
@@ -56,9 +58,9 @@ uint32_t sl_schedule_grant(uint32_t prompt_tokens, uint32_t n_out, uint32_t max_
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry); /* the last to arrive */
 void sl_schedule_push_back(struct sl_schedule *schedule,
                            struct sl_schedule_entry *entry); /* where it once was */
-/* The first that waits; NULL: none. */
+/* The first that waits, if there are places and pages for it; NULL: none, or it must wait. */
 struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *schedule);
-/* It begins, if it fits now. growth: pages of the decode worker that it and those that have begun are expected to want yet. */
+/* It begins, if it fits with what is expected. growth: pages of the decode worker that it and those that have begun are expected to want yet. */
 bool sl_schedule_admit(struct sl_schedule *schedule, struct sl_schedule_entry *entry, uint32_t growth);
 /* Cut the next chunk from admitted entries; returns the number of slices (0: nothing to do). */
 uint32_t sl_schedule_cut(struct sl_schedule *schedule, struct sl_cut cuts[SL_MAX_SLICES]);
