@@ -320,7 +320,8 @@ static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl
         if (status == SL_AGAIN)
             status =
                 sl_fail(err, SL_E_UNAVAILABLE, "the coordinator closed the stream before it sent a plan");
-        if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST) {
+        bool crowded = status == SL_E_EXHAUSTED && sl_clock_ns() <= until; /* its places come back */
+        if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST && !crowded) {
             sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name, w->config.coordinator);
             return err->status = as_refusal(status);
         }

@@ -528,6 +528,8 @@ static void look_at(struct sl_door *door, struct sl_door_connection *c)
         sl_door_kill(door, c, SL_DOOR_IDLE);
     else if (!sl_door_look_for_late(door, c))
         sl_door_kill(door, c, SL_DOOR_SILENT);
+    else
+        sl_door_look_for_unread(door, c);
 }
 
 static void tick(struct sl_door *door)

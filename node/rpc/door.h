@@ -36,7 +36,10 @@ enum {
     /* While others wait for room, whoever holds some must use it. */
     SL_DOOR_HURRY_MS = 5000,
     SL_DOOR_HURRY_BYTES_A_SECOND = 256 << 10,
-    SL_DOOR_ROOM_MS = 60 * 1000, /* a message waits for room at most so long */
+    /* A client may give its streams no window, or not read at all: an answer of which nothing goes for so long is ended. */
+    SL_DOOR_UNREAD_MS = 60 * 1000,
+    SL_DOOR_UNREAD_SHORT_MS = 5000, /* one message to a probe, a question or a node of ours */
+    SL_DOOR_ROOM_MS = 60 * 1000,    /* a message waits for room at most so long */
     /* Streams of all connections whose message is not whole; each may hold its window, so these are 80 MB with what the core
      * has for a stream. One more, and the connection with most of them is shut. */
     SL_DOOR_UNFINISHED = 1024,
@@ -59,6 +62,7 @@ enum sl_door_verdict {
     SL_DOOR_TOO_LONG, /* the message is longer than is served */
     SL_DOOR_LATE,     /* it stopped coming */
     SL_DOOR_BUSY,     /* there was no room for it in time */
+    SL_DOOR_UNREAD,   /* the client takes nothing of the answer */
     SL_DOOR_GONE      /* the stream has ended: so will the call */
 };
 
@@ -73,6 +77,9 @@ struct sl_door_config {
     void *context;
     void (*connected)(void *context, int fd); /* fd is the callee's: a connection with its first call */
     void (*verdict)(void *context, void *call, enum sl_door_verdict verdict, uint32_t length);
+    /* Whether the call goes on waiting for its client to take something of its answer, of which the newest bytes left at
+     * moved_ms (0: none yet). False: it has waited too long, and gets SL_DOOR_UNREAD. With the lock, on the door's thread. */
+    bool (*patient)(void *context, void *call, uint64_t moved_ms, uint64_t now_ms);
     /* Connections are taken (NULL), or why not; on the door's thread, without the lock. */
     void (*changed)(void *context, const char *why);
 };

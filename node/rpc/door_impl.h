@@ -67,7 +67,7 @@ struct sl_door {
     struct sl_door_connection **connections, *dead;
     uint8_t *in, *out, *answer;
     uint64_t n_accepted, n_full, n_shut, n_exhausted, n_closed[SL_DOOR_WHYS], n_messages_late,
-        n_messages_long, n_messages_busy;
+        n_messages_long, n_messages_busy, n_unread;
     uint64_t logged_ms, n_unlogged;
     const char *shut_because; /* what was told last */
 };
@@ -89,6 +89,7 @@ void sl_door_on_gone(void *scene, struct sl_frames_stream *stream);
 void sl_door_make_room(struct sl_door *door);
 /* False: the connection has a stream that the core never made a call of; it must go. */
 bool sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c);
+void sl_door_look_for_unread(struct sl_door *door, struct sl_door_connection *c);
 void sl_door_count_unfinished(struct sl_door *door, struct sl_door_connection *c);
 
 #endif

@@ -66,6 +66,8 @@ static void message_metrics(struct sl_door *door, struct sl_text *text)
     labelled(text, "sluice_grpc_messages_refused_total", "reason", "late", door->n_messages_late);
     labelled(text, "sluice_grpc_messages_refused_total", "reason", "long", door->n_messages_long);
     labelled(text, "sluice_grpc_messages_refused_total", "reason", "busy", door->n_messages_busy);
+    head(text, "counter", "sluice_grpc_calls_ended", "gRPC calls that this node ended, by reason.");
+    labelled(text, "sluice_grpc_calls_ended_total", "reason", "unread", door->n_unread);
 }
 
 void sl_door_metrics(struct sl_door *door, struct sl_text *text)

@@ -179,6 +179,20 @@ bool sl_door_look_for_late(struct sl_door *door, struct sl_door_connection *c)
     return true;
 }
 
+/* A client that takes nothing of an answer would keep the call's place for ever: its window is its own affair, so the core waits. */
+void sl_door_look_for_unread(struct sl_door *door, struct sl_door_connection *c)
+{
+    for (uint32_t i = 0; i < c->frames.n_streams; i++) {
+        struct sl_frames_stream *stream = &c->frames.streams[i];
+        if (!stream->call || stream->unread ||
+            door->config.patient(door->config.context, stream->call, stream->answer_ms, door->now_ms))
+            continue;
+        stream->unread = true;
+        door->n_unread++;
+        tell(door, stream, SL_DOOR_UNREAD);
+    }
+}
+
 /* ---- for the calls, on any thread ---- */
 
 static struct sl_frames_stream *find(struct sl_door *door, const struct sl_door_ticket *ticket,

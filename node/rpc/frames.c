@@ -524,6 +524,13 @@ static enum sl_frames_end down_end(struct sl_frames *f, uint64_t now_ms,
     return SL_FRAMES_GO_ON;
 }
 
+static void answer_moves(struct sl_frames *f, uint32_t id, uint64_t now_ms)
+{
+    struct sl_frames_stream *stream = sl_frames_find(f, id);
+    if (stream)
+        stream->answer_ms = now_ms;
+}
+
 enum sl_frames_end sl_frames_down(struct sl_frames *f, const uint8_t *in, size_t bytes, uint64_t now_ms,
                                   const struct sl_frames_events *events, struct sl_frames_out *to_client)
 {
@@ -536,6 +543,8 @@ enum sl_frames_end sl_frames_down(struct sl_frames *f, const uint8_t *in, size_t
                 f->core_acks--;
                 w->swallow = true;
             }
+            if (w->type == DATA && w->left)
+                answer_moves(f, w->stream, now_ms);
             if (!w->swallow)
                 emit(to_client, w->head, sizeof w->head);
         }

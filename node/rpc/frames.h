@@ -73,6 +73,8 @@ struct sl_frames_stream {
     uint16_t small; /* DATA frames below SL_FRAMES_SMALL_BYTES */
     uint32_t reserved;
     uint64_t begun_ms, data_ms;
+    uint64_t answer_ms; /* when the newest bytes of its answer came from the core */
+    bool unread;        /* it was told that nobody reads its answer */
     void *call;
 };
 

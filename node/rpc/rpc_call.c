@@ -9,6 +9,7 @@
  * once;
  * - it may come before the request's message does, and a handler must not start after it;
  * - request metadata and the method's name point into the call and go before it. */
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/rpc/frames.h"
 #include "node/rpc/rpc_impl.h"
@@ -100,6 +101,7 @@ static void pump(struct sl_rpc_call *call)
         call->status_sent = true;
     }
     call->sending = true;
+    atomic_store(&call->sending_ms, sl_clock_ns() / 1000000);
     sl_rpc_ref(call);
     grpc_call_error error = grpc_call_start_batch(call->core, ops, n, &call->sent, NULL);
     if (error != GRPC_CALL_OK) { /* never retried: a refused batch poisons the call */
@@ -175,6 +177,11 @@ static void obey(struct sl_rpc_call *call, enum sl_door_verdict verdict)
         sl_rpc_finish(call, SL_E_EXHAUSTED,
                       "other messages took all room for messages on their way in; try again later");
         break;
+    case SL_DOOR_UNREAD: /* the core waits for a window; the status needs none, and a client that reads at all sees why */
+        grpc_call_cancel_with_status(
+            call->core, GRPC_STATUS_DEADLINE_EXCEEDED,
+            "the client took nothing of the answer for too long; read it, and give it a window", NULL);
+        break;
     case SL_DOOR_WAIT:
         break;
     case SL_DOOR_GONE: /* the door knows no such stream: it has ended, or its client hid the door's field and must not stay */
@@ -193,6 +200,21 @@ void sl_rpc_on_verdict(void *server, void *of, enum sl_door_verdict verdict, uin
     call->length = length;
     kick(call);
     pthread_mutex_unlock(&call->lock);
+}
+
+/* Places that are few and asked for by everyone come back sooner. */
+bool sl_rpc_is_patient(void *server, void *of, uint64_t moved_ms, uint64_t now_ms)
+{
+    struct sl_rpc_call *call = of;
+    const struct sl_rpc_method *method = &call->route->method;
+    uint64_t since = atomic_load(&call->sending_ms);
+    uint64_t most =
+        method->streaming || method->place == SL_RPC_WORK ? SL_DOOR_UNREAD_MS : SL_DOOR_UNREAD_SHORT_MS;
+    (void)server;
+    if (since == 0)
+        return true;
+    since = since > moved_ms ? since : moved_ms;
+    return now_ms <= since || now_ms - since <= most;
 }
 
 void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok)
@@ -334,6 +356,7 @@ static void on_sent(struct sl_rpc_tag *tag, bool ok)
     bool writable = false;
     pthread_mutex_lock(&call->lock);
     call->sending = false;
+    atomic_store(&call->sending_ms, 0);
     grpc_byte_buffer_destroy(call->send_buffer);
     call->send_buffer = NULL;
     if (!ok)

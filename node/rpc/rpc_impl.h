@@ -82,8 +82,9 @@ struct sl_rpc_call {
     struct sl_rpc_call *dirty_next;
     int cancelled; /* written by the core before `closed` */
     atomic_bool over;
-    bool want_receive; /* worker only: the next message waits until the replies are out */
-    void *user;        /* hooks: worker only */
+    atomic_ullong sending_ms; /* since when a batch of the answer is on its way; 0: none */
+    bool want_receive;        /* worker only: the next message waits until the replies are out */
+    void *user;               /* hooks: worker only */
     void (*on_done)(struct sl_rpc_call *, void *, bool);
     void (*on_writable)(struct sl_rpc_call *, void *);
 
@@ -108,6 +109,7 @@ extern _Thread_local struct sl_rpc_worker *sl_rpc_current;
  */
 void sl_rpc_call_arm(struct sl_rpc_worker *worker, const struct sl_rpc_route *route);
 void sl_rpc_on_verdict(void *server, void *call, enum sl_door_verdict verdict, uint32_t length);
+bool sl_rpc_is_patient(void *server, void *call, uint64_t moved_ms, uint64_t now_ms);
 void sl_rpc_worker_kicked(struct sl_rpc_tag *tag, bool ok);
 uint32_t sl_rpc_live_calls(void); /* of the process, slots not counted: tests and metrics */
 

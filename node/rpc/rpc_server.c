@@ -185,6 +185,7 @@ static sl_status open_door(struct sl_rpc_server *server, const char *listen, str
                                           .context = server,
                                           .connected = on_connected,
                                           .verdict = sl_rpc_on_verdict,
+                                          .patient = sl_rpc_is_patient,
                                           .changed = on_door};
     SL_TRY(sl_door_open(&server->door, &config, err));
     server->port = sl_door_port(server->door);

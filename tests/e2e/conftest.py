@@ -71,6 +71,25 @@ def after(*commands):
     return ["sh", "-c", "; ".join([*commands, 'exec "$@"']), "sh"] if commands else []
 
 
+def get(ops, path):
+    """(status, body) of a request to an ops port; (0, "") when nobody answers."""
+    try:
+        with urllib.request.urlopen(f"http://{ops}{path}", timeout=PATIENCE) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+    except OSError:
+        return 0, ""
+
+
+def value_of(ops, line):
+    """Of one line of /metrics, named with its labels."""
+    for text in get(ops, "/metrics")[1].splitlines():
+        if text.startswith(line + " "):
+            return float(text.split()[-1])
+    raise AssertionError(f"/metrics has no {line}")
+
+
 class Process:
     """A sluice process whose stderr goes to a file. files: its hard limit on descriptors."""
 
@@ -112,21 +131,11 @@ class Server(Process):
                          "--ops", f"{host}:{ports[1]}", *args, **more)
 
     def get(self, path):
-        """(status, body) of a request to the ops port; (0, "") when nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://{self.ops}{path}", timeout=PATIENCE) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
+        return get(self.ops, path)
 
     def metric(self, line):
         """The value of one line of /metrics, named with its labels."""
-        for text in self.get("/metrics")[1].splitlines():
-            if text.startswith(line + " "):
-                return float(text.split()[-1])
-        raise AssertionError(f"/metrics has no {line}")
+        return value_of(self.ops, line)
 
     def wait_ready(self):
         def ready():

@@ -11,7 +11,7 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import PATIENCE, SLUICE, wait_until
+from conftest import PATIENCE, SLUICE, free_port, value_of, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW, Connection,
                      Resources, fields, frame, message)
@@ -430,6 +430,77 @@ def test_neither_half_a_header_block_nor_a_client_that_does_not_read_stays(node,
     assert grew_less(watched, GROWTH)
     deaf.close()
     half.close()
+
+
+NO_WINDOW = PREFACE + frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0")
+HELLO = "/sluice.v1.Control/Hello"
+
+
+class Unread:
+    """Calls whose answers nobody reads: four connections, as many streams as all places of a kind."""
+
+    def __init__(self, endpoint, path, body):
+        self.path, self.body = path, message(body)
+        self.crowd = [Connection(endpoint, hello=NO_WINDOW) for _ in range(4)]
+        for c in self.crowd:
+            c.take(PATIENCE)
+
+    def call(self):
+        """As many as may be open."""
+        for c in self.crowd:
+            while (c.next_stream - 1) // 2 - len(c.ended) < 256:
+                c.send(frame(DATA, END_STREAM, c.open(self.path), self.body))
+
+    def ended(self):
+        for c in self.crowd:
+            while c.take(0.001):
+                pass
+        return [text for c in self.crowd for text in c.ended.values()]
+
+    def close(self):
+        for c in self.crowd:
+            c.close()
+
+
+@pytest.mark.parametrize("path, body, kind", [
+    (HELLO, b"\x0a\x10" + bytes(16), "control"), (CHECK, b"", "admin"),
+    pytest.param(WATCH, b"", "watch", marks=pytest.mark.slow)], ids=["control", "admin", "watch"])
+def test_answers_that_nobody_reads_keep_no_place(node, watched, path, body, kind):
+    """Streams without a window: the core would wait for one as long as the connection is there."""
+    before = node.metric('sluice_grpc_calls_ended_total{reason="unread"}')
+    held = node.metric(f'sluice_grpc_calls{{kind="{kind}"}}')
+    unread = Unread(node.endpoint, path, body)
+    unread.call()
+    wait_until(lambda: len(unread.ended()) == 1024, "an end of every call")
+    assert sum(b"the client took nothing of the answer for too long" in text for text in unread.ended()) >= 1000
+    assert node.metric('sluice_grpc_calls_ended_total{reason="unread"}') >= before + 1000
+    wait_until(lambda: node.metric(f'sluice_grpc_calls{{kind="{kind}"}}') == held, "the places back")
+    assert not any(c.closed for c in unread.crowd)  # it may do better
+    unread.close()
+    assert is_served(node) and is_healthy(node)
+    assert grew_less(watched, GROWTH)
+
+
+def test_a_node_joins_when_others_have_let_go_of_the_places(pack, spawn):
+    endpoint, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    coordinator = spawn("coordinator", "coordinator", pack, "--stages", 2, "--listen", endpoint, "--ops", ops)
+    wait_until(lambda: "gRPC on" in coordinator.log(), "the coordinator's listener")
+    accepted = "sluice_grpc_connections_accepted_total"
+    unread = Unread(endpoint, HELLO, b"\x0a\x10" + bytes(16))
+    unread.call()
+    wait_until(lambda: value_of(ops, 'sluice_grpc_calls{kind="control"}') == 1024, "all places taken")
+    before = value_of(ops, accepted)
+    stage = spawn("stage-0", "stage", pack, "--coordinator", endpoint, "--stage", 0, "--threads", 1)
+
+    def has_tried_again():
+        unread.ended()
+        unread.call()  # for the places that came back
+        assert stage.alive(), stage.log()
+        return "stage 0 joined" in coordinator.log() or value_of(ops, accepted) >= before + 2
+    wait_until(has_tried_again, "a second attempt")
+    unread.close()
+    wait_until(lambda: "stage 0 joined" in coordinator.log(), "the join")
+    assert stage.alive(), stage.log()
 
 
 # ---- the ops port ----
