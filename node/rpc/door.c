@@ -1,6 +1,7 @@
 /* See door.h. Connections and their bytes: one thread in epoll(7), level-triggered, a bounded piece of each in turn. */
 #include "node/rpc/door.h"
 #include "base/clock.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "node/rpc/door_impl.h"
 #include <dirent.h>
@@ -453,8 +454,9 @@ static void take_in(struct sl_door *door, int fd)
     while (index < door->top && door->connections[index])
         index++;
     door->first_free = index;
-    if (!(c = calloc(1, sizeof *c))) {
+    if (!(c = calloc(1, sizeof *c)) || sl_random_bytes(&c->secret, sizeof c->secret) != SL_OK) {
         door->n_exhausted++;
+        free(c);
         close(fd);
         return;
     }
@@ -464,7 +466,7 @@ static void take_in(struct sl_door *door, int fd)
     c->core = -1;
     c->since_ms = c->active_ms = door->now_ms;
     c->client_events = EPOLLIN;
-    sl_frames_init(&c->frames, (uint64_t)c->generation << 32 | index);
+    sl_frames_init(&c->frames, index, c->secret);
     if (!watch(door, fd, EPOLLIN, data_of(CLIENT, c, 0), EPOLL_CTL_ADD)) {
         door->n_exhausted++;
         close(fd);

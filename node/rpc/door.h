@@ -18,6 +18,7 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "node/rpc/frames.h"
 #include <stdint.h>
 
 enum {
@@ -66,11 +67,6 @@ enum sl_door_verdict {
     SL_DOOR_GONE      /* the stream has ended: so will the call */
 };
 
-struct sl_door_ticket { /* which stream a call is */
-    uint64_t connection;
-    uint32_t stream;
-};
-
 struct sl_door_config {
     const char *listen;
     uint32_t max_message_bytes;
@@ -99,10 +95,11 @@ void sl_door_close(struct sl_door *door);
 int sl_door_port(const struct sl_door *door);
 
 /* The call of a stream is here; many: it may get several messages, none longer than a stream's window. */
-enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_door_ticket *ticket, void *call,
+enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_frames_ticket *ticket, void *call,
                                    bool many, uint32_t *length);
-void sl_door_delivered(struct sl_door *door, const struct sl_door_ticket *ticket); /* its message is freed */
-void sl_door_forget(struct sl_door *door, const struct sl_door_ticket *ticket);    /* no verdict any more */
+void sl_door_delivered(struct sl_door *door,
+                       const struct sl_frames_ticket *ticket);                    /* its message is freed */
+void sl_door_forget(struct sl_door *door, const struct sl_frames_ticket *ticket); /* no verdict any more */
 
 void sl_door_metrics(struct sl_door *door, struct sl_text *text);
 

@@ -34,9 +34,10 @@ struct sl_door_rest { /* what could not be written yet */
 
 struct sl_door_connection {
     uint32_t index, generation;
-    int fd, core; /* core -1: it has not called, or it has let go */
-    bool mute;    /* the core takes nothing any more */
-    bool deaf;    /* the core's end is out of epoll until the client has room */
+    uint64_t secret; /* in the tickets of its streams */
+    int fd, core;    /* core -1: it has not called, or it has let go */
+    bool mute;       /* the core takes nothing any more */
+    bool deaf;       /* the core's end is out of epoll until the client has room */
     enum sl_door_state state;
     uint8_t hello_have, hello[SL_FRAMES_HELLO_BYTES];
     struct sl_door_rest up, down;

@@ -195,18 +195,18 @@ void sl_door_look_for_unread(struct sl_door *door, struct sl_door_connection *c)
 
 /* ---- for the calls, on any thread ---- */
 
-static struct sl_frames_stream *find(struct sl_door *door, const struct sl_door_ticket *ticket,
+static struct sl_frames_stream *find(struct sl_door *door, const struct sl_frames_ticket *ticket,
                                      struct sl_door_connection **of)
 {
-    uint32_t index = (uint32_t)ticket->connection, generation = (uint32_t)(ticket->connection >> 32);
-    struct sl_door_connection *c = index < door->most ? door->connections[index] : NULL;
-    if (!c || c->generation != generation || c->state >= SL_DOOR_LEAVING)
+    struct sl_door_connection *c =
+        ticket->connection < door->most ? door->connections[ticket->connection] : NULL;
+    if (!c || c->secret != ticket->secret || c->state >= SL_DOOR_LEAVING)
         return NULL;
     *of = c;
     return sl_frames_find(&c->frames, ticket->stream);
 }
 
-enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_door_ticket *ticket, void *call,
+enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_frames_ticket *ticket, void *call,
                                    bool many, uint32_t *length)
 {
     struct sl_door_connection *c;
@@ -226,7 +226,7 @@ enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_door_ti
     return verdict;
 }
 
-void sl_door_delivered(struct sl_door *door, const struct sl_door_ticket *ticket)
+void sl_door_delivered(struct sl_door *door, const struct sl_frames_ticket *ticket)
 {
     struct sl_door_connection *c;
     pthread_mutex_lock(&door->lock);
@@ -238,7 +238,7 @@ void sl_door_delivered(struct sl_door *door, const struct sl_door_ticket *ticket
     pthread_mutex_unlock(&door->lock);
 }
 
-void sl_door_forget(struct sl_door *door, const struct sl_door_ticket *ticket)
+void sl_door_forget(struct sl_door *door, const struct sl_frames_ticket *ticket)
 {
     struct sl_door_connection *c;
     pthread_mutex_lock(&door->lock);

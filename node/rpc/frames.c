@@ -10,7 +10,7 @@
 
 enum { DATA = 0, HEADERS = 1, PRIORITY = 2, RESET = 3, SETTINGS = 4, PING = 6, WINDOW = 8, CONTINUATION = 9 };
 enum { END_STREAM = 1, ACK = 1, END_HEADERS = 4, PADDED = 8 };
-enum { VALUE_BYTES = 24, MAX_SETTINGS_BYTES = 256 };
+enum { VALUE_BYTES = 32, MAX_SETTINGS_BYTES = 256 };
 
 const char *const sl_frames_ends[SL_FRAMES_ENDS] = {
     [SL_FRAMES_GO_ON] = "",
@@ -44,7 +44,7 @@ const char *sl_frames_field(void)
     return field;
 }
 
-bool sl_frames_ticket(const uint8_t *value, size_t bytes, uint64_t *connection, uint32_t *stream)
+bool sl_frames_read_ticket(const uint8_t *value, size_t bytes, struct sl_frames_ticket *ticket)
 {
     uint64_t numbers[2] = {0, 0};
     if (bytes != VALUE_BYTES)
@@ -56,8 +56,8 @@ bool sl_frames_ticket(const uint8_t *value, size_t bytes, uint64_t *connection, 
             return false;
         numbers[i / 16] = numbers[i / 16] << 4 | digit;
     }
-    *connection = numbers[0];
-    *stream = (uint32_t)numbers[1];
+    *ticket = (struct sl_frames_ticket){
+        .secret = numbers[0], .connection = (uint32_t)(numbers[1] >> 32), .stream = (uint32_t)numbers[1]};
     return true;
 }
 
@@ -88,9 +88,9 @@ static void emit_field(struct sl_frames *f, struct sl_frames_out *out, uint32_t 
     memcpy(frame + n, name, name_bytes);
     n += name_bytes;
     frame[n++] = VALUE_BYTES;
-    memcpy(frame + n, f->ticket, 16);
+    memcpy(frame + n, f->ticket, sizeof f->ticket);
     snprintf(number, sizeof number, "%08x", stream);
-    memcpy(frame + n + 16, number, 8);
+    memcpy(frame + n + sizeof f->ticket, number, 8);
     n += VALUE_BYTES;
     put_head(frame, n - 9, CONTINUATION, END_HEADERS, stream);
     emit(out, frame, n);
@@ -567,11 +567,11 @@ enum sl_frames_end sl_frames_down(struct sl_frames *f, const uint8_t *in, size_t
     return SL_FRAMES_GO_ON;
 }
 
-void sl_frames_init(struct sl_frames *f, uint64_t connection)
+void sl_frames_init(struct sl_frames *f, uint32_t connection, uint64_t secret)
 {
-    char text[17];
+    char text[25];
     memset(f, 0, sizeof *f);
-    snprintf(text, sizeof text, "%016llx", (unsigned long long)connection);
+    snprintf(text, sizeof text, "%016llx%08x", (unsigned long long)secret, connection);
     memcpy(f->ticket, text, sizeof f->ticket);
     f->data_at = UINT32_MAX;
 }

@@ -4,8 +4,10 @@
  * acknowledged it, and collects a message of any declared length before it looks at a limit. So the door counts before it: open
  * streams, resets, control frames, header bytes, and how long each stream's message says it is. What it learns about a stream
  * must find its call, and the core tells nobody the number of a stream; therefore each new header block gets one more field,
- * SL_FRAMES_FIELD, appended as a CONTINUATION frame (a literal without index changes no table): the connection's ticket and the
- * stream's number. Its name has a random part of this process, and the last one in a block counts, so no client can forge it.
+ * SL_FRAMES_FIELD, appended as a CONTINUATION frame (a literal without index changes no table): the stream's ticket. Its name has
+ * a random part of this process, and the last one in a block counts. A client can hide ours (a literal of its own that claims to
+ * be longer) and send one of that name in its place, if it learns the name; so a ticket holds 64 random bits of its connection,
+ * and nobody can name another's.
  *
  * A connection without a call costs no core: until its first HEADERS frame the door itself answers SETTINGS and PING and keeps
  * what must be replayed (`live` is false). Afterwards it removes the acknowledgements that its own answers made superfluous. */
@@ -111,7 +113,7 @@ struct sl_frames {
     uint32_t n_streams, room, n_unfinished;
     uint64_t resets_ms, controls_ms; /* when the buckets were empty of water, in thousandths */
     struct sl_frames_stream *streams;
-    uint8_t ticket[16]; /* of the connection, as hexadecimal text */
+    uint8_t ticket[24]; /* what is the connection's of it, as hexadecimal text */
     uint16_t replay_bytes;
     uint8_t replay[SL_FRAMES_REPLAY_BYTES];
 };
@@ -121,12 +123,16 @@ struct sl_frames_out { /* the caller's memory, with room for SL_FRAMES_OUT_BYTES
     size_t bytes;
 };
 
+struct sl_frames_ticket { /* which stream a call is */
+    uint32_t connection, stream;
+    uint64_t secret; /* the connection's */
+};
 /* The name of the field; made at the first use. */
 const char *sl_frames_field(void);
 /* Its value: false if it isn't one. */
-bool sl_frames_ticket(const uint8_t *value, size_t bytes, uint64_t *connection, uint32_t *stream);
+bool sl_frames_read_ticket(const uint8_t *value, size_t bytes, struct sl_frames_ticket *ticket);
 
-void sl_frames_init(struct sl_frames *frames, uint64_t connection);
+void sl_frames_init(struct sl_frames *frames, uint32_t connection, uint64_t secret);
 void sl_frames_fini(struct sl_frames *frames);
 /* How many of these first bytes of a connection may still become an HTTP/2 preface and a SETTINGS frame's head
  * (SL_FRAMES_PREFACE_BYTES): false, never. */

@@ -467,8 +467,8 @@ static void read_ticket(struct sl_rpc_call *call)
     for (size_t i = call->metadata.count; i-- > 0 && call->ticket.stream == 0;) {
         const grpc_metadata *field = &call->metadata.metadata[i];
         if (grpc_slice_str_cmp(field->key, sl_frames_field()) == 0)
-            sl_frames_ticket(GRPC_SLICE_START_PTR(field->value), GRPC_SLICE_LENGTH(field->value),
-                             &call->ticket.connection, &call->ticket.stream);
+            sl_frames_read_ticket(GRPC_SLICE_START_PTR(field->value), GRPC_SLICE_LENGTH(field->value),
+                                  &call->ticket);
     }
 }
 

@@ -47,7 +47,7 @@ static void run(struct fuzz_side *side, const uint8_t *data, size_t bytes, size_
 {
     static const uint8_t settings[9] = {[3] = 4};
     size_t half = bytes > 64 ? bytes / 2 : bytes;
-    sl_frames_init(&side->frames, 1);
+    sl_frames_init(&side->frames, 1, 1);
     side->to_core = (struct sl_frames_out){side->core, 0};
     side->to_client = (struct sl_frames_out){side->client, 0};
     side->end = SL_FRAMES_GO_ON;

@@ -53,7 +53,7 @@ static void begin(struct rig *r)
 {
     sl_frames_fini(&r->frames);
     memset(r, 0, sizeof *r);
-    sl_frames_init(&r->frames, 0x1234);
+    sl_frames_init(&r->frames, 0x1234, 0xfedcba9876543210);
     n_known = n_gone = last_length = 0;
 }
 
@@ -138,8 +138,7 @@ SL_TEST(the_first_frame_is_settings)
 
 SL_TEST(a_new_block_gets_its_ticket_and_trailers_do_not)
 {
-    uint64_t connection;
-    uint32_t stream;
+    struct sl_frames_ticket ticket;
     say_hello(&rig);
     add(&in, HEADERS, 4, 7, "abc", 3);
     CHECK_INT(send_all(), SL_FRAMES_GO_ON);
@@ -149,10 +148,11 @@ SL_TEST(a_new_block_gets_its_ticket_and_trailers_do_not)
     CHECK_INT(more[3], CONTINUATION);
     CHECK_INT(more[4], 4);
     CHECK(memcmp(more + 11, sl_frames_field(), strlen(sl_frames_field())) == 0);
-    CHECK(sl_frames_ticket(rig.core + rig.n_core - 24, 24, &connection, &stream));
-    CHECK_INT(connection, 0x1234);
-    CHECK_INT(stream, 7);
-    CHECK(!sl_frames_ticket((const uint8_t *)"00000000000012340000000x", 24, &connection, &stream));
+    CHECK(sl_frames_read_ticket(rig.core + rig.n_core - 32, 32, &ticket));
+    CHECK_INT(ticket.connection, 0x1234);
+    CHECK_INT(ticket.stream, 7);
+    CHECK(ticket.secret == 0xfedcba9876543210);
+    CHECK(!sl_frames_read_ticket((const uint8_t *)"fedcba9876543210000012340000000x", 32, &ticket));
     size_t before = rig.n_core;
     add(&in, HEADERS, 5, 7, "abc", 3);
     CHECK_INT(send_all(), SL_FRAMES_GO_ON);
