@@ -28,8 +28,9 @@ enum {
 enum kind { LISTENER, WAKE, CLIENT, CORE }; /* of what epoll reports */
 
 const char *const sl_door_whys[SL_DOOR_WHYS] = {
-    [SL_DOOR_SILENT] = "silent",    [SL_DOOR_STUCK] = "stuck",       [SL_DOOR_IDLE] = "idle",
-    [SL_DOOR_CROWD] = "unfinished", [SL_DOOR_NO_PLACE] = "no_place", [SL_DOOR_DRAINING] = "draining",
+    [SL_DOOR_SILENT] = "silent",       [SL_DOOR_STUCK] = "stuck",       [SL_DOOR_IDLE] = "idle",
+    [SL_DOOR_CROWD] = "unfinished",    [SL_DOOR_NO_PLACE] = "no_place", [SL_DOOR_DRAINING] = "draining",
+    [SL_DOOR_DISPLACED] = "displaced",
 };
 
 /* What a client is told, in GOAWAY. */
@@ -41,8 +42,9 @@ static const char *const sentences[SL_DOOR_WHYS] = {
     [SL_FRAMES_TOO_SMALL_FRAMES] = "a message comes in too small pieces",
     [SL_FRAMES_NO_MEMORY] = "out of memory",
     [SL_DOOR_IDLE] = "no call for 15 minutes",
-    [SL_DOOR_CROWD] = "too many messages are unfinished, and this connection has most of them",
+    [SL_DOOR_CROWD] = "too many messages are unfinished, and those of this connection weigh most",
     [SL_DOOR_NO_PLACE] = "no descriptor is left for a call on this connection",
+    [SL_DOOR_DISPLACED] = "no call was made yet, and another connection needs the place",
     [SL_DOOR_DRAINING] = "this node is shutting down",
 };
 
@@ -115,7 +117,7 @@ static bool say_goodbye(const struct sl_door_connection *c, unsigned why)
     const struct sl_frames *f = &c->frames;
     if (!sentences[why] || !f->settled || c->down.bytes || f->down.have || f->down.left)
         return false;
-    uint32_t code = why == SL_DOOR_IDLE || why == SL_DOOR_DRAINING ? 0 : CALM;
+    uint32_t code = why == SL_DOOR_IDLE || why == SL_DOOR_DRAINING || why == SL_DOOR_DISPLACED ? 0 : CALM;
     size_t n = sl_frames_goaway(frame, sizeof frame, f->last_id, code, sentences[why]);
     return send(c->fd, frame, n, MSG_NOSIGNAL) == (ssize_t)n && shutdown(c->fd, SHUT_WR) == 0;
 }
@@ -134,6 +136,7 @@ static void let_go(struct sl_door *door, struct sl_door_connection *c)
     c->core = -1;
     c->up.bytes = c->down.bytes = 0;
     c->state = SL_DOOR_LEAVING;
+    sl_door_be_heard(door, c);
     sl_door_count_unfinished(door, c);
     sl_door_make_room(door);
 }
@@ -163,6 +166,18 @@ void sl_door_kill(struct sl_door *door, struct sl_door_connection *c, unsigned w
     c->since_ms = door->now_ms;
     if (!stays || !watch(door, c->fd, EPOLLIN, data_of(CLIENT, c, 0), EPOLL_CTL_MOD))
         finish(door, c);
+}
+
+/* For a newcomer from `peer`, or for a call: its place is wanted at once. */
+static bool displace(struct sl_door *door, uint32_t peer)
+{
+    struct sl_door_connection *c = sl_door_who_goes_for(door, peer);
+    if (!c)
+        return false;
+    sl_door_kill(door, c, SL_DOOR_DISPLACED);
+    if (c->state == SL_DOOR_LEAVING)
+        finish(door, c);
+    return true;
 }
 
 static void reap(struct sl_door *door)
@@ -252,6 +267,9 @@ static unsigned go_live(struct sl_door *door, struct sl_door_connection *c)
     int pair[2];
     if (door->draining)
         return SL_DOOR_DRAINING;
+    sl_door_be_heard(door, c);
+    while (door->n + 2 * (door->n_live + 1) > door->total && displace(door, SL_DOOR_CALLS)) {
+    }
     if (door->n + 2 * (door->n_live + 1) > door->total ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair) != 0)
         return SL_DOOR_NO_PLACE;
@@ -268,25 +286,11 @@ static unsigned go_live(struct sl_door *door, struct sl_door_connection *c)
     return 0;
 }
 
-/* Of two with as many, the one that has had some for longer: an honest message is whole in a moment. */
-static bool is_worse(const struct sl_door_connection *c, const struct sl_door_connection *than)
-{
-    return c->unfinished != than->unfinished ? c->unfinished > than->unfinished
-                                             : c->unfinished_ms < than->unfinished_ms;
-}
-
-/* Too many unfinished messages: whoever has most of them goes, be it this one or another. */
+/* Too many unfinished messages: whoever has the worst of them goes, be it this one or another. */
 static void thin_out(struct sl_door *door)
 {
-    while (door->n_unfinished > SL_DOOR_UNFINISHED) {
-        struct sl_door_connection *worst = NULL;
-        for (uint32_t i = 0; i < door->top; i++) {
-            struct sl_door_connection *c = door->connections[i];
-            if (c && (!worst || is_worse(c, worst)))
-                worst = c;
-        }
-        sl_door_kill(door, worst, SL_DOOR_CROWD);
-    }
+    while (door->n_unfinished > SL_DOOR_UNFINISHED)
+        sl_door_kill(door, sl_door_worst(door), SL_DOOR_CROWD);
 }
 
 static void feed_up(struct sl_door *door, struct sl_door_connection *c, const uint8_t *in, size_t bytes)
@@ -444,7 +448,10 @@ static void on_core(struct sl_door *door, struct sl_door_connection *c, uint32_t
 static void take_in(struct sl_door *door, int fd)
 {
     struct sl_door_connection *c = NULL;
-    if (door->n >= door->most || door->n + 1 + 2 * door->n_live > door->total) {
+    uint32_t peer = sl_door_peer_of(door, fd);
+    while (sl_door_is_full(door) && displace(door, peer)) {
+    }
+    if (sl_door_is_full(door)) {
         door->n_full++;
         log_line(door, fd, "all places for connections are taken");
         close(fd);
@@ -473,6 +480,8 @@ static void take_in(struct sl_door *door, int fd)
         free(c);
         return;
     }
+    c->peer = peer;
+    sl_door_be_quiet(door, c);
     door->connections[index] = c;
     door->top = index + 1 > door->top ? index + 1 : door->top;
     door->n++;
@@ -617,11 +626,14 @@ static sl_status prepare(struct sl_door *door, struct sl_err *err)
                        "for connections; raise the limit (ulimit -n 1024)",
                        door->config.listen, (unsigned long long)limit.rlim_cur, (unsigned long long)used);
     SL_TRY(sl_listener_open(&door->listener, door->config.listen, err));
+    if (sl_random_bytes(&door->peer_seed, sizeof door->peer_seed) != SL_OK)
+        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the door on %s", door->config.listen);
     door->connections = calloc(door->most, sizeof(struct sl_door_connection *));
+    door->quiet_of = calloc(SL_DOOR_PEERS, sizeof *door->quiet_of);
     door->in = malloc(SL_FRAMES_IN_BYTES);
     door->out = malloc(SL_FRAMES_OUT_BYTES);
     door->answer = malloc(SL_FRAMES_OUT_BYTES);
-    if (!door->connections || !door->in || !door->out || !door->answer)
+    if (!door->connections || !door->quiet_of || !door->in || !door->out || !door->answer)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the door on %s", door->config.listen);
     door->poll = epoll_create1(EPOLL_CLOEXEC);
     door->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -718,6 +730,7 @@ void sl_door_close(struct sl_door *door)
     if (door->wake >= 0)
         close(door->wake);
     free(door->connections);
+    free(door->quiet_of);
     free(door->in);
     free(door->out);
     free(door->answer);

@@ -26,6 +26,7 @@ enum {
     SL_DOOR_CONNECTIONS = 16384,
     SL_DOOR_RESERVE = 96,             /* descriptors for links, files and ops, and a sixteenth of the limit */
     SL_DOOR_HELLO_MS = 5000,          /* to the end of the first SETTINGS frame */
+    SL_DOOR_GRACE_MS = 1000,          /* to make the first call, before another may take the place */
     SL_DOOR_IDLE_MS = 15 * 60 * 1000, /* without a call: clients connect again when they need to */
     SL_DOOR_LINGER_MS = 5000,         /* for the last bytes to a client that the core has let go of */
     SL_DOOR_STUCK_MS = 60 * 1000,     /* for a client to take any of what waits for it */
@@ -42,7 +43,7 @@ enum {
     SL_DOOR_UNREAD_SHORT_MS = 5000, /* one message to a probe, a question or a node of ours */
     SL_DOOR_ROOM_MS = 60 * 1000,    /* a message waits for room at most so long */
     /* Streams of all connections whose message is not whole; each may hold its window, so these are 80 MB with what the core
-     * has for a stream. One more, and the connection with most of them is shut. */
+     * has for a stream. One more, and the connection is shut whose messages have been silent for longest, added up. */
     SL_DOOR_UNFINISHED = 1024,
     SL_DOOR_SMALL_MESSAGE = 1 << 20, /* up to here it is a prompt */
     SL_DOOR_POOLS = 2

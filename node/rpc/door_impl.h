@@ -1,4 +1,5 @@
-/* What door.c (connections and their bytes), door_room.c (messages and their room) and door_metrics.c share. */
+/* What door.c (connections and their bytes), door_places.c (who has one), door_room.c (messages and their room) and
+ * door_metrics.c share. */
 #ifndef SL_NODE_RPC_DOOR_IMPL_H
 #define SL_NODE_RPC_DOOR_IMPL_H
 
@@ -23,6 +24,7 @@ enum sl_door_why {
     SL_DOOR_STUCK, /* it does not read */
     SL_DOOR_CROWD, /* most of too many unfinished messages */
     SL_DOOR_NO_PLACE,
+    SL_DOOR_DISPLACED, /* it has never called, and another needed the place */
     SL_DOOR_DRAINING,
     SL_DOOR_WHYS
 };
@@ -32,12 +34,25 @@ struct sl_door_rest { /* what could not be written yet */
     size_t at, bytes;
 };
 
+struct sl_door_connection;
+struct sl_door_neighbours { /* in a queue */
+    struct sl_door_connection *before, *after;
+};
+struct sl_door_quiet { /* connections that have never called, the oldest first */
+    struct sl_door_connection *first, *last;
+    uint32_t n;
+};
+enum { SL_DOOR_PEERS = 4096 }; /* buckets of addresses */
+
 struct sl_door_connection {
     uint32_t index, generation;
     uint64_t secret; /* in the tickets of its streams */
     int fd, core;    /* core -1: it has not called, or it has let go */
-    bool mute;       /* the core takes nothing any more */
-    bool deaf;       /* the core's end is out of epoll until the client has room */
+    bool quiet;      /* it has never called: it is in two queues */
+    uint32_t peer;   /* its address's bucket */
+    struct sl_door_neighbours of_all, of_peer;
+    bool mute; /* the core takes nothing any more */
+    bool deaf; /* the core's end is out of epoll until the client has room */
     enum sl_door_state state;
     uint8_t hello_have, hello[SL_FRAMES_HELLO_BYTES];
     struct sl_door_rest up, down;
@@ -66,6 +81,8 @@ struct sl_door {
     uint32_t n_waiting[SL_DOOR_POOLS];
     uint32_t reserved[SL_DOOR_POOLS];
     struct sl_door_connection **connections, *dead;
+    struct sl_door_quiet quiet, *quiet_of; /* all, and by bucket */
+    uint64_t peer_seed;
     uint8_t *in, *out, *answer;
     uint64_t n_accepted, n_full, n_shut, n_exhausted, n_closed[SL_DOOR_WHYS], n_messages_late,
         n_messages_long, n_messages_busy, n_unread;
@@ -78,6 +95,18 @@ const char *sl_door_shut_because(const struct sl_door *door);
 extern const char *const sl_door_whys[SL_DOOR_WHYS]; /* names in metrics */
 void sl_door_kill(struct sl_door *door, struct sl_door_connection *c,
                   unsigned why); /* 0: it went by itself */
+
+/* Places. A connection that has never called yet; it has called, or ends (twice is fine). */
+uint32_t sl_door_peer_of(const struct sl_door *door, int fd);
+void sl_door_be_quiet(struct sl_door *door, struct sl_door_connection *c);
+void sl_door_be_heard(struct sl_door *door, struct sl_door_connection *c);
+bool sl_door_is_full(const struct sl_door *door);
+bool sl_door_can_displace(const struct sl_door *door); /* so a newcomer finds a place, full or not */
+/* The one that has to go for a newcomer from `peer`, or for a connection that makes its first call; NULL: nobody. */
+enum { SL_DOOR_CALLS = SL_DOOR_PEERS };
+struct sl_door_connection *sl_door_who_goes_for(const struct sl_door *door, uint32_t peer);
+/* Whose unfinished messages weigh most. */
+struct sl_door_connection *sl_door_worst(const struct sl_door *door);
 
 /* Events of frames.h; the context is the connection's door and itself. */
 struct sl_door_scene {

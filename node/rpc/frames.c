@@ -310,6 +310,12 @@ static enum sl_frames_end up_head(struct sl_frames *f, uint64_t now_ms, const st
         return count_control(f, now_ms);
     case WINDOW:
         return SL_FRAMES_GO_ON;
+    case PING:
+        if (f->pings_paid) {
+            f->pings_paid--;
+            return SL_FRAMES_GO_ON;
+        }
+        return count_control(f, now_ms);
     default:
         return count_control(f, now_ms);
     }
@@ -526,6 +532,7 @@ static enum sl_frames_end down_end(struct sl_frames *f, uint64_t now_ms,
 
 static void answer_moves(struct sl_frames *f, uint32_t id, uint64_t now_ms)
 {
+    f->pings_paid += f->pings_paid < SL_FRAMES_PINGS_PAID;
     struct sl_frames_stream *stream = sl_frames_find(f, id);
     if (stream)
         stream->answer_ms = now_ms;

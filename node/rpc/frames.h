@@ -33,6 +33,9 @@ enum {
     SL_FRAMES_CONTROLS = 4096, /* PING, SETTINGS, PRIORITY, empty DATA and frames of no meaning, likewise */
     SL_FRAMES_CONTROLS_A_SECOND =
         500, /* a client that pings with every message of a stream makes some ten a second */
+    /* PINGs that DATA sent to the client has paid for, a frame one: grpc-go sends one for what it receives, in every round trip,
+     * to learn how fast the line is. The core's own count of them starts anew with each DATA frame, too. */
+    SL_FRAMES_PINGS_PAID = 4096,
     SL_FRAMES_HEADER_BYTES = 64 << 10, /* of a block as it is sent; 8 KiB of fields are served */
     SL_FRAMES_CONTINUATIONS = 16,      /* a block of 64 KiB in frames of 16 KiB has 4 */
     /* DATA frames below 256 bytes in one message: each costs the core a slice of 32 bytes, whatever it holds. */
@@ -111,6 +114,7 @@ struct sl_frames {
     uint32_t pad;
     uint32_t data_at; /* the stream's place, of the DATA frame; n_streams and more: none */
     uint32_t n_streams, room, n_unfinished;
+    uint32_t pings_paid;
     uint64_t resets_ms, controls_ms; /* when the buckets were empty of water, in thousandths */
     struct sl_frames_stream *streams;
     uint8_t ticket[24]; /* what is the connection's of it, as hexadecimal text */

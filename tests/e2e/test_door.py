@@ -58,6 +58,15 @@ def is_served(server, **more):
         return len(reply.complete.output_ids) == more.get("max_tokens", 4)
 
 
+def channel_is_served(server):
+    """Like is_served, of a newcomer who may be turned away."""
+    try:
+        return is_served(server)
+    except grpc.RpcError as error:
+        assert error.code() == grpc.StatusCode.UNAVAILABLE, error
+        return False
+
+
 def is_healthy(server):
     with channel(server) as it:
         reply = health_pb2_grpc.HealthStub(it).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
@@ -96,7 +105,9 @@ def test_more_connections_than_descriptors(start_server, files):
         engine = pb_grpc.VllmEngineStub(early)
         assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
         crowd = [Connection(server.endpoint) for _ in range(files + 100)]
-        wait_until(lambda: refused(server, "places") > 0, "a refusal")
+        for c in crowd:  # a call each: who has none makes room
+            c.send(frame(DATA, END_STREAM, c.open(WATCH), message(b"")))
+        wait_until(lambda: refused(server, "places") + shut(server, "no_place") > 0, "a refusal")
         wait_until(lambda: server.get("/readyz") == (503, "all places for gRPC connections are taken\n"), "unreadiness")
         assert server.get("/livez")[0] == 200
         assert Resources(coordinator).descriptors() < files
@@ -109,6 +120,19 @@ def test_more_connections_than_descriptors(start_server, files):
     wait_until(lambda: server.get("/readyz")[0] == 200, "readiness after the crowd has gone")
     assert is_served(server) and is_healthy(server)
     wait_until(lambda: Resources(coordinator).descriptors() <= before + 3, "descriptors back")
+    assert server.stop() == 0, server.log()
+
+
+def test_an_idle_crowd_takes_no_place_from_a_newcomer(start_server):
+    server = start_server(files=300)
+    limit = int(server.metric("sluice_grpc_connections_limit"))
+    crowd = [Connection(server.endpoint) for _ in range(limit + 50)]
+    for _ in range(5):
+        wait_until(lambda: channel_is_served(server), "a place for a newcomer")
+    assert refused(server, "places") + shut(server, "displaced") > 0
+    wait_until(lambda: server.get("/readyz")[0] == 200, "readiness beside the crowd")
+    for c in crowd:
+        c.close()
     assert server.stop() == 0, server.log()
 
 

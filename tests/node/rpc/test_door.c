@@ -1,12 +1,15 @@
 /* How the door shares out descriptors and places, and whose a call is; what it does with floods is in tests/e2e/test_door.py. */
 #include "tests/check.h"
 
-#include "node/rpc/door.h"
+#include "node/rpc/door_impl.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -167,4 +170,173 @@ SL_TEST(a_ticket_is_its_connections_and_no_one_can_guess_another)
     close(fds[0]);
     close(fds[1]);
     close_door();
+}
+
+/* ---- who has a place ---- */
+
+/* One with so few places that a test can take them all. */
+static bool open_small_door(void)
+{
+    struct rlimit before, few;
+    CHECK(getrlimit(RLIMIT_NOFILE, &before) == 0);
+    few = before;
+    few.rlim_cur = 300;
+    setrlimit(RLIMIT_NOFILE, &few);
+    bool opened = open_door();
+    setrlimit(RLIMIT_NOFILE, &before);
+    return opened;
+}
+
+static uint64_t metric(const char *line)
+{
+    struct sl_text text = {0};
+    sl_door_metrics(door, &text);
+    const char *at = strstr(text.data, line);
+    CHECK(at);
+    uint64_t value = at ? strtoull(at + strlen(line), NULL, 10) : 0;
+    free(text.data);
+    return value;
+}
+
+static uint32_t places(void)
+{
+    return (uint32_t)metric("\nsluice_grpc_connections_limit ");
+}
+
+static uint64_t displaced(void)
+{
+    return metric("\nsluice_grpc_connections_shut_total{reason=\"displaced\"} ");
+}
+
+/* A newcomer says hello: true once the door has answered, false if it was turned away. */
+static bool is_let_in(int fd)
+{
+    uint8_t answer[9];
+    (void)!send(fd, greeting, sizeof greeting, MSG_NOSIGNAL);
+    return recv(fd, answer, sizeof answer, 0) == (ssize_t)sizeof answer;
+}
+
+static int comes_in(int host)
+{
+    int fd = come_in(host);
+    if (is_let_in(fd))
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* Whatever is there is read; false once the door has closed it. */
+static bool is_open(int fd)
+{
+    uint8_t heard[256];
+    ssize_t n;
+    while ((n = recv(fd, heard, sizeof heard, MSG_DONTWAIT)) > 0) {
+    }
+    return n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+static uint32_t n_open(const int *fds, uint32_t n)
+{
+    uint32_t open = 0;
+    for (uint32_t i = 0; i < n; i++)
+        open += is_open(fds[i]);
+    return open;
+}
+
+static void close_all(const int *fds, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        close(fds[i]);
+}
+
+SL_TEST(the_oldest_that_never_called_makes_room_for_a_newcomer)
+{
+    int crowd[200], newcomer = -1;
+    uint32_t n = 0;
+    if (!open_small_door())
+        return;
+    while (n < places() && n < 200) { /* of many hosts: none has a quarter */
+        crowd[n] = comes_in(2 + (int)n % 16);
+        REQUIRE(crowd[n] >= 0);
+        n++;
+        if (n == 2) { /* these call: nobody takes their places */
+            for (uint32_t i = 0; i < 2; i++) {
+                say(crowd[i], call_1, sizeof call_1 - 1);
+                ticket_of(i);
+            }
+        }
+    }
+    uint64_t before = displaced();
+    while (newcomer < 0) /* as long as all have just come, it is refused */
+        newcomer = comes_in(1);
+    CHECK(displaced() == before + 1);
+    CHECK(is_open(crowd[0]) && is_open(crowd[1]) && !is_open(crowd[2]));
+    CHECK_INT(n_open(crowd, n), n - 1);
+    close_all(crowd, n);
+    close(newcomer);
+    close_door();
+}
+
+SL_TEST(one_address_keeps_a_quarter_of_the_places_when_others_come)
+{
+    int crowd[200], others[200];
+    uint32_t n = 0, n_others = 0;
+    if (!open_small_door())
+        return;
+    uint32_t most = places(), quarter = most / 4;
+    REQUIRE(most < 200);
+    for (; n < most; n++) {
+        crowd[n] = comes_in(2);
+        REQUIRE(crowd[n] >= 0);
+    }
+    for (; n_others < most - quarter; n_others++) { /* each at once: the crowd has no grace */
+        others[n_others] = comes_in(3 + (int)n_others % 16);
+        REQUIRE(others[n_others] >= 0);
+    }
+    CHECK_INT(n_open(crowd, n), quarter);
+    CHECK_INT(n_open(crowd, n - quarter), 0); /* the oldest went */
+    CHECK_INT(n_open(others, n_others), n_others);
+    for (uint32_t i = 0; i < 20; i++) { /* its newcomers displace its own, or nobody */
+        int more = comes_in(2);
+        if (more >= 0)
+            crowd[n++] = more;
+    }
+    CHECK_INT(n_open(others, n_others), n_others);
+    CHECK_INT(n_open(crowd, n), quarter);
+    close_all(crowd, n);
+    close_all(others, n_others);
+    close_door();
+}
+
+/* ---- unfinished messages ---- */
+
+static void give_streams(struct sl_door_connection *c, uint32_t n, uint64_t silent_since_ms, bool waiting)
+{
+    memset(c, 0, sizeof *c);
+    c->frames.streams = calloc(n, sizeof *c->frames.streams);
+    c->frames.n_streams = c->frames.n_unfinished = c->unfinished = n;
+    for (uint32_t i = 0; i < n; i++)
+        c->frames.streams[i] =
+            (struct sl_frames_stream){.id = 1 + 2 * i, .data_ms = silent_since_ms, .waiting = waiting};
+}
+
+/* Which of the two goes. */
+static int worse(uint32_t n, uint64_t silent_ms, bool waiting, uint32_t n_other, uint64_t other_silent_ms)
+{
+    struct sl_door_connection a, b, *both[] = {&a, &b};
+    struct sl_door d = {.connections = both, .top = 2, .now_ms = 1000000};
+    give_streams(&a, n, d.now_ms - silent_ms, waiting);
+    give_streams(&b, n_other, d.now_ms - other_silent_ms, false);
+    int which = sl_door_worst(&d) == &a ? 0 : 1;
+    sl_frames_fini(&a.frames);
+    sl_frames_fini(&b.frames);
+    return which;
+}
+
+SL_TEST(who_lets_messages_lie_goes_before_who_begins_many)
+{
+    CHECK_INT(worse(1, 10000, false, 50, 5), 0);   /* one of a thousand idlers against a gateway */
+    CHECK_INT(worse(128, 20, false, 1, 1200), 0);  /* a flood against one on a slow line */
+    CHECK_INT(worse(128, 0, false, 20, 0), 0);     /* all in one breath: by number */
+    CHECK_INT(worse(20, 30000, true, 1, 1000), 1); /* who waits for room must not send */
 }

@@ -365,3 +365,31 @@ SL_TEST(resets_that_a_client_provokes_count_as_its_own)
     CHECK_INT(end, SL_FRAMES_TOO_MANY_RESETS);
     CHECK_INT(i, SL_FRAMES_RESETS + 1);
 }
+
+/* One for what it receives is what grpc-go sends; without DATA they are counted. */
+SL_TEST(data_that_a_client_gets_pays_for_its_pings)
+{
+    static struct bytes out;
+    say_hello(&rig);
+    add(&in, HEADERS, 4, 1, "abc", 3);
+    REQUIRE(send_all() == SL_FRAMES_GO_ON);
+    for (uint32_t i = 0; i < 4 * SL_FRAMES_CONTROLS; i++) {
+        rig.n_core = rig.n_client = out.n = 0;
+        add(&out, DATA, 0, 1, "token", 5);
+        REQUIRE(down(&rig, &out) == SL_FRAMES_GO_ON);
+        add(&in, PING, 0, 0, "abcdefgh", 8);
+        REQUIRE(send_all() == SL_FRAMES_GO_ON);
+    }
+    for (uint32_t i = 0; i < 2 * SL_FRAMES_PINGS_PAID; i++) { /* what may be saved up has an end */
+        rig.n_client = out.n = 0;
+        add(&out, DATA, 0, 1, "token", 5);
+        REQUIRE(down(&rig, &out) == SL_FRAMES_GO_ON);
+    }
+    uint32_t n = 0;
+    for (enum sl_frames_end end = SL_FRAMES_GO_ON; !end; n++) {
+        rig.n_core = 0;
+        add(&in, PING, 0, 0, "abcdefgh", 8);
+        end = send_all();
+    }
+    CHECK(n > SL_FRAMES_PINGS_PAID && n <= SL_FRAMES_PINGS_PAID + SL_FRAMES_CONTROLS + 1);
+}

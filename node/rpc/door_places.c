@@ -1,0 +1,147 @@
+/* Who has a place when there are not enough (door_impl.h): by age, not by number.
+ *
+ * A connection that has never called does nobody any good, and an idle flood is made of such. So when all places are taken the
+ * oldest of them goes, and a newcomer is refused only if each has just come. One address may have more than a quarter of the
+ * places in this way only while no other asks: then its oldest go first, without grace, and its own newcomers displace nobody
+ * else's. Addresses are counted in buckets by a hash with a random part (two that share one share a quarter, and nobody can
+ * choose with whom); of IPv6 it is the /64, which is one customer's. */
+#include "base/rng.h"
+#include "node/rpc/door_impl.h"
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* ---- those that have never called, in the order in which they came ---- */
+
+static struct sl_door_neighbours *beside(struct sl_door_connection *c, bool of_peer)
+{
+    return of_peer ? &c->of_peer : &c->of_all;
+}
+
+static void append(struct sl_door_quiet *queue, struct sl_door_connection *c, bool of_peer)
+{
+    *beside(c, of_peer) = (struct sl_door_neighbours){queue->last, NULL};
+    if (queue->last)
+        beside(queue->last, of_peer)->after = c;
+    else
+        queue->first = c;
+    queue->last = c;
+    queue->n++;
+}
+
+static void take_out(struct sl_door_quiet *queue, struct sl_door_connection *c, bool of_peer)
+{
+    struct sl_door_neighbours at = *beside(c, of_peer);
+    if (at.before)
+        beside(at.before, of_peer)->after = at.after;
+    else
+        queue->first = at.after;
+    if (at.after)
+        beside(at.after, of_peer)->before = at.before;
+    else
+        queue->last = at.before;
+    queue->n--;
+}
+
+void sl_door_be_quiet(struct sl_door *door, struct sl_door_connection *c)
+{
+    c->quiet = true;
+    append(&door->quiet, c, false);
+    append(&door->quiet_of[c->peer], c, true);
+}
+
+void sl_door_be_heard(struct sl_door *door, struct sl_door_connection *c)
+{
+    if (!c->quiet)
+        return;
+    c->quiet = false;
+    take_out(&door->quiet, c, false);
+    take_out(&door->quiet_of[c->peer], c, true);
+}
+
+uint32_t sl_door_peer_of(const struct sl_door *door, int fd)
+{
+    struct sockaddr_storage name;
+    socklen_t bytes = sizeof name;
+    const struct sockaddr_in *in = (const void *)&name;
+    const struct sockaddr_in6 *in6 = (const void *)&name;
+    uint64_t key = 0;
+    if (getpeername(fd, (struct sockaddr *)&name, &bytes) != 0)
+        return 0;
+    if (name.ss_family == AF_INET)
+        key = in->sin_addr.s_addr;
+    else if (name.ss_family == AF_INET6 && IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr))
+        memcpy(&key, in6->sin6_addr.s6_addr + 12, 4);
+    else if (name.ss_family == AF_INET6)
+        memcpy(&key, in6->sin6_addr.s6_addr, 8);
+    return (uint32_t)(sl_rng_at(door->peer_seed, key) % SL_DOOR_PEERS);
+}
+
+/* ---- who goes ---- */
+
+bool sl_door_is_full(const struct sl_door *door)
+{
+    return door->n >= door->most || door->n + 1 + 2 * door->n_live > door->total;
+}
+
+static struct sl_door_connection *oldest(const struct sl_door *door, const struct sl_door_quiet *queue,
+                                         uint64_t grace_ms)
+{
+    struct sl_door_connection *c = queue->first;
+    return c && door->now_ms - c->since_ms >= grace_ms ? c : NULL;
+}
+
+bool sl_door_can_displace(const struct sl_door *door)
+{
+    return oldest(door, &door->quiet, SL_DOOR_GRACE_MS) != NULL;
+}
+
+static const struct sl_door_quiet *most_of_all(const struct sl_door *door)
+{
+    const struct sl_door_quiet *most = door->quiet_of;
+    for (uint32_t i = 1; i < SL_DOOR_PEERS; i++)
+        if (door->quiet_of[i].n > most->n)
+            most = &door->quiet_of[i];
+    return most;
+}
+
+struct sl_door_connection *sl_door_who_goes_for(const struct sl_door *door, uint32_t peer)
+{
+    uint32_t quarter = door->most / 4;
+    if (peer != SL_DOOR_CALLS && door->quiet_of[peer].n >= quarter)
+        return oldest(door, &door->quiet_of[peer], SL_DOOR_GRACE_MS);
+    const struct sl_door_quiet *most = most_of_all(door);
+    if (most->n > quarter)
+        return most->first;
+    return oldest(door, &door->quiet, SL_DOOR_GRACE_MS);
+}
+
+/* ---- unfinished messages ---- */
+
+/* For how long its messages have been silent, added up: an honest one is whole in a moment or keeps coming, however many a
+ * gateway begins at once; a flood has many of them or lets them lie. Who waits for room must not send. */
+static uint64_t burden(const struct sl_door *door, const struct sl_door_connection *c)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; c->unfinished && i < c->frames.n_streams; i++) {
+        const struct sl_frames_stream *stream = &c->frames.streams[i];
+        if (!stream->whole && !stream->many)
+            sum += 1 + (stream->waiting ? 0 : door->now_ms - stream->data_ms);
+    }
+    return sum;
+}
+
+struct sl_door_connection *sl_door_worst(const struct sl_door *door)
+{
+    struct sl_door_connection *worst = NULL;
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < door->top; i++) {
+        struct sl_door_connection *c = door->connections[i];
+        uint64_t sum = c ? burden(door, c) : 0;
+        if (sum > most || (worst && sum && sum == most && c->unfinished_ms < worst->unfinished_ms)) {
+            worst = c;
+            most = sum;
+        }
+    }
+    return worst;
+}
