@@ -101,7 +101,7 @@ uint32_t sl_door_peer_of(const struct sl_door *door, int fd);
 void sl_door_be_quiet(struct sl_door *door, struct sl_door_connection *c);
 void sl_door_be_heard(struct sl_door *door, struct sl_door_connection *c);
 bool sl_door_is_full(const struct sl_door *door);
-bool sl_door_can_displace(const struct sl_door *door); /* so a newcomer finds a place, full or not */
+bool sl_door_has_place(const struct sl_door *door); /* for a newcomer, and for its first call */
 /* The one that has to go for a newcomer from `peer`, or for a connection that makes its first call; NULL: nobody. */
 enum { SL_DOOR_CALLS = SL_DOOR_PEERS };
 struct sl_door_connection *sl_door_who_goes_for(const struct sl_door *door, uint32_t peer);

@@ -7,7 +7,7 @@ const char *sl_door_shut_because(const struct sl_door *door)
         return "this node is draining";
     if (door->resting)
         return "no descriptor or memory is left for a gRPC connection";
-    if (sl_door_is_full(door) && !sl_door_can_displace(door))
+    if (!sl_door_has_place(door))
         return "all places for gRPC connections are taken";
     return NULL;
 }

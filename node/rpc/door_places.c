@@ -91,9 +91,10 @@ static struct sl_door_connection *oldest(const struct sl_door *door, const struc
     return c && door->now_ms - c->since_ms >= grace_ms ? c : NULL;
 }
 
-bool sl_door_can_displace(const struct sl_door *door)
+bool sl_door_has_place(const struct sl_door *door)
 {
-    return oldest(door, &door->quiet, SL_DOOR_GRACE_MS) != NULL;
+    bool can_call = 3 * (door->n_live + 1) <= door->total; /* be it the only one beside those that have */
+    return can_call && (!sl_door_is_full(door) || oldest(door, &door->quiet, SL_DOOR_GRACE_MS));
 }
 
 static const struct sl_door_quiet *most_of_all(const struct sl_door *door)
