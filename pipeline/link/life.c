@@ -2,10 +2,12 @@
  *
  * Heartbeat: the side that dialed pings, the other answers; any frame counts as a sign of life. A peer that gives none is silent
  * after silent_ms, which the owner is told, and lost after lost_ms: it may have been stopped, and a line that still stands
- * carries on where it was. Leaving: GOODBYE names how
+ * carries on where it was. After half of lost_ms the line itself is doubted, for packets may vanish on it without a word, and is
+ * broken, so that another is there in time. Leaving: GOODBYE names how
  * many frames were sent; the peer delivers those, answers GOODBYE, and the line is closed by the one who left. A link that
  * dials and is not up yet tries again, after 100 ms to 2 s. One that was up and lost its line does so until lost_ms after it heard
- * the peer last, and its peer waits for it; then it is over.
+ * the peer last, and its peer waits for it; then it is over. So it is when line after line breaks before a frame gets through. Who
+ * ends a link tells the peer, which would wait for another line in vain.
  *
  * Clocks: PING carries the dialer's us, PONG brings it back with the answerer's. Somewhere in the round trip the answer was
  * made; taken to be in its middle it is off by at most half of it, and by the length of a round of the two I/O threads, whose
@@ -89,6 +91,21 @@ static void link_dial(struct sl_hub *hub, struct sl_link *link)
         link_retry_later(hub, link);
 }
 
+/* Doubted at half of it, unless it is then not even silent. */
+static uint64_t doubted_at_ms(const struct sl_conn *conn)
+{
+    const struct sl_io_config *config = &conn->hub->config;
+    uint32_t half_ms = config->lost_ms / 2;
+    return conn->heard_ms + sl_conn_excuse_ms(conn) +
+           (half_ms > config->silent_ms ? half_ms : config->lost_ms) + 1;
+}
+
+static uint64_t lost_at_ms(const struct sl_conn *conn)
+{
+    uint64_t excused_ms = conn->fault ? conn->excused_ms : sl_conn_excuse_ms(conn);
+    return conn->heard_ms + excused_ms + conn->hub->config.lost_ms + 1;
+}
+
 /* The line broke under a link that was up, by no word of the peer and by no fault that another line would mend not: the bytes
  * that it has not confirmed are still here. */
 static bool may_carry_on(const struct sl_conn *conn)
@@ -97,7 +114,39 @@ static bool may_carry_on(const struct sl_conn *conn)
     /* a transport cancels what it had under way when a line ends */
     bool line_broke = conn->fault == SL_E_PEER_LOST || conn->fault == SL_E_CANCELLED;
     return conn->link->state == SL_LINK_UP && !conn->link->leaving && !conn->heard_goodbye && line_broke &&
-           hub->now_ms <= conn->heard_ms + hub->config.lost_ms && hub->config.lost_ms > 0;
+           !conn->for_good && hub->now_ms < lost_at_ms(conn) && hub->config.lost_ms > 0;
+}
+
+/* A frame that breaks every line which it is sent over would do so for ever: each new line is a sign of life. */
+static bool makes_no_headway(struct sl_link *link)
+{
+    uint64_t headway = link->confirmed + link->delivered;
+    bool under_way = link->unconfirmed != NULL;
+    for (uint32_t i = 0; i < SL_SLOTS_MAX; i++)
+        under_way |= link->window[i] != NULL;
+    if (headway != link->headway)
+        link->n_breaks = 0;
+    link->headway = headway;
+    link->n_breaks += under_way;
+    return link->n_breaks >= SL_BREAKS_MAX;
+}
+
+static void hang_up(struct sl_hub *hub, struct sl_conn *conn)
+{
+    enum sl_hangup how = SL_HANGUP_END;
+    if (conn->state == SL_CONN_OPEN) {
+        bool again = may_carry_on(conn);
+        if (again && makes_no_headway(conn->link)) {
+            again = false;
+            conn->reason =
+                "its line broke again and again before a frame got through; look for what breaks it in the logs "
+                "of both nodes";
+        }
+        conn->for_good = !again;
+        how = again ? SL_HANGUP_BROKEN : SL_HANGUP_OVER;
+    }
+    conn->hung_up = true;
+    hub->ops->hangup(conn->line, how);
 }
 
 static void wait_for_another_line(struct sl_hub *hub, struct sl_link *link, const struct sl_conn *conn)
@@ -105,7 +154,7 @@ static void wait_for_another_line(struct sl_hub *hub, struct sl_link *link, cons
     atomic_fetch_sub_explicit(&hub->links_up, 1, memory_order_relaxed);
     link->state = SL_LINK_WAITING;
     sl_link_break(link, conn->reason);
-    link->lost_at_ms = conn->heard_ms + hub->config.lost_ms + 1;
+    link->lost_at_ms = lost_at_ms(conn);
     link->retry_ms = SL_RETRY_MIN_MS;
     link->retry_at_ms = hub->now_ms;
     sl_link_set_silent(hub, link, true);
@@ -124,7 +173,7 @@ void sl_conn_closed(struct sl_conn *conn)
         link->conn = NULL;
         if (may_carry_on(conn))
             wait_for_another_line(hub, link, conn);
-        else if (link->state == SL_LINK_UP || link->leaving)
+        else if (link->state == SL_LINK_UP || link->leaving || (link->broken && conn->for_good))
             sl_link_over(hub, link, conn->fault, conn->reason);
         else
             link_retry_later(hub, link);
@@ -191,15 +240,13 @@ void sl_conn_on_pong(struct sl_conn *conn, const uint8_t *body)
 
 static void conn_heartbeat(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 {
-    uint64_t heard_ms = conn->heard_ms + conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
-    uint64_t silent_at_ms = heard_ms + hub->config.silent_ms + 1,
-             lost_at_ms = heard_ms + hub->config.lost_ms + 1;
-    if (now_ms >= lost_at_ms) {
+    uint64_t silent_at_ms = conn->heard_ms + sl_conn_excuse_ms(conn) + hub->config.silent_ms + 1;
+    if (now_ms >= doubted_at_ms(conn)) {
         sl_conn_fail(conn, SL_E_PEER_LOST, "no heartbeat");
         return;
     }
     sl_link_set_silent(hub, conn->link, now_ms >= silent_at_ms);
-    due(wait_ms, now_ms, now_ms >= silent_at_ms ? lost_at_ms : silent_at_ms);
+    due(wait_ms, now_ms, now_ms >= silent_at_ms ? doubted_at_ms(conn) : silent_at_ms);
     if (!conn->link->dials)
         return;
     if (now_ms >= conn->ping_at_ms) {
@@ -247,10 +294,8 @@ static void conn_step(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms,
                 conn_heartbeat(hub, conn, now_ms, wait_ms);
         }
     }
-    if (conn->fault && !conn->hung_up) {
-        conn->hung_up = true;
-        hub->ops->hangup(conn->line);
-    }
+    if (conn->fault && !conn->hung_up)
+        hang_up(hub, conn);
     if (conn->hung_up) /* the end of a closing line does not always wake the thread */
         due(wait_ms, now_ms, now_ms + 1);
 }

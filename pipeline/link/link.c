@@ -32,6 +32,8 @@ void sl_conn_fail(struct sl_conn *conn, sl_status status, const char *reason)
     if (conn->fault == SL_OK) {
         conn->fault = status;
         conn->reason = reason;
+        conn->excused_ms =
+            sl_conn_excuse_ms(conn); /* what is under way comes home before the line is closed */
     }
 }
 
@@ -40,6 +42,12 @@ void sl_conn_broken(struct sl_conn *conn, sl_status status, const char *reason)
     if (conn->heard_goodbye)
         reason = "the peer said goodbye";
     sl_conn_fail(conn, status, reason);
+}
+
+void sl_conn_over(struct sl_conn *conn)
+{
+    sl_conn_broken(conn, SL_E_PEER_LOST, "the peer has ended the link; its log says why");
+    conn->for_good = true;
 }
 
 struct sl_line *sl_conn_line(const struct sl_conn *conn)
@@ -260,7 +268,6 @@ void sl_sending_done(struct sl_sending *sending, sl_status status)
         return;
     }
     conn->n_sends--;
-    conn->bytes_under_way -= sending->bytes;
     free(sending->damaged);
     sending->damaged = NULL;
     if (status == SL_OK) {
@@ -269,6 +276,7 @@ void sl_sending_done(struct sl_sending *sending, sl_status status)
     } else {
         sl_conn_broken(conn, status, "a frame could not be sent");
     }
+    conn->bytes_under_way -= sending->bytes;
     send_confirmed_home(conn->hub, sending->link);
 }
 
@@ -414,13 +422,11 @@ static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status st
     struct sl_hub *hub = conn->hub;
     struct sl_landing *landing = &slot->landing;
     conn->n_landings--;
-    conn->bytes_under_way -= landing->bytes;
-    if (status != SL_OK) {
-        /* The slot stays in the window, where nothing behind it is delivered: the line is broken.
-         */
+    if (status != SL_OK) /* the slot stays in the window, where nothing behind it is delivered */
         sl_conn_broken(conn, status, "a frame could not be received");
+    conn->bytes_under_way -= landing->bytes;
+    if (status != SL_OK)
         return;
-    }
     slot->at_us = hub->now_us;
     sl_hub_count(&hub->frames_received, 1);
     sl_hub_count(&hub->bytes_received, landing->wire.payload_bytes);

@@ -28,6 +28,7 @@ enum {
     SL_RETRY_MIN_MS = 100,
     SL_RETRY_MAX_MS = 2000,
     SL_CLOCK_SAMPLES = 16,   /* pings of which the fastest tells the peer's clock */
+    SL_BREAKS_MAX = 8,       /* of lines in a row on which no frame got through */
     SL_SLOWEST_MB_PER_S = 64 /* silence is allowed for as long as the bytes under way need */
 };
 
@@ -74,6 +75,8 @@ struct sl_link {
     const char *broken_reason;
     uint64_t leave_by_ms, retry_at_ms, lost_at_ms;
     uint32_t retry_ms;
+    uint64_t headway;  /* frames that got through, either way, when the line broke last */
+    uint32_t n_breaks; /* since then, with frames on their way */
 
     _Atomic bool silent; /* likewise: sl_io_silent */
     /* the I/O thread's to write and the owner's to read: sl_io_clock. A pair may be of two neighbouring estimates. */
@@ -109,11 +112,13 @@ struct sl_conn {
     uint64_t link_id, epoch; /* the link's: as dialed, or as the call named it and a link here has them */
     uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
     uint64_t opened_ms, heard_ms, bytes_under_way;
+    uint64_t excused_ms; /* for how long the bytes that were under way at its fault excused silence */
     uint64_t ping_at_ms; /* the one who dialed: at once when it is up, then by the heartbeat */
     struct sl_clock_sample clock_samples[SL_CLOCK_SAMPLES];
     uint32_t n_clock_samples;     /* ever; the last ones are kept */
     uint32_t n_sends, n_landings; /* data frames with the transport */
     bool said_goodbye, heard_goodbye, hung_up;
+    bool for_good; /* no other line will carry on: we have decided so, or the peer says so */
     uint64_t peer_sent, goodbye_by_ms;
     sl_status fault;
     const char *reason;
@@ -192,6 +197,11 @@ static inline void sl_hub_count(_Atomic uint64_t *counter, uint64_t n)
 }
 /* The first fault of a connection counts; sl_hub_step hangs up. */
 void sl_conn_fail(struct sl_conn *conn, sl_status status, const char *reason);
+/* How long what is on its way may take on the slowest line that is foreseen: so long the peer may be silent. */
+static inline uint64_t sl_conn_excuse_ms(const struct sl_conn *conn)
+{
+    return conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
+}
 void sl_conn_refuse(struct sl_conn *conn, const char *reason); /* a fault before the link is up; counted */
 /* At most one control frame of a kind is under way: one that would be the second is dropped, CREDIT follows the first. */
 void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,

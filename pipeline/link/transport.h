@@ -60,7 +60,7 @@ struct sl_io_config {
     char address[256]; /* to listen on: a name or an IP address of this machine; local: ignored */
     uint16_t port;     /* 0: any of 13000..13063 (ucx), any (local) */
     struct sl_wire_limits limits;
-    /* A peer that was not heard for silent_ms is silent, and lost after lost_ms. 0: defaults 200, 1000, 10000, 2000; those but
+    /* A peer that was not heard for silent_ms is silent, and lost after lost_ms; after half of that its line is made anew. 0: defaults 200, 1000, 10000, 2000; those but
      * the first are raised by TSan builds */
     uint32_t heartbeat_ms, silent_ms, lost_ms, handshake_ms;
     const char *thread_name;

@@ -66,6 +66,12 @@ struct sl_landing { /* where a frame that comes in has to go */
     bool busy;
 };
 
+enum sl_hangup {
+    SL_HANGUP_END,    /* before it was of use, or the peer knows */
+    SL_HANGUP_BROKEN, /* another will carry on, and not over what this one went over */
+    SL_HANGUP_OVER    /* none will: the peer is told, if there is a way to */
+};
+
 struct sl_transport_ops {
     const char *name;
     bool silent_loss; /* a peer can vanish without a word: send heartbeats */
@@ -91,7 +97,7 @@ struct sl_transport_ops {
                          struct sl_conn *conn, struct sl_line **line);
     void (*send)(struct sl_line *line,
                  struct sl_sending *sending); /* -> sl_sending_done once, maybe before return */
-    void (*hangup)(struct sl_line *line);     /* -> sl_conn_closed once, from progress */
+    void (*hangup)(struct sl_line *line, enum sl_hangup how); /* -> sl_conn_closed once, from progress */
 
     sl_status (*map)(struct sl_transport *transport, void *base, size_t bytes, void **region);
     void (*unmap)(struct sl_transport *transport, void *region);
@@ -112,6 +118,7 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
 void sl_conn_landed(struct sl_landing *landing, sl_status status);
 void sl_sending_done(struct sl_sending *sending, sl_status status);
 void sl_conn_broken(struct sl_conn *conn, sl_status status, const char *reason);
+void sl_conn_over(struct sl_conn *conn); /* the peer says that no other line will follow */
 void sl_conn_closed(struct sl_conn *conn);
 struct sl_line *sl_conn_line(const struct sl_conn *conn);
 

@@ -238,8 +238,9 @@ static void close_later(struct sl_transport *t, struct sl_line *line)
     t->closing = line;
 }
 
-static void local_hangup(struct sl_line *line)
+static void local_hangup(struct sl_line *line, enum sl_hangup how)
 {
+    (void)how; /* with it a line never carries on */
     struct sl_transport *t = line->transport;
     pthread_mutex_lock(&t->fabric->mutex);
     line->hung_up = true;

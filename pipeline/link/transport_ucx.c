@@ -10,7 +10,7 @@
  * from. Between two workers there is one endpoint, the trunk, and lines share it: UCX pairs the endpoints of two workers by the
  * order in which each side made them, so with one endpoint for each line, the end of one line would take the wrong other one
  * with it. Which line a frame is of says the label before its header: the link, and a number that the caller drew. A line that
- * ends says so (LABEL_END); the trunk ends with its last line, or when one of them cannot get its buffers back.
+ * ends says so (LABEL_END, or LABEL_OVER when its link ends with it); the trunk ends with its last line, or when one of them cannot get its buffers back.
  *
  * What is left open is the tcp port of UCX itself, where peers connect for a trunk. It is shielded (shield.h): connections are
  * taken from the addresses of planned peers only, and from nobody once all links are up. The same shield drops the first packet
@@ -37,7 +37,7 @@ enum {
     PROBE_MS = 200,    /* for a connection that is only tried */
     PATIENCE_MS = 1000 /* for a line that has hung up to get its buffers back, before its trunk is cut */
 };
-enum label_kind { LABEL_CALL = 1, LABEL_FRAME, LABEL_END };
+enum label_kind { LABEL_CALL = 1, LABEL_FRAME, LABEL_END, LABEL_OVER };
 
 struct sl_line {
     struct sl_line *next;
@@ -47,6 +47,7 @@ struct sl_line {
     uint64_t link, number;
     bool called; /* the peer was told that the line exists; who answers a call does not tell */
     bool hung_up, ended;
+    bool over;         /* so is its link, as the peer is told */
     bool failed, told; /* the line is of no use any more; the hub was told */
     uint64_t hung_up_ms;
     const char *reason;
@@ -126,7 +127,7 @@ static void on_end_said(void *request, ucs_status_t status, void *user)
 }
 
 /* Best effort: at most so many are under way, and what is not told is found out by the peer's timers. */
-static void say_end(struct sl_transport *t, ucp_ep_h ep, uint64_t link, uint64_t number)
+static void say_end(struct sl_transport *t, ucp_ep_h ep, uint64_t link, uint64_t number, enum label_kind kind)
 {
     static const uint8_t padding[8];
     struct sl_end *end = t->ends;
@@ -134,7 +135,7 @@ static void say_end(struct sl_transport *t, ucp_ep_h ep, uint64_t link, uint64_t
         end++;
     if (end == t->ends + SL_ENDS_MAX)
         return;
-    label_put(end->label, t, link, number, LABEL_END);
+    label_put(end->label, t, link, number, kind);
     ucp_request_param_t param = {.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS | UCP_OP_ATTR_FIELD_CALLBACK |
                                                  UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_MEMORY_TYPE,
                                  .flags = UCP_AM_SEND_FLAG_EAGER,
@@ -389,9 +390,12 @@ static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64
     return line;
 }
 
-static void ucx_hangup(struct sl_line *line)
+static void ucx_hangup(struct sl_line *line, enum sl_hangup how)
 {
     line->hung_up = true;
+    line->over = how == SL_HANGUP_OVER;
+    if (how == SL_HANGUP_BROKEN && line->trunk)
+        line->trunk->stale = true; /* packets may vanish on it: the next line takes another */
     line->hung_up_ms = clock_ms();
 }
 
@@ -408,7 +412,7 @@ static bool line_close(struct sl_line *line)
 {
     struct sl_trunk *trunk = line->trunk;
     if (!line->ended && trunk && trunk->ep && !trunk->failed && line->called)
-        say_end(line->transport, trunk->ep, line->link, line->number);
+        say_end(line->transport, trunk->ep, line->link, line->number, line->over ? LABEL_OVER : LABEL_END);
     line->ended = true;
     if (line->n_under_way > 0) {
         if (trunk && (is_last_of_trunk(line) || clock_ms() - line->hung_up_ms > PATIENCE_MS))
@@ -478,16 +482,19 @@ static struct sl_line *line_by_label(struct sl_transport *t, const uint8_t *labe
         return NULL;
     uint64_t link = sl_get64(label), number = sl_get64(label + 8), kind = sl_get64(label + 16);
     struct sl_line *line = line_of(t, link, number);
-    if (kind == LABEL_END) {
+    if (kind == LABEL_END || kind == LABEL_OVER) {
         if (line)
             line_failed(line, "the peer closed the line");
+        if (line && line->conn && kind == LABEL_OVER)
+            sl_conn_over(line->conn);
         return NULL;
     }
-    if (!line && kind == LABEL_CALL)
+    bool awaited = !line && kind == LABEL_CALL && sl_hub_awaits(t->hub, link);
+    if (awaited)
         line = answer_call(t, link, number, sl_get64(label + 24),
                            param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? param->reply_ep : NULL);
     if (!line && param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP)
-        say_end(t, param->reply_ep, link, number);
+        say_end(t, param->reply_ep, link, number, kind == LABEL_CALL && !awaited ? LABEL_OVER : LABEL_END);
     return line && line->conn && !line->hung_up ? line : NULL;
 }
 

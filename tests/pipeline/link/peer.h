@@ -17,6 +17,7 @@ enum { ID = 99, EPOCH = 3, SLOT_BYTES = 4096, N_SLOTS = 4, MAX_SENT = 256 };
 struct sl_line {
     struct sl_conn *conn;
     bool hung_up;
+    enum sl_hangup how;
 };
 
 static struct {
@@ -34,8 +35,9 @@ static void fake_send(struct sl_line *line, struct sl_sending *sending)
         fake.sent[fake.n_sent++] = sending;
 }
 
-static void fake_hangup(struct sl_line *line)
+static void fake_hangup(struct sl_line *line, enum sl_hangup how)
 {
+    line->how = how;
     line->hung_up = true;
 }
 

@@ -938,6 +938,51 @@ SL_TEST(ucx_silent_peer_is_heard_again)
     stop(&world);
 }
 
+/* A line on which nothing comes is not waited for until the peer is lost: another one goes another way. The peer is mute on both, so
+ * only a new line can end the silence. */
+SL_TEST(ucx_line_that_carries_nothing_is_made_anew)
+{
+    struct world world = {0};
+    struct sl_err err;
+    fill_pool();
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    config.heartbeat_ms = 20;
+    config.silent_ms = 100;
+    config.lost_ms = 6000;
+    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
+    config.lost_ms = 600000;
+    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
+    connect_both(&world, 2, 2);
+    sl_io_fault_mute(world.a.io, true);
+    UNTIL(&world, sl_io_silent(world.b.io) == LINK);
+    UNTIL(&world, sl_io_silent(world.b.io) == 0);
+    sl_io_fault_mute(world.a.io, false);
+    for (uint64_t n = 0; n < 5; n++)
+        send_frame(&world.b, n);
+    UNTIL(&world, world.a.n_frames == 5 && world.b.n_sent == 5);
+    check_tokens(&world.b, 5);
+    CHECK_INT(world.a.n_down + world.b.n_down, 0);
+    stop(&world);
+}
+
+/* However long a peer would be waited for, who ends a link says so. */
+ON_EACH(who_ends_a_link_tells_the_other)
+{
+    for (int who = 0; who < 2; who++) { /* by the one who was dialed, and by the one who dialed */
+        struct world world;
+        REQUIRE(start_patient(&world, transport, 600000));
+        connect_both(&world, 2, 2);
+        struct side *ends = who ? &world.b : &world.a, *hears = who ? &world.a : &world.b;
+        CHECK(sl_io_fault_damage(hears->io, LINK, SL_WIRE_ORDER, SL_DAMAGE_HEADER, 0));
+        send_frame(hears, 0);
+        UNTIL(&world, ends->n_down == 1 && hears->n_down == 1);
+        CHECK_INT(ends->down_status, SL_E_PROTOCOL);
+        CHECK_INT(hears->down_status, SL_E_PEER_LOST);
+        check_tokens(hears, 1);
+        stop(&world);
+    }
+}
+
 /* Lines break again and again while frames of all sizes go both ways: each comes once and in order, each tag comes home. */
 ON_EACH(links_carry_on_over_new_lines)
 {

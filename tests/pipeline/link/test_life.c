@@ -36,25 +36,25 @@ SL_TEST(silence_ends_the_link)
 SL_TEST(a_silent_peer_is_told_once_and_goes_on_when_it_is_heard_again)
 {
     setup();
-    hub.config.lost_ms = 3000;
+    hub.config.lost_ms = 2000; /* half of it is not silence yet: the line is not doubted before */
     struct sl_link *link = make_link(false);
     struct sl_conn *conn = come_up();
     for (uint64_t ms = 0; ms <= 1000; ms += 250)
         step_at(START_MS + ms);
     CHECK(!link->silent && !hub.silence_changed);
-    CHECK(step_at(START_MS + 1001) <= 2000); /* it looks again when the peer would be lost, at the latest */
+    CHECK(step_at(START_MS + 1001) <= 1000); /* it looks again when the peer would be lost, at the latest */
     CHECK(link->silent && hub.silence_changed && !conn->line->hung_up);
     hub.silence_changed = false;
-    for (uint64_t ms = 1250; ms <= 3000; ms += 250)
+    for (uint64_t ms = 1250; ms <= 2000; ms += 250)
         step_at(START_MS + ms);
     CHECK(link->silent && !hub.silence_changed && !conn->line->hung_up);
     give_control(conn, SL_WIRE_PING, 1, NULL);
     step();
     CHECK(!link->silent && hub.silence_changed);
-    for (uint64_t ms = 3000; ms <= 6000; ms += 250)
+    for (uint64_t ms = 2000; ms <= 4000; ms += 250)
         step_at(START_MS + ms);
     CHECK(link->silent && !conn->line->hung_up);
-    step_at(START_MS + 6001);
+    step_at(START_MS + 4001);
     CHECK(conn->line->hung_up);
     expect_down("no heartbeat");
     CHECK(!link->silent); /* lost is no more silent */
@@ -505,6 +505,157 @@ SL_TEST(who_dialed_dials_again_and_gives_up_when_the_peer_is_lost)
     CHECK(no_note());
     step_at(START_MS + 3001);
     expect_down("the cable");
+    teardown();
+}
+
+SL_TEST(a_line_that_carries_nothing_is_broken_in_time_for_another)
+{
+    setup();
+    hub.config.lost_ms = 3000;
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    for (uint64_t ms = 0; ms <= 1500; ms += 250)
+        step_at(START_MS + ms);
+    CHECK(link->silent && !conn->line->hung_up);
+    step_at(START_MS + 1501);
+    CHECK(conn->line->hung_up && conn->line->how == SL_HANGUP_BROKEN); /* not over the same way again */
+    end_lines();
+    CHECK(no_note() && link->silent);
+    step_at(START_MS + 2900);
+    conn = come_again();
+    CHECK(link->state == SL_LINK_UP && !link->silent && no_note());
+    for (uint64_t ms = 2900; ms <= 4400; ms += 250)
+        step_at(START_MS + ms);
+    step_at(START_MS + 4401);
+    end_lines();
+    CHECK(no_note());
+    step_at(START_MS + 5900);
+    CHECK(no_note());
+    step_at(START_MS + 5901); /* nobody came */
+    expect_down("no heartbeat");
+    teardown();
+}
+
+SL_TEST(bytes_under_way_excuse_a_line_that_broke)
+{
+    setup();
+    hub.config.lost_ms = 3000;
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    conn->bytes_under_way += 128000000; /* two seconds */
+    for (uint64_t ms = 0; ms <= 3250; ms += 250)
+        step_at(START_MS + ms);
+    CHECK(!conn->line->hung_up);
+    sl_conn_broken(conn, SL_E_PEER_LOST, "the cable");
+    conn->bytes_under_way -= 128000000; /* they come home before it is closed */
+    step();
+    end_lines();
+    CHECK(no_note() && link->state == SL_LINK_WAITING);
+    step_at(START_MS + 5000);
+    CHECK(no_note());
+    step_at(START_MS + 5001);
+    expect_down("the cable");
+    teardown();
+}
+
+static void send_one(struct sl_link *link, struct sl_sending *op)
+{
+    *op = (struct sl_sending){.link = link, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+    sl_link_send(&hub, link, op);
+}
+
+SL_TEST(a_frame_that_breaks_every_line_ends_the_link)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_sending op;
+    struct sl_note note;
+    uint64_t numbers[8];
+    for (int i = 0; i < 4 * SL_BREAKS_MAX; i++) { /* nothing is on its way: no frame's fault */
+        break_line(conn);
+        conn = come_again();
+        give_credit_for(conn, N_SLOTS, 0);
+    }
+    for (int round = 0; round < 2; round++) {
+        send_one(link, &op);
+        for (int i = 0; i < SL_BREAKS_MAX - 1; i++) {
+            CHECK_INT(take_data(numbers), 1);
+            break_line(conn);
+            conn = come_again();
+            give_credit_for(conn, N_SLOTS + (uint64_t)round, (uint64_t)round);
+        }
+        CHECK_INT(take_data(numbers), 1);
+        CHECK(no_note());
+        if (round == 0) { /* it gets through: all is forgotten */
+            give_credit_for(conn, N_SLOTS + 1, 1);
+            CHECK(next_note(SL_NOTE_SENT, &note));
+        }
+    }
+    sl_conn_broken(conn, SL_E_PEER_LOST, "the cable");
+    step();
+    CHECK(conn->line->how == SL_HANGUP_OVER);
+    end_lines();
+    CHECK(next_note(SL_NOTE_SENT, &note) && note.status == SL_E_PEER_LOST);
+    expect_down("again and again");
+    teardown();
+}
+
+SL_TEST(a_frame_that_never_lands_ends_the_link)
+{
+    setup();
+    make_link(false);
+    struct sl_conn *conn = come_up();
+    static const uint8_t data[8];
+    for (int i = 0; i < SL_BREAKS_MAX; i++) {
+        CHECK(conn->link != NULL && no_note());
+        sl_conn_landed(begin(conn, peer_frame(SL_WIRE_ORDER, 0, 8), data), SL_E_PEER_LOST);
+        step();
+        CHECK_INT(conn->line->how, i < SL_BREAKS_MAX - 1 ? SL_HANGUP_BROKEN : SL_HANGUP_OVER);
+        end_lines();
+        if (i < SL_BREAKS_MAX - 1)
+            conn = come_again();
+    }
+    expect_down("again and again");
+    teardown();
+}
+
+SL_TEST(who_ends_a_link_says_so_and_who_is_told_does_not_wait)
+{
+    setup();
+    hub.config.lost_ms = 3000;
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_conn *stranger = call_in();
+    say_hello(stranger, ID + 1);
+    step();
+    CHECK_INT(stranger->line->how, SL_HANGUP_END); /* it never was of this link */
+    end_lines();
+    sl_conn_fail(conn, SL_E_PROTOCOL, "a mistake of the peer's");
+    step();
+    CHECK_INT(conn->line->how, SL_HANGUP_OVER);
+    expect_down("a mistake");
+    link = make_link(true);
+    step();
+    conn = link->conn;
+    REQUIRE(conn != NULL);
+    sl_conn_over(conn); /* before the link was up: the peer does not know it yet */
+    step();
+    end_lines();
+    CHECK(link->state == SL_LINK_WAITING && no_note());
+    step_at(link->retry_at_ms);
+    REQUIRE(link->conn != NULL);
+    link->conn->state = SL_CONN_PROVED;
+    give_credit(link->conn, N_SLOTS);
+    struct sl_note note;
+    CHECK(next_note(SL_NOTE_UP, &note));
+    break_line(link->conn);
+    CHECK(no_note());
+    step();
+    REQUIRE(link->conn != NULL); /* dials again, and hears that there is no such link any more */
+    sl_conn_over(link->conn);
+    step();
+    expect_down("the peer has ended the link");
     teardown();
 }
 
