@@ -24,6 +24,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "pipeline/link/data_address.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -33,9 +34,10 @@
 
 enum {
     RNDV_BYTES = 64 * 1024,
-    LOOK_MS = 200,     /* at the listener, while peers may come */
-    PROBE_MS = 200,    /* for a connection that is only tried */
-    PATIENCE_MS = 1000 /* for a line that has hung up to get its buffers back, before its trunk is cut */
+    LOOK_MS = 200,          /* at the listener, while peers may come */
+    PROBE_MS = 200,         /* for a connection that is only tried */
+    UNHEARD_MS = 60 * 1000, /* a peer that is early loads its weights first; longer is worth a word */
+    PATIENCE_MS = 1000      /* for a line that has hung up to get its buffers back, before its trunk is cut */
 };
 enum label_kind { LABEL_CALL = 1, LABEL_FRAME, LABEL_END, LABEL_OVER };
 
@@ -44,6 +46,7 @@ struct sl_line {
     struct sl_transport *transport;
     struct sl_trunk *trunk; /* NULL: there is no way to the peer */
     struct sl_conn *conn;
+    ucp_ep_h from; /* over which its frames come; NULL: none has */
     uint64_t link, number;
     bool called; /* the peer was told that the line exists; who answers a call does not tell */
     bool hung_up, ended;
@@ -58,9 +61,9 @@ struct sl_trunk {
     struct sl_trunk *next;
     struct sl_transport *transport;
     struct sl_io_address peer;
-    int probe; /* a connection that is only tried; -1: none */
-    uint64_t probed_ms;
-    ucp_ep_h ep; /* NULL: not yet, or closing */
+    int probe;                    /* a connection that is only tried; -1: none */
+    uint64_t probed_ms, tried_ms; /* last, and since when */
+    ucp_ep_h ep;                  /* NULL: not yet, or closing */
     bool failed, closing;
     bool stale; /* lines that are there stay, new ones take another */
     const char *reason;
@@ -201,6 +204,7 @@ static struct sl_trunk *trunk_to(struct sl_transport *t, const struct sl_io_addr
     trunk->transport = t;
     trunk->peer = *peer;
     trunk->probe = -1;
+    trunk->tried_ms = clock_ms();
     trunk->next = t->trunks;
     t->trunks = trunk;
     return trunk;
@@ -211,6 +215,48 @@ static void probe_end(struct sl_trunk *trunk)
     if (trunk->probe >= 0)
         close(trunk->probe);
     trunk->probe = -1;
+}
+
+static bool is_first_word_about(struct sl_transport *t, const struct sl_io_address *peer)
+{
+    uint64_t token = sl_ucx_token(peer);
+    for (uint32_t i = 0; i < t->n_said; i++)
+        if (t->said[i] == token)
+            return false;
+    if (t->n_said == SL_SHIELD_PEERS)
+        return false;
+    t->said[t->n_said++] = token;
+    return true;
+}
+
+/* A peer hears this node at the address that it was told, and drops all else without a word. Whether connections leave from there
+ * is seen here only. */
+static void look_at_source(struct sl_trunk *trunk, const struct sockaddr_storage *to)
+{
+    struct sl_transport *t = trunk->transport;
+    struct sockaddr_storage from;
+    struct sl_ucx_address own;
+    socklen_t bytes = sizeof from;
+    char source[SL_IO_HOST_BYTES], peer[SL_IO_HOST_BYTES];
+    if (sl_ucx_address_read(&own, &t->address) != SL_OK ||
+        getsockname(trunk->probe, (struct sockaddr *)&from, &bytes) != 0)
+        return;
+    bool differs = !sl_data_address_same(&from, &own.at);
+    bool long_unheard = clock_ms() - trunk->tried_ms >= UNHEARD_MS;
+    if (!(differs || long_unheard) || !is_first_word_about(t, &trunk->peer))
+        return;
+    sl_data_address_text(&from, source, sizeof source);
+    sl_data_address_text(to, peer, sizeof peer);
+    if (differs)
+        sl_log_warn(
+            "data connections to %s leave this machine from %s, but the node there hears this one from %s only; "
+            "start this node with --data-address %s, or change the route to %s",
+            peer, source, t->host, source, peer);
+    else
+        sl_log_warn(
+            "the node at %s has taken no data connection from %s for %d s: it may be loading its weights, or what "
+            "this node sends arrives from another address (address translation), from which it hears nobody",
+            peer, source, UNHEARD_MS / 1000);
 }
 
 /* Does the peer take connections? SL_AGAIN: not known yet, or not yet. */
@@ -225,6 +271,7 @@ static sl_status trunk_probe(struct sl_trunk *trunk, const struct sockaddr_stora
             probe_end(trunk);
             return SL_E_PEER_LOST;
         }
+        look_at_source(trunk, at);
     }
     struct pollfd fd = {.fd = trunk->probe, .events = POLLOUT};
     int error = 0;
@@ -365,7 +412,15 @@ static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64
     if (!address || sl_ucx_address_read(&peer, address) != SL_OK)
         return NULL;
     if (sl_ucx_token(address) != token) {
+        char host[SL_IO_HOST_BYTES];
         sl_hub_refused(t->hub);
+        sl_data_address_text(&peer.at, host, sizeof host);
+        if (!t->said_other)
+            sl_log_warn(
+                "a call for the link with the node at %s came from another node and was turned away; one of an old "
+                "plan or of another cluster may still run there: stop it",
+                host);
+        t->said_other = true;
         return NULL;
     }
     struct sl_trunk *trunk = trunk_to(t, address);
@@ -381,6 +436,7 @@ static struct sl_line *answer_call(struct sl_transport *t, uint64_t link, uint64
     if (!line)
         return NULL;
     line->called = true;
+    line->from = from;
     line_use(line, trunk);
     line->conn = sl_hub_accept(t->hub, line, link);
     if (!line->conn) {
@@ -474,6 +530,16 @@ static void on_received(void *request, ucs_status_t status, size_t bytes, void *
     sl_conn_landed(landing, status_of(status));
 }
 
+/* All frames of a line come over one endpoint, the one that brought its call or the first answer to it: who has learned a line's
+ * number speaks over another. */
+static bool is_of_its_peer(struct sl_line *line, const ucp_am_recv_param_t *param)
+{
+    ucp_ep_h from = param->recv_attr & UCP_AM_RECV_ATTR_FIELD_REPLY_EP ? param->reply_ep : NULL;
+    if (!line->from)
+        line->from = from;
+    return from && line->from == from;
+}
+
 /* The line of a frame by its label; a call for a link that waits makes one. */
 static struct sl_line *line_by_label(struct sl_transport *t, const uint8_t *label, size_t bytes,
                                      const ucp_am_recv_param_t *param)
@@ -487,6 +553,10 @@ static struct sl_line *line_by_label(struct sl_transport *t, const uint8_t *labe
             line_failed(line, "the peer closed the line");
         if (line && line->conn && kind == LABEL_OVER)
             sl_conn_over(line->conn);
+        return NULL;
+    }
+    if (line && !is_of_its_peer(line, param)) {
+        sl_hub_refused(t->hub);
         return NULL;
     }
     bool awaited = !line && kind == LABEL_CALL && sl_hub_awaits(t->hub, link);

@@ -26,7 +26,9 @@ struct sl_transport {
     struct sl_shield shield;
     uint32_t n_wanted; /* peers that may come */
     uint64_t looked_ms;
-    bool said_lost;
+    bool said_lost, said_other;
+    uint64_t said[SL_SHIELD_PEERS]; /* tokens of peers that do not hear us, as the log says */
+    uint32_t n_said;
     struct sl_trunk *trunks;
     struct sl_line *lines;
     struct sl_end ends[SL_ENDS_MAX];

@@ -883,6 +883,68 @@ SL_TEST(ucx_frames_over_ipv6)
     stop(&world);
 }
 
+/* An IPv4 address of this machine that is not the loopback's; false: it has none. */
+static bool find_ipv4(char text[64])
+{
+    struct ifaddrs *all;
+    bool found = false;
+    if (getifaddrs(&all) != 0)
+        return false;
+    for (struct ifaddrs *i = all; i && !found; i = i->ifa_next)
+        found = i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) &&
+                inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr, text, 64);
+    freeifaddrs(all);
+    return found;
+}
+
+/* What the process says on stderr goes into a file meanwhile. */
+static int say_into(FILE *file)
+{
+    int before = dup(STDERR_FILENO);
+    fflush(stderr);
+    dup2(fileno(file), STDERR_FILENO);
+    return before;
+}
+
+static bool has_said(FILE *file, const char *words)
+{
+    char text[8192];
+    ssize_t n = pread(fileno(file), text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    return strstr(text, words) != NULL;
+}
+
+/* The way to one's own address of another interface begins at that address: as on a machine with two networks. */
+SL_TEST(ucx_who_is_not_heard_is_told_why)
+{
+    struct world world = {0};
+    struct sl_err err;
+    char text[64], words[128];
+    if (!find_ipv4(text)) {
+        sl_test_skip("this machine has no IPv4 address but the loopback's");
+        return;
+    }
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    FILE *log = tmpfile();
+    REQUIRE(log && sl_io_create(&world.b.io, &config, &err) == SL_OK);
+    snprintf(config.address, sizeof config.address, "%s", text);
+    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
+    struct sl_link_config link = link_config(LINK, 1, 1);
+    snprintf(words, sizeof words,
+             "leave this machine from %s, but the node there hears this one from 127.0.0.1 only", text);
+    int before = say_into(log);
+    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
+    CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
+    UNTIL(&world, has_said(log, words));
+    dup2(before, STDERR_FILENO);
+    close(before);
+    snprintf(words, sizeof words, "--data-address %s", text);
+    CHECK(has_said(log, words));
+    CHECK_INT(world.a.n_up + world.b.n_up, 0);
+    fclose(log);
+    stop(&world);
+}
+
 /* The peer's thread runs and its socket takes data, but it says nothing: what a stopped machine
  * looks like. */
 SL_TEST(ucx_silent_peer_is_lost)
