@@ -12,11 +12,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 enum { LINK = 77, EPOCH = 5, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
@@ -912,6 +916,56 @@ static bool has_said(FILE *file, const char *words)
     ssize_t n = pread(fileno(file), text, sizeof text - 1, 0);
     text[n > 0 ? n : 0] = 0;
     return strstr(text, words) != NULL;
+}
+
+/* As where a sandbox forbids socket filters: this thread, and those that it makes. */
+static bool forbid_socket_filters(void)
+{
+    struct sock_filter rows[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setsockopt, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SO_ATTACH_FILTER, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {sizeof rows / sizeof *rows, rows};
+    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
+}
+
+static void *open_without_a_shield(void *opened)
+{
+    struct world world = {0};
+    struct sl_err err;
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    if (!forbid_socket_filters())
+        return NULL;
+    *(bool *)opened = true;
+    CHECK_INT(sl_io_create(&world.a.io, &config, &err), SL_OK);
+    sl_io_destroy(world.a.io);
+    return NULL;
+}
+
+SL_TEST(ucx_port_without_a_shield_is_said_with_what_that_means)
+{
+    pthread_t thread;
+    bool opened = false;
+    FILE *log = tmpfile();
+    REQUIRE(log != NULL);
+    int before = say_into(log);
+    REQUIRE(pthread_create(&thread, NULL, open_without_a_shield, &opened) == 0);
+    pthread_join(thread, NULL);
+    dup2(before, STDERR_FILENO);
+    close(before);
+    if (opened) {
+        CHECK(has_said(log, "is not shielded from strangers, because this kernel takes no socket filter"));
+        CHECK(has_said(log, "can end this node"));
+        CHECK(has_said(log, "read and write its memory"));
+    } else {
+        sl_test_skip("this kernel has no seccomp");
+    }
+    fclose(log);
 }
 
 /* The way to one's own address of another interface begins at that address: as on a machine with two networks. */
