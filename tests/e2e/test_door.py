@@ -2,6 +2,7 @@
 that never end, silence, addresses of every kind. Each is done over real sockets; meanwhile and afterwards others are served, and
 the coordinator's memory and descriptors stay within their bounds."""
 import pathlib
+import re
 import resource
 import socket
 import subprocess
@@ -11,7 +12,7 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import PATIENCE, SLUICE, free_port, value_of, wait_until
+from conftest import PATIENCE, SLUICE, after, free_port, value_of, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW, Connection,
                      Resources, fields, frame, message)
@@ -155,6 +156,20 @@ def test_too_few_descriptors_are_refused_at_the_start(tmp_path):
     assert server.wait() == 78, server.log()
     assert "raise the hard limit (ulimit -Hn" in server.log()
     server.kill()
+
+
+def test_the_door_counts_what_is_open_already(pack):
+    """The check at the start knows the limit; how many descriptors are taken, by whoever started the process as well, only the
+    door sees."""
+    taken = [open("/dev/null", "rb") for _ in range(120)]
+    done = subprocess.run([*after("ulimit -n 250"), SLUICE, "coordinator", pack, "--stages", "2",
+                           "--listen", f"127.0.0.1:{free_port()}", "--ops", f"127.0.0.1:{free_port()}"],
+                          capture_output=True, text=True, timeout=PATIENCE, pass_fds=[file.fileno() for file in taken])
+    for file in taken:
+        file.close()
+    assert done.returncode == 69, done.stderr
+    assert re.search(r"sluice coordinator: cannot listen on 127\.0\.0\.1:\d+: of 250 descriptors 1\d\d are taken, and what is left "
+                     r"is too few for connections; raise the limit \(ulimit -n 1024\)", done.stderr), done.stderr
 
 
 @pytest.mark.slow
