@@ -44,7 +44,7 @@ static const char *const sentences[SL_DOOR_WHYS] = {
     [SL_DOOR_IDLE] = "no call for 15 minutes",
     [SL_DOOR_CROWD] = "too many messages are unfinished, and those of this connection weigh most",
     [SL_DOOR_NO_PLACE] = "no descriptor is left for a call on this connection",
-    [SL_DOOR_DISPLACED] = "no call was made yet, and another connection needs the place",
+    [SL_DOOR_DISPLACED] = "no call is open here, and another connection needs the place",
     [SL_DOOR_DRAINING] = "this node is shutting down",
 };
 
@@ -599,8 +599,8 @@ static void *door_main(void *argument)
         if (ticked)
             tick(door);
         reap(door);
-        const char *why = sl_door_shut_because(door);
-        if (ticked && why != door->shut_because) { /* not at every connection of a storm */
+        const char *why = ticked ? sl_door_shut_because(door) : door->shut_because;
+        if (why != door->shut_because) { /* not at every connection of a storm */
             door->shut_because = why;
             pthread_mutex_unlock(&door->lock);
             door->config.changed(door->config.context, why);
@@ -674,20 +674,13 @@ sl_status sl_door_start(struct sl_door *door, struct sl_err *err)
     return SL_OK;
 }
 
-/* It has no call and no header block under way, and nothing waits to be written. */
-static bool is_idle(const struct sl_door_connection *c)
-{
-    return c->frames.n_streams == 0 && !c->frames.header_stream && !c->up.bytes && !c->down.bytes &&
-           !c->frames.down.have && !c->frames.down.left;
-}
-
 void sl_door_drain(struct sl_door *door)
 {
     pthread_mutex_lock(&door->lock);
     door->draining = true;
     sl_listener_close(&door->listener);
     for (uint32_t i = 0; i < door->top; i++)
-        if (door->connections[i] && is_idle(door->connections[i]))
+        if (door->connections[i] && sl_door_is_idle(door->connections[i]))
             sl_door_kill(door, door->connections[i], SL_DOOR_DRAINING);
     pthread_mutex_unlock(&door->lock);
 }

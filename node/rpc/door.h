@@ -27,6 +27,7 @@ enum {
     SL_DOOR_RESERVE = 96,             /* descriptors for links, files and ops, and a sixteenth of the limit */
     SL_DOOR_HELLO_MS = 5000,          /* to the end of the first SETTINGS frame */
     SL_DOOR_GRACE_MS = 1000,          /* to make the first call, before another may take the place */
+    SL_DOOR_UNUSED_MS = 10 * 1000,    /* without a call, likewise of those that have called */
     SL_DOOR_IDLE_MS = 15 * 60 * 1000, /* without a call: clients connect again when they need to */
     SL_DOOR_LINGER_MS = 5000,         /* for the last bytes to a client that the core has let go of */
     SL_DOOR_STUCK_MS = 60 * 1000,     /* for a client to take any of what waits for it */

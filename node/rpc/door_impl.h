@@ -24,7 +24,7 @@ enum sl_door_why {
     SL_DOOR_STUCK, /* it does not read */
     SL_DOOR_CROWD, /* most of too many unfinished messages */
     SL_DOOR_NO_PLACE,
-    SL_DOOR_DISPLACED, /* it has never called, and another needed the place */
+    SL_DOOR_DISPLACED, /* it has no call, and another needed the place */
     SL_DOOR_DRAINING,
     SL_DOOR_WHYS
 };
@@ -82,7 +82,7 @@ struct sl_door {
     uint32_t reserved[SL_DOOR_POOLS];
     struct sl_door_connection **connections, *dead;
     struct sl_door_quiet quiet, *quiet_of; /* all, and by bucket */
-    uint64_t peer_seed;
+    uint64_t peer_seed, barren_until_ms;
     uint8_t *in, *out, *answer;
     uint64_t n_accepted, n_full, n_shut, n_exhausted, n_closed[SL_DOOR_WHYS], n_messages_late,
         n_messages_long, n_messages_busy, n_unread;
@@ -100,11 +100,13 @@ void sl_door_kill(struct sl_door *door, struct sl_door_connection *c,
 uint32_t sl_door_peer_of(const struct sl_door *door, int fd);
 void sl_door_be_quiet(struct sl_door *door, struct sl_door_connection *c);
 void sl_door_be_heard(struct sl_door *door, struct sl_door_connection *c);
+/* It has no call and no header block under way, and nothing waits to be written. */
+bool sl_door_is_idle(const struct sl_door_connection *c);
 bool sl_door_is_full(const struct sl_door *door);
 bool sl_door_has_place(const struct sl_door *door); /* for a newcomer, and for its first call */
 /* The one that has to go for a newcomer from `peer`, or for a connection that makes its first call; NULL: nobody. */
 enum { SL_DOOR_CALLS = SL_DOOR_PEERS };
-struct sl_door_connection *sl_door_who_goes_for(const struct sl_door *door, uint32_t peer);
+struct sl_door_connection *sl_door_who_goes_for(struct sl_door *door, uint32_t peer);
 /* Whose unfinished messages weigh most. */
 struct sl_door_connection *sl_door_worst(const struct sl_door *door);
 

@@ -1,7 +1,8 @@
 /* Who has a place when there are not enough (door_impl.h): by age, not by number.
  *
  * A connection that has never called does nobody any good, and an idle flood is made of such. So when all places are taken the
- * oldest of them goes, and a newcomer is refused only if each has just come. One address may have more than a quarter of the
+ * oldest of them goes; then, of those that have no call open, the one that has had none for longest (its client connects again
+ * when it needs to); and a newcomer is refused only if each has just come or called. One address may have more than a quarter of the
  * places in this way only while no other asks: then its oldest go first, without grace, and its own newcomers displace nobody
  * else's. Addresses are counted in buckets by a hash with a random part (two that share one share a quarter, and nobody can
  * choose with whom); of IPv6 it is the /64, which is one customer's. */
@@ -10,6 +11,8 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
+
+enum { BARREN_MS = 100 }; /* a storm does not make us look at all connections for each newcomer */
 
 /* ---- those that have never called, in the order in which they came ---- */
 
@@ -79,6 +82,12 @@ uint32_t sl_door_peer_of(const struct sl_door *door, int fd)
 
 /* ---- who goes ---- */
 
+bool sl_door_is_idle(const struct sl_door_connection *c)
+{
+    return c->frames.n_streams == 0 && !c->frames.header_stream && !c->up.bytes && !c->down.bytes &&
+           !c->frames.down.have && !c->frames.down.left;
+}
+
 bool sl_door_is_full(const struct sl_door *door)
 {
     return door->n >= door->most || door->n + 1 + 2 * door->n_live > door->total;
@@ -91,10 +100,24 @@ static struct sl_door_connection *oldest(const struct sl_door *door, const struc
     return c && door->now_ms - c->since_ms >= grace_ms ? c : NULL;
 }
 
+/* Of those that have called; asked only when there is no other, for it looks at all. */
+static struct sl_door_connection *idlest(const struct sl_door *door)
+{
+    struct sl_door_connection *best = NULL;
+    for (uint32_t i = 0; i < door->top; i++) {
+        struct sl_door_connection *c = door->connections[i];
+        if (c && c->core >= 0 && sl_door_is_idle(c) && door->now_ms - c->active_ms >= SL_DOOR_UNUSED_MS &&
+            (!best || c->active_ms < best->active_ms))
+            best = c;
+    }
+    return best;
+}
+
 bool sl_door_has_place(const struct sl_door *door)
 {
     bool can_call = 3 * (door->n_live + 1) <= door->total; /* be it the only one beside those that have */
-    return can_call && (!sl_door_is_full(door) || oldest(door, &door->quiet, SL_DOOR_GRACE_MS));
+    return (can_call && (!sl_door_is_full(door) || oldest(door, &door->quiet, SL_DOOR_GRACE_MS))) ||
+           idlest(door);
 }
 
 static const struct sl_door_quiet *most_of_all(const struct sl_door *door)
@@ -106,7 +129,7 @@ static const struct sl_door_quiet *most_of_all(const struct sl_door *door)
     return most;
 }
 
-struct sl_door_connection *sl_door_who_goes_for(const struct sl_door *door, uint32_t peer)
+struct sl_door_connection *sl_door_who_goes_for(struct sl_door *door, uint32_t peer)
 {
     uint32_t quarter = door->most / 4;
     if (peer != SL_DOOR_CALLS && door->quiet_of[peer].n >= quarter)
@@ -114,7 +137,13 @@ struct sl_door_connection *sl_door_who_goes_for(const struct sl_door *door, uint
     const struct sl_door_quiet *most = most_of_all(door);
     if (most->n > quarter)
         return most->first;
-    return oldest(door, &door->quiet, SL_DOOR_GRACE_MS);
+    struct sl_door_connection *c = oldest(door, &door->quiet, SL_DOOR_GRACE_MS);
+    if (c || door->now_ms < door->barren_until_ms)
+        return c;
+    c = idlest(door);
+    if (!c)
+        door->barren_until_ms = door->now_ms + BARREN_MS;
+    return c;
 }
 
 /* ---- unfinished messages ---- */

@@ -308,6 +308,39 @@ SL_TEST(one_address_keeps_a_quarter_of_the_places_when_others_come)
     close_door();
 }
 
+SL_TEST(then_goes_who_has_had_no_call_for_longest)
+{
+    struct sl_door_connection c[4] = {{0}}, *all[] = {&c[0], &c[1], &c[2], &c[3]};
+    struct sl_door_quiet by_peer[SL_DOOR_PEERS] = {{0}};
+    struct sl_frames_stream stream = {.id = 1};
+    struct sl_door d = {.connections = all,
+                        .top = 4,
+                        .n = 4,
+                        .n_live = 3,
+                        .most = 40,
+                        .total = 11,
+                        .quiet_of = by_peer,
+                        .now_ms = 100000};
+    for (int i = 0; i < 4; i++)
+        c[i] =
+            (struct sl_door_connection){.core = 1, .active_ms = d.now_ms - SL_DOOR_UNUSED_MS - (uint64_t)i};
+    c[3].frames.n_streams = 1; /* a call */
+    c[3].frames.streams = &stream;
+    CHECK(sl_door_who_goes_for(&d, SL_DOOR_CALLS) == &c[2]);
+    CHECK(sl_door_has_place(&d));
+    c[0].core = -1; /* it has never called */
+    sl_door_be_quiet(&d, &c[0]);
+    CHECK(sl_door_who_goes_for(&d, SL_DOOR_CALLS) == &c[0]);
+    sl_door_be_heard(&d, &c[0]);
+    c[1].active_ms = c[2].active_ms = d.now_ms - SL_DOOR_UNUSED_MS + 1;
+    CHECK(sl_door_who_goes_for(&d, SL_DOOR_CALLS) == NULL);
+    CHECK(d.barren_until_ms > d.now_ms); /* it does not look again at once */
+    CHECK(!sl_door_has_place(&d));       /* three descriptors each, and two are left */
+    d.total = 12;
+    d.n = 3;
+    CHECK(sl_door_has_place(&d));
+}
+
 /* ---- unfinished messages ---- */
 
 static void give_streams(struct sl_door_connection *c, uint32_t n, uint64_t silent_since_ms, bool waiting)
