@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import grpc
 import pytest
@@ -225,56 +226,118 @@ def test_serve_refuses_more_stages_than_layers(pack):
     assert done.returncode == 78 and "6" in done.stderr
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"), reason="network namespaces need root and iproute2")
-def test_across_network_namespaces(pack, tmp_path):
-    """Stage 1 and the decode worker on another host than stage 0 and the coordinator, joined by a veth pair."""
-    ns = [f"sluice{os.getpid()}a", f"sluice{os.getpid()}b"]
+class TwoHosts:
+    """Network namespaces, each pair of networks joined by a veth pair: host 0 is .1 of each, host 1 is .2."""
 
-    def ip(*words):
+    def __init__(self, folder, networks):
+        self.folder, self.names = folder, [f"sluice{os.getpid()}a", f"sluice{os.getpid()}b"]
+        self.networks, self.processes = networks, []
+
+    def ip(self, *words):
         subprocess.run(["ip", *words], check=True)
-    processes = []
-    try:
-        for n in ns:
-            ip("netns", "add", n)
-        ip("link", "add", "name", f"{ns[0]}v"[-15:], "netns", ns[0], "type", "veth", "peer", "name",
-           f"{ns[1]}v"[-15:], "netns", ns[1])
-        for i, n in enumerate(ns):
-            for words in (["link", "set", "lo", "up"], ["addr", "add", f"10.77.0.{i + 1}/24", "dev", f"{n}v"[-15:]],
-                          ["link", "set", f"{n}v"[-15:], "up"]):
-                ip("-n", n, *words)
-        for n in ns:
-            wait_until(lambda n=n: "state UP" in subprocess.run(["ip", "-n", n, "link", "show", f"{n}v"[-15:]],
-                                                                capture_output=True, text=True).stdout, "the veth link")
-        (tmp_path / "join.key").write_text("known to the four nodes alone\n")
-        args = [["coordinator", pack, "--stages", 2, "--listen", "10.77.0.1:50051", "--ops", "10.77.0.1:8081",
-                 "--data-address", "10.77.0.1"],
-                ["stage", pack, "--stage", 0, "--threads", 1, "--data-address", "10.77.0.1"],
-                ["stage", pack, "--stage", 1, "--threads", 1, "--data-address", "10.77.0.2"],
-                ["decode", pack, "--threads", 1, "--data-address", "10.77.0.2"]]
-        for where, words in zip((0, 0, 1, 1), args):
-            words += ["--join-key-file", tmp_path / "join.key"]
-            if words[0] != "coordinator":
-                words += ["--coordinator", "10.77.0.1:50051"]
-            with open(tmp_path / f"{len(processes)}.log", "wb") as log:
-                processes.append(subprocess.Popen(["ip", "netns", "exec", ns[where], SLUICE, *map(str, words)], stderr=log))
-        alone = json.loads(run("generate", "--model", pack, "--prompt-file", ROOT / "demo/prompt.txt", "--max-tokens", 12,
-                               "--output", "json").stdout)
 
-        def answer():
-            return subprocess.run(["ip", "netns", "exec", ns[1], SLUICE, "generate", "--endpoint", "10.77.0.1:50051",
-                                   "--prompt-file", ROOT / "demo/prompt.txt", "--max-tokens", "12", "--output", "json"],
-                                  capture_output=True, text=True, timeout=PATIENCE)
-        reply = wait_until(lambda: (r := answer()).returncode == 0 and r, "an answer across namespaces")
-        got = json.loads(reply.stdout)
-        assert got["output_ids"] == alone["output_ids"] and got["logprobs"] == alone["logprobs"]
-        processes[0].send_signal(signal.SIGTERM)
-        assert [p.wait() for p in processes] == [0, 0, 0, 0]
-    finally:
-        for p in processes:
+    def device(self, host, network):
+        return f"{self.names[host]}{self.networks.index(network)}"[-15:]
+
+    def __enter__(self):
+        for name in self.names:
+            self.ip("netns", "add", name)
+            self.ip("-n", name, "link", "set", "lo", "up")
+        for network in self.networks:
+            self.ip("link", "add", "name", self.device(0, network), "netns", self.names[0], "type", "veth", "peer", "name",
+                    self.device(1, network), "netns", self.names[1])
+            for host, name in enumerate(self.names):
+                self.ip("-n", name, "addr", "add", f"{network}.{host + 1}/24", "dev", self.device(host, network))
+                self.ip("-n", name, "link", "set", self.device(host, network), "up")
+            for host, name in enumerate(self.names):
+                wait_until(lambda host=host, name=name: "state UP" in subprocess.run(
+                    ["ip", "-n", name, "link", "show", self.device(host, network)], capture_output=True, text=True).stdout,
+                    "the veth link")
+        return self
+
+    def __exit__(self, *_):
+        for p in self.processes:
             if p.poll() is None:
                 p.kill()
-        for n in ns:
-            subprocess.run(["ip", "netns", "del", n], check=False)
+        for name in self.names:
+            subprocess.run(["ip", "netns", "del", name], check=False)
+
+    def vanish(self, network, on):
+        """What is sent on this network goes to nobody, and no one is told; or it arrives again."""
+        for host, name in enumerate(self.names):
+            self.ip("-n", name, "neigh", *(["replace", f"{network}.{2 - host}", "lladdr", "02:00:00:00:00:99", "nud", "permanent"]
+                                           if on else ["del", f"{network}.{2 - host}"]), "dev", self.device(host, network))
+
+    def command(self, host, *words):
+        return ["ip", "netns", "exec", self.names[host], SLUICE, *map(str, words)]
+
+    def log(self, i):
+        return (self.folder / f"{i}.log").read_text(errors="replace")
+
+    def start(self, pack, data, *more):
+        """Stage 1 and the decode worker on host 1, the coordinator (on 10.77.0.1) and stage 0 on host 0; data: their network."""
+        (self.folder / "join.key").write_text("known to the four nodes alone\n")
+        roles = [(0, ["coordinator", pack, "--stages", 2, "--listen", "10.77.0.1:50051", "--ops", "10.77.0.1:8081"]),
+                 (0, ["stage", pack, "--stage", 0, "--threads", 1]), (1, ["stage", pack, "--stage", 1, "--threads", 1]),
+                 (1, ["decode", pack, "--threads", 1])]
+        for host, words in roles:
+            words += ["--join-key-file", self.folder / "join.key", "--data-address", f"{data}.{host + 1}", *more]
+            if words[0] != "coordinator":
+                words += ["--coordinator", "10.77.0.1:50051"]
+            with open(self.folder / f"{len(self.processes)}.log", "wb") as log:
+                self.processes.append(subprocess.Popen(self.command(host, *words), stderr=log))
+
+    def ask(self, max_tokens):
+        """From host 1; a process."""
+        return subprocess.Popen(self.command(1, "generate", "--endpoint", "10.77.0.1:50051", "--prompt-file",
+                                             ROOT / "demo/prompt.txt", "--max-tokens", max_tokens, "--output", "json"),
+                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def answer(self, max_tokens):
+        """None: they are not ready."""
+        asked = self.ask(max_tokens)
+        out = asked.communicate(timeout=PATIENCE)[0]
+        return json.loads(out) if asked.returncode == 0 else None
+
+
+def alone(pack, max_tokens):
+    return json.loads(run("generate", "--model", pack, "--prompt-file", ROOT / "demo/prompt.txt", "--max-tokens", max_tokens,
+                          "--output", "json").stdout)
+
+
+needs_network_namespaces = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ip"),
+                                              reason="network namespaces need root and iproute2")
+
+
+@needs_network_namespaces
+def test_across_network_namespaces(pack, tmp_path):
+    with TwoHosts(tmp_path, ["10.77.0"]) as hosts:
+        hosts.start(pack, "10.77.0")
+        expected = alone(pack, 12)
+        got = wait_until(lambda: hosts.answer(12), "an answer across namespaces")
+        assert got["output_ids"] == expected["output_ids"] and got["logprobs"] == expected["logprobs"]
+        hosts.processes[0].send_signal(signal.SIGTERM)
+        assert [p.wait() for p in hosts.processes] == [0, 0, 0, 0]
+
+
+@pytest.mark.slow
+@needs_network_namespaces
+def test_packets_that_vanish_without_a_word_are_survived(pack, tmp_path):
+    """TCP's own next attempt would come too late, some 26 s after the first: the lines are made anew before their peers are lost."""
+    with TwoHosts(tmp_path, ["10.77.0", "10.78.0"]) as hosts:
+        hosts.start(pack, "10.78.0", "--lost-after", 20)
+        expected = alone(pack, 12)
+        wait_until(lambda: hosts.answer(12), "an answer")
+        hosts.vanish("10.78.0", True)
+        asked = hosts.ask(12)
+        time.sleep(15)  # it is the fault, not a wait for something
+        assert asked.poll() is None, [hosts.log(i) for i in range(4)]
+        hosts.vanish("10.78.0", False)
+        out = asked.communicate(timeout=PATIENCE)[0]
+        assert asked.returncode == 0, [hosts.log(i) for i in range(4)]
+        assert json.loads(out)["output_ids"] == expected["output_ids"]
+        hosts.processes[0].send_signal(signal.SIGTERM)
+        assert [p.wait() for p in hosts.processes] == [0, 0, 0, 0]
 
 
 def has_time_namespaces():
