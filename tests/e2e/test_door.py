@@ -352,6 +352,36 @@ def test_frames_without_a_purpose(node, watched, reason, flood):
     assert grew_less(watched, 50)
 
 
+class Measuring(Connection):
+    """As grpc-go: a PING for what it receives, as soon as the last one is answered, to learn how fast the line is."""
+    pings, open_pings, resets = 0, 0, 0
+
+    def on_frame(self, kind, flags, stream, payload):
+        if kind == PING and flags & ACK:
+            self.open_pings = 0
+        self.resets += kind == RESET
+        if kind == DATA and not self.open_pings:
+            self.open_pings = 1
+            self.pings += 1
+            self.send(frame(PING, 0, 0, b"measured"))
+        super().on_frame(kind, flags, stream, payload)
+
+
+def test_pings_for_what_is_received_are_no_flood(node):
+    before = shut(node, "control_frames")
+    c = Measuring(node.endpoint)
+    wanted = request(max_tokens=200)
+    wanted.stream, wanted.sampling_params.ignore_eos = True, True
+    while c.pings < 12:  # three in five seconds are too many for who gets nothing
+        stream = c.open(GENERATE)
+        c.send(frame(DATA, END_STREAM, stream, message(wanted.SerializeToString())) + frame(WINDOW, 0, 0, b"\0\1\0\0"))
+        wait_until(lambda stream=stream: c.take(0.1) and stream in c.ended or c.closed, "the end of the answer")
+        assert c.goaway is None and not c.closed and not c.resets
+        assert b"grpc-message" not in c.ended[stream]  # a status that is not OK comes with a sentence
+    assert shut(node, "control_frames") == before
+    c.close()
+
+
 # ---- messages that never end ----
 
 def unfinished(server, n_connections, n_streams, stop):
