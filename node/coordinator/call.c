@@ -192,7 +192,7 @@ bool sl_call_set_back(struct sl_coordinator *c, struct sl_call *call, const stru
     if (sorted && counts) {
         memcpy(sorted, text->ids, text->n_out * sizeof *sorted);
         qsort(sorted, text->n_out, sizeof *sorted, by_id);
-        said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, text->n_out);
+        said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, text->n_out, c->plan.vocab);
     }
     free(sorted);
     return sorted && counts;

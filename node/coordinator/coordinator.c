@@ -110,7 +110,6 @@ static void on_life(struct sl_coordinator *c, const struct sl_action *a)
 
 /* ---- actions ---- */
 
-/* An input tells at most as many tokens as answers may run, and admits at most as many. */
 static void note_word(struct sl_coordinator *c, uint64_t seq, uint32_t n)
 {
     assert(c->n_words < sizeof c->words / sizeof *c->words);

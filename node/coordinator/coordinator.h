@@ -123,6 +123,7 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t kv_pages_used, kv_pages_total; /* of one stage's pool: all are alike */
     uint32_t decode_pages_used, decode_pages_total;
     uint32_t max_running;
+    uint32_t decoding;    /* of max_running: places in the batch that are taken */
     uint32_t sitting_out; /* answers that make no token for want of a KV page */
     uint64_t set_back;    /* answers, since the start */
     uint64_t prompt_tokens, output_tokens, requests_ok, requests_failed, requests_aborted;

@@ -130,7 +130,8 @@ struct sl_coordinator {
     struct sl_arena arena;
     struct sl_core *core;
     struct sl_actions actions;
-    struct sl_word words[SL_MAX_SLICES + SL_MAX_BATCH]; /* the next inputs */
+    /* the next inputs: of one RESULT each slice may tell as many first tokens as a prompt has answers; a decision admits */
+    struct sl_word words[SL_MAX_SLICES * SL_MAX_N + SL_MAX_BATCH];
     uint32_t n_words;
     struct sl_call *calls[SL_CALL_BUCKETS]; /* by handle */
     struct sl_published now;

@@ -69,6 +69,7 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .decode_pages_used = p->core.decode_pages_used,
         .decode_pages_total = c->plan.n_pages,
         .max_running = c->plan.max_running,
+        .decoding = p->core.decoding,
         .sitting_out = p->core.sitting_out,
         .set_back = p->core.set_back,
         .prompt_tokens = p->meter.prompt_tokens,
@@ -138,9 +139,12 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     fill_load(c, &p, &load);
     add_gauge(t, "sluice_ready", "1 when every stage is here and heard, and the node takes requests.",
               load.life == SL_LIFE_READY && !load.silent);
-    add_gauge(t, "sluice_requests_running",
-              "Answers that have a place: a request has as many as it asked for.", load.running);
-    add_gauge(t, "sluice_requests_waiting", "Requests in the queue.", load.waiting);
+    add_gauge(
+        t, "sluice_requests_running",
+        "Answers that have begun, prompts without an answer included; a request has as many as it asked for.",
+        load.running);
+    add_gauge(t, "sluice_requests_waiting", "Requests in the queue, and answers that were set back.",
+              load.waiting);
     add_gauge(t, "sluice_answers_sitting_out", "Answers that make no token for want of a KV page.",
               load.sitting_out);
     add_counter(t, "sluice_answers_set_back",

@@ -185,7 +185,7 @@ static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t by
     rank0.max_total_num_tokens = (int32_t)(load.kv_pages_total * SL_PAGE);
     rank0.token_usage = ratio(load.kv_pages_used, load.kv_pages_total);
     rank0.gen_throughput = load.output_tokens_per_s;
-    rank0.utilization = ratio(load.running, load.max_running);
+    rank0.utilization = ratio(load.decoding, load.max_running);
     rank0.max_running_requests = (int32_t)load.max_running;
     rank0.num_waiting_uncached_tokens = (int32_t)load.waiting_tokens;
     reply.timestamp = timestamp;

@@ -1,6 +1,6 @@
-/* The life of requests (core.h): inputs in, actions out. The registry is a table of fixed size, a request's place in it is
- * its seq modulo that size. A request is told its end once; it leaves the registry when nothing of it is left anywhere: its
- * pages on the stages (FREE or CANCEL answered) and on the decode worker (it said so). */
+/* The life of requests and their stays (core.h): inputs in, actions out. Both have tables of fixed size, and a seq says its place.
+ * A request is told its end once; a stay leaves the table when nothing of it is left anywhere: its pages on the stages (FREE or
+ * CANCEL answered) and on the decode worker (it said so); and with its last stay the request. */
 #include "base/digest.h"
 #include "pipeline/decide/core_impl.h"
 #include <stdio.h>
@@ -336,7 +336,6 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
     sl_schedule_entry_init(&s->entry, &core->plan, r->ask->n_ids + s->n_told, r->ask->max_tokens,
                            answer->n_out, 1);
     s->entry.arrival = from->entry.arrival;
-    s->entry.n_slices = from->entry.n_slices; /* a drawing of the request tells them apart */
     sl_schedule_push_back(&core->schedule, &s->entry);
     struct sl_action *a = sl_core_act(actions, SL_ACTION_SET_BACK, r);
     a->seq = r->seq + i;
@@ -357,7 +356,7 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
         return SL_E_UNAVAILABLE;
     struct sl_schedule_entry entry;
     make_entry(core, ask, &entry);
-    *why = "n is more than the requests that run at once here; ask for fewer answers";
+    *why = "n is more than the answers that are decoded at once here; ask for fewer";
     if (n_answers(ask) > core->plan.max_running)
         return SL_E_INVALID;
     *why =
@@ -441,6 +440,15 @@ static bool is_one_of(const uint32_t *ids, uint32_t n, uint32_t id)
     return false;
 }
 
+/* What a peer calls a token is one: it will be prefilled, counted and written as text. */
+static bool is_of_vocabulary(const struct sl_core *core, const struct sl_token_out *token)
+{
+    bool is = token->id < core->plan.vocab;
+    for (uint32_t i = 0; i < token->n_top; i++)
+        is = is && token->top_ids[i] < core->plan.vocab;
+    return is;
+}
+
 /* A token is told, and what it means for the end is noted. */
 static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
                        const struct sl_token_out *token, enum sl_text_end finish, struct sl_actions *actions)
@@ -471,8 +479,8 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
         return; /* too late, too early, or it ends there anyway */
     answer->finish = SL_FINISH_STOP;
     answer->over = true;
-    if (answer->stay->decode[i - answer->stay->first] !=
-        SL_DECODE_ENDING) /* else the decode worker ends it by itself, and says the digests */
+    bool leaves = answer->stay->decode[i - answer->stay->first] == SL_DECODE_ENDING;
+    if (!leaves || answer->set_back) /* else the decode worker ends it by itself, and says the digests */
         end(core, r, i, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
 }
 
@@ -500,6 +508,14 @@ static void on_first_tokens(struct sl_core *core, struct sl_stay *s, const struc
     }
 }
 
+static bool are_of_vocabulary(const struct sl_core *core, const struct sl_result_slice *slice)
+{
+    bool are = !slice->has_token || is_of_vocabulary(core, &slice->first);
+    for (uint32_t i = 0; i < slice->n_more; i++)
+        are = are && is_of_vocabulary(core, &slice->more[i]);
+    return are;
+}
+
 /* A record is answered once and slice for slice, so a prompt has its first tokens once, at its end. */
 static bool is_of(const struct sl_result_slice *slice, const struct sl_asked_slice *asked)
 {
@@ -518,6 +534,8 @@ static const char *on_slice(struct sl_core *core, const struct sl_result_slice *
         struct sl_token_out token;
         if (!sl_token_get(in, &token))
             return "its log-probabilities are malformed";
+        if (!is_of_vocabulary(core, &token))
+            return "it has a log-probability of what is no token";
         if (r && r->ask->prompt && (uint64_t)slice->pos + 1 + i < r->ask->n_ids)
             r->ask->prompt[slice->pos + 1 + i] = token;
     }
@@ -564,6 +582,8 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
             return "a slice of it is malformed";
         if (!is_of(&core->slices[i], &record->slices[i]))
             return "a slice of it is not the one that its record has there";
+        if (!are_of_vocabulary(core, &core->slices[i]))
+            return "it has a token that is outside the vocabulary";
         const char *bad = on_slice(core, &core->slices[i], record->slices[i].last, &in, actions);
         if (bad)
             return bad;
@@ -583,14 +603,14 @@ static const char *on_decode_token(struct sl_core *core, struct sl_stay *s, uint
     struct sl_branch *answer = sl_core_answer_of(s, k);
     bool leaves =
         s->decode[k] == SL_DECODE_ENDING && answer->set_back; /* it was said before it was told to */
-    if (leaves && answer->over)
-        return NULL; /* a stop string ended the text before it */
-    if (s->decode[k] != SL_DECODE_ADOPTED && !leaves)
+    if ((s->decode[k] != SL_DECODE_ADOPTED && !leaves) || answer->over)
         return "it has a token of a sequence that is not adopted, or has said its last";
     if ((uint32_t)entry->finish > SL_TEXT_IS_FULL)
         return "it has a token with an unknown end";
     if (answer->n_out >= s->request->ask->max_tokens)
         return "it has more tokens than were asked for";
+    if (!is_of_vocabulary(core, &entry->token))
+        return "it has a token that is outside the vocabulary";
     tell_token(core, s->request, s->first + k, &entry->token, entry->finish, actions);
     if (answer->over && !leaves)
         sl_on_decode_step(&s->decode[k],
@@ -790,6 +810,7 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .silent = core->silent,
                                   .live = core->n_live,
                                   .prefilling = schedule->n_prefilling,
+                                  .decoding = schedule->n_decoding,
                                   .running = schedule->n_decoding + schedule->n_prefill_only,
                                   .sitting_out = core->n_sitting,
                                   .set_back = core->n_set_back,

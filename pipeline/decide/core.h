@@ -182,9 +182,11 @@ uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if
 
 struct sl_core_load {
     enum sl_life life;
-    bool silent;                  /* a node is: no request should come, and those that are here wait */
-    uint32_t live;                /* of which anything is left anywhere */
-    uint32_t prefilling, running; /* sequences on the stages; answers that have a place in the decode batch */
+    bool silent;   /* a node is: no request should come, and those that are here wait */
+    uint32_t live; /* of which anything is left anywhere */
+    uint32_t
+        running; /* answers that have begun: those with a place in the decode batch, and those that want none */
+    uint32_t prefilling, decoding; /* places that are taken, of max_prefill and of max_running */
     uint32_t waiting, waiting_tokens;
     uint32_t sitting_out; /* answers that make no token for want of a page */
     uint64_t set_back;    /* answers, since the start */

@@ -2,8 +2,9 @@
  *
  * Pages that come back go to those that grow, the oldest first, before anybody begins; and who begins fits with what all are
  * expected to become (growth.h). So setting back is rare: it repairs an estimate that was too low. The oldest answer is never
- * set back, and every page that it has not is one of an answer that goes on, ends, or is younger: so it always goes on, and
- * after it the next. */
+ * set back, and every page that it has not is one of an answer that goes on, ends, or is younger: so it goes on, and after it
+ * the next. Who is being prefilled is not set back, its work would be lost: when such ones have all other pages, the oldest sits
+ * out until the first of them is decoded, and goes back. */
 #include "pipeline/decide/core_impl.h"
 
 enum { SPARE_AFTER = 2 /* who was set back so often is so again only when nobody else can be */ };

@@ -34,6 +34,7 @@ struct sl_request { /* an entry of the registry; seq 0: free */
     bool begun;         /* its first stay was admitted */
     bool handoff;
     uint32_t n, n_alive;
+    uint32_t n_slices;     /* in the log, of all stays */
     struct sl_stay *stays; /* those of which something is left, or that will be */
     struct sl_branch answers[SL_MAX_N];
 };

@@ -80,7 +80,7 @@ uint32_t sl_core_stops(const struct sl_core *core, const struct sl_ask *ask,
 }
 
 /* A later stay only fills pages: its tokens were told. bans: room for ids. */
-static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice, const struct sl_stay *s,
+static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice, struct sl_stay *s,
                        const struct sl_cut *cut, uint32_t *bans)
 {
     const struct sl_ask *ask = s->request->ask;
@@ -88,7 +88,7 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
     *slice = (struct sl_order_slice){.seq = s->seq,
                                      .pos = cut->pos,
                                      .n = cut->n,
-                                     .index = cut->index,
+                                     .index = s->request->n_slices++,
                                      .prompt_tokens = prompt,
                                      .prompt_logprobs = s->again ? -1 : ask->prompt_logprobs,
                                      .next_id = !s->again && end < prompt ? ask->ids[end] : 0,

@@ -10,7 +10,7 @@ enum {
     SL_MAX_CHUNK_ASKED = 4 * SL_MAX_CHUNK, /* and by --chunk */
     SL_MAX_BATCH = 256, /* slices that a stage runs at once: a decode step has one a sequence */
     SL_DEFAULT_RUNNING = 16,
-    SL_DEFAULT_PREFILL = 16,
+    SL_LEAST_PREFILL = 16, /* prompts at once, unless asked */
     SL_GRANT_AHEAD =
         SL_PAGE /
         2, /* positions that a decode worker has pages for before it needs them: the time of a grant */

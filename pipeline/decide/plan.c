@@ -34,7 +34,7 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
             o->max_prefill, SL_MAX_BATCH);
     if (o->max_running > SL_MAX_BATCH)
         return sl_fail(err, SL_E_CONFIG,
-                       "%u requests at once are more than the %u a decode step can batch; ask for less",
+                       "%u answers at once are more than the %u that a decode step can batch; ask for less",
                        o->max_running, SL_MAX_BATCH);
     return SL_OK;
 }
@@ -52,8 +52,10 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                              .chunk_tokens = o->chunk_tokens,
                              .d_model = model->d_model,
                              .vocab = model->vocab};
-    plan->max_prefill = o->max_prefill ? o->max_prefill : SL_DEFAULT_PREFILL;
     plan->max_running = o->max_running ? o->max_running : SL_DEFAULT_RUNNING;
+    plan->max_prefill = plan->max_running > SL_LEAST_PREFILL ? plan->max_running : SL_LEAST_PREFILL;
+    if (o->max_prefill)
+        plan->max_prefill = o->max_prefill;
     plan->context_tokens = o->context_tokens ? o->context_tokens : model->max_pos;
     plan->max_chunk = o->chunk_tokens ? o->chunk_tokens : default_chunk(plan->context_tokens);
     if (plan->max_chunk > plan->context_tokens)

@@ -100,7 +100,7 @@ uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES
                 break; /* the next record has room for any */
             steering -= e->steering_bytes;
         }
-        cuts[n++] = (struct sl_cut){e, e->pos, take, e->n_slices++};
+        cuts[n++] = (struct sl_cut){e, e->pos, take};
         e->pos += take;
         room -= take;
         if (e->pos < e->prompt_tokens)

@@ -25,7 +25,6 @@ struct sl_schedule_entry {
     uint64_t deadline_us;      /* for its prompt to be in the log; 0: none, or it once was */
     uint32_t steering_bytes;   /* in the record that ends its prompt */
     uint32_t pos;              /* tokens already cut */
-    uint32_t n_slices;         /* slices already cut */
     bool admitted, prefilling; /* prefilling: it has its place on the stages */
     bool prefill_only;         /* and wants none in the decode batch */
     struct sl_schedule_entry *next;
@@ -44,7 +43,7 @@ struct sl_schedule {
 
 struct sl_cut { /* one slice that was cut: which entry, from where, how much */
     struct sl_schedule_entry *entry;
-    uint32_t pos, n, index;
+    uint32_t pos, n;
 };
 
 void sl_schedule_init(struct sl_schedule *schedule, const struct sl_plan *plan);

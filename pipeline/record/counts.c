@@ -31,14 +31,14 @@ static uint8_t *put(uint8_t *out, uint32_t value)
     return out;
 }
 
-size_t sl_counts_pack(uint8_t *out, const uint32_t *ids, uint32_t n)
+size_t sl_counts_pack(uint8_t *out, const uint32_t *ids, uint32_t n, uint32_t vocab)
 {
     const uint8_t *begin = out;
     uint32_t next = 0; /* the lowest id that may follow */
     for (uint32_t i = 0, end; i < n; i = end) {
         for (end = i + 1; end < n && ids[end] == ids[i];)
             end++;
-        assert(ids[i] >= next);
+        assert(ids[i] >= next && ids[i] < vocab);
         out = put(put(out, ids[i] - next), end - i);
         next = ids[i] + 1;
     }

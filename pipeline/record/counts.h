@@ -18,8 +18,8 @@ void sl_counts_add(struct sl_counts *c, uint32_t id);
 
 /* The most that a text of n_ids ids may take. */
 size_t sl_counts_max_bytes(uint32_t n_ids, uint32_t vocab);
-/* ids: [n], ascending, each as often as it came. Returns the bytes; out has sl_counts_max_bytes. */
-size_t sl_counts_pack(uint8_t *out, const uint32_t *ids, uint32_t n);
+/* ids: [n], ascending, each as often as it came, all below vocab. Returns the bytes; out has sl_counts_max_bytes(n, vocab). */
+size_t sl_counts_pack(uint8_t *out, const uint32_t *ids, uint32_t n, uint32_t vocab);
 /* NULL, or what is wrong (static). c: NULL to look only; else empty, and it gets what there is. *n_ids: how many ids the text
  * has. Zero bytes are right and mean an empty text. */
 const char *sl_counts_read(struct sl_counts *c, const uint8_t *bytes, size_t n_bytes, uint32_t vocab,

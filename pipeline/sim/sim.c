@@ -98,7 +98,7 @@ static void on_set_back(struct sl_sim *s, struct sl_sim_request *r, const struct
     memcpy(sorted, answer->tokens, answer->n_tokens * sizeof *sorted);
     qsort(sorted, answer->n_tokens, sizeof *sorted, by_id);
     said->counts = counts;
-    said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, answer->n_tokens);
+    said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, answer->n_tokens, s->plan.vocab);
     free(sorted);
     if (answer->ended || answer->n_tokens == 0)
         sl_sim_break(s, "what has ended, or never began, was set back");

@@ -138,7 +138,7 @@ static sl_status take_again(struct w_world *w, const struct w_heard *told)
                              .counts = counts};
     memcpy(sorted, told->ids, told->n * sizeof *sorted);
     qsort(sorted, told->n, sizeof *sorted, by_id);
-    adopt.counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, told->n);
+    adopt.counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, told->n, w->plan.vocab);
     for (uint32_t i = 0; i < adopt.n_pages; i++)
         pages[i] = w_page(w, 2, i).decode;
     return w_send_adopt(w, &adopt, SL_OK);

@@ -143,6 +143,35 @@ SL_TEST(after_the_end_of_a_text_no_token_is_told)
     end_world(w);
 }
 
+/* It would be prefilled, counted and written as text. */
+SL_TEST(what_is_no_token_is_not_believed_whoever_says_it)
+{
+    for (int who = 0; who < 3; who++) {
+        struct core_world *w = new_world();
+        struct heard *h = ask(w, 10, 30);
+        struct sl_tokens_entry entry = {.kind = SL_TOKENS_TOKEN,
+                                        .token = {.id = 3, .n_top = 1, .top_ids = {4}}};
+        submit(w, h);
+        decide(w);
+        w->refused = who == 0 ? "outside the vocabulary" : NULL;
+        answer(w, who == 0 ? 1000 : 999);
+        if (who > 0) {
+            decide(w);
+            say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
+            entry.seq = h->seq;
+            CHECK(sl_core_entry(w->core, &entry, &w->actions) == NULL);
+            carry_out(w);
+            *(who == 1 ? &entry.token.id : &entry.token.top_ids[0]) = 1000;
+            CHECK_CONTAINS(sl_core_entry(w->core, &entry, &w->actions), "outside the vocabulary");
+        }
+        CHECK_INT(h->n, who == 0 ? 0 : 2);
+        sl_core_lose(w->core, SL_E_CORRUPT, "lost", &w->actions);
+        carry_out(w);
+        free(h);
+        end_world(w);
+    }
+}
+
 SL_TEST(a_text_does_not_end_before_its_least_length)
 {
     struct core_world *w = new_world();

@@ -1,5 +1,7 @@
 /* pipeline/decide/core_grow.c: who begins, who is granted a page, who sits out and who is set back. The test is the decode worker:
  * it makes a token of every sequence whose next position has a page. A pool has 16 pages, a context 8. */
+#include "base/rng.h"
+#include "pipeline/decide/core_impl.h"
 #include "tests/pipeline/decide/core_world.h"
 
 enum { MOST = 500, PROMPT = 10 };
@@ -43,7 +45,7 @@ static void end_work(struct grown *k)
 static void read_adopts(struct grown *k)
 {
     for (; k->n_read < k->w->n_adopts; k->n_read++) {
-        struct sl_adopt adopt = k->w->adopts[k->n_read];
+        struct sl_adopt adopt = k->w->adopts[k->n_read % LOG];
         struct worked *it = find_worked(k, adopt.seq);
         if (adopt.kind == SL_ADOPT_TAKE) {
             k->all[k->n++] = (struct worked){
@@ -58,6 +60,16 @@ static void read_adopts(struct grown *k)
             it->told_to_go = true;
         }
     }
+}
+
+/* Room for others: those that are gone are not looked for again. */
+static uint32_t forget_gone(struct grown *k)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < k->n; i++)
+        if (k->all[i].live)
+            k->all[n++] = k->all[i];
+    return n;
 }
 
 static bool can_step(const struct worked *it)
@@ -246,6 +258,80 @@ SL_TEST(while_one_leaves_nobody_else_is_set_back)
     end_work(k);
 }
 
+/* Two of four have come to the end of the pool; the other two are thirty tokens behind. */
+SL_TEST(when_half_of_the_batch_sits_out_one_is_set_back)
+{
+    struct grown *k = begin_work(4, 20);
+    struct heard *h[4];
+    struct sl_core_load load = {0};
+    for (int i = 0; i < 4; i++)
+        submit(k->w, h[i] = ask(k->w, i < 2 ? 10 : 40, 400));
+    while (load.set_back == 0 && step(k, false))
+        sl_core_load(k->w->core, &load);
+    CHECK(load.set_back == 1 && find_worked(k, h[3]->seq)->told_to_go);
+    CHECK(can_step(find_worked(k, h[0]->seq)) && can_step(find_worked(k, h[1]->seq)));
+    while (step(k, false))
+        ;
+    for (int i = 0; i < 4; i++) {
+        check_whole(h[i], 400);
+        free(h[i]);
+    }
+    end_work(k);
+}
+
+SL_TEST(who_was_set_back_twice_is_spared_while_there_is_another)
+{
+    struct grown *k = begin_work(3, 20);
+    struct heard *h[3];
+    for (int i = 0; i < 3; i++)
+        submit(k->w, h[i] = ask(k->w, PROMPT, MOST));
+    step(k, false);
+    for (uint32_t i = 0; i < k->w->core->config.max_requests; i++) {
+        struct sl_request *r = &k->w->core->requests[i];
+        if (r->seq && r->seq == h[2]->seq)
+            r->answers[0].n_set_back = 2;
+    }
+    while (h[1]->n_set_back + h[2]->n_set_back == 0 && step(k, false))
+        ;
+    CHECK(h[1]->n_set_back == 1 && h[2]->n_set_back == 0);
+    while (step(k, false))
+        ;
+    for (int i = 0; i < 3; i++) {
+        check_whole(h[i], MOST);
+        free(h[i]);
+    }
+    end_work(k);
+}
+
+/* Lengths as they are in use: most are short and some ten times as long. The estimate is the decider's own. */
+SL_TEST(with_lengths_that_stay_as_they_are_less_than_one_in_64_is_set_back)
+{
+    enum { MANY = 1500 };
+    struct grown *k = begin_work(3, 0);
+    struct heard *h[MANY] = {NULL};
+    struct sl_rng rng = {11, 0};
+    struct sl_core_load load;
+    uint32_t ended = 0, from = 0;
+    for (uint32_t n = 0; ended < MANY;) {
+        for (sl_core_load(k->w->core, &load); n < MANY && load.live < 5; sl_core_load(k->w->core, &load)) {
+            uint32_t x = (uint32_t)(sl_rng_next(&rng) % 100), out = 20 + x * x * x / 2500;
+            submit(k->w, h[n] = ask(k->w, PROMPT + (uint32_t)(sl_rng_next(&rng) % 60), out));
+            h[n++]->ask.max_tokens = out;
+        }
+        step(k, false);
+        k->n = k->n > 40 ? forget_gone(k) : k->n;
+        for (ended = from; ended < n && h[ended]->all_ended; ended++)
+            ;
+        from = ended;
+    }
+    sl_core_load(k->w->core, &load);
+    CHECK(load.set_back <= MANY / 64);
+    for (uint32_t i = 0; i < MANY; i++)
+        free(h[i]);
+    check_all_back(k->w);
+    end_work(k);
+}
+
 /* What it said before it heard that it is to go is told, and it comes again behind that; a stop string in it ends it. */
 SL_TEST(a_token_that_crossed_the_setting_back_counts)
 {
@@ -260,7 +346,7 @@ SL_TEST(a_token_that_crossed_the_setting_back_counts)
         if (ends) {
             sl_core_text_ends(k->w->core, h[2]->seq, told + 1, &k->w->actions);
             carry_out(k->w);
-            CHECK(!h[2]->ended);
+            CHECK(h[2]->ended && h[2]->finish == SL_FINISH_STOP && h[2]->kv_digest == 0);
             CHECK(say(k->w, young->seq, SL_TOKENS_TOKEN, 9, 0) == NULL); /* behind its end */
         }
         young->n_out++;

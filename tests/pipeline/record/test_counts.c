@@ -38,7 +38,7 @@ SL_TEST(the_counts_of_a_text_are_those_that_adding_its_ids_makes)
             sl_counts_add(&added, ids[i]);
         }
         qsort(ids, n, sizeof *ids, by_id);
-        size_t size = sl_counts_pack(bytes, ids, n);
+        size_t size = sl_counts_pack(bytes, ids, n, vocab);
         CHECK(size <= sl_counts_max_bytes(n, vocab));
         CHECK(sl_counts_read(&read, bytes, size, vocab, &total) == NULL);
         CHECK(total == n && read.n == added.n);
@@ -60,7 +60,7 @@ SL_TEST(no_text_of_a_context_takes_more_bytes_than_were_planned)
             for (uint32_t id = 0; n < MOST && id < VOCAB; id += steps[s])
                 for (uint32_t k = 0; n < MOST && k < repeat; k++)
                     ids[n++] = id;
-            CHECK(sl_counts_pack(bytes, ids, n) <= sl_counts_max_bytes(n, VOCAB));
+            CHECK(sl_counts_pack(bytes, ids, n, VOCAB) <= sl_counts_max_bytes(n, VOCAB));
         }
     free(bytes);
 }

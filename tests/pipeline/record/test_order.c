@@ -311,7 +311,7 @@ SL_TEST(an_adopt_says_what_was_told_and_a_grant_says_pages)
                                    .pages = numbers,
                                    .sampling = {.top_p = 1, .n_logprobs = -1, .presence_penalty = 1},
                                    .counts = counts,
-                                   .counts_bytes = (uint32_t)sl_counts_pack(counts, said, 30)};
+                                   .counts_bytes = (uint32_t)sl_counts_pack(counts, said, 30, VOCAB)};
 #define ACCEPTED() (sl_adopt_unpack(&back, room, sl_adopt_pack(room, &adopt), &limits) == NULL)
     uint32_t n_ids;
     CHECK(ACCEPTED());
