@@ -36,7 +36,7 @@ void sl_core_begin(struct sl_core *core, struct sl_actions *actions)
         struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
         uint32_t growth = growth_of_all(core, s);
         for (; *last; last = &(*last)->next_begun)
-            growth += growth_of_all(core, *last);
+            growth += entry->decode_pages ? growth_of_all(core, *last) : 0;
         if (!sl_schedule_admit(&core->schedule, entry, growth))
             return;
         s->next_begun = NULL;
