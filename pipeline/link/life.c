@@ -85,6 +85,9 @@ static void link_dial(struct sl_hub *hub, struct sl_link *link)
     sl_status status = sl_link_dial(hub, link);
     if (status == SL_E_INVALID)
         sl_link_over(hub, link, status, "the peer's address is not one of this transport");
+    else if (status == SL_E_REFUSED && link->broken) /* no owner any more: a shielded port says nothing */
+        sl_link_over(hub, link, SL_E_PEER_LOST,
+                     "its data port refuses connections, so its process has ended");
     else if (status == SL_AGAIN)
         link->retry_at_ms = hub->now_ms + SL_DIAL_AGAIN_MS;
     else if (status != SL_OK)

@@ -259,7 +259,7 @@ static void look_at_source(struct sl_trunk *trunk, const struct sockaddr_storage
             peer, source, UNHEARD_MS / 1000);
 }
 
-/* Does the peer take connections? SL_AGAIN: not known yet, or not yet. */
+/* Does the peer take connections? SL_AGAIN: not known yet, or not yet; SL_E_REFUSED: nobody listens there. */
 static sl_status trunk_probe(struct sl_trunk *trunk, const struct sockaddr_storage *at, socklen_t bytes)
 {
     if (trunk->probe < 0) {
@@ -268,8 +268,9 @@ static sl_status trunk_probe(struct sl_trunk *trunk, const struct sockaddr_stora
         if (trunk->probe < 0)
             return SL_E_EXHAUSTED;
         if (connect(trunk->probe, (const struct sockaddr *)at, bytes) != 0 && errno != EINPROGRESS) {
+            int error = errno;
             probe_end(trunk);
-            return SL_E_PEER_LOST;
+            return error == ECONNREFUSED ? SL_E_REFUSED : SL_E_PEER_LOST;
         }
         look_at_source(trunk, at);
     }
@@ -283,7 +284,7 @@ static sl_status trunk_probe(struct sl_trunk *trunk, const struct sockaddr_stora
     }
     getsockopt(trunk->probe, SOL_SOCKET, SO_ERROR, &error, &error_bytes);
     probe_end(trunk);
-    return error ? SL_E_PEER_LOST : SL_OK;
+    return error == ECONNREFUSED ? SL_E_REFUSED : error ? SL_E_PEER_LOST : SL_OK;
 }
 
 static sl_status trunk_open(struct sl_trunk *trunk, const struct sl_ucx_address *peer)
