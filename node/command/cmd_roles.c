@@ -242,6 +242,7 @@ static sl_status make_members(struct node *n, struct sl_err *err)
                                        .profiles = sl_profile_allowed(v->serving.numerics),
                                        .model_digest = sl_pack_digest(n->pack),
                                        .data = sl_io_address(n->io),
+                                       .lost_after_ms = v->serving.lost_after * 1000u,
                                        .on_member_ready = on_member_ready,
                                        .on_leave = on_leave,
                                        .user = n};
@@ -409,7 +410,7 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
     return SL_OK;
 }
 
-static void stop(struct node *n)
+static void stop(struct node *n, const sigset_t *set)
 {
     if (n->edge)
         sl_edge_set_serving(n->edge, false);
@@ -418,6 +419,14 @@ static void stop(struct node *n)
         if (!sl_coordinator_wait_idle(n->coordinator, 0))
             sl_coordinator_mourn(n->coordinator,
                                  "this node was told to stop before the request was finished; send it again");
+    }
+    if (n->members && sl_members_await(n->members))
+        sl_log_info(
+            "all is done; the others are told to stop when the node whose Join stream broke is back, or lost");
+    while (n->members && sl_members_await(n->members)) {
+        int number = wait_signal(set, 50);
+        if (sl_signal_insists(number))
+            _exit(128 + number);
     }
     if (n->members)
         sl_members_stop(n->members, "the coordinator is done");
@@ -443,7 +452,7 @@ static int run_coordinator(const void *values, const char *const *args, uint32_t
     sl_status status = start(&n, args[0], &set, &err);
     if (status == SL_OK)
         status = serve(&n, &set, &err);
-    stop(&n);
+    stop(&n, &set);
     sl_rpc_fini();
     return status == SL_OK ? 0 : sl_command_failed("coordinator", &err);
 }

@@ -151,20 +151,31 @@ void sl_join_session(const struct sl_join_key *key, const uint8_t nonce[SL_JOIN_
     mac(key->bytes, "member", nonce, SL_JOIN_NONCE, ticket, SL_JOIN_TICKET, session);
 }
 
+void sl_join_own_key(const struct sl_join_key *key, const uint8_t member[SL_JOIN_NONCE], uint8_t own[32])
+{
+    mac(key->bytes, "same member", member, SL_JOIN_NONCE, NULL, 0, own);
+}
+
+void sl_join_about(uint64_t epoch, uint64_t number, uint8_t about[SL_JOIN_ABOUT])
+{
+    sl_put64(about, epoch);
+    sl_put64(about + 8, number);
+}
+
 /* The message may be long: it is taken in by a MAC of its own. */
-void sl_join_proof(const uint8_t session[32], const char *kind, const void *message, size_t bytes,
+void sl_join_proof(const uint8_t by[32], const char *kind, const void *message, size_t bytes,
                    uint8_t proof[SL_JOIN_PROOF])
 {
     uint8_t of_message[32];
-    sl_hmac_sha256(session, message, bytes, of_message);
-    mac(session, kind, of_message, sizeof of_message, NULL, 0, proof);
+    sl_hmac_sha256(by, message, bytes, of_message);
+    mac(by, kind, of_message, sizeof of_message, NULL, 0, proof);
 }
 
-bool sl_join_proved(const uint8_t session[32], const char *kind, const void *message, size_t bytes,
+bool sl_join_proved(const uint8_t by[32], const char *kind, const void *message, size_t bytes,
                     const uint8_t *proof, size_t proof_bytes)
 {
     uint8_t expected[SL_JOIN_PROOF];
-    sl_join_proof(session, kind, message, bytes, expected);
+    sl_join_proof(by, kind, message, bytes, expected);
     return proof_bytes == sizeof expected && sl_equal_constant_time(expected, proof, sizeof expected);
 }
 

@@ -5,13 +5,19 @@
  *   both         session = HMAC(key; "member", nonce, ticket)
  *   member       Join(node, nonce, ticket, HMAC(session; "join", node))
  *                Plan(epoch, salt, ...)           both: links = HMAC(key; "links", epoch, salt), link i = HMAC(links; i)
- *   member       Ready, Leave(HMAC(session; "ready" or "leave", epoch))
+ *   both         own = HMAC(key; "same member", node.member)
+ *   member       Ready, Leave, Silence(HMAC(own; "ready", ..., epoch, number))
+ *
+ * node.member is 16 random bytes that a process draws once and says in every Join, so that it, and nobody else, can take up its
+ * place again when the stream broke: its proof needs the key, a ticket that was never used, and these bytes. What it sends
+ * besides is proven by `own`, which no break changes.
  *
  * A ticket is the coordinator's: random bytes, the time, and a MAC of its own, so that strangers who ask for tickets cost it no
  * memory. It is good for SL_TICKET_LIFE_MS, and once. What it keeps out: whoever does not know the key. What it does not: one
  * who reads or changes what travels (that is for TLS), and one who reaches the data ports (transport_ucx.c).
  *
- * Without a key (`open`) all of it runs with a key that everybody knows: mistakes are found, strangers are not. */
+ * Without a key (`open`) all of it runs with a key that everybody knows: mistakes are found, strangers are not. Even then only
+ * who has read node.member on its way can take up the place of a member. */
 #ifndef SL_NODE_COORDINATOR_JOIN_KEY_H
 #define SL_NODE_COORDINATOR_JOIN_KEY_H
 
@@ -24,7 +30,7 @@ enum {
     SL_JOIN_TICKET = 16 + 8 + 32, /* random bytes, ms, MAC */
     SL_TICKET_LIFE_MS = 30000,
     SL_TICKETS_USED =
-        256, /* remembered; more joins than that in a ticket's life make the oldest usable again */
+        1024, /* remembered; more joins than that in a ticket's life make the oldest usable again */
     SL_KEY_BYTES_MIN = 16,
     SL_KEY_BYTES_MAX = 4096
 };
@@ -65,10 +71,15 @@ void sl_join_welcome(const struct sl_join_key *key, const uint8_t nonce[SL_JOIN_
                      const uint8_t ticket[SL_JOIN_TICKET], uint8_t proof[SL_JOIN_PROOF]);
 void sl_join_session(const struct sl_join_key *key, const uint8_t nonce[SL_JOIN_NONCE],
                      const uint8_t ticket[SL_JOIN_TICKET], uint8_t session[32]);
-/* Of a message of one kind within a session: "join", "ready", "leave". */
-void sl_join_proof(const uint8_t session[32], const char *kind, const void *message, size_t bytes,
+/* What a member proves its messages with, whichever of its streams stands. */
+void sl_join_own_key(const struct sl_join_key *key, const uint8_t member[SL_JOIN_NONCE], uint8_t own[32]);
+/* What a proof of Ready, Leave (number 0) and Silence is about. */
+enum { SL_JOIN_ABOUT = 16 };
+void sl_join_about(uint64_t epoch, uint64_t number, uint8_t about[SL_JOIN_ABOUT]);
+/* Of a message of one kind: "join" by a session, "ready", "leave", "silent" and "heard" by a member's own key. */
+void sl_join_proof(const uint8_t by[32], const char *kind, const void *message, size_t bytes,
                    uint8_t proof[SL_JOIN_PROOF]);
-bool sl_join_proved(const uint8_t session[32], const char *kind, const void *message, size_t bytes,
+bool sl_join_proved(const uint8_t by[32], const char *kind, const void *message, size_t bytes,
                     const uint8_t *proof, size_t proof_bytes);
 /* The secret of all links of an epoch; the key of one is its HMAC of the link's id (links.c). */
 void sl_join_link_secret(const struct sl_join_key *key, uint64_t epoch, const uint8_t salt[SL_JOIN_NONCE],

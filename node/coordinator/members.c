@@ -1,47 +1,16 @@
-/* Joining (members.h). One table of members, guarded by a lock: gRPC's workers write it, the coordinator's main reads it. */
-#include "node/coordinator/members.h"
+/* Joining (members.h). What becomes of those who were here: members_away.c. */
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/digest.h"
-#include "base/log.h"
 #include "node/coordinator/links.h"
+#include "node/coordinator/members_impl.h"
 #include "node/rpc/pb_impl.h"
 #include "sluice.pb-c.h"
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { JOIN_BYTES_MAX = 4096 };
-
-struct joined_member {
-    struct sl_members *all;
-    uint32_t node;            /* 1 + stage, or the decode worker's */
-    uint8_t session[32];      /* what it proves itself with (join_key.h) */
-    struct sl_rpc_call *call; /* the Join stream; NULL: not here */
-    bool planned, ready;
-    uint32_t profiles;                        /* it offers these */
-    char address[SL_IO_HOST_BYTES], name[64]; /* for people; links go by `data` */
-    uint16_t port;
-    struct sl_io_address data;
-    uint64_t pid;
-};
-
-struct sl_members {
-    struct sl_members_config config;
-    struct sl_plan plan;
-    char digest[72];
-    struct sl_io_address data;
-    pthread_mutex_t lock;
-    struct joined_member *members; /* [n_members], node 1 + i */
-    uint32_t n_members;
-    struct sl_ticket_office tickets;
-    uint8_t salt[SL_JOIN_NONCE], link_secret[32];
-    struct sl_log_seldom refusals;
-    struct sl_coordinator *coordinator;
-    struct sl_io *io;
-    enum sl_life life; /* READY: everybody was sent the plan */
-};
 
 static void node_name(const struct sl_members *c, uint32_t node, char buffer[24])
 {
@@ -193,9 +162,11 @@ static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *
             "the version differs: the coordinator is sluice %s (wire %d), this node %.40s (wire %u); run the same",
             SLUICE_VERSION, SL_WIRE_VERSION, j->version, j->wire_version);
     if (j->n_layers != c->plan.n_layers || j->data_port == 0 || j->data_port > 65535 ||
-        strlen(j->data_address) >= SL_IO_HOST_BYTES || j->data.len == 0 || j->data.len > SL_IO_ADDRESS_BYTES)
-        return sl_fail(err, SL_E_INVALID,
-                       "the join request is malformed (layers, data address or port); run the same version");
+        strlen(j->data_address) >= SL_IO_HOST_BYTES || j->data.len == 0 ||
+        j->data.len > SL_IO_ADDRESS_BYTES || j->member.len != SL_JOIN_NONCE)
+        return sl_fail(
+            err, SL_E_INVALID,
+            "the join request is malformed (layers, member, data address or port); run the same version");
     *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
     return SL_OK;
 }
@@ -229,28 +200,18 @@ static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
 {
     struct joined_member *m = user;
     struct sl_members *c = m->all;
-    char name[24], sentence[200];
+    char name[24];
     (void)cancelled;
     pthread_mutex_lock(&c->lock);
-    bool mourn = m->planned && c->life != SL_LIFE_STOPPED;
-    if (mourn)
-        sl_life_step(&c->life, SL_LIFE_LOSE);
-    if (m->call == call) {
+    if (m->call == call) { /* else another took its place */
         m->call = NULL;
-        m->ready = false;
+        if (m->planned && c->life == SL_LIFE_READY)
+            sl_joined_went_away(m);
+        else
+            sl_log_info("%s left", sl_plan_node_name(&c->plan, m->node, name));
     }
-    node_name(c, m->node, name);
     pthread_mutex_unlock(&c->lock);
     sl_rpc_unref(call);
-    if (!mourn) {
-        sl_log_info("%s left", name);
-        return;
-    }
-    snprintf(
-        sentence, sizeof sentence,
-        "%s is gone (its process ended or its host is unreachable); the request was not finished, send it again",
-        name);
-    sl_coordinator_mourn(c->coordinator, sentence);
 }
 
 /* A stranger may try as often as he likes: the log hears of it once a while. */
@@ -290,9 +251,9 @@ static void on_hello(struct sl_rpc_call *call, const uint8_t *message, size_t by
 }
 
 /* It knows the key, and this request was never used before; lock held. */
-static sl_status check_proof(struct sl_members *c, const Sluice__V1__JoinRequest *j, uint8_t session[32],
-                             struct sl_err *err)
+static sl_status check_proof(struct sl_members *c, const Sluice__V1__JoinRequest *j, struct sl_err *err)
 {
+    uint8_t session[32];
     const char *bad = j->nonce.len != SL_JOIN_NONCE || j->ticket.len != SL_JOIN_TICKET
                           ? "the join request is malformed"
                           : NULL;
@@ -309,6 +270,18 @@ static sl_status check_proof(struct sl_members *c, const Sluice__V1__JoinRequest
                : SL_OK;
 }
 
+/* From here on this is the member's stream; one that it had before is of no use to it. Lock held. */
+static void take_stream(struct joined_member *m, struct sl_rpc_call *call)
+{
+    struct sl_rpc_call *before = m->call;
+    m->call = call;
+    sl_rpc_ref(call);
+    sl_rpc_hooks(call, m, on_join_done, NULL);
+    if (before)
+        sl_rpc_finish(before, SL_E_UNAVAILABLE, "this node has opened another Join stream since");
+    sl_joined_beat(m); /* it was accepted */
+}
+
 static void take_member(struct sl_members *c, struct joined_member *m, struct sl_rpc_call *call,
                         const Sluice__V1__Node *j) /* lock held */
 {
@@ -319,31 +292,66 @@ static void take_member(struct sl_members *c, struct joined_member *m, struct sl
     m->port = (uint16_t)j->data_port;
     m->pid = j->pid;
     m->profiles = offered_profiles(j);
-    m->call = call;
-    sl_rpc_ref(call);
-    sl_rpc_hooks(call, m, on_join_done, NULL);
+    memcpy(m->id, j->member.data, sizeof m->id);
+    sl_join_own_key(&c->config.key, m->id, m->own_key);
+    m->known = true;
+    take_stream(m, call);
     node_name(c, m->node, name);
     sl_log_info("%s joined from %s:%u (%s, pid %llu, %u threads)", name, m->address, m->port, m->name,
                 (unsigned long long)m->pid, j->threads);
     plan_when_complete(c);
 }
 
+/* It is the process that joined in this place, as it was: its links go to where its neighbours were told. */
+static bool is_same(const struct joined_member *m, const Sluice__V1__Node *j)
+{
+    return m->known && sl_equal_constant_time(m->id, j->member.data, sizeof m->id) &&
+           j->data.len == m->data.n && memcmp(j->data.data, m->data.bytes, m->data.n) == 0;
+}
+
+/* A member that was sent the plan, whether or not that arrived, goes on. Lock held. */
+static sl_status take_back(struct sl_members *c, struct joined_member *m, struct sl_rpc_call *call,
+                           const Sluice__V1__Node *j, struct sl_err *err)
+{
+    char name[24];
+    if (j->epoch != 0 && j->epoch != c->plan.epoch)
+        return sl_fail(err, SL_E_REFUSED,
+                       "this coordinator does not know the pipeline that the node is part of: it was started "
+                       "again since; start the node again, too");
+    if (!m->planned || !is_same(m, j))
+        return sl_fail(
+            err, SL_E_DENIED,
+            "only the process that has this place (%s, pid %llu) may take it up again; stop that one first",
+            m->name, (unsigned long long)m->pid);
+    if (c->life == SL_LIFE_LOST)
+        return sl_fail(err, SL_E_REFUSED,
+                       "the pipeline has lost a node and ends; start this node again with the coordinator");
+    take_stream(m, call);
+    sl_log_info("%s took up its Join stream again", sl_plan_node_name(&c->plan, m->node, name));
+    if (c->life == SL_LIFE_STOPPED)
+        sl_joined_send_stop(m);
+    else if (j->epoch == 0) /* it was under way when the stream broke */
+        send_plan(c, m);
+    sl_joined_came_back(m);
+    return SL_OK;
+}
+
 static sl_status join_node(struct sl_members *c, struct sl_rpc_call *call, const Sluice__V1__JoinRequest *j,
                            const Sluice__V1__Node *node, struct sl_err *err) /* lock held */
 {
     uint32_t number = 0;
-    uint8_t session[32];
-    SL_TRY(check_proof(c, j, session, err));
+    SL_TRY(check_proof(c, j, err));
     SL_TRY(check_join(c, node, &number, err));
     struct joined_member *m = &c->members[number - 1];
+    if (node->epoch != 0 || (m->planned && is_same(m, node)))
+        return take_back(c, m, call, node, err);
     if (c->life == SL_LIFE_STOPPED)
         return sl_fail(err, SL_E_UNAVAILABLE, "the pipeline is stopping");
-    if (m->call || c->life != SL_LIFE_FORMING)
+    if ((m->call && !is_same(m, node)) || c->life != SL_LIFE_FORMING)
         return sl_fail(err, SL_E_EXISTS,
                        "there is one in this place already (%s, pid %llu); stop that one first", m->name,
                        (unsigned long long)m->pid);
     SL_TRY(check_profiles(c, offered_profiles(node), err));
-    memcpy(m->session, session, sizeof m->session);
     take_member(c, m, call, node);
     return SL_OK;
 }
@@ -378,14 +386,15 @@ static void on_join(struct sl_rpc_call *call, const uint8_t *message, size_t byt
 
 /* Who says that it is this member, and proves it with a message of this kind about this epoch; NULL: it is not. Lock held. */
 static struct joined_member *proven_member(struct sl_members *c, const char *role, uint32_t stage,
-                                           const char *kind, uint64_t epoch, const ProtobufCBinaryData *proof)
+                                           const char *kind, uint64_t epoch, uint64_t number,
+                                           const ProtobufCBinaryData *proof)
 {
-    uint8_t about[8];
+    uint8_t about[SL_JOIN_ABOUT];
     uint32_t i = strcmp(role, "decode") == 0 ? c->plan.n_stages : stage;
     struct joined_member *m = i < c->n_members ? &c->members[i] : NULL;
-    sl_put64(about, epoch);
-    bool is = m && m->call && epoch == c->plan.epoch &&
-              sl_join_proved(m->session, kind, about, sizeof about, proof->data, proof->len);
+    sl_join_about(epoch, number, about);
+    bool is = m && m->planned && epoch == c->plan.epoch &&
+              sl_join_proved(m->own_key, kind, about, sizeof about, proof->data, proof->len);
     return is ? m : NULL;
 }
 
@@ -399,7 +408,7 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (!r)
         return;
     pthread_mutex_lock(&c->lock);
-    struct joined_member *m = proven_member(c, r->role, r->stage, "ready", r->epoch, &r->proof);
+    struct joined_member *m = proven_member(c, r->role, r->stage, "ready", r->epoch, 0, &r->proof);
     if (m)
         m->ready = true;
     pthread_mutex_unlock(&c->lock);
@@ -428,11 +437,13 @@ static void on_silence(struct sl_rpc_call *call, const uint8_t *message, size_t 
         return;
     const char *kind = s->silent ? "silent" : "heard";
     pthread_mutex_lock(&c->lock);
-    const struct joined_member *m = proven_member(c, s->role, s->stage, kind, s->epoch, &s->proof);
-    if (m) {
+    struct joined_member *m = proven_member(c, s->role, s->stage, kind, s->epoch, s->number, &s->proof);
+    if (m && s->number > m->silences) { /* they may overtake each other */
+        m->silences = s->number;
         if (s->silent)
             sl_log_warn("%s hears nothing from %.23s", sl_plan_node_name(&c->plan, m->node, name), s->peer);
-        sl_coordinator_set_silent(c->coordinator, m->node, s->silent);
+        m->hears_not = s->silent;
+        sl_joined_tell_silence(m);
     }
     pthread_mutex_unlock(&c->lock);
     Sluice__V1__SilenceReply reply = SLUICE__V1__SILENCE_REPLY__INIT;
@@ -454,7 +465,7 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (!l)
         return;
     pthread_mutex_lock(&c->lock);
-    const struct joined_member *m = proven_member(c, l->role, l->stage, "leave", l->epoch, &l->proof);
+    const struct joined_member *m = proven_member(c, l->role, l->stage, "leave", l->epoch, 0, &l->proof);
     if (m)
         node_name(c, m->node, name);
     pthread_mutex_unlock(&c->lock);
@@ -479,7 +490,7 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
     Sluice__V1__NodeStatus *nodes = calloc(c->n_members, sizeof *nodes),
                            **list = calloc(c->n_members, sizeof *list);
     static char stage_role[] = "stage", decode_role[] = "decode",
-                states[4][8] = {"absent", "joined", "planned", "ready"};
+                states[5][8] = {"absent", "joined", "planned", "ready", "away"};
     if (!nodes || !list) {
         free(nodes);
         free(list);
@@ -499,8 +510,8 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
         nodes[i].layer_begin = config.begin;
         nodes[i].layer_end = config.end;
         nodes[i].pid = m->pid;
-        nodes[i].state = states[!m->call ? 0 : m->ready ? 3 : m->planned ? 2 : 1];
-        n_ready += m->ready;
+        nodes[i].state = states[m->away ? 4 : !m->call ? 0 : m->ready ? 3 : m->planned ? 2 : 1];
+        n_ready += m->ready && !m->away;
         list[i] = &nodes[i];
     }
     reply.n_nodes = c->n_members;
@@ -529,6 +540,7 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
     snprintf(c->digest, sizeof c->digest, "%s", config->model_digest);
     c->data = *config->data;
     pthread_mutex_init(&c->lock, NULL);
+    sl_clock_cond_init(&c->changed);
     c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
     c->members = calloc(c->n_members, sizeof *c->members);
     if (!c->members || sl_ticket_office_init(&c->tickets) != SL_OK ||
@@ -538,7 +550,11 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
     }
     sl_join_link_secret(&c->config.key, c->plan.epoch, c->salt, c->link_secret);
     for (uint32_t i = 0; i < c->n_members; i++)
-        c->members[i] = (struct joined_member){.all = c, .node = 1 + i};
+        c->members[i] = (struct joined_member){.all = c, .node = 1 + i, .probe = SL_PORT_PROBE_NONE};
+    if (sl_members_watch(c) != SL_OK) {
+        sl_members_destroy(c);
+        return sl_fail(err, SL_E_NOMEM, "cannot start a thread for the members");
+    }
     *out = c;
     return SL_OK;
 }
@@ -547,6 +563,8 @@ void sl_members_destroy(struct sl_members *members)
 {
     if (!members)
         return;
+    sl_members_unwatch(members);
+    pthread_cond_destroy(&members->changed);
     pthread_mutex_destroy(&members->lock);
     free(members->members);
     free(members);
@@ -580,21 +598,26 @@ void sl_members_attach(struct sl_members *members, struct sl_coordinator *coordi
 
 void sl_members_stop(struct sl_members *members, const char *reason)
 {
-    char text[200];
-    snprintf(text, sizeof text, "%s", reason);
-    Sluice__V1__Stop stop = SLUICE__V1__STOP__INIT;
-    Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
-    stop.reason = text;
-    event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_STOP;
-    event.stop = &stop;
     pthread_mutex_lock(&members->lock);
     sl_life_step(&members->life, SL_LIFE_STOP);
-    for (uint32_t i = 0; i < members->n_members; i++)
-        if (members->members[i].call) {
-            sl_pb_write(members->members[i].call, &event.base);
-            sl_rpc_finish(members->members[i].call, SL_OK, NULL);
-        }
+    snprintf(members->stop_reason, sizeof members->stop_reason, "%s", reason);
+    for (uint32_t i = 0; i < members->n_members; i++) {
+        struct joined_member *m = &members->members[i];
+        if (m->call)
+            sl_joined_send_stop(m);
+        m->away = false; /* should it come back, it is told */
+    }
     pthread_mutex_unlock(&members->lock);
+}
+
+bool sl_members_await(struct sl_members *members)
+{
+    bool any = false;
+    pthread_mutex_lock(&members->lock);
+    for (uint32_t i = 0; i < members->n_members; i++)
+        any = any || (members->members[i].away && members->life == SL_LIFE_READY);
+    pthread_mutex_unlock(&members->lock);
+    return any;
 }
 
 const char *sl_members_missing(struct sl_members *members, bool ready, char *buffer, size_t bytes)
@@ -603,7 +626,8 @@ const char *sl_members_missing(struct sl_members *members, bool ready, char *buf
     size_t used = 0;
     pthread_mutex_lock(&members->lock);
     for (uint32_t i = 0; i < members->n_members; i++) {
-        if (members->members[i].call && (!ready || members->members[i].ready))
+        const struct joined_member *m = &members->members[i];
+        if ((m->call || m->away) && (!ready || m->ready))
             continue;
         char name[24];
         node_name(members, 1 + i, name);

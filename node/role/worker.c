@@ -1,16 +1,15 @@
-/* The worker process of worker.h. Threads: main (the role's loop), the I/O thread of sl_io, the leash (reads the Join
- * stream), the signal thread, the team. */
+/* The worker process of worker.h. Threads: main (the role's loop), the I/O thread of sl_io, those of its membership (member.h), the
+ * signal thread, the team. */
 #include "node/role/worker.h"
-#include "base/bytes.h"
 #include "base/clock.h"
 #include "base/cpu.h"
-#include "base/digest.h"
 #include "base/log.h"
 #include "base/signals.h"
 #include "model/pack/pack_cache.h"
 #include "node/coordinator/links.h"
 #include "node/coordinator/members.h"
 #include "node/edge/admin_http.h"
+#include "node/role/member.h"
 #include "node/role/role.h"
 #include "pipeline/stage/stage.h"
 #include "sluice.pb-c.h"
@@ -20,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { HELLO_MS = 5000, REPORT_AGAIN_MS = 200 };
 
 struct worker {
     struct sl_worker_config config;
@@ -33,22 +30,16 @@ struct worker {
     uint32_t profiles; /* numerics that we offer */
     _Atomic bool has_plan;
     uint32_t n_links;
-    struct sl_rpc_channel *channel;
-    uint8_t session[32];     /* with the coordinator: join_key.h */
+    struct sl_member *member;
     uint8_t link_secret[32]; /* of the plan's links */
-    struct sl_rpc_stream *leash;
     struct sl_admin *ops;
     struct sl_role *role;
     struct sl_role_state state;
-    _Atomic bool over; /* the threads beside the role may go */
-    pthread_t leash_thread, signal_thread, report_thread;
-    bool leash_started, signals_started, reports_started;
-
-    /* what the role's thread has seen and the reporting one tells the coordinator */
+    _Atomic bool over; /* the signal thread may go */
+    pthread_t signal_thread;
+    bool is_member, signals_started;
     pthread_mutex_t lock;
-    pthread_cond_t seen;
-    bool silent;
-    uint32_t silent_peer;
+    char lost[320]; /* why the coordinator is; with the lock */
 };
 
 /* STOP: the coordinator says so, a clean end. LOSE: it is gone. */
@@ -57,42 +48,6 @@ static void end_role(struct worker *w, enum sl_life_event event)
     sl_role_step_life(&w->state, event);
     if (w->io)
         sl_io_nudge(w->io);
-}
-
-static char *role_of(const struct worker *w)
-{
-    static char roles[2][8] = {"stage", "decode"};
-    return roles[w->config.decode];
-}
-
-/* That this is the member which joined; about the plan's epoch. */
-static ProtobufCBinaryData prove(const struct worker *w, const char *kind, uint8_t proof[SL_JOIN_PROOF])
-{
-    uint8_t about[8];
-    sl_put64(about, w->plan.epoch);
-    sl_join_proof(w->session, kind, about, sizeof about, proof);
-    return (ProtobufCBinaryData){SL_JOIN_PROOF, proof};
-}
-
-/* ---- signals ---- */
-
-static void leave(struct worker *w)
-{
-    Sluice__V1__LeaveRequest request = SLUICE__V1__LEAVE_REQUEST__INIT;
-    uint8_t packed[128], proof[SL_JOIN_PROOF], *reply = NULL;
-    size_t reply_bytes = 0;
-    request.role = role_of(w);
-    request.stage = w->config.stage;
-    request.epoch = w->plan.epoch;
-    request.proof = prove(w, "leave", proof);
-    size_t n = sluice__v1__leave_request__pack(&request, packed);
-    struct sl_err err;
-    if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Leave", packed, n, 2000, &reply, &reply_bytes, &err) !=
-        SL_OK) {
-        sl_log_warn("the coordinator does not answer (%s); stopping at once", err.text);
-        end_role(w, SL_LIFE_LOSE);
-    }
-    free(reply);
 }
 
 /* First signal: the pipeline drains through the coordinator, which tells us when to stop. Second: out at once. */
@@ -115,119 +70,61 @@ static void *signal_loop(void *arg)
             continue; /* it is ending by itself */
         sl_role_step_life(&w->state, SL_LIFE_DRAIN);
         sl_log_info("draining: the coordinator lets running requests finish");
-        leave(w);
+        sl_member_say_leaving(w->member);
     }
 }
 
-/* ---- the leash ---- */
+/* ---- membership ---- */
 
-static sl_status next_event(struct worker *w, Sluice__V1__JoinEvent **event, struct sl_err *err)
+static void on_stop(void *user, const char *reason)
 {
-    uint8_t *message;
-    size_t bytes;
-    sl_status status = sl_rpc_stream_next(w->leash, &message, &bytes, err);
-    if (status != SL_OK)
-        return status;
-    *event = sluice__v1__join_event__unpack(NULL, bytes, message);
-    free(message);
-    return *event ? SL_OK
-                  : sl_fail(err, SL_E_PROTOCOL,
-                            "the coordinator sent something that is not a join event; run the same version");
+    struct worker *w = user;
+    sl_log_info("stopping: %s", reason);
+    end_role(w, SL_LIFE_STOP);
 }
 
-static void *leash_loop(void *arg)
+static void on_coordinator_lost(void *user, const char *sentence)
 {
-    struct worker *w = arg;
-    struct sl_err err;
-    Sluice__V1__JoinEvent *event;
-    sl_status status;
-    while ((status = next_event(w, &event, &err)) == SL_OK) {
-        bool stop = event->event_case == SLUICE__V1__JOIN_EVENT__EVENT_STOP;
-        if (stop)
-            sl_log_info("stopping: %s", event->stop->reason);
-        sluice__v1__join_event__free_unpacked(event, NULL);
-        if (stop)
-            end_role(w, SL_LIFE_STOP);
-    }
-    if (sl_role_goes_on(&w->state) && !atomic_load(&w->over))
-        sl_log_error("the coordinator is gone (%s); this node stops",
-                     status == SL_AGAIN ? "it closed the stream" : err.text);
+    struct worker *w = user;
+    if (sl_role_goes_on(&w->state))
+        sl_log_error("the coordinator is gone (%s); this node stops", sentence);
+    pthread_mutex_lock(&w->lock);
+    snprintf(w->lost, sizeof w->lost, "%s", sentence);
+    pthread_mutex_unlock(&w->lock);
     end_role(w, SL_LIFE_LOSE);
-    return NULL;
 }
 
-/* ---- silence ---- */
+static void on_ready(void *user)
+{
+    struct worker *w = user;
+    sl_member_say_ready(w->member);
+}
 
 static void on_silence(void *user, bool silent, uint32_t peer)
 {
     struct worker *w = user;
-    pthread_mutex_lock(&w->lock);
-    w->silent = silent;
-    w->silent_peer = peer;
-    pthread_cond_signal(&w->seen);
-    pthread_mutex_unlock(&w->lock);
-}
-
-static sl_status report_silence(struct worker *w, bool silent, uint32_t peer)
-{
-    Sluice__V1__SilenceRequest request = SLUICE__V1__SILENCE_REQUEST__INIT;
-    uint8_t packed[192], proof[SL_JOIN_PROOF], *reply = NULL;
-    size_t reply_bytes = 0;
     char name[24];
-    struct sl_err err;
-    request.role = role_of(w);
-    request.stage = w->config.stage;
-    request.epoch = w->plan.epoch;
-    request.silent = silent;
-    request.peer = (char *)(uintptr_t)sl_plan_node_name(&w->plan, peer, name);
-    request.proof = prove(w, silent ? "silent" : "heard", proof);
-    size_t n = sluice__v1__silence_request__pack(&request, packed);
-    sl_status status = sl_rpc_unary(w->channel, "/sluice.v1.Control/Silence", packed, n, HELLO_MS, &reply,
-                                    &reply_bytes, &err);
-    free(reply);
-    return status;
+    sl_member_say_silent(w->member, silent, sl_plan_node_name(&w->plan, peer, name));
 }
-
-/* Tells what is, not all that was; a report that did not arrive (the silent one may be the coordinator) is made again as long
- * as it holds. */
-static void *report_loop(void *arg)
-{
-    struct worker *w = arg;
-    bool told = false, sure = true; /* not sure: what was told last may have arrived, or not */
-    pthread_mutex_lock(&w->lock);
-    while (!atomic_load(&w->over)) {
-        if (w->silent == told && sure) {
-            pthread_cond_wait(&w->seen, &w->lock);
-            continue;
-        }
-        bool silent = w->silent;
-        uint32_t peer = w->silent_peer;
-        pthread_mutex_unlock(&w->lock);
-        sl_status status = report_silence(w, silent, peer);
-        sure = status == SL_OK;
-        told = silent;
-        if (!sure)
-            usleep(REPORT_AGAIN_MS * 1000);
-        pthread_mutex_lock(&w->lock);
-    }
-    pthread_mutex_unlock(&w->lock);
-    return NULL;
-}
-
-/* ---- join ---- */
 
 /* This node in bytes. Returns how many; 0: room is too small. */
-static size_t pack_node(const struct worker *w, uint8_t *packed, size_t room)
+static size_t pack_node(void *user, const uint8_t id[SL_JOIN_NONCE], uint64_t epoch, uint8_t *packed,
+                        size_t room)
 {
+    struct worker *w = user;
+    uint8_t member[SL_JOIN_NONCE];
     Sluice__V1__Node j = SLUICE__V1__NODE__INIT;
-    static char version[] = SLUICE_VERSION;
+    static char version[] = SLUICE_VERSION, roles[2][8] = {"stage", "decode"};
     char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
     char host[64] = "", address[SL_IO_HOST_BYTES], digest[72];
     struct sl_io_address at = *sl_io_address(w->io);
     gethostname(host, sizeof host - 1);
     snprintf(address, sizeof address, "%s", sl_io_host(w->io));
     snprintf(digest, sizeof digest, "%s", sl_pack_digest(w->pack));
-    j.role = role_of(w);
+    memcpy(member, id, sizeof member);
+    j.member = (ProtobufCBinaryData){sizeof member, member};
+    j.epoch = epoch;
+    j.role = roles[w->config.decode];
     j.stage = w->config.stage;
     j.model_digest = digest;
     j.version = version;
@@ -247,96 +144,6 @@ static size_t pack_node(const struct worker *w, uint8_t *packed, size_t room)
     j.pid = (uint64_t)getpid();
     j.n_layers = sl_pack_shape(w->pack)->n_layers;
     return sluice__v1__node__get_packed_size(&j) <= room ? sluice__v1__node__pack(&j, packed) : 0;
-}
-
-/* A ticket of the coordinator, and a session with it if it knows the join key as we do. */
-static sl_status say_hello(struct worker *w, uint8_t nonce[SL_JOIN_NONCE], uint8_t ticket[SL_JOIN_TICKET],
-                           struct sl_err *err)
-{
-    Sluice__V1__HelloRequest request = SLUICE__V1__HELLO_REQUEST__INIT;
-    uint8_t packed[32], expected[SL_JOIN_PROOF], *message = NULL;
-    size_t bytes = 0;
-    if (sl_random_bytes(nonce, SL_JOIN_NONCE) != SL_OK)
-        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the join request");
-    request.nonce = (ProtobufCBinaryData){SL_JOIN_NONCE, nonce};
-    size_t n = sluice__v1__hello_request__pack(&request, packed);
-    SL_TRY(sl_rpc_unary(w->channel, "/sluice.v1.Control/Hello", packed, n, HELLO_MS, &message, &bytes, err));
-    Sluice__V1__HelloReply *reply = sluice__v1__hello_reply__unpack(NULL, bytes, message);
-    free(message);
-    sl_status status = SL_OK;
-    if (!reply || reply->ticket.len != SL_JOIN_TICKET || reply->proof.len != sizeof expected) {
-        status = sl_fail(err, SL_E_PROTOCOL,
-                         "the coordinator's answer to hello is malformed; run the same version");
-    } else {
-        memcpy(ticket, reply->ticket.data, SL_JOIN_TICKET);
-        sl_join_welcome(&w->config.key, nonce, ticket, expected);
-        if (!sl_equal_constant_time(expected, reply->proof.data, sizeof expected))
-            status =
-                sl_fail(err, SL_E_DENIED,
-                        "the join key differs; give both the same --join-key-file, and run the same version");
-    }
-    if (reply)
-        sluice__v1__hello_reply__free_unpacked(reply, NULL);
-    sl_join_session(&w->config.key, nonce, ticket, w->session);
-    return status;
-}
-
-static sl_status open_leash(struct worker *w, struct sl_err *err)
-{
-    Sluice__V1__JoinRequest j = SLUICE__V1__JOIN_REQUEST__INIT;
-    uint8_t node[1024], packed[1280], nonce[SL_JOIN_NONCE], ticket[SL_JOIN_TICKET] = {0},
-                                                            proof[SL_JOIN_PROOF];
-    size_t n = pack_node(w, node, sizeof node);
-    if (n == 0)
-        return sl_fail(err, SL_E_CONFIG, "the data address or host name is too long");
-    SL_TRY(say_hello(w, nonce, ticket, err));
-    sl_join_proof(w->session, "join", node, n, proof);
-    j.node = (ProtobufCBinaryData){n, node};
-    j.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
-    j.ticket = (ProtobufCBinaryData){sizeof ticket, ticket};
-    j.proof = (ProtobufCBinaryData){sizeof proof, proof};
-    n = sluice__v1__join_request__pack(&j, packed);
-    return sl_rpc_stream_open(&w->leash, w->channel, "/sluice.v1.Control/Join", packed, n, -1, err);
-}
-
-/* A refusal is about this process, not about a request: its place is taken, or there is something else at that address. */
-static sl_status as_refusal(sl_status status)
-{
-    return sl_status_exit_code(status) == 1 || status == SL_E_INVALID ? SL_E_UNAVAILABLE : status;
-}
-
-/* Try until the coordinator answers; a refusal is final, an absent coordinator is waited for. */
-static sl_status join(struct worker *w, Sluice__V1__JoinEvent **event, struct sl_err *err)
-{
-    uint64_t until = sl_clock_ns() + (uint64_t)w->config.join_timeout_s * 1000000000u;
-    for (uint32_t wait_ms = 50;;) {
-        sl_status status = open_leash(w, err);
-        if (status == SL_OK)
-            status = next_event(w, event, err);
-        if (status == SL_OK)
-            return SL_OK;
-        sl_rpc_stream_close(w->leash);
-        w->leash = NULL;
-        if (status == SL_AGAIN)
-            status =
-                sl_fail(err, SL_E_UNAVAILABLE, "the coordinator closed the stream before it sent a plan");
-        bool crowded = status == SL_E_EXHAUSTED && sl_clock_ns() <= until; /* its places come back */
-        if (status != SL_E_UNAVAILABLE && status != SL_E_PEER_LOST && !crowded) {
-            sl_err_prefix(err, "%s was refused by the coordinator at %s", w->name, w->config.coordinator);
-            return err->status = as_refusal(status);
-        }
-        if (sl_clock_ns() > until)
-            return sl_fail(
-                err, SL_E_UNAVAILABLE,
-                "no coordinator answers at %s after %u s; start it first, or give its address with --coordinator",
-                w->config.coordinator, w->config.join_timeout_s);
-        /* a new channel each time: one that failed is only looked after while a call waits on it */
-        sl_rpc_channel_close(w->channel);
-        w->channel = NULL;
-        usleep(wait_ms * 1000);
-        wait_ms = wait_ms < 1000 ? 2 * wait_ms : 1000;
-        SL_TRY(sl_rpc_channel_open(&w->channel, w->config.coordinator, err));
-    }
 }
 
 /* On the scrubber's thread. The role has the last word; here it is woken. */
@@ -409,29 +216,6 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
         return sl_fail(err, status, "cannot set up the link with %s (%s)", l->peer, sl_status_name(status));
     w->n_links++;
     return SL_OK;
-}
-
-static void report_ready(void *user)
-{
-    struct worker *w = user;
-    Sluice__V1__ReadyRequest request = SLUICE__V1__READY_REQUEST__INIT;
-    uint8_t packed[128], proof[SL_JOIN_PROOF], *reply = NULL;
-    size_t reply_bytes = 0;
-    struct sl_err err;
-    request.role = role_of(w);
-    request.stage = w->config.stage;
-    request.epoch = w->plan.epoch;
-    request.proof = prove(w, "ready", proof);
-    size_t n = sluice__v1__ready_request__pack(&request, packed);
-    for (int tries = 0; tries < 5; tries++) { /* without it the pipeline is never ready */
-        if (sl_rpc_unary(w->channel, "/sluice.v1.Control/Ready", packed, n, 2000, &reply, &reply_bytes,
-                         &err) == SL_OK)
-            break;
-        sl_log_warn("could not report to the coordinator: %s", err.text);
-        usleep(200000);
-    }
-    free(reply);
-    sl_log_info("ready");
 }
 
 /* ---- ops ---- */
@@ -514,53 +298,44 @@ static sl_status load(struct worker *w, struct sl_err *err)
     if (pthread_create(&w->signal_thread, NULL, signal_loop, w) != 0)
         return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
     w->signals_started = true;
-    return sl_rpc_channel_open(&w->channel, w->config.coordinator, err);
+    return SL_OK;
+}
+
+static sl_status follow_plan(struct worker *w, const Sluice__V1__Plan *plan, struct sl_err *err)
+{
+    SL_TRY(sl_member_begin(w->member, plan->epoch,
+                           err)); /* while weights load the stream may break, or say stop */
+    w->is_member = true;
+    SL_TRY(accept_plan(w, plan, err));
+    for (size_t i = 0; i < plan->n_accept; i++)
+        SL_TRY(open_link(w, plan->accept[i], false, err));
+    for (size_t i = 0; i < plan->n_connect; i++)
+        SL_TRY(open_link(w, plan->connect[i], true, err));
+    return SL_OK;
 }
 
 static sl_status become_ready(struct worker *w, struct sl_err *err)
 {
     Sluice__V1__JoinEvent *event;
-    SL_TRY(join(w, &event, err));
-    sl_status status = SL_OK;
+    SL_TRY(sl_member_join(w->member, &event, err));
+    sl_status status;
     if (event->event_case != SLUICE__V1__JOIN_EVENT__EVENT_PLAN)
         status = sl_fail(err, SL_E_UNAVAILABLE, "the coordinator is stopping; start this node again with it");
     else
-        status = accept_plan(w, event->plan, err);
-    for (size_t i = 0; status == SL_OK && i < event->plan->n_accept; i++)
-        status = open_link(w, event->plan->accept[i], false, err);
-    for (size_t i = 0; status == SL_OK && i < event->plan->n_connect; i++)
-        status = open_link(w, event->plan->connect[i], true, err);
+        status = follow_plan(w, event->plan, err);
     sluice__v1__join_event__free_unpacked(event, NULL);
-    SL_TRY(status);
-    if (pthread_create(&w->leash_thread, NULL, leash_loop, w) != 0)
-        return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
-    w->leash_started = true;
-    if (pthread_create(&w->report_thread, NULL, report_loop, w) != 0)
-        return sl_fail(err, SL_E_NOMEM, "cannot start a thread");
-    w->reports_started = true;
-    return SL_OK;
+    return status;
 }
 
 static void clean_up(struct worker *w)
 {
     atomic_store(&w->over, true);
-    if (w->leash)
-        sl_rpc_stream_cancel(w->leash);
-    if (w->leash_started)
-        pthread_join(w->leash_thread, NULL);
-    if (w->reports_started) {
-        on_silence(w, false, 0); /* wakes it */
-        pthread_join(w->report_thread, NULL);
-    }
     if (w->signals_started) {
         pthread_kill(w->signal_thread, SIGTERM);
         pthread_join(w->signal_thread, NULL);
     }
     sl_admin_stop(w->ops);
-    if (w->leash)
-        sl_rpc_stream_close(w->leash);
-    if (w->channel)
-        sl_rpc_channel_close(w->channel);
+    sl_member_destroy(w->member);
     if (w->stage)
         sl_stage_unwatch(w->stage);
     if (w->io)
@@ -568,6 +343,16 @@ static void clean_up(struct worker *w)
     sl_role_destroy(w->role);
     sl_stage_destroy(w->stage);
     sl_pack_close(w->pack);
+}
+
+static sl_status coordinator_lost(struct worker *w, struct sl_err *err)
+{
+    pthread_mutex_lock(&w->lock);
+    sl_status status =
+        sl_fail(err, SL_E_PEER_LOST, "the coordinator went away%s%.240s; start this node again with it",
+                w->lost[0] ? ": " : "", w->lost);
+    pthread_mutex_unlock(&w->lock);
+    return status;
 }
 
 sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *err)
@@ -580,30 +365,41 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
     snprintf(w->name, sizeof w->name, config->decode ? "decode" : "stage %u", config->stage);
     w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
     sl_log_set_role(w->name);
-    w->state.on_ready = report_ready;
+    w->state.on_ready = on_ready;
     w->state.on_silence = on_silence;
-    pthread_mutex_init(&w->lock, NULL);
-    sl_clock_cond_init(&w->seen);
     w->state.user = w;
+    pthread_mutex_init(&w->lock, NULL);
+    struct sl_member_config member = {.name = w->name,
+                                      .coordinator = config->coordinator,
+                                      .key = config->key,
+                                      .decode = config->decode,
+                                      .stage = config->stage,
+                                      .join_timeout_s = config->join_timeout_s,
+                                      .lost_after_ms = config->lost_after_s * 1000u,
+                                      .pack_node = pack_node,
+                                      .on_stop = on_stop,
+                                      .on_lost = on_coordinator_lost,
+                                      .user = w};
     sl_rpc_init();
     sl_status status = load(w, err);
+    if (status == SL_OK)
+        status = sl_member_create(&w->member, &member, err);
     if (status == SL_OK)
         status = become_ready(w, err);
     if (status == SL_OK)
         status = sl_role_run(w->role, w->io, w->n_links, err);
     /* a neighbour may be told to stop, and close its links, a moment before we are */
-    if (status == SL_E_PEER_LOST && w->leash_started)
+    if (status == SL_E_PEER_LOST && w->is_member)
         for (int i = 0; i < 50 && atomic_load(&w->state.life) != SL_LIFE_STOPPED; i++)
             usleep(20000);
     if (status != SL_E_DATA &&
         atomic_load(&w->state.life) == SL_LIFE_STOPPED) /* its weights' fault stays one */
         status = SL_OK;
-    else if (status == SL_OK && w->leash_started)
-        status = sl_fail(err, SL_E_PEER_LOST, "the coordinator went away; start this node again with it");
+    else if (status == SL_OK && w->is_member)
+        status = coordinator_lost(w, err);
     clean_up(w);
     sl_rpc_fini();
     pthread_mutex_destroy(&w->lock);
-    pthread_cond_destroy(&w->seen);
     free(w);
     return status;
 }

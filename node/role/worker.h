@@ -1,5 +1,5 @@
 /* A stage or decode worker as a process: LOAD (open the pack) -> JOIN (the coordinator's plan) -> bind weights, links ->
- * READY -> DRAIN -> STOP. The Join stream is the leash: when it ends, so does the worker. */
+ * READY -> DRAIN -> STOP. The Join stream is the leash (member.h): when it can't be taken up again, the worker ends. */
 #ifndef SL_NODE_ROLE_WORKER_H
 #define SL_NODE_ROLE_WORKER_H
 

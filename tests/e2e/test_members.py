@@ -71,6 +71,7 @@ class Stranger:
 
     def __init__(self, endpoint, text):
         self.channel = grpc.insecure_channel(endpoint)
+        self.member = os.urandom(16)
         self.key = hmac.new(bytes(32), text.encode(), hashlib.sha256).digest() if text else bytes(32)
 
     def call(self, method, message):
@@ -86,14 +87,14 @@ class Stranger:
     def proof(self, kind, message):
         return mac(self.session, kind, hmac.new(self.session, message, hashlib.sha256).digest())
 
-    def node(self, pack, stage=0):
-        """What a stage of this version says of itself: all of it can be found out."""
+    def node(self, pack, stage=0, epoch=0):
+        """What a stage of this version says of itself: all of it can be found out, but for the member that it is."""
         config = json.loads((pathlib.Path(pack) / "config.json").read_text())
         version = json.loads(run("version", "--json").stdout)["version"]
         digest = json.loads((pathlib.Path(pack) / "pack.json").read_text())["digest"]
         return (field(1, "stage") + field(2, stage) + field(3, digest) + field(4, version) + field(7, "127.0.0.1") +
                 field(8, 13000) + field(9, WIRE) + field(11, "stranger") + field(14, config["num_hidden_layers"]) +
-                field(15, "f32") + field(16, b"somewhere"))
+                field(15, "f32") + field(16, b"somewhere") + field(17, self.member) + (field(18, epoch) if epoch else b""))
 
     def join(self, node, proof=None):
         """The stream; its first event or its error come when it is read."""
@@ -153,10 +154,18 @@ def test_a_join_that_was_overheard_is_of_no_use_again(coordinator, pack, key_fil
     member.hello()
     code, sentence = refused(member.join(other, member.proof(b"join", node)))
     assert code == grpc.StatusCode.PERMISSION_DENIED and "the join key differs" in sentence
-    code, sentence = refused(member.join(node))
+    second = Stranger(coordinator.endpoint, key_file.read_text().rstrip())
+    second.hello()
+    code, sentence = refused(second.join(second.node(pack)))
     assert code == grpc.StatusCode.ALREADY_EXISTS, sentence  # with a proof, but the place is taken
-    first.cancel()
-    wait_until(lambda: "stage 0 left" in coordinator.log(), "the first to leave")
+    member.hello()
+    again = member.join(node)  # the same one, whose stream broke without the coordinator's knowing
+    next(again)
+    with pytest.raises(grpc.RpcError) as error:
+        list(first)
+    assert error.value.code() == grpc.StatusCode.UNAVAILABLE and "another Join stream" in error.value.details()
+    again.cancel()
+    wait_until(lambda: "stage 0 left" in coordinator.log(), "it to leave")
 
 
 def test_a_node_with_another_key_says_so_and_ends(coordinator, pack, tmp_path):
@@ -193,7 +202,8 @@ def test_serve_keeps_its_secret_among_its_children(tmp_path, pack):
         for pid in server.children().values():
             words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
             paths.add(words[words.index(b"--join-key-file") + 1])
-            assert b"join" not in pathlib.Path(f"/proc/{pid}/environ").read_bytes().lower()
+            environment = pathlib.Path(f"/proc/{pid}/environ").read_bytes().lower().split(b"\0")
+            assert not any(b"join" in word.split(b"=")[0] or b"/dev/fd/" in word for word in environment)
             held = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
             assert not any("join-key" in where for where in held)  # read once, then closed
         assert len(paths) == 1 and paths.pop().startswith(b"/dev/fd/")

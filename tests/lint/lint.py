@@ -70,7 +70,7 @@ FOREIGN = {
     r"(ucp|ucs|uct)/": [r"pipeline/link/transport_ucx\w*\.[ch]"],
     r"nccl\.h": [r"pipeline/link/transport_nccl\w*\.[ch]"],
     r"(cuda|cublas)\w*\.h": [r"kernels/cuda/.*"],
-    r"(\w+/)*\w+\.pb-c\.h": [r"node/(coordinator/members\.c|client/client_remote\.c|role/worker\.c|edge/\w+\.[ch])"],
+    r"(\w+/)*\w+\.pb-c\.h": [r"node/(coordinator/members(_away)?\.c|client/client_remote\.c|role/(member|worker)\.c|edge/\w+\.[ch])"],
     r"protobuf-c/": [r"node/rpc/\w+\.[ch]"],
     r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/client_remote\.c", r"node/edge/(engine|service)_\w+\.[ch]"],
     r"yaml\.h": [r"node/command/options_file\.c"],

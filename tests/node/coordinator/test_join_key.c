@@ -120,6 +120,22 @@ SL_TEST(a_proof_holds_for_one_key_one_session_one_kind_and_one_message)
     CHECK(memcmp(p, proof, sizeof p) != 0);
 }
 
+SL_TEST(a_members_own_key_differs_by_key_and_member_and_is_no_session)
+{
+    struct sl_join_key key = {.bytes = {1}}, other = {.bytes = {2}};
+    uint8_t member[SL_JOIN_NONCE] = {3}, ticket[SL_JOIN_TICKET] = {0}, a[32], b[32];
+    sl_join_own_key(&key, member, a);
+    sl_join_own_key(&key, member, b);
+    CHECK(memcmp(a, b, sizeof a) == 0);
+    sl_join_own_key(&other, member, b);
+    CHECK(memcmp(a, b, sizeof a) != 0);
+    sl_join_session(&key, member, ticket, b);
+    CHECK(memcmp(a, b, sizeof a) != 0);
+    member[15]++;
+    sl_join_own_key(&key, member, b);
+    CHECK(memcmp(a, b, sizeof a) != 0);
+}
+
 SL_TEST(link_secrets_differ_by_key_epoch_and_salt)
 {
     struct sl_join_key key = {.bytes = {1}}, other = {.bytes = {2}};
