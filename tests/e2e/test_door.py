@@ -106,8 +106,8 @@ def test_more_connections_than_descriptors(start_server, files):
         engine = pb_grpc.VllmEngineStub(early)
         assert len(next(engine.Generate(request(), timeout=PATIENCE)).complete.output_ids) == 4
         crowd = [Connection(server.endpoint) for _ in range(files + 100)]
-        for c in crowd:  # a call each: who has none makes room
-            c.send(frame(DATA, END_STREAM, c.open(WATCH), message(b"")))
+        for c in crowd:  # a call each that waits for its message: who has none makes room, and WATCH has fewer places
+            c.open(GENERATE)
         wait_until(lambda: refused(server, "places") + shut(server, "no_place") > 0, "a refusal")
         wait_until(lambda: server.get("/readyz") == (503, "all places for gRPC connections are taken\n"), "unreadiness")
         assert server.get("/livez")[0] == 200
