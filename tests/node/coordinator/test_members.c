@@ -5,6 +5,7 @@
 #include "node/coordinator/members.h"
 #include "sluice.pb-c.h"
 #include "tests/check.h"
+#include "tests/node/coordinator/listener.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -46,18 +47,6 @@ static void on_leave(void *user, const char *who)
     struct meeting *w = user;
     CHECK_STR(who, "stage 0");
     atomic_fetch_add(&w->n_leaves, 1);
-}
-
-static uint16_t listen_somewhere(int *fd)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof at;
-    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = *fd >= 0 && bind(*fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(*fd, 16) == 0 &&
-              getsockname(*fd, (struct sockaddr *)&at, &bytes) == 0;
-    if (!ok)
-        sl_test_fail(__FILE__, __LINE__, "no port to listen at");
-    return ntohs(at.sin_port);
 }
 
 static bool open_meeting(struct meeting *w, uint32_t lost_after_ms)

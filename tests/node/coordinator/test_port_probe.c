@@ -2,22 +2,11 @@
 #include "node/coordinator/port_probe.h"
 #include "pipeline/link/shield.h"
 #include "tests/check.h"
+#include "tests/node/coordinator/listener.h"
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <unistd.h>
-
-static uint16_t listen_somewhere(int *fd)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t bytes = sizeof at;
-    *fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = *fd >= 0 && bind(*fd, (struct sockaddr *)&at, sizeof at) == 0 && listen(*fd, 16) == 0 &&
-              getsockname(*fd, (struct sockaddr *)&at, &bytes) == 0;
-    if (!ok)
-        sl_test_fail(__FILE__, __LINE__, "no port to listen at");
-    return ntohs(at.sin_port);
-}
 
 /* Until it is answered, or as long as it waits. */
 static bool is_refused(struct sl_port_probe *probe, uint16_t port, int ms)

@@ -560,8 +560,6 @@ SL_TEST(answers_that_are_set_back_keep_their_bits)
         init_answer(a);
         struct sl_generate ask = make_ask(ids, make_prompt(1 + i % 4, ids), is_short ? 2 : LENGTH);
         steer(&ask, 1 + i % 4);
-        if (ask.n_ids > 100)
-            ask.n_ids = 20;
         ask.sampling.seed = i % LONG;
         REQUIRE(submit(cluster, &ask, a));
         if (is_alone)
