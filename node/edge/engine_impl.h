@@ -9,20 +9,16 @@
 
 #include "node/coordinator/coordinator.h"
 #include "node/edge/edge.h"
-#include "node/edge/zip.h"
 #include "node/rpc/pb_impl.h"
 #include "node/rpc/rpc.h"
 #include "vllm_engine.pb-c.h"
-#include <pthread.h>
 
 enum { SL_PUSHBACK_MS = 1000 }; /* when to try again after "full" or "not ready" */
 
 struct sl_engine {
     struct sl_coordinator *coordinator;
     const struct sl_edge_view *view;
-    pthread_mutex_t lock; /* between workers: the archive is made by the first who asks */
-    struct sl_zip archive;
-    char archive_sha256[65];
+    struct sl_archive *archive;
 };
 
 struct sl_engine_request {

@@ -1,14 +1,13 @@
 /* vllm.grpc.engine.VllmEngine: registration and everything but Generate (engine_generate.c).
  *
  * Gateways find out which engine they face by HealthCheck, read the model from GetModelInfo, watch
- * GetLoads, and abort by request id, besides hanging up. GetTokenizer hands out the pack's
- * tokenizer files as one zip whose bytes never change, with its SHA-256 in the last chunk. The rest
+ * GetLoads, and abort by request id, besides hanging up. GetTokenizer is in tokenizer_archive.c. The rest
  * is UNIMPLEMENTED with a sentence; a gateway takes that as "this engine has no such thing". */
 #include "base/clock.h"
-#include "base/digest.h"
 #include "model/shape.h"
 #include "node/edge/edge.h"
 #include "node/edge/engine_impl.h"
+#include "node/edge/tokenizer_archive.h"
 #include <jansson.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { TOKENIZER_CHUNK = 1 << 20, MAX_ABORT_IDS = 1024 };
+enum { MAX_ABORT_IDS = 1024 };
 
 /* A pointer that a generated struct wants without const; packing only reads it. */
 static char *unconst(const char *text)
@@ -196,105 +195,6 @@ static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t by
     sl_pb_reply(call, &reply.base);
 }
 
-/* ---- tokenizer ---- */
-
-struct download { /* of one client, worker only */
-    struct sl_engine *engine;
-    size_t sent;
-};
-
-/* As it was verified: what a gateway encodes with is as much part of an answer as a weight. */
-static sl_status add_file(struct sl_zip *zip, const struct sl_coordinator *coordinator, const char *name,
-                          struct sl_err *err)
-{
-    char *text;
-    size_t bytes;
-    sl_status status = sl_coordinator_read_file(coordinator, name, &text, &bytes, err);
-    if (status == SL_E_NOT_FOUND)
-        return SL_OK;
-    if (status == SL_OK && sl_zip_add(zip, name, text, bytes) != SL_OK)
-        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for %s in the tokenizer's archive", name);
-    free(text);
-    return status == SL_E_DATA ? SL_E_CORRUPT : status; /* the sentence is the reader's */
-}
-
-static sl_status make_archive(struct sl_engine *engine, struct sl_err *err)
-{
-    static const char *const names[] = {
-        "tokenizer.json",    "tokenizer_config.json",  "special_tokens_map.json",
-        "added_tokens.json", "chat_template.jinja",    "chat_template.json",
-        "config.json",       "generation_config.json",
-    };
-    struct sl_zip zip = {0};
-    sl_status status = SL_OK;
-    for (size_t i = 0; status == SL_OK && i < sizeof names / sizeof *names; i++)
-        status = add_file(&zip, engine->coordinator, names[i], err);
-    if (status == SL_OK && sl_zip_end(&zip) != SL_OK)
-        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the tokenizer's archive");
-    struct sl_sha256 *sha = status == SL_OK ? sl_sha256_begin() : NULL;
-    if (status == SL_OK && !sha)
-        status = sl_fail(err, SL_E_EXHAUSTED, "no memory for the digest of the tokenizer's archive");
-    if (status != SL_OK) {
-        sl_zip_fini(&zip);
-        return status;
-    }
-    sl_sha256_add(sha, zip.data, zip.bytes);
-    sl_sha256_end(sha, engine->archive_sha256);
-    engine->archive = zip;
-    return SL_OK;
-}
-
-static void send_archive(struct sl_rpc_call *call, struct download *download)
-{
-    const struct sl_zip *archive = &download->engine->archive; /* immutable once made */
-    while (download->sent < archive->bytes) {
-        Smg__Grpc__Common__GetTokenizerChunk chunk = SMG__GRPC__COMMON__GET_TOKENIZER_CHUNK__INIT;
-        size_t left = archive->bytes - download->sent;
-        chunk.data.data = archive->data + download->sent;
-        chunk.data.len = left < TOKENIZER_CHUNK ? left : TOKENIZER_CHUNK;
-        if (chunk.data.len == left)
-            chunk.sha256 = download->engine->archive_sha256;
-        sl_status status = sl_pb_write(call, &chunk.base);
-        if (status == SL_E_NOMEM)
-            sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
-        if (status != SL_OK)
-            return; /* when full, on_writable goes on */
-        download->sent += chunk.data.len;
-    }
-    sl_rpc_finish(call, SL_OK, NULL);
-}
-
-static void on_download_writable(struct sl_rpc_call *call, void *user)
-{
-    send_archive(call, user);
-}
-
-static void on_download_done(struct sl_rpc_call *call, void *user, bool cancelled)
-{
-    (void)call, (void)cancelled;
-    free(user);
-}
-
-static void on_tokenizer(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
-{
-    struct sl_engine *engine = context;
-    struct sl_err err = {0};
-    (void)message, (void)bytes;
-    pthread_mutex_lock(&engine->lock);
-    sl_status status = engine->archive.bytes ? SL_OK : make_archive(engine, &err);
-    pthread_mutex_unlock(&engine->lock);
-    struct download *download = status == SL_OK ? calloc(1, sizeof *download) : NULL;
-    if (status == SL_OK && !download)
-        status = sl_fail(&err, SL_E_EXHAUSTED, "out of memory for this download; try again later");
-    if (status != SL_OK) {
-        sl_engine_refuse(call, status, err.text);
-        return;
-    }
-    download->engine = engine;
-    sl_rpc_hooks(call, download, on_download_done, on_download_writable);
-    send_archive(call, download);
-}
-
 /* ---- registration ---- */
 
 static void on_unserved(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
@@ -313,7 +213,7 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
         {PATH("GetModelInfo"), false, on_model_info, engine, false, SL_RPC_ADMIN},
         {PATH("GetServerInfo"), false, on_server_info, engine, false, SL_RPC_ADMIN},
         {PATH("GetLoads"), false, on_loads, engine, false, SL_RPC_ADMIN},
-        {PATH("GetTokenizer"), true, on_tokenizer, engine, false, SL_RPC_WORK},
+        {PATH("GetTokenizer"), true, sl_archive_on_call, engine->archive, false, SL_RPC_WORK},
         {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false,
          SL_RPC_ADMIN},
         {PATH("FlushCache"), false, on_unserved,
@@ -332,6 +232,12 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
     return sizeof served / sizeof *served;
 }
 
+static sl_status read_of_coordinator(void *coordinator, const char *name, char **text, size_t *bytes,
+                                     struct sl_err *err)
+{
+    return sl_coordinator_read_file(coordinator, name, text, bytes, err);
+}
+
 struct sl_engine *sl_engine_create(struct sl_edge_view *view)
 {
     struct sl_engine *engine = calloc(1, sizeof *engine);
@@ -339,7 +245,11 @@ struct sl_engine *sl_engine_create(struct sl_edge_view *view)
         return NULL;
     engine->coordinator = view->coordinator;
     engine->view = view;
-    pthread_mutex_init(&engine->lock, NULL);
+    engine->archive = sl_archive_create(read_of_coordinator, view->coordinator);
+    if (!engine->archive) {
+        free(engine);
+        return NULL;
+    }
     return engine;
 }
 
@@ -347,7 +257,6 @@ void sl_engine_destroy(struct sl_engine *engine)
 {
     if (!engine)
         return;
-    sl_zip_fini(&engine->archive);
-    pthread_mutex_destroy(&engine->lock);
+    sl_archive_destroy(engine->archive);
     free(engine);
 }
