@@ -209,3 +209,17 @@ def server(tmp_path_factory):
     code = it.stop() if it.alive() else it.process.returncode
     it.kill()
     assert code == 0, it.log()
+
+
+@pytest.fixture
+def scripted(spawn, tmp_path):
+    from scripted_server import Scripted  # which needs what is above
+    made = []
+
+    def start(*args):
+        made.append(Scripted(spawn, tmp_path, *args))
+        return made[-1]
+    yield start
+    for it in made:
+        it.channel.close()
+        it.openai.close()

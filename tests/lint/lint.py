@@ -61,7 +61,8 @@ KNOWS = {
     "node/client": ["node/local"],
     "node/eval": ["node/client"],
     "node/command": ["node/eval"],
-    "bench": ["node/command"],
+    "bench/serve/selftest": ["node/command"],
+    "bench": ["bench/serve/selftest"],
 }
 
 # A foreign header (pattern) -> the files that may include it (patterns). Tests may include what they test with.
@@ -70,11 +71,11 @@ FOREIGN = {
     r"(ucp|ucs|uct)/": [r"pipeline/link/transport_ucx\w*\.[ch]"],
     r"nccl\.h": [r"pipeline/link/transport_nccl\w*\.[ch]"],
     r"(cuda|cublas)\w*\.h": [r"kernels/cuda/.*"],
-    r"(\w+/)*\w+\.pb-c\.h": [r"node/(coordinator/members(_away)?\.c|client/client_remote\.c|role/(member|worker)\.c|edge/\w+\.[ch])"],
+    r"(\w+/)*\w+\.pb-c\.h": [r"node/(coordinator/members(_away)?\.c|client/client_remote\.c|role/(member|worker)\.c|edge/\w+\.[ch])", r"bench/serve/selftest/scripted_grpc\.c"],
     r"protobuf-c/": [r"node/rpc/\w+\.[ch]"],
-    r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/client_remote\.c", r"node/edge/(engine|service)_\w+\.[ch]"],
+    r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/client_remote\.c", r"node/edge/(engine|service)_\w+\.[ch]", r"bench/serve/selftest/openai\.c"],
     r"yaml\.h": [r"node/command/options_file\.c"],
-    r"microhttpd\.h": [r"node/edge/admin_http\w*\.[ch]"],
+    r"microhttpd\.h": [r"node/edge/admin_http\w*\.[ch]", r"bench/serve/selftest/scripted_http\.c"],
     r"utf8proc\.h": [r"model/tokenizer/\w+\.[ch]"],
     r"jemalloc/": [r"node/edge/\w*metrics\w*\.c"],
     r"xxhash\.h": [r"base/digest(_avx2)?\.c"],
