@@ -86,4 +86,39 @@ sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, si
 void sl_rpc_stream_cancel(struct sl_rpc_stream *stream);
 void sl_rpc_stream_close(struct sl_rpc_stream *stream);
 
+/* ---- client of many calls ----
+ * Server streams by the thousand on one thread: it sends, and serves what comes in sl_rpc_pool_poll, from within which all
+ * callbacks are made. Calls are spread over connections, so that a server's bound on streams of one does not queue them. */
+struct sl_rpc_pool;
+
+struct sl_rpc_tls { /* PEM texts; NULL: the system's roots, no certificate of ours */
+    const char *ca, *cert, *key;
+};
+
+struct sl_rpc_header { /* metadata of a call; the name in lower case */
+    const char *name, *value;
+};
+
+struct sl_rpc_pool_config {
+    const char *endpoint;
+    const struct sl_rpc_tls *tls; /* NULL: none */
+    uint32_t max_calls;
+    void *user;
+    /* at_ns: sl_clock_ns when it was taken; the message is the pool's */
+    void (*on_message)(void *user, uint32_t call, uint64_t at_ns, const uint8_t *message, size_t bytes);
+    /* Exactly once for each call that was sent and not dropped; after it the number is free. SL_OK: it ended well. */
+    void (*on_end)(void *user, uint32_t call, uint64_t at_ns, sl_status status, const char *sentence);
+};
+sl_status sl_rpc_pool_open(struct sl_rpc_pool **pool, const struct sl_rpc_pool_config *config,
+                           struct sl_err *err);
+/* call: the caller's number for it, < max_calls and free. The message and the headers are copied. timeout_ms < 0: none. */
+void sl_rpc_pool_send(struct sl_rpc_pool *pool, uint32_t call, const char *path, const uint8_t *message,
+                      size_t bytes, int64_t timeout_ms, const struct sl_rpc_header *headers,
+                      uint32_t n_headers);
+/* Cancels it; its number is free at once, and nothing is called back for it. Does nothing when none has it. */
+void sl_rpc_pool_drop(struct sl_rpc_pool *pool, uint32_t call);
+/* Serves what comes until until_ns of sl_clock_ns, to a tenth of a ms, or until something has come. */
+void sl_rpc_pool_poll(struct sl_rpc_pool *pool, uint64_t until_ns);
+void sl_rpc_pool_close(struct sl_rpc_pool *pool); /* drops what runs; NULL is fine */
+
 #endif

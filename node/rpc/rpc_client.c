@@ -1,4 +1,4 @@
-/* The gRPC client: blocking unary calls and server streams that are read one message at a time.
+/* The gRPC client of a command: blocking unary calls and server streams that are read one message at a time.
  *
  * Every call has a completion queue of its own to pluck from, so the thread that waits is the
  * thread that polls: no worker, no callback, and any number of calls may run on one channel. A
@@ -32,17 +32,17 @@ struct sl_rpc_stream { /* also the state of a unary call, whose stream has one m
     char sent_tag, message_tag, status_tag; /* their addresses name the batches */
 };
 
-sl_status sl_rpc_channel_open(struct sl_rpc_channel **out, const char *endpoint, struct sl_err *err)
+/* A pair of certificate and key, or none. */
+static grpc_channel_credentials *credentials_of(const struct sl_rpc_tls *tls)
 {
-    if (endpoint[0] == '*')
-        return sl_fail(err, SL_E_CONFIG,
-                       "%s is where a server listens; name the host to ask, as in 127.0.0.1%s", endpoint,
-                       endpoint + 1);
-    struct sl_rpc_channel *channel = calloc(1, sizeof *channel);
-    if (!channel || !(channel->endpoint = strdup(endpoint))) {
-        free(channel);
-        return sl_fail(err, SL_E_NOMEM, "out of memory for a channel to %s", endpoint);
-    }
+    if (!tls)
+        return grpc_insecure_credentials_create();
+    grpc_ssl_pem_key_cert_pair pair = {tls->key, tls->cert};
+    return grpc_ssl_credentials_create(tls->ca, tls->cert && tls->key ? &pair : NULL, NULL, NULL);
+}
+
+grpc_channel *sl_rpc_channel_core(const char *endpoint, const struct sl_rpc_tls *tls)
+{
     grpc_arg args[] = {
         sl_rpc_arg("grpc.use_local_subchannel_pool", 1),
         sl_rpc_arg(GRPC_ARG_ENABLE_HTTP_PROXY, 0),
@@ -58,10 +58,26 @@ sl_status sl_rpc_channel_open(struct sl_rpc_channel **out, const char *endpoint,
     grpc_channel_args list = {sizeof args / sizeof *args, args};
     sigset_t before;
     sl_rpc_signals_block(&before);
-    grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
-    channel->core = grpc_channel_create(endpoint, credentials, &list);
-    grpc_channel_credentials_release(credentials);
+    grpc_channel_credentials *credentials = credentials_of(tls);
+    grpc_channel *core = credentials ? grpc_channel_create(endpoint, credentials, &list) : NULL;
+    if (credentials)
+        grpc_channel_credentials_release(credentials);
     sl_rpc_signals_restore(&before);
+    return core;
+}
+
+sl_status sl_rpc_channel_open(struct sl_rpc_channel **out, const char *endpoint, struct sl_err *err)
+{
+    if (endpoint[0] == '*')
+        return sl_fail(err, SL_E_CONFIG,
+                       "%s is where a server listens; name the host to ask, as in 127.0.0.1%s", endpoint,
+                       endpoint + 1);
+    struct sl_rpc_channel *channel = calloc(1, sizeof *channel);
+    if (!channel || !(channel->endpoint = strdup(endpoint))) {
+        free(channel);
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a channel to %s", endpoint);
+    }
+    channel->core = sl_rpc_channel_core(endpoint, NULL);
     *out = channel;
     return SL_OK;
 }
@@ -137,6 +153,18 @@ sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *
     return SL_OK;
 }
 
+sl_status sl_rpc_end(struct sl_err *err, grpc_status_code code, grpc_slice details, const char *endpoint)
+{
+    size_t bytes = GRPC_SLICE_LENGTH(details);
+    sl_status status = sl_rpc_status(code);
+    if (status == SL_OK)
+        return SL_OK;
+    if (bytes == 0)
+        return sl_fail(err, status, "%s answered with gRPC status %d and no message", endpoint, (int)code);
+    return sl_fail(err, status, "%.*s", (int)(bytes < 300 ? bytes : 300),
+                   (const char *)GRPC_SLICE_START_PTR(details));
+}
+
 /* The stream has ended: its status becomes ours, its message the sentence. */
 static sl_status take_status(struct sl_rpc_stream *stream, struct sl_err *err)
 {
@@ -144,38 +172,29 @@ static sl_status take_status(struct sl_rpc_stream *stream, struct sl_err *err)
         pluck(stream, &stream->status_tag);
         stream->status_plucked = true;
     }
-    if (stream->code == GRPC_STATUS_OK)
-        return SL_AGAIN;
-    size_t bytes = GRPC_SLICE_LENGTH(stream->details);
-    sl_status status = sl_rpc_status(stream->code);
-    if (bytes == 0)
-        return sl_fail(err, status, "%s answered with gRPC status %d and no message", stream->endpoint,
-                       (int)stream->code);
-    return sl_fail(err, status, "%.*s", (int)(bytes < 300 ? bytes : 300),
-                   (const char *)GRPC_SLICE_START_PTR(stream->details));
+    return stream->code == GRPC_STATUS_OK ? SL_AGAIN
+                                          : sl_rpc_end(err, stream->code, stream->details, stream->endpoint);
 }
 
-static sl_status copy_out(grpc_byte_buffer *buffer, uint8_t **message, size_t *bytes, struct sl_err *err)
+uint8_t *sl_rpc_buffer_copy(grpc_byte_buffer *buffer, size_t *bytes)
 {
     grpc_byte_buffer_reader reader;
     if (!grpc_byte_buffer_reader_init(&reader, buffer))
-        return sl_fail(err, SL_E_PROTOCOL, "the server sent a message that cannot be unpacked");
+        return NULL;
     *bytes = grpc_byte_buffer_length(buffer);
-    *message = malloc(*bytes ? *bytes : 1);
+    uint8_t *message = malloc(*bytes ? *bytes : 1);
     size_t at = 0;
     grpc_slice slice;
     while (grpc_byte_buffer_reader_next(&reader, &slice)) {
         size_t n = GRPC_SLICE_LENGTH(slice);
         assert(n <= *bytes - at);
-        if (*message && n)
-            memcpy(*message + at, GRPC_SLICE_START_PTR(slice), n);
+        if (message && n)
+            memcpy(message + at, GRPC_SLICE_START_PTR(slice), n);
         at += n;
         grpc_slice_unref(slice);
     }
     grpc_byte_buffer_reader_destroy(&reader);
-    if (!*message)
-        return sl_fail(err, SL_E_NOMEM, "out of memory for a reply of %zu bytes", *bytes);
-    return SL_OK;
+    return message;
 }
 
 sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, size_t *bytes,
@@ -200,9 +219,9 @@ sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, si
     pluck(stream, &stream->message_tag);
     if (!buffer)
         return take_status(stream, err);
-    sl_status status = copy_out(buffer, message, bytes, err);
+    *message = sl_rpc_buffer_copy(buffer, bytes);
     grpc_byte_buffer_destroy(buffer);
-    return status;
+    return *message ? SL_OK : sl_fail(err, SL_E_NOMEM, "no memory for a reply, or it cannot be unpacked");
 }
 
 void sl_rpc_stream_cancel(struct sl_rpc_stream *stream)

@@ -123,5 +123,12 @@ void sl_rpc_signals_restore(const sigset_t *before);
  * thread only. */
 void sl_rpc_log_quiet(bool quiet);
 grpc_arg sl_rpc_arg(const char *key, int value);
+/* A client's channel, with a connection of its own; tls NULL: in the clear. */
+/* NULL: the certificates cannot be used. */
+grpc_channel *sl_rpc_channel_core(const char *endpoint, const struct sl_rpc_tls *tls);
+/* The bytes of a buffer in fresh memory; NULL: a message that cannot be unpacked, or no memory. */
+uint8_t *sl_rpc_buffer_copy(grpc_byte_buffer *buffer, size_t *bytes);
+/* The status of a call that has ended, its message as the sentence. */
+sl_status sl_rpc_end(struct sl_err *err, grpc_status_code code, grpc_slice details, const char *endpoint);
 
 #endif
