@@ -61,8 +61,9 @@ KNOWS = {
     "node/client": ["node/local"],
     "node/eval": ["node/client"],
     "node/command": ["node/eval"],
+    "bench/serve": ["node/command"],
     "bench/serve/selftest": ["node/command"],
-    "bench": ["bench/serve/selftest"],
+    "bench": ["bench/serve", "bench/serve/selftest"],
 }
 
 # A foreign header (pattern) -> the files that may include it (patterns). Tests may include what they test with.
