@@ -27,6 +27,8 @@ struct sl_answer { /* everything that came back; sl_answer_free */
     struct sl_timeline timeline; /* spans are malloc'ed */
 };
 void sl_answer_free(struct sl_answer *answer);
+/* {"timeline": {...}} as the endpoint sends it; SL_E_PROTOCOL when it is not that. */
+sl_status sl_answer_parse_timeline(struct sl_answer *answer, const char *json, struct sl_err *err);
 
 /* New tokens as they arrive, on the thread that called sl_client_generate. */
 typedef void sl_answer_fn(void *user, const struct sl_token_out *tokens, uint32_t n);

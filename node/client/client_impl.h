@@ -27,8 +27,6 @@ void sl_remote_close(struct sl_remote *remote);
 struct sl_token_out *sl_answer_add(struct sl_answer *answer, uint32_t n);
 /* Copies a timeline, spans and all. */
 sl_status sl_answer_set_timeline(struct sl_answer *answer, const struct sl_timeline *timeline);
-/* {"timeline": {...}} as the endpoint sends it; SL_E_PROTOCOL when it is not that. */
-sl_status sl_answer_parse_timeline(struct sl_answer *answer, const char *json, struct sl_err *err);
 /* The bytes of a file in a zip archive whose files are stored, not compressed; NULL: not there, or
  * not such an archive. */
 const uint8_t *sl_zip_find(const uint8_t *zip, size_t zip_bytes, const char *name, size_t *bytes);
