@@ -2,6 +2,7 @@
 #ifndef SL_BENCH_COMMANDS_H
 #define SL_BENCH_COMMANDS_H
 
+#include "bench/serve/cmd_serve.h"
 #include "node/command/options.h"
 
 extern const struct sl_command sl_command_bench_kernels, sl_command_bench_load, sl_command_bench_prefill,

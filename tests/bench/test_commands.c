@@ -17,6 +17,7 @@ static const struct {
     {"bench prefill", "prompt-tokens", "several prompts; bench pipeline has one"},
     {"eval", "context", "the length of a window"},
     {"eval", "max-tokens", "of a text that is read, and not of one that is written"},
+    {"bench serve", "requests", "how many a load has, and not how many run at once"},
     {"score", "output", "the same three forms of another result"},
 };
 enum { N_DIFFERENT = sizeof different / sizeof *different };
