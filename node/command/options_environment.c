@@ -12,9 +12,17 @@ extern char **environ;
 static const char prefix[] = "SLUICE_";
 /* For the whole process, whatever the command, and what the tree's own tests and scripts use. */
 static const char *const for_all[] = {"SLUICE_CONFIG", "SLUICE_LOG", "SLUICE_CPU", NULL};
-static const char *const of_tests[] = {
-    "SLUICE_BUILD",       "SLUICE_TORCH_PYTHON", "SLUICE_SANITIZE", "SLUICE_TEST_SMALL", "SLUICE_FUZZ",
-    "SLUICE_SLOW_FACTOR", "SLUICE_RUN_ON_CPU",   "SLUICE_SEEDS",    "SLUICE_JOBS",       NULL};
+static const char *const of_tests[] = {"SLUICE_BUILD",
+                                       "SLUICE_TORCH_PYTHON",
+                                       "SLUICE_HARNESS_PYTHON",
+                                       "SLUICE_SANITIZE",
+                                       "SLUICE_TEST_SMALL",
+                                       "SLUICE_FUZZ",
+                                       "SLUICE_SLOW_FACTOR",
+                                       "SLUICE_RUN_ON_CPU",
+                                       "SLUICE_SEEDS",
+                                       "SLUICE_JOBS",
+                                       NULL};
 /* Kubernetes and Docker put these there for a service that is called sluice. */
 static const char *const of_services[] = {"SLUICE_SERVICE_", "SLUICE_PORT", NULL};
 
