@@ -121,7 +121,8 @@ def header(layers, file_type):
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [b for b in range(256) if b not in printable]
     tokens = [chr(b) if b in printable else chr(256 + others.index(b)) for b in range(256)]
-    tokens += ["he"] + [f"<{i}>" for i in range(257, s["vocab"])]
+    # Bytes last: random weights have equal rows, of which the first is taken, and an answer of bytes would be no UTF-8.
+    tokens = [f"<{i}>" for i in range(s["vocab"] - 257)] + tokens + ["he"]
     a = "qwen3moe"
     values = {
         "general.architecture": a, "general.file_type": file_type, "general.quantization_version": 2,
