@@ -381,7 +381,7 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
 
 /* ---- SVG ---- */
 
-enum { SVG_WIDTH = 1120, SVG_LEFT = 108, SVG_RIGHT = 160, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
+enum { SVG_WIDTH = 1120, SVG_LEFT = 108, SVG_RIGHT = 188, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
 
 static double x_of(const struct frame *f, uint64_t us)
 {
