@@ -133,9 +133,10 @@ static sl_status grpc_ready(struct sl_target *target, uint64_t until_ns, struct 
         }
         sl_target_nap(sl_clock_ns() + RETRY_NS);
     }
-    if (status == SL_OK)
+    if (status == SL_OK ||
+        status == SL_E_UNIMPLEMENTED) /* one that serves Generate and no more is measured, too */
         status = model_info(t, until_ns, err);
-    if (status != SL_OK)
+    if (status != SL_OK && status != SL_E_UNIMPLEMENTED)
         return sl_err_prefix(err, "%.100s is no VllmEngine", target->config.endpoint);
     server_info(t, until_ns);
     t->want_timeline = target->is_ours && target->config.want_timeline;

@@ -436,8 +436,10 @@ static sl_status ask_models(struct http_target *t, uint64_t until_ns, struct sl_
         return sl_fail(err, SL_E_UNAVAILABLE, "it answers HTTP %ld", http);
     if (t->base.config.model)
         snprintf(name, sizeof name, "%s", t->base.config.model);
+    else if (http == 404)
+        return sl_fail(err, SL_E_USAGE, "it has no /models to list one; name the model with --served-model");
     else if (!listed)
-        return sl_fail(err, SL_E_UNAVAILABLE, "it lists no model; name one with --served-model");
+        return sl_fail(err, SL_E_UNAVAILABLE, "it lists no model yet; name one with --served-model");
     memcpy(t->base.model, name, sizeof name);
     return SL_OK;
 }

@@ -383,6 +383,23 @@ def test_tls_a_certificate_of_ours_and_a_token_reach_a_grpc_server(tmp_path):
         server.stop(None)
 
 
+def test_a_server_of_generate_alone_is_measured(tmp_path):
+    class Bare(pb_grpc.VllmEngineServicer):
+        Generate = Engine.Generate
+        metadata = []
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(8))
+    pb_grpc.add_VllmEngineServicer_to_server(Bare(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        common = ["--grpc", f"127.0.0.1:{port}", "--rate", 100, "--requests", 5, "--output-length", 3]
+        assert "--vocabulary" in bench(*common, codes=(64,)).stderr
+        bench(*common, "--vocabulary", 1000, "--save-requests", tmp_path / "r")
+        assert [(r["ending"], r["output_tokens"]) for r in lines_of(tmp_path / "r")] == [("done", 3)] * 5
+    finally:
+        server.stop(None)
+
+
 class OpenAI(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     seen = []
@@ -408,6 +425,21 @@ class OpenAI(http.server.BaseHTTPRequestHandler):
                   "text/event-stream; charset=utf-8")
 
 
+def test_a_server_without_a_list_of_models_is_asked_by_name(tmp_path):
+    class Bare(OpenAI):
+        def do_GET(self):
+            self.send_error(404)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bare)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        common = ["--openai", f"http://127.0.0.1:{server.server_port}", "--api", "chat", "--rate", 100, "--requests", 5, "--output-length", 3]
+        assert "--served-model" in bench(*common, codes=(64,)).stderr
+        bench(*common, "--served-model", "m", "--save-requests", tmp_path / "r")
+        assert [(r["ending"], r["output_tokens"]) for r in lines_of(tmp_path / "r")] == [("done", 3)] * 5
+    finally:
+        server.shutdown()
+
+
 def test_tls_a_token_and_extra_members_reach_an_http_server(tmp_path):
     key, cert = certificate(tmp_path, "server")
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), OpenAI)
@@ -420,8 +452,9 @@ def test_tls_a_token_and_extra_members_reach_an_http_server(tmp_path):
         bench(*common, "--tls-ca", cert, "--header", "X-Priority:2", "--token", "secret", "--extra-body", '{"cache_prompt": false}',
               "--save-requests", tmp_path / "r")
         assert [(r["ending"], r["output_tokens"]) for r in lines_of(tmp_path / "r")] == [("done", 3)] * 5
-        assert len(OpenAI.seen) == 5
-        for authorization, priority, ask in OpenAI.seen:
+        seen = [s for s in OpenAI.seen if s[0]]
+        assert len(seen) == 5
+        for authorization, priority, ask in seen:
             assert authorization == "Bearer secret" and priority == "2"
             assert ask["cache_prompt"] is False and ask["model"] == "py" and ask["messages"][0]["role"] == "user"
         assert "was not ready in time" in bench(*common, "--ready-timeout", 0.3, codes=(69,)).stderr  # nobody vouches for it
