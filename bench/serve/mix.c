@@ -176,13 +176,24 @@ static sl_status take_root(struct sl_workload *w, json_t *root, const char *path
     return SL_OK;
 }
 
-sl_status sl_mix_read(struct sl_workload *workload, const char *path, struct sl_err *err)
+sl_status sl_mix_parse(struct sl_workload *workload, const char *text, size_t bytes, const char *name,
+                       struct sl_err *err)
 {
     json_t *root;
-    SL_TRY(sl_json_read(&root, path, MIX_BYTES, err));
+    SL_TRY(sl_json_parse(&root, text, bytes, name, err));
     workload->n_classes = 0;
-    sl_status status = take_root(workload, root, path, err);
+    sl_status status = take_root(workload, root, name, err);
     json_decref(root);
+    return status;
+}
+
+sl_status sl_mix_read(struct sl_workload *workload, const char *path, struct sl_err *err)
+{
+    char *text;
+    size_t bytes;
+    SL_TRY(sl_file_read(&text, &bytes, path, MIX_BYTES, err));
+    sl_status status = sl_mix_parse(workload, text, bytes, path, err);
+    free(text);
     return status;
 }
 
@@ -259,23 +270,38 @@ static sl_status take_lines(struct sl_corpus *corpus, const char *path, struct s
     return corpus->n_lines ? SL_OK : sl_fail(err, SL_E_DATA, "%.200s has no lines", path);
 }
 
-sl_status sl_corpus_read(struct sl_corpus **out, const char *path, struct sl_err *err)
+/* Takes the text, also when it fails. */
+sl_status sl_corpus_parse(struct sl_corpus **out, char *text, size_t bytes, const char *name,
+                          struct sl_err *err)
 {
     struct sl_corpus *corpus = calloc(1, sizeof *corpus);
-    size_t n = strlen(path);
+    size_t n = strlen(name);
     *out = NULL;
-    if (!corpus)
+    if (!corpus) {
+        free(text);
         return sl_fail(err, SL_E_NOMEM, "no memory for prompts");
-    sl_status status = sl_file_read(&corpus->text, &corpus->bytes, path, CORPUS_BYTES, err);
-    if (status == SL_OK && (corpus->bytes == 0 || strlen(corpus->text) < corpus->bytes))
-        status = sl_fail(err, SL_E_DATA, "%.200s is empty, or no text", path);
-    if (status == SL_OK && n > 6 && strcmp(path + n - 6, ".jsonl") == 0)
-        status = take_lines(corpus, path, err);
+    }
+    corpus->text = text;
+    corpus->bytes = bytes;
+    sl_status status = SL_OK;
+    if (bytes == 0 || strlen(text) < bytes)
+        status = sl_fail(err, SL_E_DATA, "%.200s is empty, or no text", name);
+    if (status == SL_OK && n > 6 && strcmp(name + n - 6, ".jsonl") == 0)
+        status = take_lines(corpus, name, err);
     if (status == SL_OK)
         *out = corpus;
     else
         sl_corpus_free(corpus);
     return status;
+}
+
+sl_status sl_corpus_read(struct sl_corpus **out, const char *path, struct sl_err *err)
+{
+    char *text;
+    size_t bytes;
+    *out = NULL;
+    SL_TRY(sl_file_read(&text, &bytes, path, CORPUS_BYTES, err));
+    return sl_corpus_parse(out, text, bytes, path, err);
 }
 
 void sl_corpus_free(struct sl_corpus *corpus)

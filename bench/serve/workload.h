@@ -34,6 +34,9 @@ struct sl_corpus {
 };
 /* By its name: .jsonl is lines, all else is text. At most 256 MiB. */
 sl_status sl_corpus_read(struct sl_corpus **corpus, const char *path, struct sl_err *err);
+/* Of a malloc'ed text, ended by a zero that does not count; takes it, also when it fails. */
+sl_status sl_corpus_parse(struct sl_corpus **corpus, char *text, size_t bytes, const char *name,
+                          struct sl_err *err);
 void sl_corpus_free(struct sl_corpus *corpus);
 
 struct sl_load_class {
@@ -71,6 +74,8 @@ sl_status sl_load_class_header(struct sl_load_class *load_class, const char *tex
 void sl_load_class_init(struct sl_load_class *load_class, const char *name);
 /* The file of classes (JSON; README says the members). Members that are not known are refused. */
 sl_status sl_mix_read(struct sl_workload *workload, const char *path, struct sl_err *err);
+sl_status sl_mix_parse(struct sl_workload *workload, const char *text, size_t bytes, const char *name,
+                       struct sl_err *err);
 
 struct sl_drawn { /* request i of a class */
     uint32_t input_tokens, output_tokens;
