@@ -158,6 +158,7 @@ struct node { /* everything of a coordinator process, in the order it is made */
     struct sl_edge *edge;
     _Atomic bool leave;       /* a member was told to stop: all do */
     _Atomic bool decode_left; /* it was the decode worker */
+    bool told;                /* to stop, by a signal that insists when it comes again */
 };
 
 static void on_lost(void *user, const char *sentence)
@@ -366,28 +367,37 @@ static sl_status wait_ready(struct node *n, const sigset_t *set, struct sl_err *
 }
 
 /* first: the signal that began it; 0: none did. */
+/* A signal that comes while this node ends: the second that insists ends it at once. The first may meet one that is ending by
+ * itself, because a node was lost, and has yet to tell its clients which. */
+static void heed(struct node *n, int number)
+{
+    if (!sl_signal_insists(number))
+        return;
+    if (n->told)
+        _exit(128 + number);
+    n->told = true;
+}
+
 static void drain(struct node *n, int first, const sigset_t *set)
 {
     sl_log_info("draining: running requests finish (at most %u s), new ones are refused",
                 n->values->serving.drain_timeout);
     sl_edge_set_serving(n->edge, false);
     sl_coordinator_drain(n->coordinator);
-    bool insisted = sl_signal_insists(first);
+    heed(n, first);
     uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
     while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until &&
-           sl_coordinator_life(n->coordinator) != SL_LIFE_LOST) {
-        int number = wait_signal(set, 0);
-        if (sl_signal_insists(number) && insisted)
-            _exit(128 + number); /* the second one: at once */
-        insisted = insisted || sl_signal_insists(number);
-    }
+           sl_coordinator_life(n->coordinator) != SL_LIFE_LOST)
+        heed(n, wait_signal(set, 0));
 }
 
 static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
 {
     sl_status status = wait_ready(n, set, err);
-    if (status == SL_AGAIN)
+    if (status == SL_AGAIN) {
+        n->told = true;
         return SL_OK;
+    }
     SL_TRY(status);
     sl_edge_set_serving(n->edge, true);
     sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages,
@@ -423,11 +433,8 @@ static void stop(struct node *n, const sigset_t *set)
     if (n->members && sl_members_await(n->members))
         sl_log_info(
             "all is done; the others are told to stop when the node whose Join stream broke is back, or lost");
-    while (n->members && sl_members_await(n->members)) {
-        int number = wait_signal(set, 50);
-        if (sl_signal_insists(number))
-            _exit(128 + number);
-    }
+    while (n->members && sl_members_await(n->members))
+        heed(n, wait_signal(set, 50));
     if (n->members)
         sl_members_stop(n->members, "the coordinator is done");
     if (n->edge)
