@@ -228,7 +228,14 @@ static sl_status run_point(struct session *s, uint32_t point, uint32_t repeat, s
     sl_drive_load(s->drive, &load, name);
     s->n_runs++;
     sl_status status = sl_drive_run(s->drive, s->target, run, err);
-    return run->outcomes.n || status == SL_OK ? measure(s, run, err) : status;
+    struct sl_err unused; /* what ended the run early is the error; what was measured until then is kept */
+    if (run->outcomes.n > 0 || status == SL_OK) {
+        sl_status measured = measure(s, run, status == SL_OK ? err : &unused);
+        return status == SL_OK ? measured : status;
+    }
+    sl_load_run_free(run); /* nothing came of it */
+    s->n_runs--;
+    return status;
 }
 
 /* Whether about as many requests a second ended well as became due. */
@@ -248,15 +255,15 @@ static sl_status run_all(struct session *s, struct sl_err *err)
 {
     const struct sl_bench_serve *o = s->options;
     for (uint32_t point = 0; point < s->sweep.n && !stop; point++) {
-        if (o->progress && s->sweep.kind != SL_SWEEP_NONE)
+        if (strcmp(o->progress, "off") != 0 && s->sweep.kind != SL_SWEEP_NONE)
             fprintf(stderr, "point %u of %u: %.*s%g\n", point + 1, s->sweep.n,
                     (int)strcspn(o->sweep, "=") + 1, o->sweep, s->sweep.values[point]);
         bool can = false;
+        s->n_points = point + 1; /* also when a run of it ends early */
         for (uint32_t i = 0; i < o->repeat && !stop; i++) {
             SL_TRY(run_point(s, point, i, err));
             can |= followed(&s->runs[s->n_runs - 1]);
         }
-        s->n_points = point + 1;
         if (!can && !stop && point + 1 < s->sweep.n) {
             fprintf(stderr, "the server does not follow any more: the sweep ends here\n");
             break;
