@@ -27,7 +27,8 @@
 #include "pipeline/decide/plan.h"
 #include "pipeline/record/messages.h"
 
-enum { SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128, SL_MAX_END_IDS = 32 };
+enum { SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128, SL_MAX_END_IDS = 32, SL_MAX_TENANT = 64 };
+enum { SL_PRIORITY_LEAST = -2, SL_PRIORITY_MOST = 2 };
 _Static_assert((int)SL_MAX_STOP_IDS + (int)SL_MAX_END_IDS <= (int)SL_MAX_DECODE_STOPS,
                "ADOPT has room for all of them");
 
@@ -59,7 +60,10 @@ struct
     const uint8_t *steering; /* as sl_steering_pack makes it */
     size_t held_bytes;       /* that the holder keeps while it waits */
     uint64_t deadline_us;    /* on the clock of `now`, for its prompt to be in the log, not later; 0: none */
-    void *user;              /* the holder: comes with every action about the request */
+    uint64_t target_us;      /* likewise, when its first token is wanted; 0: by the schedule's own target */
+    int32_t priority; /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST: each step halves the schedule's own target */
+    char tenant[SL_MAX_TENANT];    /* whose share of the pipeline it uses; empty: theirs who name none */
+    void *user;                    /* the holder: comes with every action about the request */
     struct sl_said said[SL_MAX_N]; /* the holder's to keep, when max_tokens is more than 1 */
 };
 
@@ -115,6 +119,8 @@ struct sl_action {
             uint32_t n_out;
             int64_t stop_id; /* the id that ended it; -1: none */
             uint64_t logits_digest, kv_digest;
+            uint32_t
+                retry_after_ms; /* when to try again what was refused for want of time or room; 0: nothing is known */
         } end;
         struct {
             enum sl_life life;
@@ -128,6 +134,16 @@ struct sl_actions {
     uint32_t n, room;
 };
 
+enum sl_schedule_kind {
+    SL_SCHEDULE_SLO, /* by predicted time, targets and tenants */
+    SL_SCHEDULE_FIFO /* in arrival order, by numbers of tokens */
+};
+
+struct sl_tenant_weight { /* of those that are configured; all others weigh 1 */
+    char tenant[SL_MAX_TENANT];
+    double weight; /* more than 0 */
+};
+
 struct sl_core_config {
     const struct sl_plan *plan; /* copied */
     uint32_t n_end_ids;         /* ids that end a text unless that is ignored */
@@ -137,6 +153,11 @@ struct sl_core_config {
      * is bounded field by field by who submits */
     size_t max_waiting_bytes;
     uint32_t expect_tokens; /* of an output, before enough were seen; 0: SL_GROWTH_GUESS */
+    enum sl_schedule_kind schedule;
+    uint64_t chunk_us; /* what a chunk may take on the slowest stage; 0: by cost */
+    uint64_t slo_us;   /* the target of a short prompt's first token; 0: by cost */
+    uint32_t n_weights;
+    const struct sl_tenant_weight *weights; /* copied */
 };
 
 struct sl_core;
