@@ -2,6 +2,9 @@
 #include "pipeline/decide/schedule.h"
 #include <assert.h>
 
+enum { FIFO_SLICES = 16 /* of a chunk; it is compared with, so it stays what it was */ };
+_Static_assert((int)FIFO_SLICES <= (int)SL_MAX_SLICES, "they fit a record");
+
 void sl_schedule_init(struct sl_schedule *schedule, const struct sl_plan *plan)
 {
     *schedule = (struct sl_schedule){.plan = plan};
@@ -89,7 +92,7 @@ bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint3
 uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES])
 {
     uint32_t n = 0, room = 0, steering = s->plan->steering_bytes;
-    for (struct sl_schedule_entry *e = s->head; e && e->admitted && n < SL_MAX_SLICES; e = s->head) {
+    for (struct sl_schedule_entry *e = s->head; e && e->admitted && n < FIFO_SLICES; e = s->head) {
         if (n == 0)
             room = e->chunk_tokens;
         if (room == 0)

@@ -20,7 +20,7 @@
 #include "pipeline/record/token.h"
 
 enum {
-    SL_MAX_SLICES = 16,
+    SL_MAX_SLICES = 32,
     SL_MAX_N = 16,            /* answers to one prompt */
     SL_MAX_DECODE_STOPS = 96, /* ids that end a text */
     SL_MAX_STAGES = 60        /* an io has 64 links, and the decode worker has one to each */
