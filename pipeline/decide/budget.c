@@ -1,0 +1,122 @@
+/* The formulas of budget.h. Their constants were chosen by simulation: four times the overhead costs a tenth of the throughput of
+ * chunks without bound and a newcomer then waits a few chunks; floors below ov/0.3 lose more with every page of prefix; the window
+ * of runs is what keeps every stage busy when chunk times deviate by cv, and one more costs a newcomer a whole chunk. */
+#include "pipeline/decide/budget.h"
+#include <math.h>
+
+static const double base_overheads = 4, most_overhead = 0.3, rounding = 1.01, least_chunk_us = 500;
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static double smaller(double a, double b)
+{
+    return a < b ? a : b;
+}
+
+/* Whichever takes longest for a chunk of the usual size. */
+static uint32_t slowest_of(const struct sl_cost *costs, uint32_t n_stages, uint32_t max_rows)
+{
+    uint32_t slowest = 0;
+    double most = 0;
+    for (uint32_t k = 0; k < n_stages; k++) {
+        double us = sl_cost_overhead(&costs[k], 0) + sl_cost_work(&costs[k], 0, max_rows);
+        if (us > most) {
+            most = us;
+            slowest = k;
+        }
+    }
+    return slowest;
+}
+
+static uint32_t runs_of(uint32_t n_stages, double hops_us, const struct sl_pace *pace, double chunk_us)
+{
+    double slowest = pace->slowest_us > 0 ? pace->slowest_us : chunk_us,
+           stages = pace->slowest_us > 0 ? pace->stages_us : n_stages * chunk_us,
+           runs = ceil((stages + hops_us) / slowest + 0.5 + 2.5 * pace->cv * sqrt(n_stages));
+    return (uint32_t)larger(2, smaller(runs, 2.0 * n_stages + 4));
+}
+
+void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n_stages, uint32_t max_rows,
+                    const struct sl_pace *pace, const struct sl_budget_wish *wish)
+{
+    *b = (struct sl_budget){.cost = costs[slowest_of(costs, n_stages, max_rows)],
+                            .n_stages = n_stages,
+                            .max_rows = max_rows,
+                            .hop_us = pace->hops_us / (n_stages + 1)};
+    double overhead = sl_cost_overhead(&b->cost, 0);
+    b->chunk_us = wish->chunk_us > 0 ? wish->chunk_us : larger(base_overheads * overhead, least_chunk_us);
+    b->runs = wish->runs ? wish->runs : runs_of(n_stages, pace->hops_us, pace, b->chunk_us);
+    if (wish->slo_us > 0 && wish->chunk_us <= 0) {
+        double slo = wish->slo_us / ((b->runs + 1) * (1 + pace->cv));
+        b->dear = slo < 2 * overhead;
+        b->chunk_us = smaller(b->chunk_us, slo);
+    }
+    b->lag_us = (n_stages - 1) * b->chunk_us / 2 + pace->hops_us;
+}
+
+/* A prefix is read again by every chunk behind it. */
+static double with_floor(const struct sl_budget *b, double pos)
+{
+    return larger(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
+}
+
+/* Of a chunk around pos: what it may take, unless it has as many rows as it may have before that. */
+static double usual_chunk_us(const struct sl_budget *b, double pos)
+{
+    return smaller(with_floor(b, pos),
+                   sl_cost_overhead(&b->cost, pos) + sl_cost_work(&b->cost, pos, b->max_rows));
+}
+
+double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
+{
+    return with_floor(b, pos);
+}
+
+/* Chunks of equal time T over S stages take (F / (T - ov) + S - 1) · T, which is least at ov + sqrt(F · ov / (S - 1)); then T is
+ * such that a whole number of chunks comes out even. */
+double sl_budget_alone_us(const struct sl_budget *b, uint32_t start, uint32_t n)
+{
+    double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),
+           work = sl_cost_work(&b->cost, start, n - start);
+    if (b->n_stages < 2 || overhead <= 0)
+        return INFINITY;
+    double best = sqrt(work * overhead / (b->n_stages - 1)), chunks = larger(1, round(work / best));
+    return rounding * (work + chunks * overhead) / chunks;
+}
+
+double sl_budget_work_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
+{
+    if (pos >= n)
+        return 0;
+    double middle = pos + (n - pos) / 2.0, chunk = usual_chunk_us(b, middle),
+           rows = chunk - sl_cost_overhead(&b->cost, middle);
+    return sl_cost_work(&b->cost, pos, n - pos) * (rows > 0 ? chunk / rows : 1);
+}
+
+double sl_budget_single_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
+{
+    struct sl_cost_chunk chunk = {0};
+    sl_cost_add(&chunk, pos, n - pos);
+    return sl_cost_of(&b->cost, &chunk);
+}
+
+double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n)
+{
+    double single = sl_budget_single_us(b, start, n), hops = (b->n_stages + 1) * b->hop_us,
+           chunk = smaller(with_floor(b, start), sl_budget_alone_us(b, start, n));
+    if (single <= chunk && n - start <= b->max_rows)
+        return b->n_stages * single + hops;
+    double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),
+           work = sl_cost_work(&b->cost, start, n - start), chunks = ceil(work / larger(chunk - overhead, 1)),
+           by_rows = ceil((double)(n - start) / b->max_rows);
+    chunks = larger(larger(chunks, by_rows), 1);
+    return work + chunks * overhead + (b->n_stages - 1) * (work / chunks + overhead) + hops;
+}
+
+double sl_budget_target_us(const struct sl_budget *b, double slo_us, uint32_t start, uint32_t n)
+{
+    return larger(slo_us, (b->runs + 1) * b->chunk_us) + 3 * sl_budget_idle_us(b, start, n);
+}

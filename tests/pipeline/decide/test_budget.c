@@ -1,0 +1,101 @@
+/* pipeline/decide/budget.c against figures that were worked out by hand for a CPU pipeline (24 layers of a stage, 8 of 128 experts)
+ * and against what a search finds. */
+#include "pipeline/decide/budget.h"
+#include "tests/check.h"
+#include <math.h>
+
+static const struct sl_cost cpu = {.us = {24 * 200, 24 * 0.1, 24 * 70, 24 * 0.01, 24 * 17000},
+                                   .hit = 8.0 / 128};
+
+static struct sl_budget make(uint32_t n_stages, double cv, double hops_us, struct sl_budget_wish wish)
+{
+    struct sl_cost costs[16];
+    struct sl_budget b;
+    for (uint32_t k = 0; k < n_stages; k++)
+        costs[k] = cpu;
+    sl_budget_make(&b, costs, n_stages, 2048, &(struct sl_pace){.cv = cv, .hops_us = hops_us}, &wish);
+    return b;
+}
+
+SL_TEST(a_chunk_may_take_four_times_its_overhead_and_a_target_makes_it_smaller)
+{
+    struct sl_budget b = make(2, 0.05, 0, (struct sl_budget_wish){0});
+    CHECK(fabs(b.chunk_us / 1651200 - 1) < 1e-9 && b.runs == 3 && !b.dear);
+    b = make(2, 0.05, 0, (struct sl_budget_wish){.slo_us = 4e6});
+    CHECK(fabs(b.chunk_us / (4e6 / (4 * 1.05)) - 1) < 1e-9 && !b.dear);
+    b = make(2, 0.05, 0, (struct sl_budget_wish){.slo_us = 700e3});
+    CHECK(b.dear); /* more than half of the time would go for reading weights */
+    b = make(2, 0.05, 0, (struct sl_budget_wish){.chunk_us = 123456});
+    CHECK(b.chunk_us == 123456);
+}
+
+SL_TEST(a_prefix_makes_chunks_larger_when_reading_it_costs_more_than_is_allowed)
+{
+    struct sl_budget b = make(2, 0, 0, (struct sl_budget_wish){0});
+    CHECK(sl_budget_chunk_us(&b, 0) == b.chunk_us);
+    double far = sl_budget_chunk_us(&b, 1000000);
+    CHECK(far > b.chunk_us && fabs(far / (sl_cost_overhead(&cpu, 1000000) / 0.3) - 1) < 1e-9);
+}
+
+SL_TEST(as_many_runs_as_keep_stages_busy_with_noise_and_hops_and_no_more)
+{
+    CHECK_INT(make(1, 0.05, 0, (struct sl_budget_wish){0}).runs, 2);
+    CHECK_INT(make(8, 0.05, 0, (struct sl_budget_wish){0}).runs, 9);
+    CHECK_INT(make(8, 0.20, 0, (struct sl_budget_wish){0}).runs, 10);
+    CHECK_INT(make(8, 0.05, 9 * 0.2 * 1651200, (struct sl_budget_wish){0}).runs, 11);
+    CHECK_INT(make(2, 9.0, 0, (struct sl_budget_wish){0}).runs, 8); /* buffers are planned for no more */
+    CHECK_INT(make(2, 0.05, 0, (struct sl_budget_wish){.runs = 5}).runs, 5);
+}
+
+/* A prompt alone in chunks of T: cut like that, and passed from stage to stage. */
+static double ttft_alone(uint32_t n_stages, uint32_t n, double chunk_us)
+{
+    double ends[16] = {0};
+    for (uint32_t pos = 0; pos < n;) {
+        uint32_t take = 64;
+        struct sl_cost_chunk c = {0};
+        sl_cost_add(&c, pos, 64);
+        while (pos + take < n) {
+            struct sl_cost_chunk more = {0};
+            sl_cost_add(&more, pos, take + 64);
+            if (sl_cost_of(&cpu, &more) > chunk_us)
+                break;
+            c = more;
+            take += 64;
+        }
+        double at = 0;
+        for (uint32_t k = 0; k < n_stages; k++) {
+            ends[k] = (ends[k] > at ? ends[k] : at) + sl_cost_of(&cpu, &c);
+            at = ends[k];
+        }
+        pos += take;
+    }
+    return ends[n_stages - 1];
+}
+
+SL_TEST(a_prompt_alone_is_cut_nearly_as_well_as_a_search_would)
+{
+    static const uint32_t stages[] = {2, 4, 8}, lengths[] = {8192, 32768};
+    for (int i = 0; i < 3; i++)
+        for (int j = 0; j < 2; j++) {
+            struct sl_budget b = make(stages[i], 0, 0, (struct sl_budget_wish){0});
+            double ours = ttft_alone(stages[i], lengths[j], sl_budget_alone_us(&b, 0, lengths[j])),
+                   best = INFINITY;
+            for (double us = 5e5; us < 2e7; us *= 1.01)
+                best = fmin(best, ttft_alone(stages[i], lengths[j], us));
+            CHECK(ours <= 1.03 * best);
+        }
+}
+
+SL_TEST(work_is_what_many_chunks_take_and_an_idle_pipeline_takes_no_less)
+{
+    struct sl_budget b = make(4, 0, 1000, (struct sl_budget_wish){0});
+    double work = sl_budget_work_us(&b, 0, 8192), plain = sl_cost_work(&cpu, 0, 8192);
+    CHECK(work > plain && work < 1.4 * plain);
+    CHECK(sl_budget_work_us(&b, 8192, 8192) == 0);
+    CHECK(sl_budget_idle_us(&b, 0, 64) >= 4 * sl_budget_single_us(&b, 0, 64));
+    CHECK(sl_budget_idle_us(&b, 0, 8192) > plain);
+    CHECK(fabs(sl_budget_idle_us(&b, 0, 8192) / ttft_alone(4, 8192, sl_budget_alone_us(&b, 0, 8192)) - 1) <
+          0.08);
+    CHECK(sl_budget_target_us(&b, 0, 0, 64) > 3 * sl_budget_idle_us(&b, 0, 64) + b.chunk_us);
+}
