@@ -35,7 +35,8 @@ size_t sl_core_bytes(const struct sl_core_config *config)
            max_runs * (sl_arena_round(sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers)) +
                        sl_arena_round(plan->max_chunk * sizeof(uint32_t))) +
            sl_arena_round(sl_core_max_adopts(plan) * sizeof(struct sl_adopt)) +
-           sl_arena_round(SL_MAX_SLICES * sizeof(struct sl_result_slice));
+           sl_arena_round(SL_MAX_SLICES * sizeof(struct sl_result_slice)) +
+           sl_tenants_bytes(config->max_requests);
 }
 
 static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
@@ -43,6 +44,8 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
     const struct sl_plan *plan = &core->plan;
     SL_TRY(sl_pool_init(&core->free_requests, arena, core->config.max_requests));
     SL_TRY(sl_pool_init(&core->free_stays, arena, more_stays_of(&core->config)));
+    SL_TRY(sl_tenants_init(&core->policy.tenants, arena, core->config.max_requests, core->config.weights,
+                           core->config.n_weights));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
     return sl_sequences_init(&core->decode_pages, arena, plan->max_running, plan->context_tokens,
                              plan->n_pages);
@@ -83,9 +86,14 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
                              .max_runs = sl_plan_max_runs(config->plan)};
     if (core->config.max_waiting_bytes == 0)
         core->config.max_waiting_bytes = SL_WAITING_BYTES;
+    if (core->config.max_waiting_us == 0)
+        core->config.max_waiting_us = SL_WAITING_WORK_US;
+    if (core->config.max_waiting_tokens == 0)
+        core->config.max_waiting_tokens = SL_WAITING_TOKENS;
     core->config.plan = &core->plan;
     core->growth.guess = config->expect_tokens;
     sl_schedule_init(&core->schedule, &core->plan);
+    sl_core_time_init(core);
     *out = core;
     return take_memory(core, arena);
 }
@@ -163,6 +171,7 @@ static void retire(struct sl_core *core, struct sl_stay *s)
     if (r->ask || r->stays)
         return;
     sl_pool_give(&core->free_requests, (uint32_t)(r - core->requests));
+    sl_tenants_leave(&core->policy.tenants, r->tenant);
     r->seq = 0;
     core->n_live--;
 }
@@ -207,7 +216,7 @@ static void settled(struct sl_core *core, struct sl_stay *s)
 static void let_go(struct sl_core *core, struct sl_stay *s, struct sl_actions *actions)
 {
     settled(core, s);
-    sl_schedule_remove(&core->schedule, &s->entry);
+    sl_policy_leave(&core->policy, &core->schedule, &s->entry);
     sl_core_release(core, s, SL_ORDER_CANCEL, actions);
     for (uint32_t k = s->n; k-- > 0;) /* index 0 last: others may still be made of it */
         sl_core_give_up(core, s, k, actions);
@@ -241,8 +250,10 @@ static void end(struct sl_core *core, struct sl_request *r, uint32_t i, sl_statu
     struct sl_branch *answer = &r->answers[i];
     struct sl_stay *s = answer->stay;
     if (answer->alive) {
-        if (status == SL_OK && finish != SL_FINISH_ABORT && r->handoff)
+        if (status == SL_OK && finish != SL_FINISH_ABORT && r->handoff) {
             sl_growth_add(&core->growth, answer->n_out);
+            sl_core_time_answer_ends(core, answer);
+        }
         act_end(r, i, status, finish, error, kv_digest, actions);
     }
     if (r->n_alive == 0)
@@ -336,7 +347,10 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
     sl_schedule_entry_init(&s->entry, &core->plan, r->ask->n_ids + s->n_told, r->ask->max_tokens,
                            answer->n_out, 1);
     s->entry.arrival = from->entry.arrival;
-    sl_schedule_push_back(&core->schedule, &s->entry);
+    s->entry.arrived_us = from->entry.arrived_us;
+    s->entry.due_us = from->entry.due_us;
+    s->entry.tenant = r->tenant;
+    sl_policy_enter(&core->policy, &core->schedule, &s->entry, true);
     struct sl_action *a = sl_core_act(actions, SL_ACTION_SET_BACK, r);
     a->seq = r->seq + i;
     a->index = i;
@@ -356,6 +370,9 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
         return SL_E_UNAVAILABLE;
     struct sl_schedule_entry entry;
     make_entry(core, ask, &entry);
+    *why = "its deadline had passed when it came; allow more time";
+    if (ask->deadline_us && core->now_us >= ask->deadline_us)
+        return SL_E_DEADLINE;
     *why = "n is more than the answers that are decoded at once here; ask for fewer";
     if (n_answers(ask) > core->plan.max_running)
         return SL_E_INVALID;
@@ -374,35 +391,99 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
     return find_id(core, ask->id) ? SL_E_EXISTS : SL_OK;
 }
 
+/* When its first token is wanted: as its holder says, else by the schedule's own target. */
+static void make_times(const struct sl_core *core, const struct sl_ask *ask, struct sl_schedule_entry *entry)
+{
+    uint64_t wanted = ask->target_us;
+    if (ask->deadline_us && (wanted == 0 || ask->deadline_us < wanted))
+        wanted = ask->deadline_us;
+    entry->arrived_us = core->now_us;
+    entry->promised = wanted != 0;
+    entry->due_us = wanted;
+    if (wanted)
+        return;
+    double target = sl_budget_target_us(&core->policy.budget, (double)core->config.slo_us, entry->start,
+                                        entry->prompt_tokens);
+    for (int32_t p = ask->priority; p != 0; p += p > 0 ? -1 : 1)
+        target = p > 0 ? target / 2 : target * 2;
+    entry->due_us = core->now_us + (uint64_t)target;
+}
+
+/* NULL: it may wait, and its first token is predicted. */
+static const char *admit(struct sl_core *core, struct sl_schedule_entry *entry,
+                         struct sl_admission *admission, uint32_t *retry_ms)
+{
+    const struct sl_queue_bounds bounds = {(double)core->config.max_waiting_us,
+                                           core->config.max_waiting_tokens, core->config.max_requests};
+    struct sl_outlook outlook;
+    double work = sl_rank_work_us(&core->policy, entry);
+    sl_core_outlook(core, entry, &outlook);
+    sl_admit(admission, &core->policy, &core->schedule, &outlook, entry, core->now_us);
+    const char *refused = sl_admit_queue(&core->policy, &core->schedule, &bounds, entry, work);
+    if (refused && !admission->refused)
+        admission->excess_us = admission->predicted_us;
+    refused = admission->refused ? admission->refused : refused;
+    if (refused)
+        *retry_ms = sl_admit_retry_ms(admission, &outlook, core->now_us * 0x9e3779b97f4a7c15u >> 32);
+    else
+        sl_core_time_admitted(core, entry, work);
+    return refused;
+}
+
+static uint64_t refuse(const struct sl_ask *ask, sl_status status, const char *why, uint32_t retry_ms,
+                       struct sl_actions *actions)
+{
+    struct sl_action *a = sl_core_act(actions, SL_ACTION_END, NULL);
+    a->user = ask->user;
+    a->end.status = status;
+    a->end.error = why;
+    a->end.finish = SL_FINISH_ABORT;
+    a->end.last = true;
+    a->end.stop_id = -1;
+    a->end.retry_after_ms = retry_ms;
+    return 0;
+}
+
 uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *ask, struct sl_actions *actions)
 {
     const char *why;
-    uint32_t place;
+    uint32_t place, retry_ms = 0, n = n_answers(ask);
+    core->now_us = now_us > core->now_us ? now_us : core->now_us;
     sl_status status = may_submit(core, ask, &why);
-    (void)now_us;
-    if (status != SL_OK || sl_pool_take(&core->free_requests, &place) != SL_OK) {
-        struct sl_action *a = sl_core_act(actions, SL_ACTION_END, NULL);
-        a->user = ask->user;
-        a->end.status = status;
-        a->end.error = why;
-        a->end.finish = SL_FINISH_ABORT;
-        a->end.last = true;
-        a->end.stop_id = -1;
-        return 0;
-    }
-    struct sl_request *r = &core->requests[place];
-    uint32_t n = n_answers(ask);
-    assert(n <= SL_MAX_N && (n == 1 || ask->max_tokens > 0) &&
+    if (status != SL_OK)
+        return refuse(ask, status, why, 0, actions);
+    assert(n <= SL_MAX_N && (n == 1 || ask->max_tokens > 0) && ask->priority >= SL_PRIORITY_LEAST &&
+           ask->priority <= SL_PRIORITY_MOST &&
+           strnlen(ask->tenant, sizeof ask->tenant) < sizeof ask->tenant &&
            ask->steering_bytes <= sl_steering_max_bytes(core->plan.vocab));
-    *r = (struct sl_request){.ask = ask, .handoff = ask->max_tokens > 1, .n = n, .n_alive = n};
+    struct sl_schedule_entry entry;
+    struct sl_admission admission = {0};
+    make_entry(core, ask, &entry);
+    entry.tenant = sl_tenants_enter(&core->policy.tenants, ask->tenant);
+    make_times(core, ask, &entry);
+    why = core->config.schedule == SL_SCHEDULE_FIFO ? NULL : admit(core, &entry, &admission, &retry_ms);
+    if (why) {
+        sl_tenants_leave(&core->policy.tenants, entry.tenant);
+        return refuse(ask, SL_E_EXHAUSTED, why, retry_ms, actions);
+    }
+    status = sl_pool_take(&core->free_requests, &place);
+    assert(status == SL_OK); /* may_submit has looked */
+    struct sl_request *r = &core->requests[place];
+    *r = (struct sl_request){.ask = ask,
+                             .handoff = ask->max_tokens > 1,
+                             .n = n,
+                             .n_alive = n,
+                             .tenant = entry.tenant,
+                             .submitted_us = core->now_us,
+                             .predicted_us = admission.predicted_us};
     for (uint32_t i = 0; i < n; i++)
         r->answers[i] = (struct sl_branch){.alive = true, .stop_id = -1};
     struct sl_stay *s = make_stay(core, r, place, 0, n);
     r->seq = s->seq;
     core->n_live++;
-    make_entry(core, ask, &s->entry);
+    s->entry = entry;
     s->entry.arrival = ++core->arrivals;
-    sl_schedule_push(&core->schedule, &s->entry);
+    sl_policy_enter(&core->policy, &core->schedule, &s->entry, false);
     return r->seq;
 }
 
@@ -459,6 +540,8 @@ static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
     a->index = i;
     a->token.out = token;
     a->token.n_out = ++answer->n_out;
+    if (answer->n_out == 1)
+        answer->first_us = core->now_us;
     answer->last_id = token->id;
     answer->over = finish != SL_TEXT_GOES_ON;
     answer->finish = finish == SL_TEXT_STOPS ? SL_FINISH_STOP : SL_FINISH_LENGTH;
@@ -573,7 +656,7 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
         core->head.number != core->log_answered + 1 || core->head.number > core->log_number ||
         core->head.kind != core->log[core->head.number % core->log_room].kind)
         return "it answers a record that was not next";
-    const struct sl_record *record = &core->log[core->head.number % core->log_room];
+    struct sl_record *record = &core->log[core->head.number % core->log_room];
     core->log_answered = core->head.number;
     if (core->head.n_slices != record->n_slices)
         return "it has not as many slices as its record";
@@ -588,10 +671,12 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
         if (bad)
             return bad;
     }
-    if (record->kind == SL_ORDER_RUN)
+    if (record->kind == SL_ORDER_RUN) {
         core->runs_in_flight--;
-    else
+        sl_core_time_traced(core, record, &core->head);
+    } else {
         on_released(core, record->seq);
+    }
     return NULL;
 }
 
@@ -774,6 +859,7 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
         struct sl_stay *s = core->settling;
         struct sl_request *r = s->request;
         settled(core, s);
+        sl_core_time_first_token(core, s);
         for (uint32_t k = 0; k < s->n; k++)
             if (sl_core_is_alive(s, k) && sl_core_answer_of(s, k)->over)
                 end(core, r, s->first + k, SL_OK, sl_core_answer_of(s, k)->finish, NULL, 0, actions);
@@ -785,12 +871,14 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
 void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
 {
     begin_input(core);
+    sl_core_time_look(core, now_us);
     settle(core, actions);
     end_overdue(core, now_us, actions);
     if (core->silent || (core->life != SL_LIFE_READY && core->life != SL_LIFE_DRAINING))
         return;
     sl_core_grow(core, actions);
-    sl_core_begin(core, actions);
+    if (core->config.schedule == SL_SCHEDULE_FIFO)
+        sl_core_begin(core, actions);
     sl_core_write_runs(core, actions);
 }
 

@@ -23,11 +23,13 @@
 #define SL_PIPELINE_DECIDE_CORE_H
 
 #include "base/arena.h"
+#include "pipeline/decide/cost.h"
 #include "pipeline/decide/life.h"
 #include "pipeline/decide/plan.h"
+#include "pipeline/decide/tenants.h"
 #include "pipeline/record/messages.h"
 
-enum { SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128, SL_MAX_END_IDS = 32, SL_MAX_TENANT = 64 };
+enum { SL_MAX_STOP_IDS = 64, SL_MAX_REQUEST_ID = 128, SL_MAX_END_IDS = 32 };
 enum { SL_PRIORITY_LEAST = -2, SL_PRIORITY_MOST = 2 };
 _Static_assert((int)SL_MAX_STOP_IDS + (int)SL_MAX_END_IDS <= (int)SL_MAX_DECODE_STOPS,
                "ADOPT has room for all of them");
@@ -139,11 +141,6 @@ enum sl_schedule_kind {
     SL_SCHEDULE_FIFO /* in arrival order, by numbers of tokens */
 };
 
-struct sl_tenant_weight { /* of those that are configured; all others weigh 1 */
-    char tenant[SL_MAX_TENANT];
-    double weight; /* more than 0 */
-};
-
 struct sl_core_config {
     const struct sl_plan *plan; /* copied */
     uint32_t n_end_ids;         /* ids that end a text unless that is ignored */
@@ -156,6 +153,9 @@ struct sl_core_config {
     enum sl_schedule_kind schedule;
     uint64_t chunk_us; /* what a chunk may take on the slowest stage; 0: by cost */
     uint64_t slo_us;   /* the target of a short prompt's first token; 0: by cost */
+    uint32_t runs;     /* chunks under way at most; 0: by what is seen */
+    /* What waits, with prefill of what has begun: in predicted time and in tokens; 0: SL_WAITING_WORK_US, SL_WAITING_TOKENS */
+    uint64_t max_waiting_us, max_waiting_tokens;
     uint32_t n_weights;
     const struct sl_tenant_weight *weights; /* copied */
 };
@@ -180,6 +180,8 @@ void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const ch
                   struct sl_actions *actions);
 /* The text of the answer seq ends at output token n, the last one that was told; else it is too late, and nothing happens. */
 void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl_actions *actions);
+/* What a stage's chunks cost, as it measured itself, before it has run any. */
+void sl_core_cost(struct sl_core *core, uint32_t stage, const struct sl_cost *prior);
 /* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the caller
  * carries out what is in the list and calls sl_core_lose. */
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions);

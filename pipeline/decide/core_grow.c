@@ -29,27 +29,41 @@ static uint32_t growth_of_all(const struct sl_core *core, const struct sl_stay *
     return sum;
 }
 
+bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
+{
+    struct sl_beginning *b = user;
+    struct sl_core *core = b->core;
+    struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
+    if (!sl_schedule_fits(&core->schedule, entry))
+        return false;
+    for (; !b->summed && *last; last = &(*last)->next_begun)
+        b->growth += growth_of_all(core, *last);
+    b->summed = true;
+    uint32_t growth = growth_of_all(core, s);
+    if (!sl_schedule_admit(&core->schedule, entry, b->growth + growth))
+        return false;
+    for (last = &core->begun; *last; last = &(*last)->next_begun)
+        ;
+    b->growth += growth;
+    s->next_begun = NULL;
+    *last = s;
+    s->unnamed = entry->decode_pages;
+    if (!s->again)
+        sl_core_act(b->actions, SL_ACTION_ADMIT, s->request);
+    s->request->begun = true;
+    if (s->request->handoff) {
+        bool legal = sl_on_decode_step(&s->decode[0], SL_DECODE_EXPECT);
+        assert(legal);
+    }
+    return true;
+}
+
 void sl_core_begin(struct sl_core *core, struct sl_actions *actions)
 {
+    struct sl_beginning b = {.core = core, .actions = actions};
     struct sl_schedule_entry *entry;
-    while ((entry = sl_schedule_next(&core->schedule))) {
-        struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
-        uint32_t growth = growth_of_all(core, s);
-        for (; *last; last = &(*last)->next_begun)
-            growth += entry->decode_pages ? growth_of_all(core, *last) : 0;
-        if (!sl_schedule_admit(&core->schedule, entry, growth))
-            return;
-        s->next_begun = NULL;
-        *last = s;
-        s->unnamed = entry->decode_pages;
-        if (!s->again)
-            sl_core_act(actions, SL_ACTION_ADMIT, s->request);
-        s->request->begun = true;
-        if (s->request->handoff) {
-            bool legal = sl_on_decode_step(&s->decode[0], SL_DECODE_EXPECT);
-            assert(legal);
-        }
-    }
+    while ((entry = sl_schedule_next(&core->schedule)) && sl_core_begin_one(&b, entry))
+        ;
 }
 
 /* ---- those that are decoded ---- */

@@ -1,5 +1,5 @@
-/* What core.c (inputs and answers), core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs) and
- * core_grow.c (who begins, grows and is set back) share.
+/* What core.c (inputs and answers), core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs),
+ * core_grow.c (who begins, grows and is set back) and core_time.c (costs, and what may be expected) share.
  *
  * A request is what was asked for, with its answers. Answers are in the pipeline for a *stay*, under one sequence id, from the
  * queue until nothing is left of it on any node: the first stay is that of all answers of a request; one that is set back ends
@@ -8,9 +8,10 @@
 #define SL_PIPELINE_DECIDE_CORE_IMPL_H
 
 #include "base/pool.h"
+#include "pipeline/decide/admit.h"
 #include "pipeline/decide/core.h"
+#include "pipeline/decide/cost_fit.h"
 #include "pipeline/decide/growth.h"
-#include "pipeline/decide/schedule.h"
 #include "pipeline/decide/sequences.h"
 #include <assert.h>
 
@@ -23,6 +24,7 @@ struct sl_branch { /* what becomes of one answer */
     int64_t stop_id;
     uint32_t n_out, last_id;
     uint32_t n_set_back; /* how often */
+    uint64_t first_us;   /* when its first token was told */
     /* of the row that gave the first token; of all others that were told in stays that have ended */
     uint64_t logits_digest, told_digest;
 };
@@ -32,6 +34,9 @@ struct sl_request { /* an entry of the registry; seq 0: free */
         seq; /* a multiple of SL_MAX_N, of its first stay; what actions call answer i, in whichever stay, is seq + i */
     struct sl_ask *ask; /* the holder's; NULL once the last END was told */
     bool begun;         /* its first stay was admitted */
+    uint32_t tenant;
+    uint64_t submitted_us;
+    double predicted_us; /* its time to first token, as it was when it came, not corrected; 0: none */
     bool handoff;
     uint32_t n, n_alive;
     uint32_t n_slices;     /* in the log, of all stays */
@@ -67,10 +72,30 @@ struct sl_asked_slice { /* of a RUN record: what its answer must be about */
 };
 
 struct sl_record { /* in the log, not yet answered by the last stage */
+    uint64_t number;
     enum sl_order_kind kind;
     uint64_t seq; /* FREE, CANCEL */
     uint32_t n_slices;
     struct sl_asked_slice slices[SL_MAX_SLICES];
+    /* RUN: what was predicted of it, and took */
+    struct sl_cost_chunk chunk;
+    uint64_t written_us;
+    double predicted_us[SL_MAX_STAGES], ends_us[SL_MAX_STAGES]; /* ends_us: when it leaves a stage */
+    double took_us;                                             /* of all stages */
+};
+
+enum { SL_HOPS_SEEN = 64 };
+struct sl_core_time { /* core_time.c */
+    struct sl_cost_fit fits[SL_MAX_STAGES];
+    double mean_us[SL_MAX_STAGES]; /* of the last chunks, by stage */
+    double ends_us[SL_MAX_STAGES]; /* when the last record that was written leaves each stage */
+    double hops_us[SL_HOPS_SEEN]; /* what answers took beside the stages' work: the least is the way itself */
+    uint32_t n_hops;
+    uint64_t looked_at;   /* the last record whose answer was timed */
+    double kappa[2];      /* by how much predictions of short and of long prompts were wrong lately */
+    double short_us;      /* work of short prompts that was admitted in the last minute */
+    uint64_t short_at_us; /* as of then */
+    double step_us;       /* from one output token to the next */
 };
 
 struct sl_core {
@@ -91,7 +116,10 @@ struct sl_core {
     struct sl_stay *settling; /* in the order of their results */
     uint64_t generation, arrivals;
 
+    uint64_t now_us; /* of the last input that has a time */
     struct sl_schedule schedule;
+    struct sl_policy policy;
+    struct sl_core_time time;
     struct sl_sequences pages, decode_pages; /* which numbers are given out */
 
     struct sl_stay *begun;   /* admitted and not wholly gone: the oldest first */
@@ -112,6 +140,13 @@ struct sl_core {
     uint32_t n_adopts;
     struct sl_result_head head;
     struct sl_result_slice *slices; /* [SL_MAX_SLICES] */
+};
+
+struct sl_beginning { /* of requests, in one decision */
+    struct sl_core *core;
+    struct sl_actions *actions;
+    bool summed;
+    uint32_t growth; /* that those which have begun are expected to want yet */
 };
 
 /* Of one input: each answer on the decode worker may be granted a page and be told to stop, or it is taken. */
@@ -164,7 +199,23 @@ void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k,
                      struct sl_actions *actions); /* CANCEL on the decode worker */
 void sl_core_decode_gone(struct sl_core *core, struct sl_stay *s, uint32_t k);
 
+/* core_time.c */
+void sl_core_time_init(struct sl_core *core);
+void sl_core_budget(struct sl_core *core); /* made anew of costs and pace */
+/* A RUN is written; its traces came back; and what was answered until now is timed. */
+void sl_core_time_written(struct sl_core *core, struct sl_record *record, const struct sl_order *order);
+void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const struct sl_result_head *head);
+void sl_core_time_look(struct sl_core *core, uint64_t now_us);
+/* What an entry that is not queued yet may expect. */
+void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
+                     struct sl_outlook *outlook);
+void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us);
+void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s);
+void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer);
+
 /* core_grow.c */
+/* Whether an entry of a stay gets all that its prefill needs; a sl_begin_fn, whose user is a struct sl_beginning. */
+bool sl_core_begin_one(void *beginning, struct sl_schedule_entry *entry);
 void sl_core_begin(struct sl_core *core, struct sl_actions *actions); /* admits who fits */
 /* Pages to those that need the next one, the oldest first; and when too few go on, the youngest is set back. */
 void sl_core_grow(struct sl_core *core, struct sl_actions *actions);

@@ -51,7 +51,11 @@ static struct sl_action *append_record(struct sl_core *core, enum sl_order_kind 
     a->seq = seq;
     a->record.kind = kind;
     a->record.number = ++core->log_number;
-    core->log[core->log_number % core->log_room] = (struct sl_record){.kind = kind, .seq = seq};
+    struct sl_record *record = &core->log[core->log_number % core->log_room];
+    record->number = core->log_number;
+    record->kind = kind;
+    record->seq = seq;
+    record->n_slices = 0;
     return a;
 }
 
@@ -182,18 +186,34 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
     struct sl_record *record = &core->log[a->record.number % core->log_room];
     for (uint32_t i = 0; i < n; i++)
         note_asked(record, &run->order.slices[i]);
+    sl_core_time_written(core, record, &run->order);
     run->order.number = a->record.number;
     a->record.run = run;
     core->runs_in_flight++;
 }
 
+static uint32_t cut(struct sl_core *core, struct sl_beginning *b, struct sl_cut cuts[SL_MAX_SLICES])
+{
+    if (core->config.schedule != SL_SCHEDULE_FIFO)
+        return sl_rank_cut(&core->policy, &core->schedule, core->now_us, sl_core_begin_one, b, cuts);
+    uint32_t n = sl_schedule_cut(&core->schedule, cuts);
+    for (uint32_t i = 0; i < n; i++)
+        if (cuts[i].entry->pos == cuts[i].entry->prompt_tokens)
+            sl_policy_leave(&core->policy, &core->schedule, cuts[i].entry);
+    return n;
+}
+
 /* Keep every stage busy and no more: what is in the log can't be overtaken by a later decision. */
 void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions)
 {
+    struct sl_beginning b = {.core = core, .actions = actions};
+    uint32_t window = core->config.runs                           ? core->config.runs
+                      : core->config.schedule == SL_SCHEDULE_FIFO ? sl_plan_fifo_runs(&core->plan)
+                                                                  : core->policy.budget.runs;
     core->n_runs = 0;
-    while (core->runs_in_flight < core->max_runs) {
+    while (core->runs_in_flight < window && core->runs_in_flight < core->max_runs) {
         struct sl_cut cuts[SL_MAX_SLICES];
-        uint32_t n = sl_schedule_cut(&core->schedule, cuts);
+        uint32_t n = cut(core, &b, cuts);
         if (n == 0)
             return;
         write_run(core, cuts, n, actions);

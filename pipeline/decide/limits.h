@@ -14,9 +14,11 @@ enum {
     SL_GRANT_AHEAD =
         SL_PAGE /
         2, /* positions that a decode worker has pages for before it needs them: the time of a grant */
-    SL_DEFAULT_WAITING = 1024,   /* requests in the queue */
-    SL_WAITING_BYTES = 64 << 20, /* that they hold together; see sl_core_config */
-    SL_MAX_WAITING = 8192,       /* by --max-waiting: of the smallest that is what these bytes hold */
+    SL_DEFAULT_WAITING = 1024,           /* requests in the queue */
+    SL_WAITING_TOKENS = 64 << 20,        /* of their prompts */
+    SL_WAITING_WORK_US = 1800 * 1000000, /* predicted of the slowest stage */
+    SL_WAITING_BYTES = 64 << 20,         /* that they hold together; see sl_core_config */
+    SL_MAX_WAITING = 8192,               /* by --max-waiting: of the smallest that is what these bytes hold */
     SL_MAX_LINKS = 2 * SL_MAX_STAGES + 2, /* of a whole pipeline */
 
     /* Slots that a node lends to a neighbour: frames that may be under way on a link. */

@@ -92,9 +92,15 @@ struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n
 /* The receive slots and send buffers of a node, in bytes: part of what it plans beside its stage. */
 size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node);
 
-/* RUN records that may be under way at once: one that each stage works at, and one that waits before the first and before the
- * last, so that no stage is idle while a frame travels. */
+/* RUN records that may be under way at once, for which buffers are planned: how many there are is decided by what is seen. */
 static inline uint32_t sl_plan_max_runs(const struct sl_plan *plan)
+{
+    return 2 * plan->n_stages + 4;
+}
+
+/* In arrival order: one that each stage works at, and one that waits before the first and before the last, so that no stage is
+ * idle while a frame travels. */
+static inline uint32_t sl_plan_fifo_runs(const struct sl_plan *plan)
 {
     return plan->n_stages + 2;
 }

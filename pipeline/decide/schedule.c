@@ -1,4 +1,4 @@
-/* Admission and cutting in arrival order (schedule.h). */
+/* The queue and the promises of schedule.h, and the cut in arrival order. */
 #include "pipeline/decide/schedule.h"
 #include <assert.h>
 
@@ -8,7 +8,6 @@ _Static_assert((int)FIFO_SLICES <= (int)SL_MAX_SLICES, "they fit a record");
 void sl_schedule_init(struct sl_schedule *schedule, const struct sl_plan *plan)
 {
     *schedule = (struct sl_schedule){.plan = plan};
-    schedule->tail = &schedule->head;
 }
 
 uint32_t sl_schedule_grant(uint32_t prompt_tokens, uint32_t n_out, uint32_t max_tokens)
@@ -31,38 +30,78 @@ void sl_schedule_entry_init(struct sl_schedule_entry *entry, const struct sl_pla
     entry->n_places = n;
 }
 
+/* before NULL: at the end. */
+static void link_before(struct sl_schedule *s, struct sl_schedule_entry *e, struct sl_schedule_entry *next)
+{
+    e->next = next;
+    e->before = next ? next->before : s->last;
+    *(e->before ? &e->before->next : &s->head) = e;
+    *(next ? &next->before : &s->last) = e;
+}
+
+static void unlink_entry(struct sl_schedule *s, struct sl_schedule_entry *e)
+{
+    if (s->waiting == e)
+        s->waiting = e->next;
+    *(e->before ? &e->before->next : &s->head) = e->next;
+    *(e->next ? &e->next->before : &s->last) = e->before;
+    e->next = e->before = NULL;
+}
+
+/* Most are due in the order in which they come, so the place is near the end. */
+static void link_due(struct sl_schedule *s, struct sl_schedule_entry *e)
+{
+    struct sl_schedule_entry *before = s->last_due;
+    while (before && before->due_us > e->due_us)
+        before = before->before_due;
+    e->before_due = before;
+    e->next_due = before ? before->next_due : s->first_due;
+    *(before ? &before->next_due : &s->first_due) = e;
+    *(e->next_due ? &e->next_due->before_due : &s->last_due) = e;
+}
+
+static void unlink_due(struct sl_schedule *s, struct sl_schedule_entry *e)
+{
+    *(e->before_due ? &e->before_due->next_due : &s->first_due) = e->next_due;
+    *(e->next_due ? &e->next_due->before_due : &s->last_due) = e->before_due;
+    e->next_due = e->before_due = NULL;
+}
+
+static void wait_before(struct sl_schedule *s, struct sl_schedule_entry *e, struct sl_schedule_entry *next)
+{
+    link_before(s, e, next);
+    if (s->waiting == next)
+        s->waiting = e;
+    link_due(s, e);
+    s->waiting_bytes += e->held_bytes;
+    s->waiting_tokens += e->prompt_tokens - e->pos;
+    s->n_waiting++;
+    s->n_uncut++;
+}
+
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry)
 {
-    entry->next = NULL;
-    *schedule->tail = entry;
-    schedule->tail = &entry->next;
-    if (!schedule->waiting)
-        schedule->waiting = entry;
-    schedule->waiting_bytes += entry->held_bytes;
+    wait_before(schedule, entry, NULL);
 }
 
 void sl_schedule_push_back(struct sl_schedule *schedule, struct sl_schedule_entry *entry)
 {
-    struct sl_schedule_entry **p = &schedule->head;
-    while (*p && ((*p)->admitted || (*p)->arrival <= entry->arrival))
-        p = &(*p)->next;
-    entry->next = *p;
-    *p = entry;
-    if (!entry->next)
-        schedule->tail = &entry->next;
-    if (schedule->waiting == entry->next)
-        schedule->waiting = entry;
-    schedule->waiting_bytes += entry->held_bytes;
+    struct sl_schedule_entry *next = schedule->waiting;
+    while (next && next->arrival <= entry->arrival)
+        next = next->next;
+    wait_before(schedule, entry, next);
+}
+
+bool sl_schedule_fits(const struct sl_schedule *s, const struct sl_schedule_entry *e)
+{
+    return s->n_prefilling < s->plan->max_prefill && e->n_places <= s->plan->max_running - s->n_decoding &&
+           e->prefill_pages <= s->plan->n_pages - s->prefill_pages_used &&
+           e->decode_pages <= s->plan->n_pages - s->decode_pages_used;
 }
 
 struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *s)
 {
-    struct sl_schedule_entry *e = s->waiting;
-    bool fits = e && s->n_prefilling < s->plan->max_prefill &&
-                e->n_places <= s->plan->max_running - s->n_decoding &&
-                e->prefill_pages <= s->plan->n_pages - s->prefill_pages_used &&
-                e->decode_pages <= s->plan->n_pages - s->decode_pages_used;
-    return fits ? e : NULL;
+    return s->waiting && sl_schedule_fits(s, s->waiting) ? s->waiting : NULL;
 }
 
 /* A fiftieth of the pool is kept for what grows more than was expected. */
@@ -74,10 +113,17 @@ static bool fits_growth(const struct sl_schedule *s, const struct sl_schedule_en
 
 bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t growth)
 {
-    assert(e == sl_schedule_next(s));
+    assert(!e->admitted && sl_schedule_fits(s, e));
     if (!fits_growth(s, e, growth))
         return false;
-    s->waiting = e->next;
+    if (s->waiting == e) {
+        s->waiting = e->next;
+    } else { /* it overtakes those that wait before it */
+        unlink_entry(s, e);
+        link_before(s, e, s->waiting);
+    }
+    s->n_waiting--;
+    s->waiting_tokens -= e->prompt_tokens - e->pos;
     e->admitted = e->prefilling = true;
     s->n_prefilling++;
     s->n_prefill_only += e->n_places == 0;
@@ -115,19 +161,16 @@ uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES
 
 void sl_schedule_remove(struct sl_schedule *s, struct sl_schedule_entry *entry)
 {
-    for (struct sl_schedule_entry **p = &s->head; *p; p = &(*p)->next) {
-        if (*p != entry)
-            continue;
-        *p = entry->next;
-        if (s->waiting == entry)
-            s->waiting = entry->next;
-        if (!entry->admitted)
-            s->waiting_bytes -= entry->held_bytes;
-        if (s->tail == &entry->next)
-            s->tail = p;
-        entry->next = NULL;
-        return;
+    if (!entry->before && s->head != entry)
+        return; /* it is not there */
+    if (!entry->admitted) {
+        s->waiting_bytes -= entry->held_bytes;
+        s->waiting_tokens -= entry->prompt_tokens - entry->pos;
+        s->n_waiting--;
     }
+    unlink_entry(s, entry);
+    unlink_due(s, entry);
+    s->n_uncut--;
 }
 
 void sl_schedule_give_prefill(struct sl_schedule *s, struct sl_schedule_entry *entry)

@@ -1,14 +1,14 @@
-/* The coordinator's choice of what runs next: admission against places and pages, and the cut of the next chunk. Pure: no clock,
- * thread or I/O, so the tests and the simulator run this very code.
+/* What waits to be prefilled, and what was promised to whom: places, and pages on the stages and on the decode worker. Pure: no
+ * clock, thread or I/O, so the tests and the simulator run this very code.
  *
- * Requests are admitted and cut in arrival order. Who is admitted has at once every page that its prefill needs, on the stages
+ * Who is next, and what goes into the next chunk, is rank.h's; here is only the cut in arrival order, with which it is compared,
+ * and which is what it was: chunks of a size planned for the request at the head. Who is admitted has at once every page that its prefill needs, on the stages
  * and on the decode worker, a place among those that are prefilled and places in the decode batch: who waits holds nothing, so
  * nobody waits for each other. What answers grow by is not promised, but expected (growth.h): who would begin waits until it
  * fits with what all the others are expected to become, or until the decode worker is empty.
  *
- * A chunk has the size planned for the request at the head; what the head's last slice leaves free is filled with the first
- * tokens of those behind it, so several requests share a chunk, as long as the steering of those that end in it fits its
- * record. */
+ * In arrival order, what the head's last slice leaves free of its chunk is filled with the first tokens of those behind it, so
+ * several requests share a chunk, as long as the steering of those that end in it fits its record. */
 #ifndef SL_PIPELINE_DECIDE_SCHEDULE_H
 #define SL_PIPELINE_DECIDE_SCHEDULE_H
 
@@ -24,18 +24,31 @@ struct sl_schedule_entry {
     size_t held_bytes;         /* that its holder keeps for it: counted while it waits */
     uint64_t deadline_us;      /* for its prompt to be in the log; 0: none, or it once was */
     uint32_t steering_bytes;   /* in the record that ends its prompt */
-    uint32_t pos;              /* tokens already cut */
+    uint32_t start, pos;       /* where cutting began; tokens already there */
     bool admitted, prefilling; /* prefilling: it has its place on the stages */
     bool prefill_only;         /* and wants none in the decode batch */
-    struct sl_schedule_entry *next;
+    struct sl_schedule_entry *next, *before;
+
+    /* what rank.h orders by */
+    uint64_t arrived_us, due_us; /* when its first token is wanted */
+    struct sl_schedule_entry *next_due, *before_due;
+    bool counted;  /* in its tenant\'s queue */
+    bool promised; /* its holder said when, and was not refused */
+    uint32_t tenant;
+    double backlog_us; /* its work when it came, as its tenant's queue counts it */
+    double work_us;    /* what is left of it at work_pos, as that version of the budget has it */
+    uint32_t work_version, work_pos;
 };
 
 struct sl_schedule {
     const struct sl_plan *plan;
-    struct sl_schedule_entry *waiting;      /* the first of those that wait, in the list of */
-    struct sl_schedule_entry *head, **tail; /* waiting or not yet wholly cut: the admitted, then by arrival */
-    uint32_t n_prefilling, n_decoding;      /* places that are taken: sequences on the stages, answers */
-    uint32_t n_prefill_only;                /* of the former, those without one of the latter */
+    struct sl_schedule_entry *waiting;     /* the first of those that wait, in the list of */
+    struct sl_schedule_entry *head, *last; /* waiting or not yet wholly cut: the admitted, then by arrival */
+    struct sl_schedule_entry *first_due, *last_due; /* the same, by when they are due */
+    uint32_t n_waiting, n_uncut;                    /* those that are not admitted; all of the list */
+    uint64_t waiting_tokens;                        /* of prompts that are not admitted */
+    uint32_t n_prefilling, n_decoding; /* places that are taken: sequences on the stages, answers */
+    uint32_t n_prefill_only;           /* of the former, those without one of the latter */
     uint32_t prefill_pages_used,
         decode_pages_used; /* promised: every page with a number, and those to come */
     size_t waiting_bytes;  /* held for those that are not admitted */
@@ -57,9 +70,11 @@ uint32_t sl_schedule_grant(uint32_t prompt_tokens, uint32_t n_out, uint32_t max_
 void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *entry); /* the last to arrive */
 void sl_schedule_push_back(struct sl_schedule *schedule,
                            struct sl_schedule_entry *entry); /* where it once was */
-/* The first that waits, if there are places and pages for it; NULL: none, or it must wait. */
+/* There are places and pages for it. */
+bool sl_schedule_fits(const struct sl_schedule *schedule, const struct sl_schedule_entry *entry);
+/* The first that waits, if it fits; NULL: none, or it must wait. */
 struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *schedule);
-/* It begins, if it fits with what is expected. growth: pages of the decode worker that it and those that have begun are expected to want yet. */
+/* An entry that fits begins, if it does so with what is expected, too. growth: pages of the decode worker that it and those that have begun are expected to want yet. */
 bool sl_schedule_admit(struct sl_schedule *schedule, struct sl_schedule_entry *entry, uint32_t growth);
 /* Cut the next chunk from admitted entries; returns the number of slices (0: nothing to do). */
 uint32_t sl_schedule_cut(struct sl_schedule *schedule, struct sl_cut cuts[SL_MAX_SLICES]);

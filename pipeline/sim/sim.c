@@ -179,7 +179,10 @@ static void on_arrive(struct sl_sim *s, uint32_t which)
                                   .steering = r->steering,
                                   .prompt_logprobs = -1,
                                   .deadline_us = r->deadline_us,
+                                  .target_us = r->target_us,
+                                  .priority = r->priority,
                                   .user = r};
+    snprintf(asks[which].tenant, sizeof asks[which].tenant, "%s", r->tenant ? r->tenant : "");
     for (uint32_t k = 0; k < SL_MAX_N; k++)
         asks[which].said[k].ids = r->answers[k].tokens;
     s->seqs[which] = sl_core_submit(s->core, s->now_us, &asks[which], &s->actions);
@@ -300,8 +303,10 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
         s->links[i] = (struct sl_sim_link){.plan = links[i]};
         s->links[i].end = &s->links[i].waiting;
     }
-    struct sl_core_config core = {
-        .plan = &s->plan, .max_requests = c->max_requests, .expect_tokens = c->expect_tokens};
+    struct sl_core_config core = {.plan = &s->plan,
+                                  .max_requests = c->max_requests,
+                                  .expect_tokens = c->expect_tokens,
+                                  .schedule = c->schedule};
     size_t tables =
         sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages) +
         c->n_stages * sl_sequences_bytes(s->plan.max_prefill, s->plan.context_tokens, s->plan.n_pages);

@@ -19,9 +19,10 @@ struct sl_sim_config {
     uint64_t seed;
     uint32_t n_stages, max_prefill, max_running, max_requests, chunk_tokens, context_tokens;
     uint64_t kv_tokens;
-    uint32_t expect_tokens;               /* of an output; 0: as the decider does */
-    uint32_t max_push_us;                 /* of a KV page, beside that */
-    uint32_t max_delay_us;                /* of a frame; 0: none takes time */
+    uint32_t expect_tokens; /* of an output; 0: as the decider does */
+    uint32_t max_push_us;   /* of a KV page, beside that */
+    uint32_t max_delay_us;  /* of a frame; 0: none takes time */
+    enum sl_schedule_kind schedule;
     uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
     enum sl_sim_plant plant;
 };
@@ -34,7 +35,9 @@ struct sl_sim_request {
     uint64_t seed; /* answer i is that of seed + i */
     uint32_t
         text_ends_at; /* the holder finds a stop string in this token of answer 0, and one later in the next; 0: never */
-    uint64_t deadline_us;
+    uint64_t deadline_us, target_us;
+    int32_t priority;
+    const char *tenant;      /* NULL: none is named */
     uint32_t steering_bytes; /* every token depends on it */
     const uint8_t *steering;
 

@@ -51,6 +51,7 @@ struct sl_sim_stage {
     uint64_t applied;
     struct sl_sim_frame *queue, **end; /* frames that were not applied yet, in order */
     bool busy;
+    uint64_t begin_us;
     struct sl_order order; /* being run */
     struct sl_sequence *found[SL_MAX_SLICES];
 };

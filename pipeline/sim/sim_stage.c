@@ -67,13 +67,15 @@ static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct s
         *half = sl_order_page(meta, &s->limits, slice->pages_at + slice->n_pages - 1).decode;
 }
 
-static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint64_t *rows)
+static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint8_t *meta, const uint64_t *rows)
 {
     size_t most = sl_result_max_bytes(s->plan.n_stages, s->plan.max_chunk);
     struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), 0, most);
     struct sl_cursor out = sl_cursor_over(f->bytes, most);
     struct sl_result_head head = {
         .number = st->order.number, .kind = st->order.kind, .n_slices = st->order.n_slices};
+    for (uint32_t k = 0; k < s->plan.n_stages; k++)
+        head.traces[k] = sl_order_trace(meta, k);
     sl_result_put_head(&out, &head, s->plan.n_stages);
     for (uint32_t i = 0; i < st->order.n_slices; i++) {
         const struct sl_order_slice *slice = &st->order.slices[i];
@@ -99,7 +101,7 @@ static void send_result(struct sl_sim *s, struct sl_sim_stage *st, const uint64_
 static void pass_on(struct sl_sim *s, struct sl_sim_stage *st, struct sl_sim_frame *frame)
 {
     if (st->k + 1 == s->plan.n_stages) {
-        send_result(s, st, frame->rows);
+        send_result(s, st, frame->bytes, frame->rows);
     } else {
         struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), node_of(st) + 1, frame->n);
         memcpy(f->bytes, frame->bytes, frame->n);
@@ -126,6 +128,7 @@ void sl_sim_stage_ran(struct sl_sim *s, uint32_t k)
         if (st->order.slices[i].flags & SL_SLICE_HANDOFF)
             push_pages(s, st, &st->order.slices[i], st->found[i], frame->bytes);
     st->busy = false;
+    sl_order_set_trace(frame->bytes, k, &(struct sl_trace){.begin_us = st->begin_us, .end_us = s->now_us});
     pass_on(s, st, frame);
     sl_sim_stage_go_on(s, st);
 }
@@ -178,6 +181,7 @@ void sl_sim_stage_go_on(struct sl_sim *s, struct sl_sim_stage *st)
             if (st->k == 0)
                 embed(s, frame, st->order.n_tokens);
             st->busy = true;
+            st->begin_us = s->now_us;
             uint64_t cost = s->config.chunk_us + (uint64_t)s->config.token_us * st->order.n_tokens;
             sl_sim_at(s, s->now_us + cost + (cost ? sl_rng_next(&s->rng) % (cost / 2 + 1) : 0), SL_SIM_RAN,
                       st->k, NULL);

@@ -178,6 +178,7 @@ static inline void make_world_that_expects(struct core_world *w, uint32_t runnin
     w->actions.list = w->list;
     REQUIRE(sl_plan_make(&w->plan, &model, &options, NULL) == SL_OK);
     struct sl_core_config config = {.plan = &w->plan,
+                                    .schedule = SL_SCHEDULE_FIFO, /* the cuts are known beforehand */
                                     .n_end_ids = 1,
                                     .end_ids = {EOS},
                                     .max_requests = REQUESTS,

@@ -41,6 +41,23 @@ static void draw_steering(struct history *h, uint32_t i, uint32_t n_bias)
     sl_steering_pack(h->steering[i], bias, n_bias, seen, n_ids, VOCAB);
 }
 
+/* Some want their first token by a time that may be too early, and are told. */
+static void draw_times(struct sl_sim_request *r, struct sl_rng *rng)
+{
+    static const char *const tenants[] = {NULL, "one", "another"};
+    r->tenant = tenants[draw(rng, 3)];
+    r->priority = (int32_t)draw(rng, 5) - 2;
+    if (draw(rng, 5) == 0)
+        r->target_us = r->arrive_us + 1 + draw(rng, 60000);
+}
+
+/* It was refused in time, and nothing of it is anywhere. */
+static bool was_refused(const struct sl_sim_request *r)
+{
+    return r->target_us && r->answers[0].ended && r->answers[0].status == SL_E_EXHAUSTED &&
+           r->answers[0].end_us == r->arrive_us && r->answers[0].n_tokens == 0;
+}
+
 static void draw_requests(struct history *h, struct sl_rng *rng, uint32_t most_n)
 {
     h->n = 4 + draw(rng, MOST - 3);
@@ -66,6 +83,7 @@ static void draw_requests(struct history *h, struct sl_rng *rng, uint32_t most_n
             r->text_ends_at = 1 + draw(rng, 20);
         if (draw(rng, 4) == 0)
             r->min_tokens = draw(rng, r->max_tokens + 1);
+        draw_times(r, rng);
         for (uint32_t k = 0; k < prompt; k++)
             h->ids[i][k] = draw(rng, VOCAB);
         if (draw(rng, 3) == 0)
@@ -79,7 +97,7 @@ static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
                               .n_stages = 1 + draw(rng, 5),
                               .max_prefill = 1 + draw(rng, 6),
                               .max_running = 1 + draw(rng, 6),
-                              .max_requests = MOST + 6,
+                              .max_requests = 4 * MOST, /* a tenant of three has room for all of them */
                               .chunk_tokens = draw(rng, 3) ? 1 + draw(rng, 200) : 0,
                               .context_tokens = CONTEXT,
                               .kv_tokens = CONTEXT + draw(rng, 3 * CONTEXT),
@@ -87,7 +105,8 @@ static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
                               .max_push_us = draw(rng, 2) ? draw(rng, 20000) : 0,
                               .chunk_us = draw(rng, 500),
                               .token_us = draw(rng, 5),
-                              .step_us = 1 + draw(rng, 300)};
+                              .step_us = 1 + draw(rng, 300),
+                              .schedule = draw(rng, 4) ? SL_SCHEDULE_SLO : SL_SCHEDULE_FIFO};
     return c;
 }
 
@@ -108,8 +127,10 @@ static void check_against_oracle(const struct history *h, uint32_t i, uint32_t k
     struct sl_sim_report report;
     struct sl_err err;
     const struct sl_sim_request *r = &h->requests[i];
+    if (was_refused(r))
+        return;
     const struct sl_sim_answer *got = &r->answers[k], *alone = &request.answers[0];
-    request.arrive_us = request.cancel_us = request.deadline_us = 0;
+    request.arrive_us = request.cancel_us = request.deadline_us = request.target_us = 0;
     request.n = 1;
     request.seed += k;
     request.text_ends_at += request.text_ends_at ? k : 0;
@@ -267,6 +288,7 @@ SL_TEST(a_deadline_that_cannot_be_kept_is_told_and_holds_nothing)
         {.ids = ids, .n_ids = 600, .max_tokens = 4, .answers = {{.tokens = tokens[0]}}},
         {.ids = ids, .n_ids = 600, .max_tokens = 4, .answers = {{.tokens = tokens[1]}}, .deadline_us = 5000}};
     struct sl_sim_config config = {.seed = 3,
+                                   .schedule = SL_SCHEDULE_FIFO, /* which predicts nothing */
                                    .n_stages = 2,
                                    .max_running = 1,
                                    .max_requests = 4,

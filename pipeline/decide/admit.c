@@ -1,0 +1,169 @@
+/* The tests of admit.h, each one pass over the queue in the order in which its requests are due. */
+#include "pipeline/decide/admit.h"
+#include <math.h>
+
+static const double headroom = 0.2, for_late = 0.1, alone_share = 15.0 / 16, least_retry_ms = 50;
+
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
+static double smaller(double a, double b)
+{
+    return a < b ? a : b;
+}
+
+struct question { /* what the tests share */
+    struct sl_policy *policy;
+    const struct sl_schedule *schedule;
+    const struct sl_outlook *outlook;
+    struct sl_schedule_entry *entry;
+    double now_us, work_us, chunk_us, back_us;
+    bool any_late;
+};
+
+/* When work w of the queue, the last of it in chunks of q->chunk_us, has left the last stage; microseconds from now. */
+static double finish(const struct question *q, double work_us, double free)
+{
+    const struct sl_budget *b = &q->policy->budget;
+    double body = larger(q->chunk_us, work_us / larger(free, 0.05)),
+           by_first =
+               q->outlook->first_us + body + (b->n_stages - 1) * q->chunk_us + (b->n_stages + 1) * b->hop_us,
+           by_last = q->outlook->last_us + body + b->hop_us;
+    return larger(by_first, by_last) + q->outlook->room_us;
+}
+
+static double time_left(const struct question *q, const struct sl_schedule_entry *e)
+{
+    return (1 - headroom) * ((double)e->due_us - q->now_us);
+}
+
+/* Of those that come before it; with them all that is queued, and whether any is late. */
+static double ahead_of(struct question *q, uint64_t now_us)
+{
+    double key = sl_rank_key_us(q->policy, q->entry), ahead = 0;
+    for (struct sl_schedule_entry *e = q->schedule->head; e; e = e->next) {
+        bool late = sl_rank_is_late(q->policy, e, now_us);
+        double work = sl_rank_work_us(q->policy, e);
+        q->any_late = q->any_late || late;
+        q->back_us += work;
+        ahead += !late && sl_rank_key_us(q->policy, e) <= key ? work : 0;
+    }
+    return ahead;
+}
+
+/* Others who were promised something and are due later than it: would one be late because of it? Returns by how much. */
+static double breaks_promises(const struct question *q, uint64_t now_us)
+{
+    double sum = 0, worst = 0, free = 1 - q->outlook->reserved - (q->any_late ? for_late : 0);
+    for (struct sl_schedule_entry *e = q->schedule->first_due; e; e = e->next_due) {
+        if (sl_rank_is_late(q->policy, e, now_us))
+            continue;
+        sum += sl_rank_work_us(q->policy, e);
+        if (!e->promised || e->due_us < q->entry->due_us)
+            continue;
+        double left = time_left(q, e), with = q->outlook->corrected * finish(q, sum + q->work_us, free),
+               without = q->outlook->corrected * finish(q, sum, free);
+        if (with > left && without <= left)
+            worst = larger(worst, with - left);
+    }
+    return worst;
+}
+
+/* Its tenant alone, with the share that it has whatever others do, is in time with all that it was promised from here on. */
+static bool fits_own_share(const struct question *q, double share)
+{
+    const struct sl_budget *b = &q->policy->budget;
+    double sum = q->work_us, late_by = b->lag_us + b->chunk_us;
+    bool counted = false, fits = true;
+    for (struct sl_schedule_entry *e = q->schedule->first_due; e && fits; e = e->next_due) {
+        if (!counted && e->due_us > q->entry->due_us) {
+            counted = true;
+            fits = late_by + sum / share <= (double)q->entry->due_us - q->now_us;
+        }
+        if (e->tenant != q->entry->tenant)
+            continue;
+        sum += sl_rank_work_us(q->policy, e);
+        if (counted && e->promised)
+            fits = fits && late_by + sum / share <= (double)e->due_us - q->now_us;
+    }
+    return fits && (counted || late_by + sum / share <= (double)q->entry->due_us - q->now_us);
+}
+
+static bool others_wait(const struct sl_policy *policy, const struct sl_schedule_entry *entry)
+{
+    const struct sl_tenants *t = &policy->tenants;
+    return t->n_backlogged > (t->of[entry->tenant].n_uncut > 0 ? 1u : 0u);
+}
+
+static double share_of(const struct sl_policy *policy, const struct sl_schedule_entry *entry)
+{
+    const struct sl_tenants *t = &policy->tenants;
+    return t->of[entry->tenant].weight / sl_tenants_active_weight(t, entry->tenant);
+}
+
+void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_schedule *schedule,
+              const struct sl_outlook *outlook, struct sl_schedule_entry *entry, uint64_t now_us)
+{
+    const struct sl_budget *b = &policy->budget;
+    struct question q = {.policy = policy,
+                         .schedule = schedule,
+                         .outlook = outlook,
+                         .entry = entry,
+                         .now_us = (double)now_us,
+                         .work_us = sl_rank_work_us(policy, entry)};
+    double ahead = ahead_of(&q, now_us), single = sl_budget_single_us(b, entry->pos, entry->prompt_tokens);
+    q.chunk_us = smaller(q.back_us + single, sl_budget_chunk_us(b, entry->pos));
+    double reserved = entry->prompt_tokens - entry->pos <= SL_SHORT_TOKENS ? 0 : outlook->reserved;
+    *a = (struct sl_admission){.predicted_us = finish(&q, ahead + q.work_us, 1 - reserved)};
+    if (q.back_us == 0) { /* nothing is in its way but what is under way */
+        double idle = sl_budget_idle_us(b, entry->pos, entry->prompt_tokens),
+               drain = outlook->last_us + smaller(single, q.chunk_us) + b->hop_us;
+        a->predicted_us = larger(outlook->first_us + idle, drain) + outlook->room_us;
+    }
+    if (!entry->promised)
+        return;
+    double late_by = outlook->corrected * a->predicted_us - time_left(&q, entry);
+    if (late_by > 0)
+        a->refused =
+            "its first token can't be there in time with what is queued before it; try again when it is told, "
+            "or allow more time";
+    else if ((late_by = breaks_promises(&q, now_us)) > 0)
+        a->refused =
+            "it would make others late that were promised their first token in time; try again when it is told";
+    if (!a->refused || (others_wait(policy, entry) && fits_own_share(&q, share_of(policy, entry))))
+        a->refused = NULL;
+    else
+        a->excess_us = late_by;
+}
+
+const char *sl_admit_queue(const struct sl_policy *policy, const struct sl_schedule *schedule,
+                           const struct sl_queue_bounds *bounds, const struct sl_schedule_entry *entry,
+                           double work_us)
+{
+    const struct sl_tenants *t = &policy->tenants;
+    const struct sl_tenant *own = &t->of[entry->tenant];
+    double all = 0;
+    for (uint32_t i = 0; i < t->n; i++)
+        all += t->of[i].n_uncut > 0 ? t->of[i].uncut_us : 0;
+    if (own->n_uncut == 0)
+        return NULL; /* each tenant may always wait with one */
+    if (schedule->n_waiting + 1 > bounds->count)
+        return "as many requests are queued as this node takes; try again later";
+    if (all + work_us > bounds->work_us)
+        return "the requests that are queued are as much work as this node takes; try again later";
+    if (schedule->waiting_tokens + entry->prompt_tokens > bounds->tokens)
+        return "the requests that are queued have as many tokens as this node takes; try again later";
+    double share = others_wait(policy, entry) ? share_of(policy, entry) : alone_share;
+    if (own->n_uncut + 1 > share * bounds->count || own->uncut_us + work_us > share * bounds->work_us)
+        return "this tenant has as much in the queue as its share of it allows; try again later";
+    return NULL;
+}
+
+uint32_t sl_admit_retry_ms(const struct sl_admission *a, const struct sl_outlook *outlook, uint64_t draw)
+{
+    double ms = larger(a->excess_us / 1000 / larger(1 - outlook->reserved, 0.2), least_retry_ms),
+           jitter = 0.75 + 0.5 * (double)(draw % 1024) / 1024;
+    return (uint32_t)smaller(ms * jitter, 600000);
+}

@@ -1,0 +1,224 @@
+/* What the core knows of time: the cost of each stage as its traces correct it, how the pipeline runs, when what is in the log will
+ * be done, and what a request may expect when it comes. No clock is asked and none of another node is believed: stages tell how
+ * long something took, and everything else is between a record written here and its answer here. */
+#include "pipeline/decide/core_impl.h"
+#include <math.h>
+
+static const double recent = 1.0 / 32, window_us = 60e6, most_reserved = 0.8, kappa_step = 1.01,
+                    least_kappa = 0.6, most_kappa = 2;
+
+/* Before anything is known: a stage of a small model. It is the shape that counts, the size is right after a few chunks. */
+static const struct sl_cost unknown = {.us = {300, 0.01, 20, 0.002, 2000}, .hit = 1.0 / 16};
+
+void sl_core_time_init(struct sl_core *core)
+{
+    struct sl_core_time *t = &core->time;
+    for (uint32_t k = 0; k < core->plan.n_stages; k++)
+        sl_cost_fit_init(&t->fits[k], &unknown);
+    t->kappa[0] = t->kappa[1] = 1;
+    core->policy.version = 1;
+    sl_core_budget(core);
+}
+
+void sl_core_cost(struct sl_core *core, uint32_t stage, const struct sl_cost *prior)
+{
+    assert(stage < core->plan.n_stages);
+    sl_cost_fit_init(&core->time.fits[stage], prior);
+    sl_core_budget(core);
+}
+
+/* ---- pace and budget ---- */
+
+static double hops_us(const struct sl_core_time *t)
+{
+    uint32_t n = t->n_hops < SL_HOPS_SEEN ? t->n_hops : SL_HOPS_SEEN;
+    double least = n > 0 ? t->hops_us[0] : 0;
+    for (uint32_t i = 1; i < n; i++)
+        least = t->hops_us[i] < least ? t->hops_us[i] : least;
+    return least;
+}
+
+void sl_core_budget(struct sl_core *core)
+{
+    struct sl_core_time *t = &core->time;
+    struct sl_cost costs[SL_MAX_STAGES];
+    struct sl_pace pace = {.hops_us = hops_us(t)};
+    for (uint32_t k = 0; k < core->plan.n_stages; k++) {
+        costs[k] = t->fits[k].now;
+        pace.stages_us += t->mean_us[k];
+        pace.slowest_us = t->mean_us[k] > pace.slowest_us ? t->mean_us[k] : pace.slowest_us;
+        pace.cv = t->fits[k].cv > pace.cv ? t->fits[k].cv : pace.cv;
+    }
+    struct sl_budget_wish wish = {(double)core->config.chunk_us, (double)core->config.slo_us,
+                                  core->config.runs};
+    struct sl_budget budget;
+    sl_budget_make(&budget, costs, core->plan.n_stages, core->plan.max_chunk, &pace, &wish);
+    sl_policy_set(&core->policy, &budget);
+}
+
+/* ---- what is under way ---- */
+
+/* Record after record through the stages: each waits for its rows and for the stage. */
+static void pass(const struct sl_core *core, struct sl_record *record, double ends_us[SL_MAX_STAGES])
+{
+    double hop = core->policy.budget.hop_us, rows_us = (double)record->written_us + hop;
+    for (uint32_t k = 0; k < core->plan.n_stages; k++) {
+        ends_us[k] = (ends_us[k] > rows_us ? ends_us[k] : rows_us) + record->predicted_us[k];
+        record->ends_us[k] = ends_us[k];
+        rows_us = ends_us[k] + hop;
+    }
+}
+
+void sl_core_time_written(struct sl_core *core, struct sl_record *record, const struct sl_order *order)
+{
+    struct sl_core_time *t = &core->time;
+    record->written_us = core->now_us;
+    record->chunk = (struct sl_cost_chunk){0};
+    for (uint32_t i = 0; i < order->n_slices; i++)
+        sl_cost_add(&record->chunk, order->slices[i].pos, order->slices[i].n);
+    for (uint32_t k = 0; k < core->plan.n_stages; k++)
+        record->predicted_us[k] = sl_cost_of(&t->fits[k].now, &record->chunk);
+    pass(core, record, t->ends_us);
+}
+
+void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const struct sl_result_head *head)
+{
+    struct sl_core_time *t = &core->time;
+    record->took_us = 0;
+    for (uint32_t k = 0; k < core->plan.n_stages; k++) {
+        const struct sl_trace *trace = &head->traces[k];
+        if (trace->end_us <= trace->begin_us)
+            continue;
+        double us = (double)(trace->end_us - trace->begin_us);
+        record->took_us += us;
+        if (sl_cost_fit_add(&t->fits[k], &record->chunk, us))
+            t->mean_us[k] += (t->mean_us[k] > 0 ? recent : 1) * (us - t->mean_us[k]);
+    }
+}
+
+/* The answer to a record came: when it left the stages is known now, and what is behind it moves with it. */
+static void answered(struct sl_core *core, const struct sl_record *record)
+{
+    struct sl_core_time *t = &core->time;
+    uint32_t last = core->plan.n_stages - 1;
+    double hop = core->policy.budget.hop_us, end = (double)core->now_us - hop, after = end,
+           late = end - record->ends_us[last];
+    double elapsed = (double)(core->now_us - record->written_us) - record->took_us;
+    t->hops_us[t->n_hops++ % SL_HOPS_SEEN] = elapsed > 0 ? elapsed : 0;
+    for (uint32_t k = last + 1; k-- > 0;) {
+        double was = record->ends_us[k] + (late > 0 ? late : 0);
+        t->ends_us[k] = was < after ? was : after;
+        after = t->ends_us[k] - record->predicted_us[k] - hop;
+    }
+    for (uint64_t number = core->log_answered + 1; number <= core->log_number; number++) {
+        struct sl_record *next = &core->log[number % core->log_room];
+        if (next->kind == SL_ORDER_RUN)
+            pass(core, next, t->ends_us);
+    }
+}
+
+void sl_core_time_look(struct sl_core *core, uint64_t now_us)
+{
+    struct sl_core_time *t = &core->time;
+    core->now_us = now_us;
+    bool any = false;
+    for (; t->looked_at < core->log_answered; t->looked_at++) {
+        struct sl_record *record = &core->log[(t->looked_at + 1) % core->log_room];
+        if (record->number != t->looked_at + 1 || record->kind != SL_ORDER_RUN)
+            continue; /* its place has another already */
+        answered(core, record);
+        any = true;
+    }
+    if (any)
+        sl_core_budget(core);
+}
+
+/* ---- what a request may expect ---- */
+
+static bool is_long(const struct sl_schedule_entry *e)
+{
+    return e->prompt_tokens - e->start > SL_SHORT_TOKENS;
+}
+
+static double decayed(double sum, uint64_t from_us, uint64_t to_us)
+{
+    return to_us > from_us ? sum * exp(-(double)(to_us - from_us) / window_us) : sum;
+}
+
+static double until(double at_us, uint64_t now_us)
+{
+    return at_us > (double)now_us ? at_us - (double)now_us : 0;
+}
+
+/* Until answers that run are expected to have left so many places and pages: the soonest ends first. */
+static double room_us(const struct sl_core *core, const struct sl_schedule_entry *e)
+{
+    double ends[SL_MAX_BATCH];
+    uint32_t pages[SL_MAX_BATCH], n = 0;
+    if (e->n_places == 0 || sl_schedule_fits(&core->schedule, e))
+        return 0;
+    for (const struct sl_stay *s = core->begun; s; s = s->next_begun)
+        for (uint32_t k = 0; k < s->n && n < SL_MAX_BATCH && s->request->ask; k++) {
+            if (!sl_core_is_alive(s, k) || s->decode[k] == SL_DECODE_NONE)
+                continue;
+            uint32_t n_out = sl_core_answer_of(s, k)->n_out, i = n++,
+                     expected = sl_growth_expect(&core->growth, n_out, s->request->ask->max_tokens);
+            double us = (expected - n_out) * core->time.step_us;
+            for (; i > 0 && ends[i - 1] > us; i--) {
+                ends[i] = ends[i - 1];
+                pages[i] = pages[i - 1];
+            }
+            ends[i] = us;
+            pages[i] = s->granted[k];
+        }
+    uint64_t places = core->plan.max_running - core->schedule.n_decoding,
+             free = core->plan.n_pages - core->schedule.decode_pages_used;
+    for (uint32_t i = 0; i < n; i++) {
+        places++;
+        free += pages[i];
+        if (places >= e->n_places && free >= e->decode_pages)
+            return ends[i];
+    }
+    return n > 0 ? ends[n - 1] : 0;
+}
+
+void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
+                     struct sl_outlook *outlook)
+{
+    const struct sl_core_time *t = &core->time;
+    double reserved = decayed(t->short_us, t->short_at_us, core->now_us) / window_us;
+    *outlook = (struct sl_outlook){.first_us = until(t->ends_us[0], core->now_us),
+                                   .last_us = until(t->ends_us[core->plan.n_stages - 1], core->now_us),
+                                   .room_us = room_us(core, e),
+                                   .corrected = t->kappa[is_long(e)],
+                                   .reserved = reserved < most_reserved ? reserved : most_reserved};
+}
+
+void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us)
+{
+    struct sl_core_time *t = &core->time;
+    if (is_long(e))
+        return;
+    t->short_us = decayed(t->short_us, t->short_at_us, core->now_us) + work_us;
+    t->short_at_us = core->now_us;
+}
+
+void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s)
+{
+    const struct sl_request *r = s->request;
+    double *kappa = &core->time.kappa[is_long(&s->entry)],
+           measured = (double)(core->now_us - r->submitted_us);
+    if (s->again || r->predicted_us <= 0 || core->now_us > s->entry.due_us)
+        return;
+    *kappa = measured > r->predicted_us * *kappa ? *kappa * kappa_step : *kappa / kappa_step;
+    *kappa = *kappa < least_kappa ? least_kappa : *kappa > most_kappa ? most_kappa : *kappa;
+}
+
+void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer)
+{
+    double us = (double)(core->now_us - answer->first_us);
+    if (answer->n_out < 2 || answer->first_us == 0 || us <= 0)
+        return;
+    us /= answer->n_out - 1;
+    core->time.step_us += (core->time.step_us > 0 ? recent : 1) * (us - core->time.step_us);
+}
