@@ -1,9 +1,10 @@
-/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline` and `decide`; what is measured,
+/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide` and `schedule`; what is measured,
  * and how, is in bench_*.c. */
 #include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
 #include "bench/bench_load.h"
 #include "bench/bench_pipeline.h"
+#include "bench/bench_schedule.h"
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
 #include "node/command/shared_options.h"
@@ -219,4 +220,57 @@ const struct sl_command sl_command_bench_decide = {
     0,
     0,
     run_decide,
+};
+
+static const struct sl_option schedule_options[] = {
+    SL_OPTION_ROW("table", SL_OPT_BOOL, sl_bench_schedule, table, NULL, NULL, 0, 0, NULL,
+                  "All measures that have a target here, over three seeds, instead of one load."),
+    SL_OPTION_CHOICE(
+        "world", sl_bench_schedule, world, "A", "A|A8|B4|B8",
+        "A: Qwen3-30B-A3B on two CPU nodes, A8: on eight; B4: DeepSeek-V3 on four H200 nodes, B8: on eight."),
+    SL_OPTION_CHOICE(
+        "load", sl_bench_schedule, load, "mix", "mix|alone|short|full|long|overload|tenants|growth",
+        "mix: 64-token prompts with long ones always outstanding; alone: without them; short: prompts of 64 to 512 tokens, "
+        "128 outstanding; full: the lengths of overload, 64 outstanding; long: one prompt at a time; overload: at a rate, with "
+        "targets; tenants: one at 0.3 of the capacity beside a flooder at 3; growth: without max_tokens."),
+    SL_OPTION_CHOICE(
+        "schedule", sl_bench_schedule, schedule, "slo", "slo|fifo",
+        "slo: by predicted time, targets and tenants; fifo: in arrival order, by numbers of tokens."),
+    SL_OPTION_ROW("rate", SL_OPT_FLOAT, sl_bench_schedule, rate, "1", NULL, 0.01, 100, "capacities",
+                  "At which an overload comes: 1 is what the world can serve of it."),
+    SL_OPTION_ROW("sigma", SL_OPT_FLOAT, sl_bench_schedule, sigma, "0.05", NULL, 0, 1, NULL,
+                  "Noise of a chunk's time: the deviation of its logarithm."),
+    SL_OPTION_NUMBER("requests", sl_bench_schedule, requests, "4000", 1, 100000, "requests",
+                     "Of the load: the open ones, where it has such."),
+    SL_OPTION_NUMBER("prompt-tokens", sl_bench_schedule, tokens, "8192", 1, 1 << 20, "tokens",
+                     "Length of the prompt."),
+    SL_OPTION_NUMBER("chunk-ms", sl_bench_schedule, chunk_ms, "0", 0, 600000, "ms",
+                     "What a chunk may take on the slowest stage; 0: by cost."),
+    SL_OPTION_CHUNK(sl_bench_schedule, chunk),
+    SL_OPTION_SEED(sl_bench_schedule, seed, "1"),
+    SL_OPTION_ROW("check", SL_OPT_BOOL, sl_bench_schedule, check, NULL, NULL, 0, 0, NULL,
+                  "Look at the decider's tables after every event."),
+    SL_OPTION_JSON(sl_bench_schedule, json),
+    {0},
+};
+
+static int run_schedule(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct sl_err err;
+    (void)args;
+    (void)n_args;
+    return sl_bench_schedule(values, &err) == SL_OK ? 0 : sl_command_failed("bench schedule", &err);
+}
+
+const struct sl_command sl_command_bench_schedule = {
+    "bench schedule",
+    "",
+    "what the decider's policy does to requests, in a simulated pipeline",
+    "Runs the decider on a virtual clock, before stages that take the time of a model on a machine, with noise, and says how long "
+    "first tokens take, how many are in time, and what the pipeline gets done. The same seed, the same history.",
+    schedule_options,
+    sizeof(struct sl_bench_schedule),
+    0,
+    0,
+    run_schedule,
 };

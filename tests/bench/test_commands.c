@@ -18,6 +18,8 @@ static const struct {
     {"eval", "context", "the length of a window"},
     {"eval", "max-tokens", "of a text that is read, and not of one that is written"},
     {"bench serve", "requests", "how many a load has, and not how many run at once"},
+    {"bench schedule", "requests", "likewise, of a simulated load"},
+    {"bench schedule", "rate", "in capacities of the world, and not in requests a second"},
     {"score", "output", "the same three forms of another result"},
 };
 enum { N_DIFFERENT = sizeof different / sizeof *different };

@@ -1,0 +1,131 @@
+/* The small simulated world against hands and against itself: what stages take, that a seed is a history, that every request
+ * of every load ends and the decider's tables hold. */
+#include "bench/schedule_world.h"
+#include "tests/check.h"
+#include <stdlib.h>
+
+SL_TEST(three_chunks_over_two_stages_end_when_they_must)
+{
+    static const double spent[3][2] = {{10, 4}, {2, 3}, {5, 9}}, ends[3][2] = {{10, 15}, {12, 18}, {17, 27}};
+    double free_us[2] = {0}, end_us[2];
+    for (uint32_t k = 0; k < 3; k++) {
+        sl_bench_flow(2, 0, 1, spent[k], free_us, end_us);
+        CHECK(end_us[0] == ends[k][0] && end_us[1] == ends[k][1]);
+    }
+    sl_bench_flow(2, 100, 1, spent[0], free_us, end_us); /* both had been free for long */
+    CHECK(end_us[0] == 110 && end_us[1] == 115);
+}
+
+SL_TEST(a_chunk_takes_what_its_shape_says)
+{
+    struct sl_cost_chunk one = {0}, wide = {0};
+    sl_cost_add(&one, 0, 1);
+    sl_cost_add(&wide, 4096, 512);
+    const struct sl_bench_shape *cpu = sl_bench_shape_find("A"), *gpu = sl_bench_shape_find("B8");
+    double row = 24 * (200 + 70 + 0.01 + 17000 * 8.0 / 128), /* one row hits 8 of 128 experts */
+        pairs = 2 * 4096.0 * 512 + 512 * 512,
+           full =
+               61.0 / 8 * (131 + 3.8e-3 * 4096 + 0.149 * 512 + 8.1e-6 * pairs + 367); /* 512 rows hit all */
+    CHECK(sl_bench_shape_us(cpu, &one) > 0.999 * row && sl_bench_shape_us(cpu, &one) < 1.001 * row);
+    CHECK(sl_bench_shape_us(gpu, &wide) > 0.999 * full && sl_bench_shape_us(gpu, &wide) < 1.001 * full);
+    CHECK(sl_bench_shape_us(gpu, &one) == 61.0 / 8 * 300); /* what the host takes to launch it */
+    CHECK(sl_bench_shape_find("C") == NULL);
+}
+
+struct world_run {
+    struct sl_bench_traffic load;
+    struct sl_bench_outcome *outcomes;
+    struct sl_bench_report report;
+    sl_status status;
+};
+
+static struct world_run run(enum sl_bench_traffic_kind kind, const char *world, uint32_t n, uint64_t seed,
+                            enum sl_schedule_kind schedule, double sigma)
+{
+    struct world_run r = {0};
+    struct sl_err err;
+    const struct sl_bench_shape *shape = sl_bench_shape_find(world);
+    struct sl_bench_traffic_config load = {kind, shape, 1.5, n, 8192, seed};
+    struct sl_bench_world_config config = {.shape = shape,
+                                           .schedule = schedule,
+                                           .kv_tokens = kind == SL_BENCH_GROWTH ? shape->context : 0,
+                                           .sigma = sigma,
+                                           .seed = seed,
+                                           .check = true};
+    r.status = sl_bench_traffic_init(&r.load, &load, &err);
+    r.outcomes = calloc(r.load.n_open + r.load.n_closed, sizeof *r.outcomes);
+    if (r.status == SL_OK && r.outcomes)
+        r.status = sl_bench_world_run(&config, &r.load, r.outcomes, &r.report, &err);
+    if (r.status != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s of %s: %s", sl_bench_traffic_name(kind), world, err.text);
+    return r;
+}
+
+static void forget(struct world_run *r)
+{
+    free(r->outcomes);
+    sl_bench_traffic_fini(&r->load);
+    sl_bench_report_fini(&r->report);
+}
+
+SL_TEST(a_lone_prompt_takes_the_time_of_its_chunks)
+{
+    const struct sl_bench_shape *shape = sl_bench_shape_find("A8");
+    struct world_run r = run(SL_BENCH_LONG, "A8", 1, 1, SL_SCHEDULE_FIFO, 0);
+    double free_us[8] = {0}, ends[8], spent[8], between = shape->hop_us + 1024 * shape->hop_row_us;
+    for (uint32_t k = 0; k < 8;
+         k++) { /* an eighth of 8192; nothing waits for the window, which is wider than that */
+        struct sl_cost_chunk chunk = {0};
+        sl_cost_add(&chunk, 1024 * k, 1024);
+        for (uint32_t s = 0; s < 8; s++)
+            spent[s] = sl_bench_shape_us(shape, &chunk);
+        sl_bench_flow(8, shape->hop_us, between, spent, free_us, ends);
+    }
+    double expected = ends[7] + shape->hop_us, got = r.outcomes[0].first_us;
+    CHECK(got > expected - 1 && got < expected + 1);
+    CHECK_INT(r.report.runs, 8);
+    forget(&r);
+}
+
+SL_TEST(the_same_seed_gives_the_same_history)
+{
+    for (uint32_t schedule = SL_SCHEDULE_SLO; schedule <= SL_SCHEDULE_FIFO; schedule++) {
+        struct world_run a = run(SL_BENCH_TENANTS, "B4", 60, 5, schedule, 0.05),
+                         b = run(SL_BENCH_TENANTS, "B4", 60, 5, schedule, 0.05),
+                         c = run(SL_BENCH_TENANTS, "B4", 60, 5, schedule, 0.06);
+        size_t bytes = a.load.n_open * sizeof *a.outcomes;
+        CHECK(memcmp(a.outcomes, b.outcomes, bytes) == 0);
+        CHECK(memcmp(a.outcomes, c.outcomes, bytes) != 0); /* the noise is felt */
+        forget(&a);
+        forget(&b);
+        forget(&c);
+    }
+}
+
+SL_TEST(every_request_of_every_load_ends_and_the_tables_hold)
+{
+    static const char *const worlds[] = {"A", "B4", "B8"};
+    for (uint32_t w = 0; w < 3; w++)
+        for (uint32_t kind = 0; kind < SL_BENCH_TRAFFICS; kind++)
+            for (uint32_t schedule = SL_SCHEDULE_SLO; schedule <= SL_SCHEDULE_FIFO; schedule++) {
+                struct world_run r = run(kind, worlds[w], 40, 1 + w, schedule, 0.05);
+                for (uint32_t i = 0; i < r.load.n_open; i++) {
+                    const struct sl_bench_outcome *o = &r.outcomes[i];
+                    CHECK(o->end_us >= o->submit_us && o->end_us > 0);
+                    CHECK(o->was_refused == (o->first_us <= 0) || o->status != SL_OK);
+                }
+                forget(&r);
+            }
+}
+
+SL_TEST(outputs_have_the_length_that_was_drawn)
+{
+    struct world_run r = run(SL_BENCH_GROWTH, "B4", 400, 2, SL_SCHEDULE_FIFO, 0.05);
+    for (uint32_t i = 0; i < r.load.n_closed; i++) {
+        CHECK_INT(r.outcomes[i].n_out, r.load.requests[i].n_out);
+        CHECK_INT(r.outcomes[i].status, SL_OK);
+        CHECK(r.outcomes[i].n_out < 3 || r.outcomes[i].pause_us >= 20100);
+    }
+    CHECK(r.report.steps > 0);
+    forget(&r);
+}
