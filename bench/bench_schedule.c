@@ -38,8 +38,9 @@ static double share(uint32_t part, uint32_t whole)
 static void print_group(const char *name, const struct sl_bench_group *g)
 {
     if (g->n > 0)
-        printf("  %-8s %7u %12.1f %12.1f %9.4f %9.4f %9.4f\n", name, g->n, g->p50_us / 1e3, g->p99_us / 1e3,
-               share(g->n_met, g->n), share(g->n_refused, g->n),
+        printf("  %-8s %7u %12.1f %12.1f %9.4f %9.4f %9.4f %9.4f\n", name, g->n, g->p50_us / 1e3,
+               g->p99_us / 1e3, share(g->n_met, g->n), share(g->n_refused, g->n),
+               g->work_us > 0 ? g->done_work_us / g->work_us : 0,
                g->work_us > 0 ? g->met_work_us / g->work_us : 0);
 }
 

@@ -45,6 +45,7 @@ static void count(struct sl_bench_group *g, const struct counting *c, uint32_t c
         g->n_refused += o->was_refused;
         g->n_met += met;
         g->work_us += r->work_us;
+        g->done_work_us += o->first_us > 0 ? r->work_us : 0;
         g->met_work_us += met ? r->work_us : 0;
     }
     g->p50_us = sl_bench_quantile(c->values, g->n_answered, 0.5);

@@ -4,10 +4,10 @@
 
 #include "bench/schedule_world.h"
 
-struct sl_bench_group {                       /* requests of a class, or of a tenant */
-    uint32_t n, n_answered, n_refused, n_met; /* met: answered within the target, or without one at all */
-    double p50_us, p99_us;                    /* of the time to the first token, of those that had one */
-    double work_us, met_work_us;              /* of all, and of those whose target was met */
+struct sl_bench_group {                        /* requests of a class, or of a tenant */
+    uint32_t n, n_answered, n_refused, n_met;  /* met: answered within the target, or without one at all */
+    double p50_us, p99_us;                     /* of the time to the first token, of those that had one */
+    double work_us, done_work_us, met_work_us; /* of all, of those that were answered, and of those in time */
 };
 
 struct sl_bench_figures {

@@ -1,5 +1,6 @@
 /* The numbers and the arithmetic of schedule_shape.h. */
 #include "bench/schedule_shape.h"
+#include "pipeline/decide/cost_fit.h"
 #include <math.h>
 #include <string.h>
 
@@ -39,7 +40,8 @@ double sl_bench_shape_us(const struct sl_bench_shape *s, const struct sl_cost_ch
     return chunk->rows <= 0 ? 0 : s->layers * (us > s->least ? us : s->least);
 }
 
-struct sl_cost sl_bench_shape_prior(const struct sl_bench_shape *s)
+/* The truth without the maximum, in which arithmetic hides the reading of weights: definitions are made of it. */
+static struct sl_cost additive(const struct sl_bench_shape *s)
 {
     return (struct sl_cost){.us = {[SL_COST_C] = s->layers * s->c,
                                    [SL_COST_GAMMA] = s->layers * s->gamma,
@@ -49,17 +51,32 @@ struct sl_cost sl_bench_shape_prior(const struct sl_bench_shape *s)
                             .hit = s->hit};
 }
 
+/* Chunks that a stage would run before it is ready: twice, since noise is not what this is about. */
+struct sl_cost sl_bench_shape_prior(const struct sl_bench_shape *s)
+{
+    static const uint32_t rows[] = {64, 256, 512, 1024, 2048}, prefixes[] = {0, 4096, 16384};
+    struct sl_cost sum = additive(s);
+    struct sl_cost_fit fit;
+    sl_cost_fit_init(&fit, &sum);
+    for (uint32_t i = 0; i < 2 * 3 * 5; i++) {
+        struct sl_cost_chunk chunk = {0};
+        sl_cost_add(&chunk, prefixes[i / 5 % 3], rows[i % 5]);
+        sl_cost_fit_add(&fit, &chunk, sl_bench_shape_us(s, &chunk));
+    }
+    return fit.now;
+}
+
 static double overhead(const struct sl_bench_shape *s, double pos)
 {
-    struct sl_cost prior = sl_bench_shape_prior(s);
-    return sl_cost_overhead(&prior, pos);
+    struct sl_cost sum = additive(s);
+    return sl_cost_overhead(&sum, pos);
 }
 
 /* F·T / (T − ov): each chunk of T has T − ov for rows; T at least so long that a part of it is left for them. */
 static double cut_us(const struct sl_bench_shape *s, uint32_t n, double chunk_us)
 {
-    struct sl_cost prior = sl_bench_shape_prior(s);
-    return sl_cost_work(&prior, 0, n) * chunk_us / (chunk_us - overhead(s, n / 2.0));
+    struct sl_cost sum = additive(s);
+    return sl_cost_work(&sum, 0, n) * chunk_us / (chunk_us - overhead(s, n / 2.0));
 }
 
 double sl_bench_shape_work(const struct sl_bench_shape *s, uint32_t n)

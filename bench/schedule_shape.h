@@ -33,7 +33,7 @@ struct sl_bench_shape {
 const struct sl_bench_shape *sl_bench_shape_find(const char *name);
 /* Of one stage, without noise. */
 double sl_bench_shape_us(const struct sl_bench_shape *shape, const struct sl_cost_chunk *chunk);
-/* What a calibration would have found, in the form of cost.h. */
+/* What dummy chunks before the first request would have shown, in the form of cost.h. */
 struct sl_cost sl_bench_shape_prior(const struct sl_bench_shape *shape);
 /* What a prompt of n tokens takes of the pipeline's time when it is cut into chunks of chunk_us: the unit of capacity. */
 double sl_bench_shape_work(const struct sl_bench_shape *shape, uint32_t n);

@@ -346,6 +346,9 @@ static sl_status make_core(struct sl_bench_world *w)
                                   .slo_us = c->slo_us};
     SL_TRY(sl_arena_init(&w->arena, sl_core_bytes(&core), w->err));
     SL_TRY(sl_core_init(&w->core, &w->arena, &core));
+    struct sl_cost prior = sl_bench_shape_prior(shape);
+    for (uint32_t k = 0; k < shape->n_stages; k++)
+        sl_core_cost(w->core, k, &prior);
     w->actions.room = sl_core_max_actions(w->core);
     w->n_bytes = sl_result_max_bytes(w->plan.n_stages, w->plan.max_chunk);
     w->room_due = 4 * sl_plan_max_runs(&w->plan) + 2 * w->plan.max_prefill + 2 * w->plan.max_running;
