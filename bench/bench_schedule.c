@@ -63,8 +63,9 @@ static void print_text(const struct sl_bench_figures *f, const struct sl_bench_r
         printf("%llu steps of %.1f ms, p99 of the longest pause of a stream %.1f ms, %llu set back\n",
                (unsigned long long)r->steps, f->step_us / 1e3, f->pause_p99_us / 1e3,
                (unsigned long long)r->set_back);
-    printf("%llu records, %llu chunks of %.2f slices, %.1f s of the world\n", (unsigned long long)r->records,
-           (unsigned long long)r->runs, r->runs ? (double)r->slices / (double)r->runs : 0, r->end_us / 1e6);
+    printf("%llu records, %llu chunks of %.2f slices, %.2f under way, %.1f s of the world\n",
+           (unsigned long long)r->records, (unsigned long long)r->runs,
+           r->runs ? (double)r->slices / (double)r->runs : 0, r->in_flight, r->end_us / 1e6);
 }
 
 static void json_group(const char *name, const struct sl_bench_group *g)
@@ -91,11 +92,11 @@ static void print_json(const struct sl_bench_schedule *b, const struct sl_bench_
     printf(
         ", \"accepted_late\": %u, \"goodput_work\": %.4f, \"goodput_rps\": %.5f, \"prompt_tokens_per_s\": %.2f, "
         "\"output_tokens_per_s\": %.2f, \"busy\": %.4f, \"pause_p99_ms\": %.2f, \"step_ms\": %.3f, "
-        "\"set_back\": %llu, \"records\": %llu, \"chunks\": %llu, \"slices\": %llu, \"seconds\": %.3f}\n",
+        "\"set_back\": %llu, \"records\": %llu, \"chunks\": %llu, \"slices\": %llu, \"under_way\": %.2f, \"seconds\": %.3f}\n",
         f->n_late, f->goodput_work, f->goodput_requests, f->rows_per_s, f->tokens_per_s, f->busy,
         f->pause_p99_us / 1e3, f->step_us / 1e3, (unsigned long long)r->set_back,
         (unsigned long long)r->records, (unsigned long long)r->runs, (unsigned long long)r->slices,
-        r->end_us / 1e6);
+        r->in_flight, r->end_us / 1e6);
 }
 
 static enum sl_bench_traffic_kind kind_of(const char *name)
@@ -119,6 +120,7 @@ sl_status sl_bench_schedule(const struct sl_bench_schedule *b, struct sl_err *er
                   .schedule = strcmp(b->schedule, "fifo") == 0 ? SL_SCHEDULE_FIFO : SL_SCHEDULE_SLO,
                   .chunk_us = b->chunk_ms * 1000ull,
                   .chunk_tokens = b->chunk,
+                  .runs = b->runs,
                   .kv_tokens = kind == SL_BENCH_GROWTH ? shape->context : 0,
                   .sigma = b->sigma,
                   .seed = b->seed,

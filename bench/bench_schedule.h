@@ -7,7 +7,7 @@
 struct sl_bench_schedule {
     const char *world, *load, *schedule;
     double rate, sigma;
-    uint32_t requests, tokens, seed, chunk_ms, chunk;
+    uint32_t requests, tokens, seed, chunk_ms, chunk, runs;
     bool check, table, json;
 };
 sl_status sl_bench_schedule(const struct sl_bench_schedule *bench, struct sl_err *err);

@@ -247,6 +247,8 @@ static const struct sl_option schedule_options[] = {
     SL_OPTION_NUMBER("chunk-ms", sl_bench_schedule, chunk_ms, "0", 0, 600000, "ms",
                      "What a chunk may take on the slowest stage; 0: by cost."),
     SL_OPTION_CHUNK(sl_bench_schedule, chunk),
+    SL_OPTION_NUMBER("runs", sl_bench_schedule, runs, "0", 0, 2 * SL_MAX_STAGES + 4, "chunks",
+                     "Under way at most; 0: as many as keep every stage busy."),
     SL_OPTION_SEED(sl_bench_schedule, seed, "1"),
     SL_OPTION_ROW("check", SL_OPT_BOOL, sl_bench_schedule, check, NULL, NULL, 0, 0, NULL,
                   "Look at the decider's tables after every event."),

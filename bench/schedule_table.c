@@ -75,6 +75,20 @@ enum {
         9 /* prompts, one after the other: the median counts, the first ones are what the cost model learns of */
 };
 
+/* Prompt tokens a second with as many chunks under way as the formula has it, ÷ three more. */
+static sl_status take_runs(const struct setting *s, double *values, struct sl_err *err)
+{
+    struct sl_bench_run run = run_of(s, SL_BENCH_FULL, 0, 4000, SL_SCHEDULE_SLO);
+    struct sl_bench_figures formula, more;
+    struct sl_bench_report report;
+    SL_TRY(sl_bench_schedule_run(&run, &formula, &report, err));
+    run.world.runs = (uint32_t)(report.in_flight + 3.5);
+    SL_TRY(figures_of(&run, &more, err));
+    values[0] = formula.rows_per_s / more.rows_per_s;
+    values[1] = report.in_flight;
+    return SL_OK;
+}
+
 /* Time to the first token of a lone prompt: ÷ today's cut, ÷ the best of all fixed chunks. */
 static sl_status take_long(const struct setting *s, double *values, struct sl_err *err)
 {
@@ -250,6 +264,9 @@ static const struct group {
       {"4x: by requests / best rate", ' ', 0},
       {"4x: accepted and late", ' ', 0},
       {"4x: refused", ' ', 0}}},
+    {"A", take_runs, 0, {{"throughput / 3 more chunks under way", '>', 0.98}, {"chunks under way", ' ', 0}}},
+    {"B4", take_runs, 0, {{"throughput / 3 more chunks under way", '>', 0.98}, {"chunks under way", ' ', 0}}},
+    {"B8", take_runs, 0, {{"throughput / 3 more chunks under way", '>', 0.98}, {"chunks under way", ' ', 0}}},
     {"A",
      take_tenants,
      0,

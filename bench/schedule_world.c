@@ -240,6 +240,8 @@ static void note_ran(struct sl_bench_world *w, uint32_t rows)
         w->room_ran = room;
     }
     if (rows > 0)
+        w->report->in_flight += (double)(w->report->runs - w->report->n_ran);
+    if (rows > 0)
         w->report->ran[w->report->n_ran++] = (struct sl_bench_ran){w->now_us, rows};
 }
 
@@ -343,7 +345,8 @@ static sl_status make_core(struct sl_bench_world *w)
                                   .max_requests = WAITING + SL_MAX_BATCH,
                                   .schedule = c->schedule,
                                   .chunk_us = c->chunk_us,
-                                  .slo_us = c->slo_us};
+                                  .slo_us = c->slo_us,
+                                  .runs = c->runs};
     SL_TRY(sl_arena_init(&w->arena, sl_core_bytes(&core), w->err));
     SL_TRY(sl_core_init(&w->core, &w->arena, &core));
     struct sl_cost prior = sl_bench_shape_prior(shape);
@@ -411,6 +414,7 @@ static void go(struct sl_bench_world *w)
     if (w->status == SL_OK && w->n_live > 0)
         sl_bench_world_fail(w, SL_E_INTERNAL, "requests are left and nothing goes on; report this");
     w->report->end_us = w->now_us;
+    w->report->in_flight /= w->report->n_ran > 0 ? w->report->n_ran : 1;
 }
 
 sl_status sl_bench_world_run(const struct sl_bench_world_config *config, const struct sl_bench_traffic *load,

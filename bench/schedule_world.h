@@ -19,6 +19,7 @@ struct sl_bench_world_config {
     const struct sl_bench_shape *shape;
     enum sl_schedule_kind schedule;
     uint64_t chunk_us, slo_us; /* as of the core; 0: by cost */
+    uint32_t runs;             /* under way at most; 0: as the core has it */
     uint32_t chunk_tokens;     /* of every chunk; 0: by the prompt, or as the schedule has it */
     uint32_t max_running;      /* 0: as many as a step can batch */
     uint64_t kv_tokens;        /* of each pool; 0: no bound that is felt */
@@ -45,7 +46,8 @@ struct sl_bench_report {
     double end_us, last_submit_us;
     double busy_us; /* of the first stage */
     uint64_t records, runs, slices, tokens, steps, set_back;
-    double step_us; /* all steps together */
+    double in_flight; /* chunks that were under way when one of them came back, in the mean */
+    double step_us;   /* all steps together */
     uint32_t n_ran;
     struct sl_bench_ran *ran; /* [n_ran], in the order of time */
 };
