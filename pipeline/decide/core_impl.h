@@ -81,7 +81,7 @@ struct sl_record { /* in the log, not yet answered by the last stage */
     struct sl_cost_chunk chunk;
     uint64_t written_us;
     double predicted_us[SL_MAX_STAGES], ends_us[SL_MAX_STAGES]; /* ends_us: when it leaves a stage */
-    double took_us;                                             /* of all stages */
+    double took_us;                                             /* of all stages, waiting there included */
 };
 
 enum { SL_HOPS_SEEN = 64 };

@@ -90,7 +90,9 @@ void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const s
         if (trace->end_us <= trace->begin_us)
             continue;
         double us = (double)(trace->end_us - trace->begin_us);
-        record->took_us += us;
+        /* what it waited there is no part of the way: a window that grew with it would make more of it */
+        bool waited = trace->recv_us > 0 && trace->recv_us < trace->begin_us;
+        record->took_us += waited ? (double)(trace->end_us - trace->recv_us) : us;
         if (sl_cost_fit_add(&t->fits[k], &record->chunk, us))
             t->mean_us[k] += (t->mean_us[k] > 0 ? recent : 1) * (us - t->mean_us[k]);
     }

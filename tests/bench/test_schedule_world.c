@@ -129,3 +129,14 @@ SL_TEST(outputs_have_the_length_that_was_drawn)
     CHECK(r.report.steps > 0);
     forget(&r);
 }
+
+SL_TEST(a_pipeline_that_is_always_busy_has_no_more_under_way_than_keeps_it_so)
+{
+    static const char *const worlds[] = {"A", "B4", "B8"};
+    for (uint32_t w = 0; w < 3; w++) {
+        struct world_run r = run(SL_BENCH_FULL, worlds[w], 1000, 1, SL_SCHEDULE_SLO, 0.05);
+        CHECK(r.report.in_flight > sl_bench_shape_find(worlds[w])->n_stages);
+        CHECK(r.report.in_flight < sl_bench_shape_find(worlds[w])->n_stages + 3); /* what waits is no hop */
+        forget(&r);
+    }
+}
