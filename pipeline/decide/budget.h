@@ -2,9 +2,9 @@
  * stage, which is the one that the others wait for.
  *
  * A chunk is a budget of time, since equal numbers of tokens do not take equal time: attention grows with what lies before them.
- * It is four times what a chunk costs beside its rows, so that a fifth of the time goes for reading weights; a target for short
- * prompts makes it smaller, because who comes waits for the chunks that were cut before. A prefix makes it larger again (reading
- * it is overhead, too), and a prompt that has the pipeline for itself is cut so that filling and draining it cost least. */
+ * It is 3.4 times what a chunk costs beside its rows, so that less than a third of the time goes for reading weights; a target for
+ * short prompts makes it smaller, because who comes waits for the chunks that were cut before. A prefix makes it larger again
+ * (reading it is overhead, too), and a prompt that has the pipeline for itself is cut so that filling and draining it cost least. */
 #ifndef SL_PIPELINE_DECIDE_BUDGET_H
 #define SL_PIPELINE_DECIDE_BUDGET_H
 

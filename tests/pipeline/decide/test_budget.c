@@ -17,10 +17,10 @@ static struct sl_budget make(uint32_t n_stages, double cv, double hops_us, struc
     return b;
 }
 
-SL_TEST(a_chunk_may_take_four_times_its_overhead_and_a_target_makes_it_smaller)
+SL_TEST(a_chunk_may_take_some_times_its_overhead_and_a_target_makes_it_smaller)
 {
     struct sl_budget b = make(2, 0.05, 0, (struct sl_budget_wish){0});
-    CHECK(fabs(b.chunk_us / 1651200 - 1) < 1e-9 && b.runs == 3 && !b.dear);
+    CHECK(fabs(b.chunk_us / (3.4 * 412800) - 1) < 1e-9 && b.runs == 3 && !b.dear);
     b = make(2, 0.05, 0, (struct sl_budget_wish){.slo_us = 4e6});
     CHECK(fabs(b.chunk_us / (4e6 / (4 * 1.05)) - 1) < 1e-9 && !b.dear);
     b = make(2, 0.05, 0, (struct sl_budget_wish){.slo_us = 700e3});
@@ -42,7 +42,7 @@ SL_TEST(as_many_runs_as_keep_stages_busy_with_noise_and_hops_and_no_more)
     CHECK_INT(make(1, 0.05, 0, (struct sl_budget_wish){0}).runs, 2);
     CHECK_INT(make(8, 0.05, 0, (struct sl_budget_wish){0}).runs, 9);
     CHECK_INT(make(8, 0.20, 0, (struct sl_budget_wish){0}).runs, 10);
-    CHECK_INT(make(8, 0.05, 9 * 0.2 * 1651200, (struct sl_budget_wish){0}).runs, 11);
+    CHECK_INT(make(8, 0.05, 9 * 0.2 * 3.4 * 412800, (struct sl_budget_wish){0}).runs, 11);
     CHECK_INT(make(2, 9.0, 0, (struct sl_budget_wish){0}).runs, 8); /* buffers are planned for no more */
     CHECK_INT(make(2, 0.05, 0, (struct sl_budget_wish){.runs = 5}).runs, 5);
 }
@@ -91,7 +91,7 @@ SL_TEST(work_is_what_many_chunks_take_and_an_idle_pipeline_takes_no_less)
 {
     struct sl_budget b = make(4, 0, 1000, (struct sl_budget_wish){0});
     double work = sl_budget_work_us(&b, 0, 8192), plain = sl_cost_work(&cpu, 0, 8192);
-    CHECK(work > plain && work < 1.4 * plain);
+    CHECK(work > plain && work < 1.5 * plain);
     CHECK(sl_budget_work_us(&b, 8192, 8192) == 0);
     CHECK(sl_budget_idle_us(&b, 0, 64) >= 4 * sl_budget_single_us(&b, 0, 64));
     CHECK(sl_budget_idle_us(&b, 0, 8192) > plain);
