@@ -2,7 +2,8 @@
 #include "pipeline/decide/admit.h"
 #include <math.h>
 
-static const double headroom = 0.2, for_late = 0.1, alone_share = 15.0 / 16, least_retry_ms = 50;
+static const double headroom = 0.2, for_late = 0.1, alone_share = 15.0 / 16, least_share = 0.01,
+                    least_retry_ms = 50;
 
 static double larger(double a, double b)
 {
@@ -53,17 +54,26 @@ static double ahead_of(struct question *q, uint64_t now_us)
     return ahead;
 }
 
+/* Share for those that will come and pass e: nobody who is short waits long enough for that. */
+static double shorter(const double share[SL_SIZES], const struct sl_schedule_entry *e)
+{
+    uint32_t tokens = e->prompt_tokens - e->start;
+    return tokens <= SL_SHORT_TOKENS ? 0 : share[sl_offered_size(tokens)];
+}
+
 /* Others who were promised something and are due later than it: would one be late because of it? Returns by how much. */
 static double breaks_promises(const struct question *q, uint64_t now_us)
 {
-    double sum = 0, worst = 0, free = 1 - q->outlook->reserved - (q->any_late ? for_late : 0);
+    double sum = 0, worst = 0;
     for (struct sl_schedule_entry *e = q->schedule->first_due; e; e = e->next_due) {
         if (sl_rank_is_late(q->policy, e, now_us))
             continue;
         sum += sl_rank_work_us(q->policy, e);
         if (!e->promised || e->due_us < q->entry->due_us)
             continue;
-        double left = time_left(q, e), with = q->outlook->corrected * finish(q, sum + q->work_us, free),
+        double left = time_left(q, e),
+               free = 1 - shorter(q->outlook->reserved, e) - (q->any_late ? for_late : 0),
+               with = q->outlook->corrected * finish(q, sum + q->work_us, free),
                without = q->outlook->corrected * finish(q, sum, free);
         if (with > left && without <= left)
             worst = larger(worst, with - left);
@@ -115,8 +125,8 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_
                          .work_us = sl_rank_work_us(policy, entry)};
     double ahead = ahead_of(&q, now_us), single = sl_budget_single_us(b, entry->pos, entry->prompt_tokens);
     q.chunk_us = smaller(q.back_us + single, sl_budget_chunk_us(b, entry->pos));
-    double reserved = entry->prompt_tokens - entry->pos <= SL_SHORT_TOKENS ? 0 : outlook->reserved;
-    *a = (struct sl_admission){.predicted_us = finish(&q, ahead + q.work_us, 1 - reserved)};
+    *a = (struct sl_admission){.predicted_us =
+                                   finish(&q, ahead + q.work_us, 1 - shorter(outlook->reserved, entry))};
     if (q.back_us == 0) { /* nothing is in its way but what is under way */
         double idle = sl_budget_idle_us(b, entry->pos, entry->prompt_tokens),
                drain = outlook->last_us + smaller(single, q.chunk_us) + b->hop_us;
@@ -132,7 +142,9 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_
     else if ((late_by = breaks_promises(&q, now_us)) > 0)
         a->refused =
             "it would make others late that were promised their first token in time; try again when it is told";
-    if (!a->refused || (others_wait(policy, entry) && fits_own_share(&q, share_of(policy, entry))))
+    if (!a->refused ||
+        (others_wait(policy, entry) &&
+         fits_own_share(&q, larger(share_of(policy, entry) - shorter(outlook->own, entry), least_share))))
         a->refused = NULL;
     else
         a->excess_us = late_by;
@@ -163,7 +175,8 @@ const char *sl_admit_queue(const struct sl_policy *policy, const struct sl_sched
 
 uint32_t sl_admit_retry_ms(const struct sl_admission *a, const struct sl_outlook *outlook, uint64_t draw)
 {
-    double ms = larger(a->excess_us / 1000 / larger(1 - outlook->reserved, 0.2), least_retry_ms),
+    double ms =
+               larger(a->excess_us / 1000 / larger(1 - outlook->reserved[SL_SIZES - 1], 0.2), least_retry_ms),
            jitter = 0.75 + 0.5 * (double)(draw % 1024) / 1024;
     return (uint32_t)smaller(ms * jitter, 600000);
 }

@@ -4,8 +4,7 @@
 #include "pipeline/decide/core_impl.h"
 #include <math.h>
 
-static const double recent = 1.0 / 32, window_us = 60e6, most_reserved = 0.8, kappa_step = 1.01,
-                    least_kappa = 0.6, most_kappa = 2;
+static const double recent = 1.0 / 32, kappa_step = 1.01, least_kappa = 0.6, most_kappa = 2;
 
 /* Before anything is known: a stage of a small model. It is the shape that counts, the size is right after a few chunks. */
 static const struct sl_cost unknown = {.us = {300, 0.01, 20, 0.002, 2000}, .hit = 1.0 / 16};
@@ -142,11 +141,6 @@ static bool is_long(const struct sl_schedule_entry *e)
     return e->prompt_tokens - e->start > SL_SHORT_TOKENS;
 }
 
-static double decayed(double sum, uint64_t from_us, uint64_t to_us)
-{
-    return to_us > from_us ? sum * exp(-(double)(to_us - from_us) / window_us) : sum;
-}
-
 static double until(double at_us, uint64_t now_us)
 {
     return at_us > (double)now_us ? at_us - (double)now_us : 0;
@@ -188,21 +182,19 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
                      struct sl_outlook *outlook)
 {
     const struct sl_core_time *t = &core->time;
-    double reserved = decayed(t->short_us, t->short_at_us, core->now_us) / window_us;
     *outlook = (struct sl_outlook){.first_us = until(t->ends_us[0], core->now_us),
                                    .last_us = until(t->ends_us[core->plan.n_stages - 1], core->now_us),
                                    .room_us = room_us(core, e),
-                                   .corrected = t->kappa[is_long(e)],
-                                   .reserved = reserved < most_reserved ? reserved : most_reserved};
+                                   .corrected = t->kappa[is_long(e)]};
+    sl_offered_below(&t->offered, core->now_us, outlook->reserved);
+    sl_offered_below(&core->policy.tenants.of[e->tenant].offered, core->now_us, outlook->own);
 }
 
 void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us)
 {
-    struct sl_core_time *t = &core->time;
-    if (is_long(e))
-        return;
-    t->short_us = decayed(t->short_us, t->short_at_us, core->now_us) + work_us;
-    t->short_at_us = core->now_us;
+    uint32_t tokens = e->prompt_tokens - e->start;
+    sl_offered_add(&core->time.offered, core->now_us, tokens, work_us);
+    sl_offered_add(&core->policy.tenants.of[e->tenant].offered, core->now_us, tokens, work_us);
 }
 
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s)

@@ -5,6 +5,7 @@
 #define SL_PIPELINE_DECIDE_TENANTS_H
 
 #include "base/arena.h"
+#include "pipeline/decide/offered.h"
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -22,6 +23,7 @@ struct sl_tenant {
     uint32_t n_live;        /* requests; 0: it may be forgotten */
     uint32_t n_uncut;       /* with something to cut */
     double uncut_us;        /* what that is, as it was when it came */
+    struct sl_offered offered;
 };
 
 struct sl_tenants {
