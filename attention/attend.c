@@ -26,7 +26,7 @@ static uint32_t tile_tokens(const struct attention_pass *p)
 {
     const struct sl_attention_dims *d = &p->a->dims;
     uint32_t rep = d->n_q / d->n_kv, rows = TILE_ROWS, wanted = TASKS_PER_MEMBER * sl_team_size(p->a->team);
-    while (rows > TILE_ROWS_LEAST && (uint64_t)p->n_rows * d->n_q < (uint64_t)wanted * rows)
+    while (rows > TILE_ROWS_LEAST && (uint64_t)p->n_out * d->n_q < (uint64_t)wanted * rows)
         rows /= 2;
     return rep < rows ? rows / rep : 1;
 }
@@ -46,17 +46,20 @@ typedef void tile_visit(void *arg, const struct sl_attention_tile *tile);
 
 static void each_tile(const struct attention_pass *p, tile_visit *visit, void *arg)
 {
-    uint32_t most = tile_tokens(p);
+    uint32_t most = tile_tokens(p), row = 0;
     for (uint32_t s = 0; s < p->n_slices; s++) {
         const struct sl_attention_slice *slice = &p->slices[s];
-        for (uint32_t token = 0, on_page; token < slice->n; token += on_page) {
+        uint32_t token = p->kept ? slice->kv_only : 0;
+        for (uint32_t on_page; token < slice->n; token += on_page, row += on_page) {
             uint32_t left = SL_PAGE_TOKENS - (slice->pos + token) % SL_PAGE_TOKENS;
             on_page = slice->n - token < left ? slice->n - token : left;
             uint32_t pieces = (on_page + most - 1) / most, begin, end;
             for (uint32_t i = 0; i < pieces; i++) {
                 sl_piece(on_page, 1, pieces, i, &begin, &end);
-                visit(arg, &(struct sl_attention_tile){
-                               .slice = slice, .token = token + begin, .n_tokens = end - begin});
+                visit(arg, &(struct sl_attention_tile){.slice = slice,
+                                                       .token = token + begin,
+                                                       .n_tokens = end - begin,
+                                                       .row = row + begin});
             }
         }
     }
@@ -81,6 +84,7 @@ static void place_tile(void *arg, const struct sl_attention_tile *tile)
     to->slice = tile->slice;
     to->token = tile->token;
     to->n_tokens = tile->n_tokens;
+    to->row = tile->row;
     to->n_segments = sl_attend_segments(tile->slice->pos + tile->token);
 }
 
@@ -135,7 +139,7 @@ static struct sl_attend view_of(const struct attention_pass *p, const struct sl_
 {
     const struct sl_attention *a = p->a;
     const struct sl_attention_dims *d = &a->dims;
-    uint32_t rep = d->n_q / d->n_kv, width = sl_attention_qkv_width(d), row = t->slice->row + t->token;
+    uint32_t rep = d->n_q / d->n_kv, width = sl_attention_qkv_width(d);
     const void **k_list = lists, **v_list = lists + a->buffers.max_pages;
     assert(end <= a->buffers.max_pages);
     for (uint32_t i = begin; i < end; i++) {
@@ -143,7 +147,7 @@ static struct sl_attend view_of(const struct attention_pass *p, const struct sl_
         v_list[i] = sl_kv_v(a->kv, t->slice->pages[i], p->layer, head);
     }
     size_t out_width = (size_t)d->n_q * d->d_head, head_at = (size_t)head * rep * d->d_head;
-    return (struct sl_attend){.q = a->buffers.qkv + (size_t)row * width + head_at,
+    return (struct sl_attend){.q = a->buffers.qkv + (size_t)t->row * width + head_at,
                               .q_stride = width,
                               .n_rep = rep,
                               .d_head = d->d_head,
@@ -153,7 +157,7 @@ static struct sl_attend view_of(const struct attention_pass *p, const struct sl_
                               .v_pages = v_list,
                               .kv_dtype = a->kv->layout.dtype,
                               .scale = d->softmax_scale,
-                              .out = a->buffers.mixed + row * out_width + head_at,
+                              .out = a->buffers.mixed + t->row * out_width + head_at,
                               .out_stride = out_width,
                               .states = t->n_ranges > 1 ? t->states + head * head_states(p, t) : NULL,
                               .segment_end = t->n_segments};
@@ -173,8 +177,7 @@ static void finish_tile(const struct attention_pass *p, const struct sl_attentio
     if (!sl_dtype_is_integer(o->dtype))
         return;
     struct sl_rows8 to = sl_attention_rows8(a, o->k), second = sl_attention_second(a, o->k);
-    uint32_t row = t->slice->row + t->token;
-    sl_quantise_rows(a->ops, o, a->buffers.mixed, o->k, &to, &second, row, row + t->n_tokens, scratch);
+    sl_quantise_rows(a->ops, o, a->buffers.mixed, o->k, &to, &second, t->row, t->row + t->n_tokens, scratch);
     sl_part_add(parts, SL_PART_QUANTISE, since, 0, 0);
 }
 

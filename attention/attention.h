@@ -18,6 +18,7 @@ struct sl_attention_buffers { /* for max_tokens rows; from the device's arena */
     /* of normed, then of mixed, when qkv or o are integer matrices; second digits follow the first ones of
      * max_tokens rows */
     struct sl_rows8 x8;
+    uint32_t *kept;          /* [max_tokens]: rows of the chunk that go on behind the last layer's K and V */
     const void **page_table; /* [2][max_pages]: one K and one V list, per member */
     uint32_t max_pages;
     struct sl_attention_tile *tiles; /* [max_tiles] */
@@ -49,5 +50,11 @@ sl_status sl_attention_init(struct sl_attention *a, struct sl_arena *arena, cons
 void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
                       float *x, uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices,
                       const float *cosine, const float *sine);
+/* The same, but of the first kv_only rows of each slice K and V are appended and that is all. The other rows move to the
+ * front of x, one behind the other; returns how many they are. */
+uint32_t sl_attention_run_last(const struct sl_attention *a, const struct sl_attention_weights *w,
+                               uint32_t layer, float *x, uint32_t n_rows,
+                               const struct sl_attention_slice *slices, uint32_t n_slices,
+                               const float *cosine, const float *sine);
 
 #endif

@@ -13,6 +13,8 @@ struct attention_pass {
     uint32_t layer;
     float *x;
     uint32_t n_rows;
+    const uint32_t *kept; /* [n_out]: of the n_rows; NULL: all of them, and n_out is n_rows */
+    uint32_t n_out;       /* rows of q, of mixed and of the output product */
     const struct sl_attention_slice *slices;
     uint32_t n_slices;
     const float *cosine, *sine;
@@ -25,6 +27,7 @@ struct attention_pass {
 struct sl_attention_tile {
     const struct sl_attention_slice *slice;
     uint32_t token, n_tokens; /* of the slice; on one page */
+    uint32_t row;             /* of the first token, in q and in mixed */
     uint32_t n_segments, n_ranges;
     uint32_t first_task;
     float *states;         /* when n_ranges > 1: [kv head][segment][row], see sl_attend */

@@ -42,7 +42,7 @@ static void step(struct decode *d, uint32_t batch)
     struct sl_chunk *chunk = &b->chunk;
     for (uint32_t i = 0; i < batch; i++) {
         b->ids[i] = (uint32_t)(sl_rng_at(d->n_steps, i) % sl_pack_shape(b->pack)->vocab);
-        chunk->slices[i] = (struct sl_chunk_slice){d->sequences[i], d->bench.context, 1};
+        chunk->slices[i] = (struct sl_chunk_slice){d->sequences[i], d->bench.context, 1, 0};
     }
     d->n_steps++;
     chunk->n_tokens = chunk->n_slices = batch;

@@ -75,7 +75,7 @@ static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, ui
         b->ids[i] = (uint32_t)(sl_rng_at(sequence->id, pos + i) % sl_pack_shape(b->pack)->vocab);
     b->chunk.n_tokens = n;
     b->chunk.n_slices = 1;
-    b->chunk.slices[0] = (struct sl_chunk_slice){sequence, pos, n};
+    b->chunk.slices[0] = (struct sl_chunk_slice){sequence, pos, n, 0};
     b->chunk.x = b->rows;
     sl_stage_embed(b->stage, &b->chunk, (const uint8_t *)b->ids);
     sl_stage_run(b->stage, &b->chunk);

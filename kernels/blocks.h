@@ -27,6 +27,7 @@ struct sl_attention_weights {
 struct sl_attention_slice {
     uint32_t row, n, pos;
     const uint32_t *pages;
+    uint32_t kv_only; /* its first rows that may leave nothing but K and V: device.h, "The last layer" */
 };
 
 /* ---- feed-forward: norm, then a dense one, or routed experts with an optional shared one, residual ---- */

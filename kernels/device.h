@@ -30,6 +30,12 @@
  * lie in the frame they came in, its pages leave from where they lie, and its weights are the mapped files. Then copies
  * of a place to itself are nothing, so the same list of calls costs it nothing.
  *
+ * The last layer. Who wants nothing of a row but its K and V (a prompt's tokens but the last, behind the last layer of the
+ * model) need not pay for what else the last layer would make of it. Each slice says of how many rows, from its first one
+ * on, that is so (kv_only): the device's last layer appends their K and V, and leaves out q, attend, the output product and
+ * the feed-forward. Behind it, the rows that are left lie one behind the other from the chunk's first row on, in their
+ * order and with the bits that they have in any company; what lies behind them is undefined.
+ *
  * Order. Calls are asynchronous: they are appended to one of three queues, each of which runs its calls in order.
  *   SL_QUEUE_IN       copy_in, clear
  *   SL_QUEUE_COMPUTE  embed, begin, attention, experts, finish, logits
@@ -102,7 +108,8 @@ struct sl_device_bytes { /* beside the weights */
 };
 
 struct sl_device_chunk {
-    struct sl_device_at rows; /* [n_rows][d_model] f32, the residual stream, in and out */
+    struct sl_device_at
+        rows; /* [n_rows][d_model] f32, the residual stream, in and, as far as it is wanted, out */
     uint32_t n_rows, n_slices;
     const struct sl_attention_slice *slices; /* one behind the other, all rows */
 };

@@ -589,7 +589,7 @@ static void token_step(struct sl_decode_role *r)
         struct adoptee *a = &r->adoptees[i];
         if (!can_step(a))
             continue;
-        r->chunk.slices[n] = (struct sl_chunk_slice){a->sequence, next_pos(a), 1};
+        r->chunk.slices[n] = (struct sl_chunk_slice){a->sequence, next_pos(a), 1, 0};
         ids[n] = a->last_id;
         batch[n++] = a;
     }

@@ -234,7 +234,8 @@ static sl_status prepare_chunk(struct sl_stage_role *r, const uint8_t *meta, con
     r->chunk.n_slices = r->order.n_slices;
     r->chunk.n_tokens = r->order.n_tokens;
     for (uint32_t i = 0; i < r->order.n_slices; i++)
-        r->chunk.slices[i] = (struct sl_chunk_slice){found[i], r->order.slices[i].pos, r->order.slices[i].n};
+        r->chunk.slices[i] =
+            (struct sl_chunk_slice){found[i], r->order.slices[i].pos, r->order.slices[i].n, 0};
     return SL_OK;
 }
 

@@ -257,20 +257,28 @@ static void cpu_begin(struct sl_device *device, const struct sl_device_chunk *ch
     struct device_cpu *d = cpu_of(device);
     assert(chunk->n_rows <= d->config.max_tokens && chunk->n_slices <= d->config.max_slices);
     d->chunk = *chunk;
+    d->n_left = chunk->n_rows;
     sl_team_run(d->team, rope_rows, d);
 }
 
 static void cpu_attention(struct sl_device *device, uint32_t layer)
 {
     struct device_cpu *d = cpu_of(device);
-    sl_attention_run(&d->attention, &d->weights.layers[layer].attention, layer, host_of(d->chunk.rows),
-                     d->chunk.n_rows, d->chunk.slices, d->chunk.n_slices, d->cosine, d->sine);
+    const struct sl_device_chunk *c = &d->chunk;
+    const struct sl_attention_weights *w = &d->weights.layers[layer].attention;
+    if (layer + 1 < d->config.n_layers)
+        sl_attention_run(&d->attention, w, layer, host_of(c->rows), c->n_rows, c->slices, c->n_slices,
+                         d->cosine, d->sine);
+    else
+        d->n_left = sl_attention_run_last(&d->attention, w, layer, host_of(c->rows), c->n_rows, c->slices,
+                                          c->n_slices, d->cosine, d->sine);
 }
 
 static void cpu_experts(struct sl_device *device, uint32_t layer)
 {
     struct device_cpu *d = cpu_of(device);
-    sl_experts_run(&d->experts, &d->weights.layers[layer].experts, host_of(d->chunk.rows), d->chunk.n_rows);
+    if (d->n_left > 0)
+        sl_experts_run(&d->experts, &d->weights.layers[layer].experts, host_of(d->chunk.rows), d->n_left);
 }
 
 static void cpu_finish(struct sl_device *device)

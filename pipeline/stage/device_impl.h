@@ -21,6 +21,7 @@ struct device_cpu {
     struct sl_attention attention;
     struct sl_experts experts;
     struct sl_device_chunk chunk; /* begun, not finished */
+    uint32_t n_left;              /* of its rows: all, until the last layer leaves some out */
     float *inv_freq, *cosine, *sine;
     float *head_normed, *logits;
     struct sl_rows8 head8; /* head_normed in s8, when the head is an integer matrix; second digits follow */

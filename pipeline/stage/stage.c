@@ -1,7 +1,8 @@
 /* The walk of one chunk through a layer range (HACKING.md, "The walk of one chunk"):
  *
  *   sl_stage_embed    ids -> rows                                   (first stage)
- *   sl_stage_run      for each layer: attention, then router and experts, both onto the residual rows
+ *   sl_stage_run      for each layer: attention, then router and experts, both onto the residual rows; of the last one
+ *                     of the model only K and V where a row is not wanted any more
  *   sl_stage_logits   final norm, head                              (last stage, rows that need it)
  *
  * as calls of a device (kernels/device.h), which has the weights, the pages and the rows. In place they are where the host
@@ -408,15 +409,20 @@ static struct sl_device_at rows_in(struct sl_stage *stage, uint32_t buffer, cons
     return rows;
 }
 
-/* The chunk's slices as the device wants them; returns their rows. */
-static uint32_t make_slices(const struct sl_chunk *chunk, struct sl_attention_slice *slices)
+/* The chunk's slices as the device wants them; returns their rows, and in *n_left how many the last layer leaves. */
+static uint32_t make_slices(const struct sl_stage *stage, const struct sl_chunk *chunk,
+                            struct sl_attention_slice *slices, uint32_t *n_left)
 {
     uint32_t row = 0;
+    *n_left = 0;
     for (uint32_t i = 0; i < chunk->n_slices; i++) {
         const struct sl_chunk_slice *from = &chunk->slices[i];
         assert(from->sequence->n_pages >= sl_pages_of(from->pos + from->n));
-        slices[i] = (struct sl_attention_slice){row, from->n, from->pos, from->sequence->pages};
+        assert(from->kv_only == 0 || (from->kv_only <= from->n && stage->config.with_head));
+        slices[i] =
+            (struct sl_attention_slice){row, from->n, from->pos, from->sequence->pages, from->kv_only};
         row += from->n;
+        *n_left += from->n - from->kv_only;
     }
     return row;
 }
@@ -427,8 +433,9 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
     struct sl_device *device = stage->device;
     struct sl_attention_slice slices[SL_MAX_BATCH];
     assert(chunk->n_tokens <= stage->config.max_tokens && chunk->n_slices <= SL_MAX_BATCH);
+    uint32_t n_left;
     struct sl_device_chunk c = {
-        .n_rows = make_slices(chunk, slices), .n_slices = chunk->n_slices, .slices = slices};
+        .n_rows = make_slices(stage, chunk, slices, &n_left), .n_slices = chunk->n_slices, .slices = slices};
     assert(c.n_rows == chunk->n_tokens);
     uint64_t began = sl_clock_ns();
     c.rows = stage->embedded == chunk->x ? ops->rows(device, CHUNK_ROWS, chunk->x)
@@ -442,7 +449,7 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
         ops->experts(device, layer);
     }
     ops->finish(device);
-    take_out(stage, chunk->x, c.rows, (size_t)c.n_rows * stage->shape.d_model * sizeof(float));
+    take_out(stage, chunk->x, c.rows, (size_t)n_left * stage->shape.d_model * sizeof(float));
     stage->run_ns += sl_clock_ns() - began;
 }
 

@@ -26,12 +26,16 @@ sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack
 struct sl_chunk_slice { /* rows of positions [pos, pos + n) of one sequence */
     struct sl_sequence *sequence;
     uint32_t pos, n;
+    /* Behind the model's last layer nothing is wanted of its first so many rows: of them that layer makes K and V and no
+     * more. Not for a stage whose rows go on to another one. */
+    uint32_t kv_only;
 };
 
 struct sl_chunk { /* what a stage runs: slices, and their rows side by side */
     uint32_t n_tokens, n_slices;
     struct sl_chunk_slice slices[SL_MAX_BATCH];
     float *x; /* [n_tokens][d_model], hidden state in and out */
+    /* out: without those of kv_only, the others one behind the other; what lies behind them is undefined */
 };
 
 struct sl_stage;

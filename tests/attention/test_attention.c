@@ -128,7 +128,7 @@ static void run_chunks(struct attention_fixture *f, float *x, uint32_t chunk)
 {
     for (uint32_t pos = 0; pos < T; pos += chunk) {
         uint32_t n = T - pos < chunk ? T - pos : chunk;
-        struct sl_attention_slice slice = {0, n, pos, f->pages};
+        struct sl_attention_slice slice = {0, n, pos, f->pages, 0};
         sl_attention_run(&f->a, &f->w, 0, x + (size_t)pos * H, n, &slice, 1, f->cosine + pos * D / 2,
                          f->sine + pos * D / 2);
     }
@@ -323,7 +323,7 @@ static bool run_long(struct long_context *l, const struct sl_ops *ops, uint32_t 
     /* one token in the fourth segment, four that cross into the second, one in the first */
     uint32_t edge = SL_SEGMENT_PAGES * SL_PAGE_TOKENS;
     struct sl_attention_slice slices[] = {
-        {0, 1, LONG - 1, l->pages}, {1, 4, edge - 2, l->pages}, {5, 1, 9, l->pages}};
+        {0, 1, LONG - 1, l->pages, 0}, {1, 4, edge - 2, l->pages, 0}, {5, 1, 9, l->pages, 0}};
     uint8_t *kept = malloc(l->kv.slot_bytes * LONG_PAGES);
     memcpy(kept, l->kv.base, l->kv.slot_bytes * LONG_PAGES); /* the slices share pages, and append to them */
     sl_attention_run(&a, &f->w, 0, x, ROWS, slices, 3, f->cosine, f->sine);

@@ -15,16 +15,17 @@ static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
 
 enum { CONTEXT = 192, PROMPT = 150, SHORT = 37, STEPS = 2, MAX_CHUNK = 160, WIDTH = 96, WORDS = 70 };
 
+static uint32_t n_heads = 4, d_head = 32;
 static const char config_text[] =
     "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
-    "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":32,"
+    "\"num_hidden_layers\":4,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
     "\"vocab_size\":70,\"num_experts\":9,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
     "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[2],\"norm_topk_prob\":true}";
 
 static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
 {
     static int number;
-    char name[32], config[512], path[512];
+    char name[32], config[512], path[512], text[600];
     struct sl_err err = {0};
     struct sl_pack *pack = NULL;
     struct sl_pack_options options = {.rotate = rotate, .threads = 1};
@@ -33,7 +34,8 @@ static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enu
     options.formats.classes[SL_CLASS_GATE_UP] = options.formats.classes[SL_CLASS_DOWN] = experts;
     sl_log_init("test", SL_LOG_ERROR);
     snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
-    write_text(config, config_text);
+    snprintf(text, sizeof text, config_text, n_heads, d_head);
+    write_text(config, text);
     snprintf(name, sizeof name, "pack%d", number++);
     snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), name));
     if (sl_pack_write_random(config, 0, 7, path, &options, &err) != SL_OK ||
@@ -54,7 +56,36 @@ struct nodes {
     struct sl_sequence *sequence[N_NODES][2];
     float x[MAX_CHUNK * WIDTH];
     uint32_t ids[2][CONTEXT];
+    float out[2][PROMPT][WIDTH]; /* rows of the prompts behind the last stage, where it has left them */
+    bool left[2][PROMPT];
 };
+
+/* Which rows the last layer need not finish, by what is asked of the prompts. */
+enum wanted {
+    EVERY_ROW,     /* prompt_logprobs */
+    LAST_ROWS,     /* one of each prompt, for its first token */
+    ONE_OF_TWO,    /* every row of the second prompt, and none of the first one, which is restored */
+    LATTER_HALVES, /* of each slice: nobody asks for that, but the contract has it */
+    NO_ROW
+};
+static enum wanted wanted = EVERY_ROW;
+
+static uint32_t kv_only_of(uint32_t sequence, uint32_t pos, uint32_t n)
+{
+    switch (wanted) {
+    case EVERY_ROW:
+        return 0;
+    case LAST_ROWS:
+        return pos + n == (sequence ? SHORT : PROMPT) ? n - 1 : n;
+    case ONE_OF_TWO:
+        return sequence ? 0 : n;
+    case LATTER_HALVES:
+        return n / 2;
+    case NO_ROW:
+        break;
+    }
+    return n;
+}
 
 struct sums { /* of all that came out */
     uint64_t logits, kv[N_NODES], decoded;
@@ -99,6 +130,20 @@ static void close_nodes(struct nodes *n)
         sl_stage_destroy(n->stage[k]);
 }
 
+/* The rows that the last stage has left, to where they belong. */
+static void keep_rows(struct nodes *nodes, const struct sl_chunk *chunk)
+{
+    const float *x = chunk->x;
+    for (uint32_t i = 0; i < chunk->n_slices; i++) {
+        const struct sl_chunk_slice *slice = &chunk->slices[i];
+        uint32_t s = slice->sequence == nodes->sequence[N_STAGES - 1][1];
+        for (uint32_t row = slice->kv_only; row < slice->n; row++, x += WIDTH) {
+            memcpy(nodes->out[s][slice->pos + row], x, WIDTH * sizeof *x);
+            nodes->left[s][slice->pos + row] = true;
+        }
+    }
+}
+
 /* Positions [pos, pos + n) of both sequences' prompts, side by side, on one node. */
 static void run(struct nodes *nodes, uint32_t k, const uint32_t pos[2], const uint32_t n[2])
 {
@@ -108,13 +153,16 @@ static void run(struct nodes *nodes, uint32_t k, const uint32_t pos[2], const ui
         if (n[s] == 0)
             continue;
         memcpy(ids + chunk.n_tokens, nodes->ids[s] + pos[s], n[s] * sizeof *ids);
-        chunk.slices[chunk.n_slices++] = (struct sl_chunk_slice){nodes->sequence[k][s], pos[s], n[s]};
+        chunk.slices[chunk.n_slices++] = (struct sl_chunk_slice){
+            nodes->sequence[k][s], pos[s], n[s], k == N_STAGES - 1 ? kv_only_of(s, pos[s], n[s]) : 0};
         chunk.n_tokens += n[s];
     }
     if (k != 1)
         sl_stage_embed(nodes->stage[k], &chunk, (const uint8_t *)ids);
     memset(ids, 0xFF, sizeof ids); /* they were the stage's only during the call */
     sl_stage_run(nodes->stage[k], &chunk);
+    if (k == N_STAGES - 1)
+        keep_rows(nodes, &chunk);
 }
 
 static uint32_t at_most(uint32_t a, uint32_t b)
@@ -130,9 +178,8 @@ static void prefill(struct nodes *nodes, uint32_t chunk, struct sums *sums)
         n[1] = at_most(at_most(1 + chunk / 3, MAX_CHUNK - n[0]), SHORT - pos[1]);
         for (uint32_t k = 0; k < N_STAGES; k++)
             run(nodes, k, pos, n);
-        if (n[0] > 0 && pos[0] + n[0] == PROMPT) {
-            const float *last = nodes->x + (size_t)(n[0] - 1) * WIDTH;
-            float *logits = sl_stage_logits(nodes->stage[N_STAGES - 1], last, 1);
+        if (nodes->left[0][PROMPT - 1] && pos[0] + n[0] == PROMPT) {
+            float *logits = sl_stage_logits(nodes->stage[N_STAGES - 1], nodes->out[0][PROMPT - 1], 1);
             sums->logits = sl_xxh3(logits, WORDS * sizeof *logits);
         }
     }
@@ -217,6 +264,127 @@ SL_TEST(a_twin_beside_cpus_gives_their_bits_in_every_format)
         }
         sl_pack_close(pack);
     }
+}
+
+/* ---- what the last layer leaves out ---- */
+
+struct left_out {
+    struct sums sums;
+    struct sl_parts parts; /* of the last stage */
+    float out[2][PROMPT][WIDTH];
+    bool left[2][PROMPT];
+};
+
+static void prefill_for(struct left_out *o, enum wanted rows, const struct sl_pack *pack,
+                        const enum sl_device_kind kinds[N_NODES], enum sl_dtype kv, uint32_t chunk)
+{
+    static struct nodes nodes;
+    nodes = (struct nodes){0};
+    memset(o, 0, sizeof *o);
+    wanted = rows;
+    if (open_nodes(&nodes, pack, kinds, kv)) {
+        uint64_t run_ns;
+        prefill(&nodes, chunk, &o->sums);
+        sl_stage_parts(nodes.stage[N_STAGES - 1], &o->parts, &run_ns);
+        hand_off(&nodes);
+        decode(&nodes, &o->sums);
+        for (uint32_t k = 0; k < N_NODES; k++)
+            o->sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][1],
+                                               k < N_STAGES ? SHORT : SHORT + STEPS) ^
+                            sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
+                                               k < N_STAGES ? PROMPT : PROMPT + STEPS);
+    }
+    memcpy(o->out, nodes.out, sizeof o->out);
+    memcpy(o->left, nodes.left, sizeof o->left);
+    close_nodes(&nodes);
+    wanted = EVERY_ROW;
+}
+
+/* Whether all that is there is as it is when nothing is left out, and what must be there is. */
+static bool same_bits(const struct left_out *got, const struct left_out *all, enum wanted rows)
+{
+    uint32_t n = 0, least = rows == LAST_ROWS    ? 2
+                            : rows == ONE_OF_TWO ? SHORT
+                            : rows == NO_ROW     ? 0
+                                                 : PROMPT / 2;
+    for (uint32_t s = 0; s < 2; s++)
+        for (uint32_t pos = 0; pos < (s ? SHORT : PROMPT); pos++) {
+            if (got->left[s][pos] && memcmp(got->out[s][pos], all->out[s][pos], sizeof got->out[s][pos]) != 0)
+                return false;
+            n += got->left[s][pos];
+        }
+    bool has_last = got->left[0][PROMPT - 1];
+    return n >= least && (rows != LAST_ROWS || n == 2) && (rows != NO_ROW || n == 0) &&
+           got->sums.decoded == all->sums.decoded && got->sums.logits == (has_last ? all->sums.logits : 0) &&
+           memcmp(got->sums.kv, all->sums.kv, sizeof all->sums.kv) == 0;
+}
+
+static void compare_left_out(const struct sl_pack *pack, enum sl_dtype kv, const uint32_t chunks[2])
+{
+    static struct left_out all, got;
+    static const enum sl_device_kind kinds[2][N_NODES] = {{SL_DEVICE_CPU, SL_DEVICE_CPU, SL_DEVICE_CPU},
+                                                          {SL_DEVICE_CPU, SL_DEVICE_TWIN, SL_DEVICE_CPU}};
+    prefill_for(&all, EVERY_ROW, pack, kinds[0], kv, 64);
+    CHECK(all.sums.logits && all.left[0][0] && all.left[1][SHORT - 1]);
+    for (enum wanted rows = LAST_ROWS; rows <= NO_ROW; rows++)
+        for (int i = 0; i < 2; i++) {
+            prefill_for(&got, rows, pack, kinds[i], kv, chunks[i]);
+            if (!same_bits(&got, &all, rows))
+                sl_test_fail(__FILE__, __LINE__, "rows %d wanted, on %s, chunks of %u: other bits", (int)rows,
+                             i ? "a twin" : "cpus", chunks[i]);
+        }
+}
+
+SL_TEST(rows_that_the_last_layer_leaves_out_change_no_bit_of_others_and_of_no_page)
+{
+    static const struct {
+        enum sl_dtype dense, experts, kv;
+        enum sl_rotate rotate;
+        uint32_t chunks[2];
+    } packs[] = {{SL_BF16, SL_BF16, SL_BF16, SL_ROTATE_OFF, {64, 13}},
+                 {SL_I8, SL_I4, SL_I8, SL_ROTATE_OFF, {13, 150}},
+                 {SL_I4G16, SL_I3, SL_I8, SL_ROTATE_ON, {150, 64}}};
+    for (size_t p = 0; p < sizeof packs / sizeof *packs; p++) {
+        struct sl_pack *pack = make_pack(packs[p].dense, packs[p].experts, packs[p].rotate);
+        REQUIRE(pack);
+        compare_left_out(pack, packs[p].kv, packs[p].chunks);
+        sl_pack_close(pack);
+    }
+}
+
+SL_TEST(nor_where_heads_do_not_fill_lanes)
+{
+    n_heads = 2, d_head = 20; /* q ends within the 16 columns in which k begins */
+    struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
+    n_heads = 4, d_head = 32;
+    REQUIRE(pack);
+    compare_left_out(pack, SL_BF16, (const uint32_t[]){50, 150});
+    sl_pack_close(pack);
+}
+
+SL_TEST(what_the_last_layer_leaves_out_is_not_counted_as_work)
+{
+    static struct left_out all, none, last;
+    struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
+    REQUIRE(pack);
+    prefill_for(&all, EVERY_ROW, pack, all_cpu, SL_BF16, 50);
+    prefill_for(&none, NO_ROW, pack, all_cpu, SL_BF16, 50);
+    prefill_for(&last, LAST_ROWS, pack, all_cpu, SL_BF16, 50);
+    const uint64_t row[SL_PARTS] = {
+        /* q and the output product; the router of 9; three experts of 64, gate, up and down */
+        [SL_PART_PROJECTION] = 2 * (2 * 4 * 32 * WIDTH),
+        [SL_PART_ROUTER] = 2 * 9 * WIDTH,
+        [SL_PART_EXPERTS] = 2 * 3 * (3 * 64 * WIDTH)};
+    for (int p = 0; p < SL_PARTS; p++) {
+        uint64_t saved = all.parts.part[p].ops - none.parts.part[p].ops;
+        if (row[p]) {
+            CHECK_INT(saved, (PROMPT + SHORT) * row[p]);
+            CHECK_INT(last.parts.part[p].ops - none.parts.part[p].ops, 2 * row[p]);
+        }
+        if (p == SL_PART_ATTENTION) /* one of the stage's three layers; the last rows see all */
+            CHECK(saved == all.parts.part[p].ops / 3 && last.parts.part[p].ops > none.parts.part[p].ops);
+    }
+    sl_pack_close(pack);
 }
 
 SL_TEST(a_twin_has_every_numerics_profile)
@@ -413,7 +581,7 @@ static void run_bare(struct sl_device *d, uint32_t turn, float *x)
 {
     const struct sl_device_ops *ops = d->ops;
     uint32_t pages[2][1] = {{1}, {0}}, ids[ROWS] = {5, 69, 2 * turn};
-    struct sl_attention_slice slices[2] = {{0, 1, turn, pages[0]}, {1, 2, 2 * turn, pages[1]}};
+    struct sl_attention_slice slices[2] = {{0, 1, turn, pages[0], 0}, {1, 2, 2 * turn, pages[1], 0}};
     struct sl_device_chunk chunk = {ops->rows(d, turn, x), ROWS, 2, slices};
     for (uint32_t page = 0; page < 2 && turn == 0; page++)
         ops->clear(d, page);
