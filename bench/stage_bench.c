@@ -69,13 +69,15 @@ void sl_stage_bench_close(struct sl_stage_bench *b)
     free(b->ids);
 }
 
-static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n)
+/* `last`: of a prompt, so that its last row goes on to the head; no other row does, as in a pipeline. */
+static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n,
+                      bool last)
 {
     for (uint32_t i = 0; i < n; i++)
         b->ids[i] = (uint32_t)(sl_rng_at(sequence->id, pos + i) % sl_pack_shape(b->pack)->vocab);
     b->chunk.n_tokens = n;
     b->chunk.n_slices = 1;
-    b->chunk.slices[0] = (struct sl_chunk_slice){sequence, pos, n, 0};
+    b->chunk.slices[0] = (struct sl_chunk_slice){sequence, pos, n, last ? n - 1 : n};
     b->chunk.x = b->rows;
     sl_stage_embed(b->stage, &b->chunk, (const uint8_t *)b->ids);
     sl_stage_run(b->stage, &b->chunk);
@@ -83,12 +85,11 @@ static void run_chunk(struct sl_stage_bench *b, struct sl_sequence *sequence, ui
 
 void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n)
 {
-    uint32_t last = 0;
-    for (uint32_t done = 0; done < n; done += last) {
-        last = n - done < b->options.max_tokens ? n - done : b->options.max_tokens;
-        run_chunk(b, sequence, pos + done, last);
+    for (uint32_t done = 0, rows; done < n; done += rows) {
+        rows = n - done < b->options.max_tokens ? n - done : b->options.max_tokens;
+        run_chunk(b, sequence, pos + done, rows, done + rows == n);
     }
-    sl_stage_logits(b->stage, b->rows + (size_t)(last - 1) * sl_pack_shape(b->pack)->d_model, 1);
+    sl_stage_logits(b->stage, b->rows, 1);
 }
 
 sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_t n_tokens,
@@ -101,7 +102,7 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
     *sequence = s;
     if (first == 0)
         return SL_OK;
-    run_chunk(b, s, 0, first);
+    run_chunk(b, s, 0, first, false);
     /* Whole pages of the first chunk, over and over; where it has none, its only page. */
     uint32_t source = first / SL_PAGE_TOKENS > 0 ? first / SL_PAGE_TOKENS : 1;
     for (uint32_t p = source; p < sl_pages_of(n_tokens); p++)

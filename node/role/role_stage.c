@@ -168,6 +168,14 @@ static void sample_first(struct sl_stage_role *r, struct sl_result_slice *result
     }
 }
 
+/* Rows of a slice whose logits are wanted: its last ones. Of the others nobody needs more than K and V. */
+static uint32_t rows_wanted(const struct sl_order_slice *slice)
+{
+    if (slice->prompt_logprobs >= 0)
+        return slice->n;
+    return (slice->flags & SL_SLICE_LAST) && !(slice->flags & SL_SLICE_RESTORE) ? 1 : 0;
+}
+
 static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
                              const struct sl_order_slice *slice, const float *x, const uint8_t *ids)
 {
@@ -181,7 +189,7 @@ static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
     if (slice->prompt_logprobs >= 0)
         result.n_prompt = last ? slice->n - 1 : slice->n;
     if (result.has_token) {
-        float *logits = sl_stage_logits(r->stage, x + (size_t)(slice->n - 1) * r->plan->d_model, 1);
+        float *logits = sl_stage_logits(r->stage, x + (size_t)(rows_wanted(slice) - 1) * r->plan->d_model, 1);
         if (slice->flags & SL_SLICE_DIGEST)
             result.logits_digest = sl_xxh3(logits, vocab * sizeof *logits);
         sample_first(r, &result, slice, logits);
@@ -205,7 +213,7 @@ static void send_result(struct sl_stage_role *r, const uint8_t *meta)
     const uint8_t *ids = sl_order_ids(meta, r->plan->n_stages);
     for (uint32_t i = 0; i < r->order.n_slices; i++) {
         put_slice_result(r, &out, &r->order.slices[i], x, ids);
-        x += (size_t)r->order.slices[i].n * r->plan->d_model;
+        x += (size_t)rows_wanted(&r->order.slices[i]) * r->plan->d_model;
         ids += 4 * (size_t)r->order.slices[i].n;
     }
     if (r->order.kind == SL_ORDER_RUN) { /* the head is part of the last stage's work */
@@ -233,9 +241,11 @@ static sl_status prepare_chunk(struct sl_stage_role *r, const uint8_t *meta, con
                               sl_stage_clear, r->stage, bad));
     r->chunk.n_slices = r->order.n_slices;
     r->chunk.n_tokens = r->order.n_tokens;
-    for (uint32_t i = 0; i < r->order.n_slices; i++)
-        r->chunk.slices[i] =
-            (struct sl_chunk_slice){found[i], r->order.slices[i].pos, r->order.slices[i].n, 0};
+    for (uint32_t i = 0; i < r->order.n_slices; i++) {
+        const struct sl_order_slice *slice = &r->order.slices[i];
+        r->chunk.slices[i] = (struct sl_chunk_slice){found[i], slice->pos, slice->n,
+                                                     r->last ? slice->n - rows_wanted(slice) : 0};
+    }
     return SL_OK;
 }
 

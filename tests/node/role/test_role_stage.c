@@ -206,6 +206,114 @@ SL_TEST(two_sequences_of_one_chunk_have_their_own_samplings_and_one_may_go)
     w_close(w);
 }
 
+/* ---- what the last layer leaves out ---- */
+
+enum { TOLD = 40 };
+
+struct told_slice { /* of one slice */
+    struct sl_result_slice slice;
+    struct sl_token_out prompt[TOLD];
+};
+
+/* Runs the record on a pipeline of one stage and reads what is told of its slices; nothing is under way afterwards. */
+static void tell(struct w_world *w, struct w_chunk *c, struct told_slice *told)
+{
+    struct w_node *n = w_stage(w, 0);
+    struct sl_result_head head;
+    CHECK_INT(w_write(w, c), SL_OK);
+    CHECK_INT(w_work(n), 1);
+    const struct sl_role_action *a = &n->sent[w_find(n, SL_WIRE_RESULT)];
+    struct sl_cursor in = sl_cursor_over((void *)(uintptr_t)a->payload, a->wire.payload_bytes);
+    CHECK(sl_result_get_head(&in, &head, 1));
+    CHECK_INT(head.n_slices, c->order.n_slices);
+    memset(told, 0, head.n_slices * sizeof *told);
+    for (uint32_t i = 0; i < head.n_slices; i++) {
+        CHECK(sl_result_get_slice(&in, &told[i].slice) && told[i].slice.n_prompt <= TOLD);
+        for (uint32_t k = 0; k < told[i].slice.n_prompt; k++)
+            CHECK(sl_token_get(&in, &told[i].prompt[k]));
+    }
+    while (n->n_sent > 0)
+        CHECK_INT(w_report_sent(n, 0, SL_OK), SL_OK);
+}
+
+/* One more slice of a prompt whose sequence's pages have not been seen by this world. */
+static struct sl_order_slice *add(struct w_world *w, struct w_chunk *c, uint64_t seq, uint32_t pos,
+                                  uint32_t n, uint32_t prompt, bool prompt_logprobs)
+{
+    w_add(w, c, seq, pos, n, prompt, &w_greedy);
+    struct sl_order_slice *s = &c->order.slices[c->order.n_slices - 1];
+    s->flags |= SL_SLICE_DIGEST;
+    s->prompt_logprobs = prompt_logprobs ? 0 : -1;
+    return s;
+}
+
+SL_TEST(a_slice_is_told_the_same_alone_and_beside_those_that_want_fewer_rows_or_more)
+{
+    struct w_world *w = w_open(1, 4, 32), *alone = w_open(1, 4, 32);
+    struct w_chunk *c = calloc(1, sizeof *c);
+    struct told_slice together[5], one;
+    c->order.kind = SL_ORDER_RUN;
+    add(w, c, 1, 0, 32, 58, false); /* wants no row, */
+    add(w, c, 2, 0, 30, 30, true);  /* all, */
+    add(w, c, 3, 0, 26, 26, false); /* the last one, */
+    add(w, c, 4, 0, 40, 80, true);  /* and all of a prompt that goes on */
+    tell(w, c, together);
+    CHECK(!together[0].slice.has_token && together[0].slice.n_prompt == 0);
+    CHECK(together[1].slice.logits_digest && together[2].slice.logits_digest);
+    CHECK_INT(together[1].slice.n_prompt, 29);
+    CHECK_INT(together[3].slice.n_prompt, 40);
+    *c = (struct w_chunk){.order.kind = SL_ORDER_RUN};
+    add(w, c, 1, 32, 26, 58, false);
+    tell(w, c, &together[4]);
+    for (uint32_t i = 1; i < 5; i++) {
+        static const uint32_t prompts[] = {0, 30, 26, 80, 58};
+        *c = (struct w_chunk){.order.kind = SL_ORDER_RUN};
+        if (i == 3)
+            add(alone, c, 4, 0, 40, 80, true);
+        else
+            add(alone, c, i == 4 ? 1 : 1 + i, 0, prompts[i], prompts[i], i == 1);
+        tell(alone, c, &one);
+        CHECK(together[i].slice.has_token == (i != 3) && one.slice.has_token == (i != 3));
+        CHECK_INT(together[i].slice.first.id, one.slice.first.id);
+        CHECK(together[i].slice.logits_digest == one.slice.logits_digest);
+        CHECK(memcmp(together[i].prompt, one.prompt, sizeof one.prompt) == 0);
+    }
+    free(c);
+    w_close(alone);
+    w_close(w);
+}
+
+SL_TEST(a_prompt_that_is_restored_is_told_nothing_and_has_the_pages_of_one_that_is_not)
+{
+    struct w_world *w = w_open(1, 4, 32);
+    struct w_chunk *c = calloc(1, sizeof *c);
+    struct told_slice told;
+    struct sl_stage *stage = w_stage(w, 0)->stage;
+    uint8_t *first = malloc(2 * sl_stage_page_bytes(stage));
+    for (int restored = 0; restored < 2; restored++) {
+        *c = (struct w_chunk){.order.kind = SL_ORDER_RUN};
+        if (restored)
+            add(w, c, 1, 0, 100, 100, false)->flags |= SL_SLICE_RESTORE;
+        else
+            add(w, c, 1, 0, 100, 100, false);
+        tell(w, c, &told);
+        CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK);
+        CHECK_INT(w_work(w_stage(w, 0)), 1);
+        CHECK_INT(w_report_sent(w_stage(w, 0), 0, SL_OK), SL_OK);
+        CHECK(told.slice.has_token == !restored && (told.slice.logits_digest != 0) == !restored);
+        for (uint32_t p = 0; p < 2; p++) {
+            const uint8_t *page = sl_stage_page_out(stage, w_page(w, 1, p).stage);
+            uint8_t *kept = first + p * sl_stage_page_bytes(stage);
+            if (!restored)
+                memcpy(kept, page, sl_stage_page_bytes(stage));
+            CHECK(memcmp(kept, page, sl_stage_page_bytes(stage)) == 0);
+        }
+    }
+    free(first);
+    free(c);
+    w_close(w);
+}
+
 /* ---- hostile and damaged frames ---- */
 
 struct hostile {
