@@ -36,6 +36,15 @@ _Static_assert((int)SL_MAX_STOP_IDS + (int)SL_MAX_END_IDS <= (int)SL_MAX_DECODE_
 
 enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_ABORT };
 
+/* What kept a request from being queued. */
+enum sl_refusal {
+    SL_REFUSAL_BY_STATUS, /* nothing that its status does not say */
+    SL_REFUSAL_TIME,      /* its own first token would come too late */
+    SL_REFUSAL_PROMISE,   /* that of others would */
+    SL_REFUSAL_SHARE,     /* its tenant has its share of the queue */
+    SL_REFUSALS
+};
+
 struct sl_said { /* what was told of an answer, kept by the holder and up to date before the next input */
     const uint32_t *ids;
     const uint8_t
@@ -101,6 +110,10 @@ struct sl_action {
         } record;
         struct sl_adopt *adopt; /* valid until the next input */
         struct {
+            uint64_t
+                predicted_us; /* from its submission to its first token, as predicted then; 0: nothing was */
+        } admit;
+        struct {
             const struct sl_result_head *head; /* what the stages did; valid until the next input */
             uint32_t index, pos, n;            /* the slice */
         } ran;
@@ -123,6 +136,7 @@ struct sl_action {
             uint64_t logits_digest, kv_digest;
             uint32_t
                 retry_after_ms; /* when to try again what was refused for want of time or room; 0: nothing is known */
+            enum sl_refusal refusal; /* of one that was never queued */
         } end;
         struct {
             enum sl_life life;
