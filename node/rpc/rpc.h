@@ -59,11 +59,13 @@ void sl_rpc_unref(struct sl_rpc_call *call);
 sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t bytes);
 /* Status: mapped to a gRPC code (ecosystem.md 1.4); sentence: its message. First call wins. */
 void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sentence);
-/* Adds the trailer grpc-retry-pushback-ms; before finish. */
+/* Adds the trailer grpc-retry-pushback-ms, and RetryInfo of the richer error model with the status; before finish. */
 void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms);
 /* Any thread: on_writable is called on the call's worker, soon, unless the call is over by then. */
 void sl_rpc_wake(struct sl_rpc_call *call);
 bool sl_rpc_is_over(const struct sl_rpc_call *call);
+/* How often a field of the request's metadata is there, and the bytes of the last one. Inside on_message only, where they lie. */
+uint32_t sl_rpc_field(const struct sl_rpc_call *call, const char *name, const char **bytes, size_t *n_bytes);
 int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call); /* -1: no deadline */
 /* on_done: exactly once, on a worker; cancelled: client left, deadline, reset. Set inside on_message only. */
 void sl_rpc_hooks(struct sl_rpc_call *call, void *user,
@@ -71,6 +73,10 @@ void sl_rpc_hooks(struct sl_rpc_call *call, void *user,
                   void (*on_writable)(struct sl_rpc_call *, void *user));
 
 /* ---- client ---- */
+struct sl_rpc_header { /* metadata of a call; the name in lower case */
+    const char *name, *value;
+};
+
 struct sl_rpc_channel;
 struct sl_rpc_stream;
 sl_status sl_rpc_channel_open(struct sl_rpc_channel **channel, const char *endpoint, struct sl_err *err);
@@ -83,6 +89,12 @@ sl_status sl_rpc_stream_open(struct sl_rpc_stream **stream, struct sl_rpc_channe
                              const uint8_t *message, size_t bytes, int64_t timeout_ms, struct sl_err *err);
 sl_status sl_rpc_stream_next(struct sl_rpc_stream *stream, uint8_t **message, size_t *bytes,
                              struct sl_err *err);
+/* The same with metadata, which is copied; at most SL_RPC_MAX_HEADERS. */
+enum { SL_RPC_MAX_HEADERS = 16 };
+sl_status sl_rpc_stream_open_with(struct sl_rpc_stream **stream, struct sl_rpc_channel *channel,
+                                  const char *path, const uint8_t *message, size_t bytes, int64_t timeout_ms,
+                                  const struct sl_rpc_header *headers, uint32_t n_headers,
+                                  struct sl_err *err);
 void sl_rpc_stream_cancel(struct sl_rpc_stream *stream);
 void sl_rpc_stream_close(struct sl_rpc_stream *stream);
 
@@ -93,10 +105,6 @@ struct sl_rpc_pool;
 
 struct sl_rpc_tls { /* PEM texts; NULL: the system's roots, no certificate of ours */
     const char *ca, *cert, *key;
-};
-
-struct sl_rpc_header { /* metadata of a call; the name in lower case */
-    const char *name, *value;
 };
 
 struct sl_rpc_pool_config {

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "node/rpc/frames.h"
 #include "node/rpc/rpc_impl.h"
+#include "node/rpc/status_details.h"
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/support/time.h>
@@ -47,8 +48,8 @@ void sl_rpc_unref(struct sl_rpc_call *call)
     free(call->queue);
     grpc_byte_buffer_destroy(call->send_buffer); /* NULL is fine for both */
     grpc_byte_buffer_destroy(call->request);
-    if (call->n_trailers)
-        grpc_slice_unref(call->trailer.value);
+    while (call->n_trailers)
+        grpc_slice_unref(call->trailers[--call->n_trailers].value);
     grpc_slice_unref(call->sentence);
     grpc_metadata_array_destroy(&call->metadata);
     grpc_call_details_destroy(&call->details);
@@ -96,7 +97,7 @@ static void pump(struct sl_rpc_call *call)
         ops[n].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
         ops[n].data.send_status_from_server.status = call->code;
         ops[n].data.send_status_from_server.status_details = &call->sentence;
-        ops[n].data.send_status_from_server.trailing_metadata = &call->trailer;
+        ops[n].data.send_status_from_server.trailing_metadata = call->trailers;
         ops[n++].data.send_status_from_server.trailing_metadata_count = call->n_trailers;
         call->status_sent = true;
     }
@@ -268,6 +269,27 @@ sl_status sl_rpc_write(struct sl_rpc_call *call, const uint8_t *message, size_t 
     return status;
 }
 
+static void add_trailer(struct sl_rpc_call *call, const char *name, grpc_slice value)
+{
+    grpc_metadata *trailer = &call->trailers[call->n_trailers++];
+    trailer->key = grpc_slice_from_static_string(name);
+    trailer->value = value;
+}
+
+/* With the lock, when the status is known. */
+static void add_pushback(struct sl_rpc_call *call, const char *sentence)
+{
+    char text[16];
+    uint8_t details[SL_STATUS_DETAILS_BYTES];
+    snprintf(text, sizeof text, "%u", call->pushback_ms);
+    add_trailer(call, "grpc-retry-pushback-ms", grpc_slice_from_copied_string(text));
+    size_t bytes =
+        sl_status_details_pack(details, (int)call->code, sentence ? sentence : "", call->pushback_ms);
+    if (bytes)
+        add_trailer(call, "grpc-status-details-bin",
+                    grpc_slice_from_copied_buffer((const char *)details, bytes));
+}
+
 void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sentence)
 {
     pthread_mutex_lock(&call->lock);
@@ -283,6 +305,8 @@ void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sente
         call->code = sl_rpc_code(status);
         if (sentence)
             call->sentence = grpc_slice_from_copied_string(sentence);
+        if (call->pushes_back && status != SL_OK)
+            add_pushback(call, sentence);
         pump_or_kick(call);
     }
     pthread_mutex_unlock(&call->lock);
@@ -290,13 +314,10 @@ void sl_rpc_finish(struct sl_rpc_call *call, sl_status status, const char *sente
 
 void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms)
 {
-    char text[16];
-    snprintf(text, sizeof text, "%u", ms);
     pthread_mutex_lock(&call->lock);
-    if (call->n_trailers == 0 && !call->finishing) {
-        call->trailer.key = grpc_slice_from_static_string("grpc-retry-pushback-ms");
-        call->trailer.value = grpc_slice_from_copied_string(text);
-        call->n_trailers = 1;
+    if (!call->pushes_back && !call->finishing) {
+        call->pushes_back = true;
+        call->pushback_ms = ms;
     }
     pthread_mutex_unlock(&call->lock);
 }
@@ -304,6 +325,21 @@ void sl_rpc_pushback(struct sl_rpc_call *call, uint32_t ms)
 bool sl_rpc_is_over(const struct sl_rpc_call *call)
 {
     return atomic_load(&call->over);
+}
+
+uint32_t sl_rpc_field(const struct sl_rpc_call *call, const char *name, const char **bytes, size_t *n_bytes)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < call->metadata.count; i++) {
+        const grpc_metadata *field = &call->metadata.metadata[i];
+        if (grpc_slice_str_cmp(field->key, name) != 0)
+            continue;
+        *bytes =
+            (const char *)GRPC_SLICE_START_PTR(field->value); /* of an inlined slice it lies in the array */
+        *n_bytes = GRPC_SLICE_LENGTH(field->value);
+        n++;
+    }
+    return n;
 }
 
 int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call)

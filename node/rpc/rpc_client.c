@@ -106,9 +106,16 @@ static void start(struct sl_rpc_stream *stream, const grpc_op *ops, size_t n, vo
     (void)error;
 }
 
-static void send_request(struct sl_rpc_stream *stream, const uint8_t *message, size_t bytes)
+static void send_request(struct sl_rpc_stream *stream, const uint8_t *message, size_t bytes,
+                         const struct sl_rpc_header *headers, uint32_t n_headers)
 {
     grpc_op ops[3];
+    grpc_metadata fields[SL_RPC_MAX_HEADERS];
+    memset(fields, 0, sizeof fields);
+    for (uint32_t i = 0; i < n_headers; i++) {
+        fields[i].key = grpc_slice_from_copied_string(headers[i].name);
+        fields[i].value = grpc_slice_from_copied_string(headers[i].value);
+    }
     memset(ops, 0, sizeof ops);
     ops[0].op = GRPC_OP_RECV_STATUS_ON_CLIENT;
     ops[0].data.recv_status_on_client.trailing_metadata = &stream->trailing;
@@ -121,17 +128,31 @@ static void send_request(struct sl_rpc_stream *stream, const uint8_t *message, s
     grpc_slice_unref(slice);
     memset(ops, 0, sizeof ops);
     ops[0].op = GRPC_OP_SEND_INITIAL_METADATA;
+    ops[0].data.send_initial_metadata.metadata = fields;
+    ops[0].data.send_initial_metadata.count = n_headers;
     ops[1].op = GRPC_OP_SEND_MESSAGE;
     ops[1].data.send_message.send_message = buffer;
     ops[2].op = GRPC_OP_SEND_CLOSE_FROM_CLIENT;
     start(stream, ops, 3, &stream->sent_tag);
     pluck(stream, &stream->sent_tag); /* a failure shows in the status */
     grpc_byte_buffer_destroy(buffer);
+    for (uint32_t i = 0; i < n_headers; i++) {
+        grpc_slice_unref(fields[i].key);
+        grpc_slice_unref(fields[i].value);
+    }
 }
 
 sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *channel, const char *path,
                              const uint8_t *message, size_t bytes, int64_t timeout_ms, struct sl_err *err)
 {
+    return sl_rpc_stream_open_with(out, channel, path, message, bytes, timeout_ms, NULL, 0, err);
+}
+
+sl_status sl_rpc_stream_open_with(struct sl_rpc_stream **out, struct sl_rpc_channel *channel,
+                                  const char *path, const uint8_t *message, size_t bytes, int64_t timeout_ms,
+                                  const struct sl_rpc_header *headers, uint32_t n_headers, struct sl_err *err)
+{
+    assert(n_headers <= SL_RPC_MAX_HEADERS);
     struct sl_rpc_stream *stream = calloc(1, sizeof *stream);
     if (!stream || !(stream->endpoint = strdup(channel->endpoint))) {
         free(stream);
@@ -148,7 +169,7 @@ sl_status sl_rpc_stream_open(struct sl_rpc_stream **out, struct sl_rpc_channel *
     stream->core = grpc_channel_create_call(channel->core, NULL, GRPC_PROPAGATE_DEFAULTS, stream->queue,
                                             method, NULL, deadline, NULL);
     grpc_slice_unref(method);
-    send_request(stream, message, bytes);
+    send_request(stream, message, bytes, headers, n_headers);
     *out = stream;
     return SL_OK;
 }

@@ -98,7 +98,9 @@ struct sl_rpc_call {
     grpc_byte_buffer *send_buffer;
     grpc_status_code code;
     grpc_slice sentence;
-    grpc_metadata trailer; /* the pushback */
+    uint32_t pushback_ms;
+    bool pushes_back;
+    grpc_metadata trailers[2]; /* the pushback, and the same among the status's details */
     uint32_t n_trailers;
 };
 

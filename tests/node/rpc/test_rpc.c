@@ -164,7 +164,22 @@ static void on_flood(struct sl_rpc_call *call, const uint8_t *message, size_t by
     flood_on(call, flood);
 }
 
+/* The request names a field of its metadata: how often it is there, and its bytes. */
+static void on_field(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    char name[32] = "", text[80];
+    const char *value = "";
+    size_t n_bytes = 0;
+    (void)context;
+    memcpy(name, message, bytes < sizeof name - 1 ? bytes : sizeof name - 1);
+    uint32_t n = sl_rpc_field(call, name, &value, &n_bytes);
+    int length = snprintf(text, sizeof text, "%u %.*s", n, (int)n_bytes, value);
+    sl_rpc_write(call, (const uint8_t *)text, (size_t)length);
+    sl_rpc_finish(call, SL_OK, NULL);
+}
+
 static const struct sl_rpc_method methods[] = {
+    {.path = "/test.T/Field", .on_message = on_field},
     {.path = "/test.T/Echo", .on_message = on_echo},
     {.path = "/test.T/Fail", .on_message = on_fail},
     {.path = "/test.T/Count", .streaming = true, .on_message = on_count},
@@ -249,6 +264,33 @@ SL_TEST(every_status_comes_back_as_itself_with_its_sentence)
             CHECK_INT(call(&f, "/test.T/Fail", text, 10000, &err), statuses[i]);
             CHECK_STR(err.text, "\xc3\xa9 50 % of it");
         }
+    fixture_close(&f);
+}
+
+SL_TEST(metadata_of_a_call_is_there_and_counted)
+{
+    static const struct sl_rpc_header headers[] = {
+        {"x-once", "a"}, {"x-twice", "b"}, {"x-twice", "c"}, {"x-empty", ""}};
+    static const struct {
+        const char *name, *answer;
+    } asked[] = {{"x-once", "1 a"}, {"x-twice", "2 c"}, {"x-empty", "1 "}, {"x-never", "0 "}};
+    struct rpc_fixture f = {0};
+    struct sl_err err = {0};
+    bool open = fixture_open(&f) == SL_OK;
+    for (size_t i = 0; open && i < sizeof asked / sizeof *asked; i++) {
+        struct sl_rpc_stream *stream = NULL;
+        uint8_t *message = NULL;
+        size_t bytes = 0;
+        CHECK_INT(sl_rpc_stream_open_with(&stream, f.channel, "/test.T/Field", (const uint8_t *)asked[i].name,
+                                          strlen(asked[i].name), 10000, headers, 4, &err),
+                  SL_OK);
+        CHECK_INT(sl_rpc_stream_next(stream, &message, &bytes, &err), SL_OK);
+        if (!message || bytes != strlen(asked[i].answer) || memcmp(message, asked[i].answer, bytes) != 0)
+            sl_test_fail(__FILE__, __LINE__, "of %s: \"%.*s\"", asked[i].name, (int)bytes,
+                         (const char *)message);
+        free(message);
+        sl_rpc_stream_close(stream);
+    }
     fixture_close(&f);
 }
 
