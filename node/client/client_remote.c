@@ -5,12 +5,14 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "node/client/client_impl.h"
+#include "node/edge/headers.h"
 #include "node/rpc/rpc.h"
 
 #include "vllm_engine.pb-c.h"
 #include <jansson.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -358,6 +360,22 @@ static void set_stream(struct sl_remote *remote, struct sl_rpc_stream *stream)
     pthread_mutex_unlock(&remote->lock);
 }
 
+/* What is asked for beside the message; a default is not said. Texts of numbers are written into room. */
+static uint32_t make_headers(struct sl_rpc_header headers[3], char room[2][16],
+                             const struct sl_generate *generate)
+{
+    uint32_t n = 0;
+    snprintf(room[0], sizeof room[0], "%d", generate->priority);
+    snprintf(room[1], sizeof room[1], "%u", generate->slo_ms);
+    if (generate->tenant[0])
+        headers[n++] = (struct sl_rpc_header){sl_header_name(SL_HEADER_TENANT), generate->tenant};
+    if (generate->priority)
+        headers[n++] = (struct sl_rpc_header){sl_header_name(SL_HEADER_PRIORITY), room[0]};
+    if (generate->slo_ms)
+        headers[n++] = (struct sl_rpc_header){sl_header_name(SL_HEADER_SLO_TTFT), room[1]};
+    return n;
+}
+
 sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate *generate, sl_answer_fn *fn,
                              void *user, struct sl_answer *answer, struct sl_err *err)
 {
@@ -366,8 +384,12 @@ sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate 
     if (!packed)
         return sl_fail(err, SL_E_NOMEM, "no memory for the request");
     struct sl_rpc_stream *stream;
-    sl_status status = sl_rpc_stream_open(&stream, remote->channel, "/vllm.grpc.engine.VllmEngine/Generate",
-                                          packed, bytes, -1, err);
+    struct sl_rpc_header headers[3];
+    char room[2][16];
+    uint32_t n_headers = make_headers(headers, room, generate);
+    sl_status status =
+        sl_rpc_stream_open_with(&stream, remote->channel, "/vllm.grpc.engine.VllmEngine/Generate", packed,
+                                bytes, -1, headers, n_headers, err);
     free(packed);
     SL_TRY(status);
     set_stream(remote, stream);

@@ -12,6 +12,7 @@
 #include "node/client/timeline.h"
 #include "node/command/commands.h"
 #include "node/command/serving_options.h"
+#include "node/coordinator/tenants.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -23,9 +24,9 @@ enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
 
 struct generate_values {
     const char *endpoint, *model, *transport, *kv, *numerics;
-    const char *prompt, *prompt_file, *token_ids;
+    const char *prompt, *prompt_file, *token_ids, *tenant, *priority;
     const char *output, *timeline_svg;
-    uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k;
+    uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
     struct sl_loading_values load;
     double temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
     bool ignore_eos, timeline, digest;
@@ -47,6 +48,14 @@ struct generate_values {
         SL_OPTION_TOKEN_IDS(generate_values, token_ids),                                                     \
         ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                          \
             "With --output json: also the log-probabilities of the K best tokens at each place."),           \
+        ROW("tenant", SL_OPT_STRING, tenant, NULL, NULL, 0, 0, "NAME",                                       \
+            "Whose share of the pipeline it uses (x-tenant-id)."),                                           \
+        ROW("priority", SL_OPT_CHOICE, priority, "0", "-2|-1|0|1|2", 0, 0, NULL,                             \
+            "Each step halves the time in which its first token is wanted, a step below 0 doubles it "       \
+            "(x-priority)."),                                                                                \
+        ROW("slo-ttft", SL_OPT_UINT, slo_ttft, "0", NULL, 0, SL_MAX_SLO_MS, "ms",                            \
+            "When its first token is wanted; refused at once if that can't be (x-slo-ttft-ms); 0: no "       \
+            "promise is asked for."),                                                                        \
         ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                                       \
             "Draw which stage worked on which chunk when."),                                                 \
         ROW("timeline-svg", SL_OPT_STRING, timeline_svg, NULL, NULL, 0, 0, "FILE",                           \
@@ -158,6 +167,9 @@ static sl_status check_values(const struct generate_values *v, struct sl_err *er
                        "say either --endpoint HOST:PORT (a server) or --model PATH (in this process)");
     if (!!v->prompt + !!v->prompt_file + !!v->token_ids != 1)
         return sl_fail(err, SL_E_USAGE, "say one of --prompt TEXT, --prompt-file FILE, --token-ids FILE");
+    if (v->tenant && !sl_tenant_is_name(v->tenant, strlen(v->tenant)))
+        return sl_fail(err, SL_E_USAGE, "--tenant takes at most %d printable characters without blanks",
+                       SL_MAX_TENANT - 1);
     if (v->digest && (v->endpoint || strcmp(v->output, "json") != 0))
         return sl_fail(err, SL_E_USAGE, "--digest goes with --model and --output json");
     return SL_OK;
@@ -204,7 +216,10 @@ static struct sl_generate request_of(const struct generate_values *v, const stru
         .want_digest = v->digest,
         .want_timeline = json || v->timeline || v->timeline_svg,
         .deadline_ms = -1,
+        .slo_ms = v->slo_ttft,
+        .priority = (int32_t)strtol(v->priority, NULL, 10),
     };
+    snprintf(generate.tenant, sizeof generate.tenant, "%s", v->tenant ? v->tenant : "");
     return generate;
 }
 

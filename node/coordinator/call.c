@@ -50,12 +50,16 @@ static void fill_ask(struct sl_ask *ask, const struct sl_generate *g, struct sl_
                            .want_digest = g->want_digest,
                            .n_stop_ids = g->n_stop_ids,
                            .prompt_logprobs = g->prompt_logprobs,
+                           .priority = g->priority,
                            .user = call};
     memcpy(ask->id, g->request_id, sizeof ask->id);
     memcpy(ask->stop_ids, g->stop_ids, g->n_stop_ids * sizeof *g->stop_ids);
     call->submit_us = sl_coordinator_now_us();
     if (g->deadline_ms >= 0)
         ask->deadline_us = call->submit_us + (uint64_t)g->deadline_ms * 1000u;
+    if (g->slo_ms > 0)
+        ask->target_us = call->submit_us + g->slo_ms * UINT64_C(1000);
+    memcpy(ask->tenant, g->tenant, sizeof ask->tenant);
 }
 
 /* The ids of the prompt are counted as seen when there is a penalty for it. */
@@ -258,6 +262,7 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
                                  .completion_tokens = a->end.n_out,
                                  .status = a->end.status,
                                  .error = a->end.error,
+                                 .retry_after_ms = a->end.retry_after_ms,
                                  .finish = a->end.finish,
                                  .matched_stop_id = a->end.stop_id,
                                  .matched_stop = by_string ? call->texts[a->index].matched : NULL,

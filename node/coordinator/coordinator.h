@@ -20,6 +20,8 @@ enum {
     SL_MAX_STOPS_BYTES = 4096 /* of all */
 };
 
+enum { SL_MAX_SLO_MS = 86400000 }; /* a day */
+
 struct sl_generate { /* one call, already validated for shape by the edge; copied by submit */
     char request_id[SL_MAX_REQUEST_ID]; /* empty: one is made */
     const uint32_t *ids;                /* the prompt */
@@ -39,8 +41,11 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     bool include_stop;                     /* keep the stop string in the output */
     int32_t prompt_logprobs;               /* -1: none; 0: of each prompt token; k: and of the k best */
     bool want_timeline;
-    bool want_digest;    /* of logits and KV: two runs that must agree are compared by it */
-    int64_t deadline_ms; /* time left; -1: none */
+    bool want_digest;           /* of logits and KV: two runs that must agree are compared by it */
+    int64_t deadline_ms;        /* time left; -1: none */
+    uint32_t slo_ms;            /* from now to its first token, as wanted; 0: by the schedule's own target */
+    int32_t priority;           /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST */
+    char tenant[SL_MAX_TENANT]; /* empty: theirs who name none */
 };
 
 struct sl_generated {                  /* a piece of an answer, or its end; valid during the callback */
@@ -51,9 +56,10 @@ struct sl_generated {                  /* a piece of an answer, or its end; vali
     /* prompt_logprobs: one a prompt token, [0] unused; with the first piece only */
     const struct sl_token_out *prompt;
     uint32_t n_prompt;
-    bool done, last;   /* the answer's end; and with it that of all of them */
-    sl_status status;  /* of the end: SL_OK, or why it failed */
-    const char *error; /* sentence, when status != SL_OK */
+    bool done, last;         /* the answer's end; and with it that of all of them */
+    sl_status status;        /* of the end: SL_OK, or why it failed */
+    const char *error;       /* sentence, when status != SL_OK */
+    uint32_t retry_after_ms; /* of one that was refused: when to try again; 0: nothing is known */
     enum sl_finish finish;
     int64_t matched_stop_id;            /* -1: none */
     const char *matched_stop;           /* NULL: none */

@@ -10,6 +10,7 @@
 #include "node/coordinator/coordinator.h"
 #include "node/coordinator/finished.h"
 #include "node/coordinator/links.h"
+#include "node/coordinator/tenants.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
 #include <stdatomic.h>

@@ -93,6 +93,24 @@ static sl_status check_stops(const struct sl_generate *g, struct sl_err *err)
     return SL_OK;
 }
 
+static sl_status check_wishes(const struct sl_generate *g, struct sl_err *err)
+{
+    if (g->deadline_ms == 0)
+        return sl_fail(err, SL_E_DEADLINE,
+                       "the deadline had passed when the request came; give it more time");
+    if (!sl_tenant_is_name(g->tenant, strnlen(g->tenant, sizeof g->tenant)))
+        return sl_fail(err, SL_E_INVALID,
+                       "the tenant's name is no name; give at most %d printable characters without blanks",
+                       SL_MAX_TENANT - 1);
+    if (g->priority < SL_PRIORITY_LEAST || g->priority > SL_PRIORITY_MOST)
+        return sl_fail(err, SL_E_INVALID, "the priority is %d; give one from %d to %d", g->priority,
+                       SL_PRIORITY_LEAST, SL_PRIORITY_MOST);
+    if (g->slo_ms > SL_MAX_SLO_MS)
+        return sl_fail(err, SL_E_INVALID, "the first token is wanted in %u ms; ask for at most %d", g->slo_ms,
+                       SL_MAX_SLO_MS);
+    return SL_OK;
+}
+
 static sl_status check_ask(const struct sl_coordinator *c, const struct sl_generate *g, struct sl_err *err)
 {
     if (g->n_ids == 0)
@@ -126,6 +144,7 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
     if (g->prompt_logprobs < -1 || g->prompt_logprobs > SL_MAX_LOGPROBS)
         return sl_fail(err, SL_E_INVALID, "prompt_logprobs %d is not served; ask for 0 to %d",
                        g->prompt_logprobs, SL_MAX_LOGPROBS);
+    SL_TRY(check_wishes(g, err));
     if (g->min_tokens > g->max_tokens)
         return sl_fail(err, SL_E_INVALID, "min_tokens %u is more than max_tokens %u", g->min_tokens,
                        g->max_tokens);

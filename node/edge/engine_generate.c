@@ -8,6 +8,7 @@
  * is certain, so a failure until then is Trailers-Only and may be retried by the client. */
 #include "base/text.h"
 #include "node/edge/engine_impl.h"
+#include "node/edge/headers.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -38,6 +39,7 @@ struct
 struct ending { /* the last piece */
     sl_status status;
     char error[320];
+    uint32_t retry_after_ms;
     enum sl_finish finish;
     int64_t matched_id;
     char *matched;
@@ -318,7 +320,7 @@ static void finish(struct generation *g)
     }
     g->finished = true;
     if (failed)
-        sl_engine_refuse(g->call, failed->end.status, failed->end.error);
+        sl_engine_refuse(g->call, failed->end.status, failed->end.error, failed->end.retry_after_ms);
     else
         sl_rpc_finish(g->call, SL_OK, NULL);
 }
@@ -334,7 +336,7 @@ static void flush(struct generation *g)
     if (status == SL_AGAIN)
         g->blocked = true;
     else if (status == SL_E_NOMEM)
-        sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+        sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later", 0);
     else if (status == SL_OK)
         finish(g);
 }
@@ -409,6 +411,7 @@ static void on_piece(void *user, const struct sl_generated *piece)
     if (piece->done) {
         struct strand *a = &g->answers[piece->index];
         a->end.status = piece->status;
+        a->end.retry_after_ms = piece->retry_after_ms;
         snprintf(a->end.error, sizeof a->end.error, "%s", piece->error ? piece->error : "the request failed");
         for (uint32_t i = 0; piece->last && i < g->n;
              i++) /* of a request that is refused index 0 speaks for all */
@@ -481,7 +484,7 @@ static void go_on(struct generation *g)
     if (whole)
         flush(g);
     else /* the call's end will cancel the rest */
-        sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+        sl_engine_refuse(g->call, SL_E_EXHAUSTED, "out of memory for the reply; try again later", 0);
 }
 
 static void on_writable(struct sl_rpc_call *call, void *user)
@@ -550,7 +553,7 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
     struct sl_err err = {0};
     struct generation *g = make_generation(call, coordinator, request);
     if (!g) {
-        sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for this request; try again later");
+        sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for this request; try again later", 0);
         return;
     }
     request->generate.deadline_ms = sl_rpc_time_left_ms(call);
@@ -559,9 +562,19 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
         sl_rpc_hooks(call, g, on_call_done, on_writable);
         return;
     }
-    sl_engine_refuse(call, status, err.text);
+    sl_engine_refuse(call, status, err.text, 0);
     atomic_store(&g->holders, 1);
     let_go(g);
+}
+
+static sl_status read_headers(struct sl_generate *generate, const struct sl_rpc_call *call,
+                              struct sl_err *err)
+{
+    struct sl_header_value values[SL_HEADERS] = {{0}};
+    for (int k = 0; k < SL_HEADERS; k++)
+        values[k].n =
+            sl_rpc_field(call, sl_header_name((enum sl_header)k), &values[k].bytes, &values[k].n_bytes);
+    return sl_headers_read(generate, values, err);
 }
 
 void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
@@ -577,9 +590,11 @@ void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, siz
     sl_status status = sl_engine_request_read(&request, engine->coordinator, unpacked,
                                               (struct sl_pb_span){message, bytes}, &err);
     if (status == SL_OK)
+        status = read_headers(&request.generate, call, &err);
+    if (status == SL_OK)
         submit(call, engine->coordinator, &request);
     else
-        sl_engine_refuse(call, status, err.text);
+        sl_engine_refuse(call, status, err.text, 0);
     sl_engine_request_fini(&request);
     sl_pb_free(&pb);
 }

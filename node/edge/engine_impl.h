@@ -13,7 +13,7 @@
 #include "node/rpc/rpc.h"
 #include "vllm_engine.pb-c.h"
 
-enum { SL_PUSHBACK_MS = 1000 }; /* when to try again after "full" or "not ready" */
+enum { SL_PUSHBACK_MS = 1000 }; /* when to try again after "full" or "not ready", if nobody knows better */
 
 struct sl_engine {
     struct sl_coordinator *coordinator;
@@ -37,7 +37,8 @@ void sl_engine_request_fini(struct sl_engine_request *request);
 /* The handler of Generate; context: the sl_engine. */
 void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context);
 
-/* Ends a call with an error, with the pushback that its status deserves. */
-void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence);
+/* Ends a call with an error, with the pushback that its status deserves; retry_after_ms: as the decider has it, 0: it has none. */
+void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence,
+                      uint32_t retry_after_ms);
 
 #endif

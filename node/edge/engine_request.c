@@ -325,9 +325,10 @@ void sl_engine_request_fini(struct sl_engine_request *request)
     request->owned_ids = NULL;
 }
 
-void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence)
+void sl_engine_refuse(struct sl_rpc_call *call, sl_status status, const char *sentence,
+                      uint32_t retry_after_ms)
 {
     if (status == SL_E_UNAVAILABLE || status == SL_E_EXHAUSTED || status == SL_E_PEER_LOST)
-        sl_rpc_pushback(call, SL_PUSHBACK_MS);
+        sl_rpc_pushback(call, retry_after_ms ? retry_after_ms : SL_PUSHBACK_MS);
     sl_rpc_finish(call, status, sentence);
 }

@@ -69,7 +69,7 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
             sl_coordinator_cancel_id(engine->coordinator, request->request_ids[i]);
         sl_pb_reply(call, &reply.base);
     } else {
-        sl_engine_refuse(call, SL_E_INVALID, sentence);
+        sl_engine_refuse(call, SL_E_INVALID, sentence, 0);
     }
     sl_pb_free(&pb);
 }

@@ -76,7 +76,7 @@ static void send_archive(struct sl_rpc_call *call, struct download *download)
             chunk.sha256 = archive->sha256;
         sl_status status = sl_pb_write(call, &chunk.base);
         if (status == SL_E_NOMEM)
-            sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for the reply; try again later");
+            sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for the reply; try again later", 0);
         if (status != SL_OK)
             return; /* when full, on_writable goes on */
         download->sent += chunk.data.len;
@@ -107,7 +107,7 @@ void sl_archive_on_call(struct sl_rpc_call *call, const uint8_t *message, size_t
     if (status == SL_OK && !download)
         status = sl_fail(&err, SL_E_EXHAUSTED, "out of memory for this download; try again later");
     if (status != SL_OK) {
-        sl_engine_refuse(call, status, err.text);
+        sl_engine_refuse(call, status, err.text, 0);
         return;
     }
     download->archive = archive;

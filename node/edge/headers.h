@@ -1,0 +1,20 @@
+/* What the metadata of a Generate says beside its message: whose it is, how it ranks, and when its first token is wanted.
+ * Pure: a gateway is trusted to say who its clients are, but what it passes on are bytes like any others. */
+#ifndef SL_NODE_EDGE_HEADERS_H
+#define SL_NODE_EDGE_HEADERS_H
+
+#include "node/coordinator/coordinator.h"
+
+enum sl_header { SL_HEADER_TENANT, SL_HEADER_PRIORITY, SL_HEADER_SLO_TTFT, SL_HEADERS };
+const char *sl_header_name(enum sl_header header); /* "x-tenant-id", ... */
+
+struct sl_header_value {
+    uint32_t n;        /* how often it is there; 0: not at all */
+    const char *bytes; /* of one of them; not terminated */
+    size_t n_bytes;
+};
+/* Fills tenant, priority and slo_ms. SL_E_INVALID names the header. */
+sl_status sl_headers_read(struct sl_generate *generate, const struct sl_header_value values[SL_HEADERS],
+                          struct sl_err *err);
+
+#endif

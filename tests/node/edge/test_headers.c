@@ -1,0 +1,135 @@
+/* node/edge/headers.c: metadata as clients send it and as nobody should. */
+#include "base/rng.h"
+#include "node/coordinator/tenants.h"
+#include "node/edge/headers.h"
+#include "tests/check.h"
+#include <stdlib.h>
+
+static struct sl_header_value of(const char *text)
+{
+    return (struct sl_header_value){1, text, strlen(text)};
+}
+
+static sl_status read_one(struct sl_generate *g, enum sl_header header, struct sl_header_value value,
+                          struct sl_err *err)
+{
+    struct sl_header_value values[SL_HEADERS] = {{0}};
+    values[header] = value;
+    *g = (struct sl_generate){.deadline_ms = -1};
+    *err = (struct sl_err){0};
+    return sl_headers_read(g, values, err);
+}
+
+SL_TEST(what_is_not_there_changes_nothing)
+{
+    struct sl_header_value values[SL_HEADERS] = {{0}};
+    struct sl_generate g = {.priority = 0};
+    struct sl_err err;
+    CHECK_INT(sl_headers_read(&g, values, &err), SL_OK);
+    CHECK(g.tenant[0] == 0 && g.priority == 0 && g.slo_ms == 0);
+}
+
+SL_TEST(each_header_is_read)
+{
+    struct sl_generate g;
+    struct sl_err err;
+    CHECK_INT(read_one(&g, SL_HEADER_TENANT, of("team-7"), &err), SL_OK);
+    CHECK_STR(g.tenant, "team-7");
+    CHECK_INT(read_one(&g, SL_HEADER_TENANT, of(""), &err), SL_OK);
+    CHECK_STR(g.tenant, "");
+    for (int priority = SL_PRIORITY_LEAST; priority <= SL_PRIORITY_MOST; priority++) {
+        char text[8];
+        snprintf(text, sizeof text, "%d", priority);
+        CHECK_INT(read_one(&g, SL_HEADER_PRIORITY, of(text), &err), SL_OK);
+        CHECK_INT(g.priority, priority);
+    }
+    CHECK_INT(read_one(&g, SL_HEADER_SLO_TTFT, of("1"), &err), SL_OK);
+    CHECK_INT(g.slo_ms, 1);
+    CHECK_INT(read_one(&g, SL_HEADER_SLO_TTFT, of("86400000"), &err), SL_OK);
+    CHECK_INT(g.slo_ms, 86400000);
+}
+
+SL_TEST(hostile_values_get_a_sentence_that_names_the_header)
+{
+    static const struct {
+        enum sl_header header;
+        const char *value;
+    } bad[] = {
+        {SL_HEADER_PRIORITY, "3"},
+        {SL_HEADER_PRIORITY, "-3"},
+        {SL_HEADER_PRIORITY, ""},
+        {SL_HEADER_PRIORITY, "-"},
+        {SL_HEADER_PRIORITY, "+1"},
+        {SL_HEADER_PRIORITY, "1.0"},
+        {SL_HEADER_PRIORITY, " 1"},
+        {SL_HEADER_PRIORITY, "high"},
+        {SL_HEADER_PRIORITY, "99999999999999999999999999999999999999999999"},
+        {SL_HEADER_PRIORITY, "-99999999999999999999999999999999999999999999"},
+        {SL_HEADER_SLO_TTFT, "0"},
+        {SL_HEADER_SLO_TTFT, "-0"},
+        {SL_HEADER_SLO_TTFT, "-1"},
+        {SL_HEADER_SLO_TTFT, "86400001"},
+        {SL_HEADER_SLO_TTFT, "18446744073709551617"}, /* 1, to whoever lets it wrap */
+        {SL_HEADER_SLO_TTFT, "4294967297"},
+        {SL_HEADER_SLO_TTFT, "nan"},
+        {SL_HEADER_SLO_TTFT, "1e3"},
+        {SL_HEADER_SLO_TTFT, "0x10"},
+        {SL_HEADER_SLO_TTFT, "500ms"},
+        {SL_HEADER_SLO_TTFT, ""},
+        {SL_HEADER_TENANT, "two words"},
+        {SL_HEADER_TENANT, "tab\there"},
+        {SL_HEADER_TENANT, "\x1b[31mred"},
+        {SL_HEADER_TENANT, "\xc3\xa9"},
+        {SL_HEADER_TENANT, "a123456789012345678901234567890123456789012345678901234567890123"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct sl_generate g;
+        struct sl_err err;
+        if (read_one(&g, bad[i].header, of(bad[i].value), &err) != SL_E_INVALID)
+            sl_test_fail(__FILE__, __LINE__, "%s \"%s\" is taken", sl_header_name(bad[i].header),
+                         bad[i].value);
+        CHECK_CONTAINS(err.text, sl_header_name(bad[i].header));
+        CHECK(strchr(err.text, '\x1b') == NULL && strchr(err.text, '\t') == NULL);
+    }
+}
+
+SL_TEST(a_header_that_is_there_twice_is_refused)
+{
+    struct sl_generate g;
+    struct sl_err err;
+    for (int k = 0; k < SL_HEADERS; k++) {
+        struct sl_header_value twice = {2, "1", 1};
+        CHECK_INT(read_one(&g, (enum sl_header)k, twice, &err), SL_E_INVALID);
+        CHECK_CONTAINS(err.text, "is there 2 times");
+    }
+}
+
+/* Whatever bytes come: refused with a sentence, or values within their bounds. The copy ends where the value does, so that a
+ * sanitizer sees a byte too many. */
+SL_TEST(no_bytes_at_all_give_a_value_out_of_bounds)
+{
+    static const char likely[] = "0123456789-+.eEx \t\nnaif";
+    struct sl_rng rng = {7, 0};
+    uint32_t taken = 0;
+    for (uint32_t round = 0; round < 30000; round++) {
+        size_t n = sl_rng_next(&rng) % 70;
+        char *bytes = malloc(n ? n : 1);
+        for (size_t i = 0; i < n; i++)
+            bytes[i] = round % 3 ? likely[sl_rng_next(&rng) % (sizeof likely - 1)]
+                                 : (char)(sl_rng_next(&rng) & 0xff);
+        struct sl_header_value value = {1, bytes, n > 8 && round % 2 ? n % 4 : n};
+        enum sl_header header = (enum sl_header)(round % SL_HEADERS);
+        struct sl_generate g;
+        struct sl_err err;
+        sl_status status = read_one(&g, header, value, &err);
+        taken += status == SL_OK;
+        CHECK(status == SL_OK || (status == SL_E_INVALID && err.text[0]));
+        if (status == SL_OK) {
+            CHECK(sl_tenant_is_name(g.tenant, strnlen(g.tenant, sizeof g.tenant)));
+            CHECK(g.priority >= SL_PRIORITY_LEAST && g.priority <= SL_PRIORITY_MOST);
+            CHECK(g.slo_ms <= SL_MAX_SLO_MS && (header != SL_HEADER_SLO_TTFT || g.slo_ms >= 1));
+        }
+        free(bytes);
+    }
+    CHECK(taken > 100);
+}
