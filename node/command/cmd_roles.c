@@ -149,6 +149,7 @@ static const struct sl_option coordinator_options[] = {
 
 struct node { /* everything of a coordinator process, in the order it is made */
     const struct coordinator_values *values;
+    struct sl_tenant_weights weights;
     struct sl_pack *pack;
     struct sl_plan plan;
     struct sl_join_key key;
@@ -270,6 +271,11 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
                                            .io = n->io,
                                            .n_links = own,
                                            .max_waiting = n->values->serving.max_waiting,
+                                           .schedule = sl_schedule_of(&n->values->serving),
+                                           .chunk_us = n->values->serving.chunk_ms * UINT64_C(1000),
+                                           .slo_us = n->values->serving.slo * UINT64_C(1000),
+                                           .n_weights = n->weights.n,
+                                           .weights = n->weights.list,
                                            .on_lost = on_lost,
                                            .on_ready = on_all_up,
                                            .on_silence = on_silence,
@@ -284,6 +290,7 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
 {
     const struct sl_serving_options *v = &n->values->serving;
     const struct coordinator_values *c = n->values;
+    SL_TRY(sl_tenant_weights_read(&n->weights, v->tenant_weight, "--tenant-weight", err));
     SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
     SL_TRY(check_open(&n->key, c->insecure_network, sl_listen_is_local(v->listen), "listen", v->listen, err));
     SL_TRY(check_open(&n->key, c->insecure_network, data_is_local(c->data_address), "data-address",

@@ -54,7 +54,7 @@ struct supervisor {
 
 /* Arguments of one child; numbers are written into the room behind them. */
 struct arguments {
-    char *list[48];
+    char *list[80];
     uint32_t n;
     char room[32][32];
     uint32_t n_room;
@@ -116,6 +116,11 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--max-prefill", v->max_prefill);
     add_number(&a, "--max-running", v->max_running);
     add_number(&a, "--max-waiting", v->max_waiting);
+    add(&a, "--schedule", v->schedule);
+    add_number(&a, "--chunk-ms", v->chunk_ms);
+    add_number(&a, "--slo", v->slo);
+    if (v->tenant_weight)
+        add(&a, "--tenant-weight", v->tenant_weight);
     add_number(&a, "--context", v->context);
     add_number(&a, "--kv-tokens", v->kv_tokens);
     add_number(&a, "--drain-timeout", v->drain_timeout);
@@ -248,6 +253,8 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
                                       .max_running = v->max_running,
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};
+    struct sl_tenant_weights weights;
+    SL_TRY(sl_tenant_weights_read(&weights, v->tenant_weight, "--tenant-weight", err));
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&s->pack, model, err));
     /* refuse here, not in three processes */

@@ -3,11 +3,13 @@
 #define SL_NODE_COMMAND_SERVING_OPTIONS_H
 
 #include "node/command/shared_options.h"
+#include "node/coordinator/coordinator.h"
+#include "node/coordinator/tenants.h"
 
 struct sl_serving_options {
-    const char *listen, *ops, *kv, *numerics, *name;
+    const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight;
     uint32_t stages, chunk, max_prefill, max_running, max_waiting, context, kv_tokens, drain_timeout,
-        lost_after;
+        lost_after, chunk_ms, slo;
 };
 
 /* values: the command's struct, whose member `serving` is a struct sl_serving_options. */
@@ -21,12 +23,29 @@ struct sl_serving_options {
         SL_OPTION_MAX_RUNNING(values, serving.max_running),                                                  \
         SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",  \
                          "Requests in the queue, and 64 MiB of what they hold; more are refused."),          \
+        SL_OPTION_CHOICE("schedule", values, serving.schedule, "slo", "slo|fifo",                            \
+                         "Who runs next. slo: by predicted time, targets, priorities and tenants; fifo: in " \
+                         "arrival order, by numbers of tokens (--chunk)."),                                  \
+        SL_OPTION_NUMBER("chunk-ms", values, serving.chunk_ms, "0", 0, 3600000, "ms",                        \
+                         "With --schedule slo, what a chunk may take on the slowest stage; 0: by what "      \
+                         "chunks are measured to cost."),                                                    \
+        SL_OPTION_NUMBER("slo", values, serving.slo, "0", 0, SL_MAX_SLO_MS, "ms",                            \
+                         "With --schedule slo, when the first token of a short prompt is wanted if its "     \
+                         "request does not say (x-slo-ttft-ms, a deadline); 0: by cost."),                   \
+        SL_OPTION_TEXT("tenant-weight", SL_OPT_LIST, values, serving.tenant_weight, NULL, "NAME=W",          \
+                       "With --schedule slo, the share of a tenant (x-tenant-id) beside the others', who "   \
+                       "weigh 1; may be given several times, or as a list with commas."),                    \
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
                        "Model name told to clients; without it, that of the directory as given."),           \
         SL_OPTION_LOST_AFTER(values, serving.lost_after),                                                    \
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM.")
+
+static inline enum sl_schedule_kind sl_schedule_of(const struct sl_serving_options *v)
+{
+    return v->schedule[0] == 'f' ? SL_SCHEDULE_FIFO : SL_SCHEDULE_SLO;
+}
 
 struct sl_plan_options;
 /* Refuses what config.json of the model (a checkpoint or a pack) shows to be impossible; before it is packed. */

@@ -434,7 +434,12 @@ static sl_status take_memory(struct sl_coordinator *c)
     struct sl_core_config config = {.plan = &c->plan,
                                     .n_end_ids = c->shape.n_eos,
                                     .max_requests =
-                                        c->config.max_waiting + c->plan.max_prefill + c->plan.max_running};
+                                        c->config.max_waiting + c->plan.max_prefill + c->plan.max_running,
+                                    .schedule = c->config.schedule,
+                                    .chunk_us = c->config.chunk_us,
+                                    .slo_us = c->config.slo_us,
+                                    .n_weights = c->weights.n,
+                                    .weights = c->weights.list};
     memcpy(config.end_ids, c->shape.eos, c->shape.n_eos * sizeof *c->shape.eos);
     /* a release for each sequence on the stages; of each answer on the decode worker its TAKE, two GROW and its CANCEL. Twice
      * over for buffers whose SENT event is late */
@@ -459,6 +464,11 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     c->plan = *config->plan;
     c->shape = *config->shape;
     c->config = *config;
+    assert(config->n_weights <= SL_MAX_TENANT_WEIGHTS);
+    c->weights.n = config->n_weights;
+    for (uint32_t i = 0; i < config->n_weights; i++)
+        c->weights.list[i] = config->weights[i];
+    c->config.weights = c->weights.list;
     c->tokenizer = config->tokenizer;
     c->io = config->io;
     c->model_path = strdup(config->model_path);

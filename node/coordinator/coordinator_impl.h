@@ -104,6 +104,7 @@ struct sl_coordinator {
     struct sl_tokenizer *tokenizer;
     char *model_path, *model_name;
     struct sl_coordinator_config config;
+    struct sl_tenant_weights weights;
     struct sl_io *io;
     pthread_t thread;
     bool started;

@@ -144,7 +144,12 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
                                            .read_file = sl_pack_read,
                                            .pack = c->pack,
                                            .io = c->io,
-                                           .n_links = n_links};
+                                           .n_links = n_links,
+                                           .schedule = c->config.schedule,
+                                           .chunk_us = c->config.chunk_us,
+                                           .slo_us = c->config.slo_us,
+                                           .n_weights = c->config.n_weights,
+                                           .weights = c->config.weights};
     sl_status status = sl_coordinator_create(&c->coordinator, &config, err);
     if (status != SL_OK) {
         sl_tokenizer_destroy(tokenizer);

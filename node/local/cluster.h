@@ -19,6 +19,10 @@ struct sl_cluster_config {
     uint32_t context_tokens;           /* longest prompt + output the pools are planned for; 0: the model's */
     bool without_decode;               /* score: no decode worker is started */
     uint64_t twins; /* bit k: stage k (n_stages: the decode worker) is on SL_DEVICE_TWIN, not the CPU */
+    enum sl_schedule_kind schedule; /* and what follows: as sl_coordinator_config has them */
+    uint64_t chunk_us, slo_us;
+    uint32_t n_weights;
+    const struct sl_tenant_weight *weights; /* until the start */
     bool quiet;
     struct sl_loading load; /* of the weights */
 };

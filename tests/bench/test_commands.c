@@ -20,6 +20,7 @@ static const struct {
     {"bench serve", "requests", "how many a load has, and not how many run at once"},
     {"bench schedule", "requests", "likewise, of a simulated load"},
     {"bench schedule", "rate", "in capacities of the world, and not in requests a second"},
+    {"bench serve", "slo", "what counts as good in what was measured, and not what a server aims at"},
     {"score", "output", "the same three forms of another result"},
 };
 enum { N_DIFFERENT = sizeof different / sizeof *different };
