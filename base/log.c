@@ -2,6 +2,7 @@
  * several threads and of several processes on one terminal do not tear. */
 #include "base/log.h"
 #include "base/clock.h"
+#include <poll.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -69,6 +70,13 @@ bool sl_log_may(struct sl_log_seldom *seldom, uint64_t now_ns, uint32_t *left_ou
                                                             now_ns + SL_LOG_SELDOM_MS * UINT64_C(1000000));
     *left_out = may ? atomic_exchange(&seldom->left_out, 0) : atomic_fetch_add(&seldom->left_out, 1) + 1;
     return may;
+}
+
+bool sl_log_is_taken(void)
+{
+    struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+    return poll(&out, 1, 0) !=
+           0; /* of a pipe: it has room for more than a line; an error is no reason to wait */
 }
 
 /* What a peer has written must not steer the terminal. */

@@ -24,6 +24,9 @@ struct sl_log_seldom {
     _Atomic uint32_t left_out;
 };
 bool sl_log_may(struct sl_log_seldom *seldom, uint64_t now_ns, uint32_t *left_out);
+/* Whether a line would be taken now. For what comes with every request: who reads the log may have stopped reading, and such a
+ * line is better lost than waited for. */
+bool sl_log_is_taken(void);
 #define sl_log_error(...) sl_log(SL_LOG_ERROR, __VA_ARGS__)
 #define sl_log_warn(...) sl_log(SL_LOG_WARN, __VA_ARGS__)
 #define sl_log_info(...) sl_log(SL_LOG_INFO, __VA_ARGS__)

@@ -1,7 +1,9 @@
 /* The holder of one request: it knows who asked, makes text of tokens to find stop strings, and collects the spans of its
  * timeline. What any of it means is decided by the core. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "node/coordinator/coordinator_impl.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -123,8 +125,9 @@ void sl_call_free(struct sl_call *call)
     free(call);
 }
 
-bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call)
+bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *admit)
 {
+    call->predicted_us = admit->admit.predicted_us;
     sl_meter_admitted(c, call, sl_coordinator_now_us());
     if (call->ask.prompt_logprobs < 0)
         return true;
@@ -249,6 +252,43 @@ bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct 
     return stop != NULL;
 }
 
+/* An id is whoever's asked: it stays within its quotes. */
+static const char *quotable(char out[SL_MAX_REQUEST_ID], const char *id)
+{
+    snprintf(out, SL_MAX_REQUEST_ID, "%s", id);
+    for (char *at = out; *at; at++)
+        if ((unsigned char)*at < ' ' || *at == '"' || *at == '\\' || *at == 0x7f)
+            *at = '?';
+    return out;
+}
+
+static const char *ms_text(char out[24], uint64_t from_us, uint64_t to_us)
+{
+    snprintf(out, 24, "%.1f", (double)(to_us - from_us) * 1e-3);
+    return to_us >= from_us && to_us > 0 ? out : "-";
+}
+
+/* One line about each request. Those that are refused can come as fast as a stranger likes: a line a second tells of them. */
+static void log_end(const struct sl_call *call, const struct sl_action *a, uint64_t now_us)
+{
+    static const char *const finishes[] = {"stop", "length", "abort"};
+    static struct sl_log_seldom seldom;
+    char id[SL_MAX_REQUEST_ID], queue[24], ttft[24], predicted[24], total[24];
+    uint32_t output = 0, left_out = 0;
+    if (!sl_log_is_taken() || (call->seq == 0 && !sl_log_may(&seldom, sl_clock_ns(), &left_out)))
+        return;
+    for (uint32_t i = 0; i < call->n; i++)
+        output += call->texts[i].n_out;
+    sl_log_info("request \"%s\": tenant=\"%s\" priority=%d prompt_tokens=%u output_tokens=%u queue_ms=%s "
+                "ttft_ms=%s predicted_ttft_ms=%s total_ms=%s status=%s finish=%s refused_unsaid=%u%s%s",
+                quotable(id, call->ask.id), call->ask.tenant, call->ask.priority, call->ask.n_ids, output,
+                ms_text(queue, call->submit_us, call->admit_us),
+                ms_text(ttft, call->submit_us, call->first_us), ms_text(predicted, 0, call->predicted_us),
+                ms_text(total, call->submit_us, now_us),
+                call->failed ? sl_status_name(call->failed_with) : "ok", finishes[a->end.finish], left_out,
+                a->end.error ? ": " : "", a->end.error ? a->end.error : "");
+}
+
 void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
     uint64_t now_us = sl_coordinator_now_us();
@@ -269,9 +309,14 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
                                  .timeline = call->want_timeline ? &timeline : NULL,
                                  .logits_digest = a->end.logits_digest,
                                  .kv_digest = a->end.kv_digest};
-    call->failed = call->failed || a->end.status != SL_OK;
-    if (a->end.last)
+    if (a->end.status != SL_OK && !call->failed) {
+        call->failed = true;
+        call->failed_with = a->end.status;
+    }
+    if (a->end.last) {
         sl_meter_ended(c, call, a, now_us);
+        log_end(call, a, now_us);
+    }
     if (a->end.last && call->first_us > 0) /* an abort, too: what was told was told */
         sl_finished_add(&c->finished, call->ask.id, now_us);
     call->fn(call->user, &piece);

@@ -135,7 +135,7 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         send_adopt(c, a->adopt);
         break;
     case SL_ACTION_ADMIT:
-        if (!sl_call_admitted(c, call))
+        if (!sl_call_admitted(c, call, a))
             note_word(c, a->seq, 0);
         break;
     case SL_ACTION_SET_BACK:

@@ -35,7 +35,9 @@ struct sl_call {          /* one request, as whoever asked sees it; the thread's
     sl_generated_fn *fn;
     void *user;
     uint64_t submit_us, admit_us, first_us;
-    bool failed; /* one of its answers */
+    uint64_t predicted_us; /* from submit to first, as was predicted at submit; 0: nothing was */
+    bool failed;           /* one of its answers, */
+    sl_status failed_with; /* and the first of them how */
     uint32_t n;
     struct sl_call_text texts[SL_MAX_N];
     struct sl_span *spans;
@@ -66,8 +68,30 @@ struct sl_post { /* what another thread asks of the coordinator's */
     void *user;
 };
 
+enum { SL_RATIO_BUCKETS = 12 };
+struct sl_ratios { /* a histogram of what is a number without a unit; its bounds are in metrics.c */
+    uint64_t count, buckets[SL_RATIO_BUCKETS];
+    double sum;
+};
+
+/* What kept a request from being queued, for the metric. */
+enum sl_refused {
+    SL_REFUSED_QUEUE,
+    SL_REFUSED_TIME,
+    SL_REFUSED_PROMISE,
+    SL_REFUSED_SHARE,
+    SL_REFUSED_DEADLINE,
+    SL_REFUSED_NOT_READY,
+    SL_REFUSED_REQUEST,
+    SL_REFUSED_KINDS
+};
+/* Prompts of at most so many tokens are short: what a short one is told of its first token is right or wrong for other reasons. */
+enum { SL_SHORT_PROMPT = 1024 };
+
 struct sl_coordinator_meter {
     uint64_t prompt_tokens, output_tokens, ok[3], failed, rejected, checksum_failures;
+    uint64_t refused[SL_REFUSED_KINDS];
+    struct sl_ratios ttft_error[2]; /* of short prompts, and of others */
     struct sl_hist ttft, queue, prefill, e2e, inter_token;
     uint64_t second[10], second_tokens[10]; /* output tokens by second, for the rate over 10 s */
 };
@@ -157,7 +181,7 @@ sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struc
 void sl_call_free(struct sl_call *call);
 void sl_call_insert(struct sl_coordinator *c, struct sl_call *call);
 /* It is no longer queued: takes the memory that its answer needs. False: there is none. */
-bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call);
+bool sl_call_admitted(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *admit);
 struct sl_call *sl_call_find(const struct sl_coordinator *c, uint64_t handle); /* NULL: it has ended */
 /* Keeps the id of a token that is being told. False: there is no memory. */
 bool sl_call_keep(struct sl_call *call, const struct sl_action *token);

@@ -2,8 +2,36 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "node/coordinator/coordinator_impl.h"
+#include <math.h>
 
 /* ---- counted on the coordinator's thread ---- */
+
+static const double ratio_bounds[SL_RATIO_BUCKETS] = {.01, .02, .04, .06, .1, .15, .2, .3, .5, 1, 2, 5};
+
+static void add_ratio(struct sl_ratios *ratios, double value)
+{
+    ratios->count++;
+    ratios->sum += value;
+    for (uint32_t i = 0; i < SL_RATIO_BUCKETS; i++)
+        ratios->buckets[i] += value <= ratio_bounds[i];
+}
+
+static enum sl_refused refused_of(const struct sl_action *end)
+{
+    switch (end->end.refusal) {
+    case SL_REFUSAL_TIME:
+        return SL_REFUSED_TIME;
+    case SL_REFUSAL_PROMISE:
+        return SL_REFUSED_PROMISE;
+    case SL_REFUSAL_SHARE:
+        return SL_REFUSED_SHARE;
+    default:
+        return end->end.status == SL_E_EXHAUSTED     ? SL_REFUSED_QUEUE
+               : end->end.status == SL_E_DEADLINE    ? SL_REFUSED_DEADLINE
+               : end->end.status == SL_E_UNAVAILABLE ? SL_REFUSED_NOT_READY
+                                                     : SL_REFUSED_REQUEST;
+    }
+}
 
 void sl_meter_admitted(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us)
 {
@@ -20,6 +48,9 @@ void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, struct sl_ca
         call->first_us = now_us;
         sl_hist_add(&m->prefill, now_us - call->admit_us);
         m->prompt_tokens += call->ask.n_ids;
+        double real = (double)(now_us - call->submit_us), predicted = (double)call->predicted_us;
+        if (call->predicted_us > 0 && real > 0)
+            add_ratio(&m->ttft_error[call->ask.n_ids > SL_SHORT_PROMPT], fabs(predicted - real) / real);
     }
     if (text->n_out == 0)
         return; /* the prompt alone was asked for */
@@ -41,8 +72,10 @@ void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const 
                     uint64_t now_us)
 {
     struct sl_coordinator_meter *m = &c->now.meter;
-    if (call->seq == 0)
-        return; /* it was never taken: rejected */
+    if (call->seq == 0) { /* it was never taken */
+        m->refused[refused_of(a)]++;
+        return;
+    }
     if (call->failed)
         m->failed++;
     else
@@ -131,6 +164,37 @@ static void add_peer_bytes(struct sl_coordinator *c, struct sl_text *t, uint64_t
     add_gauge(t, "sluice_links_up", "Data links of this node that are up.", (double)io.links_up);
 }
 
+static void add_refused(struct sl_text *t, const uint64_t refused[SL_REFUSED_KINDS])
+{
+    static const char *const reasons[SL_REFUSED_KINDS] = {"queue",    "time",      "promise", "share",
+                                                          "deadline", "not_ready", "request"};
+    sl_text_add(t, "# TYPE sluice_requests_refused counter\n"
+                   "# HELP sluice_requests_refused Requests that were not queued, by reason.\n");
+    for (int k = 0; k < SL_REFUSED_KINDS; k++)
+        sl_text_add(t, "sluice_requests_refused_total{reason=\"%s\"} %llu\n", reasons[k],
+                    (unsigned long long)refused[k]);
+}
+
+static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
+{
+    static const char name[] = "sluice_request_ttft_error_ratio";
+    sl_text_add(t,
+                "# TYPE %s histogram\n# HELP %s Distance of the predicted time to the first token from the "
+                "real one, of the real one; short: prompts of at most %d tokens.\n",
+                name, name, SL_SHORT_PROMPT);
+    for (int k = 0; k < 2; k++) {
+        const char *class = k == 0 ? "short" : "long";
+        for (uint32_t i = 0; i < SL_RATIO_BUCKETS; i++)
+            sl_text_add(t, "%s_bucket{class=\"%s\",le=\"%g\"} %llu\n", name, class, ratio_bounds[i],
+                        (unsigned long long)ratios[k].buckets[i]);
+        sl_text_add(t,
+                    "%s_bucket{class=\"%s\",le=\"+Inf\"} %llu\n%s_sum{class=\"%s\"} %.6f\n"
+                    "%s_count{class=\"%s\"} %llu\n",
+                    name, class, (unsigned long long)ratios[k].count, name, class, ratios[k].sum, name, class,
+                    (unsigned long long)ratios[k].count);
+    }
+}
+
 void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
 {
     struct sl_published p;
@@ -180,6 +244,8 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
                 (unsigned long long)m->ok[SL_FINISH_STOP], (unsigned long long)m->ok[SL_FINISH_LENGTH],
                 (unsigned long long)m->ok[SL_FINISH_ABORT], (unsigned long long)m->failed);
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
+    add_refused(t, m->refused);
+    add_ttft_error(t, m->ttft_error);
     add_hist(t, "sluice_time_to_first_token_seconds", "From submission to the first output token.", &m->ttft);
     add_hist(t, "sluice_request_queue_seconds", "From submission to admission.", &m->queue);
     add_hist(t, "sluice_request_prefill_seconds", "From admission to the first output token.", &m->prefill);

@@ -9,8 +9,10 @@
 #include "base/ring.h"
 #include "base/rng.h"
 #include "tests/check.h"
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 SL_TEST(an_error_is_one_line_and_keeps_its_status)
 {
@@ -183,4 +185,25 @@ SL_TEST(random_numbers_depend_on_seed_and_index_alone)
     CHECK(unit < 1.0 && sl_rng_unit(0) == 0.0);
     CHECK_INT(sl_log_level_from_name("warn", SL_LOG_INFO), SL_LOG_WARN);
     CHECK_INT(sl_log_level_from_name("loud", SL_LOG_INFO), SL_LOG_INFO);
+}
+
+SL_TEST(a_log_that_nobody_reads_takes_no_more_lines_that_can_be_spared)
+{
+    char bytes[4096] = "";
+    int ends[2], kept = dup(STDERR_FILENO);
+    REQUIRE(kept >= 0 && pipe2(ends, O_NONBLOCK) == 0);
+    fflush(stderr);
+    dup2(ends[1], STDERR_FILENO);
+    bool before = sl_log_is_taken();
+    while (write(ends[1], bytes, sizeof bytes) > 0)
+        ;
+    bool full = sl_log_is_taken();
+    while (read(ends[0], bytes, sizeof bytes) > 0)
+        ;
+    bool again = sl_log_is_taken();
+    dup2(kept, STDERR_FILENO);
+    close(kept);
+    close(ends[0]);
+    close(ends[1]);
+    CHECK(before && !full && again);
 }
