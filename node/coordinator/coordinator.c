@@ -477,6 +477,8 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
         c->config.max_waiting = SL_DEFAULT_WAITING;
     pthread_mutex_init(&c->lock, NULL);
     sl_clock_cond_init(&c->changed);
+    pthread_mutex_init(&c->view_lock, NULL);
+    sl_clock_cond_init(&c->view_taken);
     c->links = (struct sl_links){.plan = &c->plan, .n_links = config->n_links};
     c->started_wall_us = sl_clock_wall_us();
     c->started_us = sl_coordinator_now_us();
@@ -524,5 +526,8 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     sl_latest_fini(&c->published);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->changed);
+    pthread_mutex_destroy(&c->view_lock);
+    pthread_cond_destroy(&c->view_taken);
+    free(c->view);
     free(c);
 }

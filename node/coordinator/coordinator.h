@@ -7,7 +7,7 @@
 
 #include "model/shape.h"
 #include "model/tokenizer/tokenizer.h"
-#include "pipeline/decide/core.h"
+#include "pipeline/decide/view.h"
 #include "pipeline/link/transport.h"
 #include "pipeline/record/span.h"
 
@@ -144,6 +144,10 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint64_t uptime_us, last_receive_wall_us;
 };
 void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load);
+
+/* The queue as it is between two inputs. SL_E_DEADLINE: the thread had other things to do for timeout_ms. Any thread, but not
+ * while it is destroyed. */
+sl_status sl_coordinator_view(struct sl_coordinator *c, struct sl_core_view *view, uint32_t timeout_ms);
 
 /* What the pipeline is just now, as its decider sees it. Any thread. */
 enum sl_life sl_coordinator_life(struct sl_coordinator *c);

@@ -1,6 +1,6 @@
 /* Private to the coordinator: coordinator.c (the thread, between io and core), mailbox.c (what other threads ask), call.c (the
- * holder of one request: its text, its spans, its caller), metrics.c (what is counted, and its text). All decisions are the
- * core's (pipeline/decide/core.h). */
+ * holder of one request: its text, its spans, its caller), queue_view.c (the queue, for who looks), metrics.c (what is counted, and
+ * its text). All decisions are the core's (pipeline/decide/core.h). */
 #ifndef SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 #define SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 
@@ -167,6 +167,11 @@ struct sl_coordinator {
     uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
     struct sl_finished finished;
+
+    pthread_mutex_t view_lock; /* between the thread, when it is asked to, and who looks: all below */
+    pthread_cond_t view_taken;
+    struct sl_core_view *view; /* made when first asked for */
+    uint64_t n_views;
 };
 
 /* The clock of everything that the thread hands to the core or notes in a span. */

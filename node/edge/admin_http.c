@@ -10,6 +10,7 @@
 #include "kernels/isa.h"
 #include "node/edge/admin_http_crowd.h"
 #include <microhttpd.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -79,13 +80,47 @@ static void page_metrics(const struct sl_admin *ops, struct page *page)
     sl_text_add(&page->text, "# EOF\n");
 }
 
+/* Whose requests there are is not for a network that may read metrics. A proxy on this machine speaks for others. */
+static bool is_near(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *from = info ? info->client_addr : NULL;
+    if (MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "X-Forwarded-For") ||
+        MHD_lookup_connection_value(connection, MHD_HEADER_KIND, "Forwarded"))
+        return false;
+    if (from && from->sa_family == AF_INET)
+        return ntohl(((const struct sockaddr_in *)(const void *)from)->sin_addr.s_addr) >> 24 == 127;
+    if (!from || from->sa_family != AF_INET6)
+        return false;
+    const struct in6_addr *at = &((const struct sockaddr_in6 *)(const void *)from)->sin6_addr;
+    return IN6_IS_ADDR_LOOPBACK(at) || (IN6_IS_ADDR_V4MAPPED(at) && at->s6_addr[12] == 127);
+}
+
+static void page_schedule(const struct sl_admin *ops, struct page *page)
+{
+    page->type = "application/json";
+    if (ops->config.schedule(ops->config.context, &page->text))
+        return;
+    page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
+    page->type = plain;
+    sl_text_add(&page->text, "the deciding thread did not answer; try again\n");
+}
+
 static const struct {
     const char *path;
     void (*fill)(const struct sl_admin *ops, struct page *page);
+    bool near; /* asked for from this machine alone, where there is one */
 } pages[] = {
-    {"/livez", page_livez},     {"/readyz", page_readyz},   {"/startupz", page_startupz},
-    {"/version", page_version}, {"/metrics", page_metrics},
+    {"/livez", page_livez, false},       {"/readyz", page_readyz, false},
+    {"/startupz", page_startupz, false}, {"/version", page_version, false},
+    {"/metrics", page_metrics, false},   {"/debug/schedule", page_schedule, true},
 };
+
+static bool has_page(const struct sl_admin *ops, size_t i)
+{
+    return pages[i].fill != page_schedule || ops->config.schedule;
+}
 
 static enum MHD_Result answer(struct MHD_Connection *connection, struct page *page)
 {
@@ -129,14 +164,20 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return answer(connection, &page);
     }
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        if (strcmp(url, pages[i].path) == 0) {
-            pages[i].fill(ops, &page);
+        if (strcmp(url, pages[i].path) == 0 && has_page(ops, i)) {
+            if (!pages[i].near || is_near(connection)) {
+                pages[i].fill(ops, &page);
+            } else {
+                page.status = MHD_HTTP_FORBIDDEN;
+                sl_text_add(&page.text,
+                            "%s is answered to this machine alone: ask from it, without a proxy\n", url);
+            }
             return answer(connection, &page);
         }
     page.status = MHD_HTTP_NOT_FOUND;
     sl_text_add(&page.text, "not here; there are");
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        sl_text_add(&page.text, " %s", pages[i].path);
+        sl_text_add(&page.text, "%s%s", has_page(ops, i) ? " " : "", has_page(ops, i) ? pages[i].path : "");
     sl_text_add(&page.text, "\n");
     return answer(connection, &page);
 }

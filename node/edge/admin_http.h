@@ -1,5 +1,5 @@
 /* Ops HTTP: /metrics /livez /readyz /startupz /version, for probes and scrapers. Every role has
- * one. */
+ * one; a coordinator's has /debug/schedule, too, for who is on its machine. */
 #ifndef SL_NODE_EDGE_ADMIN_HTTP_H
 #define SL_NODE_EDGE_ADMIN_HTTP_H
 
@@ -16,6 +16,8 @@ struct sl_admin_config {
     const char *listen;                                         /* "127.0.0.1:8081", port 0: any */
     void (*state)(void *context, struct sl_admin_state *state); /* both on the HTTP thread */
     void (*metrics)(void *context, struct sl_text *text);       /* OpenMetrics lines, without the end mark */
+    /* JSON of /debug/schedule, on the HTTP thread; false: there is none now. NULL: there is no such page */
+    bool (*schedule)(void *context, struct sl_text *text);
     void *context;
 };
 

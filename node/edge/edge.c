@@ -3,12 +3,14 @@
 #include "node/edge/edge.h"
 #include "base/log.h"
 #include "node/edge/admin_http.h"
+#include "node/edge/schedule_json.h"
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+enum { VIEW_MS = 2000 }; /* the one thread of the ops port waits no longer */
 enum { WORKERS = 2, MESSAGE_BYTES = 32 << 20, METADATA_BYTES = 8 << 10, QUEUE_MESSAGES = 64 };
 
 static const char *const service_names[] = {"", "vllm.grpc.engine.VllmEngine",
@@ -58,6 +60,17 @@ static void on_metrics(void *context, struct sl_text *text)
     if (edge->asked)
         sl_rpc_server_metrics(edge->asked, text);
     pthread_mutex_unlock(&edge->lock);
+}
+
+static bool on_schedule(void *context, struct sl_text *text)
+{
+    struct sl_edge *edge = context;
+    struct sl_core_view *view = malloc(sizeof *view);
+    bool taken = view && sl_coordinator_view(edge->view.coordinator, view, VIEW_MS) == SL_OK;
+    if (taken)
+        sl_schedule_json(view, text);
+    free(view);
+    return taken;
 }
 
 /* Health is what both say: the pipeline and the listener. With the lock. */
@@ -133,8 +146,11 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
     }
     for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
         sl_health_set(edge->health, service_names[i], false);
-    const struct sl_admin_config ops = {
-        .listen = config->ops, .state = on_state, .metrics = on_metrics, .context = edge};
+    const struct sl_admin_config ops = {.listen = config->ops,
+                                        .state = on_state,
+                                        .metrics = on_metrics,
+                                        .schedule = on_schedule,
+                                        .context = edge};
     sl_status status = config->ops ? sl_admin_start(&edge->ops, &ops, err) : SL_OK;
     if (status == SL_OK)
         status = start_server(edge, config, err);

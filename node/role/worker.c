@@ -291,7 +291,8 @@ static sl_status load(struct worker *w, struct sl_err *err)
         "encrypted: keep it on a private network)",
         sl_io_host(w->io), sl_io_port(w->io));
     if (w->config.ops) {
-        struct sl_admin_config ops = {w->config.ops, ops_state, ops_metrics, w};
+        struct sl_admin_config ops = {
+            .listen = w->config.ops, .state = ops_state, .metrics = ops_metrics, .context = w};
         SL_TRY(sl_admin_start(&w->ops, &ops, err));
         sl_log_info("ops HTTP on %s", w->config.ops);
     }

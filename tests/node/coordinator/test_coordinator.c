@@ -1,12 +1,14 @@
 /* node/coordinator/coordinator.c: the deciding thread beside neighbours that are played by hand, one stage and a decode worker:
  * they answer what they should, but need not take what they are sent. */
 #include "base/log.h"
+#include "base/text.h"
 #include "node/coordinator/coordinator.h"
 #include "node/coordinator/links.h"
 #include "pipeline/record/messages.h"
 #include "tests/check.h"
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdlib.h>
 
 enum { CONTEXT = 128, RUNNING = 2, WAITING = 4, MANY = 100, STAGE = 1, DECODE = 2, NODES = 3, FRAME = 1024 };
 
@@ -35,6 +37,7 @@ static bool start(struct neighbours *w)
     struct sl_err err;
     uint32_t n_links[NODES];
     static const uint8_t secret[32] = {1};
+    const struct sl_tenant_weight weight = {"blue", 3.5};
     struct sl_plan_model model = {
         .n_layers = 1, .max_pos = CONTEXT, .d_model = 64, .vocab = 100, .kv_layer_bytes = 4096};
     struct sl_plan_options options = {
@@ -62,7 +65,9 @@ static bool start(struct neighbours *w)
                                                                            .model_name = "none",
                                                                            .io = w->io[0],
                                                                            .n_links = n_links[0],
-                                                                           .max_waiting = WAITING},
+                                                                           .max_waiting = WAITING,
+                                                                           .n_weights = 1,
+                                                                           .weights = &weight},
                                            &err) == SL_OK;
     if (!ready || sl_coordinator_wait_ready(w->coordinator, 30000, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
@@ -274,5 +279,83 @@ SL_TEST(who_waits_for_a_pipeline_that_is_told_to_stop_is_told_so)
     settle(&w);
     CHECK_INT(sl_coordinator_wait_ready(w.coordinator, 1, &err), SL_E_UNAVAILABLE);
     CHECK_CONTAINS(err.text, "told to stop");
+    stop(&w);
+}
+
+static struct sl_generate one_token(const uint32_t *prompt)
+{
+    return (struct sl_generate){.ids = prompt,
+                                .n_ids = 1,
+                                .max_tokens = 1,
+                                .sampling = {.top_p = 1, .n_logprobs = -1},
+                                .prompt_logprobs = -1,
+                                .deadline_ms = -1};
+}
+
+SL_TEST(a_deadline_that_is_past_a_rank_and_a_name_out_of_bounds_are_refused_at_once)
+{
+    static struct neighbours w;
+    struct sl_err err;
+    uint64_t handle;
+    uint32_t prompt = 5;
+    if (!start(&w))
+        return;
+    struct sl_generate g = one_token(&prompt);
+    g.deadline_ms = 0;
+    CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_DEADLINE);
+    CHECK_CONTAINS(err.text, "deadline");
+    g = one_token(&prompt);
+    g.priority = SL_PRIORITY_MOST + 1;
+    CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "priority is 3");
+    g = one_token(&prompt);
+    g.slo_ms = SL_MAX_SLO_MS + 1;
+    CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "86400001 ms");
+    g = one_token(&prompt);
+    memset(g.tenant, 'x', sizeof g.tenant);
+    CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_INVALID);
+    CHECK_CONTAINS(err.text, "tenant");
+    CHECK_INT(w.n_ended, 0);
+    stop(&w);
+}
+
+SL_TEST(what_a_request_says_of_itself_reaches_the_queue_and_a_full_one_counts_whom_it_refuses)
+{
+    static struct neighbours w;
+    struct sl_core_view *view = malloc(sizeof *view);
+    struct sl_err err;
+    struct sl_text text = {0};
+    uint64_t handle;
+    uint32_t prompt = 5, most;
+    if (!view || !start(&w))
+        return;
+    most = WAITING + w.plan.max_prefill + w.plan.max_running;
+    sl_coordinator_set_silent(w.coordinator, STAGE, true); /* whoever comes waits */
+    for (uint32_t i = 0; i <= most; i++) {
+        struct sl_generate g = one_token(&prompt);
+        snprintf(g.request_id, sizeof g.request_id, "r%u", i);
+        strcpy(g.tenant, i == 1 ? "blue" : "");
+        g.priority = i == 1 ? -2 : 0;
+        g.deadline_ms = i == 1 ? 600000 : -1;
+        CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_OK);
+    }
+    REQUIRE(sl_coordinator_view(w.coordinator, view, 60000) == SL_OK);
+    REQUIRE(view->n_entries == most);
+    CHECK_STR(view->entries[1].id, "r1");
+    CHECK_STR(view->entries[1].tenant, "blue");
+    CHECK_INT(view->entries[1].priority, -2);
+    CHECK(view->entries[1].deadline_us > view->now_us);
+    CHECK(view->entries[0].deadline_us == 0 && view->entries[0].tenant[0] == 0);
+    CHECK(view->tenants[1].weight == 3.5); /* as start() has it */
+    CHECK_INT(w.n_ended, 1);
+    CHECK_INT(w.status, SL_E_EXHAUSTED);
+    settle(&w);
+    sl_coordinator_metrics(w.coordinator, &text);
+    CHECK_CONTAINS(text.data, "sluice_requests_refused_total{reason=\"queue\"} 1\n");
+    CHECK_CONTAINS(text.data, "sluice_requests_refused_total{reason=\"time\"} 0\n");
+    CHECK_CONTAINS(text.data, "sluice_request_ttft_error_ratio_count{class=\"short\"} 0\n");
+    free(text.data);
+    free(view);
     stop(&w);
 }

@@ -112,6 +112,41 @@ SL_TEST(other_paths_and_verbs_are_refused)
     sl_admin_stop(ops);
 }
 
+static bool there_is_one;
+
+static bool on_schedule(void *context, struct sl_text *text)
+{
+    (void)context;
+    if (there_is_one)
+        sl_text_add(text, "{\"queue\":[]}\n");
+    return there_is_one;
+}
+
+SL_TEST(the_schedule_is_shown_to_this_machine_where_there_is_one)
+{
+    struct sl_admin *ops = start();
+    REQUIRE(ops);
+    const char *missing = get(ops, "/debug/schedule");
+    CHECK_CONTAINS(missing, "HTTP/1.1 404");
+    CHECK(strstr(missing, " /debug") == NULL);
+    sl_admin_stop(ops);
+    struct sl_err err = {0};
+    const struct sl_admin_config config = {
+        .listen = "127.0.0.1:0", .state = on_state, .schedule = on_schedule};
+    REQUIRE(sl_admin_start(&ops, &config, &err) == SL_OK);
+    CHECK_CONTAINS(get(ops, "/debug/schedule"), "HTTP/1.1 503");
+    there_is_one = true;
+    CHECK_CONTAINS(get(ops, "/debug/schedule"), "HTTP/1.1 200");
+    CHECK_CONTAINS(get(ops, "/debug/schedule"), "application/json");
+    CHECK_CONTAINS(get(ops, "/debug/schedule"), "\r\n\r\n{\"queue\":[]}\n");
+    CHECK_CONTAINS(get(ops, "/nothing"), " /debug/schedule");
+    const char *proxied = ask(ops, "GET /debug/schedule HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.0.0.9\r\n"
+                                   "Connection: close\r\n\r\n");
+    CHECK_CONTAINS(proxied, "HTTP/1.1 403");
+    CHECK_CONTAINS(proxied, "\r\n\r\n/debug/schedule is answered to this machine alone");
+    sl_admin_stop(ops);
+}
+
 SL_TEST(an_address_that_is_taken_or_malformed_is_named)
 {
     struct sl_admin *ops = start(), *second = NULL;

@@ -1,0 +1,88 @@
+/* sl_core_view as JSON. An id is UTF-8, as the edge has seen to, and a tenant's name printable: only what JSON itself means
+ * something by is escaped. */
+#include "node/edge/schedule_json.h"
+#include <math.h>
+#include <stdlib.h>
+
+static void add_string(struct sl_text *text, const char *bytes)
+{
+    sl_text_add(text, "\"");
+    for (const char *at = bytes; *at; at++) {
+        unsigned char c = (unsigned char)*at;
+        if (c == '"' || c == '\\')
+            sl_text_add(text, "\\%c", c);
+        else if (c < 0x20 || c == 0x7f)
+            sl_text_add(text, "\\u%04x", c);
+        else
+            sl_text_add(text, "%c", c);
+    }
+    sl_text_add(text, "\"");
+}
+
+static void add_number(struct sl_text *text, const char *name, double value)
+{
+    if (isfinite(value))
+        sl_text_add(text, ",\"%s\":%.10g", name, value);
+    else
+        sl_text_add(text, ",\"%s\":null", name);
+}
+
+static void add_time(struct sl_text *text, const char *name, uint64_t at_us, uint64_t now_us)
+{
+    add_number(text, name, at_us ? ((double)at_us - (double)now_us) * 1e-3 : NAN);
+}
+
+static const char *yes(bool is)
+{
+    return is ? "true" : "false";
+}
+
+static void add_entry(struct sl_text *text, const struct sl_view_entry *e, uint64_t now_us)
+{
+    sl_text_add(text, "{\"request\":");
+    add_string(text, e->id);
+    sl_text_add(text, ",\"tenant\":");
+    add_string(text, e->tenant);
+    sl_text_add(text,
+                ",\"priority\":%d,\"prompt_tokens\":%u,\"tokens_cut\":%u,\"pages\":%u,\"admitted\":%s,"
+                "\"set_back\":%s,\"late\":%s",
+                e->priority, e->prompt_tokens, e->pos, e->pages, yes(e->admitted), yes(e->again),
+                yes(e->late));
+    add_time(text, "deadline_ms", e->deadline_us, now_us);
+    add_time(text, "due_ms", e->due_us, now_us);
+    add_number(text, "key", e->key);
+    add_time(text, "predicted_begin_ms", e->predicted_begin_us, now_us);
+    add_time(text, "predicted_end_ms", e->predicted_end_us, now_us);
+    sl_text_add(text, "}");
+}
+
+static void add_tenant(struct sl_text *text, const struct sl_view_tenant *t)
+{
+    sl_text_add(text, "{\"tenant\":");
+    add_string(text, t->tenant);
+    add_number(text, "weight", t->weight);
+    add_number(text, "served_ms", t->served_us * 1e-3);
+    sl_text_add(text, ",\"requests\":%u,\"tokens_uncut\":%llu}", t->n_entries,
+                (unsigned long long)t->uncut_tokens);
+}
+
+void sl_schedule_json(const struct sl_core_view *view, struct sl_text *text)
+{
+    sl_text_add(text, "{\"schedule\":\"%s\"", view->schedule == SL_SCHEDULE_FIFO ? "fifo" : "slo");
+    add_number(text, "budget_ms", view->budget_us ? (double)view->budget_us * 1e-3 : NAN);
+    sl_text_add(text,
+                ",\"runs_in_flight\":%u,\"max_runs\":%u,"
+                "\"pages\":{\"stages\":%u,\"decode\":%u,\"of\":%u},\"requests\":%u,\"queue\":[",
+                view->runs, view->max_runs, view->pages_used, view->decode_pages_used, view->n_pages,
+                view->n_entries_all);
+    for (uint32_t i = 0; i < view->n_entries; i++) {
+        sl_text_add(text, i ? ",\n" : "\n");
+        add_entry(text, &view->entries[i], view->now_us);
+    }
+    sl_text_add(text, "],\"all_tenants\":%s,\"tenants\":[", yes(view->n_tenants_all == view->n_tenants));
+    for (uint32_t i = 0; i < view->n_tenants; i++) {
+        sl_text_add(text, i ? ",\n" : "\n");
+        add_tenant(text, &view->tenants[i]);
+    }
+    sl_text_add(text, "]}\n");
+}
