@@ -279,13 +279,16 @@ static void log_end(const struct sl_call *call, const struct sl_action *a, uint6
         return;
     for (uint32_t i = 0; i < call->n; i++)
         output += call->texts[i].n_out;
+    char unsaid[48] = "";
+    if (left_out)
+        snprintf(unsaid, sizeof unsaid, " refused_unsaid=%u", left_out);
     sl_log_info("request \"%s\": tenant=\"%s\" priority=%d prompt_tokens=%u output_tokens=%u queue_ms=%s "
-                "ttft_ms=%s predicted_ttft_ms=%s total_ms=%s status=%s finish=%s refused_unsaid=%u%s%s",
+                "ttft_ms=%s predicted_ttft_ms=%s total_ms=%s status=%s finish=%s%s%s%s",
                 quotable(id, call->ask.id), call->ask.tenant, call->ask.priority, call->ask.n_ids, output,
                 ms_text(queue, call->submit_us, call->admit_us),
                 ms_text(ttft, call->submit_us, call->first_us), ms_text(predicted, 0, call->predicted_us),
                 ms_text(total, call->submit_us, now_us),
-                call->failed ? sl_status_name(call->failed_with) : "ok", finishes[a->end.finish], left_out,
+                call->failed ? sl_status_name(call->failed_with) : "ok", finishes[a->end.finish], unsaid,
                 a->end.error ? ": " : "", a->end.error ? a->end.error : "");
 }
 

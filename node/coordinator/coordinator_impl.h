@@ -140,6 +140,7 @@ struct sl_coordinator {
     _Atomic uint64_t n_posted;
     struct sl_post last; /* that stops the thread */
     _Atomic uint64_t next_handle;
+    _Atomic uint64_t n_past; /* requests whose deadline had passed before they were posted */
 
     /* what the thread tells others; the lock only for those who wait for a change of life, or for idleness */
     struct sl_latest published;

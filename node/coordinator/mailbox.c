@@ -160,7 +160,11 @@ sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_genera
                                 sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err)
 {
     struct sl_call *call = NULL;
-    SL_TRY(check_ask(c, generate, err));
+    sl_status status = check_ask(c, generate, err);
+    if (status == SL_E_DEADLINE)
+        atomic_fetch_add(&c->n_past, 1);
+    if (status != SL_OK)
+        return status;
     struct sl_post *p = calloc(1, sizeof *p);
     if (!p || sl_call_make(&call, generate, c->tokenizer, c->shape.vocab) != SL_OK) {
         free(p);

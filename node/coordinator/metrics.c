@@ -244,6 +244,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
                 (unsigned long long)m->ok[SL_FINISH_STOP], (unsigned long long)m->ok[SL_FINISH_LENGTH],
                 (unsigned long long)m->ok[SL_FINISH_ABORT], (unsigned long long)m->failed);
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
+    p.meter.refused[SL_REFUSED_DEADLINE] += atomic_load(&c->n_past);
     add_refused(t, m->refused);
     add_ttft_error(t, m->ttft_error);
     add_hist(t, "sluice_time_to_first_token_seconds", "From submission to the first output token.", &m->ttft);

@@ -317,6 +317,10 @@ SL_TEST(a_deadline_that_is_past_a_rank_and_a_name_out_of_bounds_are_refused_at_o
     CHECK_INT(sl_coordinator_submit(w.coordinator, &g, on_piece, &w, &handle, &err), SL_E_INVALID);
     CHECK_CONTAINS(err.text, "tenant");
     CHECK_INT(w.n_ended, 0);
+    struct sl_text text = {0};
+    sl_coordinator_metrics(w.coordinator, &text);
+    CHECK_CONTAINS(text.data, "sluice_requests_refused_total{reason=\"deadline\"} 1\n");
+    free(text.data);
     stop(&w);
 }
 
