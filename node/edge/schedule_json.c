@@ -45,12 +45,13 @@ static void add_entry(struct sl_text *text, const struct sl_view_entry *e, uint6
     add_string(text, e->tenant);
     sl_text_add(text,
                 ",\"priority\":%d,\"prompt_tokens\":%u,\"tokens_cut\":%u,\"pages\":%u,\"admitted\":%s,"
-                "\"set_back\":%s,\"late\":%s",
+                "\"set_back\":%s,\"late\":%s,\"tenant_is_ahead\":%s",
                 e->priority, e->prompt_tokens, e->pos, e->pages, yes(e->admitted), yes(e->again),
-                yes(e->late));
+                yes(e->late), yes(e->outside));
     add_time(text, "deadline_ms", e->deadline_us, now_us);
     add_time(text, "due_ms", e->due_us, now_us);
-    add_number(text, "key", e->key);
+    add_number(text, "key_ms", (e->key_us - (double)now_us) * 1e-3);
+    add_number(text, "work_ms", e->work_us * 1e-3);
     add_time(text, "predicted_begin_ms", e->predicted_begin_us, now_us);
     add_time(text, "predicted_end_ms", e->predicted_end_us, now_us);
     sl_text_add(text, "}");
@@ -61,7 +62,7 @@ static void add_tenant(struct sl_text *text, const struct sl_view_tenant *t)
     sl_text_add(text, "{\"tenant\":");
     add_string(text, t->tenant);
     add_number(text, "weight", t->weight);
-    add_number(text, "served_ms", t->served_us * 1e-3);
+    add_number(text, "used_ms", t->used_us * 1e-3);
     sl_text_add(text, ",\"requests\":%u,\"tokens_uncut\":%llu}", t->n_entries,
                 (unsigned long long)t->uncut_tokens);
 }
@@ -79,7 +80,7 @@ void sl_schedule_json(const struct sl_core_view *view, struct sl_text *text)
         sl_text_add(text, i ? ",\n" : "\n");
         add_entry(text, &view->entries[i], view->now_us);
     }
-    sl_text_add(text, "],\"all_tenants\":%s,\"tenants\":[", yes(view->n_tenants_all == view->n_tenants));
+    sl_text_add(text, "],\"all_tenants\":%s,\"tenants\":[", yes(!view->more_tenants));
     for (uint32_t i = 0; i < view->n_tenants; i++) {
         sl_text_add(text, i ? ",\n" : "\n");
         add_tenant(text, &view->tenants[i]);

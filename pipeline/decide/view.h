@@ -11,21 +11,23 @@ struct sl_view_entry { /* a stay whose prompt is not wholly in the log */
     uint64_t seq;      /* of the request */
     char id[SL_MAX_REQUEST_ID], tenant[SL_MAX_TENANT];
     int32_t priority;
-    uint32_t prompt_tokens, pos;                   /* pos of them are in the log */
-    uint32_t pages;                                /* of every stage, that its prefill needs */
-    bool admitted;                                 /* it has them */
-    bool again;                                    /* it was set back */
-    bool late;                                     /* it can't come in time any more: behind all others */
-    uint64_t deadline_us;                          /* that was asked for; 0: none */
-    uint64_t due_us;                               /* by which it is ordered; 0: it is not */
-    double key;                                    /* smallest first; NaN: it is ordered by arrival */
-    uint64_t predicted_begin_us, predicted_end_us; /* of its prefill; 0: not predicted */
+    uint32_t prompt_tokens, start, pos; /* start of them needed no work, up to pos they are in the log */
+    uint32_t pages;                     /* of every stage, that its prefill needs */
+    bool admitted;                      /* it has them */
+    bool again;                         /* it was set back */
+    bool late;                          /* it can't come in time any more, and stands behind those that can */
+    bool outside;         /* its tenant is ahead of others, and it stands behind all of theirs */
+    uint64_t deadline_us; /* that was asked for; 0: none */
+    uint64_t due_us;      /* by which it is ordered */
+    double key_us;        /* due + 3 · work, smallest first; NaN: it is ordered by arrival */
+    double work_us;       /* that is left of its prefill, on the slowest stage */
+    uint64_t predicted_begin_us, predicted_end_us; /* of that, if nobody else comes */
 };
 
 struct sl_view_tenant { /* that has an entry */
     char tenant[SL_MAX_TENANT];
     double weight;
-    double served_us; /* its counter: work that was cut for it, divided by its weight; NaN: not counted */
+    double used_us; /* its counter: work that was cut for it, by its weight */
     uint32_t n_entries;
     uint64_t uncut_tokens;
 };
@@ -33,13 +35,13 @@ struct sl_view_tenant { /* that has an entry */
 struct sl_core_view {
     uint64_t now_us;
     enum sl_schedule_kind schedule;
-    uint64_t budget_us;      /* what a chunk may take on the slowest stage now (T*); 0: it is cut by tokens */
+    uint64_t budget_us;      /* what a chunk may take on the slowest stage (T*); 0: it is cut by tokens */
     uint32_t runs, max_runs; /* RUN records in flight, and how many may be (R) */
     uint32_t pages_used, decode_pages_used, n_pages;
-    uint32_t n_entries, n_entries_all; /* in the order in which they are looked at */
+    uint32_t n_entries, n_entries_all; /* in the order of the next chunk */
     struct sl_view_entry entries[SL_VIEW_ENTRIES];
-    uint32_t n_tenants,
-        n_tenants_all; /* n_tenants_all: at least so many, when not all entries were looked at for them */
+    uint32_t n_tenants;
+    bool more_tenants; /* than are shown */
     struct sl_view_tenant tenants[SL_VIEW_TENANTS];
 };
 

@@ -37,7 +37,7 @@ SL_TEST(entries_and_tenants_come_with_times_from_now_on)
     view->budget_us = 1500;
     view->n_entries = view->n_entries_all = 2;
     view->n_tenants = 1;
-    view->n_tenants_all = 2;
+    view->more_tenants = true;
     view->entries[0] = (struct sl_view_entry){.id = "a\"b\\c\n\x7f\xc3\xa9",
                                               .tenant = "t",
                                               .priority = -2,
@@ -46,8 +46,8 @@ SL_TEST(entries_and_tenants_come_with_times_from_now_on)
                                               .admitted = true,
                                               .deadline_us = 5500000,
                                               .due_us = 4999000,
-                                              .key = 12.5};
-    view->entries[1].key = NAN;
+                                              .key_us = 5012500};
+    view->entries[1].key_us = NAN;
     view->tenants[0] = (struct sl_view_tenant){"t", 2, 1e6, 1, 36};
     json_t *root = read_back(view), *queue = json_object_get(root, "queue"),
            *first = json_array_get(queue, 0);
@@ -55,14 +55,14 @@ SL_TEST(entries_and_tenants_come_with_times_from_now_on)
     CHECK_STR(json_string_value(json_object_get(first, "request")), "a\"b\\c\n\x7f\xc3\xa9");
     CHECK(json_number_value(json_object_get(first, "deadline_ms")) == 500);
     CHECK(json_number_value(json_object_get(first, "due_ms")) == -1);
-    CHECK(json_number_value(json_object_get(first, "key")) == 12.5);
+    CHECK(json_number_value(json_object_get(first, "key_ms")) == 12.5);
     CHECK(json_is_null(json_object_get(first, "predicted_begin_ms")));
     CHECK_INT(json_integer_value(json_object_get(first, "tokens_cut")), 64);
     CHECK_INT(json_integer_value(json_object_get(first, "priority")), -2);
-    CHECK(json_is_null(json_object_get(json_array_get(queue, 1), "key")));
+    CHECK(json_is_null(json_object_get(json_array_get(queue, 1), "key_ms")));
     CHECK(json_is_false(json_object_get(root, "all_tenants")));
     json_t *tenant = json_array_get(json_object_get(root, "tenants"), 0);
-    CHECK(json_number_value(json_object_get(tenant, "served_ms")) == 1000);
+    CHECK(json_number_value(json_object_get(tenant, "used_ms")) == 1000);
     CHECK_INT(json_integer_value(json_object_get(tenant, "tokens_uncut")), 36);
     CHECK(json_number_value(json_object_get(root, "budget_ms")) == 1.5);
     json_decref(root);
