@@ -212,6 +212,21 @@ static bool takes(const struct sl_cost_chunk *chunk, double measured_us)
            chunk->pairs >= 0 && chunk->pairs <= 1e18 && measured_us > 0 && measured_us <= MOST_US;
 }
 
+/* The sums so far count `keep`; a chunk took `took` and weighs as one that takes `weigh`. */
+static void add_row(struct sl_cost_fit *fit, const struct sl_cost_chunk *chunk, double keep, double took,
+                    double weigh)
+{
+    double terms[N], row[N];
+    sl_cost_terms(chunk, fit->prior.hit, terms);
+    for (int i = 0; i < N; i++)
+        row[i] = fit->unit[i] * terms[i] / weigh;
+    for (int i = 0; i < N; i++) {
+        for (int j = 0; j < N; j++)
+            fit->info[i][j] = keep * fit->info[i][j] + row[i] * row[j];
+        fit->rhs[i] = keep * fit->rhs[i] + row[i] * took / weigh;
+    }
+}
+
 bool sl_cost_fit_add(struct sl_cost_fit *fit, const struct sl_cost_chunk *chunk, double measured_us)
 {
     if (!takes(chunk, measured_us))
@@ -233,17 +248,22 @@ bool sl_cost_fit_add(struct sl_cost_fit *fit, const struct sl_cost_chunk *chunk,
                                    : believed < -noise ? believed + noise
                                                        : 0),
            keep = 1 - fmin(forget + forget_more * fmax(fit->spread - most_noise, 0), most_forget);
-    double terms[N], row[N];
-    sl_cost_terms(chunk, fit->prior.hit, terms);
-    for (int i = 0; i < N; i++)
-        row[i] = fit->unit[i] * terms[i] / weigh;
-    for (int i = 0; i < N; i++) {
-        for (int j = 0; j < N; j++)
-            fit->info[i][j] = keep * fit->info[i][j] + row[i] * row[j];
-        fit->rhs[i] = keep * fit->rhs[i] + row[i] * took / weigh;
-    }
+    add_row(fit, chunk, keep, took, weigh);
     solve(fit);
     return true;
+}
+
+void sl_cost_fit_points(struct sl_cost *cost, const struct sl_cost *prior, const struct sl_cost_point *points,
+                        uint32_t n)
+{
+    struct sl_cost_fit fit;
+    sl_cost_fit_init(&fit, prior);
+    fit.spread = fit.cv;
+    for (uint32_t i = 0; i < n; i++)
+        if (takes(&points[i].chunk, points[i].us))
+            add_row(&fit, &points[i].chunk, 1, points[i].us, points[i].us);
+    solve(&fit);
+    *cost = fit.now;
 }
 
 double sl_cost_fit_error(const struct sl_cost_fit *fit, double q)

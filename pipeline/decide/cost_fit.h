@@ -38,6 +38,15 @@ bool sl_cost_fit_add(struct sl_cost_fit *fit, const struct sl_cost_chunk *chunk,
 /* Of the last SL_COST_ERRORS predictions, the relative error that the share q in 0..1 does not exceed; 0 before the first. */
 double sl_cost_fit_error(const struct sl_cost_fit *fit, double q);
 
+struct sl_cost_point { /* a chunk that was measured at leisure */
+    struct sl_cost_chunk chunk;
+    double us;
+};
+/* The model of these points alone, each of which counts alike: never negative, drawn towards s·prior as above. Points that
+ * sl_cost_fit_add would refuse are left out; without any, the prior. */
+void sl_cost_fit_points(struct sl_cost *cost, const struct sl_cost *prior, const struct sl_cost_point *points,
+                        uint32_t n);
+
 /* The x >= 0 that minimises x'·info·x − 2·rhs'·x; info symmetric, positive definite. */
 void sl_cost_solve(const double info[SL_COST_TERMS][SL_COST_TERMS], const double rhs[SL_COST_TERMS],
                    double x[SL_COST_TERMS]);

@@ -10,6 +10,7 @@
  * waited for before the next one begins. Everything else here is memory: a plan that is computed before it is taken. */
 #include "pipeline/stage/stage.h"
 #include "base/digest.h"
+#include "kernels/quant.h"
 #include "model/pack/bus_error.h"
 #include "pipeline/stage/device_impl.h"
 #include <assert.h>
@@ -300,6 +301,30 @@ uint64_t sl_stage_weight_bytes(const struct sl_stage *stage)
 {
     return stage->weight_bytes;
 }
+
+static uint64_t panel_bytes(const struct sl_panel *panel)
+{
+    return sl_panel_bytes(panel->dtype, panel->n, panel->k);
+}
+
+struct sl_stage_reads sl_stage_reads_of(const struct sl_stage *stage)
+{
+    struct sl_stage_reads reads = {0, 0};
+    for (uint32_t i = 0; i < stage->config.end - stage->config.begin; i++) {
+        const struct sl_attention_weights *a = &stage->layers[i].attention;
+        const struct sl_experts_weights *e = &stage->layers[i].experts;
+        reads.always += panel_bytes(&a->qkv) + panel_bytes(&a->o);
+        if (e->has_single)
+            reads.always += panel_bytes(&e->gate_up) + panel_bytes(&e->down);
+        if (e->is_moe) {
+            reads.always += panel_bytes(&e->router);
+            reads.routed +=
+                stage->shape.n_experts * (panel_bytes(&e->routed.gate_up) + panel_bytes(&e->routed.down));
+        }
+    }
+    return reads;
+}
+
 uint32_t sl_stage_head_rows(const struct sl_stage *stage)
 {
     return stage->head_rows;

@@ -58,6 +58,11 @@ const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
 const struct sl_share *sl_stage_share(const struct sl_stage *stage);
 const char *sl_stage_isa(const struct sl_stage *stage);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
+/* Of the layers' weights: what a chunk reads whatever its rows, and all routed experts, of which it reads those that it hits. */
+struct sl_stage_reads {
+    uint64_t always, routed;
+};
+struct sl_stage_reads sl_stage_reads_of(const struct sl_stage *stage);
 
 /* Who owns which of the stage's pages. Whoever runs the stage changes it; a page that becomes fresh is cleared by
  * sl_stage_clear, which has the type of sl_sequences_apply's callback. */

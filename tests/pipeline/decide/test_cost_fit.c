@@ -309,6 +309,35 @@ SL_TEST(a_fit_is_right_again_after_anything)
     }
 }
 
+SL_TEST(points_measured_at_leisure_give_the_model_and_few_of_them_scale_the_prior)
+{
+    static const uint32_t rows[] = {1, 16, 64, 256, 2048}, positions[] = {0, 1024, 4096};
+    for (unsigned shape = 0; shape < 2; shape++) {
+        struct sl_cost_point points[16];
+        struct sl_cost prior = wrong(&shapes[shape], 0.3, skews[2]), cost;
+        uint32_t n = 0;
+        for (unsigned i = 0; i < 15; i++) {
+            struct sl_cost_point *p = &points[n++];
+            *p = (struct sl_cost_point){{0}, 0};
+            sl_cost_add(&p->chunk, positions[i % 3], rows[i / 3]);
+            p->us = sl_cost_of(&shapes[shape], &p->chunk) * (i % 2 ? 1.03 : 0.97);
+        }
+        points[n++] = (struct sl_cost_point){{0, 1, 1}, NAN};
+        sl_cost_fit_points(&cost, &prior, points, n);
+        for (uint32_t i = 0; i < 15; i++)
+            CHECK(fabs(sl_cost_of(&cost, &points[i].chunk) / sl_cost_of(&shapes[shape], &points[i].chunk) -
+                       1) < 0.06);
+        prior = wrong(&shapes[shape], 0.3, skews[0]);
+        sl_cost_fit_points(&cost, &prior, points, 3);
+        for (uint32_t i = 0; i < 15; i++)
+            CHECK(fabs(sl_cost_of(&cost, &points[i].chunk) / sl_cost_of(&shapes[shape], &points[i].chunk) -
+                       1) < 0.2);
+        sl_cost_fit_points(&cost, &prior, points, 0);
+        for (int i = 0; i < SL_COST_TERMS; i++)
+            CHECK(fabs(cost.us[i] / prior.us[i] - 1) < 1e-9);
+    }
+}
+
 /* x'·info·x − 2·rhs'·x */
 static double value(const double info[SL_COST_TERMS][SL_COST_TERMS], const double *rhs, const double *x)
 {

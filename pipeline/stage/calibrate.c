@@ -1,0 +1,288 @@
+/* The measuring of calibrate.h. Points are measured in the order of what they should cost, the cheapest first, by a model that
+ * learns from each, so that the time is kept however wrong the prior was; then again, the cheapest first, while there is time
+ * left: a point's value is the middle one of up to three, the lower one of two. */
+#include "pipeline/stage/calibrate.h"
+#include "base/clock.h"
+#include "base/cpu.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "model/pack/cache_store.h"
+#include "pipeline/stage/utilisation.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ROUNDS = 3, LEAST_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
+static const double slowest_ops_per_ns = 1; /* of a thread, where no peak is known: the reference kernels */
+static const double layer_us = 10;          /* that a layer takes for nothing: its barriers */
+static const uint64_t most_start_us = 2000000;
+static const uint64_t start_bytes_per_us = 250; /* of weights, for each microsecond that a start may take */
+
+struct trial_point {
+    uint32_t pos, rows, n;
+    double us[ROUNDS];
+};
+
+struct calibrator {
+    struct sl_stage *stage;
+    struct sl_chunk chunk;
+    uint32_t *ids;
+    float *rows, *pool; /* of a stage that does not embed: random rows to begin with */
+    struct sl_cost prior, now;
+    uint32_t n_points, most_rows, most_pos; /* of the points */
+    struct trial_point points[SL_COST_POINTS];
+    uint64_t end_us;
+};
+
+/* ---- the prior ---- */
+
+static double compute_us(const struct sl_utilisation *u, const struct sl_stage *stage, enum sl_part part,
+                         double ops)
+{
+    double ns = sl_roofline_compute_ns(&u->roofline, sl_stage_part_peak(stage, part), ops);
+    return (ns > 0 ? ns : ops / (slowest_ops_per_ns * sl_stage_share(stage)->n_threads)) / 1000;
+}
+
+static sl_status prior_of(struct sl_cost *prior, const struct sl_stage *stage, struct sl_err *err)
+{
+    const struct sl_shape *s = sl_stage_shape(stage);
+    const struct sl_share *share = sl_stage_share(stage);
+    struct sl_utilisation u;
+    struct sl_stage_reads reads = sl_stage_reads_of(stage);
+    SL_TRY(sl_utilisation_init(&u, stage, err));
+    double layers = share->end - share->begin, heads = (double)s->n_q * s->d_head,
+           projection = (2 * heads + 2.0 * s->n_kv * s->d_head) * s->d_model, experts = 0;
+    for (uint32_t i = share->begin; i < share->end; i++)
+        experts += s->is_moe[i] ? 3.0 * s->d_model * ((double)s->top_k * s->d_expert + s->d_shared) +
+                                      (double)s->d_model * s->n_experts
+                                : 3.0 * s->d_model * s->d_dense;
+    *prior = (struct sl_cost){.hit = reads.routed ? (double)s->top_k / s->n_experts : 0};
+    prior->us[SL_COST_C] =
+        layers * layer_us + sl_roofline_memory_ns(&u.roofline, (double)reads.always) / 1000;
+    prior->us[SL_COST_GAMMA] =
+        sl_roofline_memory_ns(&u.roofline, (double)sl_stage_page_bytes(stage) / SL_PAGE_TOKENS) / 1000;
+    prior->us[SL_COST_B] = compute_us(&u, stage, SL_PART_PROJECTION, 2 * layers * projection) +
+                           compute_us(&u, stage, SL_PART_EXPERTS, 2 * experts);
+    /* a pair of positions is a product of q and k and one with v; the sum counts each pair of a prompt twice */
+    prior->us[SL_COST_A] = compute_us(&u, stage, SL_PART_ATTENTION, layers * 2 * heads);
+    prior->us[SL_COST_W] = sl_roofline_memory_ns(&u.roofline, (double)reads.routed) / 1000;
+    return SL_OK;
+}
+
+/* ---- dummy chunks ---- */
+
+static void add_points(struct calibrator *c)
+{
+    const struct sl_share *share = sl_stage_share(c->stage);
+    uint64_t pool = (uint64_t)share->n_pages * SL_PAGE_TOKENS;
+    uint32_t reach = pool < share->context_tokens ? (uint32_t)pool : share->context_tokens,
+             most = share->max_tokens < reach ? share->max_tokens : reach;
+    uint32_t rows[] = {1, 16, 64, 256, most}, positions[] = {0, 1024, 4096};
+    for (int i = 1; i < 3; i++) { /* a short context has its quarter and its half */
+        uint32_t part = reach / (i == 1 ? 4 : 2) / SL_PAGE_TOKENS * SL_PAGE_TOKENS;
+        positions[i] = part < positions[i] ? part : positions[i];
+    }
+    for (int r = 0; r < 5; r++)
+        for (int p = 0; p < 3; p++) {
+            bool again = (r == 4 && most <= 256) || (p > 0 && positions[p] <= positions[p - 1]);
+            if (again || rows[r] > most || positions[p] + rows[r] > reach)
+                continue;
+            c->points[c->n_points++] = (struct trial_point){positions[p], rows[r], 0, {0}};
+            c->most_rows = rows[r] > c->most_rows ? rows[r] : c->most_rows;
+            c->most_pos = positions[p] > c->most_pos ? positions[p] : c->most_pos;
+        }
+}
+
+static sl_status take_memory(struct calibrator *c, struct sl_err *err)
+{
+    uint32_t most = c->most_rows, d_model = sl_stage_shape(c->stage)->d_model;
+    struct sl_rng rng = {1, 0};
+    c->rows = calloc((size_t)most * d_model, sizeof *c->rows);
+    c->pool = calloc((size_t)d_model + POOL_ROWS * ROW_STEP, sizeof *c->pool);
+    c->ids = calloc(most, sizeof *c->ids);
+    if (!c->rows || !c->pool || !c->ids)
+        return sl_fail(err, SL_E_NOMEM, "out of memory to measure chunks of %u tokens; free some", most);
+    for (size_t i = 0; i < (size_t)d_model + POOL_ROWS * ROW_STEP; i++)
+        c->pool[i] = (float)(sl_rng_unit(sl_rng_next(&rng)) - 0.5);
+    for (uint32_t i = 0; i < most; i++)
+        c->ids[i] = (uint32_t)(sl_rng_next(&rng) % sl_stage_shape(c->stage)->vocab);
+    return SL_OK;
+}
+
+/* Microseconds of one chunk, as a role counts them. */
+static double run_point(struct calibrator *c, struct sl_sequence *sequence, const struct trial_point *point)
+{
+    uint32_t d_model = sl_stage_shape(c->stage)->d_model;
+    c->chunk.n_tokens = point->rows;
+    c->chunk.n_slices = 1;
+    c->chunk.slices[0] = (struct sl_chunk_slice){
+        .sequence = sequence,
+        .pos = point->pos,
+        .n = point->rows,
+        .kv_only = sl_stage_share(c->stage)->with_head ? point->rows - 1 : 0}; /* of most, no token is wanted */
+    c->chunk.x = c->rows;
+    bool embeds = sl_stage_share(c->stage)->with_embed;
+    for (uint32_t i = 0; i < point->rows && !embeds;
+         i++) /* unlike each other, so that they go to unlike experts */
+        memcpy(c->rows + (size_t)i * d_model, c->pool + (size_t)(i % POOL_ROWS) * ROW_STEP,
+               d_model * sizeof(float));
+    uint64_t began = sl_clock_ns();
+    if (embeds)
+        sl_stage_embed(c->stage, &c->chunk, (const uint8_t *)c->ids);
+    sl_stage_run(c->stage, &c->chunk);
+    return (double)(sl_clock_ns() - began) / 1000;
+}
+
+static struct sl_cost_chunk chunk_of(uint32_t pos, uint32_t rows)
+{
+    struct sl_cost_chunk chunk = {0};
+    sl_cost_add(&chunk, pos, rows);
+    return chunk;
+}
+
+/* Of what has been measured up to now. */
+static double value_of(const struct trial_point *point)
+{
+    double us[ROUNDS];
+    memcpy(us, point->us, sizeof us);
+    for (uint32_t i = 1; i < point->n; i++)
+        for (uint32_t j = i; j > 0 && us[j] < us[j - 1]; j--) {
+            double other = us[j];
+            us[j] = us[j - 1];
+            us[j - 1] = other;
+        }
+    return us[(point->n - 1) / 2];
+}
+
+static void fit(struct calibrator *c)
+{
+    struct sl_cost_point points[SL_COST_POINTS];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < c->n_points; i++)
+        if (c->points[i].n > 0)
+            points[n++] = (struct sl_cost_point){chunk_of(c->points[i].pos, c->points[i].rows),
+                                                 value_of(&c->points[i])};
+    sl_cost_fit_points(&c->now, &c->prior, points, n);
+}
+
+/* The cheapest point that has been measured `round` times. */
+static struct trial_point *next_point(struct calibrator *c, uint32_t round, double *us)
+{
+    struct trial_point *best = NULL;
+    for (uint32_t i = 0; i < c->n_points; i++) {
+        struct sl_cost_chunk chunk = chunk_of(c->points[i].pos, c->points[i].rows);
+        double cost = sl_cost_of(&c->now, &chunk);
+        if (c->points[i].n != round || (best && cost >= *us))
+            continue;
+        best = &c->points[i];
+        *us = cost;
+    }
+    return best;
+}
+
+static void measure(struct calibrator *c, struct sl_sequence *sequence)
+{
+    double us = 0;
+    uint32_t seen = 0;
+    c->now = c->prior;
+    for (uint32_t i = 0; i < c->n_points && i < 2; i++) /* the first that a process does is slow */
+        run_point(c, sequence, &c->points[i]);
+    for (uint32_t round = 0; round < ROUNDS; round++)
+        for (struct trial_point *p; (p = next_point(c, round, &us)); seen++) {
+            if (seen >= LEAST_POINTS && sl_clock_ns() / 1000 + (uint64_t)us > c->end_us)
+                break; /* the others are dearer; in the next round the cheap ones may fit */
+            p->us[p->n++] = run_point(c, sequence, p);
+            fit(c);
+        }
+}
+
+static sl_status run(struct calibrator *c, struct sl_err *err)
+{
+    struct sl_sequences *t = sl_stage_sequences(c->stage);
+    uint32_t next = t->next, reach = 0;
+    for (uint32_t i = 0; i < c->n_points; i++)
+        if (c->points[i].pos + c->points[i].rows > reach)
+            reach = c->points[i].pos + c->points[i].rows;
+    SL_TRY(take_memory(c, err));
+    struct sl_sequence *sequence = sl_sequences_open(t, UINT64_MAX);
+    sl_status status = sequence ? sl_stage_reserve(c->stage, sequence, reach) : SL_E_EXHAUSTED;
+    if (status == SL_OK)
+        measure(c, sequence);
+    else
+        sl_fail(err, status, "a stage in use can't be measured: %u tokens of KV pages are not free", reach);
+    if (sequence)
+        sl_sequences_close(t, sequence);
+    t->next = next;
+    return status;
+}
+
+/* ---- what is kept ---- */
+
+/* Whose cost it is: all that it depends on. */
+static void key_of(const struct calibrator *c, const struct sl_pack *pack, char key[SL_COST_KEY])
+{
+    const struct sl_share *s = sl_stage_share(c->stage);
+    char cpu[64];
+    sl_cpu_model_name(cpu, sizeof cpu);
+    snprintf(
+        key, SL_COST_KEY,
+        "%s\nsluice %s, %s kernels, profile %s, device %d, %u threads\nmodel %.64s\nlayers %u to %u%s, KV %s\n"
+        "chunks of up to %u rows behind up to %u tokens\n",
+        cpu, SLUICE_VERSION, sl_stage_isa(c->stage), sl_profile_name(s->profile), (int)s->device,
+        s->n_threads, sl_pack_digest(pack), s->begin, s->end, s->with_embed ? " with embedding" : "",
+        sl_dtype_name(s->kv_dtype), c->most_rows, c->most_pos);
+}
+
+static void write_down(struct sl_measured_cost *m, const struct calibrator *c)
+{
+    *m = (struct sl_measured_cost){.cost = c->now};
+    for (uint32_t i = 0; i < c->n_points; i++)
+        if (c->points[i].n > 0)
+            m->points[m->n_points++] =
+                (struct sl_measured_point){c->points[i].pos, c->points[i].rows, value_of(&c->points[i])};
+}
+
+sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl_stage *stage,
+                             const struct sl_pack *pack, const struct sl_stage_trial *trial,
+                             struct sl_err *err)
+{
+    struct calibrator c = {.stage = stage, .end_us = sl_clock_ns() / 1000 + trial->budget_us};
+    char key[SL_COST_KEY];
+    *calibration = (struct sl_stage_calibration){.kept = false};
+    SL_TRY(prior_of(&c.prior, stage, err));
+    calibration->prior = c.prior;
+    add_points(&c);
+    key_of(&c, pack, key);
+    calibration->kept = trial->dir && !trial->fresh && sl_cost_load(&calibration->measured, key, trial->dir);
+    if (calibration->kept)
+        return SL_OK;
+    sl_status status = run(&c, err);
+    if (status == SL_OK) {
+        write_down(&calibration->measured, &c);
+        if (trial->dir && !sl_cost_save(&calibration->measured, key, trial->dir))
+            sl_log_warn("what chunks cost could not be kept in %s; it is measured at every start",
+                        trial->dir);
+    }
+    free(c.rows);
+    free(c.pool);
+    free(c.ids);
+    return status;
+}
+
+bool sl_stage_cost(struct sl_cost *cost, struct sl_stage *stage, const struct sl_pack *pack)
+{
+    struct sl_stage_reads reads = sl_stage_reads_of(stage);
+    uint64_t budget_us = (reads.always + reads.routed) / start_bytes_per_us;
+    char dir[4000];
+    struct sl_err err;
+    struct sl_stage_trial trial = {.budget_us = budget_us < most_start_us ? budget_us : most_start_us};
+    struct sl_stage_calibration calibration;
+    if (sl_cache_dir(dir, sizeof dir, &err) == SL_OK)
+        trial.dir = dir;
+    if (sl_stage_calibrate(&calibration, stage, pack, &trial, &err) != SL_OK) {
+        sl_log_warn("the cost of chunks is guessed until some have run: %s", err.text);
+        return false;
+    }
+    *cost = calibration.measured.cost;
+    return true;
+}
