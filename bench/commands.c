@@ -15,6 +15,7 @@ const struct sl_command *const sl_commands_all[] = {
     &sl_command_inspect,
     &sl_command_check,
     &sl_command_cache,
+    &sl_command_calibrate,
     &sl_command_bench_kernels,
     &sl_command_bench_load,
     &sl_command_bench_prefill,

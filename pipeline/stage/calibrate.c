@@ -1,6 +1,6 @@
 /* The measuring of calibrate.h. Points are measured in the order of what they should cost, the cheapest first, by a model that
  * learns from each, so that the time is kept however wrong the prior was; then again, the cheapest first, while there is time
- * left: a point's value is the middle one of up to three, the lower one of two. */
+ * left: a point's value is the least of them, since what disturbs a chunk only makes it longer. */
 #include "pipeline/stage/calibrate.h"
 #include "base/clock.h"
 #include "base/cpu.h"
@@ -12,15 +12,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 3, LEAST_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
+enum { ROUNDS = 5, LEAST_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
 static const double slowest_ops_per_ns = 1; /* of a thread, where no peak is known: the reference kernels */
 static const double layer_us = 10;          /* that a layer takes for nothing: its barriers */
 static const uint64_t most_start_us = 2000000;
 static const uint64_t start_bytes_per_us = 250; /* of weights, for each microsecond that a start may take */
 
 struct trial_point {
-    uint32_t pos, rows, n;
-    double us[ROUNDS];
+    uint32_t pos, rows, n; /* measured n times */
+    double us;             /* the least of them */
 };
 
 struct calibrator {
@@ -87,7 +87,7 @@ static void add_points(struct calibrator *c)
             bool again = (r == 4 && most <= 256) || (p > 0 && positions[p] <= positions[p - 1]);
             if (again || rows[r] > most || positions[p] + rows[r] > reach)
                 continue;
-            c->points[c->n_points++] = (struct trial_point){positions[p], rows[r], 0, {0}};
+            c->points[c->n_points++] = (struct trial_point){positions[p], rows[r], 0, 0};
             c->most_rows = rows[r] > c->most_rows ? rows[r] : c->most_rows;
             c->most_pos = positions[p] > c->most_pos ? positions[p] : c->most_pos;
         }
@@ -109,7 +109,14 @@ static sl_status take_memory(struct calibrator *c, struct sl_err *err)
     return SL_OK;
 }
 
-/* Microseconds of one chunk, as a role counts them. */
+/* What this thread had of its processor, where chunks are computed on it: neighbours slow all chunks down alike, which the first
+ * real ones show, but here they would hit some points and not others. A device is elsewhere. */
+static uint64_t now_ns(const struct calibrator *c)
+{
+    return sl_stage_share(c->stage)->device == SL_DEVICE_CPU ? sl_clock_thread_ns() : sl_clock_ns();
+}
+
+/* Microseconds of one chunk. */
 static double run_point(struct calibrator *c, struct sl_sequence *sequence, const struct trial_point *point)
 {
     uint32_t d_model = sl_stage_shape(c->stage)->d_model;
@@ -126,11 +133,11 @@ static double run_point(struct calibrator *c, struct sl_sequence *sequence, cons
          i++) /* unlike each other, so that they go to unlike experts */
         memcpy(c->rows + (size_t)i * d_model, c->pool + (size_t)(i % POOL_ROWS) * ROW_STEP,
                d_model * sizeof(float));
-    uint64_t began = sl_clock_ns();
+    uint64_t began = now_ns(c);
     if (embeds)
         sl_stage_embed(c->stage, &c->chunk, (const uint8_t *)c->ids);
     sl_stage_run(c->stage, &c->chunk);
-    return (double)(sl_clock_ns() - began) / 1000;
+    return (double)(now_ns(c) - began) / 1000;
 }
 
 static struct sl_cost_chunk chunk_of(uint32_t pos, uint32_t rows)
@@ -140,28 +147,14 @@ static struct sl_cost_chunk chunk_of(uint32_t pos, uint32_t rows)
     return chunk;
 }
 
-/* Of what has been measured up to now. */
-static double value_of(const struct trial_point *point)
-{
-    double us[ROUNDS];
-    memcpy(us, point->us, sizeof us);
-    for (uint32_t i = 1; i < point->n; i++)
-        for (uint32_t j = i; j > 0 && us[j] < us[j - 1]; j--) {
-            double other = us[j];
-            us[j] = us[j - 1];
-            us[j - 1] = other;
-        }
-    return us[(point->n - 1) / 2];
-}
-
 static void fit(struct calibrator *c)
 {
     struct sl_cost_point points[SL_COST_POINTS];
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->n_points; i++)
         if (c->points[i].n > 0)
-            points[n++] = (struct sl_cost_point){chunk_of(c->points[i].pos, c->points[i].rows),
-                                                 value_of(&c->points[i])};
+            points[n++] =
+                (struct sl_cost_point){chunk_of(c->points[i].pos, c->points[i].rows), c->points[i].us};
     sl_cost_fit_points(&c->now, &c->prior, points, n);
 }
 
@@ -191,7 +184,8 @@ static void measure(struct calibrator *c, struct sl_sequence *sequence)
         for (struct trial_point *p; (p = next_point(c, round, &us)); seen++) {
             if (seen >= LEAST_POINTS && sl_clock_ns() / 1000 + (uint64_t)us > c->end_us)
                 break; /* the others are dearer; in the next round the cheap ones may fit */
-            p->us[p->n++] = run_point(c, sequence, p);
+            double took = run_point(c, sequence, p);
+            p->us = p->n++ == 0 || took < p->us ? took : p->us;
             fit(c);
         }
 }
@@ -239,7 +233,7 @@ static void write_down(struct sl_measured_cost *m, const struct calibrator *c)
     for (uint32_t i = 0; i < c->n_points; i++)
         if (c->points[i].n > 0)
             m->points[m->n_points++] =
-                (struct sl_measured_point){c->points[i].pos, c->points[i].rows, value_of(&c->points[i])};
+                (struct sl_measured_point){c->points[i].pos, c->points[i].rows, c->points[i].us};
 }
 
 sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl_stage *stage,

@@ -1,0 +1,60 @@
+"""`sluice calibrate`: what it prints is what the formula says of its own coefficients, and what it keeps is read again.
+
+Environment: SLUICE_BUILD names the build directory (default: build).
+"""
+import json
+import os
+
+import pytest
+from conftest import ROOT, run
+
+
+@pytest.fixture
+def calibrate(tmp_path):
+    def calibrate(*args, code=0):
+        done = run("calibrate", ROOT / "demo", "--threads", 1, *args, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+        assert done.returncode == code, done.stderr
+        return done
+    return calibrate
+
+
+def cost(k, pos, n):
+    return (k["c"] + k["gamma"] * pos + k["b"] * n + k["a"] * (2 * pos * n + n * n)
+            + k["w"] * (1 - (1 - k["hit"]) ** n))
+
+
+def test_coefficients_explain_the_predictions_and_are_kept(calibrate, tmp_path):
+    first = json.loads(calibrate("--stages", 2, "--json").stdout)
+    assert [s["layers"] for s in first["stages"]] == [[0, 3], [3, 6]]
+    for stage in first["stages"]:
+        k = stage["coefficients"]
+        assert not stage["kept"] and k["hit"] == 0.25 and len(stage["points"]) >= 3
+        assert all(v >= 0 for v in k.values()) and all(v > 0 for v in stage["prior"].values())
+        for p in stage["points"]:
+            assert p["us"] > 0 and abs(p["predicted_us"] / cost(k, p["pos"], p["rows"]) - 1) < 1e-3
+        worst = max(abs(p["predicted_us"] / p["us"] - 1) for p in stage["points"])
+        assert abs(worst - stage["largest_error"]) < 1e-3 * (1 + worst)
+        assert abs(stage["target_us"] - 4 * (k["c"] + k["w"])) <= 1e-3 * stage["target_us"]
+        rows = stage["target_rows"]
+        assert rows == 0 or cost(k, 0, rows) <= 1.001 * stage["target_us"] < cost(k, 0, rows + 1) * 1.002
+    assert first["target_us"] == max(s["target_us"] for s in first["stages"])
+    again = json.loads(calibrate("--stages", 2, "--json").stdout)
+    assert all(s["kept"] for s in again["stages"])
+    assert [s["coefficients"] for s in again["stages"]] == [s["coefficients"] for s in first["stages"]]
+    assert not json.loads(calibrate("--json").stdout)["stages"][0]["kept"]  # another cut, another cost
+    assert "as it was kept" in calibrate("--stages", 2).stdout
+    assert "measured now" in calibrate("--stages", 2, "--fresh").stdout
+
+
+def test_a_damaged_file_is_named_and_replaced(calibrate, tmp_path):
+    calibrate()
+    [kept] = (tmp_path / "sluice").glob("cost-*.txt")
+    kept.write_text(kept.read_text().replace("end\n", "end"))
+    done = calibrate()
+    assert str(kept) in done.stderr and "measured anew" in done.stderr and "measured now" in done.stdout
+    assert "as it was kept" in calibrate().stdout
+
+
+def test_what_cannot_be_measured_is_said_in_a_sentence(calibrate):
+    assert "7 stages" in calibrate("--stages", 7, code=78).stderr
+    assert "cannot open" in run("calibrate", "/nowhere").stderr
