@@ -358,6 +358,10 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
     case SL_POST_HEARD:
         set_silent(c, (uint32_t)post->handle, post->kind == SL_POST_SILENT);
         break;
+    case SL_POST_COST:
+        c->costs[post->handle] = post->cost;
+        sl_latest_write(&c->published_costs, c->costs);
+        break;
     case SL_POST_MOURN:
         sl_core_lose(c->core, SL_E_UNAVAILABLE, post->text, &c->actions);
         break;
@@ -450,6 +454,7 @@ static sl_status take_memory(struct sl_coordinator *c)
     SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
+    SL_TRY(sl_latest_init(&c->published_costs, sizeof c->costs));
     c->actions.room = sl_core_max_actions(c->core);
     c->actions.list = calloc(c->actions.room, sizeof *c->actions.list);
     return c->actions.list && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
@@ -524,6 +529,7 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     free(c->actions.list);
     sl_arena_fini(&c->arena);
     sl_latest_fini(&c->published);
+    sl_latest_fini(&c->published_costs);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->view_lock);

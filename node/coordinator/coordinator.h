@@ -7,6 +7,7 @@
 
 #include "model/shape.h"
 #include "model/tokenizer/tokenizer.h"
+#include "pipeline/decide/cost.h"
 #include "pipeline/decide/view.h"
 #include "pipeline/link/transport.h"
 #include "pipeline/record/span.h"
@@ -109,6 +110,8 @@ void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence);
  * pipeline is not ready and begins nothing: a neighbour that comes back finds all as it was. Any thread. */
 void sl_coordinator_set_silent(struct sl_coordinator *c, uint32_t node, bool silent);
 bool sl_coordinator_silent(struct sl_coordinator *c);
+/* What the chunks of a stage cost, as it measured them before it was ready. Any thread. */
+void sl_coordinator_set_cost(struct sl_coordinator *c, uint32_t stage, const struct sl_cost *cost);
 /* Refuse new requests; running and queued ones go on. */
 void sl_coordinator_drain(struct sl_coordinator *c);
 /* Wait until no request is live, at most timeout_ms. False: some still are. */

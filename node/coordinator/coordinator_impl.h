@@ -53,6 +53,7 @@ enum sl_post_kind {
     SL_POST_CALL,
     SL_POST_SILENT, /* node `handle` hears nothing from a neighbour */
     SL_POST_HEARD,
+    SL_POST_COST, /* of stage `handle` */
     SL_POST_MOURN,
     SL_POST_DRAIN,
     SL_POST_STOP
@@ -64,6 +65,7 @@ struct sl_post { /* what another thread asks of the coordinator's */
     struct sl_call *call;
     uint64_t handle;
     char text[320]; /* a request id, or a sentence */
+    struct sl_cost cost;
     void (*fn)(void *user);
     void *user;
 };
@@ -143,7 +145,7 @@ struct sl_coordinator {
     _Atomic uint64_t n_past; /* requests whose deadline had passed before they were posted */
 
     /* what the thread tells others; the lock only for those who wait for a change of life, or for idleness */
-    struct sl_latest published;
+    struct sl_latest published, published_costs;
     pthread_mutex_t lock;
     pthread_cond_t changed;
     enum sl_life life;
@@ -165,6 +167,7 @@ struct sl_coordinator {
     uint64_t taken;
     bool stop;
     struct sl_buffers orders, adopts;
+    struct sl_cost costs[SL_MAX_STAGES]; /* of their chunks, as the stages measured them; 0: unknown */
     uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
     struct sl_finished finished;

@@ -207,6 +207,11 @@ void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence)
     post_copy(c, &p);
 }
 
+void sl_coordinator_set_cost(struct sl_coordinator *c, uint32_t stage, const struct sl_cost *cost)
+{
+    post_copy(c, &(struct sl_post){.kind = SL_POST_COST, .handle = stage, .cost = *cost});
+}
+
 void sl_coordinator_set_silent(struct sl_coordinator *c, uint32_t node, bool silent)
 {
     post_copy(c, &(struct sl_post){.kind = silent ? SL_POST_SILENT : SL_POST_HEARD, .handle = node});

@@ -398,6 +398,21 @@ static struct joined_member *proven_member(struct sl_members *c, const char *rol
     return is ? m : NULL;
 }
 
+/* What a stage says of its chunks, the first time; of one that says nonsense the cost is guessed, as of one that says nothing. */
+static void hear_cost(struct sl_members *c, const struct joined_member *m, const Sluice__V1__ReadyRequest *r)
+{
+    struct sl_cost cost;
+    char name[24];
+    if (r->n_cost == 0 || m->ready)
+        return;
+    if (m->node - 1 < c->plan.n_stages && sl_cost_take(&cost, r->cost, r->n_cost))
+        sl_coordinator_set_cost(c->coordinator, m->node - 1, &cost);
+    else
+        sl_log_warn(
+            "%s says what its chunks cost in %zu numbers that can't be: until some have run, it is guessed",
+            sl_plan_node_name(&c->plan, m->node, name), r->n_cost);
+}
+
 static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
 {
     struct sl_members *c = context;
@@ -409,8 +424,10 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
         return;
     pthread_mutex_lock(&c->lock);
     struct joined_member *m = proven_member(c, r->role, r->stage, "ready", r->epoch, 0, &r->proof);
-    if (m)
+    if (m) {
+        hear_cost(c, m, r);
         m->ready = true;
+    }
     pthread_mutex_unlock(&c->lock);
     Sluice__V1__ReadyReply reply = SLUICE__V1__READY_REPLY__INIT;
     if (m) {

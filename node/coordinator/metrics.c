@@ -195,6 +195,23 @@ static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
     }
 }
 
+/* Of a stage that has measured itself. */
+static void add_costs(struct sl_coordinator *c, struct sl_text *t)
+{
+    static const char *const names[SL_COST_TERMS] = {"chunk", "position", "row", "pair", "experts"};
+    struct sl_cost costs[SL_MAX_STAGES];
+    sl_latest_read(&c->published_costs, costs);
+    sl_text_add(
+        t,
+        "# TYPE sluice_stage_cost_seconds gauge\n# UNIT sluice_stage_cost_seconds seconds\n"
+        "# HELP sluice_stage_cost_seconds What a stage's chunks cost, as it measured them: a chunk at all, a "
+        "position before a slice, a row, a pair of positions, all experts.\n");
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        for (int i = 0; i < SL_COST_TERMS && sl_cost_is_sane(&costs[k]); i++)
+            sl_text_add(t, "sluice_stage_cost_seconds{role=\"stage %u\",of=\"%s\"} %.6g\n", k, names[i],
+                        costs[k].us[i] / 1e6);
+}
+
 void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
 {
     struct sl_published p;
@@ -243,6 +260,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
                 "sluice_requests_total{code=\"error\",finish_reason=\"none\"} %llu\n",
                 (unsigned long long)m->ok[SL_FINISH_STOP], (unsigned long long)m->ok[SL_FINISH_LENGTH],
                 (unsigned long long)m->ok[SL_FINISH_ABORT], (unsigned long long)m->failed);
+    add_costs(c, t);
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
     p.meter.refused[SL_REFUSED_DEADLINE] += atomic_load(&c->n_past);
     add_refused(t, m->refused);

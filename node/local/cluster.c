@@ -7,7 +7,7 @@
 #include "model/pack/pack_cache.h"
 #include "node/coordinator/links.h"
 #include "node/role/role.h"
-#include "pipeline/stage/stage.h"
+#include "pipeline/stage/calibrate.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +23,8 @@ struct local_member { /* a stage or the decode worker */
     struct sl_role *role;
     struct sl_role_state state;
     pthread_t thread;
-    bool running;
+    bool running, has_cost;
+    struct sl_cost cost; /* of a stage's chunks, as it measured them */
     struct sl_err err;
 };
 
@@ -123,6 +124,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
         config.device = k < 64 && c->config.twins >> k & 1 ? SL_DEVICE_TWIN : SL_DEVICE_CPU;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
+        m->has_cost = k < c->plan.n_stages && sl_stage_cost(&m->cost, m->stage, c->pack);
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
         SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
         SL_TRY(sl_stage_watch(m->stage, &(struct sl_scrub_config){on_spoiled, m}, err));
@@ -157,6 +159,9 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
     }
     c->io = NULL; /* the coordinator's from here on */
     sl_coordinator_set_profile(c->coordinator, c->plan.profile);
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        if (c->members[k].has_cost)
+            sl_coordinator_set_cost(c->coordinator, k, &c->members[k].cost);
     return SL_OK;
 }
 

@@ -35,7 +35,8 @@ struct sl_member {
     struct sl_rpc_stream *leash;
     uint32_t patience; /* beats that may still be missed */
     uint64_t heard_ns; /* when the last one came */
-    bool ready, told_ready, leaving, told_leaving;
+    bool ready, told_ready, leaving, told_leaving, has_cost;
+    struct sl_cost cost; /* that is told with ready */
     uint64_t leaving_ns;
     bool silent, told_silent, sure; /* not sure: what was told last may have arrived, or not */
     char peer[24];
@@ -364,6 +365,12 @@ static size_t pack_ready(const struct sl_member *m, uint8_t *packed)
     request.stage = m->config.stage;
     request.epoch = m->epoch;
     request.proof = prove(m, "ready", 0, proof);
+    double cost[SL_COST_NUMBERS];
+    if (m->has_cost) {
+        sl_cost_put(&m->cost, cost);
+        request.n_cost = SL_COST_NUMBERS;
+        request.cost = cost;
+    }
     return sluice__v1__ready_request__pack(&request, packed);
 }
 
@@ -474,10 +481,13 @@ static void *report_loop(void *arg)
     return NULL;
 }
 
-void sl_member_say_ready(struct sl_member *m)
+void sl_member_say_ready(struct sl_member *m, const struct sl_cost *cost)
 {
     pthread_mutex_lock(&m->lock);
     m->ready = true;
+    m->has_cost = cost != NULL;
+    if (cost)
+        m->cost = *cost;
     pthread_cond_signal(&m->changed);
     pthread_mutex_unlock(&m->lock);
 }

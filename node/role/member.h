@@ -8,6 +8,7 @@
 
 #include "base/status.h"
 #include "node/coordinator/join_key.h"
+#include "pipeline/decide/cost.h"
 #include <stdint.h>
 
 struct Sluice__V1__JoinEvent;
@@ -39,8 +40,9 @@ sl_status sl_member_join(struct sl_member *member, struct Sluice__V1__JoinEvent 
 sl_status sl_member_begin(struct sl_member *member, uint64_t epoch, struct sl_err *err);
 void sl_member_destroy(struct sl_member *member);
 
-/* What the coordinator is to know, told in the background until it has confirmed it; any thread. */
-void sl_member_say_ready(struct sl_member *member);
+/* What the coordinator is to know, told in the background until it has confirmed it; any thread. cost: of this stage's chunks, as
+ * it measured them; NULL: it has not. */
+void sl_member_say_ready(struct sl_member *member, const struct sl_cost *cost);
 /* peer hears nothing from us; not silent: everybody is heard. Told as what is, not as all that was. */
 void sl_member_say_silent(struct sl_member *member, bool silent, const char *peer);
 /* It was told to stop, and so is the pipeline. on_lost when that can't be told within lost_after_ms. */

@@ -11,7 +11,7 @@
 #include "node/edge/admin_http.h"
 #include "node/role/member.h"
 #include "node/role/role.h"
-#include "pipeline/stage/stage.h"
+#include "pipeline/stage/calibrate.h"
 #include "sluice.pb-c.h"
 #include <pthread.h>
 #include <signal.h>
@@ -37,7 +37,8 @@ struct worker {
     struct sl_role_state state;
     _Atomic bool over; /* the signal thread may go */
     pthread_t signal_thread;
-    bool is_member, signals_started;
+    bool is_member, signals_started, has_cost;
+    struct sl_cost cost; /* of this stage's chunks */
     pthread_mutex_t lock;
     char lost[320]; /* why the coordinator is; with the lock */
 };
@@ -97,7 +98,7 @@ static void on_coordinator_lost(void *user, const char *sentence)
 static void on_ready(void *user)
 {
     struct worker *w = user;
-    sl_member_say_ready(w->member);
+    sl_member_say_ready(w->member, w->has_cost ? &w->cost : NULL);
 }
 
 static void on_silence(void *user, bool silent, uint32_t peer)
@@ -196,6 +197,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
                 sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
+    w->has_cost = !w->config.decode && sl_stage_cost(&w->cost, w->stage, w->pack);
     SL_TRY(sl_role_create(&w->role, w->stage, &w->plan, k, &w->state, err));
     SL_TRY(sl_stage_watch(w->stage, &(struct sl_scrub_config){on_spoiled, w}, err));
     atomic_store(&w->has_plan, true);

@@ -2,6 +2,7 @@
  * many experts hits exact. */
 #include "pipeline/decide/cost.h"
 #include <math.h>
+#include <string.h>
 
 double sl_cost_hit(double hit, double rows)
 {
@@ -14,6 +15,31 @@ double sl_cost_of(const struct sl_cost *cost, const struct sl_cost_chunk *chunk)
         return 0;
     return cost->us[SL_COST_C] + cost->us[SL_COST_GAMMA] * chunk->pos + cost->us[SL_COST_B] * chunk->rows +
            cost->us[SL_COST_A] * chunk->pairs + cost->us[SL_COST_W] * sl_cost_hit(cost->hit, chunk->rows);
+}
+
+bool sl_cost_is_sane(const struct sl_cost *cost)
+{
+    struct sl_cost_chunk one = {0};
+    bool sane = cost->hit >= 0 && cost->hit <= 1; /* which no NaN is */
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        sane = sane && cost->us[i] >= 0 && cost->us[i] <= SL_COST_MOST_US;
+    sl_cost_add(&one, 0, 1);
+    return sane && sl_cost_of(cost, &one) > 0;
+}
+
+void sl_cost_put(const struct sl_cost *cost, double numbers[SL_COST_NUMBERS])
+{
+    memcpy(numbers, cost->us, sizeof cost->us);
+    numbers[SL_COST_TERMS] = cost->hit;
+}
+
+bool sl_cost_take(struct sl_cost *cost, const double *numbers, size_t n)
+{
+    if (n != SL_COST_NUMBERS)
+        return false;
+    memcpy(cost->us, numbers, sizeof cost->us);
+    cost->hit = numbers[SL_COST_TERMS];
+    return sl_cost_is_sane(cost);
 }
 
 double sl_cost_overhead(const struct sl_cost *cost, double pos)

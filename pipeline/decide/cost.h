@@ -14,6 +14,7 @@
 #define SL_PIPELINE_DECIDE_COST_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum sl_cost_term { SL_COST_C, SL_COST_GAMMA, SL_COST_B, SL_COST_A, SL_COST_W, SL_COST_TERMS };
@@ -33,6 +34,15 @@ static inline void sl_cost_add(struct sl_cost_chunk *chunk, uint32_t pos, uint32
     chunk->rows += n;
     chunk->pairs += (2.0 * pos + n) * n;
 }
+
+#define SL_COST_MOST_US 1e13                  /* four months: no coefficient and no chunk is more */
+enum { SL_COST_NUMBERS = SL_COST_TERMS + 1 }; /* with `hit` */
+
+/* A model that somebody says: every number is one, none is negative or beyond all bounds, and a row costs something. */
+bool sl_cost_is_sane(const struct sl_cost *cost);
+/* As numbers, the coefficients in their order and then `hit`; the other way, false: they are not a sane model. */
+void sl_cost_put(const struct sl_cost *cost, double numbers[SL_COST_NUMBERS]);
+bool sl_cost_take(struct sl_cost *cost, const double *numbers, size_t n);
 
 /* u(rows) of `hit`. */
 double sl_cost_hit(double hit, double rows);

@@ -21,7 +21,6 @@ static const double far_off = 3;        /* deviations that make an outlier */
 static const double after_change = 0.1; /* what the old chunks still count when the stage has changed */
 static const double some_scale = 1e-3;  /* keeps s at 1 before the first chunk */
 static const double most_log = 25;      /* of measured/predicted */
-#define MOST_US 1e13                    /* four months */
 
 void sl_cost_terms(const struct sl_cost_chunk *chunk, double hit, double terms[N])
 {
@@ -129,7 +128,7 @@ void sl_cost_fit_init(struct sl_cost_fit *fit, const struct sl_cost *prior)
     *fit = (struct sl_cost_fit){.cv = 0.05, .spread = untried};
     double all = 0;
     for (int i = 0; i < N; i++)
-        all += fit->prior.us[i] = sane(prior->us[i], MOST_US);
+        all += fit->prior.us[i] = sane(prior->us[i], SL_COST_MOST_US);
     if (all <= 0)
         fit->prior.us[SL_COST_C] = 1; /* something must be scaled */
     fit->prior.hit = sane(prior->hit, 1);
@@ -168,7 +167,7 @@ static void solve(struct sl_cost_fit *fit)
         all += x[i];
     bool good = all > 0 && all < 1e30; /* false for what is no number, too */
     for (int i = 0; i < N; i++)
-        fit->now.us[i] = fmin((good ? x[i] : s * prior[i]) * fit->unit[i], MOST_US);
+        fit->now.us[i] = fmin((good ? x[i] : s * prior[i]) * fit->unit[i], SL_COST_MOST_US);
 }
 
 /* The stage is e^by times as slow as it was: so is the model, and what it has learnt counts little. */
@@ -209,7 +208,7 @@ static double believe(struct sl_cost_fit *fit, double off)
 static bool takes(const struct sl_cost_chunk *chunk, double measured_us)
 {
     return chunk->rows > 0 && chunk->rows <= 1e9 && chunk->pos >= 0 && chunk->pos <= 1e12 &&
-           chunk->pairs >= 0 && chunk->pairs <= 1e18 && measured_us > 0 && measured_us <= MOST_US;
+           chunk->pairs >= 0 && chunk->pairs <= 1e18 && measured_us > 0 && measured_us <= SL_COST_MOST_US;
 }
 
 /* The sums so far count `keep`; a chunk took `took` and weighs as one that takes `weigh`. */

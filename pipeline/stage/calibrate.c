@@ -16,6 +16,8 @@ enum { ROUNDS = 5, LEAST_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
 static const double slowest_ops_per_ns = 1; /* of a thread, where no peak is known: the reference kernels */
 static const double layer_us = 10;          /* that a layer takes for nothing: its barriers */
 static const uint64_t most_start_us = 2000000;
+static const uint64_t least_kept_us =
+    20000; /* a start that measures for less does so each time, and leaves no file */
 static const uint64_t start_bytes_per_us = 250; /* of weights, for each microsecond that a start may take */
 
 struct trial_point {
@@ -216,20 +218,24 @@ static sl_status run(struct calibrator *c, struct sl_err *err)
 static void key_of(const struct calibrator *c, const struct sl_pack *pack, char key[SL_COST_KEY])
 {
     const struct sl_share *s = sl_stage_share(c->stage);
+#ifdef SLUICE_SYSTEM_ALLOCATOR
+    static const char instrumented[] = " (instrumented)"; /* by a sanitizer: many times slower */
+#else
+    static const char instrumented[] = "";
+#endif
     char cpu[64];
     sl_cpu_model_name(cpu, sizeof cpu);
     snprintf(
         key, SL_COST_KEY,
-        "%s\nsluice %s, %s kernels, profile %s, device %d, %u threads\nmodel %.64s\nlayers %u to %u%s, KV %s\n"
-        "chunks of up to %u rows behind up to %u tokens\n",
-        cpu, SLUICE_VERSION, sl_stage_isa(c->stage), sl_profile_name(s->profile), (int)s->device,
-        s->n_threads, sl_pack_digest(pack), s->begin, s->end, s->with_embed ? " with embedding" : "",
-        sl_dtype_name(s->kv_dtype), c->most_rows, c->most_pos);
+        "%s\nsluice %s%s, %s kernels, profile %s, device %d, %u threads\nmodel %.64s\nlayers %u to %u%s, KV %s\n",
+        cpu, SLUICE_VERSION, instrumented, sl_stage_isa(c->stage), sl_profile_name(s->profile),
+        (int)s->device, s->n_threads, sl_pack_digest(pack), s->begin, s->end,
+        s->with_embed ? " with embedding" : "", sl_dtype_name(s->kv_dtype));
 }
 
 static void write_down(struct sl_measured_cost *m, const struct calibrator *c)
 {
-    *m = (struct sl_measured_cost){.cost = c->now};
+    *m = (struct sl_measured_cost){.cost = c->now, .reach_rows = c->most_rows, .reach_pos = c->most_pos};
     for (uint32_t i = 0; i < c->n_points; i++)
         if (c->points[i].n > 0)
             m->points[m->n_points++] =
@@ -247,7 +253,10 @@ sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl
     calibration->prior = c.prior;
     add_points(&c);
     key_of(&c, pack, key);
-    calibration->kept = trial->dir && !trial->fresh && sl_cost_load(&calibration->measured, key, trial->dir);
+    calibration->kept = trial->dir && !trial->fresh &&
+                        sl_cost_load(&calibration->measured, key, trial->dir) &&
+                        calibration->measured.reach_rows >= c.most_rows &&
+                        calibration->measured.reach_pos >= c.most_pos; /* else we know more in a moment */
     if (calibration->kept)
         return SL_OK;
     sl_status status = run(&c, err);
@@ -271,12 +280,16 @@ bool sl_stage_cost(struct sl_cost *cost, struct sl_stage *stage, const struct sl
     struct sl_err err;
     struct sl_stage_trial trial = {.budget_us = budget_us < most_start_us ? budget_us : most_start_us};
     struct sl_stage_calibration calibration;
-    if (sl_cache_dir(dir, sizeof dir, &err) == SL_OK)
+    if (budget_us >= least_kept_us && sl_cache_dir(dir, sizeof dir, &err) == SL_OK)
         trial.dir = dir;
     if (sl_stage_calibrate(&calibration, stage, pack, &trial, &err) != SL_OK) {
         sl_log_warn("the cost of chunks is guessed until some have run: %s", err.text);
         return false;
     }
     *cost = calibration.measured.cost;
-    return true;
+    sl_log_info(
+        "a chunk costs %.0f us, %.3g us a row and %.3g us for its experts (%s; `sluice calibrate` says more)",
+        cost->us[SL_COST_C], cost->us[SL_COST_B], cost->us[SL_COST_W],
+        calibration.kept ? "as it was kept" : "measured now");
+    return sl_cost_is_sane(cost);
 }

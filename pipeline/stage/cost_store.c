@@ -4,6 +4,7 @@
  *   (the key's lines)
  *   us C GAMMA B A W
  *   hit P
+ *   reach ROWS POS       of what could have been measured
  *   POS ROWS US          for each point
  *   end */
 #include "pipeline/stage/cost_store.h"
@@ -18,14 +19,14 @@
 #include <unistd.h>
 
 static const char head[] = "sluice cost 1\n";
-static const double most_us = 1e13; /* as sl_cost_fit_add has it */
 
 void sl_cost_render(const struct sl_measured_cost *m, const char *key, char text[SL_COST_FILE])
 {
     int n = snprintf(text, SL_COST_FILE, "%s%.*sus", head, SL_COST_KEY, key);
     for (int i = 0; i < SL_COST_TERMS; i++)
         n += snprintf(text + n, SL_COST_FILE - (size_t)n, " %.9e", m->cost.us[i]);
-    n += snprintf(text + n, SL_COST_FILE - (size_t)n, "\nhit %.9e\n", m->cost.hit);
+    n += snprintf(text + n, SL_COST_FILE - (size_t)n, "\nhit %.9e\nreach %" PRIu32 " %" PRIu32 "\n",
+                  m->cost.hit, m->reach_rows, m->reach_pos);
     for (uint32_t i = 0; i < m->n_points; i++)
         n += snprintf(text + n, SL_COST_FILE - (size_t)n, "%" PRIu32 " %" PRIu32 " %.9e\n", m->points[i].pos,
                       m->points[i].rows, m->points[i].us);
@@ -65,15 +66,17 @@ static const char *parse_rest(struct sl_measured_cost *m, const char *at)
     if (!word(&at, "us"))
         return "it is damaged";
     for (int i = 0; i < SL_COST_TERMS; i++)
-        if (!number(&at, &m->cost.us[i], most_us))
+        if (!number(&at, &m->cost.us[i], SL_COST_MOST_US))
             return "a coefficient is none";
     if (!word(&at, "\nhit") || !number(&at, &m->cost.hit, 1) || !word(&at, "\n"))
         return "the share of experts is none";
+    if (!word(&at, "reach") || !count(&at, &m->reach_rows) || !count(&at, &m->reach_pos) || !word(&at, "\n"))
+        return "the reach is none";
     while (strcmp(at, "end\n") != 0) {
         if (m->n_points == SL_COST_POINTS)
             return "it has too many points";
         struct sl_measured_point *p = &m->points[m->n_points++];
-        if (!count(&at, &p->pos) || !count(&at, &p->rows) || !number(&at, &p->us, most_us) ||
+        if (!count(&at, &p->pos) || !count(&at, &p->rows) || !number(&at, &p->us, SL_COST_MOST_US) ||
             !word(&at, "\n"))
             return "a point is none";
     }

@@ -16,6 +16,7 @@ struct sl_measured_point {
 
 struct sl_measured_cost {
     struct sl_cost cost;
+    uint32_t reach_rows, reach_pos; /* the largest that could have been measured, had there been time */
     uint32_t n_points;
     struct sl_measured_point points[SL_COST_POINTS];
 };

@@ -16,7 +16,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     bool good = strlen(again) == bytes && !memcmp(again, data, bytes) && m.n_points <= SL_COST_POINTS &&
                 m.cost.hit >= 0 && m.cost.hit <= 1;
     for (int i = 0; i < SL_COST_TERMS; i++)
-        good = good && m.cost.us[i] >= 0 && m.cost.us[i] <= 1e13;
+        good = good && m.cost.us[i] >= 0 && m.cost.us[i] <= SL_COST_MOST_US;
     if (!good)
         abort();
     return 0;

@@ -1,12 +1,14 @@
 /* node/coordinator/members.c and members_away.c over a real server, against members that are played by hand: they join, lose their
  * stream, take it up again, and some are not who they say. The deciding thread is real, too; links never come up. */
 #include "base/log.h"
+#include "base/text.h"
 #include "node/coordinator/links.h"
 #include "node/coordinator/members.h"
 #include "sluice.pb-c.h"
 #include "tests/check.h"
 #include "tests/node/coordinator/listener.h"
 #include <arpa/inet.h>
+#include <math.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -273,6 +275,29 @@ static sl_status say_silent(struct hand *h, bool silent, uint64_t number)
     return status;
 }
 
+static sl_status say_ready(struct hand *h, const double *cost, size_t n_cost)
+{
+    Sluice__V1__ReadyRequest r = SLUICE__V1__READY_REQUEST__INIT;
+    static char roles[2][8] = {"stage", "decode"};
+    uint8_t packed[512], own[32], about[SL_JOIN_ABOUT], proof[SL_JOIN_PROOF], *reply = NULL;
+    double numbers[32];
+    size_t bytes;
+    struct sl_err err;
+    memcpy(numbers, cost, n_cost * sizeof *cost);
+    r.role = roles[h->decode];
+    r.epoch = h->epoch;
+    sl_join_about(h->epoch, 0, about);
+    sl_join_own_key(&h->key, h->id, own);
+    sl_join_proof(own, "ready", about, sizeof about, proof);
+    r.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    r.cost = numbers;
+    r.n_cost = n_cost;
+    size_t n = sluice__v1__ready_request__pack(&r, packed);
+    sl_status status = unary(h, "/sluice.v1.Control/Ready", packed, n, &reply, &bytes, &err);
+    free(reply);
+    return status;
+}
+
 static sl_status leave(struct hand *h)
 {
     Sluice__V1__LeaveRequest l = SLUICE__V1__LEAVE_REQUEST__INIT;
@@ -344,6 +369,51 @@ SL_TEST(a_member_whose_stream_broke_is_silent_until_it_takes_it_up_again)
     sl_members_stop(w.members, "enough"); /* over the streams that are there now; no plan came again */
     for (uint32_t k = 0; k < MEMBERS; k++)
         CHECK_INT(next_event(&w.hands[k], false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
+    close_meeting(&w);
+}
+
+/* The metrics, when all that was told the decider has been taken. */
+static bool metrics_have(struct meeting *w, const char *line)
+{
+    struct sl_text text = {0};
+    is_silent_now(w);
+    sl_coordinator_metrics(w->coordinator, &text);
+    bool have = strstr(text.data, line) != NULL;
+    free(text.data);
+    return have;
+}
+
+SL_TEST(what_a_stage_says_of_its_cost_is_heard_once_and_nonsense_is_not)
+{
+    static const double cost[] = {200, 0.5, 70, 0.01, 17000, 0.25}, other[] = {1, 1, 1, 1, 1, 1},
+                        negative[] = {200, -1, 70, 0.01, 17000, 0.25}, infinite[] = {INFINITY, 0, 0, 0, 0, 0},
+                        none[] = {NAN, 0, 1, 0, 0, 0}, hits[] = {1, 1, 1, 1, 1, 1.5},
+                        many[32] = {1, 1, 1, 1, 1, 1, 1};
+    static const struct {
+        const double *numbers;
+        size_t n;
+    } bad[] = {{negative, 6}, {infinite, 6}, {none, 6}, {hits, 6}, {cost, 5}, {many, 32}};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        struct meeting w;
+        REQUIRE(open_meeting(&w, HOUR_MS));
+        if (all_join(&w)) {
+            CHECK_INT(say_ready(&w.hands[STAGE], bad[i].numbers, bad[i].n),
+                      SL_OK); /* it is ready, all the same */
+            CHECK(!metrics_have(&w, "sluice_stage_cost_seconds{"));
+        }
+        close_meeting(&w);
+    }
+    struct meeting w;
+    REQUIRE(open_meeting(&w, HOUR_MS));
+    if (all_join(&w)) {
+        CHECK_INT(say_ready(&w.hands[DECODE], other, 6), SL_OK); /* has no chunks */
+        CHECK(!metrics_have(&w, "sluice_stage_cost_seconds{"));
+        CHECK_INT(say_ready(&w.hands[STAGE], cost, 6), SL_OK);
+        CHECK(metrics_have(&w, "sluice_stage_cost_seconds{role=\"stage 0\",of=\"experts\"} 0.017\n"));
+        CHECK_INT(say_ready(&w.hands[STAGE], other, 6),
+                  SL_OK); /* again, since the answer was lost: what it learnt stays */
+        CHECK(metrics_have(&w, "sluice_stage_cost_seconds{role=\"stage 0\",of=\"experts\"} 0.017\n"));
+    }
     close_meeting(&w);
 }
 

@@ -32,6 +32,27 @@ SL_TEST(overhead_and_work_are_what_is_left_of_a_large_chunk_when_it_is_taken_apa
     CHECK(fabs(sl_cost_of(&stage, &chunk) / parts - 1) < 1e-12);
 }
 
+SL_TEST(a_model_that_is_told_is_the_same_or_none)
+{
+    double numbers[SL_COST_NUMBERS];
+    struct sl_cost told;
+    sl_cost_put(&stage, numbers);
+    REQUIRE(sl_cost_take(&told, numbers, SL_COST_NUMBERS));
+    CHECK(told.hit == stage.hit && !memcmp(told.us, stage.us, sizeof told.us));
+    CHECK(!sl_cost_take(&told, numbers, SL_COST_NUMBERS - 1));
+    CHECK(!sl_cost_take(&told, numbers, 0));
+    static const double bad[] = {-1, NAN, INFINITY, -INFINITY, 2e13};
+    for (int i = 0; i < SL_COST_NUMBERS; i++)
+        for (size_t k = 0; k < sizeof bad / sizeof *bad; k++) {
+            double was = numbers[i];
+            numbers[i] = bad[k];
+            CHECK(!sl_cost_take(&told, numbers, SL_COST_NUMBERS));
+            numbers[i] = was;
+        }
+    static const double nothing[SL_COST_NUMBERS] = {0};
+    CHECK(!sl_cost_take(&told, nothing, SL_COST_NUMBERS));
+}
+
 SL_TEST(work_does_not_depend_on_where_it_is_cut)
 {
     double whole = sl_cost_work(&stage, 0, 3000), cut = sl_cost_work(&stage, 0, 1000) +

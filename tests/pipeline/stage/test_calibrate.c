@@ -173,7 +173,18 @@ SL_TEST(what_was_measured_is_kept_and_read_again_unless_it_is_damaged_or_another
     CHECK_INT(sl_stage_calibrate(&c, stage, pack, &trial, &err), SL_OK);
     CHECK(!c.kept);
     CHECK_INT(sl_stage_calibrate(&c, stage, pack, &trial, &err), SL_OK);
-    CHECK(c.kept); /* it was replaced */
+    CHECK(c.kept);         /* it was replaced */
+    share.max_tokens = 64; /* what is kept says more than this one wants to know */
+    struct sl_stage *smaller = make_stage(pack, &share);
+    CHECK_INT(sl_stage_calibrate(&c, smaller, pack, &trial, &err), SL_OK);
+    CHECK(c.kept);
+    sl_stage_destroy(smaller);
+    share.max_tokens = 512; /* and less than that one does */
+    struct sl_stage *larger = make_stage(pack, &share);
+    CHECK_INT(sl_stage_calibrate(&c, larger, pack, &trial, &err), SL_OK);
+    CHECK(!c.kept);
+    sl_stage_destroy(larger);
+    CHECK(only_file(dir, path));
     struct sl_stage *another = make_stage(pack, &other);
     CHECK_INT(sl_stage_calibrate(&c, another, pack, &trial, &err), SL_OK);
     CHECK(!c.kept);

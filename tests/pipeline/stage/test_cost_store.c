@@ -7,6 +7,8 @@
 static const char key[] = "a processor\nmodel 1234\n";
 static const struct sl_measured_cost measured = {
     .cost = {.us = {200, 0.1, 70.5, 1e-5, 17000}, .hit = 0.0625},
+    .reach_rows = 2048,
+    .reach_pos = 4096,
     .n_points = 3,
     .points = {{0, 1, 1234.5}, {1024, 16, 2e4}, {4096, 2048, 3.25e6}},
 };
@@ -37,7 +39,10 @@ SL_TEST(the_corpus_of_the_fuzzer_has_a_file_that_is_accepted)
 
 SL_TEST(the_fullest_file_fits)
 {
-    struct sl_measured_cost m = {.n_points = SL_COST_POINTS}, back;
+    struct sl_measured_cost m = {.n_points = SL_COST_POINTS,
+                                 .reach_rows = UINT32_MAX,
+                                 .reach_pos = UINT32_MAX},
+                            back;
     char text[SL_COST_FILE], longest[SL_COST_KEY];
     memset(longest, 'k', sizeof longest);
     longest[sizeof longest - 2] = '\n';
@@ -66,10 +71,12 @@ SL_TEST(what_another_wrote_is_refused_with_a_reason)
         {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 inf\nhit 0\nend\n", "a coefficient"},
         {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 1e300\nhit 0\nend\n", "a coefficient"},
         {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 2\nend\n", "the share"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\n1 2\nend\n", "a point"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\n-1 2 3\nend\n", "a point"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\n", "a point"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nend\n",
+        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nend\n", "the reach"},
+        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1\nend\n", "the reach"},
+        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\n1 2\nend\n", "a point"},
+        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\n-1 2 3\nend\n", "a point"},
+        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\n", "a point"},
+        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\nend\n",
          "damaged"}, /* as we would not write it */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
