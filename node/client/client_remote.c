@@ -414,18 +414,19 @@ bool sl_remote_cancel(struct sl_remote *remote)
 static sl_status parse_spans(struct sl_timeline *timeline, struct sl_span *spans, json_t *list)
 {
     for (size_t i = 0; i < json_array_size(list); i++) {
-        json_int_t stage, chunk, pos, tokens, recv, begin, end, acked, peak = 0;
-        if (json_unpack(json_array_get(list, i), "{sI sI sI sI sI sI sI sI s?I}", "stage", &stage, "chunk",
-                        &chunk, "pos", &pos, "tokens", &tokens, "recv_us", &recv, "begin_us", &begin,
-                        "end_us", &end, "kv_acked_us", &acked, "at_peak_us", &peak) != 0)
+        json_int_t stage, chunk, pos, tokens, recv, begin, end, acked, peak = 0, predicted = 0;
+        if (json_unpack(json_array_get(list, i), "{sI sI sI sI sI sI sI sI s?I s?I}", "stage", &stage,
+                        "chunk", &chunk, "pos", &pos, "tokens", &tokens, "recv_us", &recv, "begin_us", &begin,
+                        "end_us", &end, "kv_acked_us", &acked, "at_peak_us", &peak, "predicted_us",
+                        &predicted) != 0)
             return SL_E_PROTOCOL;
         if (stage < 0 || stage >= timeline->n_stages || chunk < 0 || chunk > UINT32_MAX || pos < 0 ||
             pos > UINT32_MAX || tokens < 0 || tokens > UINT32_MAX || recv < 0 || begin < 0 || end < 0 ||
-            acked < 0 || peak < 0)
+            acked < 0 || peak < 0 || predicted < 0)
             return SL_E_PROTOCOL;
-        spans[i] = (struct sl_span){(uint16_t)stage,  (uint32_t)chunk, (uint32_t)pos,
-                                    (uint32_t)tokens, (uint64_t)recv,  (uint64_t)begin,
-                                    (uint64_t)end,    (uint64_t)acked, (uint64_t)peak};
+        spans[i] = (struct sl_span){(uint16_t)stage, (uint32_t)chunk,    (uint32_t)pos, (uint32_t)tokens,
+                                    (uint64_t)recv,  (uint64_t)begin,    (uint64_t)end, (uint64_t)acked,
+                                    (uint64_t)peak,  (uint64_t)predicted};
     }
     return SL_OK;
 }

@@ -120,7 +120,8 @@ static void print_timeline(const struct sl_answer *answer)
         print_time("begin_us", span->begin_us, t->submit_us);
         print_time("end_us", span->end_us, t->submit_us);
         print_time("kv_acked_us", span->kv_acked_us, t->submit_us);
-        printf(", \"at_peak_us\": %" PRIu64, span->at_peak_us);
+        printf(", \"at_peak_us\": %" PRIu64 ", \"predicted_us\": %" PRIu64, span->at_peak_us,
+               span->predicted_us);
         fputc('}', stdout);
     }
     fputs("]", stdout);

@@ -13,6 +13,7 @@
 #include "node/client/timeline.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -47,6 +48,8 @@ struct stage_sum {
     uint64_t begin_us, end_us, busy_us, bubble_us;
     double busy_percent;
     double mfu_percent; /* of the busy time; 0: not known */
+    /* of the chunks whose time was predicted: what they should take and took, and the largest error of one, relative */
+    double predicted_us, took_us, largest_error;
 };
 
 /* Microseconds since the request was admitted. */
@@ -100,6 +103,12 @@ static struct stage_sum sum_of(const struct frame *f, uint32_t stage)
         sum.busy_us += end - begin;
         at_peak += (double)span->at_peak_us;
         busy += (double)(end - begin);
+        if (span->predicted_us == 0 || end == begin)
+            continue;
+        double took = (double)(end - begin), error = (double)span->predicted_us / took - 1;
+        sum.predicted_us += (double)span->predicted_us;
+        sum.took_us += took;
+        sum.largest_error = fabs(error) > fabs(sum.largest_error) ? error : sum.largest_error;
     }
     if (sum.begin_us > sum.end_us)
         sum.begin_us = sum.end_us; /* no spans */
@@ -373,6 +382,9 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
                 sum.busy_percent, ms(sum.bubble_us));
         if (sum.mfu_percent > 0)
             fprintf(to, "  MFU %.1f %%", sum.mfu_percent);
+        if (sum.predicted_us > 0)
+            fprintf(to, "  predicted %.1f ms (%+.0f %%, a chunk up to %+.0f %%)", sum.predicted_us / 1000,
+                    100 * (sum.predicted_us / sum.took_us - 1), 100 * sum.largest_error);
         fputc('\n', to);
     }
     if (timeline->done_us > timeline->first_token_us && timeline->first_token_us)
@@ -433,17 +445,19 @@ static void svg_span(const struct frame *f, FILE *to, const struct sl_span *span
            end = x_of(f, since(f, span->end_us));
     double width = end - x > 1 ? end - x : 1;
     const char *fill = colour_of(span->chunk)->hex;
-    char number[16], mfu[32] = "";
+    char number[16], mfu[32] = "", predicted[48] = "";
     if (span->at_peak_us > 0)
         snprintf(mfu, sizeof mfu, ", MFU %.0f %%", mfu_percent(span));
+    if (span->predicted_us > 0)
+        snprintf(predicted, sizeof predicted, ", predicted %.2f ms", ms(span->predicted_us));
     fprintf(to,
             "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" rx=\"3\" fill=\"%s\" "
             "stroke=\"#fff\">"
             "<title>chunk %u on stage %u: tokens %u to %llu, %.2f to %.2f ms (%.2f "
-            "ms%s)</title></rect>\n",
+            "ms%s%s)</title></rect>\n",
             x, y, width, SVG_BAR, fill, span->chunk, span->stage, span->pos,
             (unsigned long long)span->pos + span->tokens, ms(since(f, span->begin_us)),
-            ms(since(f, span->end_us)), ms(span->end_us - span->begin_us), mfu);
+            ms(since(f, span->end_us)), ms(span->end_us - span->begin_us), predicted, mfu);
     int digits = snprintf(number, sizeof number, "%u", span->chunk);
     if (width <= 9 * digits + 2)
         return;
@@ -496,14 +510,17 @@ static void svg_row_texts(const struct frame *f, FILE *to)
     for (uint32_t stage = 0; stage < f->t->n_stages; stage++) {
         struct stage_sum sum = sum_of(f, stage);
         double y = y_of(stage) + SVG_BAR / 2.0, x = SVG_WIDTH - SVG_RIGHT + 16;
-        char mfu[32] = "";
+        char mfu[32] = "", predicted[32] = "";
         if (sum.mfu_percent > 0)
             snprintf(mfu, sizeof mfu, ", MFU %.0f %%", sum.mfu_percent);
+        if (sum.predicted_us > 0)
+            snprintf(predicted, sizeof predicted, ", predicted %+.0f %%",
+                     100 * (sum.predicted_us / sum.took_us - 1));
         fprintf(to,
                 "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">stage %u</text><text x=\"%.1f\" "
                 "y=\"%.1f\" font-size=\"12\">busy %.1f %%%s</text>"
-                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms</text>\n",
-                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us));
+                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms%s</text>\n",
+                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us), predicted);
     }
     if (f->kv)
         fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">decode KV</text>\n",

@@ -336,6 +336,11 @@ static int64_t offset_of_node(const struct sl_coordinator *c, uint32_t node)
     return sl_io_clock(c->io, sl_plan_link_id(&c->plan, 0, node)).offset_us;
 }
 
+static uint64_t predicted_us(const struct sl_action *a, uint32_t stage)
+{
+    return a->ran.predicted_us ? (uint64_t)(a->ran.predicted_us[stage] + 0.5) : 0;
+}
+
 void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
     if (!call->want_timeline)
@@ -360,7 +365,8 @@ void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl
                                                         .recv_us = sl_span_time(t->recv_us, ahead_us[k]),
                                                         .begin_us = sl_span_time(t->begin_us, ahead_us[k]),
                                                         .end_us = sl_span_time(t->end_us, ahead_us[k]),
-                                                        .at_peak_us = t->at_peak_us};
+                                                        .at_peak_us = t->at_peak_us,
+                                                        .predicted_us = predicted_us(a, k)};
     }
 }
 

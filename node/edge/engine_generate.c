@@ -356,11 +356,11 @@ static void write_timeline(struct sl_text *text, const struct sl_timeline *timel
         sl_text_add(text,
                     "%s{\"stage\":%u,\"chunk\":%u,\"pos\":%u,\"tokens\":%u,\"recv_us\":%llu,"
                     "\"begin_us\":%llu,"
-                    "\"end_us\":%llu,\"kv_acked_us\":%llu,\"at_peak_us\":%llu}",
+                    "\"end_us\":%llu,\"kv_acked_us\":%llu,\"at_peak_us\":%llu,\"predicted_us\":%llu}",
                     i ? "," : "", span->stage, span->chunk, span->pos, span->tokens,
                     (unsigned long long)span->recv_us, (unsigned long long)span->begin_us,
                     (unsigned long long)span->end_us, (unsigned long long)span->kv_acked_us,
-                    (unsigned long long)span->at_peak_us);
+                    (unsigned long long)span->at_peak_us, (unsigned long long)span->predicted_us);
     }
     sl_text_add(text, "]}}");
 }

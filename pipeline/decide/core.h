@@ -115,6 +115,7 @@ struct sl_action {
         } admit;
         struct {
             const struct sl_result_head *head; /* what the stages did; valid until the next input */
+            const double *predicted_us;        /* by stage, of the whole record; NULL: not known */
             uint32_t index, pos, n;            /* the slice */
         } ran;
         struct {

@@ -13,8 +13,9 @@ struct sl_span { /* one chunk of this request on one stage; times are the coordi
     uint32_t chunk;       /* number of the slice within its request */
     uint32_t pos, tokens; /* the slice [pos, pos + tokens) */
     uint64_t recv_us, begin_us, end_us;
-    uint64_t kv_acked_us; /* the decode worker had these pages whole and checked; 0: no hand-off */
-    uint64_t at_peak_us;  /* what the operations of the record take at the machine's peaks; 0: not known */
+    uint64_t kv_acked_us;  /* the decode worker had these pages whole and checked; 0: no hand-off */
+    uint64_t at_peak_us;   /* what the operations of the record take at the machine's peaks; 0: not known */
+    uint64_t predicted_us; /* what the record should take, as it was written; 0: not known */
 };
 
 struct sl_timeline {

@@ -34,7 +34,7 @@ def test_json_of_generate(pack):
     assert {(s["stage"], s["chunk"]) for s in spans} == {(0, 0), (1, 0)}
     for span in spans:
         assert list(span) == ["stage", "chunk", "pos", "tokens", "recv_us", "begin_us", "end_us", "kv_acked_us",
-                              "at_peak_us"]
+                              "at_peak_us", "predicted_us"]
         assert span["recv_us"] <= span["begin_us"] <= span["end_us"] <= span["kv_acked_us"]
     assert sum(s["tokens"] for s in spans if s["stage"] == 1) == got["prompt_tokens"]
 

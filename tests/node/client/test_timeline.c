@@ -15,9 +15,12 @@ enum { T0 = 1000000000 };
 #define MS(x) (T0 + (uint64_t)((x)*1000))
 
 static const struct sl_span spans[] = {
-    {1, 1, 64, 64, MS(40), MS(40), MS(50), MS(55), 0}, {0, 0, 0, 64, MS(0), MS(0), MS(20), MS(22), 0},
-    {0, 1, 64, 64, MS(0), MS(20), MS(40), MS(42), 0},  {1, 0, 0, 64, MS(20), MS(20), MS(40), MS(45), 0},
-    {0, 2, 128, 32, MS(0), MS(40), MS(60), MS(62), 0}, {1, 2, 128, 32, MS(60), MS(60), MS(80), MS(79), 0},
+    {1, 1, 64, 64, MS(40), MS(40), MS(50), MS(55), 0, 0},
+    {0, 0, 0, 64, MS(0), MS(0), MS(20), MS(22), 0, 0},
+    {0, 1, 64, 64, MS(0), MS(20), MS(40), MS(42), 0, 0},
+    {1, 0, 0, 64, MS(20), MS(20), MS(40), MS(45), 0, 0},
+    {0, 2, 128, 32, MS(0), MS(40), MS(60), MS(62), 0, 0},
+    {1, 2, 128, 32, MS(60), MS(60), MS(80), MS(79), 0, 0},
 };
 static const struct sl_timeline example = {T0, MS(80), MS(500), 2, 6, spans};
 
@@ -106,6 +109,25 @@ SL_TEST(mfu_stands_under_each_chunk)
     CHECK(!strstr(drawn(&example, 90, false), "MFU"));
 }
 
+/* Chunks of 20 ms, of which the first should take 25 and the others 19. */
+SL_TEST(what_was_predicted_stands_beside_what_was_measured)
+{
+    struct sl_span some[6];
+    struct sl_timeline timeline = example;
+    memcpy(some, spans, sizeof some);
+    timeline.spans = some;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < 6; i++)
+        if (some[i].stage == 0)
+            some[i].predicted_us = n++ == 0 ? 25000 : 19000;
+    const char *text = drawn(&timeline, 90, false);
+    CHECK_CONTAINS(text,
+                   "stage 0         60.0 ms busy 100.0 %         0.0 ms bubble  predicted 63.0 ms (+5 %, a "
+                   "chunk up to +25 %)\n");
+    CHECK_CONTAINS(text, "stage 1         50.0 ms busy  83.3 %        10.0 ms bubble\n");
+    CHECK(!strstr(drawn(&example, 90, false), "predicted"));
+}
+
 SL_TEST(colour_is_asked_for)
 {
     CHECK(!strchr(drawn(&example, 90, false), '\x1b'));
@@ -118,7 +140,7 @@ SL_TEST(chunks_side_by_side_never_share_a_colour)
 {
     struct sl_span many[40];
     for (uint32_t i = 0; i < 40; i++)
-        many[i] = (struct sl_span){0, i, i, 1, MS(i), MS(i), MS(i + 1), 0, 0};
+        many[i] = (struct sl_span){0, i, i, 1, MS(i), MS(i), MS(i + 1), 0, 0, 0};
     struct sl_timeline timeline = {T0, MS(40), MS(40), 1, 40, many};
     const char *text = drawn(&timeline, 90, true), *at = text;
     int before = -1, seen = 0;
@@ -149,11 +171,12 @@ SL_TEST(what_did_not_happen_is_not_drawn)
 SL_TEST(spans_out_of_place_do_no_harm)
 {
     static const struct sl_span odd[] = {
-        {0, 7, 0, 5, 0, T0 - 500, MS(3), 0, UINT64_MAX},
-        {0, 8, UINT32_MAX, UINT32_MAX, 0, MS(9), MS(4), MS(2), UINT64_MAX}, /* ends before it begins */
-        {9, 9, 0, 5, 0, MS(1), MS(2), MS(2), UINT64_MAX},                   /* of no stage */
-        {1, UINT32_MAX, 0, 5, 0, MS(1), UINT64_MAX, UINT64_MAX, UINT64_MAX},
-        {1, UINT32_MAX, 0, 5, UINT64_MAX, 0, 0, 0, UINT64_MAX},
+        {0, 7, 0, 5, 0, T0 - 500, MS(3), 0, UINT64_MAX, UINT64_MAX},
+        {0, 8, UINT32_MAX, UINT32_MAX, 0, MS(9), MS(4), MS(2), UINT64_MAX,
+         UINT64_MAX},                                        /* ends before it begins */
+        {9, 9, 0, 5, 0, MS(1), MS(2), MS(2), UINT64_MAX, 0}, /* of no stage */
+        {1, UINT32_MAX, 0, 5, 0, MS(1), UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
+        {1, UINT32_MAX, 0, 5, UINT64_MAX, 0, 0, 0, UINT64_MAX, UINT64_MAX},
     };
     struct sl_timeline timeline = {T0, MS(1), 0, 2, 5, odd};
     char path[512];
