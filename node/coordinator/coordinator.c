@@ -359,6 +359,7 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
         set_silent(c, (uint32_t)post->handle, post->kind == SL_POST_SILENT);
         break;
     case SL_POST_COST:
+        sl_core_cost(c->core, (uint32_t)post->handle, &post->cost);
         c->costs[post->handle] = post->cost;
         sl_latest_write(&c->published_costs, c->costs);
         break;

@@ -132,45 +132,59 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_
                drain = outlook->last_us + smaller(single, q.chunk_us) + b->hop_us;
         a->predicted_us = larger(outlook->first_us + idle, drain) + outlook->room_us;
     }
+    a->told_us = outlook->corrected * a->predicted_us;
     if (!entry->promised)
         return;
-    double late_by = outlook->corrected * a->predicted_us - time_left(&q, entry);
-    if (late_by > 0)
-        a->refused =
-            "its first token can't be there in time with what is queued before it; try again when it is told, "
-            "or allow more time";
-    else if ((late_by = breaks_promises(&q, now_us)) > 0)
-        a->refused =
-            "it would make others late that were promised their first token in time; try again when it is told";
-    if (!a->refused ||
-        (others_wait(policy, entry) &&
-         fits_own_share(&q, larger(share_of(policy, entry) - shorter(outlook->own, entry), least_share))))
-        a->refused = NULL;
-    else
-        a->excess_us = late_by;
+    double late_by = a->told_us - time_left(&q, entry);
+    enum sl_refusal refusal = late_by > 0 ? SL_REFUSAL_TIME : SL_REFUSAL_BY_STATUS;
+    if (refusal == SL_REFUSAL_BY_STATUS && (late_by = breaks_promises(&q, now_us)) > 0)
+        refusal = SL_REFUSAL_PROMISE;
+    double share = larger(share_of(policy, entry) - shorter(outlook->own, entry), least_share);
+    if (refusal == SL_REFUSAL_BY_STATUS || (others_wait(policy, entry) && fits_own_share(&q, share)))
+        return;
+    static const char *const sentences[] = {
+        [SL_REFUSAL_TIME] =
+            "its first token can't be there in time with what is queued before it; try again when it "
+            "is told, or allow more time",
+        [SL_REFUSAL_PROMISE] =
+            "it would make others late that were promised their first token in time; try again "
+            "when it is told"};
+    a->refusal = refusal;
+    a->refused = sentences[refusal];
+    a->excess_us = late_by;
 }
 
-const char *sl_admit_queue(const struct sl_policy *policy, const struct sl_schedule *schedule,
-                           const struct sl_queue_bounds *bounds, const struct sl_schedule_entry *entry,
-                           double work_us)
+static void refuse_for_room(struct sl_admission *a, enum sl_refusal refusal, const char *sentence)
+{
+    a->refusal = refusal;
+    a->refused = sentence;
+    a->excess_us = larger(a->excess_us, a->told_us);
+}
+
+void sl_admit_queue(struct sl_admission *a, const struct sl_policy *policy,
+                    const struct sl_schedule *schedule, const struct sl_queue_bounds *bounds,
+                    const struct sl_schedule_entry *entry, double work_us)
 {
     const struct sl_tenants *t = &policy->tenants;
     const struct sl_tenant *own = &t->of[entry->tenant];
-    double all = 0;
+    double all = 0, share = others_wait(policy, entry) ? share_of(policy, entry) : alone_share;
     for (uint32_t i = 0; i < t->n; i++)
         all += t->of[i].n_uncut > 0 ? t->of[i].uncut_us : 0;
     if (own->n_uncut == 0)
-        return NULL; /* each tenant may always wait with one */
+        return; /* each tenant may always wait with one */
     if (schedule->n_waiting + 1 > bounds->count)
-        return "as many requests are queued as this node takes; try again later";
-    if (all + work_us > bounds->work_us)
-        return "the requests that are queued are as much work as this node takes; try again later";
-    if (schedule->waiting_tokens + entry->prompt_tokens > bounds->tokens)
-        return "the requests that are queued have as many tokens as this node takes; try again later";
-    double share = others_wait(policy, entry) ? share_of(policy, entry) : alone_share;
-    if (own->n_uncut + 1 > share * bounds->count || own->uncut_us + work_us > share * bounds->work_us)
-        return "this tenant has as much in the queue as its share of it allows; try again later";
-    return NULL;
+        refuse_for_room(a, SL_REFUSAL_BY_STATUS,
+                        "as many requests are queued as this node takes; try again later");
+    else if (all + work_us > bounds->work_us)
+        refuse_for_room(a, SL_REFUSAL_BY_STATUS,
+                        "the requests that are queued are as much work as this node takes; try again later");
+    else if (schedule->waiting_tokens + entry->prompt_tokens > bounds->tokens)
+        refuse_for_room(
+            a, SL_REFUSAL_BY_STATUS,
+            "the requests that are queued have as many tokens as this node takes; try again later");
+    else if (own->n_uncut + 1 > share * bounds->count || own->uncut_us + work_us > share * bounds->work_us)
+        refuse_for_room(a, SL_REFUSAL_SHARE,
+                        "this tenant has as much in the queue as its share of it allows; try again later");
 }
 
 uint32_t sl_admit_retry_ms(const struct sl_admission *a, const struct sl_outlook *outlook, uint64_t draw)

@@ -9,6 +9,7 @@
 #ifndef SL_PIPELINE_DECIDE_ADMIT_H
 #define SL_PIPELINE_DECIDE_ADMIT_H
 
+#include "pipeline/decide/life.h"
 #include "pipeline/decide/rank.h"
 
 enum { SL_SHORT_TOKENS = 1024 /* to be prefilled: who has no more is short */ };
@@ -29,7 +30,8 @@ struct sl_queue_bounds { /* of what waits; work in microseconds of the slowest s
 };
 
 struct sl_admission {
-    double predicted_us; /* its time to first token, not corrected; told corrected */
+    double predicted_us, told_us; /* its time to first token; told_us: as it was wrong lately */
+    enum sl_refusal refusal;
     double excess_us;    /* how much too late it or another would be: > 0 when refused */
     const char *refused; /* a sentence (static); NULL: it is admitted */
 };
@@ -37,10 +39,10 @@ struct sl_admission {
 /* entry is made and has its tenant, but is not in the schedule. */
 void sl_admit(struct sl_admission *admission, struct sl_policy *policy, const struct sl_schedule *schedule,
               const struct sl_outlook *outlook, struct sl_schedule_entry *entry, uint64_t now_us);
-/* NULL, or which bound of the queue it would break. While others wait, each tenant has its share of it. */
-const char *sl_admit_queue(const struct sl_policy *policy, const struct sl_schedule *schedule,
-                           const struct sl_queue_bounds *bounds, const struct sl_schedule_entry *entry,
-                           double work_us);
+/* Whether it would break a bound of the queue; while others wait, each tenant has its share of them. */
+void sl_admit_queue(struct sl_admission *admission, const struct sl_policy *policy,
+                    const struct sl_schedule *schedule, const struct sl_queue_bounds *bounds,
+                    const struct sl_schedule_entry *entry, double work_us);
 /* When to try again: what it was too late by, and some, so that not all come back at once. draw: any number. */
 uint32_t sl_admit_retry_ms(const struct sl_admission *admission, const struct sl_outlook *outlook,
                            uint64_t draw);

@@ -409,9 +409,9 @@ static void make_times(const struct sl_core *core, const struct sl_ask *ask, str
     entry->due_us = core->now_us + (uint64_t)target;
 }
 
-/* NULL: it may wait, and its first token is predicted. */
-static const char *admit(struct sl_core *core, struct sl_schedule_entry *entry,
-                         struct sl_admission *admission, uint32_t *retry_ms)
+/* Whether it may wait; its first token is predicted. */
+static void admit(struct sl_core *core, struct sl_schedule_entry *entry, struct sl_admission *admission,
+                  uint32_t *retry_ms)
 {
     const struct sl_queue_bounds bounds = {(double)core->config.max_waiting_us,
                                            core->config.max_waiting_tokens, core->config.max_requests};
@@ -419,19 +419,16 @@ static const char *admit(struct sl_core *core, struct sl_schedule_entry *entry,
     double work = sl_rank_work_us(&core->policy, entry);
     sl_core_outlook(core, entry, &outlook);
     sl_admit(admission, &core->policy, &core->schedule, &outlook, entry, core->now_us);
-    const char *refused = sl_admit_queue(&core->policy, &core->schedule, &bounds, entry, work);
-    if (refused && !admission->refused)
-        admission->excess_us = admission->predicted_us;
-    refused = admission->refused ? admission->refused : refused;
-    if (refused)
+    if (!admission->refused)
+        sl_admit_queue(admission, &core->policy, &core->schedule, &bounds, entry, work);
+    if (admission->refused)
         *retry_ms = sl_admit_retry_ms(admission, &outlook, core->now_us * 0x9e3779b97f4a7c15u >> 32);
     else
         sl_core_time_admitted(core, entry, work);
-    return refused;
 }
 
-static uint64_t refuse(const struct sl_ask *ask, sl_status status, const char *why, uint32_t retry_ms,
-                       struct sl_actions *actions)
+static struct sl_action *refuse(const struct sl_ask *ask, sl_status status, const char *why,
+                                struct sl_actions *actions)
 {
     struct sl_action *a = sl_core_act(actions, SL_ACTION_END, NULL);
     a->user = ask->user;
@@ -440,8 +437,7 @@ static uint64_t refuse(const struct sl_ask *ask, sl_status status, const char *w
     a->end.finish = SL_FINISH_ABORT;
     a->end.last = true;
     a->end.stop_id = -1;
-    a->end.retry_after_ms = retry_ms;
-    return 0;
+    return a;
 }
 
 uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *ask, struct sl_actions *actions)
@@ -450,8 +446,10 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
     uint32_t place, retry_ms = 0, n = n_answers(ask);
     core->now_us = now_us > core->now_us ? now_us : core->now_us;
     sl_status status = may_submit(core, ask, &why);
-    if (status != SL_OK)
-        return refuse(ask, status, why, 0, actions);
+    if (status != SL_OK) {
+        refuse(ask, status, why, actions);
+        return 0;
+    }
     assert(n <= SL_MAX_N && (n == 1 || ask->max_tokens > 0) && ask->priority >= SL_PRIORITY_LEAST &&
            ask->priority <= SL_PRIORITY_MOST &&
            strnlen(ask->tenant, sizeof ask->tenant) < sizeof ask->tenant &&
@@ -461,10 +459,14 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
     make_entry(core, ask, &entry);
     entry.tenant = sl_tenants_enter(&core->policy.tenants, ask->tenant);
     make_times(core, ask, &entry);
-    why = core->config.schedule == SL_SCHEDULE_FIFO ? NULL : admit(core, &entry, &admission, &retry_ms);
-    if (why) {
+    if (core->config.schedule != SL_SCHEDULE_FIFO)
+        admit(core, &entry, &admission, &retry_ms);
+    if (admission.refused) {
+        struct sl_action *a = refuse(ask, SL_E_EXHAUSTED, admission.refused, actions);
+        a->end.refusal = admission.refusal;
+        a->end.retry_after_ms = retry_ms;
         sl_tenants_leave(&core->policy.tenants, entry.tenant);
-        return refuse(ask, SL_E_EXHAUSTED, why, retry_ms, actions);
+        return 0;
     }
     status = sl_pool_take(&core->free_requests, &place);
     assert(status == SL_OK); /* may_submit has looked */
@@ -475,7 +477,8 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
                              .n_alive = n,
                              .tenant = entry.tenant,
                              .submitted_us = core->now_us,
-                             .predicted_us = admission.predicted_us};
+                             .predicted_us = admission.predicted_us,
+                             .told_us = admission.told_us};
     for (uint32_t i = 0; i < n; i++)
         r->answers[i] = (struct sl_branch){.alive = true, .stop_id = -1};
     struct sl_stay *s = make_stay(core, r, place, 0, n);
@@ -626,6 +629,7 @@ static const char *on_slice(struct sl_core *core, const struct sl_result_slice *
         return NULL;
     struct sl_action *a = sl_core_act(actions, SL_ACTION_RAN, r);
     a->ran.head = &core->head;
+    a->ran.predicted_us = core->log[core->head.number % core->log_room].predicted_us;
     a->ran.index = slice->index;
     a->ran.pos = slice->pos;
     a->ran.n = slice->n;

@@ -36,15 +36,6 @@ _Static_assert((int)SL_MAX_STOP_IDS + (int)SL_MAX_END_IDS <= (int)SL_MAX_DECODE_
 
 enum sl_finish { SL_FINISH_STOP, SL_FINISH_LENGTH, SL_FINISH_ABORT };
 
-/* What kept a request from being queued. */
-enum sl_refusal {
-    SL_REFUSAL_BY_STATUS, /* nothing that its status does not say */
-    SL_REFUSAL_TIME,      /* its own first token would come too late */
-    SL_REFUSAL_PROMISE,   /* that of others would */
-    SL_REFUSAL_SHARE,     /* its tenant has its share of the queue */
-    SL_REFUSALS
-};
-
 struct sl_said { /* what was told of an answer, kept by the holder and up to date before the next input */
     const uint32_t *ids;
     const uint8_t

@@ -48,8 +48,10 @@ bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
     s->next_begun = NULL;
     *last = s;
     s->unnamed = entry->decode_pages;
-    if (!s->again)
-        sl_core_act(b->actions, SL_ACTION_ADMIT, s->request);
+    if (!s->again) {
+        struct sl_action *a = sl_core_act(b->actions, SL_ACTION_ADMIT, s->request);
+        a->admit.predicted_us = (uint64_t)s->request->told_us;
+    }
     s->request->begun = true;
     if (s->request->handoff) {
         bool legal = sl_on_decode_step(&s->decode[0], SL_DECODE_EXPECT);

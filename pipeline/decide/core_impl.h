@@ -36,7 +36,7 @@ struct sl_request { /* an entry of the registry; seq 0: free */
     bool begun;         /* its first stay was admitted */
     uint32_t tenant;
     uint64_t submitted_us;
-    double predicted_us; /* its time to first token, as it was when it came, not corrected; 0: none */
+    double predicted_us, told_us; /* its time to first token (admit.h), as it was when it came; 0: none */
     bool handoff;
     uint32_t n, n_alive;
     uint32_t n_slices;     /* in the log, of all stays */

@@ -49,4 +49,13 @@ enum sl_on_decode_event {
 };
 bool sl_on_decode_step(enum sl_on_decode *state, enum sl_on_decode_event event);
 
+/* What kept a request from being queued. */
+enum sl_refusal {
+    SL_REFUSAL_BY_STATUS, /* nothing that its status does not say */
+    SL_REFUSAL_TIME,      /* its own first token would come too late */
+    SL_REFUSAL_PROMISE,   /* that of others would */
+    SL_REFUSAL_SHARE,     /* its tenant has its share of the queue */
+    SL_REFUSALS
+};
+
 #endif

@@ -124,11 +124,12 @@ static double run_point(struct calibrator *c, struct sl_sequence *sequence, cons
     uint32_t d_model = sl_stage_shape(c->stage)->d_model;
     c->chunk.n_tokens = point->rows;
     c->chunk.n_slices = 1;
-    c->chunk.slices[0] = (struct sl_chunk_slice){
-        .sequence = sequence,
-        .pos = point->pos,
-        .n = point->rows,
-        .kv_only = sl_stage_share(c->stage)->with_head ? point->rows - 1 : 0}; /* of most, no token is wanted */
+    c->chunk.slices[0] = (struct sl_chunk_slice){.sequence = sequence,
+                                                 .pos = point->pos,
+                                                 .n = point->rows,
+                                                 .kv_only = sl_stage_share(c->stage)->with_head
+                                                                ? point->rows - 1
+                                                                : 0}; /* of most, no token is wanted */
     c->chunk.x = c->rows;
     bool embeds = sl_stage_share(c->stage)->with_embed;
     for (uint32_t i = 0; i < point->rows && !embeds;

@@ -1,4 +1,4 @@
-/* What came in the last minute, by size. */
+/* pipeline/decide/offered.c: what comes is counted by size for a minute or so, and then forgotten. */
 #include "pipeline/decide/offered.h"
 #include "tests/check.h"
 #include <math.h>
