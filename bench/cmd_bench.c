@@ -233,9 +233,7 @@ static const struct sl_option schedule_options[] = {
         "mix: 64-token prompts with long ones always outstanding; alone: without them; short: prompts of 64 to 512 tokens, "
         "128 outstanding; full: the lengths of overload, 64 outstanding; long: one prompt at a time; overload: at a rate, with "
         "targets; tenants: one at 0.3 of the capacity beside a flooder at 3; growth: without max_tokens."),
-    SL_OPTION_CHOICE(
-        "schedule", sl_bench_schedule, schedule, "slo", "slo|fifo",
-        "slo: by predicted time, targets and tenants; fifo: in arrival order, by numbers of tokens."),
+    SL_OPTION_SCHEDULE(sl_bench_schedule, schedule),
     SL_OPTION_ROW("rate", SL_OPT_FLOAT, sl_bench_schedule, rate, "1", NULL, 0.01, 100, "capacities",
                   "At which an overload comes: 1 is what the world can serve of it."),
     SL_OPTION_ROW("sigma", SL_OPT_FLOAT, sl_bench_schedule, sigma, "0.05", NULL, 0, 1, NULL,
@@ -244,8 +242,7 @@ static const struct sl_option schedule_options[] = {
                      "Of the load: the open ones, where it has such."),
     SL_OPTION_NUMBER("prompt-tokens", sl_bench_schedule, tokens, "8192", 1, 1 << 20, "tokens",
                      "Length of the prompt."),
-    SL_OPTION_NUMBER("chunk-ms", sl_bench_schedule, chunk_ms, "0", 0, 600000, "ms",
-                     "What a chunk may take on the slowest stage; 0: by cost."),
+    SL_OPTION_CHUNK_MS(sl_bench_schedule, chunk_ms),
     SL_OPTION_CHUNK(sl_bench_schedule, chunk),
     SL_OPTION_NUMBER("runs", sl_bench_schedule, runs, "0", 0, 2 * SL_MAX_STAGES + 4, "chunks",
                      "Under way at most; 0: as many as keep every stage busy."),

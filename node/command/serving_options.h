@@ -23,12 +23,7 @@ struct sl_serving_options {
         SL_OPTION_MAX_RUNNING(values, serving.max_running),                                                  \
         SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",  \
                          "Requests in the queue, and 64 MiB of what they hold; more are refused."),          \
-        SL_OPTION_CHOICE("schedule", values, serving.schedule, "slo", "slo|fifo",                            \
-                         "Who runs next. slo: by predicted time, targets, priorities and tenants; fifo: in " \
-                         "arrival order, by numbers of tokens (--chunk)."),                                  \
-        SL_OPTION_NUMBER("chunk-ms", values, serving.chunk_ms, "0", 0, 3600000, "ms",                        \
-                         "With --schedule slo, what a chunk may take on the slowest stage; 0: by what "      \
-                         "chunks are measured to cost."),                                                    \
+        SL_OPTION_SCHEDULE(values, serving.schedule), SL_OPTION_CHUNK_MS(values, serving.chunk_ms),          \
         SL_OPTION_NUMBER("slo", values, serving.slo, "0", 0, SL_MAX_SLO_MS, "ms",                            \
                          "With --schedule slo, when the first token of a short prompt is wanted if its "     \
                          "request does not say (x-slo-ttft-ms, a deadline); 0: by cost."),                   \

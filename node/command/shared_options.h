@@ -35,6 +35,14 @@
 #define SL_OPTION_CHUNK(values, field)                                                                       \
     SL_OPTION_NUMBER("chunk", values, field, "0", 0, SL_MAX_CHUNK_ASKED, "tokens",                           \
                      "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048.")
+#define SL_OPTION_SCHEDULE(values, field)                                                                    \
+    SL_OPTION_CHOICE("schedule", values, field, "slo", "slo|fifo",                                           \
+                     "Who runs next. slo: by predicted time, targets, priorities and tenants; fifo: in "     \
+                     "arrival order, by numbers of tokens (--chunk).")
+#define SL_OPTION_CHUNK_MS(values, field)                                                                    \
+    SL_OPTION_NUMBER("chunk-ms", values, field, "0", 0, 3600000, "ms",                                       \
+                     "With --schedule slo, what a chunk may take on the slowest stage; 0: by what chunks "   \
+                     "are measured to cost.")
 #define SL_OPTION_CONTEXT(values, field)                                                                     \
     SL_OPTION_NUMBER("context", values, field, "0", 0, 1 << 22, "tokens",                                    \
                      "Longest prompt and output together; 0: the model's.")
