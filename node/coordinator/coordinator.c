@@ -470,7 +470,7 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     c->plan = *config->plan;
     c->shape = *config->shape;
     c->config = *config;
-    assert(config->n_weights <= SL_MAX_TENANT_WEIGHTS);
+    assert(config->n_weights <= SL_MAX_WEIGHTS);
     c->weights.n = config->n_weights;
     for (uint32_t i = 0; i < config->n_weights; i++)
         c->weights.list[i] = config->weights[i];

@@ -87,7 +87,7 @@ struct sl_coordinator_config {
     uint32_t max_waiting; /* requests in the queue; 0: SL_DEFAULT_WAITING. Their bytes: SL_WAITING_BYTES */
     enum sl_schedule_kind schedule;
     uint64_t chunk_us, slo_us; /* as sl_core_config has them */
-    uint32_t n_weights;        /* at most SL_MAX_TENANT_WEIGHTS */
+    uint32_t n_weights;        /* at most SL_MAX_WEIGHTS */
     const struct sl_tenant_weight *weights;
     /* A neighbour was lost (or sent what it may not): every live request has been ended with SL_E_UNAVAILABLE, new ones are
      * refused. On the coordinator's thread; NULL: none. */

@@ -87,8 +87,6 @@ enum sl_refused {
     SL_REFUSED_REQUEST,
     SL_REFUSED_KINDS
 };
-/* Prompts of at most so many tokens are short: what a short one is told of its first token is right or wrong for other reasons. */
-enum { SL_SHORT_PROMPT = 1024 };
 
 struct sl_coordinator_meter {
     uint64_t prompt_tokens, output_tokens, ok[3], failed, rejected, checksum_failures;

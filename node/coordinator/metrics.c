@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "node/coordinator/coordinator_impl.h"
+#include "pipeline/decide/admit.h"
 #include <math.h>
 
 /* ---- counted on the coordinator's thread ---- */
@@ -50,7 +51,7 @@ void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, struct sl_ca
         m->prompt_tokens += call->ask.n_ids;
         double real = (double)(now_us - call->submit_us), predicted = (double)call->predicted_us;
         if (call->predicted_us > 0 && real > 0)
-            add_ratio(&m->ttft_error[call->ask.n_ids > SL_SHORT_PROMPT], fabs(predicted - real) / real);
+            add_ratio(&m->ttft_error[call->ask.n_ids > SL_SHORT_TOKENS], fabs(predicted - real) / real);
     }
     if (text->n_out == 0)
         return; /* the prompt alone was asked for */
@@ -181,7 +182,7 @@ static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
     sl_text_add(t,
                 "# TYPE %s histogram\n# HELP %s Distance of the predicted time to the first token from the "
                 "real one, of the real one; short: prompts of at most %d tokens.\n",
-                name, name, SL_SHORT_PROMPT);
+                name, name, SL_SHORT_TOKENS);
     for (int k = 0; k < 2; k++) {
         const char *class = k == 0 ? "short" : "long";
         for (uint32_t i = 0; i < SL_RATIO_BUCKETS; i++)

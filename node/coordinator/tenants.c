@@ -47,9 +47,9 @@ static sl_status read_one(struct sl_tenant_weights *weights, const char *item, s
     for (uint32_t i = 0; i < weights->n; i++)
         if (strcmp(weights->list[i].tenant, read.tenant) == 0)
             return sl_fail(err, SL_E_USAGE, "%s gives \"%s\" two weights; keep one", option, read.tenant);
-    if (weights->n == SL_MAX_TENANT_WEIGHTS)
+    if (weights->n == SL_MAX_WEIGHTS)
         return sl_fail(err, SL_E_USAGE, "%s has more than %d weights; whoever is not named weighs 1", option,
-                       SL_MAX_TENANT_WEIGHTS);
+                       SL_MAX_WEIGHTS);
     weights->list[weights->n++] = read;
     return SL_OK;
 }

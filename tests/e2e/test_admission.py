@@ -65,6 +65,8 @@ def test_metadata_is_taken_and_is_in_the_log_line_of_the_request(server, engine)
     line, = wait_until(lambda: lines_about(server, "said"), "a log line")
     assert line["tenant"] == "team-7" and line["priority"] == "-2" and line["status"] == "ok"
     assert (line["prompt_tokens"], line["output_tokens"], line["finish"]) == ("3", "4", "length")
+    assert float(line["predicted_ttft_ms"]) > 0
+    assert server.metric('sluice_request_ttft_error_ratio_count{class="short"}') >= 1
     assert 0 <= float(line["queue_ms"]) <= float(line["ttft_ms"]) <= float(line["total_ms"])
 
 
@@ -110,7 +112,7 @@ def test_whatever_grpc_timeout_says_the_call_ends_and_nothing_is_left(server, en
 @pytest.fixture
 def stopped(start_server):
     """A small node whose stage 1 stands still, so that whoever comes waits; and a stub."""
-    server = start_server("--max-waiting", 2, "--max-prefill", 1, "--max-running", 1, "--lost-after", 3600,
+    server = start_server("--schedule", "fifo", "--max-waiting", 2, "--max-prefill", 1, "--max-running", 1, "--lost-after", 3600,
                           "--tenant-weight", "blue=2.5", "--tenant-weight", "red=0.5", host="0.0.0.0")
     stage = server.children()["stage 1"]
     os.kill(stage, signal.SIGSTOP)
@@ -146,7 +148,7 @@ def test_a_full_queue_refuses_with_pushback_and_retry_info_and_is_shown_to_this_
 
     code, body = server.get("/debug/schedule")
     shown = json.loads(body)
-    assert code == 200 and shown["schedule"] == "slo" and shown["pages"]["of"] > 0
+    assert code == 200 and shown["schedule"] == "fifo" and shown["pages"]["of"] > 0
     by_id = {entry["request"]: entry for entry in shown["queue"]}
     assert shown["requests"] == len(shown["queue"]) == len(by_id) >= 3, body
     assert by_id["r3"]["tenant"] == "blue" and by_id["r3"]["priority"] == -1
@@ -155,6 +157,21 @@ def test_a_full_queue_refuses_with_pushback_and_retry_info_and_is_shown_to_this_
     assert weights == {"blue": 2.5, "red": 0.5}
     for call in calls:
         call.cancel()
+
+
+def test_a_first_token_that_cannot_be_there_in_time_is_refused_at_once(server, engine):
+    before = server.metric('sluice_requests_refused_total{reason="time"}')
+    with pytest.raises(grpc.RpcError) as caught:  # a thousand tokens in a millisecond
+        list(engine.Generate(ask(n_ids=1000, request_id="hasty"), timeout=PATIENCE, metadata=(("x-slo-ttft-ms", "1"),)))
+    assert caught.value.code() == EXHAUSTED and "can't be there in time" in caught.value.details()
+    trailers = dict(caught.value.trailing_metadata())
+    status_class, retry_class = google_rpc()
+    detail, = status_class.FromString(trailers["grpc-status-details-bin"]).details
+    pushback = int(trailers["grpc-retry-pushback-ms"])
+    assert pushback > 0 and retry_class.FromString(detail.value).retry_delay.ToMilliseconds() == pushback
+    assert server.metric('sluice_requests_refused_total{reason="time"}') == before + 1
+    line, = wait_until(lambda: lines_about(server, "hasty"), "a log line")
+    assert line["status"].startswith("exhausted") and line["ttft_ms"] == "-"
 
 
 def own_address():

@@ -24,7 +24,7 @@ static void read_weights(const uint8_t *data, size_t bytes)
     list[bytes] = 0;
     if (sl_tenant_weights_read(&weights, list, "--tenant-weight", &err) != SL_OK)
         require(err.text[0] != 0);
-    require(weights.n <= SL_MAX_TENANT_WEIGHTS);
+    require(weights.n <= SL_MAX_WEIGHTS);
     for (uint32_t i = 0; i < weights.n; i++)
         require(weights.list[i].weight >= 0.001 && weights.list[i].weight <= 1000);
     free(list);

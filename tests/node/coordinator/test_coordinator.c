@@ -57,18 +57,21 @@ static bool start(struct neighbours *w)
     for (uint32_t k = 0; k < NODES; k++)
         ready =
             ready && sl_links_open(w->io[k], &w->plan, k, secret, where_is, w, &n_links[k], &err) == SL_OK;
-    ready = ready && sl_coordinator_create(&w->coordinator,
-                                           &(struct sl_coordinator_config){.plan = &w->plan,
-                                                                           .shape = &shape,
-                                                                           .tokenizer = none,
-                                                                           .model_path = "none",
-                                                                           .model_name = "none",
-                                                                           .io = w->io[0],
-                                                                           .n_links = n_links[0],
-                                                                           .max_waiting = WAITING,
-                                                                           .n_weights = 1,
-                                                                           .weights = &weight},
-                                           &err) == SL_OK;
+    ready = ready && sl_coordinator_create(
+                         &w->coordinator,
+                         &(struct sl_coordinator_config){
+                             .plan = &w->plan,
+                             .shape = &shape,
+                             .tokenizer = none,
+                             .model_path = "none",
+                             .model_name = "none",
+                             .io = w->io[0],
+                             .n_links = n_links[0],
+                             .max_waiting = WAITING,
+                             .schedule = SL_SCHEDULE_FIFO, /* which bounds the queue by number alone */
+                             .n_weights = 1,
+                             .weights = &weight},
+                         &err) == SL_OK;
     if (!ready || sl_coordinator_wait_ready(w->coordinator, 30000, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return ready;

@@ -1,5 +1,6 @@
 /* node/coordinator/metrics.c: what is counted of requests, without a pipeline. */
 #include "node/coordinator/coordinator_impl.h"
+#include "pipeline/decide/admit.h"
 #include "tests/check.h"
 #include <stdlib.h>
 
@@ -21,11 +22,11 @@ SL_TEST(a_prediction_is_compared_once_with_what_came_by_length_of_the_prompt)
 {
     struct sl_coordinator *c = calloc(1, sizeof *c);
     const struct sl_ratios *error = c->now.meter.ttft_error;
-    first_token(c, SL_SHORT_PROMPT, 0, 100000); /* nothing was predicted */
+    first_token(c, SL_SHORT_TOKENS, 0, 100000); /* nothing was predicted */
     CHECK_INT(error[0].count + error[1].count, 0);
-    first_token(c, SL_SHORT_PROMPT, 81000, 100000);      /* 19 % too early */
-    first_token(c, SL_SHORT_PROMPT, 119000, 100000);     /* as much too late */
-    first_token(c, SL_SHORT_PROMPT + 1, 900000, 100000); /* eight times too late */
+    first_token(c, SL_SHORT_TOKENS, 81000, 100000);      /* 19 % too early */
+    first_token(c, SL_SHORT_TOKENS, 119000, 100000);     /* as much too late */
+    first_token(c, SL_SHORT_TOKENS + 1, 900000, 100000); /* eight times too late */
     CHECK_INT(error[0].count, 2);
     CHECK_INT(error[1].count, 1);
     CHECK(error[0].sum > 0.379 && error[0].sum < 0.381);

@@ -62,10 +62,10 @@ SL_TEST(more_weights_than_there_is_room_for_are_refused)
     char list[80 * 8] = "", *at = list;
     struct sl_tenant_weights w;
     struct sl_err err;
-    for (int i = 0; i < SL_MAX_TENANT_WEIGHTS; i++)
+    for (int i = 0; i < SL_MAX_WEIGHTS; i++)
         at += sprintf(at, "t%d=1,", i);
     CHECK_INT(sl_tenant_weights_read(&w, list, "--tenant-weight", &err), SL_OK);
-    CHECK_INT(w.n, SL_MAX_TENANT_WEIGHTS);
+    CHECK_INT(w.n, SL_MAX_WEIGHTS);
     strcpy(at, "u=1");
     CHECK_INT(sl_tenant_weights_read(&w, list, "--tenant-weight", &err), SL_E_USAGE);
     CHECK_CONTAINS(err.text, "more than 64");
