@@ -3,15 +3,17 @@
  *
  * N workers that share a machine share its caches, memory bandwidth and turbo, so the yardstick for
  * a pipeline of N stages is not N times one worker but what N workers side by side really get.
- * Against it stands the time in which a pipeline fills and drains: with C chunks, N stages are
- * N*C/(C+N-1) times as fast as one at best. The ratio printed is
+ * Against it stands the time in which a pipeline fills and drains, and that its stages do not share
+ * the work equally (pipeline_bound.h). The ratios printed are
  *
- *     pipeline / (side by side, all N together * C/(C+N-1))
+ *     pipeline / (side by side, all N together * what fill and drain allow)
+ *     the same / what the split of the work allows
  *
  * Every arm is a process of its own, forked before any thread exists, started and warmed up before
  * the first round, and told over a pipe when to go; the rounds are interleaved so that a slow
  * minute of the machine hits all arms alike. */
 #include "bench/bench_pipeline.h"
+#include "bench/pipeline_bound.h"
 #include "bench/samples.h"
 
 #include "base/clock.h"
@@ -31,7 +33,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_WORKERS = 64, MAX_ROUNDS = 101 };
+enum { MAX_WORKERS = SL_MAX_STAGES, MAX_ROUNDS = 101 };
 
 struct bench_worker { /* a forked process with a cluster in it */
     pid_t pid;
@@ -42,6 +44,7 @@ struct reply { /* what it sends back after start-up and after each request */
     sl_status status;
     uint64_t elapsed_ns;
     char text[320];
+    struct sl_chunk_times times;
 };
 
 struct arms {
@@ -53,13 +56,30 @@ struct arms {
 
 /* ---- In the worker. ---- */
 
-static sl_status measure(struct sl_client *client, const struct sl_generate *generate, uint64_t *elapsed_ns,
+static sl_status read_times(struct sl_chunk_times *times, const struct sl_timeline *t, struct sl_err *err)
+{
+    *times = (struct sl_chunk_times){.n_stages = t->n_stages};
+    for (uint32_t i = 0; i < t->n_spans; i++) {
+        const struct sl_span *span = &t->spans[i];
+        if (span->stage >= MAX_WORKERS || span->chunk >= SL_CHUNK_TIMES_MAX)
+            return sl_fail(err, SL_E_CONFIG, "the prompt has more than %d chunks; use a larger --chunk",
+                           SL_CHUNK_TIMES_MAX);
+        times->us[span->stage][span->chunk] = (uint32_t)(span->end_us - span->begin_us);
+        if (span->chunk >= times->n_chunks)
+            times->n_chunks = span->chunk + 1;
+    }
+    return SL_OK;
+}
+
+static sl_status measure(struct sl_client *client, const struct sl_generate *generate, struct reply *reply,
                          struct sl_err *err)
 {
     struct sl_answer answer;
     uint64_t begin_ns = sl_clock_ns();
     sl_status status = sl_client_generate(client, generate, NULL, NULL, &answer, err);
-    *elapsed_ns = sl_clock_ns() - begin_ns;
+    reply->elapsed_ns = sl_clock_ns() - begin_ns;
+    if (status == SL_OK)
+        status = read_times(&reply->times, &answer.timeline, err);
     sl_answer_free(&answer);
     return status;
 }
@@ -82,12 +102,12 @@ static sl_status open_cluster(struct sl_client **client, const struct sl_bench_p
     return sl_client_start(*client, bench->prompt_tokens, err);
 }
 
-static bool send_reply(int to, sl_status status, uint64_t elapsed_ns, const struct sl_err *err)
+static bool send_reply(int to, sl_status status, struct reply *reply, const struct sl_err *err)
 {
-    struct reply reply = {.status = status, .elapsed_ns = elapsed_ns};
+    reply->status = status;
     if (status != SL_OK)
-        snprintf(reply.text, sizeof reply.text, "%s", err->text);
-    return write(to, &reply, sizeof reply) == (ssize_t)sizeof reply;
+        snprintf(reply->text, sizeof reply->text, "%s", err->text);
+    return write(to, reply, sizeof *reply) == (ssize_t)sizeof *reply;
 }
 
 /* Never returns. One request to warm up, then one for every byte that comes; the end of the pipe is
@@ -101,23 +121,26 @@ static void work(const struct sl_bench_pipeline *bench, uint32_t n_stages, const
                                    .n_ids = bench->prompt_tokens,
                                    .sampling = {.top_p = 1, .n_logprobs = -1},
                                    .prompt_logprobs = -1,
-                                   .deadline_ms = -1};
-    uint64_t elapsed_ns = 0;
+                                   .deadline_ms = -1,
+                                   .want_timeline = true};
+    static struct reply reply;
     char byte;
     sl_status status = open_cluster(&client, bench, n_stages, &err);
     if (status == SL_OK)
-        status = measure(client, &generate, &elapsed_ns, &err);
-    while (send_reply(answer, status, elapsed_ns, &err) && status == SL_OK && read(go, &byte, 1) == 1)
-        status = measure(client, &generate, &elapsed_ns, &err);
+        status = measure(client, &generate, &reply, &err);
+    while (send_reply(answer, status, &reply, &err) && status == SL_OK && read(go, &byte, 1) == 1)
+        status = measure(client, &generate, &reply, &err);
     sl_client_close(client);
     _exit(0);
 }
 
 /* ---- In the bench. ---- */
 
-static sl_status take_reply(const struct bench_worker *worker, uint64_t *elapsed_ns, struct sl_err *err)
+/* least: NULL, or what becomes less by it. */
+static sl_status take_reply(const struct bench_worker *worker, uint64_t *elapsed_ns,
+                            struct sl_chunk_times *least, struct sl_err *err)
 {
-    struct reply reply;
+    static struct reply reply;
     uint8_t *at = (uint8_t *)&reply;
     for (size_t got = 0; got < sizeof reply;) {
         ssize_t n = read(worker->answer, at + got, sizeof reply - got);
@@ -129,6 +152,8 @@ static sl_status take_reply(const struct bench_worker *worker, uint64_t *elapsed
         got += (size_t)n;
     }
     *elapsed_ns = reply.elapsed_ns;
+    if (least && reply.status == SL_OK)
+        sl_chunk_times_least(least, &reply.times);
     return reply.status == SL_OK ? SL_OK : sl_fail(err, reply.status, "%s", reply.text);
 }
 
@@ -183,11 +208,11 @@ static sl_status start_all(struct arms *arms, const struct sl_bench_pipeline *be
     uint64_t warm_ns;
     SL_TRY(start_worker(&arms->pipeline, bench, bench->n_stages, ids, arms, err));
     arms->pipeline_started = true;
-    SL_TRY(take_reply(&arms->pipeline, &warm_ns, err));
+    SL_TRY(take_reply(&arms->pipeline, &warm_ns, NULL, err));
     for (uint32_t i = 0; i < bench->n_stages; i++) {
         SL_TRY(start_worker(&arms->single[i], bench, 1, ids, arms, err));
         arms->n_started++;
-        SL_TRY(take_reply(&arms->single[i], &warm_ns, err));
+        SL_TRY(take_reply(&arms->single[i], &warm_ns, NULL, err));
     }
     return SL_OK;
 }
@@ -202,6 +227,7 @@ static void stop_all(const struct arms *arms)
 
 struct rounds { /* tokens per second */
     double pipeline[MAX_ROUNDS], alone[MAX_ROUNDS], beside[MAX_ROUNDS];
+    struct sl_chunk_times in_pipeline, on_one; /* the least of each chunk */
 };
 
 static sl_status run_round(const struct arms *arms, const struct sl_bench_pipeline *bench,
@@ -210,16 +236,16 @@ static sl_status run_round(const struct arms *arms, const struct sl_bench_pipeli
     double tokens = bench->prompt_tokens * 1e9;
     uint64_t elapsed_ns;
     SL_TRY(go(&arms->pipeline, err));
-    SL_TRY(take_reply(&arms->pipeline, &elapsed_ns, err));
+    SL_TRY(take_reply(&arms->pipeline, &elapsed_ns, &rounds->in_pipeline, err));
     rounds->pipeline[r] = tokens / (double)elapsed_ns;
     SL_TRY(go(&arms->single[0], err));
-    SL_TRY(take_reply(&arms->single[0], &elapsed_ns, err));
+    SL_TRY(take_reply(&arms->single[0], &elapsed_ns, &rounds->on_one, err));
     rounds->alone[r] = tokens / (double)elapsed_ns;
     rounds->beside[r] = 0;
     for (uint32_t i = 0; i < bench->n_stages; i++)
         SL_TRY(go(&arms->single[i], err));
     for (uint32_t i = 0; i < bench->n_stages; i++) {
-        SL_TRY(take_reply(&arms->single[i], &elapsed_ns, err));
+        SL_TRY(take_reply(&arms->single[i], &elapsed_ns, &rounds->on_one, err));
         rounds->beside[r] += tokens / (double)elapsed_ns;
     }
     return SL_OK;
@@ -235,13 +261,13 @@ static void print_samples(const char *key, const double *values, uint32_t n)
     fputs("]", stdout);
 }
 
-static void print_result(const struct sl_bench_pipeline *bench, uint32_t n_chunks,
-                         const struct rounds *rounds)
+static void print_result(const struct sl_bench_pipeline *bench, const struct rounds *rounds)
 {
+    uint32_t n_chunks = rounds->on_one.n_chunks;
+    struct sl_pipeline_bound bound = sl_pipeline_bound_of(&rounds->on_one, &rounds->in_pipeline);
     double pipeline = sl_median(rounds->pipeline, bench->rounds),
            alone = sl_median(rounds->alone, bench->rounds);
-    double beside = sl_median(rounds->beside, bench->rounds),
-           full = (double)n_chunks / (n_chunks + bench->n_stages - 1);
+    double beside = sl_median(rounds->beside, bench->rounds), full = bound.fill_drain;
     double ratio = pipeline / (beside * full);
     if (bench->json) {
         printf("{\"stages\": %u, \"threads\": %u, \"prompt_tokens\": %u, \"chunks\": %u, "
@@ -250,8 +276,8 @@ static void print_result(const struct sl_bench_pipeline *bench, uint32_t n_chunk
                bench->transport);
         printf(", \"pipeline_tok_s\": %.1f, \"one_stage_tok_s\": %.1f, \"side_by_side_tok_s\": "
                "%.1f, \"fill_drain\": %.4f, "
-               "\"ratio\": %.4f, \"speedup\": %.4f",
-               pipeline, alone, beside, full, ratio, pipeline / alone);
+               "\"ratio\": %.4f, \"split\": %.4f, \"ratio_of_split\": %.4f, \"speedup\": %.4f",
+               pipeline, alone, beside, full, ratio, bound.split, ratio / bound.split, pipeline / alone);
         print_samples("pipeline", rounds->pipeline, bench->rounds);
         print_samples("one_stage", rounds->alone, bench->rounds);
         print_samples("side_by_side", rounds->beside, bench->rounds);
@@ -270,21 +296,9 @@ static void print_result(const struct sl_bench_pipeline *bench, uint32_t n_chunk
     printf("  fill and drain allow %.4f of side by side: %.1f tokens/s; the pipeline reaches %.1f "
            "%% of that\n",
            full, beside * full, 100 * ratio);
-}
-
-static sl_status count_chunks(const struct sl_bench_pipeline *bench, const struct sl_shape *shape,
-                              uint32_t *n_chunks, struct sl_err *err)
-{
-    struct sl_plan plan;
-    struct sl_plan_options options = {.n_stages = bench->n_stages,
-                                      .chunk_tokens = bench->chunk_tokens,
-                                      .max_running = 1,
-                                      .context_tokens = bench->prompt_tokens,
-                                      .epoch = 1};
-    SL_TRY(sl_plan_for_shape(&plan, shape, &options, err));
-    uint32_t chunk = sl_plan_chunk_for(&plan, bench->prompt_tokens);
-    *n_chunks = (bench->prompt_tokens + chunk - 1) / chunk;
-    return SL_OK;
+    printf("  stages of unequal work allow %.4f of that: %.1f tokens/s; the pipeline reaches %.1f %% "
+           "of that\n",
+           bound.split, beside * full * bound.split, 100 * ratio / bound.split);
 }
 
 static sl_status run_rounds(const struct sl_bench_pipeline *bench, const uint32_t *ids, struct rounds *rounds,
@@ -307,12 +321,9 @@ sl_status sl_bench_pipeline(const struct sl_bench_pipeline *given, struct sl_err
     signal(SIGPIPE, SIG_IGN); /* a worker that died is an error to report */
     char *pack = NULL;
     struct sl_shape shape;
-    uint32_t n_chunks = 0;
     SL_TRY(sl_pack_ensure(bench.model, &pack, err)); /* once, before the workers would all do it */
     bench.model = pack;
     sl_status status = sl_shape_load(&shape, pack, err);
-    if (status == SL_OK)
-        status = count_chunks(&bench, &shape, &n_chunks, err);
     uint32_t *ids = malloc(bench.prompt_tokens * sizeof *ids);
     struct rounds *rounds = calloc(1, sizeof *rounds);
     if (status == SL_OK && (!ids || !rounds))
@@ -322,7 +333,7 @@ sl_status sl_bench_pipeline(const struct sl_bench_pipeline *given, struct sl_err
     if (status == SL_OK)
         status = run_rounds(&bench, ids, rounds, err);
     if (status == SL_OK)
-        print_result(&bench, n_chunks, rounds);
+        print_result(&bench, rounds);
     free(rounds);
     free(ids);
     free(pack);
