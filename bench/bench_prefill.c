@@ -1,6 +1,8 @@
 /* Prefill of prompts of several lengths behind a given context, split by part (stage_bench.h says
  * how the context comes about). A round runs every length once, each with the rooflines measured
- * just before it; the first round only warms up and is not counted: it maps the weights. */
+ * just before it; the first round only warms up and is not counted: it maps the weights. As in a
+ * pipeline, only the prompt's last row is finished by the last layer; the others end with their K
+ * and V there (kernels/device.h), and what is not done is not counted as work. */
 #include "bench/bench_stage.h"
 #include "bench/stage_bench.h"
 #include <stdio.h>
