@@ -18,7 +18,7 @@ static const double layer_us = 10;          /* that a layer takes for nothing: i
 static const uint64_t most_start_us = 2000000;
 static const uint64_t least_kept_us =
     20000; /* a start that measures for less does so each time, and leaves no file */
-static const uint64_t start_bytes_per_us = 250; /* of weights, for each microsecond that a start may take */
+static const uint64_t start_bytes_per_us = 150; /* of weights, for each microsecond that a start may take */
 
 struct trial_point {
     uint32_t pos, rows, n; /* measured n times */
@@ -33,7 +33,7 @@ struct calibrator {
     struct sl_cost prior, now;
     uint32_t n_points, most_rows, most_pos; /* of the points */
     struct trial_point points[SL_COST_POINTS];
-    uint64_t end_us;
+    uint64_t budget_ns, began_ns, wall_began_ns; /* of this thread's time, and of the clock on the wall */
 };
 
 /* ---- the prior ---- */
@@ -176,16 +176,25 @@ static struct trial_point *next_point(struct calibrator *c, uint32_t round, doub
     return best;
 }
 
+/* Whether a chunk of so many microseconds is one too many. Among busy neighbours it may take four times as long. */
+static bool is_over(const struct calibrator *c, double us)
+{
+    return now_ns(c) - c->began_ns + (uint64_t)(us * 1000) > c->budget_ns ||
+           sl_clock_ns() - c->wall_began_ns > 4 * c->budget_ns;
+}
+
 static void measure(struct calibrator *c, struct sl_sequence *sequence)
 {
     double us = 0;
     uint32_t seen = 0;
     c->now = c->prior;
+    c->began_ns = now_ns(c);
+    c->wall_began_ns = sl_clock_ns();
     for (uint32_t i = 0; i < c->n_points && i < 2; i++) /* the first that a process does is slow */
         run_point(c, sequence, &c->points[i]);
     for (uint32_t round = 0; round < ROUNDS; round++)
         for (struct trial_point *p; (p = next_point(c, round, &us)); seen++) {
-            if (seen >= LEAST_POINTS && sl_clock_ns() / 1000 + (uint64_t)us > c->end_us)
+            if (seen >= LEAST_POINTS && is_over(c, us))
                 break; /* the others are dearer; in the next round the cheap ones may fit */
             double took = run_point(c, sequence, p);
             p->us = p->n++ == 0 || took < p->us ? took : p->us;
@@ -247,7 +256,7 @@ sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl
                              const struct sl_pack *pack, const struct sl_stage_trial *trial,
                              struct sl_err *err)
 {
-    struct calibrator c = {.stage = stage, .end_us = sl_clock_ns() / 1000 + trial->budget_us};
+    struct calibrator c = {.stage = stage, .budget_ns = trial->budget_us * 1000};
     char key[SL_COST_KEY];
     *calibration = (struct sl_stage_calibration){.kept = false};
     SL_TRY(prior_of(&c.prior, stage, err));

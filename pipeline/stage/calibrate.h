@@ -10,9 +10,10 @@
 #include "pipeline/stage/stage.h"
 
 struct sl_stage_trial {
-    uint64_t budget_us; /* the cheapest three points are measured even so */
-    const char *dir;    /* where it is kept; NULL: nowhere */
-    bool fresh;         /* what is kept there is not read */
+    uint64_t
+        budget_us; /* of the stage's processor: up to four times as long. The cheapest three points are measured even so */
+    const char *dir; /* where it is kept; NULL: nowhere */
+    bool fresh;      /* what is kept there is not read */
 };
 
 struct sl_stage_calibration {
