@@ -336,11 +336,6 @@ static int64_t offset_of_node(const struct sl_coordinator *c, uint32_t node)
     return sl_io_clock(c->io, sl_plan_link_id(&c->plan, 0, node)).offset_us;
 }
 
-static uint64_t predicted_us(const struct sl_action *a, uint32_t stage)
-{
-    return a->ran.predicted_us ? (uint64_t)(a->ran.predicted_us[stage] + 0.5) : 0;
-}
-
 void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
     if (!call->want_timeline)
@@ -358,15 +353,16 @@ void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl
                     offset_of_node(c, sl_plan_stage_node(0)));
     for (uint32_t k = 0; k < c->plan.n_stages; k++) {
         const struct sl_trace *t = &a->ran.head->traces[k];
-        call->spans[call->n_spans++] = (struct sl_span){.stage = (uint16_t)k,
-                                                        .chunk = a->ran.index,
-                                                        .pos = a->ran.pos,
-                                                        .tokens = a->ran.n,
-                                                        .recv_us = sl_span_time(t->recv_us, ahead_us[k]),
-                                                        .begin_us = sl_span_time(t->begin_us, ahead_us[k]),
-                                                        .end_us = sl_span_time(t->end_us, ahead_us[k]),
-                                                        .at_peak_us = t->at_peak_us,
-                                                        .predicted_us = predicted_us(a, k)};
+        call->spans[call->n_spans++] =
+            (struct sl_span){.stage = (uint16_t)k,
+                             .chunk = a->ran.index,
+                             .pos = a->ran.pos,
+                             .tokens = a->ran.n,
+                             .recv_us = sl_span_time(t->recv_us, ahead_us[k]),
+                             .begin_us = sl_span_time(t->begin_us, ahead_us[k]),
+                             .end_us = sl_span_time(t->end_us, ahead_us[k]),
+                             .at_peak_us = t->at_peak_us,
+                             .predicted_us = (uint64_t)(a->ran.predicted_us[k] + 0.5)};
     }
 }
 

@@ -79,6 +79,11 @@ static void send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt)
 /* ---- what others see ---- */
 
 /* Whoever waits for a change of life or for idleness is woken when there is one; the rest is there to be read. */
+static void publish_fits(struct sl_coordinator *c)
+{
+    sl_latest_write(&c->published_fits, sl_core_fits(c->core));
+}
+
 static void publish(struct sl_coordinator *c)
 {
     sl_core_load(c->core, &c->now.core);
@@ -241,6 +246,7 @@ static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event 
 static const char *on_result(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
     const char *bad = sl_core_result(c->core, frame->payload, frame->wire.meta_bytes, &c->actions);
+    publish_fits(c);
     carry_out(c);
     return bad;
 }
@@ -360,8 +366,7 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
         break;
     case SL_POST_COST:
         sl_core_cost(c->core, (uint32_t)post->handle, &post->cost);
-        c->costs[post->handle] = post->cost;
-        sl_latest_write(&c->published_costs, c->costs);
+        publish_fits(c);
         break;
     case SL_POST_MOURN:
         sl_core_lose(c->core, SL_E_UNAVAILABLE, post->text, &c->actions);
@@ -455,7 +460,7 @@ static sl_status take_memory(struct sl_coordinator *c)
     SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
-    SL_TRY(sl_latest_init(&c->published_costs, sizeof c->costs));
+    SL_TRY(sl_latest_init(&c->published_fits, c->plan.n_stages * sizeof(struct sl_cost_fit)));
     c->actions.room = sl_core_max_actions(c->core);
     c->actions.list = calloc(c->actions.room, sizeof *c->actions.list);
     return c->actions.list && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
@@ -490,8 +495,10 @@ sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coo
     c->started_us = sl_coordinator_now_us();
     atomic_init(&c->next_handle, 1);
     bool ready = take_memory(c) == SL_OK;
-    if (ready)
+    if (ready) {
+        publish_fits(c);
         publish(c);
+    }
     if (!ready || pthread_create(&c->thread, NULL, coordinator_thread, c) != 0) {
         c->io = NULL; /* stays the caller's */
         c->tokenizer = NULL;
@@ -530,7 +537,7 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     free(c->actions.list);
     sl_arena_fini(&c->arena);
     sl_latest_fini(&c->published);
-    sl_latest_fini(&c->published_costs);
+    sl_latest_fini(&c->published_fits);
     pthread_mutex_destroy(&c->lock);
     pthread_cond_destroy(&c->changed);
     pthread_mutex_destroy(&c->view_lock);

@@ -143,7 +143,7 @@ struct sl_coordinator {
     _Atomic uint64_t n_past; /* requests whose deadline had passed before they were posted */
 
     /* what the thread tells others; the lock only for those who wait for a change of life, or for idleness */
-    struct sl_latest published, published_costs;
+    struct sl_latest published, published_fits; /* of the chunks of each stage */
     pthread_mutex_t lock;
     pthread_cond_t changed;
     enum sl_life life;
@@ -165,7 +165,6 @@ struct sl_coordinator {
     uint64_t taken;
     bool stop;
     struct sl_buffers orders, adopts;
-    struct sl_cost costs[SL_MAX_STAGES]; /* of their chunks, as the stages measured them; 0: unknown */
     uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
     struct sl_finished finished;

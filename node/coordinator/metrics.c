@@ -196,21 +196,48 @@ static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
     }
 }
 
-/* Of a stage that has measured itself. */
+/* What the chunks of each stage should have taken, took, and are thought to cost now. */
 static void add_costs(struct sl_coordinator *c, struct sl_text *t)
 {
     static const char *const names[SL_COST_TERMS] = {"chunk", "position", "row", "pair", "experts"};
-    struct sl_cost costs[SL_MAX_STAGES];
-    sl_latest_read(&c->published_costs, costs);
+    struct sl_cost_fit *fits = calloc(c->plan.n_stages, sizeof *fits);
+    if (!fits)
+        return;
+    sl_latest_read(&c->published_fits, fits);
+    sl_text_add(
+        t,
+        "# TYPE sluice_stage_chunk_predicted_seconds counter\n"
+        "# UNIT sluice_stage_chunk_predicted_seconds seconds\n"
+        "# HELP sluice_stage_chunk_predicted_seconds What chunks should have taken, as predicted before.\n");
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_text_add(t, "sluice_stage_chunk_predicted_seconds_total{role=\"stage %u\"} %.9g\n", k,
+                    fits[k].predicted_us / 1e6);
+    sl_text_add(t, "# TYPE sluice_stage_chunk_measured_seconds counter\n"
+                   "# UNIT sluice_stage_chunk_measured_seconds seconds\n"
+                   "# HELP sluice_stage_chunk_measured_seconds What they took.\n");
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_text_add(t, "sluice_stage_chunk_measured_seconds_total{role=\"stage %u\"} %.9g\n", k,
+                    fits[k].measured_us / 1e6);
+    sl_text_add(
+        t,
+        "# TYPE sluice_stage_chunk_error_ratio gauge\n# HELP sluice_stage_chunk_error_ratio Relative error "
+        "of the last %d predictions, by quantile.\n",
+        SL_COST_ERRORS);
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_text_add(t,
+                    "sluice_stage_chunk_error_ratio{role=\"stage %u\",quantile=\"0.5\"} %.4g\n"
+                    "sluice_stage_chunk_error_ratio{role=\"stage %u\",quantile=\"0.9\"} %.4g\n",
+                    k, sl_cost_fit_error(&fits[k], 0.5), k, sl_cost_fit_error(&fits[k], 0.9));
     sl_text_add(
         t,
         "# TYPE sluice_stage_cost_seconds gauge\n# UNIT sluice_stage_cost_seconds seconds\n"
-        "# HELP sluice_stage_cost_seconds What a stage's chunks cost, as it measured them: a chunk at all, a "
-        "position before a slice, a row, a pair of positions, all experts.\n");
+        "# HELP sluice_stage_cost_seconds What chunks cost now: a chunk at all, a position before a slice, a "
+        "row, a pair of positions, all experts.\n");
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
-        for (int i = 0; i < SL_COST_TERMS && sl_cost_is_sane(&costs[k]); i++)
+        for (int i = 0; i < SL_COST_TERMS; i++)
             sl_text_add(t, "sluice_stage_cost_seconds{role=\"stage %u\",of=\"%s\"} %.6g\n", k, names[i],
-                        costs[k].us[i] / 1e6);
+                        fits[k].now.us[i] / 1e6);
+    free(fits);
 }
 
 void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)

@@ -23,7 +23,7 @@
 #define SL_PIPELINE_DECIDE_CORE_H
 
 #include "base/arena.h"
-#include "pipeline/decide/cost.h"
+#include "pipeline/decide/cost_fit.h"
 #include "pipeline/decide/life.h"
 #include "pipeline/decide/plan.h"
 #include "pipeline/decide/tenants.h"
@@ -106,7 +106,7 @@ struct sl_action {
         } admit;
         struct {
             const struct sl_result_head *head; /* what the stages did; valid until the next input */
-            const double *predicted_us;        /* by stage, of the whole record; NULL: not known */
+            const double *predicted_us;        /* by stage, of the whole record; as long */
             uint32_t index, pos, n;            /* the slice */
         } ran;
         struct {
@@ -224,6 +224,8 @@ struct sl_core_load {
     uint64_t records, records_answered;
 };
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load);
+/* What the chunks of each stage cost as of now, and how well that was known: [n_stages]. */
+const struct sl_cost_fit *sl_core_fits(const struct sl_core *core);
 /* For tests: NULL, or which promise about pages, places and the queue its tables break (static). */
 const char *sl_core_check(const struct sl_core *core);
 

@@ -26,6 +26,11 @@ void sl_core_cost(struct sl_core *core, uint32_t stage, const struct sl_cost *pr
     sl_core_budget(core);
 }
 
+const struct sl_cost_fit *sl_core_fits(const struct sl_core *core)
+{
+    return core->time.fits;
+}
+
 /* ---- pace and budget ---- */
 
 static double hops_us(const struct sl_core_time *t)

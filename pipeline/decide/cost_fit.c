@@ -232,6 +232,8 @@ bool sl_cost_fit_add(struct sl_cost_fit *fit, const struct sl_cost_chunk *chunk,
         return false;
     double predicted = fmax(sl_cost_of(&fit->now, chunk), 1e-3),
            off = fmax(fmin(log(measured_us / predicted), most_log), -most_log);
+    fit->predicted_us += predicted;
+    fit->measured_us += measured_us;
     fit->errors[fit->chunks++ % SL_COST_ERRORS] = (float)fmin(fabs(predicted / measured_us - 1), 1e9);
     double seen = fmin(fabs(off), (far_off + 1) * fit->spread),
            rate = fmax(gain, 1.0 / (double)(fit->chunks + 3));

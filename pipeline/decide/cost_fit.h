@@ -17,6 +17,7 @@
 struct sl_cost_fit {
     struct sl_cost now; /* the corrected model */
     double cv;          /* relative deviation of measured from predicted: noise, without outliers */
+    double predicted_us, measured_us; /* of all chunks that were added, each predicted before it was */
     /* Below: cost_fit.c's. */
     struct sl_cost prior;
     double unit[SL_COST_TERMS]; /* what a coefficient is counted in */

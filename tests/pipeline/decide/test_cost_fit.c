@@ -144,6 +144,23 @@ SL_TEST(a_prior_that_is_wrong_by_three_is_right_after_three_chunks)
         }
 }
 
+SL_TEST(what_was_predicted_and_measured_is_added_up_and_errors_are_of_before)
+{
+    struct sl_cost_fit fit;
+    struct sl_cost_chunk chunk = {0};
+    sl_cost_add(&chunk, 0, 256);
+    sl_cost_fit_init(&fit, &shapes[0]);
+    double us = sl_cost_of(&shapes[0], &chunk);
+    CHECK(sl_cost_fit_error(&fit, 0.5) == 0);
+    sl_cost_fit_add(&fit, &chunk, 2 * us);
+    CHECK(fabs(sl_cost_fit_error(&fit, 0.5) - 0.5) < 1e-6);
+    CHECK(fabs(fit.predicted_us / us - 1) < 1e-9 && fabs(fit.measured_us / us - 2) < 1e-9);
+    for (int i = 0; i < 2 * SL_COST_ERRORS; i++)
+        sl_cost_fit_add(&fit, &chunk, 2 * us);
+    CHECK(sl_cost_fit_error(&fit, 1) < 0.01); /* the first has left the window */
+    CHECK(fit.predicted_us < fit.measured_us && fit.chunks == 2 * SL_COST_ERRORS + 1);
+}
+
 SL_TEST(what_the_load_does_not_show_keeps_the_shape_of_the_prior)
 {
     static const double thrice[SL_COST_TERMS] = {3, 3, 3, 3, 3};
