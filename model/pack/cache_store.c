@@ -196,6 +196,20 @@ static void clear_one(void *user, const struct sl_cached *cached)
     sum->bytes += cached->bytes;
 }
 
+/* What chunks cost (pipeline/stage/cost_store.h): of packs that are gone nobody asks for it again. */
+static void clear_costs(const char *dir)
+{
+    char path[2 * PATH_MAX];
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        snprintf(path, sizeof path, "%s/%s", dir, e->d_name);
+        if (strncmp(e->d_name, "cost-", 5) == 0 && ends_with(e->d_name, ".txt"))
+            unlink(path);
+    }
+    if (d)
+        closedir(d);
+}
+
 sl_status sl_cache_clear(uint32_t *n_packs, uint64_t *bytes, struct sl_err *err)
 {
     char dir[PATH_MAX];
@@ -203,6 +217,7 @@ sl_status sl_cache_clear(uint32_t *n_packs, uint64_t *bytes, struct sl_err *err)
     SL_TRY(sl_cache_each(clear_one, &sum, err));
     SL_TRY(sl_cache_dir(dir, sizeof dir, err));
     sl_place_sweep(dir, NULL);
+    clear_costs(dir);
     *n_packs = sum.n;
     *bytes = sum.bytes;
     return SL_OK;

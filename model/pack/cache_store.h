@@ -24,7 +24,7 @@ struct sl_cached {
 /* In no order. fn may remove what it is shown. */
 sl_status sl_cache_each(void (*fn)(void *user, const struct sl_cached *cached), void *user,
                         struct sl_err *err);
-/* Every pack, and what dead packers have left. Who serves one of them goes on with the files that it has open. */
+/* Every pack, what dead packers have left, and what chunks cost on this machine. Who serves one of them goes on with the files that it has open. */
 sl_status sl_cache_clear(uint32_t *n_packs, uint64_t *bytes, struct sl_err *err);
 
 #endif

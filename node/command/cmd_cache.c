@@ -92,7 +92,7 @@ const struct sl_command sl_command_cache = {
     "the packs that were made on first use",
     "A checkpoint that is served without having been packed is packed into the cache ($XDG_CACHE_HOME/sluice, or "
     "~/.cache/sluice), anew when its configuration, tokenizer or weights change, which replaces the pack before. list says "
-    "what is there, of which checkpoint; clear removes all of it: who serves one of them goes on with the files that it has "
+    "what is there, of which checkpoint; clear removes all of it, and what chunks were measured to cost: who serves one of them goes on with the files that it has "
     "open.",
     cache_options,
     sizeof(struct cache_values),

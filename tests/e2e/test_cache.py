@@ -66,6 +66,7 @@ def test_the_cache_is_listed_and_cleared(checkpoint, cache, run):
     assert "in 0 packs" in run("cache")
     run("generate", "--model", checkpoint, *PROMPT)
     (cache / "tune-keep").write_text("not a pack")
+    (cache / "cost-0123.txt").write_text("of a stage")
     (cache / "venv").mkdir()
     listed = json.loads(run("cache", "list", "--json"))
     [it] = listed["packs"]
@@ -75,7 +76,7 @@ def test_the_cache_is_listed_and_cleared(checkpoint, cache, run):
     assert "(which is gone)" in run("cache", "list")
     assert "1 packs removed" in run("cache", "clear")
     assert packs(cache) == [] and (cache / "tune-keep").exists() and (cache / "venv").exists()
-    assert not list(cache.glob("*.from"))
+    assert not list(cache.glob("*.from")) and not list(cache.glob("cost-*"))
     assert "say list or clear" in run("cache", "clean", code=64)
 
 

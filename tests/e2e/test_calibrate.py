@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, run, wait_until
 
 
 @pytest.fixture
@@ -58,3 +58,28 @@ def test_a_damaged_file_is_named_and_replaced(calibrate, tmp_path):
 def test_what_cannot_be_measured_is_said_in_a_sentence(calibrate):
     assert "7 stages" in calibrate("--stages", 7, code=78).stderr
     assert "cannot open" in run("calibrate", "/nowhere").stderr
+
+
+def test_stages_tell_what_they_measured_and_metrics_compare_it_with_what_chunks_take(start_server):
+    server = start_server()
+    costs = {of: [server.metric(f'sluice_stage_cost_seconds{{role="stage {k}",of="{of}"}}') for k in range(2)]
+             for of in ["chunk", "position", "row", "pair", "experts"]}
+    assert all(v >= 0 for row in costs.values() for v in row) and all(v > 0 for v in costs["row"])
+    assert server.log().count("a chunk costs") == 2  # and none of the decode worker
+
+    def measured(k):
+        return server.metric(f'sluice_stage_chunk_measured_seconds_total{{role="stage {k}"}}')
+    assert measured(0) == measured(1) == 0
+    done = run("generate", "--endpoint", server.endpoint, "--prompt-file", ROOT / "demo" / "prompt.txt", "--max-tokens", 1,
+               "--output", "json")
+    assert done.returncode == 0, done.stderr
+    spans = json.loads(done.stdout)["timeline"]
+    assert spans and all(s["predicted_us"] > 0 for s in spans)
+    for k in range(2):
+        took = sum(s["end_us"] - s["begin_us"] for s in spans if s["stage"] == k) / 1e6
+        predicted = sum(s["predicted_us"] for s in spans if s["stage"] == k) / 1e6
+        wait_until(lambda k=k, took=took: abs(measured(k) - took) < 1e-3 * (1 + took), "all chunks in /metrics")
+        told = server.metric(f'sluice_stage_chunk_predicted_seconds_total{{role="stage {k}"}}')
+        assert told > 0 and predicted > 0  # chunks that were written ahead were predicted by what was known then
+        half, most = (server.metric(f'sluice_stage_chunk_error_ratio{{role="stage {k}",quantile="{q}"}}') for q in (0.5, 0.9))
+        assert 0 <= half <= most
