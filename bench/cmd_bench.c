@@ -1,5 +1,6 @@
-/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide` and `schedule`; what is measured,
+/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide`, `schedule` and `cost`; what is measured,
  * and how, is in bench_*.c. */
+#include "bench/bench_cost.h"
 #include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
 #include "bench/bench_load.h"
@@ -109,6 +110,40 @@ const struct sl_command sl_command_bench_prefill = {
     0,
     0,
     run_prefill,
+};
+
+static const struct sl_option cost_options[] = {
+    SL_OPTION_MODEL(sl_bench_cost, model),
+    SL_OPTION_THREADS(sl_bench_cost, n_threads, "1"),
+    SL_OPTION_NUMBER("chunks", sl_bench_cost, chunks, "400", 8, 100000, "chunks",
+                     "Whose predictions count; the first 50 are learnt from."),
+    SL_OPTION_KV(sl_bench_cost, kv),
+    SL_OPTION_NUMERICS(sl_bench_cost, numerics, "f32"),
+    SL_LOADING_ROWS(sl_bench_cost),
+    SL_OPTION_JSON(sl_bench_cost, json),
+    {0},
+};
+
+static int run_cost(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct sl_err err;
+    (void)args;
+    (void)n_args;
+    return sl_bench_cost(values, &err) == SL_OK ? 0 : sl_command_failed("bench cost", &err);
+}
+
+const struct sl_command sl_command_bench_cost = {
+    "bench cost",
+    "",
+    "how well the time of a chunk is predicted",
+    "Runs a mixed load of short prompts and pieces of long ones through one stage over all layers, each chunk predicted before it "
+    "runs and learnt from afterwards, beside how much one and the same chunk varies: on the wall, and of the processor that the "
+    "thread had.",
+    cost_options,
+    sizeof(struct sl_bench_cost),
+    0,
+    0,
+    run_cost,
 };
 
 static const struct sl_option decode_options[] = {

@@ -56,6 +56,17 @@ def test_decode_report(pack, kv):
         check_stage_report(result)
 
 
+def test_cost_report(pack):
+    done = bench("cost", "--model", pack, "--chunks", 12, "--json")
+    assert done.returncode == 0, done.stderr
+    clocks = json.loads(done.stdout)["clocks"]
+    assert set(clocks) == {"wall", "processor"}
+    for clock in clocks.values():
+        assert clock["sigma"] > 0
+        for prior in ("measured", "thrice", "third"):
+            assert 0 <= clock[prior]["median"] <= clock[prior]["p90"]
+
+
 def test_tables_are_for_people(pack):
     done = bench("prefill", "--model", pack, "--prompt-tokens", 16, "--rounds", 1)
     assert done.returncode == 0, done.stderr
