@@ -5,7 +5,8 @@
 #include "pipeline/decide/budget.h"
 #include <math.h>
 
-static const double base_overheads = 3.4, most_overhead = 0.3, rounding = 1.01, least_chunk_us = 500;
+static const double base_overheads = 3.4, most_overhead = 0.3, rounding = 1.01, sliver = 0.2,
+                    least_chunk_us = 500;
 
 static double larger(double a, double b)
 {
@@ -76,16 +77,17 @@ double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
     return with_floor(b, pos);
 }
 
-/* Chunks of equal time T over S stages take (F / (T - ov) + S - 1) · T, which is least at ov + sqrt(F · ov / (S - 1)); then T is
- * such that a whole number of chunks comes out even. */
-double sl_budget_alone_us(const struct sl_budget *b, uint32_t start, uint32_t n)
+/* Chunks of equal time T over S stages take (F / (T - ov) + S - 1) · T, which is least at ov + sqrt(F · ov / (S - 1)). What is left
+ * is evened at every cut, so that no sliver comes behind the last: it would pass all stages for a few rows. */
+double sl_budget_alone_us(const struct sl_budget *b, uint32_t start, uint32_t pos, uint32_t n)
 {
     double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),
            work = sl_cost_work(&b->cost, start, n - start);
-    if (b->n_stages < 2 || overhead <= 0)
+    if (b->n_stages < 2 || overhead <= 0 || pos >= n)
         return INFINITY;
-    double best = sqrt(work * overhead / (b->n_stages - 1)), chunks = larger(1, round(work / best));
-    return rounding * (work + chunks * overhead) / chunks;
+    double best = sqrt(work * overhead / (b->n_stages - 1)), left = sl_cost_work(&b->cost, pos, n - pos),
+           chunks = larger(1, ceil(left / best - sliver));
+    return rounding * (left / chunks + sl_cost_overhead(&b->cost, pos + (n - pos) / 2.0));
 }
 
 double sl_budget_work_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
@@ -107,7 +109,7 @@ double sl_budget_single_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
 double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n)
 {
     double single = sl_budget_single_us(b, start, n), hops = (b->n_stages + 1) * b->hop_us,
-           chunk = smaller(with_floor(b, start), sl_budget_alone_us(b, start, n));
+           chunk = smaller(with_floor(b, start), sl_budget_alone_us(b, start, start, n));
     if (single <= chunk && n - start <= b->max_rows)
         return b->n_stages * single + hops;
     double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),

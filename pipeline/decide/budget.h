@@ -37,8 +37,8 @@ void sl_budget_make(struct sl_budget *budget, const struct sl_cost *costs, uint3
                     uint32_t max_rows, const struct sl_pace *pace, const struct sl_budget_wish *wish);
 /* Of a chunk whose first slice begins at pos. */
 double sl_budget_chunk_us(const struct sl_budget *budget, uint32_t pos);
-/* Of the chunks of a prompt [start, n) that has the pipeline for itself. */
-double sl_budget_alone_us(const struct sl_budget *budget, uint32_t start, uint32_t n);
+/* Of the next chunk of a prompt [start, n) that has the pipeline for itself and is cut as far as pos. */
+double sl_budget_alone_us(const struct sl_budget *budget, uint32_t start, uint32_t pos, uint32_t n);
 /* What prefilling [pos, n) takes of the slowest stage's time, overhead of its chunks included. */
 double sl_budget_work_us(const struct sl_budget *budget, uint32_t pos, uint32_t n);
 /* As one chunk of its own. */

@@ -137,6 +137,9 @@ void sl_core_time_look(struct sl_core *core, uint64_t now_us)
     }
     if (any)
         sl_core_budget(core);
+    double share[SL_SIZES];
+    sl_offered_below(&t->offered, now_us, share);
+    core->policy.short_share = share[sl_offered_size(SL_SHORT_TOKENS) + 1];
 }
 
 /* ---- what a request may expect ---- */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { LATE_EVERY = 10 /* chunks */, MOST_CREDIT = 2 * LATE_EVERY };
-static const double work_counts = 3, sliver_over = 1.15, noticeable = 0.02;
+static const double work_counts = 3, sliver_over = 1.15, noticeable = 0.02, few_short = 0.01, alone_may = 2;
 
 static bool differs(double a, double b)
 {
@@ -186,15 +186,17 @@ static bool waits_too_long(const struct sl_schedule_entry *e, uint64_t now_us)
            now_us - e->arrived_us > (e->due_us - e->arrived_us) / 2;
 }
 
-/* How much a chunk that has e at its head may take. */
+/* How much a chunk that has e at its head may take. A prompt that is alone may have larger ones, up to twice as large: who comes while
+ * they run waits twice as long, so only while hardly any short ones come. */
 static double budget_us(const struct sl_policy *policy, const struct sl_schedule *schedule,
                         const struct sl_schedule_entry *e)
 {
     double us = sl_budget_chunk_us(&policy->budget, e->pos);
     if (schedule->head != e || e->next)
         return us;
-    double alone = sl_budget_alone_us(&policy->budget, e->start, e->prompt_tokens);
-    return alone < us ? alone : us;
+    double alone = sl_budget_alone_us(&policy->budget, e->start, e->pos, e->prompt_tokens),
+           most = policy->short_share > few_short ? us : alone_may * us;
+    return alone < most ? alone : most;
 }
 
 /* One more slice, of e, if it fits. */

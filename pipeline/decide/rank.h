@@ -22,6 +22,7 @@ struct sl_policy {
     struct sl_budget budget;
     uint32_t version; /* of it: work that was predicted by another one is predicted anew */
     struct sl_tenants tenants;
+    double short_share;   /* of the pipeline's time that went for short prompts in the last minute */
     uint32_t late_tenths; /* of a chunk whose head is the oldest late one: credit */
 };
 
