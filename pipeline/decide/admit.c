@@ -20,7 +20,8 @@ struct question { /* what the tests share */
     const struct sl_schedule *schedule;
     const struct sl_outlook *outlook;
     struct sl_schedule_entry *entry;
-    double now_us, work_us, chunk_us, back_us;
+    double now_us, work_us, chunk_us;
+    double back_us, others_us; /* all that is queued; what of it other tenants' is */
     bool any_late;
 };
 
@@ -40,18 +41,30 @@ static double time_left(const struct question *q, const struct sl_schedule_entry
     return (1 - headroom) * ((double)e->due_us - q->now_us);
 }
 
-/* Of those that come before it; with them all that is queued, and whether any is late. */
+static double share_of(const struct sl_policy *policy, const struct sl_schedule_entry *entry)
+{
+    const struct sl_tenants *t = &policy->tenants;
+    return t->of[entry->tenant].weight / sl_tenants_active_weight(t, entry->tenant);
+}
+
+/* What is cut before it is done, itself apart: those that come before it by their keys; or, if that is more, those of its own tenant
+ * among them and what other tenants take beside it, whatever their keys are, until they have nothing left. With them all that is
+ * queued, and whether any is late. */
 static double ahead_of(struct question *q, uint64_t now_us)
 {
-    double key = sl_rank_key_us(q->policy, q->entry), ahead = 0;
+    double key = sl_rank_key_us(q->policy, q->entry), ahead = 0, own = 0;
     for (struct sl_schedule_entry *e = q->schedule->head; e; e = e->next) {
-        bool late = sl_rank_is_late(q->policy, e, now_us);
+        bool late = sl_rank_is_late(q->policy, e, now_us), others = e->tenant != q->entry->tenant,
+             before = !late && sl_rank_key_us(q->policy, e) <= key;
         double work = sl_rank_work_us(q->policy, e);
         q->any_late = q->any_late || late;
         q->back_us += work;
-        ahead += !late && sl_rank_key_us(q->policy, e) <= key ? work : 0;
+        q->others_us += others ? work : 0;
+        ahead += before ? work : 0;
+        own += before && !others ? work : 0;
     }
-    return ahead;
+    double beside = (own + q->work_us) * (1 / share_of(q->policy, q->entry) - 1);
+    return larger(ahead, own + smaller(q->others_us, beside));
 }
 
 /* Share for those that will come and pass e: nobody who is short waits long enough for that. */
@@ -85,7 +98,8 @@ static double breaks_promises(const struct question *q, uint64_t now_us)
 static bool fits_own_share(const struct question *q, double share)
 {
     const struct sl_budget *b = &q->policy->budget;
-    double sum = q->work_us, late_by = b->lag_us + b->chunk_us;
+    double sum = q->work_us,
+           late_by = q->outlook->first_us + b->n_stages * b->chunk_us + (b->n_stages + 1) * b->hop_us;
     bool counted = false, fits = true;
     for (struct sl_schedule_entry *e = q->schedule->first_due; e && fits; e = e->next_due) {
         if (!counted && e->due_us > q->entry->due_us) {
@@ -105,12 +119,6 @@ static bool others_wait(const struct sl_policy *policy, const struct sl_schedule
 {
     const struct sl_tenants *t = &policy->tenants;
     return t->n_backlogged > (t->of[entry->tenant].n_uncut > 0 ? 1u : 0u);
-}
-
-static double share_of(const struct sl_policy *policy, const struct sl_schedule_entry *entry)
-{
-    const struct sl_tenants *t = &policy->tenants;
-    return t->of[entry->tenant].weight / sl_tenants_active_weight(t, entry->tenant);
 }
 
 void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_schedule *schedule,
