@@ -75,10 +75,11 @@ enum {
         9 /* prompts, one after the other: the median counts, the first ones are what the cost model learns of */
 };
 
-/* Prompt tokens a second with as many chunks under way as the formula has it, ÷ three more. */
-static sl_status take_runs(const struct setting *s, double *values, struct sl_err *err)
+/* Prompt tokens a second with as many chunks under way as the formula has it, ÷ three more; and how many that is. */
+static sl_status take_more(const struct setting *s, enum sl_bench_traffic_kind kind, double *values,
+                           struct sl_err *err)
 {
-    struct sl_bench_run run = run_of(s, SL_BENCH_FULL, 0, 4000, SL_SCHEDULE_SLO);
+    struct sl_bench_run run = run_of(s, kind, 0, 4000, SL_SCHEDULE_SLO);
     struct sl_bench_figures formula, more;
     struct sl_bench_report report;
     SL_TRY(sl_bench_schedule_run(&run, &formula, &report, err));
@@ -87,6 +88,13 @@ static sl_status take_runs(const struct setting *s, double *values, struct sl_er
     values[0] = formula.rows_per_s / more.rows_per_s;
     values[1] = report.in_flight;
     return SL_OK;
+}
+
+/* Of the mix; and of long conversations alone, whose prefixes make chunks of very different lengths. */
+static sl_status take_runs(const struct setting *s, double *values, struct sl_err *err)
+{
+    SL_TRY(take_more(s, SL_BENCH_MIX, &values[0], err));
+    return take_more(s, SL_BENCH_FULL, &values[2], err);
 }
 
 /* Time to the first token of a lone prompt: ÷ today's cut, ÷ the best of all fixed chunks. */
@@ -264,9 +272,27 @@ static const struct group {
       {"4x: by requests / best rate", ' ', 0},
       {"4x: accepted and late", ' ', 0},
       {"4x: refused", ' ', 0}}},
-    {"A", take_runs, 0, {{"throughput / 3 more chunks under way", '>', 0.98}, {"chunks under way", ' ', 0}}},
-    {"B4", take_runs, 0, {{"throughput / 3 more chunks under way", '>', 0.98}, {"chunks under way", ' ', 0}}},
-    {"B8", take_runs, 0, {{"throughput / 3 more chunks under way", '>', 0.98}, {"chunks under way", ' ', 0}}},
+    {"A",
+     take_runs,
+     0,
+     {{"mix: throughput / 3 more under way", '>', 0.98},
+      {"mix: chunks under way", ' ', 0},
+      {"full: throughput / 3 more under way", ' ', 0},
+      {"full: chunks under way", ' ', 0}}},
+    {"B4",
+     take_runs,
+     0,
+     {{"mix: throughput / 3 more under way", '>', 0.98},
+      {"mix: chunks under way", ' ', 0},
+      {"full: throughput / 3 more under way", ' ', 0},
+      {"full: chunks under way", ' ', 0}}},
+    {"B8",
+     take_runs,
+     0,
+     {{"mix: throughput / 3 more under way", '>', 0.98},
+      {"mix: chunks under way", ' ', 0},
+      {"full: throughput / 3 more under way", ' ', 0},
+      {"full: chunks under way", ' ', 0}}},
     {"A",
      take_tenants,
      0,

@@ -346,7 +346,9 @@ static sl_status make_core(struct sl_bench_world *w)
                                   .schedule = c->schedule,
                                   .chunk_us = c->chunk_us,
                                   .slo_us = c->slo_us,
-                                  .runs = c->runs};
+                                  .runs = c->runs,
+                                  /* closed ones would all be refused at once */
+                                  .max_waiting_us = w->load->width > 0 ? UINT64_MAX / 2 : 0};
     SL_TRY(sl_arena_init(&w->arena, sl_core_bytes(&core), w->err));
     SL_TRY(sl_core_init(&w->core, &w->arena, &core));
     struct sl_cost prior = sl_bench_shape_prior(shape);
