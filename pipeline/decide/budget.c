@@ -37,7 +37,7 @@ static uint32_t runs_of(uint32_t n_stages, double hops_us, const struct sl_pace 
 {
     double slowest = pace->slowest_us > 0 ? pace->slowest_us : chunk_us,
            stages = pace->slowest_us > 0 ? pace->stages_us : n_stages * chunk_us,
-           runs = ceil((stages + hops_us) / slowest + 0.5 + 2.5 * pace->cv * sqrt(n_stages));
+           runs = ceil((stages + hops_us) / slowest + 0.65 + 2.5 * pace->cv * sqrt(n_stages));
     return (uint32_t)larger(2, smaller(runs, 2.0 * n_stages + 4));
 }
 

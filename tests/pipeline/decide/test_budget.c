@@ -40,8 +40,9 @@ SL_TEST(a_prefix_makes_chunks_larger_when_reading_it_costs_more_than_is_allowed)
 SL_TEST(as_many_runs_as_keep_stages_busy_with_noise_and_hops_and_no_more)
 {
     CHECK_INT(make(1, 0.05, 0, (struct sl_budget_wish){0}).runs, 2);
-    CHECK_INT(make(8, 0.05, 0, (struct sl_budget_wish){0}).runs, 9);
-    CHECK_INT(make(8, 0.20, 0, (struct sl_budget_wish){0}).runs, 10);
+    CHECK_INT(make(8, 0.03, 0, (struct sl_budget_wish){0}).runs, 9);
+    CHECK_INT(make(8, 0.05, 0, (struct sl_budget_wish){0}).runs, 10);
+    CHECK_INT(make(8, 0.20, 0, (struct sl_budget_wish){0}).runs, 11);
     CHECK_INT(make(8, 0.05, 9 * 0.2 * 3.4 * 412800, (struct sl_budget_wish){0}).runs, 11);
     CHECK_INT(make(2, 9.0, 0, (struct sl_budget_wish){0}).runs, 8); /* buffers are planned for no more */
     CHECK_INT(make(2, 0.05, 0, (struct sl_budget_wish){.runs = 5}).runs, 5);
