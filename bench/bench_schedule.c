@@ -57,6 +57,9 @@ static void print_text(const struct sl_bench_figures *f, const struct sl_bench_r
     }
     printf("accepted and late %.4f; goodput %.3f of capacity, %.4g requests/s\n",
            share(f->n_late, f->all.n - f->all.n_refused), f->goodput_work, f->goodput_requests);
+    if (f->n_predicted > 0)
+        printf("time to first token predicted within %.1f %% (median), %.1f %% (p90), bias %+.1f %%\n",
+               100 * f->error_p50, 100 * f->error_p90, 100 * f->bias);
     printf("%.1f prompt tokens/s, %.1f output tokens/s, first stage busy %.3f\n", f->rows_per_s,
            f->tokens_per_s, f->busy);
     if (r->steps > 0)
@@ -90,13 +93,13 @@ static void print_json(const struct sl_bench_schedule *b, const struct sl_bench_
         json_group("flooder", &f->of_tenant[1]);
     }
     printf(
-        ", \"accepted_late\": %u, \"goodput_work\": %.4f, \"goodput_rps\": %.5f, \"prompt_tokens_per_s\": %.2f, "
+        ", \"accepted_late\": %u, \"goodput_work\": %.4f, \"predicted\": %u, \"error_p50\": %.4f, \"error_p90\": %.4f, \"bias\": %.4f, \"goodput_rps\": %.5f, \"prompt_tokens_per_s\": %.2f, "
         "\"output_tokens_per_s\": %.2f, \"busy\": %.4f, \"pause_p99_ms\": %.2f, \"step_ms\": %.3f, "
         "\"set_back\": %llu, \"records\": %llu, \"chunks\": %llu, \"slices\": %llu, \"under_way\": %.2f, \"seconds\": %.3f}\n",
-        f->n_late, f->goodput_work, f->goodput_requests, f->rows_per_s, f->tokens_per_s, f->busy,
-        f->pause_p99_us / 1e3, f->step_us / 1e3, (unsigned long long)r->set_back,
-        (unsigned long long)r->records, (unsigned long long)r->runs, (unsigned long long)r->slices,
-        r->in_flight, r->end_us / 1e6);
+        f->n_late, f->goodput_work, f->n_predicted, f->error_p50, f->error_p90, f->bias, f->goodput_requests,
+        f->rows_per_s, f->tokens_per_s, f->busy, f->pause_p99_us / 1e3, f->step_us / 1e3,
+        (unsigned long long)r->set_back, (unsigned long long)r->records, (unsigned long long)r->runs,
+        (unsigned long long)r->slices, r->in_flight, r->end_us / 1e6);
 }
 
 static enum sl_bench_traffic_kind kind_of(const char *name)

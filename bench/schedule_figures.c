@@ -1,5 +1,6 @@
 /* Counting: from the outcomes of single requests to the figures of schedule_figures.h, groups first, then the window. */
 #include "bench/schedule_figures.h"
+#include <math.h>
 #include <stdlib.h>
 
 static int compare(const void *a, const void *b)
@@ -52,6 +53,19 @@ static void count(struct sl_bench_group *g, const struct counting *c, uint32_t c
     g->p99_us = sl_bench_quantile(c->values, g->n_answered, 0.99);
 }
 
+static void count_errors(struct sl_bench_figures *f, const struct counting *c)
+{
+    for (uint32_t i = 0; i < c->n; i++)
+        if (c->outcomes[i].first_us > 0 && c->outcomes[i].predicted_us > 0)
+            c->values[f->n_predicted++] =
+                c->outcomes[i].predicted_us / (c->outcomes[i].first_us - c->outcomes[i].submit_us) - 1;
+    f->bias = sl_bench_quantile(c->values, f->n_predicted, 0.5);
+    for (uint32_t i = 0; i < f->n_predicted; i++)
+        c->values[i] = fabs(c->values[i]);
+    f->error_p50 = sl_bench_quantile(c->values, f->n_predicted, 0.5);
+    f->error_p90 = sl_bench_quantile(c->values, f->n_predicted, 0.9);
+}
+
 static void count_window(struct sl_bench_figures *f, const struct counting *c,
                          const struct sl_bench_report *report)
 {
@@ -91,6 +105,7 @@ sl_status sl_bench_figures_make(struct sl_bench_figures *f, const struct sl_benc
     for (uint32_t k = 0; k < 2; k++)
         count(&f->of_tenant[k], &c, SL_BENCH_CLASSES, k);
     f->n_late = f->all.n - f->all.n_refused - f->all.n_met;
+    count_errors(f, &c);
     count_window(f, &c, report);
     for (uint32_t i = 0; i < c.n; i++)
         if (outcomes[i].n_out > 2)

@@ -12,6 +12,9 @@ struct sl_bench_group {                        /* requests of a class, or of a t
 
 struct sl_bench_figures {
     struct sl_bench_group all, of_class[SL_BENCH_CLASSES], of_tenant[2];
+    uint32_t n_predicted; /* of those that were answered */
+    double error_p50, error_p90,
+        bias; /* |predicted / measured - 1| of their time to the first token; bias: with its sign, median */
     uint32_t n_late; /* accepted, with a target, and answered after it or never */
     /* In the window from a tenth of the time in which requests came to its end: */
     double goodput_work;     /* share of the capacity that went into answers in time */

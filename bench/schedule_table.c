@@ -2,6 +2,7 @@
  * several seeds. A group is measures that come of the same runs. */
 #include "bench/bench_schedule.h"
 #include "bench/samples.h"
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -161,7 +162,7 @@ static sl_status take_four(const struct setting *s, double *values, struct sl_er
     return take_rate(s, 4, values, err);
 }
 
-/* At 0.6 of the capacity: refused; at all of it: accepted and late. */
+/* At 0.6 of the capacity: refused; at all of it: accepted and late, and how far predictions were off. */
 static sl_status take_calm(const struct setting *s, double *values, struct sl_err *err)
 {
     struct sl_bench_run calm = run_of(s, SL_BENCH_OVERLOAD, 0.6, 8000, SL_SCHEDULE_SLO),
@@ -171,6 +172,8 @@ static sl_status take_calm(const struct setting *s, double *values, struct sl_er
     values[0] = part(f.all.n_refused, f.all.n);
     SL_TRY(figures_of(&full, &f, err));
     values[1] = part(f.n_late, f.all.n - f.all.n_refused);
+    values[2] = f.n_predicted > 0 ? f.error_p50 : HUGE_VAL;
+    values[3] = f.n_predicted > 0 ? f.error_p90 : HUGE_VAL;
     return SL_OK;
 }
 
@@ -242,7 +245,13 @@ static const struct group {
      take_long,
      32768,
      {{"32k alone: TTFT / today's cut", ' ', 0}, {"32k alone: TTFT / best fixed", '<', 0.93}}},
-    {"A", take_calm, 0, {{"0.6x: refused", '<', 0.01}, {"1x: accepted and late", '<', 0.01}}},
+    {"A",
+     take_calm,
+     0,
+     {{"0.6x: refused", '<', 0.01},
+      {"1x: accepted and late", '<', 0.01},
+      {"1x: TTFT predicted, median error", '<', 0.06},
+      {"1x: TTFT predicted, p90 error", '<', 0.2}}},
     {"A",
      take_twice,
      0,
@@ -257,7 +266,13 @@ static const struct group {
       {"4x: by requests / best rate", ' ', 0},
       {"4x: accepted and late", ' ', 0},
       {"4x: refused", ' ', 0}}},
-    {"B4", take_calm, 0, {{"0.6x: refused", '<', 0.01}, {"1x: accepted and late", '<', 0.01}}},
+    {"B4",
+     take_calm,
+     0,
+     {{"0.6x: refused", '<', 0.01},
+      {"1x: accepted and late", '<', 0.01},
+      {"1x: TTFT predicted, median error", '<', 0.06},
+      {"1x: TTFT predicted, p90 error", '<', 0.2}}},
     {"B4",
      take_twice,
      0,

@@ -198,6 +198,8 @@ static void carry_out(struct sl_bench_world *w)
             on_token(w, which_of(w, a));
         else if (a->kind == SL_ACTION_END)
             on_end(w, a);
+        else if (a->kind == SL_ACTION_ADMIT)
+            w->outcomes[which_of(w, a)].predicted_us = (double)a->admit.predicted_us;
         else if (a->kind == SL_ACTION_SET_BACK)
             w->report->set_back++;
     }

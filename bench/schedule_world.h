@@ -30,7 +30,8 @@ struct sl_bench_world_config {
 
 struct sl_bench_outcome { /* of a request; times of the world, 0: never */
     double submit_us, first_us, end_us;
-    double pause_us; /* the longest between two tokens */
+    double predicted_us; /* from submit to first token, as told when it began; 0: nothing was */
+    double pause_us;     /* the longest between two tokens */
     uint32_t n_out;
     sl_status status; /* of its end */
     bool was_refused; /* when it came */

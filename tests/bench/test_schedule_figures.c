@@ -20,8 +20,8 @@ static struct sl_bench_request requests[] = {
     {.n = 500, .work_us = 8e6},
 };
 static const struct sl_bench_outcome outcomes[] = {
-    {.submit_us = 20e6, .first_us = 24e6, .end_us = 24e6, .n_out = 1},
-    {.submit_us = 30e6, .first_us = 36e6, .end_us = 36e6, .n_out = 1},
+    {.submit_us = 20e6, .first_us = 24e6, .end_us = 24e6, .predicted_us = 4.4e6, .n_out = 1},
+    {.submit_us = 30e6, .first_us = 36e6, .end_us = 36e6, .predicted_us = 3e6, .n_out = 1},
     {.submit_us = 40e6, .end_us = 40e6, .was_refused = true, .status = SL_E_EXHAUSTED},
     {.submit_us = 50e6, .first_us = 60e6, .end_us = 90e6, .n_out = 45, .pause_us = 3e6},
     {.n_out = 0},
@@ -60,6 +60,8 @@ SL_TEST(requests_are_counted_by_what_became_of_them)
     CHECK_INT(f.of_tenant[1].n_met, 1);
     CHECK(f.of_tenant[0].work_us == 60e6 && f.of_tenant[0].met_work_us == 10e6);
     CHECK(f.all.p99_us == 10e6 && f.all.p50_us == 6e6);
+    CHECK_INT(f.n_predicted, 2); /* 10 % too late, and half */
+    CHECK(f.error_p50 == 0.5 && f.error_p90 == 0.5 && f.bias > 0.0999 && f.bias < 0.1001);
 }
 
 SL_TEST(goodput_is_answers_in_time_within_the_window)
