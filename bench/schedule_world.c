@@ -100,6 +100,11 @@ static void note_slice(struct sl_bench_due *due, const struct sl_order_slice *s,
     sl_cost_add(chunk, s->pos, s->n);
 }
 
+static double slower(const struct sl_bench_world *w)
+{
+    return w->config.slower > 0 ? w->config.slower : 1;
+}
+
 /* A record is sent: when it leaves each stage is known at once. */
 static void run_record(struct sl_bench_world *w, const struct sl_action *a)
 {
@@ -111,7 +116,8 @@ static void run_record(struct sl_bench_world *w, const struct sl_action *a)
         note_slice(due, &a->record.run->order.slices[i], &chunk);
     due->rows = (uint32_t)chunk.rows;
     double spent[SL_MAX_STAGES], ends[SL_MAX_STAGES],
-        us = sl_bench_shape_us(shape, &chunk), between = shape->hop_us + shape->hop_row_us * chunk.rows;
+        us = slower(w) * sl_bench_shape_us(shape, &chunk),
+        between = shape->hop_us + shape->hop_row_us * chunk.rows;
     for (uint32_t s = 0; s < shape->n_stages; s++)
         spent[s] = us > 0 ? us * noise(w, due->number, s) : 0;
     sl_bench_flow(shape->n_stages, w->now_us + shape->hop_us, between, spent, w->free_us, ends);
@@ -354,6 +360,8 @@ static sl_status make_core(struct sl_bench_world *w)
     SL_TRY(sl_arena_init(&w->arena, sl_core_bytes(&core), w->err));
     SL_TRY(sl_core_init(&w->core, &w->arena, &core));
     struct sl_cost prior = sl_bench_shape_prior(shape);
+    for (uint32_t t = 0; t < SL_COST_TERMS; t++)
+        prior.us[t] *= slower(w);
     for (uint32_t k = 0; k < shape->n_stages; k++)
         sl_core_cost(w->core, k, &prior);
     w->actions.room = sl_core_max_actions(w->core);

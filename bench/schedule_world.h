@@ -23,6 +23,7 @@ struct sl_bench_world_config {
     uint32_t chunk_tokens;     /* of every chunk; 0: by the prompt, or as the schedule has it */
     uint32_t max_running;      /* 0: as many as a step can batch */
     uint64_t kv_tokens;        /* of each pool; 0: no bound that is felt */
+    double slower;             /* than the shape says, so many times; 0: once */
     double sigma;              /* of the logarithm of a chunk's time */
     uint64_t seed;
     bool check; /* look at the core's tables after every event */
