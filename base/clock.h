@@ -22,6 +22,14 @@ static inline uint64_t sl_clock_thread_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* What all threads of this process have had of theirs. */
+static inline uint64_t sl_clock_process_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
 /* What to wait until with pthread_cond_timedwait: timeout_ms from now. */
 static inline struct timespec sl_clock_in_ms(uint64_t timeout_ms)
 {

@@ -25,6 +25,10 @@ struct trial_point {
     double us;             /* the least of them */
 };
 
+struct had { /* of the clock on the wall, and of processors */
+    uint64_t wall_ns, thread_ns, process_ns;
+};
+
 struct calibrator {
     struct sl_stage *stage;
     struct sl_chunk chunk;
@@ -33,7 +37,8 @@ struct calibrator {
     struct sl_cost prior, now;
     uint32_t n_points, most_rows, most_pos; /* of the points */
     struct trial_point points[SL_COST_POINTS];
-    uint64_t budget_ns, began_ns, wall_began_ns; /* of this thread's time, and of the clock on the wall */
+    uint64_t budget_ns;
+    struct had began;
 };
 
 /* ---- the prior ---- */
@@ -111,11 +116,25 @@ static sl_status take_memory(struct calibrator *c, struct sl_err *err)
     return SL_OK;
 }
 
-/* What this thread had of its processor, where chunks are computed on it: neighbours slow all chunks down alike, which the first
- * real ones show, but here they would hit some points and not others. A device is elsewhere. */
-static uint64_t now_ns(const struct calibrator *c)
+/* What the stage had of its processors, where chunks are computed on them: neighbours slow all chunks down alike, which the first
+ * real ones show, but here they would hit some points and not others. Of a team it is this thread's time (which has the serial
+ * parts) or an equal share of all members', whichever is more: one that was held up has its work done by the others. A device is
+ * elsewhere. */
+static struct had had_now(void)
 {
-    return sl_stage_share(c->stage)->device == SL_DEVICE_CPU ? sl_clock_thread_ns() : sl_clock_ns();
+    return (struct had){sl_clock_ns(), sl_clock_thread_ns(), sl_clock_process_ns()};
+}
+
+static uint64_t ns_since(const struct calibrator *c, const struct had *began)
+{
+    const struct sl_share *share = sl_stage_share(c->stage);
+    struct had now = had_now();
+    uint32_t processors = sl_cpu_threads(0, 1),
+             members = share->n_threads < processors ? share->n_threads : processors;
+    uint64_t own = now.thread_ns - began->thread_ns, each = (now.process_ns - began->process_ns) / members;
+    if (share->device != SL_DEVICE_CPU)
+        return now.wall_ns - began->wall_ns;
+    return share->n_threads == 1 || own > each ? own : each;
 }
 
 /* Microseconds of one chunk. */
@@ -136,11 +155,11 @@ static double run_point(struct calibrator *c, struct sl_sequence *sequence, cons
          i++) /* unlike each other, so that they go to unlike experts */
         memcpy(c->rows + (size_t)i * d_model, c->pool + (size_t)(i % POOL_ROWS) * ROW_STEP,
                d_model * sizeof(float));
-    uint64_t began = now_ns(c);
+    struct had began = had_now();
     if (embeds)
         sl_stage_embed(c->stage, &c->chunk, (const uint8_t *)c->ids);
     sl_stage_run(c->stage, &c->chunk);
-    return (double)(now_ns(c) - began) / 1000;
+    return (double)ns_since(c, &began) / 1000;
 }
 
 static struct sl_cost_chunk chunk_of(uint32_t pos, uint32_t rows)
@@ -179,8 +198,8 @@ static struct trial_point *next_point(struct calibrator *c, uint32_t round, doub
 /* Whether a chunk of so many microseconds is one too many. Among busy neighbours it may take four times as long. */
 static bool is_over(const struct calibrator *c, double us)
 {
-    return now_ns(c) - c->began_ns + (uint64_t)(us * 1000) > c->budget_ns ||
-           sl_clock_ns() - c->wall_began_ns > 4 * c->budget_ns;
+    return ns_since(c, &c->began) + (uint64_t)(us * 1000) > c->budget_ns ||
+           sl_clock_ns() - c->began.wall_ns > 4 * c->budget_ns;
 }
 
 static void measure(struct calibrator *c, struct sl_sequence *sequence)
@@ -188,8 +207,7 @@ static void measure(struct calibrator *c, struct sl_sequence *sequence)
     double us = 0;
     uint32_t seen = 0;
     c->now = c->prior;
-    c->began_ns = now_ns(c);
-    c->wall_began_ns = sl_clock_ns();
+    c->began = had_now();
     for (uint32_t i = 0; i < c->n_points && i < 2; i++) /* the first that a process does is slow */
         run_point(c, sequence, &c->points[i]);
     for (uint32_t round = 0; round < ROUNDS; round++)
