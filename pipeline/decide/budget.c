@@ -6,7 +6,7 @@
 #include <math.h>
 
 static const double base_overheads = 3.4, most_overhead = 0.3, rounding = 1.01, sliver = 0.2,
-                    least_chunk_us = 500;
+                    least_chunk_us = 4000; /* nobody notices to have waited for a few of these */
 
 static double larger(double a, double b)
 {
@@ -41,6 +41,12 @@ static uint32_t runs_of(uint32_t n_stages, double hops_us, const struct sl_pace 
     return (uint32_t)larger(2, smaller(runs, 2.0 * n_stages + 4));
 }
 
+/* With as many rows as it may have. */
+static double full_chunk_us(const struct sl_budget *b, double pos)
+{
+    return sl_cost_overhead(&b->cost, pos) + sl_cost_work(&b->cost, pos, b->max_rows);
+}
+
 void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n_stages, uint32_t max_rows,
                     const struct sl_pace *pace, const struct sl_budget_wish *wish)
 {
@@ -49,9 +55,12 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
                             .max_rows = max_rows,
                             .hop_us = pace->hops_us / (n_stages + 1)};
     double overhead = sl_cost_overhead(&b->cost, 0);
-    b->chunk_us = wish->chunk_us > 0 ? wish->chunk_us : larger(base_overheads * overhead, least_chunk_us);
+    b->by_rows = wish->by_rows && wish->chunk_us <= 0;
+    b->chunk_us = b->by_rows           ? full_chunk_us(b, 0)
+                  : wish->chunk_us > 0 ? wish->chunk_us
+                                       : larger(base_overheads * overhead, least_chunk_us);
     b->runs = wish->runs ? wish->runs : runs_of(n_stages, pace->hops_us, pace, b->chunk_us);
-    if (wish->slo_us > 0 && wish->chunk_us <= 0) {
+    if (wish->slo_us > 0 && wish->chunk_us <= 0 && !b->by_rows) {
         double slo = wish->slo_us / ((b->runs + 1) * (1 + pace->cv));
         b->dear = slo < 2 * overhead;
         b->chunk_us = smaller(b->chunk_us, slo);
@@ -62,14 +71,14 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
 /* A prefix is read again by every chunk behind it. */
 static double with_floor(const struct sl_budget *b, double pos)
 {
-    return larger(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
+    return b->by_rows ? full_chunk_us(b, pos)
+                      : larger(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
 }
 
 /* Of a chunk around pos: what it may take, unless it has as many rows as it may have before that. */
 static double usual_chunk_us(const struct sl_budget *b, double pos)
 {
-    return smaller(with_floor(b, pos),
-                   sl_cost_overhead(&b->cost, pos) + sl_cost_work(&b->cost, pos, b->max_rows));
+    return smaller(with_floor(b, pos), full_chunk_us(b, pos));
 }
 
 double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
@@ -83,7 +92,7 @@ double sl_budget_alone_us(const struct sl_budget *b, uint32_t start, uint32_t po
 {
     double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),
            work = sl_cost_work(&b->cost, start, n - start);
-    if (b->n_stages < 2 || overhead <= 0 || pos >= n)
+    if (b->n_stages < 2 || overhead <= 0 || pos >= n || b->by_rows)
         return INFINITY;
     double best = sqrt(work * overhead / (b->n_stages - 1)), left = sl_cost_work(&b->cost, pos, n - pos),
            chunks = larger(1, ceil(left / best - sliver));

@@ -24,12 +24,14 @@ struct sl_budget {
     double chunk_us; /* T*: what a chunk may take, prefixes apart */
     double lag_us;   /* how much later the last stage is than the first */
     uint32_t runs;   /* chunks under way: R */
+    bool by_rows;    /* a chunk is full when it has max_rows */
     bool dear;       /* the target costs more than half of the throughput */
 };
 
 struct sl_budget_wish { /* of who runs the pipeline; 0: by cost */
     double chunk_us, slo_us;
     uint32_t runs;
+    bool by_rows; /* a chunk takes what max_rows take */
 };
 
 /* costs: [n_stages]; max_rows: of a chunk. */

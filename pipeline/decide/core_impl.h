@@ -91,7 +91,9 @@ struct sl_core_time { /* core_time.c */
     double ends_us[SL_MAX_STAGES]; /* when the last record that was written leaves each stage */
     double hops_us[SL_HOPS_SEEN]; /* what answers took beside the stages' work: the least is the way itself */
     uint32_t n_hops;
-    uint64_t looked_at;        /* the last record whose answer was timed */
+    uint64_t left_us[SL_MAX_STAGES]; /* when a stage had done its last chunk, on its own clock */
+    double gap_us[SL_MAX_STAGES];    /* between two chunks of a stage that is busy */
+    uint64_t looked_at;              /* the last record whose answer was timed */
     double kappa[2];           /* by how much predictions of short and of long prompts were wrong lately */
     struct sl_offered offered; /* that was admitted */
     double step_us;            /* from one output token to the next */

@@ -4,7 +4,7 @@
 #include "pipeline/decide/core_impl.h"
 #include <math.h>
 
-static const double recent = 1.0 / 32, kappa_step = 1.01, least_kappa = 0.6, most_kappa = 2;
+static const double recent = 1.0 / 32, few_us = 500, kappa_step = 1.01, least_kappa = 0.6, most_kappa = 2;
 
 /* Before anything is known: a stage of a small model. It is the shape that counts, the size is right after a few chunks. */
 static const struct sl_cost unknown = {.us = {300, 0.01, 20, 0.002, 2000}, .hit = 1.0 / 16};
@@ -49,12 +49,13 @@ void sl_core_budget(struct sl_core *core)
     struct sl_pace pace = {.hops_us = hops_us(t)};
     for (uint32_t k = 0; k < core->plan.n_stages; k++) {
         costs[k] = t->fits[k].now;
+        costs[k].us[SL_COST_C] += t->gap_us[k];
         pace.stages_us += t->mean_us[k];
         pace.slowest_us = t->mean_us[k] > pace.slowest_us ? t->mean_us[k] : pace.slowest_us;
         pace.cv = t->fits[k].cv > pace.cv ? t->fits[k].cv : pace.cv;
     }
     struct sl_budget_wish wish = {(double)core->config.chunk_us, (double)core->config.slo_us,
-                                  core->config.runs};
+                                  core->config.runs, core->plan.chunk_tokens > 0};
     struct sl_budget budget;
     sl_budget_make(&budget, costs, core->plan.n_stages, core->plan.max_chunk, &pace, &wish);
     sl_policy_set(&core->policy, &budget);
@@ -67,7 +68,8 @@ static void pass(const struct sl_core *core, struct sl_record *record, double en
 {
     double hop = core->policy.budget.hop_us, rows_us = (double)record->written_us + hop;
     for (uint32_t k = 0; k < core->plan.n_stages; k++) {
-        ends_us[k] = (ends_us[k] > rows_us ? ends_us[k] : rows_us) + record->predicted_us[k];
+        double free_us = ends_us[k] + core->time.gap_us[k];
+        ends_us[k] = (free_us > rows_us ? free_us : rows_us) + record->predicted_us[k];
         record->ends_us[k] = ends_us[k];
         rows_us = ends_us[k] + hop;
     }
@@ -85,6 +87,16 @@ void sl_core_time_written(struct sl_core *core, struct sl_record *record, const 
     pass(core, record, t->ends_us);
 }
 
+/* What a stage does between two chunks when the second is there already: frames, seals and pages, which no trace counts. */
+static void note_gap(struct sl_core_time *t, uint32_t k, const struct sl_trace *trace)
+{
+    if (trace->recv_us > 0 && trace->recv_us <= t->left_us[k] && trace->begin_us >= t->left_us[k]) {
+        double us = (double)(trace->begin_us - t->left_us[k]), most = 4 * t->gap_us[k] + few_us;
+        t->gap_us[k] += recent * ((us < most ? us : most) - t->gap_us[k]); /* it may have been paused */
+    }
+    t->left_us[k] = trace->end_us;
+}
+
 void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const struct sl_result_head *head)
 {
     struct sl_core_time *t = &core->time;
@@ -93,6 +105,7 @@ void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const s
         const struct sl_trace *trace = &head->traces[k];
         if (trace->end_us <= trace->begin_us)
             continue;
+        note_gap(t, k, trace);
         double us = (double)(trace->end_us - trace->begin_us);
         /* what it waited there is no part of the way: a window that grew with it would make more of it */
         bool waited = trace->recv_us > 0 && trace->recv_us < trace->begin_us;

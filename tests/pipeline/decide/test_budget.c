@@ -37,6 +37,17 @@ SL_TEST(a_prefix_makes_chunks_larger_when_reading_it_costs_more_than_is_allowed)
     CHECK(far > b.chunk_us && fabs(far / (sl_cost_overhead(&cpu, 1000000) / 0.3) - 1) < 1e-9);
 }
 
+SL_TEST(who_asks_for_chunks_of_so_many_rows_gets_them_wherever_they_begin)
+{
+    struct sl_budget b = make(2, 0.05, 0, (struct sl_budget_wish){.by_rows = true, .slo_us = 1000});
+    for (uint32_t pos = 0; pos < 100000; pos += 10000) {
+        struct sl_cost_chunk full = {0};
+        sl_cost_add(&full, pos, 2048);
+        CHECK(sl_cost_of(&b.cost, &full) <= sl_budget_chunk_us(&b, pos));
+    }
+    CHECK(sl_budget_alone_us(&b, 0, 0, 9000) == INFINITY);
+}
+
 SL_TEST(as_many_runs_as_keep_stages_busy_with_noise_and_hops_and_no_more)
 {
     CHECK_INT(make(1, 0.05, 0, (struct sl_budget_wish){0}).runs, 2);
