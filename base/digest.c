@@ -7,6 +7,7 @@
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
 #include <openssl/rand.h>
+#include <openssl/sha.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,6 +111,20 @@ void sl_sha256_end(struct sl_sha256 *sha, char hex[65])
     for (int i = 0; i < 32; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
+
+/* OpenSSL would have EVP used, which allocates and locks. */
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+void sl_sha256_chain(const uint8_t before[32], const void *data, size_t bytes, uint8_t digest[32])
+{
+    SHA256_CTX sha;
+    SHA256_Init(&sha);
+    if (before)
+        SHA256_Update(&sha, before, 32);
+    SHA256_Update(&sha, data, bytes);
+    SHA256_Final(digest, &sha);
+}
+#pragma GCC diagnostic pop
 
 void sl_hmac_sha256(const uint8_t key[32], const void *data, size_t bytes, uint8_t mac[32])
 {

@@ -15,6 +15,9 @@ struct sl_sha256 *sl_sha256_begin(void); /* NULL: out of memory */
 void sl_sha256_add(struct sl_sha256 *sha, const void *data, size_t bytes);
 void sl_sha256_end(struct sl_sha256 *sha, char hex[65]); /* frees sha */
 
+/* Of 32 bytes (NULL: of none) and of data behind them, at once: without memory of its own or a lock. */
+void sl_sha256_chain(const uint8_t before[32], const void *data, size_t bytes, uint8_t digest[32]);
+
 void sl_hmac_sha256(const uint8_t key[32], const void *data, size_t bytes, uint8_t mac[32]);
 bool sl_equal_constant_time(const void *a, const void *b, size_t bytes);
 sl_status sl_random_bytes(void *out, size_t bytes);

@@ -130,12 +130,21 @@ SL_TEST(digests_have_their_published_values)
     CHECK_INT(sl_crc32_zip(0, "123456789", 9), 0xCBF43926u);
     CHECK_INT(sl_crc32c(sl_crc32c(0, "1234", 4), "56789", 5), 0xE3069283u);
     char hex[65];
+    uint8_t bytes[35];
     struct sl_sha256 *sha = sl_sha256_begin();
     REQUIRE(sha);
     sl_sha256_add(sha, "ab", 2);
     sl_sha256_add(sha, "c", 1);
     sl_sha256_end(sha, hex);
     CHECK_STR(hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    uint8_t once[32], twice[32];
+    sl_sha256_chain(NULL, "abc", 3, once);
+    CHECK(memcmp(once, "\xba\x78\x16\xbf", 4) == 0 && memcmp(once + 28, "\xf2\x00\x15\xad", 4) == 0);
+    sl_sha256_chain(once, "abc", 3, twice);
+    memcpy(bytes, once, 32);
+    memcpy(bytes + 32, "abc", 3);
+    sl_sha256_chain(NULL, bytes, sizeof bytes, once);
+    CHECK(memcmp(once, twice, 32) == 0);
     CHECK(sl_xxh3("", 0) == 0x2d06800538d394c2u); /* the empty input's published XXH3 */
 }
 
