@@ -24,6 +24,10 @@ struct sl_stage_role {
     struct sl_order_limits limits;
     uint64_t applied; /* number of the last record applied */
     uint32_t n_out;   /* frames on their way: sent, and not yet reported SENT */
+    /* of the record at the head of the queue: it was applied and has a successor or a result on the way, which has left, and of
+     * its slice `pushing` so many pages are on the way, too */
+    bool passed_on, has_left;
+    uint32_t pushing, n_pushed;
     struct sl_io_event queue[SL_STAGE_QUEUE];
     uint32_t queue_head, queue_tail;
     uint8_t *results; /* SL_RESULT_BUFFERS of plan->result_bytes */
@@ -72,7 +76,8 @@ static void release(struct sl_stage_role *r, uint32_t slot)
                 &(struct sl_role_action){.kind = SL_ROLE_RELEASE, .link = r->in_link, .slot = slot});
 }
 
-/* A record sends its frame on and, at most, the pages that its slices touch. One place is kept for the last word. */
+/* A record sends its frame on and, at most, the pages that its slices touch; those that they share are pushed as there is room.
+ * One place is kept for the last word. */
 static bool room_for_frames(const struct sl_stage_role *r)
 {
     return r->n_out + 1 + r->order.n_tokens / SL_PAGE + 2 * r->order.n_slices < SL_IO_SENDS;
@@ -80,43 +85,71 @@ static bool room_for_frames(const struct sl_stage_role *r)
 
 /* ---- KV push ---- */
 
-/* Pages that are full, or that end the prompt, leave for the decode worker from where they lie. The record numbers them from
- * page_first on; of the one before, which an earlier slice opened and this one filled, the number was kept. */
-static void push_pages(struct sl_stage_role *r, const struct sl_sequence *s,
-                       const struct sl_order_slice *slice, const uint8_t *meta)
+/* Where page i goes. The record numbers them from page_first on; of the one before, which an earlier slice opened and this one
+ * filled, the number was kept. */
+static uint32_t page_there(struct sl_stage_role *r, const struct sl_sequence *s,
+                           const struct sl_order_slice *slice, const uint8_t *meta, uint32_t i)
+{
+    return i < slice->page_first
+               ? *open_page_of(r, s)
+               : sl_order_page(meta, &r->limits, slice->pages_at + i - slice->page_first).decode;
+}
+
+/* It leaves for the decode worker from where it lies. */
+static void push_page(struct sl_stage_role *r, const struct sl_sequence *s,
+                      const struct sl_order_slice *slice, uint32_t i, uint32_t there)
 {
     size_t page_bytes = sl_stage_page_bytes(r->stage);
     const struct sl_share *c = sl_stage_share(r->stage);
-    uint32_t end = slice->pos + slice->n,
+    uint32_t first = i * SL_PAGE, left = slice->prompt_tokens - first;
+    struct sl_wire wire = {.kind = SL_WIRE_KV,
+                           .seq = s->id,
+                           .chunk_index = slice->index,
+                           .page = there,
+                           .source = (uint16_t)r->k,
+                           .layer_first = (uint16_t)c->begin,
+                           .layer_count = (uint16_t)(c->end - c->begin),
+                           .token_first = first,
+                           .token_count = left < SL_PAGE ? left : SL_PAGE,
+                           .dtype = (uint8_t)c->kv_dtype,
+                           .rank = 1,
+                           .profile = (uint8_t)c->profile,
+                           .payload_bytes = page_bytes};
+    wire.shape[0] = (uint32_t)(page_bytes / sl_dtype_bytes(c->kv_dtype));
+    sl_sequences_read_begin(sl_stage_sequences(r->stage), s->pages[i]);
+    send_frame(r, r->kv_link, &wire, sl_stage_page_out(r->stage, s->pages[i]), tag_of(TAG_KV, s->pages[i]));
+    atomic_fetch_add(&r->meter->kv_frames, 1);
+    atomic_fetch_add(&r->meter->kv_bytes, page_bytes);
+}
+
+/* Pages that are full, or that end the prompt, and with a first slice those that it shares; from page `pushed` of the slice on.
+ * false: the window of sends or this step has no room for the next. */
+static bool push_slice(struct sl_stage_role *r, const struct sl_sequence *s,
+                       const struct sl_order_slice *slice, const uint8_t *meta)
+{
+    uint32_t end = slice->pos + slice->n, first = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE,
              ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
-    uint32_t *open_page = open_page_of(r, s);
-    for (uint32_t i = slice->pos / SL_PAGE; i < ready; i++) {
-        uint32_t first = i * SL_PAGE, left = slice->prompt_tokens - first;
-        struct sl_wire wire = {
-            .kind = SL_WIRE_KV,
-            .seq = s->id,
-            .chunk_index = slice->index,
-            .page = i < slice->page_first
-                        ? *open_page
-                        : sl_order_page(meta, &r->limits, slice->pages_at + i - slice->page_first).decode,
-            .source = (uint16_t)r->k,
-            .layer_first = (uint16_t)c->begin,
-            .layer_count = (uint16_t)(c->end - c->begin),
-            .token_first = first,
-            .token_count = left < SL_PAGE ? left : SL_PAGE,
-            .dtype = (uint8_t)c->kv_dtype,
-            .rank = 1,
-            .profile = (uint8_t)c->profile,
-            .payload_bytes = page_bytes};
-        wire.shape[0] = (uint32_t)(page_bytes / sl_dtype_bytes(c->kv_dtype));
-        sl_sequences_read_begin(sl_stage_sequences(r->stage), s->pages[i]);
-        send_frame(r, r->kv_link, &wire, sl_stage_page_out(r->stage, s->pages[i]),
-                   tag_of(TAG_KV, s->pages[i]));
-        atomic_fetch_add(&r->meter->kv_frames, 1);
-        atomic_fetch_add(&r->meter->kv_bytes, page_bytes);
+    for (; first + r->n_pushed < ready; r->n_pushed++) {
+        uint32_t i = first + r->n_pushed;
+        if (r->n_out + 1 >= SL_IO_SENDS || r->actions->n + 1 >= SL_STAGE_ACTIONS)
+            return false;
+        push_page(r, s, slice, i, page_there(r, s, slice, meta, i));
     }
     if (slice->n_pages > 0)
-        *open_page = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;
+        *open_page_of(r, s) = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;
+    return true;
+}
+
+/* Of the record that was applied last. false: not all of them yet. */
+static bool push_pages(struct sl_stage_role *r, const uint8_t *meta)
+{
+    for (; r->pushing < r->order.n_slices; r->pushing++, r->n_pushed = 0) {
+        const struct sl_order_slice *slice = &r->order.slices[r->pushing];
+        if (slice->flags & SL_SLICE_HANDOFF &&
+            !push_slice(r, r->chunk.slices[r->pushing].sequence, slice, meta))
+            return false;
+    }
+    return true;
 }
 
 /* ---- results of the last stage ---- */
@@ -374,21 +407,18 @@ static const char *read_record(struct sl_stage_role *r, const struct sl_io_event
 
 static void pass_on(struct sl_stage_role *r, const struct sl_io_event *frame)
 {
-    for (uint32_t i = 0; i < r->order.n_slices; i++)
-        if (r->order.slices[i].flags & SL_SLICE_HANDOFF)
-            push_pages(r, r->chunk.slices[i].sequence, &r->order.slices[i], frame->payload);
-    if (r->last) {
+    if (r->last)
         send_result(r, frame->payload);
-        release(r, frame->slot);
-    } else {
+    else
         forward(r, frame);
-    }
+    r->passed_on = true;
+    r->has_left = r->last;
+    r->pushing = r->n_pushed = 0;
 }
 
-/* The record at the head of the queue. SL_AGAIN: not yet; SL_OK: applied and passed on; else the link is not to be trusted. */
-static sl_status apply_next(struct sl_stage_role *r, struct sl_err *err)
+/* A record is applied once, as a whole. SL_AGAIN: not yet. */
+static sl_status apply_record(struct sl_stage_role *r, const struct sl_io_event *frame, struct sl_err *err)
 {
-    struct sl_io_event *frame = &r->queue[r->queue_tail % SL_STAGE_QUEUE];
     const char *bad = read_record(r, frame);
     if (bad)
         return refuse_record(r, bad, err);
@@ -406,11 +436,36 @@ static sl_status apply_next(struct sl_stage_role *r, struct sl_err *err)
         apply_control(r);
     }
     r->applied = r->order.number;
-    r->queue_tail++;
     atomic_fetch_add(&r->meter->records, 1);
-    pass_on(r, frame);
+    return SL_OK;
+}
+
+/* The record at the head of the queue, which stays there until its pages are pushed: a long prefix takes several steps. SL_AGAIN:
+ * not yet; SL_OK: it went on a piece; else the link is not to be trusted. */
+static sl_status apply_next(struct sl_stage_role *r, struct sl_err *err)
+{
+    struct sl_io_event *frame = &r->queue[r->queue_tail % SL_STAGE_QUEUE];
+    if (!r->passed_on) {
+        SL_TRY(apply_record(r, frame, err));
+        pass_on(r, frame);
+    }
+    if (!push_pages(r, frame->payload))
+        return r->n_out + 1 >= SL_IO_SENDS ? SL_AGAIN : SL_OK;
+    r->passed_on = false;
+    r->queue_tail++;
+    if (r->has_left)
+        release(r, frame->slot);
     sl_role_meter_pages(r->meter, sl_stage_sequences(r->stage));
     return SL_OK;
+}
+
+/* The page numbers of the record that is being pushed lie in its slot. */
+static void on_forwarded(struct sl_stage_role *r, uint32_t slot)
+{
+    if (r->passed_on && r->queue[r->queue_tail % SL_STAGE_QUEUE].slot == slot)
+        r->has_left = true;
+    else
+        release(r, slot);
 }
 
 static sl_status on_sent(struct sl_stage_role *r, const struct sl_io_event *event, struct sl_err *err)
@@ -420,7 +475,7 @@ static sl_status on_sent(struct sl_stage_role *r, const struct sl_io_event *even
     r->n_out--;
     switch ((enum tag_kind)(event->tag >> 56)) {
     case TAG_FORWARD:
-        release(r, (uint32_t)value);
+        on_forwarded(r, (uint32_t)value);
         break;
     case TAG_RESULT:
         r->free_results[r->n_free_results++] = (uint32_t)value;

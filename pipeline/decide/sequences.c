@@ -2,11 +2,17 @@
 #include "pipeline/decide/sequences.h"
 #include <assert.h>
 
+static uint32_t words_of(uint32_t n_pages)
+{
+    return (n_pages + 63) / 64;
+}
+
 size_t sl_sequences_bytes(uint32_t max_sequences, uint32_t context_tokens, uint32_t n_pages)
 {
     return sl_arena_round(max_sequences * sizeof(struct sl_sequence)) +
            max_sequences * sl_arena_round(sl_pages_of(context_tokens) * sizeof(uint32_t)) +
-           2 * sl_arena_round(n_pages * sizeof(uint32_t));
+           2 * sl_arena_round(n_pages * sizeof(uint32_t)) +
+           2 * sl_arena_round(words_of(n_pages) * sizeof(uint64_t));
 }
 
 sl_status sl_sequences_init(struct sl_sequences *t, struct sl_arena *arena, uint32_t max_sequences,
@@ -17,7 +23,9 @@ sl_status sl_sequences_init(struct sl_sequences *t, struct sl_arena *arena, uint
     t->sequences = sl_arena_take(arena, max_sequences * sizeof *t->sequences);
     t->count = sl_arena_take(arena, n_pages * sizeof *t->count);
     t->readers = sl_arena_take(arena, n_pages * sizeof *t->readers);
-    if (!t->sequences || !t->count || !t->readers)
+    t->used = sl_arena_take(arena, words_of(n_pages) * sizeof *t->used);
+    t->written = sl_arena_take(arena, words_of(n_pages) * sizeof *t->written);
+    if (!t->sequences || !t->count || !t->readers || !t->used || !t->written)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < max_sequences; i++) {
         t->sequences[i].pages = sl_arena_take(arena, t->max_pages * sizeof(uint32_t));
@@ -48,9 +56,18 @@ struct sl_sequence *sl_sequences_open(struct sl_sequences *t, uint64_t id)
     return NULL;
 }
 
-static bool used(const struct sl_sequences *t, uint32_t page)
+static bool bit(const uint64_t *bits, uint32_t page)
 {
-    return t->count[page] > 0 || t->readers[page] > 0;
+    return bits[page / 64] >> page % 64 & 1;
+}
+
+/* After what makes a page used, or not, has changed. */
+static void look_whether_used(struct sl_sequences *t, uint32_t page)
+{
+    bool is = t->count[page] > 0 || t->readers[page] > 0, was = bit(t->used, page);
+    t->n_used += is;
+    t->n_used -= was;
+    t->used[page / 64] ^= (uint64_t)(is != was) << page % 64;
 }
 
 void sl_sequences_cut(struct sl_sequences *t, struct sl_sequence *s, uint32_t n_pages)
@@ -61,7 +78,7 @@ void sl_sequences_cut(struct sl_sequences *t, struct sl_sequence *s, uint32_t n_
             continue;
         assert(t->count[page] > 0);
         t->count[page]--;
-        t->n_used -= !used(t, page);
+        look_whether_used(t, page);
     }
 }
 
@@ -79,7 +96,7 @@ static sl_status may_put(const struct sl_sequences *t, uint32_t page, bool writt
     if (page >= t->n_pages)
         return SL_E_PROTOCOL;
     if (!written)
-        return t->count[page] > 0 ? SL_OK : SL_E_PROTOCOL;
+        return bit(t->written, page) ? SL_OK : SL_E_PROTOCOL;
     if (t->count[page] > 0)
         return SL_E_PROTOCOL;
     return t->readers[page] > 0 ? SL_AGAIN : SL_OK;
@@ -98,36 +115,42 @@ sl_status sl_sequences_put(struct sl_sequences *t, struct sl_sequence *s, uint32
         s->pages[s->n_pages] = SL_NO_PAGE;
     s->pages[index] = page;
     *fresh = written;
-    t->n_used += !used(t, page);
     t->count[page]++;
+    t->written[page / 64] |= (uint64_t)written << page % 64;
+    look_whether_used(t, page);
     return SL_OK;
 }
 
+/* By words of 64, since few of many may be free. */
 sl_status sl_sequences_take(struct sl_sequences *t, uint32_t *page)
 {
-    for (uint32_t i = 0; t->n_used < t->n_pages && i < t->n_pages; i++) {
-        uint32_t candidate = t->next;
-        t->next = t->next + 1 == t->n_pages ? 0 : t->next + 1;
-        if (used(t, candidate))
-            continue;
-        *page = candidate;
-        return SL_OK;
+    if (t->n_used == t->n_pages)
+        return SL_E_EXHAUSTED;
+    for (uint32_t at = t->next;;) {
+        uint64_t free = ~t->used[at / 64] & UINT64_MAX << at % 64;
+        *page = at / 64 * 64 + (free ? (uint32_t)__builtin_ctzll(free) : 64);
+        if (free && *page < t->n_pages)
+            break;
+        at = (at / 64 + 1) * 64;
+        if (at >= t->n_pages)
+            at = 0;
     }
-    return SL_E_EXHAUSTED;
+    t->next = *page + 1 == t->n_pages ? 0 : *page + 1;
+    return SL_OK;
 }
 
 void sl_sequences_read_begin(struct sl_sequences *t, uint32_t page)
 {
     assert(page < t->n_pages);
-    t->n_used += !used(t, page);
     t->readers[page]++;
+    look_whether_used(t, page);
 }
 
 void sl_sequences_read_end(struct sl_sequences *t, uint32_t page)
 {
     assert(page < t->n_pages && t->readers[page] > 0);
     t->readers[page]--;
-    t->n_used -= !used(t, page);
+    look_whether_used(t, page);
 }
 
 /* ---- a record ---- */
@@ -198,7 +221,7 @@ static sl_status apply_slice(struct sl_sequences *t, const struct sl_order_slice
         if (is_fresh)
             fresh(user, page);
     }
-    return owns(t, s, slice) ? SL_OK : SL_E_PROTOCOL;
+    return SL_OK;
 }
 
 sl_status sl_sequences_apply(struct sl_sequences *t, const struct sl_order *order, const uint8_t *meta,
@@ -214,7 +237,7 @@ sl_status sl_sequences_apply(struct sl_sequences *t, const struct sl_order *orde
         if (*bad)
             return SL_E_PROTOCOL;
         sl_status may = check_pages(t, slice, found[i], meta, limits);
-        *bad = "it gives a page that is in use, or shares one that is not";
+        *bad = "it gives a page that is in use, or shares one that nothing was written to";
         if (may == SL_E_PROTOCOL)
             return may;
         status = may == SL_OK ? status : may;
@@ -227,6 +250,9 @@ sl_status sl_sequences_apply(struct sl_sequences *t, const struct sl_order *orde
         if (!found[i] || apply_slice(t, slice, found[i], meta, limits, fresh, user) != SL_OK)
             return SL_E_PROTOCOL; /* two slices of the record contradict each other */
     }
+    for (uint32_t i = 0; i < order->n_slices; i++)
+        if (!owns(t, found[i], &order->slices[i]))
+            return SL_E_PROTOCOL;
     *bad = NULL;
     return SL_OK;
 }

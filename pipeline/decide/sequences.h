@@ -1,8 +1,10 @@
 /* Who owns which KV page: sequences with their page tables, pages with counts. Every node of a pipeline keeps such a table
  * and changes it by the order log alone; so does the decider, who chooses the numbers, and so does the simulator. Pure.
  *
- * A page is used while a sequence has it (count) or a frame is still being read from it (readers). Several sequences may
- * have a page that is complete, a prefix; one that is written belongs to one. */
+ * A page is used while a sequence has it (count) or somebody reads it: a frame that is being sent, or, with the decider, the
+ * prefix cache (readers). Several sequences may have a page that is complete, a prefix; one that is written belongs to one. What
+ * was written to a page stays in it until another sequence is given it to write to, so who decides may give it to one that
+ * begins with the same prefix even when nobody has had it in between. */
 #ifndef SL_PIPELINE_DECIDE_SEQUENCES_H
 #define SL_PIPELINE_DECIDE_SEQUENCES_H
 
@@ -23,6 +25,7 @@ struct sl_sequences {
     uint32_t n_pages, n_used; /* of the pool */
     uint32_t *count;          /* [n_pages] sequences that have the page */
     uint32_t *readers;        /* [n_pages] frames that are read from it */
+    uint64_t *used, *written; /* bits of pages: used, and ever given to be written to */
     uint32_t next;            /* where sl_sequences_take looks first */
 };
 
@@ -37,9 +40,9 @@ void sl_sequences_close(struct sl_sequences *t, struct sl_sequence *s); /* its p
 /* It keeps its first n_pages pages. */
 void sl_sequences_cut(struct sl_sequences *t, struct sl_sequence *s, uint32_t n_pages);
 
-/* Page `index` of s has this number. written: positions of it will be written, so nobody else may have it; else it is
- * somebody's already. SL_AGAIN: a frame is still being read from it; SL_E_PROTOCOL: it is another's, or nobody's, or s has
- * another there. *fresh: nobody had it before, so it wants clearing. */
+/* Page `index` of s has this number. written: positions of it will be written, so nobody else may have it; else what it holds
+ * is meant. SL_AGAIN: a frame is still being read from it; SL_E_PROTOCOL: it is another's, or nothing was ever written to it, or s
+ * has another there. *fresh: nobody had it before, so it wants clearing. */
 sl_status sl_sequences_put(struct sl_sequences *t, struct sl_sequence *s, uint32_t index, uint32_t page,
                            bool written, bool *fresh);
 /* A number that is free; SL_E_EXHAUSTED. For who decides. */

@@ -117,7 +117,7 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "slice outside its prompt";
     if (s->flags & ~(uint32_t)KNOWN_FLAGS)
         return "slice flags";
-    if (s->flags & SL_SLICE_FIRST ? s->page_first != 0 : s->pos == 0)
+    if (s->flags & SL_SLICE_FIRST ? s->page_first != 0 || s->pos % SL_PAGE != 0 : s->pos == 0)
         return "first slice";
     if (s->page_first > sl_pages_of(s->pos) || s->page_first + s->n_pages != sl_pages_of(s->pos + s->n))
         return "pages of a slice";

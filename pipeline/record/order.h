@@ -9,8 +9,9 @@
  * Pages have numbers that the record decides: every stage has a pool of the same size and puts page i of a sequence where the
  * record says, so the log alone tells what each pool holds. A slice names the sequence's pages from page_first on, as they are
  * after it; pages of the sequence from there on that it had before go back. Pages before pos may be shared with other
- * sequences (a prefix), those that the slice writes may not. Of a sequence that is handed off, each page has a number on the
- * decode worker, too. */
+ * sequences (a prefix), those that the slice writes may not. A first slice that begins behind a prefix names all its pages: they
+ * hold what an earlier record had written to them. Of a sequence that is handed off, each page has a number on the decode worker,
+ * too, and one that is shared is pushed with the slice that names it. */
 #ifndef SL_PIPELINE_RECORD_ORDER_H
 #define SL_PIPELINE_RECORD_ORDER_H
 
@@ -43,7 +44,7 @@ enum sl_order_kind {
 };
 
 enum sl_slice_flags {
-    SL_SLICE_FIRST = 1,    /* opens the sequence */
+    SL_SLICE_FIRST = 1,    /* opens the sequence, at the begin of a page */
     SL_SLICE_LAST = 2,     /* ends the prompt: the last stage samples the first token */
     SL_SLICE_DIGEST = 4,   /* report the digest of the logits */
     SL_SLICE_HANDOFF = 16, /* push the pages that it fills to the decode worker */

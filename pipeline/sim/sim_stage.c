@@ -41,14 +41,15 @@ static void run_slice(struct sl_sim_stage *st, const struct sl_order_slice *slic
     }
 }
 
-/* As a real stage does: pages that are full, or that end the prompt; held until they have left. */
+/* As a real stage does: pages that are full, or that end the prompt, and those that a first slice shares; held until they have
+ * left. */
 static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct sl_order_slice *slice,
                        const struct sl_sequence *q, const uint8_t *meta)
 {
     uint32_t end = slice->pos + slice->n,
              ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
     uint32_t *half = &st->half_page[q - st->table.sequences];
-    for (uint32_t i = slice->pos / SL_PAGE; i < ready; i++) {
+    for (uint32_t i = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE; i < ready; i++) {
         struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), sl_plan_decode_node(&s->plan), 0);
         uint32_t left = slice->prompt_tokens - i * SL_PAGE;
         f->seq = slice->seq;

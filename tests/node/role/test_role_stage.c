@@ -314,6 +314,102 @@ SL_TEST(a_prompt_that_is_restored_is_told_nothing_and_has_the_pages_of_one_that_
     w_close(w);
 }
 
+/* ---- behind a prefix ---- */
+
+/* Sequence 1 + vocab has the ids of sequence 1, and begins behind n pages of it. */
+static sl_status write_behind(struct w_world *w, uint32_t n_shared, uint32_t prompt)
+{
+    uint64_t seq = 1 + w->plan.vocab;
+    struct w_chunk *c = calloc(1, sizeof *c);
+    c->order.kind = SL_ORDER_RUN;
+    c->order.n_pages = n_shared;
+    w_add(w, c, seq, n_shared * SL_PAGE, prompt - n_shared * SL_PAGE, prompt, &warm);
+    struct sl_order_slice *s = &c->order.slices[0];
+    s->flags |= SL_SLICE_FIRST;
+    s->page_first = s->pages_at = 0;
+    s->n_pages += n_shared;
+    for (uint32_t i = 0; i < n_shared; i++)
+        c->pages[i] = (struct sl_page_numbers){w_page(w, 1, i).stage, w_page(w, seq, i).decode};
+    sl_status status = w_write(w, c);
+    free(c);
+    return status;
+}
+
+/* Sequence 1, cut elsewhere, and inside a page. */
+static void write_in_two(struct w_world *w, uint32_t prompt)
+{
+    for (uint32_t pos = 0; pos < prompt; pos += prompt / 2) {
+        struct w_chunk *c = calloc(1, sizeof *c);
+        c->order.kind = SL_ORDER_RUN;
+        w_add(w, c, 1, pos, prompt / 2, prompt, &warm);
+        CHECK_INT(w_write(w, c), SL_OK);
+        free(c);
+    }
+}
+
+SL_TEST(a_prompt_behind_pages_of_one_that_is_gone_gives_the_same_bits)
+{
+    for (uint32_t n_shared = 1; n_shared <= 2; n_shared++) {
+        struct w_world *w = w_open(3, 4, 32);
+        uint64_t seq = 1 + w->plan.vocab;
+        write_in_two(w, 190);
+        w_settle(w);
+        CHECK_INT(w_take(w, 1, 190, 8, &warm), SL_OK);
+        CHECK_INT(w_write_control(w, SL_ORDER_FREE, 1), SL_OK);
+        w_settle(w);
+        CHECK_INT(write_behind(w, n_shared, 190), SL_OK);
+        w_settle(w);
+        CHECK_INT(w_take(w, seq, 190, 8, &warm), SL_OK);
+        w_settle(w);
+        CHECK_INT(w->heard[seq].n, 8);
+        CHECK(memcmp(w->heard[1].ids, w->heard[seq].ids, sizeof w->heard[1].ids) == 0);
+        CHECK(w->heard[1].logits_digest == w->heard[seq].logits_digest);
+        CHECK(w->heard[1].kv_digest == w->heard[seq].kv_digest && w->heard[seq].kv_digest != 0);
+        w_close(w);
+    }
+}
+
+SL_TEST(a_prefix_is_pushed_piece_by_piece_and_what_comes_next_waits_for_it)
+{
+    struct w_world *w = w_open(2, 4, 4 * W_SEQS);
+    struct w_node *n = w_stage(w, 0);
+    write_in_two(w, 200);
+    CHECK_INT(w_write_control(w, SL_ORDER_FREE, 1), SL_OK);
+    w_settle(w);
+    for (uint64_t seq = 100; seq < W_SEQS && n->n_sent + 4 < SL_IO_SENDS; seq++) { /* nobody takes these */
+        CHECK_INT(w_write_run(w, seq, 1, &w_greedy), SL_OK);
+        CHECK_INT(w_write_control(w, SL_ORDER_FREE, seq), SL_OK);
+        w_work(n);
+        while (w_find(n, SL_WIRE_ORDER) < n->n_sent)
+            w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
+    }
+    CHECK_INT(n->n_sent, SL_IO_SENDS - 4);
+    CHECK_INT(write_behind(w, 3, 200), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_FREE, 1 + w->plan.vocab), SL_OK);
+    CHECK_INT(w_work(n), 1); /* the frame and two of its pages */
+    CHECK_INT(n->n_sent, SL_IO_SENDS - 1);
+    CHECK_INT(w_count(n, SL_WIRE_ORDER), 1);
+    w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
+    CHECK_INT(n->actions.n, 0); /* its slot is read until the last page has its number from there */
+    CHECK_INT(w_work(n), 1);
+    check_waits(n);
+    CHECK(n->slots[0].held);
+    w_report_sent(n, 0, SL_OK);
+    CHECK_INT(w_work(n), 1); /* the last page; the FREE has no room yet */
+    CHECK(!n->slots[0].held && n->slots[1].held);
+    CHECK_INT(w_count(n, SL_WIRE_ORDER), 0);
+    for (uint32_t i = 0; i < 4; i++) { /* in order, from the first on */
+        const struct sl_role_action *a = &n->sent[n->n_sent - 4 + i];
+        CHECK_INT(a->wire.seq, 1 + w->plan.vocab);
+        CHECK_INT(a->wire.token_first, i * SL_PAGE);
+        CHECK_INT(a->wire.page, w_page(w, a->wire.seq, i).decode);
+    }
+    w_report_sent(n, 0, SL_OK);
+    CHECK_INT(w_work(n), 1);
+    CHECK_INT(w_count(n, SL_WIRE_ORDER), 1);
+    w_close(w);
+}
+
 /* ---- hostile and damaged frames ---- */
 
 struct hostile {
@@ -366,6 +462,15 @@ static void twist_used(struct w_world *w, struct w_chunk *c, struct sl_wire *wir
 {
     (void)wire, (void)link;
     c->pages[0] = w_page(w, 1, 0); /* of the sequence that is there already */
+}
+static void twist_shared(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
+{
+    (void)w, (void)wire, (void)link;
+    c->order.slices[0].pos = 64;
+    c->order.slices[0].prompt_tokens = 74;
+    c->order.slices[0].n_pages = c->order.n_pages = 2;
+    c->pages[1] = c->pages[0];
+    c->pages[0].stage--; /* nobody's */
 }
 static void twist_twice(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
 {
@@ -447,6 +552,7 @@ SL_TEST(a_hostile_neighbour_is_refused_in_a_sentence_and_changes_nothing)
         {"rows of another type", "rows do not fit", SL_E_PROTOCOL, twist_dtype},
         {"a page outside the pool", "page number outside the pool", SL_E_PROTOCOL, twist_page},
         {"a page in use", "a page that is in use", SL_E_PROTOCOL, twist_used},
+        {"a prefix of nothing", "shares one that nothing was written to", SL_E_PROTOCOL, twist_shared},
         {"a sequence opened twice", "it opens a sequence that is open", SL_E_PROTOCOL, twist_twice},
         {"a sequence that is not here", "a sequence that is not here", SL_E_PROTOCOL, twist_absent},
         {"an id outside the vocabulary", "token id", SL_E_PROTOCOL, twist_id},

@@ -101,8 +101,8 @@ SL_TEST(a_prefix_is_shared_and_counted)
     CHECK_INT(apply(&table, 2, 128, 10, 0, (uint32_t[]){4, 6, 7}), SL_OK); /* opens behind its prefix */
     CHECK_INT(table.t.count[4], 2);
     CHECK_INT(table.cleared[4], 1);
-    CHECK_INT(apply(&table, 3, 64, 10, 0, (uint32_t[]){0, 1}), SL_E_PROTOCOL);  /* page 0 holds nothing */
-    CHECK_INT(apply(&table, 3, 100, 10, 0, (uint32_t[]){4, 6}), SL_E_PROTOCOL); /* would write page 6 */
+    CHECK_INT(apply(&table, 3, 64, 10, 0, (uint32_t[]){0, 1}), SL_E_PROTOCOL); /* page 0 holds nothing */
+    CHECK_INT(apply(&table, 3, 100, 10, 0, (uint32_t[]){4, 6}), SL_E_INVALID); /* would write page 6 */
     CHECK_INT(apply(&table, 2, 64, 64, 1, (uint32_t[]){6}), SL_E_PROTOCOL); /* would write into the prefix */
     sl_sequences_close(&table.t, sl_sequences_find(&table.t, 1));
     CHECK_INT(table.t.n_used, 2); /* that cut the sequence to its prefix */
@@ -110,6 +110,40 @@ SL_TEST(a_prefix_is_shared_and_counted)
     CHECK_INT(table.t.n_used, 3);
     CHECK_INT(apply(&table, 3, 128, 10, 0, (uint32_t[]){4, 6, 5}),
               SL_OK); /* the prefix outlives who made it */
+    sl_arena_fini(&table.arena);
+}
+
+SL_TEST(a_prefix_that_nobody_has_any_more_is_still_in_its_pages)
+{
+    struct log_table table;
+    make(&table);
+    REQUIRE(apply(&table, 1, 0, 128, 0, (uint32_t[]){4, 6}) == SL_OK);
+    sl_sequences_close(&table.t, sl_sequences_find(&table.t, 1));
+    CHECK_INT(table.t.n_used, 0);
+    CHECK_INT(apply(&table, 2, 128, 10, 0, (uint32_t[]){4, 6, 7}), SL_OK);
+    CHECK_INT(table.cleared[4] + table.cleared[6], 2); /* when they were given to be written to */
+    CHECK_INT(table.t.n_used, 3);
+    CHECK_INT(apply(&table, 3, 64, 64, 0, (uint32_t[]){5, 0}),
+              SL_E_PROTOCOL); /* in page 5 was never anything */
+    sl_sequences_close(&table.t, sl_sequences_find(&table.t, 2));
+    CHECK_INT(apply(&table, 4, 0, 64, 0, (uint32_t[]){4}), SL_OK); /* and now it holds another's */
+    CHECK_INT(table.cleared[4], 2);
+    sl_arena_fini(&table.arena);
+}
+
+SL_TEST(numbers_go_round_so_that_what_was_left_last_is_written_over_last)
+{
+    struct log_table table;
+    make(&table);
+    struct sl_sequence *s = sl_sequences_open(&table.t, 1);
+    for (uint32_t i = 0; i < 3 * PAGES; i++) {
+        uint32_t page;
+        bool fresh;
+        REQUIRE(sl_sequences_take(&table.t, &page) == SL_OK);
+        CHECK_INT(page, i % PAGES);
+        REQUIRE(sl_sequences_put(&table.t, s, 0, page, true, &fresh) == SL_OK);
+        sl_sequences_cut(&table.t, s, 0);
+    }
     sl_arena_fini(&table.arena);
 }
 

@@ -109,6 +109,7 @@ SL_TEST(a_record_out_of_range_is_refused)
     REFUSED(o.slices[1].page_first = 1);
     REFUSED(o.slices[1].n_pages = 2);
     REFUSED(o.slices[0].flags |= SL_SLICE_FIRST);
+    REFUSED((o.slices[1].pos = 32, o.slices[1].prompt_tokens = 60)); /* a first slice inside a page */
     ids[3] = VOCAB;
     REFUSED(o.number = 1);
     ids[3] = 0;
@@ -481,8 +482,9 @@ static size_t read_corpus(const char *name, uint8_t *out, size_t room)
 SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
 {
     static const struct sl_order_limits fuzzers = {2, 16, 4096, 4096, 1000, 1000};
-    static const char *const runs[] = {"run-steered"}, *const adopts[] = {"adopt-list", "adopt-bitmap",
-                                                                          "adopt-again", "adopt-grow"};
+    static const char *const runs[] = {"run-steered", "run-behind"}, *const adopts[] = {
+                                                                         "adopt-list", "adopt-bitmap",
+                                                                         "adopt-again", "adopt-grow"};
     static uint8_t bytes[1 << 16], meta[1 << 16];
     struct sl_order order;
     struct sl_adopt adopt;
