@@ -30,6 +30,7 @@ size_t sl_core_bytes(const struct sl_core_config *config)
            sl_pool_bytes(more_stays_of(config)) +
            sl_sequences_bytes(plan->max_prefill, plan->context_tokens, plan->n_pages) +
            sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
+           (config->prefix_cache ? sl_prefix_bytes(plan->n_pages) : 0) +
            sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
            sl_arena_round(max_runs * sizeof(struct sl_run)) +
            max_runs * (sl_arena_round(sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers)) +
@@ -46,6 +47,8 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
     SL_TRY(sl_pool_init(&core->free_stays, arena, more_stays_of(&core->config)));
     SL_TRY(sl_tenants_init(&core->policy.tenants, arena, core->config.max_requests, core->config.weights,
                            core->config.n_weights));
+    if (core->config.prefix_cache)
+        SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, plan->epoch));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
     return sl_sequences_init(&core->decode_pages, arena, plan->max_running, plan->context_tokens,
                              plan->n_pages);
@@ -91,6 +94,8 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
     if (core->config.max_waiting_tokens == 0)
         core->config.max_waiting_tokens = SL_WAITING_TOKENS;
     core->config.plan = &core->plan;
+    core->policy.look = sl_core_look_up;
+    core->policy.look_user = core;
     core->growth.guess = config->expect_tokens;
     sl_schedule_init(&core->schedule, &core->plan);
     sl_core_time_init(core);
@@ -162,6 +167,7 @@ static void retire(struct sl_core *core, struct sl_stay *s)
     for (uint32_t k = 0; k < s->n; k++) /* of a lost pipeline */
         if (s->decode[k] != SL_DECODE_NONE)
             sl_core_decode_gone(core, s, k);
+    sl_core_let_go_prefix(core, &s->prefix);
     sl_schedule_end(&core->schedule, &s->entry);
     unlink_stay(core, s);
     s->seq = 0;
@@ -237,6 +243,7 @@ static void act_end(struct sl_request *r, uint32_t i, sl_status status, enum sl_
     a->end.finish = finish;
     a->end.last = r->n_alive == 0;
     a->end.n_out = answer->n_out;
+    a->end.cached_tokens = r->cached_tokens;
     a->end.stop_id = answer->stop_id;
     a->end.logits_digest = answer->logits_digest;
     a->end.kv_digest = kv_digest;
@@ -325,6 +332,7 @@ static struct sl_stay *make_stay(struct sl_core *core, struct sl_request *r, uin
                           .first = first,
                           .n = n};
     r->stays = s;
+    sl_prefix_begin(&s->prefix, r->ask->cache_salt);
     for (uint32_t k = 0; k < n; k++)
         r->answers[first + k].stay = s;
     return s;
@@ -350,6 +358,7 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
     s->entry.arrived_us = from->entry.arrived_us;
     s->entry.due_us = from->entry.due_us;
     s->entry.tenant = r->tenant;
+    sl_core_look_up(core, &s->entry);
     sl_policy_enter(&core->policy, &core->schedule, &s->entry, true);
     struct sl_action *a = sl_core_act(actions, SL_ACTION_SET_BACK, r);
     a->seq = r->seq + i;
@@ -456,7 +465,9 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
            ask->steering_bytes <= sl_steering_max_bytes(core->plan.vocab));
     struct sl_schedule_entry entry;
     struct sl_admission admission = {0};
+    struct sl_prefix_at at;
     make_entry(core, ask, &entry);
+    sl_core_look_up_new(core, ask, &entry, &at);
     entry.tenant = sl_tenants_enter(&core->policy.tenants, ask->tenant);
     make_times(core, ask, &entry);
     if (core->config.schedule != SL_SCHEDULE_FIFO)
@@ -466,6 +477,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
         a->end.refusal = admission.refusal;
         a->end.retry_after_ms = retry_ms;
         sl_tenants_leave(&core->policy.tenants, entry.tenant);
+        sl_core_let_go_prefix(core, &at);
         return 0;
     }
     status = sl_pool_take(&core->free_requests, &place);
@@ -486,6 +498,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
     core->n_live++;
     s->entry = entry;
     s->entry.arrival = ++core->arrivals;
+    s->prefix = at;
     sl_policy_enter(&core->policy, &core->schedule, &s->entry, false);
     return r->seq;
 }
@@ -545,6 +558,7 @@ static void tell_token(struct sl_core *core, struct sl_request *r, uint32_t i,
     a->token.n_out = ++answer->n_out;
     if (answer->n_out == 1)
         answer->first_us = core->now_us;
+    a->token.cached_tokens = r->cached_tokens;
     answer->last_id = token->id;
     answer->over = finish != SL_TEXT_GOES_ON;
     answer->finish = finish == SL_TEXT_STOPS ? SL_FINISH_STOP : SL_FINISH_LENGTH;
@@ -906,7 +920,11 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .running = schedule->n_decoding + schedule->n_prefill_only,
                                   .sitting_out = core->n_sitting,
                                   .set_back = core->n_set_back,
-                                  .pages_used = schedule->prefill_pages_used,
+                                  .pages_used = schedule->prefill_pages_used + schedule->pages_held,
+                                  .pages_cached = core->prefix.n_cached,
+                                  .prompt_tokens_cached = core->n_cached_tokens,
+                                  .prompt_tokens_computed = core->n_computed_tokens,
+                                  .pages_evicted = core->prefix.n_evicted,
                                   .decode_pages_used = schedule->decode_pages_used,
                                   .n_pages = core->plan.n_pages,
                                   .waiting_bytes = schedule->waiting_bytes,

@@ -26,6 +26,7 @@
 #include "pipeline/decide/cost_fit.h"
 #include "pipeline/decide/life.h"
 #include "pipeline/decide/plan.h"
+#include "pipeline/decide/prefix.h"
 #include "pipeline/decide/tenants.h"
 #include "pipeline/record/messages.h"
 
@@ -63,6 +64,7 @@ struct
     size_t held_bytes;       /* that the holder keeps while it waits */
     uint64_t deadline_us;    /* on the clock of `now`, for its prompt to be in the log, not later; 0: none */
     uint64_t target_us;      /* likewise, when its first token is wanted; 0: by the schedule's own target */
+    uint8_t cache_salt[SL_PREFIX_NAME]; /* its prefix is shared with those of the same salt; zeros: none */
     int32_t priority; /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST: each step halves the schedule's own target */
     char tenant[SL_MAX_TENANT];    /* whose share of the pipeline it uses; empty: theirs who name none */
     void *user;                    /* the holder: comes with every action about the request */
@@ -117,13 +119,14 @@ struct sl_action {
             const struct sl_token_out
                 *out;       /* valid until the next input; NULL: none, the prompt alone was asked for */
             uint32_t n_out; /* its number, from 1 */
+            uint32_t cached_tokens; /* of the prompt, that were not run */
         } token;
         struct {
             sl_status status;
             const char *error; /* a sentence when status is not SL_OK, valid until the next input */
             enum sl_finish finish;
             bool last;
-            uint32_t n_out;
+            uint32_t n_out, cached_tokens;
             int64_t stop_id; /* the id that ended it; -1: none */
             uint64_t logits_digest, kv_digest;
             uint32_t
@@ -162,6 +165,7 @@ struct sl_core_config {
     uint32_t runs;     /* chunks under way at most; 0: by what is seen */
     /* What waits, with prefill of what has begun: in predicted time and in tokens; 0: SL_WAITING_WORK_US, SL_WAITING_TOKENS */
     uint64_t max_waiting_us, max_waiting_tokens;
+    bool prefix_cache; /* pages of prompts that are gone are kept for those that begin with the same ids */
     uint32_t n_weights;
     const struct sl_tenant_weight *weights; /* copied */
 };
@@ -202,6 +206,8 @@ void sl_core_silence(struct sl_core *core, bool silent, struct sl_actions *actio
 void sl_core_drain(struct sl_core *core, struct sl_actions *actions);
 void sl_core_stop(struct sl_core *core,
                   struct sl_actions *actions); /* every request ends with SL_FINISH_ABORT */
+/* No prefix that is cached now is found any more. */
+void sl_core_flush_prefixes(struct sl_core *core);
 /* Deadlines, admissions, what runs next. After every batch of inputs, and at sl_core_wake_us. */
 void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *actions);
 
@@ -220,12 +226,19 @@ struct sl_core_load {
     uint32_t sitting_out; /* answers that make no token for want of a page */
     uint64_t set_back;    /* answers, since the start */
     size_t waiting_bytes;
-    uint32_t pages_used, decode_pages_used, n_pages; /* promised to requests */
+    uint32_t pages_used, decode_pages_used,
+        n_pages;           /* promised to requests; on the stages with those of prefixes in use */
+    uint32_t pages_cached; /* on the stages, by name, in use or not */
+    uint64_t prompt_tokens_cached, prompt_tokens_computed, pages_evicted; /* since the start */
     uint64_t records, records_answered;
 };
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load);
 /* What the chunks of each stage cost as of now, and how well that was known: [n_stages]. */
 const struct sl_cost_fit *sl_core_fits(const struct sl_core *core);
+/* What is cached without a salt, event by event, as in prefix.h; nothing ever when there is no cache. */
+void sl_core_prefix_events_from(const struct sl_core *core, struct sl_prefix_reader *reader, uint64_t number);
+bool sl_core_prefix_event(const struct sl_core *core, struct sl_prefix_reader *reader,
+                          struct sl_prefix_event *event);
 /* For tests: NULL, or which promise about pages, places and the queue its tables break (static). */
 const char *sl_core_check(const struct sl_core *core);
 

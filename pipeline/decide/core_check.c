@@ -40,10 +40,14 @@ static const char *check_sums(const struct sl_core *core)
     if (core->decode_pages.n_used + unnamed != schedule->decode_pages_used ||
         schedule->decode_pages_used > core->plan.n_pages)
         return "pages of the decode worker are promised twice, or lost";
-    if (core->pages.n_used > schedule->prefill_pages_used ||
-        schedule->prefill_pages_used > core->plan.n_pages)
+    const struct sl_prefix *prefix = &core->prefix;
+    if (core->pages.n_used - prefix->n_cached > schedule->prefill_pages_used ||
+        schedule->pages_held != prefix->n_held || prefix->n_cached > core->pages.n_used ||
+        schedule->prefill_pages_used + prefix->n_held > core->plan.n_pages)
         return "pages of the stages are promised twice, or lost";
-    return NULL;
+    if (core->n_live == 0 && (prefix->n_held > 0 || core->pages.n_used != prefix->n_cached))
+        return "nobody is there, and pages of the stages are in use";
+    return core->config.prefix_cache ? sl_prefix_check(prefix) : NULL;
 }
 
 const char *sl_core_check(const struct sl_core *core)

@@ -29,11 +29,22 @@ static uint32_t growth_of_all(const struct sl_core *core, const struct sl_stay *
     return sum;
 }
 
+/* What came before it may have filled pages that it begins with; those who wait give way with what they hold. */
+static struct sl_schedule_entry *next_to_begin(struct sl_core *core)
+{
+    if (core->schedule.waiting) {
+        sl_core_look_up(core, core->schedule.waiting);
+        sl_core_make_room(core, core->schedule.waiting);
+    }
+    return sl_schedule_next(&core->schedule);
+}
+
 bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
 {
     struct sl_beginning *b = user;
     struct sl_core *core = b->core;
     struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
+    sl_core_make_room(core, entry);
     if (!sl_schedule_fits(&core->schedule, entry))
         return false;
     for (; !b->summed && *last; last = &(*last)->next_begun)
@@ -64,7 +75,7 @@ void sl_core_begin(struct sl_core *core, struct sl_actions *actions)
 {
     struct sl_beginning b = {.core = core, .actions = actions};
     struct sl_schedule_entry *entry;
-    while ((entry = sl_schedule_next(&core->schedule)) && sl_core_begin_one(&b, entry))
+    while ((entry = next_to_begin(core)) && sl_core_begin_one(&b, entry))
         ;
 }
 

@@ -1,5 +1,6 @@
 /* What core.c (inputs and answers), core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs),
- * core_grow.c (who begins, grows and is set back) and core_time.c (costs, and what may be expected) share.
+ * core_grow.c (who begins, grows and is set back), core_prefix.c (what is not computed again) and core_time.c (costs, and what may
+ * be expected) share.
  *
  * A request is what was asked for, with its answers. Answers are in the pipeline for a *stay*, under one sequence id, from the
  * queue until nothing is left of it on any node: the first stay is that of all answers of a request; one that is set back ends
@@ -39,8 +40,9 @@ struct sl_request { /* an entry of the registry; seq 0: free */
     double predicted_us, told_us; /* its time to first token (admit.h), as it was when it came; 0: none */
     bool handoff;
     uint32_t n, n_alive;
-    uint32_t n_slices;     /* in the log, of all stays */
-    struct sl_stay *stays; /* those of which something is left, or that will be */
+    uint32_t n_slices;      /* in the log, of all stays */
+    uint32_t cached_tokens; /* of its prompt, that its first stay began behind */
+    struct sl_stay *stays;  /* those of which something is left, or that will be */
     struct sl_branch answers[SL_MAX_N];
 };
 
@@ -56,6 +58,7 @@ struct sl_stay {  /* seq 0: free */
     bool
         settling; /* its prefill is done; what follows is decided after the holder has seen its first tokens */
     bool taken;   /* the decode worker was told to take it */
+    struct sl_prefix_at prefix; /* what it holds of the cache */
     struct sl_schedule_entry entry;
     enum sl_on_stages stages;
     enum sl_on_decode decode[SL_MAX_N];
@@ -122,6 +125,8 @@ struct sl_core {
     struct sl_policy policy;
     struct sl_core_time time;
     struct sl_sequences pages, decode_pages; /* which numbers are given out */
+    struct sl_prefix prefix;                 /* pages of the stages, which it reads as long as it has them */
+    uint64_t n_cached_tokens, n_computed_tokens;
 
     struct sl_stay *begun;   /* admitted and not wholly gone: the oldest first */
     struct sl_growth growth; /* how long outputs become */
@@ -213,6 +218,23 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
 void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us);
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s);
 void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer);
+/* core_prefix.c, which calls nothing of the others */
+void sl_core_copy_ids(uint32_t *out, const struct sl_stay *s, uint32_t pos, uint32_t n);
+/* It begins behind what is cached of its prompt: an entry of which nothing was cut (a sl_look_fn, whose user is the core), those of
+ * all that were admitted, and one whose stay is still to be made. */
+void sl_core_look_up(void *core, struct sl_schedule_entry *entry);
+void sl_core_look_up_admitted(struct sl_core *core);
+void sl_core_look_up_new(struct sl_core *core, const struct sl_ask *ask, struct sl_schedule_entry *entry,
+                         struct sl_prefix_at *at);
+void sl_core_let_go_prefix(struct sl_core *core, struct sl_prefix_at *at);
+/* The others that wait hold nothing, if it has no pages else. */
+void sl_core_make_room(struct sl_core *core, const struct sl_schedule_entry *entry);
+/* Its first slice: the pages behind which it begins are its sequence's. */
+void sl_core_share_pages(struct sl_core *core, struct sl_stay *stay, struct sl_sequence *s);
+uint32_t sl_core_free_page(struct sl_core *core); /* of the stages, for which there is a promise */
+/* What the slice completes is the cache's. */
+void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct sl_sequence *s, uint32_t pos,
+                        uint32_t n);
 
 /* core_grow.c */
 /* Whether an entry of a stay gets all that its prefill needs; a sl_begin_fn, whose user is a struct sl_beginning. */

@@ -15,14 +15,11 @@ struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind ki
     return a;
 }
 
-/* Page i of a sequence, the next, gets a number; admission has seen to it that there is one. */
-static uint32_t next_page(struct sl_sequences *t, struct sl_sequence *s)
+/* The next page of a sequence gets this number, which is free. */
+static uint32_t put_page(struct sl_sequences *t, struct sl_sequence *s, uint32_t page)
 {
-    uint32_t page;
     bool fresh;
-    sl_status status = sl_sequences_take(t, &page);
-    assert(status == SL_OK);
-    status = sl_sequences_put(t, s, s->n_pages, page, true, &fresh);
+    sl_status status = sl_sequences_put(t, s, s->n_pages, page, true, &fresh);
     assert(status == SL_OK && fresh);
     return page;
 }
@@ -69,6 +66,7 @@ void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind
     assert(legal);
     append_record(core, kind, s->seq, s->request, actions);
     close_table(&core->pages, s->seq);
+    sl_core_let_go_prefix(core, &s->prefix);
     sl_schedule_give_prefill(&core->schedule, &s->entry);
 }
 
@@ -97,8 +95,8 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
                                      .prompt_logprobs = s->again ? -1 : ask->prompt_logprobs,
                                      .next_id = !s->again && end < prompt ? ask->ids[end] : 0,
                                      .sampling = ask->sampling};
-    slice->flags = (cut->pos == 0 ? SL_SLICE_FIRST : 0u) | (end == prompt ? SL_SLICE_LAST : 0u) |
-                   (s->request->handoff ? SL_SLICE_HANDOFF : 0u);
+    slice->flags = (s->stages == SL_STAGES_NONE ? SL_SLICE_FIRST : 0u) |
+                   (end == prompt ? SL_SLICE_LAST : 0u) | (s->request->handoff ? SL_SLICE_HANDOFF : 0u);
     if (s->again) {
         slice->flags |= SL_SLICE_RESTORE;
         return;
@@ -115,23 +113,14 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
     }
 }
 
-/* Of what was asked, and behind it of what was told. */
-static void copy_ids(uint32_t *out, const struct sl_stay *s, uint32_t pos, uint32_t n)
-{
-    const struct sl_ask *ask = s->request->ask;
-    uint32_t of_prompt = pos < ask->n_ids ? ask->n_ids - pos : 0;
-    of_prompt = of_prompt < n ? of_prompt : n;
-    memcpy(out, ask->ids + pos, of_prompt * sizeof *out);
-    if (of_prompt < n)
-        memcpy(out + of_prompt, ask->said[s->first].ids + (pos + of_prompt - ask->n_ids),
-               (n - of_prompt) * sizeof *out);
-}
-
 /* The next page of answer k on the decode worker gets a number; it was promised. */
 static uint32_t name_page(struct sl_core *core, struct sl_stay *s, uint32_t k)
 {
+    uint32_t page;
+    sl_status status = sl_sequences_take(&core->decode_pages, &page);
+    assert(status == SL_OK);
     s->granted[k]++;
-    return next_page(&core->decode_pages, table_of(&core->decode_pages, s->seq + k));
+    return put_page(&core->decode_pages, table_of(&core->decode_pages, s->seq + k), page);
 }
 
 static uint32_t name_promised(struct sl_core *core, struct sl_stay *s, uint32_t k)
@@ -148,11 +137,15 @@ static void give_pages(struct sl_core *core, struct sl_run *run, struct sl_order
     slice->page_first = s->n_pages;
     slice->n_pages = sl_pages_of(slice->pos + slice->n) - s->n_pages;
     slice->pages_at = run->order.n_pages;
-    for (uint32_t i = 0; i < slice->n_pages; i++) {
-        uint32_t page = next_page(&core->pages, s);
+    if (slice->flags & SL_SLICE_FIRST)
+        sl_core_share_pages(core, stay, s);
+    for (uint32_t i = slice->page_first; i < slice->page_first + slice->n_pages; i++) {
+        uint32_t page = i < s->n_pages ? s->pages[i] : put_page(&core->pages, s, sl_core_free_page(core));
         run->pages[run->order.n_pages++] = (struct sl_page_numbers){
             page, slice->flags & SL_SLICE_HANDOFF ? name_promised(core, stay, 0) : SL_NO_PAGE};
     }
+    core->n_computed_tokens += slice->n;
+    sl_core_keep_pages(core, stay, s, slice->pos, slice->n);
 }
 
 static void note_asked(struct sl_record *record, const struct sl_order_slice *s)
@@ -177,7 +170,7 @@ static void write_run(struct sl_core *core, const struct sl_cut *cuts, uint32_t 
         struct sl_stay *s = sl_core_stay_of(cuts[i].entry);
         fill_slice(core, &run->order.slices[i], s, &cuts[i], run->bans[i]);
         give_pages(core, run, &run->order.slices[i], s);
-        copy_ids(run->ids + run->order.n_tokens, s, cuts[i].pos, cuts[i].n);
+        sl_core_copy_ids(run->ids + run->order.n_tokens, s, cuts[i].pos, cuts[i].n);
         run->order.n_tokens += cuts[i].n;
         bool legal = sl_on_stages_step(&s->stages, SL_STAGES_RUN);
         assert(legal);
@@ -196,6 +189,7 @@ static uint32_t cut(struct sl_core *core, struct sl_beginning *b, struct sl_cut 
 {
     if (core->config.schedule != SL_SCHEDULE_FIFO)
         return sl_rank_cut(&core->policy, &core->schedule, core->now_us, sl_core_begin_one, b, cuts);
+    sl_core_look_up_admitted(core);
     uint32_t n = sl_schedule_cut(&core->schedule, cuts);
     for (uint32_t i = 0; i < n; i++)
         if (cuts[i].entry->pos == cuts[i].entry->prompt_tokens)

@@ -134,7 +134,8 @@ struct chunk { /* that is being filled */
     const struct sl_budget *budget;
     struct sl_cost_chunk sum;
     double us; /* that it may take; 0: it has no head yet */
-    uint32_t rows, steering;
+    uint32_t rows, steering,
+        shared; /* shared: of others' pages, of which a record names no more than a context has */
 };
 
 static double with(const struct chunk *c, uint32_t pos, uint32_t n)
@@ -204,9 +205,10 @@ static bool add_slice(struct chunk *c, struct sl_schedule_entry *e, double us, s
 {
     uint32_t n = take(c, e, us);
     bool ends = e->pos + n == e->prompt_tokens;
-    if (n == 0 || (ends && e->steering_bytes > c->steering))
+    if (n == 0 || (ends && e->steering_bytes > c->steering) || e->shared_pages > c->shared)
         return false;
     *cut = (struct sl_cut){e, e->pos, n};
+    c->shared -= e->shared_pages;
     c->steering -= ends ? e->steering_bytes : 0;
     return true;
 }
@@ -219,13 +221,16 @@ static uint32_t fill(struct sl_policy *policy, struct sl_schedule *schedule, uin
     bool barrier = false;
     for (uint32_t i = 0; i < n_order && n < SL_MAX_SLICES && c->rows < c->budget->max_rows; i++) {
         struct sl_schedule_entry *e = order[i].entry;
+        if (policy->look && !e->admitted && !barrier)
+            policy->look(policy->look_user, e);
         double us = n == 0 ? budget_us(policy, schedule, e) : c->us;
-        uint32_t steering = c->steering;
+        uint32_t steering = c->steering, shared = c->shared;
         if ((barrier && !e->admitted) || !add_slice(c, e, us, &cuts[n]))
             continue;
         if (!e->admitted && !begin(user, e)) {
             barrier = barrier || waits_too_long(e, now_us);
             c->steering = steering;
+            c->shared = shared;
             continue;
         }
         c->us = us;
@@ -242,7 +247,9 @@ uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uin
     struct sl_ranked order[SL_RANK_LOOK];
     bool late_first = policy->late_tenths >= LATE_EVERY, any_late;
     uint32_t n_order = sl_rank_order(policy, schedule, now_us, late_first, order, SL_RANK_LOOK, &any_late);
-    struct chunk c = {.budget = &policy->budget, .steering = schedule->plan->steering_bytes};
+    struct chunk c = {.budget = &policy->budget,
+                      .steering = schedule->plan->steering_bytes,
+                      .shared = sl_pages_of(schedule->plan->context_tokens)};
     uint32_t n = fill(policy, schedule, now_us, order, n_order, begin, user, &c, cuts);
     if (n == 0)
         return 0;

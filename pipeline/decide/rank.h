@@ -18,7 +18,12 @@
 
 enum { SL_RANK_LOOK = 40 /* the first of the order, among whom a chunk finds its slices */ };
 
+/* An entry of which nothing was cut is next to be looked at for a chunk: it may turn out to begin later than was known. */
+typedef void sl_look_fn(void *user, struct sl_schedule_entry *entry);
+
 struct sl_policy {
+    sl_look_fn *look; /* NULL: none */
+    void *look_user;
     struct sl_budget budget;
     uint32_t version; /* of it: work that was predicted by another one is predicted anew */
     struct sl_tenants tenants;

@@ -39,6 +39,11 @@ static void link_before(struct sl_schedule *s, struct sl_schedule_entry *e, stru
     *(next ? &next->before : &s->last) = e;
 }
 
+static bool is_there(const struct sl_schedule *s, const struct sl_schedule_entry *e)
+{
+    return e->before || s->head == e;
+}
+
 static void unlink_entry(struct sl_schedule *s, struct sl_schedule_entry *e)
 {
     if (s->waiting == e)
@@ -92,11 +97,34 @@ void sl_schedule_push_back(struct sl_schedule *schedule, struct sl_schedule_entr
     wait_before(schedule, entry, next);
 }
 
+bool sl_schedule_has_pages(const struct sl_schedule *s, const struct sl_schedule_entry *e)
+{
+    return e->prefill_pages <= s->plan->n_pages - s->prefill_pages_used - s->pages_held;
+}
+
 bool sl_schedule_fits(const struct sl_schedule *s, const struct sl_schedule_entry *e)
 {
     return s->n_prefilling < s->plan->max_prefill && e->n_places <= s->plan->max_running - s->n_decoding &&
-           e->prefill_pages <= s->plan->n_pages - s->prefill_pages_used &&
-           e->decode_pages <= s->plan->n_pages - s->decode_pages_used;
+           sl_schedule_has_pages(s, e) && e->decode_pages <= s->plan->n_pages - s->decode_pages_used;
+}
+
+void sl_schedule_begin_behind(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t n_pages)
+{
+    uint32_t pos = n_pages * SL_PAGE, own_pages = sl_pages_of(e->prompt_tokens) - n_pages;
+    if (e->admitted)
+        s->prefill_pages_used = s->prefill_pages_used - e->prefill_pages + own_pages;
+    else if (is_there(s, e))
+        s->waiting_tokens = s->waiting_tokens + e->pos - pos;
+    e->prefill_pages = own_pages;
+    e->shared_pages = n_pages;
+    e->pos = e->start = pos;
+}
+
+void sl_schedule_give_page(struct sl_schedule *s, struct sl_schedule_entry *e)
+{
+    assert(e->prefill_pages > 0 && s->prefill_pages_used > 0);
+    e->prefill_pages--;
+    s->prefill_pages_used--;
 }
 
 struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *s)
@@ -137,7 +165,8 @@ bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint3
 
 uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES])
 {
-    uint32_t n = 0, room = 0, steering = s->plan->steering_bytes;
+    uint32_t n = 0, room = 0, steering = s->plan->steering_bytes,
+             shared = sl_pages_of(s->plan->context_tokens);
     for (struct sl_schedule_entry *e = s->head; e && e->admitted && n < FIFO_SLICES; e = s->head) {
         if (n == 0)
             room = e->chunk_tokens;
@@ -149,6 +178,9 @@ uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES
                 break; /* the next record has room for any */
             steering -= e->steering_bytes;
         }
+        if (e->shared_pages > shared)
+            break; /* likewise, for their numbers */
+        shared -= e->shared_pages;
         cuts[n++] = (struct sl_cut){e, e->pos, take};
         e->pos += take;
         room -= take;
@@ -161,8 +193,8 @@ uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES
 
 void sl_schedule_remove(struct sl_schedule *s, struct sl_schedule_entry *entry)
 {
-    if (!entry->before && s->head != entry)
-        return; /* it is not there */
+    if (!is_there(s, entry))
+        return;
     if (!entry->admitted) {
         s->waiting_bytes -= entry->held_bytes;
         s->waiting_tokens -= entry->prompt_tokens - entry->pos;

@@ -25,6 +25,7 @@ struct sl_schedule_entry {
     uint64_t deadline_us;      /* for its prompt to be in the log; 0: none, or it once was */
     uint32_t steering_bytes;   /* in the record that ends its prompt */
     uint32_t start, pos;       /* where cutting began; tokens already there */
+    uint32_t shared_pages;     /* of others, that its first slice names, when it begins behind a prefix */
     bool admitted, prefilling; /* prefilling: it has its place on the stages */
     bool prefill_only;         /* and wants none in the decode batch */
     struct sl_schedule_entry *next, *before;
@@ -51,6 +52,7 @@ struct sl_schedule {
     uint32_t n_prefill_only;           /* of the former, those without one of the latter */
     uint32_t prefill_pages_used,
         decode_pages_used; /* promised: every page with a number, and those to come */
+    uint32_t pages_held;   /* on the stages, by those who use prefixes, beside what is promised */
     size_t waiting_bytes;  /* held for those that are not admitted */
 };
 
@@ -80,6 +82,13 @@ bool sl_schedule_admit(struct sl_schedule *schedule, struct sl_schedule_entry *e
 uint32_t sl_schedule_cut(struct sl_schedule *schedule, struct sl_cut cuts[SL_MAX_SLICES]);
 /* Take an entry out of the queue, cut or not (cancel). What it was promised stays as it is until given back. */
 void sl_schedule_remove(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
+/* Nothing of it was cut: its first slice begins behind so many pages of others, and what it needs is the rest. */
+void sl_schedule_begin_behind(struct sl_schedule *schedule, struct sl_schedule_entry *entry,
+                              uint32_t n_pages);
+/* There are as many pages on the stages as it needs of its own. */
+bool sl_schedule_has_pages(const struct sl_schedule *schedule, const struct sl_schedule_entry *entry);
+/* One that it was promised is another's now. */
+void sl_schedule_give_page(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* Its pages on the stages may be used again by what is written next. */
 void sl_schedule_give_prefill(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* The stages have said that nothing of it is left there. */

@@ -181,6 +181,7 @@ static void on_arrive(struct sl_sim *s, uint32_t which)
                                   .deadline_us = r->deadline_us,
                                   .target_us = r->target_us,
                                   .priority = r->priority,
+                                  .cache_salt = {r->salt},
                                   .user = r};
     snprintf(asks[which].tenant, sizeof asks[which].tenant, "%s", r->tenant ? r->tenant : "");
     for (uint32_t k = 0; k < SL_MAX_N; k++)
@@ -233,6 +234,9 @@ static void happen(struct sl_sim *s, const struct sl_sim_event *e)
         sl_core_cancel(s->core, s->seqs[e->which], &s->actions);
         carry_out(s);
         break;
+    case SL_SIM_FLUSH:
+        sl_core_flush_prefixes(s->core);
+        break;
     case SL_SIM_DECIDE:
         on_decide(s);
         break;
@@ -267,6 +271,8 @@ static void check_all_back(struct sl_sim *s)
             sl_sim_break(s, "stage %u still holds %u pages", k, s->stages[k].table.n_used);
     if (s->decode.table.n_used || s->decode.table.n_live)
         sl_sim_break(s, "the decode worker still holds %u pages", s->decode.table.n_used);
+    s->report.cached_tokens = load.prompt_tokens_cached;
+    s->report.evicted = load.pages_evicted;
     if (load.live || load.running || load.pages_used || load.decode_pages_used ||
         load.records != load.records_answered)
         sl_sim_break(s, "the decider still believes in %u requests", load.live);
@@ -306,6 +312,7 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
     struct sl_core_config core = {.plan = &s->plan,
                                   .max_requests = c->max_requests,
                                   .expect_tokens = c->expect_tokens,
+                                  .prefix_cache = c->prefix_cache,
                                   .schedule = c->schedule};
     size_t tables =
         sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages) +
@@ -342,6 +349,8 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
             if (requests[i].cancel_us)
                 sl_sim_at(s, requests[i].cancel_us, SL_SIM_CANCEL, i, NULL);
         }
+        if (config->flush_us)
+            sl_sim_at(s, config->flush_us, SL_SIM_FLUSH, 0, NULL);
         struct sl_sim_event event;
         while (!s->broken[0] && sl_sim_next(s, &event)) {
             happen(s, &event);

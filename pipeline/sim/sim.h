@@ -20,8 +20,10 @@ struct sl_sim_config {
     uint32_t n_stages, max_prefill, max_running, max_requests, chunk_tokens, context_tokens;
     uint64_t kv_tokens;
     uint32_t expect_tokens; /* of an output; 0: as the decider does */
-    uint32_t max_push_us;   /* of a KV page, beside that */
-    uint32_t max_delay_us;  /* of a frame; 0: none takes time */
+    bool prefix_cache;
+    uint64_t flush_us;     /* when the cache is flushed; 0: never */
+    uint32_t max_push_us;  /* of a KV page, beside that */
+    uint32_t max_delay_us; /* of a frame; 0: none takes time */
     enum sl_schedule_kind schedule;
     uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
     enum sl_sim_plant plant;
@@ -32,6 +34,7 @@ struct sl_sim_request {
     const uint32_t *ids;
     uint32_t n_ids, max_tokens, min_tokens;
     uint32_t n;    /* answers; 0 is 1 */
+    uint8_t salt;  /* of its prefix; 0: none */
     uint64_t seed; /* answer i is that of seed + i */
     uint32_t
         text_ends_at; /* the holder finds a stop string in this token of answer 0, and one later in the next; 0: never */
@@ -55,7 +58,7 @@ struct sl_sim_request {
 };
 
 struct sl_sim_report {
-    uint64_t end_us, records, steps, tokens, set_back;
+    uint64_t end_us, records, steps, tokens, set_back, cached_tokens, evicted;
     uint32_t most_running; /* requests with pages at once */
 };
 

@@ -10,6 +10,7 @@
 enum sl_sim_event_kind {
     SL_SIM_ARRIVE,
     SL_SIM_CANCEL,
+    SL_SIM_FLUSH,
     SL_SIM_DECIDE,
     SL_SIM_DELIVER,
     SL_SIM_RAN,

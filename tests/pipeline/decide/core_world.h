@@ -163,7 +163,8 @@ static inline void hear(struct core_world *w, const struct sl_action *a)
 }
 
 /* expect_tokens: of an output, as the decider begins; 0: its own guess. */
-static inline void make_world_that_expects(struct core_world *w, uint32_t running, uint32_t expect_tokens)
+static inline void make_world_with(struct core_world *w, uint32_t running, uint32_t expect_tokens,
+                                   bool prefix_cache)
 {
     static const struct sl_plan_model model = {
         .n_layers = 4, .max_pos = CONTEXT, .d_model = 8, .vocab = 1000, .kv_layer_bytes = 64};
@@ -182,7 +183,8 @@ static inline void make_world_that_expects(struct core_world *w, uint32_t runnin
                                     .n_end_ids = 1,
                                     .end_ids = {EOS},
                                     .max_requests = REQUESTS,
-                                    .expect_tokens = expect_tokens};
+                                    .expect_tokens = expect_tokens,
+                                    .prefix_cache = prefix_cache};
     REQUIRE(sl_arena_init(&w->arena, sl_core_bytes(&config), NULL) == SL_OK);
     REQUIRE(sl_core_init(&w->core, &w->arena, &config) == SL_OK);
     REQUIRE(sl_core_max_actions(w->core) <= ROOM);
@@ -193,6 +195,11 @@ static inline void make_world_that_expects(struct core_world *w, uint32_t runnin
     sl_core_complete(w->core, &w->actions);
     carry_out(w);
     CHECK_INT(w->life, SL_LIFE_READY);
+}
+
+static inline void make_world_that_expects(struct core_world *w, uint32_t running, uint32_t expect_tokens)
+{
+    make_world_with(w, running, expect_tokens, false);
 }
 
 static inline void make_world(struct core_world *w, uint32_t running)

@@ -220,6 +220,53 @@ SL_TEST(answers_that_are_set_back_get_the_tokens_that_they_get_alone)
     free(h);
 }
 
+/* Prompts begin as others do, up to anywhere, some under a salt; and the pool holds few of them. */
+static void draw_alike(struct history *h, struct sl_sim_config *c, struct sl_rng *rng)
+{
+    c->prefix_cache = true;
+    c->flush_us = draw(rng, 3) ? 0 : 1 + draw(rng, 100000);
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct sl_sim_request *r = &h->requests[i];
+        uint32_t like = draw(rng, i + 1), n = draw(rng, 3) ? CONTEXT : draw(rng, 200);
+        if (draw(rng, 2))
+            r->n_ids = 1 + draw(rng, CONTEXT - r->max_tokens);
+        while (r->n > 1 && r->n_ids / SL_PAGE + 2 * r->n > CONTEXT / SL_PAGE)
+            r->n--;
+        r->arrive_us = draw(rng, 200000);
+        r->cancel_us = r->cancel_us ? r->arrive_us + 1 + draw(rng, 40000) : 0;
+        r->salt = draw(rng, 4) ? 0 : (uint8_t)draw(rng, 3);
+        for (uint32_t k = 0; k < CONTEXT; k++)
+            h->ids[i][k] = k < n ? h->ids[like][k] : draw(rng, VOCAB);
+    }
+}
+
+SL_TEST(prompts_behind_what_others_left_get_the_tokens_that_they_get_alone)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint64_t cached = 0, evicted = 0, set_back = 0;
+    for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
+        struct sl_rng rng = {seed, 2};
+        struct sl_sim_report report;
+        struct sl_err err;
+        struct sl_sim_config config = draw_config(&rng, seed);
+        if (draw(&rng, 2))
+            draw_growing(h, &config, &rng);
+        else
+            draw_requests(h, &rng, config.max_running);
+        draw_alike(h, &config, &rng);
+        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        for (uint32_t i = 0; i < h->n; i++)
+            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
+                check_against_oracle(h, i, k, seed, config.n_stages);
+        cached += report.cached_tokens;
+        evicted += report.evicted;
+        set_back += report.set_back;
+    }
+    CHECK(cached > 100 * n_seeds() && evicted > 5 * n_seeds() && set_back > n_seeds() / 10);
+    free(h);
+}
+
 SL_TEST(the_same_seed_gives_the_same_history)
 {
     struct history *h = calloc(1, sizeof *h);
