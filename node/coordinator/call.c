@@ -55,6 +55,7 @@ static void fill_ask(struct sl_ask *ask, const struct sl_generate *g, struct sl_
                            .priority = g->priority,
                            .user = call};
     memcpy(ask->id, g->request_id, sizeof ask->id);
+    memcpy(ask->cache_salt, g->cache_salt, sizeof ask->cache_salt);
     memcpy(ask->stop_ids, g->stop_ids, g->n_stop_ids * sizeof *g->stop_ids);
     call->submit_us = sl_coordinator_now_us();
     if (g->deadline_ms >= 0)
@@ -238,6 +239,7 @@ bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct 
                                  .n_tokens = out ? 1 : 0,
                                  .prompt_tokens = call->ask.n_ids,
                                  .completion_tokens = a->token.n_out,
+                                 .cached_tokens = a->token.cached_tokens,
                                  .matched_stop_id = -1};
     if (call->first_us == 0) {
         piece.prompt = call->ask.prompt;
@@ -303,6 +305,7 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
                                  .last = a->end.last,
                                  .prompt_tokens = call->ask.n_ids,
                                  .completion_tokens = a->end.n_out,
+                                 .cached_tokens = a->end.cached_tokens,
                                  .status = a->end.status,
                                  .error = a->end.error,
                                  .retry_after_ms = a->end.retry_after_ms,

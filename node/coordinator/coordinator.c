@@ -374,6 +374,9 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
     case SL_POST_DRAIN:
         sl_core_drain(c->core, &c->actions);
         break;
+    case SL_POST_FLUSH:
+        sl_core_flush_prefixes(c->core);
+        break;
     case SL_POST_STOP:
         sl_core_stop(c->core, &c->actions);
         c->stop = true;
@@ -449,7 +452,8 @@ static sl_status take_memory(struct sl_coordinator *c)
                                     .chunk_us = c->config.chunk_us,
                                     .slo_us = c->config.slo_us,
                                     .n_weights = c->weights.n,
-                                    .weights = c->weights.list};
+                                    .weights = c->weights.list,
+                                    .prefix_cache = c->config.prefix_cache};
     memcpy(config.end_ids, c->shape.eos, c->shape.n_eos * sizeof *c->shape.eos);
     /* a release for each sequence on the stages; of each answer on the decode worker its TAKE, two GROW and its CANCEL. Twice
      * over for buffers whose SENT event is late */

@@ -47,6 +47,7 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     uint32_t slo_ms;            /* from now to its first token, as wanted; 0: by the schedule's own target */
     int32_t priority;           /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST */
     char tenant[SL_MAX_TENANT]; /* empty: theirs who name none */
+    uint8_t cache_salt[SL_PREFIX_NAME]; /* prefixes are shared with those of the same salt; zeros: none */
 };
 
 struct sl_generated {                  /* a piece of an answer, or its end; valid during the callback */
@@ -54,6 +55,7 @@ struct sl_generated {                  /* a piece of an answer, or its end; vali
     const struct sl_token_out *tokens; /* new ones */
     uint32_t n_tokens;
     uint32_t prompt_tokens, completion_tokens; /* so far */
+    uint32_t cached_tokens;                    /* of the prompt, which were not computed again */
     /* prompt_logprobs: one a prompt token, [0] unused; with the first piece only */
     const struct sl_token_out *prompt;
     uint32_t n_prompt;
@@ -83,7 +85,8 @@ struct sl_coordinator_config {
     const struct sl_pack *pack;
     /* its owner is the coordinator's thread from here on; closed by destroy */
     struct sl_io *io;
-    uint32_t n_links;     /* that must come up before it is ready */
+    uint32_t n_links; /* that must come up before it is ready */
+    bool prefix_cache;
     uint32_t max_waiting; /* requests in the queue; 0: SL_DEFAULT_WAITING. Their bytes: SL_WAITING_BYTES */
     enum sl_schedule_kind schedule;
     uint64_t chunk_us, slo_us; /* as sl_core_config has them */
@@ -128,6 +131,8 @@ sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_genera
 /* Idempotent; the stream ends with SL_FINISH_ABORT unless it has ended before. */
 void sl_coordinator_cancel(struct sl_coordinator *c, uint64_t handle);
 void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id);
+/* No prefix that is cached now is used by requests to come. Any thread; it is done before what is asked afterwards. */
+void sl_coordinator_flush_prefixes(struct sl_coordinator *c);
 
 struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t running, waiting;
@@ -136,10 +141,14 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t kv_pages_used, kv_pages_total; /* of one stage's pool: all are alike */
     uint32_t decode_pages_used, decode_pages_total;
     uint32_t max_running;
-    uint32_t decoding;    /* of max_running: places in the batch that are taken */
-    uint32_t sitting_out; /* answers that make no token for want of a KV page */
-    uint64_t set_back;    /* answers, since the start */
-    uint64_t prompt_tokens, output_tokens, requests_ok, requests_failed, requests_aborted;
+    uint32_t decoding;        /* of max_running: places in the batch that are taken */
+    uint32_t sitting_out;     /* answers that make no token for want of a KV page */
+    uint64_t set_back;        /* answers, since the start */
+    uint32_t kv_pages_cached; /* of one stage's pool, by what is in them: in use or free on demand */
+    uint64_t pages_evicted;
+    /* of prompts that have begun: computed by the stages, or found there */
+    uint64_t prompt_tokens_computed, prompt_tokens_cached;
+    uint64_t output_tokens, requests_ok, requests_failed, requests_aborted;
     double output_tokens_per_s; /* over the last 10 s */
     enum sl_life life;
     bool silent; /* a node is */

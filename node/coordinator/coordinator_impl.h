@@ -56,6 +56,7 @@ enum sl_post_kind {
     SL_POST_COST, /* of stage `handle` */
     SL_POST_MOURN,
     SL_POST_DRAIN,
+    SL_POST_FLUSH,
     SL_POST_STOP
 };
 
@@ -89,7 +90,7 @@ enum sl_refused {
 };
 
 struct sl_coordinator_meter {
-    uint64_t prompt_tokens, output_tokens, ok[3], failed, rejected, checksum_failures;
+    uint64_t output_tokens, ok[3], failed, rejected, checksum_failures;
     uint64_t refused[SL_REFUSED_KINDS];
     struct sl_ratios ttft_error[2]; /* of short prompts, and of others */
     struct sl_hist ttft, queue, prefill, e2e, inter_token;

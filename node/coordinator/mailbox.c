@@ -195,6 +195,11 @@ void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id)
     post_copy(c, &p);
 }
 
+void sl_coordinator_flush_prefixes(struct sl_coordinator *c)
+{
+    post_copy(c, &(struct sl_post){.kind = SL_POST_FLUSH});
+}
+
 sl_status sl_coordinator_call(struct sl_coordinator *c, void (*fn)(void *user), void *user)
 {
     return post_copy(c, &(struct sl_post){.kind = SL_POST_CALL, .fn = fn, .user = user});

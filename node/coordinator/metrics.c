@@ -48,7 +48,6 @@ void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, struct sl_ca
     if (call->first_us == 0) {
         call->first_us = now_us;
         sl_hist_add(&m->prefill, now_us - call->admit_us);
-        m->prompt_tokens += call->ask.n_ids;
         double real = (double)(now_us - call->submit_us), predicted = (double)call->predicted_us;
         if (call->predicted_us > 0 && real > 0)
             add_ratio(&m->ttft_error[call->ask.n_ids > SL_SHORT_TOKENS], fabs(predicted - real) / real);
@@ -106,7 +105,10 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .decoding = p->core.decoding,
         .sitting_out = p->core.sitting_out,
         .set_back = p->core.set_back,
-        .prompt_tokens = p->meter.prompt_tokens,
+        .kv_pages_cached = p->core.pages_cached,
+        .pages_evicted = p->core.pages_evicted,
+        .prompt_tokens_computed = p->core.prompt_tokens_computed,
+        .prompt_tokens_cached = p->core.prompt_tokens_cached,
         .output_tokens = p->meter.output_tokens,
         .requests_ok = p->meter.ok[SL_FINISH_STOP] + p->meter.ok[SL_FINISH_LENGTH],
         .requests_failed = p->meter.failed,
@@ -264,7 +266,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_gauge(t, "sluice_prefill_tokens_waiting_uncached",
               "Prompt tokens admitted or queued and not yet in the order log.", load.waiting_tokens);
     add_gauge(t, "sluice_kv_cache_usage_ratio",
-              "Share of each stage's KV pages that is promised to requests.",
+              "Share of each stage's KV pages that is promised to requests or in use as a prefix.",
               (double)load.kv_pages_used / (double)load.kv_pages_total);
     add_gauge(t, "sluice_decode_kv_cache_usage_ratio",
               "Share of the decode worker's KV pages that is promised to requests.",
@@ -277,9 +279,17 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_peer_bytes(c, t, p.meter.checksum_failures);
     const struct sl_coordinator_meter *m = &p.meter;
     sl_text_add(t,
-                "# TYPE sluice_prompt_tokens counter\n# HELP sluice_prompt_tokens Prompt tokens prefilled.\n"
-                "sluice_prompt_tokens_total{source=\"compute\"} %llu\n",
-                (unsigned long long)m->prompt_tokens);
+                "# TYPE sluice_prompt_tokens counter\n# HELP sluice_prompt_tokens Prompt tokens by where "
+                "their KV came from, those of answers that were set back and came again included.\n"
+                "sluice_prompt_tokens_total{source=\"computed\"} %llu\n"
+                "sluice_prompt_tokens_total{source=\"cached\"} %llu\n",
+                (unsigned long long)load.prompt_tokens_computed,
+                (unsigned long long)load.prompt_tokens_cached);
+    add_gauge(t, "sluice_prefix_cache_usage_ratio",
+              "Share of each stage's KV pages that hold a prefix by name, in use or free on demand.",
+              (double)load.kv_pages_cached / (double)load.kv_pages_total);
+    add_counter(t, "sluice_prefix_cache_evictions", "Cached KV pages that were given to others.",
+                load.pages_evicted);
     sl_text_add(t,
                 "# TYPE sluice_requests counter\n# HELP sluice_requests Requests that have ended.\n"
                 "sluice_requests_total{code=\"OK\",finish_reason=\"stop\"} %llu\n"

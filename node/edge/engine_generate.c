@@ -69,6 +69,7 @@ struct generation {
 
     /* the coordinator writes, then says so; the worker looks, then reads */
     struct tokens prompt_in;
+    atomic_uint cached_tokens;
     atomic_bool prompt_there, ended, no_memory; /* ended: all answers */
     atomic_bool woken;                          /* the worker has been called and has not looked yet */
     atomic_bool deaf;                           /* the worker's word: nothing more is wanted */
@@ -228,6 +229,7 @@ static sl_status write_chunk(struct generation *g, struct strand *a, uint32_t n)
     chunk.token_ids = ids;
     chunk.prompt_tokens = g->prompt_tokens;
     chunk.completion_tokens = a->completion_tokens - left;
+    chunk.cached_tokens = atomic_load(&g->cached_tokens);
     chunk.index = (uint32_t)(a - g->answers);
     if (g->n_logprobs >= 0)
         chunk.output_logprobs = build_output(&pb, tokens, n, g->n_logprobs > 0);
@@ -267,6 +269,7 @@ static sl_status write_complete(struct generation *g, struct strand *a)
     complete.finish_reason = finish_name(a->end.finish);
     complete.prompt_tokens = g->prompt_tokens;
     complete.completion_tokens = a->completion_tokens;
+    complete.cached_tokens = atomic_load(&g->cached_tokens);
     if (!g->stream && g->n_logprobs >= 0)
         complete.output_logprobs = build_output(&pb, a->fresh.data, a->fresh.n, g->n_logprobs > 0);
     if (g->prompt.n)
@@ -384,6 +387,7 @@ static bool bring_token(struct strand *a, const struct sl_token_out *token)
 static bool bring(struct generation *g, const struct sl_generated *piece)
 {
     struct strand *a = &g->answers[piece->index];
+    atomic_store(&g->cached_tokens, piece->cached_tokens);
     if (piece->n_prompt && g->prompt_in.n == 0) {
         if (!append(&g->prompt_in, piece->prompt, piece->n_prompt))
             return false;

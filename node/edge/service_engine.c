@@ -184,6 +184,8 @@ static void on_loads(struct sl_rpc_call *call, const uint8_t *message, size_t by
     rank0.max_total_num_tokens = (int32_t)(load.kv_pages_total * SL_PAGE);
     rank0.token_usage = ratio(load.kv_pages_used, load.kv_pages_total);
     rank0.gen_throughput = load.output_tokens_per_s;
+    rank0.cache_hit_rate =
+        ratio(load.prompt_tokens_cached, load.prompt_tokens_cached + load.prompt_tokens_computed);
     rank0.utilization = ratio(load.decoding, load.max_running);
     rank0.max_running_requests = (int32_t)load.max_running;
     rank0.num_waiting_uncached_tokens = (int32_t)load.waiting_tokens;
@@ -217,8 +219,8 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
         {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false,
          SL_RPC_ADMIN},
         {PATH("FlushCache"), false, on_unserved,
-         unconst("FlushCache is not served: there is no prefix cache, pages are free when a "
-                 "request ends"),
+         unconst("FlushCache is not served to the network: on the node's own machine, POST "
+                 "/debug/flush_prefix_cache to its ops port"),
          false, SL_RPC_ADMIN},
         {PATH("StartProfile"), false, on_unserved,
          unconst("StartProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},

@@ -151,7 +151,8 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
                                            .chunk_us = c->config.chunk_us,
                                            .slo_us = c->config.slo_us,
                                            .n_weights = c->config.n_weights,
-                                           .weights = c->config.weights};
+                                           .weights = c->config.weights,
+                                           .prefix_cache = c->config.prefix_cache};
     sl_status status = sl_coordinator_create(&c->coordinator, &config, err);
     if (status != SL_OK) {
         sl_tokenizer_destroy(tokenizer);

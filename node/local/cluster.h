@@ -23,6 +23,7 @@ struct sl_cluster_config {
     uint64_t chunk_us, slo_us;
     uint32_t n_weights;
     const struct sl_tenant_weight *weights; /* until the start */
+    bool prefix_cache;
     bool quiet;
     struct sl_loading load; /* of the weights */
 };
