@@ -271,6 +271,7 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
                                            .io = n->io,
                                            .n_links = own,
                                            .max_waiting = n->values->serving.max_waiting,
+                                           .prefix_cache = strcmp(n->values->serving.prefix_cache, "on") == 0,
                                            .schedule = sl_schedule_of(&n->values->serving),
                                            .chunk_us = n->values->serving.chunk_ms * UINT64_C(1000),
                                            .slo_us = n->values->serving.slo * UINT64_C(1000),

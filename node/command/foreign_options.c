@@ -21,6 +21,8 @@ static const struct sl_foreign_option foreign[] = {
     {"pipeline-parallel-size", "stages", "N"}, {"pp-size", "stages", "N"}, {"pp", "stages", "N"},
     {"tensor-parallel-size", "stages", "N"}, {"tp-size", "stages", "N"}, {"tp", "stages", "N"},
     {"scheduling-policy", "schedule", "slo|fifo"}, {"schedule-policy", "schedule", "slo|fifo"},
+    {"enable-prefix-caching", "prefix-cache", "on"}, {"no-enable-prefix-caching", "prefix-cache", "off"},
+    {"disable-radix-cache", "prefix-cache", "off"},
     {"n-threads", "threads", "N"}, {"threads-batch", "threads", "N"},
     /* numbers and names */
     {"kv-cache-dtype", "kv", "bf16|i8|f32"}, {"cache-type-k", "kv", "bf16|i8|f32"}, {"cache-type-v", "kv", "bf16|i8|f32"},

@@ -7,7 +7,7 @@
 #include "node/coordinator/tenants.h"
 
 struct sl_serving_options {
-    const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight;
+    const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache;
     uint32_t stages, chunk, max_prefill, max_running, max_waiting, context, kv_tokens, drain_timeout,
         lost_after, chunk_ms, slo;
 };
@@ -30,6 +30,9 @@ struct sl_serving_options {
         SL_OPTION_TEXT("tenant-weight", SL_OPT_LIST, values, serving.tenant_weight, NULL, "NAME=W",          \
                        "With --schedule slo, the share of a tenant (x-tenant-id) beside the others', who "   \
                        "weigh 1; may be given several times, or as a list with commas."),                    \
+        SL_OPTION_CHOICE("prefix-cache", values, serving.prefix_cache, "on", "on|off",                       \
+                         "Keep the KV pages of prompts that are done, and begin behind them when another "   \
+                         "one starts with the same tokens (and x-cache-salt)."),                             \
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
                        "Model name told to clients; without it, that of the directory as given."),           \

@@ -131,8 +131,9 @@ sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_genera
 /* Idempotent; the stream ends with SL_FINISH_ABORT unless it has ended before. */
 void sl_coordinator_cancel(struct sl_coordinator *c, uint64_t handle);
 void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id);
-/* No prefix that is cached now is used by requests to come. Any thread; it is done before what is asked afterwards. */
-void sl_coordinator_flush_prefixes(struct sl_coordinator *c);
+/* No prefix that is cached now is used by requests to come. Any thread; it is done before what is asked afterwards. false: there
+ * is no cache. */
+bool sl_coordinator_flush_prefixes(struct sl_coordinator *c);
 
 struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t running, waiting;

@@ -195,9 +195,9 @@ void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id)
     post_copy(c, &p);
 }
 
-void sl_coordinator_flush_prefixes(struct sl_coordinator *c)
+bool sl_coordinator_flush_prefixes(struct sl_coordinator *c)
 {
-    post_copy(c, &(struct sl_post){.kind = SL_POST_FLUSH});
+    return c->config.prefix_cache && post_copy(c, &(struct sl_post){.kind = SL_POST_FLUSH}) == SL_OK;
 }
 
 sl_status sl_coordinator_call(struct sl_coordinator *c, void (*fn)(void *user), void *user)

@@ -29,6 +29,7 @@ struct page {
     unsigned status;
     const char *type;
     struct sl_text text;
+    const char *allow; /* with METHOD_NOT_ALLOWED */
 };
 
 static const char plain[] = "text/plain; charset=utf-8";
@@ -107,19 +108,33 @@ static void page_schedule(const struct sl_admin *ops, struct page *page)
     sl_text_add(&page->text, "the deciding thread did not answer; try again\n");
 }
 
+static void page_flush(const struct sl_admin *ops, struct page *page)
+{
+    bool flushed = ops->config.flush(ops->config.context);
+    if (!flushed)
+        page->status = MHD_HTTP_CONFLICT;
+    sl_text_add(&page->text, flushed ? "ok\n" : "there is no prefix cache: --prefix-cache is off\n");
+}
+
 static const struct {
     const char *path;
     void (*fill)(const struct sl_admin *ops, struct page *page);
     bool near; /* asked for from this machine alone, where there is one */
+    bool post; /* it changes something */
 } pages[] = {
-    {"/livez", page_livez, false},       {"/readyz", page_readyz, false},
-    {"/startupz", page_startupz, false}, {"/version", page_version, false},
-    {"/metrics", page_metrics, false},   {"/debug/schedule", page_schedule, true},
+    {"/livez", page_livez, false, false},
+    {"/readyz", page_readyz, false, false},
+    {"/startupz", page_startupz, false, false},
+    {"/version", page_version, false, false},
+    {"/metrics", page_metrics, false, false},
+    {"/debug/schedule", page_schedule, true, false},
+    {"/debug/flush_prefix_cache", page_flush, true, true},
 };
 
 static bool has_page(const struct sl_admin *ops, size_t i)
 {
-    return pages[i].fill != page_schedule || ops->config.schedule;
+    return (pages[i].fill != page_schedule || ops->config.schedule) &&
+           (pages[i].fill != page_flush || ops->config.flush);
 }
 
 static enum MHD_Result answer(struct MHD_Connection *connection, struct page *page)
@@ -133,10 +148,23 @@ static enum MHD_Result answer(struct MHD_Connection *connection, struct page *pa
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, page->type);
     MHD_add_response_header(response, MHD_HTTP_HEADER_CACHE_CONTROL, "no-store");
     if (page->status == MHD_HTTP_METHOD_NOT_ALLOWED)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, page->allow);
     enum MHD_Result result = MHD_queue_response(connection, page->status, response);
     MHD_destroy_response(response);
     return result;
+}
+
+static bool is_method(const char *method, bool post)
+{
+    return post ? strcmp(method, "POST") == 0 : strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0;
+}
+
+static size_t find_page(const struct sl_admin *ops, const char *url)
+{
+    size_t i = 0;
+    while (i < sizeof pages / sizeof *pages && (strcmp(url, pages[i].path) != 0 || !has_page(ops, i)))
+        i++;
+    return i;
 }
 
 /* MHD calls this once with the headers and again for every piece of a body, which nobody here
@@ -158,22 +186,23 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
         return MHD_YES;
     }
     struct page page = {.status = MHD_HTTP_OK, .type = plain};
-    if (strcmp(method, "GET") != 0 && strcmp(method, "HEAD") != 0) {
+    size_t at = find_page(ops, url);
+    bool found = at < sizeof pages / sizeof *pages, post = found && pages[at].post;
+    if (!is_method(method, post)) {
         page.status = MHD_HTTP_METHOD_NOT_ALLOWED;
-        sl_text_add(&page.text, "only GET and HEAD are served here\n");
+        page.allow = post ? "POST" : "GET, HEAD";
+        sl_text_add(&page.text, post ? "only POST is served here\n" : "only GET and HEAD are served here\n");
         return answer(connection, &page);
     }
-    for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)
-        if (strcmp(url, pages[i].path) == 0 && has_page(ops, i)) {
-            if (!pages[i].near || is_near(connection)) {
-                pages[i].fill(ops, &page);
-            } else {
-                page.status = MHD_HTTP_FORBIDDEN;
-                sl_text_add(&page.text,
-                            "%s is answered to this machine alone: ask from it, without a proxy\n", url);
-            }
-            return answer(connection, &page);
-        }
+    if (found && pages[at].near && !is_near(connection)) {
+        page.status = MHD_HTTP_FORBIDDEN;
+        sl_text_add(&page.text, "%s is answered to this machine alone: ask from it, without a proxy\n", url);
+        return answer(connection, &page);
+    }
+    if (found) {
+        pages[at].fill(ops, &page);
+        return answer(connection, &page);
+    }
     page.status = MHD_HTTP_NOT_FOUND;
     sl_text_add(&page.text, "not here; there are");
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++)

@@ -73,6 +73,12 @@ static bool on_schedule(void *context, struct sl_text *text)
     return taken;
 }
 
+static bool on_flush(void *context)
+{
+    struct sl_edge *edge = context;
+    return sl_coordinator_flush_prefixes(edge->view.coordinator);
+}
+
 /* Health is what both say: the pipeline and the listener. With the lock. */
 static void tell_health(struct sl_edge *edge)
 {
@@ -150,6 +156,7 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
                                         .state = on_state,
                                         .metrics = on_metrics,
                                         .schedule = on_schedule,
+                                        .flush = on_flush,
                                         .context = edge};
     sl_status status = config->ops ? sl_admin_start(&edge->ops, &ops, err) : SL_OK;
     if (status == SL_OK)

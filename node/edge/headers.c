@@ -1,13 +1,15 @@
 /* Metadata of a Generate to values (headers.h). A header that is there twice is refused: who stands behind whom could then be
  * decided by a client that says another's name first. */
 #include "node/edge/headers.h"
+#include "base/digest.h"
 #include "node/coordinator/tenants.h"
 #include <stdio.h>
 #include <string.h>
 
 const char *sl_header_name(enum sl_header header)
 {
-    static const char *const names[SL_HEADERS] = {"x-tenant-id", "x-priority", "x-slo-ttft-ms"};
+    static const char *const names[SL_HEADERS] = {"x-tenant-id", "x-priority", "x-slo-ttft-ms",
+                                                  "x-cache-salt"};
     return names[header];
 }
 
@@ -66,6 +68,18 @@ static sl_status read_tenant(struct sl_generate *generate, const struct sl_heade
     return SL_OK;
 }
 
+/* Of any length and content to those behind us: 32 bytes, which say nothing of it. An empty one is none. */
+static sl_status read_salt(struct sl_generate *generate, const struct sl_header_value *value,
+                           struct sl_err *err)
+{
+    if (value->n_bytes > SL_MAX_SALT_BYTES)
+        return sl_fail(err, SL_E_INVALID, "%s has %zu bytes: send at most %d, or a digest of it",
+                       sl_header_name(SL_HEADER_CACHE_SALT), value->n_bytes, SL_MAX_SALT_BYTES);
+    if (value->n_bytes > 0)
+        sl_sha256_chain(NULL, value->bytes, value->n_bytes, generate->cache_salt);
+    return SL_OK;
+}
+
 sl_status sl_headers_read(struct sl_generate *generate, const struct sl_header_value values[SL_HEADERS],
                           struct sl_err *err)
 {
@@ -86,5 +100,5 @@ sl_status sl_headers_read(struct sl_generate *generate, const struct sl_header_v
                            " of milliseconds", err));
         generate->slo_ms = (uint32_t)number;
     }
-    return SL_OK;
+    return values[SL_HEADER_CACHE_SALT].n ? read_salt(generate, &values[SL_HEADER_CACHE_SALT], err) : SL_OK;
 }

@@ -1,11 +1,13 @@
-/* What the metadata of a Generate says beside its message: whose it is, how it ranks, and when its first token is wanted.
+/* What the metadata of a Generate says beside its message: whose it is, how it ranks, when its first token is wanted,
+ * and with whom it shares prefixes.
  * Pure: a gateway is trusted to say who its clients are, but what it passes on are bytes like any others. */
 #ifndef SL_NODE_EDGE_HEADERS_H
 #define SL_NODE_EDGE_HEADERS_H
 
 #include "node/coordinator/coordinator.h"
 
-enum sl_header { SL_HEADER_TENANT, SL_HEADER_PRIORITY, SL_HEADER_SLO_TTFT, SL_HEADERS };
+enum sl_header { SL_HEADER_TENANT, SL_HEADER_PRIORITY, SL_HEADER_SLO_TTFT, SL_HEADER_CACHE_SALT, SL_HEADERS };
+enum { SL_MAX_SALT_BYTES = 256 };
 const char *sl_header_name(enum sl_header header); /* "x-tenant-id", ... */
 
 struct sl_header_value {
@@ -13,7 +15,7 @@ struct sl_header_value {
     const char *bytes; /* of one of them; not terminated */
     size_t n_bytes;
 };
-/* Fills tenant, priority and slo_ms. SL_E_INVALID names the header. */
+/* Fills tenant, priority, slo_ms and cache_salt, which is a digest of the salt. SL_E_INVALID names the header. */
 sl_status sl_headers_read(struct sl_generate *generate, const struct sl_header_value values[SL_HEADERS],
                           struct sl_err *err);
 

@@ -147,6 +147,40 @@ SL_TEST(the_schedule_is_shown_to_this_machine_where_there_is_one)
     sl_admin_stop(ops);
 }
 
+static uint32_t n_flushed;
+
+static bool on_flush(void *context)
+{
+    (void)context;
+    n_flushed++;
+    return n_flushed != 2;
+}
+
+SL_TEST(a_flush_is_asked_for_by_post_from_this_machine)
+{
+    struct sl_admin *ops = start();
+    REQUIRE(ops);
+    static const char post[] =
+        "POST /debug/flush_prefix_cache HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n";
+    char asked[300];
+    snprintf(asked, sizeof asked, "%s\r\n", post);
+    CHECK_CONTAINS(ask(ops, asked), "HTTP/1.1 405"); /* there is none: any POST is refused */
+    sl_admin_stop(ops);
+    struct sl_err err = {0};
+    const struct sl_admin_config config = {.listen = "127.0.0.1:0", .state = on_state, .flush = on_flush};
+    REQUIRE(sl_admin_start(&ops, &config, &err) == SL_OK);
+    const char *got = get(ops, "/debug/flush_prefix_cache");
+    CHECK_CONTAINS(got, "HTTP/1.1 405");
+    CHECK_CONTAINS(got, "Allow: POST");
+    CHECK_INT(n_flushed, 0);
+    CHECK_CONTAINS(ask(ops, asked), "HTTP/1.1 200");
+    CHECK_CONTAINS(ask(ops, asked), "HTTP/1.1 409");
+    snprintf(asked, sizeof asked, "%sX-Forwarded-For: 10.0.0.9\r\n\r\n", post);
+    CHECK_CONTAINS(ask(ops, asked), "HTTP/1.1 403");
+    CHECK_INT(n_flushed, 2);
+    sl_admin_stop(ops);
+}
+
 SL_TEST(an_address_that_is_taken_or_malformed_is_named)
 {
     struct sl_admin *ops = start(), *second = NULL;

@@ -49,6 +49,29 @@ SL_TEST(each_header_is_read)
     CHECK_INT(g.slo_ms, 86400000);
 }
 
+SL_TEST(a_salt_becomes_a_digest_and_a_long_one_a_sentence)
+{
+    static char megabyte[1 << 20];
+    static const uint8_t none[SL_PREFIX_NAME];
+    struct sl_generate g, other;
+    struct sl_err err;
+    memset(megabyte, 'x', sizeof megabyte);
+    CHECK_INT(read_one(&g, SL_HEADER_CACHE_SALT, of("tenant a"), &err), SL_OK);
+    CHECK(memcmp(g.cache_salt, none, sizeof none) != 0);
+    CHECK_INT(read_one(&other, SL_HEADER_CACHE_SALT, of("tenant a"), &err), SL_OK);
+    CHECK(memcmp(g.cache_salt, other.cache_salt, sizeof none) == 0);
+    CHECK_INT(read_one(&other, SL_HEADER_CACHE_SALT, of("tenant b"), &err), SL_OK);
+    CHECK(memcmp(g.cache_salt, other.cache_salt, sizeof none) != 0);
+    CHECK_INT(read_one(&g, SL_HEADER_CACHE_SALT, of(""), &err), SL_OK);
+    CHECK(memcmp(g.cache_salt, none, sizeof none) == 0);
+    struct sl_header_value long_one = {1, megabyte, SL_MAX_SALT_BYTES};
+    CHECK_INT(read_one(&g, SL_HEADER_CACHE_SALT, long_one, &err), SL_OK);
+    long_one.n_bytes = sizeof megabyte;
+    CHECK_INT(read_one(&g, SL_HEADER_CACHE_SALT, long_one, &err), SL_E_INVALID);
+    CHECK_STR(err.text, "x-cache-salt has 1048576 bytes: send at most 256, or a digest of it");
+    CHECK(memcmp(g.cache_salt, none, sizeof none) == 0);
+}
+
 SL_TEST(hostile_values_get_a_sentence_that_names_the_header)
 {
     static const struct {

@@ -140,7 +140,7 @@ SL_TEST(an_answer_is_the_same_bit_for_bit_when_its_prefix_was_there)
         check_same(&a, &computed[0]);
         CHECK_INT(ask_alone(cluster, 0, 1, &a), LENGTH / SL_PAGE * SL_PAGE);
         check_same(&a, &computed[0]);
-        sl_coordinator_flush_prefixes(sl_cluster_coordinator(cluster));
+        CHECK(sl_coordinator_flush_prefixes(sl_cluster_coordinator(cluster)));
         CHECK_INT(ask_alone(cluster, 0, 0, &a), 0);
         check_same(&a, &computed[0]);
         sl_cluster_stop(cluster);
