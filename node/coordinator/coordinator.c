@@ -374,6 +374,10 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
     case SL_POST_DRAIN:
         sl_core_drain(c->core, &c->actions);
         break;
+    case SL_POST_FOLLOW:
+    case SL_POST_MORE:
+    case SL_POST_UNFOLLOW:
+        break; /* take_posts */
     case SL_POST_FLUSH:
         sl_core_flush_prefixes(c->core);
         break;
@@ -389,8 +393,12 @@ static void take_posts(struct sl_coordinator *c)
 {
     for (struct sl_post *post = sl_mailbox_take(c), *next; post; post = next) {
         next = post->next;
-        on_post(c, post);
         c->taken++;
+        if (post->stays) { /* until its follower goes with it */
+            sl_followers_on_post(c, post);
+            continue;
+        }
+        on_post(c, post);
         sl_post_free(c, post);
     }
 }
@@ -420,6 +428,7 @@ static void *coordinator_thread(void *arg)
         take_posts(c);
         sl_core_decide(c->core, sl_coordinator_now_us(), &c->actions);
         carry_out(c);
+        sl_followers_look(c);
         publish(c);
     }
     return NULL;
@@ -527,6 +536,10 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     for (struct sl_post *post = sl_mailbox_take(c), *next; post;
          post = next) { /* after the thread's last look */
         next = post->next;
+        if (post->stays) {
+            sl_followers_on_post(c, post);
+            continue;
+        }
         if (post->call)
             sl_call_free(post->call);
         sl_post_free(c, post);

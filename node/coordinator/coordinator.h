@@ -135,6 +135,27 @@ void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id);
  * is no cache. */
 bool sl_coordinator_flush_prefixes(struct sl_coordinator *c);
 
+/* ---- what the prefix cache holds, for gateways that route by it ---- */
+
+enum { SL_FOLLOWER_EVENTS = 32 };
+struct sl_kv_event {
+    uint64_t
+        number; /* one more each time, but for those of a state, which have the number up to which it tells */
+    double at_s; /* of the wall clock */
+    struct sl_prefix_event event;
+};
+struct sl_follower;
+bool sl_coordinator_has_prefixes(const struct sl_coordinator *c);
+/* From event `start` on; 0, or one that is not kept: CLEARED, what is cached now, and what happens from then on. on_events: there
+ * is something to take; on the coordinator's thread, as on_gone, after which user is of no use to it. NULL: out of memory. */
+struct sl_follower *sl_coordinator_follow(struct sl_coordinator *c, uint64_t start,
+                                          void (*on_events)(void *user), void (*on_gone)(void *user),
+                                          void *user);
+/* What was brought and not taken; returns how many. One thread, as what follows. */
+uint32_t sl_follower_events(struct sl_follower *follower, const struct sl_kv_event **events);
+void sl_follower_taken(struct sl_follower *follower); /* all of them; more may come */
+void sl_follower_end(struct sl_follower *follower);   /* on_gone comes, and nothing behind it */
+
 struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t running, waiting;
     uint32_t waiting_tokens;                /* prompt tokens not yet prefilled */

@@ -1,5 +1,5 @@
 /* Private to the coordinator: coordinator.c (the thread, between io and core), mailbox.c (what other threads ask), call.c (the
- * holder of one request: its text, its spans, its caller), queue_view.c (the queue, for who looks), metrics.c (what is counted, and
+ * holder of one request: its text, its spans, its caller), followers.c (who follows the prefix cache), queue_view.c (the queue, for who looks), metrics.c (what is counted, and
  * its text). All decisions are the core's (pipeline/decide/core.h). */
 #ifndef SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 #define SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
@@ -57,6 +57,9 @@ enum sl_post_kind {
     SL_POST_MOURN,
     SL_POST_DRAIN,
     SL_POST_FLUSH,
+    SL_POST_FOLLOW, /* a follower begins, has taken what it was given, and goes */
+    SL_POST_MORE,
+    SL_POST_UNFOLLOW,
     SL_POST_STOP
 };
 
@@ -69,6 +72,7 @@ struct sl_post { /* what another thread asks of the coordinator's */
     struct sl_cost cost;
     void (*fn)(void *user);
     void *user;
+    bool stays; /* it is part of something else, which frees it */
 };
 
 enum { SL_RATIO_BUCKETS = 12 };
@@ -169,6 +173,7 @@ struct sl_coordinator {
     uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
     const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
     struct sl_finished finished;
+    struct sl_follower *followers;
 
     pthread_mutex_t view_lock; /* between the thread, when it is asked to, and who looks: all below */
     pthread_cond_t view_taken;
@@ -201,7 +206,13 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call,
 void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *ran);
 void sl_call_arrived(const struct sl_coordinator *c, struct sl_call *call, const struct sl_action *arrived);
 
-/* mailbox.c: the posts since the last time, oldest first; the caller frees them with sl_post_free. */
+/* followers.c */
+void sl_followers_on_post(struct sl_coordinator *c, struct sl_post *post);
+void sl_followers_look(struct sl_coordinator *c); /* there may be something new for them */
+
+/* mailbox.c; any thread. */
+void sl_mailbox_post(struct sl_coordinator *c, struct sl_post *post);
+/* The posts since the last time, oldest first; the caller frees them with sl_post_free. */
 struct sl_post *sl_mailbox_take(struct sl_coordinator *c);
 void sl_post_free(struct sl_coordinator *c, struct sl_post *post);
 void sl_mailbox_stop(struct sl_coordinator *c); /* ends the thread; needs no memory */

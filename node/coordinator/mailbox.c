@@ -10,7 +10,7 @@
 
 /* ---- posts ---- */
 
-static void post(struct sl_coordinator *c, struct sl_post *p)
+void sl_mailbox_post(struct sl_coordinator *c, struct sl_post *p)
 {
     atomic_fetch_add(&c->n_posted, 1);
     p->next = atomic_load(&c->posts);
@@ -25,7 +25,7 @@ static sl_status post_copy(struct sl_coordinator *c, const struct sl_post *what)
     if (!p)
         return SL_E_NOMEM;
     *p = *what;
-    post(c, p);
+    sl_mailbox_post(c, p);
     return SL_OK;
 }
 
@@ -50,7 +50,7 @@ void sl_post_free(struct sl_coordinator *c, struct sl_post *p)
 void sl_mailbox_stop(struct sl_coordinator *c)
 {
     c->last = (struct sl_post){.kind = SL_POST_STOP};
-    post(c, &c->last);
+    sl_mailbox_post(c, &c->last);
 }
 
 /* ---- submit ---- */
@@ -178,7 +178,7 @@ sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_genera
                  (unsigned long long)c->started_wall_us, (unsigned long long)call->handle);
     p->kind = SL_POST_SUBMIT;
     p->call = call;
-    post(c, p);
+    sl_mailbox_post(c, p);
     return SL_OK;
 }
 
@@ -193,6 +193,11 @@ void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id)
     struct sl_post p = {.kind = SL_POST_CANCEL_ID};
     snprintf(p.text, sizeof p.text, "%s", request_id);
     post_copy(c, &p);
+}
+
+bool sl_coordinator_has_prefixes(const struct sl_coordinator *c)
+{
+    return c->config.prefix_cache;
 }
 
 bool sl_coordinator_flush_prefixes(struct sl_coordinator *c)

@@ -195,6 +195,7 @@ void sl_edge_stop(struct sl_edge *edge, uint32_t grace_ms)
 {
     sl_edge_set_serving(edge, false);
     sl_health_end(edge->health);
+    sl_engine_end(edge->engine);
     pthread_mutex_lock(&edge->lock);
     edge->asked = NULL;
     pthread_mutex_unlock(&edge->lock);

@@ -43,6 +43,7 @@ enum { SL_EDGE_METHODS = 32 }; /* more than all of ours together */
 struct sl_engine;                                              /* vllm.grpc.engine.VllmEngine */
 struct sl_engine *sl_engine_create(struct sl_edge_view *view); /* which outlives it */
 void sl_engine_destroy(struct sl_engine *engine);              /* after the server's stop */
+void sl_engine_end(struct sl_engine *engine); /* ends its streams that never end: before the server's stop */
 uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *methods);
 
 struct sl_health; /* grpc.health.v1.Health */

@@ -19,6 +19,7 @@ struct sl_engine {
     struct sl_coordinator *coordinator;
     const struct sl_edge_view *view;
     struct sl_archive *archive;
+    struct sl_kv_watches *kv_watches;
 };
 
 struct sl_engine_request {

@@ -1,12 +1,14 @@
 /* vllm.grpc.engine.VllmEngine: registration and everything but Generate (engine_generate.c).
  *
  * Gateways find out which engine they face by HealthCheck, read the model from GetModelInfo, watch
- * GetLoads, and abort by request id, besides hanging up. GetTokenizer is in tokenizer_archive.c. The rest
+ * GetLoads, and abort by request id, besides hanging up. GetTokenizer is in tokenizer_archive.c, SubscribeKvEvents in
+ * kv_events.c. The rest
  * is UNIMPLEMENTED with a sentence; a gateway takes that as "this engine has no such thing". */
 #include "base/clock.h"
 #include "model/shape.h"
 #include "node/edge/edge.h"
 #include "node/edge/engine_impl.h"
+#include "node/edge/kv_events.h"
 #include "node/edge/tokenizer_archive.h"
 #include <jansson.h>
 #include <stdatomic.h>
@@ -226,8 +228,7 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
          unconst("StartProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},
         {PATH("StopProfile"), false, on_unserved,
          unconst("StopProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},
-        {PATH("SubscribeKvEvents"), true, on_unserved,
-         unconst("SubscribeKvEvents is not served: there is no prefix cache to follow"), false, SL_RPC_ADMIN},
+        {PATH("SubscribeKvEvents"), true, sl_kv_watches_on_call, engine->kv_watches, false, SL_RPC_WATCH},
     };
 #undef PATH
     memcpy(methods, served, sizeof served);
@@ -248,8 +249,9 @@ struct sl_engine *sl_engine_create(struct sl_edge_view *view)
     engine->coordinator = view->coordinator;
     engine->view = view;
     engine->archive = sl_archive_create(read_of_coordinator, view->coordinator);
-    if (!engine->archive) {
-        free(engine);
+    engine->kv_watches = sl_kv_watches_create(view->coordinator);
+    if (!engine->archive || !engine->kv_watches) {
+        sl_engine_destroy(engine);
         return NULL;
     }
     return engine;
@@ -260,5 +262,11 @@ void sl_engine_destroy(struct sl_engine *engine)
     if (!engine)
         return;
     sl_archive_destroy(engine->archive);
+    sl_kv_watches_destroy(engine->kv_watches);
     free(engine);
+}
+
+void sl_engine_end(struct sl_engine *engine)
+{
+    sl_kv_watches_end(engine->kv_watches);
 }

@@ -537,8 +537,7 @@ def test_unknown_methods_metadata_and_compression(channel, engine):
 
 @pytest.mark.parametrize("method, request_type", [
     ("Embed", pb.EmbedRequest), ("FlushCache", common_pb2.FlushCacheRequest),
-    ("StartProfile", common_pb2.StartProfileRequest), ("StopProfile", common_pb2.StopProfileRequest),
-    ("SubscribeKvEvents", common_pb2.SubscribeKvEventsRequest)])
+    ("StartProfile", common_pb2.StartProfileRequest), ("StopProfile", common_pb2.StopProfileRequest)])
 def test_the_rest_says_that_it_is_not_served(engine, method, request_type):
     with pytest.raises(grpc.RpcError) as refused:
         reply = getattr(engine, method)(request_type(), timeout=PATIENCE)
