@@ -187,6 +187,7 @@ def test_n_answers_are_those_of_the_seeds_that_follow(engine, length):
     for i in range(5):
         one = whole(engine, ids, seed=40 + i, **how)
         one.index = i
+        one.cached_tokens = got[i].cached_tokens  # the beginning was there by then
         assert got[i] == one
     assert len({tuple(a.output_ids) for a in got.values()}) == 5
 
