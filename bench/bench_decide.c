@@ -2,6 +2,7 @@
  * as are asked for run at any time; the clock stands still while answers are made up, so the time is the core's alone. */
 #include "bench/bench_decide.h"
 #include "base/clock.h"
+#include "base/rng.h"
 #include "bench/samples.h"
 #include "pipeline/decide/core.h"
 #include <stdio.h>
@@ -28,8 +29,8 @@ struct decider_bench {
     struct sl_actions actions;
     struct sl_ask *asks;
     uint32_t *ids;
-    uint32_t n_submitted, n_total;
-    struct answer_due *due; /* a ring of room_due */
+    uint32_t n_submitted, n_total, n_before; /* n_before: that only fill the cache */
+    struct answer_due *due;                  /* a ring of room_due */
     uint32_t room_due, due_head, due_tail;
     uint64_t *taken; /* [requests] seqs that the decode worker makes tokens for */
     uint32_t *left, n_taken;
@@ -85,8 +86,12 @@ static void carry_out(struct decider_bench *b)
 
 static void submit_next(struct decider_bench *b)
 {
-    struct sl_ask *ask = &b->asks[b->n_submitted++];
-    *ask = (struct sl_ask){.ids = b->ids,
+    struct sl_ask *ask = &b->asks[b->n_submitted];
+    const uint32_t *ids = b->ids;
+    if (b->asked->cached_pages)
+        ids += (size_t)b->n_submitted * b->asked->prompt_tokens;
+    b->n_submitted++;
+    *ask = (struct sl_ask){.ids = ids,
                            .n_ids = b->asked->prompt_tokens,
                            .max_tokens = b->asked->output_tokens,
                            .sampling = {.top_p = 1, .n_logprobs = -1},
@@ -146,30 +151,48 @@ static void step(struct decider_bench *b)
     carry_out(b);
 }
 
+/* Prompts of their own, but for the first half. */
+static void make_ids(struct decider_bench *b)
+{
+    uint32_t n = b->asked->prompt_tokens;
+    for (uint32_t k = 0; k < b->n_total; k++)
+        for (uint32_t i = n / 2; i < n; i++)
+            b->ids[(size_t)k * n + i] = (uint32_t)(sl_rng_at(k, i) % VOCAB);
+}
+
 static sl_status set_up(struct decider_bench *b, struct sl_err *err)
 {
     const struct sl_bench_decide *v = b->asked;
+    uint32_t own_pages = v->prompt_tokens / SL_PAGE - v->prompt_tokens / 2 / SL_PAGE;
+    if (v->cached_pages && own_pages == 0)
+        return sl_fail(err, SL_E_CONFIG,
+                       "prompts of %u tokens have no page of their own; ask for at least %d",
+                       v->prompt_tokens, 2 * SL_PAGE);
     uint32_t context = v->prompt_tokens + v->output_tokens;
     struct sl_plan_model model = {
         .n_layers = v->stages, .max_pos = context, .d_model = 1, .vocab = VOCAB, .kv_layer_bytes = 64};
-    struct sl_plan_options options = {.n_stages = v->stages,
-                                      .has_decode = true,
-                                      .chunk_tokens = v->chunk,
-                                      .max_running = v->requests,
-                                      .context_tokens = context,
-                                      .max_prefill = v->requests,
-                                      /* a little more than all of them want: a fiftieth is kept back */
-                                      .kv_tokens = (uint64_t)(v->requests + v->requests / 32 + 1) *
-                                                   sl_pages_of(context) * SL_PAGE};
+    struct sl_plan_options options = {
+        .n_stages = v->stages,
+        .has_decode = true,
+        .chunk_tokens = v->chunk,
+        .max_running = v->requests,
+        .context_tokens = context,
+        .max_prefill = v->requests,
+        /* a little more than all of them want: a fiftieth is kept back */
+        .kv_tokens =
+            ((uint64_t)(v->requests + v->requests / 32 + 1) * sl_pages_of(context) + v->cached_pages) *
+            SL_PAGE};
     SL_TRY(sl_plan_make(&b->plan, &model, &options, err));
-    struct sl_core_config config = {.plan = &b->plan, .max_requests = 2 * v->requests};
+    struct sl_core_config config = {
+        .plan = &b->plan, .max_requests = 2 * v->requests, .prefix_cache = v->cached_pages > 0};
     SL_TRY(sl_arena_init(&b->arena, sl_core_bytes(&config), err));
     SL_TRY(sl_core_init(&b->core, &b->arena, &config));
-    b->n_total = v->requests * PER_ROUND;
+    b->n_before = v->cached_pages ? v->cached_pages / own_pages : 0;
+    b->n_total = b->n_before + v->requests * PER_ROUND;
     b->actions.room = sl_core_max_actions(b->core);
     b->actions.list = calloc(b->actions.room, sizeof *b->actions.list);
     b->asks = calloc(b->n_total, sizeof *b->asks);
-    b->ids = calloc(v->prompt_tokens, sizeof *b->ids);
+    b->ids = calloc((size_t)v->prompt_tokens * (v->cached_pages ? b->n_total : 1), sizeof *b->ids);
     b->room_due = sl_plan_max_runs(&b->plan) + 2 * v->requests + 1;
     b->due = calloc(b->room_due, sizeof *b->due);
     b->taken = calloc(v->requests, sizeof *b->taken);
@@ -178,6 +201,8 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
     b->bytes = malloc(b->n_bytes);
     if (!b->actions.list || !b->asks || !b->ids || !b->due || !b->taken || !b->left || !b->bytes)
         return sl_fail(err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer", v->requests);
+    if (v->cached_pages)
+        make_ids(b);
     sl_core_complete(b->core, &b->actions);
     carry_out(b);
     return SL_OK;
@@ -203,6 +228,8 @@ static sl_status run_round(struct decider_bench *b, struct sl_err *err)
     TIMED(b, sl_core_decide(b->core, 0, &b->actions));
     carry_out(b);
     while (b->ended < b->n_total) { /* a decode step now and then, as between chunks */
+        if (b->n_before > 0 && b->ended >= b->n_before)
+            b->ns = b->records = b->tokens = b->n_before = 0; /* the cache is full, and now it counts */
         uint32_t answered = 0;
         while (answered < 4 && answer(b))
             answered++;

@@ -230,6 +230,10 @@ static const struct sl_option decide_options[] = {
     SL_OPTION_NUMBER("output-tokens", sl_bench_decide, output_tokens, "32", 2, 4096, "tokens",
                      "That each request gets."),
     SL_OPTION_CHUNK(sl_bench_decide, chunk),
+    SL_OPTION_NUMBER(
+        "cached-pages", sl_bench_decide, cached_pages, "0", 0, 10000000, "pages",
+        "KV pages that a prefix cache has before; prompts then have their first half in common. 0: no "
+        "cache, and prompts that are alike."),
     SL_OPTION_STAGES(sl_bench_decide, stages, "4"),
     SL_OPTION_ROUNDS(sl_bench_decide, rounds, "5"),
     SL_OPTION_JSON(sl_bench_decide, json),

@@ -41,7 +41,8 @@ static void step_on(struct sl_core *core, struct sl_prefix_at *at, struct sl_sch
 {
     uint32_t ids[SL_PAGE], before = e->shared_pages, n = before;
     for (; (n + 1) * SL_PAGE < e->prompt_tokens && may_hold_more(core, e); n++) {
-        copy_ids(ids, ask, told, n * SL_PAGE, SL_PAGE);
+        if (!at->has_next) /* else it was asked for before */
+            copy_ids(ids, ask, told, n * SL_PAGE, SL_PAGE);
         if (!sl_prefix_step(&core->prefix, at, ids))
             break;
     }

@@ -67,7 +67,8 @@ static struct sl_prefix_event event_of(const struct sl_prefix *p, const struct s
     struct sl_prefix_event event = {.kind = kind, .name = short_name(page->name)};
     event.has_parent = page->parent != SL_PREFIX_NONE;
     event.parent = event.has_parent ? short_name(p->pages[page->parent].name) : 0;
-    memcpy(event.ids, page->ids, sizeof event.ids);
+    if (kind == SL_PREFIX_STORED)
+        memcpy(event.ids, page->ids, sizeof event.ids);
     return event;
 }
 

@@ -57,7 +57,7 @@ sl_status sl_prefix_init(struct sl_prefix *p, struct sl_arena *arena, uint32_t n
 /* Before the first page. seed: NULL or zeros: that of all who have no salt. */
 void sl_prefix_begin(struct sl_prefix_at *at, const uint8_t seed[SL_PREFIX_NAME]);
 /* The next whole page of a prompt has these ids. Whether it is cached: then it is held, as all before it are. To be asked again
- * when it was not, and only of what comes before the last token. */
+ * when it was not (then the ids are not looked at), and only of what comes before the last token. */
 bool sl_prefix_step(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE]);
 /* The next page of a prompt is complete: it has these ids and is `page` of the pool. true: it is the cache's now, and held;
  * false: it stays its sequence's, as there is another of that name already, which is held instead. */
