@@ -10,31 +10,42 @@ import pytest
 from conftest import PATIENCE, free_port, wait_until
 
 
+class Gateway:
+    """smg before some pipelines, and a client before smg."""
+
+    def __init__(self, folder, servers, *args):
+        port, metrics = free_port(), free_port()
+        log_path = folder / "smg.log"
+        with open(log_path, "wb") as log:
+            smg = os.path.join(os.path.dirname(sys.executable), "smg")
+            self.process = subprocess.Popen([smg, "launch", "--host", "127.0.0.1", "--port", str(port), "--prometheus-host",
+                                             "127.0.0.1", "--prometheus-port", str(metrics), *args, "--worker-urls",
+                                             *(f"grpc://{server.endpoint}" for server in servers)], stdout=log, stderr=log)
+        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+
+        def model_that_answers():
+            """Listed is not ready: the gateway fetches the tokenizer behind it, and refuses until it has it."""
+            assert self.process.poll() is None, log_path.read_text()
+            try:
+                for model in client.models.list().data:
+                    client.completions.create(model=model.id, prompt="A", max_tokens=1)
+                    client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "A"}], max_tokens=1)
+                    return model.id
+            except openai.APIError:
+                return None
+        client.model = wait_until(model_that_answers, "an answer through the gateway")
+        self.client = client
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
 @pytest.fixture(scope="module")
 def gateway(server, tmp_path_factory):
-    port, metrics = free_port(), free_port()
-    log_path = tmp_path_factory.mktemp("gateway") / "smg.log"
-    with open(log_path, "wb") as log:
-        smg = os.path.join(os.path.dirname(sys.executable), "smg")
-        process = subprocess.Popen([smg, "launch", "--host", "127.0.0.1", "--port", str(port), "--prometheus-host",
-                                    "127.0.0.1", "--prometheus-port", str(metrics), "--worker-urls",
-                                    f"grpc://{server.endpoint}"], stdout=log, stderr=log)
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
-
-    def model_that_answers():
-        """Listed is not ready: the gateway fetches the tokenizer behind it, and refuses until it has it."""
-        assert process.poll() is None, log_path.read_text()
-        try:
-            for model in client.models.list().data:
-                client.completions.create(model=model.id, prompt="A", max_tokens=1)
-                client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "A"}], max_tokens=1)
-                return model.id
-        except openai.APIError:
-            return None
-    client.model = wait_until(model_that_answers, "an answer through the gateway")
-    yield client
-    process.terminate()
-    process.wait()
+    it = Gateway(tmp_path_factory.mktemp("gateway"), [server])
+    yield it.client
+    it.stop()
 
 
 def idle(server):
@@ -131,3 +142,21 @@ def test_a_prompt_that_is_too_long_is_refused_and_others_go_on(gateway):
         gateway.completions.create(model=gateway.model, prompt="word " * 20000, max_tokens=4)
     assert 400 <= caught.value.status_code < 500, caught.value
     test_completion(gateway)
+
+
+def test_prompts_go_where_their_beginning_was_computed(start_server, tmp_path):
+    """The gateway follows what each of two pipelines has cached (SubscribeKvEvents)."""
+    servers = [start_server(), start_server()]
+    gateway = Gateway(tmp_path, servers, "--policy", "cache_aware")
+    try:
+        for kind in range(4):
+            beginning = " ".join(f"word {kind} {i} goes" for i in range(60))
+            for k in range(4):
+                usage = gateway.client.completions.create(model=gateway.client.model, prompt=f"{beginning} {k}", max_tokens=2).usage
+                cached = usage.prompt_tokens_details.cached_tokens
+                assert cached == 0 if k == 0 else usage.prompt_tokens - 2 * 64 < cached < usage.prompt_tokens
+        computed = sum(server.metric('sluice_prompt_tokens_total{source="computed"}') for server in servers)
+        cached = sum(server.metric('sluice_prompt_tokens_total{source="cached"}') for server in servers)
+        assert cached > 2 * computed
+    finally:
+        gateway.stop()
