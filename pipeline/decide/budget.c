@@ -3,6 +3,7 @@
  * (at 3: less); floors below ov/0.3 lose more with every page of prefix; the window
  * of runs is what keeps every stage busy when chunk times deviate by cv, and one more costs a newcomer a whole chunk. */
 #include "pipeline/decide/budget.h"
+#include "pipeline/record/order.h"
 #include <math.h>
 
 static const double base_overheads = 3.4, most_overhead = 0.3, rounding = 1.01, sliver = 0.2,
@@ -75,10 +76,17 @@ static double with_floor(const struct sl_budget *b, double pos)
                       : larger(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
 }
 
+/* The head of a chunk has a page at least. */
+static double page_us(const struct sl_budget *b, double pos)
+{
+    struct sl_cost_chunk page = {.pos = pos, .rows = SL_PAGE, .pairs = (2 * pos + SL_PAGE) * SL_PAGE};
+    return sl_cost_of(&b->cost, &page);
+}
+
 /* Of a chunk around pos: what it may take, unless it has as many rows as it may have before that. */
 static double usual_chunk_us(const struct sl_budget *b, double pos)
 {
-    return smaller(with_floor(b, pos), full_chunk_us(b, pos));
+    return smaller(larger(with_floor(b, pos), page_us(b, pos)), full_chunk_us(b, pos));
 }
 
 double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
@@ -118,11 +126,12 @@ double sl_budget_single_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
 double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n)
 {
     double single = sl_budget_single_us(b, start, n), hops = (b->n_stages + 1) * b->hop_us,
-           chunk = smaller(with_floor(b, start), sl_budget_alone_us(b, start, start, n));
+           middle = start + (n - start) / 2.0, alone = sl_budget_alone_us(b, start, start, n),
+           chunk = smaller(usual_chunk_us(b, middle), larger(alone, page_us(b, middle)));
     if (single <= chunk && n - start <= b->max_rows)
         return b->n_stages * single + hops;
-    double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),
-           work = sl_cost_work(&b->cost, start, n - start), chunks = ceil(work / larger(chunk - overhead, 1)),
+    double overhead = sl_cost_overhead(&b->cost, middle), work = sl_cost_work(&b->cost, start, n - start),
+           chunks = ceil(work / larger(chunk - overhead, 1)),
            by_rows = ceil((double)(n - start) / b->max_rows);
     chunks = larger(larger(chunks, by_rows), 1);
     return work + chunks * overhead + (b->n_stages - 1) * (work / chunks + overhead) + hops;

@@ -110,3 +110,22 @@ SL_TEST(work_is_what_many_chunks_take_and_an_idle_pipeline_takes_no_less)
     CHECK(fabs(sl_budget_idle_us(&b, 0, 8192) / ttft_alone(&b, 4, 8192, 0) - 1) < 0.08);
     CHECK(sl_budget_target_us(&b, 0, 0, 64) > 3 * sl_budget_idle_us(&b, 0, 64) + b.chunk_us);
 }
+
+/* A stage of a small model, whose chunks at the beginning of a prompt are far cheaper than reading the prompt's end is. */
+SL_TEST(an_idle_pipeline_is_never_predicted_to_take_much_more_than_the_work)
+{
+    struct sl_cost tiny = {.us = {90, 0.06, 40, 0.023, 340}, .hit = 0.25};
+    for (uint32_t stages = 1; stages <= 8; stages *= 2)
+        for (uint32_t n = 64; n <= 131072; n *= 2) {
+            struct sl_cost costs[8];
+            struct sl_budget b;
+            for (uint32_t k = 0; k < stages; k++)
+                costs[k] = tiny;
+            sl_budget_make(&b, costs, stages, 2048, &(struct sl_pace){.cv = 0.05},
+                           &(struct sl_budget_wish){0});
+            double work = sl_cost_work(&tiny, 0, n), idle = sl_budget_idle_us(&b, 0, n);
+            CHECK(idle >= work);
+            CHECK(idle <= 2 * work + stages * sl_budget_single_us(&b, 0, n < 64 ? n : 64) * 4 + 1e4);
+            CHECK(sl_budget_work_us(&b, 0, n) <= 2 * work + 4e3);
+        }
+}
