@@ -37,7 +37,7 @@ size_t sl_core_bytes(const struct sl_core_config *config)
                        sl_arena_round(plan->max_chunk * sizeof(uint32_t))) +
            sl_arena_round(sl_core_max_adopts(plan) * sizeof(struct sl_adopt)) +
            sl_arena_round(SL_MAX_SLICES * sizeof(struct sl_result_slice)) +
-           sl_tenants_bytes(config->max_requests);
+           sl_tenants_bytes(config->max_requests) + sl_core_refill_bytes(config);
 }
 
 static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
@@ -47,6 +47,7 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
     SL_TRY(sl_pool_init(&core->free_stays, arena, more_stays_of(&core->config)));
     SL_TRY(sl_tenants_init(&core->policy.tenants, arena, core->config.max_requests, core->config.weights,
                            core->config.n_weights));
+    SL_TRY(sl_core_refill_init(core, arena));
     if (core->config.prefix_cache)
         SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, plan->epoch));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
@@ -179,7 +180,9 @@ static void retire(struct sl_core *core, struct sl_stay *s)
     sl_pool_give(&core->free_requests, (uint32_t)(r - core->requests));
     sl_tenants_leave(&core->policy.tenants, r->tenant);
     r->seq = 0;
-    core->n_live--;
+    core->n_live -= !r->refill;
+    if (core->refills.active == r)
+        core->refills.active = NULL;
 }
 
 static void act_life(struct sl_core *core, struct sl_actions *actions)
@@ -260,6 +263,7 @@ static void end(struct sl_core *core, struct sl_request *r, uint32_t i, sl_statu
         if (status == SL_OK && finish != SL_FINISH_ABORT && r->handoff) {
             sl_growth_add(&core->growth, answer->n_out);
             sl_core_time_answer_ends(core, answer);
+            sl_core_refill_note(core, r, i);
         }
         act_end(r, i, status, finish, error, kv_digest, actions);
     }
@@ -271,8 +275,8 @@ static void end(struct sl_core *core, struct sl_request *r, uint32_t i, sl_statu
         let_go(core, s, actions);
 }
 
-static void end_answers(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
-                        const char *error, struct sl_actions *actions)
+void sl_core_end_answers(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
+                         const char *error, struct sl_actions *actions)
 {
     for (uint32_t i = 0, n = r->n; r->ask && i < n; i++)
         if (r->answers[i].alive)
@@ -290,7 +294,7 @@ static void end_all(struct sl_core *core, sl_status status, const char *error, s
         struct sl_request *r = &core->requests[i];
         sl_status told = status == SL_E_CORRUPT && !r->begun ? SL_E_UNAVAILABLE : status;
         if (r->seq)
-            end_answers(core, r, told, SL_FINISH_ABORT, error, actions);
+            sl_core_end_answers(core, r, told, SL_FINISH_ABORT, error, actions);
     }
 }
 
@@ -322,8 +326,8 @@ static void make_entry(const struct sl_core *core, const struct sl_ask *ask, str
 }
 
 /* A stay of answers [first, first + n) in a place of the table; its entry is still to be made. */
-static struct sl_stay *make_stay(struct sl_core *core, struct sl_request *r, uint32_t place, uint32_t first,
-                                 uint32_t n)
+struct sl_stay *sl_core_make_stay(struct sl_core *core, struct sl_request *r, uint32_t place, uint32_t first,
+                                  uint32_t n)
 {
     struct sl_stay *s = &core->stays[place];
     *s = (struct sl_stay){.seq = (++core->generation * core->n_stays + place) * SL_MAX_N,
@@ -347,7 +351,7 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
     uint32_t i = from->first + k, place;
     sl_status status = sl_pool_take(&core->free_stays, &place);
     assert(status == SL_OK); /* one was free when it was set back, and one at a time is */
-    struct sl_stay *s = make_stay(core, r, core->config.max_requests + place, i, 1);
+    struct sl_stay *s = sl_core_make_stay(core, r, core->config.max_requests + place, i, 1);
     s->again = true;
     s->n_told = answer->n_out - 1;
     answer->set_back = false;
@@ -466,6 +470,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
     struct sl_schedule_entry entry;
     struct sl_admission admission = {0};
     struct sl_prefix_at at;
+    sl_core_refill_stop(core, false, actions);
     make_entry(core, ask, &entry);
     sl_core_look_up_new(core, ask, &entry, &at);
     entry.tenant = sl_tenants_enter(&core->policy.tenants, ask->tenant);
@@ -493,7 +498,7 @@ uint64_t sl_core_submit(struct sl_core *core, uint64_t now_us, struct sl_ask *as
                              .told_us = admission.told_us};
     for (uint32_t i = 0; i < n; i++)
         r->answers[i] = (struct sl_branch){.alive = true, .stop_id = -1};
-    struct sl_stay *s = make_stay(core, r, place, 0, n);
+    struct sl_stay *s = sl_core_make_stay(core, r, place, 0, n);
     r->seq = s->seq;
     core->n_live++;
     s->entry = entry;
@@ -508,7 +513,7 @@ void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actio
     struct sl_request *r = find(core, seq);
     begin_input(core);
     if (r && r->ask)
-        end_answers(core, r, SL_OK, SL_FINISH_ABORT, NULL, actions);
+        sl_core_end_answers(core, r, SL_OK, SL_FINISH_ABORT, NULL, actions);
 }
 
 void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const char *sentence,
@@ -517,7 +522,7 @@ void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const ch
     struct sl_request *r = find(core, seq);
     begin_input(core);
     if (r && r->ask)
-        end_answers(core, r, status, SL_FINISH_ABORT, sentence, actions);
+        sl_core_end_answers(core, r, status, SL_FINISH_ABORT, sentence, actions);
 }
 
 void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions)
@@ -863,7 +868,7 @@ static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions
     for (struct sl_schedule_entry *e = core->schedule.head, *next; e; e = next) {
         next = e->next;
         if (e->deadline_us && now_us > e->deadline_us)
-            end_answers(
+            sl_core_end_answers(
                 core, sl_core_stay_of(e)->request, SL_E_DEADLINE, SL_FINISH_ABORT,
                 "the deadline passed before prefill was done; ask for more time or send it when load is lower",
                 actions);
@@ -877,6 +882,12 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
         struct sl_stay *s = core->settling;
         struct sl_request *r = s->request;
         settled(core, s);
+        if (r->refill) {
+            sl_core_refill_done(core);
+            sl_core_release(core, s, SL_ORDER_FREE, actions);
+            end(core, r, 0, SL_OK, SL_FINISH_LENGTH, NULL, 0, actions);
+            continue;
+        }
         sl_core_time_first_token(core, s);
         for (uint32_t k = 0; k < s->n; k++)
             if (sl_core_is_alive(s, k) && sl_core_answer_of(s, k)->over)
@@ -897,7 +908,9 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
     sl_core_grow(core, actions);
     if (core->config.schedule == SL_SCHEDULE_FIFO)
         sl_core_begin(core, actions);
+    sl_core_refill(core);
     sl_core_write_runs(core, actions);
+    sl_core_refill_look(core, actions);
 }
 
 uint64_t sl_core_wake_us(const struct sl_core *core)
@@ -930,7 +943,14 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .waiting_bytes = schedule->waiting_bytes,
                                   .records = core->log_number,
                                   .records_answered = core->log_answered};
+    const struct sl_request *refill = core->refills.active;
+    if (refill && refill->stays && refill->stays->entry.prefilling) { /* of nobody */
+        load->prefilling--;
+        load->running--;
+    }
     for (const struct sl_schedule_entry *e = schedule->head; e; e = e->next) {
+        if (refill && refill->stays && e == &refill->stays->entry)
+            continue;
         load->waiting += !e->admitted;
         load->waiting_tokens += e->prompt_tokens - e->pos;
     }

@@ -45,7 +45,8 @@ static const char *check_sums(const struct sl_core *core)
         schedule->pages_held != prefix->n_held || prefix->n_cached > core->pages.n_used ||
         schedule->prefill_pages_used + prefix->n_held > core->plan.n_pages)
         return "pages of the stages are promised twice, or lost";
-    if (core->n_live == 0 && (prefix->n_held > 0 || core->pages.n_used != prefix->n_cached))
+    if (core->n_live == 0 && !core->refills.active &&
+        (prefix->n_held > 0 || core->pages.n_used != prefix->n_cached))
         return "nobody is there, and pages of the stages are in use";
     return core->config.prefix_cache ? sl_prefix_check(prefix) : NULL;
 }

@@ -35,6 +35,7 @@ struct sl_request { /* an entry of the registry; seq 0: free */
         seq; /* a multiple of SL_MAX_N, of its first stay; what actions call answer i, in whichever stay, is seq + i */
     struct sl_ask *ask; /* the holder's; NULL once the last END was told */
     bool begun;         /* its first stay was admitted */
+    bool refill;        /* the core's own: nobody is told of it (core_refill.c) */
     uint32_t tenant;
     uint64_t submitted_us;
     double predicted_us, told_us; /* its time to first token (admit.h), as it was when it came; 0: none */
@@ -102,6 +103,17 @@ struct sl_core_time { /* core_time.c */
     double step_us;            /* from one output token to the next */
 };
 
+enum { SL_REFILLS = 8 /* answers that wait to be prefilled for the cache */ };
+struct sl_refill {
+    struct sl_ask ask;
+    uint32_t *ids; /* [context] of its prompt and answer, whole pages */
+};
+struct sl_refills { /* a ring of n, the oldest first */
+    struct sl_refill of[SL_REFILLS];
+    uint32_t first, n;
+    struct sl_request *active; /* of the first, in the pipeline */
+};
+
 struct sl_core {
     struct sl_core_config config;
     struct sl_plan plan;
@@ -123,6 +135,7 @@ struct sl_core {
     uint64_t now_us; /* of the last input that has a time */
     struct sl_schedule schedule;
     struct sl_policy policy;
+    struct sl_refills refills;
     struct sl_core_time time;
     struct sl_sequences pages, decode_pages; /* which numbers are given out */
     struct sl_prefix prefix;                 /* pages of the stages, which it reads as long as it has them */
@@ -235,6 +248,24 @@ uint32_t sl_core_free_page(struct sl_core *core); /* of the stages, for which th
 /* What the slice completes is the cache's. */
 void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct sl_sequence *s, uint32_t pos,
                         uint32_t n);
+
+/* core_refill.c */
+size_t sl_core_refill_bytes(const struct sl_core_config *config);
+sl_status sl_core_refill_init(struct sl_core *core, struct sl_arena *arena);
+/* An answer that is about to end well: it is prefilled for the cache when there is time. */
+void sl_core_refill_note(struct sl_core *core, const struct sl_request *r, uint32_t i);
+void sl_core_refill(struct sl_core *core);      /* if nobody wants anything, the next of them is queued */
+void sl_core_refill_done(struct sl_core *core); /* its pages are the cache's */
+/* It ends; it is begun anew later unless it is to be forgotten. */
+void sl_core_refill_stop(struct sl_core *core, bool forget, struct sl_actions *actions);
+void sl_core_refill_look(struct sl_core *core,
+                         struct sl_actions *actions); /* it ends if it could not begin */
+
+/* core.c */
+struct sl_stay *sl_core_make_stay(struct sl_core *core, struct sl_request *r, uint32_t place, uint32_t first,
+                                  uint32_t n);
+void sl_core_end_answers(struct sl_core *core, struct sl_request *r, sl_status status, enum sl_finish finish,
+                         const char *error, struct sl_actions *actions);
 
 /* core_grow.c */
 /* Whether an entry of a stay gets all that its prefill needs; a sl_begin_fn, whose user is a struct sl_beginning. */

@@ -6,8 +6,10 @@ struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind ki
                               const struct sl_request *r)
 {
     assert(actions->n < actions->room);
-    struct sl_action *a = &actions->list[actions->n++];
+    struct sl_action *a = &actions->list[actions->n];
     *a = (struct sl_action){.kind = kind};
+    actions->n +=
+        !r || !r->refill || kind == SL_ACTION_RECORD; /* else it is written over: nobody is to know */
     if (r) {
         a->seq = r->seq;
         a->user = r->ask ? r->ask->user : NULL;
@@ -87,17 +89,18 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
 {
     const struct sl_ask *ask = s->request->ask;
     uint32_t end = cut->pos + cut->n, prompt = s->entry.prompt_tokens;
+    bool only_fills = s->again || s->request->refill;
     *slice = (struct sl_order_slice){.seq = s->seq,
                                      .pos = cut->pos,
                                      .n = cut->n,
                                      .index = s->request->n_slices++,
                                      .prompt_tokens = prompt,
-                                     .prompt_logprobs = s->again ? -1 : ask->prompt_logprobs,
-                                     .next_id = !s->again && end < prompt ? ask->ids[end] : 0,
+                                     .prompt_logprobs = only_fills ? -1 : ask->prompt_logprobs,
+                                     .next_id = !only_fills && end < prompt ? ask->ids[end] : 0,
                                      .sampling = ask->sampling};
     slice->flags = (s->stages == SL_STAGES_NONE ? SL_SLICE_FIRST : 0u) |
                    (end == prompt ? SL_SLICE_LAST : 0u) | (s->request->handoff ? SL_SLICE_HANDOFF : 0u);
-    if (s->again) {
+    if (only_fills) {
         slice->flags |= SL_SLICE_RESTORE;
         return;
     }
@@ -144,7 +147,7 @@ static void give_pages(struct sl_core *core, struct sl_run *run, struct sl_order
         run->pages[run->order.n_pages++] = (struct sl_page_numbers){
             page, slice->flags & SL_SLICE_HANDOFF ? name_promised(core, stay, 0) : SL_NO_PAGE};
     }
-    core->n_computed_tokens += slice->n;
+    core->n_computed_tokens += stay->request->refill ? 0 : slice->n;
     sl_core_keep_pages(core, stay, s, slice->pos, slice->n);
 }
 
@@ -197,15 +200,23 @@ static uint32_t cut(struct sl_core *core, struct sl_beginning *b, struct sl_cut 
     return n;
 }
 
+/* Of a refill that has the pipeline for itself one chunk at a time: who comes waits for no more. */
+static uint32_t window_of(const struct sl_core *core)
+{
+    const struct sl_schedule_entry *head = core->schedule.head;
+    if (head && !head->next && core->refills.active && sl_core_stay_of(core->schedule.head)->request->refill)
+        return 1;
+    return core->config.runs                           ? core->config.runs
+           : core->config.schedule == SL_SCHEDULE_FIFO ? sl_plan_fifo_runs(&core->plan)
+                                                       : core->policy.budget.runs;
+}
+
 /* Keep every stage busy and no more: what is in the log can't be overtaken by a later decision. */
 void sl_core_write_runs(struct sl_core *core, struct sl_actions *actions)
 {
     struct sl_beginning b = {.core = core, .actions = actions};
-    uint32_t window = core->config.runs                           ? core->config.runs
-                      : core->config.schedule == SL_SCHEDULE_FIFO ? sl_plan_fifo_runs(&core->plan)
-                                                                  : core->policy.budget.runs;
     core->n_runs = 0;
-    while (core->runs_in_flight < window && core->runs_in_flight < core->max_runs) {
+    while (core->runs_in_flight < window_of(core) && core->runs_in_flight < core->max_runs) {
         struct sl_cut cuts[SL_MAX_SLICES];
         uint32_t n = cut(core, &b, cuts);
         if (n == 0)

@@ -114,7 +114,7 @@ void sl_core_share_pages(struct sl_core *core, struct sl_stay *stay, struct sl_s
     stay->entry.shared_pages = 0;
     if (!stay->again)
         stay->request->cached_tokens = n * SL_PAGE;
-    core->n_cached_tokens += (uint64_t)n * SL_PAGE;
+    core->n_cached_tokens += stay->request->refill ? 0 : (uint64_t)n * SL_PAGE;
 }
 
 uint32_t sl_core_free_page(struct sl_core *core)

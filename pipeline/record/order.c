@@ -127,8 +127,8 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "number of first tokens";
     if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
         return "prompt log-probabilities";
-    if (s->flags & SL_SLICE_RESTORE && (!(s->flags & SL_SLICE_HANDOFF) || s->n_more || s->steering_bytes ||
-                                        s->n_bans || s->prompt_logprobs >= 0))
+    if (s->flags & SL_SLICE_RESTORE &&
+        (s->n_more || s->steering_bytes || s->n_bans || s->prompt_logprobs >= 0))
         return "what was told is asked for again";
     if (sl_sampling_check(&s->sampling, NULL) != SL_OK)
         return "sampling";

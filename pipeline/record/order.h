@@ -48,7 +48,7 @@ enum sl_slice_flags {
     SL_SLICE_LAST = 2,     /* ends the prompt: the last stage samples the first token */
     SL_SLICE_DIGEST = 4,   /* report the digest of the logits */
     SL_SLICE_HANDOFF = 16, /* push the pages that it fills to the decode worker */
-    SL_SLICE_RESTORE = 32 /* its last tokens were told in an earlier stay: no token comes of it, only pages */
+    SL_SLICE_RESTORE = 32  /* no token comes of it, only pages: its last were told before, or nobody asked */
 };
 
 struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
