@@ -128,7 +128,7 @@ static bool answer(struct decider_bench *b)
 static void say(struct decider_bench *b, uint64_t seq, enum sl_tokens_kind kind, uint32_t finish)
 {
     struct sl_tokens_entry entry = {.kind = kind, .seq = seq, .finish = finish};
-    TIMED(b, sl_core_entry(b->core, &entry, &b->actions));
+    TIMED(b, sl_core_entry(b->core, 0, &entry, &b->actions));
     carry_out(b);
 }
 
@@ -173,7 +173,7 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
         .n_layers = v->stages, .max_pos = context, .d_model = 1, .vocab = VOCAB, .kv_layer_bytes = 64};
     struct sl_plan_options options = {
         .n_stages = v->stages,
-        .has_decode = true,
+        .n_decoders = 1,
         .chunk_tokens = v->chunk,
         .max_running = v->requests,
         .context_tokens = context,
@@ -183,8 +183,10 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
             ((uint64_t)(v->requests + v->requests / 32 + 1) * sl_pages_of(context) + v->cached_pages) *
             SL_PAGE};
     SL_TRY(sl_plan_make(&b->plan, &model, &options, err));
-    struct sl_core_config config = {
-        .plan = &b->plan, .max_requests = 2 * v->requests, .prefix_cache = v->cached_pages > 0};
+    struct sl_core_config config = {.plan = &b->plan,
+                                    .n_decoders = 1,
+                                    .max_requests = 2 * v->requests,
+                                    .prefix_cache = v->cached_pages > 0};
     SL_TRY(sl_arena_init(&b->arena, sl_core_bytes(&config), err));
     SL_TRY(sl_core_init(&b->core, &b->arena, &config));
     b->n_before = v->cached_pages ? v->cached_pages / own_pages : 0;

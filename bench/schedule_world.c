@@ -280,7 +280,7 @@ static void on_result(struct sl_bench_world *w)
 static void on_tokens(struct sl_bench_world *w, const struct sl_bench_entries *entries)
 {
     for (uint32_t i = 0; i < entries->n && w->status == SL_OK; i++) {
-        const char *bad = sl_core_entry(w->core, &entries->list[i], &w->actions);
+        const char *bad = sl_core_entry(w->core, 0, &entries->list[i], &w->actions);
         if (bad)
             sl_bench_world_fail(w, SL_E_INTERNAL, bad);
         carry_out(w);
@@ -338,7 +338,7 @@ static sl_status make_core(struct sl_bench_world *w)
                                   .vocab = VOCAB,
                                   .kv_layer_bytes = 64};
     struct sl_plan_options options = {.n_stages = shape->n_stages,
-                                      .has_decode = true,
+                                      .n_decoders = 1,
                                       .chunk_tokens = c->chunk_tokens,
                                       .max_prefill = SL_MAX_BATCH,
                                       .max_running = c->max_running ? c->max_running : SL_MAX_BATCH,
@@ -348,6 +348,7 @@ static sl_status make_core(struct sl_bench_world *w)
         options.chunk_tokens = shape->max_chunk; /* what buffers are planned for: the budget is in time */
     SL_TRY(sl_plan_make(&w->plan, &model, &options, w->err));
     struct sl_core_config core = {.plan = &w->plan,
+                                  .n_decoders = 1,
                                   .n_end_ids = 1,
                                   .end_ids = {SL_BENCH_END_ID},
                                   .max_requests = WAITING + SL_MAX_BATCH,

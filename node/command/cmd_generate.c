@@ -276,7 +276,7 @@ static int run(const struct generate_values *v, const char *name, bool score)
     struct sl_client_config config = client_config(v, score);
     struct sl_client *client = NULL;
     struct sl_plan_options options = {.n_stages = v->stages,
-                                      .has_decode = !score,
+                                      .n_decoders = score ? 0 : 1,
                                       .chunk_tokens = v->chunk,
                                       .max_running = config.cluster.max_running};
     sl_status status = v->model ? sl_plan_early_alone(v->model, &options, &err) : SL_OK;

@@ -302,7 +302,7 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
         SL_TRY(sl_pack_foresee(&r->planned, r->path, err));
     struct sl_plan_options options = {
         .n_stages = v->stages,
-        .has_decode = true,
+        .n_decoders = 1,
         .kv_dtype = sl_pack_kv_dtype(r->planned, v->kv),
         .chunk_tokens = v->chunk,
         .max_prefill = v->max_prefill,

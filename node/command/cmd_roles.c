@@ -121,7 +121,9 @@ const struct sl_command sl_command_decode = {
     "PATH",
     "a decode worker: adopts prefilled sequences and generates",
     "Joins the coordinator, takes the KV pages which the stages push to it while they prefill, and decodes continuously batched. "
-    "SIGTERM drains the whole pipeline, whose coordinator then ends with 69: it can't go on without this one.",
+    "May join at any time, and leave: SIGTERM lets what it decodes go on for as long as the coordinator's --drain-timeout, what is left "
+    "then is prefilled again for another, and the pipeline goes on. So it does when this process dies. Without any decode worker "
+    "requests wait for one for as long as --lost-after.",
     decode_options,
     sizeof(struct worker_values),
     1,
@@ -157,9 +159,8 @@ struct node { /* everything of a coordinator process, in the order it is made */
     struct sl_members *members;
     struct sl_coordinator *coordinator;
     struct sl_edge *edge;
-    _Atomic bool leave;       /* a member was told to stop: all do */
-    _Atomic bool decode_left; /* it was the decode worker */
-    bool told;                /* to stop, by a signal that insists when it comes again */
+    _Atomic bool leave; /* a member was told to stop: all do */
+    bool told;          /* to stop, by a signal that insists when it comes again */
 };
 
 static void on_lost(void *user, const char *sentence)
@@ -199,18 +200,22 @@ static void on_silence(void *user)
 static void on_leave(void *user, const char *who)
 {
     struct node *n = user;
-    char name[24];
     sl_log_info("%s was told to stop: draining the pipeline", who);
-    if (strcmp(who, sl_plan_node_name(&n->plan, sl_plan_decode_node(&n->plan), name)) == 0)
-        atomic_store(&n->decode_left, true);
     atomic_store(&n->leave, true);
     kill(getpid(), SIGUSR1);
+}
+
+static void on_decoder_gone(void *user, uint32_t decoder, uint32_t life, const char *sentence)
+{
+    struct node *n = user;
+    sl_members_decoder_gone(n->members, decoder, life, sentence);
 }
 
 static struct sl_plan_options plan_options(const struct sl_serving_options *v)
 {
     return (struct sl_plan_options){.n_stages = v->stages,
-                                    .has_decode = true,
+                                    .n_decoders = v->decoders,
+                                    .max_decoders = sl_serving_max_decoders(v),
                                     .chunk_tokens = v->chunk,
                                     .max_prefill = v->max_prefill,
                                     .max_running = v->max_running,
@@ -258,7 +263,8 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
     struct sl_plan_link links[SL_MAX_LINKS];
     uint32_t own = 0;
     for (uint32_t i = 0, all = sl_plan_links(&n->plan, links); i < all; i++)
-        own += links[i].from == 0 || links[i].to == 0;
+        own += (links[i].from == 0 || links[i].to == 0) &&
+               (links[i].decoder == SL_NO_DECODER || links[i].decoder < n->plan.n_decoders);
     SL_TRY(sl_pack_tokenizer(n->pack, &tokenizer, err));
     struct sl_coordinator_config config = {.plan = &n->plan,
                                            .shape = sl_pack_shape(n->pack),
@@ -280,6 +286,9 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
                                            .on_lost = on_lost,
                                            .on_ready = on_all_up,
                                            .on_silence = on_silence,
+                                           .alone_ms = n->values->serving.lost_after * 1000u,
+                                           .leave_ms = n->values->serving.drain_timeout * 1000u,
+                                           .on_decoder_gone = on_decoder_gone,
                                            .user = n};
     sl_status status = sl_coordinator_create(&n->coordinator, &config, err);
     if (status != SL_OK)
@@ -417,15 +426,7 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
         number = wait_signal(set, 60000);
     }
     drain(n, number, set);
-    SL_TRY(lost(n, err));
-    /* A stage is asked to stop in order to stop the pipeline. A decode worker may be one of several some day, and whoever
-     * moves it did not mean to end the service: that is to be seen, and the coordinator started again. */
-    if (atomic_load(&n->decode_left))
-        return sl_fail(
-            err, SL_E_UNAVAILABLE,
-            "the decode worker was told to stop, and the pipeline can't go on without it; running requests "
-            "were finished, start all nodes again");
-    return SL_OK;
+    return lost(n, err);
 }
 
 static void stop(struct node *n, const sigset_t *set)
@@ -476,7 +477,7 @@ const struct sl_command sl_command_coordinator = {
     "coordinator",
     "PATH",
     "the one decider: admits, orders and routes requests",
-    "Waits for its stages and the decode worker to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection). "
+    "Waits for its stages and --decoders decode workers to join, then serves gRPC (vllm.grpc.engine.VllmEngine, health, reflection). "
     "SIGTERM drains: running requests finish, new ones get UNAVAILABLE. A second SIGTERM exits at once. SIGHUP (a closed terminal) "
     "drains, too, unless it was ignored at start (nohup); there is nothing to reload.",
     coordinator_options,

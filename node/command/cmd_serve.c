@@ -1,6 +1,7 @@
 /* `sluice serve PATH`: everything on one machine. This process only supervises: it packs the checkpoint when needed, starts the
  * coordinator, the stages and the decode worker as processes of the same binary, passes SIGTERM on to the coordinator (which
  * drains and then tells the others to stop), and ends the whole when one of them dies. */
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/signals.h"
@@ -38,8 +39,15 @@ static const struct sl_option serve_options[] = {
 
 struct child {
     char name[24];
-    pid_t pid; /* 0: ended */
+    pid_t pid;   /* 0: ended */
+    uint32_t k;  /* of a worker, as spawn_worker counts */
+    bool decode; /* another is started when it ends */
+    uint64_t started_ns;
+    uint32_t n_early; /* how often in a row it ended soon */
 };
+
+/* A decode worker that ends so soon, so often, will not live. */
+enum { EARLY_S = 10, EARLY_MOST = 3 };
 
 struct supervisor {
     const struct serve_values *values;
@@ -47,14 +55,15 @@ struct supervisor {
     char join[288]; /* where workers find the coordinator */
     int key_fd;     /* the secret that makes them members, for those who inherit it */
     char key_path[32];
-    struct child children[SL_MAX_STAGES + 2];
+    struct child children[1 + SL_MAX_STAGES + SL_MAX_DECODERS];
     uint32_t n_children;
+    struct child *again; /* the place of the next process, in which another was; NULL: a new one */
     bool sent_term, sent_kill;
 };
 
 /* Arguments of one child; numbers are written into the room behind them. */
 struct arguments {
-    char *list[80];
+    char *list[84];
     uint32_t n;
     char room[32][32];
     uint32_t n_room;
@@ -78,8 +87,9 @@ static void add_number(struct arguments *a, const char *name, uint32_t value)
 
 static sl_status spawn(struct supervisor *s, const char *name, struct arguments *a, struct sl_err *err)
 {
-    struct child *child = &s->children[s->n_children];
+    struct child *child = s->again ? s->again : &s->children[s->n_children++];
     pid_t parent = getpid(), pid = fork();
+    child->pid = 0;
     if (pid < 0)
         return sl_fail(err, SL_E_UNAVAILABLE, "cannot start %s: %s", name, strerror(errno));
     if (pid == 0) {
@@ -97,7 +107,7 @@ static sl_status spawn(struct supervisor *s, const char *name, struct arguments 
     }
     snprintf(child->name, sizeof child->name, "%s", name);
     child->pid = pid;
-    s->n_children++;
+    child->started_ns = sl_clock_ns();
     return SL_OK;
 }
 
@@ -108,6 +118,8 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add(&a, "sluice", "coordinator");
     add(&a, sl_pack_path(s->pack), NULL);
     add_number(&a, "--stages", v->stages);
+    add_number(&a, "--decoders", v->decoders);
+    add_number(&a, "--max-decoders", v->max_decoders);
     add(&a, "--listen", v->listen);
     add(&a, "--ops", v->ops);
     add_number(&a, "--chunk", v->chunk);
@@ -134,11 +146,14 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
 static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *err)
 {
     const struct serve_values *v = s->values;
-    bool decode = k == v->serving.stages;
+    bool decode = k >= v->serving.stages;
     uint32_t threads = sl_cpu_threads(v->threads, v->serving.stages);
     struct arguments a = {0};
     char name[24];
-    snprintf(name, sizeof name, decode ? "decode" : "stage %u", k);
+    if (decode && v->serving.decoders == 1)
+        snprintf(name, sizeof name, "decode");
+    else
+        snprintf(name, sizeof name, decode ? "decode %u" : "stage %u", decode ? k - v->serving.stages : k);
     add(&a, "sluice", decode ? "decode" : "stage");
     add(&a, sl_pack_path(s->pack), NULL);
     add(&a, "--coordinator", s->join);
@@ -149,7 +164,11 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
     add(&a, "--verify", v->load.verify);
     add(&a, "--weights", v->load.weights);
-    return spawn(s, name, &a, err);
+    SL_TRY(spawn(s, name, &a, err));
+    struct child *child = s->again ? s->again : &s->children[s->n_children - 1];
+    child->k = k;
+    child->decode = decode;
+    return SL_OK;
 }
 
 static void signal_all(struct supervisor *s, int number)
@@ -175,6 +194,23 @@ static bool is_ours(const struct supervisor *s, int number)
     return (number == SIGKILL && s->sent_kill) || (number == SIGTERM && s->sent_term);
 }
 
+/* The pipeline goes on without a decode worker, and gets another, unless those end as soon as they are started. False: it does. */
+static bool replace_decoder(struct supervisor *s, struct child *c, int code)
+{
+    struct sl_err err;
+    bool early = sl_clock_ns() - c->started_ns < EARLY_S * UINT64_C(1000000000);
+    c->n_early = early ? c->n_early + 1 : 0;
+    if (!c->decode || s->sent_term || s->sent_kill || c->n_early >= EARLY_MOST)
+        return false;
+    sl_log_warn("%s ended with %d; what it had goes on elsewhere, and another is started", c->name, code);
+    s->again = c;
+    sl_status status = spawn_worker(s, c->k, &err);
+    s->again = NULL;
+    if (status != SL_OK)
+        sl_log_error("%s", err.text);
+    return status == SL_OK;
+}
+
 /* How a child ended. Returns the exit code that the whole should have: 0 only after a clean stop, 128 + n for signal n. */
 static int on_exit_of(struct supervisor *s, pid_t pid, int status)
 {
@@ -186,6 +222,8 @@ static int on_exit_of(struct supervisor *s, pid_t pid, int status)
     c->pid = 0;
     int number = WIFSIGNALED(status) ? WTERMSIG(status) : 0,
         code = number ? 128 + number : WEXITSTATUS(status);
+    if (s->children[0].pid && replace_decoder(s, c, code))
+        return 0;
     if (code == 0 || is_ours(s, code - 128)) /* also of one that took the signal and said so */
         return 0;
     if (number)
@@ -248,7 +286,8 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
     const struct sl_serving_options *v = &s->values->serving;
     struct sl_plan plan;
     struct sl_plan_options options = {.n_stages = v->stages,
-                                      .has_decode = true,
+                                      .n_decoders = v->decoders,
+                                      .max_decoders = sl_serving_max_decoders(v),
                                       .chunk_tokens = v->chunk,
                                       .max_prefill = v->max_prefill,
                                       .max_running = v->max_running,
@@ -270,10 +309,9 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
     SL_TRY(sl_join_key_make(&s->key_fd, s->key_path, err));
     sigprocmask(SIG_BLOCK, set, NULL); /* not while it packs: until here a signal just ends it */
     SL_TRY(spawn_coordinator(s, err));
-    for (uint32_t k = 0; k <= v->stages; k++)
+    for (uint32_t k = 0; k < v->stages + v->decoders; k++)
         SL_TRY(spawn_worker(s, k, err));
-    close(s->key_fd); /* nobody else is to have it */
-    return SL_OK;
+    return SL_OK; /* the key stays: a decode worker that is started later needs it */
 }
 
 static int run_serve(const void *values, const char *const *args, uint32_t n_args)
@@ -298,10 +336,11 @@ static int run_serve(const void *values, const char *const *args, uint32_t n_arg
 const struct sl_command sl_command_serve = {
     "serve",
     "PATH",
-    "everything on one machine: coordinator, stages, decode worker",
+    "everything on one machine: coordinator, stages, decode workers",
     "PATH is a pack, or a Hugging Face checkpoint directory, which is packed into the cache on first use. Starts one process a "
     "role, joined over UCX on loopback. SIGTERM, Ctrl-C and SIGHUP (a closed terminal) drain. When a process dies, it is named and "
-    "the whole ends with its code: 128 + n for signal n, so 137 when the kernel killed it, for want of memory usually.",
+    "the whole ends with its code: 128 + n for signal n, so 137 when the kernel killed it, for want of memory usually. Not so a decode "
+    "worker: what it decoded is prefilled again for another, and one is started in its place, unless three in a row die young.",
     serve_options,
     sizeof(struct serve_values),
     1,

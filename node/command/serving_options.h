@@ -8,13 +8,19 @@
 
 struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache;
-    uint32_t stages, chunk, max_prefill, max_running, max_waiting, context, kv_tokens, drain_timeout,
-        lost_after, chunk_ms, slo;
+    uint32_t stages, decoders, max_decoders, chunk, max_prefill, max_running, max_waiting, context, kv_tokens,
+        drain_timeout, lost_after, chunk_ms, slo;
 };
 
 /* values: the command's struct, whose member `serving` is a struct sl_serving_options. */
 #define SL_SERVING_ROWS(values)                                                                              \
     SL_OPTION_STAGES(values, serving.stages, "2"),                                                           \
+        SL_OPTION_NUMBER("decoders", values, serving.decoders, "1", 1, SL_MAX_DECODERS, "workers",           \
+                         "Decode workers that must be there before it is ready; others may join later."),    \
+        SL_OPTION_NUMBER(                                                                                    \
+            "max-decoders", values, serving.max_decoders, "0", 0, SL_MAX_DECODERS, "workers",                \
+            "Decode workers that may be there at once: places are kept for them. 0: 4, or as many as "       \
+            "--decoders."),                                                                                  \
         SL_OPTION_TEXT("listen", SL_OPT_ADDRESS, values, serving.listen, "127.0.0.1:50051", NULL,            \
                        "gRPC for clients and for joining nodes; *:PORT for every address of this machine."), \
         SL_OPTION_OPS(values, serving.ops, "127.0.0.1:8081"), SL_OPTION_CHUNK(values, serving.chunk),        \
@@ -43,6 +49,12 @@ struct sl_serving_options {
 static inline enum sl_schedule_kind sl_schedule_of(const struct sl_serving_options *v)
 {
     return v->schedule[0] == 'f' ? SL_SCHEDULE_FIFO : SL_SCHEDULE_SLO;
+}
+
+/* Room for as many as are asked for, and for some that come while others go. */
+static inline uint32_t sl_serving_max_decoders(const struct sl_serving_options *v)
+{
+    return v->max_decoders ? v->max_decoders : v->decoders > 4 ? v->decoders : 4;
 }
 
 struct sl_plan_options;

@@ -373,7 +373,8 @@ void sl_call_arrived(const struct sl_coordinator *c, struct sl_call *call, const
 {
     if (!call->want_timeline)
         return;
-    uint64_t at_us = sl_span_time(a->arrived.at_us, offset_of_node(c, sl_plan_decode_node(&c->plan)));
+    uint64_t at_us =
+        sl_span_time(a->arrived.at_us, offset_of_node(c, sl_plan_decode_node(&c->plan, a->decoder)));
     for (uint32_t i = 0; i < call->n_spans; i++)
         if (call->spans[i].stage == a->arrived.stage && call->spans[i].chunk == a->arrived.chunk)
             call->spans[i].kv_acked_us = at_us;

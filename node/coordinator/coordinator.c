@@ -11,11 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Tags: the kind, and below it the place of the decode worker and the buffer. */
 enum { TAG_ORDER = 1, TAG_ADOPT = 2 };
 
-static uint64_t tag_of(uint64_t kind, uint32_t buffer)
+static uint64_t tag_of(uint64_t kind, uint32_t decoder, uint32_t buffer)
 {
-    return kind << 56 | buffer;
+    return kind << 56 | (uint64_t)decoder << 32 | buffer;
 }
 
 static void give_buffer(struct sl_buffers *b, uint32_t buffer)
@@ -26,28 +27,25 @@ static void give_buffer(struct sl_buffers *b, uint32_t buffer)
 /* ---- actions: frames ---- */
 
 /* Buffers are planned for everything that an honest neighbour can have under way. One that answers without taking what it is
- * sent uses them up; then it is lost with the actions that are still to be carried out. */
-static uint8_t *take_buffer(struct sl_coordinator *c, struct sl_buffers *b, uint32_t *buffer)
+ * sent uses them up; then it is lost with the actions for it that are still to be carried out. */
+static uint8_t *take_buffer(struct sl_buffers *b, uint32_t *buffer)
 {
-    if (c->unsent)
+    b->stuck = b->stuck || b->n_free == 0;
+    if (b->stuck)
         return NULL;
-    if (b->n_free == 0) {
-        c->unsent = b->peer;
-        return NULL;
-    }
     *buffer = b->free[--b->n_free];
     return b->bytes + *buffer * b->size;
 }
 
 static void send_sealed(struct sl_coordinator *c, struct sl_buffers *b, struct sl_wire *wire, uint8_t *bytes,
-                        uint32_t buffer, uint64_t kind)
+                        uint64_t tag)
 {
     wire->meta_bytes = (uint32_t)wire->payload_bytes;
     sl_frame_seal(wire, bytes);
-    if (sl_io_send(c->io, b->link, wire, bytes, tag_of(kind, buffer)) == SL_OK)
+    if (sl_io_send(c->io, b->link, wire, bytes, tag) == SL_OK)
         return;
-    give_buffer(b, buffer);
-    c->unsent = b->peer;
+    give_buffer(b, (uint32_t)tag);
+    b->stuck = true;
 }
 
 static void send_record(struct sl_coordinator *c, const struct sl_action *a)
@@ -57,23 +55,24 @@ static void send_record(struct sl_coordinator *c, const struct sl_action *a)
     const struct sl_order *order = run ? &run->order : &control;
     struct sl_order_limits limits = sl_plan_order_limits(&c->plan);
     uint32_t buffer;
-    uint8_t *meta = take_buffer(c, &c->orders, &buffer);
+    uint8_t *meta = take_buffer(&c->orders, &buffer);
     if (!meta)
         return;
     sl_order_pack(meta, order, run ? run->ids : NULL, run ? run->pages : NULL, &limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = c->plan.meta_bytes};
-    send_sealed(c, &c->orders, &wire, meta, buffer, TAG_ORDER);
+    send_sealed(c, &c->orders, &wire, meta, tag_of(TAG_ORDER, 0, buffer));
 }
 
-static void send_adopt(struct sl_coordinator *c, const struct sl_adopt *adopt)
+static void send_adopt(struct sl_coordinator *c, const struct sl_action *a)
 {
     uint32_t buffer;
-    uint8_t *out = take_buffer(c, &c->adopts, &buffer);
+    struct sl_buffers *b = &c->decoders[a->decoder].adopts;
+    uint8_t *out = c->decoders[a->decoder].link ? take_buffer(b, &buffer) : NULL;
     if (!out)
         return;
-    struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .seq = adopt->seq};
-    wire.payload_bytes = sl_adopt_pack(out, adopt);
-    send_sealed(c, &c->adopts, &wire, out, buffer, TAG_ADOPT);
+    struct sl_wire wire = {.kind = SL_WIRE_ADOPT, .seq = a->adopt->seq};
+    wire.payload_bytes = sl_adopt_pack(out, a->adopt);
+    send_sealed(c, b, &wire, out, tag_of(TAG_ADOPT, a->decoder, buffer));
 }
 
 /* ---- what others see ---- */
@@ -137,7 +136,7 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
         send_record(c, a);
         break;
     case SL_ACTION_ADOPT:
-        send_adopt(c, a->adopt);
+        send_adopt(c, a);
         break;
     case SL_ACTION_ADMIT:
         if (!sl_call_admitted(c, call, a))
@@ -162,18 +161,34 @@ static void act(struct sl_coordinator *c, const struct sl_action *a)
     case SL_ACTION_LIFE:
         on_life(c, a);
         break;
+    case SL_ACTION_LEFT:
+        sl_decoder_left(c, a->decoder);
+        break;
     }
 }
 
-/* Somebody does not take what it is sent, which is an input, too. */
-static void lose_unsent(struct sl_coordinator *c)
+/* Somebody does not take what it is sent, which is an input, too. False: all do. */
+static bool lose_unsent(struct sl_coordinator *c)
 {
     char sentence[320];
-    snprintf(sentence, sizeof sentence,
-             "%s answers but takes nothing of what it is sent; the request was not finished, send it again",
-             c->unsent);
-    c->unsent = NULL;
-    sl_core_lose(c->core, SL_E_UNAVAILABLE, sentence, &c->actions);
+    struct sl_buffers *stuck = c->orders.stuck ? &c->orders : NULL;
+    uint32_t d = 0;
+    while (!stuck && d < c->plan.max_decoders)
+        if (c->decoders[d].adopts.stuck)
+            stuck = &c->decoders[d].adopts;
+        else
+            d++;
+    if (!stuck)
+        return false;
+    stuck->stuck = false;
+    const char *remedy = stuck == &c->orders ? "; the request was not finished, send it again" : "";
+    snprintf(sentence, sizeof sentence, "%s answers but takes nothing of what it is sent%s", stuck->peer,
+             remedy);
+    if (stuck == &c->orders)
+        sl_core_lose(c->core, SL_E_UNAVAILABLE, sentence, &c->actions);
+    else
+        sl_decoder_lose(c, d, SL_E_UNAVAILABLE, sentence, false);
+    return true;
 }
 
 static void say_word(struct sl_coordinator *c, const struct sl_word *word)
@@ -186,34 +201,33 @@ static void say_word(struct sl_coordinator *c, const struct sl_word *word)
 }
 
 /* Carries out what one input has brought; what the holders say of it are the next inputs. */
-static void carry_out(struct sl_coordinator *c)
+void sl_coordinator_carry_out(struct sl_coordinator *c)
 {
     for (;;) {
         for (uint32_t i = 0; i < c->actions.n; i++)
             act(c, &c->actions.list[i]);
         c->actions.n = 0;
-        if (c->unsent) {
-            lose_unsent(c);
-        } else if (c->n_words > 0) {
-            say_word(c, &c->words[--c->n_words]);
-        } else {
+        if (lose_unsent(c))
+            continue;
+        if (c->n_words == 0)
             return;
-        }
+        say_word(c, &c->words[--c->n_words]);
     }
 }
 
 /* ---- inputs: frames and links ---- */
 
-static void lose(struct sl_coordinator *c, sl_status status, const char *sentence)
+void sl_coordinator_lose(struct sl_coordinator *c, sl_status status, const char *sentence)
 {
     sl_core_lose(c->core, status, sentence, &c->actions);
-    carry_out(c);
+    sl_coordinator_carry_out(c);
 }
 
 /* A node's weights are not what it loaded. Whatever is live may have met them; what has been answered since they were good is named. */
 static const char *on_spoiled(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
     struct sl_spoiled_word word;
+    struct sl_coordinator_decoder *decoder = sl_decoder_by_link(c, frame->link);
     char sentence[320];
     uint64_t now_us = sl_coordinator_now_us();
     const char *bad = sl_spoiled_unpack(&word, frame->payload, frame->wire.payload_bytes);
@@ -221,22 +235,29 @@ static const char *on_spoiled(struct sl_coordinator *c, const struct sl_io_event
         return bad;
     sl_log_error("%s; known to be good until %.1f s ago", word.sentence, (double)word.age_us * 1e-6);
     sl_finished_name(&c->finished, word.age_us < now_us ? now_us - word.age_us : 0);
+    if (decoder && c->config.alone_ms > 0) { /* the others have their own */
+        sl_decoder_lose(c, (uint32_t)(decoder - c->decoders), SL_E_CORRUPT, word.sentence, true);
+        return NULL;
+    }
     snprintf(sentence, sizeof sentence, "%.240s; what was answered can't be trusted, send the request again",
              word.sentence);
     pthread_mutex_lock(&c->lock);
     c->lost_status = SL_E_DATA;
     pthread_mutex_unlock(&c->lock);
-    lose(c, SL_E_CORRUPT, sentence);
+    sl_coordinator_lose(c, SL_E_CORRUPT, sentence);
     return NULL;
 }
 
 static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
+    struct sl_coordinator_decoder *decoder = sl_decoder_by_link(c, frame->link);
+    if (!decoder)
+        return "its kind does not belong there";
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
     struct sl_tokens_entry entry;
     while (sl_tokens_get(&in, &entry)) {
-        const char *bad = sl_core_entry(c->core, &entry, &c->actions);
-        carry_out(c);
+        const char *bad = sl_core_entry(c->core, (uint32_t)(decoder - c->decoders), &entry, &c->actions);
+        sl_coordinator_carry_out(c);
         if (bad)
             return bad;
     }
@@ -247,13 +268,18 @@ static const char *on_result(struct sl_coordinator *c, const struct sl_io_event 
 {
     const char *bad = sl_core_result(c->core, frame->payload, frame->wire.meta_bytes, &c->actions);
     publish_fits(c);
-    carry_out(c);
+    sl_coordinator_carry_out(c);
     return bad;
 }
 
 static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     char sentence[320];
+    struct sl_coordinator_decoder *decoder = sl_decoder_by_link(c, event->link);
+    if (!decoder && sl_is_decoder_link(c, event->link)) { /* late, of one that is gone */
+        sl_io_release(c->io, event->link, event->slot);
+        return;
+    }
     bool whole = sl_frame_whole(&event->wire, event->payload);
     c->now.meter.checksum_failures += !whole;
     const char *bad = !whole                                ? "its checksum does not match"
@@ -264,36 +290,60 @@ static void on_frame(struct sl_coordinator *c, const struct sl_io_event *event)
     sl_io_release(c->io, event->link, event->slot);
     if (!bad)
         return;
-    snprintf(sentence, sizeof sentence,
-             "a frame from %s can't be used: %s; the request was not finished, send it again",
-             event->wire.kind == SL_WIRE_TOKENS ? "the decode worker" : "the last stage", bad);
-    lose(c, SL_E_CORRUPT, sentence);
+    snprintf(sentence, sizeof sentence, "a frame from %s can't be used: %s%s",
+             decoder ? decoder->adopts.peer : "the last stage", bad,
+             decoder ? "" : "; the request was not finished, send it again");
+    if (decoder)
+        sl_decoder_lose(c, (uint32_t)(decoder - c->decoders), SL_E_CORRUPT, sentence, false);
+    else
+        sl_coordinator_lose(c, SL_E_CORRUPT, sentence);
 }
 
 static void on_link(struct sl_coordinator *c, const struct sl_io_event *event)
 {
     struct sl_err err;
+    if (c->links.state == SL_LINKS_UP && sl_is_decoder_link(c, event->link)) {
+        sl_decoder_on_link(c, event);
+        return;
+    }
     if (!sl_links_on_event(&c->links, event, "the request was not finished, send it again", &err))
         return;
     if (c->links.state == SL_LINKS_LOST) {
-        lose(c, SL_E_UNAVAILABLE, err.text);
+        sl_coordinator_lose(c, SL_E_UNAVAILABLE, err.text);
         return;
     }
+    for (uint32_t d = 0; d < c->plan.n_decoders; d++)
+        c->decoders[d].up = c->decoders[d].ready = c->decoders[d].here = true;
     sl_core_complete(c->core, &c->actions);
-    carry_out(c);
+    sl_coordinator_carry_out(c);
 }
 
 static void set_silent(struct sl_coordinator *c, uint32_t node, bool silent)
 {
+    uint32_t decoder = sl_plan_decoder_of(&c->plan, node);
+    if (decoder != SL_NO_DECODER) {
+        sl_decoder_set_silent(c, decoder, SL_SILENT_TO_OTHERS, silent);
+        return;
+    }
     uint64_t before = c->silent_to, bit = UINT64_C(1) << node;
     c->silent_to = silent ? before | bit : before & ~bit;
     if ((c->silent_to != 0) == (before != 0))
         return;
     sl_core_silence(c->core, c->silent_to != 0, &c->actions);
-    carry_out(c);
-    sl_log_warn("%s", c->silent_to ? "a node is silent: nothing new is begun until it is heard again"
-                                   : "all nodes are heard again: going on");
-    publish(c);
+    sl_coordinator_carry_out(c);
+}
+
+/* Whether requests should come at all: told when it changes. */
+static void tell_whether_it_serves(struct sl_coordinator *c)
+{
+    const struct sl_core_load *load = &c->now.core;
+    bool not_serving = load->silent || (load->alone && load->life == SL_LIFE_READY);
+    if (not_serving == c->told_not_serving)
+        return;
+    c->told_not_serving = not_serving;
+    sl_log_warn("%s", load->silent  ? "a node is silent: nothing new is begun until it is heard again"
+                      : not_serving ? "no decode worker is here: what needs one waits until one joins"
+                                    : "all nodes are heard again: going on");
     if (c->config.on_silence)
         c->config.on_silence(c->config.user);
 }
@@ -301,11 +351,15 @@ static void set_silent(struct sl_coordinator *c, uint32_t node, bool silent)
 static void on_own_silence(struct sl_coordinator *c)
 {
     char name[24];
-    uint64_t link = sl_io_silent(c->io);
+    uint64_t link = sl_io_silent(c->io), first = sl_plan_link_id(&c->plan, 0, sl_plan_stage_node(0)),
+             last = sl_plan_link_id(&c->plan, sl_plan_stage_node(c->plan.n_stages - 1), 0);
     if (link)
         sl_log_warn("the coordinator hears nothing from %s",
                     sl_plan_node_name(&c->plan, sl_plan_link_peer(link, 0), name));
-    set_silent(c, 0, link != 0);
+    set_silent(c, 0, sl_io_is_silent(c->io, first) || sl_io_is_silent(c->io, last));
+    for (uint32_t d = 0; d < c->plan.max_decoders; d++)
+        if (c->decoders[d].link)
+            sl_decoder_set_silent(c, d, SL_SILENT_TO_US, sl_io_is_silent(c->io, c->decoders[d].link));
 }
 
 static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
@@ -316,7 +370,9 @@ static void on_event(struct sl_coordinator *c, const struct sl_io_event *event)
         on_link(c, event);
         break;
     case SL_IO_SENT:
-        give_buffer(event->tag >> 56 == TAG_ORDER ? &c->orders : &c->adopts, (uint32_t)event->tag);
+        give_buffer(event->tag >> 56 == TAG_ORDER ? &c->orders
+                                                  : &c->decoders[event->tag >> 32 & 0xFFFFFF].adopts,
+                    (uint32_t)event->tag);
         break;
     case SL_IO_FRAME:
         on_frame(c, event);
@@ -368,6 +424,11 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
         sl_core_cost(c->core, (uint32_t)post->handle, &post->cost);
         publish_fits(c);
         break;
+    case SL_POST_DECODER_READY:
+    case SL_POST_DECODER_LEAVES:
+    case SL_POST_DECODER_LOST:
+        sl_decoder_on_post(c, post);
+        break;
     case SL_POST_MOURN:
         sl_core_lose(c->core, SL_E_UNAVAILABLE, post->text, &c->actions);
         break;
@@ -386,7 +447,7 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
         c->stop = true;
         break;
     }
-    carry_out(c);
+    sl_coordinator_carry_out(c);
 }
 
 static void take_posts(struct sl_coordinator *c)
@@ -427,9 +488,10 @@ static void *coordinator_thread(void *arg)
         }
         take_posts(c);
         sl_core_decide(c->core, sl_coordinator_now_us(), &c->actions);
-        carry_out(c);
+        sl_coordinator_carry_out(c);
         sl_followers_look(c);
         publish(c);
+        tell_whether_it_serves(c);
     }
     return NULL;
 }
@@ -455,8 +517,10 @@ static sl_status take_memory(struct sl_coordinator *c)
 {
     struct sl_core_config config = {.plan = &c->plan,
                                     .n_end_ids = c->shape.n_eos,
-                                    .max_requests =
-                                        c->config.max_waiting + c->plan.max_prefill + c->plan.max_running,
+                                    .n_decoders = c->plan.n_decoders,
+                                    .alone_us = c->config.alone_ms * UINT64_C(1000),
+                                    .max_requests = c->config.max_waiting + c->plan.max_prefill +
+                                                    c->plan.max_running * c->plan.max_decoders,
                                     .schedule = c->config.schedule,
                                     .chunk_us = c->config.chunk_us,
                                     .slo_us = c->config.slo_us,
@@ -469,7 +533,12 @@ static sl_status take_memory(struct sl_coordinator *c)
     uint32_t records = sl_plan_max_runs(&c->plan) + 4 * c->plan.max_prefill + 8,
              adopts = 8 * c->plan.max_running + 8;
     SL_TRY(take_buffers(c, &c->orders, sl_plan_stage_node(0), records, c->plan.meta_bytes));
-    SL_TRY(take_buffers(c, &c->adopts, sl_plan_decode_node(&c->plan), adopts, c->plan.adopt_bytes));
+    for (uint32_t d = 0; d < c->plan.max_decoders; d++) {
+        struct sl_coordinator_decoder *decoder = &c->decoders[d];
+        SL_TRY(
+            take_buffers(c, &decoder->adopts, sl_plan_decode_node(&c->plan, d), adopts, c->plan.adopt_bytes));
+        decoder->link = d < c->plan.n_decoders ? decoder->adopts.link : 0;
+    }
     SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
@@ -549,8 +618,10 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     free(c->model_name);
     free(c->orders.bytes);
     free(c->orders.free);
-    free(c->adopts.bytes);
-    free(c->adopts.free);
+    for (uint32_t d = 0; d < SL_MAX_DECODERS; d++) {
+        free(c->decoders[d].adopts.bytes);
+        free(c->decoders[d].adopts.free);
+    }
     free(c->actions.list);
     sl_arena_fini(&c->arena);
     sl_latest_fini(&c->published);

@@ -98,6 +98,12 @@ struct sl_coordinator_config {
     void (*on_ready)(void *user);
     void (*on_silence)(
         void *user); /* what sl_coordinator_silent answers has changed; on the coordinator's thread */
+    /* How long who needs a decode worker waits when the last one is gone; 0: the pipeline is lost with it, for nobody can join. */
+    uint32_t alone_ms;
+    uint32_t leave_ms; /* how long a decode worker that was told to stop may go on with what it has */
+    /* The decode worker of this life, in this place, has nothing left and may go (sentence NULL), or is lost. Its place is empty, and
+     * whoever takes it has another life. On the coordinator's thread; NULL: none. */
+    void (*on_decoder_gone)(void *user, uint32_t decoder, uint32_t life, const char *sentence);
     void *user;
 };
 sl_status sl_coordinator_create(struct sl_coordinator **c, const struct sl_coordinator_config *config,
@@ -112,9 +118,22 @@ void sl_coordinator_mourn(struct sl_coordinator *c, const char *sentence);
 /* Node `node` of the plan hears nothing from one of its neighbours, or hears all of them again. While any hears nothing, the
  * pipeline is not ready and begins nothing: a neighbour that comes back finds all as it was. Any thread. */
 void sl_coordinator_set_silent(struct sl_coordinator *c, uint32_t node, bool silent);
-bool sl_coordinator_silent(struct sl_coordinator *c);
+bool sl_coordinator_silent(struct sl_coordinator *c); /* or no decode worker is here */
 /* What the chunks of a stage cost, as it measured them before it was ready. Any thread. */
 void sl_coordinator_set_cost(struct sl_coordinator *c, uint32_t stage, const struct sl_cost *cost);
+
+/* ---- decode workers that come and go while it runs; any thread but the first ---- */
+
+/* On the coordinator's thread: from now on the place is that of a decode worker of this life, and its link is to be made. */
+void sl_coordinator_expect_decoder(struct sl_coordinator *c, uint32_t decoder, uint32_t life);
+/* It has all its links; with ours, answers begin there. */
+void sl_coordinator_decoder_ready(struct sl_coordinator *c, uint32_t decoder, uint32_t life);
+/* It was told to stop: on_decoder_gone when it has nothing left. */
+void sl_coordinator_decoder_leaves(struct sl_coordinator *c, uint32_t decoder, uint32_t life);
+/* It is known to be gone before its link says so. */
+void sl_coordinator_decoder_lost(struct sl_coordinator *c, uint32_t decoder, uint32_t life,
+                                 const char *sentence);
+
 /* Refuse new requests; running and queued ones go on. */
 void sl_coordinator_drain(struct sl_coordinator *c);
 /* Wait until no request is live, at most timeout_ms. False: some still are. */
@@ -174,6 +193,9 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     double output_tokens_per_s; /* over the last 10 s */
     enum sl_life life;
     bool silent; /* a node is */
+    bool alone;  /* no decode worker is here */
+    uint32_t n_decoders, max_decoders;
+    struct sl_decoder_load decoders[SL_MAX_DECODERS];
     uint32_t n_stages;
     uint64_t uptime_us, last_receive_wall_us;
 };

@@ -53,7 +53,10 @@ enum sl_post_kind {
     SL_POST_CALL,
     SL_POST_SILENT, /* node `handle` hears nothing from a neighbour */
     SL_POST_HEARD,
-    SL_POST_COST, /* of stage `handle` */
+    SL_POST_COST,          /* of stage `handle` */
+    SL_POST_DECODER_READY, /* the decode worker in place `handle`, of `life`: all its links are up, as it says, */
+    SL_POST_DECODER_LEAVES, /* it is to go, */
+    SL_POST_DECODER_LOST,   /* it is gone */
     SL_POST_MOURN,
     SL_POST_DRAIN,
     SL_POST_FLUSH,
@@ -68,6 +71,7 @@ struct sl_post { /* what another thread asks of the coordinator's */
     enum sl_post_kind kind;
     struct sl_call *call;
     uint64_t handle;
+    uint32_t life;
     char text[320]; /* a request id, or a sentence */
     struct sl_cost cost;
     void (*fn)(void *user);
@@ -125,6 +129,18 @@ struct sl_buffers { /* that frames to one neighbour are sent from */
     size_t size;    /* of one */
     uint32_t *free; /* numbers, a stack */
     uint32_t n_free;
+    bool stuck; /* the neighbour has not taken what it was sent, and is lost for it */
+};
+
+enum { SL_SILENT_TO_US = 1, SL_SILENT_TO_OTHERS = 2 };
+
+struct sl_coordinator_decoder { /* a place for a decode worker, and who has it: the thread's own */
+    uint64_t link;              /* to it; 0: nobody is there */
+    uint32_t life;
+    bool up, ready; /* our link to it is; and all of its own, as it has told */
+    bool here;      /* the decider knows it */
+    uint32_t silent;
+    struct sl_buffers adopts;
 };
 
 struct sl_coordinator {
@@ -169,9 +185,10 @@ struct sl_coordinator {
     struct sl_published now;
     uint64_t taken;
     bool stop;
-    struct sl_buffers orders, adopts;
-    uint64_t silent_to; /* nodes that hear nothing from a neighbour, a bit each; ours is bit 0 */
-    const char *unsent; /* who has not taken what it was sent, and is lost for it; NULL: nobody */
+    struct sl_buffers orders;
+    struct sl_coordinator_decoder decoders[SL_MAX_DECODERS];
+    uint64_t silent_to; /* nodes of the chain that hear nothing from a neighbour, a bit each; ours is bit 0 */
+    bool told_not_serving; /* what was told last: a node is silent, or no decode worker is here */
     struct sl_finished finished;
     struct sl_follower *followers;
 
@@ -186,6 +203,22 @@ static inline uint64_t sl_coordinator_now_us(void)
 {
     return sl_clock_ns() / 1000u;
 }
+
+/* decoders.c: the decode workers as the thread sees them */
+struct sl_coordinator_decoder *sl_decoder_by_link(struct sl_coordinator *c,
+                                                  uint64_t link);       /* NULL: of nobody who is there */
+bool sl_is_decoder_link(const struct sl_coordinator *c, uint64_t link); /* also of one that was */
+/* One more event of its link, after the pipeline was complete. */
+void sl_decoder_on_link(struct sl_coordinator *c, const struct sl_io_event *event);
+/* It is not to be gone on with: status and sentence say why; spoiled: what it has told can't be trusted. */
+void sl_decoder_lose(struct sl_coordinator *c, uint32_t d, sl_status status, const char *sentence,
+                     bool spoiled);
+void sl_decoder_on_post(struct sl_coordinator *c, const struct sl_post *post);
+void sl_decoder_set_silent(struct sl_coordinator *c, uint32_t d, uint32_t whom, bool silent);
+void sl_decoder_left(struct sl_coordinator *c, uint32_t d); /* LEFT */
+/* coordinator.c */
+void sl_coordinator_carry_out(struct sl_coordinator *c);
+void sl_coordinator_lose(struct sl_coordinator *c, sl_status status, const char *sentence);
 
 /* call.c; sl_call_make: any thread, SL_E_NOMEM; the rest the coordinator's */
 sl_status sl_call_make(struct sl_call **call, const struct sl_generate *g, struct sl_tokenizer *tokenizer,

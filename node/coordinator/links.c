@@ -18,7 +18,8 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
     *n_links = 0;
     for (uint32_t i = 0; i < n; i++) {
         const struct sl_plan_link *l = &links[i];
-        if (l->from != node && l->to != node)
+        bool later = l->decoder != SL_NO_DECODER && l->decoder >= plan->n_decoders;
+        if ((l->from != node && l->to != node) || later)
             continue;
         bool connects = l->from == node;
         struct sl_link_config config = {.id = l->id,
@@ -38,6 +39,28 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
         ++*n_links;
     }
     return SL_OK;
+}
+
+sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, uint32_t node, uint32_t decoder,
+                                uint32_t life, const uint8_t secret[32], const struct sl_io_address *at,
+                                uint64_t *link, struct sl_err *err)
+{
+    struct sl_plan then = *plan;
+    struct sl_plan_link links[SL_MAX_LINKS], *l = links;
+    char name[24];
+    then.decoder_life[decoder] = life;
+    uint32_t to = sl_plan_decode_node(&then, decoder);
+    for (uint32_t i = 0, n = sl_plan_links(&then, links); i < n; i++)
+        if (links[i].from == node && links[i].to == to)
+            l = &links[i];
+    struct sl_link_config config = {
+        .id = l->id, .epoch = then.epoch, .n_slots = l->from_slots, .slot_bytes = l->from_slot_bytes};
+    sl_link_key(secret, l->id, config.key);
+    *link = l->id;
+    sl_status status = sl_io_connect(io, &config, at);
+    return status == SL_OK ? SL_OK
+                           : sl_fail(err, status, "cannot set up the link to %s (%s)",
+                                     sl_plan_node_name(plan, to, name), sl_status_name(status));
 }
 
 bool sl_links_on_event(struct sl_links *links, const struct sl_io_event *event, const char *remedy,

@@ -9,11 +9,17 @@
 /* The key of one link of those that share a secret. */
 void sl_link_key(const uint8_t secret[32], uint64_t id, uint8_t key[32]);
 
-/* Declares the node's links to its io, as the plan has them. Keys are derived from `secret`, so both
+/* Declares the node's links to its io, as the plan has them from the start. Keys are derived from `secret`, so both
  * ends agree when they share it. peer(user, node, address) says where a node's io is. */
 typedef void sl_peer_fn(void *user, uint32_t node, struct sl_io_address *address);
 sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
                         sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err);
+
+/* Declares the link between a node of the chain and the decode worker of this life that has, or will have, the place: *link is its
+ * id, by which it is dropped when that one is gone. */
+sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, uint32_t node, uint32_t decoder,
+                                uint32_t life, const uint8_t secret[32], const struct sl_io_address *at,
+                                uint64_t *link, struct sl_err *err);
 
 enum sl_links_state {
     SL_LINKS_FORMING, /* some are not up yet */

@@ -151,7 +151,7 @@ static sl_status check_ask(const struct sl_coordinator *c, const struct sl_gener
     if (g->n > 1 && (g->n > SL_MAX_N || g->n > c->plan.max_running || g->max_tokens == 0))
         return sl_fail(err, SL_E_INVALID, "n is %u: ask for 1 to %u answers of at least one token", g->n,
                        c->plan.max_running < SL_MAX_N ? c->plan.max_running : (uint32_t)SL_MAX_N);
-    if (g->max_tokens > 1 && !c->plan.has_decode)
+    if (g->max_tokens > 1 && c->plan.max_decoders == 0)
         return sl_fail(err, SL_E_UNAVAILABLE, "this pipeline has no decode worker; ask for at most 1 token");
     return sl_sampling_check(&g->sampling, err);
 }
@@ -231,7 +231,25 @@ bool sl_coordinator_silent(struct sl_coordinator *c)
 {
     struct sl_load load;
     sl_coordinator_load(c, &load);
-    return load.silent;
+    return load.silent || (load.alone && load.life == SL_LIFE_READY);
+}
+
+void sl_coordinator_decoder_ready(struct sl_coordinator *c, uint32_t decoder, uint32_t life)
+{
+    post_copy(c, &(struct sl_post){.kind = SL_POST_DECODER_READY, .handle = decoder, .life = life});
+}
+
+void sl_coordinator_decoder_leaves(struct sl_coordinator *c, uint32_t decoder, uint32_t life)
+{
+    post_copy(c, &(struct sl_post){.kind = SL_POST_DECODER_LEAVES, .handle = decoder, .life = life});
+}
+
+void sl_coordinator_decoder_lost(struct sl_coordinator *c, uint32_t decoder, uint32_t life,
+                                 const char *sentence)
+{
+    struct sl_post p = {.kind = SL_POST_DECODER_LOST, .handle = decoder, .life = life};
+    snprintf(p.text, sizeof p.text, "%s", sentence);
+    post_copy(c, &p);
 }
 
 void sl_coordinator_drain(struct sl_coordinator *c)

@@ -37,7 +37,9 @@ static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *ou
     out->accept = room->accept;
     for (uint32_t i = 0; i < n; i++) {
         const struct sl_plan_link *l = &links[i];
-        if (l->from != node && l->to != node)
+        bool of_decoder = l->decoder != SL_NO_DECODER; /* stages are told of those as they come */
+        if ((l->from != node && l->to != node) ||
+            (of_decoder && sl_plan_decoder_of(&c->plan, node) == SL_NO_DECODER))
             continue;
         bool connects = l->from == node;
         uint32_t peer = connects ? l->to : l->from;
@@ -56,6 +58,11 @@ static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *ou
             out->accept[out->n_accept++] = link;
         used++;
     }
+}
+
+static struct joined_member *decoder_at(struct sl_members *c, uint32_t d)
+{
+    return &c->members[c->plan.n_stages + d];
 }
 
 static void send_plan(struct sl_members *c, struct joined_member *m) /* lock held */
@@ -84,6 +91,8 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     plan.context_tokens = c->plan.context_tokens;
     plan.kv_pages = c->plan.n_pages;
     plan.kv_dtype = kv_dtype;
+    plan.max_decoders = c->plan.max_decoders;
+    plan.decoder_life = m->life;
     plan.salt = (ProtobufCBinaryData){sizeof c->salt, c->salt};
     fill_links(c, m->node, &plan, room);
     event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_PLAN;
@@ -91,6 +100,65 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     sl_pb_write(m->call, &event.base);
     m->planned = true;
     free(room);
+    for (uint32_t d = 0; m->node <= c->plan.n_stages && d < c->plan.max_decoders; d++)
+        sl_joined_tell_decoder(m, decoder_at(c, d));
+}
+
+/* Every stage that is here; one that is not is told when it comes back. */
+static void tell_stages(struct sl_members *c, const struct joined_member *decoder) /* lock held */
+{
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_joined_tell_decoder(&c->members[k], decoder);
+}
+
+/* ---- a decode worker while the pipeline runs ---- */
+
+static void open_decoder_link(void *user) /* on the coordinator's thread */
+{
+    const struct joined_member *m = user;
+    struct sl_members *c = m->all;
+    struct sl_err err;
+    uint64_t link;
+    uint32_t d = sl_plan_decoder_of(&c->plan, m->node);
+    pthread_mutex_lock(&c->lock);
+    bool here = m->planned;
+    uint32_t life = m->life;
+    struct sl_io_address at = m->data;
+    pthread_mutex_unlock(&c->lock);
+    if (!here)
+        return;
+    sl_coordinator_expect_decoder(c->coordinator, d, life);
+    if (sl_links_open_decoder(c->io, &c->plan, 0, d, life, c->link_secret, &at, &link, &err) != SL_OK)
+        sl_coordinator_decoder_lost(c->coordinator, d, life, err.text);
+}
+
+/* It gets its plan, and everybody a link to it. Lock held. */
+static void attach_decoder(struct sl_members *c, struct joined_member *m)
+{
+    c->plan.decoder_life[sl_plan_decoder_of(&c->plan, m->node)] = m->life;
+    send_plan(c, m);
+    tell_stages(c, m);
+    if (sl_coordinator_call(c->coordinator, open_decoder_link, m) != SL_OK)
+        sl_log_error("out of memory while a decode worker joined");
+}
+
+void sl_members_decoder_gone(struct sl_members *c, uint32_t d, uint32_t life, const char *sentence)
+{
+    pthread_mutex_lock(&c->lock);
+    struct joined_member *m = decoder_at(c, d);
+    if (m->life == life && m->planned) {
+        struct sl_rpc_call *call = m->call;
+        m->away = false;
+        sl_port_probe_end(&m->probe);
+        if (call)
+            sl_joined_send_stop(m, sentence ? sentence : "nothing of what it had is left");
+        m->call = NULL;
+        m->known = m->planned = m->ready = m->told_silent = m->hears_not = false;
+        m->silences = 0;
+        m->life = (life + 1) % SL_DECODER_LIVES;
+        tell_stages(c, m);
+    }
+    pthread_mutex_unlock(&c->lock);
 }
 
 static void where_is(void *user, uint32_t node, struct sl_io_address *address)
@@ -123,20 +191,39 @@ static void plan_when_complete(struct sl_members *c) /* lock held */
 {
     if (c->life != SL_LIFE_FORMING || !c->coordinator)
         return;
-    for (uint32_t i = 0; i < c->n_members; i++)
+    for (uint32_t i = 0; i < c->plan.n_stages + c->plan.n_decoders; i++)
         if (!c->members[i].call)
             return;
     sl_life_step(&c->life, SL_LIFE_COMPLETE);
     c->plan.profile = sl_profile_best(common_profiles(c));
     sl_coordinator_set_profile(c->coordinator, c->plan.profile);
     sl_log_info("all nodes are here; numerics profile %s", sl_profile_name(c->plan.profile));
-    for (uint32_t i = 0; i < c->n_members; i++)
-        send_plan(c, &c->members[i]);
+    for (uint32_t i = c->n_members;
+         i-- > 0;) /* decode workers first: stages are told of those that have a plan */
+        if (i < c->plan.n_stages + c->plan.n_decoders)
+            send_plan(c, &c->members[i]);
     if (sl_coordinator_call(c->coordinator, open_own_links, c) != SL_OK)
         sl_log_error("out of memory while the pipeline was put together");
+    for (uint32_t i = c->plan.n_stages + c->plan.n_decoders; i < c->n_members; i++)
+        if (c->members[i].call) /* more than it waited for */
+            attach_decoder(c, &c->members[i]);
 }
 
 /* ---- Join ---- */
+
+/* Its own, if it has one; else the first that is free; 0: none is. Who takes up a place again finds that it is another's then. */
+static uint32_t place_for_decoder(const struct sl_members *c, const Sluice__V1__Node *j)
+{
+    uint32_t place = j->epoch ? sl_plan_decode_node(&c->plan, 0) : 0;
+    for (uint32_t i = c->n_members; i-- > c->plan.n_stages;) {
+        const struct joined_member *m = &c->members[i];
+        if (m->known && sl_equal_constant_time(m->id, j->member.data, sizeof m->id))
+            return m->node;
+        if (!m->call && !m->planned)
+            place = m->node;
+    }
+    return place;
+}
 
 static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *j, uint32_t *node,
                             struct sl_err *err)
@@ -144,7 +231,7 @@ static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *
     bool decode = strcmp(j->role, "decode") == 0;
     if (!decode && strcmp(j->role, "stage") != 0)
         return sl_fail(err, SL_E_INVALID, "role \"%.20s\" is unknown; join as stage or decode", j->role);
-    if (decode && !c->plan.has_decode)
+    if (decode && c->plan.max_decoders == 0)
         return sl_fail(err, SL_E_CONFIG,
                        "this pipeline was started without a decode worker; join as a stage");
     if (!decode && j->stage >= c->plan.n_stages)
@@ -167,7 +254,13 @@ static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *
         return sl_fail(
             err, SL_E_INVALID,
             "the join request is malformed (layers, member, data address or port); run the same version");
-    *node = decode ? sl_plan_decode_node(&c->plan) : sl_plan_stage_node(j->stage);
+    *node = decode ? place_for_decoder(c, j) : sl_plan_stage_node(j->stage);
+    if (*node == 0)
+        return sl_fail(
+            err, SL_E_EXISTS,
+            "there are %u decode workers already, as many as the coordinator has places for; stop one, or "
+            "start the coordinator with more --max-decoders",
+            c->plan.max_decoders);
     return SL_OK;
 }
 
@@ -181,11 +274,11 @@ static uint32_t offered_profiles(const Sluice__V1__Node *j)
     return set;
 }
 
-/* Must leave one profile that everybody can run; lock held. */
+/* Must leave one profile that everybody can run, and once it is decided that one; lock held. */
 static sl_status check_profiles(const struct sl_members *c, uint32_t offered, struct sl_err *err)
 {
     char ours[64], theirs[64];
-    uint32_t common = common_profiles(c);
+    uint32_t common = c->life == SL_LIFE_READY ? 1u << c->plan.profile : common_profiles(c);
     if (common & offered)
         return SL_OK;
     return sl_fail(
@@ -297,9 +390,14 @@ static void take_member(struct sl_members *c, struct joined_member *m, struct sl
     m->known = true;
     take_stream(m, call);
     node_name(c, m->node, name);
+    m->ready = m->away = m->hears_not = m->told_silent = false;
+    m->silences = 0;
     sl_log_info("%s joined from %s:%u (%s, pid %llu, %u threads)", name, m->address, m->port, m->name,
                 (unsigned long long)m->pid, j->threads);
-    plan_when_complete(c);
+    if (c->life == SL_LIFE_READY)
+        attach_decoder(c, m);
+    else
+        plan_when_complete(c);
 }
 
 /* It is the process that joined in this place, as it was: its links go to where its neighbours were told. */
@@ -314,6 +412,10 @@ static sl_status take_back(struct sl_members *c, struct joined_member *m, struct
                            const Sluice__V1__Node *j, struct sl_err *err)
 {
     char name[24];
+    if (j->epoch == c->plan.epoch && m->node > c->plan.n_stages && !m->planned)
+        return sl_fail(
+            err, SL_E_REFUSED,
+            "the pipeline has taken this decode worker for lost and goes on without it; start it again");
     if (j->epoch != 0 && j->epoch != c->plan.epoch)
         return sl_fail(err, SL_E_REFUSED,
                        "this coordinator does not know the pipeline that the node is part of: it was started "
@@ -329,9 +431,12 @@ static sl_status take_back(struct sl_members *c, struct joined_member *m, struct
     take_stream(m, call);
     sl_log_info("%s took up its Join stream again", sl_plan_node_name(&c->plan, m->node, name));
     if (c->life == SL_LIFE_STOPPED)
-        sl_joined_send_stop(m);
+        sl_joined_send_stop(m, c->stop_reason);
     else if (j->epoch == 0) /* it was under way when the stream broke */
         send_plan(c, m);
+    else
+        for (uint32_t d = 0; m->node <= c->plan.n_stages && d < c->plan.max_decoders; d++)
+            sl_joined_tell_decoder(m, decoder_at(c, d));
     sl_joined_came_back(m);
     return SL_OK;
 }
@@ -347,7 +452,8 @@ static sl_status join_node(struct sl_members *c, struct sl_rpc_call *call, const
         return take_back(c, m, call, node, err);
     if (c->life == SL_LIFE_STOPPED)
         return sl_fail(err, SL_E_UNAVAILABLE, "the pipeline is stopping");
-    if ((m->call && !is_same(m, node)) || c->life != SL_LIFE_FORMING)
+    bool may_come_later = number > c->plan.n_stages && c->life == SL_LIFE_READY;
+    if ((m->call && !is_same(m, node)) || (c->life != SL_LIFE_FORMING && !may_come_later))
         return sl_fail(err, SL_E_EXISTS,
                        "there is one in this place already (%s, pid %llu); stop that one first", m->name,
                        (unsigned long long)m->pid);
@@ -390,12 +496,16 @@ static struct joined_member *proven_member(struct sl_members *c, const char *rol
                                            const ProtobufCBinaryData *proof)
 {
     uint8_t about[SL_JOIN_ABOUT];
-    uint32_t i = strcmp(role, "decode") == 0 ? c->plan.n_stages : stage;
-    struct joined_member *m = i < c->n_members ? &c->members[i] : NULL;
+    bool decode = strcmp(role, "decode") == 0; /* which of them, its proof tells */
     sl_join_about(epoch, number, about);
-    bool is = m && m->planned && epoch == c->plan.epoch &&
-              sl_join_proved(m->own_key, kind, about, sizeof about, proof->data, proof->len);
-    return is ? m : NULL;
+    for (uint32_t i = decode ? c->plan.n_stages : stage; i < c->n_members && epoch == c->plan.epoch; i++) {
+        struct joined_member *m = &c->members[i];
+        if (m->planned && sl_join_proved(m->own_key, kind, about, sizeof about, proof->data, proof->len))
+            return m;
+        if (!decode)
+            break;
+    }
+    return NULL;
 }
 
 /* What a stage says of its chunks, the first time; of one that says nonsense the cost is guessed, as of one that says nothing. */
@@ -427,6 +537,8 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (m) {
         hear_cost(c, m, r);
         m->ready = true;
+        if (m->node > c->plan.n_stages)
+            sl_coordinator_decoder_ready(c->coordinator, sl_plan_decoder_of(&c->plan, m->node), m->life);
     }
     pthread_mutex_unlock(&c->lock);
     Sluice__V1__ReadyReply reply = SLUICE__V1__READY_REPLY__INIT;
@@ -483,8 +595,14 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
         return;
     pthread_mutex_lock(&c->lock);
     const struct joined_member *m = proven_member(c, l->role, l->stage, "leave", l->epoch, 0, &l->proof);
+    bool alone =
+        m && m->node > c->plan.n_stages && c->life == SL_LIFE_READY; /* the pipeline goes on without it */
     if (m)
         node_name(c, m->node, name);
+    if (alone) {
+        sl_log_info("%s was told to stop: nothing new begins there", name);
+        sl_coordinator_decoder_leaves(c->coordinator, sl_plan_decoder_of(&c->plan, m->node), m->life);
+    }
     pthread_mutex_unlock(&c->lock);
     sl_pb_free(&pb);
     if (!m) {
@@ -495,7 +613,7 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
     }
     Sluice__V1__LeaveReply reply = SLUICE__V1__LEAVE_REPLY__INIT;
     sl_pb_reply(call, &reply.base);
-    if (c->config.on_leave)
+    if (!alone && c->config.on_leave)
         c->config.on_leave(c->config.user, name);
 }
 
@@ -514,27 +632,32 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
         sl_rpc_finish(call, SL_E_NOMEM, "out of memory");
         return;
     }
-    uint32_t n_ready = 0;
+    uint32_t n_stages_ready = 0, n_decoders_ready = 0;
     pthread_mutex_lock(&c->lock);
     for (uint32_t i = 0; i < c->n_members; i++) {
         const struct joined_member *m = &c->members[i];
         struct sl_share config = sl_plan_share(&c->plan, i, 1);
-        sluice__v1__node_status__init(&nodes[i]);
-        nodes[i].role = i == c->plan.n_stages ? decode_role : stage_role;
-        nodes[i].stage = i;
-        nodes[i].node_name = (char *)(uintptr_t)m->name;
-        nodes[i].data_address = (char *)(uintptr_t)m->address;
-        nodes[i].layer_begin = config.begin;
-        nodes[i].layer_end = config.end;
-        nodes[i].pid = m->pid;
-        nodes[i].state = states[m->away ? 4 : !m->call ? 0 : m->ready ? 3 : m->planned ? 2 : 1];
-        n_ready += m->ready && !m->away;
-        list[i] = &nodes[i];
+        bool decode = i >= c->plan.n_stages, ready = m->ready && !m->away;
+        if (decode && i >= c->plan.n_stages + c->plan.n_decoders && !m->known)
+            continue; /* a place that nobody has to take */
+        Sluice__V1__NodeStatus *node = &nodes[reply.n_nodes];
+        sluice__v1__node_status__init(node);
+        node->role = decode ? decode_role : stage_role;
+        node->stage = i;
+        node->node_name = (char *)(uintptr_t)m->name;
+        node->data_address = (char *)(uintptr_t)m->address;
+        node->layer_begin = config.begin;
+        node->layer_end = config.end;
+        node->pid = m->pid;
+        node->state = states[m->away ? 4 : !m->call ? 0 : m->ready ? 3 : m->planned ? 2 : 1];
+        n_stages_ready += ready && !decode;
+        n_decoders_ready += ready && decode;
+        list[reply.n_nodes++] = node;
     }
-    reply.n_nodes = c->n_members;
     reply.nodes = list;
     reply.n_stages = c->plan.n_stages;
-    reply.ready = n_ready == c->n_members && c->life == SL_LIFE_READY;
+    reply.ready = n_stages_ready == c->plan.n_stages && c->life == SL_LIFE_READY &&
+                  (n_decoders_ready > 0 || c->plan.max_decoders == 0);
     reply.state = states[reply.ready ? 3 : 1];
     sl_pb_reply(call, &reply.base);
     pthread_mutex_unlock(&c->lock);
@@ -558,7 +681,7 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
     c->data = *config->data;
     pthread_mutex_init(&c->lock, NULL);
     sl_clock_cond_init(&c->changed);
-    c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
+    c->n_members = c->plan.n_stages + c->plan.max_decoders;
     c->members = calloc(c->n_members, sizeof *c->members);
     if (!c->members || sl_ticket_office_init(&c->tickets) != SL_OK ||
         sl_random_bytes(c->salt, sizeof c->salt) != SL_OK) {
@@ -621,7 +744,7 @@ void sl_members_stop(struct sl_members *members, const char *reason)
     for (uint32_t i = 0; i < members->n_members; i++) {
         struct joined_member *m = &members->members[i];
         if (m->call)
-            sl_joined_send_stop(m);
+            sl_joined_send_stop(m, reason);
         m->away = false; /* should it come back, it is told */
     }
     pthread_mutex_unlock(&members->lock);
@@ -642,7 +765,7 @@ const char *sl_members_missing(struct sl_members *members, bool ready, char *buf
     const char *missing = NULL;
     size_t used = 0;
     pthread_mutex_lock(&members->lock);
-    for (uint32_t i = 0; i < members->n_members; i++) {
+    for (uint32_t i = 0; i < members->plan.n_stages + members->plan.n_decoders; i++) {
         const struct joined_member *m = &members->members[i];
         if ((m->call || m->away) && (!ready || m->ready))
             continue;

@@ -2,7 +2,10 @@
  * that tells when one is gone: a Join stream that broke is taken up again by the same process within lost_after_ms, and until then
  * that member is silent; it is gone at once when its data port refuses connections. Members that do not know the join key (join_key.h) or do not fit (other model, version, KV format, no numerics profile in
  * common) are refused with a sentence. Which profile is run is decided when all are there: the fastest that the coordinator
- * allows and every member offers. */
+ * allows and every member offers.
+ *
+ * Decode workers come and go while the pipeline runs: one that joins later gets a free place and its plan at once, and the stages are
+ * told; one that goes or is lost leaves its place to the next. */
 #ifndef SL_NODE_COORDINATOR_MEMBERS_H
 #define SL_NODE_COORDINATOR_MEMBERS_H
 
@@ -40,6 +43,10 @@ uint32_t sl_members_methods(struct sl_members *members, struct sl_rpc_method *me
 void sl_members_attach(struct sl_members *members, struct sl_coordinator *coordinator, struct sl_io *io);
 /* Tell every member to stop and let their streams go; a member that leaves from here on is not mourned. */
 void sl_members_stop(struct sl_members *members, const char *reason);
+/* The coordinator has done with the decode worker of that life: it is told to stop (sentence: because it was lost), and the place is
+ * another's. Any thread. */
+void sl_members_decoder_gone(struct sl_members *members, uint32_t decoder, uint32_t life,
+                             const char *sentence);
 /* One whose stream broke is waited for: if the others were told to stop now, it would take them for lost. */
 bool sl_members_await(struct sl_members *members);
 /* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */

@@ -50,11 +50,28 @@ void sl_joined_beat(struct joined_member *m)
     sl_pb_write(m->call, &event.base); /* one that finds no room is one of many */
 }
 
-void sl_joined_send_stop(struct joined_member *m)
+void sl_joined_tell_decoder(struct joined_member *stage, const struct joined_member *decoder)
+{
+    Sluice__V1__Decoder d = SLUICE__V1__DECODER__INIT;
+    Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
+    if (!stage->call || !stage->planned)
+        return;
+    d.place = sl_plan_decoder_of(&stage->all->plan, decoder->node);
+    d.gone = !decoder->planned;
+    d.life = decoder->life;
+    if (d.gone) /* whoever had it last */
+        d.life = (d.life + SL_DECODER_LIVES - 1) % SL_DECODER_LIVES;
+    d.data = (ProtobufCBinaryData){decoder->data.n, (uint8_t *)(uintptr_t)decoder->data.bytes};
+    event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_DECODER;
+    event.decoder = &d;
+    sl_pb_write(stage->call, &event.base);
+}
+
+void sl_joined_send_stop(struct joined_member *m, const char *reason)
 {
     Sluice__V1__Stop stop = SLUICE__V1__STOP__INIT;
     Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
-    stop.reason = m->all->stop_reason;
+    stop.reason = (char *)(uintptr_t)reason;
     event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_STOP;
     event.stop = &stop;
     sl_pb_write(m->call, &event.base);
@@ -66,21 +83,28 @@ static void lose(struct joined_member *m, bool refused)
 {
     struct sl_members *c = m->all;
     char name[24], why[160], sentence[300];
+    /* the pipeline goes on without a decode worker, once it has begun to */
+    bool decode = m->node > c->plan.n_stages + c->plan.n_decoders ||
+                  (m->node > c->plan.n_stages && sl_coordinator_life(c->coordinator) != SL_LIFE_FORMING);
     m->away = false;
     sl_port_probe_end(&m->probe);
     if (c->life != SL_LIFE_READY) /* the first loss is the cause of those that follow */
         return;
-    sl_life_step(&c->life, SL_LIFE_LOSE);
+    if (!decode)
+        sl_life_step(&c->life, SL_LIFE_LOSE);
     if (refused)
         snprintf(why, sizeof why, "its data port %s:%u refuses connections, so its process has ended",
                  m->address, m->port);
     else
         snprintf(why, sizeof why, "it did not take it up again within %.3g s",
                  c->config.lost_after_ms * 1e-3);
-    snprintf(sentence, sizeof sentence,
-             "%s is gone: its Join stream broke, and %s; the request was not finished, send it again",
-             sl_plan_node_name(&c->plan, m->node, name), why);
-    sl_coordinator_mourn(c->coordinator, sentence);
+    snprintf(sentence, sizeof sentence, "%s is gone: its Join stream broke, and %s%s",
+             sl_plan_node_name(&c->plan, m->node, name), why,
+             decode ? "" : "; the request was not finished, send it again");
+    if (decode)
+        sl_coordinator_decoder_lost(c->coordinator, sl_plan_decoder_of(&c->plan, m->node), m->life, sentence);
+    else
+        sl_coordinator_mourn(c->coordinator, sentence);
 }
 
 /* A process that ends closes its ports one after the other: it is asked again and again, the less often the longer it lasts. */

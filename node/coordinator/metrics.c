@@ -89,9 +89,12 @@ void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const 
 static void fill_load(const struct sl_coordinator *c, const struct sl_published *p, struct sl_load *load)
 {
     uint64_t now_second = sl_coordinator_now_us() / 1000000u, tokens = 0;
+    uint32_t n_here = 0;
     for (int i = 0; i < 10; i++)
         if (p->meter.second[i] + 10 > now_second)
             tokens += p->meter.second_tokens[i];
+    for (uint32_t d = 0; d < c->plan.max_decoders; d++)
+        n_here += p->core.decoders[d].state != SL_DECODER_NONE;
     *load = (struct sl_load){
         .running = p->core.running,
         .waiting = p->core.waiting,
@@ -100,8 +103,8 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .kv_pages_used = p->core.pages_used,
         .kv_pages_total = c->plan.n_pages,
         .decode_pages_used = p->core.decode_pages_used,
-        .decode_pages_total = c->plan.n_pages,
-        .max_running = c->plan.max_running,
+        .decode_pages_total = c->plan.n_pages * (n_here ? n_here : 1),
+        .max_running = c->plan.max_running * (n_here ? n_here : 1),
         .decoding = p->core.decoding,
         .sitting_out = p->core.sitting_out,
         .set_back = p->core.set_back,
@@ -116,10 +119,14 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .output_tokens_per_s = (double)tokens / 10.0,
         .life = p->core.life,
         .silent = p->core.silent,
+        .alone = p->core.alone,
+        .n_decoders = p->core.n_decoders,
+        .max_decoders = c->plan.max_decoders,
         .n_stages = c->plan.n_stages,
         .uptime_us = sl_coordinator_now_us() - c->started_us,
         .last_receive_wall_us = p->last_receive_wall_us,
     };
+    memcpy(load->decoders, p->core.decoders, sizeof load->decoders);
 }
 
 void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load)
@@ -242,6 +249,25 @@ static void add_costs(struct sl_coordinator *c, struct sl_text *t)
     free(fits);
 }
 
+/* One series a place, whoever has it. */
+static void add_decoders(struct sl_text *t, const struct sl_load *load)
+{
+    add_gauge(t, "sluice_decoders", "Decode workers on which an answer could begin.", load->n_decoders);
+    sl_text_add(
+        t,
+        "# TYPE sluice_decoder_answers gauge\n# HELP sluice_decoder_answers Answers in the batch of a decode worker.\n");
+    for (uint32_t d = 0; d < load->max_decoders; d++)
+        if (load->decoders[d].state != SL_DECODER_NONE)
+            sl_text_add(t, "sluice_decoder_answers{decoder=\"%u\"} %u\n", d, load->decoders[d].decoding);
+    sl_text_add(
+        t, "# TYPE sluice_decoder_step_seconds gauge\n# UNIT sluice_decoder_step_seconds seconds\n"
+           "# HELP sluice_decoder_step_seconds What a token step with one more answer is thought to take.\n");
+    for (uint32_t d = 0; d < load->max_decoders; d++)
+        if (load->decoders[d].state != SL_DECODER_NONE)
+            sl_text_add(t, "sluice_decoder_step_seconds{decoder=\"%u\"} %.6f\n", d,
+                        load->decoders[d].step_us * 1e-6);
+}
+
 void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
 {
     struct sl_published p;
@@ -249,7 +275,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     sl_latest_read(&c->published, &p);
     fill_load(c, &p, &load);
     add_gauge(t, "sluice_ready", "1 when every stage is here and heard, and the node takes requests.",
-              load.life == SL_LIFE_READY && !load.silent);
+              load.life == SL_LIFE_READY && !load.silent && !load.alone);
     add_gauge(
         t, "sluice_requests_running",
         "Answers that have begun, prompts without an answer included; a request has as many as it asked for.",
@@ -269,8 +295,9 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
               "Share of each stage's KV pages that is promised to requests or in use as a prefix.",
               (double)load.kv_pages_used / (double)load.kv_pages_total);
     add_gauge(t, "sluice_decode_kv_cache_usage_ratio",
-              "Share of the decode worker's KV pages that is promised to requests.",
+              "Share of the decode workers' KV pages that is promised to requests.",
               (double)load.decode_pages_used / (double)load.decode_pages_total);
+    add_decoders(t, &load);
     sl_text_add(t,
                 "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
                 "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",

@@ -38,6 +38,14 @@ static const char *why_not(enum sl_life life)
     return sentences[life];
 }
 
+static const char *why_silent(struct sl_coordinator *coordinator)
+{
+    struct sl_load load;
+    sl_coordinator_load(coordinator, &load);
+    return load.alone ? "no decode worker is here; start one with sluice decode"
+                      : "a stage or the decode worker is silent";
+}
+
 static void on_state(void *context, struct sl_admin_state *state)
 {
     struct sl_edge *edge = context;
@@ -48,7 +56,7 @@ static void on_state(void *context, struct sl_admin_state *state)
     if (!state->ready)
         state->reason = atomic_load(&edge->serving) && shut ? shut
                         : sl_coordinator_silent(edge->view.coordinator)
-                            ? "a stage or the decode worker is silent"
+                            ? why_silent(edge->view.coordinator)
                             : why_not(sl_coordinator_life(edge->view.coordinator));
 }
 

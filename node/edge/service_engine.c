@@ -33,9 +33,11 @@ static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t b
     (void)message, (void)bytes;
     sl_coordinator_load(engine->coordinator, &load);
     const char *shut = atomic_load(&engine->view->shut_because);
-    reply.healthy = load.life == SL_LIFE_READY && !load.silent && !shut;
-    reply.message = unconst(reply.healthy                  ? "ok"
-                            : load.silent                  ? "a stage or the decode worker is silent"
+    reply.healthy = load.life == SL_LIFE_READY && !load.silent && !load.alone && !shut;
+    reply.message = unconst(reply.healthy ? "ok"
+                            : load.silent ? "a stage or the decode worker is silent"
+                            : load.alone && load.life == SL_LIFE_READY
+                                ? "no decode worker is here; start one with sluice decode"
                             : load.life == SL_LIFE_READY   ? shut
                             : load.life == SL_LIFE_FORMING ? "waiting for stages"
                                                            : sl_life_name(load.life));

@@ -16,7 +16,7 @@
 
 struct local_member { /* a stage or the decode worker */
     struct sl_cluster *cluster;
-    uint32_t k; /* n_stages: decode */
+    uint32_t k; /* n_stages and more: decode */
     struct sl_stage *stage;
     struct sl_io *io;
     uint32_t n_links;
@@ -96,7 +96,9 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
         return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto",
                        g->numerics);
     struct sl_plan_options options = {.n_stages = g->n_stages,
-                                      .has_decode = !g->without_decode,
+                                      .n_decoders = g->without_decode ? 0
+                                                    : g->n_decoders   ? g->n_decoders
+                                                                      : 1,
                                       .kv_dtype = sl_pack_kv_dtype(c->pack, g->kv),
                                       .chunk_tokens = g->chunk_tokens,
                                       .kv_tokens = g->kv_tokens,
@@ -111,7 +113,7 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
 
 static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
 {
-    c->n_members = c->plan.n_stages + (c->plan.has_decode ? 1 : 0);
+    c->n_members = c->plan.n_stages + c->plan.n_decoders;
     c->members = calloc(c->n_members, sizeof *c->members);
     if (!c->members || sl_random_bytes(c->secret, sizeof c->secret) != SL_OK ||
         sl_fabric_create(&c->fabric) != SL_OK)
@@ -126,7 +128,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         m->has_cost = k < c->plan.n_stages && sl_stage_cost(&m->cost, m->stage, c->pack);
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
-        SL_TRY(open_io(c, k == c->plan.n_stages ? "decode" : "stage", &m->io, err));
+        SL_TRY(open_io(c, k >= c->plan.n_stages ? "decode" : "stage", &m->io, err));
         SL_TRY(sl_stage_watch(m->stage, &(struct sl_scrub_config){on_spoiled, m}, err));
     }
     SL_TRY(open_io(c, "coordinator", &c->io, err));

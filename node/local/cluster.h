@@ -18,7 +18,8 @@ struct sl_cluster_config {
     uint32_t max_prefill, max_running; /* prompts on the stages, answers in the decode batch; 0: default 16 */
     uint32_t context_tokens;           /* longest prompt + output the pools are planned for; 0: the model's */
     bool without_decode;               /* score: no decode worker is started */
-    uint64_t twins; /* bit k: stage k (n_stages: the decode worker) is on SL_DEVICE_TWIN, not the CPU */
+    uint32_t n_decoders;               /* decode workers; 0: one */
+    uint64_t twins; /* bit k: stage k (n_stages + d: decode worker d) is on SL_DEVICE_TWIN, not the CPU */
     enum sl_schedule_kind schedule; /* and what follows: as sl_coordinator_config has them */
     uint64_t chunk_us, slo_us;
     uint32_t n_weights;

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 struct Sluice__V1__JoinEvent;
+struct Sluice__V1__Decoder;
 
 struct sl_member_config {
     const char *name;        /* "stage 1": for people */
@@ -24,7 +25,10 @@ struct sl_member_config {
      * too small. */
     size_t (*pack_node)(void *user, const uint8_t id[SL_JOIN_NONCE], uint64_t epoch, uint8_t *packed,
                         size_t room);
-    void (*on_stop)(void *user, const char *reason);   /* the coordinator says so: a clean end */
+    void (*on_stop)(void *user, const char *reason); /* the coordinator says so: a clean end */
+    void (*on_decoder)(
+        void *user,
+        const struct Sluice__V1__Decoder *decoder);    /* to stages: who has a place, or that nobody has */
     void (*on_lost)(void *user, const char *sentence); /* it is gone, or takes this node back no more */
     void *user;
 };

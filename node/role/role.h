@@ -10,6 +10,17 @@
 #include "pipeline/link/transport.h"
 #include <stdatomic.h>
 
+struct sl_role_decoder { /* what a stage is told of a place for decode workers */
+    uint32_t decoder, life;
+    bool gone; /* nobody has it any more */
+    struct sl_io_address at;
+    uint8_t secret[32]; /* of the pipeline's links */
+};
+struct sl_role_post {
+    struct sl_role_post *next;
+    struct sl_role_decoder decoder;
+};
+
 struct sl_role_state {          /* what other threads see of a role; outlives it */
     _Atomic(enum sl_life) life; /* FORMING until every link is up; the loop ends when it is LOST or STOPPED */
     void (*on_ready)(void *user); /* once, on the role's thread, when every link is up; NULL: none */
@@ -17,7 +28,11 @@ struct sl_role_state {          /* what other threads see of a role; outlives it
     void (*on_silence)(void *user, bool silent, uint32_t peer);
     void *user;
     struct sl_role_meter meter;
+    _Atomic(struct sl_role_post *) posts; /* newest first; the loop takes them when it is nudged */
 };
+
+/* A stage's neighbour comes, or is gone. Any thread, before the role is there, too; then sl_io_nudge. SL_E_NOMEM. */
+sl_status sl_role_tell_decoder(struct sl_role_state *state, const struct sl_role_decoder *decoder);
 
 /* A legal step of its life, taken by any thread; then sl_io_nudge, that the loop looks. */
 void sl_role_step_life(struct sl_role_state *state, enum sl_life_event event);
@@ -28,7 +43,7 @@ static inline bool sl_role_goes_on(const struct sl_role_state *state)
 }
 
 struct sl_role;
-/* k: the stage, or n_stages for the decode worker. stage and plan outlive the role. Measures the machine's roofline when
+/* k: the stage, or n_stages + d for the decode worker in place d. stage and plan outlive the role. Measures the machine's roofline when
  * nobody has, some 20 ms. SL_E_NOMEM. */
 sl_status sl_role_create(struct sl_role **role, struct sl_stage *stage, const struct sl_plan *plan,
                          uint32_t k, struct sl_role_state *state, struct sl_err *err);

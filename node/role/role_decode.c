@@ -38,6 +38,7 @@ struct sl_decode_role {
     struct sl_stage *stage;
     const struct sl_plan *plan;
     struct sl_role_meter *meter;
+    uint32_t node; /* its number */
     uint64_t adopt_link;
     struct adoptee *adoptees; /* [max_running] */
     uint32_t max_arrivals;
@@ -344,7 +345,7 @@ static const char *check_kv(const struct sl_decode_role *r, const struct sl_io_e
 {
     const struct sl_wire *w = &frame->wire;
     if (w->source >= r->plan->n_stages ||
-        sl_plan_link_peer(frame->link, sl_plan_decode_node(r->plan)) != sl_plan_stage_node(w->source))
+        sl_plan_link_peer(frame->link, r->node) != sl_plan_stage_node(w->source))
         return "stage";
     uint32_t begin = r->plan->begin[w->source];
     if (w->layer_first != begin || begin + w->layer_count != r->plan->begin[w->source + 1])
@@ -572,6 +573,7 @@ static void sample_row(struct sl_decode_role *r, struct adoptee *a, float *logit
                            .counts = a->counts.counts,
                            .n_banned = a->n_out < a->spec.min_tokens ? a->spec.n_stops : 0,
                            .banned = a->spec.stops};
+    entry.logits_digest = a->logits_digest;
     sl_sample(&entry.token, logits, r->plan->vocab, &a->spec.sampling, &seen, a->n_out, r->scratch);
     note_token(a, entry.token.id);
     entry.finish = sl_adopt_finish(&a->spec, entry.token.id, a->n_out);
@@ -605,7 +607,11 @@ static void token_step(struct sl_decode_role *r)
         sample_row(r, batch[i], logits + (size_t)i * r->plan->vocab);
     atomic_fetch_add(&r->meter->steps, 1);
     atomic_fetch_add(&r->meter->tokens, n);
-    atomic_fetch_add(&r->meter->busy_us, r->config.now_us(r->config.clock) - begin);
+    uint64_t took_us = r->config.now_us(r->config.clock) - begin;
+    atomic_fetch_add(&r->meter->busy_us, took_us);
+    put(r, &(struct sl_tokens_entry){.kind = SL_TOKENS_STEP,
+                                     .rows = n,
+                                     .step_us = took_us < UINT32_MAX ? (uint32_t)took_us : UINT32_MAX});
     sl_role_meter_publish(r->meter, &r->utilisation, r->stage);
 }
 
@@ -632,7 +638,7 @@ static sl_status on_frame(struct sl_decode_role *r, const struct sl_io_event *fr
     bool of_coordinator = frame->link == r->adopt_link;
     if (frame->wire.kind != (of_coordinator ? SL_WIRE_ADOPT : SL_WIRE_KV)) {
         char name[24];
-        uint32_t from = sl_plan_link_peer(frame->link, sl_plan_decode_node(r->plan));
+        uint32_t from = sl_plan_link_peer(frame->link, r->node);
         return sl_fail(
             err, SL_E_PROTOCOL,
             "a frame of kind %u from %s does not belong to the decode worker; run the same version on all nodes",
@@ -718,7 +724,8 @@ sl_status sl_decode_role_create(struct sl_decode_role **out, const struct sl_rol
         r->stage = config->stage;
         r->plan = plan;
         r->meter = config->meter;
-        r->adopt_link = sl_plan_link_id(plan, 0, sl_plan_decode_node(plan));
+        r->node = 1 + config->k;
+        r->adopt_link = sl_plan_link_id(plan, 0, r->node);
     }
     if (!r || take_memory(r) != SL_OK) {
         sl_decode_role_destroy(r);

@@ -1,6 +1,7 @@
 /* The loop around a role's steps (role.h): events from the io in, actions to the io out. All that is not a decision of the
  * role is here: its links, its stop, and who is told of them. */
 #include "base/clock.h"
+#include "base/log.h"
 #include "node/coordinator/links.h"
 #include "node/role/role.h"
 #include "node/role/role_decode.h"
@@ -18,7 +19,8 @@ struct sl_role { /* one of the two is there */
     struct sl_stage *held; /* its weights */
     struct sl_role_state *state;
     struct sl_role_actions actions;
-    struct sl_io *io; /* while it runs */
+    struct sl_io *io;                        /* while it runs */
+    uint64_t decoder_links[SL_MAX_DECODERS]; /* a stage's, to decode workers; 0: none */
 };
 
 static uint64_t own_clock_us(void *clock)
@@ -31,7 +33,7 @@ static uint64_t own_clock_us(void *clock)
 static int64_t next_offset_us(void *clock)
 {
     const struct sl_role *role = clock;
-    uint32_t node = sl_plan_stage_node(role->k), next = role->k + 1 == role->plan->n_stages ? 0 : node + 1;
+    uint32_t node = 1 + role->k, next = role->k + 1 == role->plan->n_stages ? 0 : node + 1;
     return role->io ? sl_io_clock(role->io, sl_plan_link_id(role->plan, node, next)).offset_us : 0;
 }
 
@@ -52,7 +54,7 @@ sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const str
                                     .now_us = own_clock_us,
                                     .next_offset_us = next_offset_us,
                                     .clock = role};
-    sl_status status = k == plan->n_stages ? sl_decode_role_create(&role->decode, &config, err)
+    sl_status status = k >= plan->n_stages ? sl_decode_role_create(&role->decode, &config, err)
                                            : sl_stage_role_create(&role->stage, &config, err);
     if (status != SL_OK) {
         free(role);
@@ -62,10 +64,38 @@ sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const str
     return SL_OK;
 }
 
+static struct sl_role_post *take_posts(struct sl_role_state *state) /* the oldest first */
+{
+    struct sl_role_post *newest = atomic_exchange(&state->posts, NULL), *oldest = NULL;
+    while (newest) {
+        struct sl_role_post *next = newest->next;
+        newest->next = oldest;
+        oldest = newest;
+        newest = next;
+    }
+    return oldest;
+}
+
+sl_status sl_role_tell_decoder(struct sl_role_state *state, const struct sl_role_decoder *decoder)
+{
+    struct sl_role_post *post = malloc(sizeof *post);
+    if (!post)
+        return SL_E_NOMEM;
+    post->decoder = *decoder;
+    post->next = atomic_load(&state->posts);
+    while (!atomic_compare_exchange_weak(&state->posts, &post->next, post))
+        ;
+    return SL_OK;
+}
+
 void sl_role_destroy(struct sl_role *role)
 {
     if (!role)
         return;
+    for (struct sl_role_post *post = take_posts(role->state), *next; post; post = next) {
+        next = post->next;
+        free(post);
+    }
     sl_stage_role_destroy(role->stage);
     sl_decode_role_destroy(role->decode);
     free(role);
@@ -140,9 +170,76 @@ static sl_status step(struct sl_role *role, struct sl_io *io, const struct sl_io
     return status;
 }
 
+/* A decode worker that a stage does not hear tells so itself, or is not heard by the coordinator: what a stage says is of the chain. */
+static uint64_t silent_link(const struct sl_role *role, const struct sl_io *io)
+{
+    uint32_t node = 1 + role->k, after = role->k + 1 == role->plan->n_stages ? 0 : node + 1;
+    uint64_t before_link = sl_plan_link_id(role->plan, node - 1, node),
+             after_link = sl_plan_link_id(role->plan, node, after);
+    if (role->decode)
+        return sl_io_silent(io);
+    return sl_io_is_silent(io, before_link) ? before_link : sl_io_is_silent(io, after_link) ? after_link : 0;
+}
+
+/* ---- a stage's decode workers ---- */
+
+static void set_decoder(struct sl_role *role, uint32_t decoder, uint32_t life, uint64_t link)
+{
+    role->decoder_links[decoder] = link;
+    sl_stage_role_set_decoder(role->stage, decoder, life, link);
+}
+
+static void drop_decoder(struct sl_role *role, uint32_t decoder)
+{
+    if (role->decoder_links[decoder])
+        sl_io_drop(role->io, role->decoder_links[decoder]);
+    set_decoder(role, decoder, 0, 0);
+}
+
+static void on_decoder(struct sl_role *role, const struct sl_role_decoder *d)
+{
+    struct sl_err err;
+    uint64_t link;
+    struct sl_plan then = *role->plan;
+    if (!role->stage || d->decoder >= role->plan->max_decoders || d->life >= SL_DECODER_LIVES)
+        return;
+    then.decoder_life[d->decoder] = d->life;
+    uint64_t named = sl_plan_link_id(&then, 1 + role->k, sl_plan_decode_node(&then, d->decoder));
+    if (d->gone ? role->decoder_links[d->decoder] != named : role->decoder_links[d->decoder] == named)
+        return; /* told before */
+    drop_decoder(role, d->decoder);
+    if (d->gone)
+        return;
+    if (sl_links_open_decoder(role->io, role->plan, 1 + role->k, d->decoder, d->life, d->secret, &d->at,
+                              &link, &err) == SL_OK)
+        set_decoder(role, d->decoder, d->life, link);
+    else
+        sl_log_error("%s: it gets no pages from here", err.text);
+}
+
+static void heed_posts(struct sl_role *role)
+{
+    for (struct sl_role_post *post = take_posts(role->state), *next; post; post = next) {
+        next = post->next;
+        on_decoder(role, &post->decoder);
+        free(post);
+    }
+}
+
+/* True: it is the link of a decode worker, without which the stage goes on, and not one that it waits for to be ready. */
+static bool is_of_decoder(struct sl_role *role, const struct sl_io_event *event)
+{
+    uint32_t decoder = sl_plan_decoder_of(role->plan, sl_plan_link_peer(event->link, 1 + role->k));
+    if (!role->stage || decoder == SL_NO_DECODER)
+        return false;
+    if (event->kind == SL_IO_LINK_DOWN && role->decoder_links[decoder] == event->link)
+        set_decoder(role, decoder, 0, 0); /* its pages go nowhere; the coordinator finds it another */
+    return event->kind == SL_IO_LINK_DOWN || decoder >= role->plan->n_decoders;
+}
+
 static void on_silence(const struct sl_role *role, const struct sl_io *io)
 {
-    uint64_t link = sl_io_silent(io);
+    uint64_t link = silent_link(role, io);
     if (role->state->on_silence)
         role->state->on_silence(role->state->user, link != 0,
                                 link ? sl_plan_link_peer(link, 1 + role->k) : 0);
@@ -155,6 +252,11 @@ static sl_status on_event(struct sl_role *role, struct sl_io *io, const struct s
         return step(role, io, event, err);
     if (event->kind == SL_IO_SILENCE)
         on_silence(role, io);
+    if (event->kind == SL_IO_NUDGE)
+        heed_posts(role);
+    bool of_link = event->kind == SL_IO_LINK_UP || event->kind == SL_IO_LINK_DOWN;
+    if (of_link && is_of_decoder(role, event))
+        return SL_OK;
     if (!sl_links_on_event(links, event, "this node stops, restart it with the others", err))
         return SL_OK;
     if (links->state == SL_LINKS_LOST) {
@@ -190,6 +292,9 @@ static sl_status run(struct sl_role *role, struct sl_io *io, uint32_t n_links, s
     uint64_t said_ns = 0;
     role->actions.go_on = false;
     role->io = io;
+    for (uint32_t d = 0; role->stage && d < role->plan->n_decoders; d++)
+        role->decoder_links[d] = sl_plan_link_id(role->plan, 1 + role->k, sl_plan_decode_node(role->plan, d));
+    heed_posts(role);
     while (sl_role_goes_on(role->state) && !has_said_its_last(role, &said_ns)) {
         struct sl_io_event event;
         for (int wait = role->actions.go_on ? 0

@@ -20,7 +20,11 @@ struct sl_stage_role {
     struct sl_role_meter *meter;
     uint32_t k;
     bool first, last;
-    uint64_t in_link, out_link, kv_link;
+    uint64_t in_link, out_link;
+    struct { /* of a place: who has it, and the link to it; 0: nobody, and what is for it goes nowhere */
+        uint64_t link;
+        uint32_t life;
+    } decoders[SL_MAX_DECODERS];
     struct sl_order_limits limits;
     uint64_t applied; /* number of the last record applied */
     uint32_t n_out;   /* frames on their way: sent, and not yet reported SENT */
@@ -95,8 +99,8 @@ static uint32_t page_there(struct sl_stage_role *r, const struct sl_sequence *s,
                : sl_order_page(meta, &r->limits, slice->pages_at + i - slice->page_first).decode;
 }
 
-/* It leaves for the decode worker from where it lies. */
-static void push_page(struct sl_stage_role *r, const struct sl_sequence *s,
+/* It leaves for its decode worker from where it lies. */
+static void push_page(struct sl_stage_role *r, uint64_t link, const struct sl_sequence *s,
                       const struct sl_order_slice *slice, uint32_t i, uint32_t there)
 {
     size_t page_bytes = sl_stage_page_bytes(r->stage);
@@ -117,23 +121,26 @@ static void push_page(struct sl_stage_role *r, const struct sl_sequence *s,
                            .payload_bytes = page_bytes};
     wire.shape[0] = (uint32_t)(page_bytes / sl_dtype_bytes(c->kv_dtype));
     sl_sequences_read_begin(sl_stage_sequences(r->stage), s->pages[i]);
-    send_frame(r, r->kv_link, &wire, sl_stage_page_out(r->stage, s->pages[i]), tag_of(TAG_KV, s->pages[i]));
+    send_frame(r, link, &wire, sl_stage_page_out(r->stage, s->pages[i]), tag_of(TAG_KV, s->pages[i]));
     atomic_fetch_add(&r->meter->kv_frames, 1);
     atomic_fetch_add(&r->meter->kv_bytes, page_bytes);
 }
 
 /* Pages that are full, or that end the prompt, and with a first slice those that it shares; from page `pushed` of the slice on.
- * false: the window of sends or this step has no room for the next. */
+ * false: the window of sends or this step has no room for the next. A decode worker that is no longer the one that the record
+ * means gets none. */
 static bool push_slice(struct sl_stage_role *r, const struct sl_sequence *s,
                        const struct sl_order_slice *slice, const uint8_t *meta)
 {
     uint32_t end = slice->pos + slice->n, first = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE,
              ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
-    for (; first + r->n_pushed < ready; r->n_pushed++) {
+    uint64_t link = r->decoders[slice->decoder].link;
+    bool is_here = link && r->decoders[slice->decoder].life == slice->decoder_life;
+    for (; first + r->n_pushed < ready && is_here; r->n_pushed++) {
         uint32_t i = first + r->n_pushed;
         if (r->n_out + 1 >= SL_IO_SENDS || r->actions->n + 1 >= SL_STAGE_ACTIONS)
             return false;
-        push_page(r, s, slice, i, page_there(r, s, slice, meta, i));
+        push_page(r, link, s, slice, i, page_there(r, s, slice, meta, i));
     }
     if (slice->n_pages > 0)
         *open_page_of(r, s) = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;
@@ -398,7 +405,7 @@ static const char *read_record(struct sl_stage_role *r, const struct sl_io_event
          frame->wire.shape[1] != r->plan->d_model))
         return "rows do not fit the record";
     for (uint32_t i = 0; i < r->order.n_slices; i++)
-        if (r->order.slices[i].flags & SL_SLICE_HANDOFF && !r->plan->has_decode)
+        if (r->order.slices[i].flags & SL_SLICE_HANDOFF && r->plan->max_decoders == 0)
             return "hand-off without a decode worker";
     return NULL;
 }
@@ -521,6 +528,12 @@ sl_status sl_stage_role_step(struct sl_stage_role *r, const struct sl_io_event *
 
 /* ---- life ---- */
 
+void sl_stage_role_set_decoder(struct sl_stage_role *r, uint32_t decoder, uint32_t life, uint64_t link)
+{
+    r->decoders[decoder].link = link;
+    r->decoders[decoder].life = life;
+}
+
 static sl_status take_memory(struct sl_stage_role *r)
 {
     r->open_page = calloc(sl_stage_sequences(r->stage)->max_sequences, sizeof *r->open_page);
@@ -553,13 +566,15 @@ sl_status sl_stage_role_create(struct sl_stage_role **out, const struct sl_role_
                                     .last = last,
                                     .in_link = sl_plan_link_id(plan, node - 1, node),
                                     .out_link = sl_plan_link_id(plan, node, last ? 0 : node + 1),
-                                    .kv_link = sl_plan_link_id(plan, node, sl_plan_decode_node(plan)),
                                     .limits = sl_plan_order_limits(plan)};
     }
     if (!r || take_memory(r) != SL_OK) {
         sl_stage_role_destroy(r);
         return sl_fail(err, SL_E_NOMEM, "out of memory for the buffers of stage %u", config->k);
     }
+    for (uint32_t d = 0; d < plan->n_decoders; d++)
+        sl_stage_role_set_decoder(r, d, plan->decoder_life[d],
+                                  sl_plan_link_id(plan, node, sl_plan_decode_node(plan, d)));
     atomic_store(&r->meter->pages_total, plan->n_pages);
     sl_status status = sl_utilisation_init(&r->utilisation, r->stage, err);
     if (status != SL_OK) {

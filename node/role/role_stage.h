@@ -3,8 +3,8 @@
  *
  *   FRAME (ORDER)  -> queued
  *   SENT           -> the slot goes back upstream (its credit), the page's reader is done, the result's buffer is free
- *   step(NULL)     -> the record at the head, when pages, sends and buffers allow. RUN: embed (first), layers, KV pages to the
- *                     decode worker, then the next stage, or logits and RESULT (last). CANCEL, FREE: pages go back
+ *   step(NULL)     -> the record at the head, when pages, sends and buffers allow. RUN: embed (first), layers, KV pages to their
+ *                     decode workers, then the next stage, or logits and RESULT (last). CANCEL, FREE: pages go back
  *
  * One thread; blocks nowhere; knows no io. */
 #ifndef SL_NODE_ROLE_ROLE_STAGE_H
@@ -16,6 +16,9 @@ struct sl_stage_role;
 sl_status sl_stage_role_create(struct sl_stage_role **role, const struct sl_role_config *config,
                                struct sl_err *err);
 void sl_stage_role_destroy(struct sl_stage_role *role); /* no frame of it is being sent any more */
+
+/* Who has a place of a decode worker, and over which link; link 0: nobody any more. At creation: whom the plan has from the start. */
+void sl_stage_role_set_decoder(struct sl_stage_role *role, uint32_t decoder, uint32_t life, uint64_t link);
 
 /* event: FRAME or SENT, or NULL for the next piece of work. Empties *actions first. After an error the role is over: SL_E_CORRUPT
  * (a frame failed its checksum) and SL_E_PROTOCOL (a record that can't be, a frame that does not belong here). */

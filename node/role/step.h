@@ -17,7 +17,7 @@
 struct sl_role_config {
     struct sl_stage *stage; /* the role runs it, and nobody else does while the role lives */
     const struct sl_plan *plan;
-    uint32_t k;                  /* which stage; n_stages: the decode worker */
+    uint32_t k;                  /* which stage; n_stages + d: the decode worker in place d */
     struct sl_role_meter *meter; /* written by the steps */
     uint64_t (*now_us)(
         void *clock); /* the node's own monotonic clock: what the role reports is in its time */

@@ -32,6 +32,7 @@ struct worker {
     uint32_t n_links;
     struct sl_member *member;
     uint8_t link_secret[32]; /* of the plan's links */
+    uint32_t k;              /* which stage; n_stages + d: the decode worker in place d */
     struct sl_admin *ops;
     struct sl_role *role;
     struct sl_role_state state;
@@ -51,7 +52,8 @@ static void end_role(struct worker *w, enum sl_life_event event)
         sl_io_nudge(w->io);
 }
 
-/* First signal: the pipeline drains through the coordinator, which tells us when to stop. Second: out at once. */
+/* First signal: the pipeline (or this decode worker alone) drains through the coordinator, which tells us when to stop. Second: out
+ * at once. */
 static void *signal_loop(void *arg)
 {
     struct worker *w = arg;
@@ -70,7 +72,9 @@ static void *signal_loop(void *arg)
         if (life != SL_LIFE_READY)
             continue; /* it is ending by itself */
         sl_role_step_life(&w->state, SL_LIFE_DRAIN);
-        sl_log_info("draining: the coordinator lets running requests finish");
+        sl_log_info(w->config.decode
+                        ? "draining: what is decoded here goes on for a while, new requests go to others"
+                        : "draining: the coordinator lets running requests finish");
         sl_member_say_leaving(w->member);
     }
 }
@@ -82,6 +86,20 @@ static void on_stop(void *user, const char *reason)
     struct worker *w = user;
     sl_log_info("stopping: %s", reason);
     end_role(w, SL_LIFE_STOP);
+}
+
+/* On the leash's thread, perhaps before there is a role. */
+static void on_decoder(void *user, const Sluice__V1__Decoder *d)
+{
+    struct worker *w = user;
+    struct sl_role_decoder decoder = {.decoder = d->place, .life = d->life, .gone = d->gone};
+    memcpy(decoder.secret, w->link_secret, sizeof decoder.secret);
+    bool known = d->gone || sl_io_address_set(&decoder.at, d->data.data, d->data.len);
+    if (known && sl_role_tell_decoder(&w->state, &decoder) == SL_OK)
+        sl_io_nudge(w->io);
+    else
+        sl_log_error("decode worker %u can't be reached: %s; it gets no pages from here", d->place,
+                     known ? "out of memory" : "its address is malformed");
 }
 
 static void on_coordinator_lost(void *user, const char *sentence)
@@ -166,7 +184,8 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             "the coordinator's plan has KV pages in '%.20s', which is unknown here; run the same version",
             p->kv_dtype);
     struct sl_plan_options options = {.n_stages = p->n_stages,
-                                      .has_decode = true,
+                                      .max_decoders =
+                                          p->max_decoders, /* a stage is told who is there as they come */
                                       .kv_dtype = kv_dtype,
                                       .chunk_tokens = p->chunk_tokens,
                                       .max_prefill = p->max_prefill,
@@ -180,10 +199,16 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
             p->profile);
     SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
-    if (p->salt.len != SL_JOIN_NONCE)
-        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has no salt; run the same version");
-    sl_join_link_secret(&w->config.key, p->epoch, p->salt.data, w->link_secret);
-    uint32_t k = w->config.decode ? w->plan.n_stages : w->config.stage;
+    uint32_t k = w->k = w->config.decode ? p->stage : w->config.stage,
+             decoder = sl_plan_decoder_of(&w->plan, 1 + k);
+    if (w->config.decode && (decoder >= w->plan.max_decoders || p->decoder_life >= SL_DECODER_LIVES))
+        return sl_fail(err, SL_E_PROTOCOL,
+                       "the coordinator's plan has no place for a decode worker; run the same version");
+    if (w->config.decode) {
+        w->plan.decoder_life[decoder] = p->decoder_life;
+        sl_plan_node_name(&w->plan, 1 + k, w->name);
+        sl_log_set_role(w->name);
+    }
     struct sl_share config = sl_plan_share(&w->plan, k, w->config.n_threads);
     if (p->stage != k || p->layer_begin != config.begin || p->layer_end != config.end ||
         p->kv_pages != w->plan.n_pages)
@@ -306,6 +331,10 @@ static sl_status load(struct worker *w, struct sl_err *err)
 
 static sl_status follow_plan(struct worker *w, const Sluice__V1__Plan *plan, struct sl_err *err)
 {
+    if (plan->salt.len != SL_JOIN_NONCE)
+        return sl_fail(err, SL_E_PROTOCOL, "the coordinator's plan has no salt; run the same version");
+    sl_join_link_secret(&w->config.key, plan->epoch, plan->salt.data,
+                        w->link_secret); /* before the leash's thread */
     SL_TRY(sl_member_begin(w->member, plan->epoch,
                            err)); /* while weights load the stream may break, or say stop */
     w->is_member = true;
@@ -381,6 +410,7 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
                                       .lost_after_ms = config->lost_after_s * 1000u,
                                       .pack_node = pack_node,
                                       .on_stop = on_stop,
+                                      .on_decoder = on_decoder,
                                       .on_lost = on_coordinator_lost,
                                       .user = w};
     sl_rpc_init();

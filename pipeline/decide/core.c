@@ -13,10 +13,11 @@ static uint32_t log_room_of(const struct sl_core_config *config)
     return sl_plan_max_runs(config->plan) + config->plan->max_prefill + 1;
 }
 
-/* Later stays: those that wait or run are not more than places, and as many may be leaving; who finds none free waits. */
+/* Later stays: those that run are not more than places, as many may wait because a decode worker was lost, and as many be leaving
+ * the stages. */
 static uint32_t more_stays_of(const struct sl_core_config *config)
 {
-    return 2 * config->plan->max_running + 1;
+    return 3 * config->plan->max_running * config->plan->max_decoders + 1;
 }
 
 size_t sl_core_bytes(const struct sl_core_config *config)
@@ -29,7 +30,7 @@ size_t sl_core_bytes(const struct sl_core_config *config)
            sl_pool_bytes(config->max_requests) + sl_arena_round(n_stays * sizeof(struct sl_stay)) +
            sl_pool_bytes(more_stays_of(config)) +
            sl_sequences_bytes(plan->max_prefill, plan->context_tokens, plan->n_pages) +
-           sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
+           plan->max_decoders * sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
            (config->prefix_cache ? sl_prefix_bytes(plan->n_pages) : 0) +
            sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
            sl_arena_round(max_runs * sizeof(struct sl_run)) +
@@ -51,8 +52,10 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
     if (core->config.prefix_cache)
         SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, plan->epoch));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
-    return sl_sequences_init(&core->decode_pages, arena, plan->max_running, plan->context_tokens,
-                             plan->n_pages);
+    for (uint32_t d = 0; d < plan->max_decoders; d++)
+        SL_TRY(sl_sequences_init(&core->decoders[d].pages, arena, plan->max_running, plan->context_tokens,
+                                 plan->n_pages));
+    return SL_OK;
 }
 
 static sl_status take_memory(struct sl_core *core, struct sl_arena *arena)
@@ -100,18 +103,22 @@ sl_status sl_core_init(struct sl_core **out, struct sl_arena *arena, const struc
     core->growth.guess = config->expect_tokens;
     sl_schedule_init(&core->schedule, &core->plan);
     sl_core_time_init(core);
+    assert(config->n_decoders <= core->plan.max_decoders);
+    for (uint32_t d = 0; d < config->n_decoders; d++)
+        core->decoders[d].state = SL_DECODER_HERE;
     *out = core;
     return take_memory(core, arena);
 }
 
-/* By what one input can make. A loss: an END for each answer and at most a record and an ADOPT for each that runs, and its LIFE. A decision: an
+/* By what one input can make. A loss, also of a decode worker: an END or a SET_BACK for each answer and at most a record and an ADOPT for
+ * each that runs, and its LIFE. A decision: an
  * END for each overdue one (each is over or goes on, so with those that settle not more than all), for each that is prefilled an
  * ADMIT and a release, for each that is decoded what sl_core_max_adopts counts, and a RUN for each place in the window. A RESULT:
  * for each slice RAN, TOKEN and a release. */
 uint32_t sl_core_max_actions(const struct sl_core *core)
 {
     return (SL_MAX_N + 1) * core->config.max_requests + 2 * core->plan.max_prefill +
-           sl_core_max_adopts(&core->plan) + core->max_runs + 4 * SL_MAX_SLICES + 8;
+           sl_core_max_adopts(&core->plan) + core->max_runs + 4 * SL_MAX_SLICES + SL_MAX_DECODERS + 8;
 }
 
 /* What actions pointed to until now is written over. */
@@ -349,8 +356,12 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
     struct sl_request *r = from->request;
     struct sl_branch *answer = sl_core_answer_of(from, k);
     uint32_t i = from->first + k, place;
-    sl_status status = sl_pool_take(&core->free_stays, &place);
-    assert(status == SL_OK); /* one was free when it was set back, and one at a time is */
+    if (sl_pool_take(&core->free_stays, &place) !=
+        SL_OK) { /* decode workers are lost faster than stages let go */
+        end(core, r, i, SL_E_UNAVAILABLE, SL_FINISH_ABORT,
+            "decode workers were lost one after the other; send the request again later", 0, actions);
+        return;
+    }
     struct sl_stay *s = sl_core_make_stay(core, r, core->config.max_requests + place, i, 1);
     s->again = true;
     s->n_told = answer->n_out - 1;
@@ -369,6 +380,31 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
     a->index = i;
     if (sl_core_n_alive(from) == 0)
         let_go(core, from, actions);
+}
+
+/* No token of the prompt was told, and what the stages have pushed is gone: all of it is prefilled again, for another decode worker. */
+static void begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions)
+{
+    struct sl_request *r = from->request;
+    uint32_t place;
+    if (sl_pool_take(&core->free_stays, &place) != SL_OK) {
+        sl_core_end_answers(core, r, SL_E_UNAVAILABLE, SL_FINISH_ABORT,
+                            "decode workers were lost one after the other; send the request again later",
+                            actions);
+        return;
+    }
+    struct sl_stay *s = sl_core_make_stay(core, r, core->config.max_requests + place, from->first, from->n);
+    make_entry(core, r->ask, &s->entry);
+    s->entry.arrival = from->entry.arrival;
+    if (from->entry.pos == from->entry.prompt_tokens)
+        s->entry.deadline_us = 0; /* it was kept */
+    s->entry.arrived_us = from->entry.arrived_us;
+    s->entry.due_us = from->entry.due_us;
+    s->entry.tenant = r->tenant;
+    r->predicted_us = 0;              /* of something else */
+    sl_core_look_up(core, &s->entry); /* what it has filled itself is there */
+    sl_policy_enter(&core->policy, &core->schedule, &s->entry, true);
+    let_go(core, from, actions);
 }
 
 static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask, const char **why)
@@ -393,6 +429,9 @@ static sl_status may_submit(const struct sl_core *core, const struct sl_ask *ask
         "n answers to this prompt need more KV pages than this node has; ask for fewer, or with a shorter prompt";
     if (entry.decode_pages > core->plan.n_pages)
         return SL_E_INVALID;
+    *why = "no decode worker is here; start one with sluice decode, and send the request again";
+    if (core->abandoned && ask->max_tokens > 1)
+        return SL_E_UNAVAILABLE;
     *why = "as many requests are queued as this node takes; try again later";
     if (core->free_requests.n_free == 0)
         return SL_E_EXHAUSTED;
@@ -719,6 +758,7 @@ static const char *on_decode_token(struct sl_core *core, struct sl_stay *s, uint
         return "it has more tokens than were asked for";
     if (!is_of_vocabulary(core, &entry->token))
         return "it has a token that is outside the vocabulary";
+    answer->told_digest = entry->logits_digest; /* should the worker be lost before it says how far it came */
     tell_token(core, s->request, s->first + k, &entry->token, entry->finish, actions);
     if (answer->over && !leaves)
         sl_on_decode_step(&s->decode[k],
@@ -793,20 +833,31 @@ static const char *on_adopted(struct sl_core *core, struct sl_stay *s, uint32_t 
     return NULL;
 }
 
-const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
+const char *sl_core_entry(struct sl_core *core, uint32_t decoder, const struct sl_tokens_entry *entry,
                           struct sl_actions *actions)
 {
     struct sl_stay *s = find_stay(core, entry->seq);
     uint32_t k = entry->seq % SL_MAX_N;
     begin_input(core);
+    if (decoder >= core->plan.max_decoders || core->decoders[decoder].state == SL_DECODER_NONE)
+        return NULL; /* it came late: all that it was about is elsewhere */
+    if (entry->kind == SL_TOKENS_STEP) {
+        if (entry->rows == 0 || entry->rows > core->plan.max_running)
+            return "it has a step of as many sequences as it can't have";
+        sl_step_fit_add(&core->decoders[decoder].step, entry->rows, entry->step_us);
+        return NULL;
+    }
     if (!s || s->decode[k] == SL_DECODE_NONE)
         return NULL; /* the answer to a CANCEL that crossed its end */
+    if (s->entry.decoder != decoder)
+        return "it speaks of a sequence that another decode worker has";
     switch (entry->kind) {
     case SL_TOKENS_TOKEN: /* of an answer that has ended it was on its way when the worker was told to stop */
         return sl_core_is_alive(s, k) ? on_decode_token(core, s, k, entry, actions) : NULL;
     case SL_TOKENS_ARRIVED:
         if (sl_core_n_alive(s) > 0) {
             struct sl_action *a = sl_core_act(actions, SL_ACTION_ARRIVED, s->request);
+            a->decoder = decoder;
             a->arrived.stage = entry->stage;
             a->arrived.chunk = entry->chunk;
             a->arrived.at_us = entry->at_us;
@@ -818,6 +869,8 @@ const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *en
     case SL_TOKENS_FAILED:
         on_gone(core, s, k, entry, actions);
         return NULL;
+    case SL_TOKENS_STEP:
+        break;
     }
     return "an entry of it is of no known kind";
 }
@@ -875,6 +928,29 @@ static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions
     }
 }
 
+/* What core_decoders.c needs of the above. */
+void sl_core_begin_input(struct sl_core *core)
+{
+    begin_input(core);
+}
+void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
+                        enum sl_finish finish, const char *error, struct sl_actions *actions)
+{
+    end(core, r, i, status, finish, error, 0, actions);
+}
+void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, struct sl_actions *actions)
+{
+    come_again(core, from, k, sl_core_answer_of(from, k)->told_digest, actions);
+}
+void sl_core_begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions)
+{
+    begin_anew(core, from, actions);
+}
+void sl_core_retire(struct sl_core *core, struct sl_stay *s)
+{
+    retire(core, s);
+}
+
 /* Prefill is done, and the holders of first tokens have had the word: each answer goes on at the decode worker, or ends. */
 static void settle(struct sl_core *core, struct sl_actions *actions)
 {
@@ -903,6 +979,7 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
     sl_core_time_look(core, now_us);
     settle(core, actions);
     end_overdue(core, now_us, actions);
+    sl_core_look_at_decoders(core, now_us, actions);
     if (core->silent || (core->life != SL_LIFE_READY && core->life != SL_LIFE_DRAINING))
         return;
     sl_core_grow(core, actions);
@@ -915,7 +992,7 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
 
 uint64_t sl_core_wake_us(const struct sl_core *core)
 {
-    uint64_t wake = 0;
+    uint64_t wake = sl_core_decoders_wake_us(core);
     for (struct sl_schedule_entry *e = core->schedule.head; e; e = e->next)
         if (e->deadline_us && (wake == 0 || e->deadline_us < wake))
             wake = e->deadline_us;
@@ -925,6 +1002,7 @@ uint64_t sl_core_wake_us(const struct sl_core *core)
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
 {
     const struct sl_schedule *schedule = &core->schedule;
+    uint32_t n_here = 0;
     *load = (struct sl_core_load){.life = core->life,
                                   .silent = core->silent,
                                   .live = core->n_live,
@@ -938,7 +1016,6 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .prompt_tokens_cached = core->n_cached_tokens,
                                   .prompt_tokens_computed = core->n_computed_tokens,
                                   .pages_evicted = core->prefix.n_evicted,
-                                  .decode_pages_used = schedule->decode_pages_used,
                                   .n_pages = core->plan.n_pages,
                                   .waiting_bytes = schedule->waiting_bytes,
                                   .records = core->log_number,
@@ -948,6 +1025,21 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
         load->prefilling--;
         load->running--;
     }
+    for (uint32_t d = 0; d < core->plan.max_decoders; d++) {
+        const struct sl_decoder *worker = &core->decoders[d];
+        load->decoders[d] = (struct sl_decoder_load){
+            .state = worker->state,
+            .silent = worker->silent,
+            .life = worker->life,
+            .decoding = schedule->decoders[d].n_decoding,
+            .pages_used = schedule->decoders[d].pages_used,
+            .step_us = sl_step_fit_us(&worker->step, schedule->decoders[d].n_decoding + 1)};
+        n_here += worker->state == SL_DECODER_HERE;
+        load->n_decoders += worker->state == SL_DECODER_HERE && !worker->silent;
+        load->decode_pages_used += schedule->decoders[d].pages_used;
+    }
+    load->alone = n_here == 0 && core->plan.max_decoders > 0;
+    load->silent = core->silent || (n_here > 0 && load->n_decoders == 0);
     for (const struct sl_schedule_entry *e = schedule->head; e; e = e->next) {
         if (refill && refill->stays && e == &refill->stays->entry)
             continue;

@@ -13,6 +13,9 @@
  * from there on each answer lives for itself: index i has seq + i, its own end, and its own sequence on the decode worker, made
  * of the pages of index 0 (FORK). Until the first tokens they have one life; the ask is the holder's again after the last END.
  *
+ * Decode workers come and go while it runs. Each stay has one, chosen when it begins (place.h). When that worker is lost, what it
+ * had is prefilled again for another, with what was told: same tokens, none twice. Who finds none here waits, but not for ever.
+ *
  * An answer on the decode worker is granted pages as it grows. When there are none, it sits out steps; when nobody goes on, or
  * half of the batch sits out, the youngest gives all its pages back, waits where it once waited, and is prefilled again with
  * what was told (SET_BACK): its holder sees a pause and the same tokens.
@@ -73,14 +76,15 @@ struct
 
 enum sl_action_kind {
     SL_ACTION_RECORD, /* the next record of the log */
-    SL_ACTION_ADOPT,  /* to the decode worker */
+    SL_ACTION_ADOPT,  /* to a decode worker */
     SL_ACTION_ADMIT,  /* it has what its prefill needs and is no longer queued; once a request */
     SL_ACTION_SET_BACK, /* an answer has given its pages back and waits to be prefilled again: ask->said gets its counts */
     SL_ACTION_RAN,     /* every stage has run a slice of it */
-    SL_ACTION_ARRIVED, /* the decode worker has the pages of a slice of one stage */
+    SL_ACTION_ARRIVED, /* a decode worker has the pages of a slice of one stage */
     SL_ACTION_TOKEN,   /* one more output token; with the first one all of ask->prompt is there */
     SL_ACTION_END, /* the last word about an answer; with `last` about the request: the ask is the holder's again, and free */
-    SL_ACTION_LIFE /* the pipeline's life has changed */
+    SL_ACTION_LIFE, /* the pipeline's life has changed */
+    SL_ACTION_LEFT  /* a decode worker that leaves has nothing left: it may go */
 };
 
 struct sl_run { /* a RUN record and what it refers to */
@@ -92,8 +96,9 @@ struct sl_run { /* a RUN record and what it refers to */
 
 struct sl_action {
     enum sl_action_kind kind;
-    uint64_t seq;   /* of the answer, the same in all its stays; of RECORD and ADOPT that of the stay */
-    uint32_t index; /* of it: TOKEN, SET_BACK, END */
+    uint64_t seq;     /* of the answer, the same in all its stays; of RECORD and ADOPT that of the stay */
+    uint32_t index;   /* of it: TOKEN, SET_BACK, END */
+    uint32_t decoder; /* the place of the decode worker: ADOPT, ARRIVED, LEFT */
     void *user;
     union {
         struct {
@@ -152,6 +157,8 @@ enum sl_schedule_kind {
 
 struct sl_core_config {
     const struct sl_plan *plan; /* copied */
+    uint32_t n_decoders;        /* that are there from the start, in the first places */
+    uint64_t alone_us;          /* how long who needs a decode worker waits when there is none; 0: for ever */
     uint32_t n_end_ids;         /* ids that end a text unless that is ignored */
     uint32_t end_ids[SL_MAX_END_IDS];
     uint32_t max_requests; /* queued and running */
@@ -195,7 +202,7 @@ void sl_core_cost(struct sl_core *core, uint32_t stage, const struct sl_cost *pr
 /* A RESULT, and one entry of a TOKENS frame. NULL, or what is wrong with it (static): then the caller
  * carries out what is in the list and calls sl_core_lose. */
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions);
-const char *sl_core_entry(struct sl_core *core, const struct sl_tokens_entry *entry,
+const char *sl_core_entry(struct sl_core *core, uint32_t decoder, const struct sl_tokens_entry *entry,
                           struct sl_actions *actions);
 void sl_core_complete(struct sl_core *core, struct sl_actions *actions); /* every link is up: it is ready */
 /* A neighbour is gone or can't be believed: every request ends with status and sentence (copied). While draining with nothing
@@ -203,6 +210,17 @@ void sl_core_complete(struct sl_core *core, struct sl_actions *actions); /* ever
 void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, struct sl_actions *actions);
 /* A node of the pipeline is silent, or none is any more: until it is heard, what is not under way waits. */
 void sl_core_silence(struct sl_core *core, bool silent, struct sl_actions *actions);
+/* A decode worker has its links, to every stage and to us, and takes an empty place. */
+void sl_core_decoder_joins(struct sl_core *core, uint32_t decoder, uint32_t life, struct sl_actions *actions);
+/* It is to go: nothing new begins there, what it has goes on for leave_us at most, and then or before comes LEFT. */
+void sl_core_decoder_leaves(struct sl_core *core, uint32_t decoder, uint64_t leave_us,
+                            struct sl_actions *actions);
+/* It is gone, with all that it had. Nothing ends by that, unless what it has told can't be trusted: then spoiled is the sentence
+ * (copied) that each of those answers ends with, SL_E_CORRUPT; else NULL. */
+void sl_core_decoder_lost(struct sl_core *core, uint32_t decoder, const char *spoiled,
+                          struct sl_actions *actions);
+/* It is not heard, or is again. */
+void sl_core_decoder_silence(struct sl_core *core, uint32_t decoder, bool silent, struct sl_actions *actions);
 void sl_core_drain(struct sl_core *core, struct sl_actions *actions);
 void sl_core_stop(struct sl_core *core,
                   struct sl_actions *actions); /* every request ends with SL_FINISH_ABORT */
@@ -215,13 +233,31 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
 
 uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if nothing happens; 0: never */
 
+enum sl_decoder_state {
+    SL_DECODER_NONE, /* nobody has the place */
+    SL_DECODER_HERE,
+    SL_DECODER_LEAVING /* what it has goes on; nothing new begins there */
+};
+
+struct sl_decoder_load {
+    enum sl_decoder_state state;
+    bool silent;
+    uint32_t life, decoding, pages_used;
+    double step_us; /* that a token step with one more answer is thought to take; 0: nothing is known */
+};
+
 struct sl_core_load {
     enum sl_life life;
-    bool silent;   /* a node is: no request should come, and those that are here wait */
+    bool
+        silent; /* a node is, without which nothing begins: no request should come, and those that are here wait */
+    bool alone;    /* no decode worker takes anything: likewise */
     uint32_t live; /* of which anything is left anywhere */
     uint32_t
         running; /* answers that have begun: those with a place in the decode batch, and those that want none */
-    uint32_t prefilling, decoding; /* places that are taken, of max_prefill and of max_running */
+    uint32_t prefilling,
+        decoding;        /* places that are taken, of max_prefill and of max_running on each decode worker */
+    uint32_t n_decoders; /* decode workers on which an answer could begin */
+    struct sl_decoder_load decoders[SL_MAX_DECODERS];
     uint32_t waiting, waiting_tokens;
     uint32_t sitting_out; /* answers that make no token for want of a page */
     uint64_t set_back;    /* answers, since the start */

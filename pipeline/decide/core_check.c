@@ -28,18 +28,26 @@ static const char *check_waiting(const struct sl_core *core)
 static const char *check_sums(const struct sl_core *core)
 {
     const struct sl_schedule *schedule = &core->schedule;
-    uint32_t places = 0, prefilling = 0, unnamed = 0;
+    uint32_t places[SL_MAX_DECODERS] = {0}, unnamed[SL_MAX_DECODERS] = {0}, all = 0, prefilling = 0;
     for (const struct sl_stay *s = core->begun; s; s = s->next_begun) {
-        places += s->entry.n_places;
+        places[s->entry.decoder] += s->entry.n_places;
+        unnamed[s->entry.decoder] += s->unnamed;
+        all += s->entry.n_places;
         prefilling += s->entry.prefilling;
-        unnamed += s->unnamed;
     }
-    if (places != schedule->n_decoding || prefilling != schedule->n_prefilling ||
-        places > core->plan.max_running || prefilling > core->plan.max_prefill)
+    if (all != schedule->n_decoding || prefilling != schedule->n_prefilling ||
+        prefilling > core->plan.max_prefill)
         return "the places of those that have begun are not those that are taken";
-    if (core->decode_pages.n_used + unnamed != schedule->decode_pages_used ||
-        schedule->decode_pages_used > core->plan.n_pages)
-        return "pages of the decode worker are promised twice, or lost";
+    for (uint32_t d = 0; d < SL_MAX_DECODERS; d++) {
+        const struct sl_schedule_decoder *taken = &schedule->decoders[d];
+        if (places[d] != taken->n_decoding || places[d] > core->plan.max_running)
+            return "the places of those that have begun on a decode worker are not those that are taken";
+        if (core->decoders[d].pages.n_used + unnamed[d] != taken->pages_used ||
+            taken->pages_used > core->plan.n_pages)
+            return "pages of a decode worker are promised twice, or lost";
+        if (core->decoders[d].state == SL_DECODER_NONE && (places[d] || taken->pages_used))
+            return "a decode worker that is not here has something";
+    }
     const struct sl_prefix *prefix = &core->prefix;
     if (core->pages.n_used - prefix->n_cached > schedule->prefill_pages_used ||
         schedule->pages_held != prefix->n_held || prefix->n_cached > core->pages.n_used ||

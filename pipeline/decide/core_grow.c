@@ -1,4 +1,4 @@
-/* Pages of the decode worker by growth: who begins, who is granted the next page, who sits out and who is set back.
+/* Pages of the decode workers by growth, each worker for itself: who begins, who is granted the next page, who sits out and who is set back.
  *
  * Pages that come back go to those that grow, the oldest first, before anybody begins; and who begins fits with what all are
  * expected to become (growth.h). So setting back is rare: it repairs an estimate that was too low. The oldest answer is never
@@ -29,6 +29,31 @@ static uint32_t growth_of_all(const struct sl_core *core, const struct sl_stay *
     return sum;
 }
 
+/* Where it begins; false: nowhere yet. */
+static bool choose_decoder(const struct sl_core *core, const struct sl_beginning *b, const struct sl_stay *s,
+                           uint32_t own, uint32_t *decoder)
+{
+    struct sl_seat seats[SL_MAX_DECODERS];
+    uint32_t n = core->plan.max_decoders;
+    *decoder = 0;
+    if (!s->request->handoff)
+        return true;
+    for (uint32_t d = 0; d < n; d++) {
+        const struct sl_decoder *worker = &core->decoders[d];
+        uint32_t growth = b->growth[d] + own,
+                 wanted = core->schedule.decoders[d].pages_used + s->entry.decode_pages + growth;
+        seats[d] = (struct sl_seat){
+            .fits = worker->state == SL_DECODER_HERE && !worker->silent &&
+                    sl_schedule_fits_decoder(&core->schedule, &s->entry, d, growth),
+            .rows = core->schedule.decoders[d].n_decoding + s->n,
+            .free_pages = wanted < core->plan.n_pages ? core->plan.n_pages - wanted : 0,
+            .fit = &worker->step,
+        };
+    }
+    *decoder = sl_place_choose(seats, n);
+    return *decoder < n;
+}
+
 /* What came before it may have filled pages that it begins with; those who wait give way with what they hold. */
 static struct sl_schedule_entry *next_to_begin(struct sl_core *core)
 {
@@ -44,22 +69,24 @@ bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
     struct sl_beginning *b = user;
     struct sl_core *core = b->core;
     struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
+    uint32_t decoder;
     sl_core_make_room(core, entry);
     if (!sl_schedule_fits(&core->schedule, entry))
         return false;
     for (; !b->summed && *last; last = &(*last)->next_begun)
-        b->growth += growth_of_all(core, *last);
+        b->growth[(*last)->entry.decoder] += growth_of_all(core, *last);
     b->summed = true;
     uint32_t growth = growth_of_all(core, s);
-    if (!sl_schedule_admit(&core->schedule, entry, b->growth + growth))
+    if (!choose_decoder(core, b, s, growth, &decoder))
         return false;
+    sl_schedule_admit(&core->schedule, entry, decoder);
     for (last = &core->begun; *last; last = &(*last)->next_begun)
         ;
-    b->growth += growth;
+    b->growth[decoder] += growth;
     s->next_begun = NULL;
     *last = s;
     s->unnamed = entry->decode_pages;
-    if (!s->again) {
+    if (!s->request->begun) {
         struct sl_action *a = sl_core_act(b->actions, SL_ACTION_ADMIT, s->request);
         a->admit.predicted_us = (uint64_t)s->request->told_us;
     }
@@ -106,7 +133,7 @@ static bool sits_out(const struct sl_stay *s, uint32_t k)
 static void grant(struct sl_core *core, struct sl_stay *s, uint32_t k, struct sl_actions *actions)
 {
     uint32_t n = 0, wanted = wanted_pages(s, k);
-    while (s->granted[k] + n < wanted && sl_schedule_grow(&core->schedule))
+    while (s->granted[k] + n < wanted && sl_schedule_grow(&core->schedule, s->entry.decoder))
         n++;
     if (n > 0)
         sl_core_grant(core, s, k, n, actions);
@@ -117,14 +144,14 @@ struct seat { /* of an answer: its stay and its number there */
     uint32_t k;
 };
 
-/* The youngest but the oldest; those that were set back before as often as SPARE_AFTER only if there is no other. */
-static struct seat youngest(const struct sl_core *core)
+/* The youngest of a worker but the oldest; those that were set back before as often as SPARE_AFTER only if there is no other. */
+static struct seat youngest(const struct sl_core *core, uint32_t decoder)
 {
     struct seat of_all = {NULL, 0}, spared = {NULL, 0};
     bool oldest = true;
     for (struct sl_stay *s = core->begun; s; s = s->next_begun)
         for (uint32_t k = 0; k < s->n; k++) {
-            if (!is_decoding(s, k))
+            if (!is_decoding(s, k) || s->entry.decoder != decoder)
                 continue;
             if (!oldest && sl_core_answer_of(s, k)->n_set_back < SPARE_AFTER)
                 of_all = (struct seat){s, k};
@@ -136,9 +163,9 @@ static struct seat youngest(const struct sl_core *core)
 }
 
 /* It comes again when the decode worker has said how far it came. */
-static void set_back(struct sl_core *core, struct sl_actions *actions)
+static void set_back(struct sl_core *core, uint32_t decoder, struct sl_actions *actions)
 {
-    struct seat it = youngest(core);
+    struct seat it = youngest(core, decoder);
     if (!it.stay || core->free_stays.n_free == 0)
         return;
     struct sl_branch *answer = sl_core_answer_of(it.stay, it.k);
@@ -152,19 +179,24 @@ void sl_core_grow(struct sl_core *core, struct sl_actions *actions)
 {
     if (!core->look)
         return;
-    uint32_t batch = 0, leaving = 0;
+    struct {
+        uint32_t batch, leaving, sitting;
+    } of[SL_MAX_DECODERS] = {{0}};
     core->look = false;
     core->n_sitting = 0;
     for (struct sl_stay *s = core->begun; s; s = s->next_begun)
-        for (uint32_t k = 0; k < s->n; k++) {
-            leaving += s->decode[k] == SL_DECODE_ENDING;
+        for (uint32_t k = 0, d = s->entry.decoder; k < s->n; k++) {
+            of[d].leaving += s->decode[k] == SL_DECODE_ENDING;
             if (!is_decoding(s, k))
                 continue;
-            batch++;
+            of[d].batch++;
             grant(core, s, k, actions);
-            core->n_sitting += sits_out(s, k);
+            of[d].sitting += sits_out(s, k);
         }
-    /* what leaves brings pages, and calls again */
-    if (core->n_sitting > 0 && leaving == 0 && 2 * core->n_sitting >= batch)
-        set_back(core, actions);
+    for (uint32_t d = 0; d < core->plan.max_decoders; d++) {
+        core->n_sitting += of[d].sitting;
+        /* what leaves brings pages, and calls again */
+        if (of[d].sitting > 0 && of[d].leaving == 0 && 2 * of[d].sitting >= of[d].batch)
+            set_back(core, d, actions);
+    }
 }

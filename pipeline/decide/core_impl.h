@@ -13,6 +13,7 @@
 #include "pipeline/decide/core.h"
 #include "pipeline/decide/cost_fit.h"
 #include "pipeline/decide/growth.h"
+#include "pipeline/decide/place.h"
 #include "pipeline/decide/sequences.h"
 #include <assert.h>
 
@@ -114,6 +115,17 @@ struct sl_refills { /* a ring of n, the oldest first */
     struct sl_request *active; /* of the first, in the pipeline */
 };
 
+struct sl_decoder { /* a place for a decode worker */
+    enum sl_decoder_state state;
+    bool silent;               /* it is not heard: nothing new begins there until it is */
+    uint32_t life;             /* of who has the place */
+    struct sl_sequences pages; /* which numbers are given out */
+    struct sl_step_fit step;   /* what a token step takes there */
+    uint64_t
+        leave_us; /* LEAVING: for how long it may have something yet, and, once it was decided, until when */
+    uint64_t gone_us;
+};
+
 struct sl_core {
     struct sl_core_config config;
     struct sl_plan plan;
@@ -137,9 +149,12 @@ struct sl_core {
     struct sl_policy policy;
     struct sl_refills refills;
     struct sl_core_time time;
-    struct sl_sequences pages, decode_pages; /* which numbers are given out */
-    struct sl_prefix prefix;                 /* pages of the stages, which it reads as long as it has them */
+    struct sl_sequences pages; /* of the stages: which numbers are given out */
+    struct sl_prefix prefix;   /* pages of the stages, which it reads as long as it has them */
     uint64_t n_cached_tokens, n_computed_tokens;
+    struct sl_decoder decoders[SL_MAX_DECODERS];
+    uint64_t alone_us; /* since when no decode worker takes anything; 0: one does */
+    bool abandoned;    /* that has lasted too long: who needs one is refused */
 
     struct sl_stay *begun;   /* admitted and not wholly gone: the oldest first */
     struct sl_growth growth; /* how long outputs become */
@@ -165,13 +180,13 @@ struct sl_beginning { /* of requests, in one decision */
     struct sl_core *core;
     struct sl_actions *actions;
     bool summed;
-    uint32_t growth; /* that those which have begun are expected to want yet */
+    uint32_t growth[SL_MAX_DECODERS]; /* pages that those which have begun there are expected to want yet */
 };
 
 /* Of one input: each answer on the decode worker may be granted a page and be told to stop, or it is taken. */
 static inline uint32_t sl_core_max_adopts(const struct sl_plan *plan)
 {
-    return 2 * plan->max_running + 1;
+    return 2 * plan->max_running * plan->max_decoders + 1;
 }
 
 static inline struct sl_stay *sl_core_stay_of(struct sl_schedule_entry *entry)
@@ -182,6 +197,11 @@ static inline struct sl_stay *sl_core_stay_of(struct sl_schedule_entry *entry)
 static inline struct sl_branch *sl_core_answer_of(const struct sl_stay *s, uint32_t k)
 {
     return &s->request->answers[s->first + k];
+}
+
+static inline struct sl_decoder *sl_core_decoder_of(struct sl_core *core, const struct sl_stay *s)
+{
+    return &core->decoders[s->entry.decoder];
 }
 
 /* Whether answer k of the stay goes on in it. */
@@ -231,6 +251,20 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
 void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us);
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s);
 void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer);
+/* core.c */
+void sl_core_begin_input(struct sl_core *core); /* what actions pointed to until now is written over */
+void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
+                        enum sl_finish finish, const char *error, struct sl_actions *actions);
+/* What answer k had on a decode worker is gone: it waits for a stay of its own, where it once waited. */
+void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, struct sl_actions *actions);
+/* The same of a whole prompt of which no token was told. */
+void sl_core_begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions);
+void sl_core_retire(struct sl_core *core,
+                    struct sl_stay *s); /* if no answer goes on in it, and nothing is left */
+
+/* core_decoders.c: who has come, goes, or is gone */
+void sl_core_look_at_decoders(struct sl_core *core, uint64_t now_us, struct sl_actions *actions);
+uint64_t sl_core_decoders_wake_us(const struct sl_core *core); /* 0: never */
 /* core_prefix.c, which calls nothing of the others */
 void sl_core_copy_ids(uint32_t *out, const struct sl_stay *s, uint32_t pos, uint32_t n);
 /* It begins behind what is cached of its prompt: an entry of which nothing was cut (a sl_look_fn, whose user is the core), those of

@@ -100,6 +100,10 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
                                      .sampling = ask->sampling};
     slice->flags = (s->stages == SL_STAGES_NONE ? SL_SLICE_FIRST : 0u) |
                    (end == prompt ? SL_SLICE_LAST : 0u) | (s->request->handoff ? SL_SLICE_HANDOFF : 0u);
+    if (s->request->handoff) {
+        slice->decoder = s->entry.decoder;
+        slice->decoder_life = core->decoders[s->entry.decoder].life;
+    }
     if (only_fills) {
         slice->flags |= SL_SLICE_RESTORE;
         return;
@@ -119,11 +123,12 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
 /* The next page of answer k on the decode worker gets a number; it was promised. */
 static uint32_t name_page(struct sl_core *core, struct sl_stay *s, uint32_t k)
 {
+    struct sl_sequences *pages = &sl_core_decoder_of(core, s)->pages;
     uint32_t page;
-    sl_status status = sl_sequences_take(&core->decode_pages, &page);
+    sl_status status = sl_sequences_take(pages, &page);
     assert(status == SL_OK);
     s->granted[k]++;
-    return put_page(&core->decode_pages, table_of(&core->decode_pages, s->seq + k), page);
+    return put_page(pages, table_of(pages, s->seq + k), page);
 }
 
 static uint32_t name_promised(struct sl_core *core, struct sl_stay *s, uint32_t k)
@@ -235,6 +240,7 @@ static struct sl_adopt *act_adopt(struct sl_core *core, struct sl_stay *s, uint3
     *adopt = (struct sl_adopt){.kind = kind, .seq = s->seq + k};
     struct sl_action *a = sl_core_act(actions, SL_ACTION_ADOPT, s->request);
     a->seq = adopt->seq;
+    a->decoder = s->entry.decoder;
     a->adopt = adopt;
     return adopt;
 }
@@ -269,12 +275,12 @@ void sl_core_fill_adopt(const struct sl_core *core, const struct sl_stay *s, uin
 static void name_pages(struct sl_core *core, struct sl_stay *stay, uint32_t k, struct sl_adopt *adopt)
 {
     const struct sl_ask *ask = stay->request->ask;
-    struct sl_sequence *s = table_of(&core->decode_pages, stay->seq + k);
-    const struct sl_sequence *first = sl_sequences_find(&core->decode_pages, stay->seq);
+    struct sl_sequences *pages = &sl_core_decoder_of(core, stay)->pages;
+    struct sl_sequence *s = table_of(pages, stay->seq + k);
+    const struct sl_sequence *first = sl_sequences_find(pages, stay->seq);
     while (k > 0 && s->n_pages < ask->n_ids / SL_PAGE) {
         bool fresh;
-        sl_status status =
-            sl_sequences_put(&core->decode_pages, s, s->n_pages, first->pages[s->n_pages], false, &fresh);
+        sl_status status = sl_sequences_put(pages, s, s->n_pages, first->pages[s->n_pages], false, &fresh);
         assert(status == SL_OK && !fresh);
         stay->granted[k]++;
     }
@@ -320,7 +326,7 @@ void sl_core_grant(struct sl_core *core, struct sl_stay *s, uint32_t k, uint32_t
                    struct sl_actions *actions)
 {
     struct sl_adopt *adopt = act_adopt(core, s, k, SL_ADOPT_GROW, actions);
-    const struct sl_sequence *table = sl_sequences_find(&core->decode_pages, s->seq + k);
+    const struct sl_sequence *table = sl_sequences_find(&sl_core_decoder_of(core, s)->pages, s->seq + k);
     adopt->page_first = s->granted[k];
     adopt->n_pages = n_pages;
     for (uint32_t i = 0; i < n_pages; i++)
@@ -340,11 +346,12 @@ void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k, struct
 /* What pages others share stays used until the last of them goes. */
 void sl_core_decode_gone(struct sl_core *core, struct sl_stay *s, uint32_t k)
 {
-    uint32_t before = core->decode_pages.n_used;
+    struct sl_sequences *table = &sl_core_decoder_of(core, s)->pages;
+    uint32_t before = table->n_used;
     bool legal = sl_on_decode_step(&s->decode[k], SL_DECODE_GONE);
     assert(legal);
-    close_table(&core->decode_pages, s->seq + k);
-    uint32_t pages = before - core->decode_pages.n_used;
+    close_table(table, s->seq + k);
+    uint32_t pages = before - table->n_used;
     if (k == 0) { /* before it was taken, or not at all */
         pages += s->unnamed;
         s->unnamed = 0;

@@ -112,7 +112,7 @@ void sl_core_share_pages(struct sl_core *core, struct sl_stay *stay, struct sl_s
         assert(status == SL_OK && !fresh);
     }
     stay->entry.shared_pages = 0;
-    if (!stay->again)
+    if (stay->seq == stay->request->seq) /* in a later stay it finds its own */
         stay->request->cached_tokens = n * SL_PAGE;
     core->n_cached_tokens += stay->request->refill ? 0 : (uint64_t)n * SL_PAGE;
 }

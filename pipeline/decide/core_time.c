@@ -167,16 +167,16 @@ static double until(double at_us, uint64_t now_us)
     return at_us > (double)now_us ? at_us - (double)now_us : 0;
 }
 
-/* Until answers that run are expected to have left so many places and pages: the soonest ends first. */
-static double room_us(const struct sl_core *core, const struct sl_schedule_entry *e)
+/* Until answers that run on a decode worker are expected to have left so many places and pages: the soonest ends first. */
+static double room_on_us(const struct sl_core *core, const struct sl_schedule_entry *e, uint32_t decoder)
 {
     double ends[SL_MAX_BATCH];
     uint32_t pages[SL_MAX_BATCH], n = 0;
-    if (e->n_places == 0 || sl_schedule_fits(&core->schedule, e))
+    if (sl_schedule_fits_decoder(&core->schedule, e, decoder, 0))
         return 0;
     for (const struct sl_stay *s = core->begun; s; s = s->next_begun)
         for (uint32_t k = 0; k < s->n && n < SL_MAX_BATCH && s->request->ask; k++) {
-            if (!sl_core_is_alive(s, k) || s->decode[k] == SL_DECODE_NONE)
+            if (!sl_core_is_alive(s, k) || s->decode[k] == SL_DECODE_NONE || s->entry.decoder != decoder)
                 continue;
             uint32_t n_out = sl_core_answer_of(s, k)->n_out, i = n++,
                      expected = sl_growth_expect(&core->growth, n_out, s->request->ask->max_tokens);
@@ -188,8 +188,8 @@ static double room_us(const struct sl_core *core, const struct sl_schedule_entry
             ends[i] = us;
             pages[i] = s->granted[k];
         }
-    uint64_t places = core->plan.max_running - core->schedule.n_decoding,
-             free = core->plan.n_pages - core->schedule.decode_pages_used;
+    uint64_t places = core->plan.max_running - core->schedule.decoders[decoder].n_decoding,
+             free = core->plan.n_pages - core->schedule.decoders[decoder].pages_used;
     for (uint32_t i = 0; i < n; i++) {
         places++;
         free += pages[i];
@@ -197,6 +197,19 @@ static double room_us(const struct sl_core *core, const struct sl_schedule_entry
             return ends[i];
     }
     return n > 0 ? ends[n - 1] : 0;
+}
+
+/* On the decode worker that has it first; when none is here nobody knows when one will be. */
+static double room_us(const struct sl_core *core, const struct sl_schedule_entry *e)
+{
+    double least = -1;
+    for (uint32_t d = 0; e->n_places > 0 && d < core->plan.max_decoders; d++) {
+        if (core->decoders[d].state != SL_DECODER_HERE)
+            continue;
+        double us = room_on_us(core, e, d);
+        least = least < 0 || us < least ? us : least;
+    }
+    return least > 0 ? least : 0;
 }
 
 void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,

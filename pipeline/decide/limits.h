@@ -19,7 +19,8 @@ enum {
     SL_WAITING_WORK_US = 1800 * 1000000, /* predicted of the slowest stage */
     SL_WAITING_BYTES = 64 << 20,         /* that they hold together; see sl_core_config */
     SL_MAX_WAITING = 8192,               /* by --max-waiting: of the smallest that is what these bytes hold */
-    SL_MAX_LINKS = 2 * SL_MAX_STAGES + 2, /* of a whole pipeline */
+    /* of a whole pipeline: the chain with the way back, and of each decode worker one to every stage and the coordinator */
+    SL_MAX_LINKS = SL_MAX_STAGES + 1 + SL_MAX_DECODERS * (SL_MAX_STAGES + 1),
 
     /* Slots that a node lends to a neighbour: frames that may be under way on a link. */
     SL_ORDER_SLOTS = 4,

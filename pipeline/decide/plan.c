@@ -36,6 +36,15 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
         return sl_fail(err, SL_E_CONFIG,
                        "%u answers at once are more than the %u that a decode step can batch; ask for less",
                        o->max_running, SL_MAX_BATCH);
+    if (o->n_decoders > SL_MAX_DECODERS || o->max_decoders > SL_MAX_DECODERS)
+        return sl_fail(err, SL_E_CONFIG,
+                       "%u decode workers are more than the %d that there are places for; ask for less",
+                       o->n_decoders > o->max_decoders ? o->n_decoders : o->max_decoders, SL_MAX_DECODERS);
+    if (o->max_decoders && o->max_decoders < o->n_decoders)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "%u decode workers are to be there, and there are places for %u; ask for as many places at least",
+            o->n_decoders, o->max_decoders);
     return SL_OK;
 }
 
@@ -46,7 +55,8 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
     *plan = (struct sl_plan){.epoch = o->epoch,
                              .n_stages = o->n_stages,
                              .n_layers = model->n_layers,
-                             .has_decode = o->has_decode,
+                             .n_decoders = o->n_decoders,
+                             .max_decoders = o->max_decoders ? o->max_decoders : o->n_decoders,
                              .kv_dtype = o->kv_dtype,
                              .profile = o->profile,
                              .chunk_tokens = o->chunk_tokens,
@@ -90,25 +100,41 @@ struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan)
                                     .context_tokens = plan->context_tokens,
                                     .vocab = plan->vocab,
                                     .n_pages = plan->n_pages,
-                                    .n_decode_pages = plan->has_decode ? plan->n_pages : 0};
+                                    .n_decode_pages = plan->max_decoders ? plan->n_pages : 0,
+                                    .max_decoders = plan->max_decoders};
 }
+
+enum { NODE_BITS = 7 };
+_Static_assert(1 + SL_MAX_STAGES + SL_MAX_DECODERS <= 1 << NODE_BITS &&
+                   SL_DECODER_LIVES <= 1 << (24 - 2 * NODE_BITS),
+               "a link's id has room for both nodes and the life of a decode worker");
 
 uint64_t sl_plan_link_id(const struct sl_plan *plan, uint32_t from, uint32_t to)
 {
-    return plan->epoch << 24 | (uint64_t)from << 12 | to;
+    uint32_t decoder = sl_plan_decoder_of(plan, from > to ? from : to);
+    uint64_t life = decoder < SL_MAX_DECODERS ? plan->decoder_life[decoder] : 0;
+    return plan->epoch << 24 | life << 2 * NODE_BITS | (uint64_t)from << NODE_BITS | to;
 }
 
 uint32_t sl_plan_link_peer(uint64_t link, uint32_t node)
 {
-    uint32_t from = (uint32_t)(link >> 12) & 0xFFF, to = (uint32_t)link & 0xFFF;
+    const uint32_t mask = (1u << NODE_BITS) - 1;
+    uint32_t from = (uint32_t)(link >> NODE_BITS) & mask, to = (uint32_t)link & mask;
     return from == node ? to : from;
 }
 
 static struct sl_plan_link make_link(const struct sl_plan *plan, enum sl_plan_link_kind kind, uint32_t from,
                                      uint32_t to, uint32_t to_slots, size_t to_slot_bytes)
 {
-    return (struct sl_plan_link){
-        sl_plan_link_id(plan, from, to), kind, from, to, 1, to_slots, SL_NO_SLOT_BYTES, to_slot_bytes};
+    return (struct sl_plan_link){sl_plan_link_id(plan, from, to),
+                                 kind,
+                                 from,
+                                 to,
+                                 sl_plan_decoder_of(plan, to),
+                                 1,
+                                 to_slots,
+                                 SL_NO_SLOT_BYTES,
+                                 to_slot_bytes};
 }
 
 static size_t kv_frame_bytes(const struct sl_plan *plan, uint32_t k)
@@ -119,18 +145,19 @@ static size_t kv_frame_bytes(const struct sl_plan *plan, uint32_t k)
 
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links)
 {
-    uint32_t n = 0, last = sl_plan_stage_node(plan->n_stages - 1), decode = sl_plan_decode_node(plan);
+    uint32_t n = 0, last = sl_plan_stage_node(plan->n_stages - 1);
     for (uint32_t node = 1; node <= last; node++)
         links[n++] = make_link(plan, SL_LINK_ORDER, node - 1, node, SL_ORDER_SLOTS, plan->order_bytes);
     links[n++] = make_link(plan, SL_LINK_RESULT, last, 0, SL_RESULT_SLOTS, plan->result_bytes);
-    if (!plan->has_decode)
-        return n;
-    for (uint32_t k = 0; k < plan->n_stages; k++)
-        links[n++] =
-            make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), decode, SL_KV_SLOTS, kv_frame_bytes(plan, k));
-    links[n] = make_link(plan, SL_LINK_ADOPT, 0, decode, SL_ADOPT_SLOTS, plan->adopt_bytes);
-    links[n].from_slots = SL_RESULT_SLOTS;
-    links[n++].from_slot_bytes = plan->tokens_bytes;
+    for (uint32_t d = 0; d < plan->max_decoders; d++) {
+        uint32_t decode = sl_plan_decode_node(plan, d);
+        for (uint32_t k = 0; k < plan->n_stages; k++)
+            links[n++] = make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), decode, SL_KV_SLOTS,
+                                   kv_frame_bytes(plan, k));
+        links[n] = make_link(plan, SL_LINK_ADOPT, 0, decode, SL_ADOPT_SLOTS, plan->adopt_bytes);
+        links[n].from_slots = SL_RESULT_SLOTS;
+        links[n++].from_slot_bytes = plan->tokens_bytes;
+    }
     return n;
 }
 
@@ -138,8 +165,10 @@ const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char bu
 {
     if (node == 0)
         snprintf(buffer, 24, "coordinator");
-    else if (node == sl_plan_decode_node(plan))
+    else if (node > plan->n_stages && plan->max_decoders == 1)
         snprintf(buffer, 24, "decode");
+    else if (node > plan->n_stages)
+        snprintf(buffer, 24, "decode %u", node - 1 - plan->n_stages);
     else
         snprintf(buffer, 24, "stage %u", node - 1);
     return buffer;
@@ -147,7 +176,7 @@ const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char bu
 
 struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads)
 {
-    bool decode = k == plan->n_stages;
+    bool decode = k >= plan->n_stages;
     return (struct sl_share){
         .begin = decode ? 0 : plan->begin[k],
         .end = decode ? plan->n_layers : plan->begin[k + 1],

@@ -1,12 +1,15 @@
 /* Which node holds which layers, and the edges between them with their buffers: everything that is decided before the
  * first request, computed in one place so that coordinator, stages, decode worker and `inspect` agree. Pure.
  *
- * Nodes are numbered: 0 the coordinator, 1 + k stage k, 1 + n_stages the decode worker. Links:
+ * Nodes are numbered: 0 the coordinator, 1 + k stage k, 1 + n_stages + d the decode worker in place d. Links:
  *   order   0 -> stage 0 -> stage 1 ... -> last      chunks and the order log
  *   result  last -> 0                                what every record produced
- *   kv      stage k -> decode                        KV pages, pushed as soon as a chunk is done
- *   adopt   0 <-> decode                             sequences to adopt one way, tokens the other
- * The first-named node connects, the other accepts. */
+ *   kv      stage k -> decode d                      KV pages, pushed as soon as a chunk is done
+ *   adopt   0 <-> decode d                           sequences to adopt one way, tokens the other
+ * The first-named node connects, the other accepts.
+ *
+ * The stages are there from the first to the last moment; decode workers come and go. There is a place for each that may be
+ * there at once, and a place has lives: whoever takes it after another has links with other ids. */
 #ifndef SL_PIPELINE_DECIDE_PLAN_H
 #define SL_PIPELINE_DECIDE_PLAN_H
 
@@ -20,12 +23,13 @@ struct sl_plan_model { /* the numbers of a model that count here */
 
 struct sl_plan_options {
     uint32_t n_stages;
-    bool has_decode;
+    uint32_t n_decoders;   /* decode workers that must be there before it is ready; 0: none ever is */
+    uint32_t max_decoders; /* places for them; 0: n_decoders */
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
     uint32_t max_prefill;    /* prompts that are prefilled at once; 0: as many as max_running, at least 16 */
-    uint32_t max_running;    /* answers that are decoded at once: places in the batch; 0: 16 */
+    uint32_t max_running;    /* answers that a decode worker makes at once: places in its batch; 0: 16 */
     uint32_t context_tokens; /* 0: the model's */
     /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
     uint64_t kv_tokens;
@@ -36,12 +40,13 @@ struct sl_plan {
     uint64_t epoch;
     uint32_t n_stages, n_layers;
     uint32_t begin[SL_MAX_STAGES + 1]; /* stage k has the layers [begin[k], begin[k + 1]) */
-    bool has_decode;
+    uint32_t n_decoders, max_decoders;
+    uint32_t decoder_life[SL_MAX_DECODERS]; /* of who has the place, or had it last: the owner's to set */
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
     uint32_t chunk_tokens;             /* as asked; 0: by prompt */
     uint32_t max_chunk;                /* rows of the largest chunk */
-    uint32_t max_prefill, max_running; /* sequences on each stage, and on the decode worker */
+    uint32_t max_prefill, max_running; /* sequences on each stage, and on each decode worker */
     uint32_t context_tokens, n_pages;
     uint32_t d_model, vocab;
     uint32_t steering_bytes; /* of all prompts that end in a record: at most that of one */
@@ -49,12 +54,15 @@ struct sl_plan {
     size_t kv_layer_bytes;
 };
 
+#define SL_NO_DECODER UINT32_MAX
+
 enum sl_plan_link_kind { SL_LINK_ORDER, SL_LINK_RESULT, SL_LINK_KV, SL_LINK_ADOPT };
 
 struct sl_plan_link {
     uint64_t id;
     enum sl_plan_link_kind kind;
     uint32_t from, to;             /* node numbers */
+    uint32_t decoder;              /* the place that it belongs to; SL_NO_DECODER: it is of the chain */
     uint32_t from_slots, to_slots; /* lent by that end to the other */
     size_t from_slot_bytes, to_slot_bytes;
 };
@@ -62,7 +70,7 @@ struct sl_plan_link {
 /* SL_E_CONFIG: more stages than layers, a context beyond the model's, a chunk of 0, ... */
 sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                        const struct sl_plan_options *options, struct sl_err *err);
-/* Every link of the plan; returns how many. links has room for SL_MAX_LINKS. */
+/* Every link of the plan, those of all places, too; returns how many. links has room for SL_MAX_LINKS. */
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
 /* What a record of this pipeline may hold. */
 struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan);
@@ -75,9 +83,14 @@ static inline uint32_t sl_plan_stage_node(uint32_t stage)
 {
     return 1 + stage;
 }
-static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan)
+static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan, uint32_t decoder)
 {
-    return 1 + plan->n_stages;
+    return 1 + plan->n_stages + decoder;
+}
+/* The place of a node; SL_NO_DECODER: it is no decode worker. */
+static inline uint32_t sl_plan_decoder_of(const struct sl_plan *plan, uint32_t node)
+{
+    return node > plan->n_stages ? node - 1 - plan->n_stages : SL_NO_DECODER;
 }
 const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24]); /* "stage 1" */
 
@@ -87,7 +100,7 @@ static inline uint32_t sl_plan_max_distinct(const struct sl_plan *plan)
     return plan->context_tokens + 1 < plan->vocab ? plan->context_tokens + 1 : plan->vocab;
 }
 
-/* What stage k (or the decode worker, as k == n_stages) must be configured with. */
+/* What stage k (or a decode worker, as k >= n_stages) must be configured with. */
 struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads);
 /* The receive slots and send buffers of a node, in bytes: part of what it plans beside its stage. */
 size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node);

@@ -104,8 +104,7 @@ bool sl_schedule_has_pages(const struct sl_schedule *s, const struct sl_schedule
 
 bool sl_schedule_fits(const struct sl_schedule *s, const struct sl_schedule_entry *e)
 {
-    return s->n_prefilling < s->plan->max_prefill && e->n_places <= s->plan->max_running - s->n_decoding &&
-           sl_schedule_has_pages(s, e) && e->decode_pages <= s->plan->n_pages - s->decode_pages_used;
+    return s->n_prefilling < s->plan->max_prefill && sl_schedule_has_pages(s, e);
 }
 
 void sl_schedule_begin_behind(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t n_pages)
@@ -133,17 +132,20 @@ struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *s)
 }
 
 /* A fiftieth of the pool is kept for what grows more than was expected. */
-static bool fits_growth(const struct sl_schedule *s, const struct sl_schedule_entry *e, uint32_t growth)
+bool sl_schedule_fits_decoder(const struct sl_schedule *s, const struct sl_schedule_entry *e,
+                              uint32_t decoder, uint32_t growth)
 {
-    uint64_t used = (uint64_t)s->decode_pages_used + e->decode_pages + growth;
-    return e->decode_pages == 0 || s->decode_pages_used == 0 || 50 * used <= 49 * (uint64_t)s->plan->n_pages;
+    const struct sl_schedule_decoder *d = &s->decoders[decoder];
+    uint64_t used = (uint64_t)d->pages_used + e->decode_pages + growth;
+    return e->n_places <= s->plan->max_running - d->n_decoding &&
+           e->decode_pages <= s->plan->n_pages - d->pages_used &&
+           (e->decode_pages == 0 || d->pages_used == 0 || 50 * used <= 49 * (uint64_t)s->plan->n_pages);
 }
 
-bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t growth)
+void sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint32_t decoder)
 {
     assert(!e->admitted && sl_schedule_fits(s, e));
-    if (!fits_growth(s, e, growth))
-        return false;
+    e->decoder = decoder;
     if (s->waiting == e) {
         s->waiting = e->next;
     } else { /* it overtakes those that wait before it */
@@ -159,8 +161,11 @@ bool sl_schedule_admit(struct sl_schedule *s, struct sl_schedule_entry *e, uint3
     s->n_decoding += e->n_places;
     s->waiting_bytes -= e->held_bytes;
     s->prefill_pages_used += e->prefill_pages;
-    s->decode_pages_used += e->decode_pages;
-    return true;
+    if (e->n_places == 0)
+        return;
+    assert(sl_schedule_fits_decoder(s, e, decoder, 0));
+    s->decoders[decoder].n_decoding += e->n_places;
+    s->decoders[decoder].pages_used += e->decode_pages;
 }
 
 uint32_t sl_schedule_cut(struct sl_schedule *s, struct sl_cut cuts[SL_MAX_SLICES])
@@ -219,19 +224,23 @@ void sl_schedule_leave_stages(struct sl_schedule *s, struct sl_schedule_entry *e
     entry->prefilling = false;
 }
 
-bool sl_schedule_grow(struct sl_schedule *s)
+bool sl_schedule_grow(struct sl_schedule *s, uint32_t decoder)
 {
-    if (s->decode_pages_used == s->plan->n_pages)
+    if (s->decoders[decoder].pages_used == s->plan->n_pages)
         return false;
-    s->decode_pages_used++;
+    s->decoders[decoder].pages_used++;
     return true;
 }
 
 void sl_schedule_give_decode(struct sl_schedule *s, struct sl_schedule_entry *entry, uint32_t pages,
                              uint32_t places)
 {
-    assert(entry->admitted && s->decode_pages_used >= pages && entry->n_places >= places);
-    s->decode_pages_used -= pages;
+    if (pages == 0 && places == 0)
+        return;
+    struct sl_schedule_decoder *d = &s->decoders[entry->decoder];
+    assert(entry->admitted && d->pages_used >= pages && entry->n_places >= places);
+    d->pages_used -= pages;
+    d->n_decoding -= places;
     entry->n_places -= places;
     s->n_decoding -= places;
 }

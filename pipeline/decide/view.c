@@ -89,7 +89,9 @@ void sl_core_view(const struct sl_core *core, uint64_t now_us, struct sl_core_vi
     view->runs = core->runs_in_flight;
     view->max_runs = fifo || budget->runs > core->max_runs ? core->max_runs : budget->runs;
     view->pages_used = schedule->prefill_pages_used;
-    view->decode_pages_used = schedule->decode_pages_used;
+    view->decode_pages_used = 0;
+    for (uint32_t d = 0; d < core->plan.max_decoders; d++)
+        view->decode_pages_used += schedule->decoders[d].pages_used;
     view->n_pages = core->plan.n_pages;
     view->n_entries = view->n_entries_all = view->n_tenants = 0;
     view->more_tenants = false;

@@ -37,7 +37,8 @@ struct sl_core_view {
     enum sl_schedule_kind schedule;
     uint64_t budget_us;      /* what a chunk may take on the slowest stage (T*); 0: it is cut by tokens */
     uint32_t runs, max_runs; /* RUN records in flight, and how many may be (R) */
-    uint32_t pages_used, decode_pages_used, n_pages;
+    uint32_t pages_used, decode_pages_used,
+        n_pages;                       /* decode_pages_used: of all decode workers; n_pages: of one pool */
     uint32_t n_entries, n_entries_all; /* in the order of the next chunk */
     struct sl_view_entry entries[SL_VIEW_ENTRIES];
     uint32_t n_tenants;

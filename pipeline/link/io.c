@@ -448,6 +448,12 @@ uint64_t sl_io_silent(const struct sl_io *io)
     return 0;
 }
 
+bool sl_io_is_silent(const struct sl_io *io, uint64_t id)
+{
+    const struct sl_link *link = find_link(io, id);
+    return link && atomic_load_explicit(&link->silent, memory_order_relaxed);
+}
+
 struct sl_link_clock sl_io_clock(const struct sl_io *io, uint64_t id)
 {
     const struct sl_link *link = find_link(io, id);

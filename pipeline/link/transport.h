@@ -94,6 +94,7 @@ void sl_io_drop(struct sl_io *io, uint64_t link); /* -> LINK_DOWN */
 /* A link that is up and whose peer is silent: it may be stopped, cut off, or gone, and it may come back, and then all goes on as
  * if nothing had been. 0: none. The owner's. */
 uint64_t sl_io_silent(const struct sl_io *io);
+bool sl_io_is_silent(const struct sl_io *io, uint64_t link); /* this one; false, too: there is no such link */
 
 /* What the one who connected knows of the other's clock, that of sl_io_event.at_us; for drawings. The error of offset_us is at
  * most half of rtt_us, as long as neither I/O thread is kept from its work and the clocks do not drift. The one who accepted

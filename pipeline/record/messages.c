@@ -5,7 +5,7 @@
 enum {
     RESULT_SLICE_MAX = 44 + SL_MAX_N * SL_TOKEN_MAX_BYTES,
     ADOPT_MAX = 256 + 4 * SL_MAX_DECODE_STOPS,
-    ENTRY_MAX = 32 + SL_TOKEN_MAX_BYTES,
+    ENTRY_MAX = 40 + SL_TOKEN_MAX_BYTES,
     TOKENS_ROOM = 64 * 1024
 };
 
@@ -229,7 +229,7 @@ size_t sl_tokens_entry_max_bytes(void)
 size_t sl_tokens_max_bytes(uint32_t max_running, uint32_t n_stages, uint32_t context_tokens)
 {
     (void)n_stages, (void)context_tokens; /* arrivals are spread over as many frames as they need */
-    size_t step = (size_t)max_running * 3 * ENTRY_MAX;
+    size_t step = ((size_t)max_running * 3 + 1) * ENTRY_MAX;
     return step > TOKENS_ROOM ? (step + 63) / 64 * 64 : TOKENS_ROOM;
 }
 
@@ -240,6 +240,7 @@ void sl_tokens_put(struct sl_cursor *c, const struct sl_tokens_entry *e)
     switch (e->kind) {
     case SL_TOKENS_TOKEN:
         sl_cursor_put32(c, (uint32_t)e->finish);
+        sl_cursor_put64(c, e->logits_digest);
         sl_token_put(c, &e->token);
         break;
     case SL_TOKENS_ARRIVED:
@@ -257,6 +258,10 @@ void sl_tokens_put(struct sl_cursor *c, const struct sl_tokens_entry *e)
     case SL_TOKENS_FAILED:
         sl_cursor_put32(c, (uint32_t)e->status);
         break;
+    case SL_TOKENS_STEP:
+        sl_cursor_put32(c, e->rows);
+        sl_cursor_put32(c, e->step_us);
+        break;
     }
 }
 
@@ -271,6 +276,7 @@ bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *e)
     switch (kind) {
     case SL_TOKENS_TOKEN:
         e->finish = (enum sl_text_end)sl_cursor_get32(c);
+        e->logits_digest = sl_cursor_get64(c);
         sl_token_get(c, &e->token);
         break;
     case SL_TOKENS_ARRIVED:
@@ -287,6 +293,10 @@ bool sl_tokens_get(struct sl_cursor *c, struct sl_tokens_entry *e)
         break;
     case SL_TOKENS_FAILED:
         e->status = (int32_t)sl_cursor_get32(c);
+        break;
+    case SL_TOKENS_STEP:
+        e->rows = sl_cursor_get32(c);
+        e->step_us = sl_cursor_get32(c);
         break;
     default:
         c->bad = true;

@@ -94,18 +94,21 @@ enum sl_tokens_kind {
     SL_TOKENS_ARRIVED,   /* when a chunk's pages of one stage were whole and checked */
     SL_TOKENS_ADOPTED,   /* all pages are here: stages may free the sequence */
     SL_TOKENS_ENDED,     /* the sequence is gone from the decode worker and its pages are free */
-    SL_TOKENS_FAILED     /* as ENDED, because of status */
+    SL_TOKENS_FAILED,    /* as ENDED, because of status */
+    SL_TOKENS_STEP       /* what a token step of the whole batch took; of no sequence */
 };
 
 struct sl_tokens_entry {
     enum sl_tokens_kind kind;
     uint64_t seq;
-    struct sl_token_out token;         /* TOKEN */
-    enum sl_text_end finish;           /* TOKEN */
-    uint32_t stage, chunk;             /* ARRIVED */
-    uint64_t at_us;                    /* ARRIVED, ADOPTED */
-    uint64_t kv_digest, logits_digest; /* ENDED */
-    int32_t status;                    /* FAILED */
+    struct sl_token_out token; /* TOKEN */
+    enum sl_text_end finish;   /* TOKEN */
+    uint32_t stage, chunk;     /* ARRIVED */
+    uint64_t at_us;            /* ARRIVED, ADOPTED */
+    uint64_t kv_digest;        /* ENDED */
+    uint64_t logits_digest;    /* TOKEN and ENDED: the chain up to here, when it is wanted */
+    uint32_t rows, step_us;    /* STEP */
+    int32_t status;            /* FAILED */
 };
 
 size_t sl_tokens_max_bytes(uint32_t max_running, uint32_t n_stages, uint32_t context_tokens);

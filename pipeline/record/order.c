@@ -4,7 +4,7 @@
 #include <assert.h>
 
 enum {
-    SLICE_BYTES = 104,
+    SLICE_BYTES = 112,
     RECORD_BYTES = 40 + SL_MAX_SLICES * SLICE_BYTES,
     TRACE_AT = (RECORD_BYTES + 63) / 64 * 64,
     PAGE_BYTES = 8,
@@ -49,6 +49,8 @@ static void slice_put(struct sl_cursor *c, const struct sl_order_slice *s)
     sl_cursor_put32(c, s->index);
     sl_cursor_put32(c, s->prompt_tokens);
     sl_cursor_put32(c, s->flags);
+    sl_cursor_put32(c, s->decoder);
+    sl_cursor_put32(c, s->decoder_life);
     sl_cursor_put32(c, (uint32_t)s->prompt_logprobs);
     sl_cursor_put32(c, s->next_id);
     sl_cursor_put32(c, s->page_first);
@@ -67,6 +69,8 @@ static void slice_get(struct sl_cursor *c, struct sl_order_slice *s)
     s->index = sl_cursor_get32(c);
     s->prompt_tokens = sl_cursor_get32(c);
     s->flags = sl_cursor_get32(c);
+    s->decoder = sl_cursor_get32(c);
+    s->decoder_life = sl_cursor_get32(c);
     s->prompt_logprobs = (int32_t)sl_cursor_get32(c);
     s->next_id = sl_cursor_get32(c);
     s->page_first = sl_cursor_get32(c);
@@ -125,6 +129,10 @@ static const char *check_slice(const struct sl_order_slice *s, const struct sl_o
         return "last slice";
     if (s->n_more >= (s->flags & SL_SLICE_LAST ? (uint32_t)SL_MAX_N : 1u))
         return "number of first tokens";
+    if (s->flags & SL_SLICE_HANDOFF
+            ? s->decoder >= limits->max_decoders || s->decoder_life >= SL_DECODER_LIVES
+            : s->decoder || s->decoder_life)
+        return "decode worker of a slice";
     if (s->prompt_logprobs < -1 || s->prompt_logprobs > SL_MAX_LOGPROBS || s->next_id >= limits->vocab)
         return "prompt log-probabilities";
     if (s->flags & SL_SLICE_RESTORE &&

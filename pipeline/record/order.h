@@ -24,7 +24,10 @@ enum {
     SL_MAX_SLICES = 32,
     SL_MAX_N = 16,            /* answers to one prompt */
     SL_MAX_DECODE_STOPS = 96, /* ids that end a text */
-    SL_MAX_STAGES = 60        /* an io has 64 links, and the decode worker has one to each */
+    SL_MAX_STAGES = 60,       /* an io has 64 links, and a decode worker has one to each */
+    SL_MAX_DECODERS = 8,      /* decode workers at once: places for them */
+    SL_DECODER_LIVES =
+        1024 /* that have had one place, one after the other, before their numbers come again */
 };
 
 enum {
@@ -57,6 +60,8 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     uint32_t index; /* number of the slice within its request: a later stay counts on */
     uint32_t prompt_tokens;
     uint32_t flags;
+    /* HANDOFF: to whom, by its place and by how many had that before: pages for one that is gone go nowhere */
+    uint32_t decoder, decoder_life;
     int32_t prompt_logprobs; /* -1: none; else how many of the best per position besides the token itself */
     /* with prompt_logprobs: the id after the slice, whose log-probability its last row gives */
     uint32_t next_id;
@@ -104,6 +109,7 @@ struct sl_trace sl_trace_get(struct sl_cursor *c);
 struct sl_order_limits {
     uint32_t n_stages, max_tokens, context_tokens, vocab;
     uint32_t n_pages, n_decode_pages; /* of the pools */
+    uint32_t max_decoders;            /* places of decode workers */
 };
 
 /* Bytes of the meta part: a multiple of 64, the same on every link. Of limits the first four count. */

@@ -54,6 +54,8 @@ struct sl_sim_frame *sl_sim_frame(struct sl_sim *s, uint32_t from, uint32_t to, 
     assert(frame->bytes);
     frame->kind = s->links[link].plan.kind;
     frame->link = link;
+    if (s->links[link].plan.decoder != SL_NO_DECODER)
+        frame->life = s->decoders[s->links[link].plan.decoder].life;
     frame->from = from;
     frame->n = bytes;
     return frame;

@@ -43,10 +43,11 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
     sl_sim_send(s, f);
 }
 
-static void send_adopt(struct sl_sim *s, const struct sl_adopt *adopt)
+static void send_adopt(struct sl_sim *s, const struct sl_action *a)
 {
-    struct sl_sim_frame *f = sl_sim_frame(s, 0, sl_plan_decode_node(&s->plan), s->plan.adopt_bytes);
-    f->n = sl_adopt_pack(f->bytes, adopt);
+    struct sl_sim_frame *f =
+        sl_sim_frame(s, 0, sl_plan_decode_node(&s->plan, a->decoder), s->plan.adopt_bytes);
+    f->n = sl_adopt_pack(f->bytes, a->adopt);
     sl_sim_send(s, f);
 }
 
@@ -108,6 +109,17 @@ static void on_set_back(struct sl_sim *s, struct sl_sim_request *r, const struct
 
 static void carry_out(struct sl_sim *s);
 
+/* It has nothing that anybody wants, or its time is over: it is told to stop, and does. */
+static void on_left(struct sl_sim *s, uint32_t place)
+{
+    s->report.n_left++;
+    s->decoders[place].known = false;
+    sl_sim_decode_die(s, place);
+    for (uint32_t i = 0; i < s->config.n_leavings; i++)
+        if (s->config.leavings[i].decoder == place && s->config.leavings[i].back_us)
+            sl_sim_at(s, s->now_us + s->config.leavings[i].back_us, SL_SIM_BACK, place, NULL);
+}
+
 /* Returns whether a text ends with what was told. */
 static bool act(struct sl_sim *s, const struct sl_action *a)
 {
@@ -117,7 +129,7 @@ static bool act(struct sl_sim *s, const struct sl_action *a)
         send_record(s, a);
         break;
     case SL_ACTION_ADOPT:
-        send_adopt(s, a->adopt);
+        send_adopt(s, a);
         break;
     case SL_ACTION_TOKEN:
         if (a->token.out)
@@ -128,6 +140,9 @@ static bool act(struct sl_sim *s, const struct sl_action *a)
         break;
     case SL_ACTION_SET_BACK:
         on_set_back(s, r, a);
+        break;
+    case SL_ACTION_LEFT:
+        on_left(s, a->decoder);
         break;
     case SL_ACTION_ADMIT:
     case SL_ACTION_RAN:
@@ -193,6 +208,11 @@ static void on_arrive(struct sl_sim *s, uint32_t which)
 static void on_answer(struct sl_sim *s, struct sl_sim_frame *frame)
 {
     const char *bad = NULL;
+    uint32_t place = s->links[frame->link].plan.decoder;
+    if (place != SL_NO_DECODER && (!s->decoders[place].known || s->decoders[place].life != frame->life)) {
+        sl_sim_release(s, frame);
+        return;
+    }
     if (frame->kind == SL_LINK_RESULT) {
         bad = sl_core_result(s->core, frame->bytes, frame->n, &s->actions);
         carry_out(s);
@@ -200,7 +220,7 @@ static void on_answer(struct sl_sim *s, struct sl_sim_frame *frame)
         struct sl_cursor in = sl_cursor_over(frame->bytes, frame->n);
         struct sl_tokens_entry entry;
         while (!bad && sl_tokens_get(&in, &entry)) {
-            bad = sl_core_entry(s->core, &entry, &s->actions);
+            bad = sl_core_entry(s->core, place, &entry, &s->actions);
             carry_out(s);
         }
     }
@@ -224,6 +244,46 @@ static void on_decide(struct sl_sim *s)
         sl_sim_at(s, wake_us, SL_SIM_DECIDE, 0, NULL);
 }
 
+static void on_leave(struct sl_sim *s, uint32_t which)
+{
+    const struct sl_sim_leaving *l = &s->config.leavings[which];
+    struct sl_sim_decode *d = &s->decoders[l->decoder];
+    if (d->dead || !d->known)
+        return;
+    if (l->told_to) {
+        sl_core_decoder_leaves(s->core, l->decoder, l->leave_us, &s->actions);
+        carry_out(s);
+        return;
+    }
+    sl_sim_decode_die(s, l->decoder);
+    sl_sim_at(s, s->now_us + l->told_us, SL_SIM_TOLD, which, NULL);
+}
+
+static void on_told(struct sl_sim *s, uint32_t which)
+{
+    const struct sl_sim_leaving *l = &s->config.leavings[which];
+    if (!s->decoders[l->decoder].known || !s->decoders[l->decoder].dead)
+        return; /* it was leaving, too, its time was over meanwhile, and perhaps another is there already */
+    s->report.n_lost++;
+    s->decoders[l->decoder].known = false;
+    sl_core_decoder_lost(s->core, l->decoder, NULL, &s->actions);
+    carry_out(s);
+    if (l->back_us)
+        sl_sim_at(s, s->now_us + l->back_us, SL_SIM_BACK, l->decoder, NULL);
+}
+
+static void on_back(struct sl_sim *s, uint32_t place)
+{
+    struct sl_sim_decode *d = &s->decoders[place];
+    if (d->known)
+        return;
+    d->life++;
+    d->dead = false;
+    d->known = true;
+    sl_core_decoder_joins(s->core, place, d->life, &s->actions);
+    carry_out(s);
+}
+
 static void happen(struct sl_sim *s, const struct sl_sim_event *e)
 {
     switch (e->kind) {
@@ -243,7 +303,7 @@ static void happen(struct sl_sim *s, const struct sl_sim_event *e)
     case SL_SIM_DELIVER:
         if (e->which == 0)
             on_answer(s, e->frame);
-        else if (e->which == sl_plan_decode_node(&s->plan))
+        else if (sl_plan_decoder_of(&s->plan, e->which) != SL_NO_DECODER)
             sl_sim_decode_deliver(s, e->frame);
         else
             sl_sim_stage_deliver(s, e->frame);
@@ -252,7 +312,16 @@ static void happen(struct sl_sim *s, const struct sl_sim_event *e)
         sl_sim_stage_ran(s, e->which);
         break;
     case SL_SIM_STEP:
-        sl_sim_decode_step(s);
+        sl_sim_decode_step(s, e->which);
+        break;
+    case SL_SIM_LEAVE:
+        on_leave(s, e->which);
+        break;
+    case SL_SIM_TOLD:
+        on_told(s, e->which);
+        break;
+    case SL_SIM_BACK:
+        on_back(s, e->which);
         break;
     }
 }
@@ -269,8 +338,9 @@ static void check_all_back(struct sl_sim *s)
     for (uint32_t k = 0; k < s->plan.n_stages; k++)
         if (s->stages[k].table.n_used || s->stages[k].table.n_live)
             sl_sim_break(s, "stage %u still holds %u pages", k, s->stages[k].table.n_used);
-    if (s->decode.table.n_used || s->decode.table.n_live)
-        sl_sim_break(s, "the decode worker still holds %u pages", s->decode.table.n_used);
+    for (uint32_t d = 0; d < s->plan.max_decoders; d++)
+        if (s->decoders[d].table.n_used || s->decoders[d].table.n_live)
+            sl_sim_break(s, "decode worker %u still holds %u pages", d, s->decoders[d].table.n_used);
     s->report.cached_tokens = load.prompt_tokens_cached;
     s->report.evicted = load.pages_evicted;
     if (load.live || load.running || load.pages_used || load.decode_pages_used ||
@@ -287,7 +357,7 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
                                   .vocab = 50000,
                                   .kv_layer_bytes = 64};
     struct sl_plan_options options = {.n_stages = c->n_stages,
-                                      .has_decode = true,
+                                      .n_decoders = c->n_decoders ? c->n_decoders : 1,
                                       .chunk_tokens = c->chunk_tokens,
                                       .max_prefill = c->max_prefill,
                                       .max_running = c->max_running,
@@ -295,27 +365,29 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
                                       .kv_tokens = c->kv_tokens};
     SL_TRY(sl_plan_make(&s->plan, &model, &options, err));
     s->limits = sl_plan_order_limits(&s->plan);
-    struct sl_plan_link links[SL_MAX_LINKS + 1];
+    struct sl_plan_link links[SL_MAX_LINKS + SL_MAX_DECODERS];
     s->n_links = sl_plan_links(&s->plan, links);
-    for (uint32_t i = 0; i < s->n_links; i++)
+    for (uint32_t i = 0, n = s->n_links; i < n; i++)
         if (links[i].kind == SL_LINK_ADOPT) { /* the way back is a link of its own here */
             links[s->n_links] = links[i];
             links[s->n_links].from = links[i].to;
             links[s->n_links].to = links[i].from;
             links[s->n_links++].to_slots = links[i].from_slots;
-            break;
         }
     for (uint32_t i = 0; i < s->n_links; i++) {
         s->links[i] = (struct sl_sim_link){.plan = links[i]};
         s->links[i].end = &s->links[i].waiting;
     }
     struct sl_core_config core = {.plan = &s->plan,
+                                  .n_decoders = s->plan.n_decoders,
+                                  .alone_us = c->alone_us,
                                   .max_requests = c->max_requests,
                                   .expect_tokens = c->expect_tokens,
                                   .prefix_cache = c->prefix_cache,
                                   .schedule = c->schedule};
     size_t tables =
-        sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages) +
+        s->plan.max_decoders *
+            sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages) +
         c->n_stages * sl_sequences_bytes(s->plan.max_prefill, s->plan.context_tokens, s->plan.n_pages);
     SL_TRY(sl_arena_init(&s->arena, sl_core_bytes(&core) + tables, err));
     SL_TRY(sl_core_init(&s->core, &s->arena, &core));
@@ -349,6 +421,8 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
             if (requests[i].cancel_us)
                 sl_sim_at(s, requests[i].cancel_us, SL_SIM_CANCEL, i, NULL);
         }
+        for (uint32_t i = 0; i < config->n_leavings; i++)
+            sl_sim_at(s, config->leavings[i].at_us, SL_SIM_LEAVE, i, NULL);
         if (config->flush_us)
             sl_sim_at(s, config->flush_us, SL_SIM_FLUSH, 0, NULL);
         struct sl_sim_event event;

@@ -1,4 +1,4 @@
-/* A pipeline without machines: the real decider, N stages and a decode worker on a virtual clock, joined by links that take
+/* A pipeline without machines: the real decider, N stages and decode workers that may die on a virtual clock, joined by links that take
  * random time. Stages compute nothing but keep the books of a real one: records as bytes, pages by number, credits; what a
  * position "is" is a hash of all that a model would make it of, so that a page in the wrong place, a record out of order or a
  * page that was used again too early gives another token. The oracle is the same request alone.
@@ -15,9 +15,24 @@ enum sl_sim_plant { /* what the world does wrong once, to show that it is notice
                     SL_SIM_LATE_PUSH   /* a stage forgets that a page is still being read */
 };
 
+enum { SL_SIM_MAX_LEAVINGS = 8 };
+
+struct sl_sim_leaving { /* of a decode worker */
+    uint64_t at_us;
+    uint32_t decoder;
+    bool told_to; /* it is told to go, and does when it has nothing left; else it dies with all that it has */
+    uint64_t leave_us; /* told_to: how long it may take */
+    uint64_t told_us;  /* else: so long nobody knows */
+    uint64_t back_us;  /* so long its place is empty; 0: for ever */
+};
+
 struct sl_sim_config {
     uint64_t seed;
     uint32_t n_stages, max_prefill, max_running, max_requests, chunk_tokens, context_tokens;
+    uint32_t n_decoders; /* 0 is 1 */
+    uint32_t n_leavings;
+    struct sl_sim_leaving leavings[SL_SIM_MAX_LEAVINGS];
+    uint64_t alone_us; /* see sl_core_config */
     uint64_t kv_tokens;
     uint32_t expect_tokens; /* of an output; 0: as the decider does */
     bool prefix_cache;
@@ -59,7 +74,8 @@ struct sl_sim_request {
 
 struct sl_sim_report {
     uint64_t end_us, records, steps, tokens, set_back, cached_tokens, evicted;
-    uint32_t most_running; /* requests with pages at once */
+    uint32_t n_lost, n_left; /* decode workers */
+    uint32_t most_running;   /* requests with pages at once */
 };
 
 /* Runs until nothing is left to happen. SL_E_INTERNAL: a promise was broken, and which. */

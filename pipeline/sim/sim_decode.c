@@ -1,4 +1,4 @@
-/* The decode worker as a table: pages come from every stage, a sequence that has all of them and was named is adopted, and a
+/* A decode worker as a table: pages come from every stage, a sequence that has all of them and was named is adopted, and a
  * step gives each adopted sequence a token, which is a hash of everything that its pages hold. */
 #include "pipeline/sim/sim_impl.h"
 #include <assert.h>
@@ -6,12 +6,13 @@
 
 static uint64_t *value_at(struct sl_sim *s, uint32_t stage, uint32_t page, uint32_t at)
 {
-    return &s->decode.values[((size_t)stage * s->plan.n_pages + page) * SL_PAGE + at];
+    return &s->decode->values[((size_t)stage * s->plan.n_pages + page) * SL_PAGE + at];
 }
 
 static void say(struct sl_sim *s, const struct sl_tokens_entry *entry)
 {
-    struct sl_sim_frame *f = sl_sim_frame(s, sl_plan_decode_node(&s->plan), 0, sl_tokens_entry_max_bytes());
+    struct sl_sim_frame *f =
+        sl_sim_frame(s, sl_plan_decode_node(&s->plan, s->decode->place), 0, sl_tokens_entry_max_bytes());
     struct sl_cursor out = sl_cursor_over(f->bytes, f->n);
     sl_tokens_put(&out, entry);
     f->n = (size_t)(out.at - f->bytes);
@@ -21,8 +22,8 @@ static void say(struct sl_sim *s, const struct sl_tokens_entry *entry)
 static struct sl_sim_adoptee *find(struct sl_sim *s, uint64_t seq)
 {
     for (uint32_t i = 0; i < s->plan.max_running; i++)
-        if (s->decode.adoptees[i].sequence && s->decode.adoptees[i].sequence->id == seq)
-            return &s->decode.adoptees[i];
+        if (s->decode->adoptees[i].sequence && s->decode->adoptees[i].sequence->id == seq)
+            return &s->decode->adoptees[i];
     return NULL;
 }
 
@@ -30,9 +31,9 @@ static struct sl_sim_adoptee *find_or_open(struct sl_sim *s, uint64_t seq)
 {
     struct sl_sim_adoptee *a = find(s, seq);
     for (uint32_t i = 0; !a && i < s->plan.max_running; i++)
-        if (!s->decode.adoptees[i].sequence) {
-            a = &s->decode.adoptees[i];
-            *a = (struct sl_sim_adoptee){.sequence = sl_sequences_open(&s->decode.table, seq)};
+        if (!s->decode->adoptees[i].sequence) {
+            a = &s->decode->adoptees[i];
+            *a = (struct sl_sim_adoptee){.sequence = sl_sequences_open(&s->decode->table, seq)};
         }
     if (!a)
         sl_sim_break(s, "the decode worker was given more sequences than may run");
@@ -42,7 +43,7 @@ static struct sl_sim_adoptee *find_or_open(struct sl_sim *s, uint64_t seq)
 static bool has_ended(const struct sl_sim *s, uint64_t seq)
 {
     for (uint32_t i = 0; i < 256; i++)
-        if (s->decode.ended[i] == seq)
+        if (s->decode->ended[i] == seq)
             return true;
     return false;
 }
@@ -63,13 +64,13 @@ static void end(struct sl_sim *s, struct sl_sim_adoptee *a, uint64_t seq)
         if (from && --from->n_forks_left == 0)
             adopt_when_whole(s, from);
         for (uint32_t i = 0; i < s->plan.max_running; i++)
-            if (waits_for(&s->decode.adoptees[i], seq))
+            if (waits_for(&s->decode->adoptees[i], seq))
                 sl_sim_break(s, "sequence %llu ended and others are to be made of it",
                              (unsigned long long)seq);
-        sl_sequences_close(&s->decode.table, a->sequence);
+        sl_sequences_close(&s->decode->table, a->sequence);
         a->sequence = NULL;
     }
-    s->decode.ended[s->decode.n_ended++ % 256] = seq;
+    s->decode->ended[s->decode->n_ended++ % 256] = seq;
     say(s, &(struct sl_tokens_entry){.kind = SL_TOKENS_ENDED, .seq = seq});
 }
 
@@ -100,7 +101,7 @@ static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a)
     if (!is_whole(s, a))
         return;
     for (uint32_t i = 0; i < s->plan.max_running; i++) {
-        struct sl_sim_adoptee *fork = &s->decode.adoptees[i];
+        struct sl_sim_adoptee *fork = &s->decode->adoptees[i];
         if (!waits_for(fork, a->spec.seq))
             continue;
         fork_pages(s, fork, a);
@@ -123,7 +124,7 @@ static void adopt_when_whole(struct sl_sim *s, struct sl_sim_adoptee *a)
 static bool place(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t index, uint32_t page, bool shared)
 {
     bool fresh;
-    if (sl_sequences_put(&s->decode.table, a->sequence, index, page, !shared, &fresh) == SL_OK)
+    if (sl_sequences_put(&s->decode->table, a->sequence, index, page, !shared, &fresh) == SL_OK)
         return true;
     sl_sim_break(s, "page %u of a sequence cannot be number %u on the decode worker", index, page);
     return false;
@@ -144,6 +145,12 @@ static void on_page(struct sl_sim *s, const struct sl_sim_frame *f)
         a->got[from->k] += f->n_tokens;
         adopt_when_whole(s, a);
     }
+}
+
+/* The page has left, whoever has it now. */
+static void page_left(struct sl_sim *s, const struct sl_sim_frame *f)
+{
+    struct sl_sim_stage *from = &s->stages[f->from - 1];
     if (s->config.plant != SL_SIM_LATE_PUSH)
         sl_sequences_read_end(&from->table, f->page);
     sl_sim_stage_go_on(s, from);
@@ -215,10 +222,14 @@ static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
 
 void sl_sim_decode_deliver(struct sl_sim *s, struct sl_sim_frame *frame)
 {
-    if (frame->kind == SL_LINK_KV)
+    s->decode = &s->decoders[s->links[frame->link].plan.decoder];
+    bool lost = s->decode->dead || s->decode->life != frame->life;
+    if (!lost && frame->kind == SL_LINK_KV)
         on_page(s, frame);
-    else
+    else if (!lost)
         on_adopt(s, frame);
+    if (frame->kind == SL_LINK_KV)
+        page_left(s, frame);
     sl_sim_release(s, frame);
 }
 
@@ -258,35 +269,64 @@ static void make_token(struct sl_sim *s, struct sl_sim_adoptee *a)
 
 static void step_soon(struct sl_sim *s, const struct sl_sim_adoptee *a)
 {
-    if (s->decode.stepping || !can_step(a))
+    if (s->decode->stepping || !can_step(a))
         return;
-    sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, 0, NULL);
-    s->decode.stepping = true;
+    sl_sim_at(s, s->now_us + s->config.step_us, SL_SIM_STEP, s->decode->place, NULL);
+    s->decode->stepping = true;
 }
 
-void sl_sim_decode_step(struct sl_sim *s)
+void sl_sim_decode_die(struct sl_sim *s, uint32_t place)
 {
+    struct sl_sim_decode *d = &s->decoders[place];
+    for (uint32_t i = 0; i < s->plan.max_running; i++) {
+        if (d->adoptees[i].sequence)
+            sl_sequences_close(&d->table, d->adoptees[i].sequence);
+        d->adoptees[i].sequence = NULL;
+    }
+    d->dead = true;
+    d->stepping = false;
+}
+
+void sl_sim_decode_step(struct sl_sim *s, uint32_t place)
+{
+    uint32_t rows = 0;
+    s->decode = &s->decoders[place];
+    if (s->decode->dead)
+        return;
     s->report.steps++;
-    s->decode.stepping = false;
+    s->decode->stepping = false;
     for (uint32_t i = 0; i < s->plan.max_running; i++)
-        if (can_step(&s->decode.adoptees[i]))
-            make_token(s, &s->decode.adoptees[i]);
+        if (can_step(&s->decode->adoptees[i])) {
+            make_token(s, &s->decode->adoptees[i]);
+            rows++;
+        }
+    if (rows > 0)
+        say(s, &(struct sl_tokens_entry){
+                   .kind = SL_TOKENS_STEP, .rows = rows, .step_us = s->config.step_us * (1 + place)});
     for (uint32_t i = 0; i < s->plan.max_running; i++)
-        step_soon(s, &s->decode.adoptees[i]);
+        step_soon(s, &s->decode->adoptees[i]);
 }
 
 sl_status sl_sim_decode_init(struct sl_sim *s)
 {
-    s->decode.adoptees = calloc(s->plan.max_running, sizeof *s->decode.adoptees);
-    s->decode.values = calloc((size_t)s->plan.n_stages * s->plan.n_pages * SL_PAGE, sizeof *s->decode.values);
-    if (!s->decode.adoptees || !s->decode.values)
-        return SL_E_NOMEM;
-    return sl_sequences_init(&s->decode.table, &s->arena, s->plan.max_running, s->plan.context_tokens,
-                             s->plan.n_pages);
+    for (uint32_t i = 0; i < s->plan.max_decoders; i++) {
+        struct sl_sim_decode *d = &s->decoders[i];
+        d->place = i;
+        d->known = true;
+        d->adoptees = calloc(s->plan.max_running, sizeof *d->adoptees);
+        d->values = calloc((size_t)s->plan.n_stages * s->plan.n_pages * SL_PAGE, sizeof *d->values);
+        if (!d->adoptees || !d->values)
+            return SL_E_NOMEM;
+        SL_TRY(sl_sequences_init(&d->table, &s->arena, s->plan.max_running, s->plan.context_tokens,
+                                 s->plan.n_pages));
+    }
+    return SL_OK;
 }
 
 void sl_sim_decode_fini(struct sl_sim *s)
 {
-    free(s->decode.adoptees);
-    free(s->decode.values);
+    for (uint32_t i = 0; i < SL_MAX_DECODERS; i++) {
+        free(s->decoders[i].adoptees);
+        free(s->decoders[i].values);
+    }
 }

@@ -14,7 +14,10 @@ enum sl_sim_event_kind {
     SL_SIM_DECIDE,
     SL_SIM_DELIVER,
     SL_SIM_RAN,
-    SL_SIM_STEP
+    SL_SIM_STEP,
+    SL_SIM_LEAVE, /* which: of the config's leavings */
+    SL_SIM_TOLD,  /* that it is dead */
+    SL_SIM_BACK
 };
 
 struct sl_sim_event {
@@ -28,6 +31,7 @@ struct sl_sim_frame {
     struct sl_sim_frame *next;
     enum sl_plan_link_kind kind;
     uint32_t link, from; /* from: the node that sent it */
+    uint32_t life;       /* of the decode worker that it is to or from */
     uint8_t *bytes;
     size_t n;
     uint64_t *rows; /* ORDER: the hidden state of every row */
@@ -74,6 +78,9 @@ struct sl_sim_adoptee {
 };
 
 struct sl_sim_decode {
+    uint32_t place, life;
+    bool dead;  /* and what comes to it, or came from it, is lost */
+    bool known; /* to the decider */
     struct sl_sequences table;
     uint64_t *values; /* [n_stages][n_pages][SL_PAGE] */
     struct sl_sim_adoptee *adoptees;
@@ -91,7 +98,8 @@ struct sl_sim {
     uint64_t now_us, n_events_made;
     struct sl_sim_event *heap;
     uint32_t n_events, room_events;
-    struct sl_sim_link links[SL_MAX_LINKS + 1]; /* the plan's, and the way back from the decode worker */
+    struct sl_sim_link
+        links[SL_MAX_LINKS + SL_MAX_DECODERS]; /* the plan's, and the ways back from the decode workers */
     uint32_t n_links;
 
     struct sl_core *core;
@@ -102,7 +110,7 @@ struct sl_sim {
     uint32_t n_requests;
     bool deciding; /* a DECIDE is on its way */
     struct sl_sim_stage *stages;
-    struct sl_sim_decode decode;
+    struct sl_sim_decode decoders[SL_MAX_DECODERS], *decode; /* decode: whose turn it is */
     bool planted;
     struct sl_sim_report report;
     char broken[200]; /* which promise; empty: none */
@@ -153,6 +161,7 @@ void sl_sim_stage_go_on(struct sl_sim *s,
 sl_status sl_sim_decode_init(struct sl_sim *s);
 void sl_sim_decode_fini(struct sl_sim *s);
 void sl_sim_decode_deliver(struct sl_sim *s, struct sl_sim_frame *frame);
-void sl_sim_decode_step(struct sl_sim *s);
+void sl_sim_decode_step(struct sl_sim *s, uint32_t place);
+void sl_sim_decode_die(struct sl_sim *s, uint32_t place); /* with all that it has */
 
 #endif

@@ -49,8 +49,11 @@ static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct s
     uint32_t end = slice->pos + slice->n,
              ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
     uint32_t *half = &st->half_page[q - st->table.sequences];
-    for (uint32_t i = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE; i < ready; i++) {
-        struct sl_sim_frame *f = sl_sim_frame(s, node_of(st), sl_plan_decode_node(&s->plan), 0);
+    const struct sl_sim_decode *to = &s->decoders[slice->decoder];
+    bool is_here = to->known && to->life == slice->decoder_life;
+    for (uint32_t i = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE; i < ready && is_here; i++) {
+        struct sl_sim_frame *f =
+            sl_sim_frame(s, node_of(st), sl_plan_decode_node(&s->plan, slice->decoder), 0);
         uint32_t left = slice->prompt_tokens - i * SL_PAGE;
         f->seq = slice->seq;
         f->index = i;

@@ -168,15 +168,6 @@ def test_nohup_is_obeyed(tmp_path):
 
 # ---- ends ----
 
-def test_the_end_of_the_decode_worker_is_no_clean_end(start_server):
-    server = start_server("--drain-timeout", 600)
-    stream = Stream(server.endpoint, max_tokens=1500).wait_begun()
-    os.kill(server.children()["decode"], signal.SIGTERM)
-    assert stream.end().error is None and len(stream.ids) == 1500  # nothing is lost all the same
-    assert server.wait() == 69
-    assert "the decode worker was told to stop, and the pipeline can't go on without it" in server.log()
-
-
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
 def test_a_child_that_dies_of_a_signal_gives_its_number(start_server, number):
     server = start_server()

@@ -125,7 +125,7 @@ def test_sigterm_to_a_stage_drains_the_pipeline(start_server):
     assert server.wait() == 0, server.log()
 
 
-@pytest.mark.parametrize("role", ["stage 0", "stage 1", "decode", "coordinator"])
+@pytest.mark.parametrize("role", ["stage 0", "stage 1", "coordinator"])  # not a decode worker: test_decoders.py
 def test_a_dead_child_is_named_and_ends_the_whole(start_server, role):
     server = start_server()
     stream = Stream(server.endpoint, max_tokens=15000).wait_begun()

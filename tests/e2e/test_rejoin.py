@@ -31,7 +31,8 @@ class Pipeline(Server):
                                          self.relays[role].endpoint, "--lost-after", lost_after_of_workers or lost_after, *words)
 
     def rejoined(self, role):
-        return self.log().count(f"{role} took up its Join stream again")
+        name = "decode 0" if role == "decode" else role  # the coordinator knows it by its place
+        return self.log().count(f"{name} took up its Join stream again")
 
     def logs(self):
         return "\n".join([self.log(), *(worker.log() for worker in self.workers.values())])
@@ -264,7 +265,21 @@ def test_a_coordinator_that_was_started_again_knows_nobody(start_pipeline, pack,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("role", ROLES)
+def test_a_decode_worker_whose_stream_stays_broken_is_lost_and_the_pipeline_waits_for_another(start_pipeline):
+    pipeline = start_pipeline(4, lost_after_of_workers=60)
+    stream = Stream(pipeline.endpoint, max_tokens=15000).wait_begun()
+    pipeline.relays["decode"].down()
+    error = stream.end().error
+    assert error and error.code() == grpc.StatusCode.UNAVAILABLE and "none came in its place" in error.details()
+    assert "decode 0 is gone: its Join stream broke, and it did not take it up again within 4 s" in pipeline.log()
+    worker = pipeline.workers.pop("decode")
+    assert worker.wait() == 69, worker.log()  # it is told over its link
+    assert pipeline.get("/readyz") == (503, "no decode worker is here; start one with sluice decode\n")
+    pipeline.end()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("role", ["stage 0", "stage 1"])
 def test_whose_stream_stays_broken_is_lost_by_name(start_pipeline, role):
     pipeline = start_pipeline(8, lost_after_of_workers=60)
     stream = Stream(pipeline.endpoint, max_tokens=15000).wait_begun()

@@ -5,7 +5,7 @@
 #include <string.h>
 
 enum { STAGES = 2, CHUNK = 16 };
-static const struct sl_order_limits limits = {STAGES, CHUNK, 4096, 4096, 1000, 1000};
+static const struct sl_order_limits limits = {STAGES, CHUNK, 4096, 4096, 1000, 1000, 4};
 
 static void read_order(const uint8_t *data, size_t bytes)
 {

@@ -40,8 +40,12 @@ static bool start(struct neighbours *w)
     const struct sl_tenant_weight weight = {"blue", 3.5};
     struct sl_plan_model model = {
         .n_layers = 1, .max_pos = CONTEXT, .d_model = 64, .vocab = 100, .kv_layer_bytes = 4096};
-    struct sl_plan_options options = {
-        .n_stages = 1, .has_decode = true, .max_running = RUNNING, .context_tokens = CONTEXT, .epoch = 3};
+    struct sl_plan_options options = {.n_stages = 1,
+                                      .n_decoders = 1,
+                                      .max_decoders = 1,
+                                      .max_running = RUNNING,
+                                      .context_tokens = CONTEXT,
+                                      .epoch = 3};
     static const struct sl_shape shape = {.vocab = 100, .max_pos = CONTEXT, .d_model = 64, .n_layers = 1};
     struct sl_tokenizer *none;
     sl_log_init("test", SL_LOG_ERROR);
@@ -180,7 +184,7 @@ static void serve_one(struct neighbours *w, uint32_t max_tokens)
     settle(w);
     while (w->seq == 0)
         take_frames(w, STAGE);
-    uint64_t seq = w->seq + nth * (WAITING + w->plan.max_prefill + 3 * RUNNING + 1) *
+    uint64_t seq = w->seq + nth * (WAITING + w->plan.max_prefill + 4 * RUNNING + 1) *
                                 SL_MAX_N; /* one place, once more around */
     if (atomic_load(&w->n_ended) == nth)
         answer(w, SL_ORDER_RUN, seq);

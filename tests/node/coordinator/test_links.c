@@ -2,7 +2,7 @@
 #include "node/coordinator/links.h"
 #include "tests/check.h"
 
-static const struct sl_plan plan = {.n_stages = 3, .has_decode = true, .epoch = 9};
+static const struct sl_plan plan = {.n_stages = 3, .n_decoders = 1, .max_decoders = 1, .epoch = 9};
 
 static bool tell(struct sl_links *links, enum sl_io_kind kind, uint32_t from, uint32_t to, const char *reason,
                  struct sl_err *err)

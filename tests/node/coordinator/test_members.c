@@ -16,9 +16,15 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { STAGE = 0, DECODE = 1, MEMBERS = 2, LAYERS = 4, HOUR_MS = 3600000 };
+/* LATER: a decode worker that comes when the others have their plan */
+enum { STAGE = 0, DECODE = 1, MEMBERS = 2, LATER = 2, HANDS = 3, LAYERS = 4, HOUR_MS = 3600000 };
 
-struct hand { /* a member's process */
+struct hand {
+    bool hears_of_decoders;                 /* next_event gives these out, too */
+    uint32_t number, life;                  /* of its plan */
+    uint32_t n_told, told_place, told_life; /* the last word about a decode worker */
+    bool told_gone;
+    /* a member's process */
     uint8_t id[SL_JOIN_NONCE];
     struct sl_join_key key;
     bool decode;
@@ -34,13 +40,13 @@ struct hand { /* a member's process */
 struct meeting {
     struct sl_fabric *fabric;
     struct sl_plan plan;
-    struct sl_io *io[1 + MEMBERS];
+    struct sl_io *io[1 + HANDS];
     struct sl_coordinator *coordinator;
     struct sl_members *members;
     struct sl_rpc_server *server;
     char endpoint[32];
-    int ears[MEMBERS]; /* data ports */
-    struct hand hands[MEMBERS];
+    int ears[HANDS]; /* data ports */
+    struct hand hands[HANDS];
     _Atomic uint32_t n_leaves;
 };
 
@@ -51,13 +57,17 @@ static void on_leave(void *user, const char *who)
     atomic_fetch_add(&w->n_leaves, 1);
 }
 
-static bool open_meeting(struct meeting *w, uint32_t lost_after_ms)
+static bool open_meeting_for(struct meeting *w, uint32_t lost_after_ms, uint32_t max_decoders)
 {
     struct sl_err err = {.text = "no memory"};
     struct sl_plan_model model = {
         .n_layers = LAYERS, .max_pos = 128, .d_model = 64, .vocab = 100, .kv_layer_bytes = 4096};
-    struct sl_plan_options options = {
-        .n_stages = 1, .has_decode = true, .max_running = 2, .context_tokens = 128, .epoch = 77};
+    struct sl_plan_options options = {.n_stages = 1,
+                                      .n_decoders = 1,
+                                      .max_decoders = max_decoders,
+                                      .max_running = 2,
+                                      .context_tokens = 128,
+                                      .epoch = 77};
     static const struct sl_shape shape = {.vocab = 100, .max_pos = 128, .d_model = 64, .n_layers = LAYERS};
     struct sl_tokenizer *none;
     struct sl_rpc_method methods[SL_MEMBERS_METHODS];
@@ -70,7 +80,7 @@ static bool open_meeting(struct meeting *w, uint32_t lost_after_ms)
                               .fabric = w->fabric,
                               .limits = {1 << 24, LAYERS, 128},
                               .thread_name = "io"};
-    for (uint32_t k = 0; k <= MEMBERS; k++)
+    for (uint32_t k = 0; k <= HANDS; k++)
         ready = ready && sl_io_create(&w->io[k], &io, &err) == SL_OK;
     struct sl_coordinator_config coordinator = {.plan = &w->plan,
                                                 .shape = &shape,
@@ -101,10 +111,10 @@ static bool open_meeting(struct meeting *w, uint32_t lost_after_ms)
     }
     sl_members_attach(w->members, w->coordinator, w->io[0]);
     snprintf(w->endpoint, sizeof w->endpoint, "127.0.0.1:%d", sl_rpc_server_port(w->server));
-    for (uint32_t i = 0; i < MEMBERS; i++)
+    for (uint32_t i = 0; i < HANDS; i++)
         w->hands[i] = (struct hand){.id = {(uint8_t)(1 + i)},
                                     .key = config.key,
-                                    .decode = i == DECODE,
+                                    .decode = i != STAGE,
                                     .data = *sl_io_address(w->io[1 + i]),
                                     .port = listen_somewhere(&w->ears[i])};
     return true;
@@ -118,15 +128,20 @@ static void hang_up(struct hand *h)
     h->channel = NULL;
 }
 
+static bool open_meeting(struct meeting *w, uint32_t lost_after_ms)
+{
+    return open_meeting_for(w, lost_after_ms, 1);
+}
+
 static void close_meeting(struct meeting *w)
 {
-    for (uint32_t i = 0; i < MEMBERS; i++)
+    for (uint32_t i = 0; i < HANDS; i++)
         hang_up(&w->hands[i]);
     sl_members_stop(w->members, "the test is over");
     sl_rpc_server_stop(w->server, 0);
     sl_coordinator_destroy(w->coordinator);
     sl_members_destroy(w->members);
-    for (uint32_t i = 0; i < MEMBERS; i++) {
+    for (uint32_t i = 0; i < HANDS; i++) {
         sl_io_destroy(w->io[1 + i]);
         if (w->ears[i] >= 0)
             close(w->ears[i]);
@@ -220,8 +235,20 @@ static int next_event(struct hand *h, bool beats, uint64_t *epoch, struct sl_err
         int kind = event ? (int)event->event_case : 0;
         if (epoch && kind == SLUICE__V1__JOIN_EVENT__EVENT_PLAN)
             *epoch = event->plan->epoch;
+        if (kind == SLUICE__V1__JOIN_EVENT__EVENT_PLAN) {
+            h->number = event->plan->stage;
+            h->life = event->plan->decoder_life;
+        }
+        if (kind == SLUICE__V1__JOIN_EVENT__EVENT_DECODER) {
+            h->n_told++;
+            h->told_place = event->decoder->place;
+            h->told_life = event->decoder->life;
+            h->told_gone = event->decoder->gone;
+        }
         if (event)
             sluice__v1__join_event__free_unpacked(event, NULL);
+        if (kind == SLUICE__V1__JOIN_EVENT__EVENT_DECODER && !h->hears_of_decoders)
+            continue;
         if (beats || kind != SLUICE__V1__JOIN_EVENT__EVENT_BEAT)
             return kind;
     }
@@ -659,6 +686,60 @@ SL_TEST(who_is_away_is_awaited_and_who_comes_after_the_stop_is_told)
         CHECK_INT(next_event(&w.hands[STAGE], false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
         CHECK_INT(next_event(&w.hands[STAGE], false, NULL, &err), 0); /* and that was all */
         CHECK_INT(err.status, SL_OK);
+    }
+    close_meeting(&w);
+}
+
+/* What the stage is told next of a place for decode workers. */
+static void check_told(struct meeting *w, uint32_t place, uint32_t life, bool gone)
+{
+    struct hand *h = &w->hands[STAGE];
+    struct sl_err err;
+    h->hears_of_decoders = true;
+    CHECK_INT(next_event(h, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_DECODER);
+    CHECK_INT(h->told_place, place);
+    CHECK_INT(h->told_life, life);
+    CHECK_INT(h->told_gone, gone);
+}
+
+SL_TEST(a_decode_worker_joins_while_it_runs_and_leaves_its_place_to_the_next)
+{
+    struct meeting w;
+    struct sl_err err;
+    REQUIRE(open_meeting_for(&w, HOUR_MS, 2));
+    if (all_join(&w)) {
+        struct hand *later = &w.hands[LATER], third = *later, late;
+        CHECK_INT(w.hands[DECODE].number, 1);
+        check_told(&w, 0, 0, false);
+        check_told(&w, 1, SL_DECODER_LIVES - 1, true);
+        CHECK_INT(join(&w, later, &err), SL_OK);
+        CHECK_INT(next_event(later, false, &later->epoch, &err), SLUICE__V1__JOIN_EVENT__EVENT_PLAN);
+        CHECK(later->number == 2 && later->life == 0 && later->epoch == 77);
+        check_told(&w, 1, 0, false);
+        third.id[0] = 9;
+        CHECK_INT(join(&w, &third, &err), SL_E_EXISTS);
+        CHECK_CONTAINS(err.text, "there are 2 decode workers already");
+        hang_up(&w.hands[STAGE]); /* it is told again, as it is */
+        wait_silent(&w, true);
+        CHECK_INT(join(&w, &w.hands[STAGE], &err), SL_OK);
+        check_told(&w, 0, 0, false);
+        check_told(&w, 1, 0, false);
+
+        late = *later;
+        late.stream = NULL;
+        late.channel = NULL;
+        sl_members_decoder_gone(w.members, 1, 7, "of another life");
+        sl_members_decoder_gone(w.members, 1, 0, NULL);
+        CHECK_INT(next_event(later, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
+        check_told(&w, 1, 0, true);
+        CHECK_INT(join(&w, &late, &err), SL_E_REFUSED); /* it has not heard of it */
+        CHECK_CONTAINS(err.text, "goes on without it");
+        CHECK_INT(join(&w, &third, &err), SL_OK);
+        CHECK_INT(next_event(&third, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_PLAN);
+        CHECK(third.number == 2 && third.life == 1);
+        check_told(&w, 1, 1, false);
+        hang_up(&third);
+        hang_up(&late);
     }
     close_meeting(&w);
 }

@@ -102,7 +102,7 @@ static enum sl_device_kind the_device;
 static sl_status bind_stage(struct sl_err *err)
 {
     struct sl_plan plan;
-    struct sl_plan_options options = {.n_stages = 2, .has_decode = true, .context_tokens = 128};
+    struct sl_plan_options options = {.n_stages = 2, .n_decoders = 1, .context_tokens = 128};
     SL_TRY(sl_plan_for_shape(&plan, sl_pack_shape(the_pack), &options, err));
     struct sl_share config = sl_plan_share(&plan, 1, 1);
     config.device = the_device;

@@ -685,7 +685,7 @@ SL_TEST(no_token_of_spoiled_weights_leaves_but_the_word_of_it)
     CHECK_INT(w_work(n), 1);
     CHECK(!n->actions.go_on);
     REQUIRE(n->n_sent == 1 && n->sent[0].wire.kind == SL_WIRE_SPOILED);
-    CHECK_INT(n->sent[0].link, sl_plan_link_id(&w->plan, 0, sl_plan_decode_node(&w->plan)));
+    CHECK_INT(n->sent[0].link, sl_plan_link_id(&w->plan, 0, sl_plan_decode_node(&w->plan, 0)));
     struct sl_spoiled_word word;
     CHECK(sl_spoiled_unpack(&word, n->sent[0].payload, n->sent[0].wire.payload_bytes) == NULL);
     CHECK_CONTAINS(word.sentence, "the decode worker: ");

@@ -159,6 +159,35 @@ SL_TEST(every_record_that_has_credit_is_kept_and_applied_in_order)
     w_close(w);
 }
 
+/* ---- decode workers that are gone ---- */
+
+SL_TEST(pages_for_a_decode_worker_that_is_gone_go_nowhere_and_the_record_goes_on)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    uint64_t link = sl_plan_link_id(&w->plan, 1, sl_plan_decode_node(&w->plan, 0));
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK); /* to the one that is here */
+    w_work(n);
+    CHECK_INT(w_count(n, SL_WIRE_KV), 2);
+    w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
+    for (uint32_t i = 0; i < 2; i++) { /* nobody; and one that came after */
+        sl_stage_role_set_decoder(n->role, 0, i, i ? link + 1 : 0);
+        CHECK_INT(w_write_run(w, 2 + i, 100, &w_greedy), SL_OK);
+        w_work(n);
+        CHECK_INT(w_count(n, SL_WIRE_KV), 2);
+        CHECK_INT(w_count(n, SL_WIRE_ORDER), 1); /* it goes to the next stage all the same */
+        w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
+    }
+    for (uint32_t seq = 1; seq <= 3; seq++)
+        CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, seq), SL_OK);
+    w_work(n);
+    CHECK_INT(w_pages_used(n), 2);            /* those that are still being sent */
+    while (w_find(n, SL_WIRE_KV) < n->n_sent) /* and come back, because the link is down */
+        w_report_sent(n, w_find(n, SL_WIRE_KV), SL_E_PEER_LOST);
+    CHECK_INT(w_pages_used(n), 0);
+    w_close(w);
+}
+
 /* ---- cancel, company ---- */
 
 SL_TEST(a_cancel_right_behind_the_last_chunk_lets_its_pages_go_when_they_are_sent)
@@ -493,7 +522,7 @@ static void twist_id(struct w_world *w, struct w_chunk *c, struct sl_wire *wire,
 static void twist_decode(struct w_world *w, struct w_chunk *c, struct sl_wire *wire, uint64_t *link)
 {
     (void)c, (void)wire, (void)link;
-    w->plan.has_decode = false;
+    w->plan.max_decoders = 0;
 }
 
 /* Stage 1 of three has sequence 1 and gets a second record, twisted. */
@@ -516,7 +545,7 @@ static void meet(const struct hostile *h, sl_status damage)
     h->twist(w, c, &wire, &link);
     uint8_t *payload = calloc(1, w->plan.order_bytes);
     struct sl_order_limits limits = {
-        3, w->plan.max_chunk, w->plan.context_tokens, w->plan.vocab, w->plan.n_pages, w->plan.n_pages};
+        3, w->plan.max_chunk, w->plan.context_tokens, w->plan.vocab, w->plan.n_pages, w->plan.n_pages, 1};
     sl_order_pack(payload, &c->order, c->ids, c->pages, &limits);
     uint32_t used = w_pages_used(n);
     sl_status status = w_give(n, link, &wire, payload, damage);

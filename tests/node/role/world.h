@@ -58,8 +58,9 @@ struct w_world {
     struct w_node nodes[W_NODES];
     /* the coordinator */
     uint64_t number, answered;
-    bool deaf;    /* it takes no TOKENS */
-    bool hold_kv; /* the network brings no pages */
+    uint32_t n_steps, step_rows; /* token steps, and their rows, as they were told */
+    bool deaf;                   /* it takes no TOKENS */
+    bool hold_kv;                /* the network brings no pages */
     struct w_heard heard[W_SEQS];
 };
 
@@ -127,7 +128,7 @@ static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_runnin
     struct w_world *w = calloc(1, sizeof *w);
     struct sl_err err;
     struct sl_plan_options options = {.n_stages = n_stages,
-                                      .has_decode = true,
+                                      .n_decoders = 1,
                                       .kv_dtype = SL_BF16,
                                       .profile = SL_PROFILE_F32,
                                       .chunk_tokens = 128,
@@ -342,6 +343,10 @@ static inline void w_hear_entry(struct w_world *w, const struct sl_tokens_entry 
     struct w_heard *h = &w->heard[entry->seq];
     CHECK(h->ended == 0); /* the end is the last word */
     switch (entry->kind) {
+    case SL_TOKENS_STEP:
+        w->n_steps++;
+        w->step_rows += entry->rows;
+        break;
     case SL_TOKENS_TOKEN:
         CHECK(h->adopted == 1 && h->n < W_TOKENS);
         h->ids[h->n++ % W_TOKENS] = entry->token.id;

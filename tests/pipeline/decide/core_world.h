@@ -48,6 +48,9 @@ struct core_world {
     uint32_t head, tail;
     struct sl_sequences stage; /* what a stage makes of the log */
     struct sl_adopt adopts[LOG];
+    uint32_t adopted_by[LOG]; /* by number of the ADOPT: the place of the decode worker */
+    uint32_t speaker;         /* the decode worker that says what is said */
+    uint32_t n_left, left;    /* decode workers that may go, and the last of them */
     uint32_t n_adopts, n_lives, n_runs, n_steered, n_bans; /* slices that steer; ids that may not come */
     enum sl_life life;
     const char *refused; /* results are, with these words */
@@ -117,6 +120,7 @@ static inline void hear(struct core_world *w, const struct sl_action *a)
         apply_record(w, a);
         break;
     case SL_ACTION_ADOPT:
+        w->adopted_by[w->n_adopts % LOG] = a->decoder;
         w->adopts[w->n_adopts++ % LOG] = *a->adopt;
         break;
     case SL_ACTION_SET_BACK:
@@ -157,21 +161,25 @@ static inline void hear(struct core_world *w, const struct sl_action *a)
         w->life = a->life.life;
         w->n_lives++;
         break;
+    case SL_ACTION_LEFT:
+        w->n_left++;
+        w->left = a->decoder;
+        break;
     default:
         CHECK(h != NULL);
     }
 }
 
 /* expect_tokens: of an output, as the decider begins; 0: its own guess. */
-static inline void make_world_with(struct core_world *w, uint32_t running, uint32_t expect_tokens,
-                                   bool prefix_cache)
+static inline void make_whole_world(struct core_world *w, uint32_t n_decoders, uint32_t running,
+                                    uint32_t expect_tokens, bool prefix_cache)
 {
     static const struct sl_plan_model model = {
         .n_layers = 4, .max_pos = CONTEXT, .d_model = 8, .vocab = 1000, .kv_layer_bytes = 64};
     struct sl_plan_options options = {.n_stages = STAGES,
-                                      .has_decode = true,
+                                      .n_decoders = n_decoders,
                                       .chunk_tokens = CHUNK,
-                                      .max_prefill = running,
+                                      .max_prefill = n_decoders * running,
                                       .max_running = running,
                                       .kv_tokens = 1024,
                                       .epoch = 1};
@@ -180,6 +188,8 @@ static inline void make_world_with(struct core_world *w, uint32_t running, uint3
     REQUIRE(sl_plan_make(&w->plan, &model, &options, NULL) == SL_OK);
     struct sl_core_config config = {.plan = &w->plan,
                                     .schedule = SL_SCHEDULE_FIFO, /* the cuts are known beforehand */
+                                    .n_decoders = n_decoders,
+                                    .alone_us = 5000,
                                     .n_end_ids = 1,
                                     .end_ids = {EOS},
                                     .max_requests = REQUESTS,
@@ -188,8 +198,9 @@ static inline void make_world_with(struct core_world *w, uint32_t running, uint3
     REQUIRE(sl_arena_init(&w->arena, sl_core_bytes(&config), NULL) == SL_OK);
     REQUIRE(sl_core_init(&w->core, &w->arena, &config) == SL_OK);
     REQUIRE(sl_core_max_actions(w->core) <= ROOM);
-    REQUIRE(sl_arena_init(&w->tables, sl_sequences_bytes(running, CONTEXT, w->plan.n_pages), NULL) == SL_OK);
-    REQUIRE(sl_sequences_init(&w->stage, &w->tables, running, CONTEXT, w->plan.n_pages) == SL_OK);
+    uint32_t prompts = w->plan.max_prefill;
+    REQUIRE(sl_arena_init(&w->tables, sl_sequences_bytes(prompts, CONTEXT, w->plan.n_pages), NULL) == SL_OK);
+    REQUIRE(sl_sequences_init(&w->stage, &w->tables, prompts, CONTEXT, w->plan.n_pages) == SL_OK);
     for (uint32_t i = 0; i < CONTEXT; i++)
         w->ids[i] = i;
     sl_core_complete(w->core, &w->actions);
@@ -197,9 +208,21 @@ static inline void make_world_with(struct core_world *w, uint32_t running, uint3
     CHECK_INT(w->life, SL_LIFE_READY);
 }
 
+static inline void make_world_of(struct core_world *w, uint32_t n_decoders, uint32_t running,
+                                 uint32_t expect_tokens)
+{
+    make_whole_world(w, n_decoders, running, expect_tokens, false);
+}
+
+static inline void make_world_with(struct core_world *w, uint32_t running, uint32_t expect_tokens,
+                                   bool prefix_cache)
+{
+    make_whole_world(w, 1, running, expect_tokens, prefix_cache);
+}
+
 static inline void make_world_that_expects(struct core_world *w, uint32_t running, uint32_t expect_tokens)
 {
-    make_world_with(w, running, expect_tokens, false);
+    make_world_of(w, 1, running, expect_tokens);
 }
 
 static inline void make_world(struct core_world *w, uint32_t running)
@@ -280,7 +303,7 @@ static inline const char *say(struct core_world *w, uint64_t seq, enum sl_tokens
         .kind = kind, .seq = seq, .token = {.id = token}, .finish = finish, .kv_digest = 99};
     if (kind == SL_TOKENS_FAILED)
         entry.status = SL_E_CORRUPT;
-    const char *bad = sl_core_entry(w->core, &entry, &w->actions);
+    const char *bad = sl_core_entry(w->core, w->speaker, &entry, &w->actions);
     carry_out(w);
     return bad;
 }

@@ -159,10 +159,10 @@ SL_TEST(what_is_no_token_is_not_believed_whoever_says_it)
             decide(w);
             say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
             entry.seq = h->seq;
-            CHECK(sl_core_entry(w->core, &entry, &w->actions) == NULL);
+            CHECK(sl_core_entry(w->core, 0, &entry, &w->actions) == NULL);
             carry_out(w);
             *(who == 1 ? &entry.token.id : &entry.token.top_ids[0]) = 1000;
-            CHECK_CONTAINS(sl_core_entry(w->core, &entry, &w->actions), "outside the vocabulary");
+            CHECK_CONTAINS(sl_core_entry(w->core, 0, &entry, &w->actions), "outside the vocabulary");
         }
         CHECK_INT(h->n, who == 0 ? 0 : 2);
         sl_core_lose(w->core, SL_E_CORRUPT, "lost", &w->actions);
@@ -490,7 +490,7 @@ SL_TEST(a_sequence_that_failed_never_ends_well)
     answer_all(w, 1);
     struct sl_tokens_entry entry = {
         .kind = SL_TOKENS_FAILED, .seq = h->seq, .status = SL_OK}; /* what no worker says */
-    CHECK(sl_core_entry(w->core, &entry, &w->actions) == NULL);
+    CHECK(sl_core_entry(w->core, 0, &entry, &w->actions) == NULL);
     carry_out(w);
     CHECK(h->ended && h->status == SL_E_INTERNAL);
     free(h);

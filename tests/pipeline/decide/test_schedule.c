@@ -13,7 +13,7 @@ static struct sl_plan make_plan(uint32_t chunk, uint64_t kv_tokens, uint32_t run
 {
     struct sl_plan plan;
     struct sl_plan_options o = {.n_stages = 2,
-                                .has_decode = true,
+                                .n_decoders = 1,
                                 .chunk_tokens = chunk,
                                 .max_prefill = running,
                                 .max_running = running,
@@ -68,7 +68,8 @@ static void run_seed(uint64_t seed)
             sl_schedule_push(&st->s, &st->entries[pushed++]);
         } else if (dice == 1) {
             struct sl_schedule_entry *e = sl_schedule_next(&st->s);
-            if (e && sl_schedule_admit(&st->s, e, 0)) {
+            if (e && sl_schedule_fits_decoder(&st->s, e, 0, 0)) {
+                sl_schedule_admit(&st->s, e, 0);
                 CHECK_INT(e - st->entries, st->admitted); /* strictly in arrival order */
                 st->live[st->admitted++] = true;
             }
@@ -85,12 +86,12 @@ static void run_seed(uint64_t seed)
                     break;
                 }
         }
-        CHECK(st->s.prefill_pages_used <= plan.n_pages && st->s.decode_pages_used <= plan.n_pages);
+        CHECK(st->s.prefill_pages_used <= plan.n_pages && st->s.decoders[0].pages_used <= plan.n_pages);
         CHECK(st->s.n_prefilling <= 5 && st->s.n_decoding <= 5);
     }
     CHECK_INT(st->ended, N);
     CHECK_INT(st->s.prefill_pages_used, 0);
-    CHECK_INT(st->s.decode_pages_used, 0);
+    CHECK_INT(st->s.decoders[0].pages_used, 0);
     CHECK(st->s.head == NULL);
     free(st);
 }
@@ -103,8 +104,10 @@ SL_TEST(every_prompt_is_cut_once_in_order_within_budget)
 
 static void admit_all(struct sl_schedule *s)
 {
-    for (struct sl_schedule_entry *e; (e = sl_schedule_next(s));)
-        REQUIRE(sl_schedule_admit(s, e, 0));
+    for (struct sl_schedule_entry *e; (e = sl_schedule_next(s));) {
+        REQUIRE(sl_schedule_fits_decoder(s, e, 0, 0));
+        sl_schedule_admit(s, e, 0);
+    }
 }
 
 SL_TEST(requests_share_what_a_chunk_leaves_free)
@@ -166,17 +169,30 @@ SL_TEST(chunks_follow_the_prompt_unless_they_are_fixed)
 
 SL_TEST(the_links_of_a_plan_join_everybody_once)
 {
-    for (uint32_t n_stages = 1; n_stages <= 6; n_stages++) {
+    for (uint32_t size = 0; size < 18; size++) {
+        uint32_t n_stages = 1 + size / 3, places = 1 + size % 3;
         struct sl_plan plan;
-        struct sl_plan_options o = {.n_stages = n_stages, .has_decode = true, .epoch = 3};
+        struct sl_plan_options o = {
+            .n_stages = n_stages, .n_decoders = 1, .max_decoders = places, .epoch = UINT64_MAX};
         REQUIRE(sl_plan_make(&plan, &small, &o, NULL) == SL_OK);
         struct sl_plan_link links[SL_MAX_LINKS];
         uint32_t n = sl_plan_links(&plan, links), layers = 0;
-        CHECK_INT(n, 2 * n_stages + 2);
+        CHECK_INT(n, n_stages + 1 + places * (n_stages + 1));
         for (uint32_t i = 0; i < n; i++) {
             CHECK(links[i].to_slots >= 1 && links[i].to_slots <= 64 && links[i].from_slots >= 1);
+            CHECK_INT(links[i].decoder, sl_plan_decoder_of(&plan, links[i].to));
+            CHECK_INT(sl_plan_link_peer(links[i].id, links[i].from), links[i].to);
+            CHECK_INT(sl_plan_link_peer(links[i].id, links[i].to), links[i].from);
             for (uint32_t j = 0; j < i; j++)
                 CHECK(links[i].id != links[j].id);
+        }
+        plan.decoder_life[places - 1] =
+            SL_DECODER_LIVES - 1; /* another has the place: its links are others */
+        struct sl_plan_link later[SL_MAX_LINKS];
+        CHECK_INT(sl_plan_links(&plan, later), n);
+        for (uint32_t i = 0; i < n; i++) {
+            CHECK((later[i].id == links[i].id) == (links[i].decoder != places - 1));
+            CHECK_INT(sl_plan_link_peer(later[i].id, links[i].to), links[i].from);
         }
         for (uint32_t k = 0; k < n_stages; k++) {
             struct sl_share c = sl_plan_share(&plan, k, 1);

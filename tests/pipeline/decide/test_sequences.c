@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 enum { PAGES = 8, CONTEXT = 6 * SL_PAGE, SEQUENCES = 3 };
-static const struct sl_order_limits limits = {1, 128, CONTEXT, 100, PAGES, PAGES};
+static const struct sl_order_limits limits = {1, 128, CONTEXT, 100, PAGES, PAGES, 1};
 
 struct log_table {
     struct sl_arena arena;

@@ -77,14 +77,14 @@ SL_TEST(a_longer_queue_is_cut_and_counted)
     static const struct sl_plan_model model = {
         .n_layers = 4, .max_pos = CONTEXT, .d_model = 8, .vocab = 1000, .kv_layer_bytes = 64};
     struct sl_plan_options options = {
-        .n_stages = 1, .has_decode = true, .chunk_tokens = CHUNK, .max_running = 1, .epoch = 1};
+        .n_stages = 1, .n_decoders = 1, .chunk_tokens = CHUNK, .max_running = 1, .epoch = 1};
     static const struct sl_tenant_weight weights[] = {{"t5", 2.5}};
     struct sl_plan plan;
     struct sl_arena arena;
     struct sl_core *core;
     REQUIRE(sl_plan_make(&plan, &model, &options, NULL) == SL_OK);
     struct sl_core_config config = {
-        .plan = &plan, .max_requests = 2 * MANY, .n_weights = 1, .weights = weights};
+        .plan = &plan, .n_decoders = 1, .max_requests = 2 * MANY, .n_weights = 1, .weights = weights};
     REQUIRE(sl_arena_init(&arena, sl_core_bytes(&config), NULL) == SL_OK);
     REQUIRE(sl_core_init(&core, &arena, &config) == SL_OK);
     struct sl_actions actions = {.room = sl_core_max_actions(core)};

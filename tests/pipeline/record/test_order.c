@@ -8,7 +8,7 @@
 #include <stdlib.h>
 
 enum { STAGES = 3, CHUNK = 40, VOCAB = 100, CONTEXT = 500 };
-static const struct sl_order_limits limits = {STAGES, CHUNK, CONTEXT, VOCAB, 50, 60};
+static const struct sl_order_limits limits = {STAGES, CHUNK, CONTEXT, VOCAB, 50, 60, 3};
 static const struct sl_page_numbers pages[2] = {{49, 59}, {3, SL_NO_PAGE}};
 
 static struct sl_order make_run(void)
@@ -31,6 +31,8 @@ static struct sl_order make_run(void)
                                               .prompt_tokens = 30,
                                               .n_pages = 1,
                                               .flags = SL_SLICE_FIRST | SL_SLICE_HANDOFF,
+                                              .decoder = 2,
+                                              .decoder_life = 1023,
                                               .prompt_logprobs = 2,
                                               .next_id = 99,
                                               .sampling = {.top_p = 1, .n_logprobs = -1}};
@@ -65,6 +67,8 @@ SL_TEST(a_record_comes_back_as_it_went)
     CHECK_INT(back.slices[0].sampling.top_k, 3);
     CHECK_INT(back.slices[0].sampling.seed, 77);
     CHECK_INT(back.slices[1].next_id, 99);
+    CHECK_INT(back.slices[1].decoder, 2);
+    CHECK_INT(back.slices[1].decoder_life, 1023);
     CHECK_INT(back.slices[1].sampling.n_logprobs, -1);
     CHECK_INT(sl_get32(sl_order_ids(meta, STAGES) + 4 * 11), 11);
     CHECK_INT(sl_order_trace(meta, 2).end_us, 3);
@@ -100,6 +104,9 @@ SL_TEST(a_record_out_of_range_is_refused)
     REFUSED(o.slices[0].flags = 0);
     REFUSED(o.slices[0].flags |= 1u << 20);
     REFUSED(o.slices[1].flags = 0);
+    REFUSED(o.slices[1].decoder = 3);
+    REFUSED(o.slices[1].decoder_life = SL_DECODER_LIVES);
+    REFUSED(o.slices[0].decoder = 1); /* it is not handed off */
     REFUSED(o.slices[1].next_id = VOCAB);
     REFUSED(o.slices[1].prompt_logprobs = SL_MAX_LOGPROBS + 1);
     REFUSED(o.slices[0].sampling.temperature = NAN);
@@ -426,21 +433,27 @@ SL_TEST(adopt_and_tokens_come_back_as_they_went)
                                   back.silent == forks[i].silent && back.kind == forks[i].kind));
     }
     struct sl_cursor out = sl_cursor_over(room, sizeof room);
-    struct sl_tokens_entry entries[4] =
-        {{.kind = SL_TOKENS_TOKEN, .seq = 1, .token = {.id = 4, .logprob = -1}, .finish = 2},
+    struct sl_tokens_entry entries[5] =
+        {{.kind = SL_TOKENS_TOKEN,
+          .seq = 1,
+          .token = {.id = 4, .logprob = -1},
+          .finish = 2,
+          .logits_digest = 6},
          {.kind = SL_TOKENS_ARRIVED, .seq = 2, .stage = 1, .chunk = 3, .at_us = 99},
          {.kind = SL_TOKENS_ENDED, .seq = 3, .kv_digest = 8, .logits_digest = 9},
-         {.kind = SL_TOKENS_FAILED, .seq = 4, .status = SL_E_CORRUPT}},
+         {.kind = SL_TOKENS_FAILED, .seq = 4, .status = SL_E_CORRUPT},
+         {.kind = SL_TOKENS_STEP, .rows = 3, .step_us = 900}},
                            got;
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         sl_tokens_put(&out, &entries[i]);
     struct sl_cursor in = sl_cursor_over(room, (size_t)(out.at - room));
     int n = 0;
     for (; sl_tokens_get(&in, &got); n++)
         CHECK(got.kind == entries[n].kind && got.seq == entries[n].seq && got.finish == entries[n].finish &&
               got.at_us == entries[n].at_us && got.kv_digest == entries[n].kv_digest &&
-              got.status == entries[n].status);
-    CHECK_INT(n, 4);
+              got.status == entries[n].status && got.logits_digest == entries[n].logits_digest &&
+              got.rows == entries[n].rows && got.step_us == entries[n].step_us);
+    CHECK_INT(n, 5);
     CHECK(!in.bad);
     in = sl_cursor_over(room, 5);
     CHECK(!sl_tokens_get(&in, &got));
@@ -481,7 +494,7 @@ static size_t read_corpus(const char *name, uint8_t *out, size_t room)
 /* Else the fuzzer would look at refusals alone, and nobody would know: a change of the format makes these anew. */
 SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
 {
-    static const struct sl_order_limits fuzzers = {2, 16, 4096, 4096, 1000, 1000};
+    static const struct sl_order_limits fuzzers = {2, 16, 4096, 4096, 1000, 1000, 4};
     static const char *const runs[] = {"run-steered", "run-behind"}, *const adopts[] = {
                                                                          "adopt-list", "adopt-bitmap",
                                                                          "adopt-again", "adopt-grow"};

@@ -142,10 +142,11 @@ static void check_against_oracle(const struct history *h, uint32_t i, uint32_t k
     if (got->status != SL_OK ||
         (whole && (got->n_tokens != alone->n_tokens || got->finish != alone->finish)) ||
         got->n_tokens > alone->n_tokens || memcmp(got->tokens, tokens, got->n_tokens * sizeof *tokens) != 0)
-        sl_test_fail(__FILE__, __LINE__,
-                     "seed %llu: answer %u to request %u is another than alone (%u of %u, finish %d of %d)",
-                     (unsigned long long)seed, k, i, got->n_tokens, alone->n_tokens, got->finish,
-                     alone->finish);
+        sl_test_fail(
+            __FILE__, __LINE__,
+            "seed %llu: answer %u to request %u is another than alone (%u of %u, finish %d of %d, status %d)",
+            (unsigned long long)seed, k, i, got->n_tokens, alone->n_tokens, got->finish, alone->finish,
+            (int)got->status);
     if (got->finish == SL_FINISH_ABORT && !r->cancel_us)
         sl_test_fail(__FILE__, __LINE__, "seed %llu: request %u was aborted by nobody",
                      (unsigned long long)seed, i);
@@ -220,6 +221,47 @@ SL_TEST(answers_that_are_set_back_get_the_tokens_that_they_get_alone)
     free(h);
 }
 
+/* Decode workers die, silently at first, or are told to go, and come back as others, all the time. */
+static void draw_leavings(struct sl_sim_config *c, struct sl_rng *rng)
+{
+    c->n_decoders = 1 + draw(rng, 4);
+    c->n_leavings = 1 + draw(rng, SL_SIM_MAX_LEAVINGS);
+    for (uint32_t i = 0; i < c->n_leavings; i++)
+        c->leavings[i] = (struct sl_sim_leaving){.at_us = draw(rng, 60000),
+                                                 .decoder = draw(rng, c->n_decoders),
+                                                 .told_to = draw(rng, 3) == 0,
+                                                 .leave_us = draw(rng, 20000),
+                                                 .told_us = draw(rng, 10000),
+                                                 .back_us = 1 + draw(rng, 30000)};
+}
+
+SL_TEST(answers_whose_decode_worker_dies_or_leaves_get_the_tokens_that_they_get_alone)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint64_t moved = 0, n_lost = 0, n_left = 0;
+    for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
+        struct sl_rng rng = {seed, 2};
+        struct sl_sim_report report;
+        struct sl_err err;
+        struct sl_sim_config config = draw_config(&rng, seed);
+        if (seed % 2)
+            draw_growing(h, &config, &rng);
+        else
+            draw_requests(h, &rng, config.max_running);
+        draw_leavings(&config, &rng);
+        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        for (uint32_t i = 0; i < h->n; i++)
+            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
+                check_against_oracle(h, i, k, seed, config.n_stages);
+        moved += report.set_back;
+        n_lost += report.n_lost;
+        n_left += report.n_left;
+    }
+    CHECK(moved > n_seeds() && n_lost > n_seeds() && n_left > n_seeds() / 4); /* it was about something */
+    free(h);
+}
+
 /* Prompts begin as others do, up to anywhere, some under a salt; and the pool holds few of them. */
 static void draw_alike(struct history *h, struct sl_sim_config *c, struct sl_rng *rng)
 {
@@ -254,6 +296,8 @@ SL_TEST(prompts_behind_what_others_left_get_the_tokens_that_they_get_alone)
         else
             draw_requests(h, &rng, config.max_running);
         draw_alike(h, &config, &rng);
+        if (draw(&rng, 3) == 0)
+            draw_leavings(&config, &rng);
         if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "%s", err.text);
         for (uint32_t i = 0; i < h->n; i++)

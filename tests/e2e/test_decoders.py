@@ -1,0 +1,180 @@
+"""Decode workers that come and go while the pipeline runs: one that is killed, one that is told to stop, one that joins, none at all.
+Nothing fails, nothing is told twice, and every stream has the tokens that it has alone."""
+import os
+import pathlib
+import signal
+
+import grpc
+import pytest
+from conftest import ROOT, free_port, get, run, value_of, wait_until
+from test_processes import Stream, generate
+
+
+def pids_of(server):
+    """Of its decode workers: Server.children names each role once."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            parent = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1]
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(parent) == server.process.pid and words[1:2] == [b"decode"]:
+            found.append(int(pid))
+    return sorted(found)
+
+
+def load_of(ops, n):
+    """Streams on each decode worker that has some."""
+    return [value for place in range(n) if (value := decoding(ops, place))]
+
+
+def decoding(ops, place):
+    try:
+        return value_of(ops, f'sluice_decoder_answers{{decoder="{place}"}}')
+    except AssertionError:
+        return 0  # nobody has the place
+
+
+class Cluster:
+    """A coordinator, two stages and any number of decode workers, one by one."""
+
+    def __init__(self, spawn, pack, *args, decoders=1, lost_after=10):
+        self.spawn, self.pack, self.n, self.lost_after = spawn, pack, 0, lost_after
+        self.endpoint, self.ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+        self.coordinator = spawn("coordinator", "coordinator", pack, "--stages", 2, "--listen", self.endpoint, "--ops", self.ops,
+                                 "--lost-after", lost_after, "--decoders", decoders, *args)
+        self.stages = [self.worker(f"stage-{k}", "stage", "--stage", k) for k in range(2)]
+        self.decoders = [self.decoder() for _ in range(decoders)]
+        wait_until(lambda: get(self.ops, "/readyz")[0] == 200, "readiness")
+
+    def worker(self, name, role, *args, pack=None):
+        return self.spawn(name, role, pack or self.pack, "--coordinator", self.endpoint, "--threads", 1, "--lost-after",
+                          self.lost_after, *args)
+
+    def decoder(self, *args, **more):
+        self.n += 1
+        return self.worker(f"decode-{self.n}", "decode", *args, **more)
+
+    def here(self, n):
+        wait_until(lambda: value_of(self.ops, "sluice_decoders") == n, f"{n} decode workers")
+
+    def end(self):
+        self.coordinator.signal(signal.SIGTERM)
+        assert self.coordinator.wait() == 0, self.coordinator.log()
+        for worker in [*self.stages, *self.decoders]:
+            assert worker.wait() == 0, worker.log()
+
+
+@pytest.fixture
+def start_cluster(spawn, pack):
+    return lambda *args, **more: Cluster(spawn, pack, *args, **more)
+
+
+def alone_and_streams(endpoint, n, max_tokens):
+    """What n requests get alone, and the same requests under way together."""
+    how = [{"n_ids": 40 + 70 * i, "max_tokens": max_tokens, "seed": i} for i in range(n)]
+    alone = [generate(endpoint, **h) for h in how]
+    return alone, [Stream(endpoint, **h).wait_begun() for h in how]
+
+
+def check(streams, alone):
+    for stream, ids in zip(streams, alone):
+        assert stream.end().error is None, stream.error
+        assert stream.ids == ids
+
+
+def test_streams_survive_the_death_the_leave_and_the_coming_of_decode_workers(start_cluster):
+    """A kill -9 in the middle of streams, a SIGTERM to another, and one that joins."""
+    cluster = start_cluster("--drain-timeout", 600, decoders=3)
+    alone, streams = alone_and_streams(cluster.endpoint, 6, 700)
+    assert load_of(cluster.ops, 4) == [2, 2, 2]  # they are spread
+    cluster.decoders.pop(0).kill()
+    cluster.here(2)
+    leaves = cluster.decoders.pop(0)
+    leaves.signal(signal.SIGTERM)
+    cluster.here(1)
+    cluster.decoders.append(cluster.decoder())
+    cluster.here(2)
+    check(streams, alone)
+    assert leaves.wait() == 0, leaves.log()
+    log = cluster.coordinator.log()
+    assert "is prefilled again for another" in log and "was told to stop: nothing new begins there" in log
+    assert get(cluster.ops, "/readyz")[0] == 200
+    assert value_of(cluster.ops, "sluice_requests_running") == 0
+    wait_until(lambda: value_of(cluster.ops, "sluice_kv_cache_usage_ratio") == 0 ==
+               value_of(cluster.ops, "sluice_decode_kv_cache_usage_ratio"), "the return of every page")
+    cluster.end()
+
+
+def test_a_decode_worker_that_takes_too_long_to_leave_is_left(start_cluster):
+    cluster = start_cluster("--drain-timeout", 0, decoders=2)
+    alone, streams = alone_and_streams(cluster.endpoint, 2, 1200)
+    leaves = cluster.decoders.pop(0)
+    leaves.signal(signal.SIGTERM)
+    assert leaves.wait() == 0, leaves.log()
+    check(streams, alone)
+    cluster.end()
+
+
+def test_without_a_decode_worker_requests_wait_for_one_and_then_fail(start_cluster):
+    """Not ready, and a stream that is under way only pauses, if somebody comes in time."""
+    cluster = start_cluster(lost_after=20)
+    alone, streams = alone_and_streams(cluster.endpoint, 1, 700)
+    cluster.decoders.pop().kill()
+    wait_until(lambda: get(cluster.ops, "/readyz") == (503, "no decode worker is here; start one with sluice decode\n"), "unreadiness")
+    later = Stream(cluster.endpoint, n_ids=30, max_tokens=5)
+    cluster.decoders.append(cluster.decoder())
+    cluster.here(1)
+    check(streams, alone)
+    assert later.end().error is None and len(later.ids) == 5
+    wait_until(lambda: get(cluster.ops, "/readyz")[0] == 200, "readiness")
+    cluster.end()
+
+
+def test_without_a_decode_worker_requests_do_not_wait_for_ever(start_cluster):
+    cluster = start_cluster(lost_after=1)
+    stream = Stream(cluster.endpoint, n_ids=30, max_tokens=4000).wait_begun()
+    cluster.decoders.pop().kill()
+    error = stream.end().error
+    assert error.code() == grpc.StatusCode.UNAVAILABLE and "start one with sluice decode" in error.details()
+    with pytest.raises(grpc.RpcError) as refused:
+        generate(cluster.endpoint, max_tokens=5)
+    assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+    assert len(generate(cluster.endpoint, max_tokens=1)) == 1  # the first token is the last stage's
+    cluster.decoders.append(cluster.decoder())
+    cluster.here(1)
+    assert len(generate(cluster.endpoint, max_tokens=5)) == 5
+    cluster.end()
+
+
+def test_one_that_does_not_fit_is_refused_with_a_sentence_and_nobody_notices(start_cluster, tmp_path):
+    cluster = start_cluster("--max-decoders", 2)
+    stream = Stream(cluster.endpoint, n_ids=30, max_tokens=700).wait_begun()
+    other = tmp_path / "other.pack"
+    assert run("pack", ROOT / "demo", other, "--experts", "i8").returncode == 0
+    stranger = cluster.decoder(pack=other)
+    assert stranger.wait() == 78 and "the model differs" in stranger.log(), stranger.log()
+    profile = cluster.decoder("--numerics", "bf16dot")
+    assert profile.wait() == 78 and "no numerics profile in common" in profile.log(), profile.log()
+    cluster.decoders.append(cluster.decoder())
+    cluster.here(2)
+    third = cluster.decoder()
+    assert third.wait() == 69 and "there are 2 decode workers already" in third.log(), third.log()
+    assert stream.end().error is None and len(stream.ids) == 700
+    cluster.end()
+
+
+def test_serve_replaces_a_decode_worker_that_dies(start_server):
+    server = start_server("--decoders", 2)
+    alone, streams = alone_and_streams(server.endpoint, 4, 700)
+    before = pids_of(server)
+    assert len(before) == 2
+    os.kill(before[0], signal.SIGKILL)
+    check(streams, alone)
+    wait_until(lambda: server.metric("sluice_decoders") == 2, "another decode worker")
+    assert pids_of(server) != before and before[1] in pids_of(server)
+    os.kill(before[1], signal.SIGTERM)
+    wait_until(lambda: before[1] not in pids_of(server) and len(pids_of(server)) == 2, "another in the place of the other, too")
+    assert generate(server.endpoint, n_ids=40, max_tokens=700, seed=0) == alone[0]
+    assert server.stop() == 0, server.log()
