@@ -185,6 +185,7 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint32_t decoding;        /* of max_running: places in the batch that are taken */
     uint32_t sitting_out;     /* answers that make no token for want of a KV page */
     uint64_t set_back;        /* answers, since the start */
+    uint64_t moved;           /* likewise, because their decode worker was lost, or left before they ended */
     uint32_t kv_pages_cached; /* of one stage's pool, by what is in them: in use or free on demand */
     uint64_t pages_evicted;
     /* of prompts that have begun: computed by the stages, or found there */

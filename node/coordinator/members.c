@@ -124,11 +124,12 @@ static void open_decoder_link(void *user) /* on the coordinator's thread */
     bool here = m->planned;
     uint32_t life = m->life;
     struct sl_io_address at = m->data;
+    const struct sl_plan plan = c->plan; /* the lives of others change */
     pthread_mutex_unlock(&c->lock);
     if (!here)
         return;
     sl_coordinator_expect_decoder(c->coordinator, d, life);
-    if (sl_links_open_decoder(c->io, &c->plan, 0, d, life, c->link_secret, &at, &link, &err) != SL_OK)
+    if (sl_links_open_decoder(c->io, &plan, 0, d, life, c->link_secret, &at, &link, &err) != SL_OK)
         sl_coordinator_decoder_lost(c->coordinator, d, life, err.text);
 }
 
@@ -174,7 +175,10 @@ static void open_own_links(void *user) /* on the coordinator's thread */
     struct sl_members *c = user;
     struct sl_err err;
     uint32_t n;
-    if (sl_links_open(c->io, &c->plan, 0, c->link_secret, where_is, c, &n, &err) != SL_OK)
+    pthread_mutex_lock(&c->lock);
+    const struct sl_plan plan = c->plan;
+    pthread_mutex_unlock(&c->lock);
+    if (sl_links_open(c->io, &plan, 0, c->link_secret, where_is, c, &n, &err) != SL_OK)
         sl_coordinator_mourn(c->coordinator, err.text);
 }
 
@@ -595,8 +599,9 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
         return;
     pthread_mutex_lock(&c->lock);
     const struct joined_member *m = proven_member(c, l->role, l->stage, "leave", l->epoch, 0, &l->proof);
-    bool alone =
-        m && m->node > c->plan.n_stages && c->life == SL_LIFE_READY; /* the pipeline goes on without it */
+    /* the pipeline goes on without it, once it has begun to */
+    bool alone = m && m->node > c->plan.n_stages && c->life == SL_LIFE_READY &&
+                 sl_coordinator_life(c->coordinator) != SL_LIFE_FORMING;
     if (m)
         node_name(c, m->node, name);
     if (alone) {

@@ -108,6 +108,7 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .decoding = p->core.decoding,
         .sitting_out = p->core.sitting_out,
         .set_back = p->core.set_back,
+        .moved = p->core.moved,
         .kv_pages_cached = p->core.pages_cached,
         .pages_evicted = p->core.pages_evicted,
         .prompt_tokens_computed = p->core.prompt_tokens_computed,
@@ -287,6 +288,10 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_counter(t, "sluice_answers_set_back",
                 "Answers that gave their KV pages to older ones and were queued to be prefilled again.",
                 load.set_back);
+    add_counter(
+        t, "sluice_answers_moved",
+        "Answers that were queued to be prefilled again because their decode worker was lost, or left.",
+        load.moved);
     add_gauge(t, "sluice_requests_waiting_bytes", "Bytes that requests in the queue hold.",
               (double)load.waiting_bytes);
     add_gauge(t, "sluice_prefill_tokens_waiting_uncached",

@@ -219,6 +219,18 @@ struct sl_io *sl_cluster_io(struct sl_cluster *c, uint32_t node)
     return node == 0 ? c->coordinator_io : c->members[node - 1].io;
 }
 
+void sl_cluster_end_decoder(struct sl_cluster *c, uint32_t decoder)
+{
+    struct local_member *m = &c->members[c->plan.n_stages + decoder];
+    sl_role_step_life(&m->state, SL_LIFE_STOP);
+    sl_io_nudge(m->io);
+    pthread_join(m->thread, NULL);
+    m->running = false;
+    sl_stage_unwatch(m->stage); /* it nudges the io */
+    sl_io_destroy(m->io);
+    m->io = NULL;
+}
+
 void sl_cluster_stop(struct sl_cluster *c)
 {
     if (!c)

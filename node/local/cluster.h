@@ -35,6 +35,8 @@ sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_
 struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
 /* The io of a node, numbered as in plan.h, which is its owner's: for tests, which make its frames go wrong. */
 struct sl_io *sl_cluster_io(struct sl_cluster *cluster, uint32_t node);
+/* A decode worker ends as if it died; for tests. */
+void sl_cluster_end_decoder(struct sl_cluster *cluster, uint32_t decoder);
 void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
 
 #endif

@@ -1011,6 +1011,7 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .running = schedule->n_decoding + schedule->n_prefill_only,
                                   .sitting_out = core->n_sitting,
                                   .set_back = core->n_set_back,
+                                  .moved = core->n_moved,
                                   .pages_used = schedule->prefill_pages_used + schedule->pages_held,
                                   .pages_cached = core->prefix.n_cached,
                                   .prompt_tokens_cached = core->n_cached_tokens,

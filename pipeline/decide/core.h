@@ -261,6 +261,7 @@ struct sl_core_load {
     uint32_t waiting, waiting_tokens;
     uint32_t sitting_out; /* answers that make no token for want of a page */
     uint64_t set_back;    /* answers, since the start */
+    uint64_t moved;       /* likewise, because their decode worker was lost, or left before they ended */
     size_t waiting_bytes;
     uint32_t pages_used, decode_pages_used,
         n_pages;           /* promised to requests; on the stages with those of prefixes in use */

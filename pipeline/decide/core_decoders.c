@@ -52,6 +52,7 @@ static void move(struct sl_core *core, struct sl_stay *s, const char *spoiled, s
         if (!sl_core_is_alive(s, k))
             continue;
         struct sl_branch *answer = sl_core_answer_of(s, k);
+        core->n_moved += !answer->over && !(told[k] && spoiled);
         if (told[k] && spoiled)
             sl_core_end_answer(core, s->request, s->first + k, SL_E_CORRUPT, SL_FINISH_ABORT, spoiled,
                                actions);

@@ -161,6 +161,7 @@ struct sl_core {
     bool look;           /* something happened by which pages may be granted, or someone must be set back */
     uint32_t n_sitting;  /* answers that can make no token for want of a page */
     uint64_t n_set_back; /* answers, ever */
+    uint64_t n_moved;    /* likewise */
 
     uint64_t log_number, log_answered; /* the last record written, and the last that came back */
     struct sl_record *log;             /* [log_room], by number: what is under way */

@@ -2,7 +2,7 @@
 #include "pipeline/decide/place.h"
 
 static const double KEEPS = 0.98; /* of what was known, with each step: some 50 steps count */
-static const double ALIKE = 0.05; /* of the shortest step: no difference */
+static const double ALIKE = 0.1;  /* of the shortest step: no difference */
 
 void sl_step_fit_add(struct sl_step_fit *fit, uint32_t rows, double us)
 {

@@ -88,7 +88,7 @@ def test_streams_survive_the_death_the_leave_and_the_coming_of_decode_workers(st
     """A kill -9 in the middle of streams, a SIGTERM to another, and one that joins."""
     cluster = start_cluster("--drain-timeout", 600, decoders=3)
     alone, streams = alone_and_streams(cluster.endpoint, 6, 700)
-    assert load_of(cluster.ops, 4) == [2, 2, 2]  # they are spread
+    assert len(load := load_of(cluster.ops, 4)) == 3 and sum(load) == 6  # they are spread, as fast as each is
     cluster.decoders.pop(0).kill()
     cluster.here(2)
     leaves = cluster.decoders.pop(0)
@@ -101,12 +101,14 @@ def test_streams_survive_the_death_the_leave_and_the_coming_of_decode_workers(st
     log = cluster.coordinator.log()
     assert "is prefilled again for another" in log and "was told to stop: nothing new begins there" in log
     assert get(cluster.ops, "/readyz")[0] == 200
+    assert 0 < value_of(cluster.ops, "sluice_answers_moved_total") < 5  # of the one that was killed
     assert value_of(cluster.ops, "sluice_requests_running") == 0
     wait_until(lambda: value_of(cluster.ops, "sluice_kv_cache_usage_ratio") == 0 ==
                value_of(cluster.ops, "sluice_decode_kv_cache_usage_ratio"), "the return of every page")
     cluster.end()
 
 
+@pytest.mark.slow
 def test_a_decode_worker_that_takes_too_long_to_leave_is_left(start_cluster):
     cluster = start_cluster("--drain-timeout", 0, decoders=2)
     alone, streams = alone_and_streams(cluster.endpoint, 2, 1200)
@@ -165,6 +167,21 @@ def test_one_that_does_not_fit_is_refused_with_a_sentence_and_nobody_notices(sta
     cluster.end()
 
 
+@pytest.mark.slow
+def test_one_that_is_silent_for_too_long_is_lost_and_replaced_when_it_finds_out(start_server):
+    server = start_server("--lost-after", 2, "--decoders", 2)
+    alone, streams = alone_and_streams(server.endpoint, 4, 700)
+    before = pids_of(server)
+    os.kill(before[0], signal.SIGSTOP)
+    check(streams, alone)
+    os.kill(before[0], signal.SIGCONT)
+    wait_until(lambda: before[0] not in pids_of(server) and len(pids_of(server)) == 2, "its end, and another")
+    wait_until(lambda: server.metric("sluice_decoders") == 2, "two decode workers")
+    assert generate(server.endpoint, n_ids=40, max_tokens=700, seed=0) == alone[0]
+    assert server.stop() == 0, server.log()
+
+
+@pytest.mark.slow
 def test_serve_replaces_a_decode_worker_that_dies(start_server):
     server = start_server("--decoders", 2)
     alone, streams = alone_and_streams(server.endpoint, 4, 700)

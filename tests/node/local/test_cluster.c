@@ -6,6 +6,7 @@
 #include "node/local/cluster.h"
 #include "tests/check.h"
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 enum { N_PROMPTS = 5, OUT = 6, MAX_OUT = 160 };
@@ -576,6 +577,58 @@ SL_TEST(answers_that_are_set_back_keep_their_bits)
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
     CHECK(load.set_back > 0);
     check_all_back(cluster);
+    sl_cluster_stop(cluster);
+}
+
+/* Two of three die under way: what they had goes on, and so do the chains of its digests. */
+SL_TEST(answers_whose_decode_worker_is_lost_keep_their_bits)
+{
+    enum { ANSWERS = 9, LENGTH = 140 };
+    static struct answer alone[ANSWERS], together[ANSWERS];
+    struct sl_cluster_config config = {.model = pack_path(),
+                                       .n_stages = 3,
+                                       .n_threads = 1,
+                                       .n_decoders = 3,
+                                       .chunk_tokens = 48,
+                                       .transport = "local",
+                                       .kv = "bf16",
+                                       .context_tokens = 300,
+                                       .quiet = true};
+    struct sl_cluster *cluster;
+    struct sl_err err;
+    struct sl_load load;
+    uint32_t ids[256];
+    REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
+    for (uint32_t i = 0; i < 2 * ANSWERS; i++) {
+        struct answer *a = i < ANSWERS ? &alone[i] : &together[i - ANSWERS];
+        init_answer(a);
+        struct sl_generate ask = make_ask(ids, make_prompt(i % ANSWERS % N_PROMPTS, ids), LENGTH);
+        steer(&ask, i % ANSWERS);
+        ask.sampling.seed = i % ANSWERS;
+        REQUIRE(submit(cluster, &ask, a));
+        if (i < ANSWERS)
+            wait_answer(a);
+    }
+    for (uint32_t d = 0; d < 2; d++) {
+        for (uint32_t i = 0; i < ANSWERS; i++)
+            wait_tokens(&together[i], 10 + 60 * d);
+        sl_cluster_end_decoder(cluster, d);
+    }
+    for (uint32_t i = 0; i < ANSWERS; i++) {
+        wait_answer(&together[i]);
+        CHECK(together[i].status == SL_OK && together[i].n == LENGTH);
+        if (together[i].logits != alone[i].logits || together[i].kv != alone[i].kv || !alone[i].kv ||
+            memcmp(together[i].ids, alone[i].ids, sizeof alone[i].ids) != 0 ||
+            memcmp(together[i].logprobs, alone[i].logprobs, sizeof alone[i].logprobs) != 0)
+            sl_test_fail(__FILE__, __LINE__, "answer %u has other bits (%s)", i, together[i].error);
+    }
+    sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
+    CHECK(load.moved > 0 && load.set_back == 0 && load.n_decoders == 1);
+    check_all_back(cluster);
+    sl_cluster_end_decoder(cluster, 2); /* nobody can come: now it is lost */
+    while (sl_coordinator_life(sl_cluster_coordinator(cluster)) == SL_LIFE_READY)
+        sched_yield();
+    CHECK_INT(sl_coordinator_life(sl_cluster_coordinator(cluster)), SL_LIFE_LOST);
     sl_cluster_stop(cluster);
 }
 
