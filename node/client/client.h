@@ -15,9 +15,9 @@ struct sl_client_config {
     struct sl_cluster_config cluster; /* context_tokens is given to sl_client_start instead */
 };
 
-struct sl_answer { /* everything that came back; sl_answer_free */
-    uint32_t prompt_tokens;
-    struct sl_token_out *prompt; /* when prompt_logprobs were asked for; [0] is unused */
+struct sl_answer {                         /* everything that came back; sl_answer_free */
+    uint32_t prompt_tokens, cached_tokens; /* of the prompt, those that were there already */
+    struct sl_token_out *prompt;           /* when prompt_logprobs were asked for; [0] is unused */
     uint32_t n_prompt;
     struct sl_token_out *tokens;
     uint32_t n_tokens, room;

@@ -72,6 +72,7 @@ static sl_status copy_piece(struct sl_local *local, const struct sl_generated *p
         answer->n_prompt = piece->n_prompt;
     }
     answer->prompt_tokens = piece->prompt_tokens;
+    answer->cached_tokens = piece->cached_tokens;
     if (!piece->done)
         return SL_OK;
     answer->finish = piece->finish;

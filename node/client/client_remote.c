@@ -284,6 +284,7 @@ static sl_status take_complete(struct sl_answer *answer, const complete_pb *comp
                                struct sl_err *err)
 {
     answer->prompt_tokens = complete->prompt_tokens;
+    answer->cached_tokens = complete->cached_tokens;
     answer->finish = strcmp(complete->finish_reason, "length") == 0  ? SL_FINISH_LENGTH
                      : strcmp(complete->finish_reason, "abort") == 0 ? SL_FINISH_ABORT
                                                                      : SL_FINISH_STOP;

@@ -149,7 +149,8 @@ static void print_generated(const struct sl_output *output, const struct sl_answ
 {
     static const char *const reasons[] = {
         [SL_FINISH_STOP] = "stop", [SL_FINISH_LENGTH] = "length", [SL_FINISH_ABORT] = "abort"};
-    printf("{\"prompt_tokens\": %" PRIu32 ",\n \"output_ids\": [", answer->prompt_tokens);
+    printf("{\"prompt_tokens\": %" PRIu32 ",\n \"cached_tokens\": %" PRIu32 ",\n \"output_ids\": [",
+           answer->prompt_tokens, answer->cached_tokens);
     for (uint32_t i = 0; i < answer->n_tokens; i++)
         printf("%s%" PRIu32, i > 0 ? ", " : "", answer->tokens[i].id);
     fputs("],\n ", stdout);

@@ -44,10 +44,11 @@ static void add_entry(struct sl_text *text, const struct sl_view_entry *e, uint6
     sl_text_add(text, ",\"tenant\":");
     add_string(text, e->tenant);
     sl_text_add(text,
-                ",\"priority\":%d,\"prompt_tokens\":%u,\"tokens_cut\":%u,\"pages\":%u,\"admitted\":%s,"
+                ",\"priority\":%d,\"prompt_tokens\":%u,\"tokens_cut\":%u,\"pages\":%u,\"cached_pages\":%u,"
+                "\"admitted\":%s,"
                 "\"set_back\":%s,\"late\":%s,\"tenant_is_ahead\":%s",
-                e->priority, e->prompt_tokens, e->pos, e->pages, yes(e->admitted), yes(e->again),
-                yes(e->late), yes(e->outside));
+                e->priority, e->prompt_tokens, e->pos, e->pages, e->shared_pages, yes(e->admitted),
+                yes(e->again), yes(e->late), yes(e->outside));
     add_time(text, "deadline_ms", e->deadline_us, now_us);
     add_time(text, "due_ms", e->due_us, now_us);
     add_number(text, "key_ms", (e->key_us - (double)now_us) * 1e-3);
@@ -73,9 +74,9 @@ void sl_schedule_json(const struct sl_core_view *view, struct sl_text *text)
     add_number(text, "budget_ms", view->budget_us ? (double)view->budget_us * 1e-3 : NAN);
     sl_text_add(text,
                 ",\"runs_in_flight\":%u,\"max_runs\":%u,"
-                "\"pages\":{\"stages\":%u,\"decode\":%u,\"of\":%u},\"requests\":%u,\"queue\":[",
-                view->runs, view->max_runs, view->pages_used, view->decode_pages_used, view->n_pages,
-                view->n_entries_all);
+                "\"pages\":{\"stages\":%u,\"cached\":%u,\"decode\":%u,\"of\":%u},\"requests\":%u,\"queue\":[",
+                view->runs, view->max_runs, view->pages_used, view->pages_cached, view->decode_pages_used,
+                view->n_pages, view->n_entries_all);
     for (uint32_t i = 0; i < view->n_entries; i++) {
         sl_text_add(text, i ? ",\n" : "\n");
         add_entry(text, &view->entries[i], view->now_us);

@@ -31,6 +31,7 @@ static void add_entry(struct viewing *v, struct sl_schedule_entry *e, uint32_t b
                                   .start = e->start,
                                   .pos = e->pos,
                                   .pages = e->prefill_pages,
+                                  .shared_pages = e->shared_pages,
                                   .admitted = e->admitted,
                                   .again = s->again,
                                   .late = behind % 2,
@@ -88,7 +89,8 @@ void sl_core_view(const struct sl_core *core, uint64_t now_us, struct sl_core_vi
     view->budget_us = fifo ? 0 : whole(budget->chunk_us);
     view->runs = core->runs_in_flight;
     view->max_runs = fifo || budget->runs > core->max_runs ? core->max_runs : budget->runs;
-    view->pages_used = schedule->prefill_pages_used;
+    view->pages_used = schedule->prefill_pages_used + schedule->pages_held;
+    view->pages_cached = core->prefix.n_cached;
     view->decode_pages_used = 0;
     for (uint32_t d = 0; d < core->plan.max_decoders; d++)
         view->decode_pages_used += schedule->decoders[d].pages_used;

@@ -13,6 +13,7 @@ struct sl_view_entry { /* a stay whose prompt is not wholly in the log */
     int32_t priority;
     uint32_t prompt_tokens, start, pos; /* start of them needed no work, up to pos they are in the log */
     uint32_t pages;                     /* of every stage, that its prefill needs */
+    uint32_t shared_pages;              /* of every stage, behind which it will begin */
     bool admitted;                      /* it has them */
     bool again;                         /* it was set back */
     bool late;                          /* it can't come in time any more, and stands behind those that can */
@@ -37,8 +38,9 @@ struct sl_core_view {
     enum sl_schedule_kind schedule;
     uint64_t budget_us;      /* what a chunk may take on the slowest stage (T*); 0: it is cut by tokens */
     uint32_t runs, max_runs; /* RUN records in flight, and how many may be (R) */
-    uint32_t pages_used, decode_pages_used,
-        n_pages;                       /* decode_pages_used: of all decode workers; n_pages: of one pool */
+    /* pages_used: with those of prefixes in use; decode_pages_used: of all decode workers; n_pages: of one pool */
+    uint32_t pages_used, decode_pages_used, n_pages;
+    uint32_t pages_cached;             /* on the stages, in use or not */
     uint32_t n_entries, n_entries_all; /* in the order of the next chunk */
     struct sl_view_entry entries[SL_VIEW_ENTRIES];
     uint32_t n_tenants;

@@ -196,6 +196,26 @@ SL_TEST(a_record_names_no_more_shared_pages_than_a_context_has)
     end_world(w);
 }
 
+/* What is asked for again and again stays, whatever else passes by once. */
+SL_TEST(a_flood_of_prompts_that_nobody_repeats_leaves_what_is_used)
+{
+    struct core_world *w = cached_world(2);
+    uint32_t once[CONTEXT];
+    prefill_of(w, w->ids, 257, 0);
+    for (uint32_t k = 0; k < 300; k++) {
+        for (uint32_t i = 0; i < CONTEXT; i++)
+            once[i] = 1 + (k + i) % 900;
+        CHECK_INT(prefill_of(w, once, 200, (uint8_t)k), 0);
+        if (k % 3 == 0)
+            CHECK_INT(prefill_of(w, w->ids, 257, 0), 256);
+    }
+    struct sl_core_load load;
+    sl_core_load(w->core, &load);
+    CHECK(load.pages_cached <= load.n_pages && load.pages_evicted > 300);
+    check_all_back(w);
+    end_world(w);
+}
+
 SL_TEST(who_follows_the_events_hears_of_what_has_no_salt)
 {
     struct core_world *w = cached_world(RUNNING);
