@@ -216,6 +216,41 @@ SL_TEST(a_flood_of_prompts_that_nobody_repeats_leaves_what_is_used)
     end_world(w);
 }
 
+/* What is prefilled again, because the decode worker that it was pushed to is gone, is there: only its end is computed. */
+SL_TEST(a_prompt_whose_decode_worker_is_lost_begins_behind_itself)
+{
+    struct core_world *w = malloc(sizeof *w);
+    make_whole_world(w, 2, RUNNING, 0, true);
+    struct heard *h = ask(w, 300, 8);
+    struct sl_core_load load;
+    submit(w, h);
+    decide(w);
+    uint32_t n = 0;
+    for (uint32_t at = w->tail; at != w->head; at++)
+        n += w->log[at % LOG].order.n_tokens;
+    CHECK(n >= 2 * SL_PAGE && n < 300);
+    uint32_t decoder = w->log[w->tail % LOG].order.slices[0].decoder;
+    sl_core_decoder_lost(w->core, decoder, NULL, &w->actions);
+    carry_out(w);
+    answer_all(w, 42);
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.prompt_tokens_computed, n + 300 - n / SL_PAGE * SL_PAGE);
+    CHECK_INT(load.prompt_tokens_cached, n / SL_PAGE * SL_PAGE);
+    CHECK_INT(h->n, 1);
+    const struct sl_adopt *take = &w->adopts[w->n_adopts - 1];
+    w->speaker = w->adopted_by[w->n_adopts - 1];
+    CHECK(w->speaker != decoder && take->kind == SL_ADOPT_TAKE);
+    uint64_t seq = take->seq;
+    CHECK(say(w, seq, SL_TOKENS_ADOPTED, 0, 0) == NULL);
+    sl_core_cancel(w->core, h->seq, &w->actions);
+    carry_out(w);
+    say(w, seq, SL_TOKENS_ENDED, 0, 0);
+    answer_all(w, 0);
+    check_all_back(w);
+    free(h);
+    end_world(w);
+}
+
 SL_TEST(who_follows_the_events_hears_of_what_has_no_salt)
 {
     struct core_world *w = cached_world(RUNNING);
