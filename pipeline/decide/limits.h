@@ -5,6 +5,9 @@
 
 #include "pipeline/record/order.h"
 
+/* Of the requests that wait, as predicted of the slowest stage: batches without targets may take the night. */
+#define SL_WAITING_WORK_US (UINT64_C(4) * 3600 * 1000000)
+
 enum {
     SL_MAX_CHUNK = 2048,                   /* rows of a chunk by default */
     SL_MAX_CHUNK_ASKED = 4 * SL_MAX_CHUNK, /* and by --chunk */
@@ -14,11 +17,10 @@ enum {
     SL_GRANT_AHEAD =
         SL_PAGE /
         2, /* positions that a decode worker has pages for before it needs them: the time of a grant */
-    SL_DEFAULT_WAITING = 1024,           /* requests in the queue */
-    SL_WAITING_TOKENS = 64 << 20,        /* of their prompts */
-    SL_WAITING_WORK_US = 1800 * 1000000, /* predicted of the slowest stage */
-    SL_WAITING_BYTES = 64 << 20,         /* that they hold together; see sl_core_config */
-    SL_MAX_WAITING = 8192,               /* by --max-waiting: of the smallest that is what these bytes hold */
+    SL_DEFAULT_WAITING = 1024,    /* requests in the queue */
+    SL_WAITING_TOKENS = 64 << 20, /* of their prompts */
+    SL_WAITING_BYTES = 64 << 20,  /* that they hold together; see sl_core_config */
+    SL_MAX_WAITING = 8192,        /* by --max-waiting: of the smallest that is what these bytes hold */
     /* of a whole pipeline: the chain with the way back, and of each decode worker one to every stage and the coordinator */
     SL_MAX_LINKS = SL_MAX_STAGES + 1 + SL_MAX_DECODERS * (SL_MAX_STAGES + 1),
 
