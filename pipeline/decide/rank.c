@@ -245,7 +245,7 @@ uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uin
                      sl_begin_fn *begin, void *user, struct sl_cut cuts[SL_MAX_SLICES])
 {
     struct sl_ranked order[SL_RANK_LOOK];
-    bool late_first = policy->late_tenths >= LATE_EVERY, any_late;
+    bool late_first = policy->late_tenths + 1 >= LATE_EVERY, any_late; /* with what this chunk earns */
     uint32_t n_order = sl_rank_order(policy, schedule, now_us, late_first, order, SL_RANK_LOOK, &any_late);
     struct chunk c = {.budget = &policy->budget,
                       .steering = schedule->plan->steering_bytes,
@@ -253,10 +253,10 @@ uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uin
     uint32_t n = fill(policy, schedule, now_us, order, n_order, begin, user, &c, cuts);
     if (n == 0)
         return 0;
+    if (any_late && policy->late_tenths < MOST_CREDIT)
+        policy->late_tenths++;
     if (late_first && order[0].behind % 2 && cuts[0].entry == order[0].entry)
         policy->late_tenths -= LATE_EVERY;
-    else if (any_late && policy->late_tenths < MOST_CREDIT)
-        policy->late_tenths++;
     charge(policy, &c, cuts, n);
     for (uint32_t i = 0; i < n; i++) {
         cuts[i].entry->pos += cuts[i].n;
