@@ -108,13 +108,14 @@ static uint32_t to_the_head(struct sl_ranked *order, uint32_t n, uint32_t room, 
     return n;
 }
 
-uint32_t sl_rank_order(const struct sl_policy *policy, const struct sl_schedule *schedule, uint64_t now_us,
-                       bool late_first, struct sl_ranked *order, uint32_t room, bool *any_late)
+/* begun: only of those that are admitted, who stand before all others in the list. */
+static uint32_t sort(const struct sl_policy *policy, const struct sl_schedule *schedule, uint64_t now_us,
+                     bool begun, bool late_first, struct sl_ranked *order, uint32_t room, bool *any_late)
 {
     double most_used = sl_tenants_least_us(&policy->tenants) + policy->budget.chunk_us;
     struct sl_ranked oldest = {0};
     uint32_t n = 0;
-    for (struct sl_schedule_entry *e = schedule->head; e; e = e->next) {
+    for (struct sl_schedule_entry *e = schedule->head; e && (e->admitted || !begun); e = e->next) {
         bool late = sl_rank_is_late(policy, e, now_us),
              outside = policy->tenants.of[e->tenant].used_us > most_used;
         struct sl_ranked it = {.entry = e,
@@ -126,6 +127,12 @@ uint32_t sl_rank_order(const struct sl_policy *policy, const struct sl_schedule 
     }
     *any_late = oldest.entry != NULL;
     return late_first && oldest.entry ? to_the_head(order, n, room, &oldest) : n;
+}
+
+uint32_t sl_rank_order(const struct sl_policy *policy, const struct sl_schedule *schedule, uint64_t now_us,
+                       bool late_first, struct sl_ranked *order, uint32_t room, bool *any_late)
+{
+    return sort(policy, schedule, now_us, false, late_first, order, room, any_late);
 }
 
 /* ---- the chunk ---- */
@@ -241,6 +248,16 @@ static uint32_t fill(struct sl_policy *policy, struct sl_schedule *schedule, uin
     return n;
 }
 
+/* All that were looked at wait for pages: who has some goes on, however many stand before it, and gives them back. */
+static uint32_t fill_with_begun(struct sl_policy *policy, struct sl_schedule *schedule, uint64_t now_us,
+                                sl_begin_fn *begin, void *user, struct chunk *c, struct sl_cut *cuts)
+{
+    struct sl_ranked order[SL_RANK_LOOK];
+    bool any_late;
+    uint32_t n = sort(policy, schedule, now_us, true, false, order, SL_RANK_LOOK, &any_late);
+    return fill(policy, schedule, now_us, order, n, begin, user, c, cuts);
+}
+
 uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uint64_t now_us,
                      sl_begin_fn *begin, void *user, struct sl_cut cuts[SL_MAX_SLICES])
 {
@@ -250,12 +267,17 @@ uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uin
     struct chunk c = {.budget = &policy->budget,
                       .steering = schedule->plan->steering_bytes,
                       .shared = sl_pages_of(schedule->plan->context_tokens)};
+    if (n_order == 0)
+        return 0;
+    struct sl_ranked first = order[0];
     uint32_t n = fill(policy, schedule, now_us, order, n_order, begin, user, &c, cuts);
+    if (n == 0)
+        n = fill_with_begun(policy, schedule, now_us, begin, user, &c, cuts);
     if (n == 0)
         return 0;
     if (any_late && policy->late_tenths < MOST_CREDIT)
         policy->late_tenths++;
-    if (late_first && order[0].behind % 2 && cuts[0].entry == order[0].entry)
+    if (late_first && first.behind % 2 && cuts[0].entry == first.entry)
         policy->late_tenths -= LATE_EVERY;
     charge(policy, &c, cuts, n);
     for (uint32_t i = 0; i < n; i++) {
