@@ -347,6 +347,7 @@ static sl_status make_core(struct sl_bench_world *w)
     if (c->schedule == SL_SCHEDULE_SLO && c->chunk_tokens == 0)
         options.chunk_tokens = shape->max_chunk; /* what buffers are planned for: the budget is in time */
     SL_TRY(sl_plan_make(&w->plan, &model, &options, w->err));
+    w->plan.chunk_tokens = c->chunk_tokens; /* nobody has asked for chunks of so many rows */
     struct sl_core_config core = {.plan = &w->plan,
                                   .n_decoders = 1,
                                   .n_end_ids = 1,
