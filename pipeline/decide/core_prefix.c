@@ -138,6 +138,10 @@ void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct
     for (uint32_t i = pos / SL_PAGE; i < (pos + n) / SL_PAGE; i++) {
         assert(stay->prefix.astray || stay->prefix.depth == i);
         sl_core_copy_ids(ids, stay, i * SL_PAGE, SL_PAGE);
+        /* it keeps the page that it was promised; with another one held for it, too, more would be promised than there is */
+        if (core->schedule.prefill_pages_used + core->prefix.n_held >= core->plan.n_pages &&
+            sl_prefix_would_hold(&core->prefix, &stay->prefix, ids))
+            stay->prefix.astray = true;
         if (!sl_prefix_add(&core->prefix, &stay->prefix, ids, s->pages[i]))
             continue;
         sl_sequences_read_begin(&core->pages, s->pages[i]);

@@ -255,6 +255,16 @@ bool sl_prefix_step(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t
     return move_on(p, at);
 }
 
+bool sl_prefix_would_hold(const struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE])
+{
+    look_whether_astray(p, at);
+    if (at->astray)
+        return false;
+    name_next(at, ids);
+    uint32_t next = find(p, at->next);
+    return next != SL_PREFIX_NONE && p->pages[next].holds == 0;
+}
+
 bool sl_prefix_add(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE], uint32_t number)
 {
     struct sl_prefix_page *page = &p->pages[number];
@@ -333,6 +343,21 @@ void sl_prefix_flush(struct sl_prefix *p)
 }
 
 /* ---- promises ---- */
+
+bool sl_prefix_has(const struct sl_prefix *p, uint32_t page, bool *held)
+{
+    *held = p->pages[page].live && p->pages[page].holds > 0;
+    return p->pages[page].live;
+}
+
+uint32_t sl_prefix_n_holders(const struct sl_prefix *p)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < p->n_pages; i++)
+        if (p->pages[i].live && p->pages[i].holds > 0) /* one of its parent's is of it */
+            n += p->pages[i].holds - (p->pages[i].parent != SL_PREFIX_NONE);
+    return n;
+}
 
 static const char *check_page(const struct sl_prefix *p, uint32_t number, uint32_t *n_held)
 {

@@ -62,6 +62,8 @@ bool sl_prefix_step(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t
 /* The next page of a prompt is complete: it has these ids and is `page` of the pool. true: it is the cache's now, and held;
  * false: it stays its sequence's, as there is another of that name already, which is held instead. */
 bool sl_prefix_add(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE], uint32_t page);
+/* Whether sl_prefix_add would hold a page of that name that nobody holds now. */
+bool sl_prefix_would_hold(const struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE]);
 /* It holds nothing any more, and is before the first page again. */
 void sl_prefix_let_go(struct sl_prefix *p, struct sl_prefix_at *at, const uint8_t seed[SL_PREFIX_NAME]);
 /* Numbers of the pages that it holds, the first of the prompt first: at->depth of them, if all were found by steps. */
@@ -88,6 +90,9 @@ void sl_prefix_read_from(const struct sl_prefix *p, struct sl_prefix_reader *rea
 bool sl_prefix_read(const struct sl_prefix *p, struct sl_prefix_reader *reader,
                     struct sl_prefix_event *event);
 
+/* For tests: whether a page of the pool is cached, and is held; how many hold something. */
+bool sl_prefix_has(const struct sl_prefix *p, uint32_t page, bool *held);
+uint32_t sl_prefix_n_holders(const struct sl_prefix *p);
 /* For tests: NULL, or which promise its tables break (static). */
 const char *sl_prefix_check(const struct sl_prefix *p);
 

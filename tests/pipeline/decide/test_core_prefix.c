@@ -273,3 +273,39 @@ SL_TEST(who_follows_the_events_hears_of_what_has_no_salt)
     CHECK_INT(reader.number, 3);
     end_world(w);
 }
+
+/* Two with the same prompt, of which the second is cut beside the end of the first: it fills a page that the first has filled, and
+ * let go of, while all other pages are promised. */
+SL_TEST(who_fills_a_page_that_is_cached_already_takes_none_that_is_promised_to_others)
+{
+    static uint32_t ids[4][CONTEXT];
+    static const uint32_t n_ids[6] = {64, 30, 128, 200, 500, 250};
+    struct core_world *w = cached_world(4);
+    struct heard *h[6];
+    for (uint32_t i = 0; i < 4 * CONTEXT; i++)
+        ids[i / CONTEXT][i % CONTEXT] = 500 + i / CONTEXT;
+    for (uint32_t i = 0; i < 6; i++) {
+        h[i] = ask(w, n_ids[i], 1);
+        h[i]->ask.ids = i == 2 || i == 3 ? w->ids : ids[i < 2 ? i : i - 2];
+    }
+    for (uint32_t i = 0; i < 4; i++)
+        submit(w, h[i]);
+    decide(w); /* 64; 30 and 34; 64; 30 and the first 34 behind one page */
+    CHECK_INT(w->n_runs, 4);
+    sl_core_silence(w->core, true, &w->actions);
+    answer_all(w, 1);
+    CHECK(h[0]->ended && h[1]->ended && h[2]->ended && !h[3]->ended);
+    submit(w, h[4]), submit(w, h[5]);
+    sl_core_silence(w->core, false, &w->actions);
+    struct sl_core_load load;
+    decide(w);
+    sl_core_load(w->core, &load);
+    CHECK(load.waiting == 0 && load.pages_used == 16);
+    answer_all(w, 1);
+    for (uint32_t i = 0; i < 6; i++) {
+        CHECK(h[i]->ended && h[i]->status == SL_OK && h[i]->n == 1);
+        free(h[i]);
+    }
+    check_all_back(w);
+    end_world(w);
+}
