@@ -11,6 +11,8 @@ static bool holds_something(const struct sl_stay *s)
 
 static const char *check_waiting(const struct sl_core *core)
 {
+    uint32_t n_waiting = 0, n_uncut = 0;
+    uint64_t tokens = 0, bytes = 0;
     bool waits = false;
     for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next) {
         const struct sl_stay *s = sl_core_stay_of((struct sl_schedule_entry *)(uintptr_t)e);
@@ -21,8 +23,34 @@ static const char *check_waiting(const struct sl_core *core)
         if (!e->admitted && holds_something(s))
             return "who waits holds something";
         waits = waits || !e->admitted;
+        n_waiting += !e->admitted;
+        n_uncut++;
+        tokens += e->admitted ? 0 : e->prompt_tokens - e->pos;
+        bytes += e->admitted ? 0 : e->held_bytes;
     }
-    return NULL;
+    const struct sl_schedule *schedule = &core->schedule;
+    return n_waiting == schedule->n_waiting && n_uncut == schedule->n_uncut &&
+                   tokens == schedule->waiting_tokens && bytes == schedule->waiting_bytes
+               ? NULL
+               : "what waits is not what is counted";
+}
+
+static const char *check_tenants(const struct sl_core *core)
+{
+    const struct sl_tenants *t = &core->policy.tenants;
+    uint32_t n_live = 0, n_uncut = 0, n_backlogged = 0;
+    for (uint32_t i = 0; i < core->config.max_requests; i++)
+        n_live += core->requests[i].seq != 0;
+    for (const struct sl_schedule_entry *e = core->schedule.head; e; e = e->next)
+        n_uncut += e->counted;
+    for (uint32_t i = 0; i < t->n; i++) {
+        n_live -= t->of[i].n_live;
+        n_uncut -= t->of[i].n_uncut;
+        n_backlogged += t->of[i].n_uncut > 0;
+    }
+    return n_live == 0 && n_uncut == 0 && n_backlogged == t->n_backlogged
+               ? NULL
+               : "requests of tenants are not those that are here";
 }
 
 static const char *check_sums(const struct sl_core *core)
@@ -56,7 +84,57 @@ static const char *check_sums(const struct sl_core *core)
     if (core->n_live == 0 && !core->refills.active &&
         (prefix->n_held > 0 || core->pages.n_used != prefix->n_cached))
         return "nobody is there, and pages of the stages are in use";
-    return core->config.prefix_cache ? sl_prefix_check(prefix) : NULL;
+    return NULL;
+}
+
+/* Free pages, those that a sequence alone has, and those that are cached are all of the pool; and what somebody begins behind, or
+ * is written behind, is held, so that it is not evicted. */
+static const char *check_cached(const struct sl_core *core)
+{
+    const struct sl_prefix *prefix = &core->prefix;
+    uint32_t n_holders = 0;
+    bool held;
+    for (uint32_t i = 0; i < core->plan.n_pages; i++) {
+        if (core->pages.readers[i] != sl_prefix_has(prefix, i, &held))
+            return "a page of the stages is kept and not cached, or cached and not kept";
+        if (core->pages.readers[i] && core->pages.count[i] > 0 && !held)
+            return "a sequence has a page that may be evicted";
+    }
+    for (uint32_t i = 0; i < core->n_stays; i++) {
+        const struct sl_stay *s = &core->stays[i];
+        if (s->seq == 0 || s->prefix.page == SL_PREFIX_NONE)
+            continue;
+        n_holders++;
+        if (!sl_prefix_has(prefix, s->prefix.page, &held) || !held)
+            return "what a prompt begins behind was evicted";
+    }
+    return n_holders == sl_prefix_n_holders(prefix) ? NULL : "a page is held for nobody";
+}
+
+/* Answers have on the decode worker what they were granted; who has begun names the pages of others no more. */
+static const char *check_granted(const struct sl_core *core)
+{
+    for (const struct sl_stay *s = core->begun; s; s = s->next_begun) {
+        if (s->stages != SL_STAGES_NONE && s->entry.shared_pages > 0)
+            return "a prompt has begun and would begin behind pages of others again";
+        for (uint32_t k = 0; k < s->n; k++) {
+            const struct sl_sequence *table =
+                sl_sequences_find(&core->decoders[s->entry.decoder].pages, s->seq + k);
+            if (s->granted[k] != (table ? table->n_pages : 0))
+                return "an answer has not the pages that it was granted";
+        }
+    }
+    return NULL;
+}
+
+static const char *check_pages(const struct sl_core *core)
+{
+    const char *bad = sl_sequences_check(&core->pages);
+    for (uint32_t d = 0; d < core->plan.max_decoders && !bad; d++)
+        bad = sl_sequences_check(&core->decoders[d].pages);
+    bad = bad ? bad : check_cached(core);
+    bad = bad ? bad : check_granted(core);
+    return bad ? bad : sl_prefix_check(&core->prefix);
 }
 
 const char *sl_core_check(const struct sl_core *core)
@@ -64,5 +142,7 @@ const char *sl_core_check(const struct sl_core *core)
     if (core->life == SL_LIFE_LOST)
         return NULL; /* nobody asks any more */
     const char *bad = check_waiting(core);
-    return bad ? bad : check_sums(core);
+    bad = bad ? bad : check_tenants(core);
+    bad = bad ? bad : check_sums(core);
+    return bad || !core->config.prefix_cache ? bad : check_pages(core);
 }

@@ -256,3 +256,25 @@ sl_status sl_sequences_apply(struct sl_sequences *t, const struct sl_order *orde
     *bad = NULL;
     return SL_OK;
 }
+
+/* Each page that a sequence has is counted once, and free is what nobody has and nobody reads. */
+const char *sl_sequences_check(const struct sl_sequences *t)
+{
+    uint64_t n_had = 0, n_counted = 0;
+    uint32_t n_used = 0;
+    for (uint32_t i = 0; i < t->max_sequences; i++)
+        for (uint32_t k = 0; t->sequences[i].live && k < t->sequences[i].n_pages; k++) {
+            uint32_t page = t->sequences[i].pages[k];
+            if (page != SL_NO_PAGE && t->count[page] == 0)
+                return "a sequence has a page that is not counted";
+            n_had += page != SL_NO_PAGE;
+        }
+    for (uint32_t i = 0; i < t->n_pages; i++) {
+        bool is = t->count[i] > 0 || t->readers[i] > 0;
+        if (is != bit(t->used, i))
+            return "a page is free and somebody has it, or it is used and nobody does";
+        n_used += is;
+        n_counted += t->count[i];
+    }
+    return n_had == n_counted && n_used == t->n_used ? NULL : "pages are counted that no sequence has";
+}

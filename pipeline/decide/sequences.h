@@ -58,4 +58,7 @@ sl_status sl_sequences_apply(struct sl_sequences *t, const struct sl_order *orde
                              const struct sl_order_limits *limits, struct sl_sequence *found[SL_MAX_SLICES],
                              void (*fresh)(void *user, uint32_t page), void *user, const char **bad);
 
+/* For tests: NULL, or which promise the table breaks (static). */
+const char *sl_sequences_check(const struct sl_sequences *t);
+
 #endif

@@ -8,7 +8,7 @@
 #include "tests/check.h"
 #include <stdlib.h>
 
-enum { STAGES = 2, RUNNING = 3, REQUESTS = 6, CONTEXT = 512, CHUNK = 64, ROOM = 512, LOG = 4096, EOS = 7 };
+enum { STAGES = 2, RUNNING = 3, REQUESTS = 6, CONTEXT = 512, CHUNK = 64, ROOM = 1024, LOG = 4096, EOS = 7 };
 
 struct waiting { /* a record that the stages have not answered yet */
     enum sl_order_kind kind;
@@ -56,6 +56,8 @@ struct core_world {
     const char *refused; /* results are, with these words */
     bool end_at_first;   /* the holder finds a stop string in the first token of every text */
     uint32_t ids[CONTEXT];
+    uint64_t now_us;
+    struct sl_trace traces[STAGES]; /* of what is answered */
 };
 
 static inline void no_clearing(void *user, uint32_t page)
@@ -252,13 +254,13 @@ static inline struct heard *ask(struct core_world *w, uint32_t n_ids, uint32_t m
 
 static inline void submit(struct core_world *w, struct heard *h)
 {
-    h->seq = sl_core_submit(w->core, 0, &h->ask, &w->actions);
+    h->seq = sl_core_submit(w->core, w->now_us, &h->ask, &w->actions);
     carry_out(w);
 }
 
 static inline void decide(struct core_world *w)
 {
-    sl_core_decide(w->core, 0, &w->actions);
+    sl_core_decide(w->core, w->now_us, &w->actions);
     carry_out(w);
 }
 
@@ -268,9 +270,10 @@ static inline bool answer(struct core_world *w, uint32_t token)
     if (w->head == w->tail)
         return false;
     const struct waiting *at = &w->log[w->tail++ % LOG];
-    uint8_t bytes[4096];
+    uint8_t bytes[1 << 16];
     struct sl_cursor out = sl_cursor_over(bytes, sizeof bytes);
     struct sl_result_head head = {.number = at->number, .kind = at->kind, .n_slices = at->order.n_slices};
+    memcpy(head.traces, w->traces, sizeof w->traces);
     sl_result_put_head(&out, &head, STAGES);
     for (uint32_t i = 0; i < at->order.n_slices; i++) {
         const struct sl_order_slice *s = &at->order.slices[i];
