@@ -384,7 +384,10 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
                                   .max_requests = c->max_requests,
                                   .expect_tokens = c->expect_tokens,
                                   .prefix_cache = c->prefix_cache,
-                                  .schedule = c->schedule};
+                                  .schedule = c->schedule,
+                                  .chunk_us = c->budget_us,
+                                  .slo_us = c->slo_us,
+                                  .runs = c->runs};
     size_t tables =
         s->plan.max_decoders *
             sl_sequences_bytes(s->plan.max_running, s->plan.context_tokens, s->plan.n_pages) +

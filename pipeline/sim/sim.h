@@ -40,6 +40,8 @@ struct sl_sim_config {
     uint32_t max_push_us;  /* of a KV page, beside that */
     uint32_t max_delay_us; /* of a frame; 0: none takes time */
     enum sl_schedule_kind schedule;
+    uint64_t budget_us, slo_us; /* of the policy: what a chunk may take, and the target; 0: by cost */
+    uint32_t runs;              /* chunks under way at most; 0: by what is seen */
     uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
     enum sl_sim_plant plant;
 };

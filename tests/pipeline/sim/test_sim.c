@@ -106,7 +106,11 @@ static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
                               .chunk_us = draw(rng, 500),
                               .token_us = draw(rng, 5),
                               .step_us = 1 + draw(rng, 300),
-                              .schedule = draw(rng, 4) ? SL_SCHEDULE_SLO : SL_SCHEDULE_FIFO};
+                              .schedule = draw(rng, 4) ? SL_SCHEDULE_SLO : SL_SCHEDULE_FIFO,
+                              /* bits depend on none of that */
+                              .budget_us = draw(rng, 3) ? 0 : 1 + draw(rng, 20000),
+                              .slo_us = draw(rng, 3) ? 0 : 1 + draw(rng, 100000),
+                              .runs = draw(rng, 3) ? 0 : 1 + draw(rng, 10)};
     return c;
 }
 
