@@ -7,6 +7,7 @@
 #include "node/command/commands.h"
 #include "node/command/shared_options.h"
 #include "node/local/cluster.h"
+#include "pipeline/decide/budget.h"
 #include "pipeline/stage/calibrate.h"
 #include <math.h>
 #include <stdlib.h>
@@ -47,8 +48,9 @@ static const struct {
 /* What the schedule makes of a stage's cost. */
 struct verdict {
     double ridge;            /* rows; 0: no experts, or no work */
-    double target;           /* T*, in us: a quarter of it is overhead */
-    double far_target;       /* the least for a chunk behind FAR tokens: 0.3 of it is overhead */
+    double target;           /* T*, in us (pipeline/decide/budget.h) */
+    double far_target;       /* the least for a chunk behind FAR tokens */
+    double overhead;         /* the share of T* that is no row's */
     uint32_t rows, far_rows; /* that they buy, of at most a chunk */
 };
 
@@ -74,9 +76,12 @@ static uint32_t rows_for(const struct sl_cost *cost, uint32_t pos, double us, ui
 
 static struct verdict judge(const struct sl_cost *cost, uint32_t max_chunk)
 {
-    struct verdict v = {.target = 4 * sl_cost_overhead(cost, 0)};
+    struct sl_budget budget;
+    sl_budget_make(&budget, cost, 1, max_chunk, &(struct sl_pace){0}, &(struct sl_budget_wish){0});
+    struct verdict v = {.target = sl_budget_chunk_us(&budget, 0),
+                        .far_target = sl_budget_chunk_us(&budget, FAR)};
+    v.overhead = v.target > 0 ? sl_cost_overhead(cost, 0) / v.target : 0;
     v.ridge = cost->us[SL_COST_B] > 0 ? cost->us[SL_COST_W] / cost->us[SL_COST_B] : 0;
-    v.far_target = fmax(v.target, sl_cost_overhead(cost, FAR) / 0.3);
     v.rows = rows_for(cost, 0, v.target, max_chunk);
     v.far_rows = rows_for(cost, FAR, v.far_target, max_chunk);
     return v;
@@ -140,9 +145,9 @@ static void print_text(const struct sl_stage *stage, uint32_t k, const struct sl
             "  expert ridge: %.0f rows; a chunk of fewer takes longer to read the experts than to use them\n",
             v.ridge);
     printf(
-        "  T* %.3g ms, of which a quarter is overhead: %u rows at a prompt's beginning; behind %d tokens %.3g ms, "
+        "  T* %.3g ms, of which %.0f %% is overhead: %u rows at a prompt's beginning; behind %d tokens %.3g ms, "
         "%u rows%s\n",
-        v.target / 1000, v.rows, FAR, v.far_target / 1000, v.far_rows,
+        v.target / 1000, 100 * v.overhead, v.rows, FAR, v.far_target / 1000, v.far_rows,
         v.rows < SL_PAGE || v.far_rows < SL_PAGE ? " (a slice has 64 even so)" : "");
 }
 
