@@ -226,6 +226,8 @@ static void keep_timeline(struct sl_drive *d, struct sl_outcome *o, const struct
     struct sl_kept_timeline *kept = &d->timelines[d->n_timelines++];
     *kept = (struct sl_kept_timeline){o->number, *timeline};
     kept->timeline.spans = spans;
+    kept->timeline.n_foreign = 0;
+    kept->timeline.foreign = NULL;
 }
 
 static void on_end(void *user, uint32_t slot, uint64_t at_ns, const struct sl_call_end *end)

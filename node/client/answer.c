@@ -26,13 +26,21 @@ struct sl_token_out *sl_answer_add(struct sl_answer *answer, uint32_t n)
 sl_status sl_answer_set_timeline(struct sl_answer *answer, const struct sl_timeline *timeline)
 {
     struct sl_span *spans = calloc(timeline->n_spans + 1u, sizeof *spans);
-    if (!spans)
+    struct sl_foreign *foreign = calloc(timeline->n_foreign + 1u, sizeof *foreign);
+    if (!spans || !foreign) {
+        free(spans);
+        free(foreign);
         return SL_E_NOMEM;
+    }
     if (timeline->n_spans > 0)
         memcpy(spans, timeline->spans, timeline->n_spans * sizeof *spans);
+    if (timeline->n_foreign > 0)
+        memcpy(foreign, timeline->foreign, timeline->n_foreign * sizeof *foreign);
     free((void *)(uintptr_t)answer->timeline.spans);
+    free((void *)(uintptr_t)answer->timeline.foreign);
     answer->timeline = *timeline;
     answer->timeline.spans = spans;
+    answer->timeline.foreign = foreign;
     answer->has_timeline = true;
     return SL_OK;
 }
@@ -42,5 +50,6 @@ void sl_answer_free(struct sl_answer *answer)
     free(answer->prompt);
     free(answer->tokens);
     free((void *)(uintptr_t)answer->timeline.spans);
+    free((void *)(uintptr_t)answer->timeline.foreign);
     memset(answer, 0, sizeof *answer);
 }

@@ -24,7 +24,7 @@ struct sl_answer {                         /* everything that came back; sl_answ
     enum sl_finish finish;
     uint64_t logits_digest, kv_digest; /* when asked, in this process */
     bool has_timeline;
-    struct sl_timeline timeline; /* spans are malloc'ed */
+    struct sl_timeline timeline; /* spans and foreign are malloc'ed */
 };
 void sl_answer_free(struct sl_answer *answer);
 /* {"timeline": {...}} as the endpoint sends it; SL_E_PROTOCOL when it is not that. */

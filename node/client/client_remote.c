@@ -432,25 +432,47 @@ static sl_status parse_spans(struct sl_timeline *timeline, struct sl_span *spans
     return SL_OK;
 }
 
+static sl_status parse_foreign(const struct sl_timeline *timeline, struct sl_foreign *foreign, json_t *list)
+{
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        json_int_t stage, begin, end;
+        if (json_unpack(json_array_get(list, i), "{sI sI sI}", "stage", &stage, "begin_us", &begin, "end_us",
+                        &end) != 0 ||
+            stage < 0 || stage >= timeline->n_stages || begin < 0 || end < 0)
+            return SL_E_PROTOCOL;
+        foreign[i] = (struct sl_foreign){(uint16_t)stage, (uint64_t)begin, (uint64_t)end};
+    }
+    return SL_OK;
+}
+
 static sl_status parse_timeline(struct sl_answer *answer, json_t *root)
 {
     json_int_t submit, first, done, n_stages;
-    json_t *list;
-    if (json_unpack(root, "{s{sI sI sI sI so}}", "timeline", "submit_us", &submit, "first_token_us", &first,
-                    "done_us", &done, "n_stages", &n_stages, "spans", &list) != 0)
+    json_t *list, *others = NULL;
+    if (json_unpack(root, "{s{sI sI sI sI so s?o}}", "timeline", "submit_us", &submit, "first_token_us",
+                    &first, "done_us", &done, "n_stages", &n_stages, "spans", &list, "foreign", &others) != 0)
         return SL_E_PROTOCOL;
-    size_t n = json_array_size(list);
-    if (submit < 0 || first < 0 || done < 0 || n_stages < 1 || n_stages > UINT16_MAX || n > MAX_SPANS)
+    size_t n = json_array_size(list), n_others = json_array_size(others);
+    if (submit < 0 || first < 0 || done < 0 || n_stages < 1 || n_stages > UINT16_MAX || n > MAX_SPANS ||
+        n_others > MAX_SPANS)
         return SL_E_PROTOCOL;
     struct sl_span *spans = calloc(n + 1, sizeof *spans);
-    if (!spans)
-        return SL_E_NOMEM;
-    struct sl_timeline timeline = {(uint64_t)submit,   (uint64_t)first, (uint64_t)done,
-                                   (uint32_t)n_stages, (uint32_t)n,     spans};
-    sl_status status = parse_spans(&timeline, spans, list);
+    struct sl_foreign *foreign = calloc(n_others + 1, sizeof *foreign);
+    struct sl_timeline timeline = {.submit_us = (uint64_t)submit,
+                                   .first_token_us = (uint64_t)first,
+                                   .done_us = (uint64_t)done,
+                                   .n_stages = (uint32_t)n_stages,
+                                   .n_spans = (uint32_t)n,
+                                   .spans = spans,
+                                   .n_foreign = (uint32_t)n_others,
+                                   .foreign = foreign};
+    sl_status status = spans && foreign ? parse_spans(&timeline, spans, list) : SL_E_NOMEM;
+    if (status == SL_OK)
+        status = parse_foreign(&timeline, foreign, others);
     if (status == SL_OK)
         status = sl_answer_set_timeline(answer, &timeline);
     free(spans);
+    free(foreign);
     return status;
 }
 

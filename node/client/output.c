@@ -124,6 +124,13 @@ static void print_timeline(const struct sl_answer *answer)
                span->predicted_us);
         fputc('}', stdout);
     }
+    fputs("],\n \"foreign\": [", stdout);
+    for (uint32_t i = 0; i < t->n_foreign; i++) {
+        printf("%s\n  {\"stage\": %u", i > 0 ? "," : "", t->foreign[i].stage);
+        print_time("begin_us", t->foreign[i].begin_us, t->submit_us);
+        print_time("end_us", t->foreign[i].end_us, t->submit_us);
+        fputc('}', stdout);
+    }
     fputs("]", stdout);
 }
 

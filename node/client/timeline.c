@@ -2,7 +2,7 @@
  *
  * What a person should see at once is the diagonal: while stage 1 works on chunk i, stage 0 works
  * on chunk i+1. So both drawings have one row a stage, one time axis for all, and the same colours;
- * neighbouring chunks never share one. The axis runs from admission to the last thing of prefill
+ * neighbouring chunks never share one. What a stage did for others while the request waited is grey. The axis runs from admission to the last thing of prefill
  * (first token, last span, last KV page); decoding after it is much longer and would squeeze the
  * picture, so it is only told in words.
  *
@@ -20,8 +20,10 @@
 enum { MIN_COLUMNS = 40, MAX_COLUMNS = 512, LABEL = 10, N_COLOURS = 8 };
 enum {
     OUTSIDE = -1,
-    IDLE = -2
-}; /* instead of a chunk: before and after a stage's work, and a gap within it */
+    IDLE = -2,
+    FOREIGN = -3
+}; /* instead of a chunk: before and after a stage's work, a gap within it, and work for others */
+enum { GREY = 244 };
 
 static const struct colour {
     int ansi;
@@ -46,6 +48,7 @@ struct frame {
 
 struct stage_sum {
     uint64_t begin_us, end_us, busy_us, bubble_us;
+    uint64_t others_us; /* for other requests, before the first token */
     double busy_percent;
     double mfu_percent; /* of the busy time; 0: not known */
     /* of the chunks whose time was predicted: what they should take and took, and the largest error of one, relative */
@@ -67,6 +70,27 @@ static void widen(struct frame *f, uint64_t time_us)
 {
     uint64_t at = since(f, time_us);
     f->length_us = at > f->length_us ? at : f->length_us;
+}
+
+static bool is_foreign(const struct frame *f, const struct sl_foreign *other, uint32_t stage)
+{
+    return other->stage == stage && other->end_us > other->begin_us &&
+           since(f, other->begin_us) < f->length_us;
+}
+
+/* Of [begin, end) since admission, what a stage did for others. */
+static uint64_t foreign_us(const struct frame *f, uint32_t stage, uint64_t begin, uint64_t end)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < f->t->n_foreign; i++) {
+        const struct sl_foreign *other = &f->t->foreign[i];
+        uint64_t from = since(f, other->begin_us), to = since(f, other->end_us);
+        from = from > begin ? from : begin;
+        to = to < end ? to : end;
+        if (is_foreign(f, other, stage) && to > from)
+            sum += to - from;
+    }
+    return sum;
 }
 
 static struct frame frame_of(const struct sl_timeline *t)
@@ -114,7 +138,9 @@ static struct stage_sum sum_of(const struct frame *f, uint32_t stage)
         sum.begin_us = sum.end_us; /* no spans */
     uint64_t window = sum.end_us - sum.begin_us;
     sum.busy_us = sum.busy_us < window ? sum.busy_us : window;
-    sum.bubble_us = window - sum.busy_us;
+    uint64_t within = foreign_us(f, stage, sum.begin_us, sum.end_us), gap = window - sum.busy_us;
+    sum.bubble_us = gap > within ? gap - within : 0;
+    sum.others_us = foreign_us(f, stage, 0, f->length_us);
     sum.busy_percent = window ? 100.0 * (double)sum.busy_us / (double)window : 0;
     sum.mfu_percent = busy > 0 ? 100.0 * at_peak / busy : 0;
     return sum;
@@ -200,12 +226,38 @@ static int64_t chunk_at(const struct canvas *c, uint32_t stage, const struct sta
             at < (double)since(c->f, span->end_us))
             return span->chunk;
     }
+    for (uint32_t i = 0; i < c->f->t->n_foreign; i++) {
+        const struct sl_foreign *other = &c->f->t->foreign[i];
+        if (is_foreign(c->f, other, stage) && (double)since(c->f, other->begin_us) <= at &&
+            at < (double)since(c->f, other->end_us))
+            return FOREIGN;
+    }
     return at >= (double)sum->begin_us && at < (double)sum->end_us ? IDLE : OUTSIDE;
+}
+
+static const char *without_colour(int64_t chunk)
+{
+    return chunk == FOREIGN ? "\u2591" : chunk == IDLE ? "\u00b7" : " ";
+}
+
+/* One of the halves, or both, is others' work. */
+static void put_grey_half(const struct canvas *c, int64_t left, int64_t right)
+{
+    if (left == right)
+        fprintf(c->to, "\x1b[38;5;%dm\u2591\x1b[0m", GREY);
+    else if (left >= 0)
+        fprintf(c->to, "\x1b[38;5;%dm\u258c\x1b[0m", colour_of(left)->ansi);
+    else if (right >= 0)
+        fprintf(c->to, "\x1b[38;5;%dm\u2590\x1b[0m", colour_of(right)->ansi);
+    else
+        fprintf(c->to, "\x1b[38;5;%dm%s\x1b[0m", GREY, left == FOREIGN ? "\u258c" : "\u2590");
 }
 
 static void put_half_block(const struct canvas *c, int64_t left, int64_t right)
 {
-    if (left < 0 && right < 0)
+    if (left == FOREIGN || right == FOREIGN)
+        put_grey_half(c, left, right);
+    else if (left < 0 && right < 0)
         fputs(left == IDLE ? "\x1b[2m\u00b7\x1b[0m" : " ", c->to);
     else if (left < 0)
         fprintf(c->to, "\x1b[38;5;%dm\u2590\x1b[0m", colour_of(right)->ansi);
@@ -250,7 +302,7 @@ static void draw_stage(const struct canvas *c, uint32_t stage)
             if (c->colour)
                 put_half_block(c, left, right);
             else
-                fputs(left == IDLE ? "\u00b7" : " ", c->to);
+                fputs(without_colour(left), c->to);
             cell++;
             continue;
         }
@@ -380,6 +432,8 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
         struct stage_sum sum = sum_of(&f, stage);
         fprintf(to, "stage %-*u%10.1f ms busy %5.1f %%  %10.1f ms bubble", LABEL - 6, stage, ms(sum.busy_us),
                 sum.busy_percent, ms(sum.bubble_us));
+        if (sum.others_us > 0)
+            fprintf(to, "  others %.1f ms", ms(sum.others_us));
         if (sum.mfu_percent > 0)
             fprintf(to, "  MFU %.1f %%", sum.mfu_percent);
         if (sum.predicted_us > 0)
@@ -393,7 +447,15 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
 
 /* ---- SVG ---- */
 
-enum { SVG_WIDTH = 1120, SVG_LEFT = 108, SVG_RIGHT = 188, SVG_TOP = 84, SVG_ROW = 56, SVG_BAR = 36 };
+enum {
+    SVG_WIDTH = 1120,
+    SVG_LEFT = 108,
+    SVG_RIGHT = 188,
+    SVG_TOP = 84,
+    SVG_ROW = 56,
+    SVG_BAR = 36,
+    SVG_OTHERS = 24
+};
 
 static double x_of(const struct frame *f, uint64_t us)
 {
@@ -436,6 +498,18 @@ static void svg_head(const struct frame *f, FILE *to, uint32_t rows)
             "stroke-dasharray=\"4 3\"/>"
             "<text x=\"%.1f\" y=\"%d\" fill=\"#c0392b\" text-anchor=\"%s\">first token</text>\n",
             x, SVG_TOP - 12, bottom, x, SVG_TOP - 18, x > SVG_WIDTH / 2.0 ? "end" : "start");
+}
+
+static void svg_foreign(const struct frame *f, FILE *to, const struct sl_foreign *other)
+{
+    if (other->stage >= f->t->n_stages || !is_foreign(f, other, other->stage))
+        return;
+    double x = x_of(f, since(f, other->begin_us)), width = x_of(f, since(f, other->end_us)) - x;
+    fprintf(to,
+            "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%d\" fill=\"#d6d6d6\">"
+            "<title>stage %u for other requests: %.2f to %.2f ms</title></rect>\n",
+            x, y_of(other->stage) + (SVG_BAR - SVG_OTHERS) / 2.0, width > 0.5 ? width : 0.5, SVG_OTHERS,
+            other->stage, ms(since(f, other->begin_us)), ms(since(f, other->end_us)));
 }
 
 /* The bar of one span, its number and its MFU when they fit. */
@@ -510,7 +584,9 @@ static void svg_row_texts(const struct frame *f, FILE *to)
     for (uint32_t stage = 0; stage < f->t->n_stages; stage++) {
         struct stage_sum sum = sum_of(f, stage);
         double y = y_of(stage) + SVG_BAR / 2.0, x = SVG_WIDTH - SVG_RIGHT + 16;
-        char mfu[32] = "", predicted[32] = "";
+        char mfu[32] = "", predicted[32] = "", others[48] = "";
+        if (sum.others_us > 0)
+            snprintf(others, sizeof others, ", others %.1f ms", ms(sum.others_us));
         if (sum.mfu_percent > 0)
             snprintf(mfu, sizeof mfu, ", MFU %.0f %%", sum.mfu_percent);
         if (sum.predicted_us > 0)
@@ -519,8 +595,9 @@ static void svg_row_texts(const struct frame *f, FILE *to)
         fprintf(to,
                 "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">stage %u</text><text x=\"%.1f\" "
                 "y=\"%.1f\" font-size=\"12\">busy %.1f %%%s</text>"
-                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms%s</text>\n",
-                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us), predicted);
+                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms%s%s</text>\n",
+                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us), others,
+                predicted);
     }
     if (f->kv)
         fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">decode KV</text>\n",
@@ -534,6 +611,8 @@ sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, 
     if (!to)
         return sl_fail(err, SL_E_IO, "cannot write the timeline %s: %s", path, strerror(errno));
     svg_head(&f, to, timeline->n_stages + (f.kv ? 1 : 0));
+    for (uint32_t i = 0; i < timeline->n_foreign; i++)
+        svg_foreign(&f, to, &timeline->foreign[i]);
     for (int layer = 0; layer < 3; layer++) /* curves lie under bars, marks over them */
         for (uint32_t i = 0; i < timeline->n_spans; i++) {
             if (!is_drawn(&f, &timeline->spans[i]))

@@ -9,7 +9,8 @@
 /* Terminal drawing: a row a stage, time from left to right over `columns` characters, one colour a chunk (ANSI when colour),
  * chunk numbers where they fit, a row for KV arrival at the decode worker when there is one, an axis in ms; below it TTFT and,
  * per stage: busy ms, busy %, bubble ms between its first begin and last end. MFU under each chunk and per stage when spans
- * have it, and what the stage's chunks should have taken. */
+ * have it, and what the stage's chunks should have taken. What a stage did for other requests until the first token is grey, is no
+ * bubble, and has its sum. */
 void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t columns, bool colour);
 /* The same as a self-contained SVG. SL_E_IO names the path. */
 sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, struct sl_err *err);

@@ -122,6 +122,7 @@ void sl_call_free(struct sl_call *call)
     free((uint8_t *)(uintptr_t)call->ask.steering);
     free(call->ask.prompt);
     free(call->spans);
+    free(call->foreign);
     free(call->tails);
     free(call);
 }
@@ -230,6 +231,33 @@ static const char *find_stop(const struct sl_call *call, struct sl_call_text *te
     return which;
 }
 
+static struct sl_timeline timeline_of(const struct sl_coordinator *c, const struct sl_call *call,
+                                      uint64_t now_us)
+{
+    return (struct sl_timeline){.submit_us = call->submit_us,
+                                .first_token_us = call->first_us,
+                                .done_us = now_us,
+                                .n_stages = c->plan.n_stages,
+                                .n_spans = call->n_spans,
+                                .spans = call->spans,
+                                .n_foreign = call->n_foreign,
+                                .foreign = call->foreign};
+}
+
+/* Once, with its first token, or with its end if it has none: what the stages did for others may be forgotten later. */
+static void note_foreign(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us)
+{
+    if (!call->want_timeline || call->foreign)
+        return;
+    struct sl_timeline timeline = timeline_of(c, call, now_us);
+    uint32_t n = sl_busy_foreign(&c->busy, &timeline, c->foreign);
+    call->foreign = malloc((n + 1u) * sizeof *call->foreign);
+    if (!call->foreign)
+        return; /* a timeline with a gap */
+    memcpy(call->foreign, c->foreign, n * sizeof *call->foreign);
+    call->n_foreign = n;
+}
+
 bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
     struct sl_call_text *text = &call->texts[a->index];
@@ -247,6 +275,7 @@ bool sl_call_token(struct sl_coordinator *c, struct sl_call *call, const struct 
     }
     text->n_out = a->token.n_out;
     sl_meter_token(c, call, text, sl_coordinator_now_us());
+    note_foreign(c, call, call->first_us);
     call->fn(call->user, &piece);
     const char *stop = out ? find_stop(call, text, out->id) : NULL;
     if (stop && text->n_out > call->ask.min_tokens)
@@ -297,8 +326,8 @@ static void log_end(const struct sl_call *call, const struct sl_action *a, uint6
 void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
 {
     uint64_t now_us = sl_coordinator_now_us();
-    struct sl_timeline timeline = {call->submit_us,  call->first_us, now_us,
-                                   c->plan.n_stages, call->n_spans,  call->spans};
+    note_foreign(c, call, now_us);
+    struct sl_timeline timeline = timeline_of(c, call, now_us);
     bool by_string = a->end.finish == SL_FINISH_STOP && a->end.status == SL_OK && a->end.stop_id < 0;
     struct sl_generated piece = {.index = a->index,
                                  .done = true,
@@ -362,8 +391,8 @@ void sl_call_ran(struct sl_coordinator *c, struct sl_call *call, const struct sl
                              .pos = a->ran.pos,
                              .tokens = a->ran.n,
                              .recv_us = sl_span_time(t->recv_us, ahead_us[k]),
-                             .begin_us = sl_span_time(t->begin_us, ahead_us[k]),
-                             .end_us = sl_span_time(t->end_us, ahead_us[k]),
+                             .begin_us = sl_busy_last(&c->busy, k)->begin_us,
+                             .end_us = sl_busy_last(&c->busy, k)->end_us,
                              .at_peak_us = t->at_peak_us,
                              .predicted_us = (uint64_t)(a->ran.predicted_us[k] + 0.5)};
     }

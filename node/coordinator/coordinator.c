@@ -264,8 +264,22 @@ static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event 
     return in.bad ? "it is malformed" : NULL;
 }
 
+/* For drawings: when the stages ran a chunk, whosever it was. */
+static void note_busy(struct sl_coordinator *c, const struct sl_io_event *frame)
+{
+    struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
+    struct sl_result_head head;
+    int64_t ahead_us[SL_MAX_STAGES];
+    if (!sl_result_get_head(&in, &head, c->plan.n_stages) || head.kind != SL_ORDER_RUN)
+        return;
+    uint64_t first = sl_plan_link_id(&c->plan, 0, sl_plan_stage_node(0));
+    sl_span_offsets(ahead_us, head.traces, c->plan.n_stages, sl_io_clock(c->io, first).offset_us);
+    sl_busy_add(&c->busy, head.traces, ahead_us);
+}
+
 static const char *on_result(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
+    note_busy(c, frame);
     const char *bad = sl_core_result(c->core, frame->payload, frame->wire.meta_bytes, &c->actions);
     publish_fits(c);
     sl_coordinator_carry_out(c);
@@ -539,13 +553,16 @@ static sl_status take_memory(struct sl_coordinator *c)
             take_buffers(c, &decoder->adopts, sl_plan_decode_node(&c->plan, d), adopts, c->plan.adopt_bytes));
         decoder->link = d < c->plan.n_decoders ? decoder->adopts.link : 0;
     }
-    SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config), NULL));
+    SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config) + sl_busy_bytes(c->plan.n_stages, SL_BUSY_RECORDS),
+                         NULL));
+    SL_TRY(sl_busy_init(&c->busy, &c->arena, c->plan.n_stages, SL_BUSY_RECORDS));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
     SL_TRY(sl_latest_init(&c->published_fits, c->plan.n_stages * sizeof(struct sl_cost_fit)));
     c->actions.room = sl_core_max_actions(c->core);
     c->actions.list = calloc(c->actions.room, sizeof *c->actions.list);
-    return c->actions.list && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
+    c->foreign = calloc((size_t)c->plan.n_stages * SL_FOREIGN_MAX, sizeof *c->foreign);
+    return c->actions.list && c->foreign && c->model_path && c->model_name ? SL_OK : SL_E_NOMEM;
 }
 
 sl_status sl_coordinator_create(struct sl_coordinator **out, const struct sl_coordinator_config *config,
@@ -623,6 +640,7 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
         free(c->decoders[d].adopts.free);
     }
     free(c->actions.list);
+    free(c->foreign);
     sl_arena_fini(&c->arena);
     sl_latest_fini(&c->published);
     sl_latest_fini(&c->published_fits);

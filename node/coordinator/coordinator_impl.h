@@ -11,6 +11,7 @@
 #include "node/coordinator/finished.h"
 #include "node/coordinator/links.h"
 #include "node/coordinator/tenants.h"
+#include "pipeline/record/busy.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -42,6 +43,8 @@ struct sl_call {          /* one request, as whoever asked sees it; the thread's
     struct sl_call_text texts[SL_MAX_N];
     struct sl_span *spans;
     uint32_t n_spans, room_spans;
+    struct sl_foreign *foreign; /* until its first token */
+    uint32_t n_foreign;
     char *tails; /* of all texts */
     size_t longest_stop;
 };
@@ -191,6 +194,8 @@ struct sl_coordinator {
     bool told_not_serving; /* what was told last: a node is silent, or no decode worker is here */
     struct sl_finished finished;
     struct sl_follower *followers;
+    struct sl_busy busy;        /* what the stages did lately, */
+    struct sl_foreign *foreign; /* and room for what of it a request waited for */
 
     pthread_mutex_t view_lock; /* between the thread, when it is asked to, and who looks: all below */
     pthread_cond_t view_taken;

@@ -365,6 +365,11 @@ static void write_timeline(struct sl_text *text, const struct sl_timeline *timel
                     (unsigned long long)span->end_us, (unsigned long long)span->kv_acked_us,
                     (unsigned long long)span->at_peak_us, (unsigned long long)span->predicted_us);
     }
+    sl_text_add(text, "],\"foreign\":[");
+    for (uint32_t i = 0; i < timeline->n_foreign; i++)
+        sl_text_add(text, "%s{\"stage\":%u,\"begin_us\":%llu,\"end_us\":%llu}", i ? "," : "",
+                    timeline->foreign[i].stage, (unsigned long long)timeline->foreign[i].begin_us,
+                    (unsigned long long)timeline->foreign[i].end_us);
     sl_text_add(text, "]}}");
 }
 

@@ -18,6 +18,11 @@ struct sl_span { /* one chunk of this request on one stage; times are the coordi
     uint64_t predicted_us; /* what the record should take, as it was written; 0: not known */
 };
 
+struct sl_foreign { /* a stage was busy with other requests alone */
+    uint16_t stage;
+    uint64_t begin_us, end_us;
+};
+
 struct sl_timeline {
     uint64_t submit_us;      /* the request was admitted */
     uint64_t first_token_us; /* 0: none yet */
@@ -25,6 +30,8 @@ struct sl_timeline {
     uint32_t n_stages;
     uint32_t n_spans;
     const struct sl_span *spans; /* any order */
+    uint32_t n_foreign;          /* between submit_us and first_token_us (busy.h) */
+    const struct sl_foreign *foreign;
 };
 
 /* offsets_us[k]: the clock of stage k minus the coordinator's. first_offset_us: that of stage 0, from the coordinator's own

@@ -26,7 +26,7 @@ def generate(pack, *args):
 
 def test_json_of_generate(pack):
     got = generate(pack, "--prompt", "It was a dark night and", "--max-tokens", 5, "--stages", 2)
-    assert list(got) == ["prompt_tokens", "cached_tokens", "output_ids", "text", "finish_reason", "logprobs", "ttft_ms", "timeline"]
+    assert list(got) == ["prompt_tokens", "cached_tokens", "output_ids", "text", "finish_reason", "logprobs", "ttft_ms", "timeline", "foreign"]
     assert len(got["output_ids"]) == len(got["logprobs"]) == 5
     assert got["finish_reason"] == "length"
     assert got["ttft_ms"] > 0

@@ -334,6 +334,27 @@ def test_timeline_rides_in_kv_transfer_params_json(engine):
     assert not whole(engine).HasField("kv_transfer_params_json")
 
 
+def test_a_timeline_has_what_the_stages_did_for_others(engine):
+    """A prompt that comes while another is prefilled: what it waited for is foreign, its own chunks are not."""
+    wanted = {"kv_transfer_params_json": '{"sluice_timeline": true}'}
+    foreign = []
+    for attempt in range(10):  # the other prompt may be done before this one has come
+        stream = engine.Generate(ask(f"{attempt} " + "other " * 3000, stream=True, max_tokens=2), timeout=PATIENCE)
+        complete = whole(engine, f"{attempt} " + "word " * 200, more=wanted)
+        list(stream)
+        timeline = json.loads(complete.kv_transfer_params_json)["timeline"]
+        foreign = timeline["foreign"]
+        if foreign:
+            break
+    assert foreign
+    for f in foreign:
+        assert f["stage"] in (0, 1)
+        assert timeline["submit_us"] <= f["begin_us"] < f["end_us"] <= timeline["first_token_us"]
+        assert (f["stage"], f["begin_us"]) not in {(s["stage"], s["begin_us"]) for s in timeline["spans"]}
+    alone = json.loads(whole(engine, "quiet " * 100, more=wanted).kv_transfer_params_json)["timeline"]
+    assert alone["foreign"] == []
+
+
 LONG = {"max_tokens": 15000, "ignore_eos": True}
 
 

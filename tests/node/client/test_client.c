@@ -75,6 +75,15 @@ SL_TEST(timelines_come_back_from_json)
     CHECK_INT(answer.timeline.n_spans, 1);
     CHECK_INT(answer.timeline.spans[0].stage, 1);
     CHECK_INT(answer.timeline.spans[0].kv_acked_us, 60);
+    CHECK_INT(answer.timeline.n_foreign, 0);
+    sl_answer_free(&answer);
+    static const char waited[] = "{\"timeline\":{\"submit_us\":10,\"first_token_us\":90,\"done_us\":100,"
+                                 "\"n_stages\":2,\"spans\":[],\"foreign\":["
+                                 "{\"stage\":1,\"begin_us\":20,\"end_us\":30}]}}";
+    REQUIRE(sl_answer_parse_timeline(&answer, waited, &err) == SL_OK);
+    REQUIRE(answer.timeline.n_foreign == 1);
+    CHECK(answer.timeline.foreign[0].stage == 1 && answer.timeline.foreign[0].begin_us == 20 &&
+          answer.timeline.foreign[0].end_us == 30);
     sl_answer_free(&answer);
     static const char *const bad[] = {
         "",
@@ -87,6 +96,10 @@ SL_TEST(timelines_come_back_from_json)
         "\"spans\":[]}}",
         "{\"timeline\":{\"submit_us\":1,\"first_token_us\":0,\"done_us\":0,\"n_stages\":1,"
         "\"spans\":[{}]}}",
+        "{\"timeline\":{\"submit_us\":1,\"first_token_us\":0,\"done_us\":0,\"n_stages\":1,\"spans\":[],"
+        "\"foreign\":[{\"stage\":1,\"begin_us\":1,\"end_us\":2}]}}",
+        "{\"timeline\":{\"submit_us\":1,\"first_token_us\":0,\"done_us\":0,\"n_stages\":1,\"spans\":[],"
+        "\"foreign\":[{}]}}",
         "{\"timeline\":{\"submit_us\":10,\"first_token_us\":90,\"done_us\":100,\"n_stages\":1,"
         "\"spans\":["
         "{\"stage\":1,\"chunk\":0,\"pos\":0,\"tokens\":64,\"recv_us\":30,\"begin_us\":31,\"end_"

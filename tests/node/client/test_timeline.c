@@ -22,7 +22,7 @@ static const struct sl_span spans[] = {
     {0, 2, 128, 32, MS(0), MS(40), MS(60), MS(62), 0, 0},
     {1, 2, 128, 32, MS(60), MS(60), MS(80), MS(79), 0, 0},
 };
-static const struct sl_timeline example = {T0, MS(80), MS(500), 2, 6, spans};
+static const struct sl_timeline example = {T0, MS(80), MS(500), 2, 6, spans, 0, NULL};
 
 static const char *drawn(const struct sl_timeline *timeline, uint32_t columns, bool colour)
 {
@@ -58,6 +58,50 @@ SL_TEST(the_drawing_shows_the_diagonal) /* a picture, one line a line */
 }
 /* clang-format on */
 
+/* The request came 40 ms earlier and waited for others; in the gap of stage 1 others ran, too. */
+static const struct sl_foreign others[] = {
+    {0, MS(0), MS(40)}, {1, MS(10), MS(60)}, {1, MS(90), MS(100)}, {1, MS(130), MS(200)}, {7, MS(0), MS(9)},
+};
+
+static struct sl_timeline that_waited(struct sl_span moved[6])
+{
+    struct sl_timeline t = example;
+    for (uint32_t i = 0; i < 6; i++) {
+        moved[i] = spans[i];
+        moved[i].begin_us += 40000;
+        moved[i].end_us += 40000;
+        moved[i].kv_acked_us = 0;
+    }
+    t.first_token_us = MS(120);
+    t.spans = moved;
+    t.n_foreign = sizeof others / sizeof *others;
+    t.foreign = others;
+    return t;
+}
+
+/* clang-format off */
+SL_TEST(what_it_waited_for_is_grey)
+{
+    struct sl_span moved[6];
+    struct sl_timeline t = that_waited(moved);
+    const char *text = drawn(&t, 70, false);
+    CHECK_CONTAINS(text,
+        "stage 0   ░░░░░░░░░░░░░░░░░░░░├───0────┤├───1────┤├───2────┤          \n");
+    CHECK_CONTAINS(text,
+        "stage 1        ░░░░░░░░░░░░░░░░░░░░░░░░░├───0────┤├─1─┤░░░░░├───2────┤\n");
+}
+/* clang-format on */
+
+SL_TEST(what_is_done_for_others_is_no_bubble)
+{
+    struct sl_span moved[6];
+    struct sl_timeline t = that_waited(moved);
+    const char *text = drawn(&t, 90, false);
+    CHECK_CONTAINS(text, "stage 0         60.0 ms busy 100.0 %         0.0 ms bubble  others 40.0 ms\n");
+    CHECK_CONTAINS(text, "stage 1         50.0 ms busy  83.3 %         0.0 ms bubble  others 60.0 ms\n");
+    CHECK(!strstr(drawn(&example, 90, false), "others"));
+}
+
 /* Cells of each line, escapes left out, must not pass the width that was asked for. */
 static uint32_t widest_row(const char *text)
 {
@@ -81,6 +125,10 @@ SL_TEST(rows_keep_to_the_width)
     for (uint32_t columns = 60; columns <= 200; columns += 7) {
         CHECK_INT(widest_row(drawn(&example, columns, false)), columns);
         CHECK_INT(widest_row(drawn(&example, columns, true)), columns);
+        struct sl_span moved[6];
+        struct sl_timeline waited = that_waited(moved);
+        CHECK_INT(widest_row(drawn(&waited, columns, true)),
+                  columns > 74 ? columns : 74); /* the sums below */
     }
     drawn(&example, 0, true); /* a terminal that says it has no columns */
     drawn(&example, UINT32_MAX, true);
@@ -141,7 +189,7 @@ SL_TEST(chunks_side_by_side_never_share_a_colour)
     struct sl_span many[40];
     for (uint32_t i = 0; i < 40; i++)
         many[i] = (struct sl_span){0, i, i, 1, MS(i), MS(i), MS(i + 1), 0, 0, 0};
-    struct sl_timeline timeline = {T0, MS(40), MS(40), 1, 40, many};
+    struct sl_timeline timeline = {T0, MS(40), MS(40), 1, 40, many, 0, NULL};
     const char *text = drawn(&timeline, 90, true), *at = text;
     int before = -1, seen = 0;
     while ((at = strstr(at, "38;5;16;48;5;")) != NULL) {
@@ -156,7 +204,7 @@ SL_TEST(chunks_side_by_side_never_share_a_colour)
 
 SL_TEST(what_did_not_happen_is_not_drawn)
 {
-    struct sl_timeline none = {T0, 0, 0, 2, 0, NULL};
+    struct sl_timeline none = {T0, 0, 0, 2, 0, NULL, 0, NULL};
     CHECK_CONTAINS(drawn(&none, 80, true), "no stage reported any work");
     struct sl_timeline early = example;
     early.first_token_us = 0;
@@ -178,7 +226,7 @@ SL_TEST(spans_out_of_place_do_no_harm)
         {1, UINT32_MAX, 0, 5, 0, MS(1), UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
         {1, UINT32_MAX, 0, 5, UINT64_MAX, 0, 0, 0, UINT64_MAX, UINT64_MAX},
     };
-    struct sl_timeline timeline = {T0, MS(1), 0, 2, 5, odd};
+    struct sl_timeline timeline = {T0, MS(1), 0, 2, 5, odd, 0, NULL};
     char path[512];
     struct sl_err err;
     CHECK_CONTAINS(drawn(&timeline, 80, true), "stage 1");
@@ -217,6 +265,25 @@ SL_TEST(the_svg_has_a_bar_a_span_and_a_mark_a_chunk)
     CHECK_CONTAINS(text, "busy 83.3 %");
     CHECK_CONTAINS(text, "first token");
     CHECK_CONTAINS(text, "</svg>");
+}
+
+SL_TEST(the_svg_has_a_grey_bar_for_work_of_others)
+{
+    char path[512];
+    static char text[65536];
+    struct sl_err err;
+    struct sl_span moved[6];
+    struct sl_timeline t = that_waited(moved);
+    snprintf(path, sizeof path, "%s/waited.svg", sl_test_dir());
+    REQUIRE(sl_timeline_svg(&t, path, &err) == SL_OK);
+    FILE *file = fopen(path, "r");
+    REQUIRE(file);
+    text[fread(text, 1, sizeof text - 1, file)] = '\0';
+    fclose(file);
+    CHECK_INT(count(text, "<rect"), 1 + 6 + 3); /* not after the axis, nor of a stage that is not there */
+    CHECK_INT(count(text, "for other requests"), 3);
+    CHECK_CONTAINS(text, "stage 1 for other requests: 10.00 to 60.00 ms");
+    CHECK_CONTAINS(text, "bubble 0.0 ms, others 60.0 ms");
 }
 
 SL_TEST(a_path_that_cannot_be_written_is_named)
