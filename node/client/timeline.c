@@ -586,7 +586,7 @@ static void svg_row_texts(const struct frame *f, FILE *to)
         double y = y_of(stage) + SVG_BAR / 2.0, x = SVG_WIDTH - SVG_RIGHT + 16;
         char mfu[32] = "", predicted[32] = "", others[48] = "";
         if (sum.others_us > 0)
-            snprintf(others, sizeof others, ", others %.1f ms", ms(sum.others_us));
+            snprintf(others, sizeof others, "others %.1f ms", ms(sum.others_us));
         if (sum.mfu_percent > 0)
             snprintf(mfu, sizeof mfu, ", MFU %.0f %%", sum.mfu_percent);
         if (sum.predicted_us > 0)
@@ -595,9 +595,10 @@ static void svg_row_texts(const struct frame *f, FILE *to)
         fprintf(to,
                 "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">stage %u</text><text x=\"%.1f\" "
                 "y=\"%.1f\" font-size=\"12\">busy %.1f %%%s</text>"
-                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms%s%s</text>\n",
-                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us), others,
-                predicted);
+                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">bubble %.1f ms%s</text>"
+                "<text x=\"%.1f\" y=\"%.1f\" font-size=\"11\" fill=\"#777\">%s</text>\n",
+                y + 4.5, stage, x, y - 1, sum.busy_percent, mfu, x, y + 14, ms(sum.bubble_us), predicted, x,
+                y + 28, others);
     }
     if (f->kv)
         fprintf(to, "<text x=\"24\" y=\"%.1f\" font-weight=\"600\">decode KV</text>\n",
