@@ -412,6 +412,13 @@ static void on_submit(struct sl_coordinator *c, struct sl_call *call)
         c->now.meter.rejected++;
 }
 
+static void on_cancel(struct sl_coordinator *c, uint64_t seq)
+{
+    enum sl_where from = sl_core_where(c->core, seq);
+    sl_core_cancel(c->core, seq, &c->actions);
+    sl_cancels_add(&c->cancels, c->core, seq, from, sl_coordinator_now_us(), c->now.meter.cancel);
+}
+
 static void on_post(struct sl_coordinator *c, const struct sl_post *post)
 {
     struct sl_call *call;
@@ -422,10 +429,10 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
     case SL_POST_CANCEL:
         call = sl_call_find(c, post->handle);
         if (call)
-            sl_core_cancel(c->core, call->seq, &c->actions);
+            on_cancel(c, call->seq);
         break;
     case SL_POST_CANCEL_ID:
-        sl_core_cancel_id(c->core, post->text, &c->actions);
+        on_cancel(c, sl_core_seq_of(c->core, post->text));
         break;
     case SL_POST_CALL:
         post->fn(post->user);
@@ -501,6 +508,7 @@ static void *coordinator_thread(void *arg)
                 break;
         }
         take_posts(c);
+        sl_cancels_look(&c->cancels, c->core, sl_coordinator_now_us(), c->now.meter.cancel);
         sl_core_decide(c->core, sl_coordinator_now_us(), &c->actions);
         sl_coordinator_carry_out(c);
         sl_followers_look(c);

@@ -1,5 +1,5 @@
 /* Private to the coordinator: coordinator.c (the thread, between io and core), mailbox.c (what other threads ask), call.c (the
- * holder of one request: its text, its spans, its caller), followers.c (who follows the prefix cache), queue_view.c (the queue, for who looks), metrics.c (what is counted, and
+ * holder of one request: its text, its spans, its caller), followers.c (who follows the prefix cache), cancels.c (how long a cancel takes), queue_view.c (the queue, for who looks), metrics.c (what is counted, and
  * its text). All decisions are the core's (pipeline/decide/core.h). */
 #ifndef SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 #define SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/hist.h"
 #include "base/latest.h"
+#include "node/coordinator/cancels.h"
 #include "node/coordinator/coordinator.h"
 #include "node/coordinator/finished.h"
 #include "node/coordinator/links.h"
@@ -105,6 +106,7 @@ struct sl_coordinator_meter {
     uint64_t refused[SL_REFUSED_KINDS];
     struct sl_ratios ttft_error[2]; /* of short prompts, and of others */
     struct sl_hist ttft, queue, prefill, e2e, inter_token;
+    struct sl_hist cancel[SL_WHERES];       /* by how far it had come */
     uint64_t second[10], second_tokens[10]; /* output tokens by second, for the rate over 10 s */
 };
 
@@ -193,6 +195,7 @@ struct sl_coordinator {
     uint64_t silent_to; /* nodes of the chain that hear nothing from a neighbour, a bit each; ours is bit 0 */
     bool told_not_serving; /* what was told last: a node is silent, or no decode worker is here */
     struct sl_finished finished;
+    struct sl_cancels cancels;
     struct sl_follower *followers;
     struct sl_busy busy;        /* what the stages did lately, */
     struct sl_foreign *foreign; /* and room for what of it a request waited for */

@@ -137,17 +137,42 @@ void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load)
     fill_load(c, &p, load);
 }
 
-static void add_hist(struct sl_text *t, const char *name, const char *help, const struct sl_hist *h)
+static void add_hist_head(struct sl_text *t, const char *name, const char *help)
+{
+    sl_text_add(t, "# TYPE %s histogram\n# UNIT %s seconds\n# HELP %s %s\n", name, name, name, help);
+}
+
+/* label: of its series, as `from="queued"`; empty: none. */
+static void add_hist_series(struct sl_text *t, const char *name, const char *label, const struct sl_hist *h)
 {
     static const double bounds[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5,  .75,
                                     1,    2.5,  5,   7.5, 10,  20,  40,  80, 160, 640, 2560};
-    sl_text_add(t, "# TYPE %s histogram\n# UNIT %s seconds\n# HELP %s %s\n", name, name, name, help);
+    const char *comma = *label ? "," : "", *open = *label ? "{" : "", *close = *label ? "}" : "";
     for (size_t i = 0; i < sizeof bounds / sizeof *bounds; i++)
-        sl_text_add(t, "%s_bucket{le=\"%g\"} %llu\n", name, bounds[i],
+        sl_text_add(t, "%s_bucket{%s%sle=\"%g\"} %llu\n", name, label, comma, bounds[i],
                     (unsigned long long)sl_hist_count_le(h, (uint64_t)(bounds[i] * 1e6)));
-    sl_text_add(t, "%s_bucket{le=\"+Inf\"} %llu\n%s_sum %.6f\n%s_count %llu\n", name,
-                (unsigned long long)h->count, name, (double)h->sum_us / 1e6, name,
-                (unsigned long long)h->count);
+    sl_text_add(t, "%s_bucket{%s%sle=\"+Inf\"} %llu\n%s_sum%s%s%s %.6f\n%s_count%s%s%s %llu\n", name, label,
+                comma, (unsigned long long)h->count, name, open, label, close, (double)h->sum_us / 1e6, name,
+                open, label, close, (unsigned long long)h->count);
+}
+
+static void add_hist(struct sl_text *t, const char *name, const char *help, const struct sl_hist *h)
+{
+    add_hist_head(t, name, help);
+    add_hist_series(t, name, "", h);
+}
+
+static void add_cancels(struct sl_text *t, const struct sl_hist cancel[SL_WHERES])
+{
+    static const char name[] = "sluice_cancel_seconds";
+    static const char *const labels[SL_WHERES] = {[SL_WHERE_QUEUED] = "from=\"queued\"",
+                                                  [SL_WHERE_PREFILL] = "from=\"prefill\"",
+                                                  [SL_WHERE_HANDOFF] = "from=\"handoff\"",
+                                                  [SL_WHERE_DECODE] = "from=\"decode\""};
+    add_hist_head(t, name,
+                  "From a cancel until nothing is left of the request on any node, by how far it had come.");
+    for (int i = SL_WHERE_QUEUED; i < SL_WHERES; i++)
+        add_hist_series(t, name, labels[i], &cancel[i]);
 }
 
 static void add_gauge(struct sl_text *t, const char *name, const char *help, double value)
@@ -340,4 +365,5 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_hist(t, "sluice_request_prefill_seconds", "From admission to the first output token.", &m->prefill);
     add_hist(t, "sluice_inter_token_latency_seconds", "Between output tokens of a request.", &m->inter_token);
     add_hist(t, "sluice_request_seconds", "From submission to the end.", &m->e2e);
+    add_cancels(t, m->cancel);
 }

@@ -564,6 +564,32 @@ void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const ch
         sl_core_end_answers(core, r, status, SL_FINISH_ABORT, sentence, actions);
 }
 
+static enum sl_where where_is(const struct sl_stay *s)
+{
+    enum sl_where where = SL_WHERE_QUEUED;
+    for (uint32_t k = 0; k < s->n; k++)
+        if (s->decode[k] == SL_DECODE_ADOPTED || (s->decode[k] == SL_DECODE_ENDING && s->taken))
+            return SL_WHERE_DECODE;
+    if (s->stages != SL_STAGES_NONE)
+        where = s->settling || s->taken ? SL_WHERE_HANDOFF : SL_WHERE_PREFILL;
+    return where;
+}
+
+enum sl_where sl_core_where(const struct sl_core *core, uint64_t seq)
+{
+    const struct sl_request *r = find(core, seq);
+    enum sl_where furthest = r ? SL_WHERE_QUEUED : SL_WHERE_GONE;
+    for (const struct sl_stay *s = r ? r->stays : NULL; s; s = s->next)
+        furthest = where_is(s) > furthest ? where_is(s) : furthest;
+    return furthest;
+}
+
+uint64_t sl_core_seq_of(const struct sl_core *core, const char *id)
+{
+    const struct sl_request *r = find_id(core, id);
+    return r ? r->seq : 0;
+}
+
 void sl_core_cancel_id(struct sl_core *core, const char *id, struct sl_actions *actions)
 {
     const struct sl_request *r = find_id(core, id);

@@ -231,6 +231,17 @@ void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *ac
 
 /* ---- questions ---- */
 
+enum sl_where { /* how far a request has come: the furthest of its answers; what it has then comes back from there */
+                SL_WHERE_GONE,    /* nothing is left of it anywhere */
+                SL_WHERE_QUEUED,  /* no stage has anything of it */
+                SL_WHERE_PREFILL, /* on the stages, and not wholly prefilled */
+                SL_WHERE_HANDOFF, /* prefilled, and not yet with the decode worker as a whole */
+                SL_WHERE_DECODE,
+                SL_WHERES
+};
+enum sl_where sl_core_where(const struct sl_core *core, uint64_t seq);
+uint64_t sl_core_seq_of(const struct sl_core *core, const char *id); /* of one that is live; 0: none */
+
 uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if nothing happens; 0: never */
 
 enum sl_decoder_state {

@@ -541,6 +541,38 @@ static void decode_one(struct core_world *w, uint32_t k)
     }
 }
 
+SL_TEST(how_far_a_request_has_come_is_known)
+{
+    struct core_world *w = new_world();
+    struct heard *h = ask(w, 100, 10), *other = ask(w, 10, 10);
+    snprintf(h->ask.id, sizeof h->ask.id, "that one");
+    submit(w, h);
+    CHECK_INT(sl_core_seq_of(w->core, "that one"), h->seq);
+    CHECK_INT(sl_core_seq_of(w->core, "another"), 0);
+    CHECK_INT(sl_core_where(w->core, h->seq), SL_WHERE_QUEUED);
+    decide(w);
+    CHECK_INT(sl_core_where(w->core, h->seq), SL_WHERE_PREFILL);
+    while (answer(w, 20))
+        decide(w);
+    CHECK_INT(sl_core_where(w->core, h->seq), SL_WHERE_HANDOFF);
+    say(w, h->seq, SL_TOKENS_ADOPTED, 0, 0);
+    CHECK_INT(sl_core_where(w->core, h->seq), SL_WHERE_DECODE);
+    sl_core_cancel(w->core, h->seq, &w->actions);
+    carry_out(w);
+    answer_all(w, 0); /* the stages have let it go, the decode worker has not */
+    CHECK_INT(sl_core_where(w->core, h->seq), SL_WHERE_DECODE);
+    say(w, h->seq, SL_TOKENS_ENDED, 0, 0);
+    CHECK_INT(sl_core_where(w->core, h->seq), SL_WHERE_GONE);
+    submit(w, other);
+    sl_core_cancel(w->core, other->seq, &w->actions); /* in the queue: it is gone at once */
+    carry_out(w);
+    CHECK_INT(sl_core_where(w->core, other->seq), SL_WHERE_GONE);
+    check_all_back(w);
+    free(h);
+    free(other);
+    end_world(w);
+}
+
 /* Random requests, cancels and answers in random order: whatever happens, every holder hears one end, pages have one owner
  * (apply_record looks) and all come back. */
 static void run_seed(uint64_t seed)

@@ -266,6 +266,41 @@ SL_TEST(answers_whose_decode_worker_dies_or_leaves_get_the_tokens_that_they_get_
     free(h);
 }
 
+/* Everybody is given up, at any moment of its life: the simulator looks at the end whether a page, a request or a record is left, and
+ * all along what the tables promise. */
+SL_TEST(ten_thousand_cancels_leave_nothing)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint32_t n_cancelled = 0, from_queue = 0, begun = 0;
+    for (uint64_t seed = 1; n_cancelled < 10000; seed++) {
+        struct sl_rng rng = {seed, 7};
+        struct sl_sim_report report;
+        struct sl_err err;
+        struct sl_sim_config config = draw_config(&rng, seed);
+        config.prefix_cache = draw(&rng, 2);
+        draw_requests(h, &rng, config.max_running);
+        for (uint32_t i = 0; i < h->n; i++) {
+            struct sl_sim_request *r = &h->requests[i];
+            r->max_tokens = r->n_ids < CONTEXT - 60 ? 60 : r->max_tokens;
+            r->min_tokens = 0;
+            r->text_ends_at = 0;
+            r->deadline_us = r->target_us = 0;
+            r->cancel_us = r->arrive_us + 1 + draw(&rng, draw(&rng, 2) ? 2000 : 40000);
+        }
+        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        for (uint32_t i = 0; i < h->n; i++) {
+            const struct sl_sim_answer *a = &h->requests[i].answers[0];
+            CHECK(h->requests[i].ended);
+            n_cancelled += a->finish == SL_FINISH_ABORT && a->status == SL_OK;
+            from_queue += a->finish == SL_FINISH_ABORT && a->n_tokens == 0;
+            begun += a->finish == SL_FINISH_ABORT && a->n_tokens > 0;
+        }
+    }
+    CHECK(from_queue > 1000 && begun > 1000);
+    free(h);
+}
+
 /* Prompts begin as others do, up to anywhere, some under a salt; and the pool holds few of them. */
 static void draw_alike(struct history *h, struct sl_sim_config *c, struct sl_rng *rng)
 {
