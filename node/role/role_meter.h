@@ -7,7 +7,8 @@
 #include <stdatomic.h>
 
 struct sl_role_meter {
-    _Atomic uint64_t chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records, checksum_failures;
+    _Atomic uint64_t given_up, chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records,
+        checksum_failures;
     _Atomic uint64_t pages_used, pages_total, sequences, steps;
     _Atomic uint64_t part_ns[SL_PARTS], wait_ns;       /* of all threads of the team */
     _Atomic uint64_t mfu_ppm, compute_ppm, memory_ppm; /* pipeline/stage/utilisation.h, in millionths */

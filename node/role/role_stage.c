@@ -28,7 +28,9 @@ struct sl_stage_role {
     struct sl_order_limits limits;
     uint64_t applied; /* number of the last record applied */
     uint32_t n_out;   /* frames on their way: sent, and not yet reported SENT */
-    /* of the record at the head of the queue: it was applied and has a successor or a result on the way, which has left, and of
+    /* of the record at the head of the queue: it was applied; nobody wants what it runs */
+    bool is_applied, given_up;
+    /* it has a successor or a result on the way, which has left, and of
      * its slice `pushing` so many pages are on the way, too */
     bool passed_on, has_left;
     uint32_t pushing, n_pushed;
@@ -216,6 +218,17 @@ static uint32_t rows_wanted(const struct sl_order_slice *slice)
     return (slice->flags & SL_SLICE_LAST) && !(slice->flags & SL_SLICE_RESTORE) ? 1 : 0;
 }
 
+/* Of a slice that nobody wants: as many tokens as its record has. */
+static void put_given_up(struct sl_cursor *out, struct sl_result_slice *result,
+                         const struct sl_order_slice *slice)
+{
+    struct sl_token_out none = {0};
+    result->n_more = result->has_token ? slice->n_more : 0;
+    sl_result_put_slice(out, result);
+    for (uint32_t i = 0; i < result->n_prompt; i++)
+        sl_token_put(out, &none);
+}
+
 static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
                              const struct sl_order_slice *slice, const float *x, const uint8_t *ids)
 {
@@ -228,6 +241,10 @@ static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
                                      .has_token = last && !(slice->flags & SL_SLICE_RESTORE)};
     if (slice->prompt_logprobs >= 0)
         result.n_prompt = last ? slice->n - 1 : slice->n;
+    if (r->given_up) {
+        put_given_up(out, &result, slice);
+        return;
+    }
     if (result.has_token) {
         float *logits = sl_stage_logits(r->stage, x + (size_t)(rows_wanted(slice) - 1) * r->plan->d_model, 1);
         if (slice->flags & SL_SLICE_DIGEST)
@@ -256,7 +273,7 @@ static void send_result(struct sl_stage_role *r, const uint8_t *meta)
         x += (size_t)rows_wanted(&r->order.slices[i]) * r->plan->d_model;
         ids += 4 * (size_t)r->order.slices[i].n;
     }
-    if (r->order.kind == SL_ORDER_RUN) { /* the head is part of the last stage's work */
+    if (r->order.kind == SL_ORDER_RUN && !r->given_up) { /* the head is part of the last stage's work */
         head.traces[r->k].end_us = now_us(r);
         head.traces[r->k].at_peak_us += sl_role_meter_publish(r->meter, &r->utilisation, r->stage);
         struct sl_cursor again = sl_cursor_over(head_at, r->plan->result_bytes);
@@ -321,6 +338,37 @@ static void run_chunk(struct sl_stage_role *r, const struct sl_io_event *frame)
     atomic_fetch_add(&m->tokens, r->chunk.n_tokens);
     atomic_fetch_add(&m->busy_us, trace.end_us - trace.begin_us);
     atomic_fetch_add(&m->waited_us, trace.begin_us - trace.recv_us);
+}
+
+/* Its CANCEL is here already, behind what is to be run. */
+static bool is_cancelled(const struct sl_stage_role *r, uint64_t seq)
+{
+    for (uint32_t i = r->queue_tail + 1; i != r->queue_head; i++) {
+        const struct sl_io_event *frame = &r->queue[i % SL_STAGE_QUEUE];
+        if (frame->wire.meta_bytes == r->plan->meta_bytes && sl_order_cancels(frame->payload) == seq)
+            return true;
+    }
+    return false;
+}
+
+/* All that the record runs was cancelled, as far as is known here, or the stage before has found so: its rows are not computed
+ * any more. Its pages are taken, and go back, as with any other record, so that all stages have the same tables. */
+static bool is_given_up(const struct sl_stage_role *r, const uint8_t *meta)
+{
+    bool given_up = true;
+    if (!r->first && sl_order_trace(meta, r->k - 1).begin_us == SL_GIVEN_UP)
+        return true;
+    for (uint32_t i = 0; i < r->order.n_slices && given_up; i++)
+        given_up = is_cancelled(r, r->order.slices[i].seq);
+    return given_up;
+}
+
+static void give_up(struct sl_stage_role *r, const struct sl_io_event *frame)
+{
+    struct sl_trace trace = {.recv_us = frame->at_us, .begin_us = SL_GIVEN_UP};
+    trace.next_offset_us = sl_order_trace(frame->payload, r->k).next_offset_us;
+    sl_order_set_trace(frame->payload, r->k, &trace);
+    r->given_up = true;
 }
 
 /* Pages that are still being read stay used until they are sent. */
@@ -436,13 +484,19 @@ static sl_status apply_record(struct sl_stage_role *r, const struct sl_io_event 
         if (status == SL_E_PROTOCOL)
             return refuse_record(r, bad, err);
         SL_TRY(status);
-        run_chunk(r, frame);
+        if (is_given_up(r, frame->payload)) {
+            give_up(r, frame);
+            atomic_fetch_add(&r->meter->given_up, 1);
+        } else {
+            run_chunk(r, frame);
+        }
         if (sl_stage_spoiled(r->stage)) /* found while it ran: none of it leaves */
             return SL_AGAIN;
     } else {
         apply_control(r);
     }
     r->applied = r->order.number;
+    r->is_applied = true;
     atomic_fetch_add(&r->meter->records, 1);
     return SL_OK;
 }
@@ -452,13 +506,20 @@ static sl_status apply_record(struct sl_stage_role *r, const struct sl_io_event 
 static sl_status apply_next(struct sl_stage_role *r, struct sl_err *err)
 {
     struct sl_io_event *frame = &r->queue[r->queue_tail % SL_STAGE_QUEUE];
-    if (!r->passed_on) {
+    if (!r->passed_on && !r->is_applied) {
+        r->given_up = false;
         SL_TRY(apply_record(r, frame, err));
+        if (r->order.kind == SL_ORDER_RUN)
+            return SL_OK; /* what came while it ran is looked at before it goes on */
+    }
+    if (!r->passed_on) {
+        if (r->order.kind == SL_ORDER_RUN && !r->given_up && is_given_up(r, frame->payload))
+            give_up(r, frame);
         pass_on(r, frame);
     }
     if (!push_pages(r, frame->payload))
         return r->n_out + 1 >= SL_IO_SENDS ? SL_AGAIN : SL_OK;
-    r->passed_on = false;
+    r->passed_on = r->is_applied = false;
     r->queue_tail++;
     if (r->has_left)
         release(r, frame->slot);

@@ -32,6 +32,7 @@ size_t sl_core_bytes(const struct sl_core_config *config)
            sl_sequences_bytes(plan->max_prefill, plan->context_tokens, plan->n_pages) +
            plan->max_decoders * sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
            (config->prefix_cache ? sl_prefix_bytes(plan->n_pages) : 0) +
+           sl_arena_round(sl_pages_of(plan->context_tokens) * sizeof(uint32_t)) +
            sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
            sl_arena_round(max_runs * sizeof(struct sl_run)) +
            max_runs * (sl_arena_round(sl_order_max_pages(&limits) * sizeof(struct sl_page_numbers)) +
@@ -49,6 +50,9 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
     SL_TRY(sl_tenants_init(&core->policy.tenants, arena, core->config.max_requests, core->config.weights,
                            core->config.n_weights));
     SL_TRY(sl_core_refill_init(core, arena));
+    core->forgotten = sl_arena_take(arena, sl_pages_of(plan->context_tokens) * sizeof *core->forgotten);
+    if (!core->forgotten)
+        return SL_E_NOMEM;
     if (core->config.prefix_cache)
         SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, plan->epoch));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
@@ -686,6 +690,19 @@ static bool are_of_vocabulary(const struct sl_core *core, const struct sl_result
     return are;
 }
 
+/* A record that a stage has given up has no token for anybody. */
+static bool gives_up_what_is_wanted(const struct sl_core *core, const struct sl_record *record)
+{
+    bool given_up = false, wanted = false;
+    for (uint32_t k = 0; k < core->plan.n_stages; k++)
+        given_up = given_up || core->head.traces[k].begin_us == SL_GIVEN_UP;
+    for (uint32_t i = 0; given_up && i < record->n_slices; i++) {
+        const struct sl_stay *s = find_stay(core, record->slices[i].seq);
+        wanted = wanted || (s && sl_core_n_alive(s) > 0);
+    }
+    return wanted;
+}
+
 /* A record is answered once and slice for slice, so a prompt has its first tokens once, at its end. */
 static bool is_of(const struct sl_result_slice *slice, const struct sl_asked_slice *asked)
 {
@@ -748,6 +765,8 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
     core->log_answered = core->head.number;
     if (core->head.n_slices != record->n_slices)
         return "it has not as many slices as its record";
+    if (gives_up_what_is_wanted(core, record))
+        return "it gives up what was not cancelled";
     for (uint32_t i = 0; i < core->head.n_slices; i++) {
         if (!sl_result_get_slice(&in, &core->slices[i]))
             return "a slice of it is malformed";

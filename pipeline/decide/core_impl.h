@@ -151,6 +151,7 @@ struct sl_core {
     struct sl_core_time time;
     struct sl_sequences pages; /* of the stages: which numbers are given out */
     struct sl_prefix prefix;   /* pages of the stages, which it reads as long as it has them */
+    uint32_t *forgotten;       /* [pages of a context]: for sl_core_forget_pages */
     uint64_t n_cached_tokens, n_computed_tokens;
     struct sl_decoder decoders[SL_MAX_DECODERS];
     uint64_t alone_us; /* since when no decode worker takes anything; 0: one does */
@@ -279,6 +280,8 @@ void sl_core_let_go_prefix(struct sl_core *core, struct sl_prefix_at *at);
 void sl_core_make_room(struct sl_core *core, const struct sl_schedule_entry *entry);
 /* Its first slice: the pages behind which it begins are its sequence's. */
 void sl_core_share_pages(struct sl_core *core, struct sl_stay *stay, struct sl_sequence *s);
+/* It is given up, and with it what records that are not answered yet put into the cache. false: others want that. */
+bool sl_core_forget_pages(struct sl_core *core, struct sl_stay *stay);
 uint32_t sl_core_free_page(struct sl_core *core); /* of the stages, for which there is a promise */
 /* What the slice completes is the cache's. */
 void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct sl_sequence *s, uint32_t pos,

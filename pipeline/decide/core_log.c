@@ -66,6 +66,8 @@ void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind
         return;
     bool legal = sl_on_stages_step(&s->stages, SL_STAGES_RELEASE);
     assert(legal);
+    if (kind == SL_ORDER_CANCEL && !sl_core_forget_pages(core, s))
+        kind = SL_ORDER_FREE; /* what is under way is computed, for others */
     append_record(core, kind, s->seq, s->request, actions);
     close_table(&core->pages, s->seq);
     sl_core_let_go_prefix(core, &s->prefix);

@@ -150,6 +150,32 @@ void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct
     note_held(core);
 }
 
+/* Where the first slice of it begins that the stages have not answered. SL_PREFIX_NONE: they have answered all. */
+static uint32_t first_unanswered(const struct sl_core *core, uint64_t seq)
+{
+    for (uint64_t number = core->log_answered + 1; number <= core->log_number; number++) {
+        const struct sl_record *record = &core->log[number % core->log_room];
+        for (uint32_t i = 0; i < record->n_slices; i++)
+            if (record->slices[i].seq == seq)
+                return record->slices[i].pos;
+    }
+    return SL_PREFIX_NONE;
+}
+
+bool sl_core_forget_pages(struct sl_core *core, struct sl_stay *stay)
+{
+    uint32_t pos = core->config.prefix_cache ? first_unanswered(core, stay->seq) : SL_PREFIX_NONE;
+    const struct sl_sequence *s = sl_sequences_find(&core->pages, stay->seq);
+    if (pos == SL_PREFIX_NONE || stay->prefix.depth <= pos / SL_PAGE)
+        return true; /* nothing of it is in the cache */
+    uint32_t *gone = core->forgotten,
+             n = sl_prefix_forget(&core->prefix, &stay->prefix, s->pages, pos / SL_PAGE, gone);
+    for (uint32_t i = 0; n != SL_PREFIX_NONE && i < n; i++)
+        sl_sequences_read_end(&core->pages, gone[i]);
+    note_held(core);
+    return n != SL_PREFIX_NONE;
+}
+
 /* ---- from outside ---- */
 
 bool sl_core_prefix_event(const struct sl_core *core, struct sl_prefix_reader *reader,

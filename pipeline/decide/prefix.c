@@ -307,19 +307,17 @@ void sl_prefix_numbers(const struct sl_prefix *p, const struct sl_prefix_at *at,
 
 /* ---- what goes ---- */
 
-bool sl_prefix_evict(struct sl_prefix *p, uint32_t *number)
+/* A leaf that nobody holds. */
+static void drop(struct sl_prefix *p, uint32_t number)
 {
-    if (p->oldest == SL_PREFIX_NONE)
-        return false;
-    struct sl_prefix_page *page = &p->pages[ *number = p->oldest];
+    struct sl_prefix_page *page = &p->pages[number];
     assert(page->live && page->holds == 0 && page->n_children == 0);
     list_out(p, page);
     p->n_held--;
     p->n_cached--;
-    p->n_evicted++;
     page->live = false;
     if (!page->lost)
-        unhash(p, *number);
+        unhash(p, number);
     if (page->told) {
         struct sl_prefix_event event = event_of(p, page, SL_PREFIX_REMOVED);
         untell(p, page);
@@ -327,7 +325,37 @@ bool sl_prefix_evict(struct sl_prefix *p, uint32_t *number)
     }
     if (page->parent != SL_PREFIX_NONE)
         p->pages[page->parent].n_children--;
+}
+
+bool sl_prefix_evict(struct sl_prefix *p, uint32_t *number)
+{
+    if (p->oldest == SL_PREFIX_NONE)
+        return false;
+    *number = p->oldest;
+    drop(p, *number);
+    p->n_evicted++;
     return true;
+}
+
+uint32_t sl_prefix_forget(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t *numbers,
+                          uint32_t first, uint32_t *gone)
+{
+    uint32_t n = 0, children = 0, page = at->page;
+    look_whether_astray(p, at);
+    if (at->astray)
+        return SL_PREFIX_NONE;
+    for (uint32_t i = at->depth; i-- > first; page = p->pages[page].parent) {
+        bool own = page == numbers[i];
+        if (own && (p->pages[page].holds > 1 || p->pages[page].n_children > children))
+            return SL_PREFIX_NONE;
+        if (own)
+            gone[n++] = page;
+        children = own;
+    }
+    sl_prefix_let_go(p, at, NULL);
+    for (uint32_t i = 0; i < n; i++) /* the deepest first */
+        drop(p, gone[i]);
+    return n;
 }
 
 void sl_prefix_flush(struct sl_prefix *p)

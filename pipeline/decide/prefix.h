@@ -69,6 +69,12 @@ void sl_prefix_let_go(struct sl_prefix *p, struct sl_prefix_at *at, const uint8_
 /* Numbers of the pages that it holds, the first of the prompt first: at->depth of them, if all were found by steps. */
 void sl_prefix_numbers(const struct sl_prefix *p, const struct sl_prefix_at *at, uint32_t *numbers);
 
+/* What it has of its own behind page `first` of its prompt is not to be trusted: its pages numbers[first .. depth) are cached no
+ * longer, as far as they are the cache's, and `at` is before the first page again. Returns how many those were, in `gone`, which has
+ * room for all. SL_PREFIX_NONE: others hold one of them or begin behind it, or there was a flush; nothing is changed. */
+uint32_t sl_prefix_forget(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t *numbers,
+                          uint32_t first, uint32_t *gone);
+
 /* The number of the page that nobody has held for longest, which is no longer cached; false: all are held. */
 bool sl_prefix_evict(struct sl_prefix *p, uint32_t *page);
 /* Nothing is found any more. Pages are still to be evicted; those that are held can be when they are let go. */

@@ -253,6 +253,15 @@ static uint32_t trace_at(uint32_t stage)
     return TRACE_AT + stage * SL_TRACE_BYTES;
 }
 
+uint64_t sl_order_cancels(const uint8_t *meta)
+{
+    struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)meta, RECORD_BYTES);
+    uint64_t number = sl_cursor_get64(&c);
+    bool cancels = sl_cursor_get32(&c) == SL_ORDER_CANCEL && number > 0;
+    uint64_t seq = sl_cursor_get64(&c);
+    return cancels ? seq : 0;
+}
+
 void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace)
 {
     struct sl_cursor c = sl_cursor_over(meta + trace_at(stage), SL_TRACE_BYTES);

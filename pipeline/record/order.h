@@ -42,8 +42,10 @@ static inline uint32_t sl_pages_of(uint32_t n_tokens)
 
 enum sl_order_kind {
     SL_ORDER_RUN = 1,
-    SL_ORDER_CANCEL, /* seq is given up: its pages go back when the KV pushes already queued have left */
-    SL_ORDER_FREE    /* seq is done here: likewise */
+    /* seq is given up: its pages go back when the KV pushes already queued have left. Nobody wants what records before this one
+     * still make of it, or begins behind it: a stage that sees it coming need not compute them (sl_order_give_up) */
+    SL_ORDER_CANCEL,
+    SL_ORDER_FREE /* seq is done here: its pages go back likewise */
 };
 
 enum sl_slice_flags {
@@ -102,6 +104,10 @@ struct sl_trace { /* what one stage did with one record, on its node's clock */
     int64_t next_offset_us;
 };
 
+/* begin_us of a stage that has given a record up: all that it runs was cancelled. Its rows are no one's, and no stage behind may
+ * compute with them; what it says of pages holds. */
+#define SL_GIVEN_UP UINT64_MAX
+
 enum { SL_TRACE_BYTES = 40 };
 void sl_trace_put(struct sl_cursor *c, const struct sl_trace *trace);
 struct sl_trace sl_trace_get(struct sl_cursor *c);
@@ -127,6 +133,9 @@ void sl_order_pack(uint8_t *meta, const struct sl_order *order, const uint32_t *
  * numbers, steering. */
 const char *sl_order_unpack(struct sl_order *order, const uint8_t *meta, size_t bytes,
                             const struct sl_order_limits *limits);
+
+/* Of any bytes of that size: the sequence that they cancel; 0: they cancel none. */
+uint64_t sl_order_cancels(const uint8_t *meta);
 
 /* The parts behind the record. */
 void sl_order_set_trace(uint8_t *meta, uint32_t stage, const struct sl_trace *trace);

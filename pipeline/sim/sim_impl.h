@@ -55,7 +55,7 @@ struct sl_sim_stage {
     uint32_t *half_page; /* [max_prefill]: the decode worker's number of a sequence's last page */
     uint64_t applied;
     struct sl_sim_frame *queue, **end; /* frames that were not applied yet, in order */
-    bool busy;
+    bool busy, given_up;               /* what is being run */
     uint64_t begin_us;
     struct sl_order order; /* being run */
     struct sl_sequence *found[SL_MAX_SLICES];

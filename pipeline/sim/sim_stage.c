@@ -41,6 +41,21 @@ static void run_slice(struct sl_sim_stage *st, const struct sl_order_slice *slic
     }
 }
 
+/* As a real stage does: nobody wants what the record at the head of the queue runs. */
+static bool is_given_up(const struct sl_sim_stage *st)
+{
+    if (st->k > 0 && sl_order_trace(st->queue->bytes, st->k - 1).begin_us == SL_GIVEN_UP)
+        return true;
+    for (uint32_t i = 0; i < st->order.n_slices; i++) {
+        const struct sl_sim_frame *f = st->queue->next;
+        while (f && sl_order_cancels(f->bytes) != st->order.slices[i].seq)
+            f = f->next;
+        if (!f)
+            return false;
+    }
+    return true;
+}
+
 /* As a real stage does: pages that are full, or that end the prompt, and those that a first slice shares; held until they have
  * left. */
 static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct sl_order_slice *slice,
@@ -124,7 +139,9 @@ void sl_sim_stage_ran(struct sl_sim *s, uint32_t k)
     struct sl_sim_stage *st = &s->stages[k];
     struct sl_sim_frame *frame = st->queue;
     uint64_t *rows = frame->rows;
-    for (uint32_t i = 0; i < st->order.n_slices; i++) {
+    uint64_t begin_us = st->given_up || is_given_up(st) ? SL_GIVEN_UP : st->begin_us;
+    s->report.given_up += st->given_up;
+    for (uint32_t i = 0; i < st->order.n_slices && !st->given_up; i++) {
         run_slice(st, &st->order.slices[i], st->found[i], rows);
         rows += st->order.slices[i].n;
     }
@@ -132,7 +149,7 @@ void sl_sim_stage_ran(struct sl_sim *s, uint32_t k)
         if (st->order.slices[i].flags & SL_SLICE_HANDOFF)
             push_pages(s, st, &st->order.slices[i], st->found[i], frame->bytes);
     st->busy = false;
-    sl_order_set_trace(frame->bytes, k, &(struct sl_trace){.begin_us = st->begin_us, .end_us = s->now_us});
+    sl_order_set_trace(frame->bytes, k, &(struct sl_trace){.begin_us = begin_us, .end_us = s->now_us});
     pass_on(s, st, frame);
     sl_sim_stage_go_on(s, st);
 }
@@ -186,7 +203,9 @@ void sl_sim_stage_go_on(struct sl_sim *s, struct sl_sim_stage *st)
                 embed(s, frame, st->order.n_tokens);
             st->busy = true;
             st->begin_us = s->now_us;
-            uint64_t cost = s->config.chunk_us + (uint64_t)s->config.token_us * st->order.n_tokens;
+            st->given_up = is_given_up(st);
+            uint64_t cost =
+                st->given_up ? 0 : s->config.chunk_us + (uint64_t)s->config.token_us * st->order.n_tokens;
             sl_sim_at(s, s->now_us + cost + (cost ? sl_rng_next(&s->rng) % (cost / 2 + 1) : 0), SL_SIM_RAN,
                       st->k, NULL);
             return;

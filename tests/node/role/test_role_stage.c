@@ -71,6 +71,73 @@ SL_TEST(what_a_stage_reports_is_in_its_own_time)
     w_close(w);
 }
 
+/* ---- what was cancelled ---- */
+
+static void check_nothing_left(struct w_world *w)
+{
+    for (uint32_t k = 0; k < w->plan.n_stages; k++)
+        CHECK_INT(w_pages_used(w_stage(w, k)), 0);
+}
+
+SL_TEST(a_chunk_whose_cancel_waits_behind_it_is_not_run_by_any_stage)
+{
+    struct w_world *w = w_open(3, 4, 32);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK);
+    w_settle(w);
+    CHECK_INT(w->answered, 2);
+    for (uint32_t k = 0; k < 3; k++) {
+        CHECK_INT(atomic_load(&w_stage(w, k)->meter.chunks), 0);
+        CHECK_INT(atomic_load(&w_stage(w, k)->meter.given_up), 1);
+        CHECK_INT(atomic_load(&w_stage(w, k)->meter.records), 2);
+    }
+    check_nothing_left(w);
+    w_cancel(w, 1);
+    w_settle(w);
+    CHECK_INT(w->heard[1].ended, 1);
+    CHECK_INT(w_pages_used(w_decode(w)), 0);
+    memset(&w->heard[1], 0, sizeof w->heard[1]);
+    w_generate(w, 2, 100, 4, &w_greedy); /* who comes next is served */
+    CHECK_INT(w->heard[2].n, 4);
+    w_close(w);
+}
+
+SL_TEST(a_cancel_that_comes_while_its_chunk_runs_spares_the_stages_behind)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK_INT(w_step(n, NULL), SL_OK); /* it runs */
+    CHECK_INT(atomic_load(&n->meter.chunks), 1);
+    CHECK_INT(n->n_sent, 0);
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK);
+    w_settle(w);
+    CHECK_INT(w->answered, 2);
+    CHECK_INT(atomic_load(&w_stage(w, 1)->meter.chunks), 0);
+    CHECK_INT(atomic_load(&w_stage(w, 1)->meter.given_up), 1);
+    check_nothing_left(w);
+    w_close(w);
+}
+
+SL_TEST(a_chunk_of_which_anything_is_wanted_is_run)
+{
+    struct w_world *w = w_open(1, 4, 32);
+    struct w_chunk *c = calloc(1, sizeof *c);
+    c->order.kind = SL_ORDER_RUN;
+    w_add(w, c, 1, 0, 30, 30, &w_greedy);
+    w_add(w, c, 2, 0, 30, 30, &w_greedy);
+    CHECK_INT(w_write(w, c), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_FREE, 2), SL_OK); /* is no cancel */
+    w_settle(w);
+    CHECK_INT(atomic_load(&w_stage(w, 0)->meter.chunks), 1);
+    CHECK_INT(atomic_load(&w_stage(w, 0)->meter.given_up), 0);
+    CHECK(w->heard[2].first);
+    check_nothing_left(w);
+    free(c);
+    w_close(w);
+}
+
 /* ---- SL_AGAIN, at each place that says it ---- */
 
 SL_TEST(a_record_waits_while_the_pages_it_is_given_are_still_being_sent)

@@ -54,6 +54,7 @@ struct core_world {
     uint32_t n_adopts, n_lives, n_runs, n_steered, n_bans; /* slices that steer; ids that may not come */
     enum sl_life life;
     const char *refused; /* results are, with these words */
+    bool gives_up;       /* the last stage answers as if all that a record runs had been cancelled */
     bool end_at_first;   /* the holder finds a stop string in the first token of every text */
     uint32_t ids[CONTEXT];
     uint64_t now_us;
@@ -274,6 +275,8 @@ static inline bool answer(struct core_world *w, uint32_t token)
     struct sl_cursor out = sl_cursor_over(bytes, sizeof bytes);
     struct sl_result_head head = {.number = at->number, .kind = at->kind, .n_slices = at->order.n_slices};
     memcpy(head.traces, w->traces, sizeof w->traces);
+    if (w->gives_up)
+        head.traces[STAGES - 1].begin_us = SL_GIVEN_UP;
     sl_result_put_head(&out, &head, STAGES);
     for (uint32_t i = 0; i < at->order.n_slices; i++) {
         const struct sl_order_slice *s = &at->order.slices[i];

@@ -541,6 +541,27 @@ static void decode_one(struct core_world *w, uint32_t k)
     }
 }
 
+SL_TEST(a_stage_gives_up_nothing_but_what_was_cancelled)
+{
+    struct core_world *w = new_world();
+    struct heard *h[2] = {ask(w, 60, 1), ask(w, 60, 1)};
+    for (uint32_t i = 0; i < 2; i++) {
+        submit(w, h[i]);
+        decide(w);
+    }
+    sl_core_cancel(w->core, h[0]->seq, &w->actions);
+    carry_out(w);
+    w->gives_up = true;
+    CHECK(answer(w, 20)); /* that of the first */
+    CHECK(h[0]->ended && h[0]->n == 0 && !h[1]->ended);
+    w->refused = "gives up what was not cancelled";
+    CHECK(answer(w, 20));
+    CHECK_INT(h[1]->n, 0);
+    free(h[0]);
+    free(h[1]);
+    end_world(w);
+}
+
 SL_TEST(how_far_a_request_has_come_is_known)
 {
     struct core_world *w = new_world();

@@ -309,3 +309,45 @@ SL_TEST(who_fills_a_page_that_is_cached_already_takes_none_that_is_promised_to_o
     check_all_back(w);
     end_world(w);
 }
+
+/* What records under way fill is in the cache before it is computed; whoever is cancelled leaves nothing there that may never be. */
+SL_TEST(what_is_cancelled_on_its_way_is_not_cached)
+{
+    struct core_world *w = cached_world(RUNNING);
+    struct heard *h = ask(w, 400, 1);
+    struct sl_core_load load;
+    submit(w, h);
+    decide(w);
+    answer(w, 42); /* the first page is there, others are under way */
+    sl_core_load(w->core, &load);
+    CHECK(load.pages_cached > 1 && load.records > load.records_answered);
+    sl_core_cancel(w->core, h->seq, &w->actions);
+    carry_out(w);
+    CHECK_INT(w->log[(w->head - 1) % LOG].kind, SL_ORDER_CANCEL);
+    sl_core_load(w->core, &load);
+    CHECK_INT(load.pages_cached, 1);
+    answer_all(w, 42);
+    CHECK_INT(prefill_of(w, w->ids, 400, 0), 64);
+    CHECK_INT(prefill_of(w, w->ids, 400, 0), 384);
+    free(h);
+    check_all_back(w);
+    end_world(w);
+}
+
+SL_TEST(what_others_begin_behind_is_computed_though_it_was_cancelled)
+{
+    struct core_world *w = cached_world(RUNNING);
+    struct heard *h = ask(w, 200, 1), *other = ask(w, 250, 1);
+    submit(w, h);
+    decide(w);
+    submit(w, other); /* holds what is under way */
+    sl_core_cancel(w->core, h->seq, &w->actions);
+    carry_out(w);
+    CHECK_INT(w->log[(w->head - 1) % LOG].kind, SL_ORDER_FREE);
+    answer_all(w, 42);
+    CHECK(other->ended && other->status == SL_OK && cached_tokens(w) > 0);
+    free(h);
+    free(other);
+    check_all_back(w);
+    end_world(w);
+}

@@ -20,6 +20,8 @@ struct prefix_user {
     uint32_t seed, n, kinds[DEPTH];
     int at;         /* the entry that it holds; -1: none */
     uint32_t depth; /* pages that it has passed */
+    uint32_t own
+        [DEPTH]; /* the number of the page that it filled itself; PAGES: it found one, or its own is not the cache's */
     struct sl_prefix_at real;
 };
 
@@ -38,7 +40,7 @@ struct prefix_world {
     struct prefix_follower followers[READERS];
     bool taken[PAGES]; /* pages that are the cache's, or somebody's own */
     uint64_t now;
-    uint32_t n_hits, n_evicted, n_private;
+    uint32_t n_hits, n_evicted, n_private, n_forgotten, n_not_forgotten;
 };
 
 static uint32_t draw(struct prefix_world *w, uint32_t below)
@@ -96,6 +98,7 @@ static void begin(struct prefix_world *w, struct prefix_user *u)
     for (int next; u->depth < u->n && (next = find(w, u)) >= 0; u->depth++) {
         CHECK(sl_prefix_step(&w->p, &u->real, ids_of(u->kinds[u->depth])));
         u->at = next;
+        u->own[u->depth] = PAGES;
         w->n_hits++;
     }
     if (u->depth < u->n)
@@ -166,7 +169,7 @@ static void add(struct prefix_world *w, struct prefix_user *u)
     if (u->astray)
         return;
     u->at = took ? place : there;
-    u->depth++;
+    u->own[u->depth++] = took ? page : PAGES;
 }
 
 static void let_go(struct prefix_world *w, struct prefix_user *u)
@@ -178,6 +181,53 @@ static void let_go(struct prefix_world *w, struct prefix_user *u)
         if (!is_held(w, e))
             w->entries[e].used = w->now;
     sl_prefix_let_go(&w->p, &u->real, seed_of(u->seed));
+}
+
+/* Whether anybody else holds it, or it has a child but `child`. */
+static bool is_wanted(const struct prefix_world *w, const struct prefix_user *u, int entry, int child)
+{
+    for (int i = 0; i < PAGES; i++)
+        if (w->entries[i].live && w->entries[i].parent == entry && i != child)
+            return true;
+    for (uint32_t i = 0; i < USERS; i++)
+        for (int e = w->users[i].on && &w->users[i] != u ? w->users[i].at : -1; e >= 0;
+             e = w->entries[e].parent)
+            if (e == entry)
+                return true;
+    return false;
+}
+
+/* What it filled from page `first` on goes, all of it or nothing. */
+static void forget(struct prefix_world *w, struct prefix_user *u)
+{
+    uint32_t first = draw(w, u->depth + 1), gone[DEPTH], n = 0;
+    bool may = true;
+    int going[DEPTH], child = -1, e = u->at;
+    look_whether_astray(w, u);
+    for (uint32_t i = u->depth; i-- > first && e >= 0; e = w->entries[e].parent) {
+        bool own = u->own[i] == w->entries[e].page;
+        may = may && (!own || !is_wanted(w, u, e, child));
+        if (own)
+            going[n++] = e;
+        child = own ? e : -1;
+    }
+    may = may && !u->astray;
+    uint32_t got = sl_prefix_forget(&w->p, &u->real, u->own, first, gone);
+    CHECK(got == (may ? n : SL_PREFIX_NONE));
+    w->n_not_forgotten += !may;
+    if (!may)
+        return;
+    u->on = false;
+    w->now++;
+    for (e = u->at; e >= 0; e = w->entries[e].parent)
+        if (!is_held(w, e))
+            w->entries[e].used = w->now;
+    for (uint32_t i = 0; i < n; i++) {
+        CHECK_INT(gone[i], w->entries[going[i]].page);
+        w->entries[going[i]].live = false;
+        w->taken[gone[i]] = false;
+    }
+    w->n_forgotten += n;
 }
 
 static void flush(struct prefix_world *w)
@@ -240,6 +290,8 @@ static void operate(struct prefix_world *w)
         begin(w, u);
     else if (what < 800)
         add(w, u);
+    else if (what < 815)
+        forget(w, u);
     else
         let_go(w, u);
 }
@@ -262,7 +314,8 @@ SL_TEST(it_finds_and_lets_go_what_a_cache_does_that_looks_at_everything)
         if (bad || i % 50 == 0)
             follow(w, &w->followers[0], UINT32_MAX);
     }
-    CHECK(w->n_hits > 1000 && w->n_evicted > 1000 && w->n_private > 1000);
+    CHECK(w->n_hits > 1000 && w->n_evicted > 1000 && w->n_private > 1000 && w->n_forgotten > 100 &&
+          w->n_not_forgotten > 100);
     CHECK_INT(w->followers[0].n_orphans, 0);
     CHECK(w->followers[1].n_cleared > 2 && w->p.n_events > 2 * SL_PREFIX_EVENTS);
     sl_arena_fini(&w->arena);
