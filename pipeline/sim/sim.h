@@ -76,7 +76,7 @@ struct sl_sim_request {
 
 struct sl_sim_report {
     uint64_t end_us, records, steps, tokens, set_back, cached_tokens, evicted;
-    uint64_t given_up; /* records that a stage did not run, since all of it was cancelled */
+    uint64_t given_up;       /* records that a stage did not run, since all of it was cancelled */
     uint32_t n_lost, n_left; /* decode workers */
     uint32_t most_running;   /* requests with pages at once */
 };
