@@ -265,7 +265,7 @@ static const struct sl_option schedule_options[] = {
     SL_OPTION_ROW("table", SL_OPT_BOOL, sl_bench_schedule, table, NULL, NULL, 0, 0, NULL,
                   "All measures that have a target here, over three seeds, instead of one load."),
     SL_OPTION_CHOICE(
-        "world", sl_bench_schedule, world, "A", "A|A8|B4|B8",
+        "world", sl_bench_schedule, world, "A", "A|A8|B4|B8|D",
         "A: Qwen3-30B-A3B on two CPU nodes, A8: on eight; B4: DeepSeek-V3 on four H200 nodes, B8: on eight."),
     SL_OPTION_CHOICE(
         "load", sl_bench_schedule, load, "mix", "mix|alone|short|full|long|overload|tenants|growth",

@@ -55,10 +55,11 @@ static double log_uniform(double least, double most, double u)
     return least * pow(most / least, u);
 }
 
-static double few_long(struct draws d)
+static double few_long(struct draws d, const struct sl_bench_shape *shape)
 {
-    return unit(d, DRAW_KIND) < 0.02 ? log_uniform(8192, 32768, unit(d, DRAW_LENGTH))
-                                     : log_uniform(64, 512, unit(d, DRAW_LENGTH));
+    return unit(d, DRAW_KIND) < 0.02
+               ? log_uniform(8192, fmin(32768, shape->context - 64.0), unit(d, DRAW_LENGTH))
+               : log_uniform(64, 512, unit(d, DRAW_LENGTH));
 }
 
 /* Log-normal around 6,900 tokens, as the published Mooncake trace of conversations. */
@@ -73,7 +74,7 @@ static double length_of(const struct sl_bench_traffic_config *c, struct draws d,
 {
     switch (c->kind) {
     case SL_BENCH_MIX:
-        return closed ? 8192 + 8192 * unit(d, DRAW_LENGTH) : MIX_TOKENS;
+        return closed ? 8192 + fmin(8192, c->shape->context - 8256.0) * unit(d, DRAW_LENGTH) : MIX_TOKENS;
     case SL_BENCH_ALONE:
         return MIX_TOKENS;
     case SL_BENCH_SHORT:
@@ -83,12 +84,12 @@ static double length_of(const struct sl_bench_traffic_config *c, struct draws d,
         return c->tokens;
     case SL_BENCH_FULL:
     case SL_BENCH_OVERLOAD:
-        return c->shape->is_large ? conversation(d, c->shape) : few_long(d);
+        return c->shape->is_large ? conversation(d, c->shape) : few_long(d, c->shape);
     case SL_BENCH_TENANTS:
     case SL_BENCH_TRAFFICS:
         break;
     }
-    return few_long(d);
+    return few_long(d, c->shape);
 }
 
 static void draw(const struct sl_bench_traffic_config *c, struct draws d, bool closed,

@@ -17,9 +17,16 @@
     .hop_us = 100, .hop_row_us = 0.05, .step_us = 20000, .step_row_us = 100, .context = 131072,              \
     .max_chunk = 8192, .target_us = 4e5, .is_large = true
 
+/* The bundled model, one thread a stage, as `sluice calibrate` measures it: a page behind 8k tokens is the work of ten alone. */
+#define DEMO_LAYER .c = 27, .gamma = 0.021, .b = 13, .a = 0.0076, .w = 108, .hit = 4.0 / 16
+#define DEMO_WORLD                                                                                           \
+    .hop_us = 300, .hop_row_us = 1, .step_us = 1500, .step_row_us = 150, .context = 16384, .n_long = 2,      \
+    .max_chunk = 2048, .target_us = 4e5, .chunk_us = 4e3
+
 static const struct sl_bench_shape shapes[] = {
     {.name = "A", .n_stages = 2, .layers = 24, CPU_LAYER, CPU_WORLD},
     {.name = "A8", .n_stages = 8, .layers = 6, CPU_LAYER, CPU_WORLD},
+    {.name = "D", .n_stages = 2, .layers = 3, DEMO_LAYER, DEMO_WORLD},
     {.name = "B4", .n_stages = 4, .layers = 61.0 / 4, GPU_LAYER, GPU_WORLD, .n_long = 8, .chunk_us = 3e4},
     {.name = "B8", .n_stages = 8, .layers = 61.0 / 8, GPU_LAYER, GPU_WORLD, .n_long = 12, .chunk_us = 2e4},
 };

@@ -3,6 +3,7 @@
  *
  *   A   2 stages of 24 layers, Qwen3-30B-A3B at 4 bits on 8 cores each      A8  the same model in 8 stages of 6 layers
  *   B4  4 stages of DeepSeek-V3 on H200 nodes                              B8  8 of them
+ *   D   2 stages of 3 layers, the bundled model on one thread each: small, and attention is most of a long prompt's work
  *
  * A layer takes, with u(X) the share of the experts that X rows hit,
  *

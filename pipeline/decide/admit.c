@@ -55,7 +55,7 @@ static double ahead_of(struct question *q, uint64_t now_us)
     double key = sl_rank_key_us(q->policy, q->entry), ahead = 0, own = 0;
     for (struct sl_schedule_entry *e = q->schedule->head; e; e = e->next) {
         bool late = sl_rank_is_late(q->policy, e, now_us), others = e->tenant != q->entry->tenant,
-             before = !late && sl_rank_key_us(q->policy, e) <= key;
+             before = !(late && e->promised) && sl_rank_place_us(q->policy, e, late, now_us) <= key;
         double work = sl_rank_work_us(q->policy, e);
         q->any_late = q->any_late || late;
         q->back_us += work;

@@ -458,7 +458,10 @@ static void make_times(const struct sl_core *core, const struct sl_ask *ask, str
     entry->due_us = wanted;
     if (wanted)
         return;
-    double target = sl_budget_target_us(&core->policy.budget, (double)core->config.slo_us, entry->start,
+    /* nobody passes what is under way, which is more than some chunks of the usual size when a long prompt's can't be smaller; who
+     * were wanted sooner would be late at once, and behind all others */
+    double under_way = sl_core_under_way_us(core), slo = (double)core->config.slo_us,
+           target = sl_budget_target_us(&core->policy.budget, slo > under_way ? slo : under_way, entry->start,
                                         entry->prompt_tokens);
     for (int32_t p = ask->priority; p != 0; p += p > 0 ? -1 : 1)
         target = p > 0 ? target / 2 : target * 2;

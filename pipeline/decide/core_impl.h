@@ -247,6 +247,8 @@ void sl_core_budget(struct sl_core *core); /* made anew of costs and pace */
 void sl_core_time_written(struct sl_core *core, struct sl_record *record, const struct sl_order *order);
 void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const struct sl_result_head *head);
 void sl_core_time_look(struct sl_core *core, uint64_t now_us);
+/* Until what is under way leaves the last stage, as predicted. */
+double sl_core_under_way_us(const struct sl_core *core);
 /* What an entry that is not queued yet may expect. */
 void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
                      struct sl_outlook *outlook);

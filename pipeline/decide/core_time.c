@@ -212,12 +212,17 @@ static double room_us(const struct sl_core *core, const struct sl_schedule_entry
     return least > 0 ? least : 0;
 }
 
+double sl_core_under_way_us(const struct sl_core *core)
+{
+    return until(core->time.ends_us[core->plan.n_stages - 1], core->now_us);
+}
+
 void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
                      struct sl_outlook *outlook)
 {
     const struct sl_core_time *t = &core->time;
     *outlook = (struct sl_outlook){.first_us = until(t->ends_us[0], core->now_us),
-                                   .last_us = until(t->ends_us[core->plan.n_stages - 1], core->now_us),
+                                   .last_us = sl_core_under_way_us(core),
                                    .room_us = room_us(core, e),
                                    .corrected = t->kappa[is_long(e)]};
     sl_offered_below(&t->offered, core->now_us, outlook->reserved);

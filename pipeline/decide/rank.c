@@ -8,6 +8,11 @@
 enum { LATE_EVERY = 10 /* chunks */, MOST_CREDIT = 2 * LATE_EVERY };
 static const double work_counts = 3, sliver_over = 1.15, noticeable = 0.02, few_short = 0.01, alone_may = 2;
 
+static double larger(double a, double b)
+{
+    return a > b ? a : b;
+}
+
 static bool differs(double a, double b)
 {
     return fabs(a - b) > noticeable * (fabs(a) + fabs(b));
@@ -39,6 +44,15 @@ double sl_rank_work_us(const struct sl_policy *policy, struct sl_schedule_entry 
 double sl_rank_key_us(const struct sl_policy *policy, struct sl_schedule_entry *e)
 {
     return (double)e->due_us + work_counts * sl_rank_work_us(policy, e);
+}
+
+double sl_rank_place_us(const struct sl_policy *policy, struct sl_schedule_entry *e, bool late,
+                        uint64_t now_us)
+{
+    if (late && e->promised)
+        return (double)e->arrived_us;
+    double since = late && now_us > e->arrived_us ? (double)(now_us - e->arrived_us) : 0;
+    return sl_rank_key_us(policy, e) + since;
 }
 
 bool sl_rank_is_late(const struct sl_policy *policy, struct sl_schedule_entry *e, uint64_t now_us)
@@ -119,8 +133,8 @@ static uint32_t sort(const struct sl_policy *policy, const struct sl_schedule *s
         bool late = sl_rank_is_late(policy, e, now_us),
              outside = policy->tenants.of[e->tenant].used_us > most_used;
         struct sl_ranked it = {.entry = e,
-                               .behind = 2u * outside + late,
-                               .key_us = late ? (double)e->arrived_us : sl_rank_key_us(policy, e)};
+                               .behind = 2u * outside + (late && e->promised),
+                               .key_us = sl_rank_place_us(policy, e, late, now_us)};
         if (late && (!oldest.entry || e->arrival < oldest.entry->arrival))
             oldest = it;
         n = insert(order, n, room, &it);
@@ -194,6 +208,16 @@ static bool waits_too_long(const struct sl_schedule_entry *e, uint64_t now_us)
            now_us - e->arrived_us > (e->due_us - e->arrived_us) / 2;
 }
 
+/* The least that a chunk of those which were begun takes, a page of the deepest: who comes waits for chunks of so long anyway, so none
+ * needs to be smaller, and short prompts that gathered behind one go into one chunk. */
+static double least_us(const struct sl_policy *policy, const struct sl_schedule *schedule)
+{
+    uint32_t deepest = 0;
+    for (const struct sl_schedule_entry *e = schedule->head; e && e->admitted; e = e->next)
+        deepest = e->pos > deepest ? e->pos : deepest;
+    return deepest > 0 ? sl_budget_single_us(&policy->budget, deepest, deepest + SL_PAGE) : 0;
+}
+
 /* How much a chunk that has e at its head may take. A prompt that is alone may have larger ones, up to twice as large: who comes while
  * they run waits twice as long, so only while hardly any short ones come. */
 static double budget_us(const struct sl_policy *policy, const struct sl_schedule *schedule,
@@ -224,13 +248,14 @@ static uint32_t fill(struct sl_policy *policy, struct sl_schedule *schedule, uin
                      const struct sl_ranked *order, uint32_t n_order, sl_begin_fn *begin, void *user,
                      struct chunk *c, struct sl_cut *cuts)
 {
+    double least = least_us(policy, schedule);
     uint32_t n = 0;
     bool barrier = false;
     for (uint32_t i = 0; i < n_order && n < SL_MAX_SLICES && c->rows < c->budget->max_rows; i++) {
         struct sl_schedule_entry *e = order[i].entry;
         if (policy->look && !e->admitted && !barrier)
             policy->look(policy->look_user, e);
-        double us = n == 0 ? budget_us(policy, schedule, e) : c->us;
+        double us = n == 0 ? larger(budget_us(policy, schedule, e), least) : c->us;
         uint32_t steering = c->steering, shared = c->shared;
         if ((barrier && !e->admitted) || !add_slice(c, e, us, &cuts[n]))
             continue;
@@ -277,7 +302,7 @@ uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uin
         return 0;
     if (any_late && policy->late_tenths < MOST_CREDIT)
         policy->late_tenths++;
-    if (late_first && first.behind % 2 && cuts[0].entry == first.entry)
+    if (late_first && any_late && cuts[0].entry == first.entry)
         policy->late_tenths -= LATE_EVERY;
     charge(policy, &c, cuts, n);
     for (uint32_t i = 0; i < n; i++) {

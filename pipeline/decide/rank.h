@@ -2,11 +2,13 @@
  *
  * A request is due when its holder wants its first token, or by a target of its own. Among those that can still make it the
  * smallest due + 3 · work comes first: by deadline alone, long prompts that are near theirs hold up everybody, by work alone they
- * wait for ever. Who can't make it any more stands behind, since its time is better spent on others, but the oldest of those is at
- * the head of every tenth chunk. Tenants that are ahead of others (tenants.h) stand behind all. Nothing in the log is overtaken:
+ * wait for ever. Who was promised its time and can't make it any more stands behind, since that time is better spent on others; whose
+ * target nobody named stands as if it had come now, or short prompts that are late would wait for all of a long one. The oldest of both
+ * is at the head of every tenth chunk. Tenants that are ahead of others (tenants.h) stand behind all. Nothing in the log is overtaken:
  * the order is looked at anew for every chunk, and a long prompt goes on when it is its turn again.
  *
- * The head decides what the chunk may take (budget.h); others fill what it leaves, as much of each as fits. Who holds no pages gets
+ * The head decides what the chunk may take (budget.h), if a page of the deepest prompt that was begun does not take more: then chunks
+ * of so long there are anyway; others fill what it leaves, as much of each as fits. Who holds no pages gets
  * all that its prefill needs when its first slice is cut, or none; one that has waited for more than half of its time lets nobody
  * behind it begin before. */
 #ifndef SL_PIPELINE_DECIDE_RANK_H
@@ -33,8 +35,9 @@ struct sl_policy {
 
 struct sl_ranked { /* smallest first: by behind, then by key, then by arrival */
     struct sl_schedule_entry *entry;
-    uint32_t behind; /* 0: in time; 1: late; 2, 3: likewise, of a tenant that is ahead of others */
-    double key_us;   /* due + 3 · work; of who is late, its arrival */
+    uint32_t
+        behind; /* 0: in its order; 1: late for its promise; 2, 3: likewise, of a tenant that is ahead of others */
+    double key_us; /* sl_rank_place_us */
 };
 
 /* A budget that differs so much from the former one that cached work must be predicted anew. */
@@ -48,6 +51,10 @@ double sl_rank_work_us(const struct sl_policy *policy, struct sl_schedule_entry 
 /* It can't make it any more, whoever else is there. */
 bool sl_rank_is_late(const struct sl_policy *policy, struct sl_schedule_entry *entry, uint64_t now_us);
 double sl_rank_key_us(const struct sl_policy *policy, struct sl_schedule_entry *entry);
+/* By what it stands in the order now: its key; of who is late, its arrival if it was promised, else the key that it would have if it
+ * came now. */
+double sl_rank_place_us(const struct sl_policy *policy, struct sl_schedule_entry *entry, bool late,
+                        uint64_t now_us);
 /* The first `room` of the order, with the oldest late one at its head when `late_first` and there is one. Returns how many;
  * *any_late: whether any of all is. */
 uint32_t sl_rank_order(const struct sl_policy *policy, const struct sl_schedule *schedule, uint64_t now_us,

@@ -102,6 +102,23 @@ SL_TEST(the_same_seed_gives_the_same_history)
     }
 }
 
+/* A page behind 12k takes as long as a dozen short prompts: those that gathered meanwhile go together, none is late for good. */
+SL_TEST(short_prompts_wait_for_pages_of_long_ones_and_not_for_each_other)
+{
+    const struct sl_bench_shape *shape = sl_bench_shape_find("D");
+    struct sl_cost_chunk page = {0};
+    sl_cost_add(&page, shape->context - 64, 64);
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        struct world_run r = run(SL_BENCH_MIX, "D", 1500, seed, SL_SCHEDULE_SLO, 0.05);
+        double most = 6 * sl_bench_shape_us(shape, &page);
+        uint32_t over = 0;
+        for (uint32_t i = 0; i < r.load.n_open; i++)
+            over += r.outcomes[i].first_us - r.outcomes[i].submit_us > most;
+        CHECK(over <= r.load.n_open / 100);
+        forget(&r);
+    }
+}
+
 SL_TEST(every_request_of_every_load_ends_and_the_tables_hold)
 {
     static const char *const worlds[] = {"A", "B4", "B8"};

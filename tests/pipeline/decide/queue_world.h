@@ -93,6 +93,7 @@ static inline struct sl_schedule_entry queue_entry(struct queue *q, const char *
     e.tenant = sl_tenants_enter(&q->policy.tenants, tenant);
     e.arrived_us = arrived_us;
     e.due_us = due_us;
+    e.promised = true;
     return e;
 }
 

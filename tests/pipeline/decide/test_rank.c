@@ -35,6 +35,23 @@ SL_TEST(those_in_time_come_by_due_and_work_then_late_ones_by_arrival)
     close_queue(&q);
 }
 
+SL_TEST(who_was_promised_nothing_and_is_late_stands_as_if_it_came_now)
+{
+    struct queue q;
+    struct sl_schedule_entry e[4];
+    open_queue(&q);
+    queue_add(&q, &e[0], "", 64, 10, 50);             /* late for its promise: behind all */
+    queue_add(&q, &e[1], "", 64, 20, 70);             /* late, and nothing was promised */
+    queue_add(&q, &e[2], "", 6400, 30, 2 * HOUR - 9); /* in time, and long */
+    queue_add(&q, &e[3], "", 6400, 5, HOUR);          /* likewise long, late, and nothing was promised */
+    e[1].promised = e[3].promised = false;
+    struct sl_schedule_entry *wanted[] = {&e[1], &e[2], &e[3], &e[0]};
+    check_order(&q, HOUR, false, wanted, 4);
+    struct sl_schedule_entry *late_first[] = {&e[0], &e[1], &e[2], &e[3]};
+    check_order(&q, HOUR, true, late_first, 4);
+    close_queue(&q);
+}
+
 SL_TEST(who_can_be_in_time_only_without_the_other_stages_is_late)
 {
     struct queue q;
@@ -392,10 +409,12 @@ static uint32_t plain_order(struct rank_load *l, struct sl_ranked order[QUEUE_LI
         if (!l->places[i].live || l->places[i].whole)
             continue;
         bool late = is_late(l, e), outside = is_outside(l, e);
-        double key = late ? (double)e->arrived_us
-                          : (double)e->due_us + 3 * sl_budget_work_us(b, e->pos, e->prompt_tokens);
+        bool lost = late && e->promised;
+        double since = late && l->now_us > e->arrived_us ? (double)(l->now_us - e->arrived_us) : 0,
+               key = lost ? (double)e->arrived_us
+                          : (double)e->due_us + 3 * sl_budget_work_us(b, e->pos, e->prompt_tokens) + since;
         CHECK(isfinite(key) && key >= 0); /* (10) whatever is accepted has a place in a total order */
-        order[n++] = (struct sl_ranked){e, 2u * outside + late, key};
+        order[n++] = (struct sl_ranked){e, 2u * outside + lost, key};
         l->n_outside += outside;
     }
     qsort(order, n, sizeof *order, by_order);
@@ -417,11 +436,11 @@ static void check_ranks(struct rank_load *l, const struct sl_ranked *plain, uint
         CHECK(by_order(&plain[i - 1], &plain[i]) < 0);
 }
 
-static struct sl_schedule_entry *oldest_late(struct sl_ranked *order, uint32_t n)
+static struct sl_schedule_entry *oldest_late(const struct rank_load *l, struct sl_ranked *order, uint32_t n)
 {
     struct sl_schedule_entry *oldest = NULL;
     for (uint32_t i = 0; i < n; i++)
-        if (order[i].behind % 2 && (!oldest || order[i].entry->arrival < oldest->arrival))
+        if (is_late(l, order[i].entry) && (!oldest || order[i].entry->arrival < oldest->arrival))
             oldest = order[i].entry;
     return oldest;
 }
@@ -473,7 +492,22 @@ static double allowed_us(const struct rank_load *l, const struct sl_cut *head, b
     return fmin(even, l->q.policy.short_share > 0.01 ? us : 2 * us);
 }
 
-/* (2) A chunk takes what it may, and a seventh more at most. (3) Slices are the next of their sequence, whole pages or its end,
+/* A page of the deepest one that had begun before these cuts. */
+static double deepest_us(const struct rank_load *l, const struct sl_cut *cuts, uint32_t n)
+{
+    uint32_t deepest = 0;
+    for (uint32_t i = 0; i < n; i++)
+        deepest = cuts[i].pos > deepest ? cuts[i].pos : deepest;
+    for (const struct sl_schedule_entry *e = l->q.schedule.head; e; e = e->next) {
+        bool cut = false;
+        for (uint32_t i = 0; i < n; i++)
+            cut = cut || cuts[i].entry == e;
+        deepest = e->admitted && !cut && e->pos > deepest ? e->pos : deepest;
+    }
+    return deepest ? sl_budget_single_us(&l->q.policy.budget, deepest, deepest + SL_PAGE) : 0;
+}
+
+/* (2) A chunk takes what it may, or a page of the deepest prompt, and a seventh more at most. (3) Slices are the next of their sequence, whole pages or its end,
  * and one a chunk. */
 static void check_chunk(struct rank_load *l, const struct sl_cut *cuts, uint32_t n, double may_us)
 {
@@ -481,7 +515,8 @@ static void check_chunk(struct rank_load *l, const struct sl_cut *cuts, uint32_t
     const struct sl_cut *head = &cuts[0];
     uint32_t rows = 0, left = head->entry->prompt_tokens - head->pos;
     double page_us = sl_budget_single_us(b, head->pos, head->pos + (left < SL_PAGE ? left : SL_PAGE));
-    CHECK(queue_chunk_us(&l->q, cuts, n) <= 1.15 * fmax(may_us, page_us) * (1 + 1e-9));
+    double most_us = fmax(may_us, fmax(page_us, deepest_us(l, cuts, n)));
+    CHECK(queue_chunk_us(&l->q, cuts, n) <= 1.15 * most_us * (1 + 1e-9));
     l->n_chunks++;
     for (uint32_t i = 0; i < n; i++) {
         struct rank_place *p = place_of(cuts[i].entry);
@@ -523,7 +558,7 @@ static void check_cut(struct rank_load *l)
     struct sl_cut cuts[SL_MAX_SLICES];
     uint32_t n_order = plain_order(l, order);
     check_ranks(l, order, n_order);
-    struct sl_schedule_entry *late = oldest_late(order, n_order);
+    struct sl_schedule_entry *late = oldest_late(l, order, n_order);
     if (late && l->q.policy.late_tenths + 1 >= 10)
         to_the_head(order, n_order, late);
     struct sl_schedule_entry *head = head_of(l, order, n_order);
@@ -596,6 +631,7 @@ static void arrive(struct rank_load *l)
     *p = (struct rank_place){.live = true};
     p->entry = queue_entry(&l->q, tenants[draw(l, TENANTS)], n, l->now_us - draw(l, 2) * (l->now_us / 2),
                            draw_due(l, n));
+    p->entry.promised = draw(l, 2);
     p->entry.steering_bytes = draw(l, 8) ? 0 : draw(l, l->q.plan.steering_bytes + 1);
     if (n > 2 * SL_PAGE && draw(l, 4) == 0)
         sl_schedule_begin_behind(&l->q.schedule, &p->entry, draw(l, n / SL_PAGE));
