@@ -51,7 +51,7 @@
                      "Answers that are decoded at once: places in the batch.")
 #define SL_OPTION_MAX_PREFILL(values, field)                                                                 \
     SL_OPTION_NUMBER("max-prefill", values, field, "0", 0, SL_MAX_BATCH, "prompts",                          \
-                     "Prompts that are prefilled at once; 0: as many as --max-running, at least 16.")
+                     "Prompts that are prefilled at once; 0: as many as --max-running, at least 128.")
 #define SL_OPTION_KV_TOKENS(values, field)                                                                   \
     SL_OPTION_NUMBER("kv-tokens", values, field, "0", 0, UINT32_MAX, "tokens",                               \
                      "Size of each process's KV pool; 0: a context for every place in the batch, at most "   \

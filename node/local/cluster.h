@@ -15,7 +15,7 @@ struct sl_cluster_config {
     const char *kv;        /* "auto", "bf16", "i8" or "f32": sl_pack_kv_dtype */
     const char *numerics;  /* "f32", "bf16dot", or "auto": the fastest that this machine has; NULL: f32 */
     uint64_t kv_tokens;    /* of each pool; 0: as sl_plan_options has it */
-    uint32_t max_prefill, max_running; /* prompts on the stages, answers in the decode batch; 0: default 16 */
+    uint32_t max_prefill, max_running; /* prompts on the stages, answers in the decode batch; 0: default */
     uint32_t context_tokens;           /* longest prompt + output the pools are planned for; 0: the model's */
     bool without_decode;               /* score: no decode worker is started */
     uint32_t n_decoders;               /* decode workers; 0: one */

@@ -13,7 +13,8 @@ enum {
     SL_MAX_CHUNK_ASKED = 4 * SL_MAX_CHUNK, /* and by --chunk */
     SL_MAX_BATCH = 256, /* slices that a stage runs at once: a decode step has one a sequence */
     SL_DEFAULT_RUNNING = 16,
-    SL_LEAST_PREFILL = 16, /* prompts at once, unless asked */
+    SL_LEAST_PREFILL =
+        128, /* prompts at once, unless asked: some chunks of short ones are under way, each of SL_MAX_SLICES */
     SL_GRANT_AHEAD =
         SL_PAGE /
         2, /* positions that a decode worker has pages for before it needs them: the time of a grant */

@@ -28,7 +28,7 @@ struct sl_plan_options {
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
-    uint32_t max_prefill;    /* prompts that are prefilled at once; 0: as many as max_running, at least 16 */
+    uint32_t max_prefill;    /* prompts that are prefilled at once; 0: as many as max_running, at least 128 */
     uint32_t max_running;    /* answers that a decode worker makes at once: places in its batch; 0: 16 */
     uint32_t context_tokens; /* 0: the model's */
     /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
