@@ -197,9 +197,10 @@ static void charge(struct sl_policy *policy, const struct chunk *c, const struct
     const struct sl_cost *cost = &policy->budget.cost;
     double shared = cost->us[SL_COST_C] + cost->us[SL_COST_W] * sl_cost_hit(cost->hit, c->rows);
     for (uint32_t i = 0; i < n; i++)
-        sl_tenants_charge(&policy->tenants, cuts[i].entry->tenant,
-                          sl_cost_work(cost, cuts[i].pos, cuts[i].n) + cost->us[SL_COST_GAMMA] * cuts[i].pos +
-                              shared * cuts[i].n / c->rows);
+        if (cuts[i].entry->counted) /* else nobody asked for it */
+            sl_tenants_charge(&policy->tenants, cuts[i].entry->tenant,
+                              sl_cost_work(cost, cuts[i].pos, cuts[i].n) +
+                                  cost->us[SL_COST_GAMMA] * cuts[i].pos + shared * cuts[i].n / c->rows);
 }
 
 static bool waits_too_long(const struct sl_schedule_entry *e, uint64_t now_us)
