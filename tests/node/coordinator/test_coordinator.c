@@ -44,6 +44,7 @@ static bool start(struct neighbours *w)
                                       .n_decoders = 1,
                                       .max_decoders = 1,
                                       .max_running = RUNNING,
+                                      .max_prefill = 16, /* few enough buffers that they run out here */
                                       .context_tokens = CONTEXT,
                                       .epoch = 3};
     static const struct sl_shape shape = {.vocab = 100, .max_pos = CONTEXT, .d_model = 64, .n_layers = 1};

@@ -51,6 +51,7 @@ static void make_example(struct example *x)
                                           : sl_budget_target_us(&budget, 0, 0, asks[i].tokens);
         e->arrival = i + 1;
         e->arrived_us = asks[i].arrived_us;
+        e->promised = asks[i].target_us > 0;
         e->due_us = asks[i].arrived_us + (uint64_t)(target / (asks[i].priority > 0 ? 2 : 1));
         e->tenant = sl_tenants_enter(&x->policy.tenants, "");
         e->pos = asks[i].cut;
