@@ -455,7 +455,8 @@ def parse():
     parser.add_argument("--scale", type=float, default=1, help="so many times as long loads")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--first", default="nice -n -10", help="words before the servers' command, where they are allowed: how "
-                        "they go before other programs; `chrt -r 1` on a machine that is busy with others' work")
+                        "they go before other programs; `chrt -r 1` on a machine that is busy with others' work, where the kernel then "
+                        "stops all of them for 50 ms in a second that has no other idle time: see the p99 of mix by that")
     parser.add_argument("--folder", type=pathlib.Path, help="for logs and files; without it, one that is removed")
     parser.add_argument("--save", type=pathlib.Path, help="the table as JSON")
     args = parser.parse_args()
