@@ -16,9 +16,9 @@ seconds for each load: to see whether it runs, not what comes of it.
 import argparse
 import json
 import math
-import os
 import pathlib
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -473,6 +473,7 @@ def parse():
 
 def main():
     args = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are ended then, too
     with tempfile.TemporaryDirectory(prefix="sluice-figures-") as folder:
         args.folder = (args.folder or pathlib.Path(folder)).resolve()
         args.folder.mkdir(parents=True, exist_ok=True)
