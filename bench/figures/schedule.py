@@ -402,7 +402,8 @@ def row_chat(f):
     uncached = []
     for k in range(f.args.n(3)):
         before = [f.slo().metric(name) for name in names]
-        requests = f.slo().load([{"name": "c", "concurrency": 1, "requests": 2, "input": words, "output": answer, "turns": 2}],
+        requests = f.slo().load([{"name": "c", "concurrency": 1, "requests": 2, "input": words, "output": answer, "turns": 2,
+                                   "think_ms": 2000}],
                                 seed=700 + k)
         cached, computed = (f.slo().metric(name) - old for name, old in zip(names, before))
         first, second = ([r["input_tokens"] for r in requests if (r["input_tokens"] > words) == later] for later in (False, True))
@@ -410,7 +411,7 @@ def row_chat(f):
         uncached.append((computed - sum(first)) / len(second) - message)
     value = median(uncached)
     f.say(f"second turn ({words} + {answer} of answer): uncached beside the message", value, "<= 64", value <= 64,
-          f"{second[0]} tokens of prompt, {answer} of them the answer before")
+          f"{second[0]} tokens of prompt, {answer} of them the answer before, 2 s after it")
 
 
 def row_growth(f):

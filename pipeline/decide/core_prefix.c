@@ -197,6 +197,7 @@ void sl_core_flush_prefixes(struct sl_core *core)
     if (!core->config.prefix_cache)
         return;
     sl_prefix_flush(&core->prefix);
+    core->refills.n = core->refills.active ? 1 : 0; /* what waits to be filled would bring it back */
     while (sl_prefix_evict(&core->prefix, &page))
         sl_sequences_read_end(&core->pages, page);
 }

@@ -9,7 +9,7 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import PATIENCE, run
+from conftest import PATIENCE, run, wait_until
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 from smg_grpc_proto.generated import common_pb2
@@ -88,6 +88,20 @@ def test_an_answer_is_the_same_and_says_what_was_cached(start_server, stub_of):
     assert flush(server) == (200, "ok\n")
     assert Answer(stub, ids).cached == 0
     assert server.stop() == 0, server.log()
+
+
+def test_the_next_turn_of_a_conversation_begins_behind_the_answer(start_server, stub_of):
+    server = start_server("--kv-tokens", 64 * PAGE, "--context", 64 * PAGE)
+    stub, ids = stub_of(server), prompt(150)
+    first = Answer(stub, ids, max_tokens=200)
+    whole = (150 + 200) // PAGE  # pages of prompt and answer, which the stages fill when nobody wants anything of them
+    wait_until(lambda: server.metric("sluice_prefix_cache_usage_ratio") >= whole / 64, "the answer in the cache")
+    again = ids + first.ids + prompt(40, 3)
+    second = Answer(stub, again)
+    assert second.cached == whole * PAGE and server.metric('sluice_prompt_tokens_total{source="computed"}') == 150 + len(again) - second.cached
+    assert flush(server) == (200, "ok\n")
+    uncached = Answer(stub, again)
+    assert uncached.cached == 0 and uncached.ids == second.ids and uncached.logprobs == second.logprobs
 
 
 def test_a_long_salt_is_one_sentence_and_nothing_else_changes(server, stub_of):
