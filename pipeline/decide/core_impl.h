@@ -255,6 +255,13 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
 void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us);
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s);
 void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer);
+/* core_submit.c */
+const struct sl_request *sl_core_find_id(const struct sl_core *core,
+                                         const char *id); /* NULL: none that lives */
+/* Of a first stay. */
+void sl_core_make_entry(const struct sl_core *core, const struct sl_ask *ask,
+                        struct sl_schedule_entry *entry);
+
 /* core.c */
 void sl_core_begin_input(struct sl_core *core); /* what actions pointed to until now is written over */
 void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
