@@ -1,47 +1,10 @@
 /* Every allocation fails once: what is written of a report is whole, or an error in a sentence with
- * nothing left on the disk, and a sanitizer sees nothing leak. Our calls of malloc and calloc are wrapped
- * (CMakeLists.txt). */
+ * nothing left on the disk, and a sanitizer sees nothing leak. */
 #include "tests/bench/serve/reports.h"
 #include "tests/check.h"
+#include "tests/failing.h"
 
 #include <unistd.h>
-
-static long countdown = -1; /* -1: not armed; 0: the next allocation fails */
-static bool failed;
-
-static bool fails(void)
-{
-    if (countdown < 0 || countdown-- > 0)
-        return false;
-    failed = true;
-    return true;
-}
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *p, size_t bytes);
-void *__wrap_realloc(void *p, size_t bytes);
-char *__real_strdup(const char *text);
-char *__wrap_strdup(const char *text);
-
-void *__wrap_malloc(size_t bytes)
-{
-    return fails() ? NULL : __real_malloc(bytes);
-}
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    return fails() ? NULL : __real_calloc(n, bytes);
-}
-void *__wrap_realloc(void *p, size_t bytes)
-{
-    return fails() ? NULL : __real_realloc(p, bytes);
-}
-char *__wrap_strdup(const char *text)
-{
-    return fails() ? NULL : __real_strdup(text);
-}
 
 static struct made made;
 

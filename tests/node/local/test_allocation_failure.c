@@ -1,54 +1,14 @@
 /* Every allocation fails once: pack open, weights and stage (what a worker does when it joins), the coordinator, and request
- * admission must each end in an error and leak nothing that a sanitizer would see. our calls of malloc are wrapped; only the thread that
- * is armed is failed, so the process's other threads go on. */
+ * admission must each end in an error and leak nothing that a sanitizer would see. */
 #include "base/log.h"
 #include "model/pack/pack.h"
 #include "node/coordinator/members.h"
 #include "node/local/cluster.h"
 #include "pipeline/stage/stage.h"
 #include "tests/check.h"
+#include "tests/failing.h"
 #include <stdatomic.h>
 #include <stdlib.h>
-
-static _Thread_local long countdown = -1; /* -1: not armed; 0: the next allocation fails */
-static _Thread_local bool failed;
-
-static bool fails(void)
-{
-    if (countdown < 0)
-        return false;
-    if (countdown-- > 0)
-        return false;
-    failed = true;
-    return true;
-}
-
-/* The linker sends our calls here (--wrap, CMakeLists.txt) and the names with __real_ to the allocator. */
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *p, size_t bytes);
-char *__real_strdup(const char *text);
-void *__wrap_malloc(size_t bytes);
-void *__wrap_calloc(size_t n, size_t bytes);
-void *__wrap_realloc(void *p, size_t bytes);
-char *__wrap_strdup(const char *text);
-
-void *__wrap_malloc(size_t bytes)
-{
-    return fails() ? NULL : __real_malloc(bytes);
-}
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    return fails() ? NULL : __real_calloc(n, bytes);
-}
-void *__wrap_realloc(void *p, size_t bytes)
-{
-    return fails() ? NULL : __real_realloc(p, bytes);
-}
-char *__wrap_strdup(const char *text)
-{
-    return fails() ? NULL : __real_strdup(text);
-}
 
 static char pack_path[300];
 
