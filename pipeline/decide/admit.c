@@ -5,16 +5,6 @@
 static const double headroom = 0.2, for_late = 0.1, alone_share = 15.0 / 16, least_share = 0.01,
                     least_retry_ms = 50;
 
-static double larger(double a, double b)
-{
-    return a > b ? a : b;
-}
-
-static double smaller(double a, double b)
-{
-    return a < b ? a : b;
-}
-
 struct question { /* what the tests share */
     struct sl_policy *policy;
     const struct sl_schedule *schedule;
@@ -29,11 +19,11 @@ struct question { /* what the tests share */
 static double finish(const struct question *q, double work_us, double free)
 {
     const struct sl_budget *b = &q->policy->budget;
-    double body = larger(q->chunk_us, work_us / larger(free, 0.05)),
+    double body = fmax(q->chunk_us, work_us / fmax(free, 0.05)),
            by_first =
                q->outlook->first_us + body + (b->n_stages - 1) * q->chunk_us + (b->n_stages + 1) * b->hop_us,
            by_last = q->outlook->last_us + body + b->hop_us;
-    return larger(by_first, by_last) + q->outlook->room_us;
+    return fmax(by_first, by_last) + q->outlook->room_us;
 }
 
 static double time_left(const struct question *q, const struct sl_schedule_entry *e)
@@ -64,7 +54,7 @@ static double ahead_of(struct question *q, uint64_t now_us)
         own += before && !others ? work : 0;
     }
     double beside = (own + q->work_us) * (1 / share_of(q->policy, q->entry) - 1);
-    return larger(ahead, own + smaller(q->others_us, beside));
+    return fmax(ahead, own + fmin(q->others_us, beside));
 }
 
 /* Share for those that will come and pass e: nobody who is short waits long enough for that. */
@@ -89,7 +79,7 @@ static double breaks_promises(const struct question *q, uint64_t now_us)
                with = q->outlook->corrected * finish(q, sum + q->work_us, free),
                without = q->outlook->corrected * finish(q, sum, free);
         if (with > left && without <= left)
-            worst = larger(worst, with - left);
+            worst = fmax(worst, with - left);
     }
     return worst;
 }
@@ -132,13 +122,13 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_
                          .now_us = (double)now_us,
                          .work_us = sl_rank_work_us(policy, entry)};
     double ahead = ahead_of(&q, now_us), single = sl_budget_single_us(b, entry->pos, entry->prompt_tokens);
-    q.chunk_us = smaller(q.back_us + single, sl_budget_chunk_us(b, entry->pos));
+    q.chunk_us = fmin(q.back_us + single, sl_budget_chunk_us(b, entry->pos));
     *a = (struct sl_admission){.predicted_us =
                                    finish(&q, ahead + q.work_us, 1 - shorter(outlook->reserved, entry))};
     if (q.back_us == 0) { /* nothing is in its way but what is under way */
         double idle = sl_budget_idle_us(b, entry->pos, entry->prompt_tokens),
-               drain = outlook->last_us + smaller(single, q.chunk_us) + b->hop_us;
-        a->predicted_us = larger(outlook->first_us + idle, drain) + outlook->room_us;
+               drain = outlook->last_us + fmin(single, q.chunk_us) + b->hop_us;
+        a->predicted_us = fmax(outlook->first_us + idle, drain) + outlook->room_us;
     }
     a->told_us = outlook->corrected * a->predicted_us;
     if (!entry->promised)
@@ -147,7 +137,7 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_
     enum sl_refusal refusal = late_by > 0 ? SL_REFUSAL_TIME : SL_REFUSAL_BY_STATUS;
     if (refusal == SL_REFUSAL_BY_STATUS && (late_by = breaks_promises(&q, now_us)) > 0)
         refusal = SL_REFUSAL_PROMISE;
-    double share = larger(share_of(policy, entry) - shorter(outlook->own, entry), least_share);
+    double share = fmax(share_of(policy, entry) - shorter(outlook->own, entry), least_share);
     if (refusal == SL_REFUSAL_BY_STATUS || (others_wait(policy, entry) && fits_own_share(&q, share)))
         return;
     static const char *const sentences[] = {
@@ -166,7 +156,7 @@ static void refuse_for_room(struct sl_admission *a, enum sl_refusal refusal, con
 {
     a->refusal = refusal;
     a->refused = sentence;
-    a->excess_us = larger(a->excess_us, a->told_us);
+    a->excess_us = fmax(a->excess_us, a->told_us);
 }
 
 void sl_admit_queue(struct sl_admission *a, const struct sl_policy *policy,
@@ -197,8 +187,7 @@ void sl_admit_queue(struct sl_admission *a, const struct sl_policy *policy,
 
 uint32_t sl_admit_retry_ms(const struct sl_admission *a, const struct sl_outlook *outlook, uint64_t draw)
 {
-    double ms =
-               larger(a->excess_us / 1000 / larger(1 - outlook->reserved[SL_SIZES - 1], 0.2), least_retry_ms),
+    double ms = fmax(a->excess_us / 1000 / fmax(1 - outlook->reserved[SL_SIZES - 1], 0.2), least_retry_ms),
            jitter = 0.75 + 0.5 * (double)(draw % 1024) / 1024;
-    return (uint32_t)smaller(ms * jitter, 600000);
+    return (uint32_t)fmin(ms * jitter, 600000);
 }

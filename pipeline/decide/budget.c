@@ -9,16 +9,6 @@
 static const double base_overheads = 3.4, most_overhead = 0.3, rounding = 1.01, sliver = 0.2,
                     least_chunk_us = 4000; /* nobody notices to have waited for a few of these */
 
-static double larger(double a, double b)
-{
-    return a > b ? a : b;
-}
-
-static double smaller(double a, double b)
-{
-    return a < b ? a : b;
-}
-
 /* Whichever takes longest for a chunk of the usual size. */
 static uint32_t slowest_of(const struct sl_cost *costs, uint32_t n_stages, uint32_t max_rows)
 {
@@ -39,7 +29,7 @@ static uint32_t runs_of(uint32_t n_stages, double hops_us, const struct sl_pace 
     double slowest = pace->slowest_us > 0 ? pace->slowest_us : chunk_us,
            stages = pace->slowest_us > 0 ? pace->stages_us : n_stages * chunk_us,
            runs = ceil((stages + hops_us) / slowest + 0.65 + 2.5 * pace->cv * sqrt(n_stages));
-    return (uint32_t)larger(2, smaller(runs, 2.0 * n_stages + 4));
+    return (uint32_t)fmax(2, fmin(runs, 2.0 * n_stages + 4));
 }
 
 /* With as many rows as it may have. */
@@ -59,12 +49,12 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
     b->by_rows = wish->by_rows && wish->chunk_us <= 0;
     b->chunk_us = b->by_rows           ? full_chunk_us(b, 0)
                   : wish->chunk_us > 0 ? wish->chunk_us
-                                       : larger(base_overheads * overhead, least_chunk_us);
+                                       : fmax(base_overheads * overhead, least_chunk_us);
     b->runs = wish->runs ? wish->runs : runs_of(n_stages, pace->hops_us, pace, b->chunk_us);
     if (wish->slo_us > 0 && wish->chunk_us <= 0 && !b->by_rows) {
         double slo = wish->slo_us / ((b->runs + 1) * (1 + pace->cv));
         b->dear = slo < 2 * overhead;
-        b->chunk_us = smaller(b->chunk_us, slo);
+        b->chunk_us = fmin(b->chunk_us, slo);
     }
     b->lag_us = (n_stages - 1) * b->chunk_us / 2 + pace->hops_us;
 }
@@ -73,7 +63,7 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
 static double with_floor(const struct sl_budget *b, double pos)
 {
     return b->by_rows ? full_chunk_us(b, pos)
-                      : larger(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
+                      : fmax(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
 }
 
 /* The head of a chunk has a page at least. */
@@ -86,7 +76,7 @@ static double page_us(const struct sl_budget *b, double pos)
 /* Of a chunk around pos: what it may take, unless it has as many rows as it may have before that. */
 static double usual_chunk_us(const struct sl_budget *b, double pos)
 {
-    return smaller(larger(with_floor(b, pos), page_us(b, pos)), full_chunk_us(b, pos));
+    return fmin(fmax(with_floor(b, pos), page_us(b, pos)), full_chunk_us(b, pos));
 }
 
 double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
@@ -103,7 +93,7 @@ double sl_budget_alone_us(const struct sl_budget *b, uint32_t start, uint32_t po
     if (b->n_stages < 2 || overhead <= 0 || pos >= n || b->by_rows)
         return INFINITY;
     double best = sqrt(work * overhead / (b->n_stages - 1)), left = sl_cost_work(&b->cost, pos, n - pos),
-           chunks = larger(1, ceil(left / best - sliver));
+           chunks = fmax(1, ceil(left / best - sliver));
     return rounding * (left / chunks + sl_cost_overhead(&b->cost, pos + (n - pos) / 2.0));
 }
 
@@ -127,17 +117,16 @@ double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n)
 {
     double single = sl_budget_single_us(b, start, n), hops = (b->n_stages + 1) * b->hop_us,
            middle = start + (n - start) / 2.0, alone = sl_budget_alone_us(b, start, start, n),
-           chunk = smaller(usual_chunk_us(b, middle), larger(alone, page_us(b, middle)));
+           chunk = fmin(usual_chunk_us(b, middle), fmax(alone, page_us(b, middle)));
     if (single <= chunk && n - start <= b->max_rows)
         return b->n_stages * single + hops;
     double overhead = sl_cost_overhead(&b->cost, middle), work = sl_cost_work(&b->cost, start, n - start),
-           chunks = ceil(work / larger(chunk - overhead, 1)),
-           by_rows = ceil((double)(n - start) / b->max_rows);
-    chunks = larger(larger(chunks, by_rows), 1);
+           chunks = ceil(work / fmax(chunk - overhead, 1)), by_rows = ceil((double)(n - start) / b->max_rows);
+    chunks = fmax(fmax(chunks, by_rows), 1);
     return work + chunks * overhead + (b->n_stages - 1) * (work / chunks + overhead) + hops;
 }
 
 double sl_budget_target_us(const struct sl_budget *b, double slo_us, uint32_t start, uint32_t n)
 {
-    return larger(slo_us, (b->runs + 1) * b->chunk_us) + 3 * sl_budget_idle_us(b, start, n);
+    return fmax(slo_us, (b->runs + 1) * b->chunk_us) + 3 * sl_budget_idle_us(b, start, n);
 }

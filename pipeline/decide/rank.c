@@ -8,11 +8,6 @@
 enum { LATE_EVERY = 10 /* chunks */, MOST_CREDIT = 2 * LATE_EVERY };
 static const double work_counts = 3, sliver_over = 1.15, noticeable = 0.02, few_short = 0.01, alone_may = 2;
 
-static double larger(double a, double b)
-{
-    return a > b ? a : b;
-}
-
 static bool differs(double a, double b)
 {
     return fabs(a - b) > noticeable * (fabs(a) + fabs(b));
@@ -256,7 +251,7 @@ static uint32_t fill(struct sl_policy *policy, struct sl_schedule *schedule, uin
         struct sl_schedule_entry *e = order[i].entry;
         if (policy->look && !e->admitted && !barrier)
             policy->look(policy->look_user, e);
-        double us = n == 0 ? larger(budget_us(policy, schedule, e), least) : c->us;
+        double us = n == 0 ? fmax(budget_us(policy, schedule, e), least) : c->us;
         uint32_t steering = c->steering, shared = c->shared;
         if ((barrier && !e->admitted) || !add_slice(c, e, us, &cuts[n]))
             continue;
