@@ -126,7 +126,7 @@ uint32_t sl_core_max_actions(const struct sl_core *core)
 }
 
 /* What actions pointed to until now is written over. */
-static void begin_input(struct sl_core *core)
+void sl_core_begin_input(struct sl_core *core)
 {
     core->n_adopts = 0;
 }
@@ -170,7 +170,7 @@ static void unlink_stay(struct sl_core *core, struct sl_stay *s)
 }
 
 /* A stay that no answer goes on in, and of which nothing is left, is no more; with the last one its request. */
-static void retire(struct sl_core *core, struct sl_stay *s)
+void sl_core_retire(struct sl_core *core, struct sl_stay *s)
 {
     struct sl_request *r = s->request;
     uint32_t place = (uint32_t)(s - core->stays);
@@ -240,7 +240,7 @@ static void let_go(struct sl_core *core, struct sl_stay *s, struct sl_actions *a
     sl_core_release(core, s, SL_ORDER_CANCEL, actions);
     for (uint32_t k = s->n; k-- > 0;) /* index 0 last: others may still be made of it */
         sl_core_give_up(core, s, k, actions);
-    retire(core, s);
+    sl_core_retire(core, s);
 }
 
 static void act_end(struct sl_request *r, uint32_t i, sl_status status, enum sl_finish finish,
@@ -265,8 +265,9 @@ static void act_end(struct sl_request *r, uint32_t i, sl_status status, enum sl_
 
 /* An answer's END is told once, and what the decode worker has of it is let go. With the last one of a stay goes what all of
  * them had in common; the stay, and its request, are there until all of that has come back. */
-static void end(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
-                enum sl_finish finish, const char *error, uint64_t kv_digest, struct sl_actions *actions)
+void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
+                        enum sl_finish finish, const char *error, uint64_t kv_digest,
+                        struct sl_actions *actions)
 {
     struct sl_branch *answer = &r->answers[i];
     struct sl_stay *s = answer->stay;
@@ -291,10 +292,10 @@ void sl_core_end_answers(struct sl_core *core, struct sl_request *r, sl_status s
 {
     for (uint32_t i = 0, n = r->n; r->ask && i < n; i++)
         if (r->answers[i].alive)
-            end(core, r, i, status, finish, error, 0, actions);
+            sl_core_end_answer(core, r, i, status, finish, error, 0, actions);
     for (struct sl_stay *s = r->seq ? r->stays : NULL, *next; s && core->life == SL_LIFE_LOST; s = next) {
         next = s->next;
-        retire(core, s); /* nobody will say any more that something is gone */
+        sl_core_retire(core, s); /* nobody will say any more that something is gone */
     }
 }
 
@@ -329,16 +330,17 @@ struct sl_stay *sl_core_make_stay(struct sl_core *core, struct sl_request *r, ui
 }
 
 /* An answer that was set back has left the decode worker: it waits for a stay of its own, where it once waited. */
-static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, uint64_t told_digest,
-                       struct sl_actions *actions)
+void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, uint64_t told_digest,
+                        struct sl_actions *actions)
 {
     struct sl_request *r = from->request;
     struct sl_branch *answer = sl_core_answer_of(from, k);
     uint32_t i = from->first + k, place;
     if (sl_pool_take(&core->free_stays, &place) !=
         SL_OK) { /* decode workers are lost faster than stages let go */
-        end(core, r, i, SL_E_UNAVAILABLE, SL_FINISH_ABORT,
-            "decode workers were lost one after the other; send the request again later", 0, actions);
+        sl_core_end_answer(core, r, i, SL_E_UNAVAILABLE, SL_FINISH_ABORT,
+                           "decode workers were lost one after the other; send the request again later", 0,
+                           actions);
         return;
     }
     struct sl_stay *s = sl_core_make_stay(core, r, core->config.max_requests + place, i, 1);
@@ -362,7 +364,7 @@ static void come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, u
 }
 
 /* No token of the prompt was told, and what the stages have pushed is gone: all of it is prefilled again, for another decode worker. */
-static void begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions)
+void sl_core_begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions)
 {
     struct sl_request *r = from->request;
     uint32_t place;
@@ -389,7 +391,7 @@ static void begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_act
 void sl_core_cancel(struct sl_core *core, uint64_t seq, struct sl_actions *actions)
 {
     struct sl_request *r = find(core, seq);
-    begin_input(core);
+    sl_core_begin_input(core);
     if (r && r->ask)
         sl_core_end_answers(core, r, SL_OK, SL_FINISH_ABORT, NULL, actions);
 }
@@ -398,7 +400,7 @@ void sl_core_fail(struct sl_core *core, uint64_t seq, sl_status status, const ch
                   struct sl_actions *actions)
 {
     struct sl_request *r = find(core, seq);
-    begin_input(core);
+    sl_core_begin_input(core);
     if (r && r->ask)
         sl_core_end_answers(core, r, status, SL_FINISH_ABORT, sentence, actions);
 }
@@ -480,7 +482,7 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
 {
     struct sl_request *r = find(core, seq);
     uint32_t i = seq % SL_MAX_N;
-    begin_input(core);
+    sl_core_begin_input(core);
     if (!r || !r->answers[i].alive)
         return;
     struct sl_branch *answer = &r->answers[i];
@@ -490,7 +492,7 @@ void sl_core_text_ends(struct sl_core *core, uint64_t seq, uint32_t n, struct sl
     answer->over = true;
     bool leaves = answer->stay->decode[i - answer->stay->first] == SL_DECODE_ENDING;
     if (!leaves || answer->set_back) /* else the decode worker ends it by itself, and says the digests */
-        end(core, r, i, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
+        sl_core_end_answer(core, r, i, SL_OK, SL_FINISH_STOP, NULL, 0, actions);
 }
 
 /* ---- what the last stage says ---- */
@@ -585,13 +587,13 @@ static void on_released(struct sl_core *core, uint64_t seq)
     bool legal = sl_on_stages_step(&s->stages, SL_STAGES_ANSWER);
     assert(legal);
     sl_schedule_leave_stages(&core->schedule, &s->entry);
-    retire(core, s);
+    sl_core_retire(core, s);
 }
 
 const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n, struct sl_actions *actions)
 {
     struct sl_cursor in = sl_cursor_over((uint8_t *)(uintptr_t)bytes, n);
-    begin_input(core);
+    sl_core_begin_input(core);
     if (!sl_result_get_head(&in, &core->head, core->plan.n_stages) || core->head.n_slices > SL_MAX_SLICES ||
         core->head.number != core->log_answered + 1 || core->head.number > core->log_number ||
         core->head.kind != core->log[core->head.number % core->log_room].kind)
@@ -666,7 +668,8 @@ static void fail_stay(struct sl_core *core, struct sl_stay *s, sl_status status,
 {
     for (uint32_t k = 0, n = s->n; k < n; k++)
         if (sl_core_is_alive(s, k))
-            end(core, s->request, s->first + k, status, SL_FINISH_ABORT, sentence_of(status), 0, actions);
+            sl_core_end_answer(core, s->request, s->first + k, status, SL_FINISH_ABORT, sentence_of(status),
+                               0, actions);
 }
 
 static void on_gone(struct sl_core *core, struct sl_stay *s, uint32_t k, const struct sl_tokens_entry *entry,
@@ -679,7 +682,7 @@ static void on_gone(struct sl_core *core, struct sl_stay *s, uint32_t k, const s
     bool of_all = k == 0 && s->decode[0] == SL_DECODE_EXPECTED && !s->taken;
     sl_core_decode_gone(core, s, k);
     if (!alive && !of_all) {
-        retire(core, s);
+        sl_core_retire(core, s);
         return;
     }
     if (failed || of_all || !at_its_end) {
@@ -688,15 +691,17 @@ static void on_gone(struct sl_core *core, struct sl_stay *s, uint32_t k, const s
         if (of_all)
             fail_stay(core, s, status, actions);
         else
-            end(core, s->request, s->first + k, status, SL_FINISH_ABORT, sentence_of(status), 0, actions);
+            sl_core_end_answer(core, s->request, s->first + k, status, SL_FINISH_ABORT, sentence_of(status),
+                               0, actions);
         return;
     }
     if (!answer->over) {
-        come_again(core, s, k, entry->logits_digest, actions);
+        sl_core_come_again(core, s, k, entry->logits_digest, actions);
         return;
     }
     answer->logits_digest = chain(answer->logits_digest, entry->logits_digest);
-    end(core, s->request, s->first + k, SL_OK, answer->finish, NULL, entry->kv_digest, actions);
+    sl_core_end_answer(core, s->request, s->first + k, SL_OK, answer->finish, NULL, entry->kv_digest,
+                       actions);
 }
 
 /* With it the prompt's pages are there, so the stages are done, whichever answer says it. */
@@ -718,7 +723,7 @@ const char *sl_core_entry(struct sl_core *core, uint32_t decoder, const struct s
 {
     struct sl_stay *s = find_stay(core, entry->seq);
     uint32_t k = entry->seq % SL_MAX_N;
-    begin_input(core);
+    sl_core_begin_input(core);
     if (decoder >= core->plan.max_decoders || core->decoders[decoder].state == SL_DECODER_NONE)
         return NULL; /* it came late: all that it was about is elsewhere */
     if (entry->kind == SL_TOKENS_STEP) {
@@ -778,7 +783,7 @@ void sl_core_lose(struct sl_core *core, sl_status status, const char *sentence, 
 void sl_core_silence(struct sl_core *core, bool silent, struct sl_actions *actions)
 {
     (void)actions;
-    begin_input(core);
+    sl_core_begin_input(core);
     core->silent = silent;
 }
 
@@ -789,7 +794,7 @@ void sl_core_drain(struct sl_core *core, struct sl_actions *actions)
 
 void sl_core_stop(struct sl_core *core, struct sl_actions *actions)
 {
-    begin_input(core);
+    sl_core_begin_input(core);
     step_life(core, SL_LIFE_STOP, actions);
     end_all(core, SL_OK, NULL, actions);
 }
@@ -809,28 +814,6 @@ static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions
 }
 
 /* What core_decoders.c needs of the above. */
-void sl_core_begin_input(struct sl_core *core)
-{
-    begin_input(core);
-}
-void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
-                        enum sl_finish finish, const char *error, struct sl_actions *actions)
-{
-    end(core, r, i, status, finish, error, 0, actions);
-}
-void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, struct sl_actions *actions)
-{
-    come_again(core, from, k, sl_core_answer_of(from, k)->told_digest, actions);
-}
-void sl_core_begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions)
-{
-    begin_anew(core, from, actions);
-}
-void sl_core_retire(struct sl_core *core, struct sl_stay *s)
-{
-    retire(core, s);
-}
-
 /* Prefill is done, and the holders of first tokens have had the word: each answer goes on at the decode worker, or ends. */
 static void settle(struct sl_core *core, struct sl_actions *actions)
 {
@@ -841,13 +824,14 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
         if (r->refill) {
             sl_core_refill_done(core);
             sl_core_release(core, s, SL_ORDER_FREE, actions);
-            end(core, r, 0, SL_OK, SL_FINISH_LENGTH, NULL, 0, actions);
+            sl_core_end_answer(core, r, 0, SL_OK, SL_FINISH_LENGTH, NULL, 0, actions);
             continue;
         }
         sl_core_time_first_token(core, s);
         for (uint32_t k = 0; k < s->n; k++)
             if (sl_core_is_alive(s, k) && sl_core_answer_of(s, k)->over)
-                end(core, r, s->first + k, SL_OK, sl_core_answer_of(s, k)->finish, NULL, 0, actions);
+                sl_core_end_answer(core, r, s->first + k, SL_OK, sl_core_answer_of(s, k)->finish, NULL, 0,
+                                   actions);
         if (s->seq && sl_core_n_alive(s) > 0)
             sl_core_take(core, s, actions);
     }
@@ -855,7 +839,7 @@ static void settle(struct sl_core *core, struct sl_actions *actions)
 
 void sl_core_decide(struct sl_core *core, uint64_t now_us, struct sl_actions *actions)
 {
-    begin_input(core);
+    sl_core_begin_input(core);
     sl_core_time_look(core, now_us);
     settle(core, actions);
     end_overdue(core, now_us, actions);

@@ -54,14 +54,14 @@ static void move(struct sl_core *core, struct sl_stay *s, const char *spoiled, s
         struct sl_branch *answer = sl_core_answer_of(s, k);
         core->n_moved += !answer->over && !(told[k] && spoiled);
         if (told[k] && spoiled)
-            sl_core_end_answer(core, s->request, s->first + k, SL_E_CORRUPT, SL_FINISH_ABORT, spoiled,
+            sl_core_end_answer(core, s->request, s->first + k, SL_E_CORRUPT, SL_FINISH_ABORT, spoiled, 0,
                                actions);
         else if (answer->n_out == 0)
             sl_core_begin_anew(core, s, actions); /* with all the others: first tokens come together */
         else if (answer->over)
-            sl_core_end_answer(core, s->request, s->first + k, SL_OK, answer->finish, NULL, actions);
+            sl_core_end_answer(core, s->request, s->first + k, SL_OK, answer->finish, NULL, 0, actions);
         else
-            sl_core_come_again(core, s, k, actions);
+            sl_core_come_again(core, s, k, answer->told_digest, actions);
     }
     if (s->seq == seq)
         sl_core_retire(core, s);
@@ -142,7 +142,7 @@ static void abandon(struct sl_core *core, struct sl_actions *actions)
                     core, s->request, first + k, SL_E_UNAVAILABLE, SL_FINISH_ABORT,
                     "the last decode worker is gone, and none came in its place; start one with "
                     "sluice decode, and send the request again",
-                    actions);
+                    0, actions);
     }
 }
 

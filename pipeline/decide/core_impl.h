@@ -265,9 +265,11 @@ void sl_core_make_entry(const struct sl_core *core, const struct sl_ask *ask,
 /* core.c */
 void sl_core_begin_input(struct sl_core *core); /* what actions pointed to until now is written over */
 void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, sl_status status,
-                        enum sl_finish finish, const char *error, struct sl_actions *actions);
+                        enum sl_finish finish, const char *error, uint64_t kv_digest,
+                        struct sl_actions *actions);
 /* What answer k had on a decode worker is gone: it waits for a stay of its own, where it once waited. */
-void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, struct sl_actions *actions);
+void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, uint64_t told_digest,
+                        struct sl_actions *actions);
 /* The same of a whole prompt of which no token was told. */
 void sl_core_begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_actions *actions);
 void sl_core_retire(struct sl_core *core,
