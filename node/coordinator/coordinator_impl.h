@@ -169,6 +169,7 @@ struct sl_coordinator {
     _Atomic uint64_t n_past; /* requests whose deadline had passed before they were posted */
 
     /* what the thread tells others; the lock only for those who wait for a change of life, or for idleness */
+    bool said_dear;                             /* what sl_core_load.slo_dear means was logged: once */
     struct sl_latest published, published_fits; /* of the chunks of each stage */
     pthread_mutex_t lock;
     pthread_cond_t changed;

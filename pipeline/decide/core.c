@@ -883,6 +883,7 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .pages_evicted = core->prefix.n_evicted,
                                   .n_pages = core->plan.n_pages,
                                   .waiting_bytes = schedule->waiting_bytes,
+                                  .slo_dear = core->policy.budget.dear,
                                   .records = core->log_number,
                                   .records_answered = core->log_answered};
     const struct sl_request *refill = core->refills.active;

@@ -279,6 +279,7 @@ struct sl_core_load {
     uint32_t pages_cached; /* on the stages, by name, in use or not */
     uint64_t prompt_tokens_cached, prompt_tokens_computed, pages_evicted; /* since the start */
     uint64_t records, records_answered;
+    bool slo_dear; /* the target of short prompts costs more than half of the throughput */
 };
 void sl_core_load(const struct sl_core *core, struct sl_core_load *load);
 /* What the chunks of each stage cost as of now, and how well that was known: [n_stages]. */

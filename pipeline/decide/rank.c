@@ -22,6 +22,7 @@ void sl_policy_set(struct sl_policy *policy, const struct sl_budget *budget)
     if (other)
         policy->budget = *budget;
     policy->budget.runs = budget->runs;
+    policy->budget.dear = budget->dear;
     policy->budget.hop_us = budget->hop_us;
     policy->budget.lag_us = budget->lag_us;
 }
