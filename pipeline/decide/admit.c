@@ -20,8 +20,7 @@ static double finish(const struct question *q, double work_us, double free)
 {
     const struct sl_budget *b = &q->policy->budget;
     double body = fmax(q->chunk_us, work_us / fmax(free, 0.05)),
-           by_first =
-               q->outlook->first_us + body + (b->n_stages - 1) * q->chunk_us + (b->n_stages + 1) * b->hop_us,
+           by_first = q->outlook->first_us + body + b->others * q->chunk_us + (b->n_stages + 1) * b->hop_us,
            by_last = q->outlook->last_us + body + b->hop_us;
     return fmax(by_first, by_last) + q->outlook->room_us;
 }
@@ -89,7 +88,7 @@ static bool fits_own_share(const struct question *q, double share)
 {
     const struct sl_budget *b = &q->policy->budget;
     double sum = q->work_us,
-           late_by = q->outlook->first_us + b->n_stages * b->chunk_us + (b->n_stages + 1) * b->hop_us;
+           late_by = q->outlook->first_us + (1 + b->others) * b->chunk_us + (b->n_stages + 1) * b->hop_us;
     bool counted = false, fits = true;
     for (struct sl_schedule_entry *e = q->schedule->first_due; e && fits; e = e->next_due) {
         if (!counted && e->due_us > q->entry->due_us) {
@@ -126,7 +125,7 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, const struct sl_
     *a = (struct sl_admission){.predicted_us =
                                    finish(&q, ahead + q.work_us, 1 - shorter(outlook->reserved, entry))};
     if (q.back_us == 0) { /* nothing is in its way but what is under way */
-        double idle = sl_budget_idle_us(b, entry->pos, entry->prompt_tokens),
+        double idle = sl_budget_idle_us(b, entry->pos, entry->prompt_tokens, sl_policy_alone_times(policy)),
                drain = outlook->last_us + fmin(single, q.chunk_us) + b->hop_us;
         a->predicted_us = fmax(outlook->first_us + idle, drain) + outlook->room_us;
     }

@@ -32,6 +32,18 @@ static uint32_t runs_of(uint32_t n_stages, double hops_us, const struct sl_pace 
     return (uint32_t)fmax(2, fmin(runs, 2.0 * n_stages + 4));
 }
 
+/* Who comes through passes the other stages, too, and a stage with less to do (the last one, whose last layer makes K and V alone)
+ * takes less: at a chunk of the usual time, which is the most common one. */
+static double others_of(const struct sl_budget *b, const struct sl_cost *costs)
+{
+    double per_row = fmax(sl_cost_work(&b->cost, 0, SL_PAGE) / SL_PAGE, 1e-9),
+           rows = fmin(fmax((b->chunk_us - sl_cost_overhead(&b->cost, 0)) / per_row, SL_PAGE), b->max_rows),
+           slowest = sl_cost_overhead(&b->cost, 0) + sl_cost_work(&b->cost, 0, rows), all = 0;
+    for (uint32_t k = 0; k < b->n_stages; k++)
+        all += sl_cost_overhead(&costs[k], 0) + sl_cost_work(&costs[k], 0, rows);
+    return slowest > 0 ? fmax(fmin(all / slowest, b->n_stages) - 1, 0) : b->n_stages - 1;
+}
+
 /* With as many rows as it may have. */
 static double full_chunk_us(const struct sl_budget *b, double pos)
 {
@@ -56,7 +68,8 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
         b->dear = slo < 2 * overhead;
         b->chunk_us = fmin(b->chunk_us, slo);
     }
-    b->lag_us = (n_stages - 1) * b->chunk_us / 2 + pace->hops_us;
+    b->others = others_of(b, costs);
+    b->lag_us = b->others * b->chunk_us / 2 + pace->hops_us;
 }
 
 /* A prefix is read again by every chunk behind it. */
@@ -73,10 +86,10 @@ static double page_us(const struct sl_budget *b, double pos)
     return sl_cost_of(&b->cost, &page);
 }
 
-/* Of a chunk around pos: what it may take, unless it has as many rows as it may have before that. */
-static double usual_chunk_us(const struct sl_budget *b, double pos)
+/* Of a chunk around pos: what it may take, unless it has as many rows as it may have before that. times: the usual. */
+static double chunk_around_us(const struct sl_budget *b, double pos, double times)
 {
-    return fmin(fmax(with_floor(b, pos), page_us(b, pos)), full_chunk_us(b, pos));
+    return fmin(fmax(times * with_floor(b, pos), page_us(b, pos)), full_chunk_us(b, pos));
 }
 
 double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
@@ -84,15 +97,15 @@ double sl_budget_chunk_us(const struct sl_budget *b, uint32_t pos)
     return with_floor(b, pos);
 }
 
-/* Chunks of equal time T over S stages take (F / (T - ov) + S - 1) · T, which is least at ov + sqrt(F · ov / (S - 1)). What is left
+/* Chunks of equal time T take (F / (T - ov) + o) · T, o being what the others take, which is least at ov + sqrt(F · ov / o). What is left
  * is evened at every cut, so that no sliver comes behind the last: it would pass all stages for a few rows. */
 double sl_budget_alone_us(const struct sl_budget *b, uint32_t start, uint32_t pos, uint32_t n)
 {
     double overhead = sl_cost_overhead(&b->cost, start + (n - start) / 2.0),
            work = sl_cost_work(&b->cost, start, n - start);
-    if (b->n_stages < 2 || overhead <= 0 || pos >= n || b->by_rows)
+    if (b->others <= 0 || overhead <= 0 || pos >= n || b->by_rows)
         return INFINITY;
-    double best = sqrt(work * overhead / (b->n_stages - 1)), left = sl_cost_work(&b->cost, pos, n - pos),
+    double best = sqrt(work * overhead / b->others), left = sl_cost_work(&b->cost, pos, n - pos),
            chunks = fmax(1, ceil(left / best - sliver));
     return rounding * (left / chunks + sl_cost_overhead(&b->cost, pos + (n - pos) / 2.0));
 }
@@ -101,7 +114,7 @@ double sl_budget_work_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
 {
     if (pos >= n)
         return 0;
-    double middle = pos + (n - pos) / 2.0, chunk = usual_chunk_us(b, middle),
+    double middle = pos + (n - pos) / 2.0, chunk = chunk_around_us(b, middle, 1),
            rows = chunk - sl_cost_overhead(&b->cost, middle);
     return sl_cost_work(&b->cost, pos, n - pos) * (rows > 0 ? chunk / rows : 1);
 }
@@ -113,20 +126,20 @@ double sl_budget_single_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
     return sl_cost_of(&b->cost, &chunk);
 }
 
-double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n)
+double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n, double times)
 {
     double single = sl_budget_single_us(b, start, n), hops = (b->n_stages + 1) * b->hop_us,
            middle = start + (n - start) / 2.0, alone = sl_budget_alone_us(b, start, start, n),
-           chunk = fmin(usual_chunk_us(b, middle), fmax(alone, page_us(b, middle)));
+           chunk = fmin(chunk_around_us(b, middle, times), fmax(alone, page_us(b, middle)));
     if (single <= chunk && n - start <= b->max_rows)
-        return b->n_stages * single + hops;
+        return (1 + b->others) * single + hops;
     double overhead = sl_cost_overhead(&b->cost, middle), work = sl_cost_work(&b->cost, start, n - start),
            chunks = ceil(work / fmax(chunk - overhead, 1)), by_rows = ceil((double)(n - start) / b->max_rows);
     chunks = fmax(fmax(chunks, by_rows), 1);
-    return work + chunks * overhead + (b->n_stages - 1) * (work / chunks + overhead) + hops;
+    return work + chunks * overhead + b->others * (work / chunks + overhead) + hops;
 }
 
 double sl_budget_target_us(const struct sl_budget *b, double slo_us, uint32_t start, uint32_t n)
 {
-    return fmax(slo_us, (b->runs + 1) * b->chunk_us) + 3 * sl_budget_idle_us(b, start, n);
+    return fmax(slo_us, (b->runs + 1) * b->chunk_us) + 3 * sl_budget_idle_us(b, start, n, 1);
 }

@@ -20,6 +20,8 @@ struct sl_pace { /* what the pipeline was seen to do */
 struct sl_budget {
     struct sl_cost cost; /* of the slowest stage */
     uint32_t n_stages, max_rows;
+    double
+        others; /* what all other stages together take for a chunk, in parts of the slowest: 0 .. n_stages - 1 */
     double hop_us;
     double chunk_us; /* T*: what a chunk may take, prefixes apart */
     double lag_us;   /* how much later the last stage is than the first */
@@ -45,8 +47,9 @@ double sl_budget_alone_us(const struct sl_budget *budget, uint32_t start, uint32
 double sl_budget_work_us(const struct sl_budget *budget, uint32_t pos, uint32_t n);
 /* As one chunk of its own. */
 double sl_budget_single_us(const struct sl_budget *budget, uint32_t pos, uint32_t n);
-/* From submit to first token of a prompt [start, n) when nothing else is there. */
-double sl_budget_idle_us(const struct sl_budget *budget, uint32_t start, uint32_t n);
+/* From submit to first token of a prompt [start, n) when nothing else is there, and its chunks may be so many times as large as
+ * usual. */
+double sl_budget_idle_us(const struct sl_budget *budget, uint32_t start, uint32_t n, double times);
 /* The target of a prompt that names none: slo_us (0: by cost) and three times what it takes on an idle pipeline. */
 double sl_budget_target_us(const struct sl_budget *budget, double slo_us, uint32_t start, uint32_t n);
 

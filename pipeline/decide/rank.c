@@ -23,8 +23,14 @@ void sl_policy_set(struct sl_policy *policy, const struct sl_budget *budget)
         policy->budget = *budget;
     policy->budget.runs = budget->runs;
     policy->budget.dear = budget->dear;
+    policy->budget.others = budget->others;
     policy->budget.hop_us = budget->hop_us;
     policy->budget.lag_us = budget->lag_us;
+}
+
+double sl_policy_alone_times(const struct sl_policy *policy)
+{
+    return policy->short_share > few_short ? 1 : alone_may;
 }
 
 double sl_rank_work_us(const struct sl_policy *policy, struct sl_schedule_entry *e)
@@ -223,9 +229,8 @@ static double budget_us(const struct sl_policy *policy, const struct sl_schedule
     double us = sl_budget_chunk_us(&policy->budget, e->pos);
     if (schedule->head != e || e->next)
         return us;
-    double alone = sl_budget_alone_us(&policy->budget, e->start, e->pos, e->prompt_tokens),
-           most = policy->short_share > few_short ? us : alone_may * us;
-    return alone < most ? alone : most;
+    return fmin(sl_budget_alone_us(&policy->budget, e->start, e->pos, e->prompt_tokens),
+                us * sl_policy_alone_times(policy));
 }
 
 /* One more slice, of e, if it fits. */

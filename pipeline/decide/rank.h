@@ -42,6 +42,8 @@ struct sl_ranked { /* smallest first: by behind, then by key, then by arrival */
 
 /* A budget that differs so much from the former one that cached work must be predicted anew. */
 void sl_policy_set(struct sl_policy *policy, const struct sl_budget *budget);
+/* How many times as large as usual a chunk of a prompt may be that is alone. */
+double sl_policy_alone_times(const struct sl_policy *policy);
 /* An entry with its tenant and its times comes into the queue, or leaves it; `again`: where it once was. */
 void sl_policy_enter(struct sl_policy *policy, struct sl_schedule *schedule, struct sl_schedule_entry *entry,
                      bool again);

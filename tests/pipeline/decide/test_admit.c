@@ -296,7 +296,7 @@ static double finish(const struct admit_load *l, const struct sl_schedule_entry 
     for (uint32_t i = 0; i < l->n_waiting; i++)
         back += work_of(l, &l->waiting[i]);
     double chunk = fmin(back, sl_budget_chunk_us(b, e->pos)), body = fmax(chunk, work / fmax(free, 0.05)),
-           first = l->outlook.first_us + body + (b->n_stages - 1) * chunk + (b->n_stages + 1) * b->hop_us;
+           first = l->outlook.first_us + body + b->others * chunk + (b->n_stages + 1) * b->hop_us;
     return l->outlook.corrected * (fmax(first, l->outlook.last_us + body + b->hop_us) + l->outlook.room_us);
 }
 
@@ -329,7 +329,7 @@ static bool is_within_share(const struct admit_load *l, const struct sl_schedule
     const struct sl_budget *b = &l->q.policy.budget;
     const struct sl_tenant *of = l->q.policy.tenants.of;
     double weights = of[e->tenant].weight,
-           lag = l->outlook.first_us + b->n_stages * b->chunk_us + (b->n_stages + 1) * b->hop_us;
+           lag = l->outlook.first_us + (1 + b->others) * b->chunk_us + (b->n_stages + 1) * b->hop_us;
     for (uint32_t t = 0; t < l->q.policy.tenants.n; t++)
         weights += of[t].n_uncut > 0 && t != e->tenant ? of[t].weight : 0;
     double share = fmax(of[e->tenant].weight / weights - reserved(l->outlook.own, e), 0.01);
