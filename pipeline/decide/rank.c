@@ -124,6 +124,13 @@ static uint32_t to_the_head(struct sl_ranked *order, uint32_t n, uint32_t room, 
     return n;
 }
 
+/* Of late ones: the oldest, unless its tenant has had more than others and theirs has not. */
+static bool stands_up_before(const struct sl_ranked *a, const struct sl_ranked *b)
+{
+    bool a_outside = a->behind >= 2, b_outside = b->behind >= 2;
+    return a_outside != b_outside ? b_outside : a->entry->arrival < b->entry->arrival;
+}
+
 /* begun: only of those that are admitted, who stand before all others in the list. */
 static uint32_t sort(const struct sl_policy *policy, const struct sl_schedule *schedule, uint64_t now_us,
                      bool begun, bool late_first, struct sl_ranked *order, uint32_t room, bool *any_late)
@@ -137,7 +144,7 @@ static uint32_t sort(const struct sl_policy *policy, const struct sl_schedule *s
         struct sl_ranked it = {.entry = e,
                                .behind = 2u * outside + (late && e->promised),
                                .key_us = sl_rank_place_us(policy, e, late, now_us)};
-        if (late && (!oldest.entry || e->arrival < oldest.entry->arrival))
+        if (late && (!oldest.entry || stands_up_before(&it, &oldest)))
             oldest = it;
         n = insert(order, n, room, &it);
     }

@@ -4,7 +4,7 @@
  * smallest due + 3 · work comes first: by deadline alone, long prompts that are near theirs hold up everybody, by work alone they
  * wait for ever. Who was promised its time and can't make it any more stands behind, since that time is better spent on others; whose
  * target nobody named stands as if it had come now, or short prompts that are late would wait for all of a long one. The oldest of both
- * is at the head of every tenth chunk. Tenants that are ahead of others (tenants.h) stand behind all. Nothing in the log is overtaken:
+ * is at the head of every tenth chunk. Tenants that are ahead of others (tenants.h) stand behind all, there as well. Nothing in the log is overtaken:
  * the order is looked at anew for every chunk, and a long prompt goes on when it is its turn again.
  *
  * The head decides what the chunk may take (budget.h), if a page of the deepest prompt that was begun does not take more: then chunks

@@ -271,6 +271,26 @@ SL_TEST(the_oldest_late_one_is_at_the_head_of_every_tenth_chunk)
     close_queue(&q);
 }
 
+SL_TEST(every_tenth_chunk_is_not_a_flooders_while_others_are_late_too)
+{
+    struct queue q;
+    struct sl_schedule_entry e[3];
+    struct sl_cut cuts[SL_MAX_SLICES];
+    open_queue(&q);
+    queue_add(&q, &e[0], "flood", 20000, 0, 2); /* late, and the oldest */
+    queue_add(&q, &e[1], "calm", 20000, 0, 1);  /* late */
+    queue_add(&q, &e[2], "calm", 30000, 0, HOUR);
+    q.policy.tenants.of[e[0].tenant].used_us += HOUR;
+    for (uint32_t run = 1; run <= 40; run++) {
+        REQUIRE(queue_cut(&q, 10, cuts) == 1);
+        CHECK(cuts[0].entry == (run % 10 == 0 ? &e[1] : &e[2]));
+    }
+    queue_forget(&q, &e[1]);
+    for (uint32_t run = 1; run <= 20; run++) /* nobody else is late */
+        REQUIRE(queue_cut(&q, 10, cuts) == 1 && cuts[0].entry == (run % 10 == 0 ? &e[0] : &e[2]));
+    close_queue(&q);
+}
+
 SL_TEST(who_has_pages_is_cut_when_all_before_it_wait_for_them)
 {
     struct queue q;
@@ -440,7 +460,9 @@ static struct sl_schedule_entry *oldest_late(const struct rank_load *l, struct s
 {
     struct sl_schedule_entry *oldest = NULL;
     for (uint32_t i = 0; i < n; i++)
-        if (is_late(l, order[i].entry) && (!oldest || order[i].entry->arrival < oldest->arrival))
+        if (is_late(l, order[i].entry) && (!oldest || is_outside(l, order[i].entry) < is_outside(l, oldest) ||
+                                           (is_outside(l, order[i].entry) == is_outside(l, oldest) &&
+                                            order[i].entry->arrival < oldest->arrival)))
             oldest = order[i].entry;
     return oldest;
 }
