@@ -1,8 +1,8 @@
 /* Whether a request can have its first token when it is wanted, said at once. Pure.
  *
  * The prediction is the request's own under the order of rank.h: what is under way has to leave the first stage, those that come
- * before it are cut, then itself, then its last chunk passes the other stages. What shorter prompts that are still to come will take
- * is reserved: they pass it. A request that would be late is refused with a time to try again, and so is one that would make others late who
+ * before it are cut, then itself, then its last chunk passes the other stages. What those will take
+ * who are still to come and pass it is reserved (offered.h). A request that would be late is refused with a time to try again, and so is one that would make others late who
  * were told that they will not be; but nobody is blamed for a promise that is lost already, and what a tenant can finish within
  * its own share is taken whatever others have queued. Who wants nothing by a time is not refused by a prediction: it is only
  * ordered, and bounded by what the queue may hold. */
@@ -14,13 +14,11 @@
 
 enum { SL_SHORT_TOKENS = 1024 /* to be prefilled: who has no more is short */ };
 
-struct sl_outlook {           /* what is known beside the queue; microseconds from now */
-    double first_us, last_us; /* until what is under way leaves the first stage, and the last */
-    double room_us;           /* until there are pages and a place for it */
-    double corrected;         /* by which factor predictions of its class were wrong lately */
-    /* share of the pipeline that those who are still to come and of a size below i (offered.h) will take: 0..0.8; likewise of
-     * those of its tenant */
-    double reserved[SL_SIZES], own[SL_SIZES];
+struct sl_outlook {                     /* what is known beside the queue; microseconds from now */
+    double first_us, last_us;           /* until what is under way leaves the first stage, and the last */
+    double room_us;                     /* until there are pages and a place for it */
+    double corrected;                   /* by which factor predictions of its class were wrong lately */
+    struct sl_newcomers newcomers, own; /* all who are still to come; those of its tenant */
 };
 
 struct sl_queue_bounds { /* of what waits; work in microseconds of the slowest stage */
@@ -37,7 +35,7 @@ struct sl_admission {
 };
 
 /* entry is made and has its tenant, but is not in the schedule. */
-void sl_admit(struct sl_admission *admission, struct sl_policy *policy, const struct sl_schedule *schedule,
+void sl_admit(struct sl_admission *admission, struct sl_policy *policy, struct sl_schedule *schedule,
               const struct sl_outlook *outlook, struct sl_schedule_entry *entry, uint64_t now_us);
 /* Whether it would break a bound of the queue; while others wait, each tenant has its share of them. */
 void sl_admit_queue(struct sl_admission *admission, const struct sl_policy *policy,

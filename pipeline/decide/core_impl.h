@@ -252,7 +252,7 @@ double sl_core_under_way_us(const struct sl_core *core);
 /* What an entry that is not queued yet may expect. */
 void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
                      struct sl_outlook *outlook);
-void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us);
+void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us);
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s);
 void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer);
 /* core_submit.c */

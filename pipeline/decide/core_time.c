@@ -150,9 +150,9 @@ void sl_core_time_look(struct sl_core *core, uint64_t now_us)
     }
     if (any)
         sl_core_budget(core);
-    double share[SL_SIZES];
-    sl_offered_below(&t->offered, now_us, share);
-    core->policy.short_share = share[sl_offered_size(SL_SHORT_TOKENS) + 1];
+    struct sl_newcomers newcomers;
+    sl_offered_expect(&t->offered, now_us, &newcomers);
+    core->policy.short_share = sl_newcomers_share(&newcomers, SL_SHORT_TOKENS);
 }
 
 /* ---- what a request may expect ---- */
@@ -225,15 +225,16 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
                                    .last_us = sl_core_under_way_us(core),
                                    .room_us = room_us(core, e),
                                    .corrected = t->kappa[is_long(e)]};
-    sl_offered_below(&t->offered, core->now_us, outlook->reserved);
-    sl_offered_below(&core->policy.tenants.of[e->tenant].offered, core->now_us, outlook->own);
+    sl_offered_expect(&t->offered, core->now_us, &outlook->newcomers);
+    sl_offered_expect(&core->policy.tenants.of[e->tenant].offered, core->now_us, &outlook->own);
 }
 
-void sl_core_time_admitted(struct sl_core *core, const struct sl_schedule_entry *e, double work_us)
+void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us)
 {
     uint32_t tokens = e->prompt_tokens - e->start;
-    sl_offered_add(&core->time.offered, core->now_us, tokens, work_us);
-    sl_offered_add(&core->policy.tenants.of[e->tenant].offered, core->now_us, tokens, work_us);
+    double behind_us = sl_rank_key_us(&core->policy, e) - (double)e->arrived_us;
+    sl_offered_add(&core->time.offered, core->now_us, tokens, work_us, behind_us);
+    sl_offered_add(&core->policy.tenants.of[e->tenant].offered, core->now_us, tokens, work_us, behind_us);
 }
 
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s)

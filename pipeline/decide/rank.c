@@ -48,6 +48,16 @@ double sl_rank_key_us(const struct sl_policy *policy, struct sl_schedule_entry *
     return (double)e->due_us + work_counts * sl_rank_work_us(policy, e);
 }
 
+/* Since the last time one came, and few were cut: hardly any moves, and those not far. */
+void sl_rank_sort(const struct sl_policy *policy, struct sl_schedule *schedule)
+{
+    for (struct sl_schedule_entry *e = schedule->first_key, *next; e; e = next) {
+        next = e->next_key;
+        e->key_us = sl_rank_key_us(policy, e);
+        sl_schedule_sink(schedule, e);
+    }
+}
+
 double sl_rank_place_us(const struct sl_policy *policy, struct sl_schedule_entry *e, bool late,
                         uint64_t now_us)
 {

@@ -53,6 +53,8 @@ double sl_rank_work_us(const struct sl_policy *policy, struct sl_schedule_entry 
 /* It can't make it any more, whoever else is there. */
 bool sl_rank_is_late(const struct sl_policy *policy, struct sl_schedule_entry *entry, uint64_t now_us);
 double sl_rank_key_us(const struct sl_policy *policy, struct sl_schedule_entry *entry);
+/* The schedule's list of keys is in their order then. */
+void sl_rank_sort(const struct sl_policy *policy, struct sl_schedule *schedule);
 /* By what it stands in the order now: its key; of who is late, its arrival if it was promised, else the key that it would have if it
  * came now. */
 double sl_rank_place_us(const struct sl_policy *policy, struct sl_schedule_entry *entry, bool late,

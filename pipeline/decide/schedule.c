@@ -53,23 +53,30 @@ static void unlink_entry(struct sl_schedule *s, struct sl_schedule_entry *e)
     e->next = e->before = NULL;
 }
 
-/* Most are due in the order in which they come, so the place is near the end. */
-static void link_due(struct sl_schedule *s, struct sl_schedule_entry *e)
+static void link_key(struct sl_schedule *s, struct sl_schedule_entry *e, struct sl_schedule_entry *before)
 {
-    struct sl_schedule_entry *before = s->last_due;
-    while (before && before->due_us > e->due_us)
-        before = before->before_due;
-    e->before_due = before;
-    e->next_due = before ? before->next_due : s->first_due;
-    *(before ? &before->next_due : &s->first_due) = e;
-    *(e->next_due ? &e->next_due->before_due : &s->last_due) = e;
+    e->before_key = before;
+    e->next_key = before ? before->next_key : s->first_key;
+    *(before ? &before->next_key : &s->first_key) = e;
+    *(e->next_key ? &e->next_key->before_key : &s->last_key) = e;
 }
 
-static void unlink_due(struct sl_schedule *s, struct sl_schedule_entry *e)
+static void unlink_key(struct sl_schedule *s, struct sl_schedule_entry *e)
 {
-    *(e->before_due ? &e->before_due->next_due : &s->first_due) = e->next_due;
-    *(e->next_due ? &e->next_due->before_due : &s->last_due) = e->before_due;
-    e->next_due = e->before_due = NULL;
+    *(e->before_key ? &e->before_key->next_key : &s->first_key) = e->next_key;
+    *(e->next_key ? &e->next_key->before_key : &s->last_key) = e->before_key;
+    e->next_key = e->before_key = NULL;
+}
+
+void sl_schedule_sink(struct sl_schedule *s, struct sl_schedule_entry *e)
+{
+    struct sl_schedule_entry *before = e->before_key;
+    if (!before || before->key_us <= e->key_us)
+        return;
+    while (before && before->key_us > e->key_us)
+        before = before->before_key;
+    unlink_key(s, e);
+    link_key(s, e, before);
 }
 
 static void wait_before(struct sl_schedule *s, struct sl_schedule_entry *e, struct sl_schedule_entry *next)
@@ -77,7 +84,7 @@ static void wait_before(struct sl_schedule *s, struct sl_schedule_entry *e, stru
     link_before(s, e, next);
     if (s->waiting == next)
         s->waiting = e;
-    link_due(s, e);
+    link_key(s, e, s->last_key);
     s->waiting_bytes += e->held_bytes;
     s->waiting_tokens += e->prompt_tokens - e->pos;
     s->n_waiting++;
@@ -206,7 +213,7 @@ void sl_schedule_remove(struct sl_schedule *s, struct sl_schedule_entry *entry)
         s->n_waiting--;
     }
     unlink_entry(s, entry);
-    unlink_due(s, entry);
+    unlink_key(s, entry);
     s->n_uncut--;
 }
 

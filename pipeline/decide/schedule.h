@@ -33,7 +33,8 @@ struct sl_schedule_entry {
 
     /* what rank.h orders by */
     uint64_t arrived_us, due_us; /* when its first token is wanted */
-    struct sl_schedule_entry *next_due, *before_due;
+    double key_us;               /* as it was when it was last looked at */
+    struct sl_schedule_entry *next_key, *before_key;
     bool counted;  /* in its tenant\'s queue */
     bool promised; /* its holder said when, and was not refused */
     uint32_t tenant;
@@ -50,7 +51,7 @@ struct sl_schedule {
     const struct sl_plan *plan;
     struct sl_schedule_entry *waiting;     /* the first of those that wait, in the list of */
     struct sl_schedule_entry *head, *last; /* waiting or not yet wholly cut: the admitted, then by arrival */
-    struct sl_schedule_entry *first_due, *last_due; /* the same, by when they are due */
+    struct sl_schedule_entry *first_key, *last_key; /* the same, nearly by their keys: rank.h sorts them */
     uint32_t n_waiting, n_uncut;                    /* those that are not admitted; all of the list */
     uint64_t waiting_tokens;                        /* of prompts that are not admitted */
     uint32_t n_prefilling, n_decoding; /* places that are taken: sequences on the stages, answers anywhere */
@@ -88,6 +89,8 @@ struct sl_schedule_entry *sl_schedule_next(const struct sl_schedule *schedule);
 void sl_schedule_admit(struct sl_schedule *schedule, struct sl_schedule_entry *entry, uint32_t decoder);
 /* Cut the next chunk from admitted entries; returns the number of slices (0: nothing to do). */
 uint32_t sl_schedule_cut(struct sl_schedule *schedule, struct sl_cut cuts[SL_MAX_SLICES]);
+/* Among those before it in the list of keys it goes where its key belongs. */
+void sl_schedule_sink(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* Take an entry out of the queue, cut or not (cancel). What it was promised stays as it is until given back. */
 void sl_schedule_remove(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* Nothing of it was cut: its first slice begins behind so many pages of others, and what it needs is the rest. */

@@ -92,9 +92,27 @@ SL_TEST(who_would_break_the_promise_of_another_is_refused_and_who_merely_passes_
     CHECK(!beside_a_promise(85000, true).refused); /* there is time for both */
 }
 
+SL_TEST(who_is_due_later_and_comes_first_all_the_same_is_refused_for_a_promise_it_would_break)
+{
+    struct queue q;
+    open_queue(&q);
+    struct sl_schedule_entry other = promised(&q, "", 4000, 75000), e = promised(&q, "", 1000, 80000);
+    queue_enter(&q, &other); /* its key is 225,000, that of the other one 117,500 */
+    struct sl_admission a = admit(&q, &e, 0);
+    CHECK(a.refusal == SL_REFUSAL_PROMISE && fabs(a.excess_us - 7500) < 1e-6);
+    close_queue(&q);
+}
+
+SL_TEST(a_promise_without_headroom_is_protected_until_its_time_is_gone)
+{
+    CHECK(beside_a_promise(66000, true).refusal ==
+          SL_REFUSAL_PROMISE);                     /* 55,000 of 52,800 us, and 67,500 of 66,000 */
+    CHECK(!beside_a_promise(68000, true).refused); /* 67,500 of 68,000 */
+}
+
 SL_TEST(a_promise_that_is_lost_already_refuses_nobody)
 {
-    CHECK(!beside_a_promise(68000, true).refused); /* 55,000 of 54,400 us without it */
+    CHECK(!beside_a_promise(68000, true).refused); /* it has time for both, if none to spare */
     CHECK(!beside_a_promise(52000, true).refused); /* it can't be in time even alone */
 }
 
@@ -110,8 +128,7 @@ static struct sl_admission behind_a_flood(const char *tenant, uint32_t n_tokens,
         queue_enter(&q, &flood[i]);
     }
     struct sl_outlook outlook = {.corrected = 1};
-    for (uint32_t i = 0; i < SL_SIZES; i++)
-        outlook.own[i] = own_to_come;
+    outlook.own.share[0] = own_to_come; /* and pass it, whenever they come */
     struct sl_schedule_entry e = promised(&q, tenant, n_tokens, 1200000);
     sl_admit(&a, &q.policy, &q.schedule, &outlook, &e, 0);
     close_queue(&q);
@@ -199,7 +216,7 @@ SL_TEST(it_is_told_to_come_again_after_what_it_was_too_late_by_and_some)
 {
     struct sl_admission a = {.excess_us = 100000};
     struct sl_outlook calm = {0}, busy = {0};
-    busy.reserved[SL_SIZES - 1] = 0.8;
+    busy.newcomers.share[3] = 0.8;
     uint32_t least = UINT32_MAX, most = 0;
     for (uint64_t draw = 0; draw < 5000; draw++) {
         uint32_t ms = sl_admit_retry_ms(&a, &calm, draw * 0x9e3779b97f4a7c15u >> 32);
@@ -273,29 +290,32 @@ static void draw_queue(struct admit_load *l)
                                      .room_us = draw(l, 2) * draw(l, 10000),
                                      .corrected = 0.6 + draw(l, 140) / 100.0};
     l->outlook.last_us = l->outlook.first_us + draw(l, 20000);
-    for (uint32_t i = 1; i < SL_SIZES; i++) {
-        l->outlook.reserved[i] = fmin(0.8, l->outlook.reserved[i - 1] + draw(l, 200) / 1000.0);
-        l->outlook.own[i] = l->outlook.reserved[i] * draw(l, 100) / 100;
+    double left = 0.8;
+    for (uint32_t i = 0; i < SL_SIZES; i++) {
+        struct sl_newcomers *of = &l->outlook.newcomers, *own = &l->outlook.own;
+        of->share[i] = fmin(left, draw(l, 200) / 1000.0);
+        own->share[i] = of->share[i] * draw(l, 100) / 100;
+        of->behind_us[i] = own->behind_us[i] = draw(l, 300000);
+        left -= of->share[i];
     }
 }
 
-/* Share of the pipeline that will pass e: nobody passes who is short. */
-static double reserved(const double share[SL_SIZES], const struct sl_schedule_entry *e)
+static double key_of(const struct admit_load *l, const struct sl_schedule_entry *e)
 {
-    uint32_t size = 0;
-    while (size < SL_SIZES - 1 && e->prompt_tokens - e->start > 64u << size)
-        size++;
-    return e->prompt_tokens - e->start > 1024 ? share[size] : 0;
+    return (double)e->due_us + 3 * work_of(l, e);
 }
 
-/* When work has left the last stage, as it is told, in chunks of e. */
-static double finish(const struct admit_load *l, const struct sl_schedule_entry *e, double work, double free)
+/* When work that ends with `of` has left the last stage, as it is told, in chunks of e. */
+static double finish(const struct admit_load *l, const struct sl_schedule_entry *e,
+                     const struct sl_schedule_entry *of, double work, double rate)
 {
     const struct sl_budget *b = &l->q.policy.budget;
     double back = sl_budget_single_us(b, e->pos, e->prompt_tokens);
     for (uint32_t i = 0; i < l->n_waiting; i++)
         back += work_of(l, &l->waiting[i]);
-    double chunk = fmin(back, sl_budget_chunk_us(b, e->pos)), body = fmax(chunk, work / fmax(free, 0.05)),
+    double chunk = fmin(back, sl_budget_chunk_us(b, e->pos)),
+           body = fmax(chunk, sl_newcomers_end_us(&l->outlook.newcomers, key_of(l, of) - (double)l->now_us,
+                                                  work, rate)),
            first = l->outlook.first_us + body + b->others * chunk + (b->n_stages + 1) * b->hop_us;
     return l->outlook.corrected * (fmax(first, l->outlook.last_us + body + b->hop_us) + l->outlook.room_us);
 }
@@ -308,22 +328,23 @@ static double broken_by(struct admit_load *l, const struct sl_schedule_entry *e)
         slow = is_late(l, &l->waiting[i]) ? 0.1 : slow;
     for (uint32_t i = 0; i < l->n_waiting; i++) {
         const struct sl_schedule_entry *of = &l->waiting[i];
-        if (!of->promised || is_late(l, of) || of->due_us < e->due_us)
+        if (!of->promised || is_late(l, of) || key_of(l, of) < key_of(l, e))
             continue;
-        double sum = 0, left = 0.8 * ((double)of->due_us - (double)l->now_us),
-               free = 1 - reserved(l->outlook.reserved, of) - slow;
+        double sum = 0, all = (double)of->due_us - (double)l->now_us, left = 0.8 * all;
         for (uint32_t k = 0; k < l->n_waiting; k++)
-            if (!is_late(l, &l->waiting[k]) && l->waiting[k].due_us <= of->due_us)
+            if (!is_late(l, &l->waiting[k]) && key_of(l, &l->waiting[k]) <= key_of(l, of))
                 sum += work_of(l, &l->waiting[k]);
-        if (finish(l, e, sum, free) > left)
+        double with = finish(l, e, of, sum + work_of(l, e), 1 - slow),
+               without = finish(l, e, of, sum, 1 - slow);
+        if (without > all)
             l->n_lost++;
         else
-            worst = fmax(worst, finish(l, e, sum + work_of(l, e), free) - left);
+            worst = fmax(worst, with - (without > left ? all : left));
     }
     return worst;
 }
 
-/* (15) Its tenant alone, at its share, keeps this and all that it was promised and is due later. */
+/* (15) Its tenant alone, at its share, keeps this and all that it was promised and comes after it. */
 static bool is_within_share(const struct admit_load *l, const struct sl_schedule_entry *e)
 {
     const struct sl_budget *b = &l->q.policy.budget;
@@ -332,18 +353,19 @@ static bool is_within_share(const struct admit_load *l, const struct sl_schedule
            lag = l->outlook.first_us + (1 + b->others) * b->chunk_us + (b->n_stages + 1) * b->hop_us;
     for (uint32_t t = 0; t < l->q.policy.tenants.n; t++)
         weights += of[t].n_uncut > 0 && t != e->tenant ? of[t].weight : 0;
-    double share = fmax(of[e->tenant].weight / weights - reserved(l->outlook.own, e), 0.01);
+    double share = of[e->tenant].weight / weights;
     bool others = false, fits = true;
     for (uint32_t i = 0; i <= l->n_waiting; i++) {
         const struct sl_schedule_entry *own = i < l->n_waiting ? &l->waiting[i] : e;
         double sum = work_of(l, e);
         others = others || own->tenant != e->tenant;
-        if (own->tenant != e->tenant || own->due_us < e->due_us || (own != e && !own->promised))
+        if (own->tenant != e->tenant || key_of(l, own) < key_of(l, e) || (own != e && !own->promised))
             continue;
         for (uint32_t k = 0; k < l->n_waiting; k++)
-            if (l->waiting[k].tenant == e->tenant && l->waiting[k].due_us <= own->due_us)
+            if (l->waiting[k].tenant == e->tenant && key_of(l, &l->waiting[k]) <= key_of(l, own))
                 sum += work_of(l, &l->waiting[k]);
-        fits = fits && lag + sum / share <= (double)own->due_us - (double)l->now_us;
+        double end = sl_newcomers_end_us(&l->outlook.own, key_of(l, own) - (double)l->now_us, sum, share);
+        fits = fits && lag + end <= (double)own->due_us - (double)l->now_us;
     }
     return others && fits;
 }
@@ -379,8 +401,7 @@ static void check_asks(struct admit_load *l)
     for (uint32_t i = 0; i < ASKS; i++) {
         struct sl_schedule_entry e = draw_entry(l, 50);
         uint32_t n = l->q.policy.tenants.n;
-        for (uint32_t k = 0; k < l->n_waiting; k++)
-            sl_rank_work_us(&l->q.policy, &l->waiting[k]); /* it may be remembered */
+        sl_rank_sort(&l->q.policy, &l->q.schedule); /* what it looks up and sorts may stay so */
         memcpy(before, l->waiting, sizeof before);
         memcpy(tenants, l->q.policy.tenants.of, n * sizeof *tenants);
         struct sl_schedule schedule = l->q.schedule;

@@ -456,6 +456,18 @@ static void check_ranks(struct rank_load *l, const struct sl_ranked *plain, uint
         CHECK(by_order(&plain[i - 1], &plain[i]) < 0);
 }
 
+/* Sorted, the list of keys has all that are not wholly cut. */
+static void check_keys(struct rank_load *l, uint32_t n_plain)
+{
+    uint32_t n = 0;
+    sl_rank_sort(&l->q.policy, &l->q.schedule);
+    for (struct sl_schedule_entry *e = l->q.schedule.first_key; e; e = e->next_key, n++) {
+        CHECK(e->key_us == sl_rank_key_us(&l->q.policy, e));
+        CHECK(!e->next_key || (e->key_us <= e->next_key->key_us && e->next_key->before_key == e));
+    }
+    CHECK_INT(n, n_plain);
+}
+
 static struct sl_schedule_entry *oldest_late(const struct rank_load *l, struct sl_ranked *order, uint32_t n)
 {
     struct sl_schedule_entry *oldest = NULL;
@@ -580,6 +592,8 @@ static void check_cut(struct rank_load *l)
     struct sl_cut cuts[SL_MAX_SLICES];
     uint32_t n_order = plain_order(l, order);
     check_ranks(l, order, n_order);
+    if (draw(l, 3) == 0)
+        check_keys(l, n_order);
     struct sl_schedule_entry *late = oldest_late(l, order, n_order);
     if (late && l->q.policy.late_tenths + 1 >= 10)
         to_the_head(order, n_order, late);
