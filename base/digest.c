@@ -124,12 +124,83 @@ void sl_sha256_chain(const uint8_t before[32], const void *data, size_t bytes, u
     SHA256_Update(&sha, data, bytes);
     SHA256_Final(digest, &sha);
 }
+
+_Static_assert(sizeof(SHA256_CTX) <= sizeof((struct sl_hmac_key){{0}, {0}}.inner),
+               "it has room for the state");
+
+static void behind_block(uint64_t state[14], const uint8_t key[32], uint8_t pad)
+{
+    uint8_t block[SHA256_CBLOCK];
+    SHA256_CTX sha;
+    for (uint32_t i = 0; i < sizeof block; i++)
+        block[i] = (uint8_t)(i < 32 ? key[i] ^ pad : pad);
+    SHA256_Init(&sha);
+    SHA256_Update(&sha, block, sizeof block);
+    memcpy(state, &sha, sizeof sha);
+    OPENSSL_cleanse(block, sizeof block);
+}
+
+void sl_hmac_key(struct sl_hmac_key *made, const uint8_t key[32])
+{
+    behind_block(made->inner, key, 0x36);
+    behind_block(made->outer, key, 0x5c);
+}
+
+void sl_hmac_with(const struct sl_hmac_key *key, const void *data, size_t bytes, uint8_t mac[32])
+{
+    SHA256_CTX inner, outer;
+    memcpy(&inner, key->inner, sizeof inner);
+    memcpy(&outer, key->outer, sizeof outer);
+    SHA256_Update(&inner, data, bytes);
+    SHA256_Final(mac, &inner);
+    SHA256_Update(&outer, mac, SHA256_DIGEST_LENGTH);
+    SHA256_Final(mac, &outer);
+}
 #pragma GCC diagnostic pop
 
 void sl_hmac_sha256(const uint8_t key[32], const void *data, size_t bytes, uint8_t mac[32])
 {
     unsigned n = 32;
     HMAC(EVP_sha256(), key, 32, data, bytes, mac, &n);
+}
+
+struct sl_gmac *sl_gmac_begin(const uint8_t key[32])
+{
+    EVP_CIPHER_CTX *context = EVP_CIPHER_CTX_new();
+    if (context && EVP_EncryptInit_ex(context, EVP_aes_256_gcm(), NULL, key, NULL) != 1) {
+        EVP_CIPHER_CTX_free(context);
+        context = NULL;
+    }
+    return (struct sl_gmac *)context;
+}
+
+void sl_gmac_end(struct sl_gmac *gmac)
+{
+    EVP_CIPHER_CTX_free((EVP_CIPHER_CTX *)gmac);
+}
+
+/* GCM of no text: all is what it authenticates beside it. */
+static bool authenticate(EVP_CIPHER_CTX *context, const uint8_t *data, size_t bytes)
+{
+    enum { AT_ONCE = 1 << 30 };
+    int n;
+    for (; bytes > AT_ONCE; data += AT_ONCE, bytes -= AT_ONCE)
+        if (EVP_EncryptUpdate(context, NULL, &n, data, AT_ONCE) != 1)
+            return false;
+    return bytes == 0 || EVP_EncryptUpdate(context, NULL, &n, data, (int)bytes) == 1;
+}
+
+bool sl_gmac_of(struct sl_gmac *gmac, uint64_t number, const void *head, size_t head_bytes, const void *data,
+                size_t bytes, uint8_t mac[16])
+{
+    EVP_CIPHER_CTX *context = (EVP_CIPHER_CTX *)gmac;
+    uint8_t iv[12] = {0}, nothing[16];
+    int n;
+    memcpy(iv + 4, &number, sizeof number);
+    return EVP_EncryptInit_ex(context, NULL, NULL, NULL, iv) == 1 &&
+           authenticate(context, head, head_bytes) && authenticate(context, data, bytes) &&
+           EVP_EncryptFinal_ex(context, nothing, &n) == 1 &&
+           EVP_CIPHER_CTX_ctrl(context, EVP_CTRL_GCM_GET_TAG, 16, mac) == 1;
 }
 
 bool sl_equal_constant_time(const void *a, const void *b, size_t bytes)

@@ -1,8 +1,9 @@
-/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide`, `schedule` and `cost`; what is measured,
- * and how, is in bench_*.c. */
+/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide`, `schedule`, `cost` and `links`;
+ * what is measured, and how, is in bench_*.c. */
 #include "bench/bench_cost.h"
 #include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
+#include "bench/bench_links.h"
 #include "bench/bench_load.h"
 #include "bench/bench_pipeline.h"
 #include "bench/bench_schedule.h"
@@ -311,4 +312,34 @@ const struct sl_command sl_command_bench_schedule = {
     0,
     0,
     run_schedule,
+};
+
+static const struct sl_option links_options[] = {
+    SL_OPTION_NUMBER("kib", sl_bench_links, kib, "4096", 1, 262144, "KiB", "Size of a frame's payload."),
+    SL_OPTION_NUMBER("frames", sl_bench_links, frames, "64", 1, 1000, "frames",
+                     "Of a round, over each link."),
+    SL_OPTION_ROUNDS(sl_bench_links, rounds, "21"),
+    SL_OPTION_JSON(sl_bench_links, json),
+    {0},
+};
+
+static int run_links(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct sl_err err;
+    (void)args;
+    (void)n_args;
+    return sl_bench_links(values, &err) == SL_OK ? 0 : sl_command_failed("bench links", &err);
+}
+
+const struct sl_command sl_command_bench_links = {
+    "bench links",
+    "",
+    "what --link-auth costs a frame",
+    "Sends frames between two nodes' ends over UCX on loopback, proved in each way that --link-auth has, in turn, "
+    "and says what a frame takes and how much more than without proof.",
+    links_options,
+    sizeof(struct sl_bench_links),
+    0,
+    0,
+    run_links,
 };

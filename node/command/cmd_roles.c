@@ -227,6 +227,7 @@ static sl_status make_plan(struct node *n, struct sl_err *err)
 {
     struct sl_plan_options options = plan_options(&n->values->serving);
     options.kv_dtype = sl_pack_kv_dtype(n->pack, n->values->serving.kv);
+    sl_link_auth_by_name(n->values->serving.link_auth, &options.link_auth); /* one of the option's choices */
     /* at random: no node of another life of this pipeline, and no stranger, knows it */
     if (sl_random_bytes(&options.epoch, sizeof options.epoch) != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "no random bytes for the epoch");

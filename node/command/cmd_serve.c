@@ -130,6 +130,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--max-waiting", v->max_waiting);
     add(&a, "--schedule", v->schedule);
     add(&a, "--prefix-cache", v->prefix_cache);
+    add(&a, "--link-auth", v->link_auth);
     add_number(&a, "--chunk-ms", v->chunk_ms);
     add_number(&a, "--slo", v->slo);
     if (v->tenant_weight)

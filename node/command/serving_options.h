@@ -7,7 +7,7 @@
 #include "node/coordinator/tenants.h"
 
 struct sl_serving_options {
-    const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache;
+    const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache, *link_auth;
     uint32_t stages, decoders, max_decoders, chunk, max_prefill, max_running, max_waiting, context, kv_tokens,
         drain_timeout, lost_after, chunk_ms, slo;
 };
@@ -42,6 +42,9 @@ struct sl_serving_options {
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
                        "Model name told to clients; without it, that of the directory as given."),           \
+        SL_OPTION_CHOICE("link-auth", values, serving.link_auth, "header", "none|header|payload",            \
+                         "What every frame between nodes proves. header: who sent it, by a MAC of its "      \
+                         "header; payload: that no byte was changed, by a MAC of all; none: neither."),      \
         SL_OPTION_LOST_AFTER(values, serving.lost_after),                                                    \
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM.")

@@ -24,6 +24,7 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
         bool connects = l->from == node;
         struct sl_link_config config = {.id = l->id,
                                         .epoch = plan->epoch,
+                                        .auth = plan->link_auth,
                                         .n_slots = connects ? l->from_slots : l->to_slots,
                                         .slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes};
         sl_link_key(secret, l->id, config.key);
@@ -53,8 +54,11 @@ sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, ui
     for (uint32_t i = 0, n = sl_plan_links(&then, links); i < n; i++)
         if (links[i].from == node && links[i].to == to)
             l = &links[i];
-    struct sl_link_config config = {
-        .id = l->id, .epoch = then.epoch, .n_slots = l->from_slots, .slot_bytes = l->from_slot_bytes};
+    struct sl_link_config config = {.id = l->id,
+                                    .epoch = then.epoch,
+                                    .auth = then.link_auth,
+                                    .n_slots = l->from_slots,
+                                    .slot_bytes = l->from_slot_bytes};
     sl_link_key(secret, l->id, config.key);
     *link = l->id;
     sl_status status = sl_io_connect(io, &config, at);

@@ -76,7 +76,9 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
     struct sl_share config = sl_plan_share(&c->plan, m->node - 1, 1);
     char profile[16];
-    char kv_dtype[8];
+    char kv_dtype[8], link_auth[8];
+    snprintf(link_auth, sizeof link_auth, "%s", sl_link_auth_name(c->plan.link_auth));
+    plan.link_auth = link_auth;
     snprintf(kv_dtype, sizeof kv_dtype, "%s", sl_dtype_name(c->plan.kv_dtype));
     snprintf(profile, sizeof profile, "%s", sl_profile_name(c->plan.profile));
     plan.profile = profile;

@@ -198,6 +198,11 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             err, SL_E_PROTOCOL,
             "the coordinator asks for the numerics profile %.20s, which this node did not offer; run the same version",
             p->profile);
+    if (!sl_link_auth_by_name(p->link_auth, &options.link_auth))
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator's plan has links with the proof '%.20s', which is unknown here; run the same version",
+            p->link_auth);
     SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->k = w->config.decode ? p->stage : w->config.stage,
              decoder = sl_plan_decoder_of(&w->plan, 1 + k);
@@ -231,8 +236,11 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
 
 static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool connects, struct sl_err *err)
 {
-    struct sl_link_config config = {
-        .id = l->id, .epoch = w->plan.epoch, .n_slots = l->n_slots, .slot_bytes = l->slot_bytes};
+    struct sl_link_config config = {.id = l->id,
+                                    .epoch = w->plan.epoch,
+                                    .auth = w->plan.link_auth,
+                                    .n_slots = l->n_slots,
+                                    .slot_bytes = l->slot_bytes};
     struct sl_io_address peer;
     if (!sl_io_address_set(&peer, l->data.data, l->data.len))
         return sl_fail(err, SL_E_PROTOCOL,

@@ -15,6 +15,7 @@
 
 #include "pipeline/decide/limits.h"
 #include "pipeline/decide/share.h"
+#include "pipeline/record/wire.h"
 
 struct sl_plan_model { /* the numbers of a model that count here */
     uint32_t n_layers, max_pos, d_model, vocab;
@@ -34,6 +35,7 @@ struct sl_plan_options {
     /* size of each KV pool in tokens; 0: max_running contexts, at most max(context, 131072) */
     uint64_t kv_tokens;
     uint64_t epoch;
+    enum sl_link_auth link_auth; /* of all links */
 };
 
 struct sl_plan {
@@ -44,6 +46,7 @@ struct sl_plan {
     uint32_t decoder_life[SL_MAX_DECODERS]; /* of who has the place, or had it last: the owner's to set */
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
+    enum sl_link_auth link_auth;
     uint32_t chunk_tokens;             /* as asked; 0: by prompt */
     uint32_t max_chunk;                /* rows of the largest chunk */
     uint32_t max_prefill, max_running; /* sequences on each stage, and on each decode worker */

@@ -2,7 +2,7 @@
  *
  * A line is called into being for a link by its id, and answered at the address that this link's peer was planned to have.
  * HELLO(link id, nonce) -> WELCOME(nonce, MAC) -> WELCOME(MAC) -> CREDIT. Both MACs are taken with the link's key over a
- * label, the link id, its epoch, the wire version and both nonces; no slot is lent and no data frame is taken before. HELLO
+ * label, the link id, its epoch, how its frames prove who sent them (auth.c), the wire version and both nonces; no slot is lent and no data frame is taken before. HELLO
  * names the epoch in its header and is refused when the link here is of another. It keeps out mistakes and stale peers, not
  * an attacker on the wire. */
 #include "pipeline/link/link_impl.h"
@@ -90,6 +90,7 @@ sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link)
     conn->link = link;
     conn->link_id = link->config.id;
     conn->epoch = link->config.epoch;
+    conn->auth = link->config.auth;
     link->conn = conn;
     uint8_t hello[SL_CONTROL_BYTES] = {0};
     sl_put64(hello, conn->link_id);
@@ -101,11 +102,12 @@ sl_status sl_link_dial(struct sl_hub *hub, struct sl_link *link)
 static void mac_of(const struct sl_conn *conn, const uint8_t key[32], const char *label,
                    uint8_t mac[SL_MAC_BYTES])
 {
-    uint8_t text[8 + 8 + 8 + 2 + 2 * SL_NONCE_BYTES] = {0};
+    uint8_t text[8 + 8 + 8 + 1 + 2 + 2 * SL_NONCE_BYTES] = {0};
     struct sl_cursor c = sl_cursor_over(text, sizeof text);
     sl_cursor_put(&c, label, 8);
     sl_cursor_put64(&c, conn->link_id);
     sl_cursor_put64(&c, conn->epoch);
+    sl_cursor_put8(&c, (uint8_t)conn->auth);
     sl_cursor_put16(&c, SL_WIRE_VERSION);
     sl_cursor_put(&c, conn->nonce_client, SL_NONCE_BYTES);
     sl_cursor_put(&c, conn->nonce_server, SL_NONCE_BYTES);
@@ -122,7 +124,17 @@ static bool mac_is(const struct sl_conn *conn, const uint8_t key[32], const char
 
 /* Labels of eight bytes, one for each direction, so that no proof can be played back to its maker.
  */
-static const char server_label[] = "slserver", client_label[] = "slclient";
+static const char server_label[] = "slserver", client_label[] = "slclient", server_key_label[] = "slkeysrv",
+                  client_key_label[] = "slkeycli";
+
+/* Of frames from now on. */
+static bool agree(struct sl_conn *conn, const uint8_t key[32], bool is_server)
+{
+    uint8_t server[SL_MAC_BYTES], client[SL_MAC_BYTES];
+    mac_of(conn, key, server_key_label, server);
+    mac_of(conn, key, client_key_label, client);
+    return is_server ? sl_conn_agree(conn, server, client) : sl_conn_agree(conn, client, server);
+}
 
 void sl_conn_refuse(struct sl_conn *conn, const char *reason)
 {
@@ -167,6 +179,11 @@ void sl_conn_on_hello(struct sl_conn *conn, const struct sl_wire *wire, const ui
         return;
     }
     conn->epoch = link->config.epoch;
+    conn->auth = link->config.auth;
+    if (!agree(conn, link->config.key, true)) {
+        sl_conn_fail(conn, SL_E_NOMEM, "there is no memory for the keys of a line");
+        return;
+    }
     uint8_t answer[SL_CONTROL_BYTES] = {0};
     memcpy(answer, conn->nonce_server, SL_NONCE_BYTES);
     mac_of(conn, link->config.key, server_label, answer + SL_NONCE_BYTES);
@@ -191,6 +208,10 @@ void sl_conn_on_welcome(struct sl_conn *conn, const uint8_t *body)
         memcpy(conn->nonce_server, body, SL_NONCE_BYTES);
         if (!mac_is(conn, conn->link->config.key, server_label, body + SL_NONCE_BYTES)) {
             sl_conn_refuse(conn, "the peer has another key");
+            return;
+        }
+        if (!agree(conn, conn->link->config.key, false)) {
+            sl_conn_fail(conn, SL_E_NOMEM, "there is no memory for the keys of a line");
             return;
         }
         uint8_t proof[SL_CONTROL_BYTES] = {0};

@@ -236,6 +236,7 @@ static void io_free(struct sl_io *io)
     while (hub->conns) { /* left behind only when a transport could not end them */
         struct sl_conn *conn = hub->conns;
         hub->conns = conn->next;
+        sl_conn_forget_keys(conn);
         free(conn);
     }
     sl_ring_fini(&io->commands);
@@ -558,6 +559,9 @@ static bool event_of_note(struct sl_io *io, const struct sl_note *n, struct sl_i
     case SL_NOTE_FRAME:
         event->kind = SL_IO_FRAME;
         event->wire = n->slot->landing.wire;
+        event->wire.flags &=
+            (uint16_t)~SL_WIRE_HAS_MAC; /* it is of that line, and of no interest beyond it */
+        event->wire.mac_number = 0;
         event->payload = n->slot->landing.to;
         event->slot = link->entry * SL_SLOTS_MAX + n->slot->index;
         event->at_us = n->slot->at_us;

@@ -181,6 +181,7 @@ void sl_conn_closed(struct sl_conn *conn)
         else
             link_retry_later(hub, link);
     }
+    sl_conn_forget_keys(conn);
     free(conn);
 }
 

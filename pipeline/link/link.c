@@ -90,7 +90,7 @@ void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t numb
                                      .payload_bytes = sizeof out->body,
                                      .meta_bytes = sizeof out->body};
     sl_frame_seal(&sending->wire, out->body);
-    sl_wire_pack(sending->header, &sending->wire);
+    sl_conn_pack(conn, sending);
     conn->hub->ops->send(conn->line, sending);
 }
 
@@ -141,7 +141,7 @@ static void transmit(struct sl_hub *hub, struct sl_link *link, struct sl_sending
         atomic_fetch_sub_explicit(&hub->fault_corrupt, 1, memory_order_relaxed);
         sending->wire.checksum ^= 1;
     }
-    sl_wire_pack(sending->header, &sending->wire);
+    sl_conn_pack(conn, sending);
     if (atomic_load_explicit(&hub->fault_armed, memory_order_acquire))
         damage(hub, link, sending);
     sending->next = NULL;
@@ -335,13 +335,14 @@ static void handle_control(struct sl_conn *conn, const struct sl_wire *wire, con
         sl_conn_on_pong(conn, body);
 }
 
-static struct sl_landing *land_control(struct sl_conn *conn, const struct sl_wire *wire)
+static struct sl_landing *land_control(struct sl_conn *conn, const struct sl_wire *wire, const void *header)
 {
     if (wire->payload_bytes != SL_CONTROL_BYTES || conn->control_in.busy) {
         sl_conn_fail(conn, SL_E_PROTOCOL, "a control frame has the wrong size");
         return NULL;
     }
     conn->control_in.wire = *wire;
+    memcpy(conn->control_in.header, header, SL_WIRE_BYTES);
     conn->control_in.bytes = SL_CONTROL_BYTES;
     conn->control_in.busy = true;
     return &conn->control_in;
@@ -377,13 +378,15 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
         bad = "the length of a frame differs from its header";
     if (!bad && conn->state != SL_CONN_ACCEPTED && wire.epoch != conn->epoch)
         bad = "a frame of another epoch";
+    if (!bad)
+        bad = sl_conn_doubt_header(conn, &wire, header);
     if (bad) {
         sl_conn_fail(conn, SL_E_PROTOCOL, bad);
         return NULL;
     }
     conn->heard_ms = conn->hub->now_ms;
     if (wire.kind < SL_WIRE_ORDER)
-        return land_control(conn, &wire);
+        return land_control(conn, &wire, header);
     bad = why_not_land(conn, &wire);
     if (bad) {
         sl_conn_fail(conn, SL_E_PROTOCOL, bad);
@@ -394,6 +397,7 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
     slot->whole = false;
     slot->landing.conn = conn;
     slot->landing.wire = wire;
+    memcpy(slot->landing.header, header, SL_WIRE_BYTES);
     slot->landing.bytes = on_line;
     slot->landing.region = link->region;
     link->window[wire.number % SL_SLOTS_MAX] = slot;
@@ -425,7 +429,10 @@ static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status st
     if (status != SL_OK) /* the slot stays in the window, where nothing behind it is delivered */
         sl_conn_broken(conn, status, "a frame could not be received");
     conn->bytes_under_way -= landing->bytes;
-    if (status != SL_OK)
+    const char *bad = status == SL_OK ? sl_conn_doubt_payload(conn, landing) : NULL;
+    if (bad)
+        sl_conn_fail(conn, SL_E_PROTOCOL, bad);
+    if (status != SL_OK || bad)
         return;
     slot->at_us = hub->now_us;
     sl_hub_count(&hub->frames_received, 1);
@@ -445,8 +452,11 @@ void sl_conn_landed(struct sl_landing *landing, sl_status status)
         return;
     }
     landing->busy = false;
+    const char *bad = status == SL_OK ? sl_conn_doubt_payload(conn, landing) : NULL;
     if (status != SL_OK)
         sl_conn_broken(conn, status, "a control frame could not be received");
+    else if (bad)
+        sl_conn_fail(conn, SL_E_PROTOCOL, bad);
     else if (!conn->fault)
         handle_control(conn, &landing->wire, landing->to);
 }

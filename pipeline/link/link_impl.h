@@ -10,6 +10,7 @@
 #define SL_PIPELINE_LINK_LINK_IMPL_H
 
 #include "base/bell.h"
+#include "base/digest.h"
 #include "base/ring.h"
 #include "base/rng.h"
 #include "pipeline/link/transport_impl.h"
@@ -103,6 +104,11 @@ struct sl_control_frame {
     uint8_t body[SL_CONTROL_BYTES];
 };
 
+struct sl_proof { /* of frames one way (auth.c) */
+    struct sl_hmac_key header;
+    struct sl_gmac *payload; /* NULL: frames are proved by their headers */
+};
+
 struct sl_conn {
     struct sl_conn *next;
     struct sl_hub *hub;
@@ -111,6 +117,9 @@ struct sl_conn {
     enum sl_conn_state state;
     uint64_t link_id, epoch; /* the link's: as dialed, or as the call named it and a link here has them */
     uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
+    enum sl_link_auth auth; /* of the link, once it is known which that is */
+    struct sl_proof out, in;
+    uint64_t n_signed;
     uint64_t opened_ms, heard_ms, bytes_under_way;
     uint64_t excused_ms; /* for how long the bytes that were under way at its fault excused silence */
     uint64_t ping_at_ms; /* the one who dialed: at once when it is up, then by the heartbeat */
@@ -202,6 +211,16 @@ static inline uint64_t sl_conn_excuse_ms(const struct sl_conn *conn)
 {
     return conn->bytes_under_way / (1000u * SL_SLOWEST_MB_PER_S);
 }
+/* auth.c. Both nonces are known: the keys of this line; false: out of memory. */
+bool sl_conn_agree(struct sl_conn *conn, const uint8_t out[32], const uint8_t in[32]);
+void sl_conn_forget_keys(struct sl_conn *conn);
+/* The header of a frame that goes out now, with its proof. Its payload is what the peer will have. */
+void sl_conn_pack(struct sl_conn *conn, struct sl_sending *sending);
+/* NULL, or why the frame is not the peer's (static): when its header is there, and when all of it is. */
+const char *sl_conn_doubt_header(struct sl_conn *conn, const struct sl_wire *wire,
+                                 const uint8_t header[SL_WIRE_BYTES]);
+const char *sl_conn_doubt_payload(struct sl_conn *conn, const struct sl_landing *landing);
+
 void sl_conn_refuse(struct sl_conn *conn, const char *reason); /* a fault before the link is up; counted */
 /* At most one control frame of a kind is under way: one that would be the second is dropped, CREDIT follows the first. */
 void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,

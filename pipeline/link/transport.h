@@ -80,7 +80,8 @@ struct sl_link_config {
     uint64_t id;
     uint64_t epoch; /* of the plan that has this link: both ends must name the same, and every frame does */
     uint8_t key[32];
-    uint32_t n_slots; /* 1..64 that we lend to the peer */
+    enum sl_link_auth auth; /* both ends must have the same */
+    uint32_t n_slots;       /* 1..64 that we lend to the peer */
     size_t slot_bytes;
 };
 /* Be ready for the peer that is there, and knows id and key. */

@@ -63,6 +63,7 @@ struct sl_landing { /* where a frame that comes in has to go */
     size_t bytes;
     void *region; /* the registration of `to`, NULL: none */
     struct sl_wire wire;
+    uint8_t header[SL_WIRE_BYTES];
     bool busy;
 };
 

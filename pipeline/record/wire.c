@@ -43,9 +43,27 @@ enum {
     AT_PAYLOAD_BYTES = 88,
     AT_CHECKSUM = 96,
     AT_META_BYTES = 100,
-    AT_ZERO24 = 104
+    AT_MAC_NUMBER = 104,
+    AT_MAC = 112
 };
-_Static_assert(AT_ZERO24 + 24 == SL_WIRE_BYTES, "reserved bytes end the header");
+_Static_assert(AT_MAC + SL_WIRE_MAC_BYTES == SL_WIRE_BYTES, "the MAC ends the header");
+
+static const char *const auth_names[SL_LINK_AUTHS] = {"none", "header", "payload"};
+
+const char *sl_link_auth_name(enum sl_link_auth auth)
+{
+    return auth_names[auth];
+}
+
+bool sl_link_auth_by_name(const char *name, enum sl_link_auth *auth)
+{
+    for (int i = 0; i < SL_LINK_AUTHS; i++)
+        if (strcmp(name, auth_names[i]) == 0) {
+            *auth = (enum sl_link_auth)i;
+            return true;
+        }
+    return false;
+}
 
 static uint32_t header_crc(const uint8_t in[SL_WIRE_BYTES])
 {
@@ -81,7 +99,23 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire)
     sl_put64(out + AT_PAYLOAD_BYTES, wire->payload_bytes);
     sl_put32(out + AT_CHECKSUM, wire->checksum);
     sl_put32(out + AT_META_BYTES, wire->meta_bytes);
+    sl_put64(out + AT_MAC_NUMBER, wire->mac_number);
     sl_put32(out + AT_CRC, header_crc(out));
+}
+
+void sl_wire_mac_text(const uint8_t header[SL_WIRE_BYTES], uint8_t text[SL_WIRE_BYTES],
+                      uint8_t mac[SL_WIRE_MAC_BYTES])
+{
+    memcpy(text, header, SL_WIRE_BYTES);
+    memcpy(mac, header + AT_MAC, SL_WIRE_MAC_BYTES);
+    memset(text + AT_MAC, 0, SL_WIRE_MAC_BYTES);
+    sl_put32(text + AT_CRC, 0);
+}
+
+void sl_wire_set_mac(uint8_t header[SL_WIRE_BYTES], const uint8_t mac[SL_WIRE_MAC_BYTES])
+{
+    memcpy(header + AT_MAC, mac, SL_WIRE_MAC_BYTES);
+    sl_put32(header + AT_CRC, header_crc(header));
 }
 
 static void read_fields(struct sl_wire *wire, const uint8_t *in)
@@ -105,6 +139,7 @@ static void read_fields(struct sl_wire *wire, const uint8_t *in)
         .payload_bytes = sl_get64(in + AT_PAYLOAD_BYTES),
         .checksum = sl_get32(in + AT_CHECKSUM),
         .meta_bytes = sl_get32(in + AT_META_BYTES),
+        .mac_number = sl_get64(in + AT_MAC_NUMBER),
     };
     for (int i = 0; i < 4; i++)
         wire->shape[i] = sl_get32(in + AT_SHAPE + 4 * i);
@@ -161,11 +196,14 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
     read_fields(wire, in);
     if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_SPOILED)
         return "unknown kind of frame";
-    if ((wire->flags & ~SL_WIRE_HAS_CHECKSUM) != 0)
+    if ((wire->flags & ~(SL_WIRE_HAS_CHECKSUM | SL_WIRE_HAS_MAC)) != 0)
         return "unknown flag";
-    static const uint8_t zero[24];
-    if (in[AT_ZERO1] != 0 || memcmp(in + AT_ZERO2, zero, 2) != 0 || memcmp(in + AT_ZERO24, zero, 24) != 0)
+    static const uint8_t zero[SL_WIRE_MAC_BYTES];
+    if (in[AT_ZERO1] != 0 || memcmp(in + AT_ZERO2, zero, 2) != 0)
         return "a reserved byte is not zero";
+    if (!(wire->flags & SL_WIRE_HAS_MAC) &&
+        (wire->mac_number != 0 || memcmp(in + AT_MAC, zero, SL_WIRE_MAC_BYTES) != 0))
+        return "a MAC that is not flagged";
     if (!(wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum != 0)
         return "a checksum that is not flagged";
     const char *bad = check_ranges(wire, limits);

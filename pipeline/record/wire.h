@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 8, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 9, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
 
 enum sl_wire_kind {
     SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */
@@ -25,7 +25,17 @@ enum sl_wire_kind {
     SL_WIRE_SPOILED /* down the stages, or decode -> coordinator: a node's weights are not what was loaded */
 };
 
-enum { SL_WIRE_HAS_CHECKSUM = 1 }; /* flags */
+enum { SL_WIRE_HAS_CHECKSUM = 1, SL_WIRE_HAS_MAC = 2 }; /* flags */
+enum { SL_WIRE_MAC_BYTES = 16 };
+
+enum sl_link_auth { /* what every frame of a link has that proves who sent it (pipeline/link/auth.c) */
+                    SL_LINK_AUTH_NONE,   /* the handshake of its line alone */
+                    SL_LINK_AUTH_HEADER, /* a MAC of its header, and thereby of the checksum of its payload */
+                    SL_LINK_AUTH_PAYLOAD, /* a MAC of all its bytes */
+                    SL_LINK_AUTHS
+};
+const char *sl_link_auth_name(enum sl_link_auth auth);                /* "none" "header" "payload" */
+bool sl_link_auth_by_name(const char *name, enum sl_link_auth *auth); /* false: there is none of that name */
 
 struct sl_wire {
     uint16_t kind, flags;
@@ -44,6 +54,7 @@ struct sl_wire {
     uint64_t payload_bytes; /* meta_bytes + product(shape) * size of dtype */
     uint32_t checksum;      /* low half of XXH3 over the payload, when flagged: sl_frame_seal */
     uint32_t meta_bytes;    /* leading bytes of the payload which are a record */
+    uint64_t mac_number;    /* of the MAC on its line, when flagged; set by the transport */
 };
 
 struct sl_wire_limits {
@@ -57,6 +68,12 @@ void sl_wire_pack(uint8_t out[SL_WIRE_BYTES], const struct sl_wire *wire);
  * zeros, limits, ranges (overflow-safe), profile, dtype, rank, product(shape)*size + meta == payload. */
 const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes,
                            const struct sl_wire_limits *limits);
+
+/* A MAC of the frame (pipeline/link/auth.c) is taken over the header as it is packed, flagged, with zeros in its place and in the
+ * CRC's. From a header: that text and the MAC that it has. Into it, and the CRC is right again. */
+void sl_wire_mac_text(const uint8_t header[SL_WIRE_BYTES], uint8_t text[SL_WIRE_BYTES],
+                      uint8_t mac[SL_WIRE_MAC_BYTES]);
+void sl_wire_set_mac(uint8_t header[SL_WIRE_BYTES], const uint8_t mac[SL_WIRE_MAC_BYTES]);
 
 /* The payload has a checksum of its own, made by whoever made the bytes and checked by whoever is about to use them: what
  * carries frames in between (pipeline/link/) never reads a payload, which may lie in a device's memory or be on its way

@@ -196,6 +196,40 @@ SL_TEST(random_numbers_depend_on_seed_and_index_alone)
     CHECK_INT(sl_log_level_from_name("loud", SL_LOG_INFO), SL_LOG_INFO);
 }
 
+SL_TEST(an_hmac_with_a_key_that_is_kept_is_the_same)
+{
+    uint8_t key[32], text[200], plain[32], kept[32];
+    struct sl_hmac_key made;
+    for (uint32_t i = 0; i < sizeof text; i++)
+        text[i] = (uint8_t)(i * 7);
+    memcpy(key, text + 50, sizeof key);
+    sl_hmac_key(&made, key);
+    for (size_t n = 0; n <= sizeof text; n++) {
+        sl_hmac_sha256(key, text, n, plain);
+        sl_hmac_with(&made, text, n, kept);
+        CHECK(memcmp(plain, kept, sizeof plain) == 0);
+    }
+}
+
+/* Cases 13 and 15 of the GCM specification's appendix B have text; 13 without any is the MAC of nothing. */
+SL_TEST(a_gmac_is_gcm_of_no_text)
+{
+    static const uint8_t of_nothing[16] = {0x53, 0x0f, 0x8a, 0xfb, 0xc7, 0x45, 0x36, 0xb9,
+                                           0xa9, 0x63, 0xb4, 0xf1, 0xc4, 0xcb, 0x73, 0x8b};
+    uint8_t key[32] = {0}, text[300], mac[16], other[16];
+    struct sl_gmac *g = sl_gmac_begin(key);
+    REQUIRE(g != NULL);
+    CHECK(sl_gmac_of(g, 0, text, 0, NULL, 0, mac) && memcmp(mac, of_nothing, sizeof mac) == 0);
+    for (uint32_t i = 0; i < sizeof text; i++)
+        text[i] = (uint8_t)(i * 11);
+    CHECK(sl_gmac_of(g, 5, text, 128, text + 128, 172, mac) && sl_gmac_of(g, 5, text, 300, NULL, 0, other));
+    CHECK(memcmp(mac, other, sizeof mac) == 0);
+    CHECK(sl_gmac_of(g, 6, text, 300, NULL, 0, other) && memcmp(mac, other, sizeof mac) != 0);
+    text[299] ^= 1;
+    CHECK(sl_gmac_of(g, 5, text, 300, NULL, 0, other) && memcmp(mac, other, sizeof mac) != 0);
+    sl_gmac_end(g);
+}
+
 SL_TEST(a_log_that_nobody_reads_takes_no_more_lines_that_can_be_spared)
 {
     char bytes[4096] = "";

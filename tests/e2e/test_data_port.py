@@ -248,3 +248,12 @@ def test_a_port_that_ucx_closed_is_said_and_links_go_on(start_server):
     wait_until(lambda: server.get("/readyz")[0] == 200, "readiness")
     assert generate(server.endpoint) == first and server.children() == children
     assert server.stop() == 0
+
+
+def test_what_frames_prove_changes_no_answer(server, start_server):
+    """Every mode of --link-auth, between processes: frames of all links are made and checked, prefill to decode."""
+    first = generate(server.endpoint)
+    for mode in "none", "payload":  # `server` has the default
+        other = start_server("--link-auth", mode)
+        assert generate(other.endpoint) == first
+        assert other.stop() == 0

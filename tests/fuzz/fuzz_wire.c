@@ -38,8 +38,11 @@ static void try_header(const uint8_t *in, size_t bytes)
     require((uint32_t)wire.layer_first + wire.layer_count <= limits.max_layers);
     require(wire.token_first <= limits.max_tokens &&
             wire.token_first + wire.token_count <= limits.max_tokens);
-    uint8_t again[SL_WIRE_BYTES];
+    uint8_t again[SL_WIRE_BYTES], text[SL_WIRE_BYTES], mac[SL_WIRE_MAC_BYTES];
     sl_wire_pack(again, &wire);
+    sl_wire_mac_text(in, text, mac);
+    if (wire.flags & SL_WIRE_HAS_MAC)
+        sl_wire_set_mac(again, mac);
     require(memcmp(again, in, sizeof again) == 0);
 }
 

@@ -78,6 +78,8 @@ static struct sl_hub hub;
 static struct sl_link *links[4];
 static int n_links;
 static const uint8_t peer_nonce[SL_NONCE_BYTES] = "a peer's nonce!";
+static enum sl_link_auth auth;  /* of links that are made from now on */
+static struct sl_conn peer_end; /* what proves the peer's frames, once it is up */
 
 /* Time is what the test says. */
 static int step_at(uint64_t ms)
@@ -97,6 +99,8 @@ static void setup(void)
     memset(&fake, 0, sizeof fake);
     memset(&hub, 0, sizeof hub);
     n_links = 0;
+    auth = SL_LINK_AUTH_NONE;
+    memset(&peer_end, 0, sizeof peer_end);
     hub.ops = &fake_ops;
     hub.config = (struct sl_io_config){.limits = {1 << 20, 64, 1 << 20},
                                        .heartbeat_ms = 200,
@@ -136,6 +140,7 @@ static void teardown(void)
         munmap(links[i]->memory, links[i]->memory_bytes);
         free(links[i]);
     }
+    sl_conn_forget_keys(&peer_end);
     sl_ring_fini(&hub.notes);
     sl_bell_fini(&hub.owner);
 }
@@ -143,8 +148,8 @@ static void teardown(void)
 static struct sl_link *make_link(bool dials)
 {
     struct sl_link *link = calloc(1, sizeof *link);
-    link->config =
-        (struct sl_link_config){.id = ID, .epoch = EPOCH, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES};
+    link->config = (struct sl_link_config){
+        .id = ID, .epoch = EPOCH, .auth = auth, .n_slots = N_SLOTS, .slot_bytes = SLOT_BYTES};
     memset(link->config.key, 7, sizeof link->config.key);
     link->entry = (uint32_t)n_links;
     link->dials = dials;
@@ -199,11 +204,13 @@ static struct sl_wire peer_frame(enum sl_wire_kind kind, uint64_t sequence, uint
 /* The frame's beginning: NULL when the hub refuses it. */
 static struct sl_landing *begin(struct sl_conn *conn, struct sl_wire wire, const uint8_t *data)
 {
-    uint8_t header[SL_WIRE_BYTES];
+    static const uint8_t padding[SL_PAD_BYTES];
     size_t bytes = (size_t)wire.payload_bytes;
     sl_frame_seal(&wire, data);
-    sl_wire_pack(header, &wire);
-    struct sl_landing *landing = sl_conn_arrived(conn, header, sizeof header, bytes ? bytes : SL_PAD_BYTES);
+    struct sl_sending sending = {
+        .wire = wire, .payload = bytes ? (const void *)data : padding, .bytes = bytes ? bytes : SL_PAD_BYTES};
+    sl_conn_pack(&peer_end, &sending);
+    struct sl_landing *landing = sl_conn_arrived(conn, sending.header, SL_WIRE_BYTES, sending.bytes);
     if (landing)
         memcpy(landing->to, data, bytes);
     return landing;
@@ -230,16 +237,17 @@ static bool give_credit(struct sl_conn *conn, uint64_t count)
     return give_control(conn, SL_WIRE_CREDIT, count, body);
 }
 
-/* HMAC-SHA256 over label, link id, epoch, version, the client's nonce, the server's. */
+/* HMAC-SHA256 over label, link id, epoch, how frames are proved, version, the client's nonce, the server's. */
 static void proof(const char *label, const uint8_t *client, const uint8_t *server, uint8_t mac[32])
 {
-    uint8_t text[58], key[32];
+    uint8_t text[59], key[32];
     memcpy(text, label, 8);
     sl_put64(text + 8, ID);
     sl_put64(text + 16, EPOCH);
-    sl_put16(text + 24, SL_WIRE_VERSION);
-    memcpy(text + 26, client, 16);
-    memcpy(text + 42, server, 16);
+    text[24] = (uint8_t)auth;
+    sl_put16(text + 25, SL_WIRE_VERSION);
+    memcpy(text + 27, client, 16);
+    memcpy(text + 43, server, 16);
     memset(key, 7, sizeof key);
     sl_hmac_sha256(key, text, sizeof text, mac);
 }
@@ -275,7 +283,12 @@ static struct sl_conn *come_up(void)
     proof("slserver", peer_nonce, answer, mac);
     CHECK(memcmp(answer + 16, mac, 32) == 0);
     proof("slclient", peer_nonce, answer, body + 16);
+    uint8_t own[32], others[32];
+    proof("slkeycli", peer_nonce, answer, own);
+    proof("slkeysrv", peer_nonce, answer, others);
     give_control(conn, SL_WIRE_WELCOME, 0, body);
+    peer_end.auth = auth;
+    CHECK(sl_conn_agree(&peer_end, own, others));
     CHECK(next_note(SL_NOTE_UP, &note));
     struct sl_sending *credit = take_sent(SL_WIRE_CREDIT);
     CHECK(credit && credit->wire.number == N_SLOTS);
