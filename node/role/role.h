@@ -5,6 +5,7 @@
 #define SL_NODE_ROLE_ROLE_H
 
 #include "node/role/role_meter.h"
+#include "pipeline/decide/foretold.h"
 #include "pipeline/decide/life.h"
 #include "pipeline/decide/plan.h"
 #include "pipeline/link/transport.h"
@@ -49,6 +50,10 @@ sl_status sl_role_create(struct sl_role **role, struct sl_stage *stage, const st
                          uint32_t k, struct sl_role_state *state, struct sl_err *err);
 /* After sl_io_destroy: the io may still be reading the role's buffers when the loop has ended. */
 void sl_role_destroy(struct sl_role *role);
+
+/* A stage is told of a CANCEL that is still to come: a hint, which is lost when too many wait. One thread at a time; then
+ * sl_io_nudge. */
+void sl_role_foretell(struct sl_role *role, struct sl_foretold_cancel cancel);
 
 /* The loop: the calling thread is the owner of io, and of the stage, until it returns. SL_OK when another thread ended its life; else
  * SL_E_PEER_LOST names the neighbour that was lost, SL_E_PROTOCOL or SL_E_CORRUPT the frame that can't be used,

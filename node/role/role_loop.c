@@ -2,6 +2,7 @@
  * role is here: its links, its stop, and who is told of them. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/ring.h"
 #include "node/coordinator/links.h"
 #include "node/role/role.h"
 #include "node/role/role_decode.h"
@@ -21,6 +22,7 @@ struct sl_role { /* one of the two is there */
     struct sl_role_actions actions;
     struct sl_io *io;                        /* while it runs */
     uint64_t decoder_links[SL_MAX_DECODERS]; /* a stage's, to decode workers; 0: none */
+    struct sl_ring foretold;                 /* of struct sl_foretold_cancel; a stage's */
 };
 
 static uint64_t own_clock_us(void *clock)
@@ -40,13 +42,10 @@ static int64_t next_offset_us(void *clock)
 sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const struct sl_plan *plan, uint32_t k,
                          struct sl_role_state *state, struct sl_err *err)
 {
-    struct sl_role *role = calloc(1, sizeof *role);
+    struct sl_role *role = aligned_alloc(64, sizeof *role); /* as its ring wants */
     if (!role)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a role");
-    role->plan = plan;
-    role->k = k;
-    role->state = state;
-    role->held = stage;
+    *role = (struct sl_role){.plan = plan, .k = k, .state = state, .held = stage};
     struct sl_role_config config = {.stage = stage,
                                     .plan = plan,
                                     .k = k,
@@ -56,8 +55,11 @@ sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const str
                                     .clock = role};
     sl_status status = k >= plan->n_stages ? sl_decode_role_create(&role->decode, &config, err)
                                            : sl_stage_role_create(&role->stage, &config, err);
+    if (status == SL_OK &&
+        sl_ring_init(&role->foretold, SL_FORETOLD, sizeof(struct sl_foretold_cancel)) != SL_OK)
+        status = sl_fail(err, SL_E_NOMEM, "out of memory for a role");
     if (status != SL_OK) {
-        free(role);
+        sl_role_destroy(role);
         return status;
     }
     *out = role;
@@ -88,6 +90,12 @@ sl_status sl_role_tell_decoder(struct sl_role_state *state, const struct sl_role
     return SL_OK;
 }
 
+void sl_role_foretell(struct sl_role *role, struct sl_foretold_cancel cancel)
+{
+    if (role->stage)
+        (void)sl_ring_push(&role->foretold, &cancel);
+}
+
 void sl_role_destroy(struct sl_role *role)
 {
     if (!role)
@@ -98,6 +106,7 @@ void sl_role_destroy(struct sl_role *role)
     }
     sl_stage_role_destroy(role->stage);
     sl_decode_role_destroy(role->decode);
+    sl_ring_fini(&role->foretold);
     free(role);
 }
 
@@ -224,6 +233,8 @@ static void heed_posts(struct sl_role *role)
         on_decoder(role, &post->decoder);
         free(post);
     }
+    for (struct sl_foretold_cancel cancel; role->stage && sl_ring_pop(&role->foretold, &cancel) == SL_OK;)
+        sl_stage_role_foretell(role->stage, cancel);
 }
 
 /* True: it is the link of a decode worker, without which the stage goes on, and not one that it waits for to be ready. */

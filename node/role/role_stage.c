@@ -26,8 +26,9 @@ struct sl_stage_role {
         uint32_t life;
     } decoders[SL_MAX_DECODERS];
     struct sl_order_limits limits;
-    uint64_t applied; /* number of the last record applied */
-    uint32_t n_out;   /* frames on their way: sent, and not yet reported SENT */
+    uint64_t applied;            /* number of the last record applied */
+    struct sl_foretold foretold; /* CANCELs that are still to come */
+    uint32_t n_out;              /* frames on their way: sent, and not yet reported SENT */
     /* of the record at the head of the queue: it was applied; nobody wants what it runs */
     bool is_applied, given_up;
     /* it has a successor or a result on the way, which has left, and of
@@ -340,9 +341,11 @@ static void run_chunk(struct sl_stage_role *r, const struct sl_io_event *frame)
     atomic_fetch_add(&m->waited_us, trace.begin_us - trace.recv_us);
 }
 
-/* Its CANCEL is here already, behind what is to be run. */
+/* Its CANCEL is here already, behind what is to be run, or is known to come. */
 static bool is_cancelled(const struct sl_stage_role *r, uint64_t seq)
 {
+    if (sl_foretold_has(&r->foretold, seq))
+        return true;
     for (uint32_t i = r->queue_tail + 1; i != r->queue_head; i++) {
         const struct sl_io_event *frame = &r->queue[i % SL_STAGE_QUEUE];
         if (frame->wire.meta_bytes == r->plan->meta_bytes && sl_order_cancels(frame->payload) == seq)
@@ -496,6 +499,7 @@ static sl_status apply_record(struct sl_stage_role *r, const struct sl_io_event 
         apply_control(r);
     }
     r->applied = r->order.number;
+    sl_foretold_applied(&r->foretold, r->applied);
     r->is_applied = true;
     atomic_fetch_add(&r->meter->records, 1);
     return SL_OK;
@@ -593,6 +597,11 @@ void sl_stage_role_set_decoder(struct sl_stage_role *r, uint32_t decoder, uint32
 {
     r->decoders[decoder].link = link;
     r->decoders[decoder].life = life;
+}
+
+void sl_stage_role_foretell(struct sl_stage_role *r, struct sl_foretold_cancel cancel)
+{
+    sl_foretold_add(&r->foretold, cancel, r->applied);
 }
 
 static sl_status take_memory(struct sl_stage_role *r)

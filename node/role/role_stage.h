@@ -11,6 +11,7 @@
 #define SL_NODE_ROLE_ROLE_STAGE_H
 
 #include "node/role/step.h"
+#include "pipeline/decide/foretold.h"
 
 struct sl_stage_role;
 sl_status sl_stage_role_create(struct sl_stage_role **role, const struct sl_role_config *config,
@@ -19,6 +20,9 @@ void sl_stage_role_destroy(struct sl_stage_role *role); /* no frame of it is bei
 
 /* Who has a place of a decode worker, and over which link; link 0: nobody any more. At creation: whom the plan has from the start. */
 void sl_stage_role_set_decoder(struct sl_stage_role *role, uint32_t decoder, uint32_t life, uint64_t link);
+
+/* It need not run what only this CANCEL's sequence, and others that are cancelled, want. */
+void sl_stage_role_foretell(struct sl_stage_role *role, struct sl_foretold_cancel cancel);
 
 /* event: FRAME or SENT, or NULL for the next piece of work. Empties *actions first. After an error the role is over: SL_E_CORRUPT
  * (a frame failed its checksum) and SL_E_PROTOCOL (a record that can't be, a frame that does not belong here). */

@@ -527,16 +527,25 @@ static bool are_of_vocabulary(const struct sl_core *core, const struct sl_result
     return are;
 }
 
-/* A record that a stage has given up has no token for anybody. */
+/* A CANCEL of it is under way: with a FREE it has ended, too, but what it fills is for others. */
+static bool is_cancelled(const struct sl_core *core, uint64_t seq)
+{
+    for (uint64_t number = core->log_answered + 1; number <= core->log_number; number++) {
+        const struct sl_record *record = &core->log[number % core->log_room];
+        if (record->kind == SL_ORDER_CANCEL && record->seq == seq)
+            return true;
+    }
+    return false;
+}
+
+/* A record that a stage has given up has no token, and no page, for anybody. */
 static bool gives_up_what_is_wanted(const struct sl_core *core, const struct sl_record *record)
 {
     bool given_up = false, wanted = false;
     for (uint32_t k = 0; k < core->plan.n_stages; k++)
         given_up = given_up || core->head.traces[k].begin_us == SL_GIVEN_UP;
-    for (uint32_t i = 0; given_up && i < record->n_slices; i++) {
-        const struct sl_stay *s = find_stay(core, record->slices[i].seq);
-        wanted = wanted || (s && sl_core_n_alive(s) > 0);
-    }
+    for (uint32_t i = 0; given_up && i < record->n_slices; i++)
+        wanted = wanted || !is_cancelled(core, record->slices[i].seq);
     return wanted;
 }
 

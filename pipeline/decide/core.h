@@ -105,6 +105,9 @@ struct sl_action {
             enum sl_order_kind kind;
             uint64_t number;
             const struct sl_run *run; /* RUN; valid until the next input */
+            /* CANCEL: chunks of it are under way, which the stages need not run if they are told before it comes to them
+             * (foretold.h) */
+            bool in_vain;
         } record;
         struct sl_adopt *adopt; /* valid until the next input */
         struct {

@@ -291,6 +291,8 @@ void sl_core_let_go_prefix(struct sl_core *core, struct sl_prefix_at *at);
 void sl_core_make_room(struct sl_core *core, const struct sl_schedule_entry *entry);
 /* Its first slice: the pages behind which it begins are its sequence's. */
 void sl_core_share_pages(struct sl_core *core, struct sl_stay *stay, struct sl_sequence *s);
+/* Where the first slice of it begins that the stages have not answered. SL_PREFIX_NONE: they have answered all. */
+uint32_t sl_core_first_unanswered(const struct sl_core *core, uint64_t seq);
 /* It is given up, and with it what records that are not answered yet put into the cache. false: others want that. */
 bool sl_core_forget_pages(struct sl_core *core, struct sl_stay *stay);
 uint32_t sl_core_free_page(struct sl_core *core); /* of the stages, for which there is a promise */

@@ -68,7 +68,8 @@ void sl_core_release(struct sl_core *core, struct sl_stay *s, enum sl_order_kind
     assert(legal);
     if (kind == SL_ORDER_CANCEL && !sl_core_forget_pages(core, s))
         kind = SL_ORDER_FREE; /* what is under way is computed, for others */
-    append_record(core, kind, s->seq, s->request, actions);
+    struct sl_action *a = append_record(core, kind, s->seq, s->request, actions);
+    a->record.in_vain = kind == SL_ORDER_CANCEL && sl_core_first_unanswered(core, s->seq) != SL_PREFIX_NONE;
     close_table(&core->pages, s->seq);
     sl_core_let_go_prefix(core, &s->prefix);
     sl_schedule_give_prefill(&core->schedule, &s->entry);

@@ -150,8 +150,7 @@ void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct
     note_held(core);
 }
 
-/* Where the first slice of it begins that the stages have not answered. SL_PREFIX_NONE: they have answered all. */
-static uint32_t first_unanswered(const struct sl_core *core, uint64_t seq)
+uint32_t sl_core_first_unanswered(const struct sl_core *core, uint64_t seq)
 {
     for (uint64_t number = core->log_answered + 1; number <= core->log_number; number++) {
         const struct sl_record *record = &core->log[number % core->log_room];
@@ -164,7 +163,7 @@ static uint32_t first_unanswered(const struct sl_core *core, uint64_t seq)
 
 bool sl_core_forget_pages(struct sl_core *core, struct sl_stay *stay)
 {
-    uint32_t pos = core->config.prefix_cache ? first_unanswered(core, stay->seq) : SL_PREFIX_NONE;
+    uint32_t pos = core->config.prefix_cache ? sl_core_first_unanswered(core, stay->seq) : SL_PREFIX_NONE;
     const struct sl_sequence *s = sl_sequences_find(&core->pages, stay->seq);
     if (pos == SL_PREFIX_NONE || stay->prefix.depth <= pos / SL_PAGE)
         return true; /* nothing of it is in the cache */

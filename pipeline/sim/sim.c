@@ -41,6 +41,12 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
     sl_order_pack(f->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &s->limits);
     s->report.records++;
     sl_sim_send(s, f);
+    if (a->record.in_vain && s->config.foretold_us)
+        sl_sim_foretell(s, (struct sl_foretold_cancel){a->seq, a->record.number});
+    if (s->config.plant == SL_SIM_FALSE_WORD && run && !s->planted) {
+        s->planted = true;
+        sl_sim_foretell(s, (struct sl_foretold_cancel){order->slices[0].seq, UINT64_MAX});
+    }
 }
 
 static void send_adopt(struct sl_sim *s, const struct sl_action *a)
@@ -314,6 +320,9 @@ static void happen(struct sl_sim *s, const struct sl_sim_event *e)
     case SL_SIM_STEP:
         sl_sim_decode_step(s, e->which);
         break;
+    case SL_SIM_FORETELL:
+        sl_sim_stage_hear(s, e->which);
+        break;
     case SL_SIM_LEAVE:
         on_leave(s, e->which);
         break;
@@ -451,6 +460,7 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         sl_sim_drop_frames(s);
         sl_sim_decode_fini(s);
         free(s->actions.list);
+        free(s->words);
         sl_arena_fini(&s->arena);
     }
     free(s);

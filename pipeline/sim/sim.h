@@ -12,7 +12,9 @@
 enum sl_sim_plant { /* what the world does wrong once, to show that it is noticed */
                     SL_SIM_HONEST,
                     SL_SIM_SWAP_PAGES, /* the last stage puts a page of a record elsewhere */
-                    SL_SIM_LATE_PUSH   /* a stage forgets that a page is still being read */
+                    SL_SIM_LATE_PUSH,  /* a stage forgets that a page is still being read */
+                    SL_SIM_DEAF,       /* stages do not heed what is foretold */
+                    SL_SIM_FALSE_WORD  /* and a cancel is foretold of what nobody has cancelled */
 };
 
 enum { SL_SIM_MAX_LEAVINGS = 8 };
@@ -37,6 +39,7 @@ struct sl_sim_config {
     uint32_t expect_tokens; /* of an output; 0: as the decider does */
     bool prefix_cache;
     uint64_t flush_us;     /* when the cache is flushed; 0: never */
+    uint64_t foretold_us;  /* within this time a stage is told of a CANCEL, or twice, or never; 0: none is */
     uint32_t max_push_us;  /* of a KV page, beside that */
     uint32_t max_delay_us; /* of a frame; 0: none takes time */
     enum sl_schedule_kind schedule;
@@ -77,6 +80,7 @@ struct sl_sim_request {
 struct sl_sim_report {
     uint64_t end_us, records, steps, tokens, set_back, cached_tokens, evicted;
     uint64_t given_up;       /* records that a stage did not run, since all of it was cancelled */
+    uint64_t foretold;       /* of them, whose CANCELs were not among the frames that the stage held */
     uint32_t n_lost, n_left; /* decode workers */
     uint32_t most_running;   /* requests with pages at once */
 };

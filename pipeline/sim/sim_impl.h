@@ -4,6 +4,7 @@
 #define SL_PIPELINE_SIM_SIM_IMPL_H
 
 #include "base/rng.h"
+#include "pipeline/decide/foretold.h"
 #include "pipeline/decide/sequences.h"
 #include "pipeline/sim/sim.h"
 
@@ -15,8 +16,9 @@ enum sl_sim_event_kind {
     SL_SIM_DELIVER,
     SL_SIM_RAN,
     SL_SIM_STEP,
-    SL_SIM_LEAVE, /* which: of the config's leavings */
-    SL_SIM_TOLD,  /* that it is dead */
+    SL_SIM_FORETELL, /* which: the word, times stages, and which of them hears it */
+    SL_SIM_LEAVE,    /* which: of the config's leavings */
+    SL_SIM_TOLD,     /* that it is dead */
     SL_SIM_BACK
 };
 
@@ -54,11 +56,17 @@ struct sl_sim_stage {
     uint64_t *values;    /* [n_pages][SL_PAGE]: what the pages hold */
     uint32_t *half_page; /* [max_prefill]: the decode worker's number of a sequence's last page */
     uint64_t applied;
+    struct sl_foretold foretold;
     struct sl_sim_frame *queue, **end; /* frames that were not applied yet, in order */
     bool busy, given_up;               /* what is being run */
     uint64_t begin_us;
     struct sl_order order; /* being run */
     struct sl_sequence *found[SL_MAX_SLICES];
+};
+
+struct sl_sim_word { /* that a CANCEL comes, beside the log */
+    struct sl_foretold_cancel cancel;
+    uint64_t heard; /* by stage */
 };
 
 struct sl_sim_text {  /* what a token depends on beside its row, as sampling would */
@@ -89,6 +97,8 @@ struct sl_sim_decode {
     bool stepping;
 };
 
+enum { SL_SIM_RECORDS = 1024 }; /* more than can be under way */
+
 struct sl_sim {
     struct sl_sim_config config;
     struct sl_plan plan;
@@ -111,6 +121,11 @@ struct sl_sim {
     bool deciding; /* a DECIDE is on its way */
     struct sl_sim_stage *stages;
     struct sl_sim_decode decoders[SL_MAX_DECODERS], *decode; /* decode: whose turn it is */
+    struct sl_sim_word *words;
+    uint32_t n_words;
+    struct {
+        uint64_t number, sum;
+    } tables[SL_SIM_RECORDS]; /* by record: who has which pages behind it, as the first stage has it */
     bool planted;
     struct sl_sim_report report;
     char broken[200]; /* which promise; empty: none */
@@ -157,6 +172,10 @@ void sl_sim_stage_deliver(struct sl_sim *s, struct sl_sim_frame *frame);
 void sl_sim_stage_ran(struct sl_sim *s, uint32_t k);
 void sl_sim_stage_go_on(struct sl_sim *s,
                         struct sl_sim_stage *st); /* perhaps it can apply its next record now */
+
+/* A CANCEL is told to the stages, on its own way. */
+void sl_sim_foretell(struct sl_sim *s, struct sl_foretold_cancel cancel);
+void sl_sim_stage_hear(struct sl_sim *s, uint32_t which);
 
 sl_status sl_sim_decode_init(struct sl_sim *s);
 void sl_sim_decode_fini(struct sl_sim *s);

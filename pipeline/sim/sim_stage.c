@@ -41,19 +41,69 @@ static void run_slice(struct sl_sim_stage *st, const struct sl_order_slice *slic
     }
 }
 
-/* As a real stage does: nobody wants what the record at the head of the queue runs. */
-static bool is_given_up(const struct sl_sim_stage *st)
+static bool is_behind(const struct sl_sim_stage *st, uint64_t seq)
 {
+    const struct sl_sim_frame *f = st->queue->next;
+    while (f && sl_order_cancels(f->bytes) != seq)
+        f = f->next;
+    return f != NULL;
+}
+
+/* As a real stage does: nobody wants what the record at the head of the queue runs. */
+static bool is_given_up(struct sl_sim *s, const struct sl_sim_stage *st)
+{
+    bool foretold = false;
     if (st->k > 0 && sl_order_trace(st->queue->bytes, st->k - 1).begin_us == SL_GIVEN_UP)
         return true;
     for (uint32_t i = 0; i < st->order.n_slices; i++) {
-        const struct sl_sim_frame *f = st->queue->next;
-        while (f && sl_order_cancels(f->bytes) != st->order.slices[i].seq)
-            f = f->next;
-        if (!f)
+        bool behind = is_behind(st, st->order.slices[i].seq);
+        if (!behind && !sl_foretold_has(&st->foretold, st->order.slices[i].seq))
             return false;
+        foretold = foretold || !behind;
     }
+    s->report.foretold += foretold;
     return true;
+}
+
+/* ---- what is told beside the log ---- */
+
+void sl_sim_foretell(struct sl_sim *s, struct sl_foretold_cancel cancel)
+{
+    s->words = realloc(s->words, (s->n_words + 1) * sizeof *s->words);
+    assert(s->words);
+    s->words[s->n_words] = (struct sl_sim_word){.cancel = cancel};
+    for (uint32_t k = 0; k < s->plan.n_stages; k++)
+        for (uint64_t n = sl_rng_next(&s->rng) % 3; n > 0; n--)
+            sl_sim_at(s, s->now_us + sl_rng_next(&s->rng) % s->config.foretold_us, SL_SIM_FORETELL,
+                      s->n_words * s->plan.n_stages + k, NULL);
+    s->n_words++;
+}
+
+void sl_sim_stage_hear(struct sl_sim *s, uint32_t which)
+{
+    struct sl_sim_word *word = &s->words[which / s->plan.n_stages];
+    struct sl_sim_stage *st = &s->stages[which % s->plan.n_stages];
+    word->heard |= UINT64_C(1) << st->k;
+    if (s->config.plant != SL_SIM_DEAF)
+        sl_foretold_add(&st->foretold, word->cancel, st->applied);
+}
+
+static bool has_heard(const struct sl_sim *s, uint32_t k, uint64_t seq)
+{
+    for (uint32_t i = 0; i < s->n_words; i++)
+        if (s->words[i].cancel.seq == seq && s->words[i].heard >> k & 1)
+            return true;
+    return false;
+}
+
+/* The bound: what a stage begins is wanted, as far as it was ever told. */
+static void check_wanted(struct sl_sim *s, const struct sl_sim_stage *st)
+{
+    for (uint32_t i = 0; i < st->order.n_slices; i++)
+        if (!has_heard(s, st->k, st->order.slices[i].seq))
+            return;
+    sl_sim_break(s, "stage %u begins record %llu, of which it was told that nobody wants it", st->k,
+                 (unsigned long long)st->order.number);
 }
 
 /* As a real stage does: pages that are full, or that end the prompt, and those that a first slice shares; held until they have
@@ -139,7 +189,7 @@ void sl_sim_stage_ran(struct sl_sim *s, uint32_t k)
     struct sl_sim_stage *st = &s->stages[k];
     struct sl_sim_frame *frame = st->queue;
     uint64_t *rows = frame->rows;
-    uint64_t begin_us = st->given_up || is_given_up(st) ? SL_GIVEN_UP : st->begin_us;
+    uint64_t begin_us = st->given_up || is_given_up(s, st) ? SL_GIVEN_UP : st->begin_us;
     s->report.given_up += st->given_up;
     for (uint32_t i = 0; i < st->order.n_slices && !st->given_up; i++) {
         run_slice(st, &st->order.slices[i], st->found[i], rows);
@@ -152,6 +202,27 @@ void sl_sim_stage_ran(struct sl_sim *s, uint32_t k)
     sl_order_set_trace(frame->bytes, k, &(struct sl_trace){.begin_us = begin_us, .end_us = s->now_us});
     pass_on(s, st, frame);
     sl_sim_stage_go_on(s, st);
+}
+
+/* Behind a record all stages have the same sequences, in the same pages, whatever each of them computes. */
+static void check_table(struct sl_sim *s, const struct sl_sim_stage *st)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < st->table.max_sequences; i++) {
+        const struct sl_sequence *q = &st->table.sequences[i];
+        uint64_t of = q->live ? sl_sim_mix(q->id, q->n_pages) : 0;
+        for (uint32_t k = 0; q->live && k < q->n_pages; k++)
+            of = sl_sim_mix(of, q->pages[k]);
+        sum += of; /* each has a place of its own on each stage */
+    }
+    uint64_t at = st->applied % SL_SIM_RECORDS;
+    if (st->k == 0) {
+        s->tables[at].number = st->applied;
+        s->tables[at].sum = sum;
+    } else if (s->tables[at].number != st->applied || s->tables[at].sum != sum) {
+        sl_sim_break(s, "stage %u has other pages than stage 0 behind record %llu", st->k,
+                     (unsigned long long)st->applied);
+    }
 }
 
 /* Stage 0 makes rows of ids. */
@@ -196,14 +267,17 @@ void sl_sim_stage_go_on(struct sl_sim *s, struct sl_sim_stage *st)
                          (unsigned long long)st->order.number, bad);
             return;
         }
-        st->applied++;
+        sl_foretold_applied(&st->foretold, ++st->applied);
         if (st->order.kind == SL_ORDER_RUN) {
+            check_table(s, st);
             plant(s, st);
             if (st->k == 0)
                 embed(s, frame, st->order.n_tokens);
             st->busy = true;
             st->begin_us = s->now_us;
-            st->given_up = is_given_up(st);
+            st->given_up = is_given_up(s, st);
+            if (!st->given_up)
+                check_wanted(s, st);
             uint64_t cost =
                 st->given_up ? 0 : s->config.chunk_us + (uint64_t)s->config.token_us * st->order.n_tokens;
             sl_sim_at(s, s->now_us + cost + (cost ? sl_rng_next(&s->rng) % (cost / 2 + 1) : 0), SL_SIM_RAN,
@@ -213,6 +287,7 @@ void sl_sim_stage_go_on(struct sl_sim *s, struct sl_sim_stage *st)
         struct sl_sequence *q = sl_sequences_find(&st->table, st->order.seq);
         if (q)
             sl_sequences_close(&st->table, q);
+        check_table(s, st);
         pass_on(s, st, frame);
     }
 }

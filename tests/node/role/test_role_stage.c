@@ -1,5 +1,6 @@
 /* node/role/role_stage.c, stepped by hand: what a stage does with records and with the frames of neighbours that are hostile,
  * slow or damaged, and that every place which can't go on waits without having changed anything. */
+#include "base/rng.h"
 #include "tests/node/role/world.h"
 #include <sched.h>
 #include <stdatomic.h>
@@ -136,6 +137,133 @@ SL_TEST(a_chunk_of_which_anything_is_wanted_is_run)
     check_nothing_left(w);
     free(c);
     w_close(w);
+}
+
+SL_TEST(a_chunk_whose_cancel_is_foretold_is_not_run_though_chunks_of_others_stand_between)
+{
+    struct w_world *w = w_open(3, 4, 32);
+    for (uint32_t k = 0; k < 3; k++)
+        sl_stage_role_foretell(w_stage(w, k)->role, (struct sl_foretold_cancel){1, 3});
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK_INT(w_write_run(w, 2, 100, &w_greedy), SL_OK);
+    w_settle(w); /* the CANCEL is still on its way */
+    CHECK_INT(w->answered, 2);
+    for (uint32_t k = 0; k < 3; k++) {
+        CHECK_INT(atomic_load(&w_stage(w, k)->meter.chunks), 1);
+        CHECK_INT(atomic_load(&w_stage(w, k)->meter.given_up), 1);
+    }
+    CHECK_INT(w_write_control(w, SL_ORDER_CANCEL, 1), SL_OK);
+    CHECK_INT(w_write_control(w, SL_ORDER_FREE, 2), SL_OK);
+    w_settle(w);
+    check_nothing_left(w);
+    w_close(w);
+}
+
+SL_TEST(a_stage_that_is_told_while_it_runs_the_chunk_spares_those_behind)
+{
+    struct w_world *w = w_open(2, 4, 32);
+    struct w_node *n = w_stage(w, 0);
+    CHECK_INT(w_write_run(w, 1, 100, &w_greedy), SL_OK);
+    CHECK_INT(w_step(n, NULL), SL_OK); /* it runs */
+    sl_stage_role_foretell(n->role, (struct sl_foretold_cancel){1, 2});
+    w_settle(w);
+    CHECK_INT(w->answered, 1);
+    CHECK_INT(atomic_load(&w_stage(w, 1)->meter.chunks), 0);
+    CHECK_INT(atomic_load(&w_stage(w, 1)->meter.given_up), 1);
+    w_close(w);
+}
+
+/* Prompts of two chunks, of which some are cancelled behind those of all others. Stages are told of it by chance: not at all, early, late,
+ * twice. Returns a digest of who had which pages behind each record, and of the tokens of those that were not cancelled. */
+enum { TOLD_PROMPTS = 7, TOLD_STAGES = 3 };
+
+static bool told_is_cancelled(uint64_t seq)
+{
+    return seq % 2 == 1;
+}
+
+static uint64_t tables_of(const struct w_node *n, uint64_t digest)
+{
+    const struct sl_sequences *t = sl_stage_sequences(n->stage);
+    for (uint64_t seq = 1; seq <= TOLD_PROMPTS; seq++) {
+        const struct sl_sequence *s = sl_sequences_find(t, seq);
+        uint32_t n_pages = s ? s->n_pages : 0;
+        digest = digest * 31 + n_pages;
+        for (uint32_t i = 0; i < n_pages; i++)
+            digest = digest * 31 + s->pages[i];
+    }
+    return digest;
+}
+
+static void tell_by_chance(struct w_world *w, struct sl_rng *rng)
+{
+    for (uint32_t k = 0; k < TOLD_STAGES; k++)
+        for (uint64_t n = rng ? sl_rng_next(rng) % 4 : 0; n > 0; n--) {
+            uint64_t seq = 1 + 2 * (sl_rng_next(rng) % ((TOLD_PROMPTS + 1) / 2));
+            sl_stage_role_foretell(w_stage(w, k)->role,
+                                   (struct sl_foretold_cancel){seq, 2 * TOLD_PROMPTS + (seq + 1) / 2});
+        }
+}
+
+/* rng NULL: nobody is told anything. */
+static void run_told(struct sl_rng *rng, uint64_t digests[TOLD_STAGES], uint64_t kv[TOLD_PROMPTS + 1],
+                     uint32_t *n_given_up)
+{
+    struct w_world *w = w_open(TOLD_STAGES, TOLD_PROMPTS, 4 * (TOLD_PROMPTS + 1));
+    struct w_chunk *c = calloc(1, sizeof *c);
+    memset(digests, 0, TOLD_STAGES * sizeof *digests);
+    for (uint32_t i = 0; i < 2 * TOLD_PROMPTS + (TOLD_PROMPTS + 1) / 2; i++) {
+        tell_by_chance(w, rng);
+        *c = (struct w_chunk){.order.kind = SL_ORDER_RUN};
+        uint64_t seq = 1 + i % TOLD_PROMPTS;
+        if (i < 2 * TOLD_PROMPTS)
+            w_add(w, c, seq, i < TOLD_PROMPTS ? 0 : SL_PAGE, i < TOLD_PROMPTS ? SL_PAGE : 20, SL_PAGE + 20,
+                  &warm);
+        else
+            c->order = (struct sl_order){.kind = SL_ORDER_CANCEL, .seq = 1 + 2 * (i - 2 * TOLD_PROMPTS)};
+        CHECK_INT(w_write(w, c), SL_OK);
+        w_settle(w);
+        for (uint32_t k = 0; k < TOLD_STAGES; k++)
+            digests[k] = tables_of(w_stage(w, k), digests[k]);
+    }
+    for (uint64_t seq = 1; seq <= TOLD_PROMPTS; seq++) {
+        if (told_is_cancelled(seq)) {
+            w_cancel(w, seq);
+        } else {
+            CHECK_INT(w_take(w, seq, SL_PAGE + 20, 5, &warm), SL_OK);
+            CHECK_INT(w_write_control(w, SL_ORDER_FREE, seq), SL_OK);
+        }
+        w_settle(w);
+        kv[seq] = told_is_cancelled(seq) ? 0 : w->heard[seq].kv_digest ^ w->heard[seq].logits_digest;
+        CHECK_INT(w->heard[seq].n > 1, !told_is_cancelled(seq));
+    }
+    check_nothing_left(w);
+    CHECK_INT(w_pages_used(w_decode(w)), 0);
+    *n_given_up = 0;
+    for (uint32_t k = 0; k < TOLD_STAGES; k++)
+        *n_given_up += (uint32_t)atomic_load(&w_stage(w, k)->meter.given_up);
+    free(c);
+    w_close(w);
+}
+
+SL_TEST(whatever_stages_are_told_of_cancels_they_have_the_same_tables_and_the_others_the_same_digests)
+{
+    uint64_t tables[TOLD_STAGES], digests[TOLD_PROMPTS + 1] = {0};
+    uint32_t n, n_given_up = 0, n_least = UINT32_MAX, n_most = 0;
+    run_told(NULL, tables, digests, &n);
+    CHECK_INT(n, 0);
+    for (uint64_t seed = 1; seed <= 20; seed++) {
+        struct sl_rng rng = {seed, 0};
+        uint64_t told_tables[TOLD_STAGES], told_digests[TOLD_PROMPTS + 1] = {0};
+        run_told(&rng, told_tables, told_digests, &n);
+        for (uint32_t k = 0; k < TOLD_STAGES; k++)
+            CHECK(told_tables[k] == tables[0]);
+        CHECK(memcmp(told_digests, digests, sizeof digests) == 0);
+        n_given_up += n;
+        n_least = n < n_least ? n : n_least;
+        n_most = n > n_most ? n : n_most;
+    }
+    CHECK(n_given_up > 100 && n_least < n_most);
 }
 
 /* ---- SL_AGAIN, at each place that says it ---- */

@@ -111,6 +111,7 @@ static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
                               .budget_us = draw(rng, 3) ? 0 : 1 + draw(rng, 20000),
                               .slo_us = draw(rng, 3) ? 0 : 1 + draw(rng, 100000),
                               .runs = draw(rng, 3) ? 0 : 1 + draw(rng, 10)};
+    c.foretold_us = seed % 3 ? 1 + seed * 97 % 5000 : 0;
     return c;
 }
 
@@ -303,6 +304,53 @@ SL_TEST(ten_thousand_cancels_leave_nothing)
     free(h);
 }
 
+/* Prompts of several chunks, of which half are given up while chunks of the others stand between theirs. */
+static void draw_half_given_up(struct history *h, struct sl_sim_config *c, struct sl_rng *rng)
+{
+    c->max_prefill = 6;
+    c->kv_tokens = 6 * CONTEXT;
+    c->chunk_tokens = c->schedule == SL_SCHEDULE_FIFO ? SL_PAGE : 0;
+    c->chunk_us = 100 + draw(rng, 400);
+    c->budget_us = c->chunk_us + 1;
+    c->runs = 4 + draw(rng, 8);
+    c->prefix_cache = draw(rng, 2);
+    draw_requests(h, rng, c->max_running);
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct sl_sim_request *r = &h->requests[i];
+        r->deadline_us = r->target_us = 0;
+        r->n_ids = 1 + draw(rng, CONTEXT - r->max_tokens);
+        while (r->n > 1 && r->n_ids / SL_PAGE + 2 * r->n > CONTEXT / SL_PAGE)
+            r->n--;
+        for (uint32_t k = 0; k < r->n_ids; k++)
+            h->ids[i][k] = draw(rng, VOCAB);
+        r->cancel_us = draw(rng, 2) ? r->arrive_us + 1 + draw(rng, 30000) : 0;
+    }
+}
+
+/* The simulator looks all along whether a stage begins what it was told that nobody wants, and whether all of them have the same pages. */
+SL_TEST(what_stages_are_told_to_be_cancelled_is_not_begun_and_nobody_else_gets_other_tokens)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint64_t given_up = 0, foretold = 0;
+    for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
+        struct sl_rng rng = {seed, 8};
+        struct sl_sim_report report;
+        struct sl_err err;
+        struct sl_sim_config config = draw_config(&rng, seed);
+        draw_half_given_up(h, &config, &rng);
+        config.foretold_us = 1 + draw(&rng, draw(&rng, 2) ? 100 : 10000);
+        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        for (uint32_t i = 0; i < h->n; i++)
+            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
+                check_against_oracle(h, i, k, seed, config.n_stages);
+        given_up += report.given_up;
+        foretold += report.foretold;
+    }
+    CHECK(given_up > 2 * n_seeds() && foretold > n_seeds() / 2); /* it was about something */
+    free(h);
+}
+
 /* Prompts begin as others do, up to anywhere, some under a salt; and the pool holds few of them. */
 static void draw_alike(struct history *h, struct sl_sim_config *c, struct sl_rng *rng)
 {
@@ -386,6 +434,7 @@ static bool is_found_out(enum sl_sim_plant plant)
         struct sl_rng same = rng;
         draw_requests(h, &rng, config.max_running);
         draw_requests(honest, &same, config.max_running);
+        config.foretold_us = 1 + draw(&rng, 1000);
         if (sl_sim_run(&config, honest->requests, honest->n, &report, NULL) != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "an honest world broke a promise");
         config.plant = plant;
@@ -411,6 +460,16 @@ SL_TEST(a_stage_that_puts_a_page_elsewhere_is_found_out)
 SL_TEST(a_page_that_is_used_again_while_it_is_read_is_found_out)
 {
     CHECK(is_found_out(SL_SIM_LATE_PUSH));
+}
+
+SL_TEST(a_stage_that_begins_what_it_knows_to_be_cancelled_is_found_out)
+{
+    CHECK(is_found_out(SL_SIM_DEAF));
+}
+
+SL_TEST(a_word_that_something_is_cancelled_which_is_not_is_found_out)
+{
+    CHECK(is_found_out(SL_SIM_FALSE_WORD));
 }
 
 SL_TEST(a_deadline_that_cannot_be_kept_is_told_and_holds_nothing)
