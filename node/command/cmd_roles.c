@@ -211,6 +211,12 @@ static void on_decoder_gone(void *user, uint32_t decoder, uint32_t life, const c
     sl_members_decoder_gone(n->members, decoder, life, sentence);
 }
 
+static void on_cancelled(void *user, uint64_t seq, uint64_t number)
+{
+    struct node *n = user;
+    sl_members_foretell(n->members, seq, number);
+}
+
 static struct sl_plan_options plan_options(const struct sl_serving_options *v)
 {
     return (struct sl_plan_options){.n_stages = v->stages,
@@ -290,6 +296,7 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
                                            .alone_ms = n->values->serving.lost_after * 1000u,
                                            .leave_ms = n->values->serving.drain_timeout * 1000u,
                                            .on_decoder_gone = on_decoder_gone,
+                                           .on_cancelled = on_cancelled,
                                            .user = n};
     sl_status status = sl_coordinator_create(&n->coordinator, &config, err);
     if (status != SL_OK)

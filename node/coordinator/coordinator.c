@@ -61,6 +61,8 @@ static void send_record(struct sl_coordinator *c, const struct sl_action *a)
     sl_order_pack(meta, order, run ? run->ids : NULL, run ? run->pages : NULL, &limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = c->plan.meta_bytes};
     send_sealed(c, &c->orders, &wire, meta, tag_of(TAG_ORDER, 0, buffer));
+    if (a->record.in_vain && c->config.on_cancelled)
+        c->config.on_cancelled(c->config.user, a->seq, a->record.number);
 }
 
 static void send_adopt(struct sl_coordinator *c, const struct sl_action *a)

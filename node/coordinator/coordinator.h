@@ -104,6 +104,9 @@ struct sl_coordinator_config {
     /* The decode worker of this life, in this place, has nothing left and may go (sentence NULL), or is lost. Its place is empty, and
      * whoever takes it has another life. On the coordinator's thread; NULL: none. */
     void (*on_decoder_gone)(void *user, uint32_t decoder, uint32_t life, const char *sentence);
+    /* The log has a CANCEL of seq in record `number`, and chunks of it are under way: the stages are to be told, which may fail
+     * (foretold.h). On the coordinator's thread; NULL: they hear of it when it comes. */
+    void (*on_cancelled)(void *user, uint64_t seq, uint64_t number);
     void *user;
 };
 sl_status sl_coordinator_create(struct sl_coordinator **c, const struct sl_coordinator_config *config,

@@ -164,6 +164,14 @@ void sl_members_decoder_gone(struct sl_members *c, uint32_t d, uint32_t life, co
     pthread_mutex_unlock(&c->lock);
 }
 
+void sl_members_foretell(struct sl_members *c, uint64_t seq, uint64_t number)
+{
+    pthread_mutex_lock(&c->lock);
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_joined_foretell(&c->members[k], seq, number);
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void where_is(void *user, uint32_t node, struct sl_io_address *address)
 {
     struct sl_members *c = user;

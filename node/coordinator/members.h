@@ -47,6 +47,8 @@ void sl_members_stop(struct sl_members *members, const char *reason);
  * another's. Any thread. */
 void sl_members_decoder_gone(struct sl_members *members, uint32_t decoder, uint32_t life,
                              const char *sentence);
+/* The stages that are here are told of a CANCEL that is still to come. Any thread. */
+void sl_members_foretell(struct sl_members *members, uint64_t seq, uint64_t number);
 /* One whose stream broke is waited for: if the others were told to stop now, it would take them for lost. */
 bool sl_members_await(struct sl_members *members);
 /* "stage 1, decode": those who have not joined yet (or, with ready, who have not reported all their links up); NULL: none. */

@@ -67,6 +67,19 @@ void sl_joined_tell_decoder(struct joined_member *stage, const struct joined_mem
     sl_pb_write(stage->call, &event.base);
 }
 
+void sl_joined_foretell(struct joined_member *stage, uint64_t seq, uint64_t number)
+{
+    Sluice__V1__Cancelled cancelled = SLUICE__V1__CANCELLED__INIT;
+    Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
+    if (!stage->call || !stage->ready)
+        return;
+    cancelled.seq = seq;
+    cancelled.record = number;
+    event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_CANCELLED;
+    event.cancelled = &cancelled;
+    sl_pb_write(stage->call, &event.base); /* one that finds no room is computed in vain */
+}
+
 void sl_joined_send_stop(struct joined_member *m, const char *reason)
 {
     Sluice__V1__Stop stop = SLUICE__V1__STOP__INIT;

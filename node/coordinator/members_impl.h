@@ -62,6 +62,9 @@ void sl_joined_send_stop(struct joined_member *m, const char *reason);
 /* Tells a stage who has that place for decode workers, if one who was sent the plan; else that nobody has. */
 void sl_joined_tell_decoder(struct joined_member *stage, const struct joined_member *decoder);
 
+/* Tells a stage, if it is here, of a CANCEL that is still to come. */
+void sl_joined_foretell(struct joined_member *stage, uint64_t seq, uint64_t number);
+
 sl_status sl_members_watch(struct sl_members *members); /* SL_E_NOMEM */
 void sl_members_unwatch(struct sl_members *members);
 

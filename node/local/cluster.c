@@ -136,6 +136,15 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
     return SL_OK;
 }
 
+static void on_cancelled(void *user, uint64_t seq, uint64_t number)
+{
+    struct sl_cluster *c = user;
+    for (uint32_t k = 0; k < c->plan.n_stages; k++) {
+        sl_role_foretell(c->members[k].role, (struct sl_foretold_cancel){seq, number});
+        sl_io_nudge(c->members[k].io);
+    }
+}
+
 static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struct sl_err *err)
 {
     struct sl_tokenizer *tokenizer;
@@ -154,7 +163,9 @@ static sl_status start_coordinator(struct sl_cluster *c, uint32_t n_links, struc
                                            .slo_us = c->config.slo_us,
                                            .n_weights = c->config.n_weights,
                                            .weights = c->config.weights,
-                                           .prefix_cache = c->config.prefix_cache};
+                                           .prefix_cache = c->config.prefix_cache,
+                                           .on_cancelled = on_cancelled,
+                                           .user = c};
     sl_status status = sl_coordinator_create(&c->coordinator, &config, err);
     if (status != SL_OK) {
         sl_tokenizer_destroy(tokenizer);

@@ -260,6 +260,8 @@ static bool take_event(struct sl_member *m, Sluice__V1__JoinEvent *event)
         m->config.on_stop(m->config.user, event->stop->reason);
     } else if (event->event_case == SLUICE__V1__JOIN_EVENT__EVENT_DECODER) {
         m->config.on_decoder(m->config.user, event->decoder);
+    } else if (event->event_case == SLUICE__V1__JOIN_EVENT__EVENT_CANCELLED) {
+        m->config.on_cancelled(m->config.user, event->cancelled);
     }
     sluice__v1__join_event__free_unpacked(event, NULL);
     return stop;

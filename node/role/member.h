@@ -13,6 +13,7 @@
 
 struct Sluice__V1__JoinEvent;
 struct Sluice__V1__Decoder;
+struct Sluice__V1__Cancelled;
 
 struct sl_member_config {
     const char *name;        /* "stage 1": for people */
@@ -28,7 +29,8 @@ struct sl_member_config {
     void (*on_stop)(void *user, const char *reason); /* the coordinator says so: a clean end */
     void (*on_decoder)(
         void *user,
-        const struct Sluice__V1__Decoder *decoder);    /* to stages: who has a place, or that nobody has */
+        const struct Sluice__V1__Decoder *decoder); /* to stages: who has a place, or that nobody has */
+    void (*on_cancelled)(void *user, const struct Sluice__V1__Cancelled *cancelled); /* to stages: a hint */
     void (*on_lost)(void *user, const char *sentence); /* it is gone, or takes this node back no more */
     void *user;
 };

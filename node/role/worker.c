@@ -102,6 +102,15 @@ static void on_decoder(void *user, const Sluice__V1__Decoder *d)
                      known ? "out of memory" : "its address is malformed");
 }
 
+static void on_cancelled(void *user, const Sluice__V1__Cancelled *c)
+{
+    struct worker *w = user;
+    if (!atomic_load(&w->has_plan))
+        return; /* there is no role yet */
+    sl_role_foretell(w->role, (struct sl_foretold_cancel){c->seq, c->record});
+    sl_io_nudge(w->io);
+}
+
 static void on_coordinator_lost(void *user, const char *sentence)
 {
     struct worker *w = user;
@@ -421,6 +430,7 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
                                       .pack_node = pack_node,
                                       .on_stop = on_stop,
                                       .on_decoder = on_decoder,
+                                      .on_cancelled = on_cancelled,
                                       .on_lost = on_coordinator_lost,
                                       .user = w};
     sl_rpc_init();

@@ -23,6 +23,7 @@ struct hand {
     bool hears_of_decoders;                 /* next_event gives these out, too */
     uint32_t number, life;                  /* of its plan */
     uint32_t n_told, told_place, told_life; /* the last word about a decode worker */
+    uint64_t cancelled, cancelled_by;       /* and about a sequence */
     bool told_gone;
     /* a member's process */
     uint8_t id[SL_JOIN_NONCE];
@@ -244,6 +245,10 @@ static int next_event(struct hand *h, bool beats, uint64_t *epoch, struct sl_err
             h->told_place = event->decoder->place;
             h->told_life = event->decoder->life;
             h->told_gone = event->decoder->gone;
+        }
+        if (kind == SLUICE__V1__JOIN_EVENT__EVENT_CANCELLED) {
+            h->cancelled = event->cancelled->seq;
+            h->cancelled_by = event->cancelled->record;
         }
         if (event)
             sluice__v1__join_event__free_unpacked(event, NULL);
@@ -686,6 +691,33 @@ SL_TEST(who_is_away_is_awaited_and_who_comes_after_the_stop_is_told)
         CHECK_INT(next_event(&w.hands[STAGE], false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
         CHECK_INT(next_event(&w.hands[STAGE], false, NULL, &err), 0); /* and that was all */
         CHECK_INT(err.status, SL_OK);
+    }
+    close_meeting(&w);
+}
+
+SL_TEST(stages_that_are_ready_are_told_of_a_cancel_and_nobody_else_is)
+{
+    struct meeting w;
+    struct sl_err err;
+    REQUIRE(open_meeting_for(&w, HOUR_MS, 1));
+    if (all_join(&w)) {
+        const double none[1] = {0};
+        struct hand *stage = &w.hands[STAGE], *decode = &w.hands[DECODE];
+        sl_members_foretell(w.members, 32, 5); /* it has nothing to spare yet */
+        CHECK_INT(say_ready(stage, none, 0), SL_OK);
+        CHECK_INT(say_ready(decode, none, 0), SL_OK);
+        sl_members_foretell(w.members, 48, 9);
+        CHECK_INT(next_event(stage, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_CANCELLED);
+        CHECK(stage->cancelled == 48 && stage->cancelled_by == 9);
+        hang_up(stage); /* who is away is told nothing, then or later */
+        wait_silent(&w, true);
+        sl_members_foretell(w.members, 64, 10);
+        CHECK_INT(join(&w, stage, &err), SL_OK);
+        sl_members_foretell(w.members, 80, 11);
+        CHECK_INT(next_event(stage, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_CANCELLED);
+        CHECK(stage->cancelled == 80 && stage->cancelled_by == 11);
+        sl_members_stop(w.members, "the test is over");
+        CHECK_INT(next_event(decode, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
     }
     close_meeting(&w);
 }
