@@ -272,7 +272,7 @@ static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event 
     return in.bad ? "it is malformed" : NULL;
 }
 
-/* For drawings: when the stages ran a chunk, whosever it was. */
+/* For drawings: when the stages ran a chunk, whosever it was; and for whom nobody wants. */
 static void note_busy(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
@@ -283,6 +283,7 @@ static void note_busy(struct sl_coordinator *c, const struct sl_io_event *frame)
     uint64_t first = sl_plan_link_id(&c->plan, 0, sl_plan_stage_node(0));
     sl_span_offsets(ahead_us, head.traces, c->plan.n_stages, sl_io_clock(c->io, first).offset_us);
     sl_busy_add(&c->busy, head.traces, ahead_us);
+    sl_cancels_ran(&c->cancels, c->core, in, &head, ahead_us, c->plan.n_stages);
 }
 
 static const char *on_result(struct sl_coordinator *c, const struct sl_io_event *frame)
@@ -516,7 +517,8 @@ static void *coordinator_thread(void *arg)
                 break;
         }
         take_posts(c);
-        sl_cancels_look(&c->cancels, c->core, sl_coordinator_now_us(), c->now.meter.cancel);
+        sl_cancels_look(&c->cancels, c->core, sl_coordinator_now_us(), c->now.meter.cancel,
+                        &c->now.meter.cancel_in_vain);
         sl_core_decide(c->core, sl_coordinator_now_us(), &c->actions);
         sl_coordinator_carry_out(c);
         sl_followers_look(c);

@@ -106,7 +106,8 @@ struct sl_coordinator_meter {
     uint64_t refused[SL_REFUSED_KINDS];
     struct sl_ratios ttft_error[2]; /* of short prompts, and of others */
     struct sl_hist ttft, queue, prefill, e2e, inter_token;
-    struct sl_hist cancel[SL_WHERES];       /* by how far it had come */
+    struct sl_hist cancel[SL_WHERES]; /* by how far it had come */
+    struct sl_hist cancel_in_vain;    /* how long stages worked on, of those that were being prefilled */
     uint64_t second[10], second_tokens[10]; /* output tokens by second, for the rate over 10 s */
 };
 

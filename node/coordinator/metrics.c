@@ -366,4 +366,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_hist(t, "sluice_inter_token_latency_seconds", "Between output tokens of a request.", &m->inter_token);
     add_hist(t, "sluice_request_seconds", "From submission to the end.", &m->e2e);
     add_cancels(t, m->cancel);
+    add_hist(t, "sluice_cancel_in_vain_seconds",
+             "From a cancel of what was being prefilled until no stage computed for it alone any more.",
+             &m->cancel_in_vain);
 }

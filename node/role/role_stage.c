@@ -368,8 +368,10 @@ static bool is_given_up(const struct sl_stage_role *r, const uint8_t *meta)
 
 static void give_up(struct sl_stage_role *r, const struct sl_io_event *frame)
 {
-    struct sl_trace trace = {.recv_us = frame->at_us, .begin_us = SL_GIVEN_UP};
-    trace.next_offset_us = sl_order_trace(frame->payload, r->k).next_offset_us;
+    struct sl_trace trace =
+        sl_order_trace(frame->payload, r->k); /* of what was run before it was known; else zeros */
+    trace.recv_us = frame->at_us;
+    trace.begin_us = SL_GIVEN_UP;
     sl_order_set_trace(frame->payload, r->k, &trace);
     r->given_up = true;
 }

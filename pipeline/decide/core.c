@@ -425,6 +425,12 @@ enum sl_where sl_core_where(const struct sl_core *core, uint64_t seq)
     return furthest;
 }
 
+uint64_t sl_core_request_of(const struct sl_core *core, uint64_t seq)
+{
+    const struct sl_stay *s = find_stay(core, seq);
+    return s ? s->request->seq : 0;
+}
+
 uint64_t sl_core_seq_of(const struct sl_core *core, const char *id)
 {
     const struct sl_request *r = sl_core_find_id(core, id);

@@ -243,7 +243,8 @@ enum sl_where { /* how far a request has come: the furthest of its answers; what
                 SL_WHERES
 };
 enum sl_where sl_core_where(const struct sl_core *core, uint64_t seq);
-uint64_t sl_core_seq_of(const struct sl_core *core, const char *id); /* of one that is live; 0: none */
+uint64_t sl_core_request_of(const struct sl_core *core, uint64_t seq); /* that has a stay of seq; 0: none */
+uint64_t sl_core_seq_of(const struct sl_core *core, const char *id);   /* of one that is live; 0: none */
 
 uint64_t sl_core_wake_us(const struct sl_core *core); /* when to decide again if nothing happens; 0: never */
 

@@ -105,7 +105,7 @@ struct sl_trace { /* what one stage did with one record, on its node's clock */
 };
 
 /* begin_us of a stage that has given a record up: all that it runs was cancelled. Its rows are no one's, and no stage behind may
- * compute with them; what it says of pages holds. */
+ * compute with them; what it says of pages holds. end_us is when it had run it nevertheless; 0: it has not. */
 #define SL_GIVEN_UP UINT64_MAX
 
 enum { SL_TRACE_BYTES = 40 };
