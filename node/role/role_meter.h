@@ -7,7 +7,7 @@
 #include <stdatomic.h>
 
 struct sl_role_meter {
-    _Atomic uint64_t given_up, chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records,
+    _Atomic uint64_t foretold, given_up, chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records,
         checksum_failures;
     _Atomic uint64_t pages_used, pages_total, sequences, steps;
     _Atomic uint64_t part_ns[SL_PARTS], wait_ns;       /* of all threads of the team */

@@ -604,6 +604,7 @@ void sl_stage_role_set_decoder(struct sl_stage_role *r, uint32_t decoder, uint32
 void sl_stage_role_foretell(struct sl_stage_role *r, struct sl_foretold_cancel cancel)
 {
     sl_foretold_add(&r->foretold, cancel, r->applied);
+    atomic_fetch_add(&r->meter->foretold, 1);
 }
 
 static sl_status take_memory(struct sl_stage_role *r)

@@ -293,6 +293,8 @@ static void ops_metrics(void *context, struct sl_text *t)
         {"sluice_stage_chunks", "Chunks run.", &m->chunks, 1},
         {"sluice_stage_chunks_given_up", "Chunks not run, since all that they run was cancelled.",
          &m->given_up, 1},
+        {"sluice_stage_cancels_foretold", "Cancels that were told here before their records came.",
+         &m->foretold, 1},
         {"sluice_stage_tokens", "Tokens run through the layers.", &m->tokens, 1},
         {"sluice_stage_busy_seconds", "Time in the layers and the head.", &m->busy_us, 1e-6},
         {"sluice_stage_queue_seconds", "Time that chunks waited here before they ran.", &m->waited_us, 1e-6},

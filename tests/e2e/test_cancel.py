@@ -3,12 +3,13 @@ adds up, memory is where it was, and who comes next gets what it got before."""
 import pathlib
 import random
 import re
+import signal
 import threading
 import time
 
 import grpc
 import pytest
-from conftest import PATIENCE, wait_until
+from conftest import PATIENCE, free_port, get, value_of, wait_until
 from test_endpoint import ask, idle, pb, pb_grpc, whole
 
 FROM = ("queued", "prefill", "handoff", "decode")
@@ -92,6 +93,42 @@ def test_cancels_at_every_moment_leave_nothing(start_server):
     server = start_server("--context", 4096, "--max-running", 8)
     through_a_storm(server, 12, 40)
     assert server.stop() == 0
+
+
+def test_a_stage_that_was_told_computes_nothing_more_though_the_cancel_is_stuck_behind_chunks(spawn, pack):
+    """Stage 0 stands still with more chunks before it than it has frames. Stage 1 hears of the cancel nevertheless, and what comes
+    of the prompt later, however much stage 0 makes of it, it does not run."""
+    endpoint, ops, ops_1 = (f"127.0.0.1:{free_port()}" for _ in range(3))
+    patient = ("--lost-after", 120)
+    coordinator = spawn("coordinator", "coordinator", pack, "--stages", 2, "--listen", endpoint, "--ops", ops, "--context", 16384,
+                        "--schedule", "fifo", "--chunk", 128, *patient)
+    join = (pack, "--coordinator", endpoint, "--threads", 1, *patient)
+    stage_0 = spawn("stage-0", "stage", *join, "--stage", 0)
+    workers = [stage_0, spawn("stage-1", "stage", *join, "--stage", 1, "--ops", ops_1), spawn("decode", "decode", *join)]
+    wait_until(lambda: get(ops, "/readyz")[0] == 200, "readiness")
+
+    def stage_1(what):
+        return value_of(ops_1, f'sluice_stage_{what}_total{{role="stage 1"}}')
+    with grpc.insecure_channel(endpoint) as channel:
+        engine = pb_grpc.VllmEngineStub(channel)
+        before = list(whole(engine, [5] * 300, ignore_eos=True).output_ids)
+        begun = stage_1("chunks")
+        stream = engine.Generate(ask([7] * 16000, stream=True, max_tokens=4), timeout=PATIENCE)
+        wait_until(lambda: stage_1("chunks") > begun, "that stage 1 is at the prompt")
+        stage_0.signal(signal.SIGSTOP)
+        try:
+            stream.cancel()
+            wait_until(lambda: stage_1("cancels_foretold") == 1, "that stage 1 is told")
+            ran, given_up = stage_1("chunks"), stage_1("chunks_given_up")
+        finally:
+            stage_0.signal(signal.SIGCONT)
+        wait_until(lambda: value_of(ops, 'sluice_cancel_seconds_count{from="prefill"}') == 1, "that nothing is left")
+        assert stage_1("chunks") == ran
+        assert stage_1("chunks_given_up") > given_up
+        assert value_of(ops, "sluice_cancel_in_vain_seconds_count") == 1
+        assert list(whole(engine, [5] * 300, ignore_eos=True).output_ids) == before
+    coordinator.signal(signal.SIGTERM)
+    assert [p.wait() for p in [coordinator, *workers]] == [0] * 4, coordinator.log()
 
 
 @pytest.mark.slow
