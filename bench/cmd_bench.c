@@ -1,5 +1,6 @@
 /* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide`, `schedule`, `cost` and `links`;
  * what is measured, and how, is in bench_*.c. */
+#include "base/log.h"
 #include "bench/bench_cost.h"
 #include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
@@ -201,6 +202,7 @@ static int run_pipeline(const void *values, const char *const *args, uint32_t n_
     (void)n_args;
     const struct sl_bench_pipeline *bench = values;
     struct sl_err err = {0};
+    sl_log_init("bench pipeline", SL_LOG_WARN); /* the figures are what is wanted, not each request */
     if (!bench->model)
         sl_fail(&err, SL_E_USAGE, "say --model PATH");
     else

@@ -67,6 +67,17 @@ def test_cost_report(pack):
             assert 0 <= clock[prior]["median"] <= clock[prior]["p90"]
 
 
+def test_pipeline_report(pack):
+    done = bench("pipeline", "--model", pack, "--prompt-tokens", 128, "--chunk", 64, "--rounds", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["stages"], report["chunks"], report["transport"]) == (2, 2, "local")
+    for what in ("pipeline", "one_stage", "side_by_side"):
+        assert report[what] == [report[f"{what}_tok_s"]] and report[what][0] > 0
+    assert 0 < report["fill_drain"] < 1
+    assert done.stderr == ""  # no line of a request, and there is nothing to warn of
+
+
 def test_tables_are_for_people(pack):
     done = bench("prefill", "--model", pack, "--prompt-tokens", 16, "--rounds", 1)
     assert done.returncode == 0, done.stderr
