@@ -157,21 +157,28 @@ static void check_against_oracle(const struct history *h, uint32_t i, uint32_t k
                      (unsigned long long)seed, i);
 }
 
+/* Everything happens, and every answer is what it is alone. */
+static struct sl_sim_report run_against_oracle(struct history *h, const struct sl_sim_config *config)
+{
+    struct sl_sim_report report = {0};
+    struct sl_err err;
+    if (sl_sim_run(config, h->requests, h->n, &report, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    for (uint32_t i = 0; i < h->n; i++)
+        for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
+            check_against_oracle(h, i, k, config->seed, config->n_stages);
+    return report;
+}
+
 SL_TEST(requests_among_others_get_the_tokens_that_they_get_alone)
 {
     struct history *h = calloc(1, sizeof *h);
     uint32_t most_running = 0;
     for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
         struct sl_rng rng = {seed, 0};
-        struct sl_sim_report report;
-        struct sl_err err;
         struct sl_sim_config config = draw_config(&rng, seed);
         draw_requests(h, &rng, config.max_running);
-        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        for (uint32_t i = 0; i < h->n; i++)
-            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
-                check_against_oracle(h, i, k, seed, config.n_stages);
+        struct sl_sim_report report = run_against_oracle(h, &config);
         if (report.most_running > most_running)
             most_running = report.most_running;
     }
@@ -206,18 +213,13 @@ SL_TEST(answers_that_are_set_back_get_the_tokens_that_they_get_alone)
     uint64_t set_back = 0, tokens = 0, most_times = 0;
     for (uint64_t seed = 1, last = n_seeds() / 2; seed <= last; seed++) {
         struct sl_rng rng = {seed, 1};
-        struct sl_sim_report report;
-        struct sl_err err;
         struct sl_sim_config config = draw_config(&rng, seed);
         draw_growing(h, &config, &rng);
-        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+        struct sl_sim_report report = run_against_oracle(h, &config);
         for (uint32_t i = 0; i < h->n; i++)
-            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++) {
-                check_against_oracle(h, i, k, seed, config.n_stages);
+            for (uint32_t k = 0; k < SL_MAX_N; k++)
                 if (h->requests[i].answers[k].n_set_back > most_times)
                     most_times = h->requests[i].answers[k].n_set_back;
-            }
         set_back += report.set_back;
         tokens += report.tokens;
     }
@@ -246,19 +248,13 @@ SL_TEST(answers_whose_decode_worker_dies_or_leaves_get_the_tokens_that_they_get_
     uint64_t moved = 0, n_lost = 0, n_left = 0;
     for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
         struct sl_rng rng = {seed, 2};
-        struct sl_sim_report report;
-        struct sl_err err;
         struct sl_sim_config config = draw_config(&rng, seed);
         if (seed % 2)
             draw_growing(h, &config, &rng);
         else
             draw_requests(h, &rng, config.max_running);
         draw_leavings(&config, &rng);
-        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        for (uint32_t i = 0; i < h->n; i++)
-            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
-                check_against_oracle(h, i, k, seed, config.n_stages);
+        struct sl_sim_report report = run_against_oracle(h, &config);
         moved += report.set_back;
         n_lost += report.n_lost;
         n_left += report.n_left;
@@ -334,16 +330,10 @@ SL_TEST(what_stages_are_told_to_be_cancelled_is_not_begun_and_nobody_else_gets_o
     uint64_t given_up = 0, foretold = 0;
     for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
         struct sl_rng rng = {seed, 8};
-        struct sl_sim_report report;
-        struct sl_err err;
         struct sl_sim_config config = draw_config(&rng, seed);
         draw_half_given_up(h, &config, &rng);
         config.foretold_us = 1 + draw(&rng, draw(&rng, 2) ? 100 : 10000);
-        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        for (uint32_t i = 0; i < h->n; i++)
-            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
-                check_against_oracle(h, i, k, seed, config.n_stages);
+        struct sl_sim_report report = run_against_oracle(h, &config);
         given_up += report.given_up;
         foretold += report.foretold;
     }
@@ -377,8 +367,6 @@ SL_TEST(prompts_behind_what_others_left_get_the_tokens_that_they_get_alone)
     uint64_t cached = 0, evicted = 0, set_back = 0;
     for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
         struct sl_rng rng = {seed, 2};
-        struct sl_sim_report report;
-        struct sl_err err;
         struct sl_sim_config config = draw_config(&rng, seed);
         if (draw(&rng, 2))
             draw_growing(h, &config, &rng);
@@ -387,11 +375,7 @@ SL_TEST(prompts_behind_what_others_left_get_the_tokens_that_they_get_alone)
         draw_alike(h, &config, &rng);
         if (draw(&rng, 3) == 0)
             draw_leavings(&config, &rng);
-        if (sl_sim_run(&config, h->requests, h->n, &report, &err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        for (uint32_t i = 0; i < h->n; i++)
-            for (uint32_t k = 0; k < (h->requests[i].n ? h->requests[i].n : 1); k++)
-                check_against_oracle(h, i, k, seed, config.n_stages);
+        struct sl_sim_report report = run_against_oracle(h, &config);
         cached += report.cached_tokens;
         evicted += report.evicted;
         set_back += report.set_back;
