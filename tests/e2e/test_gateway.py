@@ -1,49 +1,16 @@
 """The unmodified gateway `smg` from PyPI in front, and the `openai` client in front of that: chat and completions, streamed
 and whole, several at once, and one that hangs up midway, after which every page is back."""
 import concurrent.futures
-import os
-import subprocess
-import sys
 
 import openai
 import pytest
-from conftest import PATIENCE, free_port, wait_until
-
-
-class Gateway:
-    """smg before some pipelines, and a client before smg."""
-
-    def __init__(self, folder, servers, *args):
-        port, metrics = free_port(), free_port()
-        log_path = folder / "smg.log"
-        with open(log_path, "wb") as log:
-            smg = os.path.join(os.path.dirname(sys.executable), "smg")
-            self.process = subprocess.Popen([smg, "launch", "--host", "127.0.0.1", "--port", str(port), "--prometheus-host",
-                                             "127.0.0.1", "--prometheus-port", str(metrics), *args, "--worker-urls",
-                                             *(f"grpc://{server.endpoint}" for server in servers)], stdout=log, stderr=log)
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
-
-        def model_that_answers():
-            """Listed is not ready: the gateway fetches the tokenizer behind it, and refuses until it has it."""
-            assert self.process.poll() is None, log_path.read_text()
-            try:
-                for model in client.models.list().data:
-                    client.completions.create(model=model.id, prompt="A", max_tokens=1)
-                    client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "A"}], max_tokens=1)
-                    return model.id
-            except openai.APIError:
-                return None
-        client.model = wait_until(model_that_answers, "an answer through the gateway")
-        self.client = client
-
-    def stop(self):
-        self.process.terminate()
-        self.process.wait()
+from conftest import wait_until
+from gateway import Gateway
 
 
 @pytest.fixture(scope="module")
 def gateway(server, tmp_path_factory):
-    it = Gateway(tmp_path_factory.mktemp("gateway"), [server])
+    it = Gateway(tmp_path_factory.mktemp("gateway"), [server.endpoint])
     yield it.client
     it.stop()
 
@@ -147,7 +114,7 @@ def test_a_prompt_that_is_too_long_is_refused_and_others_go_on(gateway):
 def test_prompts_go_where_their_beginning_was_computed(start_server, tmp_path):
     """The gateway follows what each of two pipelines has cached (SubscribeKvEvents)."""
     servers = [start_server(), start_server()]
-    gateway = Gateway(tmp_path, servers, "--policy", "cache_aware")
+    gateway = Gateway(tmp_path, [server.endpoint for server in servers], "--policy", "cache_aware")
     try:
         for kind in range(4):
             beginning = " ".join(f"word {kind} {i} goes" for i in range(60))

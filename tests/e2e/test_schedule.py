@@ -4,7 +4,7 @@ import json
 
 import pytest
 from conftest import run, wait_until
-from test_gateway import Gateway
+from gateway import Gateway
 
 pytestmark = pytest.mark.slow
 INVALID, UNANSWERED = 3, 69  # a busy machine may make the harness late; a load may be refused as a whole
@@ -96,7 +96,7 @@ def test_a_tenant_does_not_wait_for_the_flood_of_another(start_server, load):
 
 
 def test_all_of_a_mix_is_answered_through_a_gateway(server, load, tmp_path):
-    gateway = Gateway(tmp_path, [server])
+    gateway = Gateway(tmp_path, [server.endpoint])
     try:
         url = str(gateway.client.base_url).rstrip("/")
         short, long, talks = load(["--openai", url], {"name": "short", "rate": 20, "requests": 60, "input": 30, "output": 4},

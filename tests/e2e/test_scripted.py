@@ -8,13 +8,12 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 
 import grpc
 import openai
 import pytest
 from conftest import PATIENCE, ROOT, free_port, run, wait_until
+from gateway import Gateway
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
@@ -314,23 +313,9 @@ def test_two_thousand_streams_of_grpc_and_six_hundred_of_http(scripted):
 @pytest.mark.slow
 def test_behind_the_gateway(scripted, tmp_path):
     it = scripted(*QUICK, "--model", ROOT / "demo")
-    port, metrics = free_port(), free_port()
-    smg = os.path.join(os.path.dirname(sys.executable), "smg")
-    with open(tmp_path / "smg.log", "wb") as log:
-        gateway = subprocess.Popen([smg, "launch", "--host", "127.0.0.1", "--port", str(port), "--prometheus-host", "127.0.0.1",
-                                    "--prometheus-port", str(metrics), "--worker-urls", f"grpc://127.0.0.1:{it.grpc_port}"],
-                                   stdout=log, stderr=log)
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=PATIENCE)
+    gateway = Gateway(tmp_path, [f"127.0.0.1:{it.grpc_port}"])
+    client, model = gateway.client, gateway.client.model
     try:
-        def model_that_answers():
-            assert gateway.poll() is None, (tmp_path / "smg.log").read_text()
-            try:
-                for model in client.models.list().data:
-                    client.chat.completions.create(model=model.id, messages=[{"role": "user", "content": "A"}], max_tokens=1)
-                    return model.id
-            except openai.APIError:
-                return None
-        model = wait_until(model_that_answers, "an answer through the gateway")
         whole = client.completions.create(model=model, prompt="It was the best of times, it was the", max_tokens=12)
         assert whole.usage.prompt_tokens == 10 and whole.usage.completion_tokens == 12
         assert len(whole.choices[0].text.split()) == 12
@@ -339,6 +324,4 @@ def test_behind_the_gateway(scripted, tmp_path):
         assert len("".join(pieces).split()) == 12 and sum(1 for piece in pieces if piece) == 12
         assert len(client.chat.completions.create(**ask).choices[0].message.content.split()) == 12
     finally:
-        client.close()
-        gateway.terminate()
-        gateway.wait()
+        gateway.stop()
