@@ -137,19 +137,35 @@ static bool submit(struct sl_cluster *cluster, const struct sl_generate *ask, st
     return false;
 }
 
+/* In one process, with one thread a stage, for prompts and answers of so many tokens together. */
+static struct sl_cluster_config config_of(uint32_t stages, uint32_t chunk, uint32_t context)
+{
+    return (struct sl_cluster_config){.model = pack_path(),
+                                      .n_stages = stages,
+                                      .n_threads = 1,
+                                      .chunk_tokens = chunk,
+                                      .transport = "local",
+                                      .kv = "bf16",
+                                      .context_tokens = context,
+                                      .quiet = true};
+}
+
+/* Bit for bit: digests, ids and log-probabilities. */
+static bool same_answer(const struct answer *a, const struct answer *b)
+{
+    return a->logits == b->logits && a->kv == b->kv && memcmp(a->ids, b->ids, sizeof a->ids) == 0 &&
+           memcmp(a->logprobs, b->logprobs, sizeof a->logprobs) == 0;
+}
+
 static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t threads, const char *transport)
 {
     struct sl_cluster *cluster = NULL;
     struct sl_err err;
-    struct sl_cluster_config config = {.model = pack_path(),
-                                       .n_stages = stages,
-                                       .n_threads = threads,
-                                       .chunk_tokens = chunk,
-                                       .transport = transport,
-                                       .kv = kv,
-                                       .context_tokens = 256,
-                                       .twins = twins,
-                                       .quiet = true};
+    struct sl_cluster_config config = config_of(stages, chunk, 256);
+    config.n_threads = threads;
+    config.transport = transport;
+    config.kv = kv;
+    config.twins = twins;
     if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%u stages, chunk %u, %u threads, %s: %s", stages, chunk, threads,
                      transport, err.text);
@@ -196,8 +212,7 @@ static void compare_once(const char *transport, uint32_t stages, uint32_t chunk,
     ask_all(cluster, answers, at_once);
     sl_cluster_stop(cluster);
     for (uint32_t i = 0; i < N_PROMPTS; i++)
-        if (answers[i].logits != reference[i].logits || answers[i].kv != reference[i].kv ||
-            memcmp(answers[i].ids, reference[i].ids, sizeof answers[i].ids) != 0)
+        if (!same_answer(&answers[i], &reference[i]))
             sl_test_fail(__FILE__, __LINE__,
                          "%s, %u stages, chunk %u, %u threads, %s: prompt %u gives other bits (%s)",
                          transport, stages, chunk, threads, at_once ? "5 at once" : "alone", i,
@@ -252,8 +267,7 @@ SL_TEST(several_answers_have_the_bits_of_their_seeds_however_the_work_is_cut)
         for (uint32_t i = 0; i < N_PROMPTS; i++)
             for (uint32_t k = 0; k < ANSWERS; k++) {
                 wait_answer(&together[i][k]);
-                if (together[i][k].logits != alone[i][k].logits || together[i][k].kv != alone[i][k].kv ||
-                    memcmp(together[i][k].ids, alone[i][k].ids, sizeof alone[i][k].ids) != 0)
+                if (!same_answer(&together[i][k], &alone[i][k]))
                     sl_test_fail(__FILE__, __LINE__,
                                  "%u stages, chunk %u: answer %u to prompt %u has other bits (%s)",
                                  cuts[c][0], cuts[c][1], k, i, together[i][k].error);
@@ -451,18 +465,12 @@ SL_TEST(a_score_agrees_with_itself_in_any_chunks)
     static const uint32_t chunks[3] = {256, 64, 1};
     uint32_t ids[256], n = make_prompt(0, ids);
     for (int i = 0; i < 3; i++) {
-        struct sl_cluster_config config = {.model = pack_path(),
-                                           .n_stages = 1 + (uint32_t)i,
-                                           .n_threads = 1,
-                                           .chunk_tokens = chunks[i],
-                                           .transport = "local",
-                                           .kv = "f32",
-                                           .context_tokens = 256,
-                                           .without_decode = true,
-                                           .quiet = true};
+        struct sl_cluster_config config = config_of(1 + (uint32_t)i, chunks[i], 256);
         struct sl_cluster *cluster;
         struct sl_err err;
         struct answer a;
+        config.kv = "f32";
+        config.without_decode = true;
         REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
         init_answer(&a);
         struct sl_generate ask = make_ask(ids, n, 0);
@@ -541,19 +549,12 @@ SL_TEST(answers_that_are_set_back_keep_their_bits)
 {
     enum { SHORT = 40, LONG = 8, LENGTH = 140 };
     static struct answer alone[LONG], together[LONG];
-    struct sl_cluster_config config = {.model = pack_path(),
-                                       .n_stages = 3,
-                                       .n_threads = 1,
-                                       .chunk_tokens = 48,
-                                       .transport = "local",
-                                       .kv = "bf16",
-                                       .context_tokens = 256,
-                                       .kv_tokens = 256,
-                                       .quiet = true};
+    struct sl_cluster_config config = config_of(3, 48, 256);
     struct sl_cluster *cluster;
     struct sl_err err;
     struct sl_load load;
     uint32_t ids[256];
+    config.kv_tokens = 256;
     REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
     for (uint32_t i = 0; i < SHORT + 2 * LONG; i++) {
         bool is_short = i < SHORT, is_alone = i < SHORT + LONG;
@@ -568,10 +569,8 @@ SL_TEST(answers_that_are_set_back_keep_their_bits)
     }
     for (uint32_t i = 0; i < LONG; i++) {
         wait_answer(&together[i]);
-        CHECK(together[i].status == SL_OK && together[i].n == LENGTH);
-        if (together[i].logits != alone[i].logits || together[i].kv != alone[i].kv || !alone[i].kv ||
-            memcmp(together[i].ids, alone[i].ids, sizeof alone[i].ids) != 0 ||
-            memcmp(together[i].logprobs, alone[i].logprobs, sizeof alone[i].logprobs) != 0)
+        CHECK(together[i].status == SL_OK && together[i].n == LENGTH && alone[i].kv != 0);
+        if (!same_answer(&together[i], &alone[i]))
             sl_test_fail(__FILE__, __LINE__, "answer %u has other bits (%s)", i, together[i].error);
     }
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
@@ -585,19 +584,12 @@ SL_TEST(answers_whose_decode_worker_is_lost_keep_their_bits)
 {
     enum { ANSWERS = 9, LENGTH = 140 };
     static struct answer alone[ANSWERS], together[ANSWERS];
-    struct sl_cluster_config config = {.model = pack_path(),
-                                       .n_stages = 3,
-                                       .n_threads = 1,
-                                       .n_decoders = 3,
-                                       .chunk_tokens = 48,
-                                       .transport = "local",
-                                       .kv = "bf16",
-                                       .context_tokens = 300,
-                                       .quiet = true};
+    struct sl_cluster_config config = config_of(3, 48, 300);
     struct sl_cluster *cluster;
     struct sl_err err;
     struct sl_load load;
     uint32_t ids[256];
+    config.n_decoders = 3;
     REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
     for (uint32_t i = 0; i < 2 * ANSWERS; i++) {
         struct answer *a = i < ANSWERS ? &alone[i] : &together[i - ANSWERS];
@@ -616,10 +608,8 @@ SL_TEST(answers_whose_decode_worker_is_lost_keep_their_bits)
     }
     for (uint32_t i = 0; i < ANSWERS; i++) {
         wait_answer(&together[i]);
-        CHECK(together[i].status == SL_OK && together[i].n == LENGTH);
-        if (together[i].logits != alone[i].logits || together[i].kv != alone[i].kv || !alone[i].kv ||
-            memcmp(together[i].ids, alone[i].ids, sizeof alone[i].ids) != 0 ||
-            memcmp(together[i].logprobs, alone[i].logprobs, sizeof alone[i].logprobs) != 0)
+        CHECK(together[i].status == SL_OK && together[i].n == LENGTH && alone[i].kv != 0);
+        if (!same_answer(&together[i], &alone[i]))
             sl_test_fail(__FILE__, __LINE__, "answer %u has other bits (%s)", i, together[i].error);
     }
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
@@ -634,17 +624,10 @@ SL_TEST(answers_whose_decode_worker_is_lost_keep_their_bits)
 
 SL_TEST(more_requests_than_pages_wait_their_turn)
 {
-    struct sl_cluster_config config = {.model = pack_path(),
-                                       .n_stages = 2,
-                                       .n_threads = 1,
-                                       .chunk_tokens = 64,
-                                       .transport = "local",
-                                       .kv = "bf16",
-                                       .context_tokens = 256,
-                                       .max_running = 3,
-                                       .quiet = true};
+    struct sl_cluster_config config = config_of(2, 64, 256);
     struct sl_cluster *cluster;
     struct sl_err err;
+    config.max_running = 3;
     REQUIRE(sl_cluster_start(&cluster, &config, &err) == SL_OK);
     enum { MANY = 24 };
     static struct answer answers[MANY];
