@@ -37,6 +37,20 @@ static json_t *results_of(const struct sl_report *report)
     return read;
 }
 
+/* A report is made, written and read again; NULL: it could not be. */
+static json_t *made_and_read(const struct made_config *config)
+{
+    bool is_made = made_init(&made, config);
+    CHECK(is_made);
+    return is_made ? results_of(&made.report) : NULL;
+}
+
+static void end(json_t *read)
+{
+    json_decref(read); /* NULL is fine */
+    made_fini(&made);
+}
+
 static double number(const json_t *object, const char *key)
 {
     json_t *value = json_object_get(object, key);
@@ -81,8 +95,7 @@ SL_TEST(it_has_what_vllm_has)
                                           "std_e2el_ms"};
     static const char *const lists[] = {"input_lens", "output_lens", "start_times", "ttfts",
                                         "itls",       "latencies",   "errors"};
-    REQUIRE(made_init(&made, &one_load));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&one_load);
     REQUIRE(json_is_object(read));
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (!json_is_string(json_object_get(read, texts[i])))
@@ -94,8 +107,7 @@ SL_TEST(it_has_what_vllm_has)
         CHECK_INT(json_array_size(json_object_get(read, lists[i])), made.runs[0].all.n_requests);
     CHECK_STR(json_string_value(json_object_get(read, "date")), "20261129-214335");
     CHECK(json_is_null(json_object_get(read, "max_concurrency")));
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 /* Nearest rank; +inf: among the failed. */
@@ -112,8 +124,7 @@ static double rank_of(double *values, size_t n, double q)
 
 SL_TEST(its_lists_give_its_percentiles_again)
 {
-    REQUIRE(made_init(&made, &one_load));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&one_load);
     REQUIRE(read != NULL);
     json_t *ttfts = json_object_get(read, "ttfts"), *errors = json_object_get(read, "errors");
     size_t n = json_array_size(ttfts), n_failed = 0;
@@ -131,14 +142,12 @@ SL_TEST(its_lists_give_its_percentiles_again)
     CHECK(near(number(read, "median_ttft_ms"), rank_of(values, n, 0.5)));
     CHECK(near(number(read, "p90_ttft_ms"), rank_of(values, n, 0.9)));
     free(values);
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 SL_TEST(start_and_ttft_give_the_arrival_of_the_token)
 {
-    REQUIRE(made_init(&made, &one_load));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&one_load);
     REQUIRE(read != NULL);
     json_t *starts = json_object_get(read, "start_times"), *ttfts = json_object_get(read, "ttfts"),
            *itls = json_object_get(read, "itls");
@@ -161,16 +170,14 @@ SL_TEST(start_and_ttft_give_the_arrival_of_the_token)
         }
         at++;
     }
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 SL_TEST(a_percentile_among_the_failed_is_null_and_said)
 {
     struct made_config config = one_load;
     config.fail_share = 0.7;
-    REQUIRE(made_init(&made, &config));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&config);
     REQUIRE(read != NULL);
     CHECK(json_is_null(json_object_get(read, "median_ttft_ms")));
     CHECK(json_is_null(json_object_get(read, "median_e2el_ms")));
@@ -178,8 +185,7 @@ SL_TEST(a_percentile_among_the_failed_is_null_and_said)
     json_t *p50 = json_object_get(
         json_object_get(json_object_get(json_object_get(read, "sluice"), "all"), "ttft"), "p50");
     CHECK(json_is_true(json_object_get(p50, "among_failed")) && json_is_true(json_object_get(p50, "known")));
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 SL_TEST(a_sweep_is_a_list_as_vllm_bench_sweep_has_it)
@@ -188,24 +194,21 @@ SL_TEST(a_sweep_is_a_list_as_vllm_bench_sweep_has_it)
     config.n_runs = 4;
     config.n_requests = 100;
     config.sweep = true;
-    REQUIRE(made_init(&made, &config));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&config);
     CHECK_INT(json_array_size(read), 4);
     for (size_t i = 0; i < json_array_size(read); i++) {
         json_t *point = json_array_get(read, i);
         CHECK(near(number(point, "request_rate"), 15.0 * (double)(i + 1)));
         CHECK_INT(json_array_size(json_object_get(json_object_get(point, "sluice"), "runs")), 1);
     }
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 SL_TEST(repeats_are_pooled_and_kept)
 {
     struct made_config config = one_load;
     config.n_runs = 3;
-    REQUIRE(made_init(&made, &config));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&config);
     REQUIRE(json_is_object(read));
     double completed = 0, seconds = 0, tokens = 0;
     for (uint32_t r = 0; r < 3; r++) {
@@ -222,8 +225,7 @@ SL_TEST(repeats_are_pooled_and_kept)
     json_t *repeat = json_object_get(json_object_get(ours, "repeats"), "p50_ttft_ms");
     CHECK_INT(json_array_size(json_object_get(repeat, "of_runs")), 3);
     CHECK(number(repeat, "low") < number(repeat, "mean") && number(repeat, "mean") < number(repeat, "high"));
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 /* The lowest us of its bucket: whole below 2048, then 1024 buckets in each power of two. */
@@ -255,8 +257,7 @@ static double of_buckets(const json_t *histogram, double q, double *total)
 
 SL_TEST(histograms_hold_every_sample)
 {
-    REQUIRE(made_init(&made, &one_load));
-    json_t *read = results_of(&made.report);
+    json_t *read = made_and_read(&one_load);
     REQUIRE(read != NULL);
     json_t *all = json_object_get(json_object_get(json_object_get(read, "sluice"), "histograms"), "all");
     for (enum sl_measure measure = 0; measure < SL_MEASURES; measure++) {
@@ -270,8 +271,7 @@ SL_TEST(histograms_hold_every_sample)
         double truth = figure->quantiles[0].value; /* a bucket is named by its lowest value */
         CHECK(median <= truth + 1e-9 && median >= truth * (1 - 1.0 / 1024) - 0.001);
     }
-    json_decref(read);
-    made_fini(&made);
+    end(read);
 }
 
 SL_TEST(whatever_is_measured_can_be_read)
@@ -282,11 +282,9 @@ SL_TEST(whatever_is_measured_can_be_read)
         {.n_runs = 1, .n_requests = 1, .n_classes = 1, .rate = 1, .most_tokens = 1},
         {.n_runs = 2, .n_requests = 30, .n_classes = 3, .rate = 1, .fail_share = 1, .most_tokens = 1}};
     for (size_t i = 0; i < sizeof configs / sizeof *configs; i++) {
-        REQUIRE(made_init(&made, &configs[i]));
-        json_t *read = results_of(&made.report);
+        json_t *read = made_and_read(&configs[i]);
         CHECK(i == 0 ? json_is_array(read) : json_is_object(read));
-        json_decref(read);
-        made_fini(&made);
+        end(read);
     }
 }
 
