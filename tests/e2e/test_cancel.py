@@ -20,10 +20,11 @@ def cancels(server, of):
     return int(server.metric(f'sluice_cancel_seconds_count{{from="{of}"}}'))
 
 
-def quantile(server, of, q):
+def quantile(server, family, label, q):
     """The least bound that has this share of them; in seconds."""
-    n = cancels(server, of)
-    return next((b for b in BOUNDS if server.metric(f'sluice_cancel_seconds_bucket{{from="{of}",le="{b:g}"}}') >= q * n), None)
+    n = server.metric(f"{family}_count{{{label}}}" if label else f"{family}_count")
+    comma = "," if label else ""
+    return next((b for b in BOUNDS if server.metric(f'{family}_bucket{{{label}{comma}le="{b:g}"}}') >= q * n), None)
 
 
 def resident(pid):
@@ -81,8 +82,10 @@ def through_a_storm(server, clients, each):
     counts = {of: cancels(server, of) for of in FROM}
     for of in FROM:
         if counts[of]:
-            print(f"figure: {counts[of]} cancels from {of}: half are gone in {quantile(server, of, 0.5)} s, 99 % in "
-                  f"{quantile(server, of, 0.99)} s")
+            half, most = (quantile(server, "sluice_cancel_seconds", f'from="{of}"', q) for q in (0.5, 0.99))
+            print(f"figure: {counts[of]} cancels from {of}: half are gone in {half} s, 99 % in {most} s")
+    half, most = (quantile(server, "sluice_cancel_in_vain_seconds", "", q) for q in (0.5, 0.99))
+    print(f"figure: stages computed in vain for half of those in prefill for {half} s, for 99 % for {most} s at most")
     assert counts["queued"] > 0 and counts["prefill"] > 0 and counts["decode"] > 0, counts
     # some are over before they are taken, or are never taken because the call ends first
     assert sum(counts.values()) <= clients * each
