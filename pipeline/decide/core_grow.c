@@ -64,6 +64,15 @@ static struct sl_schedule_entry *next_to_begin(struct sl_core *core)
     return sl_schedule_next(&core->schedule);
 }
 
+/* Each answer that has begun can come again in a stay of its own, whenever its decode worker is lost; and while many wait that did,
+ * nobody new takes what those need to begin. */
+static bool can_come_again(const struct sl_core *core, const struct sl_stay *s)
+{
+    uint32_t kept_for = core->schedule.n_decoding + s->entry.n_places,
+             others = s->again ? 0 : core->plan.max_running * core->plan.max_decoders;
+    return s->entry.n_places == 0 || core->free_stays.n_free >= kept_for + others;
+}
+
 bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
 {
     struct sl_beginning *b = user;
@@ -71,7 +80,7 @@ bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
     struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
     uint32_t decoder;
     sl_core_make_room(core, entry);
-    if (!sl_schedule_fits(&core->schedule, entry))
+    if (!sl_schedule_fits(&core->schedule, entry) || !can_come_again(core, s))
         return false;
     for (; !b->summed && *last; last = &(*last)->next_begun)
         b->growth[(*last)->entry.decoder] += growth_of_all(core, *last);
