@@ -66,6 +66,8 @@ static void print_text(const struct sl_bench_figures *f, const struct sl_bench_r
         printf("%llu steps of %.1f ms, p99 of the longest pause of a stream %.1f ms, %llu set back\n",
                (unsigned long long)r->steps, f->step_us / 1e3, f->pause_p99_us / 1e3,
                (unsigned long long)r->set_back);
+    if (r->slo_dear)
+        printf("the target (--slo) costs more than half of the throughput\n");
     printf("%llu records, %llu chunks of %.2f slices, %.2f under way, %.1f s of the world\n",
            (unsigned long long)r->records, (unsigned long long)r->runs,
            r->runs ? (double)r->slices / (double)r->runs : 0, r->in_flight, r->end_us / 1e6);
@@ -122,6 +124,8 @@ sl_status sl_bench_schedule(const struct sl_bench_schedule *b, struct sl_err *er
         .world = {.shape = shape,
                   .schedule = strcmp(b->schedule, "fifo") == 0 ? SL_SCHEDULE_FIFO : SL_SCHEDULE_SLO,
                   .chunk_us = b->chunk_ms * 1000ull,
+                  .slo_us = b->slo_ms * 1000ull,
+                  .slower = b->slower,
                   .chunk_tokens = b->chunk,
                   .runs = b->runs,
                   .kv_tokens = kind == SL_BENCH_GROWTH ? shape->context : 0,

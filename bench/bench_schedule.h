@@ -6,8 +6,8 @@
 
 struct sl_bench_schedule {
     const char *world, *load, *schedule;
-    double rate, sigma;
-    uint32_t requests, tokens, seed, chunk_ms, chunk, runs;
+    double rate, sigma, slower;
+    uint32_t requests, tokens, seed, chunk_ms, slo_ms, chunk, runs;
     bool check, table, json;
 };
 sl_status sl_bench_schedule(const struct sl_bench_schedule *bench, struct sl_err *err);

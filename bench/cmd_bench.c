@@ -11,6 +11,7 @@
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
 #include "node/command/shared_options.h"
+#include "node/coordinator/coordinator.h"
 
 static const struct sl_option kernels_options[] = {
     SL_OPTION_TEXT("filter", SL_OPT_STRING, sl_bench_kernels, filter, NULL, "TEXT",
@@ -280,11 +281,15 @@ static const struct sl_option schedule_options[] = {
                   "At which an overload comes: 1 is what the world can serve of it."),
     SL_OPTION_ROW("sigma", SL_OPT_FLOAT, sl_bench_schedule, sigma, "0.05", NULL, 0, 1, NULL,
                   "Noise of a chunk's time: the deviation of its logarithm."),
+    SL_OPTION_ROW(
+        "slower", SL_OPT_FLOAT, sl_bench_schedule, slower, "1", NULL, 0.1, 100, "times",
+        "Than the world's are its stages. A tenant's half of the pipeline alone: --load overload --rate 0.3 --slower 2."),
     SL_OPTION_NUMBER("requests", sl_bench_schedule, requests, "4000", 1, 100000, "requests",
                      "Of the load: the open ones, where it has such."),
     SL_OPTION_NUMBER("prompt-tokens", sl_bench_schedule, tokens, "8192", 1, 1 << 20, "tokens",
                      "Length of the prompt."),
     SL_OPTION_CHUNK_MS(sl_bench_schedule, chunk_ms),
+    SL_OPTION_SLO(sl_bench_schedule, slo_ms),
     SL_OPTION_CHUNK(sl_bench_schedule, chunk),
     SL_OPTION_NUMBER("runs", sl_bench_schedule, runs, "0", 0, 2 * SL_MAX_STAGES + 4, "chunks",
                      "Under way at most; 0: as many as keep every stage busy."),

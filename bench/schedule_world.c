@@ -427,6 +427,9 @@ static void go(struct sl_bench_world *w)
     }
     if (w->status == SL_OK && w->n_live > 0)
         sl_bench_world_fail(w, SL_E_INTERNAL, "requests are left and nothing goes on; report this");
+    struct sl_core_load left;
+    sl_core_load(w->core, &left);
+    w->report->slo_dear = left.slo_dear;
     w->report->end_us = w->now_us;
     w->report->in_flight /= w->report->n_ran > 0 ? w->report->n_ran : 1;
 }

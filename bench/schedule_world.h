@@ -50,6 +50,7 @@ struct sl_bench_report {
     uint64_t records, runs, slices, tokens, steps, set_back;
     double in_flight; /* chunks that were under way when one of them came back, in the mean */
     double step_us;   /* all steps together */
+    bool slo_dear;    /* the core's target costs more than half of the throughput */
     uint32_t n_ran;
     struct sl_bench_ran *ran; /* [n_ran], in the order of time */
 };

@@ -30,9 +30,7 @@ struct sl_serving_options {
         SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",  \
                          "Requests in the queue, and 64 MiB of what they hold; more are refused."),          \
         SL_OPTION_SCHEDULE(values, serving.schedule), SL_OPTION_CHUNK_MS(values, serving.chunk_ms),          \
-        SL_OPTION_NUMBER("slo", values, serving.slo, "0", 0, SL_MAX_SLO_MS, "ms",                            \
-                         "With --schedule slo, when the first token of a short prompt is wanted if its "     \
-                         "request does not say (x-slo-ttft-ms, a deadline); 0: by cost."),                   \
+        SL_OPTION_SLO(values, serving.slo),                                                                  \
         SL_OPTION_TEXT("tenant-weight", SL_OPT_LIST, values, serving.tenant_weight, NULL, "NAME=W",          \
                        "With --schedule slo, the share of a tenant (x-tenant-id) beside the others', who "   \
                        "weigh 1; may be given several times, or as a list with commas."),                    \

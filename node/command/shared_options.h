@@ -43,6 +43,10 @@
     SL_OPTION_NUMBER("chunk-ms", values, field, "0", 0, 3600000, "ms",                                       \
                      "With --schedule slo, what a chunk may take on the slowest stage; 0: by what chunks "   \
                      "are measured to cost.")
+#define SL_OPTION_SLO(values, field) /* SL_MAX_SLO_MS is the coordinator's */                                \
+    SL_OPTION_NUMBER("slo", values, field, "0", 0, SL_MAX_SLO_MS, "ms",                                      \
+                     "With --schedule slo, when the first token of a short prompt is wanted if its request " \
+                     "does not say (x-slo-ttft-ms, a deadline); 0: by cost.")
 #define SL_OPTION_CONTEXT(values, field)                                                                     \
     SL_OPTION_NUMBER("context", values, field, "0", 0, 1 << 22, "tokens",                                    \
                      "Longest prompt and output together; 0: the model's.")

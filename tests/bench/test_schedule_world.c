@@ -1,6 +1,6 @@
 /* The small simulated world against hands and against itself: what stages take, that a seed is a history, that every request
  * of every load ends and the decider's tables hold. */
-#include "bench/schedule_world.h"
+#include "bench/bench_schedule.h"
 #include "tests/check.h"
 #include <stdlib.h>
 
@@ -85,6 +85,31 @@ SL_TEST(a_lone_prompt_takes_the_time_of_its_chunks)
     CHECK(got > expected - 1 && got < expected + 1);
     CHECK_INT(r.report.runs, 8);
     forget(&r);
+}
+
+/* The longest that a short prompt of a mix waits, but for one of a hundred. */
+static double p99_of(double slower, uint64_t slo_us, bool *dear)
+{
+    struct sl_bench_run run = {
+        .load = {SL_BENCH_MIX, sl_bench_shape_find("B4"), 0, 300, 0, 1},
+        .world = {.shape = sl_bench_shape_find("B4"), .slower = slower, .slo_us = slo_us, .seed = 1}};
+    struct sl_bench_figures f;
+    struct sl_bench_report report;
+    struct sl_err err;
+    if (sl_bench_schedule_run(&run, &f, &report, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    *dear = report.slo_dear;
+    return f.of_class[SL_BENCH_CLASS_SHORT].p99_us;
+}
+
+SL_TEST(a_slower_world_takes_longer_and_a_target_is_the_cores)
+{
+    bool dear[4];
+    double plain = p99_of(0, 0, &dear[0]), slower = p99_of(2, 0, &dear[1]),
+           loose = p99_of(0, 3000000, &dear[2]), tight = p99_of(0, 50000, &dear[3]);
+    CHECK(slower > 1.8 * plain && slower < 4 * plain); /* who comes in the same time finds more */
+    CHECK(loose > 1.1 * plain);                        /* long ones that are near their own may pass them */
+    CHECK(tight <= plain && !dear[0] && !dear[1] && !dear[2] && dear[3]);
 }
 
 SL_TEST(the_same_seed_gives_the_same_history)
