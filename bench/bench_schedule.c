@@ -13,10 +13,9 @@ sl_status sl_bench_schedule_run(const struct sl_bench_run *run, struct sl_bench_
     *report = (struct sl_bench_report){0};
     sl_status status = sl_bench_traffic_init(&load, &run->load, err);
     if (status == SL_OK) {
-        outcomes = calloc(load.n_open + load.n_closed, sizeof *outcomes);
+        outcomes = calloc(load.n, sizeof *outcomes);
         if (!outcomes)
-            status = sl_fail(err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer",
-                             load.n_open + load.n_closed);
+            status = sl_fail(err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer", load.n);
     }
     if (status == SL_OK)
         status = sl_bench_world_run(&run->world, &load, outcomes, report, err);
@@ -44,17 +43,28 @@ static void print_group(const char *name, const struct sl_bench_group *g)
                g->work_us > 0 ? g->met_work_us / g->work_us : 0);
 }
 
-static void print_text(const struct sl_bench_figures *f, const struct sl_bench_report *r)
+static void print_known(const char *name, const struct sl_bench_group *g)
 {
-    printf("  %-8s %7s %12s %12s %9s %9s %9s\n", "", "n", "p50 ms", "p99 ms", "in time", "refused",
-           "of work");
+    if (g->n_knowing > 0)
+        printf(
+            "%s: %.3f of %u began behind all that was known of them; known and computed again: %.0f tokens (median), "
+            "%.0f (p90)\n",
+            name, share(g->n_reusing, g->n_knowing), g->n_knowing, g->again_p50, g->again_p90);
+}
+
+static void print_text(const struct sl_bench_figures *f, const struct sl_bench_report *r,
+                       enum sl_bench_traffic_kind kind)
+{
+    const char *name;
+    printf("  %-8s %7s %12s %12s %9s %9s %9s %9s\n", "", "n", "p50 ms", "p99 ms", "in time", "refused",
+           "work done", "in time");
     print_group("all", &f->all);
     for (uint32_t k = 0; k < SL_BENCH_CLASSES; k++)
         print_group(class_names[k], &f->of_class[k]);
-    if (f->of_tenant[1].n > 0) {
-        print_group("victim", &f->of_tenant[0]);
-        print_group("flooder", &f->of_tenant[1]);
-    }
+    for (uint32_t k = 0; k < SL_BENCH_GROUPS && (name = sl_bench_group_name(kind, k)); k++)
+        print_group(name, &f->of_group[k]);
+    for (uint32_t k = 0; k < SL_BENCH_GROUPS && (name = sl_bench_group_name(kind, k)); k++)
+        print_known(name, &f->of_group[k]);
     printf("accepted and late %.4f; goodput %.3f of capacity, %.4g requests/s\n",
            share(f->n_late, f->all.n - f->all.n_refused), f->goodput_work, f->goodput_requests);
     if (f->n_predicted > 0)
@@ -76,13 +86,15 @@ static void print_text(const struct sl_bench_figures *f, const struct sl_bench_r
 static void json_group(const char *name, const struct sl_bench_group *g)
 {
     printf(", \"%s\": {\"n\": %u, \"answered\": %u, \"refused\": %u, \"in_time\": %u, \"ttft_p50_ms\": %.3f, "
-           "\"ttft_p99_ms\": %.3f, \"work_ms\": %.1f, \"in_time_work_ms\": %.1f}",
+           "\"ttft_p99_ms\": %.3f, \"work_ms\": %.1f, \"done_work_ms\": %.1f, \"in_time_work_ms\": %.1f, "
+           "\"known_to\": %u, \"reusing\": %u, \"again_p50\": %.0f, \"again_p90\": %.0f}",
            name, g->n, g->n_answered, g->n_refused, g->n_met, g->p50_us / 1e3, g->p99_us / 1e3,
-           g->work_us / 1e3, g->met_work_us / 1e3);
+           g->work_us / 1e3, g->done_work_us / 1e3, g->met_work_us / 1e3, g->n_knowing, g->n_reusing,
+           g->again_p50, g->again_p90);
 }
 
 static void print_json(const struct sl_bench_schedule *b, const struct sl_bench_figures *f,
-                       const struct sl_bench_report *r)
+                       const struct sl_bench_report *r, enum sl_bench_traffic_kind kind)
 {
     printf(
         "{\"world\": \"%s\", \"load\": \"%s\", \"schedule\": \"%s\", \"seed\": %u, \"rate\": %.3f, \"sigma\": %.3f",
@@ -90,10 +102,9 @@ static void print_json(const struct sl_bench_schedule *b, const struct sl_bench_
     json_group("all", &f->all);
     for (uint32_t k = 0; k < SL_BENCH_CLASSES; k++)
         json_group(class_names[k], &f->of_class[k]);
-    if (f->of_tenant[1].n > 0) {
-        json_group("victim", &f->of_tenant[0]);
-        json_group("flooder", &f->of_tenant[1]);
-    }
+    const char *name;
+    for (uint32_t k = 0; k < SL_BENCH_GROUPS && (name = sl_bench_group_name(kind, k)); k++)
+        json_group(name, &f->of_group[k]);
     printf(
         ", \"accepted_late\": %u, \"goodput_work\": %.4f, \"predicted\": %u, \"error_p50\": %.4f, \"error_p90\": %.4f, \"bias\": %.4f, \"goodput_rps\": %.5f, \"prompt_tokens_per_s\": %.2f, "
         "\"output_tokens_per_s\": %.2f, \"busy\": %.4f, \"pause_p99_ms\": %.2f, \"step_ms\": %.3f, "
@@ -120,7 +131,7 @@ sl_status sl_bench_schedule(const struct sl_bench_schedule *b, struct sl_err *er
     enum sl_bench_traffic_kind kind = kind_of(b->load);
     assert(shape && kind < SL_BENCH_TRAFFICS); /* choices of the options */
     struct sl_bench_run run = {
-        .load = {kind, shape, b->rate, b->requests, b->tokens, b->seed},
+        .load = {kind, shape, b->rate, b->requests, b->tokens, b->seed, b->pause * 1e6},
         .world = {.shape = shape,
                   .schedule = strcmp(b->schedule, "fifo") == 0 ? SL_SCHEDULE_FIFO : SL_SCHEDULE_SLO,
                   .chunk_us = b->chunk_ms * 1000ull,
@@ -132,15 +143,16 @@ sl_status sl_bench_schedule(const struct sl_bench_schedule *b, struct sl_err *er
                   .sigma = b->sigma,
                   .seed = b->seed,
                   .check = b->check}};
-    if (run.load.tokens >= shape->context)
+    uint32_t more = kind == SL_BENCH_PREFIX ? 512 : 0; /* a message behind it */
+    if (run.load.tokens + more >= shape->context)
         return sl_fail(err, SL_E_USAGE, "--prompt-tokens %u: the context of %s is %u tokens; ask for fewer",
                        run.load.tokens, shape->name, shape->context);
     struct sl_bench_figures figures;
     struct sl_bench_report report;
     SL_TRY(sl_bench_schedule_run(&run, &figures, &report, err));
     if (b->json)
-        print_json(b, &figures, &report);
+        print_json(b, &figures, &report, kind);
     else
-        print_text(&figures, &report);
+        print_text(&figures, &report, kind);
     return SL_OK;
 }

@@ -6,7 +6,7 @@
 
 struct sl_bench_schedule {
     const char *world, *load, *schedule;
-    double rate, sigma, slower;
+    double rate, sigma, slower, pause;
     uint32_t requests, tokens, seed, chunk_ms, slo_ms, chunk, runs;
     bool check, table, json;
 };

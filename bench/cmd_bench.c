@@ -272,13 +272,18 @@ static const struct sl_option schedule_options[] = {
         "world", sl_bench_schedule, world, "A", "A|A8|B4|B8|D",
         "A: Qwen3-30B-A3B on two CPU nodes, A8: on eight; B4: DeepSeek-V3 on four H200 nodes, B8: on eight."),
     SL_OPTION_CHOICE(
-        "load", sl_bench_schedule, load, "mix", "mix|alone|short|full|long|overload|tenants|growth",
+        "load", sl_bench_schedule, load, "mix",
+        "mix|alone|short|full|long|overload|tenants|growth|prefix|chat",
         "mix: 64-token prompts with long ones always outstanding; alone: without them; short: prompts of 64 to 512 tokens, "
         "128 outstanding; full: the lengths of overload, 64 outstanding; long: one prompt at a time; overload: at a rate, with "
-        "targets; tenants: one at 0.3 of the capacity beside a flooder at 3; growth: without max_tokens."),
+        "targets; tenants: one at 0.3 of the capacity beside a flooder at 3; growth: without max_tokens; prefix: four of five begin "
+        "with one of four texts of --prompt-tokens, at a rate; chat: turns of 2048 tokens, 1024 in answer "
+        "and a message, at 0.1 of the capacity (B4, B8: 0.02), beside an overload's at the rest of the rate."),
     SL_OPTION_SCHEDULE(sl_bench_schedule, schedule),
     SL_OPTION_ROW("rate", SL_OPT_FLOAT, sl_bench_schedule, rate, "1", NULL, 0.01, 100, "capacities",
-                  "At which an overload comes: 1 is what the world can serve of it."),
+                  "At which overload, prefix and chat come: 1 is what the world can serve of it."),
+    SL_OPTION_ROW("pause", SL_OPT_FLOAT, sl_bench_schedule, pause, "5", NULL, 0, 86400, "s",
+                  "Of a chat, from an answer to the next turn."),
     SL_OPTION_ROW("sigma", SL_OPT_FLOAT, sl_bench_schedule, sigma, "0.05", NULL, 0, 1, NULL,
                   "Noise of a chunk's time: the deviation of its logarithm."),
     SL_OPTION_ROW(

@@ -29,15 +29,37 @@ static bool was_met(const struct sl_bench_request *r, const struct sl_bench_outc
     return o->first_us > 0 && (r->target_us <= 0 || o->first_us - o->submit_us <= r->target_us);
 }
 
-/* Those of a class (SL_BENCH_CLASSES: any) and a tenant (2: any) that came at all. */
-static void count(struct sl_bench_group *g, const struct counting *c, uint32_t class, uint32_t tenant)
+static bool counts(const struct counting *c, uint32_t i, uint32_t class, uint32_t group)
+{
+    const struct sl_bench_request *r = &c->load->requests[i];
+    return c->outcomes[i].end_us > 0 && (class == SL_BENCH_CLASSES || sl_bench_class_of(r->n) == class) &&
+           (group == SL_BENCH_GROUPS || r->group == group);
+}
+
+static void count_known(struct sl_bench_group *g, const struct counting *c, uint32_t class, uint32_t group)
+{
+    for (uint32_t i = 0; i < c->n; i++) {
+        const struct sl_bench_outcome *o = &c->outcomes[i];
+        uint32_t known = c->load->requests[i].n_known;
+        if (known == 0 || o->first_us <= 0 || !counts(c, i, class, group))
+            continue;
+        c->values[g->n_knowing++] = o->n_cached < known ? known - o->n_cached : 0;
+        g->n_reusing += o->n_cached >= known / SL_PAGE * SL_PAGE;
+        g->known += known;
+        g->cached += o->n_cached;
+    }
+    g->again_p50 = sl_bench_quantile(c->values, g->n_knowing, 0.5);
+    g->again_p90 = sl_bench_quantile(c->values, g->n_knowing, 0.9);
+}
+
+/* Those of a class (SL_BENCH_CLASSES: any) and a group (SL_BENCH_GROUPS: any) that came at all. */
+static void count(struct sl_bench_group *g, const struct counting *c, uint32_t class, uint32_t group)
 {
     *g = (struct sl_bench_group){0};
     for (uint32_t i = 0; i < c->n; i++) {
         const struct sl_bench_request *r = &c->load->requests[i];
         const struct sl_bench_outcome *o = &c->outcomes[i];
-        if (o->end_us <= 0 || (class < SL_BENCH_CLASSES && sl_bench_class_of(r->n) != class) ||
-            (tenant < 2 && r->tenant != tenant))
+        if (!counts(c, i, class, group))
             continue;
         bool met = was_met(r, o);
         if (o->first_us > 0)
@@ -51,6 +73,7 @@ static void count(struct sl_bench_group *g, const struct counting *c, uint32_t c
     }
     g->p50_us = sl_bench_quantile(c->values, g->n_answered, 0.5);
     g->p99_us = sl_bench_quantile(c->values, g->n_answered, 0.99);
+    count_known(g, c, class, group);
 }
 
 static void count_errors(struct sl_bench_figures *f, const struct counting *c)
@@ -93,17 +116,17 @@ sl_status sl_bench_figures_make(struct sl_bench_figures *f, const struct sl_benc
                                 const struct sl_bench_outcome *outcomes, const struct sl_bench_report *report,
                                 struct sl_err *err)
 {
-    struct counting c = {load, outcomes, load->n_open + load->n_closed, NULL};
+    struct counting c = {load, outcomes, load->n, NULL};
     uint32_t n_pauses = 0;
     *f = (struct sl_bench_figures){0};
     c.values = calloc(c.n + 1, sizeof *c.values);
     if (!c.values)
         return sl_fail(err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer", c.n);
-    count(&f->all, &c, SL_BENCH_CLASSES, 2);
+    count(&f->all, &c, SL_BENCH_CLASSES, SL_BENCH_GROUPS);
     for (uint32_t k = 0; k < SL_BENCH_CLASSES; k++)
-        count(&f->of_class[k], &c, k, 2);
-    for (uint32_t k = 0; k < 2; k++)
-        count(&f->of_tenant[k], &c, SL_BENCH_CLASSES, k);
+        count(&f->of_class[k], &c, k, SL_BENCH_GROUPS);
+    for (uint32_t k = 0; k < SL_BENCH_GROUPS; k++)
+        count(&f->of_group[k], &c, SL_BENCH_CLASSES, k);
     f->n_late = f->all.n - f->all.n_refused - f->all.n_met;
     count_errors(f, &c);
     count_window(f, &c, report);

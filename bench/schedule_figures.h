@@ -4,14 +4,18 @@
 
 #include "bench/schedule_world.h"
 
-struct sl_bench_group {                        /* requests of a class, or of a tenant */
+struct sl_bench_group {                        /* requests of a class, or of a kind within the load */
     uint32_t n, n_answered, n_refused, n_met;  /* met: answered within the target, or without one at all */
     double p50_us, p99_us;                     /* of the time to the first token, of those that had one */
     double work_us, done_work_us, met_work_us; /* of all, of those that were answered, and of those in time */
+    /* Of those that were answered and of which a part was known: how many began behind all pages of that; its tokens, those that
+     * were cached; and of the others, which were computed again, how many a request */
+    uint32_t n_knowing, n_reusing;
+    double known, cached, again_p50, again_p90;
 };
 
 struct sl_bench_figures {
-    struct sl_bench_group all, of_class[SL_BENCH_CLASSES], of_tenant[2];
+    struct sl_bench_group all, of_class[SL_BENCH_CLASSES], of_group[SL_BENCH_GROUPS];
     uint32_t n_predicted; /* of those that were answered */
     double error_p50, error_p90,
         bias; /* |predicted / measured - 1| of their time to the first token; bias: with its sign, median */

@@ -2,6 +2,7 @@
 #ifndef SL_BENCH_SCHEDULE_IMPL_H
 #define SL_BENCH_SCHEDULE_IMPL_H
 
+#include "bench/schedule_texts.h"
 #include "bench/schedule_world.h"
 
 enum sl_bench_event_kind {
@@ -65,7 +66,10 @@ struct sl_bench_world {
     struct sl_ask *asks; /* [requests] */
     double *last_us;     /* [requests] of their last token */
     uint32_t n_live, next_closed;
-    uint32_t *ids, *told; /* prompts are stretches of ids, outputs of told */
+    struct sl_bench_texts texts;
+    uint32_t *
+        *ids; /* [requests] of those that share some, as long as they live; NULL: a stretch of the texts */
+    uint32_t *told; /* of which outputs are stretches */
 
     double now_us, wake_us;
     struct sl_bench_event *heap;
@@ -82,8 +86,6 @@ struct sl_bench_world {
     struct sl_bench_adoptee adoptees[SL_MAX_BATCH];
     bool stepping;
 };
-
-enum { SL_BENCH_END_ID = 0, SL_BENCH_ID = 1 /* what a text ends with, and all other tokens */ };
 
 /* The first failure is what the run ends with. */
 void sl_bench_world_fail(struct sl_bench_world *w, sl_status status, const char *sentence);

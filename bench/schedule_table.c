@@ -19,7 +19,8 @@ struct setting { /* what a group's runs have in common */
     const struct sl_bench_shape *shape;
     double sigma;
     uint64_t seed;
-    uint32_t tokens; /* of LONG */
+    uint32_t tokens; /* of LONG and PREFIX */
+    double pause_us; /* of CHAT */
 };
 
 typedef sl_status (*take_values)(const struct setting *s, double *values, struct sl_err *err);
@@ -27,7 +28,7 @@ typedef sl_status (*take_values)(const struct setting *s, double *values, struct
 static struct sl_bench_run run_of(const struct setting *s, enum sl_bench_traffic_kind kind, double rate,
                                   uint32_t n, enum sl_schedule_kind schedule)
 {
-    return (struct sl_bench_run){.load = {kind, s->shape, rate, n, s->tokens, s->seed},
+    return (struct sl_bench_run){.load = {kind, s->shape, rate, n, s->tokens, s->seed, s->pause_us},
                                  .world = {.shape = s->shape,
                                            .schedule = schedule,
                                            .kv_tokens = kind == SL_BENCH_GROWTH ? s->shape->context : 0,
@@ -184,9 +185,9 @@ static sl_status take_tenants(const struct setting *s, double *values, struct sl
     struct sl_bench_run run = run_of(s, SL_BENCH_TENANTS, 0, 2000, SL_SCHEDULE_SLO);
     struct sl_bench_figures f;
     SL_TRY(figures_of(&run, &f, err));
-    values[0] = part(f.of_tenant[0].n_met, f.of_tenant[0].n);
-    values[1] = f.of_tenant[0].done_work_us / f.of_tenant[0].work_us;
-    values[2] = f.of_tenant[0].met_work_us / f.of_tenant[0].work_us;
+    values[0] = part(f.of_group[0].n_met, f.of_group[0].n);
+    values[1] = f.of_group[0].done_work_us / f.of_group[0].work_us;
+    values[2] = f.of_group[0].met_work_us / f.of_group[0].work_us;
     struct sl_bench_run half = run_of(s, SL_BENCH_OVERLOAD, 0.3, 2000, SL_SCHEDULE_SLO);
     half.world.slower = 2;
     SL_TRY(figures_of(&half, &f, err));
@@ -208,6 +209,39 @@ static sl_status take_growth(const struct setting *s, double *values, struct sl_
     values[0] = grown.tokens_per_s / reserved.tokens_per_s;
     values[1] = grown.pause_p99_us / grown.step_us;
     values[2] = (double)report.set_back / grown.all.n;
+    return SL_OK;
+}
+
+/* What a prompt of `tokens` and a message takes when those tokens are cached: ÷ one of that length that is not, and ÷ what the message
+ * alone takes behind so many, from stage to stage; at a rate at which they hardly meet. */
+static sl_status take_prefix(const struct setting *s, double *values, struct sl_err *err)
+{
+    struct sl_bench_run run = run_of(s, SL_BENCH_PREFIX, 0.05, 1000, SL_SCHEDULE_SLO);
+    struct sl_bench_figures f;
+    struct sl_cost_chunk message = {0};
+    SL_TRY(figures_of(&run, &f, err));
+    sl_cost_add(&message, s->tokens, 181); /* the middle of 64 and 512, by octaves */
+    double floor_us = s->shape->n_stages * (sl_bench_shape_us(s->shape, &message) + s->shape->hop_us);
+    values[0] = f.of_group[1].p50_us / f.of_group[0].p50_us;
+    values[1] = f.of_group[1].p50_us / floor_us;
+    return SL_OK;
+}
+
+/* Second turns when hardly anybody else is there, and at 0.6 of the capacity: tokens of what was said before that are computed again;
+ * and how many begin behind all of it. */
+static sl_status take_chat(const struct setting *s, double *values, struct sl_err *err)
+{
+    struct sl_bench_run quiet = run_of(s, SL_BENCH_CHAT, 0.01, 300, SL_SCHEDULE_SLO),
+                        busy = run_of(s, SL_BENCH_CHAT, 0.6, 4000, SL_SCHEDULE_SLO);
+    const struct sl_bench_group *second;
+    struct sl_bench_figures f;
+    SL_TRY(figures_of(&quiet, &f, err));
+    second = &f.of_group[2];
+    values[0] = second->again_p90;
+    values[1] = part(second->n_reusing, second->n_knowing);
+    SL_TRY(figures_of(&busy, &f, err));
+    values[2] = second->again_p50;
+    values[3] = part(second->n_reusing, second->n_knowing);
     return SL_OK;
 }
 
@@ -326,6 +360,28 @@ static const struct group {
       {"victim: of its work, answered", '>', 0.85},
       {"victim: of its work, in time", ' ', 0},
       {"the same alone on half of the pipeline", ' ', 0}}},
+    {"A",
+     take_prefix,
+     8192,
+     {{"8k prefix: TTFT, hit / miss", '<', 0.1}, {"8k prefix: hit / the least it takes", '<', 1.3}}},
+    {"B4",
+     take_prefix,
+     8192,
+     {{"8k prefix: TTFT, hit / miss", ' ', 0}, {"8k prefix: hit / the least it takes", '<', 1.3}}},
+    {"A",
+     take_chat,
+     0,
+     {{"chat alone: computed again, p90", '<', 64},
+      {"chat alone: begin behind all", ' ', 0},
+      {"chat at 0.6x: computed again, p50", ' ', 0},
+      {"chat at 0.6x: begin behind all", ' ', 0}}},
+    {"B4",
+     take_chat,
+     0,
+     {{"chat alone: computed again, p90", '<', 64},
+      {"chat alone: begin behind all", ' ', 0},
+      {"chat at 0.6x: computed again, p50", ' ', 0},
+      {"chat at 0.6x: begin behind all", ' ', 0}}},
     {"B4",
      take_growth,
      0,
@@ -359,7 +415,7 @@ sl_status sl_bench_schedule_table(const struct sl_bench_schedule *b, struct sl_e
         const struct group *g = &groups[i];
         double values[N_SEEDS][MOST_MEASURES] = {{0}};
         for (uint32_t k = 0; k < N_SEEDS; k++) {
-            struct setting s = {sl_bench_shape_find(g->world), b->sigma, b->seed + k, g->tokens};
+            struct setting s = {sl_bench_shape_find(g->world), b->sigma, b->seed + k, g->tokens, 5e6};
             SL_TRY(g->take(&s, values[k], err));
         }
         for (uint32_t m = 0; m < MOST_MEASURES && g->measures[m].what; m++) {

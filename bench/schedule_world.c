@@ -7,9 +7,7 @@
 #include <string.h>
 
 enum {
-    VOCAB = 50000,
-    POOL_IDS = 1 << 20, /* of which a prompt is a stretch: no two begin alike */
-    WAITING = 1024,     /* requests in the queue, as of a server without options */
+    WAITING = 1024, /* requests in the queue, as of a server without options */
     AMPLE_TOKENS = 1 << 23
 };
 
@@ -158,13 +156,14 @@ static void send_adopt(struct sl_bench_world *w, const struct sl_action *a)
                       (struct sl_bench_event){.kind = SL_BENCH_ADOPT, .adopt = frame});
 }
 
-static void on_token(struct sl_bench_world *w, uint32_t which)
+static void on_token(struct sl_bench_world *w, uint32_t which, uint32_t n_cached)
 {
     struct sl_bench_outcome *o = &w->outcomes[which];
     double pause = w->now_us - w->last_us[which];
-    if (o->n_out++ == 0)
+    if (o->n_out++ == 0) {
         o->first_us = w->now_us;
-    else if (pause > o->pause_us)
+        o->n_cached = n_cached;
+    } else if (pause > o->pause_us)
         o->pause_us = pause;
     w->last_us[which] = w->now_us;
     w->report->tokens++;
@@ -188,7 +187,13 @@ static void on_end(struct sl_bench_world *w, const struct sl_action *a)
     o->status = a->end.status;
     o->retry_after_ms = a->end.retry_after_ms;
     w->n_live--;
-    if (which >= w->load->n_open)
+    free(w->ids[which]);
+    w->ids[which] = NULL;
+    const struct sl_bench_request *r = &w->load->requests[which];
+    if (r->next && o->first_us > 0 && o->status == SL_OK)
+        sl_bench_world_at(w, w->now_us + r->pause_us,
+                          (struct sl_bench_event){.kind = SL_BENCH_ARRIVE, .which = r->next - 1});
+    if (which >= w->load->n_open && !r->before)
         arrive_next(w);
 }
 
@@ -201,7 +206,7 @@ static void carry_out(struct sl_bench_world *w)
         else if (a->kind == SL_ACTION_ADOPT)
             send_adopt(w, a);
         else if (a->kind == SL_ACTION_TOKEN)
-            on_token(w, which_of(w, a));
+            on_token(w, which_of(w, a), a->token.cached_tokens);
         else if (a->kind == SL_ACTION_END)
             on_end(w, a);
         else if (a->kind == SL_ACTION_ADMIT)
@@ -214,11 +219,28 @@ static void carry_out(struct sl_bench_world *w)
 
 /* ---- inputs ---- */
 
+static const uint32_t *ids_of(struct sl_bench_world *w, uint32_t which)
+{
+    const struct sl_bench_request *r = &w->load->requests[which];
+    if (r->n_text == 0 && !r->before)
+        return sl_bench_texts_own(&w->texts, which);
+    w->ids[which] = malloc(r->n * sizeof **w->ids);
+    if (!w->ids[which]) {
+        sl_bench_world_fail(w, SL_E_NOMEM, "out of memory; ask for fewer requests");
+        return NULL;
+    }
+    sl_bench_texts_write(&w->texts, w->load, which, w->ids[which], r->n);
+    return w->ids[which];
+}
+
 static void on_arrive(struct sl_bench_world *w, uint32_t which)
 {
     const struct sl_bench_request *r = &w->load->requests[which];
     struct sl_ask *ask = &w->asks[which];
-    *ask = (struct sl_ask){.ids = w->ids + sl_rng_at(w->config.seed ^ 0x1D5, which) % POOL_IDS,
+    const uint32_t *ids = ids_of(w, which);
+    if (!ids)
+        return;
+    *ask = (struct sl_ask){.ids = ids,
                            .n_ids = r->n,
                            .max_tokens = r->max_tokens,
                            .sampling = {.top_p = 1, .n_logprobs = -1},
@@ -335,7 +357,7 @@ static sl_status make_core(struct sl_bench_world *w)
     struct sl_plan_model model = {.n_layers = shape->n_stages,
                                   .max_pos = shape->context,
                                   .d_model = 1,
-                                  .vocab = VOCAB,
+                                  .vocab = SL_BENCH_VOCAB,
                                   .kv_layer_bytes = 64};
     struct sl_plan_options options = {.n_stages = shape->n_stages,
                                       .n_decoders = 1,
@@ -357,6 +379,7 @@ static sl_status make_core(struct sl_bench_world *w)
                                   .chunk_us = c->chunk_us,
                                   .slo_us = c->slo_us,
                                   .runs = c->runs,
+                                  .prefix_cache = w->load->repeats,
                                   /* closed ones would all be refused at once */
                                   .max_waiting_us = w->load->width > 0 ? UINT64_MAX / 2 : 0};
     SL_TRY(sl_arena_init(&w->arena, sl_core_bytes(&core), w->err));
@@ -374,21 +397,19 @@ static sl_status make_core(struct sl_bench_world *w)
 
 static sl_status take_memory(struct sl_bench_world *w)
 {
-    uint32_t n = w->load->n_open + w->load->n_closed, context = w->config.shape->context;
+    uint32_t n = w->load->n, context = w->config.shape->context;
     w->actions.list = calloc(w->actions.room, sizeof *w->actions.list);
     w->asks = calloc(n, sizeof *w->asks);
     w->last_us = calloc(n, sizeof *w->last_us);
-    w->ids = calloc(POOL_IDS + context, sizeof *w->ids);
+    w->ids = calloc(n, sizeof *w->ids);
     w->told = calloc(context, sizeof *w->told);
     w->due = calloc(w->room_due, sizeof *w->due);
     w->bytes = malloc(w->n_bytes);
     if (!w->actions.list || !w->asks || !w->last_us || !w->ids || !w->told || !w->due || !w->bytes)
         return sl_fail(w->err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer", n);
-    for (uint32_t i = 0; i < POOL_IDS + context; i++)
-        w->ids[i] = (uint32_t)(SL_BENCH_ID + 1 + sl_rng_at(w->config.seed, i) % (VOCAB - 2));
     for (uint32_t i = 0; i < context; i++)
         w->told[i] = SL_BENCH_ID;
-    return SL_OK;
+    return sl_bench_texts_init(&w->texts, w->config.seed, context, w->err);
 }
 
 static void take_down(struct sl_bench_world *w)
@@ -402,7 +423,10 @@ static void take_down(struct sl_bench_world *w)
     free(w->actions.list);
     free(w->asks);
     free(w->last_us);
+    for (uint32_t i = 0; w->ids && i < w->load->n; i++)
+        free(w->ids[i]);
     free(w->ids);
+    sl_bench_texts_fini(&w->texts);
     free(w->told);
     free(w->due);
     free(w->bytes);
@@ -444,7 +468,7 @@ sl_status sl_bench_world_run(const struct sl_bench_world_config *config, const s
         return sl_fail(err, SL_E_NOMEM, "out of memory");
     *w = (struct sl_bench_world){
         .config = *config, .load = load, .outcomes = outcomes, .report = report, .err = err};
-    memset(outcomes, 0, (load->n_open + load->n_closed) * sizeof *outcomes);
+    memset(outcomes, 0, load->n * sizeof *outcomes);
     w->status = make_core(w);
     if (w->status == SL_OK)
         w->status = take_memory(w);

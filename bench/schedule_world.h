@@ -34,8 +34,9 @@ struct sl_bench_outcome { /* of a request; times of the world, 0: never */
     double predicted_us; /* from submit to first token, as told when it began; 0: nothing was */
     double pause_us;     /* the longest between two tokens */
     uint32_t n_out;
-    sl_status status; /* of its end */
-    bool was_refused; /* when it came */
+    uint32_t n_cached; /* tokens of its prompt behind which it began */
+    sl_status status;  /* of its end */
+    bool was_refused;  /* when it came */
     uint32_t retry_after_ms;
 };
 

@@ -16,7 +16,7 @@ static struct sl_bench_request requests[] = {
     {.n = 64, .target_us = 5e6, .work_us = 10e6},
     {.n = 9000, .target_us = 5e6, .work_us = 30e6},
     {.n = 5000, .target_us = 5e6, .work_us = 20e6},
-    {.n = 500, .work_us = 8e6, .tenant = 1},
+    {.n = 500, .work_us = 8e6, .group = 1},
     {.n = 500, .work_us = 8e6},
 };
 static const struct sl_bench_outcome outcomes[] = {
@@ -30,7 +30,7 @@ static struct sl_bench_ran ran[] = {{5e6, 1000}, {24e6, 64}, {36e6, 9000}, {60e6
 
 static struct sl_bench_figures figures(void)
 {
-    struct sl_bench_traffic load = {.requests = requests, .n_open = 5};
+    struct sl_bench_traffic load = {.requests = requests, .n_open = 5, .n = 5};
     struct sl_bench_report report = {.end_us = 120e6,
                                      .last_submit_us = 100e6,
                                      .busy_us = 30e6,
@@ -56,12 +56,42 @@ SL_TEST(requests_are_counted_by_what_became_of_them)
     CHECK_INT(f.of_class[SL_BENCH_CLASS_SHORT].n, 2);
     CHECK_INT(f.of_class[SL_BENCH_CLASS_MIDDLE].n_refused, 1);
     CHECK_INT(f.of_class[SL_BENCH_CLASS_LONG].n_met, 0);
-    CHECK_INT(f.of_tenant[0].n, 3);
-    CHECK_INT(f.of_tenant[1].n_met, 1);
-    CHECK(f.of_tenant[0].work_us == 60e6 && f.of_tenant[0].met_work_us == 10e6);
+    CHECK_INT(f.of_group[0].n, 3);
+    CHECK_INT(f.of_group[1].n_met, 1);
+    CHECK(f.of_group[0].work_us == 60e6 && f.of_group[0].met_work_us == 10e6);
     CHECK(f.all.p99_us == 10e6 && f.all.p50_us == 6e6);
     CHECK_INT(f.n_predicted, 2); /* 10 % too late, and half */
     CHECK(f.error_p50 == 0.5 && f.error_p90 == 0.5 && f.bias > 0.0999 && f.bias < 0.1001);
+}
+
+SL_TEST(what_was_known_and_computed_again_is_counted)
+{
+    static struct sl_bench_request turns[] = {
+        {.n = 300, .n_known = 200, .group = 2}, /* three pages and some tokens of a fourth */
+        {.n = 300, .n_known = 200, .group = 2}, {.n = 300, .n_known = 200, .group = 2},
+        {.n = 300, .n_known = 200, .group = 2}, {.n = 300, .group = 1},
+    };
+    static const struct sl_bench_outcome met[] = {
+        {.submit_us = 1, .first_us = 2, .end_us = 3, .n_cached = 192},
+        {.submit_us = 1,
+         .first_us = 2,
+         .end_us = 3,
+         .n_cached = 256}, /* its message, too, was someone else's */
+        {.submit_us = 1, .first_us = 2, .end_us = 3, .n_cached = 64},
+        {.submit_us = 1, .end_us = 1, .was_refused = true},
+        {.submit_us = 1, .first_us = 2, .end_us = 3, .n_cached = 64},
+    };
+    struct sl_bench_traffic load = {.requests = turns, .n_open = 5, .n = 5};
+    struct sl_bench_report report = {.end_us = 3};
+    struct sl_bench_figures f;
+    struct sl_err err;
+    CHECK_INT(sl_bench_figures_make(&f, &load, met, &report, &err), SL_OK);
+    CHECK_INT(f.of_group[1].n_knowing, 0);
+    CHECK_INT(f.of_group[2].n_knowing, 3);
+    CHECK_INT(f.of_group[2].n_reusing, 2);
+    CHECK(f.of_group[2].known == 600 && f.of_group[2].cached == 512);
+    CHECK(f.of_group[2].again_p50 == 8 && f.of_group[2].again_p90 == 136);
+    CHECK_INT(f.all.n_knowing, 3);
 }
 
 SL_TEST(goodput_is_answers_in_time_within_the_window)

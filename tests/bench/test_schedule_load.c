@@ -7,7 +7,7 @@ static struct sl_bench_traffic make(enum sl_bench_traffic_kind kind, const char 
 {
     struct sl_bench_traffic load;
     struct sl_err err;
-    struct sl_bench_traffic_config config = {kind, sl_bench_shape_find(world), rate, n, 8192, seed};
+    struct sl_bench_traffic_config config = {kind, sl_bench_shape_find(world), rate, n, 8192, seed, 5e6};
     if (sl_bench_traffic_init(&load, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return load;
@@ -106,4 +106,46 @@ SL_TEST(a_longer_load_begins_as_a_shorter_one_and_another_seed_is_another_load)
     sl_bench_traffic_fini(&brief);
     sl_bench_traffic_fini(&more);
     sl_bench_traffic_fini(&other);
+}
+
+SL_TEST(prefixes_and_chats_offer_their_rate_of_what_is_new)
+{
+    static const char *const worlds[] = {"A", "B4"};
+    for (uint32_t w = 0; w < 2; w++) {
+        struct sl_bench_traffic prefix = make(SL_BENCH_PREFIX, worlds[w], 0.5, 4000, 1),
+                                chat = make(SL_BENCH_CHAT, worlds[w], 0.5, 20000, 1);
+        uint32_t n_shared = 0, n_first = 0;
+        double chats = 0, turns = 0;
+        CHECK(is_near(work_of(&prefix, 0) / prefix.requests[3999].at_us, 0.5, 0.1));
+        for (uint32_t i = 0; i < 4000; i++) {
+            const struct sl_bench_request *r = &prefix.requests[i];
+            n_shared += r->group;
+            CHECK(r->n_known == (r->group ? 8192 : 0) && r->n >= 8192 + 64 && r->n <= 8192 + 512);
+        }
+        CHECK(is_near(n_shared, 3200, 0.03));
+        for (uint32_t i = chat.n_open; i < chat.n; i++)
+            turns += chat.requests[i].work_us;
+        for (uint32_t i = 0; i < chat.n_open; i++) {
+            n_first += chat.requests[i].group == 1;
+            chats += chat.requests[i].group == 1 ? chat.requests[i].work_us : 0;
+            CHECK((chat.requests[i].next > 0) == (chat.requests[i].group == 1));
+        }
+        double until = chat.requests[chat.n_open - 1].at_us;
+        CHECK_INT(n_first, chat.n_turns);
+        CHECK(is_near((chats + turns) / until, w == 0 ? 0.1 : 0.02, 0.06));
+        CHECK(is_near((work_of(&chat, 0) + turns) / until, 0.5, 0.1));
+        sl_bench_traffic_fini(&prefix);
+        sl_bench_traffic_fini(&chat);
+    }
+}
+
+SL_TEST(a_chat_that_is_offered_at_less_than_its_share_has_no_others_beside_it)
+{
+    struct sl_bench_traffic load = make(SL_BENCH_CHAT, "A", 0.05, 500, 1);
+    CHECK_INT(load.n_turns, 500);
+    double work = work_of(&load, 0);
+    for (uint32_t i = load.n_open; i < load.n; i++)
+        work += load.requests[i].work_us;
+    CHECK(is_near(work / load.requests[499].at_us, 0.05, 0.12));
+    sl_bench_traffic_fini(&load);
 }

@@ -17,7 +17,7 @@ static struct outcome run(const char *world, double rate, uint64_t seed)
     struct outcome sum = {0};
     struct sl_err err;
     const struct sl_bench_shape *shape = sl_bench_shape_find(world);
-    const struct sl_bench_traffic_config traffic = {SL_BENCH_OVERLOAD, shape, rate, N, 0, seed};
+    const struct sl_bench_traffic_config traffic = {SL_BENCH_OVERLOAD, shape, rate, N, 0, seed, 0};
     const struct sl_bench_world_config config = {
         .shape = shape, .schedule = SL_SCHEDULE_SLO, .seed = seed, .check = true};
     if (sl_bench_traffic_init(&load, &traffic, &err) != SL_OK)

@@ -45,7 +45,7 @@ static struct world_run run(enum sl_bench_traffic_kind kind, const char *world, 
     struct world_run r = {0};
     struct sl_err err;
     const struct sl_bench_shape *shape = sl_bench_shape_find(world);
-    struct sl_bench_traffic_config load = {kind, shape, 1.5, n, 8192, seed};
+    struct sl_bench_traffic_config load = {kind, shape, 1.5, n, 8192, seed, 1e6};
     struct sl_bench_world_config config = {.shape = shape,
                                            .schedule = schedule,
                                            .kv_tokens = kind == SL_BENCH_GROWTH ? shape->context : 0,
@@ -53,7 +53,7 @@ static struct world_run run(enum sl_bench_traffic_kind kind, const char *world, 
                                            .seed = seed,
                                            .check = true};
     r.status = sl_bench_traffic_init(&r.load, &load, &err);
-    r.outcomes = calloc(r.load.n_open + r.load.n_closed, sizeof *r.outcomes);
+    r.outcomes = calloc(r.load.n, sizeof *r.outcomes);
     if (r.status == SL_OK && r.outcomes)
         r.status = sl_bench_world_run(&config, &r.load, r.outcomes, &r.report, &err);
     if (r.status != SL_OK)
@@ -91,7 +91,7 @@ SL_TEST(a_lone_prompt_takes_the_time_of_its_chunks)
 static double p99_of(double slower, uint64_t slo_us, bool *dear)
 {
     struct sl_bench_run run = {
-        .load = {SL_BENCH_MIX, sl_bench_shape_find("B4"), 0, 300, 0, 1},
+        .load = {SL_BENCH_MIX, sl_bench_shape_find("B4"), 0, 300, 0, 1, 0},
         .world = {.shape = sl_bench_shape_find("B4"), .slower = slower, .slo_us = slo_us, .seed = 1}};
     struct sl_bench_figures f;
     struct sl_bench_report report;
@@ -181,4 +181,35 @@ SL_TEST(a_pipeline_that_is_always_busy_has_no_more_under_way_than_keeps_it_so)
         CHECK(r.report.in_flight < sl_bench_shape_find(worlds[w])->n_stages + 3); /* what waits is no hop */
         forget(&r);
     }
+}
+
+SL_TEST(a_prompt_begins_behind_what_one_before_it_had)
+{
+    struct world_run r = run(SL_BENCH_PREFIX, "B4", 200, 1, SL_SCHEDULE_SLO, 0.05);
+    uint32_t n_first[4] = {0}, n_behind = 0;
+    for (uint32_t i = 0; i < r.load.n; i++) {
+        const struct sl_bench_request *q = &r.load.requests[i];
+        const struct sl_bench_outcome *o = &r.outcomes[i];
+        CHECK(o->n_cached == 0 || (q->group == 1 && o->n_cached <= q->n_known && o->first_us > 0));
+        n_first[q->text] += q->group == 1 && o->first_us > 0 && o->n_cached < q->n_known;
+        n_behind += q->group == 1 && o->n_cached == q->n_known;
+    }
+    for (uint32_t k = 0; k < 4; k++)
+        CHECK(n_first[k] >= 1 && n_first[k] < 20); /* who comes before the first one is done, too */
+    CHECK(n_behind > 100);
+    forget(&r);
+}
+
+SL_TEST(a_turn_comes_after_its_users_pause_and_in_the_end_all_have_come)
+{
+    struct world_run r = run(SL_BENCH_CHAT, "B4", 300, 1, SL_SCHEDULE_SLO, 0.05);
+    CHECK(r.load.n_turns > 0);
+    for (uint32_t i = r.load.n_open; i < r.load.n; i++) {
+        const struct sl_bench_outcome *o = &r.outcomes[i],
+                                      *before = &r.outcomes[r.load.requests[i].before - 1];
+        CHECK(o->submit_us == before->end_us + 1e6 && o->end_us > o->submit_us);
+        CHECK_INT(before->n_out, 1024);
+        CHECK(o->n_cached >= 2048 - SL_PAGE); /* of the prompt before it, whatever became of the answer */
+    }
+    forget(&r);
 }
