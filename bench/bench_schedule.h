@@ -5,8 +5,8 @@
 #include "bench/schedule_figures.h"
 
 struct sl_bench_schedule {
-    const char *world, *load, *schedule;
-    double rate, sigma, slower, pause;
+    const char *world, *load, *schedule, *answers;
+    double rate, sigma, slower, pause, gbits;
     uint32_t requests, tokens, seed, chunk_ms, slo_ms, chunk, runs;
     bool check, table, json;
 };

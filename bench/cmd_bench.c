@@ -284,6 +284,12 @@ static const struct sl_option schedule_options[] = {
                   "At which overload, prefix and chat come: 1 is what the world can serve of it."),
     SL_OPTION_ROW("pause", SL_OPT_FLOAT, sl_bench_schedule, pause, "5", NULL, 0, 86400, "s",
                   "Of a chat, from an answer to the next turn."),
+    SL_OPTION_CHOICE(
+        "answers", sl_bench_schedule, answers, "refill", "refill|off|sent",
+        "How a chat's answers come to the prefix cache. refill: as ever, prefilled again when the stages are idle; off: "
+        "not at all; sent: their pages go back from the decode worker, which is no more than a sum here."),
+    SL_OPTION_ROW("link-gbits", SL_OPT_FLOAT, sl_bench_schedule, gbits, "10", NULL, 0.001, 10000, "Gb/s",
+                  "With --answers sent, the link of the decode worker."),
     SL_OPTION_ROW("sigma", SL_OPT_FLOAT, sl_bench_schedule, sigma, "0.05", NULL, 0, 1, NULL,
                   "Noise of a chunk's time: the deviation of its logarithm."),
     SL_OPTION_ROW(

@@ -7,21 +7,22 @@
 /* Qwen3-30B-A3B: 8 of 128 experts; a row's matrices 70 us a layer, all experts 17 ms to read. */
 #define CPU_LAYER .c = 200, .gamma = 0.1, .b = 70, .a = 0.01, .w = 17000, .hit = 8.0 / 128
 #define CPU_WORLD                                                                                            \
-    .hop_us = 1000, .hop_row_us = 8, .step_us = 60000, .step_row_us = 8000, .context = 40960, .n_long = 2,   \
-    .max_chunk = 2048, .target_us = 4e6, .chunk_us = 1.5e6
+    .hop_us = 1000, .hop_row_us = 8, .step_us = 60000, .step_row_us = 8000,                                  \
+    .kv_bytes = 48 * 2 * 4 * 128 * 2, .context = 40960, .n_long = 2, .max_chunk = 2048, .target_us = 4e6,    \
+    .chunk_us = 1.5e6
 /* DeepSeek-V3: 8 of 256 experts; 61 layers, of which a stage has its part. */
 #define GPU_LAYER                                                                                            \
     .c = 131, .gamma = 3.8e-3, .b = 0.149, .a = 8.1e-6, .w = 367, .hit = 8.0 / 256, .b_experts = 0.1145,     \
     .least = 300
 #define GPU_WORLD                                                                                            \
-    .hop_us = 100, .hop_row_us = 0.05, .step_us = 20000, .step_row_us = 100, .context = 131072,              \
-    .max_chunk = 8192, .target_us = 4e5, .is_large = true
+    .hop_us = 100, .hop_row_us = 0.05, .step_us = 20000, .step_row_us = 100, .kv_bytes = 61 * 576 * 2,       \
+    .context = 131072, .max_chunk = 8192, .target_us = 4e5, .is_large = true
 
 /* The bundled model, one thread a stage, as `sluice calibrate` measures it: a page behind 8k tokens is the work of ten alone. */
 #define DEMO_LAYER .c = 27, .gamma = 0.021, .b = 13, .a = 0.0076, .w = 108, .hit = 4.0 / 16
 #define DEMO_WORLD                                                                                           \
-    .hop_us = 300, .hop_row_us = 1, .step_us = 1500, .step_row_us = 150, .context = 16384, .n_long = 2,      \
-    .max_chunk = 2048, .target_us = 4e5, .chunk_us = 4e3
+    .hop_us = 300, .hop_row_us = 1, .step_us = 1500, .step_row_us = 150, .kv_bytes = 6 * 2 * 2 * 64 * 2,     \
+    .context = 16384, .n_long = 2, .max_chunk = 2048, .target_us = 4e5, .chunk_us = 4e3
 
 static const struct sl_bench_shape shapes[] = {
     {.name = "A", .n_stages = 2, .layers = 24, CPU_LAYER, CPU_WORLD},

@@ -23,6 +23,7 @@ struct sl_bench_shape {
     double c, gamma, b, a, w, hit, b_experts, least; /* of a layer; microseconds */
     double hop_us, hop_row_us;   /* what a frame takes to the next node, and a row in it between stages */
     double step_us, step_row_us; /* a decode step, and each sequence in it */
+    uint32_t kv_bytes;           /* of a token's pages, of all layers */
     uint32_t context, n_long; /* n_long: long prompts that are outstanding beside the short ones of a mix */
     uint32_t max_chunk;       /* rows that buffers are planned for */
     double target_us;         /* D0: the target of a request is D0 + 3 times its time alone */

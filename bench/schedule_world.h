@@ -15,9 +15,18 @@
 void sl_bench_flow(uint32_t n_stages, double at_us, double between_us, const double *spent_us,
                    double *free_us, double *end_us);
 
+enum sl_bench_answers {                     /* how what was answered comes to the prefix cache */
+                        SL_BENCH_REFILLED,  /* as the core has it: prefilled again when the stages are idle */
+                        SL_BENCH_FORGOTTEN, /* not at all */
+                        SL_BENCH_SENT, /* its pages go back over the decode worker's link, which no code does */
+                        SL_BENCH_ANSWERS_WAYS
+};
+
 struct sl_bench_world_config {
     const struct sl_bench_shape *shape;
     enum sl_schedule_kind schedule;
+    enum sl_bench_answers answers;
+    double link_gbits;         /* of SENT: of the decode worker's link, a second */
     uint64_t chunk_us, slo_us; /* as of the core; 0: by cost */
     uint32_t runs;             /* under way at most; 0: as the core has it */
     uint32_t chunk_tokens;     /* of every chunk; 0: by the prompt, or as the schedule has it */
@@ -28,6 +37,9 @@ struct sl_bench_world_config {
     uint64_t seed;
     bool check; /* look at the core's tables after every event */
 };
+
+/* What the pages of so many tokens take over the decode worker's link. */
+double sl_bench_link_us(const struct sl_bench_world_config *config, uint32_t tokens);
 
 struct sl_bench_outcome { /* of a request; times of the world, 0: never */
     double submit_us, first_us, end_us;
@@ -47,7 +59,10 @@ struct sl_bench_ran { /* a record that was answered */
 
 struct sl_bench_report {
     double end_us, last_submit_us;
-    double busy_us; /* of the first stage */
+    double busy_us;    /* of the first stage */
+    double fill_us;    /* likewise, for what nobody had asked for */
+    double sent_us;    /* of the decode worker's link, when answers go back over it */
+    uint64_t given_up; /* chunks that a stage did not run, since nobody wanted them any more */
     uint64_t records, runs, slices, tokens, steps, set_back;
     double in_flight; /* chunks that were under way when one of them came back, in the mean */
     double step_us;   /* all steps together */

@@ -176,6 +176,7 @@ struct sl_core_config {
     /* What waits, with prefill of what has begun: in predicted time and in tokens; 0: SL_WAITING_WORK_US, SL_WAITING_TOKENS */
     uint64_t max_waiting_us, max_waiting_tokens;
     bool prefix_cache; /* pages of prompts that are gone are kept for those that begin with the same ids */
+    bool no_refill;    /* answers are not prefilled again for it: for comparison */
     uint32_t n_weights;
     const struct sl_tenant_weight *weights; /* copied */
 };

@@ -25,7 +25,7 @@ void sl_core_refill_note(struct sl_core *core, const struct sl_request *r, uint3
     struct sl_refills *all = &core->refills;
     const struct sl_ask *ask = r->ask;
     uint32_t n = (ask->n_ids + r->answers[i].n_out) / SL_PAGE * SL_PAGE;
-    if (!core->config.prefix_cache || core->config.schedule == SL_SCHEDULE_FIFO ||
+    if (!core->config.prefix_cache || core->config.no_refill || core->config.schedule == SL_SCHEDULE_FIFO ||
         n <= ask->n_ids / SL_PAGE * SL_PAGE || n > core->plan.context_tokens || core->life != SL_LIFE_READY)
         return;
     if (all->n == SL_REFILLS) { /* the oldest is the least likely to be gone on with */
