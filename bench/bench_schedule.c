@@ -73,9 +73,8 @@ static void print_text(const struct sl_bench_figures *f, const struct sl_bench_r
     printf("%.1f prompt tokens/s, %.1f output tokens/s, first stage busy %.3f\n", f->rows_per_s,
            f->tokens_per_s, f->busy);
     if (r->fill_us > 0)
-        printf(
-            "prefilling answers for the cache took %.4f of the first stage's time; %llu chunks of that were given up\n",
-            r->fill_us / r->end_us, (unsigned long long)r->given_up);
+        printf("prefilling answers for the cache took %.4f of the first stage's time\n",
+               r->fill_us / r->end_us);
     if (r->sent_us > 0)
         printf("sending answers back took %.5f of the decode worker's link\n", r->sent_us / r->end_us);
     if (r->steps > 0)
@@ -115,12 +114,12 @@ static void print_json(const struct sl_bench_schedule *b, const struct sl_bench_
         ", \"accepted_late\": %u, \"goodput_work\": %.4f, \"predicted\": %u, \"error_p50\": %.4f, \"error_p90\": %.4f, \"bias\": %.4f, \"goodput_rps\": %.5f, \"prompt_tokens_per_s\": %.2f, "
         "\"output_tokens_per_s\": %.2f, \"busy\": %.4f, \"pause_p99_ms\": %.2f, \"step_ms\": %.3f, "
         "\"set_back\": %llu, \"records\": %llu, \"chunks\": %llu, \"slices\": %llu, \"under_way\": %.2f, "
-        "\"filling\": %.5f, \"given_up\": %llu, \"sending\": %.6f, \"seconds\": %.3f}\n",
+        "\"filling\": %.5f, \"sending\": %.6f, \"seconds\": %.3f}\n",
         f->n_late, f->goodput_work, f->n_predicted, f->error_p50, f->error_p90, f->bias, f->goodput_requests,
         f->rows_per_s, f->tokens_per_s, f->busy, f->pause_p99_us / 1e3, f->step_us / 1e3,
         (unsigned long long)r->set_back, (unsigned long long)r->records, (unsigned long long)r->runs,
-        (unsigned long long)r->slices, r->in_flight, r->fill_us / r->end_us, (unsigned long long)r->given_up,
-        r->sent_us / r->end_us, r->end_us / 1e6);
+        (unsigned long long)r->slices, r->in_flight, r->fill_us / r->end_us, r->sent_us / r->end_us,
+        r->end_us / 1e6);
 }
 
 static enum sl_bench_answers answers_of(const char *name)

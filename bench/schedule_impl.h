@@ -7,7 +7,7 @@
 
 enum sl_bench_event_kind {
     SL_BENCH_ARRIVE, /* request `which` */
-    SL_BENCH_RESULT, /* of the oldest record that is under way, which is `which` */
+    SL_BENCH_RESULT, /* of the oldest record that is under way */
     SL_BENCH_ADOPT,  /* frame `adopt` reaches the decode worker */
     SL_BENCH_STEP,   /* a decode step ends */
     SL_BENCH_TOKENS, /* frame `entries` reaches the coordinator */
@@ -44,9 +44,6 @@ struct sl_bench_due { /* a record whose RESULT is under way */
     enum sl_order_kind kind;
     uint32_t n_slices, rows;
     bool fills; /* what nobody has asked for */
-    /* RUN: when it was sent, what it takes from one stage to the next, when each was free before it, what it takes there, and when it
-     * leaves */
-    double sent_us, between_us, before_us[SL_MAX_STAGES], spent_us[SL_MAX_STAGES], ends_us[SL_MAX_STAGES];
     struct {
         uint64_t seq;
         uint32_t index, pos, n;

@@ -57,21 +57,6 @@ void sl_bench_world_at(struct sl_bench_world *w, double at_us, struct sl_bench_e
     w->heap[i] = event;
 }
 
-/* The RESULT of a record comes sooner than was thought. */
-static void sooner(struct sl_bench_world *w, uint32_t which, double at_us)
-{
-    uint32_t i = 0;
-    while (i < w->n_events && (w->heap[i].kind != SL_BENCH_RESULT || w->heap[i].which != which))
-        i++;
-    if (i == w->n_events)
-        return;
-    struct sl_bench_event event = w->heap[i];
-    event.at_us = at_us;
-    for (; i > 0 && earlier(&event, &w->heap[(i - 1) / 2]); i = (i - 1) / 2)
-        w->heap[i] = w->heap[(i - 1) / 2];
-    w->heap[i] = event;
-}
-
 static bool next_event(struct sl_bench_world *w, struct sl_bench_event *event)
 {
     if (w->n_events == 0)
@@ -124,78 +109,34 @@ static double slower(const struct sl_bench_world *w)
     return w->config.slower > 0 ? w->config.slower : 1;
 }
 
-/* When a record leaves each stage is known when it is sent. Returns when the last one does. */
-static double pass(struct sl_bench_world *w, struct sl_bench_due *due)
-{
-    double *ends = due->ends_us, rows_us = due->sent_us + w->config.shape->hop_us;
-    uint32_t n = w->config.shape->n_stages;
-    sl_bench_flow(n, rows_us, due->between_us, due->spent_us, w->free_us, ends);
-    for (uint32_t s = 0; s < n; s++) {
-        due->traces[s] = (struct sl_trace){.recv_us = (uint64_t)rows_us,
-                                           .begin_us = (uint64_t)(ends[s] - due->spent_us[s]),
-                                           .end_us = (uint64_t)ends[s]};
-        rows_us = ends[s] + due->between_us;
-    }
-    return ends[n - 1];
-}
-
+/* A record is sent: when it leaves each stage is known at once. */
 static void run_record(struct sl_bench_world *w, const struct sl_action *a)
 {
     const struct sl_bench_shape *shape = w->config.shape;
     struct sl_bench_due *due = &w->due[w->due_head++ % w->room_due];
     struct sl_cost_chunk chunk = {0};
-    *due = (struct sl_bench_due){
-        .number = a->record.number, .seq = a->seq, .kind = a->record.kind, .sent_us = w->now_us};
+    *due = (struct sl_bench_due){.number = a->record.number, .seq = a->seq, .kind = a->record.kind};
     for (uint32_t i = 0; a->record.run && i < a->record.run->order.n_slices; i++)
         note_slice(due, &a->record.run->order.slices[i], &chunk);
     due->rows = (uint32_t)chunk.rows;
-    due->between_us = shape->hop_us + shape->hop_row_us * chunk.rows;
-    double us = slower(w) * sl_bench_shape_us(shape, &chunk);
-    memcpy(due->before_us, w->free_us, sizeof due->before_us);
+    double spent[SL_MAX_STAGES], ends[SL_MAX_STAGES],
+        us = slower(w) * sl_bench_shape_us(shape, &chunk),
+        between = shape->hop_us + shape->hop_row_us * chunk.rows;
     for (uint32_t s = 0; s < shape->n_stages; s++)
-        due->spent_us[s] = us > 0 ? us * noise(w, due->number, s) : 0;
-    double end_us = pass(w, due);
+        spent[s] = us > 0 ? us * noise(w, due->number, s) : 0;
+    sl_bench_flow(shape->n_stages, w->now_us + shape->hop_us, between, spent, w->free_us, ends);
+    for (uint32_t s = 0; s < shape->n_stages; s++)
+        due->traces[s] =
+            (struct sl_trace){.recv_us = (uint64_t)(s ? ends[s - 1] + between : w->now_us + shape->hop_us),
+                              .begin_us = (uint64_t)(ends[s] - spent[s]),
+                              .end_us = (uint64_t)ends[s]};
     w->report->records++;
     w->report->runs += us > 0;
     w->report->slices += due->n_slices;
-    w->report->busy_us += due->spent_us[0];
-    w->report->fill_us += due->fills ? due->spent_us[0] : 0;
-    sl_bench_world_at(w, end_us + shape->hop_us,
-                      (struct sl_bench_event){.kind = SL_BENCH_RESULT, .which = (uint32_t)due->number});
-}
-
-/* A stage does not run a chunk when the CANCEL of all that is in it is there, which comes right behind it if no chunk of others
- * stands between. Of several that stand before it only the last is looked at: what is cancelled in this world has one under way. */
-static void give_up(struct sl_bench_world *w, uint64_t seq)
-{
-    double at_us = w->now_us + w->config.shape->hop_us, rows_us = 0;
-    struct sl_bench_due *due = NULL;
-    for (uint32_t i = w->due_tail; i != w->due_head; i++)
-        if (w->due[i % w->room_due].rows > 0)
-            due = &w->due[i % w->room_due];
-    for (uint32_t i = 0; due && i < due->n_slices; i++)
-        if (due->slices[i].seq != seq)
-            return;
-    if (!due)
-        return;
-    uint32_t n = w->config.shape->n_stages, stage = 0;
-    for (; stage < n; stage++) {
-        rows_us = stage ? due->ends_us[stage - 1] + due->between_us : due->sent_us + w->config.shape->hop_us;
-        if (at_us <= fmax(rows_us, due->before_us[stage]))
-            break;
-        at_us = fmax(at_us, due->ends_us[stage]) + w->config.shape->hop_us;
-    }
-    if (stage == n)
-        return;
-    w->report->given_up++;
-    w->report->busy_us -= stage == 0 ? due->spent_us[0] : 0;
-    w->report->fill_us -= stage == 0 && due->fills ? due->spent_us[0] : 0;
-    memset(&due->spent_us[stage], 0, (n - stage) * sizeof *due->spent_us);
-    memcpy(w->free_us, due->before_us, sizeof w->free_us);
-    double end_us = pass(w, due);
-    for (; stage < n; stage++)
-        due->traces[stage].begin_us = SL_GIVEN_UP;
-    sooner(w, (uint32_t)due->number, end_us + w->config.shape->hop_us);
+    w->report->busy_us += spent[0];
+    w->report->fill_us += due->fills ? spent[0] : 0;
+    sl_bench_world_at(w, ends[shape->n_stages - 1] + shape->hop_us,
+                      (struct sl_bench_event){.kind = SL_BENCH_RESULT});
 }
 
 uint32_t sl_bench_token_of(const struct sl_bench_world *w, uint32_t which, uint32_t n)
@@ -282,8 +223,6 @@ static void carry_out(struct sl_bench_world *w)
 {
     for (uint32_t i = 0; i < w->actions.n; i++) {
         const struct sl_action *a = &w->actions.list[i];
-        if (a->kind == SL_ACTION_RECORD && a->record.kind == SL_ORDER_CANCEL)
-            give_up(w, a->seq);
         if (a->kind == SL_ACTION_RECORD)
             run_record(w, a);
         else if (a->kind == SL_ACTION_ADOPT)

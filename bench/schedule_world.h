@@ -59,10 +59,9 @@ struct sl_bench_ran { /* a record that was answered */
 
 struct sl_bench_report {
     double end_us, last_submit_us;
-    double busy_us;    /* of the first stage */
-    double fill_us;    /* likewise, for what nobody had asked for */
-    double sent_us;    /* of the decode worker's link, when answers go back over it */
-    uint64_t given_up; /* chunks that a stage did not run, since nobody wanted them any more */
+    double busy_us; /* of the first stage */
+    double fill_us; /* likewise, for what nobody had asked for */
+    double sent_us; /* of the decode worker's link, when answers go back over it */
     uint64_t records, runs, slices, tokens, steps, set_back;
     double in_flight; /* chunks that were under way when one of them came back, in the mean */
     double step_us;   /* all steps together */

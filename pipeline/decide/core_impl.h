@@ -107,7 +107,8 @@ struct sl_core_time { /* core_time.c */
 enum { SL_REFILLS = 8 /* answers that wait to be prefilled for the cache */ };
 struct sl_refill {
     struct sl_ask ask;
-    uint32_t *ids; /* [context] of its prompt and answer, whole pages */
+    uint32_t *ids;     /* [context] of its prompt and answer, whole pages */
+    uint32_t n_prompt; /* whole pages of the prompt, which were cached when it ended */
 };
 struct sl_refills { /* a ring of n, the oldest first */
     struct sl_refill of[SL_REFILLS];
@@ -286,6 +287,8 @@ void sl_core_look_up(void *core, struct sl_schedule_entry *entry);
 void sl_core_look_up_admitted(struct sl_core *core);
 void sl_core_look_up_new(struct sl_core *core, const struct sl_ask *ask, struct sl_schedule_entry *entry,
                          struct sl_prefix_at *at);
+/* Whole pages at the beginning of it that are cached: as if it had been asked for now, nothing else changes. */
+uint32_t sl_core_n_cached(struct sl_core *core, const struct sl_ask *ask);
 void sl_core_let_go_prefix(struct sl_core *core, struct sl_prefix_at *at);
 /* The others that wait hold nothing, if it has no pages else. */
 void sl_core_make_room(struct sl_core *core, const struct sl_schedule_entry *entry);

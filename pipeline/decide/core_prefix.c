@@ -59,6 +59,17 @@ void sl_core_look_up_new(struct sl_core *core, const struct sl_ask *ask, struct 
         step_on(core, at, entry, ask, NULL);
 }
 
+uint32_t sl_core_n_cached(struct sl_core *core, const struct sl_ask *ask)
+{
+    struct sl_prefix_at at;
+    uint32_t n = 0;
+    sl_prefix_begin(&at, ask->cache_salt);
+    while ((n + 1) * SL_PAGE <= ask->n_ids && sl_prefix_step(&core->prefix, &at, ask->ids + n * SL_PAGE))
+        n++;
+    sl_prefix_let_go(&core->prefix, &at, NULL);
+    return n;
+}
+
 void sl_core_look_up(void *user, struct sl_schedule_entry *entry)
 {
     struct sl_core *core = user;

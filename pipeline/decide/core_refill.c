@@ -1,7 +1,8 @@
 /* Answers in the prefix cache, so that the next turn of a conversation begins behind all that was said. Their pages are on the decode
  * worker, and the stages have none of them: when nobody wants anything of the stages, prompt and answer are prefilled there again,
  * behind what is cached already, and left to the cache. A refill is a request of the core's own: no holder is told of it, one is in
- * the pipeline at a time, with one chunk under way, and whoever comes ends it: what it has filled by then stays. */
+ * the pipeline at a time, with one chunk under way, and whoever comes ends it: that chunk is run to its end, and what was filled stays.
+ * Were it given up, at half of the load hardly any would ever be done; and who comes waits for it on the first stage anyway. */
 #include "pipeline/decide/core_impl.h"
 
 size_t sl_core_refill_bytes(const struct sl_core_config *config)
@@ -35,6 +36,7 @@ void sl_core_refill_note(struct sl_core *core, const struct sl_request *r, uint3
         all->n--;
     }
     struct sl_refill *refill = &all->of[(all->first + all->n++) % SL_REFILLS];
+    refill->n_prompt = ask->n_ids / SL_PAGE;
     memcpy(refill->ids, ask->ids, ask->n_ids * sizeof *refill->ids);
     memcpy(refill->ids + ask->n_ids, ask->said[i].ids, (n - ask->n_ids) * sizeof *refill->ids);
     refill->ask = (struct sl_ask){.ids = refill->ids,
@@ -61,14 +63,25 @@ void sl_core_refill_done(struct sl_core *core)
 static bool is_idle(const struct sl_core *core)
 {
     return core->life == SL_LIFE_READY && core->schedule.n_uncut == 0 && core->runs_in_flight == 0 &&
-           core->schedule.n_prefilling == 0 && core->free_requests.n_free > 0;
+           core->free_requests.n_free > 0;
+}
+
+/* Who has gone on since has filled the answer, in a prompt; and where the prompt was evicted the answer would be, too. */
+static bool is_of_use(struct sl_core *core, const struct sl_refill *refill)
+{
+    uint32_t n = sl_core_n_cached(core, &refill->ask);
+    return n >= refill->n_prompt && n < refill->ask.n_ids / SL_PAGE;
 }
 
 void sl_core_refill(struct sl_core *core)
 {
     struct sl_refills *all = &core->refills;
     uint32_t place;
-    if (all->n == 0 || all->active || !is_idle(core) || sl_pool_take(&core->free_requests, &place) != SL_OK)
+    if (all->active || !is_idle(core))
+        return;
+    while (all->n > 0 && !is_of_use(core, &all->of[all->first]))
+        drop_first(all);
+    if (all->n == 0 || sl_pool_take(&core->free_requests, &place) != SL_OK)
         return;
     struct sl_ask *ask = &all->of[all->first].ask;
     struct sl_request *r = &core->requests[place];
@@ -100,6 +113,8 @@ void sl_core_refill_stop(struct sl_core *core, bool forget, struct sl_actions *a
     if (forget)
         drop_first(all);
     all->active = NULL;
+    sl_policy_leave(&core->policy, &core->schedule, &r->stays->entry);
+    sl_core_release(core, r->stays, SL_ORDER_FREE, actions);
     sl_core_end_answers(core, r, SL_OK, SL_FINISH_ABORT, NULL, actions);
 }
 

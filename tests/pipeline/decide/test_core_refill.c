@@ -82,7 +82,8 @@ SL_TEST(what_was_said_is_filled_when_nobody_wants_anything_and_the_next_turn_beg
     end_world(w);
 }
 
-SL_TEST(who_comes_ends_a_refill_and_it_is_begun_anew_afterwards)
+/* Nothing that the stages are at is lost by it. */
+SL_TEST(who_comes_ends_a_refill_and_the_chunk_that_is_under_way_is_not_filled_again)
 {
     struct core_world *w = world();
     struct heard *h = converse(w);
@@ -90,23 +91,74 @@ SL_TEST(who_comes_ends_a_refill_and_it_is_begun_anew_afterwards)
     REQUIRE(is_refill(&w->log[w->tail % LOG]));
     struct heard *other = ask(w, 200, 1);
     submit(w, other);
-    CHECK_INT(w->log[(w->head - 1) % LOG].kind, SL_ORDER_CANCEL);
+    CHECK_INT(w->log[(w->head - 1) % LOG].kind, SL_ORDER_FREE);
     decide(w);
     uint32_t refills = 0;
     while (w->head != w->tail) {
         const struct waiting *at = &w->log[w->tail % LOG];
-        CHECK(!is_refill(at) || refills == 0 || other->ended);
         refills += is_refill(at);
         REQUIRE(answer(w, 42));
         decide(w);
     }
     CHECK(other->ended && other->status == SL_OK);
-    CHECK(refills <= 2 && w->core->refills.n == 0 && !w->core->refills.active);
+    CHECK(refills == 1 && w->core->refills.n == 0 && !w->core->refills.active);
     struct sl_core_load load;
     sl_core_load(w->core, &load);
     CHECK(load.live == 0 && load.prefilling == 0);
     free(h);
     free(other);
+    end_world(w);
+}
+
+/* Until nothing is under way. */
+static void count_refills(struct core_world *w, uint32_t *refills)
+{
+    *refills = 0;
+    decide(w);
+    while (w->head != w->tail) {
+        *refills += is_refill(&w->log[w->tail % LOG]);
+        REQUIRE(answer(w, 42));
+        decide(w);
+    }
+}
+
+SL_TEST(an_answer_is_not_filled_when_the_next_turn_has_come_first)
+{
+    struct core_world *w = world();
+    struct heard *h = converse(w);
+    uint32_t ids[CONTEXT], refills;
+    struct heard *more = next_turn(w, h, ids);
+    submit(w, more); /* it has filled what was said itself */
+    count_refills(w, &refills);
+    CHECK_INT(refills, 0);
+    CHECK(more->ended && w->core->refills.n == 0);
+    free(h);
+    free(more);
+    end_world(w);
+}
+
+SL_TEST(an_answer_is_not_filled_when_its_prompt_was_evicted)
+{
+    enum { OTHERS = 3 };
+    static uint32_t ids[OTHERS][CONTEXT];
+    struct core_world *w = world();
+    struct heard *h = converse(w), *others[OTHERS];
+    uint32_t refills;
+    for (uint32_t k = 0; k < OTHERS; k++) {
+        for (uint32_t i = 0; i < CONTEXT; i++)
+            ids[k][i] = 200 + k + i % 500;
+        others[k] = ask(w, 449, 1); /* eight pages: there are sixteen */
+        others[k]->ask.ids = ids[k];
+        submit(w, others[k]);
+    }
+    count_refills(w, &refills);
+    CHECK_INT(refills, 0);
+    CHECK_INT(w->core->refills.n, 0);
+    for (uint32_t k = 0; k < OTHERS; k++) {
+        CHECK(others[k]->ended && others[k]->status == SL_OK);
+        free(others[k]);
+    }
+    free(h);
     end_world(w);
 }
 
