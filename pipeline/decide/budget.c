@@ -1,12 +1,15 @@
-/* The formulas of budget.h. Their constants were chosen by simulation (`bench schedule`): at 3.4 times the overhead a newcomer
- * beside long prompts waits less than three times what it takes alone (at 4: 3.4 times) and throughput is still that of arrival order
- * (at 3: less); floors below ov/0.3 lose more with every page of prefix; the window
+/* The formulas of budget.h. Their constants were chosen by simulation (`bench schedule`): on two stages, at 3.4 times the overhead a
+ * newcomer beside long prompts waits less than three times what it takes alone (at 4: 3.4 times) and throughput is still that of
+ * arrival order (at 3: less). It waits for as many chunks as are under way, so with more stages each has to be shorter: with 3.4
+ * times it waited 3.5 times as long on four and on eight, with 2.6 and 2.5 2.95 times, for 7 and 9 % of the throughput. Floors lower
+ * than that by a prefix lose more with every page of it; the window
  * of runs is what keeps every stage busy when chunk times deviate by cv, and one more costs a newcomer a whole chunk. */
 #include "pipeline/decide/budget.h"
 #include "pipeline/record/order.h"
 #include <math.h>
 
-static const double base_overheads = 3.4, most_overhead = 0.3, rounding = 1.01, sliver = 0.2,
+static const double most_overheads = 3.4, least_overheads = 2.5, waiting = 9.6, with_prefix = 1 / (0.3 * 3.4),
+                    rounding = 1.01, sliver = 0.2,
                     least_chunk_us = 4000; /* nobody notices to have waited for a few of these */
 
 /* Whichever takes longest for a chunk of the usual size. */
@@ -58,10 +61,12 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
                             .max_rows = max_rows,
                             .hop_us = pace->hops_us / (n_stages + 1)};
     double overhead = sl_cost_overhead(&b->cost, 0);
+    double hasty = fmax(1 + waiting / (n_stages + 2), least_overheads);
+    b->overheads = wish->hasty ? fmin(hasty, most_overheads) : most_overheads;
     b->by_rows = wish->by_rows && wish->chunk_us <= 0;
     b->chunk_us = b->by_rows           ? full_chunk_us(b, 0)
                   : wish->chunk_us > 0 ? wish->chunk_us
-                                       : fmax(base_overheads * overhead, least_chunk_us);
+                                       : fmax(b->overheads * overhead, least_chunk_us);
     b->runs = wish->runs ? wish->runs : runs_of(n_stages, pace->hops_us, pace, b->chunk_us);
     if (wish->slo_us > 0 && wish->chunk_us <= 0 && !b->by_rows) {
         double slo = wish->slo_us / ((b->runs + 1) * (1 + pace->cv));
@@ -76,7 +81,7 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
 static double with_floor(const struct sl_budget *b, double pos)
 {
     return b->by_rows ? full_chunk_us(b, pos)
-                      : fmax(b->chunk_us, sl_cost_overhead(&b->cost, pos) / most_overhead);
+                      : fmax(b->chunk_us, sl_cost_overhead(&b->cost, pos) * b->overheads * with_prefix);
 }
 
 /* The head of a chunk has a page at least. */

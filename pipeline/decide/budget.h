@@ -2,8 +2,8 @@
  * stage, which is the one that the others wait for.
  *
  * A chunk is a budget of time, since equal numbers of tokens do not take equal time: attention grows with what lies before them.
- * It is 3.4 times what a chunk costs beside its rows, so that less than a third of the time goes for reading weights; a target for
- * short prompts makes it smaller, because who comes waits for the chunks that were cut before. A prefix makes it larger again
+ * It is 3.4 times what a chunk costs beside its rows, so that less than a third of the time goes for reading weights; less
+ * when short prompts come and there are many stages, since they wait for all chunks that are under way; a target for short prompts makes it smaller, because who comes waits for the chunks that were cut before. A prefix makes it larger again
  * (reading it is overhead, too), and a prompt that has the pipeline for itself is cut so that filling and draining it cost least. */
 #ifndef SL_PIPELINE_DECIDE_BUDGET_H
 #define SL_PIPELINE_DECIDE_BUDGET_H
@@ -23,17 +23,19 @@ struct sl_budget {
     double
         others; /* what all other stages together take for a chunk, in parts of the slowest: 0 .. n_stages - 1 */
     double hop_us;
-    double chunk_us; /* T*: what a chunk may take, prefixes apart */
-    double lag_us;   /* how much later the last stage is than the first */
-    uint32_t runs;   /* chunks under way: R */
-    bool by_rows;    /* a chunk is full when it has max_rows */
-    bool dear;       /* the target costs more than half of the throughput */
+    double chunk_us;  /* T*: what a chunk may take, prefixes apart */
+    double overheads; /* of its time to what it costs beside its rows, by cost */
+    double lag_us;    /* how much later the last stage is than the first */
+    uint32_t runs;    /* chunks under way: R */
+    bool by_rows;     /* a chunk is full when it has max_rows */
+    bool dear;        /* the target costs more than half of the throughput */
 };
 
 struct sl_budget_wish { /* of who runs the pipeline; 0: by cost */
     double chunk_us, slo_us;
     uint32_t runs;
     bool by_rows; /* a chunk takes what max_rows take */
+    bool hasty;   /* short prompts come, which wait for what is under way */
 };
 
 /* costs: [n_stages]; max_rows: of a chunk. */

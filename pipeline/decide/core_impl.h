@@ -101,6 +101,7 @@ struct sl_core_time { /* core_time.c */
     uint64_t looked_at;              /* the last record whose answer was timed */
     double kappa[2];           /* by how much predictions of short and of long prompts were wrong lately */
     struct sl_offered offered; /* that was admitted */
+    double short_part;         /* of the last requests, by number: those with a short prompt */
     double step_us;            /* from one output token to the next */
 };
 

@@ -4,7 +4,8 @@
 #include "pipeline/decide/core_impl.h"
 #include <math.h>
 
-static const double recent = 1.0 / 32, few_us = 500, kappa_step = 1.01, least_kappa = 0.6, most_kappa = 2;
+static const double recent = 1.0 / 32, few_us = 500, kappa_step = 1.01, least_kappa = 0.6, most_kappa = 2,
+                    many_short = 0.2;
 
 /* Before anything is known: a stage of a small model. It is the shape that counts, the size is right after a few chunks. */
 static const struct sl_cost unknown = {.us = {300, 0.01, 20, 0.002, 2000}, .hit = 1.0 / 16};
@@ -55,7 +56,8 @@ void sl_core_budget(struct sl_core *core)
         pace.cv = t->fits[k].cv > pace.cv ? t->fits[k].cv : pace.cv;
     }
     struct sl_budget_wish wish = {(double)core->config.chunk_us, (double)core->config.slo_us,
-                                  core->config.runs, core->plan.chunk_tokens > 0};
+                                  core->config.runs, core->plan.chunk_tokens > 0,
+                                  core->time.short_part > many_short};
     struct sl_budget budget;
     sl_budget_make(&budget, costs, core->plan.n_stages, core->plan.max_chunk, &pace, &wish);
     sl_policy_set(&core->policy, &budget);
@@ -232,6 +234,7 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
 void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us)
 {
     uint32_t tokens = e->prompt_tokens - e->start;
+    core->time.short_part += recent * (!is_long(e) - core->time.short_part);
     double behind_us = sl_rank_key_us(&core->policy, e) - (double)e->arrived_us;
     sl_offered_add(&core->time.offered, core->now_us, tokens, work_us, behind_us);
     sl_offered_add(&core->policy.tenants.of[e->tenant].offered, core->now_us, tokens, work_us, behind_us);

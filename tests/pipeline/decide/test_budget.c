@@ -63,6 +63,21 @@ SL_TEST(as_many_runs_as_keep_stages_busy_with_noise_and_hops_and_no_more)
     CHECK_INT(make(2, 0.05, 0, (struct sl_budget_wish){.runs = 5}).runs, 5);
 }
 
+/* Who comes waits for as many as are under way. */
+SL_TEST(chunks_are_shorter_where_short_prompts_come_and_there_are_more_stages)
+{
+    static const uint32_t stages[] = {1, 2, 3, 4, 5, 8, 16};
+    static const double overheads[] = {3.4, 3.4, 2.92, 2.6, 2.5, 2.5, 2.5};
+    for (uint32_t i = 0; i < 7; i++) {
+        struct sl_budget b = make(stages[i], 0, 0, (struct sl_budget_wish){.hasty = true}),
+                         calm = make(stages[i], 0, 0, (struct sl_budget_wish){0});
+        double behind = sl_budget_chunk_us(&b, 100000);
+        CHECK(fabs(b.chunk_us / (overheads[i] * 412800) - 1) < 1e-9);
+        CHECK(fabs(calm.chunk_us / (3.4 * 412800) - 1) < 1e-9);
+        CHECK(behind >= b.chunk_us && behind >= 0.98 * overheads[i] * sl_cost_overhead(&b.cost, 100000));
+    }
+}
+
 /* A prompt alone in chunks of T (of 0: as the budget has them): cut like that, and passed from stage to stage. */
 static double ttft_alone(const struct sl_budget *b, uint32_t n_stages, uint32_t n, double fixed_us)
 {
