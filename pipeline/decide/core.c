@@ -31,7 +31,7 @@ size_t sl_core_bytes(const struct sl_core_config *config)
            sl_pool_bytes(more_stays_of(config)) +
            sl_sequences_bytes(plan->max_prefill, plan->context_tokens, plan->n_pages) +
            plan->max_decoders * sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
-           (config->prefix_cache ? sl_prefix_bytes(plan->n_pages) : 0) +
+           (config->prefix_cache ? sl_prefix_bytes(plan->n_pages, true) : 0) +
            sl_arena_round(sl_pages_of(plan->context_tokens) * sizeof(uint32_t)) +
            sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
            sl_arena_round(max_runs * sizeof(struct sl_run)) +
@@ -54,7 +54,7 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
     if (!core->forgotten)
         return SL_E_NOMEM;
     if (core->config.prefix_cache)
-        SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, plan->epoch));
+        SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, true, plan->epoch));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
     for (uint32_t d = 0; d < plan->max_decoders; d++)
         SL_TRY(sl_sequences_init(&core->decoders[d].pages, arena, plan->max_running, plan->context_tokens,

@@ -7,7 +7,6 @@
 
 struct sl_prefix_page {
     uint8_t name[SL_PREFIX_NAME];
-    uint32_t ids[SL_PAGE];
     uint32_t parent, n_children;
     uint32_t holds;         /* those who hold it, and its children that are held */
     uint32_t next_in;       /* of its bucket */
@@ -27,14 +26,21 @@ static uint32_t buckets_of(uint32_t n_pages)
     return n;
 }
 
-size_t sl_prefix_bytes(uint32_t n_pages)
+static size_t ids_bytes(uint32_t n_pages)
 {
-    return sl_arena_round(n_pages * sizeof(struct sl_prefix_page)) +
-           sl_arena_round(buckets_of(n_pages) * sizeof(uint32_t)) +
-           sl_arena_round(SL_PREFIX_EVENTS * sizeof(struct sl_prefix_event));
+    return (size_t)n_pages * SL_PAGE * sizeof(uint32_t);
 }
 
-sl_status sl_prefix_init(struct sl_prefix *p, struct sl_arena *arena, uint32_t n_pages, uint64_t secret)
+size_t sl_prefix_bytes(uint32_t n_pages, bool told)
+{
+    size_t of_events = sl_arena_round(SL_PREFIX_EVENTS * sizeof(struct sl_prefix_event)) +
+                       sl_arena_round(ids_bytes(n_pages));
+    return sl_arena_round(n_pages * sizeof(struct sl_prefix_page)) +
+           sl_arena_round(buckets_of(n_pages) * sizeof(uint32_t)) + (told ? of_events : 0);
+}
+
+sl_status sl_prefix_init(struct sl_prefix *p, struct sl_arena *arena, uint32_t n_pages, bool told,
+                         uint64_t secret)
 {
     *p = (struct sl_prefix){.n_pages = n_pages,
                             .n_buckets = buckets_of(n_pages),
@@ -45,8 +51,11 @@ sl_status sl_prefix_init(struct sl_prefix *p, struct sl_arena *arena, uint32_t n
                             .last = SL_PREFIX_NONE};
     p->pages = sl_arena_take(arena, n_pages * sizeof *p->pages);
     p->buckets = sl_arena_take(arena, p->n_buckets * sizeof *p->buckets);
-    p->events = sl_arena_take(arena, SL_PREFIX_EVENTS * sizeof *p->events);
-    if (!p->pages || !p->buckets || !p->events)
+    if (told) {
+        p->events = sl_arena_take(arena, SL_PREFIX_EVENTS * sizeof *p->events);
+        p->ids = sl_arena_take(arena, ids_bytes(n_pages));
+    }
+    if (!p->pages || !p->buckets || (told && (!p->events || !p->ids)))
         return SL_E_NOMEM;
     memset(p->buckets, 0xff, p->n_buckets * sizeof *p->buckets);
     return SL_OK;
@@ -61,14 +70,15 @@ static uint64_t short_name(const uint8_t name[SL_PREFIX_NAME])
     return first;
 }
 
-static struct sl_prefix_event event_of(const struct sl_prefix *p, const struct sl_prefix_page *page,
+static struct sl_prefix_event event_of(const struct sl_prefix *p, uint32_t number,
                                        enum sl_prefix_event_kind kind)
 {
+    const struct sl_prefix_page *page = &p->pages[number];
     struct sl_prefix_event event = {.kind = kind, .name = short_name(page->name)};
     event.has_parent = page->parent != SL_PREFIX_NONE;
     event.parent = event.has_parent ? short_name(p->pages[page->parent].name) : 0;
     if (kind == SL_PREFIX_STORED)
-        memcpy(event.ids, page->ids, sizeof event.ids);
+        memcpy(event.ids, p->ids[number], sizeof event.ids);
     return event;
 }
 
@@ -81,7 +91,7 @@ static uint64_t note(struct sl_prefix *p, const struct sl_prefix_event *event)
 static void tell_stored(struct sl_prefix *p, uint32_t number)
 {
     struct sl_prefix_page *page = &p->pages[number];
-    struct sl_prefix_event event = event_of(p, page, SL_PREFIX_STORED);
+    struct sl_prefix_event event = event_of(p, number, SL_PREFIX_STORED);
     page->told = true;
     page->stored = note(p, &event);
     page->before = p->last;
@@ -124,7 +134,7 @@ static bool walk(const struct sl_prefix *p, struct sl_prefix_reader *reader, str
         reader->walking = false; /* what is newer comes as an event */
         return false;
     }
-    *event = event_of(p, &p->pages[next], SL_PREFIX_STORED);
+    *event = event_of(p, next, SL_PREFIX_STORED);
     reader->page = next;
     reader->stored = p->pages[next].stored;
     return true;
@@ -278,16 +288,44 @@ bool sl_prefix_add(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t 
     uint32_t *bucket = bucket_of(p, at->next), parent = at->page;
     *page = (struct sl_prefix_page){.parent = parent, .holds = 1, .next_in = *bucket, .live = true};
     memcpy(page->name, at->next, SL_PREFIX_NAME);
-    memcpy(page->ids, ids, sizeof page->ids);
     *bucket = number;
     p->n_cached++;
     p->n_held++;
     if (parent != SL_PREFIX_NONE)
         p->pages[parent].n_children++; /* what held it holds its child, which holds it */
-    if (!at->salted)
+    if (p->events && !at->salted) {
+        memcpy(p->ids[number], ids, sizeof p->ids[number]);
         tell_stored(p, number);
+    }
     advance(at, number);
     return true;
+}
+
+void sl_prefix_name(struct sl_prefix_at *at, const uint32_t ids[SL_PAGE])
+{
+    name_next(at, ids);
+}
+
+uint32_t sl_prefix_find(const struct sl_prefix *p, const struct sl_prefix_at *at)
+{
+    assert(at->has_next);
+    return find(p, at->next);
+}
+
+void sl_prefix_pass(struct sl_prefix_at *at)
+{
+    assert(at->page == SL_PREFIX_NONE && at->has_next);
+    advance(at, SL_PREFIX_NONE);
+}
+
+void sl_prefix_hold(struct sl_prefix *p, struct sl_prefix_at *at, uint32_t page, uint32_t depth)
+{
+    assert(at->page == SL_PREFIX_NONE && p->pages[page].live);
+    hold(p, page);
+    at->page = page;
+    at->depth = depth;
+    at->has_next = false;
+    memcpy(at->name, p->pages[page].name, SL_PREFIX_NAME);
 }
 
 void sl_prefix_let_go(struct sl_prefix *p, struct sl_prefix_at *at, const uint8_t seed[SL_PREFIX_NAME])
@@ -319,7 +357,7 @@ static void drop(struct sl_prefix *p, uint32_t number)
     if (!page->lost)
         unhash(p, number);
     if (page->told) {
-        struct sl_prefix_event event = event_of(p, page, SL_PREFIX_REMOVED);
+        struct sl_prefix_event event = event_of(p, number, SL_PREFIX_REMOVED);
         untell(p, page);
         note(p, &event);
     }
@@ -367,7 +405,8 @@ void sl_prefix_flush(struct sl_prefix *p)
     memset(p->buckets, 0xff, p->n_buckets * sizeof *p->buckets);
     p->first = p->last = SL_PREFIX_NONE;
     struct sl_prefix_event event = {.kind = SL_PREFIX_CLEARED};
-    note(p, &event);
+    if (p->events)
+        note(p, &event);
 }
 
 /* ---- promises ---- */

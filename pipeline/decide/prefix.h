@@ -1,4 +1,5 @@
-/* The prefix cache: which complete KV pages the stages keep of prompts that are gone, under names that say what is in them.
+/* A prefix cache: which complete KV pages nodes with one table of pages, the stages or a decode worker, keep of what is gone, under
+ * names that say what is in them.
  *
  * A page's name is the SHA-256 of the name of the page before it and its own ids, so it names the whole prefix; the first one's
  * comes from a seed, of zeros or of a salt, and prompts of two seeds share nothing. Pages form a tree. Who uses a prefix holds its
@@ -36,7 +37,8 @@ struct sl_prefix {
     uint32_t oldest, newest; /* of those that nobody holds */
     uint32_t first, last;    /* of those that are told of, as they were stored: parents before children */
     uint32_t n_cached, n_held;
-    struct sl_prefix_event *events; /* [SL_PREFIX_EVENTS], event i at i % SL_PREFIX_EVENTS */
+    uint32_t (*ids)[SL_PAGE];       /* [n_pages], which events tell; NULL: nobody is told of anything */
+    struct sl_prefix_event *events; /* [SL_PREFIX_EVENTS], event i at i % SL_PREFIX_EVENTS; NULL likewise */
     uint64_t n_events;              /* ever; the first is 1 */
     uint64_t n_evicted;
 };
@@ -50,9 +52,11 @@ struct sl_prefix_at { /* how far a prompt has come: it holds page `page` of the 
     uint8_t next[SL_PREFIX_NAME]; /* of page depth, once it was asked for */
 };
 
-size_t sl_prefix_bytes(uint32_t n_pages);
+/* told: it has events, for which ids are kept; else it is a third as large. */
+size_t sl_prefix_bytes(uint32_t n_pages, bool told);
 /* SL_E_NOMEM: the arena was planned too small. secret: any number that outsiders can't know. */
-sl_status sl_prefix_init(struct sl_prefix *p, struct sl_arena *arena, uint32_t n_pages, uint64_t secret);
+sl_status sl_prefix_init(struct sl_prefix *p, struct sl_arena *arena, uint32_t n_pages, bool told,
+                         uint64_t secret);
 
 /* Before the first page. seed: NULL or zeros: that of all who have no salt. */
 void sl_prefix_begin(struct sl_prefix_at *at, const uint8_t seed[SL_PREFIX_NAME]);
@@ -64,6 +68,13 @@ bool sl_prefix_step(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t
 bool sl_prefix_add(struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE], uint32_t page);
 /* Whether sl_prefix_add would hold a page of that name that nobody holds now. */
 bool sl_prefix_would_hold(const struct sl_prefix *p, struct sl_prefix_at *at, const uint32_t ids[SL_PAGE]);
+/* A prompt may be looked for in several caches at once, its names being made once: the name of its next page; in which page a
+ * cache has that (SL_PREFIX_NONE: nowhere); on to the one behind it, with nothing held; and last, of one that holds nothing, what
+ * it holds in the cache where most was found: its first `depth` pages, the deepest of which is `page`. */
+void sl_prefix_name(struct sl_prefix_at *at, const uint32_t ids[SL_PAGE]);
+uint32_t sl_prefix_find(const struct sl_prefix *p, const struct sl_prefix_at *at);
+void sl_prefix_pass(struct sl_prefix_at *at);
+void sl_prefix_hold(struct sl_prefix *p, struct sl_prefix_at *at, uint32_t page, uint32_t depth);
 /* It holds nothing any more, and is before the first page again. */
 void sl_prefix_let_go(struct sl_prefix *p, struct sl_prefix_at *at, const uint8_t seed[SL_PREFIX_NAME]);
 /* Numbers of the pages that it holds, the first of the prompt first: at->depth of them, if all were found by steps. */

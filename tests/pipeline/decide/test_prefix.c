@@ -88,21 +88,41 @@ static void look_whether_astray(const struct prefix_world *w, struct prefix_user
     u->astray = u->astray || (u->at >= 0 && w->entries[u->at].lost);
 }
 
+/* It is found step by step, or by names and then held at once. */
+static bool step_on(struct prefix_world *w, struct prefix_user *u, bool by_name, struct sl_prefix_at *names,
+                    uint32_t *page)
+{
+    const uint32_t *ids = ids_of(u->kinds[u->depth]);
+    if (!by_name)
+        return sl_prefix_step(&w->p, &u->real, ids);
+    sl_prefix_name(names, ids);
+    uint32_t found = sl_prefix_find(&w->p, names);
+    sl_prefix_pass(names);
+    *page = found == SL_PREFIX_NONE ? *page : found;
+    return found != SL_PREFIX_NONE;
+}
+
 /* Who begins holds what is there, and not one page more. */
 static void begin(struct prefix_world *w, struct prefix_user *u)
 {
+    struct sl_prefix_at names;
+    uint32_t page = SL_PREFIX_NONE;
+    bool by_name = w->n_hits % 2;
     *u = (struct prefix_user){.on = true, .seed = draw(w, SEEDS), .n = 1 + draw(w, DEPTH), .at = -1};
     sl_prefix_begin(&u->real, seed_of(u->seed));
+    sl_prefix_begin(&names, seed_of(u->seed));
     for (uint32_t i = 0; i < u->n; i++)
         u->kinds[i] = draw(w, 4) ? 0 : draw(w, KINDS);
     for (int next; u->depth < u->n && (next = find(w, u)) >= 0; u->depth++) {
-        CHECK(sl_prefix_step(&w->p, &u->real, ids_of(u->kinds[u->depth])));
+        CHECK(step_on(w, u, by_name, &names, &page));
         u->at = next;
         u->own[u->depth] = PAGES;
         w->n_hits++;
     }
     if (u->depth < u->n)
-        CHECK(!sl_prefix_step(&w->p, &u->real, ids_of(u->kinds[u->depth])));
+        CHECK(!step_on(w, u, by_name, &names, &page));
+    if (by_name && u->depth > 0)
+        sl_prefix_hold(&w->p, &u->real, page, u->depth);
     uint32_t numbers[DEPTH];
     sl_prefix_numbers(&w->p, &u->real, numbers);
     int e = u->at;
@@ -300,8 +320,8 @@ SL_TEST(it_finds_and_lets_go_what_a_cache_does_that_looks_at_everything)
 {
     struct prefix_world *w = calloc(1, sizeof *w);
     w->rng = (struct sl_rng){14, 0};
-    REQUIRE(sl_arena_init(&w->arena, sl_prefix_bytes(PAGES), NULL) == SL_OK);
-    REQUIRE(sl_prefix_init(&w->p, &w->arena, PAGES, 77) == SL_OK);
+    REQUIRE(sl_arena_init(&w->arena, sl_prefix_bytes(PAGES, true), NULL) == SL_OK);
+    REQUIRE(sl_prefix_init(&w->p, &w->arena, PAGES, true, 77) == SL_OK);
     for (uint32_t i = 0; i < READERS; i++)
         sl_prefix_read_from(&w->p, &w->followers[i].reader, 0);
     for (uint32_t i = 0; i < OPERATIONS; i++) {
@@ -327,8 +347,8 @@ SL_TEST(names_are_a_chain_over_ids_from_the_seed_on)
     struct sl_arena arena = {0};
     struct sl_prefix p;
     struct sl_prefix_at at;
-    REQUIRE(sl_arena_init(&arena, sl_prefix_bytes(4), NULL) == SL_OK);
-    REQUIRE(sl_prefix_init(&p, &arena, 4, 1) == SL_OK);
+    REQUIRE(sl_arena_init(&arena, sl_prefix_bytes(4, true), NULL) == SL_OK);
+    REQUIRE(sl_prefix_init(&p, &arena, 4, true, 1) == SL_OK);
     sl_prefix_begin(&at, seed_of(2));
     uint8_t name[SL_PREFIX_NAME];
     memcpy(name, seed_of(2), sizeof name);
@@ -350,8 +370,8 @@ SL_TEST(a_state_that_changes_under_who_reads_it_comes_out_right)
     struct prefix_world *w = calloc(1, sizeof *w);
     struct prefix_follower *f = &w->followers[0];
     w->rng = (struct sl_rng){3, 0};
-    REQUIRE(sl_arena_init(&w->arena, sl_prefix_bytes(PAGES), NULL) == SL_OK);
-    REQUIRE(sl_prefix_init(&w->p, &w->arena, PAGES, 5) == SL_OK);
+    REQUIRE(sl_arena_init(&w->arena, sl_prefix_bytes(PAGES, true), NULL) == SL_OK);
+    REQUIRE(sl_prefix_init(&w->p, &w->arena, PAGES, true, 5) == SL_OK);
     for (uint32_t i = 0; i < 20000; i++)
         if (draw(w, 400)) /* without a flush nothing but evictions cross the walk */
             operate(w);
@@ -367,4 +387,27 @@ SL_TEST(a_state_that_changes_under_who_reads_it_comes_out_right)
     CHECK(f->n_cleared >= 300);
     sl_arena_fini(&w->arena);
     free(w);
+}
+
+/* Of a decode worker nobody is told, and it takes no memory for that. */
+SL_TEST(one_of_which_nobody_is_told_keeps_pages_and_nothing_else)
+{
+    struct sl_arena arena = {0};
+    struct sl_prefix p;
+    struct sl_prefix_at at;
+    uint32_t page;
+    CHECK(sl_prefix_bytes(1000, false) < sl_prefix_bytes(1000, true) / 3);
+    REQUIRE(sl_arena_init(&arena, sl_prefix_bytes(4, false), NULL) == SL_OK);
+    REQUIRE(sl_prefix_init(&p, &arena, 4, false, 1) == SL_OK);
+    sl_prefix_begin(&at, NULL);
+    for (uint32_t i = 0; i < 3; i++)
+        CHECK(sl_prefix_add(&p, &at, ids_of(i), i));
+    sl_prefix_let_go(&p, &at, NULL);
+    CHECK(sl_prefix_step(&p, &at, ids_of(0)));
+    CHECK(sl_prefix_evict(&p, &page) && page == 2);
+    sl_prefix_let_go(&p, &at, NULL);
+    sl_prefix_flush(&p);
+    CHECK(!sl_prefix_step(&p, &at, ids_of(0)));
+    CHECK(p.n_events == 0 && p.n_cached == 2 && sl_prefix_check(&p) == NULL);
+    sl_arena_fini(&arena);
 }
