@@ -18,8 +18,11 @@ struct adoptee { /* a sequence here, from its first page or its name on */
     enum sl_adoptee_state state;
     struct sl_sequence *sequence;
     struct sl_adopt spec; /* NAMED and later */
-    /* first token of the page that each stage sends next: a stage pushes its pages in order */
+    /* first token of the page that each stage sends next: a stage pushes its pages in order, from the first that does not lie here
+     * already, which the first page of all says, or the TAKE */
     uint32_t next[SL_MAX_STAGES];
+    bool begun;
+    uint32_t from; /* once it has begun: where that was */
     uint32_t n_out, last_id;
     uint32_t n_forks_left; /* that are to be made of its prompt before it goes on */
     /* the steering of spec, which was in the frame, copied to its memory; the ids of its prompt; what it has said so far. From
@@ -214,7 +217,7 @@ static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t s
     put(r, &entry);
 }
 
-/* Page `index` of the sequence lies where the record said; shared: where another's does. false: not if the log is to be
+/* Page `index` of the sequence lies where the record said; shared: what was written there is meant. false: not if the log is to be
  * believed. */
 static bool place_page(struct sl_decode_role *r, struct adoptee *a, uint32_t index, uint32_t page,
                        bool shared)
@@ -373,6 +376,16 @@ static void keep_page(struct sl_decode_role *r, struct adoptee *a, const struct 
         look_whether_whole(r, a);
 }
 
+/* Whether its pages come from this token on: the first who says so is believed. */
+static bool begins_at(const struct sl_decode_role *r, struct adoptee *a, uint32_t token)
+{
+    for (uint32_t k = 0; k < r->plan->n_stages && !a->begun; k++)
+        a->next[k] = token;
+    a->from = a->begun ? a->from : token;
+    a->begun = true;
+    return a->from == token;
+}
+
 /* Pages may come before the ADOPT that names their sequence; the coordinator has counted them already. */
 static void on_kv(struct sl_decode_role *r, const struct sl_io_event *frame)
 {
@@ -392,9 +405,10 @@ static void on_kv(struct sl_decode_role *r, const struct sl_io_event *frame)
         return;
     }
     /* a page twice, one that is missing, one too many, or one where another's lies */
-    bool fits = may(a, SL_ADOPTEE_PAGE) && a->spec.kind != SL_ADOPT_FORK &&
-                w->token_first == a->next[w->source] &&
-                place_page(r, a, (uint32_t)w->token_first / SL_PAGE, w->page, false);
+    bool fits =
+        may(a, SL_ADOPTEE_PAGE) && a->spec.kind != SL_ADOPT_FORK &&
+        (a->begun ? w->token_first == a->next[w->source] : begins_at(r, a, (uint32_t)w->token_first)) &&
+        place_page(r, a, (uint32_t)w->token_first / SL_PAGE, w->page, false);
     if (fits) {
         keep_page(r, a, frame);
         return;
@@ -440,11 +454,13 @@ static void keep_steering(struct sl_decode_role *r, struct adoptee *a)
 /* a: its entry, which is told as ended when the ADOPT can't be. */
 static void name_sequence(struct sl_decode_role *r, struct adoptee *a, const struct sl_adopt *adopt)
 {
-    uint32_t n_shared = adopt->kind == SL_ADOPT_FORK ? adopt->prompt_tokens / SL_PAGE : 0;
+    bool forks = adopt->kind == SL_ADOPT_FORK;
+    uint32_t n_shared = forks ? adopt->prompt_tokens / SL_PAGE : adopt->n_kept;
     move(a, SL_ADOPTEE_NAME);
     a->spec = *adopt;
+    bool fits = forks || begins_at(r, a, n_shared * SL_PAGE);
     for (uint32_t i = 0; i < adopt->n_pages; i++)
-        if (!place_page(r, a, i, sl_get32(adopt->pages + 4 * (size_t)i), i < n_shared)) {
+        if (!fits || !place_page(r, a, i, sl_get32(adopt->pages + 4 * (size_t)i), i < n_shared)) {
             end_sequence(r, a, adopt->seq, SL_E_CORRUPT);
             return;
         }

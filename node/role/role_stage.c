@@ -129,8 +129,8 @@ static void push_page(struct sl_stage_role *r, uint64_t link, const struct sl_se
     atomic_fetch_add(&r->meter->kv_bytes, page_bytes);
 }
 
-/* Pages that are full, or that end the prompt, and with a first slice those that it shares; from page `pushed` of the slice on.
- * false: the window of sends or this step has no room for the next. A decode worker that is no longer the one that the record
+/* Pages that are full, or that end the prompt, and with a first slice those that it shares; from page `pushed` of the slice on,
+ * but for those that the decode worker has. false: the window of sends or this step has no room for the next. A decode worker that is no longer the one that the record
  * means gets none. */
 static bool push_slice(struct sl_stage_role *r, const struct sl_sequence *s,
                        const struct sl_order_slice *slice, const uint8_t *meta)
@@ -140,10 +140,12 @@ static bool push_slice(struct sl_stage_role *r, const struct sl_sequence *s,
     uint64_t link = r->decoders[slice->decoder].link;
     bool is_here = link && r->decoders[slice->decoder].life == slice->decoder_life;
     for (; first + r->n_pushed < ready && is_here; r->n_pushed++) {
-        uint32_t i = first + r->n_pushed;
+        uint32_t i = first + r->n_pushed, there = page_there(r, s, slice, meta, i);
+        if (there == SL_NO_PAGE)
+            continue; /* it lies there */
         if (r->n_out + 1 >= SL_IO_SENDS || r->actions->n + 1 >= SL_STAGE_ACTIONS)
             return false;
-        push_page(r, link, s, slice, i, page_there(r, s, slice, meta, i));
+        push_page(r, link, s, slice, i, there);
     }
     if (slice->n_pages > 0)
         *open_page_of(r, s) = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;

@@ -101,6 +101,7 @@ size_t sl_adopt_pack(uint8_t *out, const struct sl_adopt *adopt)
     sl_cursor_put64(&c, adopt->from);
     sl_cursor_put32(&c, adopt->n_forks);
     sl_cursor_put32(&c, adopt->silent);
+    sl_cursor_put32(&c, adopt->n_kept);
     sl_cursor_put32(&c, adopt->prompt_tokens);
     sl_cursor_put32(&c, adopt->first_id);
     sl_cursor_put32(&c, adopt->n_out);
@@ -129,6 +130,8 @@ static const char *check_adopt_pages(const struct sl_adopt *adopt, const struct 
              ? adopt->n_pages == 0 || adopt->page_first == 0
              : adopt->page_first != 0 || adopt->n_pages < sl_pages_of(adopt->prompt_tokens)))
         return "adopt pages";
+    if (adopt->n_kept > (adopt->kind == SL_ADOPT_TAKE ? adopt->prompt_tokens / SL_PAGE : 0))
+        return "adopt pages that lie there";
     for (uint32_t i = 0; i < adopt->n_pages; i++)
         if (sl_get32(adopt->pages + 4 * (size_t)i) >= limits->n_decode_pages)
             return "adopt page number";
@@ -188,6 +191,7 @@ const char *sl_adopt_unpack(struct sl_adopt *adopt, const uint8_t *in, size_t by
     adopt->from = sl_cursor_get64(&c);
     adopt->n_forks = sl_cursor_get32(&c);
     adopt->silent = sl_cursor_get32(&c) != 0;
+    adopt->n_kept = sl_cursor_get32(&c);
     adopt->prompt_tokens = sl_cursor_get32(&c);
     adopt->first_id = sl_cursor_get32(&c);
     adopt->n_out = sl_cursor_get32(&c);

@@ -51,6 +51,8 @@ struct sl_adopt {
     uint64_t seq;
     uint64_t from;    /* FORK: whose prompt; its TAKE came before */
     uint32_t n_forks; /* TAKE: so many FORKs follow, and it makes no token before they have what they need */
+    uint32_t
+        n_kept; /* TAKE: so many of the first pages of its prompt lie there already, and no stage pushes them */
     bool
         silent; /* TAKE: its text has ended; it is there for its forks, makes none, and ends when they have it */
     uint32_t prompt_tokens, first_id;

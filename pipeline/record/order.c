@@ -148,13 +148,18 @@ static const char *check_pages(const struct sl_order *order, const uint8_t *meta
 {
     for (uint32_t i = 0; i < order->n_slices; i++) {
         const struct sl_order_slice *s = &order->slices[i];
+        bool any_pushed = false;
         for (uint32_t p = 0; p < s->n_pages; p++) {
             struct sl_page_numbers n = sl_order_page(meta, limits, s->pages_at + p);
             if (n.stage >= limits->n_pages)
                 return "page number outside the pool";
-            bool pushed = s->flags & SL_SLICE_HANDOFF && s->page_first + p >= s->pos / SL_PAGE;
-            if (n.decode >= limits->n_decode_pages && (pushed || n.decode != SL_NO_PAGE))
+            if (n.decode != SL_NO_PAGE && n.decode >= limits->n_decode_pages)
                 return "page number outside the decode worker's pool";
+            /* what lies there is the begin of a prompt, in whole pages */
+            bool lies_there = s->flags & SL_SLICE_HANDOFF && n.decode == SL_NO_PAGE;
+            if (lies_there && (any_pushed || (uint64_t)(s->page_first + p + 1) * SL_PAGE > s->prompt_tokens))
+                return "a page that is not pushed, behind one that is or at the end of a prompt";
+            any_pushed = any_pushed || !lies_there;
         }
     }
     return NULL;

@@ -11,7 +11,8 @@
  * after it; pages of the sequence from there on that it had before go back. Pages before pos may be shared with other
  * sequences (a prefix), those that the slice writes may not. A first slice that begins behind a prefix names all its pages: they
  * hold what an earlier record had written to them. Of a sequence that is handed off, each page has a number on the decode worker,
- * too, and one that is shared is pushed with the slice that names it. */
+ * too, and one that is shared is pushed with the slice that names it; but the first of its pages may lie there already: those have
+ * none, and are not pushed, whoever fills them. */
 #ifndef SL_PIPELINE_RECORD_ORDER_H
 #define SL_PIPELINE_RECORD_ORDER_H
 
@@ -79,7 +80,7 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     const uint8_t *bans; /* likewise: little-endian u32, unaligned */
 };
 
-/* A page's number in the pools of the stages, and on the decode worker; there SL_NO_PAGE when it is not handed off. */
+/* A page's number in the pools of the stages, and on the decode worker; there SL_NO_PAGE when it is not pushed. */
 struct sl_page_numbers {
     uint32_t stage, decode;
 };

@@ -208,6 +208,36 @@ SL_TEST(steering_travels_with_the_slice_that_ends_its_prompt)
     free(meta);
 }
 
+/* The first pages of a prompt, whole ones, may lie at the decode worker; what follows one that is pushed is pushed. */
+SL_TEST(what_is_not_pushed_is_the_begin_of_a_prompt)
+{
+    static const struct {
+        struct sl_page_numbers of[3];
+        uint32_t prompt_tokens;
+        bool right;
+    } all[] = {{{{1, SL_NO_PAGE}, {2, SL_NO_PAGE}, {3, 7}}, 131, true},
+               {{{1, SL_NO_PAGE}, {2, 6}, {3, 7}}, 131, true},
+               {{{1, SL_NO_PAGE}, {2, SL_NO_PAGE}, {3, SL_NO_PAGE}}, 192, true},
+               {{{1, SL_NO_PAGE}, {2, SL_NO_PAGE}, {3, SL_NO_PAGE}}, 191, false},
+               {{{1, 5}, {2, SL_NO_PAGE}, {3, 7}}, 192, false},
+               {{{1, 5}, {2, 6}, {3, SL_NO_PAGE}}, 192, false}};
+    uint32_t ids[CHUNK] = {0};
+    uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        struct sl_order back, o = make_run();
+        o.n_slices = 1;
+        o.slices[0] = o.slices[1];
+        o.slices[0].pos = 128;
+        o.slices[0].n_pages = o.n_pages = 3;
+        o.slices[0].prompt_tokens = all[i].prompt_tokens;
+        o.n_tokens = o.slices[0].n;
+        sl_order_pack(meta, &o, ids, all[i].of, &limits);
+        const char *bad = sl_order_unpack(&back, meta, sl_order_meta_bytes(&limits), &limits);
+        CHECK_INT(bad == NULL, all[i].right);
+    }
+    free(meta);
+}
+
 SL_TEST(a_slice_that_restores_asks_for_nothing_that_was_told)
 {
     uint32_t ids[CHUNK] = {0};
@@ -325,6 +355,11 @@ SL_TEST(an_adopt_says_what_was_told_and_a_grant_says_pages)
     CHECK(ACCEPTED());
     CHECK(back.n_out == 30 && back.logits_digest == 77 && back.page_first == 0);
     CHECK(sl_counts_read(NULL, back.counts, back.counts_bytes, VOCAB, &n_ids) == NULL && n_ids == 30);
+    adopt.n_kept = 1; /* 100 positions have one whole page */
+    CHECK(ACCEPTED() && back.n_kept == 1);
+    adopt.n_kept = 2;
+    CHECK(!ACCEPTED());
+    adopt.n_kept = 0;
     adopt.n_out = 29; /* counts of another text */
     CHECK(!ACCEPTED());
     adopt.n_out = 30;
@@ -497,7 +532,8 @@ SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
     static const struct sl_order_limits fuzzers = {2, 16, 4096, 4096, 1000, 1000, 4};
     static const char *const runs[] = {"run-steered", "run-behind"}, *const adopts[] = {
                                                                          "adopt-list", "adopt-bitmap",
-                                                                         "adopt-again", "adopt-grow"};
+                                                                         "adopt-again", "adopt-kept",
+                                                                         "adopt-grow"};
     static uint8_t bytes[1 << 16], meta[1 << 16];
     struct sl_order order;
     struct sl_adopt adopt;
@@ -513,6 +549,6 @@ SL_TEST(the_fuzzers_corpus_has_records_that_are_accepted)
         size_t n = read_corpus(adopts[i], bytes, sizeof bytes);
         const char *bad = sl_adopt_unpack(&adopt, bytes + 1, n - 1, &fuzzers);
         CHECK_STR(bad ? bad : "accepted", "accepted");
-        CHECK_INT(adopt.kind, i < 3 ? SL_ADOPT_TAKE : SL_ADOPT_GROW);
+        CHECK_INT(adopt.kind, i < 4 ? SL_ADOPT_TAKE : SL_ADOPT_GROW);
     }
 }
