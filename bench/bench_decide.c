@@ -28,7 +28,7 @@ struct decider_bench {
     struct sl_core *core;
     struct sl_actions actions;
     struct sl_ask *asks;
-    uint32_t *ids;
+    uint32_t *ids, *told;                    /* told: what every answer is, [output_tokens] */
     uint32_t n_submitted, n_total, n_before; /* n_before: that only fill the cache */
     struct answer_due *due;                  /* a ring of room_due */
     uint32_t room_due, due_head, due_tail;
@@ -96,6 +96,7 @@ static void submit_next(struct decider_bench *b)
                            .max_tokens = b->asked->output_tokens,
                            .sampling = {.top_p = 1, .n_logprobs = -1},
                            .prompt_logprobs = -1,
+                           .said = {{.ids = b->told}},
                            .user = ask};
     TIMED(b, sl_core_submit(b->core, 0, ask, &b->actions));
     carry_out(b);
@@ -195,13 +196,14 @@ static sl_status set_up(struct decider_bench *b, struct sl_err *err)
     b->actions.list = calloc(b->actions.room, sizeof *b->actions.list);
     b->asks = calloc(b->n_total, sizeof *b->asks);
     b->ids = calloc((size_t)v->prompt_tokens * (v->cached_pages ? b->n_total : 1), sizeof *b->ids);
+    b->told = calloc(v->output_tokens, sizeof *b->told);
     b->room_due = sl_plan_max_runs(&b->plan) + 2 * v->requests + 1;
     b->due = calloc(b->room_due, sizeof *b->due);
     b->taken = calloc(v->requests, sizeof *b->taken);
     b->left = calloc(v->requests, sizeof *b->left);
     b->n_bytes = sl_result_max_bytes(b->plan.n_stages, b->plan.max_chunk);
     b->bytes = malloc(b->n_bytes);
-    if (!b->actions.list || !b->asks || !b->ids || !b->due || !b->taken || !b->left || !b->bytes)
+    if (!b->actions.list || !b->asks || !b->ids || !b->told || !b->due || !b->taken || !b->left || !b->bytes)
         return sl_fail(err, SL_E_NOMEM, "out of memory for %u requests; ask for fewer", v->requests);
     if (v->cached_pages)
         make_ids(b);
@@ -215,6 +217,7 @@ static void take_down(struct decider_bench *b)
     free(b->actions.list);
     free(b->asks);
     free(b->ids);
+    free(b->told);
     free(b->due);
     free(b->taken);
     free(b->left);

@@ -120,7 +120,7 @@ const struct sl_command sl_command_decode = {
     "decode",
     "PATH",
     "a decode worker: adopts prefilled sequences and generates",
-    "Joins the coordinator, takes the KV pages which the stages push to it while they prefill, and decodes continuously batched. "
+    "Joins the coordinator, takes the KV pages which the stages push to it while they prefill (those of a prompt that it does not keep already), and decodes continuously batched. "
     "May join at any time, and leave: SIGTERM lets what it decodes go on for as long as the coordinator's --drain-timeout, what is left "
     "then is prefilled again for another, and the pipeline goes on. So it does when this process dies. Without any decode worker "
     "requests wait for one for as long as --lost-after.",

@@ -35,8 +35,9 @@ struct sl_serving_options {
                        "With --schedule slo, the share of a tenant (x-tenant-id) beside the others', who "   \
                        "weigh 1; may be given several times, or as a list with commas."),                    \
         SL_OPTION_CHOICE("prefix-cache", values, serving.prefix_cache, "on", "on|off",                       \
-                         "Keep the KV pages of prompts that are done, and begin behind them when another "   \
-                         "one starts with the same tokens (and x-cache-salt)."),                             \
+                         "Keep the KV pages of prompts and answers that are done, on stages and decode "     \
+                         "workers, and neither compute nor push them again for one that starts with the "    \
+                         "same tokens (and x-cache-salt)."),                                                 \
         SL_OPTION_CONTEXT(values, serving.context), SL_OPTION_KV_TOKENS(values, serving.kv_tokens),          \
         SL_OPTION_TEXT("name", SL_OPT_STRING, values, serving.name, NULL, NULL,                              \
                        "Model name told to clients; without it, that of the directory as given."),           \

@@ -31,7 +31,9 @@ size_t sl_core_bytes(const struct sl_core_config *config)
            sl_pool_bytes(more_stays_of(config)) +
            sl_sequences_bytes(plan->max_prefill, plan->context_tokens, plan->n_pages) +
            plan->max_decoders * sl_sequences_bytes(plan->max_running, plan->context_tokens, plan->n_pages) +
-           (config->prefix_cache ? sl_prefix_bytes(plan->n_pages, true) : 0) +
+           (config->prefix_cache ? sl_prefix_bytes(plan->n_pages, true) +
+                                       plan->max_decoders * sl_prefix_bytes(plan->n_pages, false)
+                                 : 0) +
            sl_arena_round(sl_pages_of(plan->context_tokens) * sizeof(uint32_t)) +
            sl_arena_round(log_room_of(config) * sizeof(struct sl_record)) +
            sl_arena_round(max_runs * sizeof(struct sl_run)) +
@@ -55,6 +57,8 @@ static sl_status take_tables(struct sl_core *core, struct sl_arena *arena)
         return SL_E_NOMEM;
     if (core->config.prefix_cache)
         SL_TRY(sl_prefix_init(&core->prefix, arena, plan->n_pages, true, plan->epoch));
+    for (uint32_t d = 0; core->config.prefix_cache && d < plan->max_decoders; d++)
+        SL_TRY(sl_prefix_init(&core->decoders[d].kept, arena, plan->n_pages, false, plan->epoch));
     SL_TRY(sl_sequences_init(&core->pages, arena, plan->max_prefill, plan->context_tokens, plan->n_pages));
     for (uint32_t d = 0; d < plan->max_decoders; d++)
         SL_TRY(sl_sequences_init(&core->decoders[d].pages, arena, plan->max_running, plan->context_tokens,
@@ -272,6 +276,9 @@ void sl_core_end_answer(struct sl_core *core, struct sl_request *r, uint32_t i, 
     struct sl_branch *answer = &r->answers[i];
     struct sl_stay *s = answer->stay;
     if (answer->alive) {
+        enum sl_on_decode at = s->decode[i - s->first];
+        if (at == SL_DECODE_ADOPTED || at == SL_DECODE_ENDING) /* before the ask is the holder's again */
+            sl_core_keep_answer(core, s, i - s->first);
         if (status == SL_OK && finish != SL_FINISH_ABORT && r->handoff) {
             sl_growth_add(&core->growth, answer->n_out);
             sl_core_time_answer_ends(core, answer);
@@ -324,6 +331,7 @@ struct sl_stay *sl_core_make_stay(struct sl_core *core, struct sl_request *r, ui
                           .n = n};
     r->stays = s;
     sl_prefix_begin(&s->prefix, r->ask->cache_salt);
+    sl_prefix_begin(&s->kept, r->ask->cache_salt);
     for (uint32_t k = 0; k < n; k++)
         r->answers[first + k].stay = s;
     return s;
@@ -695,6 +703,8 @@ static void on_gone(struct sl_core *core, struct sl_stay *s, uint32_t k, const s
          alive = sl_core_is_alive(s, k);
     /* the prompt's pages went before anything was made of them: no answer can be */
     bool of_all = k == 0 && s->decode[0] == SL_DECODE_EXPECTED && !s->taken;
+    if (alive && at_its_end && !failed)
+        sl_core_keep_answer(core, s, k);
     sl_core_decode_gone(core, s, k);
     if (!alive && !of_all) {
         sl_core_retire(core, s);
@@ -728,6 +738,8 @@ static const char *on_adopted(struct sl_core *core, struct sl_stay *s, uint32_t 
         return "it adopts a sequence a second time";
     core->look = true;
     sl_core_release(core, s, SL_ORDER_FREE, actions);
+    if (sl_core_n_alive(s) > 0)
+        sl_core_keep_prompt(core, s, k);
     if (!sl_core_is_alive(s, k)) /* while the others were made of it, it could not be let go */
         sl_core_give_up(core, s, k, actions);
     return NULL;
@@ -895,6 +907,8 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
                                   .pages_cached = core->prefix.n_cached,
                                   .prompt_tokens_cached = core->n_cached_tokens,
                                   .prompt_tokens_computed = core->n_computed_tokens,
+                                  .handoff_tokens_kept = core->n_kept_tokens,
+                                  .handoff_tokens_pushed = core->n_pushed_tokens,
                                   .pages_evicted = core->prefix.n_evicted,
                                   .n_pages = core->plan.n_pages,
                                   .waiting_bytes = schedule->waiting_bytes,
@@ -908,13 +922,7 @@ void sl_core_load(const struct sl_core *core, struct sl_core_load *load)
     }
     for (uint32_t d = 0; d < core->plan.max_decoders; d++) {
         const struct sl_decoder *worker = &core->decoders[d];
-        load->decoders[d] = (struct sl_decoder_load){
-            .state = worker->state,
-            .silent = worker->silent,
-            .life = worker->life,
-            .decoding = schedule->decoders[d].n_decoding,
-            .pages_used = schedule->decoders[d].pages_used,
-            .step_us = sl_step_fit_us(&worker->step, schedule->decoders[d].n_decoding + 1)};
+        sl_core_decoder_load(core, d, &load->decoders[d]);
         n_here += worker->state == SL_DECODER_HERE;
         load->n_decoders += worker->state == SL_DECODER_HERE && !worker->silent;
         load->decode_pages_used += schedule->decoders[d].pages_used;

@@ -175,7 +175,7 @@ struct sl_core_config {
     uint32_t runs;     /* chunks under way at most; 0: by what is seen */
     /* What waits, with prefill of what has begun: in predicted time and in tokens; 0: SL_WAITING_WORK_US, SL_WAITING_TOKENS */
     uint64_t max_waiting_us, max_waiting_tokens;
-    bool prefix_cache; /* pages of prompts that are gone are kept for those that begin with the same ids */
+    bool prefix_cache; /* pages of what is gone are kept for those that begin with the same ids */
     bool no_refill;    /* answers are not prefilled again for it: for comparison */
     uint32_t n_weights;
     const struct sl_tenant_weight *weights; /* copied */
@@ -259,7 +259,8 @@ struct sl_decoder_load {
     enum sl_decoder_state state;
     bool silent;
     uint32_t life, decoding, pages_used;
-    double step_us; /* that a token step with one more answer is thought to take; 0: nothing is known */
+    uint32_t pages_kept; /* by name, in use or not */
+    double step_us;      /* that a token step with one more answer is thought to take; 0: nothing is known */
 };
 
 struct sl_core_load {
@@ -283,6 +284,7 @@ struct sl_core_load {
         n_pages;           /* promised to requests; on the stages with those of prefixes in use */
     uint32_t pages_cached; /* on the stages, by name, in use or not */
     uint64_t prompt_tokens_cached, prompt_tokens_computed, pages_evicted; /* since the start */
+    uint64_t handoff_tokens_kept, handoff_tokens_pushed; /* likewise, of prompts that decode workers took */
     uint64_t records, records_answered;
     bool slo_dear; /* the target of short prompts costs more than half of the throughput */
 };

@@ -70,10 +70,12 @@ static const char *check_sums(const struct sl_core *core)
         const struct sl_schedule_decoder *taken = &schedule->decoders[d];
         if (places[d] != taken->n_decoding || places[d] > core->plan.max_running)
             return "the places of those that have begun on a decode worker are not those that are taken";
-        if (core->decoders[d].pages.n_used + unnamed[d] != taken->pages_used ||
+        const struct sl_prefix *kept = &core->decoders[d].kept;
+        if (core->decoders[d].pages.n_used - kept->n_cached + kept->n_held + unnamed[d] !=
+                taken->pages_used ||
             taken->pages_used > core->plan.n_pages)
             return "pages of a decode worker are promised twice, or lost";
-        if (core->decoders[d].state == SL_DECODER_NONE && (places[d] || taken->pages_used))
+        if (core->decoders[d].state == SL_DECODER_NONE && (places[d] || taken->pages_used || kept->n_cached))
             return "a decode worker that is not here has something";
     }
     const struct sl_prefix *prefix = &core->prefix;
@@ -87,28 +89,43 @@ static const char *check_sums(const struct sl_core *core)
     return NULL;
 }
 
-/* Free pages, those that a sequence alone has, and those that are cached are all of the pool; and what somebody begins behind, or
- * is written behind, is held, so that it is not evicted. */
-static const char *check_cached(const struct sl_core *core)
+/* Free pages, those that sequences alone have, and those that are cached are all of the pool; and what somebody has, begins behind
+ * or is written behind is held, so that it is not evicted. n_holders: of what is cached. */
+static const char *check_cached(const struct sl_sequences *pages, const struct sl_prefix *prefix,
+                                uint32_t n_holders)
 {
-    const struct sl_prefix *prefix = &core->prefix;
-    uint32_t n_holders = 0;
     bool held;
-    for (uint32_t i = 0; i < core->plan.n_pages; i++) {
-        if (core->pages.readers[i] != sl_prefix_has(prefix, i, &held))
-            return "a page of the stages is kept and not cached, or cached and not kept";
-        if (core->pages.readers[i] && core->pages.count[i] > 0 && !held)
+    for (uint32_t i = 0; i < pages->n_pages; i++) {
+        if (pages->readers[i] != sl_prefix_has(prefix, i, &held))
+            return "a page is kept and not cached, or cached and not kept";
+        if (pages->readers[i] && pages->count[i] > 0 && !held)
             return "a sequence has a page that may be evicted";
     }
+    return n_holders == sl_prefix_n_holders(prefix) ? sl_prefix_check(prefix) : "a page is held for nobody";
+}
+
+static const char *check_holds(const struct sl_core *core)
+{
+    uint32_t n_holders = 0, n_of[SL_MAX_DECODERS] = {0};
+    const char *bad = NULL;
+    bool held;
     for (uint32_t i = 0; i < core->n_stays; i++) {
         const struct sl_stay *s = &core->stays[i];
-        if (s->seq == 0 || s->prefix.page == SL_PREFIX_NONE)
-            continue;
-        n_holders++;
-        if (!sl_prefix_has(prefix, s->prefix.page, &held) || !held)
+        const struct sl_prefix *kept = &core->decoders[s->entry.decoder].kept;
+        bool holds = s->seq != 0 && s->prefix.page != SL_PREFIX_NONE,
+             holds_there = s->seq != 0 && s->kept.page != SL_PREFIX_NONE;
+        n_holders += holds;
+        n_of[s->entry.decoder] += holds_there;
+        if ((holds && (!sl_prefix_has(&core->prefix, s->prefix.page, &held) || !held)) ||
+            (holds_there && (!sl_prefix_has(kept, s->kept.page, &held) || !held)))
             return "what a prompt begins behind was evicted";
+        if (holds_there && s->kept.depth < s->n_kept)
+            return "what is not pushed is not held";
     }
-    return n_holders == sl_prefix_n_holders(prefix) ? NULL : "a page is held for nobody";
+    bad = check_cached(&core->pages, &core->prefix, n_holders);
+    for (uint32_t d = 0; d < core->plan.max_decoders && !bad; d++)
+        bad = check_cached(&core->decoders[d].pages, &core->decoders[d].kept, n_of[d]);
+    return bad;
 }
 
 /* Answers have on the decode worker what they were granted; who has begun names the pages of others no more. */
@@ -132,9 +149,8 @@ static const char *check_pages(const struct sl_core *core)
     const char *bad = sl_sequences_check(&core->pages);
     for (uint32_t d = 0; d < core->plan.max_decoders && !bad; d++)
         bad = sl_sequences_check(&core->decoders[d].pages);
-    bad = bad ? bad : check_cached(core);
-    bad = bad ? bad : check_granted(core);
-    return bad ? bad : sl_prefix_check(&core->prefix);
+    bad = bad ? bad : check_holds(core);
+    return bad ? bad : check_granted(core);
 }
 
 const char *sl_core_check(const struct sl_core *core)

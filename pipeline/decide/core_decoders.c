@@ -10,7 +10,7 @@ void sl_core_decoder_joins(struct sl_core *core, uint32_t decoder, uint32_t life
     (void)actions;
     sl_core_begin_input(core);
     assert(decoder < core->plan.max_decoders && worker->state == SL_DECODER_NONE &&
-           worker->pages.n_live == 0);
+           worker->pages.n_live == 0 && worker->pages.n_used == 0);
     worker->state = SL_DECODER_HERE;
     worker->life = life;
     worker->silent = false;
@@ -84,6 +84,7 @@ static void empty(struct sl_core *core, uint32_t decoder, const char *spoiled, s
         if (has(s, decoder))
             move(core, s, spoiled, actions);
     }
+    sl_core_forget_kept(core, decoder); /* who comes next has nothing of it */
     core->decoders[decoder].state = SL_DECODER_NONE;
     core->decoders[decoder].silent = false;
     core->look = true;
@@ -174,4 +175,17 @@ uint64_t sl_core_decoders_wake_us(const struct sl_core *core)
             wake = worker->gone_us;
     }
     return wake;
+}
+
+void sl_core_decoder_load(const struct sl_core *core, uint32_t decoder, struct sl_decoder_load *load)
+{
+    const struct sl_decoder *worker = &core->decoders[decoder];
+    const struct sl_schedule_decoder *taken = &core->schedule.decoders[decoder];
+    *load = (struct sl_decoder_load){.state = worker->state,
+                                     .silent = worker->silent,
+                                     .life = worker->life,
+                                     .decoding = taken->n_decoding,
+                                     .pages_used = taken->pages_used,
+                                     .pages_kept = worker->kept.n_cached,
+                                     .step_us = sl_step_fit_us(&worker->step, taken->n_decoding + 1)};
 }

@@ -29,13 +29,16 @@ static uint32_t growth_of_all(const struct sl_core *core, const struct sl_stay *
     return sum;
 }
 
-/* Where it begins; false: nowhere yet. */
+/* Where it begins, and with what; false: nowhere yet. What is kept is looked up only for one that begins. */
 static bool choose_decoder(const struct sl_core *core, const struct sl_beginning *b, const struct sl_stay *s,
-                           uint32_t own, uint32_t *decoder)
+                           uint32_t own, uint32_t *decoder, struct sl_kept_at *with)
 {
     struct sl_seat seats[SL_MAX_DECODERS];
+    struct sl_kept_at kept[SL_MAX_DECODERS];
+    bool fits[SL_MAX_DECODERS] = {false};
     uint32_t n = core->plan.max_decoders;
     *decoder = 0;
+    *with = (struct sl_kept_at){0, SL_PREFIX_NONE};
     if (!s->request->handoff)
         return true;
     for (uint32_t d = 0; d < n; d++) {
@@ -49,9 +52,16 @@ static bool choose_decoder(const struct sl_core *core, const struct sl_beginning
             .free_pages = wanted < core->plan.n_pages ? core->plan.n_pages - wanted : 0,
             .fit = &worker->step,
         };
+        fits[d] = seats[d].fits;
     }
+    sl_core_look_up_kept(core, s, fits, kept);
+    for (uint32_t d = 0; d < n; d++)
+        seats[d].kept_pages = kept[d].n;
     *decoder = sl_place_choose(seats, n);
-    return *decoder < n;
+    if (*decoder == n)
+        return false;
+    *with = kept[*decoder];
+    return true;
 }
 
 /* What came before it may have filled pages that it begins with; those who wait give way with what they hold. */
@@ -78,6 +88,7 @@ bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
     struct sl_beginning *b = user;
     struct sl_core *core = b->core;
     struct sl_stay *s = sl_core_stay_of(entry), **last = &core->begun;
+    struct sl_kept_at kept;
     uint32_t decoder;
     sl_core_make_room(core, entry);
     if (!sl_schedule_fits(&core->schedule, entry) || !can_come_again(core, s))
@@ -86,9 +97,10 @@ bool sl_core_begin_one(void *user, struct sl_schedule_entry *entry)
         b->growth[(*last)->entry.decoder] += growth_of_all(core, *last);
     b->summed = true;
     uint32_t growth = growth_of_all(core, s);
-    if (!choose_decoder(core, b, s, growth, &decoder))
+    if (!choose_decoder(core, b, s, growth, &decoder, &kept))
         return false;
     sl_schedule_admit(&core->schedule, entry, decoder);
+    sl_core_begin_kept(core, s, &kept);
     for (last = &core->begun; *last; last = &(*last)->next_begun)
         ;
     b->growth[decoder] += growth;

@@ -1,5 +1,6 @@
 /* What core.c (inputs and answers), core_log.c (what is written: the order log, with pages, and the decode worker's ADOPTs),
- * core_grow.c (who begins, grows and is set back), core_prefix.c (what is not computed again) and core_time.c (costs, and what may
+ * core_grow.c (who begins, grows and is set back), core_prefix.c (what is not computed again), core_kept.c (what is not
+ * pushed again) and core_time.c (costs, and what may
  * be expected) share.
  *
  * A request is what was asked for, with its answers. Answers are in the pipeline for a *stay*, under one sequence id, from the
@@ -61,6 +62,8 @@ struct sl_stay {  /* seq 0: free */
         settling; /* its prefill is done; what follows is decided after the holder has seen its first tokens */
     bool taken;   /* the decode worker was told to take it */
     struct sl_prefix_at prefix; /* what it holds of the cache */
+    struct sl_prefix_at kept;   /* of what its decode worker keeps */
+    uint32_t n_kept;            /* pages of its prompt that lay there when it began: they are not pushed */
     struct sl_schedule_entry entry;
     enum sl_on_stages stages;
     enum sl_on_decode decode[SL_MAX_N];
@@ -122,6 +125,7 @@ struct sl_decoder { /* a place for a decode worker */
     bool silent;               /* it is not heard: nothing new begins there until it is */
     uint32_t life;             /* of who has the place */
     struct sl_sequences pages; /* which numbers are given out */
+    struct sl_prefix kept;     /* pages of what is gone, which it reads as long as it has them */
     struct sl_step_fit step;   /* what a token step takes there */
     uint64_t
         leave_us; /* LEAVING: for how long it may have something yet, and, once it was decided, until when */
@@ -155,6 +159,7 @@ struct sl_core {
     struct sl_prefix prefix;   /* pages of the stages, which it reads as long as it has them */
     uint32_t *forgotten;       /* [pages of a context]: for sl_core_forget_pages */
     uint64_t n_cached_tokens, n_computed_tokens;
+    uint64_t n_kept_tokens, n_pushed_tokens; /* of prompts that decode workers took */
     struct sl_decoder decoders[SL_MAX_DECODERS];
     uint64_t alone_us; /* since when no decode worker takes anything; 0: one does */
     bool abandoned;    /* that has lasted too long: who needs one is refused */
@@ -280,8 +285,11 @@ void sl_core_retire(struct sl_core *core,
 /* core_decoders.c: who has come, goes, or is gone */
 void sl_core_look_at_decoders(struct sl_core *core, uint64_t now_us, struct sl_actions *actions);
 uint64_t sl_core_decoders_wake_us(const struct sl_core *core); /* 0: never */
-/* core_prefix.c, which calls nothing of the others */
+void sl_core_decoder_load(const struct sl_core *core, uint32_t decoder, struct sl_decoder_load *load);
+/* core_prefix.c, which calls nothing of the others but sl_core_forget_kept */
 void sl_core_copy_ids(uint32_t *out, const struct sl_stay *s, uint32_t pos, uint32_t n);
+void sl_core_copy_ids_of(uint32_t *out, const struct sl_ask *ask, const uint32_t *told, uint32_t pos,
+                         uint32_t n);
 /* It begins behind what is cached of its prompt: an entry of which nothing was cut (a sl_look_fn, whose user is the core), those of
  * all that were admitted, and one whose stay is still to be made. */
 void sl_core_look_up(void *core, struct sl_schedule_entry *entry);
@@ -303,6 +311,24 @@ uint32_t sl_core_free_page(struct sl_core *core); /* of the stages, for which th
 /* What the slice completes is the cache's. */
 void sl_core_keep_pages(struct sl_core *core, struct sl_stay *stay, const struct sl_sequence *s, uint32_t pos,
                         uint32_t n);
+
+/* core_kept.c, which calls nothing of the others but sl_core_copy_ids and its like */
+struct sl_kept_at { /* what a decode worker keeps of a prompt: its first n pages, the last in `page` */
+    uint32_t n, page;
+};
+/* Of each decode worker that is in question. */
+void sl_core_look_up_kept(const struct sl_core *core, const struct sl_stay *s, const bool *in_question,
+                          struct sl_kept_at kept[SL_MAX_DECODERS]);
+/* It begins on its decode worker with those, which are its own until all of its answers are gone from there. */
+void sl_core_begin_kept(struct sl_core *core, struct sl_stay *s, const struct sl_kept_at *kept);
+/* All of its prompt has come to its decode worker; answer k ends there, or may: others may begin with its pages. */
+void sl_core_keep_prompt(struct sl_core *core, struct sl_stay *s, uint32_t k);
+void sl_core_keep_answer(struct sl_core *core, struct sl_stay *s, uint32_t k);
+/* Nothing of it is on its decode worker any more. */
+void sl_core_let_go_kept(struct sl_core *core, struct sl_stay *s);
+uint32_t sl_core_free_decode_page(struct sl_core *core, uint32_t decoder); /* there is a promise */
+/* Nothing that is kept there is found any more, and what nobody holds is free. */
+void sl_core_forget_kept(struct sl_core *core, uint32_t decoder);
 
 /* core_refill.c */
 size_t sl_core_refill_bytes(const struct sl_core_config *config);

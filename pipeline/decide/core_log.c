@@ -127,11 +127,8 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
 static uint32_t name_page(struct sl_core *core, struct sl_stay *s, uint32_t k)
 {
     struct sl_sequences *pages = &sl_core_decoder_of(core, s)->pages;
-    uint32_t page;
-    sl_status status = sl_sequences_take(pages, &page);
-    assert(status == SL_OK);
     s->granted[k]++;
-    return put_page(pages, table_of(pages, s->seq + k), page);
+    return put_page(pages, table_of(pages, s->seq + k), sl_core_free_decode_page(core, s->entry.decoder));
 }
 
 static uint32_t name_promised(struct sl_core *core, struct sl_stay *s, uint32_t k)
@@ -152,8 +149,9 @@ static void give_pages(struct sl_core *core, struct sl_run *run, struct sl_order
         sl_core_share_pages(core, stay, s);
     for (uint32_t i = slice->page_first; i < slice->page_first + slice->n_pages; i++) {
         uint32_t page = i < s->n_pages ? s->pages[i] : put_page(&core->pages, s, sl_core_free_page(core));
-        run->pages[run->order.n_pages++] = (struct sl_page_numbers){
-            page, slice->flags & SL_SLICE_HANDOFF ? name_promised(core, stay, 0) : SL_NO_PAGE};
+        bool is_pushed = slice->flags & SL_SLICE_HANDOFF && i >= stay->n_kept;
+        run->pages[run->order.n_pages++] =
+            (struct sl_page_numbers){page, is_pushed ? name_promised(core, stay, 0) : SL_NO_PAGE};
     }
     core->n_computed_tokens += stay->request->refill ? 0 : slice->n;
     sl_core_keep_pages(core, stay, s, slice->pos, slice->n);
@@ -309,10 +307,12 @@ void sl_core_take(struct sl_core *core, struct sl_stay *s, struct sl_actions *ac
         sl_core_fill_adopt(core, s, k, adopt);
         name_pages(core, s, k, adopt);
         bool legal = true;
-        if (k == 0)
+        if (k == 0) {
             take = adopt;
-        else
+            take->n_kept = s->n_kept;
+        } else {
             legal = sl_on_decode_step(&s->decode[k], SL_DECODE_EXPECT);
+        }
         if (!alive)
             legal = sl_on_decode_step(&s->decode[k], SL_DECODE_STOP);
         assert(legal);
@@ -320,6 +320,8 @@ void sl_core_take(struct sl_core *core, struct sl_stay *s, struct sl_actions *ac
         take->n_forks += k > 0;
     }
     s->taken = true;
+    core->n_kept_tokens += s->n_kept * SL_PAGE;
+    core->n_pushed_tokens += s->entry.prompt_tokens - s->n_kept * SL_PAGE;
     sl_schedule_give_decode(&core->schedule, &s->entry, s->unnamed, n_not);
     core->look = core->look || s->unnamed > 0;
     s->unnamed = 0;
@@ -346,6 +348,14 @@ void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k, struct
     act_adopt(core, s, k, SL_ADOPT_CANCEL, actions);
 }
 
+static bool is_gone(const struct sl_stay *s)
+{
+    bool gone = true;
+    for (uint32_t k = 0; k < s->n; k++)
+        gone = gone && s->decode[k] == SL_DECODE_NONE;
+    return gone;
+}
+
 /* What pages others share stays used until the last of them goes. */
 void sl_core_decode_gone(struct sl_core *core, struct sl_stay *s, uint32_t k)
 {
@@ -361,5 +371,7 @@ void sl_core_decode_gone(struct sl_core *core, struct sl_stay *s, uint32_t k)
     }
     s->granted[k] = 0;
     sl_schedule_give_decode(&core->schedule, &s->entry, pages, 1);
+    if (is_gone(s))
+        sl_core_let_go_kept(core, s);
     core->look = true;
 }

@@ -14,7 +14,8 @@ static void note_held(struct sl_core *core)
 }
 
 /* Of what was asked, and behind it of what was told. */
-static void copy_ids(uint32_t *out, const struct sl_ask *ask, const uint32_t *told, uint32_t pos, uint32_t n)
+void sl_core_copy_ids_of(uint32_t *out, const struct sl_ask *ask, const uint32_t *told, uint32_t pos,
+                         uint32_t n)
 {
     uint32_t of_prompt = pos < ask->n_ids ? ask->n_ids - pos : 0;
     of_prompt = of_prompt < n ? of_prompt : n;
@@ -26,7 +27,7 @@ static void copy_ids(uint32_t *out, const struct sl_ask *ask, const uint32_t *to
 void sl_core_copy_ids(uint32_t *out, const struct sl_stay *s, uint32_t pos, uint32_t n)
 {
     const struct sl_ask *ask = s->request->ask;
-    copy_ids(out, ask, ask->said[s->first].ids, pos, n);
+    sl_core_copy_ids_of(out, ask, ask->said[s->first].ids, pos, n);
 }
 
 /* Who was admitted holds a page instead of one that it was promised; who waits may not hold what is promised to others. */
@@ -42,7 +43,7 @@ static void step_on(struct sl_core *core, struct sl_prefix_at *at, struct sl_sch
     uint32_t ids[SL_PAGE], before = e->shared_pages, n = before;
     for (; (n + 1) * SL_PAGE < e->prompt_tokens && may_hold_more(core, e); n++) {
         if (!at->has_next) /* else it was asked for before */
-            copy_ids(ids, ask, told, n * SL_PAGE, SL_PAGE);
+            sl_core_copy_ids_of(ids, ask, told, n * SL_PAGE, SL_PAGE);
         if (!sl_prefix_step(&core->prefix, at, ids))
             break;
     }
@@ -210,4 +211,6 @@ void sl_core_flush_prefixes(struct sl_core *core)
     core->refills.n = core->refills.active ? 1 : 0; /* what waits to be filled would bring it back */
     while (sl_prefix_evict(&core->prefix, &page))
         sl_sequences_read_end(&core->pages, page);
+    for (uint32_t d = 0; d < core->plan.max_decoders; d++)
+        sl_core_forget_kept(core, d);
 }

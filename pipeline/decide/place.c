@@ -42,6 +42,8 @@ static double step_us(const struct sl_seat *seats, uint32_t n, const struct sl_s
 
 static bool is_better(const struct sl_seat *a, const struct sl_seat *b)
 {
+    if (a->kept_pages != b->kept_pages)
+        return a->kept_pages > b->kept_pages;
     return a->free_pages != b->free_pages ? a->free_pages > b->free_pages : a->rows < b->rows;
 }
 

@@ -231,6 +231,13 @@ void sl_schedule_leave_stages(struct sl_schedule *s, struct sl_schedule_entry *e
     entry->prefilling = false;
 }
 
+void sl_schedule_lie_there(struct sl_schedule *s, struct sl_schedule_entry *entry, uint32_t pages)
+{
+    assert(entry->admitted && pages <= entry->decode_pages);
+    entry->decode_pages -= pages;
+    s->decoders[entry->decoder].pages_used -= pages;
+}
+
 bool sl_schedule_grow(struct sl_schedule *s, uint32_t decoder)
 {
     if (s->decoders[decoder].pages_used == s->plan->n_pages)

@@ -44,7 +44,8 @@ struct sl_schedule_entry {
 };
 
 struct sl_schedule_decoder { /* of a decode worker: what is taken, and promised, of its places and pages */
-    uint32_t n_decoding, pages_used; /* every page with a number, and those to come */
+    /* every page that somebody has alone, those to come, and those that are kept there and held */
+    uint32_t n_decoding, pages_used;
 };
 
 struct sl_schedule {
@@ -104,6 +105,8 @@ void sl_schedule_give_page(struct sl_schedule *schedule, struct sl_schedule_entr
 void sl_schedule_give_prefill(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
 /* The stages have said that nothing of it is left there. */
 void sl_schedule_leave_stages(struct sl_schedule *schedule, struct sl_schedule_entry *entry);
+/* So many of the pages that it was promised with its beginning lie on its decode worker already, and are another's. */
+void sl_schedule_lie_there(struct sl_schedule *schedule, struct sl_schedule_entry *entry, uint32_t pages);
 bool sl_schedule_grow(struct sl_schedule *schedule,
                       uint32_t decoder); /* one more page on that decode worker; false: there is none */
 void sl_schedule_give_decode(struct sl_schedule *schedule, struct sl_schedule_entry *entry, uint32_t pages,

@@ -92,8 +92,11 @@ void sl_core_view(const struct sl_core *core, uint64_t now_us, struct sl_core_vi
     view->pages_used = schedule->prefill_pages_used + schedule->pages_held;
     view->pages_cached = core->prefix.n_cached;
     view->decode_pages_used = 0;
-    for (uint32_t d = 0; d < core->plan.max_decoders; d++)
-        view->decode_pages_used += schedule->decoders[d].pages_used;
+    view->n_decoders = core->plan.max_decoders;
+    for (uint32_t d = 0; d < core->plan.max_decoders; d++) {
+        sl_core_decoder_load(core, d, &view->decoders[d]);
+        view->decode_pages_used += view->decoders[d].pages_used;
+    }
     view->n_pages = core->plan.n_pages;
     view->n_entries = view->n_entries_all = view->n_tenants = 0;
     view->more_tenants = false;

@@ -40,7 +40,9 @@ struct sl_core_view {
     uint32_t runs, max_runs; /* RUN records in flight, and how many may be (R) */
     /* pages_used: with those of prefixes in use; decode_pages_used: of all decode workers; n_pages: of one pool */
     uint32_t pages_used, decode_pages_used, n_pages;
-    uint32_t pages_cached;             /* on the stages, in use or not */
+    uint32_t pages_cached; /* on the stages, in use or not */
+    uint32_t n_decoders;   /* places of decode workers; of those that are here: */
+    struct sl_decoder_load decoders[SL_MAX_DECODERS];
     uint32_t n_entries, n_entries_all; /* in the order of the next chunk */
     struct sl_view_entry entries[SL_VIEW_ENTRIES];
     uint32_t n_tenants;

@@ -14,7 +14,8 @@ enum sl_sim_plant { /* what the world does wrong once, to show that it is notice
                     SL_SIM_SWAP_PAGES, /* the last stage puts a page of a record elsewhere */
                     SL_SIM_LATE_PUSH,  /* a stage forgets that a page is still being read */
                     SL_SIM_DEAF,       /* stages do not heed what is foretold */
-                    SL_SIM_FALSE_WORD  /* and a cancel is foretold of what nobody has cancelled */
+                    SL_SIM_FALSE_WORD, /* and a cancel is foretold of what nobody has cancelled */
+                    SL_SIM_LOST_PAGE   /* a decode worker has lost a page that is believed to lie there */
 };
 
 enum { SL_SIM_MAX_LEAVINGS = 8 };
@@ -79,6 +80,7 @@ struct sl_sim_request {
 
 struct sl_sim_report {
     uint64_t end_us, records, steps, tokens, set_back, cached_tokens, evicted;
+    uint64_t kept;           /* pages that decode workers were told to have already */
     uint64_t given_up;       /* records that a stage did not run, since all of it was cancelled */
     uint64_t foretold;       /* of them, whose CANCELs were not among the frames that the stage held */
     uint32_t n_lost, n_left; /* decode workers */

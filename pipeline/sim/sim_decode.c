@@ -3,6 +3,7 @@
 #include "pipeline/sim/sim_impl.h"
 #include <assert.h>
 #include <stdlib.h>
+#include <string.h>
 
 static uint64_t *value_at(struct sl_sim *s, uint32_t stage, uint32_t page, uint32_t at)
 {
@@ -130,6 +131,15 @@ static bool place(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t index, ui
     return false;
 }
 
+/* The first word about it says how much of its prompt lies here. */
+static void begins_at(struct sl_sim *s, struct sl_sim_adoptee *a, uint32_t token)
+{
+    for (uint32_t k = 0; k < s->plan.n_stages && !a->begun; k++)
+        a->got[k] = token;
+    a->from = a->begun ? a->from : token;
+    a->begun = true;
+}
+
 /* The page is copied now: until this moment the sender had to leave it as it was. */
 static void on_page(struct sl_sim *s, const struct sl_sim_frame *f)
 {
@@ -137,6 +147,8 @@ static void on_page(struct sl_sim *s, const struct sl_sim_frame *f)
     struct sl_sim_adoptee *a = has_ended(s, f->seq) ? NULL : find_or_open(s, f->seq);
     if (f->sum != sl_sim_page_sum(from, f->page, f->n_tokens))
         sl_sim_break(s, "page %u of stage %u changed while it was read", f->page, from->k);
+    if (a)
+        begins_at(s, a, f->index * SL_PAGE);
     if (a && f->index * SL_PAGE != a->got[from->k])
         sl_sim_break(s, "stage %u sends page %u of a sequence out of order", from->k, f->index);
     if (a && place(s, a, f->index, f->to_page, false)) {
@@ -202,10 +214,19 @@ static void on_adopt(struct sl_sim *s, const struct sl_sim_frame *f)
         return;
     }
     struct sl_sim_adoptee *a = find_or_open(s, adopt.seq), *from = NULL;
-    uint32_t n_shared = adopt.kind == SL_ADOPT_FORK ? adopt.prompt_tokens / SL_PAGE : 0;
+    uint32_t n_shared = adopt.kind == SL_ADOPT_FORK ? adopt.prompt_tokens / SL_PAGE : adopt.n_kept;
     if (adopt.kind == SL_ADOPT_FORK && (!(from = find(s, adopt.from)) || from->n_forks_left == 0)) {
         sl_sim_break(s, "a fork of what is not here, or waits for none");
         return;
+    }
+    if (a && adopt.kind == SL_ADOPT_TAKE) {
+        begins_at(s, a, adopt.n_kept * SL_PAGE);
+        if (a->from != adopt.n_kept * SL_PAGE)
+            sl_sim_break(s, "pages of a sequence come from token %u on, and %u of them lie there", a->from,
+                         adopt.n_kept);
+        s->report.kept += adopt.n_kept;
+        if (s->config.plant == SL_SIM_LOST_PAGE && adopt.n_kept > 0)
+            *value_at(s, 0, sl_get32(adopt.pages), 0) ^= 1;
     }
     for (uint32_t i = 0; a && i < adopt.n_pages; i++)
         if (!place(s, a, i, sl_get32(adopt.pages + 4 * (size_t)i), i < n_shared))
@@ -275,6 +296,7 @@ static void step_soon(struct sl_sim *s, const struct sl_sim_adoptee *a)
     s->decode->stepping = true;
 }
 
+/* Who comes in its place has nothing of what its pages held. */
 void sl_sim_decode_die(struct sl_sim *s, uint32_t place)
 {
     struct sl_sim_decode *d = &s->decoders[place];
@@ -283,6 +305,8 @@ void sl_sim_decode_die(struct sl_sim *s, uint32_t place)
             sl_sequences_close(&d->table, d->adoptees[i].sequence);
         d->adoptees[i].sequence = NULL;
     }
+    memset(d->values, 0xee, (size_t)s->plan.n_stages * s->plan.n_pages * SL_PAGE * sizeof *d->values);
+    memset(d->table.written, 0, (s->plan.n_pages + 63) / 64 * sizeof *d->table.written);
     d->dead = true;
     d->stepping = false;
 }

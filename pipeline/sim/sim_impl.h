@@ -80,7 +80,9 @@ struct sl_sim_adoptee {
     struct sl_adopt spec;
     bool named, adopted;
     uint32_t n_forks_left;       /* that it waits for */
-    uint32_t got[SL_MAX_STAGES]; /* tokens whose pages have come from each stage */
+    uint32_t got[SL_MAX_STAGES]; /* tokens whose pages have come from each stage, or lay there */
+    bool begun;
+    uint32_t from; /* which those are */
     uint32_t last_id;
     struct sl_sim_text text;
 };

@@ -106,8 +106,8 @@ static void check_wanted(struct sl_sim *s, const struct sl_sim_stage *st)
                  (unsigned long long)st->order.number);
 }
 
-/* As a real stage does: pages that are full, or that end the prompt, and those that a first slice shares; held until they have
- * left. */
+/* As a real stage does: pages that are full, or that end the prompt, and those that a first slice shares, but for
+ * those that lie there; held until they have left. */
 static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct sl_order_slice *slice,
                        const struct sl_sequence *q, const uint8_t *meta)
 {
@@ -117,15 +117,19 @@ static void push_pages(struct sl_sim *s, struct sl_sim_stage *st, const struct s
     const struct sl_sim_decode *to = &s->decoders[slice->decoder];
     bool is_here = to->known && to->life == slice->decoder_life;
     for (uint32_t i = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE; i < ready && is_here; i++) {
+        uint32_t there =
+            i < slice->page_first
+                ? *half
+                : sl_order_page(meta, &s->limits, slice->pages_at + i - slice->page_first).decode;
+        if (there == SL_NO_PAGE)
+            continue; /* it lies there */
         struct sl_sim_frame *f =
             sl_sim_frame(s, node_of(st), sl_plan_decode_node(&s->plan, slice->decoder), 0);
         uint32_t left = slice->prompt_tokens - i * SL_PAGE;
         f->seq = slice->seq;
         f->index = i;
         f->page = q->pages[i];
-        f->to_page = i < slice->page_first
-                         ? *half
-                         : sl_order_page(meta, &s->limits, slice->pages_at + i - slice->page_first).decode;
+        f->to_page = there;
         f->n_tokens = left < SL_PAGE ? left : SL_PAGE;
         f->sum = sl_sim_page_sum(st, f->page, f->n_tokens);
         if (s->config.plant != SL_SIM_LATE_PUSH)

@@ -14,6 +14,7 @@ struct waiting { /* a record that the stages have not answered yet */
     enum sl_order_kind kind;
     uint64_t number, seq;
     struct sl_order order;
+    uint32_t n_pushed; /* of its pages, to the decode worker */
 };
 
 struct heard_answer { /* of an index behind 0 */
@@ -69,7 +70,7 @@ static inline void no_clearing(void *user, uint32_t page)
 static inline void apply_record(struct core_world *w, const struct sl_action *a)
 {
     struct waiting *at = &w->log[w->head++ % LOG];
-    *at = (struct waiting){a->record.kind, a->record.number, a->seq, {0}};
+    *at = (struct waiting){a->record.kind, a->record.number, a->seq, {0}, 0};
     if (a->record.kind != SL_ORDER_RUN) {
         struct sl_sequence *s = sl_sequences_find(&w->stage, a->seq);
         REQUIRE(s != NULL);
@@ -82,6 +83,8 @@ static inline void apply_record(struct core_world *w, const struct sl_action *a)
         w->n_steered += run->order.slices[i].steering_bytes > 0;
         w->n_bans += run->order.slices[i].n_bans;
     }
+    for (uint32_t i = 0; i < run->order.n_pages; i++)
+        at->n_pushed += run->pages[i].decode != SL_NO_PAGE;
     uint8_t *meta = malloc(sl_order_meta_bytes(&limits));
     sl_order_pack(meta, &run->order, run->ids, run->pages, &limits);
     const char *bad = sl_order_unpack(&at->order, meta, sl_order_meta_bytes(&limits), &limits);

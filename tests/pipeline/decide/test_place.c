@@ -48,17 +48,18 @@ SL_TEST(whatever_was_measured_more_rows_take_no_less_and_a_step_takes_time)
 SL_TEST(nobody_begins_where_it_does_not_fit)
 {
     struct sl_step_fit none = {0};
-    struct sl_seat seats[3] = {{false, 1, 100, &none}, {false, 1, 100, &none}, {false, 1, 100, &none}};
+    struct sl_seat seats[3] = {
+        {false, 1, 0, 100, &none}, {false, 1, 0, 100, &none}, {false, 1, 0, 100, &none}};
     CHECK_INT(sl_place_choose(seats, 3), 3);
     CHECK_INT(sl_place_choose(seats, 0), 0);
-    seats[2] = (struct sl_seat){true, 16, 0, &none};
+    seats[2] = (struct sl_seat){true, 16, 0, 0, &none};
     CHECK_INT(sl_place_choose(seats, 3), 2);
 }
 
 SL_TEST(without_measurements_it_begins_where_most_pages_are_free_and_then_where_fewest_are)
 {
     struct sl_step_fit none = {0};
-    struct sl_seat seats[3] = {{true, 3, 10, &none}, {true, 3, 30, &none}, {true, 1, 30, &none}};
+    struct sl_seat seats[3] = {{true, 3, 0, 10, &none}, {true, 3, 0, 30, &none}, {true, 1, 0, 30, &none}};
     CHECK_INT(sl_place_choose(seats, 3), 2);
     seats[0].free_pages = 31;
     CHECK_INT(sl_place_choose(seats, 3), 0);
@@ -69,7 +70,7 @@ SL_TEST(a_machine_that_is_three_times_as_slow_is_left_alone_until_the_other_is_a
     struct sl_step_fit slow = measured(3000, 300), fast = measured(1000, 100);
     uint32_t rows[2] = {0, 0};
     for (int i = 0; i < 32; i++) {
-        struct sl_seat seats[2] = {{true, rows[0] + 1, 1000, &slow}, {true, rows[1] + 1, 10, &fast}};
+        struct sl_seat seats[2] = {{true, rows[0] + 1, 0, 1000, &slow}, {true, rows[1] + 1, 0, 10, &fast}};
         rows[sl_place_choose(seats, 2)]++;
     }
     CHECK(rows[1] > rows[0] && rows[0] >= 1);
@@ -79,6 +80,22 @@ SL_TEST(a_machine_that_is_three_times_as_slow_is_left_alone_until_the_other_is_a
 SL_TEST(a_new_machine_is_tried)
 {
     struct sl_step_fit old = measured(1000, 100), none = {0};
-    struct sl_seat seats[2] = {{true, 5, 200, &old}, {true, 1, 200, &none}};
+    struct sl_seat seats[2] = {{true, 5, 0, 200, &old}, {true, 1, 0, 200, &none}};
     CHECK_INT(sl_place_choose(seats, 2), 1);
+}
+
+/* What is spared by it is a push; what it would cost is every step of the answer. */
+SL_TEST(between_workers_that_are_alike_it_begins_where_most_of_its_prompt_lies)
+{
+    struct sl_step_fit slow = measured(3000, 300), fast = measured(1000, 100);
+    struct sl_seat seats[3] = {{true, 2, 3, 10, &fast}, {true, 1, 5, 8, &fast}, {true, 1, 0, 900, &fast}};
+    CHECK_INT(sl_place_choose(seats, 3), 1);
+    seats[1].kept_pages = 3;
+    CHECK_INT(sl_place_choose(seats, 3), 0); /* as much lies there, and more is free */
+    seats[1].kept_pages = 900;
+    seats[1].fit = &slow;
+    CHECK_INT(sl_place_choose(seats, 3), 0);
+    seats[1].fit = &fast;
+    seats[1].fits = false;
+    CHECK_INT(sl_place_choose(seats, 3), 0);
 }

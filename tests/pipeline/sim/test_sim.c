@@ -364,7 +364,7 @@ static void draw_alike(struct history *h, struct sl_sim_config *c, struct sl_rng
 SL_TEST(prompts_behind_what_others_left_get_the_tokens_that_they_get_alone)
 {
     struct history *h = calloc(1, sizeof *h);
-    uint64_t cached = 0, evicted = 0, set_back = 0;
+    uint64_t cached = 0, evicted = 0, set_back = 0, kept = 0;
     for (uint64_t seed = 1, last = n_seeds(); seed <= last; seed++) {
         struct sl_rng rng = {seed, 2};
         struct sl_sim_config config = draw_config(&rng, seed);
@@ -378,9 +378,11 @@ SL_TEST(prompts_behind_what_others_left_get_the_tokens_that_they_get_alone)
         struct sl_sim_report report = run_against_oracle(h, &config);
         cached += report.cached_tokens;
         evicted += report.evicted;
+        kept += report.kept;
         set_back += report.set_back;
     }
-    CHECK(cached > 100 * n_seeds() && evicted > 5 * n_seeds() && set_back > n_seeds() / 10);
+    CHECK(cached > 100 * n_seeds() && evicted > 5 * n_seeds() && set_back > n_seeds() / 10 &&
+          kept > 2 * n_seeds());
     free(h);
 }
 
@@ -418,6 +420,11 @@ static bool is_found_out(enum sl_sim_plant plant)
         struct sl_rng same = rng;
         draw_requests(h, &rng, config.max_running);
         draw_requests(honest, &same, config.max_running);
+        if (plant == SL_SIM_LOST_PAGE) { /* it is about prompts that begin alike */
+            struct sl_sim_config ignored = config;
+            draw_alike(h, &config, &rng);
+            draw_alike(honest, &ignored, &same);
+        }
         config.foretold_us = 1 + draw(&rng, 1000);
         if (sl_sim_run(&config, honest->requests, honest->n, &report, NULL) != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "an honest world broke a promise");
@@ -454,6 +461,11 @@ SL_TEST(a_stage_that_begins_what_it_knows_to_be_cancelled_is_found_out)
 SL_TEST(a_word_that_something_is_cancelled_which_is_not_is_found_out)
 {
     CHECK(is_found_out(SL_SIM_FALSE_WORD));
+}
+
+SL_TEST(a_page_that_a_decode_worker_is_believed_to_have_and_has_not_is_found_out)
+{
+    CHECK(is_found_out(SL_SIM_LOST_PAGE));
 }
 
 SL_TEST(a_deadline_that_cannot_be_kept_is_told_and_holds_nothing)
