@@ -193,6 +193,8 @@ struct sl_load { /* a snapshot for GetLoads, metrics, tests */
     uint64_t pages_evicted;
     /* of prompts that have begun: computed by the stages, or found there */
     uint64_t prompt_tokens_computed, prompt_tokens_cached;
+    /* of prompts that a decode worker took: pushed by the stages, or found there */
+    uint64_t handoff_tokens_pushed, handoff_tokens_kept;
     uint64_t output_tokens, requests_ok, requests_failed, requests_aborted;
     double output_tokens_per_s; /* over the last 10 s */
     enum sl_life life;

@@ -113,6 +113,8 @@ static void fill_load(const struct sl_coordinator *c, const struct sl_published 
         .pages_evicted = p->core.pages_evicted,
         .prompt_tokens_computed = p->core.prompt_tokens_computed,
         .prompt_tokens_cached = p->core.prompt_tokens_cached,
+        .handoff_tokens_pushed = p->core.handoff_tokens_pushed,
+        .handoff_tokens_kept = p->core.handoff_tokens_kept,
         .output_tokens = p->meter.output_tokens,
         .requests_ok = p->meter.ok[SL_FINISH_STOP] + p->meter.ok[SL_FINISH_LENGTH],
         .requests_failed = p->meter.failed,
@@ -286,6 +288,13 @@ static void add_decoders(struct sl_text *t, const struct sl_load *load)
         if (load->decoders[d].state != SL_DECODER_NONE)
             sl_text_add(t, "sluice_decoder_answers{decoder=\"%u\"} %u\n", d, load->decoders[d].decoding);
     sl_text_add(
+        t,
+        "# TYPE sluice_decoder_kept_pages gauge\n# HELP sluice_decoder_kept_pages KV pages of a decode worker that "
+        "hold a prefix by name, in use or free on demand.\n");
+    for (uint32_t d = 0; d < load->max_decoders; d++)
+        if (load->decoders[d].state != SL_DECODER_NONE)
+            sl_text_add(t, "sluice_decoder_kept_pages{decoder=\"%u\"} %u\n", d, load->decoders[d].pages_kept);
+    sl_text_add(
         t, "# TYPE sluice_decoder_step_seconds gauge\n# UNIT sluice_decoder_step_seconds seconds\n"
            "# HELP sluice_decoder_step_seconds What a token step with one more answer is thought to take.\n");
     for (uint32_t d = 0; d < load->max_decoders; d++)
@@ -342,6 +351,13 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
                 "sluice_prompt_tokens_total{source=\"cached\"} %llu\n",
                 (unsigned long long)load.prompt_tokens_computed,
                 (unsigned long long)load.prompt_tokens_cached);
+    sl_text_add(
+        t,
+        "# TYPE sluice_handoff_tokens counter\n# HELP sluice_handoff_tokens Tokens of prompts that decode workers "
+        "took, by how their KV came there: pushed by the stages, or kept since an earlier one.\n"
+        "sluice_handoff_tokens_total{source=\"pushed\"} %llu\n"
+        "sluice_handoff_tokens_total{source=\"kept\"} %llu\n",
+        (unsigned long long)load.handoff_tokens_pushed, (unsigned long long)load.handoff_tokens_kept);
     add_gauge(t, "sluice_prefix_cache_usage_ratio",
               "Share of each stage's KV pages that hold a prefix by name, in use or free on demand.",
               (double)load.kv_pages_cached / (double)load.kv_pages_total);

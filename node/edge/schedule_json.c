@@ -68,15 +68,34 @@ static void add_tenant(struct sl_text *text, const struct sl_view_tenant *t)
                 (unsigned long long)t->uncut_tokens);
 }
 
+/* Places that nobody has are left out. */
+static void add_decoders(struct sl_text *text, const struct sl_core_view *view)
+{
+    const char *separator = "\n";
+    for (uint32_t i = 0; i < view->n_decoders; i++) {
+        const struct sl_decoder_load *d = &view->decoders[i];
+        if (d->state == SL_DECODER_NONE)
+            continue;
+        sl_text_add(text,
+                    "%s{\"decoder\":%u,\"leaving\":%s,\"silent\":%s,\"answers\":%u,\"pages\":%u,"
+                    "\"kept_pages\":%u}",
+                    separator, i, yes(d->state == SL_DECODER_LEAVING), yes(d->silent), d->decoding,
+                    d->pages_used, d->pages_kept);
+        separator = ",\n";
+    }
+}
+
 void sl_schedule_json(const struct sl_core_view *view, struct sl_text *text)
 {
     sl_text_add(text, "{\"schedule\":\"%s\"", view->schedule == SL_SCHEDULE_FIFO ? "fifo" : "slo");
     add_number(text, "budget_ms", view->budget_us ? (double)view->budget_us * 1e-3 : NAN);
     sl_text_add(text,
                 ",\"runs_in_flight\":%u,\"max_runs\":%u,"
-                "\"pages\":{\"stages\":%u,\"cached\":%u,\"decode\":%u,\"of\":%u},\"requests\":%u,\"queue\":[",
+                "\"pages\":{\"stages\":%u,\"cached\":%u,\"decode\":%u,\"of\":%u},\"decoders\":[",
                 view->runs, view->max_runs, view->pages_used, view->pages_cached, view->decode_pages_used,
-                view->n_pages, view->n_entries_all);
+                view->n_pages);
+    add_decoders(text, view);
+    sl_text_add(text, "],\"requests\":%u,\"queue\":[", view->n_entries_all);
     for (uint32_t i = 0; i < view->n_entries; i++) {
         sl_text_add(text, i ? ",\n" : "\n");
         add_entry(text, &view->entries[i], view->now_us);

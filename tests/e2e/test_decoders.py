@@ -134,6 +134,27 @@ def test_without_a_decode_worker_requests_wait_for_one_and_then_fail(start_clust
     cluster.end()
 
 
+def handed_off(cluster, source):
+    return value_of(cluster.ops, f'sluice_handoff_tokens_total{{source="{source}"}}')
+
+
+def test_what_a_decode_worker_kept_is_gone_with_it(start_cluster):
+    """The same prompt three times: pushed, kept, and pushed to the worker that comes when the first was killed in between."""
+    cluster = start_cluster(lost_after=20)
+    first = generate(cluster.endpoint, n_ids=400, max_tokens=30)
+    assert (handed_off(cluster, "pushed"), handed_off(cluster, "kept")) == (400, 0)
+    assert generate(cluster.endpoint, n_ids=400, max_tokens=30) == first
+    assert (handed_off(cluster, "pushed"), handed_off(cluster, "kept")) == (400 + 16, 384)
+    cluster.decoders.pop().kill()
+    cluster.here(0)
+    cluster.decoders.append(cluster.decoder())
+    cluster.here(1)
+    assert value_of(cluster.ops, 'sluice_decoder_kept_pages{decoder="0"}') == 0
+    assert generate(cluster.endpoint, n_ids=400, max_tokens=30) == first
+    assert (handed_off(cluster, "pushed"), handed_off(cluster, "kept")) == (2 * 400 + 16, 384)
+    cluster.end()
+
+
 def test_without_a_decode_worker_requests_do_not_wait_for_ever(start_cluster):
     cluster = start_cluster(lost_after=1)
     stream = Stream(cluster.endpoint, n_ids=30, max_tokens=4000).wait_begun()

@@ -1,5 +1,6 @@
 """Prefixes that are computed once, in real processes: what is cached is told, gives the same tokens, is shared within a salt alone,
-goes when it is told to, and is followed by who subscribes."""
+goes when it is told to, and is followed by who subscribes; what lies at the decode worker is not pushed again."""
+import json
 import queue
 import statistics
 import threading
@@ -95,12 +96,19 @@ def test_the_next_turn_of_a_conversation_begins_behind_the_answer(start_server, 
     stub, ids = stub_of(server), prompt(150)
     first = Answer(stub, ids, max_tokens=200)
     whole = (150 + 200) // PAGE  # pages of prompt and answer, which the stages fill when nobody wants anything of them
-    wait_until(lambda: server.metric("sluice_prefix_cache_usage_ratio") >= whole / 64, "the answer in the cache")
+    wait_until(lambda: server.metric("sluice_prefix_cache_usage_ratio") >= whole / 64 and server.metric("sluice_kv_cache_usage_ratio") == 0,
+               "the answer in the cache, and the end of its filling, which whoever comes would cut short")
     again = ids + first.ids + prompt(40, 3)
     second = Answer(stub, again)
     assert second.cached == whole * PAGE and server.metric('sluice_prompt_tokens_total{source="computed"}') == 150 + len(again) - second.cached
+    kept = (150 + 199) // PAGE * PAGE  # the decode worker wrote all positions but that of the last token, and has them still
+    assert server.metric('sluice_handoff_tokens_total{source="kept"}') == kept
+    assert server.metric('sluice_handoff_tokens_total{source="pushed"}') == 150 + len(again) - kept
+    assert json.loads(server.get("/debug/schedule")[1])["decoders"][0]["kept_pages"] == (len(again) + 5) // PAGE
     assert flush(server) == (200, "ok\n")
+    wait_until(lambda: server.metric('sluice_decoder_kept_pages{decoder="0"}') == 0, "nothing to be kept")
     uncached = Answer(stub, again)
+    assert server.metric('sluice_handoff_tokens_total{source="kept"}') == kept  # as before
     assert uncached.cached == 0 and uncached.ids == second.ids and uncached.logprobs == second.logprobs
 
 

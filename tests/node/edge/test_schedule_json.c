@@ -68,3 +68,23 @@ SL_TEST(entries_and_tenants_come_with_times_from_now_on)
     json_decref(root);
     free(view);
 }
+
+SL_TEST(decode_workers_that_are_here_say_what_they_keep)
+{
+    struct sl_core_view *view = calloc(1, sizeof *view);
+    view->n_decoders = 3;
+    view->decoders[0] =
+        (struct sl_decoder_load){.state = SL_DECODER_HERE, .decoding = 2, .pages_used = 12, .pages_kept = 7};
+    view->decoders[2] = (struct sl_decoder_load){.state = SL_DECODER_LEAVING, .silent = true};
+    json_t *root = read_back(view), *all = json_object_get(root, "decoders"), *first = json_array_get(all, 0),
+           *last = json_array_get(all, 1);
+    CHECK_INT(json_array_size(all), 2);
+    CHECK_INT(json_integer_value(json_object_get(first, "answers")), 2);
+    CHECK_INT(json_integer_value(json_object_get(first, "pages")), 12);
+    CHECK_INT(json_integer_value(json_object_get(first, "kept_pages")), 7);
+    CHECK(json_is_false(json_object_get(first, "leaving")));
+    CHECK_INT(json_integer_value(json_object_get(last, "decoder")), 2);
+    CHECK(json_is_true(json_object_get(last, "leaving")) && json_is_true(json_object_get(last, "silent")));
+    json_decref(root);
+    free(view);
+}

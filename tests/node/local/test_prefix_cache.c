@@ -1,5 +1,6 @@
 /* Prefixes that are computed once, in real stages: an answer has the same tokens, logits and KV pages, bit for bit, whether its
- * prompt was computed, found in the cache, or found there while others push each other's pages out. */
+ * prompt was computed, found in the cache, or found there while others push each other's pages out; and whether its pages were
+ * pushed to the decode worker or lay there. */
 #include "base/log.h"
 #include "model/pack/pack.h"
 #include "node/local/cluster.h"
@@ -7,7 +8,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { PROMPTS = 6, LENGTH = 330, OUT = 5, ROUNDS = 3 };
+enum { PROMPTS = 6, LENGTH = 330, OUT = 5, ROUNDS = 3, FIRST_TURN = 318, MORE = 20 };
 
 struct cached_answer {
     pthread_mutex_t lock;
@@ -42,28 +43,38 @@ static void make_prompt(uint32_t which, uint32_t *ids)
         ids[i] = (i * 37 + (i < 200 ? which / 2 : 50 + which) * 101 + i * i) % 4000;
 }
 
-static void submit(struct sl_cluster *cluster, uint32_t which, uint8_t salt, struct cached_answer *a)
+static void submit_asked(struct sl_cluster *cluster, const struct sl_generate *ask, struct cached_answer *a)
 {
-    uint32_t ids[LENGTH];
     uint64_t handle;
     struct sl_err err;
-    make_prompt(which, ids);
-    struct sl_generate ask = {.ids = ids,
-                              .n_ids = LENGTH - which * 20,
-                              .max_tokens = OUT,
-                              .ignore_eos = true,
-                              .sampling = {.temperature = 0.8f, .top_p = 0.95f, .seed = 5, .n_logprobs = 0},
-                              .prompt_logprobs = -1,
-                              .want_digest = true,
-                              .deadline_ms = -1,
-                              .cache_salt = {salt}};
-    if (which % 2) /* what it has asked counts, computed or not */
-        ask.sampling.repetition_penalty = 1.3f;
     *a = (struct cached_answer){0};
     pthread_mutex_init(&a->lock, NULL);
     pthread_cond_init(&a->changed, NULL);
-    if (sl_coordinator_submit(sl_cluster_coordinator(cluster), &ask, on_piece, a, &handle, &err) != SL_OK)
+    if (sl_coordinator_submit(sl_cluster_coordinator(cluster), ask, on_piece, a, &handle, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+}
+
+static struct sl_generate ask_of(const uint32_t *ids, uint32_t n_ids)
+{
+    return (struct sl_generate){.ids = ids,
+                                .n_ids = n_ids,
+                                .max_tokens = OUT,
+                                .ignore_eos = true,
+                                .sampling = {.temperature = 0.8f, .top_p = 0.95f, .seed = 5, .n_logprobs = 0},
+                                .prompt_logprobs = -1,
+                                .want_digest = true,
+                                .deadline_ms = -1};
+}
+
+static void submit(struct sl_cluster *cluster, uint32_t which, uint8_t salt, struct cached_answer *a)
+{
+    uint32_t ids[LENGTH];
+    make_prompt(which, ids);
+    struct sl_generate ask = ask_of(ids, LENGTH - which * 20);
+    ask.cache_salt[0] = salt;
+    if (which % 2) /* what it has asked counts, computed or not */
+        ask.sampling.repetition_penalty = 1.3f;
+    submit_asked(cluster, &ask, a);
 }
 
 static void wait_for(struct cached_answer *a)
@@ -162,8 +173,84 @@ SL_TEST(an_answer_is_the_same_while_others_push_its_prefix_out)
     }
     CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 10000));
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
-    CHECK(load.prompt_tokens_cached > 0 && load.pages_evicted > 0);
-    CHECK_INT(load.kv_pages_used, 0);
-    CHECK(load.kv_pages_cached > 0);
+    CHECK(load.prompt_tokens_cached > 0 && load.pages_evicted > 0 && load.handoff_tokens_kept > 0);
+    CHECK(load.kv_pages_used == 0 && load.decode_pages_used == 0);
+    CHECK(load.kv_pages_cached > 0 && load.decoders[0].pages_kept > 0);
     sl_cluster_stop(cluster);
+}
+
+/* ---- what lies at the decode worker ---- */
+
+struct turns { /* a conversation: the second turn is the first, its answer, and more */
+    uint32_t ids[FIRST_TURN + OUT + MORE];
+    struct cached_answer first, second;
+};
+
+static void take_turn(struct sl_cluster *cluster, struct turns *t, bool second, bool only_prefill,
+                      bool logprobs)
+{
+    struct cached_answer *a = second ? &t->second : &t->first;
+    struct sl_generate ask = ask_of(t->ids, second ? FIRST_TURN + OUT + MORE : FIRST_TURN);
+    ask.max_tokens = only_prefill ? 1 : OUT;
+    ask.prompt_logprobs = logprobs ? 0 : -1;
+    submit_asked(cluster, &ask, a);
+    wait_for(a);
+    if (!second)
+        memcpy(t->ids + FIRST_TURN, a->ids, sizeof a->ids);
+}
+
+/* Of hand-offs since the last call: tokens that lay there. */
+static uint32_t kept_since(struct sl_cluster *cluster, uint64_t *before)
+{
+    struct sl_load load;
+    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 10000));
+    sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
+    uint64_t kept = load.handoff_tokens_kept - *before;
+    *before = load.handoff_tokens_kept;
+    return (uint32_t)kept;
+}
+
+static void begin_turns(struct turns *t, uint32_t which)
+{
+    uint32_t ids[LENGTH];
+    make_prompt(which, ids);
+    memcpy(t->ids, ids, FIRST_TURN * sizeof *ids);
+    for (uint32_t i = 0; i < MORE; i++)
+        t->ids[FIRST_TURN + OUT + i] = 7 * i + which;
+}
+
+/* The fifth page of the prompt is the decode worker's work. Computed by nobody else; found there and on the stages; found there alone,
+ * since each position is to be run; and found on the stages alone, which have prefilled it for nobody. */
+SL_TEST(a_second_turn_is_the_same_bit_for_bit_wherever_its_pages_lie)
+{
+    static const char *const formats[] = {"bf16", "i8"};
+    for (uint32_t f = 0; f < 2; f++)
+        for (uint32_t stages = 1; stages <= 3; stages += 2) {
+            struct turns computed, t;
+            uint64_t kept = 0;
+            struct sl_cluster *cluster = start(stages, 0, formats[f], false, 60);
+            begin_turns(&computed, 0);
+            take_turn(cluster, &computed, false, false, false);
+            take_turn(cluster, &computed, true, false, false);
+            CHECK_INT(kept_since(cluster, &kept), 0);
+            sl_cluster_stop(cluster);
+
+            cluster = start(stages, f ? 40 : 0, formats[f], true, 60);
+            begin_turns(&t, 0);
+            take_turn(cluster, &t, false, false, false);
+            check_same(&t.first, &computed.first);
+            CHECK_INT(kept_since(cluster, &kept), 0);
+            take_turn(cluster, &t, true, false, false);
+            check_same(&t.second, &computed.second);
+            CHECK_INT(kept_since(cluster, &kept), 320);
+            take_turn(cluster, &t, true, false, true);
+            check_same(&t.second, &computed.second);
+            CHECK(t.second.cached == 0 && kept_since(cluster, &kept) == 320);
+            CHECK(sl_coordinator_flush_prefixes(sl_cluster_coordinator(cluster)));
+            take_turn(cluster, &t, true, true, false);
+            take_turn(cluster, &t, true, false, false);
+            check_same(&t.second, &computed.second);
+            CHECK(t.second.cached == 320 && kept_since(cluster, &kept) == 0);
+            sl_cluster_stop(cluster);
+        }
 }

@@ -56,6 +56,8 @@ SL_TEST(the_queue_is_shown_in_its_order_with_what_is_cut_of_whom)
         uncut += view->entries[i].prompt_tokens - view->entries[i].pos;
     CHECK_INT(view->runs, w->n_runs);
     CHECK(view->entries[0].admitted && view->entries[0].pos > 0 && view->pages_used > 0);
+    CHECK(view->n_decoders == 1 && view->decoders[0].state == SL_DECODER_HERE &&
+          view->decoders[0].pages_used == view->decode_pages_used);
     CHECK_INT(uncut, view->tenants[0].uncut_tokens + view->tenants[1].uncut_tokens);
     for (uint32_t i = 0; i < REQUESTS; i++)
         sl_core_cancel(w->core, h[i]->seq, &w->actions);
