@@ -4,17 +4,13 @@
 #include "node/command/commands.h"
 
 const struct sl_command *const sl_commands_all[] = {
-    &sl_command_serve,          &sl_command_coordinator,
-    &sl_command_stage,          &sl_command_decode,
-    &sl_command_generate,       &sl_command_score,
-    &sl_command_eval,           &sl_command_pack,
-    &sl_command_inspect,        &sl_command_check,
-    &sl_command_cache,          &sl_command_calibrate,
-    &sl_command_bench_kernels,  &sl_command_bench_load,
-    &sl_command_bench_prefill,  &sl_command_bench_decode,
-    &sl_command_bench_pipeline, &sl_command_bench_decide,
-    &sl_command_bench_schedule, &sl_command_bench_cost,
-    &sl_command_bench_links,    &sl_command_bench_serve,
-    &sl_command_bench_scripted, &sl_command_health,
-    &sl_command_version,        NULL,
+    &sl_command_serve,          &sl_command_coordinator,    &sl_command_stage,
+    &sl_command_decode,         &sl_command_generate,       &sl_command_score,
+    &sl_command_eval,           &sl_command_pack,           &sl_command_inspect,
+    &sl_command_check,          &sl_command_cache,          &sl_command_calibrate,
+    &sl_command_bench_kernels,  &sl_command_bench_load,     &sl_command_bench_prefill,
+    &sl_command_bench_decode,   &sl_command_bench_pipeline, &sl_command_bench_decide,
+    &sl_command_bench_schedule, &sl_command_bench_cost,     &sl_command_bench_links,
+    &sl_command_bench_serve,    &sl_command_bench_scripted, &sl_command_top,
+    &sl_command_health,         &sl_command_version,        NULL,
 };

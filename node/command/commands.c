@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ARGS = 8 };
+enum { MAX_ARGS = 32 };
 
 int sl_command_failed(const char *name, const struct sl_err *err)
 {

@@ -75,7 +75,7 @@ FOREIGN = {
     r"(\w+/)*\w+\.pb-c\.h": [r"node/(coordinator/members(_away)?\.c|client/client_remote\.c|role/(member|worker)\.c|edge/\w+\.[ch])", r"bench/serve/target_grpc\.c", r"bench/serve/selftest/scripted_grpc\.c"],
     r"curl/": [r"bench/serve/target_openai\.c"],
     r"protobuf-c/": [r"node/rpc/\w+\.[ch]"],
-    r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/client_remote\.c", r"node/edge/(engine|service)_\w+\.[ch]", r"bench/serve/\w+\.[ch]", r"bench/serve/selftest/openai\.c"],
+    r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/(client_remote|queue_view)\.c", r"node/edge/(engine|service)_\w+\.[ch]", r"bench/serve/\w+\.[ch]", r"bench/serve/selftest/openai\.c"],
     r"yaml\.h": [r"node/command/options_file\.c"],
     r"microhttpd\.h": [r"node/edge/admin_http\w*\.[ch]", r"bench/serve/selftest/scripted_http\.c"],
     r"utf8proc\.h": [r"model/tokenizer/\w+\.[ch]"],
