@@ -2,6 +2,7 @@
 #include "base/clock.h"
 #include "base/digest.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/signals.h"
 #include "model/pack/pack_cache.h"
 #include "node/command/commands.h"
@@ -304,6 +305,11 @@ static sl_status make_coordinator(struct node *n, struct sl_err *err)
     return status;
 }
 
+static void wake_loop(void *user)
+{
+    sl_io_nudge(user);
+}
+
 static sl_status start(struct node *n, const char *model, const sigset_t *set, struct sl_err *err)
 {
     const struct sl_serving_options *v = &n->values->serving;
@@ -338,6 +344,7 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     sl_log_info("data port %s:%u (UCX; not encrypted: keep it on a private network)", sl_io_host(io),
                 sl_io_port(io));
     sl_members_attach(n->members, n->coordinator, io);
+    sl_notify_watch(wake_loop, io);
     return SL_OK;
 }
 
@@ -405,6 +412,7 @@ static void heed(struct node *n, int number)
 
 static void drain(struct node *n, int first, const sigset_t *set)
 {
+    sl_notify("STOPPING=1\nSTATUS=draining: running requests finish");
     sl_log_info("draining: running requests finish (at most %u s), new ones are refused",
                 n->values->serving.drain_timeout);
     sl_edge_set_serving(n->edge, false);
@@ -427,6 +435,8 @@ static sl_status serve(struct node *n, const sigset_t *set, struct sl_err *err)
     sl_edge_set_serving(n->edge, true);
     sl_log_info("ready: %u stages, numerics profile %s, model %s", n->plan.n_stages,
                 sl_coordinator_profile(n->coordinator), sl_coordinator_model_name(n->coordinator));
+    sl_notify("READY=1\nSTATUS=serving %s on %s, %u stages", sl_coordinator_model_name(n->coordinator),
+              n->values->serving.listen, n->plan.n_stages);
     int number = 0;
     while (!sl_signal_ends(number) && !atomic_load(&n->leave)) {
         SL_TRY(lost(n, err));
@@ -456,6 +466,7 @@ static void stop(struct node *n, const sigset_t *set)
         sl_members_stop(n->members, "the coordinator is done");
     if (n->edge)
         sl_edge_stop(n->edge, 2000);
+    sl_notify_unwatch();
     sl_coordinator_destroy(n->coordinator);
     if (n->io)
         sl_io_destroy(n->io);

@@ -101,6 +101,8 @@ static sl_status spawn(struct supervisor *s, const char *name, struct arguments 
         if (getppid() != parent)
             _exit(1);
         sl_options_clear_environment(); /* SLUICE_OPS and its like are serve's: all that a child needs is in its arguments */
+        if (strcmp(name, "coordinator") != 0) /* which alone says when all is ready */
+            unsetenv("NOTIFY_SOCKET");
         a->list[a->n] = NULL;
         execv("/proc/self/exe", a->list);
         _exit(127);

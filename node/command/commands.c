@@ -2,6 +2,7 @@
  * it, and says in one sentence on stderr why it could not. Exit codes are those of sysexits
  * (base/status.h); a result that could not be written to stdout (a full disk, a closed pipe) is a
  * failure too. */
+#include "base/notify.h"
 #include "node/command/options.h"
 
 #include <errno.h>
@@ -14,6 +15,7 @@ int sl_command_failed(const char *name, const struct sl_err *err)
 {
     fflush(stdout);
     fprintf(stderr, "sluice %s: %s\n", name, err->text);
+    sl_notify("STATUS=%s", err->text);
     return sl_status_exit_code(err->status);
 }
 

@@ -5,6 +5,7 @@
  *                                           -> TOKEN, END ... -> the holder of the request (call.c), who tells its caller */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "node/coordinator/coordinator_impl.h"
 #include <assert.h>
 #include <stdio.h>
@@ -509,8 +510,10 @@ static int wait_ms(const struct sl_coordinator *c)
 static void *coordinator_thread(void *arg)
 {
     struct sl_coordinator *c = arg;
+    pthread_setname_np(pthread_self(), "sl-decide");
     while (!c->stop) {
         struct sl_io_event event;
+        sl_notify_turn();
         for (int wait = wait_ms(c); sl_io_poll(c->io, &event, wait) == SL_OK; wait = 0) {
             on_event(c, &event);
             if (event.kind == SL_IO_NUDGE)

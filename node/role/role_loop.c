@@ -2,6 +2,7 @@
  * role is here: its links, its stop, and who is told of them. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/ring.h"
 #include "node/coordinator/links.h"
 #include "node/role/role.h"
@@ -308,6 +309,7 @@ static sl_status run(struct sl_role *role, struct sl_io *io, uint32_t n_links, s
     heed_posts(role);
     while (sl_role_goes_on(role->state) && !has_said_its_last(role, &said_ns)) {
         struct sl_io_event event;
+        sl_notify_turn();
         for (int wait = role->actions.go_on ? 0
                         : said_ns           ? LAST_WORD_MS / 10
                                             : -1;

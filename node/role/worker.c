@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/log.h"
+#include "base/notify.h"
 #include "base/signals.h"
 #include "model/pack/pack_cache.h"
 #include "node/coordinator/links.h"
@@ -72,6 +73,7 @@ static void *signal_loop(void *arg)
         if (life != SL_LIFE_READY)
             continue; /* it is ending by itself */
         sl_role_step_life(&w->state, SL_LIFE_DRAIN);
+        sl_notify("STOPPING=1\nSTATUS=draining");
         sl_log_info(w->config.decode
                         ? "draining: what is decoded here goes on for a while, new requests go to others"
                         : "draining: the coordinator lets running requests finish");
@@ -85,6 +87,7 @@ static void on_stop(void *user, const char *reason)
 {
     struct worker *w = user;
     sl_log_info("stopping: %s", reason);
+    sl_notify("STOPPING=1\nSTATUS=stopping: %s", reason);
     end_role(w, SL_LIFE_STOP);
 }
 
@@ -126,6 +129,7 @@ static void on_ready(void *user)
 {
     struct worker *w = user;
     sl_member_say_ready(w->member, w->has_cost ? &w->cost : NULL);
+    sl_notify("READY=1\nSTATUS=%s of a pipeline of %u stages", w->name, w->plan.n_stages);
 }
 
 static void on_silence(void *user, bool silent, uint32_t peer)
@@ -380,8 +384,15 @@ static sl_status become_ready(struct worker *w, struct sl_err *err)
     return status;
 }
 
+static void wake_loop(void *user)
+{
+    struct worker *w = user;
+    sl_io_nudge(w->io);
+}
+
 static void clean_up(struct worker *w)
 {
+    sl_notify_unwatch();
     atomic_store(&w->over, true);
     if (w->signals_started) {
         pthread_kill(w->signal_thread, SIGTERM);
@@ -441,8 +452,10 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
         status = sl_member_create(&w->member, &member, err);
     if (status == SL_OK)
         status = become_ready(w, err);
-    if (status == SL_OK)
+    if (status == SL_OK) {
+        sl_notify_watch(wake_loop, w);
         status = sl_role_run(w->role, w->io, w->n_links, err);
+    }
     /* a neighbour may be told to stop, and close its links, a moment before we are */
     if (status == SL_E_PEER_LOST && w->is_member)
         for (int i = 0; i < 50 && atomic_load(&w->state.life) != SL_LIFE_STOPPED; i++)
