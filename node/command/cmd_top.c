@@ -141,7 +141,7 @@ const struct sl_command sl_command_top = {
     "a live view of a running node: stages, chunks, queue, pages, rates",
     "Asks the ops ports OPS (HOST:PORT, as in --ops of the nodes; 127.0.0.1:8081) and draws what happened since it last did. The first "
     "is that of the coordinator or of `serve`; those of stages, behind it, add their MFU and tokens. Who waits is shown to who is on "
-    "the coordinator's machine. Not on a terminal, a frame follows the other. A key is needed for nothing: Ctrl-C ends it.",
+    "the coordinator's machine. Not on a terminal, a frame follows the other. Ctrl-C ends it.",
     top_options,
     sizeof(struct top_values),
     0,

@@ -393,7 +393,7 @@ sl_status sl_options_parse(const struct sl_command *command, int argc, char **ar
 
 /* ---- Help. ---- */
 
-static const char *placeholder(const struct sl_option *option)
+const char *sl_option_placeholder(const struct sl_option *option)
 {
     switch (option->type) {
     case SL_OPT_UINT:
@@ -431,22 +431,27 @@ static void print_wrapped(const char *text, int column, int indent, FILE *to)
     fputc('\n', to);
 }
 
+void sl_option_text(const struct sl_option *option, char line[SL_OPTION_LINE])
+{
+    int n = snprintf(line, SL_OPTION_LINE, "%s", option->help);
+    bool unit = option->unit && option->type != SL_OPT_STRING && option->type != SL_OPT_LIST;
+    if (option->fallback && option->type != SL_OPT_BOOL)
+        n += snprintf(line + n, SL_OPTION_LINE - (size_t)n, " Default: %s%s%s.", option->fallback,
+                      unit ? " " : "", unit ? option->unit : "");
+    else if (unit)
+        n += snprintf(line + n, SL_OPTION_LINE - (size_t)n, " In %s.", option->unit);
+    if (option->minimum != 0 || option->maximum != 0)
+        snprintf(line + n, SL_OPTION_LINE - (size_t)n, " From %.10g to %.10g.", option->minimum,
+                 option->maximum);
+}
+
 static void print_option(const struct sl_option *option, FILE *to)
 {
     enum { INDENT = 34 };
-    char line[1024];
-    int n = snprintf(line, sizeof line, "  --%s %s", option->name, placeholder(option));
+    char line[SL_OPTION_LINE];
+    int n = snprintf(line, sizeof line, "  --%s %s", option->name, sl_option_placeholder(option));
     fprintf(to, n < INDENT ? "%-34s" : "%s\n                                  ", line);
-    n = snprintf(line, sizeof line, "%s", option->help);
-    bool unit = option->unit && option->type != SL_OPT_STRING && option->type != SL_OPT_LIST;
-    if (option->fallback && option->type != SL_OPT_BOOL)
-        n += snprintf(line + n, sizeof line - (size_t)n, " Default: %s%s%s.", option->fallback,
-                      unit ? " " : "", unit ? option->unit : "");
-    else if (unit)
-        n += snprintf(line + n, sizeof line - (size_t)n, " In %s.", option->unit);
-    if (option->minimum != 0 || option->maximum != 0)
-        snprintf(line + n, sizeof line - (size_t)n, " From %.10g to %.10g.", option->minimum,
-                 option->maximum);
+    sl_option_text(option, line);
     print_wrapped(line, INDENT, INDENT, to);
 }
 

@@ -1,5 +1,6 @@
 /* Shared by options.c, which knows the table, options_file.c, which knows YAML and nothing of types (a file is handed over key
- * by key, as text), options_environment.c and foreign_options.c. Private to those. */
+ * by key, as text), options_environment.c and foreign_options.c, and the man pages and completions (manual.c, completion.c), which say what the help
+ * says. Private to those. */
 #ifndef SL_NODE_COMMAND_OPTIONS_IMPL_H
 #define SL_NODE_COMMAND_OPTIONS_IMPL_H
 
@@ -13,7 +14,14 @@ sl_status sl_options_file_read(const char *path,
                                                  struct sl_err *err),
                                void *user, struct sl_err *err);
 
-enum { SL_OPTION_NAME = 64 }; /* room for an option's name or variable */
+enum {
+    SL_OPTION_NAME = 64,
+    SL_OPTION_LINE = 1024
+}; /* room for an option's name or variable, and for what is said of it */
+
+const char *sl_option_placeholder(const struct sl_option *option); /* "N", "HOST:PORT"; "" of a switch */
+/* Its help, default, unit and bounds, in sentences. */
+void sl_option_text(const struct sl_option *option, char line[SL_OPTION_LINE]);
 
 /* "max-tokens" -> "SLUICE_MAX_TOKENS" */
 void sl_option_variable(char out[SL_OPTION_NAME], const char *name);
