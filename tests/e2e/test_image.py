@@ -280,3 +280,52 @@ def test_a_fresh_debian_gives_the_same_image(image, tmp_path, capsys):
         return {package["name"] for package in sbom_of(root)["packages"]}
     assert names(fresh) == names(image)
     assert run_inside(fresh, "version").stdout.splitlines()[0] == run("version").stdout.splitlines()[0]
+
+
+class Buildah:
+    """buildah with a store of its own, without namespaces: as root it needs none."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        # its defaults ask for more than a hard limit here and there
+        (folder / "containers.conf").write_text('[containers]\ndefault_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]\n')
+        self.env = {**os.environ, "CONTAINERS_CONF": str(folder / "containers.conf"), "TMPDIR": str(folder)}
+        self.program = ["buildah", "--storage-driver", "vfs", "--root", folder / "store", "--runroot", folder / "run"]
+
+    def __call__(self, *args):
+        done = subprocess.run([*self.program, *args], capture_output=True, text=True, timeout=PATIENCE * 4, env=self.env)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout.strip()
+
+    def image_of(self, name, what, where):
+        """An image with nothing but that file, or what an archive holds."""
+        container = self("from", "scratch")
+        self("add", "-q", container, what, where)
+        self("commit", "-q", container, name)
+        self("rm", container)
+
+
+@enters
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("mmdebstrap") or not shutil.which("buildah"), reason="no mmdebstrap or buildah: the Dockerfile is not built")
+def test_the_dockerfile_builds_the_image_that_it_says(image, tmp_path, capsys):
+    """From its second stage on, the first being `./dev build`; the Debian that it asks a registry for is made here."""
+    buildah = Buildah(tmp_path)
+    subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", "bookworm", tmp_path / "debian.tar"], check=True, timeout=PATIENCE * 4)
+    subprocess.run(["strip", "-o", tmp_path / "sluice", SLUICE], check=True)
+    buildah.image_of("docker.io/library/debian:12-slim", tmp_path / "debian.tar", "/")
+    buildah.image_of("localhost/built", tmp_path / "sluice", "/src/build/sluice")
+    buildah("bud", "--isolation", "chroot", "--network", "host", "--pull=never", "--format", "docker", "--build-arg",
+            "BUILT=localhost/built", "-f", IMAGE / "Dockerfile", "-t", "localhost/sluice", ROOT)
+    config = json.loads(buildah("inspect", "--type", "image", "localhost/sluice"))["Docker"]["config"]
+    assert config["User"] == "65532:65532" and config["Entrypoint"] == ["/usr/bin/sluice"]
+    assert config["Healthcheck"]["Test"] == ["CMD", "/usr/bin/sluice", "health"]
+    assert config["Labels"]["org.opencontainers.image.version"] == run("--version").stdout.split()[1]
+    container = buildah("from", "--pull=never", "localhost/sluice")
+    root = pathlib.Path(buildah("mount", container))
+    with capsys.disabled():
+        print(f"\nfigure: image of the Dockerfile: {size_of(root) / MEGABYTE:.1f} MB (at most 60 MB)")
+    assert size_of(root) <= 60 * MEGABYTE
+    assert {package["name"] for package in sbom_of(root)["packages"]} == {package["name"] for package in sbom_of(image)["packages"]}
+    assert run_inside(root, "version").returncode == 0
+    buildah("umount", container)
