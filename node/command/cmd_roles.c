@@ -24,8 +24,8 @@
 /* ---- workers ---- */
 
 struct worker_values {
-    const char *coordinator, *data_address, *ops, *numerics, *join_key_file;
-    uint32_t stage, threads, data_port, join_timeout, lost_after;
+    const char *coordinator, *data_address, *ops, *numerics, *join_key_file, *index;
+    uint32_t stage, stages, threads, data_port, join_timeout, lost_after;
     bool insecure_network;
     struct sl_loading_values load;
 };
@@ -47,6 +47,15 @@ static const struct sl_option stage_options[] = {
     {0},
 };
 static const struct sl_option decode_options[] = {WORKER_ROWS, {0}};
+static const struct sl_option worker_options[] = {
+    SL_OPTION_TEXT(
+        "index", SL_OPT_STRING, worker_values, index, "hostname", "hostname|N",
+        "Which of the group this is, from 0: those below --stages are its stages, those after them decode "
+        "workers. hostname: the number behind the last dash of this machine's name, as a StatefulSet gives it."),
+    SL_OPTION_STAGES(worker_values, stages, "2"),
+    WORKER_ROWS,
+    {0},
+};
 
 /* A data address has no port: "127.0.0.1", "::1", "[::1]", a name. */
 static bool data_is_local(const char *host)
@@ -70,7 +79,7 @@ static sl_status check_open(const struct sl_join_key *key, bool insecure, bool l
         option, address);
 }
 
-static int run_worker(const struct worker_values *v, const char *model, bool decode)
+static int run_role(const struct worker_values *v, const char *model, bool decode, bool whole)
 {
     struct sl_worker_config config = {.model = model,
                                       .coordinator = v->coordinator,
@@ -78,6 +87,7 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
                                       .data_port = (uint16_t)v->data_port,
                                       .ops = v->ops,
                                       .decode = decode,
+                                      .whole = whole,
                                       .stage = v->stage,
                                       .n_threads = v->threads,
                                       .join_timeout_s = v->join_timeout,
@@ -98,12 +108,53 @@ static int run_worker(const struct worker_values *v, const char *model, bool dec
 static int run_stage(const void *values, const char *const *args, uint32_t n_args)
 {
     (void)n_args;
-    return run_worker(values, args[0], false);
+    return run_role(values, args[0], false, false);
 }
 static int run_decode(const void *values, const char *const *args, uint32_t n_args)
 {
     (void)n_args;
-    return run_worker(values, args[0], true);
+    return run_role(values, args[0], true, false);
+}
+
+/* The number that text ends in, behind the last dash if from_name. False: there is none. */
+static bool read_index(const char *text, bool from_name, uint32_t *index)
+{
+    const char *dash = strrchr(text, '-');
+    const char *digits = !from_name ? text : dash ? dash + 1 : "";
+    size_t n = strspn(digits, "0123456789");
+    if (n == 0 || n > 6 || digits[n])
+        return false;
+    *index = (uint32_t)strtoul(digits, NULL, 10);
+    return true;
+}
+
+static sl_status find_index(const struct worker_values *v, uint32_t *index, struct sl_err *err)
+{
+    char host[256] = "";
+    if (strcmp(v->index, "hostname") != 0)
+        return read_index(v->index, false, index)
+                   ? SL_OK
+                   : sl_fail(err, SL_E_USAGE, "--index is \"%.60s\"; it takes a number or hostname",
+                             v->index);
+    gethostname(host, sizeof host - 1);
+    return read_index(host, true, index)
+               ? SL_OK
+               : sl_fail(err, SL_E_USAGE,
+                         "this machine's name, %.60s, does not end in a dash and a number; give --index",
+                         host);
+}
+
+static int run_worker(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct worker_values v = *(const struct worker_values *)values;
+    struct sl_err err;
+    (void)n_args;
+    if (find_index(&v, &v.stage, &err) != SL_OK)
+        return sl_command_failed("worker", &err);
+    bool decode = v.stage >= v.stages;
+    if (decode) /* the coordinator gives it a place */
+        v.stage = 0;
+    return run_role(&v, args[0], decode, true);
 }
 
 const struct sl_command sl_command_stage = {
@@ -131,12 +182,24 @@ const struct sl_command sl_command_decode = {
     1,
     run_decode};
 
+const struct sl_command sl_command_worker = {
+    "worker",
+    "PATH",
+    "stage or decode worker, by its index in a group",
+    "What `stage` and `decode` are, for who starts a group of like processes (a LeaderWorkerSet, a StatefulSet): the index says which "
+    "it is. The group ends as one: SIGTERM drains the whole pipeline, to a decode worker, too.",
+    worker_options,
+    sizeof(struct worker_values),
+    1,
+    1,
+    run_worker};
+
 /* ---- coordinator ---- */
 
 struct coordinator_values {
     struct sl_serving_options serving;
     const char *data_address, *join_key_file;
-    uint32_t data_port, join_timeout;
+    uint32_t data_port, join_timeout, drain_delay;
     bool insecure_network;
 };
 
@@ -145,6 +208,10 @@ static const struct sl_option coordinator_options[] = {
     SL_OPTION_DATA_ADDRESS(coordinator_values, data_address),
     SL_OPTION_DATA_PORT(coordinator_values, data_port),
     SL_OPTION_JOIN_TIMEOUT(coordinator_values, join_timeout, "600"),
+    SL_OPTION_NUMBER(
+        "drain-delay", coordinator_values, drain_delay, "0", 0, 3600, "s",
+        "How long after SIGTERM requests are still taken, while health and /readyz say no already: so long as gateways need to notice. "
+        "--drain-timeout begins behind it."),
     SL_OPTION_JOIN_KEY_FILE(coordinator_values, join_key_file),
     SL_OPTION_INSECURE_NETWORK(coordinator_values, insecure_network),
     {0},
@@ -410,14 +477,25 @@ static void heed(struct node *n, int number)
     n->told = true;
 }
 
+/* What still sends here is given the time to notice that it should not, rather than refusals. */
+static void linger(struct node *n, const sigset_t *set)
+{
+    uint64_t until = sl_clock_ns() + (uint64_t)n->values->drain_delay * 1000000000u, now;
+    if (n->values->drain_delay > 0)
+        sl_log_info("not serving any more; requests are still taken for %u s", n->values->drain_delay);
+    while ((now = sl_clock_ns()) < until && sl_coordinator_life(n->coordinator) != SL_LIFE_LOST)
+        heed(n, wait_signal(set, (until - now) / 1000000u + 1));
+}
+
 static void drain(struct node *n, int first, const sigset_t *set)
 {
+    sl_edge_set_serving(n->edge, false);
     sl_notify("STOPPING=1\nSTATUS=draining: running requests finish");
+    heed(n, first);
+    linger(n, set);
     sl_log_info("draining: running requests finish (at most %u s), new ones are refused",
                 n->values->serving.drain_timeout);
-    sl_edge_set_serving(n->edge, false);
     sl_coordinator_drain(n->coordinator);
-    heed(n, first);
     uint64_t until = sl_clock_ns() + (uint64_t)n->values->serving.drain_timeout * 1000000000u;
     while (!sl_coordinator_wait_idle(n->coordinator, 100) && sl_clock_ns() < until &&
            sl_coordinator_life(n->coordinator) != SL_LIFE_LOST)

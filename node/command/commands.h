@@ -7,7 +7,8 @@
 
 #include "node/command/options.h"
 
-extern const struct sl_command sl_command_serve, sl_command_coordinator, sl_command_stage, sl_command_decode;
+extern const struct sl_command sl_command_serve, sl_command_coordinator, sl_command_stage, sl_command_decode,
+    sl_command_worker;
 extern const struct sl_command sl_command_generate, sl_command_score, sl_command_eval;
 extern const struct sl_command sl_command_pack, sl_command_inspect, sl_command_check, sl_command_cache;
 extern const struct sl_command sl_command_calibrate, sl_command_top, sl_command_report, sl_command_health,

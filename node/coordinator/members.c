@@ -608,9 +608,10 @@ static void on_leave(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (!l)
         return;
     pthread_mutex_lock(&c->lock);
-    const struct joined_member *m = proven_member(c, l->role, l->stage, "leave", l->epoch, 0, &l->proof);
+    const struct joined_member *m =
+        proven_member(c, l->role, l->stage, l->all ? "leave all" : "leave", l->epoch, 0, &l->proof);
     /* the pipeline goes on without it, once it has begun to */
-    bool alone = m && m->node > c->plan.n_stages && c->life == SL_LIFE_READY &&
+    bool alone = m && !l->all && m->node > c->plan.n_stages && c->life == SL_LIFE_READY &&
                  sl_coordinator_life(c->coordinator) != SL_LIFE_FORMING;
     if (m)
         node_name(c, m->node, name);

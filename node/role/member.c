@@ -385,7 +385,8 @@ static size_t pack_leave(const struct sl_member *m, uint8_t *packed)
     request.role = role_of(m);
     request.stage = m->config.stage;
     request.epoch = m->epoch;
-    request.proof = prove(m, "leave", 0, proof);
+    request.all = m->config.whole;
+    request.proof = prove(m, request.all ? "leave all" : "leave", 0, proof);
     return sluice__v1__leave_request__pack(&request, packed);
 }
 

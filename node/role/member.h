@@ -20,6 +20,7 @@ struct sl_member_config {
     const char *coordinator; /* HOST:PORT of its gRPC port */
     struct sl_join_key key;
     bool decode;
+    bool whole; /* the pipeline goes with it, though it is a decode worker */
     uint32_t stage;
     uint32_t join_timeout_s, lost_after_ms;
     /* This node as a packed Node, which says that it is this member and has the plan of that epoch. Returns how many bytes; 0: room is

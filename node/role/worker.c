@@ -74,7 +74,7 @@ static void *signal_loop(void *arg)
             continue; /* it is ending by itself */
         sl_role_step_life(&w->state, SL_LIFE_DRAIN);
         sl_notify("STOPPING=1\nSTATUS=draining");
-        sl_log_info(w->config.decode
+        sl_log_info(w->config.decode && !w->config.whole
                         ? "draining: what is decoded here goes on for a while, new requests go to others"
                         : "draining: the coordinator lets running requests finish");
         sl_member_say_leaving(w->member);
@@ -437,6 +437,7 @@ sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *er
                                       .coordinator = config->coordinator,
                                       .key = config->key,
                                       .decode = config->decode,
+                                      .whole = config->whole,
                                       .stage = config->stage,
                                       .join_timeout_s = config->join_timeout_s,
                                       .lost_after_ms = config->lost_after_s * 1000u,

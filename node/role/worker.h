@@ -16,6 +16,7 @@ struct sl_worker_config {
     const char *ops;          /* NULL: no ops HTTP */
     struct sl_join_key key;
     bool decode;
+    bool whole; /* a decode worker with which the pipeline ends, as with a stage */
     uint32_t stage;
     uint32_t n_threads; /* 0: all processors */
     uint32_t join_timeout_s, lost_after_s;

@@ -330,7 +330,8 @@ static sl_status say_ready(struct hand *h, const double *cost, size_t n_cost)
     return status;
 }
 
-static sl_status leave(struct hand *h)
+/* all: the pipeline goes with it. kind: what it proves. */
+static sl_status leave_as(struct hand *h, bool all, const char *kind)
 {
     Sluice__V1__LeaveRequest l = SLUICE__V1__LEAVE_REQUEST__INIT;
     static char stage[] = "stage";
@@ -341,12 +342,18 @@ static sl_status leave(struct hand *h)
     l.epoch = h->epoch;
     sl_join_about(h->epoch, 0, about);
     sl_join_own_key(&h->key, h->id, own);
-    sl_join_proof(own, "leave", about, sizeof about, proof);
+    l.all = all;
+    sl_join_proof(own, kind, about, sizeof about, proof);
     l.proof = (ProtobufCBinaryData){sizeof proof, proof};
     size_t n = sluice__v1__leave_request__pack(&l, packed);
     sl_status status = unary(h, "/sluice.v1.Control/Leave", packed, n, &reply, &bytes, &err);
     free(reply);
     return status;
+}
+
+static sl_status leave(struct hand *h)
+{
+    return leave_as(h, false, "leave");
 }
 
 /* ---- what the decider knows ---- */
@@ -666,6 +673,8 @@ SL_TEST(what_a_member_says_counts_whether_or_not_its_stream_stands)
         stranger.channel = stage->channel;
         stranger.id[0] ^= 1;
         CHECK_INT(leave(&stranger), SL_E_DENIED);
+        CHECK_INT(leave_as(stage, true, "leave"), SL_E_DENIED); /* that it all ends was not what was proved */
+        CHECK_INT(leave_as(stage, false, "leave all"), SL_E_DENIED);
         CHECK_INT(atomic_load(&w.n_leaves), 0);
         CHECK_INT(leave(stage), SL_OK);
         while (atomic_load(&w.n_leaves) == 0) /* it is answered first */
