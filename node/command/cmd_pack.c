@@ -14,7 +14,7 @@
 #include <string.h>
 
 struct pack_values {
-    bool force, feedback, json;
+    bool force, or_check, feedback, json;
     const char *experts, *dense, *gate_up, *down, *head, *keep, *rotate, *activations, *calibrate, *random;
     uint32_t threads, calibrate_tokens, layers, seed;
 };
@@ -64,6 +64,8 @@ static const struct sl_option pack_options[] = {
         "With --random: so many of them; 0: all."),
     SL_OPTION_SEED(pack_values, seed, "1"),
     ROW("force", SL_OPT_BOOL, force, NULL, NULL, 0, 0, NULL, "Replace DST when it is there."),
+    ROW("or-check", SL_OPT_BOOL, or_check, NULL, NULL, 0, 0, NULL,
+        "When DST is a pack already, read nothing of SRC and compare every file of DST with its digests, as `sluice check` does."),
     SL_OPTION_JSON(pack_values, json),
     {0},
 };
@@ -99,6 +101,8 @@ static sl_status check_values(const struct pack_values *v, uint32_t n_args, stru
         return sl_fail(err, SL_E_USAGE, "--calibrate has nothing to measure in random weights; leave it out");
     if (!v->random && v->layers)
         return sl_fail(err, SL_E_USAGE, "--layers is for --random; a checkpoint is packed whole");
+    if (v->force && v->or_check)
+        return sl_fail(err, SL_E_USAGE, "--force replaces DST, --or-check keeps it; give one of them");
     if (v->feedback && !v->calibrate)
         return sl_fail(err, SL_E_USAGE, "--feedback needs the inputs of a text; add --calibrate FILE");
     return SL_OK;
@@ -202,6 +206,18 @@ static sl_status print_result(const struct pack_values *v, const char *src, cons
 
 /* ---- the command ---- */
 
+static sl_status check(const struct pack_values *v, const char *dst, struct sl_err *err)
+{
+    struct sl_loading how = {.threads = v->threads, .progress = SL_PROGRESS_BAR};
+    struct sl_pack *pack;
+    SL_TRY(sl_pack_open(&pack, dst, err));
+    sl_status status = sl_pack_verify(pack, &how, err);
+    if (status == SL_OK)
+        printf("%s is there, and whole: digest %s\n", dst, sl_pack_digest(pack));
+    sl_pack_close(pack);
+    return status;
+}
+
 static sl_status pack(const struct pack_values *v, const char *const *args, uint32_t n_args,
                       struct sl_err *err)
 {
@@ -215,6 +231,8 @@ static sl_status pack(const struct pack_values *v, const char *const *args, uint
     SL_TRY(check_values(v, n_args, err));
     SL_TRY(read_formats(&options.formats, v, err));
     const char *dst = args[n_args - 1];
+    if (v->or_check && sl_pack_is_pack(dst))
+        return check(v, dst, err);
     if (v->random) {
         SL_TRY(sl_pack_write_random(v->random, v->layers, v->seed, dst, &options, err));
         return print_result(v, v->random, dst, &summary, err);

@@ -144,3 +144,17 @@ def test_real_shapes_with_one_layer(tmp_path, shape):
     run("pack", "--random", shape, tmp_path / "p", "--layers", 1, "--experts", "i4", "--dense", "i8")
     got = json.loads(run("inspect", tmp_path / "p", "--json"))
     assert got["layers"] == 1 and got["experts"] == 128
+
+
+def test_a_pack_that_is_there_is_checked_instead(tmp_path):
+    """For init containers: the first start packs, each later one compares every byte."""
+    place = tmp_path / "there.pack"
+    run("pack", "--or-check", DEMO, place)
+    assert "is there, and whole" in run("pack", "--or-check", tmp_path / "not there", place)
+    with open(place / "layer-0000.safetensors", "r+b") as file:
+        file.seek(5000)
+        byte = file.read(1)
+        file.seek(5000)
+        file.write(bytes([byte[0] ^ 1]))
+    assert "layer-0000.safetensors has other bytes" in run("pack", "--or-check", DEMO, place, code=65)
+    assert "give one of them" in run("pack", "--or-check", "--force", DEMO, place, code=64)
