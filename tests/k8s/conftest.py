@@ -1,0 +1,101 @@
+"""What the Kubernetes tests share. Those that run pods have `@pytest.mark.pods`: they need root, crun and iproute2, and are skipped,
+aloud, without. The process then lives in network and mount namespaces of its own, which `ip`, clients and pods share.
+Environment: SLUICE_BUILD (the build directory), SLUICE_SLOW_FACTOR, SLUICE_IMAGE_ROOT (a root made by mkroot.sh; without it one is
+made)."""
+import base64
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(__file__))
+import kubelite  # noqa: E402
+import pytest  # noqa: E402
+from manifests import ROOT, render  # noqa: E402
+
+BUILD = ROOT / os.environ.get("SLUICE_BUILD", "build")
+SLUICE = BUILD / "sluice"
+
+
+def why_no_pods():
+    if os.geteuid() != 0:
+        return "pods can't be run: only root makes namespaces"
+    missing = [name for name in ("crun", "ip", "nft", "tc") if not shutil.which(name)]
+    if missing:
+        return f"pods can't be run: there is no {', '.join(missing)}; install crun, iproute2 and nftables"
+    if subprocess.run(["unshare", "-m", "-n", "true"], capture_output=True).returncode != 0:
+        return "pods can't be run: this machine allows no namespaces"
+    return None
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "pods: runs pods on this machine")
+    config.addinivalue_line("markers", "slow: takes more than a few seconds; run by ./dev full")
+
+
+def pytest_collection_modifyitems(config, items):
+    chosen = [item for item in items if item.get_closest_marker("pods")]
+    reason = why_no_pods() if chosen else None
+    if reason:
+        for item in chosen:
+            item.add_marker(pytest.mark.skip(reason=reason))
+    elif chosen:
+        kubelite.isolate()  # before a library of a client has threads
+        kubelite.say("kubelite: no API server, no admission, no scheduler, one node, one kernel; DNS is our own")
+
+
+def sluice(*words, **more):
+    return subprocess.run([str(SLUICE), *map(str, words)], capture_output=True, text=True, timeout=300, **more)
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory):
+    """The demo model's pack, as the claim sluice-models has it: pack/ in a directory that everybody may read."""
+    folder = tmp_path_factory.mktemp("models")
+    done = sluice("pack", ROOT / "demo", folder / "pack")
+    assert done.returncode == 0, done.stderr
+    subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """The image of sluice as a directory, and smg: this machine's python3 with the packages of the tests' environment."""
+    root = os.environ.get("SLUICE_IMAGE_ROOT")
+    if not root:
+        root = tmp_path_factory.mktemp("image") / "root"
+        done = subprocess.run(["sh", str(ROOT / "deploy" / "image" / "mkroot.sh"), str(BUILD), str(root)], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    packages = pathlib.Path(sys.executable).parent.parent / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    return {"localhost/sluice:latest": kubelite.Image(root, ["/usr/bin/sluice"]),
+            "localhost/smg:1.13.0": kubelite.Image("/", ["/usr/bin/python3", "-m", "smg.cli"], {"PYTHONPATH": "/opt/packages"},
+                                                   {"/opt/packages": packages})}
+
+
+def secret(name, namespace="sluice", **files):
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace},
+            "data": {key: base64.b64encode(content).decode() for key, content in files.items()}}
+
+
+def join_key():
+    return secret("sluice-join", key=base64.b64encode(os.urandom(32)) + b"\n")
+
+
+@pytest.fixture(scope="module")
+def make_cluster(tmp_path_factory, images, pack):
+    """start(overlay, documents of one's own ..., change=function of the rendered documents): a cluster, whole; ended with the module."""
+    made = []
+
+    def start(overlay, *more, change=None, wait=True, haste=5, **options):
+        documents = render(overlay)
+        if change:
+            change(documents)
+        options.setdefault("claims", {"sluice-models": pack})
+        cluster = kubelite.Cluster(tmp_path_factory.mktemp("logs"), images, haste=haste, **options)
+        made.append(cluster)
+        cluster.apply([*documents, join_key(), *more])
+        return cluster.wait_whole() if wait else cluster
+    yield start
+    for cluster in made:
+        cluster.stop()
