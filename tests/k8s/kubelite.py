@@ -267,19 +267,12 @@ class Container:
 
 
 class Pod:
-    count = 1
-    lock = threading.Lock()
-
     def __init__(self, cluster, wish):
-        with Pod.lock:
-            Pod.count += 1
-            self.number = Pod.count
-        if self.number > 250:
-            raise Refused("there were 250 pods: addresses are not used twice")
+        self.number = cluster.next_number()
         self.cluster, self.wish, self.spec = cluster, wish, wish.spec
         self.name, self.namespace, self.labels, self.annotations = wish.name, wish.namespace, wish.labels, wish.annotations
         self.hostname, self.subdomain = wish.name, wish.subdomain
-        self.ip, self.netns = network.address(cluster.family, self.number), f"kl{os.getpid()}-{self.number}"
+        self.ip, self.netns = network.address(cluster.family, self.number), f"kl{os.getpid()}-{cluster.serial}-{self.number}"
         self.veth = f"v{self.number}"
         self.folder = STATE / self.netns
         self.stopping = self.plugged = self.running = False
@@ -526,6 +519,7 @@ def made_of(workload):
 
 class Cluster:
     """images: {name: Image}; claims and host_paths: {name: directory}; haste: probes and back-offs are so many times as fast."""
+    serial = 0
 
     def __init__(self, logs, images, claims=None, host_paths=None, family=4, haste=1):
         isolate()
@@ -533,7 +527,9 @@ class Cluster:
         self.family, self.haste = family, haste
         self.objects, self.pods, self.groups, self.service_ips = {}, [], {}, {}
         self.killed_by_probe, self.trouble, self.going = [], None, True
-        self.lock = threading.RLock()
+        self.lock, self.count = threading.RLock(), 1
+        Cluster.serial += 1
+        self.serial = Cluster.serial
         network.make_bridge(family)
         self.names, self.rules = network.Names(self), network.Rules(self)
         self.loop = threading.Thread(target=self.control, daemon=True)
@@ -602,6 +598,13 @@ class Cluster:
                 self.trouble = self.trouble or f"{type(error).__name__}: {error}"
             time.sleep(0.05)
 
+    def next_number(self):
+        with self.lock:
+            self.count += 1
+            if self.count > 250:
+                raise Refused("there were 250 pods: addresses are not used twice")
+            return self.count
+
     def start(self, wish):
         pod = Pod(self, wish)
         with self.lock:
@@ -651,7 +654,7 @@ class Cluster:
         old = [pod for pod in mine if pod not in new]
         if len(new) < wanted and len(mine) < wanted + 1:
             wish = pods_of(deployment)[0]
-            wish.name = f"{deployment['metadata']['name']}-{fingerprint(deployment['spec']['template'])}-{Pod.count}"
+            wish.name = f"{deployment['metadata']['name']}-{fingerprint(deployment['spec']['template'])}-{self.count}"
             self.start(wish)
         spare = [*old, *new[wanted:]]
         if spare and sum(pod.ready for pod in mine) > wanted:
@@ -719,5 +722,5 @@ class Cluster:
                 thread.start()
             for thread in threads:
                 thread.join()
-        subprocess.run(["ip", "link", "del", "br0"], capture_output=True)
-        self.names.socket.close()
+        self.names.close()
+        sh("ip", "link", "del", "br0")

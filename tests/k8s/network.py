@@ -71,7 +71,15 @@ class Names:
         self.asked = []
         self.socket = socket.socket(socket.AF_INET if cluster.family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
         self.socket.bind((NODE[cluster.family], 53))
-        threading.Thread(target=self.serve, daemon=True).start()
+        self.over, self.thread = False, threading.Thread(target=self.serve, daemon=True)
+        self.thread.start()
+
+    def close(self):
+        """Asks itself once more, for the thread to see that it is over: closing a socket wakes nobody who reads from it."""
+        self.over = True
+        socket.socket(self.socket.family, socket.SOCK_DGRAM).sendto(b"", self.socket.getsockname())
+        self.thread.join()
+        self.socket.close()
 
     def resolve(self, name):
         """Addresses; None: there is no such name."""
@@ -91,6 +99,8 @@ class Names:
     def serve(self):
         while True:
             question, who = self.socket.recvfrom(512)
+            if self.over:
+                return
             at, labels = 12, []
             while question[at]:
                 labels.append(question[at + 1:at + 1 + question[at]].decode())
