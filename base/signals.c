@@ -4,6 +4,7 @@
 #include "base/signals.h"
 
 #include <stdlib.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
@@ -35,6 +36,20 @@ static bool is_fault(int number)
     return number == SIGILL || number == SIGSEGV || number == SIGBUS || number == SIGFPE || number == SIGTRAP;
 }
 
+static void end(int number)
+{
+    _exit(128 + number);
+}
+
+/* The first process of a container: what a signal does by default the kernel does not do to it. */
+static void be_ended(void)
+{
+    static const int numbers[] = {SIGTERM, SIGINT, SIGHUP};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        if (at_start[numbers[i]].sa_handler == SIG_DFL)
+            sigaction(numbers[i], &(struct sigaction){.sa_handler = end}, NULL);
+}
+
 void sl_signals_give_back(void)
 {
     bool wanted = SANITIZED || getenv("UCX_HANDLE_ERRORS") || getenv("UCX_ERROR_SIGNALS");
@@ -45,6 +60,8 @@ void sl_signals_give_back(void)
             continue;
         sigaction(i, &at_start[i], NULL);
     }
+    if (getpid() == 1)
+        be_ended();
 }
 
 void sl_signals_of_end(sigset_t *set)

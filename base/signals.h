@@ -7,7 +7,8 @@
 #include <stdbool.h>
 
 /* First thing in main: what was done to signals since the process began is undone; what its parent had ignored (nohup) stays
- * so. Faults stay UCX's when UCX_HANDLE_ERRORS or UCX_ERROR_SIGNALS is set, and a sanitizer's in its builds. */
+ * so. The first process of a container ends by SIGTERM, SIGINT and SIGHUP as any other does. Faults stay UCX's when
+ * UCX_HANDLE_ERRORS or UCX_ERROR_SIGNALS is set, and a sanitizer's in its builds. */
 void sl_signals_give_back(void);
 
 /* Those that ask a node to end: SIGTERM, SIGINT, and SIGHUP (its terminal is gone) unless the process was started with it

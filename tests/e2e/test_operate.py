@@ -6,6 +6,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -359,3 +360,19 @@ def test_memory_need_not_be_lockable():
 def test_shared_memory_need_not_be_there():
     hide = "mount -t tmpfs -o size=4k,ro,mode=000 none /dev/shm && exec \"$@\""
     check_served(["unshare", "-m", "sh", "-c", hide, "sh"], f"127.0.0.1:{free_port()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_first_process_of_a_container_ends_when_it_is_told_to(number):
+    """To a PID 1 the kernel does nothing by default: before a node waits for signals, and in every other command, it must itself."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--pid", "--fork", "true"], capture_output=True).returncode != 0:
+        pytest.skip("there are no process namespaces here: it takes root and unshare")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        outer = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", SLUICE, "health", "--endpoint",
+                                  f"127.0.0.1:{silent.getsockname()[1]}", "--timeout-ms", "600000"], stderr=subprocess.DEVNULL)
+        silent.accept()
+        children = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
+        os.kill(int(children[0]), number)
+        assert outer.wait(PATIENCE) == 128 + number
