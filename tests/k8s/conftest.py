@@ -84,9 +84,9 @@ def join_key():
     return secret("sluice-join", key=base64.b64encode(os.urandom(32)) + b"\n")
 
 
-@pytest.fixture(scope="module")
-def make_cluster(tmp_path_factory, images, pack):
-    """start(overlay, documents of one's own ..., change=function of the rendered documents): a cluster, whole; ended with the module."""
+def maker(folders, images, pack):
+    """Yields start(overlay, documents of one's own ..., change=function of the rendered documents): a cluster, whole unless told not to
+    wait for that. There is one at a time; it ends with the test, or with the module."""
     made = []
 
     def start(overlay, *more, change=None, wait=True, haste=5, **options):
@@ -94,10 +94,19 @@ def make_cluster(tmp_path_factory, images, pack):
         if change:
             change(documents)
         options.setdefault("claims", {"sluice-models": pack})
-        cluster = kubelite.Cluster(tmp_path_factory.mktemp("logs"), images, haste=haste, **options)
-        made.append(cluster)
-        cluster.apply([*documents, join_key(), *more])
-        return cluster.wait_whole() if wait else cluster
+        made.append(kubelite.Cluster(folders.mktemp("logs"), images, haste=haste, **options))
+        made[-1].apply([*documents, join_key(), *more])
+        return made[-1].wait_whole() if wait else made[-1]
     yield start
     for cluster in made:
         cluster.stop()
+
+
+@pytest.fixture(scope="module")
+def make_cluster(tmp_path_factory, images, pack):
+    yield from maker(tmp_path_factory, images, pack)
+
+
+@pytest.fixture
+def start_cluster(tmp_path_factory, images, pack):
+    yield from maker(tmp_path_factory, images, pack)
