@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/un.h>
 #include <ucs/debug/debug.h>
 #include <unistd.h>
@@ -107,12 +108,61 @@ static void set(ucp_config_t *config, const char *name, const char *value)
         sl_log_debug("this UCX does not know the setting %s", name);
 }
 
+/* ---- memory that RDMA locks ---- */
+
+enum {
+    CAP_IPC_LOCK_BIT = 14,
+    ENOUGH_MIB = 1024
+}; /* of <linux/capability.h>; frames and pages of a small model */
+
+/* The first word of UCX_TLS that names RDMA; NULL: none does. A list that begins with ^ says what not to take. */
+static const char *rdma_word(const char *list, char word[16])
+{
+    static const char *const names[] = {"rc", "ud", "dc", "ib"};
+    for (const char *at = list && list[0] != '^' ? list : ""; *at; at += strcspn(at, ","), at += *at == ',') {
+        snprintf(word, 16, "%.*s", (int)strcspn(at, ","), at);
+        for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+            if (strncmp(word, names[i], 2) == 0 && (word[2] == '\0' || word[2] == '_'))
+                return word;
+    }
+    return NULL;
+}
+
+static bool may_lock_all(void)
+{
+    char line[128];
+    unsigned long long caps = 0;
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status))
+        if (sscanf(line, "CapEff: %llx", &caps) == 1)
+            break;
+    if (status)
+        fclose(status);
+    return caps >> CAP_IPC_LOCK_BIT & 1;
+}
+
+/* Without it UCX goes on over TCP and says nothing, which is found out by how slow it is. */
+static sl_status check_memory_lock(struct sl_err *err)
+{
+    char word[16];
+    struct rlimit limit;
+    if (!rdma_word(getenv("UCX_TLS"), word) || may_lock_all() || getrlimit(RLIMIT_MEMLOCK, &limit) != 0 ||
+        limit.rlim_cur == RLIM_INFINITY || limit.rlim_cur >> 20 >= ENOUGH_MIB)
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_CONFIG,
+        "UCX_TLS asks for RDMA (%s), but this process may lock %llu KiB of memory only; raise the limit "
+        "(LimitMEMLOCK=infinity of the container runtime's unit, ulimit -l), or take %s out of UCX_TLS",
+        word, (unsigned long long)limit.rlim_cur >> 10, word);
+}
+
 /* ---- opening ---- */
 
 static sl_status open_context(struct sl_transport *t, const struct sl_data_address *address, const char *host,
                               struct sl_err *err)
 {
     ucp_config_t *config;
+    SL_TRY(check_memory_lock(err));
     setenv("UCX_TCP_AF_PRIO", address->at.ss_family == AF_INET6 ? "inet6,inet" : "inet,inet6", 1);
     if (ucp_config_read(NULL, NULL, &config) != UCS_OK)
         return sl_fail(err, SL_E_CONFIG,

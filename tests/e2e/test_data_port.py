@@ -257,3 +257,15 @@ def test_what_frames_prove_changes_no_answer(server, start_server):
         other = start_server("--link-auth", mode)
         assert generate(other.endpoint) == first
         assert other.stop() == 0
+
+
+@pytest.mark.parametrize("transports, sentence", [
+    ("rc,tcp", "UCX_TLS asks for RDMA (rc), but this process may lock 8192 KiB of memory only"),
+    ("tcp,dc_mlx5", "asks for RDMA (dc_mlx5)"), ("tcp", None), ("^rc", None), ("rcx,tcp", None)])
+def test_rdma_without_memory_to_lock_is_refused_rather_than_replaced(pack, transports, sentence):
+    """UCX would go on over TCP."""
+    without_caps = ["setpriv", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    done = subprocess.run(["prlimit", "--memlock=8388608:8388608", *without_caps, SLUICE, "decode", pack, "--coordinator",
+                           f"127.0.0.1:{free_port()}", "--join-timeout", "1"], capture_output=True, text=True,
+                          env={**os.environ, "UCX_TLS": transports}, timeout=PATIENCE)
+    assert done.returncode == (78 if sentence else 69) and (not sentence or sentence in done.stderr), done.stderr
