@@ -1,6 +1,11 @@
 """What is wrong from the start, or only at the start: too little memory, a configuration that is none, a volume without a pack, names
 that come late, and addresses of the other family. One sentence and the right code, or nothing at all to notice."""
+import shutil
+import subprocess
+
+import network
 import pytest
+from kubelite import Image
 from load import Stream
 from manifests import named, of_kind, templates
 
@@ -61,3 +66,41 @@ def test_the_same_with_the_other_family_of_addresses(start_cluster):
     assert ":" in leader.ip and cluster.names.asked
     stream = Stream(f"[{leader.ip}]:50051", n_ids=300).end()
     assert stream.error is None and len(stream.ids) == 24
+
+
+def test_two_versions_never_mix(start_cluster, images, tmp_path):
+    """A set that is half rolled: the worker says both versions, and the group serves nobody."""
+    other = tmp_path / "root"
+    shutil.copytree(images["localhost/sluice:latest"].root, other, symlinks=True)
+    program = other / "usr" / "bin" / "sluice"
+    before = program.read_bytes()
+    version = subprocess.run([str(program), "version"], capture_output=True, text=True, check=True).stdout.split()[1]
+    newer = version[:-1] + chr(ord(version[-1]) + 1)
+    program.write_bytes(before.replace(b"\0" + version.encode() + b"\0", b"\0" + newer.encode() + b"\0"))
+    assert program.read_bytes() != before
+
+    def half(documents):
+        one_group(documents)
+        worker = dict(templates(named(documents, "LeaderWorkerSet", "sluice")))["workerTemplate"]
+        worker["spec"]["containers"][0]["image"] = "localhost/sluice:next"
+    images["localhost/sluice:next"] = Image(other, ["/usr/bin/sluice"])
+    cluster = start_cluster("base", change=half, wait=False)
+    said = cluster.wait(lambda: [line for path in cluster.logs.glob("*.worker.log") for line in path.read_text().splitlines()
+                                 if "the version differs" in line], "a sentence")  # of whichever comes first: it ends the group
+    assert f"the coordinator is sluice {version} (wire " in said[0] and f"this node {newer} (wire " in said[0]
+    assert not any(pod.ready for pod in list(cluster.pods))
+
+
+def test_a_slow_link_slows_and_breaks_nothing(start_cluster):
+    """What a stage is sent goes through at 4 Mbit/s: hidden states and pages of a prompt take their time, and arrive."""
+    cluster = start_cluster("base", change=one_group)
+    target = f"{cluster.pod('sluice-0').ip}:50051"
+    before = Stream(target, n_ids=800).end()
+    for name in ("sluice-0-1", "sluice-0-2"):
+        network.limit_rate(cluster.pod(name), "4mbit")
+    slow = Stream(target, n_ids=800, seed=1).end()
+    for name in ("sluice-0-1", "sluice-0-2"):
+        network.limit_rate(cluster.pod(name), None)
+    after = Stream(target, n_ids=800).end()
+    assert not before.error and not slow.error and not after.error and before.ids == after.ids and len(slow.ids) == 24
+    assert not cluster.killed_by_probe and all(pod.ready for pod in cluster.pods)

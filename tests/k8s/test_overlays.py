@@ -1,5 +1,5 @@
 """The other overlays that change what runs: `statefulset` without LeaderWorkerSet, `local-nvme` with its init container, `decode` with
-decode workers that come and go."""
+decode workers that come and go, `rdma` where it must be refused."""
 import copy
 import os
 import shutil
@@ -7,7 +7,7 @@ import signal
 
 import pytest
 from load import Load, Stream
-from manifests import ROOT, named, render
+from manifests import ROOT, named, render, templates
 
 pytestmark = [pytest.mark.pods, pytest.mark.slow]
 
@@ -93,3 +93,19 @@ def test_decode_workers_come_roll_and_go_while_streams_run(start_cluster):
     cluster.wait(lambda: load.good() >= before + 6, "load afterwards")
     assert not load.stop().bad() and cluster.groups["sluice"][0].made == 1
     print(f"figure: {load.good()} streams over coming, rolling, going and killed decode workers, 0 failed")
+
+
+# ---- rdma ----
+
+def test_without_memory_to_lock_rdma_is_refused_in_a_sentence(start_cluster):
+    """Who is not root has no use of a capability, and a runtime's limit is 8 MiB: UCX would go on over TCP, and nobody would know."""
+    def no_device(documents):
+        one_group(documents)
+        for _, template in templates(named(documents, "LeaderWorkerSet", "sluice")):
+            for container in template["spec"]["containers"]:
+                assert container["resources"]["limits"].pop("rdma/ib") == 1  # this machine has none to give
+    cluster = start_cluster("rdma", change=no_device, wait=False)
+    container = cluster.wait(lambda: cluster.pod("sluice-0-1"), "the pod").container("worker")
+    cluster.wait(lambda: container.exits, "its end")
+    assert container.exits[0] == 78
+    assert "UCX_TLS asks for RDMA (rc), but this process may lock" in container.log() and "LimitMEMLOCK" in container.log()

@@ -6,7 +6,7 @@ import subprocess
 import kubelite
 import pytest
 from load import Load, Stream
-from manifests import named, quantity
+from manifests import named, quantity, render, selected
 
 pytestmark = pytest.mark.pods
 
@@ -86,6 +86,15 @@ def test_metrics_are_where_a_monitor_looks(cluster):
         for container in pod.containers:
             port = next(p["containerPort"] for p in container.spec["ports"] if p["name"].startswith("ops"))
             assert container.probe({"httpGet": {"path": "/metrics", "port": port}, "timeoutSeconds": 5})
+
+
+def test_an_inference_pool_finds_the_leaders_and_speaks_http2_to_them(cluster):
+    """The overlay gie, against these pods: its selector, its port, and gRPC without TLS from the first byte (h2c)."""
+    pool = named(render("gie"), "InferencePool", "sluice")["spec"]
+    chosen = selected(pool["selector"], cluster.pods, "sluice")
+    assert {pod.name for pod in chosen} == {"sluice-0", "sluice-1"} and pool["appProtocol"] == "kubernetes.io/h2c"
+    for pod in chosen:
+        assert Stream(f"{pod.ip}:{pool['targetPorts'][0]['number']}").end().error is None
 
 
 def test_what_is_not_done_here_is_refused(cluster):
