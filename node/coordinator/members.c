@@ -740,6 +740,9 @@ uint32_t sl_members_methods(struct sl_members *members, struct sl_rpc_method *me
         .path = "/sluice.v1.Control/Hello", .on_message = on_hello, .context = members};
     methods[5] = (struct sl_rpc_method){
         .path = "/sluice.v1.Control/Silence", .on_message = on_silence, .context = members};
+    for (uint32_t i = 0; i < SL_MEMBERS_METHODS; i++)
+        methods[i].roles =
+            methods[i].on_message == on_status ? SL_RPC_NODE | SL_RPC_ADMINISTRATOR : SL_RPC_NODE;
     return SL_MEMBERS_METHODS;
 }
 

@@ -5,6 +5,7 @@
  * kv_events.c. The rest
  * is UNIMPLEMENTED with a sentence; a gateway takes that as "this engine has no such thing". */
 #include "base/clock.h"
+#include "base/log.h"
 #include "model/shape.h"
 #include "node/edge/edge.h"
 #include "node/edge/engine_impl.h"
@@ -76,6 +77,24 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
         sl_engine_refuse(call, SL_E_INVALID, sentence, 0);
     }
     sl_pb_free(&pb);
+}
+
+/* Who is known to administrate may; where nobody is asked who he is, only the machine itself. */
+static void on_flush(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
+{
+    struct sl_engine *engine = context;
+    Smg__Grpc__Common__FlushCacheResponse reply = SMG__GRPC__COMMON__FLUSH_CACHE_RESPONSE__INIT;
+    (void)message, (void)bytes;
+    if (sl_rpc_caller(call)->role != SL_CALLER_ADMIN) {
+        sl_rpc_finish(call, SL_E_UNIMPLEMENTED,
+                      "FlushCache is served to an admin's certificate alone; without TLS, on the node's own "
+                      "machine, POST /debug/flush_prefix_cache to its ops port");
+        return;
+    }
+    reply.success = sl_coordinator_flush_prefixes(engine->coordinator);
+    reply.message = unconst(reply.success ? "flushed" : "there is no prefix cache");
+    sl_log_info("%s flushes the prefix cache", sl_rpc_caller(call)->name);
+    sl_pb_reply(call, &reply.base);
 }
 
 /* ---- info ---- */
@@ -213,24 +232,24 @@ uint32_t sl_engine_methods(struct sl_engine *engine, struct sl_rpc_method *metho
 {
 #define PATH(name) "/vllm.grpc.engine.VllmEngine/" name
     const struct sl_rpc_method served[] = {
-        {PATH("Generate"), true, sl_engine_on_generate, engine, false, SL_RPC_WORK},
-        {PATH("HealthCheck"), false, on_health, engine, false, SL_RPC_ADMIN},
-        {PATH("Abort"), false, on_abort, engine, false, SL_RPC_ADMIN},
-        {PATH("GetModelInfo"), false, on_model_info, engine, false, SL_RPC_ADMIN},
-        {PATH("GetServerInfo"), false, on_server_info, engine, false, SL_RPC_ADMIN},
-        {PATH("GetLoads"), false, on_loads, engine, false, SL_RPC_ADMIN},
-        {PATH("GetTokenizer"), true, sl_archive_on_call, engine->archive, false, SL_RPC_WORK},
+        {PATH("Generate"), true, sl_engine_on_generate, engine, false, SL_RPC_WORK, SL_RPC_USERS},
+        {PATH("HealthCheck"), false, on_health, engine, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("Abort"), false, on_abort, engine, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetModelInfo"), false, on_model_info, engine, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetServerInfo"), false, on_server_info, engine, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetLoads"), false, on_loads, engine, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetTokenizer"), true, sl_archive_on_call, engine->archive, false, SL_RPC_WORK, SL_RPC_USERS},
         {PATH("Embed"), false, on_unserved, unconst("Embed is not served: the model generates text"), false,
-         SL_RPC_ADMIN},
-        {PATH("FlushCache"), false, on_unserved,
-         unconst("FlushCache is not served to the network: on the node's own machine, POST "
-                 "/debug/flush_prefix_cache to its ops port"),
-         false, SL_RPC_ADMIN},
+         SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("FlushCache"), false, on_flush, engine, false, SL_RPC_ADMIN, SL_RPC_ADMINISTRATOR},
         {PATH("StartProfile"), false, on_unserved,
-         unconst("StartProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},
+         unconst("StartProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN,
+         SL_RPC_ADMINISTRATOR},
         {PATH("StopProfile"), false, on_unserved,
-         unconst("StopProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN},
-        {PATH("SubscribeKvEvents"), true, sl_kv_watches_on_call, engine->kv_watches, false, SL_RPC_WATCH},
+         unconst("StopProfile is not served: ask for a timeline with the request"), false, SL_RPC_ADMIN,
+         SL_RPC_ADMINISTRATOR},
+        {PATH("SubscribeKvEvents"), true, sl_kv_watches_on_call, engine->kv_watches, false, SL_RPC_WATCH,
+         SL_RPC_GATEWAY | SL_RPC_ADMINISTRATOR},
     };
 #undef PATH
     memcpy(methods, served, sizeof served);

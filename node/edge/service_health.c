@@ -188,11 +188,13 @@ uint32_t sl_health_methods(struct sl_health *health, struct sl_rpc_method *metho
     methods[0] = (struct sl_rpc_method){.path = "/grpc.health.v1.Health/Check",
                                         .on_message = on_check,
                                         .context = health,
-                                        .place = SL_RPC_ADMIN};
+                                        .place = SL_RPC_ADMIN,
+                                        .roles = SL_RPC_ALL};
     methods[1] = (struct sl_rpc_method){.path = "/grpc.health.v1.Health/Watch",
                                         .streaming = true,
                                         .on_message = on_watch,
                                         .context = health,
-                                        .place = SL_RPC_WATCH};
+                                        .place = SL_RPC_WATCH,
+                                        .roles = SL_RPC_ALL};
     return 2;
 }

@@ -125,6 +125,7 @@ uint32_t sl_oip_methods(struct sl_edge_view *view, struct sl_rpc_method *methods
         methods[i] = served[i];
         methods[i].context = view;
         methods[i].place = SL_RPC_ADMIN;
+        methods[i].roles = SL_RPC_USERS;
     }
     return n;
 }

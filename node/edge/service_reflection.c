@@ -218,6 +218,7 @@ uint32_t sl_reflection_methods(struct sl_rpc_method *methods)
                                             .streaming = true,
                                             .on_message = on_info,
                                             .client_streaming = true,
-                                            .place = SL_RPC_WATCH};
+                                            .place = SL_RPC_WATCH,
+                                            .roles = SL_RPC_ALL};
     return 2;
 }

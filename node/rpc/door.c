@@ -6,12 +6,15 @@
 #include "node/rpc/door_impl.h"
 #include <dirent.h>
 #include <errno.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 enum {
@@ -20,17 +23,17 @@ enum {
     PIECES = 4,       /* of SL_FRAMES_IN_BYTES that one connection gets in a turn */
     ACCEPTS = 64,     /* likewise of the listener */
     REST_MS = 100,    /* without descriptors: not at once again */
+    TIRED_MS = 20,    /* of handshakes, likewise */
     STOP_MS = 1000,   /* for the last bytes at the end */
     LOG_MS = 1000,    /* between two lines about connections that were shut */
     LEAST_PLACES = 8, /* fewer are not a service */
     CALM = 11         /* HTTP/2's ENHANCE_YOUR_CALM */
 };
-enum kind { LISTENER, WAKE, CLIENT, CORE }; /* of what epoll reports */
 
 const char *const sl_door_whys[SL_DOOR_WHYS] = {
-    [SL_DOOR_SILENT] = "silent",       [SL_DOOR_STUCK] = "stuck",       [SL_DOOR_IDLE] = "idle",
-    [SL_DOOR_CROWD] = "unfinished",    [SL_DOOR_NO_PLACE] = "no_place", [SL_DOOR_DRAINING] = "draining",
-    [SL_DOOR_DISPLACED] = "displaced",
+    [SL_DOOR_SILENT] = "silent",       [SL_DOOR_STUCK] = "stuck",         [SL_DOOR_IDLE] = "idle",
+    [SL_DOOR_CROWD] = "unfinished",    [SL_DOOR_NO_PLACE] = "no_place",   [SL_DOOR_DRAINING] = "draining",
+    [SL_DOOR_DISPLACED] = "displaced", [SL_DOOR_HANDSHAKE] = "handshake", [SL_DOOR_AGED] = "aged",
 };
 
 /* What a client is told, in GOAWAY. */
@@ -46,6 +49,7 @@ static const char *const sentences[SL_DOOR_WHYS] = {
     [SL_DOOR_NO_PLACE] = "no descriptor is left for a call on this connection",
     [SL_DOOR_DISPLACED] = "no call is open here, and another connection needs the place",
     [SL_DOOR_DRAINING] = "this node is shutting down",
+    [SL_DOOR_AGED] = "certificates were replaced, or yours has expired: connect again",
 };
 
 static uint64_t clock_ms(void)
@@ -53,16 +57,39 @@ static uint64_t clock_ms(void)
     return sl_clock_ns() / 1000000;
 }
 
-static uint64_t data_of(enum kind kind, const struct sl_door_connection *c, uint32_t index)
+uint64_t sl_door_data(enum sl_door_kind kind, const struct sl_door_connection *c, uint32_t index)
 {
     return (uint64_t)kind << 62 | (uint64_t)(c ? c->generation & 0x3fffffffu : 0) << 32 |
            (c ? c->index : index);
 }
 
-static bool watch(struct sl_door *door, int fd, uint32_t events, uint64_t data, int op)
+struct sl_door_connection *sl_door_named(const struct sl_door *door, uint64_t data)
+{
+    struct sl_door_connection *c = door->connections[(uint32_t)data];
+    return c && (c->generation & 0x3fffffffu) == ((uint32_t)(data >> 32) & 0x3fffffffu) ? c : NULL;
+}
+
+bool sl_door_watch(int poll, int fd, uint32_t events, uint64_t data, int op)
 {
     struct epoll_event event = {.events = events, .data = {.u64 = data}};
-    return epoll_ctl(door->poll, op, fd, &event) == 0;
+    return epoll_ctl(poll, op, fd, &event) == 0;
+}
+
+static bool watch(struct sl_door *door, int fd, uint32_t events, uint64_t data, int op)
+{
+    return sl_door_watch(door->poll, fd, events, data, op);
+}
+
+/* ---- bytes of a client, in the clear or not ---- */
+
+static ssize_t hear(struct sl_door_connection *c, void *into, size_t room)
+{
+    return c->tls ? sl_tls_read(c->tls, into, room) : recv(c->fd, into, room, 0);
+}
+
+static ssize_t say(int fd, struct sl_tls_session *tls, const void *from, size_t bytes)
+{
+    return tls ? sl_tls_write(tls, from, bytes) : send(fd, from, bytes, MSG_NOSIGNAL);
 }
 
 /* ---- how many ---- */
@@ -93,8 +120,7 @@ static uint64_t open_descriptors(void)
 
 /* ---- the end of a connection ---- */
 
-/* One line a second, whoever knocks. */
-static void log_line(struct sl_door *door, int fd, const char *why)
+void sl_door_log(struct sl_door *door, int fd, const char *why)
 {
     char peer[SL_PEER_BYTES], more[80] = "";
     if (door->logged_ms && door->now_ms - door->logged_ms < LOG_MS) {
@@ -117,9 +143,15 @@ static bool say_goodbye(const struct sl_door_connection *c, unsigned why)
     const struct sl_frames *f = &c->frames;
     if (!sentences[why] || !f->settled || c->down.bytes || f->down.have || f->down.left)
         return false;
-    uint32_t code = why == SL_DOOR_IDLE || why == SL_DOOR_DRAINING || why == SL_DOOR_DISPLACED ? 0 : CALM;
+    bool is_calm =
+        why == SL_DOOR_IDLE || why == SL_DOOR_DRAINING || why == SL_DOOR_DISPLACED || why == SL_DOOR_AGED;
+    uint32_t code = is_calm ? 0 : CALM;
     size_t n = sl_frames_goaway(frame, sizeof frame, f->last_id, code, sentences[why]);
-    return send(c->fd, frame, n, MSG_NOSIGNAL) == (ssize_t)n && shutdown(c->fd, SHUT_WR) == 0;
+    if (say(c->fd, c->tls, frame, n) != (ssize_t)n)
+        return false;
+    if (c->tls)
+        sl_tls_bye(c->tls);
+    return shutdown(c->fd, SHUT_WR) == 0;
 }
 
 /* The core and the calls lose it; its socket stays. */
@@ -137,12 +169,15 @@ static void let_go(struct sl_door *door, struct sl_door_connection *c)
     c->up.bytes = c->down.bytes = 0;
     c->state = SL_DOOR_LEAVING;
     sl_door_be_heard(door, c);
+    sl_door_shaker_drop(door, c);
     sl_door_count_unfinished(door, c);
     sl_door_make_room(door);
 }
 
 static void finish(struct sl_door *door, struct sl_door_connection *c)
 {
+    sl_tls_end(c->tls);
+    c->tls = NULL;
     close(c->fd);
     c->fd = -1;
     c->state = SL_DOOR_DEAD;
@@ -159,12 +194,12 @@ void sl_door_kill(struct sl_door *door, struct sl_door_connection *c, unsigned w
     if (c->state >= SL_DOOR_LEAVING)
         return;
     door->n_closed[why]++;
-    if (sentences[why] && why != SL_DOOR_IDLE && why != SL_DOOR_DRAINING)
-        log_line(door, c->fd, sentences[why]);
+    if (sentences[why] && why != SL_DOOR_IDLE && why != SL_DOOR_DRAINING && why != SL_DOOR_AGED)
+        sl_door_log(door, c->fd, sentences[why]);
     bool stays = say_goodbye(c, why);
     let_go(door, c);
     c->since_ms = door->now_ms;
-    if (!stays || !watch(door, c->fd, EPOLLIN, data_of(CLIENT, c, 0), EPOLL_CTL_MOD))
+    if (!stays || !watch(door, c->fd, EPOLLIN, sl_door_data(SL_DOOR_CLIENT, c, 0), EPOLL_CTL_MOD))
         finish(door, c);
 }
 
@@ -207,10 +242,11 @@ static bool keep_rest(struct sl_door_rest *rest, const uint8_t *data, size_t byt
 }
 
 /* What does not go now is kept; its direction is not read meanwhile, so that it stays small. */
-static bool put(int fd, struct sl_door_rest *rest, const uint8_t *data, size_t bytes)
+static bool put(int fd, struct sl_tls_session *tls, struct sl_door_rest *rest, const uint8_t *data,
+                size_t bytes)
 {
     while (bytes && !rest->bytes) {
-        ssize_t n = send(fd, data, bytes, MSG_NOSIGNAL);
+        ssize_t n = say(fd, tls, data, bytes);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno != EAGAIN && errno != ENOBUFS && errno != ENOMEM)
@@ -222,10 +258,10 @@ static bool put(int fd, struct sl_door_rest *rest, const uint8_t *data, size_t b
     return bytes == 0 || keep_rest(rest, data, bytes);
 }
 
-static bool put_rest(int fd, struct sl_door_rest *rest)
+static bool put_rest(int fd, struct sl_tls_session *tls, struct sl_door_rest *rest)
 {
     while (rest->bytes) {
-        ssize_t n = send(fd, rest->data + rest->at, rest->bytes, MSG_NOSIGNAL);
+        ssize_t n = say(fd, tls, rest->data + rest->at, rest->bytes);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -246,14 +282,14 @@ static void set_interest(struct sl_door *door, struct sl_door_connection *c)
                       (c->down.bytes ? (uint32_t)EPOLLOUT : 0u);
     if (client != c->client_events) {
         c->client_events = client;
-        watch(door, c->fd, client, data_of(CLIENT, c, 0), EPOLL_CTL_MOD);
+        watch(door, c->fd, client, sl_door_data(SL_DOOR_CLIENT, c, 0), EPOLL_CTL_MOD);
     }
     if (c->core < 0)
         return;
     uint32_t core = (c->down.bytes || c->state == SL_DOOR_CLOSING ? 0u : (uint32_t)EPOLLIN) |
                     (c->up.bytes ? (uint32_t)EPOLLOUT : 0u);
     if (c->deaf ? !c->down.bytes : core != c->core_events) {
-        watch(door, c->core, core, data_of(CORE, c, 0), c->deaf ? EPOLL_CTL_ADD : EPOLL_CTL_MOD);
+        watch(door, c->core, core, sl_door_data(SL_DOOR_CORE, c, 0), c->deaf ? EPOLL_CTL_ADD : EPOLL_CTL_MOD);
         c->core_events = core;
         c->deaf = false;
     }
@@ -276,13 +312,13 @@ static unsigned go_live(struct sl_door *door, struct sl_door_connection *c)
     c->core = pair[0];
     door->n_live++;
     c->core_events = EPOLLIN;
-    if (!watch(door, c->core, EPOLLIN, data_of(CORE, c, 0), EPOLL_CTL_ADD)) {
+    if (!watch(door, c->core, EPOLLIN, sl_door_data(SL_DOOR_CORE, c, 0), EPOLL_CTL_ADD)) {
         close(pair[1]);
         return SL_DOOR_NO_PLACE;
     }
     door->config.connected(door->config.context, pair[1]);
-    c->mute = !put(c->core, &c->up, c->hello, SL_FRAMES_PREFACE_BYTES) ||
-              !put(c->core, &c->up, c->frames.replay, c->frames.replay_bytes);
+    c->mute = !put(c->core, NULL, &c->up, c->hello, SL_FRAMES_PREFACE_BYTES) ||
+              !put(c->core, NULL, &c->up, c->frames.replay, c->frames.replay_bytes);
     return 0;
 }
 
@@ -303,13 +339,13 @@ static void feed_up(struct sl_door *door, struct sl_door_connection *c, const ui
     thin_out(door);
     if (c->state >= SL_DOOR_LEAVING)
         return;
-    if (answer.bytes && !put(c->fd, &c->down, answer.data, answer.bytes)) {
+    if (answer.bytes && !put(c->fd, c->tls, &c->down, answer.data, answer.bytes)) {
         sl_door_kill(door, c, 0);
         return;
     }
     if (!why && c->frames.live && c->core < 0)
         why = go_live(door, c);
-    if (!why && out.bytes && !c->mute && !put(c->core, &c->up, out.data, out.bytes))
+    if (!why && out.bytes && !c->mute && !put(c->core, NULL, &c->up, out.data, out.bytes))
         c->mute = true;
     if (why)
         sl_door_kill(door, c, why);
@@ -318,7 +354,7 @@ static void feed_up(struct sl_door *door, struct sl_door_connection *c, const ui
 /* The first bytes, until they are a preface and the head of SETTINGS, or cannot become it. */
 static void greet(struct sl_door *door, struct sl_door_connection *c)
 {
-    ssize_t n = recv(c->fd, c->hello + c->hello_have, sizeof c->hello - c->hello_have, 0);
+    ssize_t n = hear(c, c->hello + c->hello_have, sizeof c->hello - c->hello_have);
     if (n < 0 && (errno == EAGAIN || errno == EINTR))
         return;
     if (n <= 0) {
@@ -353,7 +389,7 @@ static void on_client(struct sl_door *door, struct sl_door_connection *c, uint32
     }
     if (events & EPOLLOUT) {
         c->moved_ms = door->now_ms;
-        if (!put_rest(c->fd, &c->down)) {
+        if (!put_rest(c->fd, c->tls, &c->down)) {
             sl_door_kill(door, c, 0);
             return;
         }
@@ -362,14 +398,19 @@ static void on_client(struct sl_door *door, struct sl_door_connection *c, uint32
         sl_door_kill(door, c, 0);
         return;
     }
-    for (int i = 0; i < PIECES && c->state < SL_DOOR_CLOSING; i++) {
+    bool pends = false; /* within TLS, where epoll does not see it */
+    for (int i = 0; (i < PIECES || pends) && c->state < SL_DOOR_CLOSING; i++) {
         if (c->up.bytes || !(events & (EPOLLIN | EPOLLHUP | EPOLLERR)))
             break;
         if (c->state == SL_DOOR_STRANGER) {
             greet(door, c);
-            break;
+            pends = c->state < SL_DOOR_CLOSING && c->tls && sl_tls_pending(c->tls);
+            if (!pends)
+                break;
+            continue;
         }
-        ssize_t n = recv(c->fd, door->in, SL_FRAMES_IN_BYTES, 0);
+        ssize_t n = hear(c, door->in, SL_FRAMES_IN_BYTES);
+        pends = false; /* a record is at most a quarter of that */
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             break;
         if (n <= 0) {
@@ -377,7 +418,7 @@ static void on_client(struct sl_door *door, struct sl_door_connection *c, uint32
             break;
         }
         feed_up(door, c, door->in, (size_t)n);
-        if (n < SL_FRAMES_IN_BYTES)
+        if (n < SL_FRAMES_IN_BYTES && !c->tls)
             break;
     }
     if (c->up.bytes && events & EPOLLHUP) /* its client has gone, and the core does not take what it said */
@@ -408,7 +449,7 @@ static void feed_down(struct sl_door *door, struct sl_door_connection *c, size_t
     unsigned why = sl_frames_down(&c->frames, door->in, bytes, door->now_ms, &events, &out);
     sl_door_count_unfinished(door, c);
     c->moved_ms = door->now_ms; /* it is read only when nothing waits */
-    if (!put(c->fd, &c->down, out.data, out.bytes))
+    if (!put(c->fd, c->tls, &c->down, out.data, out.bytes))
         sl_door_kill(door, c, 0);
     else if (why)
         sl_door_kill(door, c, why);
@@ -416,7 +457,7 @@ static void feed_down(struct sl_door *door, struct sl_door_connection *c, size_t
 
 static void on_core(struct sl_door *door, struct sl_door_connection *c, uint32_t events)
 {
-    if (events & EPOLLOUT && !put_rest(c->core, &c->up)) {
+    if (events & EPOLLOUT && !put_rest(c->core, NULL, &c->up)) {
         c->up.bytes = 0;
         c->mute = true; /* it does not take any more; what it still has to say comes */
     }
@@ -445,7 +486,7 @@ static void on_core(struct sl_door *door, struct sl_door_connection *c, uint32_t
 
 /* ---- coming in ---- */
 
-static void take_in(struct sl_door *door, int fd)
+static void take_in(struct sl_door *door, int fd, bool is_node)
 {
     struct sl_door_connection *c = NULL;
     uint32_t peer = sl_door_peer_of(door, fd);
@@ -453,7 +494,7 @@ static void take_in(struct sl_door *door, int fd)
     }
     if (sl_door_is_full(door)) {
         door->n_full++;
-        log_line(door, fd, "all places for connections are taken");
+        sl_door_log(door, fd, "all places for connections are taken");
         close(fd);
         return;
     }
@@ -473,8 +514,12 @@ static void take_in(struct sl_door *door, int fd)
     c->core = -1;
     c->since_ms = c->active_ms = door->now_ms;
     c->client_events = EPOLLIN;
+    c->state = door->tls && !is_node ? SL_DOOR_SHAKING : SL_DOOR_STRANGER;
+    c->caller.role = is_node ? SL_CALLER_NODE : SL_CALLER_OPEN;
     sl_frames_init(&c->frames, index, c->secret);
-    if (!watch(door, fd, EPOLLIN, data_of(CLIENT, c, 0), EPOLL_CTL_ADD)) {
+    if (c->state == SL_DOOR_SHAKING
+            ? !sl_door_shaker_add(door, c)
+            : !watch(door, fd, EPOLLIN, sl_door_data(SL_DOOR_CLIENT, c, 0), EPOLL_CTL_ADD)) {
         door->n_exhausted++;
         close(fd);
         free(c);
@@ -491,8 +536,8 @@ static void take_in(struct sl_door *door, int fd)
 static void listen_for(struct sl_door *door, bool on)
 {
     for (uint32_t i = 0; i < door->listener.n; i++)
-        watch(door, door->listener.fds[i], on ? (uint32_t)EPOLLIN : 0u, data_of(LISTENER, NULL, i),
-              EPOLL_CTL_MOD);
+        watch(door, door->listener.fds[i], on ? (uint32_t)EPOLLIN : 0u,
+              sl_door_data(SL_DOOR_LISTENER, NULL, i), EPOLL_CTL_MOD);
     if (door->resting == on)
         door->resting_since_ms = door->now_ms;
     door->resting = !on;
@@ -504,7 +549,7 @@ static void on_listener(struct sl_door *door, uint32_t which)
         int fd;
         switch (sl_listener_accept(&door->listener, which, &fd)) {
         case SL_ACCEPTED:
-            take_in(door, fd);
+            take_in(door, fd, false);
             break;
         case SL_ACCEPT_NOTHING:
             return;
@@ -519,7 +564,48 @@ static void on_listener(struct sl_door *door, uint32_t which)
     }
 }
 
+/* The socket for processes of this machine: what another user's sends is not even read. */
+static void on_socket(struct sl_door *door)
+{
+    for (int i = 0; i < ACCEPTS && door->socket >= 0; i++) {
+        struct ucred who;
+        socklen_t bytes = sizeof who;
+        int fd = accept4(door->socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
+        if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) != 0 || who.uid != geteuid())
+            close(fd);
+        else
+            take_in(door, fd, true);
+    }
+}
+
 /* ---- the thread ---- */
+
+/* Its certificate was replaced, ours was, or its time is over: it shall connect again. First it is told, with a GOAWAY that names
+ * a stream far away: what it has sent by then is served, and its next calls go elsewhere. It goes when it has no calls, or when
+ * those it has have lasted for long enough. */
+static void age_out(struct sl_door *door, struct sl_door_connection *c)
+{
+    static const uint32_t far_away = 0x7fffffff;
+    uint8_t frame[128];
+    if (c->state != SL_DOOR_OPEN || !c->tls)
+        return;
+    if (c->era == sl_tls_era(door->tls) && (!c->expires_ms || door->now_ms < c->expires_ms))
+        return;
+    uint64_t since_ms = c->aged_ms ? door->now_ms - c->aged_ms : 0;
+    if (since_ms > SL_DOOR_AGED_MS || (since_ms > SL_DOOR_LEAVE_MS && sl_door_is_idle(c))) {
+        sl_door_kill(door, c, SL_DOOR_AGED);
+        return;
+    }
+    if (c->aged_ms || !c->frames.settled || c->down.bytes || c->frames.down.have || c->frames.down.left)
+        return; /* it knows, or is within another frame: at the next turn */
+    c->aged_ms = door->now_ms;
+    size_t n = sl_frames_goaway(frame, sizeof frame, far_away, 0, sentences[SL_DOOR_AGED]);
+    if (!put(c->fd, c->tls, &c->down, frame, n))
+        sl_door_kill(door, c, 0);
+    set_interest(door, c);
+}
 
 static void look_at(struct sl_door *door, struct sl_door_connection *c)
 {
@@ -541,11 +627,14 @@ static void look_at(struct sl_door *door, struct sl_door_connection *c)
         sl_door_kill(door, c, SL_DOOR_SILENT);
     else
         sl_door_look_for_unread(door, c);
+    age_out(door, c);
 }
 
 static void tick(struct sl_door *door)
 {
     door->tick_ms = door->now_ms;
+    if (door->tls)
+        sl_tls_look(door->tls);
     for (uint32_t i = 0; i < door->top; i++)
         if (door->connections[i])
             look_at(door, door->connections[i]);
@@ -556,19 +645,22 @@ static void tick(struct sl_door *door)
 
 static void on_event(struct sl_door *door, const struct epoll_event *event)
 {
-    enum kind kind = (enum kind)(event->data.u64 >> 62);
+    enum sl_door_kind kind = (enum sl_door_kind)(event->data.u64 >> 62);
     uint32_t index = (uint32_t)event->data.u64;
-    uint32_t generation = (uint32_t)(event->data.u64 >> 32) & 0x3fffffffu;
     uint64_t count;
-    if (kind == LISTENER) {
+    if (kind == SL_DOOR_LISTENER && index == SL_DOOR_LISTENER_SOCKET) {
+        on_socket(door);
+    } else if (kind == SL_DOOR_LISTENER) {
         on_listener(door, index);
-    } else if (kind == WAKE) {
+    } else if (kind == SL_DOOR_WAKE && index == SL_DOOR_WAKE_SHAKERS) {
+        sl_door_shake_hands(door);
+    } else if (kind == SL_DOOR_WAKE) {
         (void)!read(door->wake, &count, sizeof count);
     } else {
-        struct sl_door_connection *c = door->connections[index];
-        if (!c || (c->generation & 0x3fffffffu) != generation)
+        struct sl_door_connection *c = sl_door_named(door, event->data.u64);
+        if (!c)
             return; /* it ended earlier in this turn */
-        if (kind == CLIENT)
+        if (kind == SL_DOOR_CLIENT)
             on_client(door, c, event->events);
         else
             on_core(door, c, event->events);
@@ -586,13 +678,15 @@ static void *door_main(void *argument)
     struct epoll_event events[EVENTS];
     pthread_mutex_lock(&door->lock);
     while (!is_done(door)) {
-        int wait_ms = door->resting || door->stopping ? REST_MS : TICK_MS;
+        int wait_ms = door->tired ? TIRED_MS : door->resting || door->stopping ? REST_MS : TICK_MS;
         pthread_mutex_unlock(&door->lock);
         int n = epoll_wait(door->poll, events, EVENTS, wait_ms);
         pthread_mutex_lock(&door->lock);
         door->now_ms = clock_ms();
         for (int i = 0; i < n; i++)
             on_event(door, &events[i]);
+        if (door->tls)
+            sl_door_shakers_rest(door);
         if (door->resting && door->now_ms - door->resting_since_ms >= REST_MS)
             listen_for(door, true);
         bool ticked = door->now_ms - door->tick_ms >= TICK_MS;
@@ -612,6 +706,24 @@ static void *door_main(void *argument)
 }
 
 /* ---- open and close ---- */
+
+static sl_status open_socket(struct sl_door *door, struct sl_err *err)
+{
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    size_t n = strlen(door->config.socket);
+    if (n == 0 || n >= sizeof name.sun_path)
+        return sl_fail(err, SL_E_CONFIG, "the socket's name must have 1 to %zu bytes",
+                       sizeof name.sun_path - 1);
+    memcpy(name.sun_path + 1, door->config.socket, n); /* a NUL before it: abstract, no file */
+    door->socket = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (door->socket < 0 ||
+        bind(door->socket, (const void *)&name,
+             (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n)) != 0 ||
+        listen(door->socket, 64) != 0)
+        return sl_fail(err, SL_E_UNAVAILABLE, "cannot listen on the socket %s: %s", door->config.socket,
+                       strerror(errno));
+    return SL_OK;
+}
 
 static sl_status prepare(struct sl_door *door, struct sl_err *err)
 {
@@ -638,13 +750,19 @@ static sl_status prepare(struct sl_door *door, struct sl_err *err)
     door->poll = epoll_create1(EPOLL_CLOEXEC);
     door->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     bool good = door->poll >= 0 && door->wake >= 0 &&
-                watch(door, door->wake, EPOLLIN, data_of(WAKE, NULL, 0), EPOLL_CTL_ADD);
+                watch(door, door->wake, EPOLLIN, sl_door_data(SL_DOOR_WAKE, NULL, 0), EPOLL_CTL_ADD);
     for (uint32_t i = 0; good && i < door->listener.n; i++)
-        good = watch(door, door->listener.fds[i], EPOLLIN, data_of(LISTENER, NULL, i), EPOLL_CTL_ADD);
+        good = watch(door, door->listener.fds[i], EPOLLIN, sl_door_data(SL_DOOR_LISTENER, NULL, i),
+                     EPOLL_CTL_ADD);
+    if (good && door->config.socket)
+        SL_TRY(open_socket(door, err));
+    good = good && (door->socket < 0 ||
+                    watch(door, door->socket, EPOLLIN,
+                          sl_door_data(SL_DOOR_LISTENER, NULL, SL_DOOR_LISTENER_SOCKET), EPOLL_CTL_ADD));
     if (!good)
         return sl_fail(err, SL_E_UNAVAILABLE, "cannot wait for connections on %s: %s", door->config.listen,
                        strerror(errno));
-    return SL_OK;
+    return door->config.tls ? sl_door_shakers_open(door, err) : SL_OK;
 }
 
 sl_status sl_door_open(struct sl_door **out, const struct sl_door_config *config, struct sl_err *err)
@@ -653,7 +771,7 @@ sl_status sl_door_open(struct sl_door **out, const struct sl_door_config *config
     if (!door)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the door on %s", config->listen);
     door->config = *config;
-    door->poll = door->wake = door->listener.spare = -1;
+    door->poll = door->wake = door->shaking = door->socket = door->listener.spare = -1;
     door->now_ms = door->tick_ms = clock_ms();
     pthread_mutex_init(&door->lock, NULL);
     sl_status status = prepare(door, err);
@@ -674,11 +792,19 @@ sl_status sl_door_start(struct sl_door *door, struct sl_err *err)
     return SL_OK;
 }
 
+static void close_socket(struct sl_door *door)
+{
+    if (door->socket >= 0)
+        close(door->socket);
+    door->socket = -1;
+}
+
 void sl_door_drain(struct sl_door *door)
 {
     pthread_mutex_lock(&door->lock);
     door->draining = true;
     sl_listener_close(&door->listener);
+    close_socket(door);
     for (uint32_t i = 0; i < door->top; i++)
         if (door->connections[i] && sl_door_is_idle(door->connections[i]))
             sl_door_kill(door, door->connections[i], SL_DOOR_DRAINING);
@@ -718,6 +844,8 @@ void sl_door_close(struct sl_door *door)
     }
     reap(door);
     sl_listener_close(&door->listener);
+    close_socket(door);
+    sl_door_shakers_close(door);
     if (door->poll >= 0)
         close(door->poll);
     if (door->wake >= 0)

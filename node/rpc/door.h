@@ -4,12 +4,15 @@
  * Why a relay and not the socket itself: the core acts first and counts later (frames.h), makes 30 KB of transport for whoever
  * connects, and tells neither the length of a message before it has the whole nor the stream of a call. With its bytes in our
  * hands a connection is counted before the core hears of it, can be shut with a sentence, is known with its address, and we see
- * when it closes; TLS would end here. It costs a copy and a wake-up each way, some 20 us a call. In descriptors: a stranger, and
+ * when it closes. TLS ends here, too (tls.h): behind a handshake of the core's own, its frames would be counted by nobody. It costs a copy and a wake-up each way, some 20 us a call. In descriptors: a stranger, and
  * whoever has not called yet, costs one and no core (600 bytes of ours); who has called costs three.
  *
  * Why messages wait: a call is taken on its headers, and its message is received only when there is room for all of it. Until
  * then the stream holds at most its window (64 KiB). Messages that fit the window need no room; others take it from one of two
  * pools, so that prompts never queue behind files; the connection that holds least is served first.
+ *
+ * Handshakes of TLS are work that strangers ask for, so they get a share of the thread's time and no more, a few at a turn, and
+ * wait outside of the set of connections that it serves.
  *
  * Threads: one, the door's, does all I/O. claim, delivered and forget may come from any thread; `verdict` may come from the
  * door's or whichever thread makes room, with the door's lock held: it must not call back. */
@@ -18,23 +21,29 @@
 
 #include "base/status.h"
 #include "base/text.h"
+#include "node/rpc/caller.h"
 #include "node/rpc/frames.h"
+#include "node/rpc/tls.h"
 #include <stdint.h>
 
 enum {
     /* Beyond it a connection is closed at once. 10,000 are served even with 20,000 descriptors (sl_door_plan). */
     SL_DOOR_CONNECTIONS = 16384,
-    SL_DOOR_RESERVE = 96,             /* descriptors for links, files and ops, and a sixteenth of the limit */
-    SL_DOOR_HELLO_MS = 5000,          /* to the end of the first SETTINGS frame */
-    SL_DOOR_GRACE_MS = 1000,          /* to make the first call, before another may take the place */
-    SL_DOOR_UNUSED_MS = 10 * 1000,    /* without a call, likewise of those that have called */
-    SL_DOOR_IDLE_MS = 15 * 60 * 1000, /* without a call: clients connect again when they need to */
-    SL_DOOR_LINGER_MS = 5000,         /* for the last bytes to a client that the core has let go of */
-    SL_DOOR_STUCK_MS = 60 * 1000,     /* for a client to take any of what waits for it */
-    SL_DOOR_LEAVE_MS = 1000,          /* for a client that is told to go to read why */
-    SL_DOOR_LEAVE_BYTES = 1 << 20,    /* what it may send meanwhile */
-    SL_DOOR_STALL_MS = 20 * 1000,     /* without a byte of an unfinished message */
-    SL_DOOR_MESSAGE_MS = 60 * 1000,   /* for a whole message, and as long again as this rate takes for it: */
+    SL_DOOR_RESERVE = 96,       /* descriptors for links, files and ops, and a sixteenth of the limit */
+    SL_DOOR_HELLO_MS = 5000,    /* to the end of the first SETTINGS frame, a handshake before it included */
+    SL_DOOR_HANDSHAKES = 1024,  /* of TLS that have begun, some 40 KB each; the rest waits unread */
+    SL_DOOR_SHAKE_PERCENT = 25, /* of the thread's time, for handshakes */
+    SL_DOOR_AGED_MS =
+        60 * 60 * 1000,      /* for the calls on a connection whose certificate was replaced or has expired */
+    SL_DOOR_GRACE_MS = 1000, /* to make the first call, before another may take the place */
+    SL_DOOR_UNUSED_MS = 10 * 1000,     /* without a call, likewise of those that have called */
+    SL_DOOR_IDLE_MS = 15 * 60 * 1000,  /* without a call: clients connect again when they need to */
+    SL_DOOR_LINGER_MS = 5000,          /* for the last bytes to a client that the core has let go of */
+    SL_DOOR_STUCK_MS = 60 * 1000,      /* for a client to take any of what waits for it */
+    SL_DOOR_LEAVE_MS = 1000,           /* for a client that is told to go to read why */
+    SL_DOOR_LEAVE_BYTES = 1 << 20,     /* what it may send meanwhile */
+    SL_DOOR_STALL_MS = 20 * 1000,      /* without a byte of an unfinished message */
+    SL_DOOR_MESSAGE_MS = 60 * 1000,    /* for a whole message, and as long again as this rate takes for it: */
     SL_DOOR_BYTES_A_SECOND = 64 << 10, /* a slow line's */
     /* While others wait for room, whoever holds some must use it. */
     SL_DOOR_HURRY_MS = 5000,
@@ -71,6 +80,9 @@ enum sl_door_verdict {
 
 struct sl_door_config {
     const char *listen;
+    const struct sl_tls_config *tls; /* NULL: in the clear */
+    /* An abstract socket's name: processes of the same user on this machine come in by it as nodes, in the clear. NULL: none. */
+    const char *socket;
     uint32_t max_message_bytes;
     void *context;
     void (*connected)(void *context, int fd); /* fd is the callee's: a connection with its first call */
@@ -99,6 +111,8 @@ int sl_door_port(const struct sl_door *door);
 /* The call of a stream is here; many: it may get several messages, none longer than a stream's window. */
 enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_frames_ticket *ticket, void *call,
                                    bool many, uint32_t *length);
+/* Who makes the call of a stream; false: the stream has ended. */
+bool sl_door_caller(struct sl_door *door, const struct sl_frames_ticket *ticket, struct sl_caller *caller);
 void sl_door_delivered(struct sl_door *door,
                        const struct sl_frames_ticket *ticket);                    /* its message is freed */
 void sl_door_forget(struct sl_door *door, const struct sl_frames_ticket *ticket); /* no verdict any more */

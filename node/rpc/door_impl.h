@@ -1,5 +1,5 @@
-/* What door.c (connections and their bytes), door_places.c (who has one), door_room.c (messages and their room) and
- * door_metrics.c share. */
+/* What door.c (connections and their bytes), door_shake.c (handshakes of TLS), door_places.c (who has one), door_room.c (messages
+ * and their room) and door_metrics.c share. */
 #ifndef SL_NODE_RPC_DOOR_IMPL_H
 #define SL_NODE_RPC_DOOR_IMPL_H
 
@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 
 enum sl_door_state {
+    SL_DOOR_SHAKING,  /* its TLS handshake is not done: it is in another set of epoll */
     SL_DOOR_STRANGER, /* its preface is not here whole */
     SL_DOOR_OPEN,
     SL_DOOR_CLOSING, /* the core has let go; what is left goes to the client */
@@ -26,6 +27,8 @@ enum sl_door_why {
     SL_DOOR_NO_PLACE,
     SL_DOOR_DISPLACED, /* it has no call, and another needed the place */
     SL_DOOR_DRAINING,
+    SL_DOOR_HANDSHAKE, /* of TLS, failed */
+    SL_DOOR_AGED,      /* what proved who it is was replaced, or has expired */
     SL_DOOR_WHYS
 };
 
@@ -38,7 +41,8 @@ struct sl_door_connection;
 struct sl_door_neighbours { /* in a queue */
     struct sl_door_connection *before, *after;
 };
-struct sl_door_quiet { /* connections that have never called, the oldest first */
+struct
+    sl_door_quiet { /* connections that have never called, or whose handshake has begun; the oldest first */
     struct sl_door_connection *first, *last;
     uint32_t n;
 };
@@ -50,9 +54,15 @@ struct sl_door_connection {
     int fd, core;    /* core -1: it has not called, or it has let go */
     bool quiet;      /* it has never called: it is in two queues */
     uint32_t peer;   /* its address's bucket */
-    struct sl_door_neighbours of_all, of_peer;
-    bool mute; /* the core takes nothing any more */
-    bool deaf; /* the core's end is out of epoll until the client has room */
+    struct sl_door_neighbours of_all, of_peer, of_shaking;
+    struct sl_tls_session *tls; /* NULL: in the clear, or its handshake has not begun */
+    struct sl_caller caller;
+    uint32_t era;        /* of what proved who it is */
+    uint64_t expires_ms; /* 0: never */
+    uint64_t shaking_ms; /* since when its handshake has begun */
+    uint64_t aged_ms;    /* since when it is told to go and has calls; 0: it isn't */
+    bool mute;           /* the core takes nothing any more */
+    bool deaf;           /* the core's end is out of epoll until the client has room */
     enum sl_door_state state;
     uint8_t hello_have, hello[SL_FRAMES_HELLO_BYTES];
     struct sl_door_rest up, down;
@@ -69,7 +79,9 @@ struct sl_door_connection {
 struct sl_door {
     struct sl_door_config config;
     struct sl_listener listener;
-    int poll, wake;
+    int socket; /* that of config.socket; -1: none */
+    struct sl_tls *tls;
+    int poll, wake, shaking; /* shaking: a set within the set of poll */
     pthread_t thread;
     bool started;
     pthread_mutex_t lock; /* all below: between the door's thread, workers, and whoever drains */
@@ -82,6 +94,11 @@ struct sl_door {
     uint32_t reserved[SL_DOOR_POOLS];
     struct sl_door_connection **connections, *dead;
     struct sl_door_quiet quiet, *quiet_of; /* all, and by bucket */
+    struct sl_door_quiet begun;            /* handshakes */
+    int64_t shake_ns;                      /* that may be spent on them */
+    uint64_t shake_at_ns;                  /* when that was reckoned */
+    bool tired;                            /* nothing may: they are out of the set of poll */
+    uint64_t n_shakes_done;
     uint64_t peer_seed, barren_until_ms;
     uint8_t *in, *out, *answer;
     uint64_t n_accepted, n_full, n_shut, n_exhausted, n_closed[SL_DOOR_WHYS], n_messages_late,
@@ -89,6 +106,26 @@ struct sl_door {
     uint64_t logged_ms, n_unlogged;
     const char *shut_because; /* what was told last */
 };
+
+/* What epoll reports, in its data: 2 bits of kind, a generation, an index. */
+enum sl_door_kind { SL_DOOR_LISTENER, SL_DOOR_WAKE, SL_DOOR_CLIENT, SL_DOOR_CORE };
+enum { SL_DOOR_WAKE_SHAKERS = 1, SL_DOOR_LISTENER_SOCKET = 0xffff }; /* indices */
+uint64_t sl_door_data(enum sl_door_kind kind, const struct sl_door_connection *c, uint32_t index);
+bool sl_door_watch(int poll, int fd, uint32_t events, uint64_t data, int op);
+/* The connection that data names; NULL: it has ended. */
+struct sl_door_connection *sl_door_named(const struct sl_door *door, uint64_t data);
+void sl_door_log(struct sl_door *door, int fd, const char *why); /* one line a second, whoever knocks */
+
+/* Handshakes. Opens what they need, after config, and closes it. */
+sl_status sl_door_shakers_open(struct sl_door *door, struct sl_err *err);
+void sl_door_shakers_close(struct sl_door *door);
+bool sl_door_shaker_add(struct sl_door *door, struct sl_door_connection *c);  /* a newcomer */
+void sl_door_shaker_drop(struct sl_door *door, struct sl_door_connection *c); /* it ends; any connection */
+/* Some of those that can go on; at each turn: what they may take is reckoned anew. */
+void sl_door_shake_hands(struct sl_door *door);
+void sl_door_shakers_rest(struct sl_door *door);
+void sl_door_begin_shaking(struct sl_door *door, struct sl_door_connection *c); /* its place among those */
+void sl_door_end_shaking(struct sl_door *door, struct sl_door_connection *c);
 
 /* NULL: connections are taken. Else why not, a static sentence. */
 const char *sl_door_shut_because(const struct sl_door *door);

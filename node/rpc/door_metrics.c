@@ -70,10 +70,20 @@ static void message_metrics(struct sl_door *door, struct sl_text *text)
     labelled(text, "sluice_grpc_calls_ended_total", "reason", "unread", door->n_unread);
 }
 
+static void tls_metrics(struct sl_door *door, struct sl_text *text)
+{
+    value(text, "gauge", "sluice_tls_handshakes", "TLS handshakes that have begun.", door->begun.n);
+    value(text, "counter", "sluice_tls_handshakes_done", "TLS handshakes that came to a good end.",
+          door->n_shakes_done);
+    sl_tls_metrics(door->tls, text);
+}
+
 void sl_door_metrics(struct sl_door *door, struct sl_text *text)
 {
     pthread_mutex_lock(&door->lock);
     connection_metrics(door, text);
     message_metrics(door, text);
+    if (door->tls)
+        tls_metrics(door, text);
     pthread_mutex_unlock(&door->lock);
 }

@@ -16,31 +16,33 @@ enum { BARREN_MS = 100 }; /* a storm does not make us look at all connections fo
 
 /* ---- those that have never called, in the order in which they came ---- */
 
-static struct sl_door_neighbours *beside(struct sl_door_connection *c, bool of_peer)
+enum door_queue { OF_ALL, OF_PEER, OF_SHAKING };
+
+static struct sl_door_neighbours *beside(struct sl_door_connection *c, enum door_queue which)
 {
-    return of_peer ? &c->of_peer : &c->of_all;
+    return which == OF_PEER ? &c->of_peer : which == OF_SHAKING ? &c->of_shaking : &c->of_all;
 }
 
-static void append(struct sl_door_quiet *queue, struct sl_door_connection *c, bool of_peer)
+static void append(struct sl_door_quiet *queue, struct sl_door_connection *c, enum door_queue which)
 {
-    *beside(c, of_peer) = (struct sl_door_neighbours){queue->last, NULL};
+    *beside(c, which) = (struct sl_door_neighbours){queue->last, NULL};
     if (queue->last)
-        beside(queue->last, of_peer)->after = c;
+        beside(queue->last, which)->after = c;
     else
         queue->first = c;
     queue->last = c;
     queue->n++;
 }
 
-static void take_out(struct sl_door_quiet *queue, struct sl_door_connection *c, bool of_peer)
+static void take_out(struct sl_door_quiet *queue, struct sl_door_connection *c, enum door_queue which)
 {
-    struct sl_door_neighbours at = *beside(c, of_peer);
+    struct sl_door_neighbours at = *beside(c, which);
     if (at.before)
-        beside(at.before, of_peer)->after = at.after;
+        beside(at.before, which)->after = at.after;
     else
         queue->first = at.after;
     if (at.after)
-        beside(at.after, of_peer)->before = at.before;
+        beside(at.after, which)->before = at.before;
     else
         queue->last = at.before;
     queue->n--;
@@ -49,8 +51,8 @@ static void take_out(struct sl_door_quiet *queue, struct sl_door_connection *c, 
 void sl_door_be_quiet(struct sl_door *door, struct sl_door_connection *c)
 {
     c->quiet = true;
-    append(&door->quiet, c, false);
-    append(&door->quiet_of[c->peer], c, true);
+    append(&door->quiet, c, OF_ALL);
+    append(&door->quiet_of[c->peer], c, OF_PEER);
 }
 
 void sl_door_be_heard(struct sl_door *door, struct sl_door_connection *c)
@@ -58,8 +60,19 @@ void sl_door_be_heard(struct sl_door *door, struct sl_door_connection *c)
     if (!c->quiet)
         return;
     c->quiet = false;
-    take_out(&door->quiet, c, false);
-    take_out(&door->quiet_of[c->peer], c, true);
+    take_out(&door->quiet, c, OF_ALL);
+    take_out(&door->quiet_of[c->peer], c, OF_PEER);
+}
+
+void sl_door_begin_shaking(struct sl_door *door, struct sl_door_connection *c)
+{
+    c->shaking_ms = door->now_ms;
+    append(&door->begun, c, OF_SHAKING);
+}
+
+void sl_door_end_shaking(struct sl_door *door, struct sl_door_connection *c)
+{
+    take_out(&door->begun, c, OF_SHAKING);
 }
 
 uint32_t sl_door_peer_of(const struct sl_door *door, int fd)

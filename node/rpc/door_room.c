@@ -226,6 +226,17 @@ enum sl_door_verdict sl_door_claim(struct sl_door *door, const struct sl_frames_
     return verdict;
 }
 
+bool sl_door_caller(struct sl_door *door, const struct sl_frames_ticket *ticket, struct sl_caller *caller)
+{
+    struct sl_door_connection *c;
+    pthread_mutex_lock(&door->lock);
+    bool there = find(door, ticket, &c) != NULL;
+    if (there)
+        *caller = c->caller;
+    pthread_mutex_unlock(&door->lock);
+    return there;
+}
+
 void sl_door_delivered(struct sl_door *door, const struct sl_frames_ticket *ticket)
 {
     struct sl_door_connection *c;

@@ -1,11 +1,12 @@
 /* gRPC for the rest of the node, without a gRPC type in sight: servers with unary and server-streaming methods, and a client.
- * Only node/rpc/rpc_server.c, node/rpc/rpc_client.c and the services' generated code know the library.
+ * Only node/rpc/rpc_*.c know the library.
  * Messages are bytes here; protobuf-c packs and unpacks them in the services (node/service_*.c) with a bounded allocator. */
 #ifndef SL_NODE_RPC_RPC_H
 #define SL_NODE_RPC_RPC_H
 
 #include "base/status.h"
 #include "base/text.h"
+#include "node/rpc/caller.h"
 #include <stdint.h>
 
 /* blocks SIGTERM, SIGINT, SIGHUP in the library's threads, routes its log lines to ours; counted */
@@ -13,6 +14,8 @@ void sl_rpc_init(void);
 void sl_rpc_fini(void);
 
 /* ---- server ---- */
+struct sl_tls_config;
+struct sl_tls_files;
 struct sl_rpc_server;
 struct sl_rpc_call; /* reference counted */
 
@@ -25,6 +28,17 @@ enum sl_rpc_place {
     SL_RPC_PLACES
 };
 
+/* Who may call a method, where the port knows who calls: bits by role. Where nobody is asked all may. A method that says none is
+ * not taken (sl_rpc_server_start). */
+enum {
+    SL_RPC_CLIENT = 1 << SL_CALLER_CLIENT,
+    SL_RPC_GATEWAY = 1 << SL_CALLER_GATEWAY,
+    SL_RPC_NODE = 1 << SL_CALLER_NODE,
+    SL_RPC_ADMINISTRATOR = 1 << SL_CALLER_ADMIN,
+    SL_RPC_USERS = SL_RPC_CLIENT | SL_RPC_GATEWAY | SL_RPC_ADMINISTRATOR,
+    SL_RPC_ALL = SL_RPC_USERS | SL_RPC_NODE
+};
+
 struct sl_rpc_method {
     const char *path; /* "/pkg.Service/Method" */
     bool streaming;   /* server streaming; else unary: exactly one write before finish(SL_OK) */
@@ -33,10 +47,14 @@ struct sl_rpc_method {
     /* on_message once per message; the client's half-close finishes with SL_OK (reflection) */
     bool client_streaming; /* its messages must fit a stream's window, 64 KiB */
     enum sl_rpc_place place;
+    uint32_t roles; /* SL_RPC_CLIENT and its like */
 };
 
 struct sl_rpc_server_config {
-    const char *listen; /* "127.0.0.1:50051", port 0: any */
+    const char *listen;              /* "127.0.0.1:50051", port 0: any */
+    const struct sl_tls_config *tls; /* NULL: in the clear */
+    const char
+        *socket; /* for nodes of this machine and user, in the clear: an abstract socket's name; NULL: none */
     uint32_t n_workers;
     size_t max_message_bytes, max_metadata_bytes; /* 32 MiB, 8 KiB */
     uint32_t queue_messages;                      /* per call */
@@ -66,7 +84,8 @@ void sl_rpc_wake(struct sl_rpc_call *call);
 bool sl_rpc_is_over(const struct sl_rpc_call *call);
 /* How often a field of the request's metadata is there, and the bytes of the last one. Inside on_message only, where they lie. */
 uint32_t sl_rpc_field(const struct sl_rpc_call *call, const char *name, const char **bytes, size_t *n_bytes);
-int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call); /* -1: no deadline */
+const struct sl_caller *sl_rpc_caller(const struct sl_rpc_call *call); /* who makes it */
+int64_t sl_rpc_time_left_ms(const struct sl_rpc_call *call);           /* -1: no deadline */
 /* on_done: exactly once, on a worker; cancelled: client left, deadline, reset. Set inside on_message only. */
 void sl_rpc_hooks(struct sl_rpc_call *call, void *user,
                   void (*on_done)(struct sl_rpc_call *, void *user, bool cancelled),
@@ -79,6 +98,9 @@ struct sl_rpc_header { /* metadata of a call; the name in lower case */
 
 struct sl_rpc_channel;
 struct sl_rpc_stream;
+/* All channels of this process that are opened from now on speak TLS, by files that are read anew for each; NULL: none does. The
+ * struct and its strings stay the caller's. Not those to a socket ("unix-abstract:NAME"). */
+void sl_rpc_use_tls(const struct sl_tls_files *files);
 sl_status sl_rpc_channel_open(struct sl_rpc_channel **channel, const char *endpoint, struct sl_err *err);
 void sl_rpc_channel_close(struct sl_rpc_channel *channel);
 /* Blocking unary call. *reply is malloc'ed. A gRPC error becomes our status with its message as the sentence. */
@@ -105,6 +127,7 @@ struct sl_rpc_pool;
 
 struct sl_rpc_tls { /* PEM texts; NULL: the system's roots, no certificate of ours */
     const char *ca, *cert, *key;
+    const char *name; /* that its certificate must have; NULL: the host's */
 };
 
 struct sl_rpc_pool_config {

@@ -551,6 +551,32 @@ static bool admit(struct sl_rpc_call *call)
     return true;
 }
 
+/* Whether who calls may call this; before anything of the message is received. */
+static bool is_allowed(struct sl_rpc_call *call)
+{
+    char sentence[260];
+    const struct sl_caller *who = &call->caller;
+    if (!sl_door_caller(call->server->door, &call->ticket, &call->caller)) {
+        obey(call, SL_DOOR_GONE);
+        return false;
+    }
+    if (who->role == SL_CALLER_OPEN || (call->route->method.roles >> who->role & 1))
+        return true;
+    if (who->role == SL_CALLER_STRANGER)
+        snprintf(sentence, sizeof sentence, "your certificate has no role here: %s", who->why);
+    else
+        snprintf(sentence, sizeof sentence, "%s%s, whose role is %s, may not call %s",
+                 who->name[0] ? who->name : "a client", who->name[0] ? "" : " without a certificate",
+                 sl_caller_roles[who->role], call->route->method.path);
+    sl_rpc_finish(call, SL_E_DENIED, sentence);
+    return false;
+}
+
+const struct sl_caller *sl_rpc_caller(const struct sl_rpc_call *call)
+{
+    return &call->caller;
+}
+
 static void on_arrived(struct sl_rpc_tag *tag, bool ok)
 {
     struct sl_rpc_call *call = CALL_OF(tag, arrived);
@@ -576,7 +602,7 @@ static void on_arrived(struct sl_rpc_tag *tag, bool ok)
     assert(error == GRPC_CALL_OK); /* without an end marker stop would wait for ever */
     (void)error;
     read_ticket(call);
-    if (admit(call))
+    if (admit(call) && is_allowed(call))
         obey(call, sl_door_claim(server->door, &call->ticket, call, call->route->method.client_streaming,
                                  &call->length));
     sl_rpc_unref(call); /* the slot's */

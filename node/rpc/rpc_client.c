@@ -3,9 +3,11 @@
  * Every call has a completion queue of its own to pluck from, so the thread that waits is the
  * thread that polls: no worker, no callback, and any number of calls may run on one channel. A
  * channel has its own connection (a local subchannel pool): two channels of one process must not
- * share the fate of a socket. The status is received in its own batch, since the success of
+ * share the fate of a socket. TLS is the process's (sl_rpc_use_tls): its files are read for each channel, and one that lives for
+ * long is opened anew when its connection breaks (node/role/member.c). The status is received in its own batch, since the success of
  * operations paired with it says nothing. */
 #include "node/rpc/rpc_impl.h"
+#include "node/rpc/tls.h"
 #include <assert.h>
 #include <grpc/byte_buffer_reader.h>
 #include <grpc/impl/codegen/compression_types.h>
@@ -14,17 +16,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { EXPLAIN_MS = 2000 };
 enum { RECONNECT_MIN_MS = 100, RECONNECT_MAX_MS = 2000, CLIENT_KEEPALIVE_MS = 30000 };
+
+static const struct sl_tls_files *tls_files; /* set by main before there are channels */
 
 struct sl_rpc_channel {
     grpc_channel *core;
     char *endpoint;
+    const struct sl_tls_files *tls; /* NULL: in the clear */
 };
 
 struct sl_rpc_stream { /* also the state of a unary call, whose stream has one message */
     grpc_call *core;
     grpc_completion_queue *queue;
     char *endpoint;
+    const struct sl_tls_files *tls;
     grpc_metadata_array initial, trailing;
     grpc_status_code code;
     grpc_slice details;
@@ -41,6 +48,44 @@ static grpc_channel_credentials *credentials_of(const struct sl_rpc_tls *tls)
     return grpc_ssl_credentials_create(tls->ca, tls->cert && tls->key ? &pair : NULL, NULL, NULL);
 }
 
+void sl_rpc_use_tls(const struct sl_tls_files *files)
+{
+    tls_files = files;
+}
+
+/* Checked first: the core would take a key of another certificate, and fail at each connection. */
+static sl_status open_core_by(const struct sl_tls_files *files, struct sl_rpc_channel *channel,
+                              struct sl_err *err)
+{
+    char *ca = NULL, *cert = NULL, *key = NULL;
+    sl_status status = sl_tls_files_check(files, err);
+    if (status == SL_OK && files->ca)
+        status = sl_tls_file_read(files->ca, "CA", &ca, err);
+    if (status == SL_OK && files->cert)
+        status = sl_tls_file_read(files->cert, "certificate", &cert, err);
+    if (status == SL_OK && files->key)
+        status = sl_tls_file_read(files->key, "key", &key, err);
+    const struct sl_rpc_tls tls = {ca, cert, key, files->name};
+    if (status == SL_OK && !(channel->core = sl_rpc_channel_core(channel->endpoint, &tls)))
+        status =
+            sl_fail(err, SL_E_CONFIG, "gRPC cannot use the certificates of --tls-ca, --tls-cert, --tls-key");
+    free(ca);
+    free(cert);
+    if (key)
+        explicit_bzero(key, strlen(key));
+    free(key);
+    return status;
+}
+
+static sl_status open_core(struct sl_rpc_channel *channel, struct sl_err *err)
+{
+    channel->tls = strncmp(channel->endpoint, "unix", 4) == 0 ? NULL : tls_files;
+    if (channel->tls)
+        return open_core_by(channel->tls, channel, err);
+    channel->core = sl_rpc_channel_core(channel->endpoint, NULL);
+    return SL_OK;
+}
+
 grpc_channel *sl_rpc_channel_core(const char *endpoint, const struct sl_rpc_tls *tls)
 {
     grpc_arg args[] = {
@@ -54,8 +99,11 @@ grpc_channel *sl_rpc_channel_core(const char *endpoint, const struct sl_rpc_tls 
         sl_rpc_arg(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS),
         sl_rpc_arg(GRPC_ARG_KEEPALIVE_TIME_MS, CLIENT_KEEPALIVE_MS),
         sl_rpc_arg(GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1),
+        {.type = GRPC_ARG_STRING,
+         .key = (char *)(uintptr_t)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+         .value.string = (char *)(uintptr_t)(tls ? tls->name : NULL)},
     };
-    grpc_channel_args list = {sizeof args / sizeof *args, args};
+    grpc_channel_args list = {sizeof args / sizeof *args - !(tls && tls->name), args};
     sigset_t before;
     sl_rpc_signals_block(&before);
     grpc_channel_credentials *credentials = credentials_of(tls);
@@ -77,16 +125,20 @@ sl_status sl_rpc_channel_open(struct sl_rpc_channel **out, const char *endpoint,
         free(channel);
         return sl_fail(err, SL_E_NOMEM, "out of memory for a channel to %s", endpoint);
     }
-    channel->core = sl_rpc_channel_core(endpoint, NULL);
-    *out = channel;
-    return SL_OK;
+    sl_status status = open_core(channel, err);
+    if (status == SL_OK)
+        *out = channel;
+    else
+        sl_rpc_channel_close(channel);
+    return status;
 }
 
 void sl_rpc_channel_close(struct sl_rpc_channel *channel)
 {
     if (!channel)
         return;
-    grpc_channel_destroy(channel->core);
+    if (channel->core)
+        grpc_channel_destroy(channel->core);
     free(channel->endpoint);
     free(channel);
 }
@@ -161,6 +213,7 @@ sl_status sl_rpc_stream_open_with(struct sl_rpc_stream **out, struct sl_rpc_chan
     gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
     if (timeout_ms >= 0)
         deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), gpr_time_from_millis(timeout_ms, GPR_TIMESPAN));
+    stream->tls = channel->tls;
     stream->queue = grpc_completion_queue_create_for_pluck(NULL);
     grpc_metadata_array_init(&stream->initial);
     grpc_metadata_array_init(&stream->trailing);
@@ -186,6 +239,22 @@ sl_status sl_rpc_end(struct sl_err *err, grpc_status_code code, grpc_slice detai
                    (const char *)GRPC_SLICE_START_PTR(details));
 }
 
+/* What the core says of connections, and our servers of nothing else. */
+static bool is_the_lines(const struct sl_rpc_stream *stream)
+{
+    static const char *const said[] = {"failed to connect", "Socket closed", "Connection reset", "recvmsg",
+                                       "Broken pipe",       "handshake",     "empty address"};
+    char text[512];
+    size_t n = GRPC_SLICE_LENGTH(stream->details) < sizeof text - 1 ? GRPC_SLICE_LENGTH(stream->details)
+                                                                    : sizeof text - 1;
+    memcpy(text, GRPC_SLICE_START_PTR(stream->details), n);
+    text[n] = 0;
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (strstr(text, said[i]))
+            return true;
+    return false;
+}
+
 /* The stream has ended: its status becomes ours, its message the sentence. */
 static sl_status take_status(struct sl_rpc_stream *stream, struct sl_err *err)
 {
@@ -193,8 +262,11 @@ static sl_status take_status(struct sl_rpc_stream *stream, struct sl_err *err)
         pluck(stream, &stream->status_tag);
         stream->status_plucked = true;
     }
-    return stream->code == GRPC_STATUS_OK ? SL_AGAIN
-                                          : sl_rpc_end(err, stream->code, stream->details, stream->endpoint);
+    if (stream->code == GRPC_STATUS_OK)
+        return SL_AGAIN;
+    if (stream->code == GRPC_STATUS_UNAVAILABLE && stream->tls && is_the_lines(stream))
+        SL_TRY(sl_tls_explain(stream->endpoint, stream->tls, EXPLAIN_MS, err));
+    return sl_rpc_end(err, stream->code, stream->details, stream->endpoint);
 }
 
 uint8_t *sl_rpc_buffer_copy(grpc_byte_buffer *buffer, size_t *bytes)

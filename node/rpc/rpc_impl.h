@@ -77,7 +77,8 @@ struct sl_rpc_call {
     grpc_metadata_array metadata;
     grpc_byte_buffer *request;
     struct sl_frames_ticket ticket; /* stream 0: none */
-    bool placed;                    /* it has one of its method's */
+    struct sl_caller caller;
+    bool placed; /* it has one of its method's */
     struct sl_rpc_tag arrived, received, sent, closed;
     struct sl_rpc_call *dirty_next;
     int cancelled; /* written by the core before `closed` */

@@ -3,7 +3,7 @@
  * The core's threads inherit the signal mask of whoever makes them, so SIGTERM, SIGINT and SIGHUP are
  * blocked around every call that may start one; the process's main thread alone waits for signals.
  * One client can make the core log a line per broken handshake: the lines are routed to our log
- * with a limit. And the soft limit on open files is raised to the hard one before the first listener
+ * with a limit, and those about TLS, which only our clients do in the core, left out. And the soft limit on open files is raised to the hard one before the first listener
  * exists: it is what the door shares out (door.h). */
 #include "base/clock.h"
 #include "base/log.h"
@@ -22,9 +22,20 @@ static uint64_t log_window_us;
 static uint32_t log_lines, log_dropped;
 static _Thread_local bool log_quiet;
 
+/* A client of TLS has one sentence for what failed (tls_explain.c); these are what the core says of it, line by line. */
+static bool is_about_tls(const char *line)
+{
+    static const char *const said[] = {"Corruption detected", "SSL routines", "TSI_",
+                                       "Handshake failed",    "handshaker",   "Security handshake"};
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (strstr(line, said[i]))
+            return true;
+    return false;
+}
+
 static void core_log(gpr_log_func_args *args)
 {
-    if (log_quiet)
+    if (log_quiet || is_about_tls(args->message))
         return;
     uint64_t now = sl_clock_ns() / 1000;
     pthread_mutex_lock(&log_lock);

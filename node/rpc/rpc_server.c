@@ -156,6 +156,9 @@ static sl_status register_methods(struct sl_rpc_server *server, struct sl_err *e
 {
     for (uint32_t i = 0; i < server->n_routes; i++) {
         struct sl_rpc_route *route = &server->routes[i];
+        if (!(route->method.roles & SL_RPC_ALL))
+            return sl_fail(err, SL_E_INTERNAL, "the method %s does not say who may call it",
+                           route->method.path);
         /* Calls come with their headers; their message waits for the door's word. */
         route->handle =
             grpc_server_register_method(server->core, route->method.path, NULL, GRPC_SRM_PAYLOAD_NONE, 0);
@@ -178,9 +181,12 @@ static void on_door(void *context, const char *why)
         server->on_door(server->context, why);
 }
 
-static sl_status open_door(struct sl_rpc_server *server, const char *listen, struct sl_err *err)
+static sl_status open_door(struct sl_rpc_server *server, const struct sl_rpc_server_config *given,
+                           struct sl_err *err)
 {
-    const struct sl_door_config config = {.listen = listen,
+    const struct sl_door_config config = {.listen = given->listen,
+                                          .tls = given->tls,
+                                          .socket = given->socket,
                                           .max_message_bytes = (uint32_t)server->max_message_bytes,
                                           .context = server,
                                           .connected = on_connected,
@@ -216,7 +222,7 @@ sl_status sl_rpc_server_start(struct sl_rpc_server **out, const struct sl_rpc_se
     if (status == SL_OK)
         status = register_methods(server, err);
     if (status == SL_OK)
-        status = open_door(server, config->listen, err);
+        status = open_door(server, config, err);
     if (status == SL_OK)
         status = start_workers(server, err);
     if (status != SL_OK) {

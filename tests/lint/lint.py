@@ -81,7 +81,7 @@ FOREIGN = {
     r"utf8proc\.h": [r"model/tokenizer/\w+\.[ch]"],
     r"jemalloc/": [r"node/edge/\w*metrics\w*\.c"],
     r"xxhash\.h": [r"base/digest(_avx2)?\.c"],
-    r"openssl/": [r"base/digest\.c"],
+    r"openssl/": [r"base/digest\.c", r"node/rpc/tls(_\w+)?\.[ch]"],
     r"(imm|x86|avx)\w*intrin\.h|cpuid\.h": [r"kernels/cpu/.*", r"base/cpu\.c"],
 }
 

@@ -368,14 +368,14 @@ static uint32_t list_methods(struct sl_scripted_grpc *grpc)
 #define PATH(name) "/vllm.grpc.engine.VllmEngine/" name
     bool model = grpc->archive != NULL;
     const struct sl_rpc_method served[] = {
-        {PATH("Generate"), true, on_generate, grpc, false, SL_RPC_WORK},
-        {PATH("HealthCheck"), false, on_health, grpc, false, SL_RPC_ADMIN},
-        {PATH("Abort"), false, on_abort, grpc, false, SL_RPC_ADMIN},
-        {PATH("GetModelInfo"), false, on_model_info, grpc, false, SL_RPC_ADMIN},
-        {PATH("GetServerInfo"), false, on_server_info, grpc, false, SL_RPC_ADMIN},
-        {PATH("GetLoads"), false, on_loads, grpc, false, SL_RPC_ADMIN},
+        {PATH("Generate"), true, on_generate, grpc, false, SL_RPC_WORK, SL_RPC_USERS},
+        {PATH("HealthCheck"), false, on_health, grpc, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("Abort"), false, on_abort, grpc, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetModelInfo"), false, on_model_info, grpc, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetServerInfo"), false, on_server_info, grpc, false, SL_RPC_ADMIN, SL_RPC_USERS},
+        {PATH("GetLoads"), false, on_loads, grpc, false, SL_RPC_ADMIN, SL_RPC_USERS},
         {PATH("GetTokenizer"), true, model ? sl_archive_on_call : on_no_tokenizer, grpc->archive, false,
-         SL_RPC_ADMIN},
+         SL_RPC_ADMIN, SL_RPC_USERS},
     };
 #undef PATH
     uint32_t n = sizeof served / sizeof *served;

@@ -38,9 +38,9 @@ static void on_hang(struct sl_rpc_call *call, const uint8_t *message, size_t byt
 }
 
 static const struct sl_rpc_method methods[] = {
-    {.path = "/t.T/Count", .streaming = true, .on_message = on_count},
-    {.path = "/t.T/Fail", .streaming = true, .on_message = on_fail},
-    {.path = "/t.T/Hang", .streaming = true, .on_message = on_hang},
+    {.path = "/t.T/Count", .streaming = true, .on_message = on_count, .roles = SL_RPC_ALL},
+    {.path = "/t.T/Fail", .streaming = true, .on_message = on_fail, .roles = SL_RPC_ALL},
+    {.path = "/t.T/Hang", .streaming = true, .on_message = on_hang, .roles = SL_RPC_ALL},
 };
 
 struct pool_world {

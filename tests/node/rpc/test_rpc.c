@@ -179,13 +179,13 @@ static void on_field(struct sl_rpc_call *call, const uint8_t *message, size_t by
 }
 
 static const struct sl_rpc_method methods[] = {
-    {.path = "/test.T/Field", .on_message = on_field},
-    {.path = "/test.T/Echo", .on_message = on_echo},
-    {.path = "/test.T/Fail", .on_message = on_fail},
-    {.path = "/test.T/Count", .streaming = true, .on_message = on_count},
-    {.path = "/test.T/Push", .streaming = true, .on_message = on_push},
-    {.path = "/test.T/Hold", .streaming = true, .on_message = on_hold},
-    {.path = "/test.T/Flood", .streaming = true, .on_message = on_flood},
+    {.path = "/test.T/Field", .on_message = on_field, .roles = SL_RPC_ALL},
+    {.path = "/test.T/Echo", .on_message = on_echo, .roles = SL_RPC_ALL},
+    {.path = "/test.T/Fail", .on_message = on_fail, .roles = SL_RPC_ALL},
+    {.path = "/test.T/Count", .streaming = true, .on_message = on_count, .roles = SL_RPC_ALL},
+    {.path = "/test.T/Push", .streaming = true, .on_message = on_push, .roles = SL_RPC_ALL},
+    {.path = "/test.T/Hold", .streaming = true, .on_message = on_hold, .roles = SL_RPC_ALL},
+    {.path = "/test.T/Flood", .streaming = true, .on_message = on_flood, .roles = SL_RPC_ALL},
 };
 
 struct rpc_fixture {
