@@ -30,11 +30,7 @@ static const struct sl_option options[] = {
     NUMBER(
         "vocabulary", vocabulary, "0", 0, 1 << 24, "ids",
         "Size of the model's vocabulary: prompts to --openai are ids then, too; 0: as a gRPC server says."),
-    FLAG("tls", tls, "TLS to the gRPC server (https:// says it to the other kind)."),
-    TEXT("tls-ca", tls_ca, NULL, "PATH",
-         "Certificates that the server's must go back to (PEM); without it, the system's."),
-    TEXT("tls-cert", tls_cert, NULL, "PATH", "Our certificate (PEM), with --tls-key."),
-    TEXT("tls-key", tls_key, NULL, "PATH", "The key of --tls-cert (PEM)."),
+    SL_CLIENT_TLS_ROWS(sl_bench_serve, tls),
     TEXT("token", token, NULL, "TOKEN", "Bearer token; better as SLUICE_TOKEN, which no process list shows."),
     /* what */
     REAL("rate", rate, "0", 0, 1e6, "requests/s",

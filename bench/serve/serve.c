@@ -81,7 +81,8 @@ static void raise_limits(void)
 
 static sl_status read_pems(struct session *s, struct sl_target_config *config, struct sl_err *err)
 {
-    const char *const paths[] = {s->options->tls_ca, s->options->tls_cert, s->options->tls_key};
+    const char *const paths[] = {s->options->tls.files.ca, s->options->tls.files.cert,
+                                 s->options->tls.files.key};
     const char **const texts[] = {&config->tls_ca, &config->tls_cert, &config->tls_key};
     size_t bytes;
     if (!paths[1] != !paths[2])
@@ -126,7 +127,9 @@ static sl_status open_target(struct session *s, struct sl_err *err)
                                       .want_timeline = true,
                                       .keep_answers = has_turns(&s->workload),
                                       .token = o->token,
-                                      .tls = o->tls || o->tls_ca || o->tls_cert,
+                                      .tls = o->tls.on || o->tls.files.ca || o->tls.files.cert ||
+                                             o->tls.files.name,
+                                      .tls_name = o->tls.files.name,
                                       .max_calls = o->max_in_flight};
     SL_TRY(read_pems(s, &config, err));
     sl_drive_hook(s->drive, &config);

@@ -3,6 +3,7 @@
 #define SL_BENCH_SERVE_SERVE_H
 
 #include "base/status.h"
+#include "node/command/security.h"
 #include <stdint.h>
 
 enum {
@@ -12,8 +13,8 @@ enum {
 struct sl_bench_serve {
     /* whom */
     const char *grpc, *openai, *served_model, *api, *extra_body;
-    const char *tls_ca, *tls_cert, *tls_key, *token;
-    bool tls;
+    struct sl_client_tls tls;
+    const char *token;
     /* what */
     uint32_t requests, concurrency, prefix_groups, prefix_tokens, turns, think_ms, deadline_ms, seed,
         vocabulary;

@@ -42,7 +42,8 @@ struct sl_target_config {
     bool want_timeline;     /* gRPC: if the server is ours */
     bool keep_answers;      /* conversations: on_tokens brings ids or text */
     const char *tls_ca, *tls_cert, *tls_key, *token; /* PEM texts, a bearer token; NULL: none */
-    bool tls;                                        /* gRPC; HTTP says it with https:// */
+    const char *tls_name; /* gRPC: that the server's certificate must have; NULL: the endpoint's */
+    bool tls;             /* gRPC; HTTP says it with https:// */
     uint32_t max_calls;
     void *user;
     /* n tokens (OpenAI: 1 a chunk with text) arrived at at_ns of the monotonic clock; ids or text as kept, else NULL. */

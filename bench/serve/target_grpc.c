@@ -342,7 +342,7 @@ sl_status sl_target_open_grpc(struct sl_target **target, const struct sl_target_
         return sl_fail(err, SL_E_NOMEM, "no memory for a client");
     t->base.ways = &ways;
     t->base.config = *config;
-    t->tls = (struct sl_rpc_tls){config->tls_ca, config->tls_cert, config->tls_key, NULL};
+    t->tls = (struct sl_rpc_tls){config->tls_ca, config->tls_cert, config->tls_key, config->tls_name};
     t->streams = calloc(config->max_calls, sizeof *t->streams);
     sl_rpc_init();
     struct sl_rpc_pool_config pool = {.endpoint = config->endpoint,

@@ -28,6 +28,7 @@ struct generate_values {
     const char *output, *timeline_svg;
     uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
     struct sl_loading_values load;
+    struct sl_client_tls tls;
     double temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
     bool ignore_eos, timeline, digest;
 };
@@ -37,11 +38,11 @@ struct generate_values {
         name, type, offsetof(struct generate_values, field), fallback, choices, min, max, unit, help         \
     }
 #define SHARED_ROWS                                                                                          \
-    SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_OPTION_MODEL(generate_values, model),            \
-        SL_OPTION_STAGES(generate_values, stages, "1"), SL_OPTION_THREADS(generate_values, threads, "0"),    \
-        SL_OPTION_CHUNK(generate_values, chunk), SL_OPTION_TRANSPORT(generate_values, transport),            \
-        SL_OPTION_KV(generate_values, kv), SL_OPTION_NUMERICS(generate_values, numerics, "f32"),             \
-        SL_LOADING_ROWS(generate_values),                                                                    \
+    SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_CLIENT_TLS_ROWS(generate_values, tls),           \
+        SL_OPTION_MODEL(generate_values, model), SL_OPTION_STAGES(generate_values, stages, "1"),             \
+        SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_CHUNK(generate_values, chunk),           \
+        SL_OPTION_TRANSPORT(generate_values, transport), SL_OPTION_KV(generate_values, kv),                  \
+        SL_OPTION_NUMERICS(generate_values, numerics, "f32"), SL_LOADING_ROWS(generate_values),              \
         ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                         \
         ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                             \
             "A file with the prompt, UTF-8; - is standard input."),                                          \
@@ -267,7 +268,7 @@ static sl_status ask(const struct generate_values *v, struct sl_client *client, 
 static int run(const struct generate_values *v, const char *name, bool score)
 {
     struct sl_err err = {0};
-    if (check_values(v, &err) != SL_OK)
+    if (check_values(v, &err) != SL_OK || sl_client_tls_use(&v->tls, &err) != SL_OK)
         return sl_command_failed(name, &err);
     sl_log_init(name, SL_LOG_WARN); /* the answer is what the user wants to see */
     struct interrupts in;

@@ -8,7 +8,7 @@
 #include "model/source/safetensors.h"
 #include "node/client/output.h"
 #include "node/command/commands.h"
-#include "node/command/shared_options.h"
+#include "node/command/security.h"
 #include "node/local/cluster.h"
 #include "node/rpc/rpc.h"
 #include "pipeline/stage/sample.h"
@@ -435,10 +435,12 @@ const struct sl_command sl_command_check = {
 struct health_values {
     const char *endpoint, *service;
     uint32_t timeout_ms;
+    struct sl_client_tls tls;
 };
 
 static const struct sl_option health_options[] = {
     SL_OPTION_ENDPOINT(health_values, endpoint, "127.0.0.1:50051"),
+    SL_CLIENT_TLS_ROWS(health_values, tls),
     {"service", SL_OPT_STRING, offsetof(struct health_values, service), NULL, NULL, 0, 0, NULL,
      "One of its services; without it, the server as a whole."},
     {"timeout-ms", SL_OPT_UINT, offsetof(struct health_values, timeout_ms), "2000", NULL, 1, 600000, "ms",
@@ -461,6 +463,7 @@ static sl_status check_health(const struct health_values *v, struct sl_err *err)
     struct sl_rpc_channel *channel;
     uint8_t *reply = NULL;
     size_t reply_bytes = 0;
+    SL_TRY(sl_client_tls_use(&v->tls, err));
     SL_TRY(sl_rpc_channel_open(&channel, v->endpoint, err));
     sl_status status =
         sl_rpc_unary(channel, "/grpc.health.v1.Health/Check", request, name_bytes ? name_bytes + 2 : 0,

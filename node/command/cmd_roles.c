@@ -24,9 +24,10 @@
 /* ---- workers ---- */
 
 struct worker_values {
-    const char *coordinator, *data_address, *ops, *numerics, *join_key_file, *index;
+    const char *coordinator, *data_address, *ops, *numerics, *join_key_file, *join_socket, *index;
     uint32_t stage, stages, threads, data_port, join_timeout, lost_after;
     bool insecure_network;
+    struct sl_client_tls tls;
     struct sl_loading_values load;
 };
 
@@ -37,6 +38,7 @@ struct worker_values {
         SL_OPTION_THREADS(worker_values, threads, "0"), SL_OPTION_NUMERICS(worker_values, numerics, "auto"), \
         SL_OPTION_OPS(worker_values, ops, NULL), SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),  \
         SL_OPTION_JOIN_KEY_FILE(worker_values, join_key_file),                                               \
+        SL_OPTION_JOIN_SOCKET(worker_values, join_socket), SL_CLIENT_TLS_ROWS(worker_values, tls),           \
         SL_OPTION_LOST_AFTER(worker_values, lost_after),                                                     \
         SL_OPTION_INSECURE_NETWORK(worker_values, insecure_network), SL_LOADING_ROWS(worker_values)
 
@@ -66,19 +68,6 @@ static bool data_is_local(const char *host)
     return sl_listen_is_local(address);
 }
 
-/* Who listens beyond this machine has a key, or says that he means it. */
-static sl_status check_open(const struct sl_join_key *key, bool insecure, bool local, const char *option,
-                            const char *address, struct sl_err *err)
-{
-    if (!key->open || insecure || local)
-        return SL_OK;
-    return sl_fail(
-        err, SL_E_USAGE,
-        "--%s %s is reachable from the network, and whoever reaches it could take a stage's place: give all "
-        "nodes one --join-key-file, or say --insecure-network",
-        option, address);
-}
-
 static int run_role(const struct worker_values *v, const char *model, bool decode, bool whole)
 {
     struct sl_worker_config config = {.model = model,
@@ -95,11 +84,18 @@ static int run_role(const struct worker_values *v, const char *model, bool decod
                                       .load = sl_loading_of(&v->load, SL_PROGRESS_LOG),
                                       .numerics = v->numerics};
     struct sl_err err;
+    char socket[SL_HOST_BYTES];
+    if (v->join_socket) {
+        snprintf(socket, sizeof socket, "unix-abstract:%s", v->join_socket);
+        config.coordinator = socket;
+    }
     signal(SIGPIPE, SIG_IGN);
+    sl_no_cores();
     sl_log_init(decode ? "decode" : "stage", SL_LOG_INFO);
     if (sl_join_key_load(&config.key, v->join_key_file, &err) == SL_OK &&
-        check_open(&config.key, v->insecure_network, data_is_local(v->data_address), "data-address",
-                   v->data_address, &err) == SL_OK &&
+        sl_client_tls_use(&v->tls, &err) == SL_OK &&
+        sl_check_open(&config.key, v->tls.files.cert != NULL, v->insecure_network,
+                      data_is_local(v->data_address), "data-address", v->data_address, &err) == SL_OK &&
         sl_worker_run(&config, &err) == SL_OK)
         return 0;
     return sl_command_failed(decode ? "decode" : "stage", &err);
@@ -198,7 +194,7 @@ const struct sl_command sl_command_worker = {
 
 struct coordinator_values {
     struct sl_serving_options serving;
-    const char *data_address, *join_key_file;
+    const char *data_address, *join_key_file, *join_socket;
     uint32_t data_port, join_timeout, drain_delay;
     bool insecure_network;
 };
@@ -213,6 +209,7 @@ static const struct sl_option coordinator_options[] = {
         "How long after SIGTERM requests are still taken, while health and /readyz say no already: so long as gateways need to notice. "
         "--drain-timeout begins behind it."),
     SL_OPTION_JOIN_KEY_FILE(coordinator_values, join_key_file),
+    SL_OPTION_JOIN_SOCKET(coordinator_values, join_socket),
     SL_OPTION_INSECURE_NETWORK(coordinator_values, insecure_network),
     {0},
 };
@@ -220,6 +217,7 @@ static const struct sl_option coordinator_options[] = {
 struct node { /* everything of a coordinator process, in the order it is made */
     const struct coordinator_values *values;
     struct sl_tenant_weights weights;
+    struct sl_serving_tls tls;
     struct sl_pack *pack;
     struct sl_plan plan;
     struct sl_join_key key;
@@ -383,9 +381,12 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     const struct coordinator_values *c = n->values;
     SL_TRY(sl_tenant_weights_read(&n->weights, v->tenant_weight, "--tenant-weight", err));
     SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
-    SL_TRY(check_open(&n->key, c->insecure_network, sl_listen_is_local(v->listen), "listen", v->listen, err));
-    SL_TRY(check_open(&n->key, c->insecure_network, data_is_local(c->data_address), "data-address",
-                      c->data_address, err));
+    SL_TRY(sl_serving_tls_read(&n->tls, &v->tls, err));
+    bool certified = n->tls.config.ca != NULL;
+    SL_TRY(sl_check_open(&n->key, certified, c->insecure_network, sl_listen_is_local(v->listen), "listen",
+                         v->listen, err));
+    SL_TRY(sl_check_open(&n->key, certified, c->insecure_network, data_is_local(c->data_address),
+                         "data-address", c->data_address, err));
     struct sl_plan_options options = plan_options(v);
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&n->pack, model, err)); /* it may have to be made, and Ctrl-C ends that */
@@ -397,19 +398,25 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     SL_TRY(make_coordinator(n, err));
     n->io = NULL; /* the coordinator's from here on */
     struct sl_rpc_method methods[SL_MEMBERS_METHODS];
+    bool trusting = v->tls.trust_headers || sl_listen_is_local(v->listen);
     struct sl_edge_config edge = {.listen = v->listen,
+                                  .tls = n->tls.on ? &n->tls.config : NULL,
+                                  .socket = c->join_socket,
+                                  .trust_headers = trusting,
                                   .ops = v->ops,
                                   .coordinator = n->coordinator,
                                   .methods = methods,
                                   .n_methods = sl_members_methods(n->members, methods)};
     SL_TRY(sl_edge_start(&n->edge, &edge, err));
-    sl_log_info("gRPC on %s and ops HTTP on %s: %s", v->listen, v->ops,
-                sl_listen_is_local(v->listen)
-                    ? "this machine only"
-                    : "reachable from the network, without encryption or authentication: "
-                      "keep it private or put a proxy in front");
-    sl_log_info("data port %s:%u (UCX; not encrypted: keep it on a private network)", sl_io_host(io),
-                sl_io_port(io));
+    const struct sl_banner banner = {.listen = v->listen,
+                                     .ops = v->ops,
+                                     .socket = c->join_socket,
+                                     .tls = &n->tls,
+                                     .keyed = !n->key.open,
+                                     .trusting = trusting,
+                                     .data_host = sl_io_host(io),
+                                     .data_port = sl_io_port(io)};
+    sl_banner_log(&banner);
     sl_members_attach(n->members, n->coordinator, io);
     sl_notify_watch(wake_loop, io);
     return SL_OK;
@@ -559,6 +566,7 @@ static int run_coordinator(const void *values, const char *const *args, uint32_t
     sigset_t set;
     (void)n_args;
     sl_log_init("coordinator", SL_LOG_INFO);
+    sl_no_cores();
     signal(SIGPIPE, SIG_IGN);
     sl_signals_of_end(&set);
     sigaddset(&set, SIGUSR1);

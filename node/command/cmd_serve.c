@@ -3,6 +3,7 @@
  * drains and then tells the others to stop), and ends the whole when one of them dies. */
 #include "base/clock.h"
 #include "base/cpu.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "base/signals.h"
 #include "model/pack/pack_cache.h"
@@ -55,6 +56,7 @@ struct supervisor {
     char join[288]; /* where workers find the coordinator */
     int key_fd;     /* the secret that makes them members, for those who inherit it */
     char key_path[32];
+    char socket[48]; /* by which they join when the port speaks TLS; empty: none */
     struct child children[1 + SL_MAX_STAGES + SL_MAX_DECODERS];
     uint32_t n_children;
     struct child *again; /* the place of the next process, in which another was; NULL: a new one */
@@ -63,7 +65,7 @@ struct supervisor {
 
 /* Arguments of one child; numbers are written into the room behind them. */
 struct arguments {
-    char *list[84];
+    char *list[100];
     uint32_t n;
     char room[32][32];
     uint32_t n_room;
@@ -113,6 +115,23 @@ static sl_status spawn(struct supervisor *s, const char *name, struct arguments 
     return SL_OK;
 }
 
+static void add_security(struct arguments *a, const struct sl_server_tls *tls)
+{
+    const struct {
+        const char *option, *value;
+    } texts[] = {{"--tls-cert", tls->files.cert},
+                 {"--tls-key", tls->files.key},
+                 {"--tls-ca", tls->files.ca},
+                 {"--tls-role", tls->role}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].value)
+            add(a, texts[i].option, texts[i].value);
+    if (tls->require_client)
+        add(a, "--tls-require-client", NULL);
+    if (tls->trust_headers)
+        add(a, "--trust-headers", NULL);
+}
+
 static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
 {
     const struct sl_serving_options *v = &s->values->serving;
@@ -142,6 +161,9 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--drain-timeout", v->drain_timeout);
     add_number(&a, "--lost-after", v->lost_after);
     add(&a, "--join-key-file", s->key_path);
+    add_security(&a, &v->tls);
+    if (s->socket[0])
+        add(&a, "--join-socket", s->socket);
     add(&a, "--name", v->name ? v->name : sl_pack_name(s->pack));
     return spawn(s, "coordinator", &a, err);
 }
@@ -160,6 +182,8 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     add(&a, "sluice", decode ? "decode" : "stage");
     add(&a, sl_pack_path(s->pack), NULL);
     add(&a, "--coordinator", s->join);
+    if (s->socket[0])
+        add(&a, "--join-socket", s->socket);
     add(&a, "--join-key-file", s->key_path);
     if (!decode)
         add_number(&a, "--stage", k);
@@ -284,6 +308,16 @@ static sl_status check_address(const char *address, struct sl_err *err)
     return SL_OK;
 }
 
+/* Nobody else's by chance; whose it is, the coordinator looks at. */
+static sl_status name_socket(struct supervisor *s, struct sl_err *err)
+{
+    uint64_t random;
+    if (sl_random_bytes(&random, sizeof random) != SL_OK)
+        return sl_fail(err, SL_E_INTERNAL, "no random bytes for the name of a socket");
+    snprintf(s->socket, sizeof s->socket, "sluice-%d-%016llx", (int)getpid(), (unsigned long long)random);
+    return SL_OK;
+}
+
 static sl_status start_all(struct supervisor *s, const char *model, const sigset_t *set, struct sl_err *err)
 {
     const struct sl_serving_options *v = &s->values->serving;
@@ -297,6 +331,8 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
                                       .context_tokens = v->context,
                                       .kv_tokens = v->kv_tokens};
     struct sl_tenant_weights weights;
+    struct sl_serving_tls tls;
+    SL_TRY(sl_serving_tls_read(&tls, &v->tls, err));
     SL_TRY(sl_tenant_weights_read(&weights, v->tenant_weight, "--tenant-weight", err));
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&s->pack, model, err));
@@ -309,6 +345,8 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
                        "--listen needs a port here, because the stages must find it; choose one");
     SL_TRY(check_address(v->listen, err));
     SL_TRY(check_address(v->ops, err));
+    if (tls.on)
+        SL_TRY(name_socket(s, err));
     SL_TRY(sl_join_key_make(&s->key_fd, s->key_path, err));
     sigprocmask(SIG_BLOCK, set, NULL); /* not while it packs: until here a signal just ends it */
     SL_TRY(spawn_coordinator(s, err));
@@ -324,6 +362,7 @@ static int run_serve(const void *values, const char *const *args, uint32_t n_arg
     sigset_t set;
     (void)n_args;
     sl_log_init("serve", SL_LOG_INFO);
+    sl_no_cores();
     sl_signals_of_end(&set);
     sigaddset(&set, SIGCHLD);
     if (start_all(&s, args[0], &set, &err) != SL_OK) {

@@ -2,7 +2,7 @@
 #ifndef SL_NODE_COMMAND_SERVING_OPTIONS_H
 #define SL_NODE_COMMAND_SERVING_OPTIONS_H
 
-#include "node/command/shared_options.h"
+#include "node/command/security.h"
 #include "node/coordinator/coordinator.h"
 #include "node/coordinator/tenants.h"
 
@@ -10,6 +10,7 @@ struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache, *link_auth;
     uint32_t stages, decoders, max_decoders, chunk, max_prefill, max_running, max_waiting, context, kv_tokens,
         drain_timeout, lost_after, chunk_ms, slo;
+    struct sl_server_tls tls;
 };
 
 /* values: the command's struct, whose member `serving` is a struct sl_serving_options. */
@@ -46,7 +47,8 @@ struct sl_serving_options {
                          "header; payload: that no byte was changed, by a MAC of all; none: neither."),      \
         SL_OPTION_LOST_AFTER(values, serving.lost_after),                                                    \
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
-                         "How long running requests may take after SIGTERM.")
+                         "How long running requests may take after SIGTERM."),                               \
+        SL_SERVER_TLS_ROWS(values, serving.tls)
 
 static inline enum sl_schedule_kind sl_schedule_of(const struct sl_serving_options *v)
 {

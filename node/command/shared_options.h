@@ -117,9 +117,33 @@ static inline struct sl_loading sl_loading_of(const struct sl_loading_values *va
                    "A file with the secret that all nodes of a pipeline share; who does not know it can "    \
                    "neither join nor open a link. Make one: head -c 32 /dev/urandom | base64.")
 #define SL_OPTION_INSECURE_NETWORK(values, field)                                                            \
-    SL_OPTION_ROW("insecure-network", SL_OPT_BOOL, values, field, NULL, NULL, 0, 0, NULL,                    \
-                  "Listen beyond this machine without a join key: whoever reaches the ports can take a "     \
-                  "stage's place.")
+    SL_OPTION_ROW(                                                                                           \
+        "insecure-network", SL_OPT_BOOL, values, field, NULL, NULL, 0, 0, NULL,                              \
+        "Listen beyond this machine without a join key or certificates: whoever reaches the ports "          \
+        "can take a stage's place.")
+#define SL_OPTION_TLS(values, field)                                                                         \
+    SL_OPTION_ROW("tls", SL_OPT_BOOL, values, field, NULL, NULL, 0, 0, NULL,                                 \
+                  "TLS to the gRPC server; --tls-ca and its like say it, too.")
+#define SL_OPTION_TLS_CA(values, field)                                                                      \
+    SL_OPTION_TEXT(                                                                                          \
+        "tls-ca", SL_OPT_STRING, values, field, NULL, "PATH",                                                \
+        "Certificates (PEM) that the other side's must go back to. Without it a client takes the "           \
+        "system's, and a server asks nobody for one.")
+#define SL_OPTION_TLS_CERT(values, field)                                                                    \
+    SL_OPTION_TEXT(                                                                                          \
+        "tls-cert", SL_OPT_STRING, values, field, NULL, "PATH",                                              \
+        "Our certificate (PEM), with those between it and its CA; with --tls-key. Read again when "          \
+        "the files change.")
+#define SL_OPTION_TLS_KEY(values, field)                                                                     \
+    SL_OPTION_TEXT("tls-key", SL_OPT_STRING, values, field, NULL, "PATH",                                    \
+                   "The key of --tls-cert (PEM, without a passphrase).")
+#define SL_OPTION_TLS_NAME(values, field)                                                                    \
+    SL_OPTION_TEXT("tls-name", SL_OPT_STRING, values, field, NULL, "NAME",                                   \
+                   "The name that the server's certificate must have, if it is not the one we ask it by.")
+#define SL_OPTION_JOIN_SOCKET(values, field)                                                                 \
+    SL_OPTION_TEXT("join-socket", SL_OPT_STRING, values, field, NULL, "NAME",                                \
+                   "An abstract socket by which nodes of this machine and this user join, without TLS; the " \
+                   "same on both sides.")
 #define SL_OPTION_JOIN_TIMEOUT(values, field, fallback)                                                      \
     SL_OPTION_NUMBER("join-timeout", values, field, fallback, 1, 86400, "s",                                 \
                      "How long to wait: a coordinator until all nodes have joined, a node for its "          \

@@ -98,6 +98,7 @@ sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct
     call->n = g->n ? g->n : 1;
     call->skip_special = g->skip_special;
     call->include_stop = g->include_stop;
+    memcpy(call->owner, g->owner, sizeof call->owner);
     call->want_timeline = g->want_timeline;
     sl_status status = copy_stops(call, g, tokenizer);
     if (status == SL_OK)

@@ -429,6 +429,22 @@ static void on_cancel(struct sl_coordinator *c, uint64_t seq)
     sl_cancels_add(&c->cancels, c->core, seq, from, sl_coordinator_now_us(), c->now.meter.cancel);
 }
 
+static bool is_theirs(const struct sl_coordinator *c, uint64_t seq, const char *owner)
+{
+    for (uint32_t b = 0; b < SL_CALL_BUCKETS; b++)
+        for (const struct sl_call *call = c->calls[b]; call; call = call->next)
+            if (call->seq == seq)
+                return strcmp(call->owner, owner) == 0;
+    return false;
+}
+
+static void on_cancel_id(struct sl_coordinator *c, const struct sl_post *post)
+{
+    uint64_t seq = sl_core_seq_of(c->core, post->text);
+    if (!post->owned || is_theirs(c, seq, post->owner))
+        on_cancel(c, seq);
+}
+
 static void on_post(struct sl_coordinator *c, const struct sl_post *post)
 {
     struct sl_call *call;
@@ -442,7 +458,7 @@ static void on_post(struct sl_coordinator *c, const struct sl_post *post)
             on_cancel(c, call->seq);
         break;
     case SL_POST_CANCEL_ID:
-        on_cancel(c, sl_core_seq_of(c->core, post->text));
+        on_cancel_id(c, post);
         break;
     case SL_POST_CALL:
         post->fn(post->user);

@@ -47,6 +47,7 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     uint32_t slo_ms;            /* from now to its first token, as wanted; 0: by the schedule's own target */
     int32_t priority;           /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST */
     char tenant[SL_MAX_TENANT]; /* empty: theirs who name none */
+    char owner[SL_MAX_TENANT];  /* who may abort it by its id, besides an admin; empty: nobody is known */
     uint8_t cache_salt[SL_PREFIX_NAME]; /* prefixes are shared with those of the same salt; zeros: none */
 };
 
@@ -152,7 +153,8 @@ sl_status sl_coordinator_submit(struct sl_coordinator *c, const struct sl_genera
                                 sl_generated_fn *fn, void *user, uint64_t *handle, struct sl_err *err);
 /* Idempotent; the stream ends with SL_FINISH_ABORT unless it has ended before. */
 void sl_coordinator_cancel(struct sl_coordinator *c, uint64_t handle);
-void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id);
+/* owner: only if it is theirs; NULL: whosever it is. */
+void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id, const char *owner);
 /* No prefix that is cached now is used by requests to come. Any thread; it is done before what is asked afterwards. false: there
  * is no cache. */
 bool sl_coordinator_flush_prefixes(struct sl_coordinator *c);

@@ -31,6 +31,7 @@ struct sl_call {          /* one request, as whoever asked sees it; the thread's
     struct sl_call *next; /* of its bucket */
     uint64_t handle, seq;
     struct sl_ask ask; /* ids, steering and prompt are our copies */
+    char owner[SL_MAX_TENANT];
     bool skip_special, include_stop, want_timeline;
     uint32_t n_stop;
     char *stop[SL_MAX_STOP_STRINGS];
@@ -76,7 +77,9 @@ struct sl_post { /* what another thread asks of the coordinator's */
     struct sl_call *call;
     uint64_t handle;
     uint32_t life;
-    char text[320]; /* a request id, or a sentence */
+    char text[320];            /* a request id, or a sentence */
+    char owner[SL_MAX_TENANT]; /* of a request id */
+    bool owned;
     struct sl_cost cost;
     void (*fn)(void *user);
     void *user;

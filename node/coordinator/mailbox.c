@@ -188,9 +188,10 @@ void sl_coordinator_cancel(struct sl_coordinator *c, uint64_t handle)
     post_copy(c, &(struct sl_post){.kind = SL_POST_CANCEL, .handle = handle});
 }
 
-void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id)
+void sl_coordinator_cancel_id(struct sl_coordinator *c, const char *request_id, const char *owner)
 {
-    struct sl_post p = {.kind = SL_POST_CANCEL_ID};
+    struct sl_post p = {.kind = SL_POST_CANCEL_ID, .owned = owner != NULL};
+    snprintf(p.owner, sizeof p.owner, "%s", owner ? owner : "");
     snprintf(p.text, sizeof p.text, "%s", request_id);
     post_copy(c, &p);
 }

@@ -131,6 +131,8 @@ static sl_status start_server(struct sl_edge *edge, const struct sl_edge_config 
     for (uint32_t i = 0; i < config->n_methods; i++)
         methods[n++].place = SL_RPC_CONTROL;
     const struct sl_rpc_server_config server = {.listen = config->listen,
+                                                .tls = config->tls,
+                                                .socket = config->socket,
                                                 .n_workers = WORKERS,
                                                 .max_message_bytes = MESSAGE_BYTES,
                                                 .max_metadata_bytes = METADATA_BYTES,
@@ -151,6 +153,7 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
     if (!edge)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the edge on %s", config->listen);
     edge->view.coordinator = config->coordinator;
+    edge->view.trust_headers = config->trust_headers;
     pthread_mutex_init(&edge->lock, NULL);
     edge->engine = sl_engine_create(&edge->view);
     edge->health = sl_health_create();

@@ -11,8 +11,11 @@
 #include "node/rpc/rpc.h"
 
 struct sl_edge_config {
-    const char *listen; /* gRPC, "127.0.0.1:50051" */
-    const char *ops;    /* ops HTTP, "127.0.0.1:8081"; NULL: none */
+    const char *listen;              /* gRPC, "127.0.0.1:50051" */
+    const struct sl_tls_config *tls; /* NULL: in the clear */
+    const char *socket;              /* for nodes of this machine (sl_rpc_server_config); NULL: none */
+    bool trust_headers;              /* of callers without a name, where nobody is asked for one */
+    const char *ops;                 /* ops HTTP, "127.0.0.1:8081"; NULL: none */
     struct sl_coordinator *coordinator;
     const struct sl_rpc_method *methods; /* more of them: sluice.v1.Control */
     uint32_t n_methods;
@@ -33,6 +36,7 @@ void sl_edge_stop(struct sl_edge *edge, uint32_t grace_ms);
 /* What the services say about readiness: the pipeline's life, and whether clients can come in. */
 struct sl_edge_view {
     struct sl_coordinator *coordinator;
+    bool trust_headers;
     _Atomic(const char *)
         shut_because; /* NULL: gRPC connections are taken; else why not, a static sentence */
 };

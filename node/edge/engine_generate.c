@@ -576,14 +576,14 @@ static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
     let_go(g);
 }
 
-static sl_status read_headers(struct sl_generate *generate, const struct sl_rpc_call *call,
+static sl_status read_headers(struct sl_generate *generate, const struct sl_rpc_call *call, bool trusting,
                               struct sl_err *err)
 {
     struct sl_header_value values[SL_HEADERS] = {{0}};
     for (int k = 0; k < SL_HEADERS; k++)
         values[k].n =
             sl_rpc_field(call, sl_header_name((enum sl_header)k), &values[k].bytes, &values[k].n_bytes);
-    return sl_headers_read(generate, values, err);
+    return sl_headers_of(generate, values, sl_rpc_caller(call), trusting, err);
 }
 
 void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, size_t bytes, void *context)
@@ -599,7 +599,7 @@ void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, siz
     sl_status status = sl_engine_request_read(&request, engine->coordinator, unpacked,
                                               (struct sl_pb_span){message, bytes}, &err);
     if (status == SL_OK)
-        status = read_headers(&request.generate, call, &err);
+        status = read_headers(&request.generate, call, engine->view->trust_headers, &err);
     if (status == SL_OK)
         submit(call, engine->coordinator, &request);
     else

@@ -102,3 +102,45 @@ sl_status sl_headers_read(struct sl_generate *generate, const struct sl_header_v
     }
     return values[SL_HEADER_CACHE_SALT].n ? read_salt(generate, &values[SL_HEADER_CACHE_SALT], err) : SL_OK;
 }
+
+_Static_assert((int)SL_CALLER_NAME_BYTES <= (int)SL_MAX_TENANT, "a certificate's name is a tenant's");
+
+static void speak_for_oneself(struct sl_generate *generate, const char *name)
+{
+    static const char kind[] = "a certificate's name"; /* or it would be a gateway's salt of that text */
+    static const uint8_t none[SL_PREFIX_NAME];
+    uint8_t scope[SL_PREFIX_NAME];
+    bool salted = memcmp(generate->cache_salt, none, sizeof none) != 0;
+    snprintf(generate->tenant, sizeof generate->tenant, "%s", name);
+    sl_sha256_chain(NULL, kind, strlen(kind), scope);
+    sl_sha256_chain(scope, name, strlen(name), scope);
+    if (salted)
+        sl_sha256_chain(scope, generate->cache_salt, sizeof generate->cache_salt, generate->cache_salt);
+    else
+        memcpy(generate->cache_salt, scope, sizeof scope);
+}
+
+sl_status sl_headers_of(struct sl_generate *generate, const struct sl_header_value values[SL_HEADERS],
+                        const struct sl_caller *caller, bool trusting, struct sl_err *err)
+{
+    static const enum sl_header guarded[] = {SL_HEADER_TENANT, SL_HEADER_PRIORITY, SL_HEADER_CACHE_SALT};
+    struct sl_header_value kept[SL_HEADERS];
+    memcpy(kept, values, sizeof kept);
+    snprintf(generate->owner, sizeof generate->owner, "%s", caller->name);
+    bool believed = caller->role == SL_CALLER_GATEWAY || (caller->role == SL_CALLER_OPEN && trusting);
+    bool certified = !believed && caller->name[0];
+    if (certified)
+        kept[SL_HEADER_TENANT].n = kept[SL_HEADER_PRIORITY].n = 0;
+    for (size_t i = 0; !believed && !certified && i < sizeof guarded / sizeof *guarded; i++)
+        if (kept[guarded[i]].n)
+            return sl_fail(err, SL_E_DENIED,
+                           "%s is believed of gateways only: leave it out, show a gateway's certificate, or, "
+                           "without TLS, start the node with --trust-headers",
+                           sl_header_name(guarded[i]));
+    SL_TRY(sl_headers_read(generate, kept, err));
+    if (certified)
+        speak_for_oneself(generate, caller->name);
+    else if (!generate->tenant[0])
+        snprintf(generate->tenant, sizeof generate->tenant, "%s", caller->name);
+    return SL_OK;
+}

@@ -45,7 +45,7 @@ static void on_health(struct sl_rpc_call *call, const uint8_t *message, size_t b
     sl_pb_reply(call, &reply.base);
 }
 
-/* Each id becomes a post to the coordinator, so their number is bounded, too. */
+/* Who is known aborts what he began, an admin anything; of others' ids nothing is told, as if they were not there. Each id becomes a post to the coordinator, so their number is bounded, too. */
 static bool check_abort(const Vllm__Grpc__Engine__AbortRequest *request, char *sentence, size_t room)
 {
     sentence[0] = 0;
@@ -69,9 +69,11 @@ static void on_abort(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (!request)
         return;
     char sentence[160];
+    const struct sl_caller *who = sl_rpc_caller(call);
+    bool any = who->role == SL_CALLER_OPEN || who->role == SL_CALLER_ADMIN;
     if (check_abort(request, sentence, sizeof sentence)) {
         for (size_t i = 0; i < request->n_request_ids; i++)
-            sl_coordinator_cancel_id(engine->coordinator, request->request_ids[i]);
+            sl_coordinator_cancel_id(engine->coordinator, request->request_ids[i], any ? NULL : who->name);
         sl_pb_reply(call, &reply.base);
     } else {
         sl_engine_refuse(call, SL_E_INVALID, sentence, 0);

@@ -113,7 +113,7 @@ def test_whatever_grpc_timeout_says_the_call_ends_and_nothing_is_left(server, en
 def stopped(start_server):
     """A small node whose stage 1 stands still, so that whoever comes waits; and a stub."""
     server = start_server("--schedule", "fifo", "--max-waiting", 2, "--max-prefill", 1, "--max-decoders", 1, "--max-running", 1, "--lost-after", 3600,
-                          "--tenant-weight", "blue=2.5", "--tenant-weight", "red=0.5", host="0.0.0.0")
+                          "--tenant-weight", "blue=2.5", "--tenant-weight", "red=0.5", "--trust-headers", host="0.0.0.0")
     stage = server.children()["stage 1"]
     os.kill(stage, signal.SIGSTOP)
     with grpc.insecure_channel(server.endpoint) as channel:

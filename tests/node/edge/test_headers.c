@@ -156,3 +156,73 @@ SL_TEST(no_bytes_at_all_give_a_value_out_of_bounds)
     }
     CHECK(taken > 100);
 }
+
+/* ---- who is believed ---- */
+
+static sl_status read_of(struct sl_generate *generate, enum sl_caller_role role, const char *name,
+                         bool trusting, const char *tenant, const char *priority, const char *salt,
+                         struct sl_err *err)
+{
+    struct sl_caller caller = {.role = role};
+    const char *const texts[SL_HEADERS] = {
+        [SL_HEADER_TENANT] = tenant, [SL_HEADER_PRIORITY] = priority, [SL_HEADER_CACHE_SALT] = salt};
+    struct sl_header_value values[SL_HEADERS] = {{0}};
+    strcpy(caller.name, name);
+    for (int k = 0; k < SL_HEADERS; k++)
+        if (texts[k])
+            values[k] = (struct sl_header_value){1, texts[k], strlen(texts[k])};
+    *generate = (struct sl_generate){.deadline_ms = -1};
+    return sl_headers_of(generate, values, &caller, trusting, err);
+}
+
+SL_TEST(a_gateway_speaks_for_others_and_for_itself_when_it_names_none)
+{
+    struct sl_generate g, plain;
+    struct sl_err err = {0};
+    CHECK_INT(read_of(&plain, SL_CALLER_OPEN, "", true, "t", "1", "s", &err), SL_OK);
+    CHECK_INT(read_of(&g, SL_CALLER_GATEWAY, "gate", false, "t", "1", "s", &err), SL_OK);
+    CHECK_STR(g.tenant, "t");
+    CHECK_STR(g.owner, "gate");
+    CHECK_INT(g.priority, 1);
+    CHECK(memcmp(g.cache_salt, plain.cache_salt, sizeof g.cache_salt) == 0);
+    CHECK_INT(read_of(&g, SL_CALLER_GATEWAY, "gate", false, NULL, NULL, NULL, &err), SL_OK);
+    CHECK_STR(g.tenant, "gate");
+}
+
+SL_TEST(who_has_a_certificate_speaks_for_himself_whatever_he_says)
+{
+    static const enum sl_caller_role roles[] = {SL_CALLER_CLIENT, SL_CALLER_ADMIN};
+    struct sl_generate g, bare, salted, other;
+    struct sl_err err = {0};
+    for (int i = 0; i < 2; i++)
+        for (int trusting = 0; trusting < 2; trusting++) {
+            CHECK_INT(read_of(&g, roles[i], "me", trusting, "you", "2", NULL, &err), SL_OK);
+            CHECK_STR(g.tenant, "me");
+            CHECK_STR(g.owner, "me");
+            CHECK_INT(g.priority, 0);
+        }
+    /* His prefixes are his: not another's, not those of nobody, and a salt of his divides them. */
+    static const uint8_t none[sizeof g.cache_salt];
+    CHECK_INT(read_of(&bare, SL_CALLER_CLIENT, "me", false, NULL, NULL, NULL, &err), SL_OK);
+    CHECK_INT(read_of(&salted, SL_CALLER_CLIENT, "me", false, NULL, NULL, "s", &err), SL_OK);
+    CHECK_INT(read_of(&other, SL_CALLER_CLIENT, "you", false, NULL, NULL, "s", &err), SL_OK);
+    CHECK_INT(read_of(&g, SL_CALLER_GATEWAY, "gate", false, NULL, NULL, "me", &err), SL_OK);
+    CHECK(memcmp(bare.cache_salt, none, sizeof none) != 0);
+    CHECK(memcmp(bare.cache_salt, salted.cache_salt, sizeof none) != 0);
+    CHECK(memcmp(salted.cache_salt, other.cache_salt, sizeof none) != 0);
+    CHECK(memcmp(bare.cache_salt, g.cache_salt, sizeof none) != 0);
+}
+
+SL_TEST(who_is_not_known_is_not_believed_and_is_told_which_header)
+{
+    struct sl_generate g;
+    struct sl_err err = {0};
+    CHECK_INT(read_of(&g, SL_CALLER_OPEN, "", false, NULL, NULL, NULL, &err), SL_OK);
+    CHECK_STR(g.tenant, "");
+    CHECK_INT(read_of(&g, SL_CALLER_OPEN, "", false, "t", NULL, NULL, &err), SL_E_DENIED);
+    CHECK(strstr(err.text, "x-tenant-id is believed of gateways only") != NULL);
+    CHECK_INT(read_of(&g, SL_CALLER_OPEN, "", false, NULL, "0", NULL, &err), SL_E_DENIED);
+    CHECK(strstr(err.text, "x-priority") != NULL);
+    CHECK_INT(read_of(&g, SL_CALLER_CLIENT, "", true, NULL, NULL, "s", &err), SL_E_DENIED);
+    CHECK(strstr(err.text, "x-cache-salt") != NULL && strstr(err.text, "--trust-headers") != NULL);
+}

@@ -534,8 +534,8 @@ SL_TEST(what_cannot_be_served_is_refused_in_a_sentence)
     snprintf(ask.request_id, sizeof ask.request_id, "twice");
     REQUIRE(submit(cluster, &ask, &a));
     check_refused(cluster, &ask, SL_E_EXISTS, "is live");
-    sl_coordinator_cancel_id(sl_cluster_coordinator(cluster), "twice");
-    sl_coordinator_cancel_id(sl_cluster_coordinator(cluster), "nobody");
+    sl_coordinator_cancel_id(sl_cluster_coordinator(cluster), "twice", NULL);
+    sl_coordinator_cancel_id(sl_cluster_coordinator(cluster), "nobody", NULL);
     wait_answer(&a);
     sl_coordinator_drain(sl_cluster_coordinator(cluster));
     ask.request_id[0] = 0;
