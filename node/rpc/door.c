@@ -535,6 +535,9 @@ static void take_in(struct sl_door *door, int fd, bool is_node)
 
 static void listen_for(struct sl_door *door, bool on)
 {
+    if (door->socket >= 0)
+        watch(door, door->socket, on ? (uint32_t)EPOLLIN : 0u,
+              sl_door_data(SL_DOOR_LISTENER, NULL, SL_DOOR_LISTENER_SOCKET), EPOLL_CTL_MOD);
     for (uint32_t i = 0; i < door->listener.n; i++)
         watch(door, door->listener.fds[i], on ? (uint32_t)EPOLLIN : 0u,
               sl_door_data(SL_DOOR_LISTENER, NULL, i), EPOLL_CTL_MOD);
@@ -571,6 +574,10 @@ static void on_socket(struct sl_door *door)
         struct ucred who;
         socklen_t bytes = sizeof who;
         int fd = accept4(door->socket, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+            door->n_exhausted++; /* who waits would be reported again and again */
+            listen_for(door, false);
+        }
         if (fd < 0)
             return;
         if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) != 0 || who.uid != geteuid())
@@ -591,10 +598,13 @@ static void age_out(struct sl_door *door, struct sl_door_connection *c)
     uint8_t frame[128];
     if (c->state != SL_DOOR_OPEN || !c->tls)
         return;
-    if (c->era == sl_tls_era(door->tls) && (!c->expires_ms || door->now_ms < c->expires_ms))
+    bool expired = c->expires_ms && door->now_ms >= c->expires_ms;
+    if (c->era == sl_tls_era(door->tls) && !expired)
         return;
     uint64_t since_ms = c->aged_ms ? door->now_ms - c->aged_ms : 0;
-    if (since_ms > SL_DOOR_AGED_MS || (since_ms > SL_DOOR_LEAVE_MS && sl_door_is_idle(c))) {
+    /* A node takes its Join stream up again by its newest files, and what it has to tell goes by those, too. */
+    uint64_t most_ms = expired && c->caller.role == SL_CALLER_NODE ? SL_DOOR_AGED_NODE_MS : SL_DOOR_AGED_MS;
+    if (since_ms > most_ms || (since_ms > SL_DOOR_LEAVE_MS && sl_door_is_idle(c))) {
         sl_door_kill(door, c, SL_DOOR_AGED);
         return;
     }

@@ -33,6 +33,8 @@ enum {
     SL_DOOR_HELLO_MS = 5000,    /* to the end of the first SETTINGS frame, a handshake before it included */
     SL_DOOR_HANDSHAKES = 1024,  /* of TLS that have begun, some 40 KB each; the rest waits unread */
     SL_DOOR_SHAKE_PERCENT = 25, /* of the thread's time, for handshakes */
+    SL_DOOR_AGED_NODE_MS =
+        5000, /* for a node\'s, when it has expired: nothing is lost, it takes its newest files */
     SL_DOOR_AGED_MS =
         60 * 60 * 1000,      /* for the calls on a connection whose certificate was replaced or has expired */
     SL_DOOR_GRACE_MS = 1000, /* to make the first call, before another may take the place */

@@ -356,7 +356,13 @@ ssize_t sl_tls_write(struct sl_tls_session *session, const void *from, size_t by
 {
     ERR_clear_error();
     int n = SSL_write(session->ssl, from, bytes > INT32_MAX ? INT32_MAX : (int)bytes);
-    return n > 0 ? n : result_of(session, n);
+    ssize_t result = n > 0 ? n : result_of(session, n);
+    if (result ==
+        0) { /* the other end has said goodbye and takes nothing more: for who writes no end, but a failure */
+        errno = EPIPE;
+        return -1;
+    }
+    return result;
 }
 
 bool sl_tls_pending(const struct sl_tls_session *session)

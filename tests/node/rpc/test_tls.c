@@ -336,6 +336,9 @@ SL_TEST(bytes_go_both_ways_and_the_end_is_an_end)
     CHECK_INT(SSL_read(p.ssl, text, 8), 3);
     SSL_shutdown(p.ssl);
     CHECK_INT(sl_tls_read(p.session, text, 8), 0);
+    shutdown(p.fds[0], SHUT_RD);
+    CHECK_INT(sl_tls_write(p.session, "x", 1), -1); /* an end would be tried again for ever */
+    CHECK(errno == EPIPE || errno == ECONNRESET);
     peer_close(&p);
     world_close(&w);
 }
