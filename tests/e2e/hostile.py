@@ -2,8 +2,11 @@
 And what a process takes of the machine meanwhile."""
 import pathlib
 import socket
+import ssl
 import struct
 import threading
+
+SECURE = {}  # endpoint -> the context of a client of TLS: connections to it shake hands before they say anything
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PING, GOAWAY, WINDOW, CONTINUATION = 0, 1, 2, 3, 4, 6, 7, 8, 9
@@ -36,6 +39,8 @@ class Connection:
         host, port = endpoint.rsplit(":", 1)
         self.socket = socket.create_connection((host, int(port)), timeout=timeout)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hello and endpoint in SECURE:
+            self.socket = SECURE[endpoint].wrap_socket(self.socket)
         self.window, self.windows, self.ended, self.goaway = 65535, {}, {}, None
         self.buffer, self.closed, self.settings = b"", False, 0
         self.next_stream = 1
@@ -61,7 +66,7 @@ class Connection:
         self.socket.settimeout(timeout)
         try:
             data = self.socket.recv(1 << 16)
-        except (socket.timeout, BlockingIOError):
+        except (socket.timeout, BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
             data = b""

@@ -5,6 +5,7 @@ import pathlib
 import re
 import resource
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -12,10 +13,11 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import PATIENCE, SLUICE, after, free_port, value_of, wait_until
+from certs import Authority
+from conftest import PATIENCE, SLUICE, Server, after, free_port, value_of, wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SETTINGS, WINDOW, Connection,
-                     Resources, fields, frame, message)
+from hostile import (ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, PREFACE, RESET, SECURE, SETTINGS, WINDOW,
+                     Connection, Resources, fields, frame, message)
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
@@ -25,12 +27,15 @@ GROWTH = 300  # MB that a flood may cost
 LARGE = 33_000_000
 
 
-@pytest.fixture(scope="module")
-def node(tmp_path_factory):
-    """A node for the floods: nothing of one may be left for the next."""
-    from conftest import Server
-    it = Server(tmp_path_factory.mktemp("door")).wait_ready()
+@pytest.fixture(scope="module", params=["plain", "tls"])
+def node(request, tmp_path_factory):
+    """A node for the floods: nothing of one may be left for the next. All bounds hold behind TLS, too."""
+    folder = tmp_path_factory.mktemp("door")
+    it = Server(folder, *(secured(folder) if request.param == "tls" else [])).wait_ready()
+    if request.param == "tls":
+        SECURE[it.endpoint] = client_context(folder)
     yield it
+    SECURE.pop(it.endpoint, None)
     code = it.stop()
     it.kill()
     assert code == 0, it.log()
@@ -43,12 +48,34 @@ def watched(node):
     it.end()
 
 
+def secured(folder):
+    """The options of a server that wants certificates; those of a client are beside them."""
+    ca = Authority(folder)
+    for role, name in (("gateway", "client"), ("node", "node")):
+        ca.of_role(role, name=name)
+    return [*ca.sign("server", "DNS:localhost,IP:127.0.0.1").options(), "--tls-ca", ca.cert, "--tls-require-client"]
+
+
+def client_context(folder, name="client"):
+    context = ssl.create_default_context(cafile=folder / "ca.crt")
+    context.load_cert_chain(folder / f"{name}.crt", folder / f"{name}.key")
+    context.set_alpn_protocols(["h2"])
+    context.check_hostname = False
+    context.folder = folder
+    return context
+
+
 def request(max_tokens=4, text="The old gentleman"):
     return pb.GenerateRequest(text=text, sampling_params=pb.SamplingParams(temperature=0, max_tokens=max_tokens))
 
 
 def channel(server):
     """One with a connection of its own."""
+    if server.endpoint in SECURE:
+        folder = SECURE[server.endpoint].folder
+        ca, key, cert = ((folder / name).read_bytes() for name in ("ca.crt", "client.key", "client.crt"))
+        return grpc.secure_channel(server.endpoint, grpc.ssl_channel_credentials(ca, key, cert),
+                                   options=[("grpc.use_local_subchannel_pool", 1)])
     return grpc.insecure_channel(server.endpoint, options=[("grpc.use_local_subchannel_pool", 1)])
 
 
@@ -151,7 +178,6 @@ def test_a_shortage_of_descriptors_ends_when_it_ends(start_server):
 
 
 def test_too_few_descriptors_are_refused_at_the_start(tmp_path):
-    from conftest import Server
     server = Server(tmp_path, files=100)
     assert server.wait() == 78, server.log()
     assert "raise the hard limit (ulimit -Hn" in server.log()
@@ -538,7 +564,12 @@ def test_answers_that_nobody_reads_keep_no_place(node, watched, path, body, kind
     """Streams without a window: the core would wait for one as long as the connection is there."""
     before = node.metric('sluice_grpc_calls_ended_total{reason="unread"}')
     held = node.metric(f'sluice_grpc_calls{{kind="{kind}"}}')
+    usual = SECURE.get(node.endpoint)
+    if usual and kind == "control":  # a node's to call
+        SECURE[node.endpoint] = client_context(usual.folder, "node")
     unread = Unread(node.endpoint, path, body)
+    if usual:
+        SECURE[node.endpoint] = usual
     unread.call()
     wait_until(lambda: len(unread.ended()) == 1024, "an end of every call")
     assert sum(b"the client took nothing of the answer for too long" in text for text in unread.ended()) >= 1000

@@ -1,20 +1,21 @@
 """A door that locks: TLS on the gRPC port, with certificates that openssl(1) made. Who has none, a stolen one, one of another role
 comes as far as that, and no further; certificates are replaced under load and nobody sees it; floods of handshakes cost what
-floods may cost."""
+floods may cost. The bounds of the door behind TLS are tried in test_door.py."""
 import itertools
 import os
 import re
 import socket
 import ssl
+import subprocess
+import sys
 import threading
 import time
 
 import grpc
 import pytest
 from certs import Authority, replace
-from conftest import PATIENCE, ROOT, Process, Server, free_port, get, run, value_of, wait_until
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from hostile import Connection, Resources
+from conftest import PATIENCE, ROOT, Server, free_port, get, run, wait_until
+from hostile import SECURE, Connection, Resources
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
@@ -38,6 +39,14 @@ class World:
         key, cert = (party.key.read_bytes(), party.cert.read_bytes()) if party else (None, None)
         credentials = grpc.ssl_channel_credentials((ca or self.ca).cert.read_bytes(), key, cert)
         return grpc.secure_channel(endpoint, credentials, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    def context(self):
+        """Of a client that speaks HTTP/2 by hand."""
+        context = ssl.create_default_context(cafile=self.ca.cert)
+        context.load_cert_chain(self.parties["client"].cert, self.parties["client"].key)
+        context.set_alpn_protocols(["h2"])
+        context.check_hostname = False
+        return context
 
     def engine(self, endpoint, party, **more):
         return pb_grpc.VllmEngineStub(self.channel(endpoint, party, **more))
@@ -256,7 +265,9 @@ def test_certificates_are_replaced_under_load_and_no_request_fails(tmp_path):
     live = world.ca.sign("live", "DNS:localhost,IP:127.0.0.1")
     node = Server(tmp_path, *live.options(), "--tls-ca", world.ca.cert, "--tls-require-client").wait_ready()
     failed, done, stop = [], itertools.count(), threading.Event()
-    idle = TlsConnection(node, world)
+    SECURE[node.endpoint] = world.context()
+    idle = Connection(node.endpoint)
+    del SECURE[node.endpoint]
     lived = world.engine(node.endpoint, world.parties["client"])  # one connection for all of it, as a gateway has
     long = lived.Generate(request(max_tokens=3500, stream=True), timeout=PATIENCE)
     next(long)
@@ -316,22 +327,44 @@ def test_half_a_replacement_changes_nothing_and_is_said_once(tmp_path):
     node.kill()
 
 
+def test_a_connection_ends_with_the_certificate_that_it_was_proved_by(world, node):
+    aged = 'sluice_grpc_connections_shut_total{reason="aged"}'
+    before, context = node.metric(aged), world.context()
+
+    def one():
+        """One that was there before its client's certificate expired: on a busy machine, not the first."""
+        party = world.ca.of_role("client", name="brief", days=(-1, 4 / 86400))
+        context.load_cert_chain(party.cert, party.key)
+        SECURE[node.endpoint] = context
+        try:
+            it = Connection(node.endpoint)
+            return it if it.take(PATIENCE) else None
+        except OSError:
+            return None
+        finally:
+            del SECURE[node.endpoint]
+    idle = wait_until(one, "a connection")
+    assert idle.wait_closed(PATIENCE)
+    assert node.metric(aged) == before + 1
+
+
+@pytest.mark.slow
+def test_nodes_go_on_with_their_newest_certificates_when_the_first_expire(tmp_path, pack, spawn):
+    world = World(tmp_path)
+    port, ops = free_port(), f"127.0.0.1:{free_port()}"
+    coordinator = spawn("coordinator", "coordinator", pack, "--stages", 1, "--listen", f"127.0.0.1:{port}", "--ops", ops, *world.options())
+    live = world.ca.of_role("node", name="live", days=(-1, 60 / 86400))
+    to = ["--threads", 1, "--coordinator", f"localhost:{port}", "--tls-ca", world.ca.cert, *live.options()]
+    workers = [spawn(role, role, pack, *to) for role in ("stage", "decode")]
+    wait_until(lambda: get(ops, "/readyz")[0] == 200, "readiness")
+    replace(live, world.ca.of_role("node", name="later"))
+    wait_until(lambda: coordinator.log().count("Join stream") >= 2, "the end of what the first certificates proved")
+    wait_until(lambda: get(ops, "/readyz")[0] == 200, "readiness again")
+    assert len(answer(world.engine(f"localhost:{port}", world.parties["client"]))) == 4
+    assert all(process.alive() for process in (coordinator, *workers))
+
+
 # ---- floods ----
-
-class TlsConnection(Connection):
-    """One of hostile.py's, behind a handshake."""
-
-    def __init__(self, node, world, **more):
-        host, port = node.endpoint.split(":")
-        context = ssl.create_default_context(cafile=world.ca.cert)
-        context.load_cert_chain(world.parties["client"].cert, world.parties["client"].key)
-        context.set_alpn_protocols(["h2"])
-        self.context = context
-        super().__init__(node.endpoint, hello=None, **more)
-        self.socket = context.wrap_socket(self.socket, server_hostname="localhost")
-        from hostile import PREFACE, SETTINGS, frame
-        self.send(PREFACE + frame(SETTINGS, 0, 0))
-
 
 def test_a_flood_of_handshakes_leaves_who_has_called_served_and_ends_with_it(world, node):
     """Halves of hellos, garbage and silence, from as many connections as this process may have; one that is there goes on all the
@@ -395,72 +428,6 @@ def client_hello():
     return outgoing.read()
 
 
-def test_the_bounds_of_the_door_hold_behind_tls(world, node):
-    """The floods of test_door.py that break HTTP/2's rules, each over TLS: GOAWAY with the same sentence."""
-    from hostile import DATA, END_HEADERS, HEADERS, PING, RESET, SETTINGS, fields, frame
-    path = "/vllm.grpc.engine.VllmEngine/Generate"
-
-    def streams(c):
-        for _ in range(600):
-            if not c.send(frame(HEADERS, END_HEADERS, c.next_stream, fields(path))):
-                return
-            c.next_stream += 2
-
-    def resets(c):
-        for _ in range(3000):
-            stream = c.next_stream
-            c.next_stream += 2
-            if not c.send(frame(HEADERS, END_HEADERS, stream, fields(path)) + frame(RESET, 0, stream, bytes(4))):
-                return
-
-    def pings(c):
-        for _ in range(200):
-            if not c.send(frame(PING, 0, 0, bytes(8)) * 100):
-                return
-
-    def settings(c):
-        for _ in range(200):
-            if not c.send(frame(SETTINGS, 0, 0) * 100):
-                return
-
-    def headers(c):
-        c.send(frame(HEADERS, 0, 1, fields(path)))
-        for _ in range(40):
-            if not c.send(frame(9, 0, 1, bytes(4096))):
-                return
-
-    def small(c):
-        stream = c.open(path)
-        c.send(frame(DATA, 0, stream, b"\0\0\0\xff\xff"))
-        for _ in range(5000):
-            if not c.send(frame(DATA, 0, stream, b"x")):
-                return
-    for flood, reason in ((streams, "streams"), (resets, "resets"), (pings, "control_frames"), (settings, "control_frames"), (headers, "header"),
-                          (small, "small_frames")):
-        names = [line for line in get(node.ops, "/metrics")[1].splitlines() if "connections_shut_total" in line and reason in line]
-        assert names, reason
-        line = names[0].rsplit(" ", 1)[0]
-        before = value_of(node.ops, line)
-        c = TlsConnection(node, world)
-        flood(c)
-        assert c.wait_closed()
-        wait_until(lambda: value_of(node.ops, line) > before, reason)
-        c.close()
-        assert is_served(world, node)
-
-
-def test_a_message_that_declares_too_much_is_refused_behind_tls(world, node):
-    from hostile import DATA, frame, message
-    c = TlsConnection(node, world)
-    stream = c.open("/vllm.grpc.engine.VllmEngine/Generate")
-    c.send(frame(DATA, 0, stream, message(b"x", length=1 << 30)))
-    while stream not in c.ended and c.take(PATIENCE):
-        pass
-    assert stream in c.ended
-    c.close()
-    assert is_served(world, node)
-
-
 # ---- our own commands, and sentences ----
 
 def test_our_commands_speak_tls_and_say_what_is_wrong_in_one_sentence(world, node):
@@ -521,6 +488,29 @@ def test_a_pipeline_of_separate_nodes_joins_by_certificates_alone(world, pack, s
     assert "gRPC on 0.0.0.0" in coordinator.log() and "a certificate is required and says what its holder may call" in coordinator.log()
     coordinator.signal(15)
     assert coordinator.wait() == 0 and all(worker.wait() == 0 for worker in workers)
+
+
+def test_the_socket_of_nodes_hears_its_own_user_alone(world, node):
+    """Children of serve come in by it, in the clear, as nodes: another user is shut out before he is heard, and who comes in may do what
+    a node may."""
+    name = re.search(r"gRPC on the socket (\S+):", node.log())[1]
+    with grpc.insecure_channel(f"unix-abstract:{name}") as channel:
+        with pytest.raises(grpc.RpcError) as error:
+            answer(pb_grpc.VllmEngineStub(channel))
+        assert error.value.code() == DENIED and "whose role is node" in error.value.details()
+        with pytest.raises(grpc.RpcError) as error:  # a member is who knows the key of this life
+            channel.unary_stream(CONTROL + "Join")(b"", timeout=PATIENCE).next()
+        assert "may not call" not in error.value.details()
+    if os.getuid() != 0:
+        pytest.skip("only root can be another user")
+    script = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('\\0' + sys.argv[1]);"
+              "s.sendall(b'PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n' + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]));"
+              "sys.exit(len(s.recv(100)))")
+    mine = subprocess.run([sys.executable, "-c", script, name], timeout=PATIENCE)
+    other = subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "/usr/bin/python3", "-c", script, name], timeout=PATIENCE,
+                           capture_output=True, text=True)
+    assert mine.returncode > 0  # SETTINGS
+    assert other.returncode == 0 or "reset" in other.stderr or "Broken pipe" in other.stderr, other
 
 
 # ---- without TLS ----
