@@ -551,6 +551,16 @@ static bool admit(struct sl_rpc_call *call)
     return true;
 }
 
+/* A line a second, however many there are. */
+static void note_denial(struct sl_rpc_call *call, const char *sentence)
+{
+    struct sl_rpc_server *server = call->server;
+    unsigned long long now = sl_clock_ns() / 1000000, before = atomic_load(&server->denied_logged_ms);
+    atomic_fetch_add(&server->n_denied[call->caller.role], 1);
+    if (now - before >= 1000 && atomic_compare_exchange_strong(&server->denied_logged_ms, &before, now))
+        sl_log_warn("a call was refused: %s", sentence);
+}
+
 /* Whether who calls may call this; before anything of the message is received. */
 static bool is_allowed(struct sl_rpc_call *call)
 {
@@ -568,6 +578,7 @@ static bool is_allowed(struct sl_rpc_call *call)
         snprintf(sentence, sizeof sentence, "%s%s, whose role is %s, may not call %s",
                  who->name[0] ? who->name : "a client", who->name[0] ? "" : " without a certificate",
                  sl_caller_roles[who->role], call->route->method.path);
+    note_denial(call, sentence);
     sl_rpc_finish(call, SL_E_DENIED, sentence);
     return false;
 }

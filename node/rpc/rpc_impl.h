@@ -50,6 +50,7 @@ struct sl_rpc_server {
     struct sl_door *door;
     grpc_server_credentials *credentials; /* of what comes through the door: it is no concern of the core */
     atomic_uint places[SL_RPC_PLACES];    /* taken */
+    atomic_ullong n_denied[SL_CALLER_ROLES], denied_logged_ms;
     size_t max_message_bytes;
     void (*on_door)(void *context, const char *why);
     void *context;

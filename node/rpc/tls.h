@@ -10,7 +10,7 @@
  * all: half a file, a key of another certificate, one that is not valid now keep what is in use, and are said once. Connections
  * that were proved by what was replaced are told to go when the door gets to know it (sl_tls_era).
  *
- * One thread, the door's, after sl_tls_open. */
+ * One at a time after sl_tls_open: the door's lock. */
 #ifndef SL_NODE_RPC_TLS_H
 #define SL_NODE_RPC_TLS_H
 

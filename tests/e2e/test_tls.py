@@ -132,6 +132,8 @@ def test_a_role_calls_what_the_table_says_and_nothing_else(world, node, role):
             refused = code == DENIED and f"whose role is {role}, may not call {path}" in details
             # A node's proof of membership is looked at behind this door, and an empty one is refused by another sentence.
             assert refused == (role not in roles), (path, role, code, details)
+    denied = sum(role not in roles for roles in TABLE.values())
+    assert node.metric(f'sluice_grpc_calls_denied_total{{role="{role}"}}') >= denied
     assert node.alive()
 
 
