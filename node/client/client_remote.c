@@ -147,7 +147,7 @@ sl_status sl_remote_open(struct sl_remote **out, const char *endpoint, struct sl
     sl_status status = sl_rpc_channel_open(&remote->channel, endpoint, err);
     if (status == SL_OK)
         status = fetch_tokenizer(remote, tokenizer, err);
-    if (status == SL_E_UNAVAILABLE && !strstr(err->text, "TLS") && !strstr(err->text, "certificate")) {
+    if (status == SL_E_UNAVAILABLE && !sl_rpc_is_tls_trouble(err)) {
         struct sl_err why = *err;
         sl_fail(err, status, "no answer from %s; is a server there? `sluice serve PATH` starts one (%.160s)",
                 endpoint, why.text);

@@ -215,6 +215,7 @@ sl_status sl_member_join(struct sl_member *m, Sluice__V1__JoinEvent **event, str
 {
     const struct sl_member_config *config = &m->config;
     uint64_t until = sl_clock_ns() + (uint64_t)config->join_timeout_s * 1000000000u;
+    char told[sizeof err->text] = ""; /* of what TLS lacks, which may come: said when it changes */
     for (uint32_t again_ms = AGAIN_MIN_MS;;) {
         m->heard_ns = 0;
         sl_status status = await_plan(m, event, err);
@@ -230,6 +231,12 @@ sl_status sl_member_join(struct sl_member *m, Sluice__V1__JoinEvent **event, str
             until = sl_clock_ns() + (uint64_t)config->join_timeout_s * 1000000000u;
             again_ms = AGAIN_MIN_MS;
         }
+        bool tls = sl_rpc_is_tls_trouble(err);
+        if (tls && strcmp(told, err->text) != 0)
+            sl_log_warn("%s; trying again", err->text);
+        snprintf(told, sizeof told, "%s", tls ? err->text : "");
+        if (tls && sl_clock_ns() > until)
+            return sl_err_prefix(err, "%s could not join within %u s", config->name, config->join_timeout_s);
         if (sl_clock_ns() > until)
             return sl_fail(
                 err, SL_E_UNAVAILABLE,

@@ -101,6 +101,8 @@ struct sl_rpc_stream;
 /* All channels of this process that are opened from now on speak TLS, by files that are read anew for each; NULL: none does. The
  * struct and its strings stay the caller's. Not those to a socket ("unix-abstract:NAME"). */
 void sl_rpc_use_tls(const struct sl_tls_files *files);
+/* Whether what failed, failed for want of TLS that both sides take: the sentence says why, and there is somebody. */
+bool sl_rpc_is_tls_trouble(const struct sl_err *err);
 sl_status sl_rpc_channel_open(struct sl_rpc_channel **channel, const char *endpoint, struct sl_err *err);
 void sl_rpc_channel_close(struct sl_rpc_channel *channel);
 /* Blocking unary call. *reply is malloc'ed. A gRPC error becomes our status with its message as the sentence. */

@@ -53,6 +53,12 @@ void sl_rpc_use_tls(const struct sl_tls_files *files)
     tls_files = files;
 }
 
+bool sl_rpc_is_tls_trouble(const struct sl_err *err)
+{
+    return tls_files && err->status == SL_E_UNAVAILABLE &&
+           (strstr(err->text, " TLS") || strstr(err->text, "certificate"));
+}
+
 /* Checked first: the core would take a key of another certificate, and fail at each connection. */
 static sl_status open_core_by(const struct sl_tls_files *files, struct sl_rpc_channel *channel,
                               struct sl_err *err)

@@ -479,6 +479,11 @@ def test_a_pipeline_of_separate_nodes_joins_by_certificates_alone(world, pack, s
     refused = spawn("refused", "stage", pack, "--threads", 1, *to, *world.parties["client"].options())
     assert refused.wait() == 77, refused.log()
     assert "whose role is client, may not call /sluice.v1.Control/Hello" in refused.log()
+    for name, words, said in (("stolen", world.other.of_role("node", name="stolen-node").options(), "does not take our certificate"),
+                              ("misnamed", [*node.options(), "--tls-name", "elsewhere.example"], "is for localhost and not for elsewhere"),
+                              ("bare", [], "wants a certificate of its clients")):
+        lost = spawn(name, "stage", pack, "--threads", 1, *to, *words, "--join-timeout", 1)
+        assert lost.wait() == 69 and re.search(rf"sluice stage: stage 0 could not join within 1 s: .*{said}", lost.log()), lost.log()
     workers = [spawn("stage", "stage", pack, "--threads", 1, *to, *node.options()),
                spawn("decode", "decode", pack, "--threads", 1, *to, *node.options())]
 
