@@ -25,8 +25,9 @@ static _Thread_local bool log_quiet;
 /* A client of TLS has one sentence for what failed (tls_explain.c); these are what the core says of it, line by line. */
 static bool is_about_tls(const char *line)
 {
-    static const char *const said[] = {"Corruption detected", "SSL routines", "TSI_",
-                                       "Handshake failed",    "handshaker",   "Security handshake"};
+    static const char *const said[] = {
+        "Corruption detected", "SSL routines",      "SSL_", "TSI_", "Handshake failed",
+        "handshaker",          "Security handshake"};
     for (size_t i = 0; i < sizeof said / sizeof *said; i++)
         if (strstr(line, said[i]))
             return true;
