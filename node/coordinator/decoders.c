@@ -69,12 +69,14 @@ void sl_decoder_lose(struct sl_coordinator *c, uint32_t d, sl_status status, con
         return;
     }
     sl_core_load(c->core, &load);
-    if (load.life == SL_LIFE_READY || load.live > 0) /* else it goes as we do */
+    if (load.life == SL_LIFE_READY || load.live > 0) { /* else it goes as we do */
+        c->now.meter.decoders_lost[spoiled]++;
         sl_log_error("%s; %s, and the place of %s is free", sentence,
                      !decoder->here ? "nothing had begun there"
                      : spoiled      ? "what was told ends, the rest is prefilled again for another"
                                     : "what was decoded there is prefilled again for another",
                      name_of(c, d, name));
+    }
     sl_core_decoder_lost(c->core, d, spoiled ? all : NULL, &c->actions);
     forget(c, d, sentence);
     sl_coordinator_carry_out(c);

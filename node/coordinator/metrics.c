@@ -49,6 +49,8 @@ void sl_meter_token(struct sl_coordinator *c, struct sl_call *call, struct sl_ca
         call->first_us = now_us;
         sl_hist_add(&m->prefill, now_us - call->admit_us);
         double real = (double)(now_us - call->submit_us), predicted = (double)call->predicted_us;
+        if (call->ask.target_us > 0)
+            m->targets[now_us <= call->ask.target_us]++;
         if (call->predicted_us > 0 && real > 0)
             add_ratio(&m->ttft_error[call->ask.n_ids > SL_SHORT_TOKENS], fabs(predicted - real) / real);
     }
@@ -76,6 +78,8 @@ void sl_meter_ended(struct sl_coordinator *c, const struct sl_call *call, const 
         m->refused[refused_of(a)]++;
         return;
     }
+    if (call->ask.target_us > 0 && call->first_us == 0 && a->end.finish != SL_FINISH_ABORT)
+        m->targets[false]++;
     if (call->failed)
         m->failed++;
     else
@@ -278,8 +282,14 @@ static void add_costs(struct sl_coordinator *c, struct sl_text *t)
 }
 
 /* One series a place, whoever has it. */
-static void add_decoders(struct sl_text *t, const struct sl_load *load)
+static void add_decoders(struct sl_text *t, const struct sl_load *load, const uint64_t lost[2])
 {
+    sl_text_add(t,
+                "# TYPE sluice_decoders_lost counter\n# HELP sluice_decoders_lost Decode workers that went "
+                "without being told to, by reason; spoiled: their weights were not what they had loaded.\n"
+                "sluice_decoders_lost_total{reason=\"gone\"} %llu\n"
+                "sluice_decoders_lost_total{reason=\"spoiled\"} %llu\n",
+                (unsigned long long)lost[false], (unsigned long long)lost[true]);
     add_gauge(t, "sluice_decoders", "Decode workers on which an answer could begin.", load->n_decoders);
     sl_text_add(
         t,
@@ -336,7 +346,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_gauge(t, "sluice_decode_kv_cache_usage_ratio",
               "Share of the decode workers' KV pages that is promised to requests.",
               (double)load.decode_pages_used / (double)load.decode_pages_total);
-    add_decoders(t, &load);
+    add_decoders(t, &load, p.meter.decoders_lost);
     sl_text_add(t,
                 "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
                 "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",
@@ -375,6 +385,12 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
     p.meter.refused[SL_REFUSED_DEADLINE] += atomic_load(&c->n_past);
     add_refused(t, m->refused);
+    sl_text_add(
+        t,
+        "# TYPE sluice_request_targets counter\n# HELP sluice_request_targets Requests that were "
+        "queued and named a time for their first token, by whether it came in time.\n"
+        "sluice_request_targets_total{met=\"yes\"} %llu\nsluice_request_targets_total{met=\"no\"} %llu\n",
+        (unsigned long long)m->targets[true], (unsigned long long)m->targets[false]);
     add_ttft_error(t, m->ttft_error);
     add_hist(t, "sluice_time_to_first_token_seconds", "From submission to the first output token.", &m->ttft);
     add_hist(t, "sluice_request_queue_seconds", "From submission to admission.", &m->queue);

@@ -9,6 +9,7 @@
 #endif
 #include <stdint.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -59,6 +60,27 @@ static double cpu_seconds(void)
            (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1e-6;
 }
 
+/* When it began, as seconds since 1970: from the boot, as the kernel keeps it, and the time of the boot. 0: not known. */
+static double start_seconds(void)
+{
+    char text[1024] = "", line[256];
+    unsigned long long ticks = 0, boot = 0;
+    FILE *file = fopen("/proc/self/stat", "re");
+    size_t n = file ? fread(text, 1, sizeof text - 1, file) : 0;
+    if (file)
+        fclose(file);
+    text[n] = 0;
+    const char *at = strrchr(text, ')'); /* behind its name, which may hold anything */
+    for (int field = 2; at && field < 22; field++)
+        at = strchr(at + 1, ' ');
+    file = at && sscanf(at, "%llu", &ticks) == 1 ? fopen("/proc/stat", "re") : NULL;
+    while (file && fgets(line, sizeof line, file) && sscanf(line, "btime %llu", &boot) != 1)
+        ;
+    if (file)
+        fclose(file);
+    return boot ? (double)boot + (double)ticks / (double)sysconf(_SC_CLK_TCK) : 0;
+}
+
 static void allocator_metrics(struct sl_text *text)
 {
 #ifdef SLUICE_SYSTEM_ALLOCATOR
@@ -94,6 +116,8 @@ void sl_process_metrics(struct sl_text *text)
                 "# HELP process_cpu_seconds Processor time of all threads.\n"
                 "process_cpu_seconds_total %.6f\n",
                 cpu_seconds());
+    gauge(text, "process_start_time_seconds", "seconds", "When the process began, since 1970.",
+          start_seconds());
     gauge(text, "process_resident_memory_bytes", "bytes", "Resident memory.", (double)resident_bytes());
     gauge(text, "process_open_fds", NULL, "Open file descriptors.", (double)open_files());
     struct rlimit limit;

@@ -318,6 +318,14 @@ static void ops_metrics(void *context, struct sl_text *t)
         "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\nsluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
         w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
         (unsigned long long)atomic_load(&m->pages_total));
+    struct sl_io_stats io;
+    sl_io_stats(w->io, &io);
+    sl_text_add(t,
+                "# TYPE sluice_peer_bytes counter\n"
+                "# HELP sluice_peer_bytes Payload bytes moved over data links.\n"
+                "sluice_peer_bytes_total{role=\"%s\",dir=\"sent\"} %llu\n"
+                "sluice_peer_bytes_total{role=\"%s\",dir=\"received\"} %llu\n",
+                w->name, (unsigned long long)io.bytes_sent, w->name, (unsigned long long)io.bytes_received);
     sl_role_meter_text(t, w->name, m);
 }
 

@@ -37,6 +37,43 @@ SL_TEST(a_prediction_is_compared_once_with_what_came_by_length_of_the_prompt)
     free(c);
 }
 
+SL_TEST(a_target_is_met_or_missed_once_by_the_first_token_or_the_end_without_one)
+{
+    struct sl_coordinator *c = calloc(1, sizeof *c);
+    const uint64_t *targets = c->now.meter.targets;
+    struct sl_call *call = calloc(1, sizeof *call);
+    struct sl_action a = {.kind = SL_ACTION_END};
+    call->seq = 1;
+    call->submit_us = call->admit_us = 1000;
+    call->texts[0].n_out = 1;
+    sl_meter_token(c, call, &call->texts[0], 2000); /* it named none */
+    call->first_us = 0;
+    call->ask.target_us = 5000;
+    sl_meter_token(c, call, &call->texts[0], 5000);
+    sl_meter_token(c, call, &call->texts[0], 6000); /* a later one */
+    sl_meter_ended(c, call, &a, 7000);
+    CHECK_INT(targets[true], 1);
+    CHECK_INT(targets[false], 0);
+    call->first_us = 0;
+    sl_meter_token(c, call, &call->texts[0], 5001);
+    sl_meter_ended(c, call, &a, 7000);
+    CHECK_INT(targets[false], 1);
+    call->first_us = 0;
+    call->failed = true;
+    a.end.finish = SL_FINISH_STOP;
+    sl_meter_ended(c, call, &a, 7000); /* without any */
+    CHECK_INT(targets[false], 2);
+    call->failed = false;
+    a.end.finish = SL_FINISH_ABORT;
+    sl_meter_ended(c, call, &a, 7000); /* nobody waits for it */
+    call->seq = 0;
+    sl_meter_ended(c, call, &a, 7000); /* it was refused */
+    CHECK_INT(targets[false], 2);
+    CHECK_INT(targets[true], 1);
+    free(call);
+    free(c);
+}
+
 SL_TEST(a_request_that_was_not_queued_is_counted_by_what_kept_it_out)
 {
     static const struct {

@@ -8,7 +8,9 @@
 #include <netinet/in.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct sl_admin_state shown;
@@ -86,6 +88,11 @@ SL_TEST(metrics_are_openmetrics_with_an_end_mark)
     REQUIRE(ops);
     const char *page = get(ops, "/metrics");
     CHECK_CONTAINS(page, "application/openmetrics-text; version=1.0.0");
+    const char *start = strstr(page, "\nprocess_start_time_seconds ");
+    CHECK(start != NULL);
+    double began = strtod(start + strlen("\nprocess_start_time_seconds "), NULL), now = (double)time(NULL);
+    CHECK(began > now - 3600 &&
+          began < now + 60); /* the kernel keeps the time of the boot in whole seconds */
     CHECK_CONTAINS(page, "\ntest_answer 42\n");
     CHECK_CONTAINS(page, "\nsluice_build_info{version=\"");
     CHECK_CONTAINS(page, "\nprocess_resident_memory_bytes ");
