@@ -4,10 +4,10 @@
  * Counts: a piece with text is one arrival. How many tokens it held the server says at the end (usage), or never; then pieces are
  * counted. A count that cannot be is not believed, and said so. */
 #include "base/clock.h"
+#include "base/http/curl.h"
 #include "bench/serve/openai.h"
 #include "bench/serve/sse.h"
 #include "bench/serve/target_impl.h"
-#include <curl/curl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +16,8 @@
 #include <unistd.h>
 
 enum { ASK_TIMEOUT_MS = 5000, RETRY_NS = 20000000, EVENTS_AT_ONCE = 128, BODY_MAX = 16 << 20, NOBODY = -1 };
+
+static const struct sl_curl *curl; /* since the first target was opened */
 
 struct http_call {
     struct http_target *target;
@@ -61,7 +63,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *user, void *k
                                 .data.fd = fd};
     if (epoll_ctl(t->epoll, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &event) != 0 && errno == EEXIST)
         epoll_ctl(t->epoll, EPOLL_CTL_MOD, fd, &event);
-    curl_multi_assign(t->multi, fd, t);
+    curl->multi_assign(t->multi, fd, t);
     return 0;
 }
 
@@ -151,7 +153,7 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *user)
         return 0; /* ends the transfer */
     if (!call->is_typed) {
         char *type = NULL;
-        curl_easy_getinfo(call->easy, CURLINFO_CONTENT_TYPE, &type);
+        curl->easy_getinfo(call->easy, CURLINFO_CONTENT_TYPE, &type);
         call->is_stream = type && strncasecmp(type, "text/event-stream", 17) == 0;
         call->is_typed = true;
     }
@@ -171,12 +173,12 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *user)
 static void judge(struct http_call *call, CURLcode code)
 {
     long http = 0;
-    curl_easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &http);
+    curl->easy_getinfo(call->easy, CURLINFO_RESPONSE_CODE, &http);
     if (call->sentence[0])
         return;
     if (code != CURLE_OK) {
         snprintf(call->sentence, sizeof call->sentence, "%.190s",
-                 call->why[0] ? call->why : curl_easy_strerror(code));
+                 call->why[0] ? call->why : curl->easy_strerror(code));
         return;
     }
     call->at_ns = sl_clock_ns();
@@ -206,8 +208,8 @@ static const char *doubt(const struct http_call *call, char *room, size_t bytes)
 static void set_free(struct http_call *call)
 {
     struct http_target *t = call->target;
-    curl_multi_remove_handle(t->multi, call->easy);
-    curl_slist_free_all(call->headers);
+    curl->multi_remove_handle(t->multi, call->easy);
+    curl->slist_free_all(call->headers);
     free(call->request);
     free(call->body);
     sl_sse_reset(&call->sse);
@@ -247,12 +249,12 @@ static void end_call(struct http_call *call, CURLcode code)
 static void finish(struct http_target *t)
 {
     int left;
-    for (CURLMsg *message; (message = curl_multi_info_read(t->multi, &left));) {
+    for (CURLMsg *message; (message = curl->multi_info_read(t->multi, &left));) {
         struct http_call *call = NULL;
         if (message->msg != CURLMSG_DONE)
             continue;
         CURLcode code = message->data.result; /* gone once the handle is removed */
-        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
+        curl->easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&call);
         end_call(call, code);
     }
     while (t->leaving) {
@@ -274,15 +276,15 @@ static void http_poll(struct sl_target *target, uint64_t until_ns)
         struct timespec timeout = {(time_t)(left / 1000000000), (long)(left % 1000000000)};
         int n = epoll_pwait2(t->epoll, events, EVENTS_AT_ONCE, &timeout, NULL);
         for (int i = 0; i < n; i++)
-            curl_multi_socket_action(t->multi, events[i].data.fd,
-                                     (events[i].events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
-                                         (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
-                                         (events[i].events & EPOLLERR ? CURL_CSELECT_ERR : 0),
-                                     &running);
+            curl->multi_socket_action(t->multi, events[i].data.fd,
+                                      (events[i].events & (EPOLLIN | EPOLLHUP) ? CURL_CSELECT_IN : 0) |
+                                          (events[i].events & EPOLLOUT ? CURL_CSELECT_OUT : 0) |
+                                          (events[i].events & EPOLLERR ? CURL_CSELECT_ERR : 0),
+                                      &running);
         now = sl_clock_ns();
         if (now >= t->timer_ns) {
             t->timer_ns = SL_NEVER;
-            curl_multi_socket_action(t->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+            curl->multi_socket_action(t->multi, CURL_SOCKET_TIMEOUT, 0, &running);
         }
         finish(t);
         if (t->n_events > 0 || now >= until_ns)
@@ -296,7 +298,7 @@ static bool add_header(struct http_call *call, const char *name, const char *val
 {
     char line[2048];
     snprintf(line, sizeof line, "%s: %s", name, value);
-    struct curl_slist *more = curl_slist_append(call->headers, line);
+    struct curl_slist *more = curl->slist_append(call->headers, line);
     if (more)
         call->headers = more;
     return more != NULL;
@@ -307,18 +309,18 @@ static void set_common(struct http_target *t, CURL *easy)
     const struct sl_target_config *config = &t->base.config;
     const char *const pems[] = {config->tls_ca, config->tls_cert, config->tls_key};
     static const CURLoption options[] = {CURLOPT_CAINFO_BLOB, CURLOPT_SSLCERT_BLOB, CURLOPT_SSLKEY_BLOB};
-    curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(easy, CURLOPT_PROXY, "");
-    curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
+    curl->easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
+    curl->easy_setopt(easy, CURLOPT_PROXY, "");
+    curl->easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl->easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     for (size_t i = 0; i < sizeof pems / sizeof *pems; i++) {
         struct curl_blob blob = {(void *)(uintptr_t)pems[i], pems[i] ? strlen(pems[i]) : 0, CURL_BLOB_NOCOPY};
         if (pems[i])
-            curl_easy_setopt(easy, options[i], &blob);
+            curl->easy_setopt(easy, options[i], &blob);
     }
     if (config->token) {
-        curl_easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, config->token);
-        curl_easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
+        curl->easy_setopt(easy, CURLOPT_XOAUTH2_BEARER, config->token);
+        curl->easy_setopt(easy, CURLOPT_HTTPAUTH, (long)CURLAUTH_BEARER);
     }
 }
 
@@ -330,7 +332,7 @@ static struct http_call *take_free(struct http_target *t)
         return call;
     }
     call = calloc(1, sizeof *call);
-    if (call && !(call->easy = curl_easy_init())) {
+    if (call && !(call->easy = curl->easy_init())) {
         free(call);
         return NULL;
     }
@@ -349,16 +351,16 @@ static bool prepare(struct http_call *call, const struct sl_call_ask *ask)
     call->request = sl_openai_body(ask, t->base.model, t->base.config.chat, t->base.config.extra_body);
     if (!made || !call->request)
         return false;
-    curl_easy_reset(call->easy);
+    curl->easy_reset(call->easy);
     set_common(t, call->easy);
-    curl_easy_setopt(call->easy, CURLOPT_URL, t->url);
-    curl_easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->headers);
-    curl_easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->request);
-    curl_easy_setopt(call->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(call->request));
-    curl_easy_setopt(call->easy, CURLOPT_WRITEFUNCTION, on_bytes);
-    curl_easy_setopt(call->easy, CURLOPT_WRITEDATA, call);
-    curl_easy_setopt(call->easy, CURLOPT_ERRORBUFFER, call->why);
-    curl_easy_setopt(call->easy, CURLOPT_PRIVATE, call);
+    curl->easy_setopt(call->easy, CURLOPT_URL, t->url);
+    curl->easy_setopt(call->easy, CURLOPT_HTTPHEADER, call->headers);
+    curl->easy_setopt(call->easy, CURLOPT_POSTFIELDS, call->request);
+    curl->easy_setopt(call->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)strlen(call->request));
+    curl->easy_setopt(call->easy, CURLOPT_WRITEFUNCTION, on_bytes);
+    curl->easy_setopt(call->easy, CURLOPT_WRITEDATA, call);
+    curl->easy_setopt(call->easy, CURLOPT_ERRORBUFFER, call->why);
+    curl->easy_setopt(call->easy, CURLOPT_PRIVATE, call);
     return true;
 }
 
@@ -373,7 +375,7 @@ static void http_send(struct sl_target *target, uint32_t number, const struct sl
     }
     call->number = number;
     call->wanted = ask->max_tokens;
-    if (!prepare(call, ask) || curl_multi_add_handle(t->multi, call->easy) != CURLM_OK) {
+    if (!prepare(call, ask) || curl->multi_add_handle(t->multi, call->easy) != CURLM_OK) {
         call->number = NOBODY;
         set_free(call);
         sl_target_fail(target, number, sl_clock_ns(), "no memory for the request");
@@ -381,7 +383,7 @@ static void http_send(struct sl_target *target, uint32_t number, const struct sl
     }
     t->calls[number] = call;
     if (!t->in_callback)
-        curl_multi_socket_action(t->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        curl->multi_socket_action(t->multi, CURL_SOCKET_TIMEOUT, 0, &running);
 }
 
 static void http_cancel(struct sl_target *target, uint32_t number)
@@ -412,24 +414,24 @@ static sl_status ask_models(struct http_target *t, uint64_t until_ns, struct sl_
     char url[1024], name[sizeof t->base.model] = "";
     uint64_t now = sl_clock_ns();
     long left_ms = until_ns > now ? (long)((until_ns - now) / 1000000) + 1 : 1, http = 0;
-    CURL *easy = curl_easy_init();
+    CURL *easy = curl->easy_init();
     if (!easy)
         return sl_fail(err, SL_E_NOMEM, "no memory for a client");
     snprintf(url, sizeof url, "%s/models", t->base_url);
     set_common(t, easy);
-    curl_easy_setopt(easy, CURLOPT_URL, url);
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_answer);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, answer.why);
-    curl_easy_setopt(easy, CURLOPT_TIMEOUT_MS, left_ms < ASK_TIMEOUT_MS ? left_ms : (long)ASK_TIMEOUT_MS);
-    CURLcode code = curl_easy_perform(easy);
-    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &http);
-    curl_easy_cleanup(easy);
+    curl->easy_setopt(easy, CURLOPT_URL, url);
+    curl->easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_answer);
+    curl->easy_setopt(easy, CURLOPT_WRITEDATA, &answer);
+    curl->easy_setopt(easy, CURLOPT_ERRORBUFFER, answer.why);
+    curl->easy_setopt(easy, CURLOPT_TIMEOUT_MS, left_ms < ASK_TIMEOUT_MS ? left_ms : (long)ASK_TIMEOUT_MS);
+    CURLcode code = curl->easy_perform(easy);
+    curl->easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &http);
+    curl->easy_cleanup(easy);
     bool listed = answer.body && sl_openai_model(answer.body, answer.body_used, name, sizeof name);
     free(answer.body);
     if (code != CURLE_OK)
         return sl_fail(err, SL_E_UNAVAILABLE, "%.160s",
-                       answer.why[0] ? answer.why : curl_easy_strerror(code));
+                       answer.why[0] ? answer.why : curl->easy_strerror(code));
     if (http == 401 || http == 403)
         return sl_fail(err, SL_E_DENIED, "it answers HTTP %ld; is --token right?", http);
     if (http != 200 && http != 404)
@@ -463,7 +465,7 @@ static void free_list(struct http_call *call)
     while (call) {
         struct http_call *next = call->next;
         sl_sse_free(&call->sse);
-        curl_easy_cleanup(call->easy);
+        curl->easy_cleanup(call->easy);
         free(call);
         call = next;
     }
@@ -478,10 +480,9 @@ static void http_close(struct sl_target *target)
         finish(t);
     free_list(t->free_calls);
     if (t->multi)
-        curl_multi_cleanup(t->multi);
+        curl->multi_cleanup(t->multi);
     if (t->epoll >= 0)
         close(t->epoll);
-    curl_global_cleanup();
     free(t->calls);
     free(t->url);
     free(t->base_url);
@@ -508,16 +509,16 @@ sl_status sl_target_open_openai(struct sl_target **target, const struct sl_targe
                                 struct sl_err *err)
 {
     static const struct sl_target_ways ways = {http_ready, http_send, http_cancel, http_poll, http_close};
-    struct http_target *t = calloc(1, sizeof *t);
     *target = NULL;
+    SL_TRY(sl_curl_open(&curl, "--openai", err));
+    struct http_target *t = calloc(1, sizeof *t);
     if (!t)
         return sl_fail(err, SL_E_NOMEM, "no memory for a client");
     t->base.ways = &ways;
     t->base.config = *config;
     t->timer_ns = SL_NEVER;
-    curl_global_init(CURL_GLOBAL_DEFAULT);
     t->epoll = epoll_create1(EPOLL_CLOEXEC);
-    t->multi = curl_multi_init();
+    t->multi = curl->multi_init();
     t->calls = calloc(config->max_calls, sizeof *t->calls);
     sl_status status = t->epoll >= 0 && t->multi && t->calls
                            ? name_urls(t, err)
@@ -526,11 +527,11 @@ sl_status sl_target_open_openai(struct sl_target **target, const struct sl_targe
         http_close(&t->base);
         return status;
     }
-    curl_multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-    curl_multi_setopt(t->multi, CURLMOPT_SOCKETDATA, t);
-    curl_multi_setopt(t->multi, CURLMOPT_TIMERFUNCTION, on_timer);
-    curl_multi_setopt(t->multi, CURLMOPT_TIMERDATA, t);
-    curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)config->max_calls); /* connections are kept */
+    curl->multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+    curl->multi_setopt(t->multi, CURLMOPT_SOCKETDATA, t);
+    curl->multi_setopt(t->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+    curl->multi_setopt(t->multi, CURLMOPT_TIMERDATA, t);
+    curl->multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)config->max_calls); /* connections are kept */
     *target = &t->base;
     return SL_OK;
 }

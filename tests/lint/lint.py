@@ -38,6 +38,7 @@ MAX_FUNCTION, MAX_FILE, MIN_HEAD = 90, 1200, 40
 # A folder that is no room of its own belongs to the room above it.
 KNOWS = {
     "base": [],
+    "base/http": ["base"],
     "kernels": ["base"],
     "model": ["base", "kernels"],
     "model/family": ["model"],
@@ -55,7 +56,7 @@ KNOWS = {
     "pipeline/sim": ["pipeline/decide"],
     "node/rpc": ["base"],
     "node/coordinator": ["node/rpc", "pipeline/decide", "pipeline/link", "model/tokenizer"],
-    "node/edge": ["node/coordinator"],
+    "node/edge": ["node/coordinator", "base/http"],
     "node/role": ["node/edge", "pipeline/stage"],
     "node/local": ["node/role"],
     "node/client": ["node/local"],
@@ -73,7 +74,7 @@ FOREIGN = {
     r"nccl\.h": [r"pipeline/link/transport_nccl\w*\.[ch]"],
     r"(cuda|cublas)\w*\.h": [r"kernels/cuda/.*"],
     r"(\w+/)*\w+\.pb-c\.h": [r"node/(coordinator/members(_away)?\.c|client/client_remote\.c|role/(member|worker)\.c|edge/\w+\.[ch])", r"bench/serve/target_grpc\.c", r"bench/serve/selftest/scripted_grpc\.c"],
-    r"curl/": [r"bench/serve/target_openai\.c"],
+    r"curl/": [r"base/http/curl\.h"],
     r"protobuf-c/": [r"node/rpc/\w+\.[ch]"],
     r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/(client_remote|queue_view)\.c", r"node/edge/(engine|service)_\w+\.[ch]", r"bench/serve/\w+\.[ch]", r"bench/serve/selftest/openai\.c"],
     r"yaml\.h": [r"node/command/options_file\.c"],
