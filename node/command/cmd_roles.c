@@ -9,6 +9,7 @@
 #include "node/command/serving_options.h"
 #include "node/coordinator/members.h"
 #include "node/edge/edge.h"
+#include "node/edge/traces.h"
 #include "node/local/cluster.h"
 #include "node/role/role.h"
 #include "node/role/worker.h"
@@ -223,6 +224,7 @@ struct node { /* everything of a coordinator process, in the order it is made */
     struct sl_join_key key;
     struct sl_io *io;
     struct sl_members *members;
+    struct sl_traces *traces;
     struct sl_coordinator *coordinator;
     struct sl_edge *edge;
     _Atomic bool leave; /* a member was told to stop: all do */
@@ -395,6 +397,9 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     SL_TRY(make_plan(n, err));
     SL_TRY(make_members(n, err));
     struct sl_io *io = n->io;
+    if (v->otlp_endpoint)
+        SL_TRY(sl_traces_start(&n->traces, v->otlp_endpoint, v->listen,
+                               v->name ? v->name : sl_pack_name(n->pack), err));
     SL_TRY(make_coordinator(n, err));
     n->io = NULL; /* the coordinator's from here on */
     struct sl_rpc_method methods[SL_MEMBERS_METHODS];
@@ -405,6 +410,7 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
                                   .trust_headers = trusting,
                                   .ops = v->ops,
                                   .coordinator = n->coordinator,
+                                  .traces = n->traces,
                                   .methods = methods,
                                   .n_methods = sl_members_methods(n->members, methods)};
     SL_TRY(sl_edge_start(&n->edge, &edge, err));
@@ -553,6 +559,7 @@ static void stop(struct node *n, const sigset_t *set)
         sl_edge_stop(n->edge, 2000);
     sl_notify_unwatch();
     sl_coordinator_destroy(n->coordinator);
+    sl_traces_stop(n->traces);
     if (n->io)
         sl_io_destroy(n->io);
     sl_members_destroy(n->members);

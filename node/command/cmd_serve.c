@@ -158,6 +158,8 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
         add(&a, "--tenant-weight", v->tenant_weight);
     add_number(&a, "--context", v->context);
     add_number(&a, "--kv-tokens", v->kv_tokens);
+    if (v->otlp_endpoint)
+        add(&a, "--otlp-endpoint", v->otlp_endpoint);
     add_number(&a, "--drain-timeout", v->drain_timeout);
     add_number(&a, "--lost-after", v->lost_after);
     add(&a, "--join-key-file", s->key_path);

@@ -8,6 +8,7 @@
 
 struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache, *link_auth;
+    const char *otlp_endpoint;
     uint32_t stages, decoders, max_decoders, chunk, max_prefill, max_running, max_waiting, context, kv_tokens,
         drain_timeout, lost_after, chunk_ms, slo;
     struct sl_server_tls tls;
@@ -45,6 +46,9 @@ struct sl_serving_options {
         SL_OPTION_CHOICE("link-auth", values, serving.link_auth, "header", "none|header|payload",            \
                          "What every frame between nodes proves. header: who sent it, by a MAC of its "      \
                          "header; payload: that no byte was changed, by a MAC of all; none: neither."),      \
+        SL_OPTION_TEXT("otlp-endpoint", SL_OPT_STRING, values, serving.otlp_endpoint, NULL, "URL",           \
+                       "Bring a trace of each request to this OpenTelemetry collector, over HTTP "           \
+                       "(http://HOST:4318); without it, none."),                                             \
         SL_OPTION_LOST_AFTER(values, serving.lost_after),                                                    \
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM."),                               \

@@ -100,6 +100,7 @@ sl_status sl_call_make(struct sl_call **out, const struct sl_generate *g, struct
     call->include_stop = g->include_stop;
     memcpy(call->owner, g->owner, sizeof call->owner);
     call->want_timeline = g->want_timeline;
+    memcpy(call->trace_id, g->trace_id, sizeof call->trace_id);
     sl_status status = copy_stops(call, g, tokenizer);
     if (status == SL_OK)
         status = make_steering(&call->ask, g, vocab);
@@ -236,6 +237,7 @@ static struct sl_timeline timeline_of(const struct sl_coordinator *c, const stru
                                       uint64_t now_us)
 {
     return (struct sl_timeline){.submit_us = call->submit_us,
+                                .admit_us = call->admit_us,
                                 .first_token_us = call->first_us,
                                 .done_us = now_us,
                                 .n_stages = c->plan.n_stages,
@@ -315,13 +317,14 @@ static void log_end(const struct sl_call *call, const struct sl_action *a, uint6
     if (left_out)
         snprintf(unsaid, sizeof unsaid, " refused_unsaid=%u", left_out);
     sl_log_info("request \"%s\": tenant=\"%s\" priority=%d prompt_tokens=%u output_tokens=%u queue_ms=%s "
-                "ttft_ms=%s predicted_ttft_ms=%s total_ms=%s status=%s finish=%s%s%s%s",
+                "ttft_ms=%s predicted_ttft_ms=%s total_ms=%s status=%s finish=%s%s%s%s%s%s",
                 quotable(id, call->ask.id), call->ask.tenant, call->ask.priority, call->ask.n_ids, output,
                 ms_text(queue, call->submit_us, call->admit_us),
                 ms_text(ttft, call->submit_us, call->first_us), ms_text(predicted, 0, call->predicted_us),
                 ms_text(total, call->submit_us, now_us),
-                call->failed ? sl_status_name(call->failed_with) : "ok", finishes[a->end.finish], unsaid,
-                a->end.error ? ": " : "", a->end.error ? a->end.error : "");
+                call->failed ? sl_status_name(call->failed_with) : "ok", finishes[a->end.finish],
+                call->trace_id[0] ? " trace_id=" : "", call->trace_id, unsaid, a->end.error ? ": " : "",
+                a->end.error ? a->end.error : "");
 }
 
 void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl_action *a)
@@ -333,6 +336,7 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
     struct sl_generated piece = {.index = a->index,
                                  .done = true,
                                  .last = a->end.last,
+                                 .request_id = call->ask.id,
                                  .prompt_tokens = call->ask.n_ids,
                                  .completion_tokens = a->end.n_out,
                                  .cached_tokens = a->end.cached_tokens,

@@ -23,6 +23,8 @@ enum {
 
 enum { SL_MAX_SLO_MS = 86400000 }; /* a day */
 
+enum { SL_TRACE_DIGITS = 33 }; /* the id of a trace as text */
+
 struct sl_generate { /* one call, already validated for shape by the edge; copied by submit */
     char request_id[SL_MAX_REQUEST_ID]; /* empty: one is made */
     const uint32_t *ids;                /* the prompt */
@@ -42,8 +44,9 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     bool include_stop;                     /* keep the stop string in the output */
     int32_t prompt_logprobs;               /* -1: none; 0: of each prompt token; k: and of the k best */
     bool want_timeline;
-    bool want_digest;           /* of logits and KV: two runs that must agree are compared by it */
-    int64_t deadline_ms;        /* time left; -1: none */
+    char trace_id[SL_TRACE_DIGITS]; /* empty: it is part of none */
+    bool want_digest;               /* of logits and KV: two runs that must agree are compared by it */
+    int64_t deadline_ms;            /* time left; -1: none */
     uint32_t slo_ms;            /* from now to its first token, as wanted; 0: by the schedule's own target */
     int32_t priority;           /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST */
     char tenant[SL_MAX_TENANT]; /* empty: theirs who name none */
@@ -61,6 +64,7 @@ struct sl_generated {                  /* a piece of an answer, or its end; vali
     const struct sl_token_out *prompt;
     uint32_t n_prompt;
     bool done, last;         /* the answer's end; and with it that of all of them */
+    const char *request_id;  /* with done */
     sl_status status;        /* of the end: SL_OK, or why it failed */
     const char *error;       /* sentence, when status != SL_OK */
     uint32_t retry_after_ms; /* of one that was refused: when to try again; 0: nothing is known */

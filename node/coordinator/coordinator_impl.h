@@ -33,6 +33,7 @@ struct sl_call {          /* one request, as whoever asked sees it; the thread's
     struct sl_ask ask; /* ids, steering and prompt are our copies */
     char owner[SL_MAX_TENANT];
     bool skip_special, include_stop, want_timeline;
+    char trace_id[SL_TRACE_DIGITS];
     uint32_t n_stop;
     char *stop[SL_MAX_STOP_STRINGS];
     sl_generated_fn *fn;

@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "node/edge/admin_http.h"
 #include "node/edge/schedule_json.h"
+#include "node/edge/traces.h"
 #include <assert.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -68,6 +69,8 @@ static void on_metrics(void *context, struct sl_text *text)
     if (edge->asked)
         sl_rpc_server_metrics(edge->asked, text);
     pthread_mutex_unlock(&edge->lock);
+    if (edge->view.traces)
+        sl_traces_metrics(edge->view.traces, text);
 }
 
 static bool on_schedule(void *context, struct sl_text *text)
@@ -154,6 +157,7 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
         return sl_fail(err, SL_E_NOMEM, "out of memory for the edge on %s", config->listen);
     edge->view.coordinator = config->coordinator;
     edge->view.trust_headers = config->trust_headers;
+    edge->view.traces = config->traces;
     pthread_mutex_init(&edge->lock, NULL);
     edge->engine = sl_engine_create(&edge->view);
     edge->health = sl_health_create();

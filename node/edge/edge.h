@@ -10,6 +10,8 @@
 #include "node/coordinator/coordinator.h"
 #include "node/rpc/rpc.h"
 
+struct sl_traces; /* traces.h */
+
 struct sl_edge_config {
     const char *listen;              /* gRPC, "127.0.0.1:50051" */
     const struct sl_tls_config *tls; /* NULL: in the clear */
@@ -17,6 +19,7 @@ struct sl_edge_config {
     bool trust_headers;              /* of callers without a name, where nobody is asked for one */
     const char *ops;                 /* ops HTTP, "127.0.0.1:8081"; NULL: none */
     struct sl_coordinator *coordinator;
+    struct sl_traces *traces;            /* NULL: none; it outlives the coordinator, too */
     const struct sl_rpc_method *methods; /* more of them: sluice.v1.Control */
     uint32_t n_methods;
 };
@@ -37,6 +40,7 @@ void sl_edge_stop(struct sl_edge *edge, uint32_t grace_ms);
 struct sl_edge_view {
     struct sl_coordinator *coordinator;
     bool trust_headers;
+    struct sl_traces *traces; /* NULL: none */
     _Atomic(const char *)
         shut_because; /* NULL: gRPC connections are taken; else why not, a static sentence */
 };

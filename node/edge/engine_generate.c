@@ -6,9 +6,11 @@
  * are collected, bounded by max_tokens; one message may then carry many. Each of the two lets go once: the coordinator with
  * its last piece, the worker with the call's end; whoever is last frees. Nothing is sent before the first token (or the end)
  * is certain, so a failure until then is Trailers-Only and may be retried by the client. */
+#include "base/clock.h"
 #include "base/text.h"
 #include "node/edge/engine_impl.h"
 #include "node/edge/headers.h"
+#include "node/edge/traces.h"
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,6 +75,12 @@ struct generation {
     atomic_bool prompt_there, ended, no_memory; /* ended: all answers */
     atomic_bool woken;                          /* the worker has been called and has not looked yet */
     atomic_bool deaf;                           /* the worker's word: nothing more is wanted */
+
+    /* for its trace: the coordinator's, once it was submitted */
+    struct sl_traces *traces; /* NULL: none is made */
+    struct sl_traceparent context;
+    uint32_t output_tokens;
+    bool wants_timeline; /* the client does */
 
     /* the worker's */
     uint64_t handle;
@@ -407,14 +415,47 @@ static bool bring(struct generation *g, const struct sl_generated *piece)
     a->end.matched_id = piece->matched_stop_id;
     if (piece->matched_stop && !(a->end.matched = strdup(piece->matched_stop)))
         return false;
-    if (piece->timeline)
+    if (piece->timeline && g->wants_timeline)
         write_timeline(&a->end.timeline, piece->timeline);
     return true;
+}
+
+static void trace(struct generation *g, const struct sl_generated *piece)
+{
+    static const char *const finishes[] = {"stop", "length", "abort"};
+    const struct sl_timeline *timeline = piece->timeline;
+    uint32_t n = timeline->n_spans < SL_OTLP_MAX_SPANS ? timeline->n_spans : SL_OTLP_MAX_SPANS;
+    struct sl_otlp_request *r = malloc(sizeof *r + n * sizeof *r->spans);
+    if (!r) {
+        sl_traces_lost(g->traces, n + 2);
+        return;
+    }
+    *r = (struct sl_otlp_request){.context = g->context,
+                                  .unix_us = sl_clock_wall_us() - sl_clock_ns() / 1000u,
+                                  .submit_us = timeline->submit_us,
+                                  .admit_us = timeline->admit_us,
+                                  .first_us = timeline->first_token_us,
+                                  .done_us = timeline->done_us,
+                                  .prompt_tokens = piece->prompt_tokens,
+                                  .cached_tokens = piece->cached_tokens,
+                                  .output_tokens = g->output_tokens,
+                                  .n_stages = timeline->n_stages,
+                                  .status = piece->status == SL_OK ? NULL : sl_status_name(piece->status),
+                                  .finish = finishes[piece->finish],
+                                  .n_spans = n,
+                                  .n_left_out = timeline->n_spans - n};
+    snprintf(r->id, sizeof r->id, "%s", piece->request_id);
+    memcpy(r->spans, timeline->spans, n * sizeof *r->spans);
+    sl_traces_ids(g->traces, (uint8_t *)&r->seed, sizeof r->seed);
+    sl_traces_add(g->traces, r);
 }
 
 static void on_piece(void *user, const struct sl_generated *piece)
 {
     struct generation *g = user;
+    g->output_tokens += piece->done ? piece->completion_tokens : 0;
+    if (g->traces && piece->last && piece->timeline)
+        trace(g, piece);
     if (!atomic_load(&g->deaf) && !bring(g, piece))
         atomic_store(&g->no_memory, true);
     if (piece->done) {
@@ -549,22 +590,40 @@ static struct generation *make_generation(struct sl_rpc_call *call, struct sl_co
     g->coordinator = coordinator;
     g->open = true;
     g->stream = request->stream;
+    g->wants_timeline = request->generate.want_timeline;
     g->n_logprobs = request->generate.sampling.n_logprobs;
     g->prompt_tokens = request->generate.n_ids;
     return g;
 }
 
+/* Of the client's trace, which it may have decided not to record; or of a new one. */
+static void join_trace(struct generation *g, struct sl_traces *traces, struct sl_generate *generate)
+{
+    const char *bytes;
+    size_t n_bytes;
+    bool given = sl_rpc_field(g->call, "traceparent", &bytes, &n_bytes) == 1 &&
+                 sl_traceparent_read(&g->context, bytes, n_bytes);
+    g->traces = traces && (!given || g->context.sampled) ? traces : NULL;
+    if (g->traces && !given)
+        sl_traces_ids(traces, g->context.trace_id, sizeof g->context.trace_id);
+    if (g->traces || given)
+        sl_hex_write(generate->trace_id, g->context.trace_id, sizeof g->context.trace_id);
+    generate->want_timeline = generate->want_timeline || g->traces;
+}
+
 /* Queues the request. The reference for the generation is taken first: a piece may come before
  * submit returns. The hooks need no haste: they fire on this very thread, after the handler. */
-static void submit(struct sl_rpc_call *call, struct sl_coordinator *coordinator,
+static void submit(struct sl_rpc_call *call, const struct sl_engine *engine,
                    struct sl_engine_request *request)
 {
     struct sl_err err = {0};
+    struct sl_coordinator *coordinator = engine->coordinator;
     struct generation *g = make_generation(call, coordinator, request);
     if (!g) {
         sl_engine_refuse(call, SL_E_EXHAUSTED, "out of memory for this request; try again later", 0);
         return;
     }
+    join_trace(g, engine->view->traces, &request->generate);
     request->generate.deadline_ms = sl_rpc_time_left_ms(call);
     sl_status status = sl_coordinator_submit(coordinator, &request->generate, on_piece, g, &g->handle, &err);
     if (status == SL_OK) {
@@ -601,7 +660,7 @@ void sl_engine_on_generate(struct sl_rpc_call *call, const uint8_t *message, siz
     if (status == SL_OK)
         status = read_headers(&request.generate, call, engine->view->trust_headers, &err);
     if (status == SL_OK)
-        submit(call, engine->coordinator, &request);
+        submit(call, engine, &request);
     else
         sl_engine_refuse(call, status, err.text, 0);
     sl_engine_request_fini(&request);

@@ -24,7 +24,8 @@ struct sl_foreign { /* a stage was busy with other requests alone */
 };
 
 struct sl_timeline {
-    uint64_t submit_us;      /* the request was admitted */
+    uint64_t submit_us;      /* the request came */
+    uint64_t admit_us;       /* it was admitted; 0: it was not */
     uint64_t first_token_us; /* 0: none yet */
     uint64_t done_us;
     uint32_t n_stages;

@@ -1,7 +1,8 @@
-/* Metadata of a Generate, and lists of weights. Lines: the first begins with how often each header is there; then a value each.
+/* Metadata of a Generate (with all of the bytes as a traceparent, too), and lists of weights. Lines: the first begins with how often each header is there; then a value each.
  * Whatever is taken is within its bounds. */
 #include "node/coordinator/tenants.h"
 #include "node/edge/headers.h"
+#include "node/edge/traceparent.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,12 +31,27 @@ static void read_weights(const uint8_t *data, size_t bytes)
     free(list);
 }
 
+/* What is read is written back to the same digits. */
+static void read_traceparent(const uint8_t *data, size_t bytes)
+{
+    struct sl_traceparent out;
+    char hex[33];
+    if (!sl_traceparent_read(&out, (const char *)data, bytes))
+        return;
+    require(bytes >= 55);
+    sl_hex_write(hex, out.trace_id, sizeof out.trace_id);
+    require(memcmp(hex, data + 3, 32) == 0);
+    sl_hex_write(hex, out.parent_id, sizeof out.parent_id);
+    require(memcmp(hex, data + 36, 16) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     struct sl_header_value values[SL_HEADERS] = {{0}};
     struct sl_generate generate = {.deadline_ms = -1};
     struct sl_err err = {0};
     read_weights(data, bytes);
+    read_traceparent(data, bytes);
     for (int k = 0; k < SL_HEADERS && bytes > 0; k++) {
         const uint8_t *end = memchr(data + 1, '\n', bytes - 1);
         size_t line = end ? (size_t)(end - data) : bytes;

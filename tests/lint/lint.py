@@ -269,6 +269,7 @@ WALL_MAY = {
                      "pthread_cond_init": "the one place that makes a condition, on the monotonic clock"},
     "base/log.c": {"sl_clock_wall_us": "the time of a line, printed"},
     "node/coordinator/coordinator.c": {"sl_clock_wall_us": "the names of requests, and when the last one came, both told to clients"},
+    "node/edge/engine_generate.c": {"sl_clock_wall_us": "what a collector of traces wants times to be in"},
     "node/edge/service_engine.c": {"sl_clock_wall_us": "the timestamp of GetLoads"},
     "node/command/cmd_report.c": {"sl_clock_wall_us": "the time of the files of a report"},
     "bench/serve/serve.c": {"sl_clock_wall_us": "the date of a result, printed"},

@@ -20,7 +20,7 @@ SL_TEST(a_request_of_two_chunks_over_two_stages_is_split_as_by_hand)
         {.stage = 1, .chunk = 0, .begin_us = 1032, .end_us = 1052, .kv_acked_us = 1062},
         {.stage = 1, .chunk = 1, .begin_us = 1055, .end_us = 1075, .kv_acked_us = 1090},
     };
-    struct sl_timeline timeline = {1000, 1080, 1200, 2, 4, spans, 0, NULL};
+    struct sl_timeline timeline = {1000, 0, 1080, 1200, 2, 4, spans, 0, NULL};
     uint32_t parts[SL_PARTS];
     REQUIRE(sl_split(&timeline, 5000000, 5100000, parts));
     CHECK_INT(parts[SL_PART_WIRE], 20);
@@ -44,7 +44,8 @@ SL_TEST(the_parts_add_up_whatever_the_clocks_say)
                 .stage = (uint16_t)(i % 3), .begin_us = begin, .end_us = begin + sl_rng_next(&rng) % 500};
         }
         uint64_t submit = sl_rng_next(&rng) % 2000, whole_us = sl_rng_next(&rng) % 4000;
-        struct sl_timeline timeline = {submit, submit + sl_rng_next(&rng) % 2000, 5000, 3, 6, spans, 0, NULL};
+        struct sl_timeline timeline = {submit, 0,   submit + sl_rng_next(&rng) % 2000, 5000, 3, 6, spans,
+                                       0,      NULL};
         uint32_t parts[SL_PARTS];
         REQUIRE(sl_split(&timeline, 77, 77 + whole_us * 1000, parts));
         REQUIRE(sum_of(parts) == whole_us);
@@ -54,7 +55,7 @@ SL_TEST(the_parts_add_up_whatever_the_clocks_say)
 SL_TEST(without_spans_of_the_ends_there_is_no_split)
 {
     struct sl_span span = {.stage = 0, .begin_us = 5, .end_us = 6};
-    struct sl_timeline timeline = {1, 10, 12, 2, 1, &span, 0, NULL};
+    struct sl_timeline timeline = {1, 0, 10, 12, 2, 1, &span, 0, NULL};
     uint32_t parts[SL_PARTS];
     CHECK(!sl_split(&timeline, 0, 100000, parts));
     timeline.n_stages = 0;

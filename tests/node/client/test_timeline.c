@@ -22,7 +22,7 @@ static const struct sl_span spans[] = {
     {0, 2, 128, 32, MS(0), MS(40), MS(60), MS(62), 0, 0},
     {1, 2, 128, 32, MS(60), MS(60), MS(80), MS(79), 0, 0},
 };
-static const struct sl_timeline example = {T0, MS(80), MS(500), 2, 6, spans, 0, NULL};
+static const struct sl_timeline example = {T0, 0, MS(80), MS(500), 2, 6, spans, 0, NULL};
 
 static const char *drawn(const struct sl_timeline *timeline, uint32_t columns, bool colour)
 {
@@ -189,7 +189,7 @@ SL_TEST(chunks_side_by_side_never_share_a_colour)
     struct sl_span many[40];
     for (uint32_t i = 0; i < 40; i++)
         many[i] = (struct sl_span){0, i, i, 1, MS(i), MS(i), MS(i + 1), 0, 0, 0};
-    struct sl_timeline timeline = {T0, MS(40), MS(40), 1, 40, many, 0, NULL};
+    struct sl_timeline timeline = {T0, 0, MS(40), MS(40), 1, 40, many, 0, NULL};
     const char *text = drawn(&timeline, 90, true), *at = text;
     int before = -1, seen = 0;
     while ((at = strstr(at, "38;5;16;48;5;")) != NULL) {
@@ -204,7 +204,7 @@ SL_TEST(chunks_side_by_side_never_share_a_colour)
 
 SL_TEST(what_did_not_happen_is_not_drawn)
 {
-    struct sl_timeline none = {T0, 0, 0, 2, 0, NULL, 0, NULL};
+    struct sl_timeline none = {T0, 0, 0, 0, 2, 0, NULL, 0, NULL};
     CHECK_CONTAINS(drawn(&none, 80, true), "no stage reported any work");
     struct sl_timeline early = example;
     early.first_token_us = 0;
@@ -226,7 +226,7 @@ SL_TEST(spans_out_of_place_do_no_harm)
         {1, UINT32_MAX, 0, 5, 0, MS(1), UINT64_MAX, UINT64_MAX, UINT64_MAX, UINT64_MAX},
         {1, UINT32_MAX, 0, 5, UINT64_MAX, 0, 0, 0, UINT64_MAX, UINT64_MAX},
     };
-    struct sl_timeline timeline = {T0, MS(1), 0, 2, 5, odd, 0, NULL};
+    struct sl_timeline timeline = {T0, 0, MS(1), 0, 2, 5, odd, 0, NULL};
     char path[512];
     struct sl_err err;
     CHECK_CONTAINS(drawn(&timeline, 80, true), "stage 1");

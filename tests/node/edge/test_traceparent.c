@@ -1,0 +1,58 @@
+/* node/edge/traceparent.c: what is a traceparent to the letter, and what is as if it had not come. */
+#include "node/edge/traceparent.h"
+#include "tests/check.h"
+#include <string.h>
+
+#define TRACE "4bf92f3577b34da6a3ce929d0e0e4736"
+#define PARENT "00f067aa0ba902b7"
+
+static bool reads(const char *text)
+{
+    struct sl_traceparent out;
+    memset(&out, 0xee, sizeof out);
+    bool whole = sl_traceparent_read(&out, text, strlen(text));
+    static const struct sl_traceparent none;
+    CHECK(whole || memcmp(&out, &none, sizeof out) == 0);
+    return whole;
+}
+
+SL_TEST(a_traceparent_is_read_with_its_flag)
+{
+    struct sl_traceparent out;
+    const char *text = "00-" TRACE "-" PARENT "-01";
+    char hex[33];
+    CHECK(sl_traceparent_read(&out, text, strlen(text)));
+    CHECK(out.sampled);
+    sl_hex_write(hex, out.trace_id, sizeof out.trace_id);
+    CHECK_STR(hex, TRACE);
+    sl_hex_write(hex, out.parent_id, sizeof out.parent_id);
+    CHECK_STR(hex, PARENT);
+    text = "00-" TRACE "-" PARENT "-fe";
+    CHECK(sl_traceparent_read(&out, text, strlen(text)));
+    CHECK(!out.sampled);
+}
+
+SL_TEST(what_is_not_to_the_letter_is_none)
+{
+    CHECK(!reads(""));
+    CHECK(!reads("00-" TRACE "-" PARENT));
+    CHECK(!reads("00-" TRACE "-" PARENT "-0"));
+    CHECK(!reads("00-" TRACE "-" PARENT "-0g"));
+    CHECK(!reads("00-" TRACE "-" PARENT "-01-more")); /* not of version 0 */
+    CHECK(!reads("00-" TRACE "-" PARENT "-011"));
+    CHECK(!reads("ff-" TRACE "-" PARENT "-01"));
+    CHECK(!reads("0x-" TRACE "-" PARENT "-01"));
+    CHECK(!reads("00_" TRACE "-" PARENT "-01"));
+    CHECK(!reads("00-" TRACE "_" PARENT "-01"));
+    CHECK(!reads("00-" TRACE "-" PARENT "_01"));
+    CHECK(!reads("00-4BF92F3577B34DA6A3CE929D0E0E4736-" PARENT "-01"));
+    CHECK(!reads("00-00000000000000000000000000000000-" PARENT "-01"));
+    CHECK(!reads("00-" TRACE "-0000000000000000-01"));
+}
+
+SL_TEST(a_version_to_come_may_say_more_behind_a_dash)
+{
+    CHECK(reads("01-" TRACE "-" PARENT "-01"));
+    CHECK(reads("cc-" TRACE "-" PARENT "-01-what-the-future-will-be-like"));
+    CHECK(!reads("cc-" TRACE "-" PARENT "-01.what"));
+}
