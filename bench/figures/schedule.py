@@ -282,7 +282,7 @@ def row_cost(f):
           noise="two stages, the coordinator, its clients and the load share the processors")
     for k in range(2):
         sigma, n = repeats(spans, k)
-        p50, p90 = (node.metric(f'sluice_stage_chunk_error_ratio{{role="stage {k}",quantile="{q}"}}') for q in ("0.5", "0.9"))
+        p50, p90 = (node.metric(f'sluice_stage_chunk_error_ratio{{role="stage {k}",percentile="{q}"}}') for q in (50, 90))
         for name, value, most, in_sigma in (("median", p50, 0.07, 0.8), ("p90", p90, 0.2, 2)):
             most = max(most, in_sigma * sigma) if not math.isnan(sigma) else most
             f.say(f"stage {k}: error of predicted chunk times, {name}", value, f"<= {most:.3f}", value <= most,

@@ -1,9 +1,11 @@
 /* What the coordinator counts, and how it is told: GetLoads and /metrics read what the thread has published last. */
 #include "base/clock.h"
+#include "base/metric.h"
 #include "base/text.h"
 #include "node/coordinator/coordinator_impl.h"
 #include "pipeline/decide/admit.h"
 #include <math.h>
+#include <stdio.h>
 
 /* ---- counted on the coordinator's thread ---- */
 
@@ -145,7 +147,7 @@ void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load)
 
 static void add_hist_head(struct sl_text *t, const char *name, const char *help)
 {
-    sl_text_add(t, "# TYPE %s histogram\n# UNIT %s seconds\n# HELP %s %s\n", name, name, name, help);
+    sl_metric_head(t, "histogram", name, help);
 }
 
 /* label: of its series, as `from="queued"`; empty: none. */
@@ -176,31 +178,33 @@ static void add_cancels(struct sl_text *t, const struct sl_hist cancel[SL_WHERES
                                                   [SL_WHERE_HANDOFF] = "from=\"handoff\"",
                                                   [SL_WHERE_DECODE] = "from=\"decode\""};
     add_hist_head(t, name,
-                  "From a cancel until nothing is left of the request on any node, by how far it had come.");
+                  "From a cancel until nothing is left of the request on any node, by how far it had "
+                  "come.");
     for (int i = SL_WHERE_QUEUED; i < SL_WHERES; i++)
         add_hist_series(t, name, labels[i], &cancel[i]);
 }
 
 static void add_gauge(struct sl_text *t, const char *name, const char *help, double value)
 {
-    sl_text_add(t, "# TYPE %s gauge\n# HELP %s %s\n%s %.9g\n", name, name, help, name, value);
+    sl_metric_head(t, "gauge", name, help);
+    sl_text_add(t, "%s %.9g\n", name, value);
 }
 
 static void add_counter(struct sl_text *t, const char *name, const char *help, uint64_t value)
 {
-    sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total %llu\n", name, name, help, name,
-                (unsigned long long)value);
+    sl_metric_head(t, "counter", name, help);
+    sl_text_add(t, "%s_total %llu\n", name, (unsigned long long)value);
 }
 
 static void add_peer_bytes(struct sl_coordinator *c, struct sl_text *t, uint64_t checksum_failures)
 {
     struct sl_io_stats io;
     sl_io_stats(c->io, &io);
-    sl_text_add(
-        t,
-        "# TYPE sluice_peer_bytes counter\n# HELP sluice_peer_bytes Payload bytes moved over data links.\n"
-        "sluice_peer_bytes_total{dir=\"sent\"} %llu\nsluice_peer_bytes_total{dir=\"received\"} %llu\n",
-        (unsigned long long)io.bytes_sent, (unsigned long long)io.bytes_received);
+    sl_metric_head(t, "counter", "sluice_peer_bytes", "Payload bytes moved over data links.");
+    sl_text_add(t,
+                "sluice_peer_bytes_total{dir=\"sent\"} %llu\n"
+                "sluice_peer_bytes_total{dir=\"received\"} %llu\n",
+                (unsigned long long)io.bytes_sent, (unsigned long long)io.bytes_received);
     add_counter(t, "sluice_checksum_failures", "Frames whose payload checksum did not match.",
                 checksum_failures);
     add_gauge(t, "sluice_links_up", "Data links of this node that are up.", (double)io.links_up);
@@ -210,8 +214,7 @@ static void add_refused(struct sl_text *t, const uint64_t refused[SL_REFUSED_KIN
 {
     static const char *const reasons[SL_REFUSED_KINDS] = {"queue",    "time",      "promise", "share",
                                                           "deadline", "not_ready", "request"};
-    sl_text_add(t, "# TYPE sluice_requests_refused counter\n"
-                   "# HELP sluice_requests_refused Requests that were not queued, by reason.\n");
+    sl_metric_head(t, "counter", "sluice_requests_refused", "Requests that were not queued, by reason.");
     for (int k = 0; k < SL_REFUSED_KINDS; k++)
         sl_text_add(t, "sluice_requests_refused_total{reason=\"%s\"} %llu\n", reasons[k],
                     (unsigned long long)refused[k]);
@@ -220,10 +223,12 @@ static void add_refused(struct sl_text *t, const uint64_t refused[SL_REFUSED_KIN
 static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
 {
     static const char name[] = "sluice_request_ttft_error_ratio";
-    sl_text_add(t,
-                "# TYPE %s histogram\n# HELP %s Distance of the predicted time to the first token from the "
-                "real one, of the real one; short: prompts of at most %d tokens.\n",
-                name, name, SL_SHORT_TOKENS);
+    char help[160];
+    snprintf(help, sizeof help,
+             "Distance of the predicted time to the first token from the real one, of the real one; "
+             "short: prompts of at most %d tokens.",
+             SL_SHORT_TOKENS);
+    sl_metric_head(t, "histogram", name, help);
     for (int k = 0; k < 2; k++) {
         const char *class = k == 0 ? "short" : "long";
         for (uint32_t i = 0; i < SL_RATIO_BUCKETS; i++)
@@ -240,40 +245,31 @@ static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
 /* What the chunks of each stage should have taken, took, and are thought to cost now. */
 static void add_costs(struct sl_coordinator *c, struct sl_text *t)
 {
+    char help[80];
     static const char *const names[SL_COST_TERMS] = {"chunk", "position", "row", "pair", "experts"};
     struct sl_cost_fit *fits = calloc(c->plan.n_stages, sizeof *fits);
     if (!fits)
         return;
     sl_latest_read(&c->published_fits, fits);
-    sl_text_add(
-        t,
-        "# TYPE sluice_stage_chunk_predicted_seconds counter\n"
-        "# UNIT sluice_stage_chunk_predicted_seconds seconds\n"
-        "# HELP sluice_stage_chunk_predicted_seconds What chunks should have taken, as predicted before.\n");
+    sl_metric_head(t, "counter", "sluice_stage_chunk_predicted_seconds",
+                   "What chunks should have taken, as predicted before.");
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         sl_text_add(t, "sluice_stage_chunk_predicted_seconds_total{role=\"stage %u\"} %.9g\n", k,
                     fits[k].predicted_us / 1e6);
-    sl_text_add(t, "# TYPE sluice_stage_chunk_measured_seconds counter\n"
-                   "# UNIT sluice_stage_chunk_measured_seconds seconds\n"
-                   "# HELP sluice_stage_chunk_measured_seconds What they took.\n");
+    sl_metric_head(t, "counter", "sluice_stage_chunk_measured_seconds", "What chunks took.");
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         sl_text_add(t, "sluice_stage_chunk_measured_seconds_total{role=\"stage %u\"} %.9g\n", k,
                     fits[k].measured_us / 1e6);
-    sl_text_add(
-        t,
-        "# TYPE sluice_stage_chunk_error_ratio gauge\n# HELP sluice_stage_chunk_error_ratio Relative error "
-        "of the last %d predictions, by quantile.\n",
-        SL_COST_ERRORS);
+    snprintf(help, sizeof help, "Relative error of the last %d predictions, by percentile.", SL_COST_ERRORS);
+    sl_metric_head(t, "gauge", "sluice_stage_chunk_error_ratio", help);
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         sl_text_add(t,
-                    "sluice_stage_chunk_error_ratio{role=\"stage %u\",quantile=\"0.5\"} %.4g\n"
-                    "sluice_stage_chunk_error_ratio{role=\"stage %u\",quantile=\"0.9\"} %.4g\n",
+                    "sluice_stage_chunk_error_ratio{role=\"stage %u\",percentile=\"50\"} %.4g\n"
+                    "sluice_stage_chunk_error_ratio{role=\"stage %u\",percentile=\"90\"} %.4g\n",
                     k, sl_cost_fit_error(&fits[k], 0.5), k, sl_cost_fit_error(&fits[k], 0.9));
-    sl_text_add(
-        t,
-        "# TYPE sluice_stage_cost_seconds gauge\n# UNIT sluice_stage_cost_seconds seconds\n"
-        "# HELP sluice_stage_cost_seconds What chunks cost now: a chunk at all, a position before a slice, a "
-        "row, a pair of positions, all experts.\n");
+    sl_metric_head(t, "gauge", "sluice_stage_cost_seconds",
+                   "What chunks cost now: a chunk at all, a position before a slice, a row, a pair of "
+                   "positions, all experts.");
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         for (int i = 0; i < SL_COST_TERMS; i++)
             sl_text_add(t, "sluice_stage_cost_seconds{role=\"stage %u\",of=\"%s\"} %.6g\n", k, names[i],
@@ -284,29 +280,25 @@ static void add_costs(struct sl_coordinator *c, struct sl_text *t)
 /* One series a place, whoever has it. */
 static void add_decoders(struct sl_text *t, const struct sl_load *load, const uint64_t lost[2])
 {
+    sl_metric_head(t, "counter", "sluice_decoders_lost",
+                   "Decode workers that went without being told to, by reason; spoiled: their weights "
+                   "were not what they had loaded.");
     sl_text_add(t,
-                "# TYPE sluice_decoders_lost counter\n# HELP sluice_decoders_lost Decode workers that went "
-                "without being told to, by reason; spoiled: their weights were not what they had loaded.\n"
                 "sluice_decoders_lost_total{reason=\"gone\"} %llu\n"
                 "sluice_decoders_lost_total{reason=\"spoiled\"} %llu\n",
                 (unsigned long long)lost[false], (unsigned long long)lost[true]);
     add_gauge(t, "sluice_decoders", "Decode workers on which an answer could begin.", load->n_decoders);
-    sl_text_add(
-        t,
-        "# TYPE sluice_decoder_answers gauge\n# HELP sluice_decoder_answers Answers in the batch of a decode worker.\n");
+    sl_metric_head(t, "gauge", "sluice_decoder_answers", "Answers in the batch of a decode worker.");
     for (uint32_t d = 0; d < load->max_decoders; d++)
         if (load->decoders[d].state != SL_DECODER_NONE)
             sl_text_add(t, "sluice_decoder_answers{decoder=\"%u\"} %u\n", d, load->decoders[d].decoding);
-    sl_text_add(
-        t,
-        "# TYPE sluice_decoder_kept_pages gauge\n# HELP sluice_decoder_kept_pages KV pages of a decode worker that "
-        "hold a prefix by name, in use or free on demand.\n");
+    sl_metric_head(t, "gauge", "sluice_decoder_kept_pages",
+                   "KV pages of a decode worker that hold a prefix by name, in use or free on demand.");
     for (uint32_t d = 0; d < load->max_decoders; d++)
         if (load->decoders[d].state != SL_DECODER_NONE)
             sl_text_add(t, "sluice_decoder_kept_pages{decoder=\"%u\"} %u\n", d, load->decoders[d].pages_kept);
-    sl_text_add(
-        t, "# TYPE sluice_decoder_step_seconds gauge\n# UNIT sluice_decoder_step_seconds seconds\n"
-           "# HELP sluice_decoder_step_seconds What a token step with one more answer is thought to take.\n");
+    sl_metric_head(t, "gauge", "sluice_decoder_step_seconds",
+                   "What a token step with one more answer is thought to take.");
     for (uint32_t d = 0; d < load->max_decoders; d++)
         if (load->decoders[d].state != SL_DECODER_NONE)
             sl_text_add(t, "sluice_decoder_step_seconds{decoder=\"%u\"} %.6f\n", d,
@@ -321,10 +313,10 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     fill_load(c, &p, &load);
     add_gauge(t, "sluice_ready", "1 when every stage is here and heard, and the node takes requests.",
               load.life == SL_LIFE_READY && !load.silent && !load.alone);
-    add_gauge(
-        t, "sluice_requests_running",
-        "Answers that have begun, prompts without an answer included; a request has as many as it asked for.",
-        load.running);
+    add_gauge(t, "sluice_requests_running",
+              "Answers that have begun, prompts without an answer included; a request has as many "
+              "as it asked for.",
+              load.running);
     add_gauge(t, "sluice_requests_waiting", "Requests in the queue, and answers that were set back.",
               load.waiting);
     add_gauge(t, "sluice_answers_sitting_out", "Answers that make no token for want of a KV page.",
@@ -332,10 +324,10 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_counter(t, "sluice_answers_set_back",
                 "Answers that gave their KV pages to older ones and were queued to be prefilled again.",
                 load.set_back);
-    add_counter(
-        t, "sluice_answers_moved",
-        "Answers that were queued to be prefilled again because their decode worker was lost, or left.",
-        load.moved);
+    add_counter(t, "sluice_answers_moved",
+                "Answers that were queued to be prefilled again because their decode worker was "
+                "lost, or left.",
+                load.moved);
     add_gauge(t, "sluice_requests_waiting_bytes", "Bytes that requests in the queue hold.",
               (double)load.waiting_bytes);
     add_gauge(t, "sluice_prefill_tokens_waiting_uncached",
@@ -347,16 +339,16 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
               "Share of the decode workers' KV pages that is promised to requests.",
               (double)load.decode_pages_used / (double)load.decode_pages_total);
     add_decoders(t, &load, p.meter.decoders_lost);
-    sl_text_add(t,
-                "# TYPE sluice_cache_config info\n# HELP sluice_cache_config The KV pools.\n"
-                "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n",
-                SL_PAGE, load.kv_pages_total, sl_coordinator_kv_dtype(c));
+    sl_metric_head(t, "info", "sluice_cache_config", "The KV pools.");
+    sl_text_add(t, "sluice_cache_config_info{block_size=\"%d\",num_blocks=\"%u\",dtype=\"%s\"} 1\n", SL_PAGE,
+                load.kv_pages_total, sl_coordinator_kv_dtype(c));
     add_counter(t, "sluice_generation_tokens", "Output tokens.", load.output_tokens);
     add_peer_bytes(c, t, p.meter.checksum_failures);
     const struct sl_coordinator_meter *m = &p.meter;
+    sl_metric_head(t, "counter", "sluice_prompt_tokens",
+                   "Prompt tokens by where their KV came from, those of answers that were set back and "
+                   "came again included.");
     sl_text_add(t,
-                "# TYPE sluice_prompt_tokens counter\n# HELP sluice_prompt_tokens Prompt tokens by where "
-                "their KV came from, those of answers that were set back and came again included.\n"
                 "sluice_prompt_tokens_total{source=\"computed\"} %llu\n"
                 "sluice_prompt_tokens_total{source=\"cached\"} %llu\n",
                 (unsigned long long)load.prompt_tokens_computed,
@@ -373,8 +365,8 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
               (double)load.kv_pages_cached / (double)load.kv_pages_total);
     add_counter(t, "sluice_prefix_cache_evictions", "Cached KV pages that were given to others.",
                 load.pages_evicted);
+    sl_metric_head(t, "counter", "sluice_requests", "Requests that have ended.");
     sl_text_add(t,
-                "# TYPE sluice_requests counter\n# HELP sluice_requests Requests that have ended.\n"
                 "sluice_requests_total{code=\"OK\",finish_reason=\"stop\"} %llu\n"
                 "sluice_requests_total{code=\"OK\",finish_reason=\"length\"} %llu\n"
                 "sluice_requests_total{code=\"OK\",finish_reason=\"abort\"} %llu\n"
@@ -385,12 +377,13 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
     p.meter.refused[SL_REFUSED_DEADLINE] += atomic_load(&c->n_past);
     add_refused(t, m->refused);
-    sl_text_add(
-        t,
-        "# TYPE sluice_request_targets counter\n# HELP sluice_request_targets Requests that were "
-        "queued and named a time for their first token, by whether it came in time.\n"
-        "sluice_request_targets_total{met=\"yes\"} %llu\nsluice_request_targets_total{met=\"no\"} %llu\n",
-        (unsigned long long)m->targets[true], (unsigned long long)m->targets[false]);
+    sl_metric_head(t, "counter", "sluice_request_targets",
+                   "Requests that were queued and named a time for their first token, by whether it "
+                   "came in time.");
+    sl_text_add(t,
+                "sluice_request_targets_total{met=\"yes\"} %llu\n"
+                "sluice_request_targets_total{met=\"no\"} %llu\n",
+                (unsigned long long)m->targets[true], (unsigned long long)m->targets[false]);
     add_ttft_error(t, m->ttft_error);
     add_hist(t, "sluice_time_to_first_token_seconds", "From submission to the first output token.", &m->ttft);
     add_hist(t, "sluice_request_queue_seconds", "From submission to admission.", &m->queue);

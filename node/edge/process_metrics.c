@@ -2,6 +2,7 @@
  *
  * The names are those of Prometheus' client libraries (process_*), so that existing dashboards
  * work. jemalloc is asked for its own statistics: they tell memory in use from memory kept. */
+#include "base/metric.h"
 #include "node/edge/admin_http.h"
 #include <dirent.h>
 #ifndef SLUICE_SYSTEM_ALLOCATOR /* a sanitizer brings its own */
@@ -19,12 +20,10 @@
 __attribute__((visibility("default"))) const char *malloc_conf = "background_thread:true";
 #endif
 
-static void gauge(struct sl_text *text, const char *name, const char *unit, const char *help, double value)
+static void gauge(struct sl_text *text, const char *name, const char *help, double value)
 {
-    sl_text_add(text, "# TYPE %s gauge\n", name);
-    if (unit)
-        sl_text_add(text, "# UNIT %s %s\n", name, unit);
-    sl_text_add(text, "# HELP %s %s\n%s %.17g\n", name, help, name, value);
+    sl_metric_head(text, "gauge", name, help);
+    sl_text_add(text, "%s %.17g\n", name, value);
 }
 
 static uint64_t resident_bytes(void)
@@ -100,28 +99,22 @@ static void allocator_metrics(struct sl_text *text)
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         size_t value = 0, value_bytes = sizeof value;
         if (mallctl(kinds[i].key, &value, &value_bytes, NULL, 0) == 0)
-            gauge(text, kinds[i].name, "bytes", kinds[i].help, (double)value);
+            gauge(text, kinds[i].name, kinds[i].help, (double)value);
     }
 #endif
 }
 
 void sl_process_metrics(struct sl_text *text)
 {
-    sl_text_add(text,
-                "# TYPE sluice_build info\n# HELP sluice_build What is running.\n"
-                "sluice_build_info{version=\"%s\",git=\"%s\"} 1\n",
-                SLUICE_VERSION, SLUICE_GIT);
-    sl_text_add(text,
-                "# TYPE process_cpu_seconds counter\n# UNIT process_cpu_seconds seconds\n"
-                "# HELP process_cpu_seconds Processor time of all threads.\n"
-                "process_cpu_seconds_total %.6f\n",
-                cpu_seconds());
-    gauge(text, "process_start_time_seconds", "seconds", "When the process began, since 1970.",
-          start_seconds());
-    gauge(text, "process_resident_memory_bytes", "bytes", "Resident memory.", (double)resident_bytes());
-    gauge(text, "process_open_fds", NULL, "Open file descriptors.", (double)open_files());
+    sl_metric_head(text, "info", "sluice_build", "What is running.");
+    sl_text_add(text, "sluice_build_info{version=\"%s\",git=\"%s\"} 1\n", SLUICE_VERSION, SLUICE_GIT);
+    sl_metric_head(text, "counter", "process_cpu_seconds", "Processor time of all threads.");
+    sl_text_add(text, "process_cpu_seconds_total %.6f\n", cpu_seconds());
+    gauge(text, "process_start_time_seconds", "When the process began, since 1970.", start_seconds());
+    gauge(text, "process_resident_memory_bytes", "Resident memory.", (double)resident_bytes());
+    gauge(text, "process_open_fds", "Open file descriptors.", (double)open_files());
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-        gauge(text, "process_max_fds", NULL, "Limit on open file descriptors.", (double)limit.rlim_cur);
+        gauge(text, "process_max_fds", "Limit on open file descriptors.", (double)limit.rlim_cur);
     allocator_metrics(text);
 }

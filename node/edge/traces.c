@@ -5,6 +5,7 @@
 #include "base/digest.h"
 #include "base/http/curl.h"
 #include "base/log.h"
+#include "base/metric.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -283,10 +284,9 @@ void sl_traces_stop(struct sl_traces *t)
 
 void sl_traces_metrics(struct sl_traces *t, struct sl_text *text)
 {
-    sl_text_add(
-        text,
-        "# TYPE sluice_otlp_spans counter\n"
-        "# HELP sluice_otlp_spans Spans for the collector, by whether it took them.\n"
-        "sluice_otlp_spans_total{result=\"sent\"} %llu\nsluice_otlp_spans_total{result=\"lost\"} %llu\n",
-        (unsigned long long)atomic_load(&t->n_sent), (unsigned long long)atomic_load(&t->n_lost));
+    sl_metric_head(text, "counter", "sluice_otlp_spans", "Spans for the collector, by whether it took them.");
+    sl_text_add(text,
+                "sluice_otlp_spans_total{result=\"sent\"} %llu\n"
+                "sluice_otlp_spans_total{result=\"lost\"} %llu\n",
+                (unsigned long long)atomic_load(&t->n_sent), (unsigned long long)atomic_load(&t->n_lost));
 }

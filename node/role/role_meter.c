@@ -1,6 +1,7 @@
 /* Where a role's time goes and how near it is to what the machine can do, from its stage to
  * /metrics: published by the role's thread after each chunk or step, read by whoever scrapes. */
 #include "node/role/role_meter.h"
+#include "base/metric.h"
 #include "base/text.h"
 
 enum {
@@ -36,28 +37,23 @@ static double ratio(const _Atomic uint64_t *ppm)
 
 void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_role_meter *m)
 {
-    sl_text_add(t, "# TYPE sluice_stage_seconds counter\n# UNIT sluice_stage_seconds seconds\n"
-                   "# HELP sluice_stage_seconds Time of all threads of the team by part of the "
-                   "work; wait is the rest of the "
-                   "time in layers and head: imbalance, barriers, serial steps.\n");
+    sl_metric_head(t, "counter", "sluice_stage_seconds",
+                   "Time of all threads of the team by part of the work; wait is the rest of the time "
+                   "in layers and head: imbalance, barriers, serial steps.");
+
     for (int p = 0; p <= SL_PARTS; p++)
         sl_text_add(t, "sluice_stage_seconds_total{role=\"%s\",part=\"%s\"} %.6f\n", role,
                     p < SL_PARTS ? sl_part_name((enum sl_part)p) : "wait",
                     (double)atomic_load(p < SL_PARTS ? &m->part_ns[p] : &m->wait_ns) * 1e-9);
+    sl_metric_head(t, "gauge", "sluice_stage_mfu_ratio",
+                   "Time that the operations of about the last ten chunks or steps take at the peaks of "
+                   "their instructions (measured at the start, same threads), over the time they took.");
+    sl_text_add(t, "sluice_stage_mfu_ratio{role=\"%s\"} %.6f\n", role, ratio(&m->mfu_ppm));
+    sl_metric_head(t, "gauge", "sluice_stage_roofline_ratio",
+                   "Share of the same time that a limit of the machine explains: of each part the "
+                   "larger of compute and memory (read bandwidth, measured at the start). The sum is "
+                   "nearness to the roofline.");
     sl_text_add(t,
-                "# TYPE sluice_stage_mfu_ratio gauge\n# UNIT sluice_stage_mfu_ratio ratio\n"
-                "# HELP sluice_stage_mfu_ratio Time that the operations of about the last ten "
-                "chunks or steps take at the "
-                "peaks of their instructions (measured at the start, same threads), over the time "
-                "they took.\n"
-                "sluice_stage_mfu_ratio{role=\"%s\"} %.6f\n",
-                role, ratio(&m->mfu_ppm));
-    sl_text_add(t,
-                "# TYPE sluice_stage_roofline_ratio gauge\n# UNIT sluice_stage_roofline_ratio ratio\n"
-                "# HELP sluice_stage_roofline_ratio Share of the same time that a limit of the machine "
-                "explains: of each part "
-                "the larger of compute and memory (read bandwidth, measured at the start). The sum is "
-                "nearness to the roofline.\n"
                 "sluice_stage_roofline_ratio{role=\"%s\",limit=\"compute\"} %.6f\n"
                 "sluice_stage_roofline_ratio{role=\"%s\",limit=\"memory\"} %.6f\n",
                 role, ratio(&m->compute_ppm), role, ratio(&m->memory_ppm));

@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/log.h"
+#include "base/metric.h"
 #include "base/notify.h"
 #include "base/signals.h"
 #include "model/pack/pack_cache.h"
@@ -305,24 +306,24 @@ static void ops_metrics(void *context, struct sl_text *t)
         {"sluice_stage_records", "Records of the order log applied.", &m->records, 1},
         {"sluice_stage_decode_steps", "Decode steps.", &m->steps, 1},
         {"sluice_kv_frames", "KV frames pushed (stage) or taken (decode).", &m->kv_frames, 1},
-        {"sluice_kv_bytes", "Bytes of them.", &m->kv_bytes, 1},
+        {"sluice_kv_bytes", "Bytes of KV frames pushed (stage) or taken (decode).", &m->kv_bytes, 1},
         {"sluice_checksum_failures", "Frames whose checksum did not match.", &m->checksum_failures, 1},
     };
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        sl_text_add(t, "# TYPE %s counter\n# HELP %s %s\n%s_total{role=\"%s\"} %.9g\n", rows[i].name,
-                    rows[i].name, rows[i].help, rows[i].name, w->name,
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        sl_metric_head(t, "counter", rows[i].name, rows[i].help);
+        sl_text_add(t, "%s_total{role=\"%s\"} %.9g\n", rows[i].name, w->name,
                     (double)atomic_load(rows[i].value) * rows[i].unit);
-    sl_text_add(
-        t,
-        "# TYPE sluice_kv_pages gauge\n# HELP sluice_kv_pages KV pages in use and in all.\n"
-        "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\nsluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
-        w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
-        (unsigned long long)atomic_load(&m->pages_total));
+    }
+    sl_metric_head(t, "gauge", "sluice_kv_pages", "KV pages in use and in all.");
+    sl_text_add(t,
+                "sluice_kv_pages{role=\"%s\",state=\"used\"} %llu\n"
+                "sluice_kv_pages{role=\"%s\",state=\"total\"} %llu\n",
+                w->name, (unsigned long long)atomic_load(&m->pages_used), w->name,
+                (unsigned long long)atomic_load(&m->pages_total));
     struct sl_io_stats io;
     sl_io_stats(w->io, &io);
+    sl_metric_head(t, "counter", "sluice_peer_bytes", "Payload bytes moved over data links.");
     sl_text_add(t,
-                "# TYPE sluice_peer_bytes counter\n"
-                "# HELP sluice_peer_bytes Payload bytes moved over data links.\n"
                 "sluice_peer_bytes_total{role=\"%s\",dir=\"sent\"} %llu\n"
                 "sluice_peer_bytes_total{role=\"%s\",dir=\"received\"} %llu\n",
                 w->name, (unsigned long long)io.bytes_sent, w->name, (unsigned long long)io.bytes_received);

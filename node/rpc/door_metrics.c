@@ -1,4 +1,5 @@
 /* What the door says about itself: whether it takes connections, and its lines in /metrics. */
+#include "base/metric.h"
 #include "node/rpc/door_impl.h"
 
 const char *sl_door_shut_because(const struct sl_door *door)
@@ -14,13 +15,8 @@ const char *sl_door_shut_because(const struct sl_door *door)
 
 static void value(struct sl_text *text, const char *kind, const char *name, const char *help, uint64_t v)
 {
-    sl_text_add(text, "# TYPE %s %s\n# HELP %s %s\n%s%s %llu\n", name, kind, name, help, name,
-                kind[0] == 'c' ? "_total" : "", (unsigned long long)v);
-}
-
-static void head(struct sl_text *text, const char *kind, const char *name, const char *help)
-{
-    sl_text_add(text, "# TYPE %s %s\n# HELP %s %s\n", name, kind, name, help);
+    sl_metric_head(text, kind, name, help);
+    sl_text_add(text, "%s%s %llu\n", name, kind[0] == 'c' ? "_total" : "", (unsigned long long)v);
 }
 
 static void labelled(struct sl_text *text, const char *name, const char *label, const char *which, uint64_t v)
@@ -31,17 +27,18 @@ static void labelled(struct sl_text *text, const char *name, const char *label, 
 static void connection_metrics(struct sl_door *door, struct sl_text *text)
 {
     value(text, "gauge", "sluice_grpc_connections", "gRPC connections that are open.", door->n);
-    value(text, "gauge", "sluice_grpc_connections_calling", "Those of them that have made a call.",
+    value(text, "gauge", "sluice_grpc_connections_calling", "gRPC connections that have made a call.",
           door->n_live);
-    value(text, "gauge", "sluice_grpc_connections_limit", "The most that are taken.", door->most);
+    value(text, "gauge", "sluice_grpc_connections_limit", "The most gRPC connections that are taken.",
+          door->most);
     value(text, "counter", "sluice_grpc_connections_accepted", "gRPC connections taken.", door->n_accepted);
-    head(text, "counter", "sluice_grpc_connections_refused",
-         "gRPC connections closed at once, by what was lacking: places, descriptors, memory.");
+    sl_metric_head(text, "counter", "sluice_grpc_connections_refused",
+                   "gRPC connections closed at once, by what was lacking: places, descriptors, memory.");
     labelled(text, "sluice_grpc_connections_refused_total", "lack", "places", door->n_full);
     labelled(text, "sluice_grpc_connections_refused_total", "lack", "descriptors", door->n_shut);
     labelled(text, "sluice_grpc_connections_refused_total", "lack", "memory", door->n_exhausted);
-    head(text, "counter", "sluice_grpc_connections_shut",
-         "gRPC connections that this node ended, by reason.");
+    sl_metric_head(text, "counter", "sluice_grpc_connections_shut",
+                   "gRPC connections that this node ended, by reason.");
     for (unsigned why = 1; why < SL_DOOR_WHYS; why++)
         labelled(text, "sluice_grpc_connections_shut_total", "reason",
                  why < SL_FRAMES_ENDS ? sl_frames_ends[why] : sl_door_whys[why], door->n_closed[why]);
@@ -51,22 +48,24 @@ static void message_metrics(struct sl_door *door, struct sl_text *text)
 {
     static const uint32_t pool_bytes[SL_DOOR_POOLS] = SL_DOOR_POOL_BYTES;
     static const char *const pools[SL_DOOR_POOLS] = {"prompts", "large"};
-    head(text, "gauge", "sluice_grpc_message_room_bytes",
-         "Room that messages on their way in have, by size.");
+    sl_metric_head(text, "gauge", "sluice_grpc_message_room_bytes",
+                   "Room that messages on their way in have, by size.");
     for (int i = 0; i < SL_DOOR_POOLS; i++)
         labelled(text, "sluice_grpc_message_room_bytes", "pool", pools[i], door->reserved[i]);
-    head(text, "gauge", "sluice_grpc_message_room_limit_bytes", "The most of it.");
+    sl_metric_head(text, "gauge", "sluice_grpc_message_room_limit_bytes",
+                   "The most room that messages on their way in have, by size.");
     for (int i = 0; i < SL_DOOR_POOLS; i++)
         labelled(text, "sluice_grpc_message_room_limit_bytes", "pool", pools[i], pool_bytes[i]);
     value(text, "gauge", "sluice_grpc_messages_waiting", "Messages that wait for room.",
           door->n_waiting[0] + door->n_waiting[1]);
     value(text, "gauge", "sluice_grpc_messages_unfinished", "Calls whose message is not here whole.",
           door->n_unfinished);
-    head(text, "counter", "sluice_grpc_messages_refused", "Messages that were not received, by reason.");
+    sl_metric_head(text, "counter", "sluice_grpc_messages_refused",
+                   "Messages that were not received, by reason.");
     labelled(text, "sluice_grpc_messages_refused_total", "reason", "late", door->n_messages_late);
     labelled(text, "sluice_grpc_messages_refused_total", "reason", "long", door->n_messages_long);
     labelled(text, "sluice_grpc_messages_refused_total", "reason", "busy", door->n_messages_busy);
-    head(text, "counter", "sluice_grpc_calls_ended", "gRPC calls that this node ended, by reason.");
+    sl_metric_head(text, "counter", "sluice_grpc_calls_ended", "gRPC calls that this node ended, by reason.");
     labelled(text, "sluice_grpc_calls_ended_total", "reason", "unread", door->n_unread);
 }
 

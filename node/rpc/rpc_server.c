@@ -11,6 +11,7 @@
  * the door lets the last bytes go - completion queues down - workers joined - server and queues destroyed. */
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/metric.h"
 #include "node/rpc/frames.h"
 #include "node/rpc/rpc_impl.h"
 #include <assert.h>
@@ -261,7 +262,7 @@ int sl_rpc_server_port(const struct sl_rpc_server *server)
 void sl_rpc_server_metrics(const struct sl_rpc_server *server, struct sl_text *text)
 {
     static const char *const names[SL_RPC_PLACES] = {"work", "admin", "watch", "control"};
-    sl_text_add(text, "# TYPE sluice_grpc_calls gauge\n# HELP sluice_grpc_calls gRPC calls that are open.\n");
+    sl_metric_head(text, "gauge", "sluice_grpc_calls", "gRPC calls that are open.");
     for (int i = 0; i < SL_RPC_PLACES; i++)
         sl_text_add(text, "sluice_grpc_calls{kind=\"%s\"} %u\n", names[i], atomic_load(&server->places[i]));
     sl_text_add(text, "# TYPE sluice_grpc_calls_denied counter\n"

@@ -82,5 +82,5 @@ def test_stages_tell_what_they_measured_and_metrics_compare_it_with_what_chunks_
         wait_until(lambda k=k, took=took: abs(measured(k) - took) < 1e-3 * (1 + took), "all chunks in /metrics")
         told = server.metric(f'sluice_stage_chunk_predicted_seconds_total{{role="stage {k}"}}')
         assert told > 0 and predicted > 0  # chunks that were written ahead were predicted by what was known then
-        half, most = (server.metric(f'sluice_stage_chunk_error_ratio{{role="stage {k}",quantile="{q}"}}') for q in (0.5, 0.9))
+        half, most = (server.metric(f'sluice_stage_chunk_error_ratio{{role="stage {k}",percentile="{q}"}}') for q in (50, 90))
         assert 0 <= half <= most

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT, Process, free_port, get
 from prometheus import faults_of, names_of, series_of, tool
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from test_decoders import Cluster
 from test_processes import generate
 
@@ -99,6 +100,43 @@ def test_queries_name_only_what_a_node_has(metrics):
 def test_the_names_in_a_query_are_read_as_they_are_written():
     query = 'sum without (a) (rate(foo_total{x=~"y|and", job="$j"}[5m])) / on (b) bar > 0.05 * up offset 5m and inf'
     assert names_of(query) == ([("foo_total", [("x", "=~", "y|and"), ("job", "=", "$j")]), ("bar", []), ("up", [])], {"a", "b"})
+
+
+# ---- /metrics itself ----
+
+def as_plain_text(page):
+    """OpenMetrics as the older text format, which is what promtool checks."""
+    kinds, lines = {}, []
+    for line in page.splitlines():
+        if head := re.match(r"# (TYPE|HELP|UNIT) (\w+) (.*)", line):
+            what, name, rest = head.groups()
+            if what == "TYPE":
+                kinds[name] = rest
+            behind = {"counter": "_total", "info": "_info"}.get(kinds[name], "")
+            if what != "UNIT":
+                lines.append(f"# {what} {name}{behind} {'gauge' if rest == 'info' else rest}")
+        elif line != "# EOF":
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def faults_of_page(page):
+    families = list(text_string_to_metric_families(page))  # OpenMetrics' own parser: order, names, suffixes, units, doubles
+    for family in families:
+        if not re.fullmatch(r"[A-Z][^\n]*\.", family.documentation) and not family.documentation.startswith(("1 when", "gRPC")):
+            yield f"{family.name}: the help is no sentence: {family.documentation}"
+        unit = re.search(r"_(seconds|bytes|ratio)$", family.name)
+        if family.unit != (unit[1] if unit else ""):
+            yield f"{family.name}: its unit is {family.unit!r}"
+    done = promtool("check", "metrics", input=as_plain_text(page))
+    yield from (done.stdout + done.stderr).splitlines()
+
+
+def test_metrics_are_as_prometheus_wants_them(metrics):
+    for page in metrics:
+        assert list(faults_of_page(page)) == []
+    bad = "# TYPE a_seconds counter\n# HELP a_seconds What.\na_seconds_total 1\n# TYPE b gauge\n# HELP b no sentence\nb{quantile=\"0.5\"} 1\n# EOF\n"
+    assert len(list(faults_of_page(bad))) == 3
 
 
 # ---- dashboards ----
