@@ -180,6 +180,42 @@ def test_a_load_is_silent_and_a_dead_decode_worker_and_a_stopped_stage_are_told(
     assert load.failed == 0 and see.ever() == {"SluiceNotReady", "SluiceDecoderLost"}
 
 
+def shown(legend, labels):
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: labels.get(found[1], f"?{found[1]}?"), legend)
+
+
+@pytest.mark.slow
+def test_every_panel_of_every_dashboard_shows_something(spawn, pack, watch):
+    """Answers of a real Prometheus, with every label that a legend names: printed as tables (pytest -rP), since no Grafana is here."""
+    ops = {name: f"127.0.0.1:{free_port()}" for name in ("stage-0", "stage-1", "decode-1")}
+
+    def with_ops(name, *args, **more):
+        return spawn(name, *args, *(["--ops", ops[name]] if name in ops else []), **more)
+    cluster = Cluster(with_ops, pack)
+    see = watch(cluster.ops, *ops.values())
+    empty, fallen = [], []
+    with Load(cluster.endpoint, metadata=[("x-slo-ttft-ms", "60000")], n_ids=900, max_tokens=20) as load:
+        wait_until(lambda: load.done > 10, "a load")
+        for path in sorted((ROOT / "deploy/monitoring/dashboards").glob("*.json")):
+            board = json.loads(path.read_text())
+            print(f"\n{board['title']}")
+            for panel in board["panels"]:
+                print(f"  {panel['title']} [{panel['fieldConfig']['defaults']['unit']}]")
+                for target in panel["targets"]:
+                    query = target["expr"].replace("$__rate_interval", "10s").replace("$job", ".*")
+                    found = see.ask(query)
+                    if not found and "offset 1d" not in query:
+                        empty.append((board["title"], panel["title"], query))
+                    for one in found if panel["type"] != "heatmap" else found[:3]:
+                        name = shown(target["legendFormat"], one["metric"])
+                        # a legend may name the role of some series of several (the coordinator has none)
+                        if "?" in name and not ("?role?" in name and any("role" in other["metric"] for other in found)):
+                            fallen.append((board["title"], panel["title"], name))
+                        print(f"    {name:<60} {float(one['value'][1]):.4g}")
+    assert not empty and not fallen
+    cluster.end()
+
+
 @pytest.mark.slow
 def test_a_long_load_is_silent(start_server, watch):
     """As long as the longest `for`, and as much again. A machine that others use is noisy, and that is what SluicePredictionsOff
