@@ -3,7 +3,7 @@ import json
 
 import pytest
 import yaml
-from manifests import K8S, OVERLAYS, Refused, containers, named, of_kind, render, templates
+from manifests import K8S, OVERLAYS, ROOT, Refused, containers, named, of_kind, render, templates
 
 KUSTOMIZATION = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
 
@@ -93,6 +93,19 @@ def test_no_service_hides_the_names_of_pods():
         documents = render(overlay)
         sets = {d["metadata"]["name"] for d in of_kind(documents, "LeaderWorkerSet")}
         assert not sets & {d["metadata"]["name"] for d in of_kind(documents, "Service")}
+
+
+def test_alerts_and_dashboards_are_those_of_the_folder():
+    """The operator takes no plain file of rules, so there is a second one that must say the same."""
+    documents, folder = render("monitoring"), ROOT / "deploy" / "monitoring"
+    rule = named(documents, "PrometheusRule", "sluice")
+    assert rule["spec"] == yaml.safe_load((folder / "rules.yaml").read_text()), "make prometheusrule.yaml anew; its head says how"
+    shown = {}
+    for config in of_kind(documents, "ConfigMap"):
+        if config["metadata"].get("labels", {}).get("grafana_dashboard") == "1":
+            assert len(json.dumps(config)) < 200_000
+            shown.update(config["data"])
+    assert shown == {path.name: path.read_text() for path in (folder / "dashboards").glob("*.json")} and shown
 
 
 def test_what_kustomize_does_not_find_is_said(tmp_path):
