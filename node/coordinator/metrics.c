@@ -353,13 +353,14 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
                 "sluice_prompt_tokens_total{source=\"cached\"} %llu\n",
                 (unsigned long long)load.prompt_tokens_computed,
                 (unsigned long long)load.prompt_tokens_cached);
-    sl_text_add(
-        t,
-        "# TYPE sluice_handoff_tokens counter\n# HELP sluice_handoff_tokens Tokens of prompts that decode workers "
-        "took, by how their KV came there: pushed by the stages, or kept since an earlier one.\n"
-        "sluice_handoff_tokens_total{source=\"pushed\"} %llu\n"
-        "sluice_handoff_tokens_total{source=\"kept\"} %llu\n",
-        (unsigned long long)load.handoff_tokens_pushed, (unsigned long long)load.handoff_tokens_kept);
+    sl_metric_head(
+        t, "counter", "sluice_handoff_tokens",
+        "Tokens of prompts that decode workers took, by how their KV came there: pushed by the stages, or kept "
+        "since an earlier one.");
+    sl_text_add(t,
+                "sluice_handoff_tokens_total{source=\"pushed\"} %llu\n"
+                "sluice_handoff_tokens_total{source=\"kept\"} %llu\n",
+                (unsigned long long)load.handoff_tokens_pushed, (unsigned long long)load.handoff_tokens_kept);
     add_gauge(t, "sluice_prefix_cache_usage_ratio",
               "Share of each stage's KV pages that hold a prefix by name, in use or free on demand.",
               (double)load.kv_pages_cached / (double)load.kv_pages_total);

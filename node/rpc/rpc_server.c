@@ -265,8 +265,8 @@ void sl_rpc_server_metrics(const struct sl_rpc_server *server, struct sl_text *t
     sl_metric_head(text, "gauge", "sluice_grpc_calls", "gRPC calls that are open.");
     for (int i = 0; i < SL_RPC_PLACES; i++)
         sl_text_add(text, "sluice_grpc_calls{kind=\"%s\"} %u\n", names[i], atomic_load(&server->places[i]));
-    sl_text_add(text, "# TYPE sluice_grpc_calls_denied counter\n"
-                      "# HELP sluice_grpc_calls_denied Calls that their caller's role may not make.\n");
+    sl_metric_head(text, "counter", "sluice_grpc_calls_denied",
+                   "Calls that their caller's role may not make.");
     for (int i = SL_CALLER_STRANGER; i < SL_CALLER_ROLES; i++)
         sl_text_add(text, "sluice_grpc_calls_denied_total{role=\"%s\"} %llu\n", sl_caller_roles[i],
                     atomic_load(&server->n_denied[i]));

@@ -1,5 +1,6 @@
 /* The server's side of TLS (tls.h): the context in use and the files behind it, handshakes, and bytes. */
 #include "base/log.h"
+#include "base/metric.h"
 #include "node/rpc/tls_impl.h"
 #include <errno.h>
 #include <openssl/err.h>
@@ -208,15 +209,15 @@ uint32_t sl_tls_era(const struct sl_tls *tls)
 
 void sl_tls_metrics(const struct sl_tls *tls, struct sl_text *text)
 {
+    sl_metric_head(text, "gauge", "sluice_tls_certificate_left_seconds",
+                   "Until the certificate in use expires.");
+    sl_text_add(text, "sluice_tls_certificate_left_seconds %lld\n", (long long)tls->left_s);
+    sl_metric_head(text, "counter", "sluice_tls_replacements",
+                   "Certificate files that changed, by what came of it.");
     sl_text_add(text,
-                "# TYPE sluice_tls_certificate_left_seconds gauge\n"
-                "# HELP sluice_tls_certificate_left_seconds Until the certificate in use expires.\n"
-                "sluice_tls_certificate_left_seconds %lld\n"
-                "# TYPE sluice_tls_replacements counter\n"
-                "# HELP sluice_tls_replacements Certificate files that changed, by what came of it.\n"
                 "sluice_tls_replacements_total{result=\"taken\"} %llu\n"
                 "sluice_tls_replacements_total{result=\"refused\"} %llu\n",
-                (long long)tls->left_s, (unsigned long long)tls->n_taken, (unsigned long long)tls->n_refused);
+                (unsigned long long)tls->n_taken, (unsigned long long)tls->n_refused);
 }
 
 /* ---- a session ---- */
