@@ -100,7 +100,7 @@ SL_TEST(a_lone_prompt_takes_the_time_of_its_chunks)
 static double p99_of(double slower, uint64_t slo_us, bool *dear)
 {
     struct sl_bench_run run = {
-        .load = {SL_BENCH_MIX, sl_bench_shape_find("B4"), 0, 300, 0, 1, 0},
+        .load = {SL_BENCH_MIX, sl_bench_shape_find("B4"), 0, 2000, 0, 1, 0},
         .world = {.shape = sl_bench_shape_find("B4"), .slower = slower, .slo_us = slo_us, .seed = 1}};
     struct sl_bench_figures f;
     struct sl_bench_report report;
