@@ -133,6 +133,10 @@ void sl_admit(struct sl_admission *a, struct sl_policy *policy, struct sl_schedu
     if (!entry->promised)
         return;
     double late_by = a->told_us - time_left(&q, entry);
+    if (late_by > 0 && outlook->stale && q.back_us == 0 && outlook->at_best_us <= time_left(&q, entry)) {
+        a->trial = true;
+        return;
+    }
     enum sl_refusal refusal = late_by > 0 ? SL_REFUSAL_TIME : SL_REFUSAL_BY_STATUS;
     if (refusal == SL_REFUSAL_BY_STATUS && (late_by = breaks_promises(&q, now_us)) > 0)
         refusal = SL_REFUSAL_PROMISE;

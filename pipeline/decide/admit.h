@@ -5,7 +5,8 @@
  * who are still to come and pass it is reserved (offered.h). A request that would be late is refused with a time to try again, and so is one that would make others late who
  * were told that they will not be; but nobody is blamed for a promise that is lost already, and what a tenant can finish within
  * its own share is taken whatever others have queued. Who wants nothing by a time is not refused by a prediction: it is only
- * ordered, and bounded by what the queue may hold. */
+ * ordered, and bounded by what the queue may hold. If all want something and all are refused, nothing would correct the predictions any more:
+ * so now and then one that would be in time if they were wrong is taken by an idle pipeline. */
 #ifndef SL_PIPELINE_DECIDE_ADMIT_H
 #define SL_PIPELINE_DECIDE_ADMIT_H
 
@@ -14,10 +15,12 @@
 
 enum { SL_SHORT_TOKENS = 1024 /* to be prefilled: who has no more is short */ };
 
-struct sl_outlook {                     /* what is known beside the queue; microseconds from now */
-    double first_us, last_us;           /* until what is under way leaves the first stage, and the last */
-    double room_us;                     /* until there are pages and a place for it */
-    double corrected;                   /* by which factor predictions of its class were wrong lately */
+struct sl_outlook {           /* what is known beside the queue; microseconds from now */
+    double first_us, last_us; /* until what is under way leaves the first stage, and the last */
+    double room_us;           /* until there are pages and a place for it */
+    double corrected;         /* by which factor predictions of its class were wrong lately */
+    bool stale;               /* nothing is under way, and for long nothing was measured: */
+    double at_best_us; /* then what it takes if stages are as they were when they measured themselves */
     struct sl_newcomers newcomers, own; /* all who are still to come; those of its tenant */
 };
 
@@ -32,6 +35,7 @@ struct sl_admission {
     enum sl_refusal refusal;
     double excess_us;    /* how much too late it or another would be: > 0 when refused */
     const char *refused; /* a sentence (static); NULL: it is admitted */
+    bool trial;          /* to see whether it is late */
 };
 
 /* entry is made and has its tenant, but is not in the schedule. */

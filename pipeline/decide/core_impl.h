@@ -102,6 +102,8 @@ struct sl_core_time { /* core_time.c */
     uint64_t left_us[SL_MAX_STAGES]; /* when a stage had done its last chunk, on its own clock */
     double gap_us[SL_MAX_STAGES];    /* between two chunks of a stage that is busy */
     uint64_t looked_at;              /* the last record whose answer was timed */
+    uint64_t traced_us,
+        trial_us; /* when a chunk was measured last; for how long none may be until one is taken on trial */
     double kappa[2];           /* by how much predictions of short and of long prompts were wrong lately */
     struct sl_offered offered; /* that was admitted */
     double short_part;         /* of the last requests, by number: those with a short prompt */
@@ -259,7 +261,7 @@ double sl_core_under_way_us(const struct sl_core *core);
 /* What an entry that is not queued yet may expect. */
 void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
                      struct sl_outlook *outlook);
-void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us);
+void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us, bool trial);
 void sl_core_time_first_token(struct sl_core *core, const struct sl_stay *s);
 void sl_core_time_answer_ends(struct sl_core *core, const struct sl_branch *answer);
 /* core_submit.c */

@@ -99,7 +99,7 @@ static void admit(struct sl_core *core, struct sl_schedule_entry *entry, struct 
     if (admission->refused)
         *retry_ms = sl_admit_retry_ms(admission, &outlook, core->now_us * 0x9e3779b97f4a7c15u >> 32);
     else
-        sl_core_time_admitted(core, entry, work);
+        sl_core_time_admitted(core, entry, work, admission->trial);
 }
 
 static struct sl_action *refuse(const struct sl_ask *ask, sl_status status, const char *why,

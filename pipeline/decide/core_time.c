@@ -4,6 +4,7 @@
 #include "pipeline/decide/core_impl.h"
 #include <math.h>
 
+enum { first_trial_us = 1000000, last_trial_us = 64000000 };
 static const double recent = 1.0 / 32, few_us = 500, kappa_step = 1.01, least_kappa = 0.6, most_kappa = 2,
                     many_short = 0.2;
 
@@ -16,6 +17,7 @@ void sl_core_time_init(struct sl_core *core)
     for (uint32_t k = 0; k < core->plan.n_stages; k++)
         sl_cost_fit_init(&t->fits[k], &unknown);
     t->kappa[0] = t->kappa[1] = 1;
+    t->trial_us = first_trial_us;
     core->policy.version = 1;
     sl_core_budget(core);
 }
@@ -103,6 +105,7 @@ void sl_core_time_traced(struct sl_core *core, struct sl_record *record, const s
 {
     struct sl_core_time *t = &core->time;
     record->took_us = 0;
+    t->traced_us = core->now_us;
     for (uint32_t k = 0; k < core->plan.n_stages; k++) {
         const struct sl_trace *trace = &head->traces[k];
         if (trace->end_us <= trace->begin_us)
@@ -219,6 +222,20 @@ double sl_core_under_way_us(const struct sl_core *core)
     return until(core->time.ends_us[core->plan.n_stages - 1], core->now_us);
 }
 
+/* Of a prompt that is alone, as the stages measured themselves. */
+static double at_best_us(const struct sl_core *core, const struct sl_schedule_entry *e)
+{
+    const struct sl_budget *now = &core->policy.budget;
+    struct sl_cost priors[SL_MAX_STAGES];
+    struct sl_budget best;
+    for (uint32_t k = 0; k < core->plan.n_stages; k++)
+        priors[k] = core->time.fits[k].prior;
+    sl_budget_make(&best, priors, core->plan.n_stages, now->max_rows,
+                   &(struct sl_pace){.hops_us = hops_us(&core->time)},
+                   &(struct sl_budget_wish){.by_rows = now->by_rows});
+    return sl_budget_idle_us(&best, e->pos, e->prompt_tokens, sl_policy_alone_times(&core->policy));
+}
+
 void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry *e,
                      struct sl_outlook *outlook)
 {
@@ -226,13 +243,20 @@ void sl_core_outlook(const struct sl_core *core, const struct sl_schedule_entry 
     *outlook = (struct sl_outlook){.first_us = until(t->ends_us[0], core->now_us),
                                    .last_us = sl_core_under_way_us(core),
                                    .room_us = room_us(core, e),
-                                   .corrected = t->kappa[is_long(e)]};
+                                   .corrected = t->kappa[is_long(e)],
+                                   .stale = core->log_answered == core->log_number &&
+                                            core->now_us >= t->traced_us + t->trial_us};
+    if (outlook->stale && e->promised)
+        outlook->at_best_us = at_best_us(core, e);
     sl_offered_expect(&t->offered, core->now_us, &outlook->newcomers);
     sl_offered_expect(&core->policy.tenants.of[e->tenant].offered, core->now_us, &outlook->own);
 }
 
-void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us)
+/* Whose trial showed nothing better is tried less often. */
+void sl_core_time_admitted(struct sl_core *core, struct sl_schedule_entry *e, double work_us, bool trial)
 {
+    uint64_t *wait = &core->time.trial_us;
+    *wait = !trial ? first_trial_us : *wait < last_trial_us ? 2 * *wait : *wait;
     uint32_t tokens = e->prompt_tokens - e->start;
     core->time.short_part += recent * (!is_long(e) - core->time.short_part);
     double behind_us = sl_rank_key_us(&core->policy, e) - (double)e->arrived_us;

@@ -116,6 +116,28 @@ SL_TEST(a_promise_that_is_lost_already_refuses_nobody)
     CHECK(!beside_a_promise(52000, true).refused); /* it can't be in time even alone */
 }
 
+SL_TEST(an_idle_pipeline_takes_one_that_it_thinks_late_if_what_it_thinks_is_old)
+{
+    struct queue q;
+    open_queue(&q);
+    struct sl_schedule_entry e = promised(&q, "", 1000, 20000), before = promised(&q, "", 64, 1000000);
+    struct sl_outlook outlook = {.corrected = 2}; /* 35,000 us of 16,000 */
+    struct sl_admission a;
+    sl_admit(&a, &q.policy, &q.schedule, &outlook, &e, 0);
+    CHECK(a.refusal == SL_REFUSAL_TIME && !a.trial);
+    outlook.stale = true;
+    outlook.at_best_us = 16001; /* it would be late all the same */
+    sl_admit(&a, &q.policy, &q.schedule, &outlook, &e, 0);
+    CHECK(a.refusal == SL_REFUSAL_TIME && !a.trial);
+    outlook.at_best_us = 16000;
+    sl_admit(&a, &q.policy, &q.schedule, &outlook, &e, 0);
+    CHECK(!a.refused && a.trial);
+    queue_enter(&q, &before); /* which will show how it is */
+    sl_admit(&a, &q.policy, &q.schedule, &outlook, &e, 0);
+    CHECK(a.refusal == SL_REFUSAL_TIME && !a.trial);
+    close_queue(&q);
+}
+
 /* A hundred requests are queued that come before one that is due after them. */
 static struct sl_admission behind_a_flood(const char *tenant, uint32_t n_tokens, double own_to_come)
 {
