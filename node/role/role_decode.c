@@ -207,7 +207,7 @@ static void end_sequence(struct sl_decode_role *r, struct adoptee *a, uint64_t s
         entry.logits_digest = a->logits_digest;
         if (a->state == SL_ADOPTEE_ADOPTED &&
             a->spec.digest) /* the last token never went through the layers */
-            entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, next_pos(a));
+            entry.kv_digest = sl_stage_kv_digest(r->stage, a->sequence, next_pos(a), 0);
         if (a->state >= SL_ADOPTEE_NAMED)
             end_forks(r, a, seq);
         sl_sequences_close(sl_stage_sequences(r->stage), a->sequence);

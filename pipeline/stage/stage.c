@@ -406,13 +406,16 @@ void sl_stage_page_in(struct sl_stage *stage, uint32_t page, uint32_t layer_firs
     ops->wait(stage->device, EVENT_IN); /* the bytes are the caller's again */
 }
 
-uint64_t sl_stage_kv_digest(struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens)
+uint64_t sl_stage_kv_digest(struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens,
+                            uint64_t before)
 {
-    uint64_t chain[2] = {0, 0};
-    for (uint32_t i = 0; i < sl_pages_of(n_tokens); i++) {
-        chain[1] = sl_xxh3(sl_stage_page_out(stage, sequence->pages[i]), stage->page_bytes);
-        chain[0] = sl_xxh3(chain, sizeof chain);
-    }
+    uint64_t chain[2] = {before, 0};
+    for (uint32_t layer = 0; layer < stage->config.end - stage->config.begin; layer++)
+        for (uint32_t i = 0; i < sl_pages_of(n_tokens); i++) {
+            const uint8_t *page = sl_stage_page_out(stage, sequence->pages[i]);
+            chain[1] = sl_xxh3(page + layer * stage->page_layer_bytes, stage->page_layer_bytes);
+            chain[0] = sl_xxh3(chain, sizeof chain);
+        }
     return chain[0];
 }
 

@@ -101,8 +101,10 @@ void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t
  * the weights (of the middle layer, where layers differ) or of the KV pages. */
 enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part);
 
-/* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layers [0, all), page by page: equal for equal KV. */
-uint64_t sl_stage_kv_digest(struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens);
+/* XXH3 over the KV pages of a sequence for its first n_tokens tokens, layer by layer: equal for equal KV. A chain: `before` is what
+ * the stage of the layers before these returned, 0 for the first, so it does not depend on how the layers are cut. */
+uint64_t sl_stage_kv_digest(struct sl_stage *stage, const struct sl_sequence *sequence, uint32_t n_tokens,
+                            uint64_t before);
 
 /* sl_plan_make with the numbers of this model. */
 sl_status sl_plan_for_shape(struct sl_plan *plan, const struct sl_shape *shape,

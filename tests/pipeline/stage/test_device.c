@@ -228,7 +228,7 @@ static struct sums sums_of(const struct sl_pack *pack, const enum sl_device_kind
         decode(&nodes, &sums);
         for (uint32_t k = 0; k < N_NODES; k++)
             sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
-                                            k == N_STAGES ? PROMPT + STEPS : PROMPT);
+                                            k == N_STAGES ? PROMPT + STEPS : PROMPT, 0);
     }
     close_nodes(&nodes);
     return sums;
@@ -290,9 +290,9 @@ static void prefill_for(struct left_out *o, enum wanted rows, const struct sl_pa
         decode(&nodes, &o->sums);
         for (uint32_t k = 0; k < N_NODES; k++)
             o->sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][1],
-                                               k < N_STAGES ? SHORT : SHORT + STEPS) ^
+                                               k < N_STAGES ? SHORT : SHORT + STEPS, 0) ^
                             sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
-                                               k < N_STAGES ? PROMPT : PROMPT + STEPS);
+                                               k < N_STAGES ? PROMPT : PROMPT + STEPS, 0);
     }
     memcpy(o->out, nodes.out, sizeof o->out);
     memcpy(o->left, nodes.left, sizeof o->left);
