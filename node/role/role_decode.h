@@ -31,25 +31,4 @@ void sl_decode_role_destroy(struct sl_decode_role *role); /* no frame of it is b
 sl_status sl_decode_role_step(struct sl_decode_role *role, const struct sl_io_event *event,
                               struct sl_role_actions *actions, struct sl_err *err);
 
-/* ---- the life of a sequence on the decode worker ---- */
-
-enum sl_adoptee_state {
-    SL_ADOPTEE_FREE,     /* not here */
-    SL_ADOPTEE_ARRIVING, /* pages came; the coordinator has not named it */
-    SL_ADOPTEE_NAMED,    /* ADOPT came; pages are missing */
-    SL_ADOPTEE_WHOLE,    /* everything is here; the coordinator is being told when what came */
-    SL_ADOPTEE_ADOPTED,  /* in the batch */
-    SL_ADOPTEE_STATES    /* of sl_adoptee_after: that may not happen */
-};
-enum sl_adoptee_event {
-    SL_ADOPTEE_PAGE,   /* a KV page */
-    SL_ADOPTEE_NAME,   /* ADOPT */
-    SL_ADOPTEE_FILLED, /* the last page that was missing is here */
-    SL_ADOPTEE_TOLD,   /* ADOPTED is in a TOKENS frame */
-    SL_ADOPTEE_END,    /* cancelled, failed or finished */
-    SL_ADOPTEE_EVENTS
-};
-/* The state after it; SL_ADOPTEE_STATES: a page too many (its stage's fault), a second name (the coordinator's), or our own. */
-enum sl_adoptee_state sl_adoptee_after(enum sl_adoptee_state state, enum sl_adoptee_event event);
-
 #endif

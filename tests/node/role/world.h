@@ -7,6 +7,7 @@
 #ifndef SL_TESTS_NODE_ROLE_WORLD_H
 #define SL_TESTS_NODE_ROLE_WORLD_H
 
+#include "node/role/adoptees.h"
 #include "node/role/role_decode.h"
 #include "node/role/role_stage.h"
 #include "pipeline/record/messages.h"
