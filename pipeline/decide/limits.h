@@ -22,20 +22,27 @@ enum {
     SL_WAITING_TOKENS = 64 << 20, /* of their prompts */
     SL_WAITING_BYTES = 64 << 20,  /* that they hold together; see sl_core_config */
     SL_MAX_WAITING = 8192,        /* by --max-waiting: of the smallest that is what these bytes hold */
-    /* of a whole pipeline: the chain with the way back, and of each decode worker one to every stage and the coordinator */
-    SL_MAX_LINKS = SL_MAX_STAGES + 1 + SL_MAX_DECODERS * (SL_MAX_STAGES + 1),
+    SL_MAX_PARTS = 8,             /* processes that a decode worker is cut into, by layers */
+    SL_IO_LINKS = 64,             /* that one node can have */
+    /* of a whole pipeline: the chain with the way back, and of each decode worker one to the coordinator, those of its ring, and
+     * one from every stage to each part with layers of it */
+    SL_MAX_LINKS = SL_MAX_STAGES + 1 + SL_MAX_DECODERS * (SL_MAX_STAGES + 2 * SL_MAX_PARTS),
 
     /* Slots that a node lends to a neighbour: frames that may be under way on a link. */
     SL_ORDER_SLOTS = 4,
     SL_RESULT_SLOTS = 16,
     SL_KV_SLOTS = 16,
     SL_ADOPT_SLOTS = 32,
+    SL_RING_SLOTS = 16,     /* between the parts of a decode worker */
     SL_NO_SLOT_BYTES = 256, /* a slot on the way back of a link that carries nothing that way */
 
     /* Buffers that a role sends from. */
     SL_RESULT_BUFFERS = SL_RESULT_SLOTS, /* RESULT frames of the last stage */
-    SL_TOKENS_BUFFERS = 16,              /* TOKENS frames of the decode worker */
-    SL_IO_SENDS = 1024,                  /* frames that an io takes before it says SL_AGAIN */
+    SL_TOKENS_BUFFERS = 16,              /* TOKENS frames of the decode worker, or of a part */
+    SL_STEP_BUFFERS = SL_MAX_PARTS + 2,  /* STEP frames that its chief begins */
+    SL_ENDS_BUFFERS = 4,                 /* ENDS frames, likewise */
+    SL_ORPHANS = 32,    /* ends of sequences that never were at the chief, which wait for such a frame */
+    SL_IO_SENDS = 1024, /* frames that an io takes before it says SL_AGAIN */
 
     /* Frames that a role keeps: what it was given and has not applied. */
     SL_STAGE_QUEUE = 64,
@@ -55,7 +62,9 @@ _Static_assert(SL_RESULT_BUFFERS <= SL_RESULT_SLOTS,
 _Static_assert(SL_TOKENS_BUFFERS <= SL_RESULT_SLOTS,
                "as many TOKENS frames under way as the coordinator lends slots");
 _Static_assert((int)SL_STAGE_ACTIONS < (int)SL_IO_SENDS, "what one record makes a stage send fits its io");
-_Static_assert((int)SL_TOKENS_BUFFERS + 1 < (int)SL_IO_SENDS,
-               "what the decode worker sends fits its io, its last word included");
+_Static_assert((int)SL_TOKENS_BUFFERS + 1 + (int)SL_STEP_BUFFERS + (int)SL_ENDS_BUFFERS +
+                       (int)SL_ADOPT_SLOTS <
+                   (int)SL_IO_SENDS,
+               "what the decode worker sends fits its io, what it passes on and its last word included");
 
 #endif

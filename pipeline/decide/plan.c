@@ -1,6 +1,7 @@
 /* The plan of plan.h: splits, sizes and links as arithmetic. */
 #include "pipeline/decide/plan.h"
 #include "pipeline/record/messages.h"
+#include "pipeline/record/ring.h"
 #include <stdio.h>
 
 static uint32_t default_chunk(uint32_t prompt_tokens)
@@ -45,6 +46,42 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
             err, SL_E_CONFIG,
             "%u decode workers are to be there, and there are places for %u; ask for as many places at least",
             o->n_decoders, o->max_decoders);
+    uint32_t most = model->n_layers < SL_MAX_PARTS ? model->n_layers : SL_MAX_PARTS;
+    if (o->n_parts > most)
+        return sl_fail(err, SL_E_CONFIG,
+                       "a decode worker of %u parts cannot share %u layers; ask for 1 to %u decode stages",
+                       o->n_parts, model->n_layers, most);
+    return SL_OK;
+}
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Equal cuts; what goes around in the ring of the parts. */
+static void cut_decoders(struct sl_plan *plan)
+{
+    for (uint32_t j = 0; j <= plan->n_parts; j++)
+        plan->part_begin[j] = (uint32_t)((uint64_t)plan->n_layers * j / plan->n_parts);
+    plan->step_rows = (plan->max_running + plan->n_parts - 1) / plan->n_parts;
+    size_t rows = (size_t)plan->step_rows * plan->d_model * sizeof(float);
+    size_t ends = ((size_t)plan->max_running + SL_ORPHANS) * SL_END_BYTES;
+    plan->ring_bytes = larger(larger(plan->adopt_bytes, plan->tokens_bytes),
+                              larger(sl_step_bytes(plan->step_rows) + rows, larger(ends, SL_SPOILED_BYTES)));
+}
+
+/* An io has a bound for its links: a stage has one to each part with layers of it, a part one to each such stage. */
+static sl_status check_links(const struct sl_plan *plan, struct sl_err *err)
+{
+    struct sl_plan_link links[SL_MAX_LINKS];
+    uint32_t n = sl_plan_links(plan, links), count[1 + SL_MAX_STAGES + SL_MAX_DECODERS * SL_MAX_PARTS] = {0};
+    for (uint32_t i = 0; i < n; i++)
+        if (++count[links[i].from] > SL_IO_LINKS || ++count[links[i].to] > SL_IO_LINKS)
+            return sl_fail(err, SL_E_CONFIG,
+                           "with %u stages and places for %u decode workers of %u parts a node has more than "
+                           "%d links; ask for fewer places or parts",
+                           plan->n_stages, plan->max_decoders, plan->n_parts, SL_IO_LINKS);
     return SL_OK;
 }
 
@@ -57,6 +94,7 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                              .n_layers = model->n_layers,
                              .n_decoders = o->n_decoders,
                              .max_decoders = o->max_decoders ? o->max_decoders : o->n_decoders,
+                             .n_parts = o->n_parts ? o->n_parts : 1,
                              .kv_dtype = o->kv_dtype,
                              .profile = o->profile,
                              .link_auth = o->link_auth,
@@ -91,7 +129,8 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
     plan->adopt_bytes = sl_adopt_max_bytes(plan->context_tokens, plan->vocab);
     plan->steering_bytes = sl_order_steering_bytes(plan->vocab);
     plan->tokens_bytes = sl_tokens_max_bytes(plan->max_running, plan->n_stages, plan->context_tokens);
-    return SL_OK;
+    cut_decoders(plan);
+    return check_links(plan, err);
 }
 
 struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan)
@@ -105,8 +144,48 @@ struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan)
                                     .max_decoders = plan->max_decoders};
 }
 
+/* ---- nodes ---- */
+
+uint32_t sl_plan_decoder_of(const struct sl_plan *plan, uint32_t node)
+{
+    if (node <= plan->n_stages)
+        return SL_NO_DECODER;
+    uint32_t i = node - 1 - plan->n_stages;
+    return i < plan->max_decoders || plan->n_parts < 2 ? i : (i - plan->max_decoders) / (plan->n_parts - 1);
+}
+
+uint32_t sl_plan_part_of(const struct sl_plan *plan, uint32_t node)
+{
+    uint32_t i = node - 1 - plan->n_stages;
+    if (plan->n_parts < 2)
+        return 0;
+    return i < plan->max_decoders ? plan->n_parts - 1 : (i - plan->max_decoders) % (plan->n_parts - 1);
+}
+
+uint32_t sl_plan_part_node(const struct sl_plan *plan, uint32_t decoder, uint32_t part)
+{
+    if (plan->n_parts < 2 || part == plan->n_parts - 1)
+        return sl_plan_decode_node(plan, decoder);
+    return 1 + plan->n_stages + plan->max_decoders + decoder * (plan->n_parts - 1) + part;
+}
+
+bool sl_plan_overlap(const struct sl_plan *plan, uint32_t k, uint32_t part, uint32_t *begin, uint32_t *end)
+{
+    *begin = plan->begin[k];
+    *end = plan->begin[k + 1];
+    if (plan->n_parts < 2)
+        return true;
+    if (*begin < plan->part_begin[part])
+        *begin = plan->part_begin[part];
+    if (*end > plan->part_begin[part + 1])
+        *end = plan->part_begin[part + 1];
+    return *begin < *end;
+}
+
+/* ---- links ---- */
+
 enum { NODE_BITS = 7 };
-_Static_assert(1 + SL_MAX_STAGES + SL_MAX_DECODERS <= 1 << NODE_BITS &&
+_Static_assert(1 + SL_MAX_STAGES + SL_MAX_DECODERS * SL_MAX_PARTS <= 1 << NODE_BITS &&
                    SL_DECODER_LIVES <= 1 << (24 - 2 * NODE_BITS),
                "a link's id has room for both nodes and the life of a decode worker");
 
@@ -138,10 +217,26 @@ static struct sl_plan_link make_link(const struct sl_plan *plan, enum sl_plan_li
                                  to_slot_bytes};
 }
 
-static size_t kv_frame_bytes(const struct sl_plan *plan, uint32_t k)
+static uint32_t kv_links(const struct sl_plan *plan, uint32_t d, struct sl_plan_link *links)
 {
-    uint32_t layers = plan->begin[k + 1] - plan->begin[k];
-    return layers * plan->kv_layer_bytes;
+    uint32_t n = 0, begin, end;
+    for (uint32_t k = 0; k < plan->n_stages; k++)
+        for (uint32_t part = 0; part < (plan->n_parts ? plan->n_parts : 1); part++)
+            if (sl_plan_overlap(plan, k, part, &begin, &end))
+                links[n++] =
+                    make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), sl_plan_part_node(plan, d, part),
+                              SL_KV_SLOTS, (end - begin) * plan->kv_layer_bytes);
+    return n;
+}
+
+static uint32_t ring_links(const struct sl_plan *plan, uint32_t d, struct sl_plan_link *links)
+{
+    uint32_t n = 0;
+    for (uint32_t part = 0; plan->n_parts > 1 && part < plan->n_parts; part++)
+        links[n++] = make_link(plan, SL_LINK_RING, sl_plan_part_node(plan, d, part),
+                               sl_plan_part_node(plan, d, sl_plan_part_after(plan, part)), SL_RING_SLOTS,
+                               plan->ring_bytes);
+    return n;
 }
 
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links)
@@ -151,43 +246,48 @@ uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links)
         links[n++] = make_link(plan, SL_LINK_ORDER, node - 1, node, SL_ORDER_SLOTS, plan->order_bytes);
     links[n++] = make_link(plan, SL_LINK_RESULT, last, 0, SL_RESULT_SLOTS, plan->result_bytes);
     for (uint32_t d = 0; d < plan->max_decoders; d++) {
-        uint32_t decode = sl_plan_decode_node(plan, d);
-        for (uint32_t k = 0; k < plan->n_stages; k++)
-            links[n++] = make_link(plan, SL_LINK_KV, sl_plan_stage_node(k), decode, SL_KV_SLOTS,
-                                   kv_frame_bytes(plan, k));
-        links[n] = make_link(plan, SL_LINK_ADOPT, 0, decode, SL_ADOPT_SLOTS, plan->adopt_bytes);
+        n += kv_links(plan, d, links + n);
+        links[n] = make_link(plan, SL_LINK_ADOPT, 0, sl_plan_decode_node(plan, d), SL_ADOPT_SLOTS,
+                             plan->adopt_bytes);
         links[n].from_slots = SL_RESULT_SLOTS;
         links[n++].from_slot_bytes = plan->tokens_bytes;
+        n += ring_links(plan, d, links + n);
     }
     return n;
 }
 
 const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24])
 {
+    uint32_t d = sl_plan_decoder_of(plan, node);
+    char part[16] = "";
+    if (d != SL_NO_DECODER && node != sl_plan_decode_node(plan, d))
+        snprintf(part, sizeof part, " part %u", sl_plan_part_of(plan, node));
     if (node == 0)
         snprintf(buffer, 24, "coordinator");
-    else if (node > plan->n_stages && plan->max_decoders == 1)
-        snprintf(buffer, 24, "decode");
-    else if (node > plan->n_stages)
-        snprintf(buffer, 24, "decode %u", node - 1 - plan->n_stages);
-    else
+    else if (d == SL_NO_DECODER)
         snprintf(buffer, 24, "stage %u", node - 1);
+    else if (plan->max_decoders == 1)
+        snprintf(buffer, 24, "decode%s", part);
+    else
+        snprintf(buffer, 24, "decode %u%s", d, part);
     return buffer;
 }
 
 struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads)
 {
     bool decode = k >= plan->n_stages;
+    uint32_t i = decode ? sl_plan_part_of(plan, 1 + k) : k, n = decode ? plan->n_parts : plan->n_stages;
+    const uint32_t *begin = decode ? plan->part_begin : plan->begin;
     return (struct sl_share){
-        .begin = decode ? 0 : plan->begin[k],
-        .end = decode ? plan->n_layers : plan->begin[k + 1],
-        .with_embed = decode || k == 0,
-        .with_head = decode || k + 1 == plan->n_stages,
+        .begin = begin[i],
+        .end = begin[i + 1],
+        .with_embed = i == 0,
+        .with_head = i + 1 == n,
         .n_threads = n_threads,
         .kv_dtype = plan->kv_dtype,
         .profile = plan->profile,
         .n_pages = plan->n_pages,
-        .max_tokens = decode ? plan->max_running : plan->max_chunk,
+        .max_tokens = decode ? plan->step_rows : plan->max_chunk,
         .max_sequences = decode ? plan->max_running : plan->max_prefill,
         .context_tokens = plan->context_tokens,
     };

@@ -8,6 +8,11 @@
  *   adopt   0 <-> decode d                           sequences to adopt one way, tokens the other
  * The first-named node connects, the other accepts.
  *
+ * A decode worker may be cut by layers into parts, a process each. The last part is its chief: the one that is numbered as above and
+ * that the coordinator knows; the others are numbered behind all chiefs. Its links are then
+ *   kv      stage k -> part j                        the layers that both have
+ *   ring    chief -> part 0 -> part 1 ... -> chief   token steps, and what the chief has heard or has to be told
+ *
  * The stages are there from the first to the last moment; decode workers come and go. There is a place for each that may be
  * there at once, and a place has lives: whoever takes it after another has links with other ids. */
 #ifndef SL_PIPELINE_DECIDE_PLAN_H
@@ -26,6 +31,7 @@ struct sl_plan_options {
     uint32_t n_stages;
     uint32_t n_decoders;   /* decode workers that must be there before it is ready; 0: none ever is */
     uint32_t max_decoders; /* places for them; 0: n_decoders */
+    uint32_t n_parts;      /* that each of them is cut into, by layers; 0: 1 */
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
@@ -44,6 +50,9 @@ struct sl_plan {
     uint32_t begin[SL_MAX_STAGES + 1]; /* stage k has the layers [begin[k], begin[k + 1]) */
     uint32_t n_decoders, max_decoders;
     uint32_t decoder_life[SL_MAX_DECODERS]; /* of who has the place, or had it last: the owner's to set */
+    uint32_t n_parts,
+        part_begin[SL_MAX_PARTS + 1]; /* part j of a decode worker has [part_begin[j], part_begin[j + 1]) */
+    uint32_t step_rows;               /* of the largest micro-batch */
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
     enum sl_link_auth link_auth;
@@ -53,13 +62,13 @@ struct sl_plan {
     uint32_t context_tokens, n_pages;
     uint32_t d_model, vocab;
     uint32_t steering_bytes; /* of all prompts that end in a record: at most that of one */
-    size_t meta_bytes, order_bytes, result_bytes, adopt_bytes, tokens_bytes;
+    size_t meta_bytes, order_bytes, result_bytes, adopt_bytes, tokens_bytes, ring_bytes;
     size_t kv_layer_bytes;
 };
 
 #define SL_NO_DECODER UINT32_MAX
 
-enum sl_plan_link_kind { SL_LINK_ORDER, SL_LINK_RESULT, SL_LINK_KV, SL_LINK_ADOPT };
+enum sl_plan_link_kind { SL_LINK_ORDER, SL_LINK_RESULT, SL_LINK_KV, SL_LINK_ADOPT, SL_LINK_RING };
 
 struct sl_plan_link {
     uint64_t id;
@@ -91,10 +100,26 @@ static inline uint32_t sl_plan_decode_node(const struct sl_plan *plan, uint32_t 
     return 1 + plan->n_stages + decoder;
 }
 /* The place of a node; SL_NO_DECODER: it is no decode worker. */
-static inline uint32_t sl_plan_decoder_of(const struct sl_plan *plan, uint32_t node)
+uint32_t sl_plan_decoder_of(const struct sl_plan *plan, uint32_t node);
+/* Which part of its decode worker a node is, and the node of a part. */
+uint32_t sl_plan_part_of(const struct sl_plan *plan, uint32_t node);
+uint32_t sl_plan_part_node(const struct sl_plan *plan, uint32_t decoder, uint32_t part);
+/* Nodes of the plan but the coordinator: node i + 1 is one of them for i below. */
+static inline uint32_t sl_plan_n_members(const struct sl_plan *plan)
 {
-    return node > plan->n_stages ? node - 1 - plan->n_stages : SL_NO_DECODER;
+    return plan->n_stages + plan->max_decoders * plan->n_parts;
 }
+/* The part of the node before and after this one in the ring. */
+static inline uint32_t sl_plan_part_before(const struct sl_plan *plan, uint32_t part)
+{
+    return (part + plan->n_parts - 1) % plan->n_parts;
+}
+static inline uint32_t sl_plan_part_after(const struct sl_plan *plan, uint32_t part)
+{
+    return (part + 1) % plan->n_parts;
+}
+/* Layers [*begin, *end) that stage k has and part j of a decode worker, too; false: none. */
+bool sl_plan_overlap(const struct sl_plan *plan, uint32_t k, uint32_t part, uint32_t *begin, uint32_t *end);
 const char *sl_plan_node_name(const struct sl_plan *plan, uint32_t node, char buffer[24]); /* "stage 1" */
 
 /* Distinct ids that an output can have. */
@@ -103,7 +128,7 @@ static inline uint32_t sl_plan_max_distinct(const struct sl_plan *plan)
     return plan->context_tokens + 1 < plan->vocab ? plan->context_tokens + 1 : plan->vocab;
 }
 
-/* What stage k (or a decode worker, as k >= n_stages) must be configured with. */
+/* What stage k (or a decode worker, or a part of one, as k >= n_stages: node k + 1) must be configured with. */
 struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n_threads);
 /* The receive slots and send buffers of a node, in bytes: part of what it plans beside its stage. */
 size_t sl_plan_frame_bytes(const struct sl_plan *plan, uint32_t node);

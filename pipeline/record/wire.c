@@ -194,7 +194,7 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
     if (sl_get32(in + AT_CRC) != header_crc(in))
         return "the header checksum does not match";
     read_fields(wire, in);
-    if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_SPOILED)
+    if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_ENDS)
         return "unknown kind of frame";
     if ((wire->flags & ~(SL_WIRE_HAS_CHECKSUM | SL_WIRE_HAS_MAC)) != 0)
         return "unknown flag";

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 10, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 11, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
 
 enum sl_wire_kind {
     SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */
@@ -17,12 +17,14 @@ enum sl_wire_kind {
     SL_WIRE_PING,
     SL_WIRE_PONG,
     SL_WIRE_GOODBYE,
-    SL_WIRE_ORDER,  /* one record of the order log, with its chunk's rows when it runs one */
-    SL_WIRE_RESULT, /* last stage -> coordinator: what a record produced */
-    SL_WIRE_KV,     /* stage -> decode: KV pages of a layer range */
-    SL_WIRE_ADOPT,  /* coordinator -> decode: take this sequence, or cancel it */
-    SL_WIRE_TOKENS, /* decode -> coordinator */
-    SL_WIRE_SPOILED /* down the stages, or decode -> coordinator: a node's weights are not what was loaded */
+    SL_WIRE_ORDER,   /* one record of the order log, with its chunk's rows when it runs one */
+    SL_WIRE_RESULT,  /* last stage -> coordinator: what a record produced */
+    SL_WIRE_KV,      /* stage -> decode: KV pages of a layer range */
+    SL_WIRE_ADOPT,   /* coordinator -> decode, and from part to part: take this sequence, or cancel it */
+    SL_WIRE_TOKENS,  /* decode -> coordinator; from part to part */
+    SL_WIRE_SPOILED, /* down the stages, or decode -> coordinator: a node's weights are not what was loaded */
+    SL_WIRE_STEP,    /* around the parts of a decode worker: rows of a micro-batch (ring.h) */
+    SL_WIRE_ENDS     /* likewise: sequences that end */
 };
 
 enum { SL_WIRE_HAS_CHECKSUM = 1, SL_WIRE_HAS_MAC = 2 }; /* flags */

@@ -30,7 +30,7 @@ static void try_header(const uint8_t *in, size_t bytes)
     uint64_t rows_bytes = wire.rank ? sl_dtype_bytes((enum sl_dtype)wire.dtype) : 0;
     for (int i = 0; i < wire.rank; i++)
         rows_bytes *= wire.shape[i];
-    require(wire.kind >= SL_WIRE_HELLO && wire.kind <= SL_WIRE_SPOILED);
+    require(wire.kind >= SL_WIRE_HELLO && wire.kind <= SL_WIRE_ENDS);
     require(wire.rank <= 4 && wire.dtype <= SL_I8);
     require(wire.payload_bytes <= limits.max_payload_bytes);
     require(wire.meta_bytes <= wire.payload_bytes);

@@ -158,9 +158,9 @@ SL_TEST(kinds_at_their_ends)
     CHECK_CONTAINS(judge(&wire), "kind");
     wire.kind = SL_WIRE_HELLO;
     CHECK_STR(judge(&wire), "fine");
-    wire.kind = SL_WIRE_SPOILED;
+    wire.kind = SL_WIRE_ENDS;
     CHECK_STR(judge(&wire), "fine");
-    wire.kind = SL_WIRE_SPOILED + 1;
+    wire.kind = SL_WIRE_ENDS + 1;
     CHECK_CONTAINS(judge(&wire), "kind");
 }
 
