@@ -42,15 +42,14 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
     return SL_OK;
 }
 
-sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, uint32_t node, uint32_t decoder,
+sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, uint32_t node, uint32_t to,
                                 uint32_t life, const uint8_t secret[32], const struct sl_io_address *at,
                                 uint64_t *link, struct sl_err *err)
 {
     struct sl_plan then = *plan;
     struct sl_plan_link links[SL_MAX_LINKS], *l = links;
     char name[24];
-    then.decoder_life[decoder] = life;
-    uint32_t to = sl_plan_decode_node(&then, decoder);
+    then.decoder_life[sl_plan_decoder_of(plan, to)] = life;
     for (uint32_t i = 0, n = sl_plan_links(&then, links); i < n; i++)
         if (links[i].from == node && links[i].to == to)
             l = &links[i];

@@ -15,9 +15,9 @@ typedef void sl_peer_fn(void *user, uint32_t node, struct sl_io_address *address
 sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t node, const uint8_t secret[32],
                         sl_peer_fn *peer, void *user, uint32_t *n_links, struct sl_err *err);
 
-/* Declares the link between a node of the chain and the decode worker of this life that has, or will have, the place: *link is its
- * id, by which it is dropped when that one is gone. */
-sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, uint32_t node, uint32_t decoder,
+/* Declares the link between a node of the chain and the decode worker, or the part of one, that is node `to` in this life of its
+ * place: *link is its id, by which it is dropped when that one is gone. */
+sl_status sl_links_open_decoder(struct sl_io *io, const struct sl_plan *plan, uint32_t node, uint32_t to,
                                 uint32_t life, const uint8_t secret[32], const struct sl_io_address *at,
                                 uint64_t *link, struct sl_err *err);
 

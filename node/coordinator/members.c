@@ -131,7 +131,7 @@ static void open_decoder_link(void *user) /* on the coordinator's thread */
     if (!here)
         return;
     sl_coordinator_expect_decoder(c->coordinator, d, life);
-    if (sl_links_open_decoder(c->io, &plan, 0, d, life, c->link_secret, &at, &link, &err) != SL_OK)
+    if (sl_links_open_decoder(c->io, &plan, 0, m->node, life, c->link_secret, &at, &link, &err) != SL_OK)
         sl_coordinator_decoder_lost(c->coordinator, d, life, err.text);
 }
 

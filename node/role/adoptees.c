@@ -1,11 +1,53 @@
 /* Sequences that come and go (adoptees.h). All that a step can have to say fits its TOKENS buffer (sl_tokens_max_bytes), but for the
  * arrivals of a long prompt, which are told over several. */
 #include "node/role/adoptees.h"
-#include "pipeline/stage/stage.h"
 #include <stdlib.h>
 #include <string.h>
 
 /* ---- what is said ---- */
+
+static uint8_t *out_buffer(const struct sl_adoptees *t, uint32_t i)
+{
+    return t->out + i * t->plan->tokens_bytes;
+}
+
+/* The buffer on top of the free ones is written to; it leaves them when there was something to say. */
+bool sl_adoptees_begin(struct sl_adoptees *t)
+{
+    if (t->n_free_out == 0)
+        return false;
+    t->said = sl_cursor_over(out_buffer(t, t->free_out[t->n_free_out - 1]), t->plan->tokens_bytes);
+    return true;
+}
+
+void sl_adoptees_unsay(struct sl_adoptees *t)
+{
+    t->said.at = out_buffer(t, t->free_out[t->n_free_out - 1]);
+}
+
+void sl_adoptees_flush(struct sl_adoptees *t, uint64_t link, struct sl_role_actions *actions)
+{
+    uint32_t buffer = t->free_out[t->n_free_out - 1];
+    uint8_t *bytes = out_buffer(t, buffer);
+    if (t->said.at == bytes)
+        return;
+    t->n_free_out--;
+    struct sl_role_action send = {.kind = SL_ROLE_SEND,
+                                  .link = link,
+                                  .wire = {.kind = SL_WIRE_TOKENS},
+                                  .payload = bytes,
+                                  .tag = buffer};
+    send.wire.payload_bytes = (uint64_t)(t->said.at - bytes);
+    send.wire.meta_bytes = (uint32_t)send.wire.payload_bytes;
+    sl_frame_seal(&send.wire, bytes);
+    sl_role_act(actions, &send);
+}
+
+void sl_adoptees_sent(struct sl_adoptees *t, uint64_t tag)
+{
+    assert(t->n_free_out < SL_TOKENS_BUFFERS);
+    t->free_out[t->n_free_out++] = (uint32_t)tag;
+}
 
 void sl_adoptees_say(struct sl_adoptees *t, const struct sl_tokens_entry *entry)
 {
@@ -28,13 +70,17 @@ enum sl_adoptee_state sl_adoptee_after(enum sl_adoptee_state state, enum sl_adop
         NAMED = SL_ADOPTEE_NAMED,
         WHOLE = SL_ADOPTEE_WHOLE,
         ADOPTED = SL_ADOPTEE_ADOPTED,
+        ENDING = SL_ADOPTEE_ENDING,
         NEVER = SL_ADOPTEE_STATES
     };
     static const uint8_t after[SL_ADOPTEE_STATES][SL_ADOPTEE_EVENTS] = {
-        /*            PAGE      NAME   FILLED  TOLD     END */
-        [FREE] = {ARRIVING, NAMED, NEVER, NEVER, NEVER}, [ARRIVING] = {ARRIVING, NAMED, NEVER, NEVER, FREE},
-        [NAMED] = {NAMED, NEVER, WHOLE, NEVER, FREE},    [WHOLE] = {NEVER, NEVER, NEVER, ADOPTED, FREE},
-        [ADOPTED] = {NEVER, NEVER, NEVER, NEVER, FREE},
+        /*             PAGE      NAME   FILLED  TOLD    OVER    END */
+        [FREE] = {ARRIVING, NAMED, NEVER, NEVER, NEVER, NEVER},
+        [ARRIVING] = {ARRIVING, NAMED, NEVER, NEVER, ENDING, FREE},
+        [NAMED] = {NAMED, NEVER, WHOLE, NEVER, ENDING, FREE},
+        [WHOLE] = {NEVER, NEVER, NEVER, ADOPTED, ENDING, FREE},
+        [ADOPTED] = {NEVER, NEVER, NEVER, NEVER, ENDING, FREE},
+        [ENDING] = {NEVER, NEVER, NEVER, NEVER, NEVER, FREE},
     };
     return (enum sl_adoptee_state)after[state][event];
 }
@@ -50,19 +96,39 @@ static void move(struct sl_adoptee *a, enum sl_adoptee_event event)
     a->state = sl_adoptee_after(a->state, event);
 }
 
+/* They are of a part whose words go to the chief. */
+static bool is_of_other(const struct sl_adoptees *t)
+{
+    return t->part + 1 < t->plan->n_parts;
+}
+
 struct sl_adoptee *sl_adoptees_find(struct sl_adoptees *t, uint64_t seq)
 {
     for (uint32_t i = 0; i < t->plan->max_running; i++)
-        if (t->list[i].state != SL_ADOPTEE_FREE && t->list[i].sequence->id == seq)
+        if (t->list[i].state != SL_ADOPTEE_FREE && t->list[i].state != SL_ADOPTEE_ENDING &&
+            t->list[i].sequence->id == seq)
             return &t->list[i];
     return NULL;
 }
 
-/* Whole, and not waiting for the FORKs that come behind its TAKE. */
+struct sl_adoptee *sl_adoptees_find_ending(struct sl_adoptees *t, uint64_t seq)
+{
+    for (uint32_t i = 0; i < t->plan->max_running; i++)
+        if (t->list[i].state == SL_ADOPTEE_ENDING && t->list[i].sequence->id == seq)
+            return &t->list[i];
+    return NULL;
+}
+
+/* Whole here and elsewhere, and not waiting for the FORKs that come behind its TAKE. */
+static bool is_to_tell(const struct sl_adoptees *t, const struct sl_adoptee *a)
+{
+    return a->state == SL_ADOPTEE_WHOLE && a->n_forks_left == 0 && a->n_whole == t->n_others;
+}
+
 bool sl_adoptees_any_to_tell(const struct sl_adoptees *t)
 {
     for (uint32_t i = 0; i < t->plan->max_running; i++)
-        if (t->list[i].state == SL_ADOPTEE_WHOLE && t->list[i].n_forks_left == 0)
+        if (is_to_tell(t, &t->list[i]))
             return true;
     return false;
 }
@@ -100,6 +166,11 @@ void sl_adoptees_end(struct sl_adoptees *t, struct sl_adoptee *a, uint64_t seq, 
         end_forks(t, a, seq);
     t->ended[t->n_ended++ % SL_TOMBSTONES] = seq;
     t->on_end(t->owner, a, seq, status);
+}
+
+void sl_adoptees_keep_ending(struct sl_adoptee *a)
+{
+    move(a, SL_ADOPTEE_OVER);
 }
 
 void sl_adoptees_close(struct sl_adoptees *t, struct sl_adoptee *a)
@@ -144,11 +215,12 @@ static void end_forks(struct sl_adoptees *t, struct sl_adoptee *a, uint64_t seq)
 static bool fill_fork(struct sl_adoptees *t, struct sl_adoptee *fork, const struct sl_adoptee *from)
 {
     uint32_t prompt = from->spec.prompt_tokens, whole = prompt / SL_PAGE;
+    const struct sl_share *share = sl_stage_share(t->stage);
     if (fork->spec.prompt_tokens != prompt ||
         memcmp(fork->sequence->pages, from->sequence->pages, whole * sizeof(uint32_t)) != 0)
         return false;
     if (prompt % SL_PAGE)
-        sl_stage_page_in(t->stage, fork->sequence->pages[whole], 0, t->plan->n_layers,
+        sl_stage_page_in(t->stage, fork->sequence->pages[whole], share->begin, share->end - share->begin,
                          sl_stage_page_out(t->stage, from->sequence->pages[whole]));
     return true;
 }
@@ -174,7 +246,9 @@ static void make_forks(struct sl_adoptees *t, struct sl_adoptee *from)
 static void look_whether_whole(struct sl_adoptees *t, struct sl_adoptee *a)
 {
     bool whole = a->spec.kind == SL_ADOPT_TAKE; /* a FORK is made of another */
-    for (uint32_t k = 0; k < t->plan->n_stages; k++) {
+    for (uint32_t k = 0, begin, end; k < t->plan->n_stages; k++) {
+        if (!sl_plan_overlap(t->plan, k, t->part, &begin, &end))
+            continue;
         if (a->next[k] > (a->spec.kind == SL_ADOPT_TAKE ? a->spec.prompt_tokens : 0)) {
             sl_adoptees_end(t, a, a->sequence->id, SL_E_CORRUPT);
             return;
@@ -197,33 +271,33 @@ static void tell_arrivals(struct sl_adoptees *t, struct sl_adoptee *a)
                                                      .stage = a->arrivals[a->n_told].stage,
                                                      .chunk = a->arrivals[a->n_told].chunk,
                                                      .at_us = a->arrivals[a->n_told].at_us});
-    if (a->n_told < a->n_arrivals || a->n_forks_left > 0 || !has_room(t, 2))
+    if (a->n_told < a->n_arrivals || !is_to_tell(t, a) || !has_room(t, 2))
         return;
     sl_adoptees_say(
         t, &(struct sl_tokens_entry){.kind = SL_TOKENS_ADOPTED, .seq = seq, .at_us = a->last_arrival_us});
     move(a, SL_ADOPTEE_TOLD);
-    if (a->spec.silent)
+    if (a->spec.silent && !is_of_other(t)) /* the chief says when */
         sl_adoptees_end(t, a, seq, SL_OK);
 }
 
 void sl_adoptees_tell(struct sl_adoptees *t)
 {
     for (uint32_t i = 0; i < t->plan->max_running; i++)
-        if (t->list[i].state == SL_ADOPTEE_WHOLE)
+        if (t->list[i].state == SL_ADOPTEE_WHOLE && t->list[i].n_whole == t->n_others)
             tell_arrivals(t, &t->list[i]);
 }
 
-static void note_arrival(struct sl_adoptees *t, struct sl_adoptee *a, const struct sl_io_event *frame)
+void sl_adoptees_note_arrival(struct sl_adoptees *t, struct sl_adoptee *a, uint32_t stage, uint32_t chunk,
+                              uint64_t at_us)
 {
-    a->last_arrival_us = frame->at_us;
+    a->last_arrival_us = at_us;
     for (uint32_t i = a->n_arrivals; i-- > 0;)
-        if (a->arrivals[i].stage == frame->wire.source && a->arrivals[i].chunk == frame->wire.chunk_index) {
-            a->arrivals[i].at_us = frame->at_us;
+        if (a->arrivals[i].stage == stage && a->arrivals[i].chunk == chunk) {
+            a->arrivals[i].at_us = at_us;
             return;
         }
     if (a->n_arrivals < t->max_arrivals)
-        a->arrivals[a->n_arrivals++] =
-            (struct sl_arrival){frame->wire.source, frame->wire.chunk_index, frame->at_us};
+        a->arrivals[a->n_arrivals++] = (struct sl_arrival){stage, chunk, at_us};
 }
 
 /* ---- frames ---- */
@@ -234,8 +308,9 @@ static const char *check_kv(const struct sl_adoptees *t, const struct sl_io_even
     if (w->source >= t->plan->n_stages ||
         sl_plan_link_peer(frame->link, t->node) != sl_plan_stage_node(w->source))
         return "stage";
-    uint32_t begin = t->plan->begin[w->source];
-    if (w->layer_first != begin || begin + w->layer_count != t->plan->begin[w->source + 1])
+    uint32_t begin, end;
+    if (!sl_plan_overlap(t->plan, w->source, t->part, &begin, &end) || w->layer_first != begin ||
+        begin + w->layer_count != end)
         return "layers";
     if (w->token_first % SL_PAGE || w->token_count == 0 || w->token_count > SL_PAGE ||
         w->token_first + w->token_count > t->plan->context_tokens)
@@ -254,7 +329,7 @@ static void keep_page(struct sl_adoptees *t, struct sl_adoptee *a, const struct 
     sl_stage_page_in(t->stage, a->sequence->pages[w->token_first / SL_PAGE], w->layer_first, w->layer_count,
                      frame->payload);
     a->next[w->source] += w->token_count;
-    note_arrival(t, a, frame);
+    sl_adoptees_note_arrival(t, a, w->source, w->chunk_index, frame->at_us);
     move(a, SL_ADOPTEE_PAGE);
     if (a->state == SL_ADOPTEE_NAMED)
         look_whether_whole(t, a);
@@ -371,8 +446,15 @@ static const char *grow_sequence(struct sl_adoptees *t, struct sl_adoptee *a, co
 /* NULL, or what is wrong. */
 static const char *obey(struct sl_adoptees *t, struct sl_adoptee *a, const struct sl_adopt *adopt)
 {
-    if (sl_adoptees_has_ended(t, adopt->seq))
-        return NULL; /* the two crossed: its end is on the way to the coordinator, and is told once */
+    bool names = adopt->kind == SL_ADOPT_TAKE || adopt->kind == SL_ADOPT_FORK;
+    if (adopt->kind == SL_ADOPT_CANCEL && is_of_other(t))
+        return "it cancels, which is the chief's";
+    if (sl_adoptees_has_ended(t, adopt->seq)) {
+        /* the two crossed: its end is on the way to the coordinator, and is told once */
+        if (names && t->on_late_name)
+            t->on_late_name(t->owner, adopt->seq);
+        return NULL;
+    }
     if (adopt->kind == SL_ADOPT_CANCEL) {
         sl_adoptees_end(t, a, adopt->seq, SL_OK);
         return NULL;
@@ -413,6 +495,29 @@ sl_status sl_adoptees_on_adopt(struct sl_adoptees *t, const struct sl_io_event *
                    from, bad);
 }
 
+/* ---- steps ---- */
+
+const char *sl_adoptees_chunk(struct sl_adoptees *t, struct sl_step *step, float *x, struct sl_chunk *chunk)
+{
+    uint32_t n = 0, width = t->plan->d_model;
+    for (uint32_t i = 0; i < step->n; i++) {
+        const struct sl_step_row row = step->rows[i];
+        const struct sl_adoptee *a = sl_adoptees_find(t, row.seq);
+        if (!a && sl_adoptees_has_ended(t, row.seq))
+            continue;
+        if (!a || a->state != SL_ADOPTEE_ADOPTED)
+            return "it is of a sequence that is not here";
+        if (row.pos / SL_PAGE >= a->sequence->n_pages)
+            return "it goes beyond the pages that were granted";
+        if (x && n < i)
+            memmove(x + (size_t)n * width, x + (size_t)i * width, width * sizeof *x);
+        chunk->slices[n] = (struct sl_chunk_slice){a->sequence, row.pos, 1, 0};
+        step->rows[n++] = row;
+    }
+    step->n = chunk->n_slices = chunk->n_tokens = n;
+    return NULL;
+}
+
 /* ---- life ---- */
 
 sl_status sl_adoptees_init(struct sl_adoptees *t, const struct sl_role_config *config)
@@ -422,10 +527,15 @@ sl_status sl_adoptees_init(struct sl_adoptees *t, const struct sl_role_config *c
     t->plan = plan;
     t->meter = config->meter;
     t->node = 1 + config->k;
+    t->part = sl_plan_part_of(plan, t->node);
+    t->n_others = is_of_other(t) ? 0 : plan->n_parts - 1;
     t->max_arrivals = sl_pages_of(plan->context_tokens) * plan->n_stages;
     t->list = calloc(plan->max_running, sizeof *t->list);
-    if (!t->list)
+    t->out = calloc(SL_TOKENS_BUFFERS, plan->tokens_bytes);
+    if (!t->list || !t->out)
         return SL_E_NOMEM;
+    for (uint32_t i = 0; i < SL_TOKENS_BUFFERS; i++)
+        t->free_out[t->n_free_out++] = i;
     for (uint32_t i = 0; i < plan->max_running; i++) {
         t->list[i].arrivals = calloc(t->max_arrivals, sizeof *t->list[i].arrivals);
         if (!t->list[i].arrivals)
@@ -439,4 +549,5 @@ void sl_adoptees_free(struct sl_adoptees *t)
     for (uint32_t i = 0; t->list && i < t->plan->max_running; i++)
         free(t->list[i].arrivals);
     free(t->list);
+    free(t->out);
 }

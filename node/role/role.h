@@ -1,6 +1,6 @@
-/* The two working roles, stage and decode worker, as their owners see them: created, run in a thread, stopped. They are the
- * same code in a process of their own and as threads of `generate --model`. What they do is in role_stage.h and
- * role_decode.h; here is the loop around it. */
+/* The working roles, stage and decode worker (or a part of one), as their owners see them: created, run in a thread, stopped. They are the
+ * same code in a process of their own and as threads of `generate --model`. What they do is in role_stage.h,
+ * role_decode.h and role_part.h; here is the loop around it. */
 #ifndef SL_NODE_ROLE_ROLE_H
 #define SL_NODE_ROLE_ROLE_H
 
@@ -11,8 +11,8 @@
 #include "pipeline/link/transport.h"
 #include <stdatomic.h>
 
-struct sl_role_decoder { /* what a stage is told of a place for decode workers */
-    uint32_t decoder, life;
+struct sl_role_decoder { /* what a stage is told of a part of a place for decode workers */
+    uint32_t decoder, part, life;
     bool gone; /* nobody has it any more */
     struct sl_io_address at;
     uint8_t secret[32]; /* of the pipeline's links */
@@ -44,7 +44,7 @@ static inline bool sl_role_goes_on(const struct sl_role_state *state)
 }
 
 struct sl_role;
-/* k: the stage, or n_stages + d for the decode worker in place d. stage and plan outlive the role. Measures the machine's roofline when
+/* k: the stage, or as node 1 + k of the plan a decode worker or a part of one. stage and plan outlive the role. Measures the machine's roofline when
  * nobody has, some 20 ms. SL_E_NOMEM. */
 sl_status sl_role_create(struct sl_role **role, struct sl_stage *stage, const struct sl_plan *plan,
                          uint32_t k, struct sl_role_state *state, struct sl_err *err);

@@ -7,23 +7,25 @@
 #include "node/coordinator/links.h"
 #include "node/role/role.h"
 #include "node/role/role_decode.h"
+#include "node/role/role_part.h"
 #include "node/role/role_stage.h"
 #include "pipeline/stage/stage.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-struct sl_role { /* one of the two is there */
+struct sl_role { /* one of the three is there */
     struct sl_stage_role *stage;
     struct sl_decode_role *decode;
+    struct sl_part_role *part;
     const struct sl_plan *plan;
     uint32_t k;
     struct sl_stage *held; /* its weights */
     struct sl_role_state *state;
     struct sl_role_actions actions;
-    struct sl_io *io;                        /* while it runs */
-    uint64_t decoder_links[SL_MAX_DECODERS]; /* a stage's, to decode workers; 0: none */
-    struct sl_ring foretold;                 /* of struct sl_foretold_cancel; a stage's */
+    struct sl_io *io;                                      /* while it runs */
+    uint64_t decoder_links[SL_MAX_DECODERS][SL_MAX_PARTS]; /* a stage's, to decode workers; 0: none */
+    struct sl_ring foretold;                               /* of struct sl_foretold_cancel; a stage's */
 };
 
 static uint64_t own_clock_us(void *clock)
@@ -54,8 +56,10 @@ sl_status sl_role_create(struct sl_role **out, struct sl_stage *stage, const str
                                     .now_us = own_clock_us,
                                     .next_offset_us = next_offset_us,
                                     .clock = role};
-    sl_status status = k >= plan->n_stages ? sl_decode_role_create(&role->decode, &config, err)
-                                           : sl_stage_role_create(&role->stage, &config, err);
+    sl_status status = k < plan->n_stages ? sl_stage_role_create(&role->stage, &config, err)
+                       : k < plan->n_stages + plan->max_decoders
+                           ? sl_decode_role_create(&role->decode, &config, err)
+                           : sl_part_role_create(&role->part, &config, err);
     if (status == SL_OK &&
         sl_ring_init(&role->foretold, SL_FORETOLD, sizeof(struct sl_foretold_cancel)) != SL_OK)
         status = sl_fail(err, SL_E_NOMEM, "out of memory for a role");
@@ -107,6 +111,7 @@ void sl_role_destroy(struct sl_role *role)
     }
     sl_stage_role_destroy(role->stage);
     sl_decode_role_destroy(role->decode);
+    sl_part_role_destroy(role->part);
     sl_ring_fini(&role->foretold);
     free(role);
 }
@@ -131,6 +136,20 @@ sl_status sl_role_check_sent(const struct sl_io_event *event, struct sl_err *err
         event->wire.kind);
 }
 
+static void send_word(struct sl_last_word *word, const struct sl_spoiled_word *say, uint64_t link,
+                      uint64_t tag, struct sl_role_actions *actions)
+{
+    struct sl_role_action send = {.kind = SL_ROLE_SEND,
+                                  .link = link,
+                                  .wire = {.kind = SL_WIRE_SPOILED},
+                                  .payload = word->bytes,
+                                  .tag = tag};
+    send.wire.payload_bytes = sl_spoiled_pack(word->bytes, say);
+    send.wire.meta_bytes = (uint32_t)send.wire.payload_bytes;
+    sl_frame_seal(&send.wire, word->bytes);
+    sl_role_act(actions, &send);
+}
+
 bool sl_role_last_word(struct sl_last_word *word, const struct sl_stage *stage, const char *from,
                        uint64_t link, uint64_t tag, struct sl_role_actions *actions)
 {
@@ -141,16 +160,23 @@ bool sl_role_last_word(struct sl_last_word *word, const struct sl_stage *stage, 
     word->said = true;
     say.age_us = (sl_clock_ns() - spoiled->good_ns) / 1000u;
     snprintf(say.sentence, sizeof say.sentence, "%s: %.290s", from, spoiled->sentence);
-    struct sl_role_action send = {.kind = SL_ROLE_SEND,
-                                  .link = link,
-                                  .wire = {.kind = SL_WIRE_SPOILED},
-                                  .payload = word->bytes,
-                                  .tag = tag};
-    send.wire.payload_bytes = sl_spoiled_pack(word->bytes, &say);
-    send.wire.meta_bytes = (uint32_t)send.wire.payload_bytes;
-    sl_frame_seal(&send.wire, word->bytes);
-    sl_role_act(actions, &send);
+    send_word(word, &say, link, tag, actions);
     return true;
+}
+
+const char *sl_role_pass_word(struct sl_last_word *word, const struct sl_io_event *frame, uint64_t link,
+                              uint64_t tag, struct sl_role_actions *actions, bool *sent)
+{
+    struct sl_spoiled_word say;
+    const char *bad = sl_frame_whole(&frame->wire, frame->payload)
+                          ? sl_spoiled_unpack(&say, frame->payload, frame->wire.payload_bytes)
+                          : "its checksum does not match";
+    *sent = !bad && !word->said;
+    if (!*sent)
+        return bad; /* the first one ends the pipeline */
+    word->said = true;
+    send_word(word, &say, link, tag, actions);
+    return NULL;
 }
 
 /* Sends are never more than the io takes: the roles count theirs against SL_IO_SENDS. */
@@ -174,8 +200,9 @@ static void carry_out(struct sl_io *io, const struct sl_role_actions *actions)
 static sl_status step(struct sl_role *role, struct sl_io *io, const struct sl_io_event *event,
                       struct sl_err *err)
 {
-    sl_status status = role->stage ? sl_stage_role_step(role->stage, event, &role->actions, err)
-                                   : sl_decode_role_step(role->decode, event, &role->actions, err);
+    sl_status status = role->stage    ? sl_stage_role_step(role->stage, event, &role->actions, err)
+                       : role->decode ? sl_decode_role_step(role->decode, event, &role->actions, err)
+                                      : sl_part_role_step(role->part, event, &role->actions, err);
     carry_out(io, &role->actions);
     return status;
 }
@@ -186,43 +213,64 @@ static uint64_t silent_link(const struct sl_role *role, const struct sl_io *io)
     uint32_t node = 1 + role->k, after = role->k + 1 == role->plan->n_stages ? 0 : node + 1;
     uint64_t before_link = sl_plan_link_id(role->plan, node - 1, node),
              after_link = sl_plan_link_id(role->plan, node, after);
-    if (role->decode)
+    if (!role->stage)
         return sl_io_silent(io);
     return sl_io_is_silent(io, before_link) ? before_link : sl_io_is_silent(io, after_link) ? after_link : 0;
 }
 
 /* ---- a stage's decode workers ---- */
 
-static void set_decoder(struct sl_role *role, uint32_t decoder, uint32_t life, uint64_t link)
+static void set_decoder(struct sl_role *role, uint32_t decoder, uint32_t part, uint32_t life, uint64_t link)
 {
-    role->decoder_links[decoder] = link;
-    sl_stage_role_set_decoder(role->stage, decoder, life, link);
+    role->decoder_links[decoder][part] = link;
+    sl_stage_role_set_decoder(role->stage, decoder, part, life, link);
 }
 
-static void drop_decoder(struct sl_role *role, uint32_t decoder)
+static void drop_decoder(struct sl_role *role, uint32_t decoder, uint32_t part)
 {
-    if (role->decoder_links[decoder])
-        sl_io_drop(role->io, role->decoder_links[decoder]);
-    set_decoder(role, decoder, 0, 0);
+    if (role->decoder_links[decoder][part])
+        sl_io_drop(role->io, role->decoder_links[decoder][part]);
+    set_decoder(role, decoder, part, 0, 0);
+}
+
+/* The link to a part of whoever has the place in this life of it. */
+static uint64_t name_link(const struct sl_role *role, const struct sl_role_decoder *d, uint32_t part)
+{
+    struct sl_plan then = *role->plan;
+    then.decoder_life[d->decoder] = d->life;
+    return sl_plan_link_id(&then, 1 + role->k, sl_plan_part_node(&then, d->decoder, part));
+}
+
+/* What was there in another life of the place goes. */
+static void drop_others(struct sl_role *role, const struct sl_role_decoder *d)
+{
+    for (uint32_t part = 0; part < role->plan->n_parts; part++) {
+        uint64_t link = role->decoder_links[d->decoder][part];
+        if (link && link != name_link(role, d, part))
+            drop_decoder(role, d->decoder, part);
+    }
 }
 
 static void on_decoder(struct sl_role *role, const struct sl_role_decoder *d)
 {
     struct sl_err err;
     uint64_t link;
-    struct sl_plan then = *role->plan;
-    if (!role->stage || d->decoder >= role->plan->max_decoders || d->life >= SL_DECODER_LIVES)
+    uint32_t begin, end;
+    const struct sl_plan *plan = role->plan;
+    if (!role->stage || d->decoder >= plan->max_decoders || d->part >= plan->n_parts ||
+        d->life >= SL_DECODER_LIVES || !sl_plan_overlap(plan, role->k, d->part, &begin, &end))
         return;
-    then.decoder_life[d->decoder] = d->life;
-    uint64_t named = sl_plan_link_id(&then, 1 + role->k, sl_plan_decode_node(&then, d->decoder));
-    if (d->gone ? role->decoder_links[d->decoder] != named : role->decoder_links[d->decoder] == named)
+    uint64_t named = name_link(role, d, d->part), now = role->decoder_links[d->decoder][d->part];
+    if (d->gone ? now != named : now == named)
         return; /* told before */
-    drop_decoder(role, d->decoder);
-    if (d->gone)
+    drop_others(role, d);
+    if (d->gone) {
+        drop_decoder(role, d->decoder, d->part);
         return;
-    if (sl_links_open_decoder(role->io, role->plan, 1 + role->k, d->decoder, d->life, d->secret, &d->at,
-                              &link, &err) == SL_OK)
-        set_decoder(role, d->decoder, d->life, link);
+    }
+    if (sl_links_open_decoder(role->io, plan, 1 + role->k, sl_plan_part_node(plan, d->decoder, d->part),
+                              d->life, d->secret, &d->at, &link, &err) == SL_OK)
+        set_decoder(role, d->decoder, d->part, d->life, link);
     else
         sl_log_error("%s: it gets no pages from here", err.text);
 }
@@ -244,8 +292,9 @@ static bool is_of_decoder(struct sl_role *role, const struct sl_io_event *event)
     uint32_t decoder = sl_plan_decoder_of(role->plan, sl_plan_link_peer(event->link, 1 + role->k));
     if (!role->stage || decoder == SL_NO_DECODER)
         return false;
-    if (event->kind == SL_IO_LINK_DOWN && role->decoder_links[decoder] == event->link)
-        set_decoder(role, decoder, 0, 0); /* its pages go nowhere; the coordinator finds it another */
+    uint32_t part = sl_plan_part_of(role->plan, sl_plan_link_peer(event->link, 1 + role->k));
+    if (event->kind == SL_IO_LINK_DOWN && role->decoder_links[decoder][part] == event->link)
+        set_decoder(role, decoder, part, 0, 0); /* its pages go nowhere; the coordinator finds it another */
     return event->kind == SL_IO_LINK_DOWN || decoder >= role->plan->n_decoders;
 }
 
@@ -304,8 +353,12 @@ static sl_status run(struct sl_role *role, struct sl_io *io, uint32_t n_links, s
     uint64_t said_ns = 0;
     role->actions.go_on = false;
     role->io = io;
-    for (uint32_t d = 0; role->stage && d < role->plan->n_decoders; d++)
-        role->decoder_links[d] = sl_plan_link_id(role->plan, 1 + role->k, sl_plan_decode_node(role->plan, d));
+    for (uint32_t i = 0, begin, end; role->stage && i < role->plan->n_decoders * role->plan->n_parts; i++) {
+        uint32_t d = i / role->plan->n_parts, part = i % role->plan->n_parts;
+        if (sl_plan_overlap(role->plan, role->k, part, &begin, &end))
+            role->decoder_links[d][part] =
+                sl_plan_link_id(role->plan, 1 + role->k, sl_plan_part_node(role->plan, d, part));
+    }
     heed_posts(role);
     while (sl_role_goes_on(role->state) && !has_said_its_last(role, &said_ns)) {
         struct sl_io_event event;

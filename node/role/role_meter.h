@@ -10,7 +10,9 @@ struct sl_role_meter {
     _Atomic uint64_t foretold, given_up, chunks, tokens, busy_us, waited_us, kv_frames, kv_bytes, records,
         checksum_failures;
     _Atomic uint64_t pages_used, pages_total, sequences, steps;
-    _Atomic uint64_t part_ns[SL_PARTS], wait_ns;       /* of all threads of the team */
+    _Atomic uint64_t steps_under_way,
+        most_steps_under_way;                    /* micro-batches in the ring of a decode worker's parts */
+    _Atomic uint64_t part_ns[SL_PARTS], wait_ns; /* of all threads of the team */
     _Atomic uint64_t mfu_ppm, compute_ppm, memory_ppm; /* pipeline/stage/utilisation.h, in millionths */
 };
 

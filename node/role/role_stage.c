@@ -21,10 +21,14 @@ struct sl_stage_role {
     uint32_t k;
     bool first, last;
     uint64_t in_link, out_link;
-    struct { /* of a place: who has it, and the link to it; 0: nobody, and what is for it goes nowhere */
-        uint64_t link;
+    struct {                          /* of a place, who has it: */
+        uint64_t links[SL_MAX_PARTS]; /* to its parts; 0: nobody has it, and what is for it goes nowhere */
         uint32_t life;
     } decoders[SL_MAX_DECODERS];
+    struct share { /* of our layers, that a part of a decode worker has as well */
+        uint32_t part, begin, end;
+    } shares[SL_MAX_PARTS];
+    uint32_t n_shares;
     struct sl_order_limits limits;
     uint64_t applied;            /* number of the last record applied */
     struct sl_foretold foretold; /* CANCELs that are still to come */
@@ -34,7 +38,7 @@ struct sl_stage_role {
     /* it has a successor or a result on the way, which has left, and of
      * its slice `pushing` so many pages are on the way, too */
     bool passed_on, has_left;
-    uint32_t pushing, n_pushed;
+    uint32_t pushing, n_pushed; /* n_pushed: pages, each as often as there are shares */
     struct sl_io_event queue[SL_STAGE_QUEUE];
     uint32_t queue_head, queue_tail;
     uint8_t *results; /* SL_RESULT_BUFFERS of plan->result_bytes */
@@ -103,10 +107,11 @@ static uint32_t page_there(struct sl_stage_role *r, const struct sl_sequence *s,
 }
 
 /* It leaves for its decode worker from where it lies. */
-static void push_page(struct sl_stage_role *r, uint64_t link, const struct sl_sequence *s,
-                      const struct sl_order_slice *slice, uint32_t i, uint32_t there)
+static void push_page(struct sl_stage_role *r, const struct sl_sequence *s,
+                      const struct sl_order_slice *slice, uint32_t i, uint32_t there, uint32_t k)
 {
-    size_t page_bytes = sl_stage_page_bytes(r->stage);
+    const struct share *share = &r->shares[k];
+    size_t page_bytes = (share->end - share->begin) * r->plan->kv_layer_bytes;
     const struct sl_share *c = sl_stage_share(r->stage);
     uint32_t first = i * SL_PAGE, left = slice->prompt_tokens - first;
     struct sl_wire wire = {.kind = SL_WIRE_KV,
@@ -114,8 +119,8 @@ static void push_page(struct sl_stage_role *r, uint64_t link, const struct sl_se
                            .chunk_index = slice->index,
                            .page = there,
                            .source = (uint16_t)r->k,
-                           .layer_first = (uint16_t)c->begin,
-                           .layer_count = (uint16_t)(c->end - c->begin),
+                           .layer_first = (uint16_t)share->begin,
+                           .layer_count = (uint16_t)(share->end - share->begin),
                            .token_first = first,
                            .token_count = left < SL_PAGE ? left : SL_PAGE,
                            .dtype = (uint8_t)c->kv_dtype,
@@ -124,9 +129,21 @@ static void push_page(struct sl_stage_role *r, uint64_t link, const struct sl_se
                            .payload_bytes = page_bytes};
     wire.shape[0] = (uint32_t)(page_bytes / sl_dtype_bytes(c->kv_dtype));
     sl_sequences_read_begin(sl_stage_sequences(r->stage), s->pages[i]);
-    send_frame(r, link, &wire, sl_stage_page_out(r->stage, s->pages[i]), tag_of(TAG_KV, s->pages[i]));
+    const uint8_t *bytes = sl_stage_page_out(r->stage, s->pages[i]);
+    send_frame(r, r->decoders[slice->decoder].links[share->part], &wire,
+               bytes + (share->begin - c->begin) * r->plan->kv_layer_bytes,
+               tag_of(TAG_KV, (uint64_t)k << 32 | s->pages[i]));
     atomic_fetch_add(&r->meter->kv_frames, 1);
     atomic_fetch_add(&r->meter->kv_bytes, page_bytes);
+}
+
+/* There is a link to every part of it that has layers of ours. */
+static bool is_whole(const struct sl_stage_role *r, uint32_t decoder)
+{
+    for (uint32_t k = 0; k < r->n_shares; k++)
+        if (!r->decoders[decoder].links[r->shares[k].part])
+            return false;
+    return true;
 }
 
 /* Pages that are full, or that end the prompt, and with a first slice those that it shares; from page `pushed` of the slice on,
@@ -137,15 +154,14 @@ static bool push_slice(struct sl_stage_role *r, const struct sl_sequence *s,
 {
     uint32_t end = slice->pos + slice->n, first = slice->flags & SL_SLICE_FIRST ? 0 : slice->pos / SL_PAGE,
              ready = slice->flags & SL_SLICE_LAST ? sl_pages_of(end) : end / SL_PAGE;
-    uint64_t link = r->decoders[slice->decoder].link;
-    bool is_here = link && r->decoders[slice->decoder].life == slice->decoder_life;
-    for (; first + r->n_pushed < ready && is_here; r->n_pushed++) {
-        uint32_t i = first + r->n_pushed, there = page_there(r, s, slice, meta, i);
+    bool is_here = is_whole(r, slice->decoder) && r->decoders[slice->decoder].life == slice->decoder_life;
+    for (; first + r->n_pushed / r->n_shares < ready && is_here; r->n_pushed++) {
+        uint32_t i = first + r->n_pushed / r->n_shares, there = page_there(r, s, slice, meta, i);
         if (there == SL_NO_PAGE)
             continue; /* it lies there */
         if (r->n_out + 1 >= SL_IO_SENDS || r->actions->n + 1 >= SL_STAGE_ACTIONS)
             return false;
-        push_page(r, link, s, slice, i, there);
+        push_page(r, s, slice, i, there, r->n_pushed % r->n_shares);
     }
     if (slice->n_pages > 0)
         *open_page_of(r, s) = sl_order_page(meta, &r->limits, slice->pages_at + slice->n_pages - 1).decode;
@@ -404,22 +420,15 @@ static sl_status refuse_record(const struct sl_stage_role *r, const char *bad, s
 /* Of a node before: it goes on to the coordinator as it came, before the records that wait here. */
 static sl_status on_spoiled(struct sl_stage_role *r, const struct sl_io_event *frame, struct sl_err *err)
 {
-    struct sl_spoiled_word word;
     char name[24];
-    const char *bad = sl_frame_whole(&frame->wire, frame->payload)
-                          ? sl_spoiled_unpack(&word, frame->payload, frame->wire.payload_bytes)
-                          : "its checksum does not match";
+    bool sent;
+    const char *bad =
+        sl_role_pass_word(&r->last_word, frame, r->out_link, tag_of(TAG_SPOILED, 0), r->actions, &sent);
     if (bad)
         return sl_fail(err, SL_E_CORRUPT, "the last word of %s can't be used: %s; restart the pipeline",
                        node_before(r, name), bad);
+    r->n_out += sent;
     release(r, frame->slot);
-    if (r->last_word.said)
-        return SL_OK; /* the first one ends the pipeline */
-    r->last_word.said = true;
-    struct sl_wire wire = {.kind = SL_WIRE_SPOILED, .source = (uint16_t)r->k};
-    wire.payload_bytes = sl_spoiled_pack(r->last_word.bytes, &word);
-    wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    send_frame(r, r->out_link, &wire, r->last_word.bytes, tag_of(TAG_SPOILED, 0));
     return SL_OK;
 }
 
@@ -597,9 +606,10 @@ sl_status sl_stage_role_step(struct sl_stage_role *r, const struct sl_io_event *
 
 /* ---- life ---- */
 
-void sl_stage_role_set_decoder(struct sl_stage_role *r, uint32_t decoder, uint32_t life, uint64_t link)
+void sl_stage_role_set_decoder(struct sl_stage_role *r, uint32_t decoder, uint32_t part, uint32_t life,
+                               uint64_t link)
 {
-    r->decoders[decoder].link = link;
+    r->decoders[decoder].links[part] = link;
     r->decoders[decoder].life = life;
 }
 
@@ -607,6 +617,15 @@ void sl_stage_role_foretell(struct sl_stage_role *r, struct sl_foretold_cancel c
 {
     sl_foretold_add(&r->foretold, cancel, r->applied);
     atomic_fetch_add(&r->meter->foretold, 1);
+}
+
+static void find_shares(struct sl_stage_role *r)
+{
+    for (uint32_t part = 0; part < r->plan->n_parts; part++) {
+        struct share *share = &r->shares[r->n_shares];
+        share->part = part;
+        r->n_shares += sl_plan_overlap(r->plan, r->k, part, &share->begin, &share->end);
+    }
 }
 
 static sl_status take_memory(struct sl_stage_role *r)
@@ -647,9 +666,12 @@ sl_status sl_stage_role_create(struct sl_stage_role **out, const struct sl_role_
         sl_stage_role_destroy(r);
         return sl_fail(err, SL_E_NOMEM, "out of memory for the buffers of stage %u", config->k);
     }
-    for (uint32_t d = 0; d < plan->n_decoders; d++)
-        sl_stage_role_set_decoder(r, d, plan->decoder_life[d],
-                                  sl_plan_link_id(plan, node, sl_plan_decode_node(plan, d)));
+    find_shares(r);
+    for (uint32_t i = 0; i < plan->n_decoders * r->n_shares; i++) {
+        uint32_t d = i / r->n_shares, part = r->shares[i % r->n_shares].part;
+        sl_stage_role_set_decoder(r, d, part, plan->decoder_life[d],
+                                  sl_plan_link_id(plan, node, sl_plan_part_node(plan, d, part)));
+    }
     atomic_store(&r->meter->pages_total, plan->n_pages);
     sl_status status = sl_utilisation_init(&r->utilisation, r->stage, err);
     if (status != SL_OK) {

@@ -18,8 +18,10 @@ sl_status sl_stage_role_create(struct sl_stage_role **role, const struct sl_role
                                struct sl_err *err);
 void sl_stage_role_destroy(struct sl_stage_role *role); /* no frame of it is being sent any more */
 
-/* Who has a place of a decode worker, and over which link; link 0: nobody any more. At creation: whom the plan has from the start. */
-void sl_stage_role_set_decoder(struct sl_stage_role *role, uint32_t decoder, uint32_t life, uint64_t link);
+/* Who has a place of a decode worker, and over which link to that part of it; link 0: nobody any more. At creation: whom the plan has
+ * from the start. */
+void sl_stage_role_set_decoder(struct sl_stage_role *role, uint32_t decoder, uint32_t part, uint32_t life,
+                               uint64_t link);
 
 /* It need not run what only this CANCEL's sequence, and others that are cancelled, want. */
 void sl_stage_role_foretell(struct sl_stage_role *role, struct sl_foretold_cancel cancel);

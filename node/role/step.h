@@ -17,7 +17,7 @@
 struct sl_role_config {
     struct sl_stage *stage; /* the role runs it, and nobody else does while the role lives */
     const struct sl_plan *plan;
-    uint32_t k;                  /* which stage; n_stages + d: the decode worker in place d */
+    uint32_t k; /* which stage; else the decode worker, or the part of one, that is node 1 + k */
     struct sl_role_meter *meter; /* written by the steps */
     uint64_t (*now_us)(
         void *clock); /* the node's own monotonic clock: what the role reports is in its time */
@@ -60,6 +60,11 @@ struct sl_last_word {
 /* Says it once, on `link`; false while there is nothing to say, or it has been said. from: the node's name. */
 bool sl_role_last_word(struct sl_last_word *word, const struct sl_stage *stage, const char *from,
                        uint64_t link, uint64_t tag, struct sl_role_actions *actions);
+
+/* A frame with that of another node, which goes on to the coordinator over `link`; one was said already: nothing. NULL, or what is wrong
+ * with it. *sent: there was something to send. */
+const char *sl_role_pass_word(struct sl_last_word *word, const struct sl_io_event *frame, uint64_t link,
+                              uint64_t tag, struct sl_role_actions *actions, bool *sent);
 
 /* A send that came back: SL_E_PROTOCOL when the peer's slots could never have held it; a link that went down meanwhile is
  * reported by itself. */

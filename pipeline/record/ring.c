@@ -1,6 +1,6 @@
 /* The records of ring.h. */
 #include "pipeline/record/ring.h"
-#include "base/status.h"
+#include "base/dtype.h"
 #include <assert.h>
 #include <string.h>
 
@@ -42,7 +42,7 @@ const char *sl_step_unpack(struct sl_step *step, const uint8_t *in, size_t bytes
     struct sl_cursor c = sl_cursor_over((uint8_t *)(uintptr_t)in, bytes);
     step->number = sl_cursor_get32(&c);
     step->n = sl_cursor_get32(&c);
-    if (step->n == 0 || step->n > limits->max_rows)
+    if (step->n > limits->max_rows)
         return "number of rows of a step";
     for (uint32_t i = 0; i < step->n; i++) {
         struct sl_step_row *row = &step->rows[i];
@@ -58,6 +58,22 @@ const char *sl_step_unpack(struct sl_step *step, const uint8_t *in, size_t bytes
         if (*c.at++ != 0)
             return "bytes behind the rows of a step";
     return NULL;
+}
+
+void sl_step_set_rows(const struct sl_step *step, struct sl_wire *wire, uint32_t d_model)
+{
+    wire->payload_bytes = wire->meta_bytes + (uint64_t)step->n * d_model * sizeof(float);
+    wire->rank = step->n ? 2 : 0;
+    wire->dtype = step->n ? SL_F32 : 0;
+    wire->shape[0] = step->n;
+    wire->shape[1] = step->n ? d_model : 0;
+}
+
+bool sl_step_has_rows(const struct sl_step *step, const struct sl_wire *wire, uint32_t d_model)
+{
+    if (step->n == 0)
+        return wire->rank == 0;
+    return wire->rank == 2 && wire->dtype == SL_F32 && wire->shape[0] == step->n && wire->shape[1] == d_model;
 }
 
 void sl_end_put(struct sl_cursor *c, const struct sl_end *end)

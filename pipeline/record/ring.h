@@ -5,7 +5,7 @@
 #define SL_PIPELINE_RECORD_RING_H
 
 #include "base/bytes.h"
-#include <stdint.h>
+#include "pipeline/record/wire.h"
 
 /* ---- STEP: meta bytes of a fixed length, and behind them, but on the way to the first part, rows [n][d_model] of f32 ---- */
 
@@ -15,7 +15,8 @@ struct sl_step_row { /* one more token of a sequence */
 };
 
 struct sl_step {
-    uint32_t number, n;       /* steps are numbered as they are begun, and come back in this order */
+    uint32_t number,
+        n; /* steps are numbered as they are begun, and come back in this order; n may be 0 by then */
     struct sl_step_row *rows; /* [max_rows] */
 };
 
@@ -28,6 +29,10 @@ void sl_step_pack(uint8_t *out, const struct sl_step *step, uint32_t max_rows);
 /* NULL, or what is wrong (static). step->rows is room of the caller's for max_rows. */
 const char *sl_step_unpack(struct sl_step *step, const uint8_t *in, size_t bytes,
                            const struct sl_step_limits *limits);
+
+/* What the header of its frame says of the rows behind the meta bytes; a step that has lost all of its rows travels on without. */
+void sl_step_set_rows(const struct sl_step *step, struct sl_wire *wire, uint32_t d_model);
+bool sl_step_has_rows(const struct sl_step *step, const struct sl_wire *wire, uint32_t d_model);
 
 /* ---- ENDS: any number of entries back to back ---- */
 

@@ -16,14 +16,18 @@ SL_TEST(every_state_of_a_sequence_knows_what_may_come_next)
         NAMED = SL_ADOPTEE_NAMED,
         WHOLE = SL_ADOPTEE_WHOLE,
         ADOPTED = SL_ADOPTEE_ADOPTED,
+        ENDING = SL_ADOPTEE_ENDING,
         NEVER = SL_ADOPTEE_STATES
     };
     static const struct {
-        int state, page, name, filled, told, end;
+        int state, page, name, filled, told, over, end;
     } rows[] = {
-        {FREE, ARRIVING, NAMED, NEVER, NEVER, NEVER}, {ARRIVING, ARRIVING, NAMED, NEVER, NEVER, FREE},
-        {NAMED, NAMED, NEVER, WHOLE, NEVER, FREE},    {WHOLE, NEVER, NEVER, NEVER, ADOPTED, FREE},
-        {ADOPTED, NEVER, NEVER, NEVER, NEVER, FREE},
+        {FREE, ARRIVING, NAMED, NEVER, NEVER, NEVER, NEVER},
+        {ARRIVING, ARRIVING, NAMED, NEVER, NEVER, ENDING, FREE},
+        {NAMED, NAMED, NEVER, WHOLE, NEVER, ENDING, FREE},
+        {WHOLE, NEVER, NEVER, NEVER, ADOPTED, ENDING, FREE},
+        {ADOPTED, NEVER, NEVER, NEVER, NEVER, ENDING, FREE},
+        {ENDING, NEVER, NEVER, NEVER, NEVER, NEVER, FREE},
     };
     CHECK_INT(sizeof rows / sizeof *rows, SL_ADOPTEE_STATES);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -32,6 +36,7 @@ SL_TEST(every_state_of_a_sequence_knows_what_may_come_next)
         CHECK_INT(sl_adoptee_after(state, SL_ADOPTEE_NAME), rows[i].name);
         CHECK_INT(sl_adoptee_after(state, SL_ADOPTEE_FILLED), rows[i].filled);
         CHECK_INT(sl_adoptee_after(state, SL_ADOPTEE_TOLD), rows[i].told);
+        CHECK_INT(sl_adoptee_after(state, SL_ADOPTEE_OVER), rows[i].over);
         CHECK_INT(sl_adoptee_after(state, SL_ADOPTEE_END), rows[i].end);
     }
 }

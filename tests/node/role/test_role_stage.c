@@ -366,7 +366,7 @@ SL_TEST(pages_for_a_decode_worker_that_is_gone_go_nowhere_and_the_record_goes_on
     CHECK_INT(w_count(n, SL_WIRE_KV), 2);
     w_report_sent(n, w_find(n, SL_WIRE_ORDER), SL_OK);
     for (uint32_t i = 0; i < 2; i++) { /* nobody; and one that came after */
-        sl_stage_role_set_decoder(n->role, 0, i, i ? link + 1 : 0);
+        sl_stage_role_set_decoder(n->role, 0, 0, i, i ? link + 1 : 0);
         CHECK_INT(w_write_run(w, 2 + i, 100, &w_greedy), SL_OK);
         w_work(n);
         CHECK_INT(w_count(n, SL_WIRE_KV), 2);

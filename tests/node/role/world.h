@@ -9,6 +9,7 @@
 
 #include "node/role/adoptees.h"
 #include "node/role/role_decode.h"
+#include "node/role/role_part.h"
 #include "node/role/role_stage.h"
 #include "pipeline/record/messages.h"
 #include "tests/check.h"
@@ -16,7 +17,8 @@
 
 enum {
     W_STAGES = 3,
-    W_NODES = 2 + W_STAGES,
+    W_PARTS = 3, /* of the decode worker, at most */
+    W_NODES = 1 + W_STAGES + W_PARTS,
     W_SLOTS = 256,
     W_SEQS = 2048,
     W_TOKENS = 32,
@@ -34,8 +36,9 @@ struct w_node {
     struct w_world *world;
     uint32_t number; /* as in plan.h */
     struct sl_stage *stage;
-    struct sl_stage_role *role;    /* one of the two */
+    struct sl_stage_role *role;    /* one of the three */
     struct sl_decode_role *decode; /* ... */
+    struct sl_part_role *part;     /* ... */
     struct sl_role_meter meter;
     struct sl_role_actions actions;
     struct sl_role_action sent[SL_IO_SENDS]; /* in order; not yet reported SENT */
@@ -118,9 +121,13 @@ static inline bool w_open_node(struct w_world *w, uint32_t k)
                                     .meter = &n->meter,
                                     .now_us = w_now,
                                     .clock = &w->clock_us};
-    return (k == w->plan.n_stages ? sl_decode_role_create(&n->decode, &config, &n->err)
-                                  : sl_stage_role_create(&n->role, &config, &n->err)) == SL_OK;
+    return (k == w->plan.n_stages  ? sl_decode_role_create(&n->decode, &config, &n->err)
+            : k > w->plan.n_stages ? sl_part_role_create(&n->part, &config, &n->err)
+                                   : sl_stage_role_create(&n->role, &config, &n->err)) == SL_OK;
 }
+
+/* How many parts the decode worker of the worlds to come has. */
+static uint32_t w_parts = 1;
 
 /* tokens_bytes: of a TOKENS frame, less than planned; 0: as planned. */
 static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_running, uint32_t n_pages,
@@ -130,6 +137,7 @@ static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_runnin
     struct sl_err err;
     struct sl_plan_options options = {.n_stages = n_stages,
                                       .n_decoders = 1,
+                                      .n_parts = w_parts,
                                       .kv_dtype = SL_BF16,
                                       .profile = SL_PROFILE_F32,
                                       .chunk_tokens = 128,
@@ -140,7 +148,7 @@ static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_runnin
         exit(1);
     if (tokens_bytes)
         w->plan.tokens_bytes = tokens_bytes;
-    for (uint32_t k = 0; k <= n_stages; k++)
+    for (uint32_t k = 0; k < sl_plan_n_members(&w->plan); k++)
         if (!w_open_node(w, k)) {
             fprintf(stderr, "%s\n", w->nodes[1 + k].err.text);
             exit(1);
@@ -159,6 +167,7 @@ static inline void w_close(struct w_world *w)
         struct w_node *n = &w->nodes[i];
         sl_stage_role_destroy(n->role);
         sl_decode_role_destroy(n->decode);
+        sl_part_role_destroy(n->part);
         sl_stage_destroy(n->stage);
         for (uint32_t s = 0; s < W_SLOTS; s++)
             free(n->slots[s].bytes);
@@ -218,8 +227,9 @@ static inline void w_carry_out(struct w_node *n)
 
 static inline sl_status w_step(struct w_node *n, const struct sl_io_event *event)
 {
-    sl_status status = n->role ? sl_stage_role_step(n->role, event, &n->actions, &n->err)
-                               : sl_decode_role_step(n->decode, event, &n->actions, &n->err);
+    sl_status status = n->role     ? sl_stage_role_step(n->role, event, &n->actions, &n->err)
+                       : n->decode ? sl_decode_role_step(n->decode, event, &n->actions, &n->err)
+                                   : sl_part_role_step(n->part, event, &n->actions, &n->err);
     w_carry_out(n);
     return status;
 }
@@ -271,8 +281,11 @@ static inline sl_status w_give(struct w_node *n, uint64_t link, const struct sl_
     if (!slot)
         return SL_AGAIN;
     size_t bytes = wire->payload_bytes;
-    if (wire->kind == SL_WIRE_ORDER) /* a slot is as large as the plan says: stage 0 puts rows behind */
+    if (wire->kind ==
+        SL_WIRE_ORDER) /* a slot is as large as the plan says: stage 0 puts rows behind, as part 0 does */
         bytes = n->world->plan.order_bytes;
+    if (wire->kind == SL_WIRE_STEP)
+        bytes = n->world->plan.ring_bytes;
     *slot = (struct w_lent){link, aligned_alloc(64, (bytes + 127) / 64 * 64), true};
     memcpy(slot->bytes, payload, wire->payload_bytes);
     struct sl_wire sealed = *wire;
@@ -540,7 +553,7 @@ static inline void w_settle(struct w_world *w)
 {
     for (bool moved = true; moved;) {
         moved = false;
-        for (uint32_t i = 1; i <= 1 + w->plan.n_stages; i++) {
+        for (uint32_t i = 1; i <= sl_plan_n_members(&w->plan); i++) {
             struct w_node *n = &w->nodes[i];
             int steps = w_work(n);
             if (steps < 0) {
@@ -555,6 +568,11 @@ static inline void w_settle(struct w_world *w)
             }
         }
     }
+}
+
+static inline struct w_node *w_part(struct w_world *w, uint32_t part)
+{
+    return &w->nodes[sl_plan_part_node(&w->plan, 0, part)];
 }
 
 static inline uint32_t w_pages_used(const struct w_node *n)
