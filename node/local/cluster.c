@@ -16,7 +16,7 @@
 
 struct local_member { /* a stage or the decode worker */
     struct sl_cluster *cluster;
-    uint32_t k; /* n_stages and more: decode */
+    uint32_t k; /* node 1 + k of the plan: a stage, a decode worker, a part of one */
     struct sl_stage *stage;
     struct sl_io *io;
     uint32_t n_links;
@@ -99,6 +99,7 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
                                       .n_decoders = g->without_decode ? 0
                                                     : g->n_decoders   ? g->n_decoders
                                                                       : 1,
+                                      .n_parts = g->n_parts,
                                       .kv_dtype = sl_pack_kv_dtype(c->pack, g->kv),
                                       .chunk_tokens = g->chunk_tokens,
                                       .kv_tokens = g->kv_tokens,
@@ -113,7 +114,7 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
 
 static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
 {
-    c->n_members = c->plan.n_stages + c->plan.n_decoders;
+    c->n_members = sl_plan_n_members(&c->plan);
     c->members = calloc(c->n_members, sizeof *c->members);
     if (!c->members || sl_random_bytes(c->secret, sizeof c->secret) != SL_OK ||
         sl_fabric_create(&c->fabric) != SL_OK)
@@ -230,9 +231,9 @@ struct sl_io *sl_cluster_io(struct sl_cluster *c, uint32_t node)
     return node == 0 ? c->coordinator_io : c->members[node - 1].io;
 }
 
-void sl_cluster_end_decoder(struct sl_cluster *c, uint32_t decoder)
+void sl_cluster_end_decoder(struct sl_cluster *c, uint32_t decoder, uint32_t part)
 {
-    struct local_member *m = &c->members[c->plan.n_stages + decoder];
+    struct local_member *m = &c->members[sl_plan_part_node(&c->plan, decoder, part) - 1];
     sl_role_step_life(&m->state, SL_LIFE_STOP);
     sl_io_nudge(m->io);
     pthread_join(m->thread, NULL);

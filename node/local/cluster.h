@@ -9,7 +9,7 @@
 struct sl_cluster_config {
     const char *model;     /* a pack, or a checkpoint directory (packed on first use into the cache) */
     uint32_t n_stages;     /* 1..n_layers */
-    uint32_t n_threads;    /* per stage, and for the decode worker */
+    uint32_t n_threads;    /* per stage, and for each part of a decode worker */
     uint32_t chunk_tokens; /* 0: the default (prompt/8, 64..2048, a multiple of 64) */
     const char *transport; /* "local" or "ucx" */
     const char *kv;        /* "auto", "bf16", "i8" or "f32": sl_pack_kv_dtype */
@@ -19,7 +19,8 @@ struct sl_cluster_config {
     uint32_t context_tokens;           /* longest prompt + output the pools are planned for; 0: the model's */
     bool without_decode;               /* score: no decode worker is started */
     uint32_t n_decoders;               /* decode workers; 0: one */
-    uint64_t twins; /* bit k: stage k (n_stages + d: decode worker d) is on SL_DEVICE_TWIN, not the CPU */
+    uint32_t n_parts;                  /* that each of them is cut into, by layers; 0: one */
+    uint64_t twins; /* bit k: what is node 1 + k of the plan is on SL_DEVICE_TWIN, not the CPU */
     enum sl_schedule_kind schedule; /* and what follows: as sl_coordinator_config has them */
     uint64_t chunk_us, slo_us;
     uint32_t n_weights;
@@ -35,8 +36,8 @@ sl_status sl_cluster_start(struct sl_cluster **cluster, const struct sl_cluster_
 struct sl_coordinator *sl_cluster_coordinator(struct sl_cluster *cluster);
 /* The io of a node, numbered as in plan.h, which is its owner's: for tests, which make its frames go wrong. */
 struct sl_io *sl_cluster_io(struct sl_cluster *cluster, uint32_t node);
-/* A decode worker ends as if it died; for tests. */
-void sl_cluster_end_decoder(struct sl_cluster *cluster, uint32_t decoder);
+/* A part of a decode worker ends as if it died; for tests. */
+void sl_cluster_end_decoder(struct sl_cluster *cluster, uint32_t decoder, uint32_t part);
 void sl_cluster_stop(struct sl_cluster *cluster); /* waits for running requests at most 1 s, then ends them */
 
 #endif

@@ -106,6 +106,8 @@ static struct sl_cluster *start(uint32_t stages, uint32_t chunk, const char *kv,
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     struct sl_cluster_config config = {.model = path,
                                        .n_stages = stages,
+                                       .n_parts =
+                                           prefix_cache ? 1 + stages % 3 : 1, /* no bit depends on it */
                                        .n_threads = 1,
                                        .chunk_tokens = chunk,
                                        .kv = kv,
