@@ -26,7 +26,7 @@ struct generate_values {
     const char *endpoint, *model, *transport, *kv, *numerics;
     const char *prompt, *prompt_file, *token_ids, *tenant, *priority;
     const char *output, *timeline_svg;
-    uint32_t stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
+    uint32_t stages, decode_stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
     struct sl_loading_values load;
     struct sl_client_tls tls;
     double temperature, top_p, min_p, presence_penalty, frequency_penalty, repetition_penalty;
@@ -40,6 +40,7 @@ struct generate_values {
 #define SHARED_ROWS                                                                                          \
     SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_CLIENT_TLS_ROWS(generate_values, tls),           \
         SL_OPTION_MODEL(generate_values, model), SL_OPTION_STAGES(generate_values, stages, "1"),             \
+        SL_OPTION_DECODE_STAGES(generate_values, decode_stages),                                             \
         SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_CHUNK(generate_values, chunk),           \
         SL_OPTION_TRANSPORT(generate_values, transport), SL_OPTION_KV(generate_values, kv),                  \
         SL_OPTION_NUMERICS(generate_values, numerics, "f32"), SL_LOADING_ROWS(generate_values),              \
@@ -183,6 +184,7 @@ static struct sl_client_config client_config(const struct generate_values *v, bo
         .cluster = {.model = v->model,
                     .load = sl_loading_of(&v->load, SL_PROGRESS_BAR),
                     .n_stages = v->stages,
+                    .n_parts = v->decode_stages,
                     .n_threads = sl_cpu_threads(v->threads, v->stages),
                     .chunk_tokens = v->chunk,
                     .transport = v->transport,
@@ -278,6 +280,7 @@ static int run(const struct generate_values *v, const char *name, bool score)
     struct sl_client *client = NULL;
     struct sl_plan_options options = {.n_stages = v->stages,
                                       .n_decoders = score ? 0 : 1,
+                                      .n_parts = v->decode_stages,
                                       .chunk_tokens = v->chunk,
                                       .max_running = config.cluster.max_running};
     sl_status status = v->model ? sl_plan_early_alone(v->model, &options, &err) : SL_OK;

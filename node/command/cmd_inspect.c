@@ -21,7 +21,7 @@
 /* ---- inspect ---- */
 
 struct inspect_values {
-    uint32_t stages, threads, chunk, context, max_prefill, max_running, kv_tokens;
+    uint32_t stages, decode_stages, threads, chunk, context, max_prefill, max_running, kv_tokens;
     const char *kv;
     bool json;
 };
@@ -29,6 +29,7 @@ struct inspect_values {
 static const struct sl_option inspect_options[] = {
     SL_OPTION_JSON(inspect_values, json),
     SL_OPTION_STAGES(inspect_values, stages, NULL),
+    SL_OPTION_DECODE_STAGES(inspect_values, decode_stages),
     SL_OPTION_THREADS(inspect_values, threads, "1"),
     SL_OPTION_CHUNK(inspect_values, chunk),
     SL_OPTION_CONTEXT(inspect_values, context),
@@ -250,11 +251,13 @@ static size_t sampling_bytes(const struct sl_plan *plan, uint32_t k)
         return 0;
     if (k < plan->n_stages)
         return one + ids;
+    if (k >= plan->n_stages + plan->max_decoders)
+        return 0;
     return one + plan->max_running *
                      (ids + plan->steering_bytes + sl_plan_max_distinct(plan) * 2 * sizeof(uint32_t));
 }
 
-/* Stage k, or the decode worker as k == n_stages. */
+/* What is node 1 + k of the plan. */
 static sl_status print_stage(const struct report *r, const struct inspect_values *v,
                              const struct sl_plan *plan, uint32_t k, struct sl_err *err)
 {
@@ -303,6 +306,7 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
     struct sl_plan_options options = {
         .n_stages = v->stages,
         .n_decoders = 1,
+        .n_parts = v->decode_stages,
         .kv_dtype = sl_pack_kv_dtype(r->planned, v->kv),
         .chunk_tokens = v->chunk,
         .max_prefill = v->max_prefill,
@@ -312,6 +316,12 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
         .epoch = 1,
     };
     return sl_plan_for_shape(plan, &r->shape, &options, err);
+}
+
+/* Stages, and then the parts of the decode worker, in the order of their layers. */
+static uint32_t nth(const struct sl_plan *plan, uint32_t i)
+{
+    return i < plan->n_stages ? i : sl_plan_part_node(plan, 0, i - plan->n_stages) - 1;
 }
 
 static sl_status inspect(struct report *r, const struct inspect_values *v, struct sl_err *err)
@@ -326,8 +336,8 @@ static sl_status inspect(struct report *r, const struct inspect_values *v, struc
         print_shape(r);
     if (v->stages > 0 && v->json)
         fputs(",\n \"stages\": [", stdout);
-    for (uint32_t k = 0; v->stages > 0 && k <= v->stages; k++)
-        SL_TRY(print_stage(r, v, &plan, k, err));
+    for (uint32_t i = 0; v->stages > 0 && i < sl_plan_n_members(&plan); i++)
+        SL_TRY(print_stage(r, v, &plan, nth(&plan, i), err));
     if (v->stages > 0)
         print_queue(v);
     else if (v->json)

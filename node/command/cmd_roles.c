@@ -290,6 +290,7 @@ static struct sl_plan_options plan_options(const struct sl_serving_options *v)
     return (struct sl_plan_options){.n_stages = v->stages,
                                     .n_decoders = v->decoders,
                                     .max_decoders = sl_serving_max_decoders(v),
+                                    .n_parts = v->decode_stages,
                                     .chunk_tokens = v->chunk,
                                     .max_prefill = v->max_prefill,
                                     .max_running = v->max_running,

@@ -57,7 +57,7 @@ struct supervisor {
     int key_fd;     /* the secret that makes them members, for those who inherit it */
     char key_path[32];
     char socket[48]; /* by which they join when the port speaks TLS; empty: none */
-    struct child children[1 + SL_MAX_STAGES + SL_MAX_DECODERS];
+    struct child children[1 + SL_MAX_STAGES + SL_MAX_DECODERS * SL_MAX_PARTS];
     uint32_t n_children;
     struct child *again; /* the place of the next process, in which another was; NULL: a new one */
     bool sent_term, sent_kill;
@@ -141,6 +141,7 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add_number(&a, "--stages", v->stages);
     add_number(&a, "--decoders", v->decoders);
     add_number(&a, "--max-decoders", v->max_decoders);
+    add_number(&a, "--decode-stages", v->decode_stages);
     add(&a, "--listen", v->listen);
     add(&a, "--ops", v->ops);
     add_number(&a, "--chunk", v->chunk);
@@ -177,7 +178,7 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     uint32_t threads = sl_cpu_threads(v->threads, v->serving.stages);
     struct arguments a = {0};
     char name[24];
-    if (decode && v->serving.decoders == 1)
+    if (decode && v->serving.decoders * v->serving.decode_stages == 1)
         snprintf(name, sizeof name, "decode");
     else
         snprintf(name, sizeof name, decode ? "decode %u" : "stage %u", decode ? k - v->serving.stages : k);
@@ -327,6 +328,7 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
     struct sl_plan_options options = {.n_stages = v->stages,
                                       .n_decoders = v->decoders,
                                       .max_decoders = sl_serving_max_decoders(v),
+                                      .n_parts = v->decode_stages,
                                       .chunk_tokens = v->chunk,
                                       .max_prefill = v->max_prefill,
                                       .max_running = v->max_running,
@@ -352,7 +354,7 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
     SL_TRY(sl_join_key_make(&s->key_fd, s->key_path, err));
     sigprocmask(SIG_BLOCK, set, NULL); /* not while it packs: until here a signal just ends it */
     SL_TRY(spawn_coordinator(s, err));
-    for (uint32_t k = 0; k < v->stages + v->decoders; k++)
+    for (uint32_t k = 0; k < v->stages + v->decoders * v->decode_stages; k++)
         SL_TRY(spawn_worker(s, k, err));
     return SL_OK; /* the key stays: a decode worker that is started later needs it */
 }

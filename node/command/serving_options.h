@@ -9,8 +9,8 @@
 struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache, *link_auth;
     const char *otlp_endpoint;
-    uint32_t stages, decoders, max_decoders, chunk, max_prefill, max_running, max_waiting, context, kv_tokens,
-        drain_timeout, lost_after, chunk_ms, slo;
+    uint32_t stages, decoders, max_decoders, decode_stages, chunk, max_prefill, max_running, max_waiting,
+        context, kv_tokens, drain_timeout, lost_after, chunk_ms, slo;
     struct sl_server_tls tls;
 };
 
@@ -23,6 +23,7 @@ struct sl_serving_options {
             "max-decoders", values, serving.max_decoders, "0", 0, SL_MAX_DECODERS, "workers",                \
             "Decode workers that may be there at once: places are kept for them. 0: 4, or as many as "       \
             "--decoders."),                                                                                  \
+        SL_OPTION_DECODE_STAGES(values, serving.decode_stages),                                              \
         SL_OPTION_TEXT("listen", SL_OPT_ADDRESS, values, serving.listen, "127.0.0.1:50051", NULL,            \
                        "gRPC for clients and for joining nodes; *:PORT for every address of this machine."), \
         SL_OPTION_OPS(values, serving.ops, "127.0.0.1:8081"), SL_OPTION_CHUNK(values, serving.chunk),        \

@@ -28,6 +28,11 @@
 #define SL_OPTION_STAGES(values, field, fallback)                                                            \
     SL_OPTION_NUMBER("stages", values, field, fallback, 1, SL_MAX_STAGES, "stages",                          \
                      "Into how many stages the layers are cut.")
+#define SL_OPTION_DECODE_STAGES(values, field)                                                               \
+    SL_OPTION_NUMBER(                                                                                        \
+        "decode-stages", values, field, "1", 1, SL_MAX_PARTS, "processes",                                   \
+        "Into how many processes each decode worker is cut, by layers: for a model that is too "             \
+        "large for one.")
 #define SL_OPTION_THREADS(values, field, fallback)                                                           \
     SL_OPTION_NUMBER("threads", values, field, fallback, 0, 1024, "threads",                                 \
                      "Compute threads, of each stage where there are several; 0: all processors, shared "    \

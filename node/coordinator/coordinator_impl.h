@@ -144,7 +144,7 @@ struct sl_buffers { /* that frames to one neighbour are sent from */
     bool stuck; /* the neighbour has not taken what it was sent, and is lost for it */
 };
 
-enum { SL_SILENT_TO_US = 1, SL_SILENT_TO_OTHERS = 2 };
+enum { SL_SILENT_TO_US = 1, SL_SILENT_TO_OTHERS = 2 /* << part of it */ };
 
 struct sl_coordinator_decoder { /* a place for a decode worker, and who has it: the thread's own */
     uint64_t link;              /* to it; 0: nobody is there */

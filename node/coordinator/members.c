@@ -60,9 +60,37 @@ static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *ou
     }
 }
 
-static struct joined_member *decoder_at(struct sl_members *c, uint32_t d)
+/* The parts of a place for decode workers. */
+static struct joined_member *part_at(const struct sl_members *c, uint32_t d, uint32_t part)
 {
-    return &c->members[c->plan.n_stages + d];
+    return &c->members[sl_plan_part_node(&c->plan, d, part) - 1];
+}
+
+static bool has_place(const struct joined_member *m)
+{
+    return sl_plan_decoder_of(&m->all->plan, m->node) != SL_NO_DECODER;
+}
+
+static bool place_is_full(const struct sl_members *c, uint32_t d)
+{
+    for (uint32_t part = 0; part < c->plan.n_parts; part++)
+        if (!part_at(c, d, part)->call)
+            return false;
+    return true;
+}
+
+static bool place_is_ready(const struct sl_members *c, uint32_t d)
+{
+    for (uint32_t part = 0; part < c->plan.n_parts; part++)
+        if (!part_at(c, d, part)->ready)
+            return false;
+    return true;
+}
+
+static void tell_of_decoders(struct sl_members *c, struct joined_member *stage)
+{
+    for (uint32_t i = 0; stage->node <= c->plan.n_stages && i < c->plan.max_decoders * c->plan.n_parts; i++)
+        sl_joined_tell_decoder(stage, &c->members[c->plan.n_stages + i]);
 }
 
 static void send_plan(struct sl_members *c, struct joined_member *m) /* lock held */
@@ -95,6 +123,7 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     plan.kv_dtype = kv_dtype;
     plan.max_decoders = c->plan.max_decoders;
     plan.decoder_life = m->life;
+    plan.n_parts = c->plan.n_parts;
     plan.salt = (ProtobufCBinaryData){sizeof c->salt, c->salt};
     fill_links(c, m->node, &plan, room);
     event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_PLAN;
@@ -102,8 +131,7 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     sl_pb_write(m->call, &event.base);
     m->planned = true;
     free(room);
-    for (uint32_t d = 0; m->node <= c->plan.n_stages && d < c->plan.max_decoders; d++)
-        sl_joined_tell_decoder(m, decoder_at(c, d));
+    tell_of_decoders(c, m);
 }
 
 /* Every stage that is here; one that is not is told when it comes back. */
@@ -135,31 +163,42 @@ static void open_decoder_link(void *user) /* on the coordinator's thread */
         sl_coordinator_decoder_lost(c->coordinator, d, life, err.text);
 }
 
-/* It gets its plan, and everybody a link to it. Lock held. */
-static void attach_decoder(struct sl_members *c, struct joined_member *m)
+/* When all of its parts are here they get their plan, and everybody a link to them. Lock held. */
+static void attach_when_full(struct sl_members *c, uint32_t d)
 {
-    c->plan.decoder_life[sl_plan_decoder_of(&c->plan, m->node)] = m->life;
-    send_plan(c, m);
-    tell_stages(c, m);
-    if (sl_coordinator_call(c->coordinator, open_decoder_link, m) != SL_OK)
+    struct joined_member *chief = part_at(c, d, c->plan.n_parts - 1);
+    if (!place_is_full(c, d))
+        return;
+    c->plan.decoder_life[d] = chief->life;
+    for (uint32_t part = 0; part < c->plan.n_parts; part++)
+        send_plan(c, part_at(c, d, part));
+    for (uint32_t part = 0; part < c->plan.n_parts; part++)
+        tell_stages(c, part_at(c, d, part));
+    if (sl_coordinator_call(c->coordinator, open_decoder_link, chief) != SL_OK)
         sl_log_error("out of memory while a decode worker joined");
+}
+
+/* Lock held. */
+static void dismiss(struct sl_members *c, struct joined_member *m, const char *sentence)
+{
+    m->away = false;
+    sl_port_probe_end(&m->probe);
+    if (m->call)
+        sl_joined_send_stop(m, sentence ? sentence : "nothing of what it had is left");
+    m->call = NULL;
+    m->known = m->planned = m->ready = m->told_silent = m->hears_not = false;
+    m->silences = 0;
+    m->life = (m->life + 1) % SL_DECODER_LIVES;
+    tell_stages(c, m);
 }
 
 void sl_members_decoder_gone(struct sl_members *c, uint32_t d, uint32_t life, const char *sentence)
 {
     pthread_mutex_lock(&c->lock);
-    struct joined_member *m = decoder_at(c, d);
-    if (m->life == life && m->planned) {
-        struct sl_rpc_call *call = m->call;
-        m->away = false;
-        sl_port_probe_end(&m->probe);
-        if (call)
-            sl_joined_send_stop(m, sentence ? sentence : "nothing of what it had is left");
-        m->call = NULL;
-        m->known = m->planned = m->ready = m->told_silent = m->hears_not = false;
-        m->silences = 0;
-        m->life = (life + 1) % SL_DECODER_LIVES;
-        tell_stages(c, m);
+    for (uint32_t part = 0; part < c->plan.n_parts; part++) { /* one is lost, or told to go: all are */
+        struct joined_member *m = part_at(c, d, part);
+        if (m->life == life && m->planned)
+            dismiss(c, m, sentence);
     }
     pthread_mutex_unlock(&c->lock);
 }
@@ -205,8 +244,8 @@ static void plan_when_complete(struct sl_members *c) /* lock held */
 {
     if (c->life != SL_LIFE_FORMING || !c->coordinator)
         return;
-    for (uint32_t i = 0; i < c->plan.n_stages + c->plan.n_decoders; i++)
-        if (!c->members[i].call)
+    for (uint32_t i = 0; i < c->n_members; i++)
+        if (sl_joined_is_needed(&c->members[i]) && !c->members[i].call)
             return;
     sl_life_step(&c->life, SL_LIFE_COMPLETE);
     c->plan.profile = sl_profile_best(common_profiles(c));
@@ -214,29 +253,57 @@ static void plan_when_complete(struct sl_members *c) /* lock held */
     sl_log_info("all nodes are here; numerics profile %s", sl_profile_name(c->plan.profile));
     for (uint32_t i = c->n_members;
          i-- > 0;) /* decode workers first: stages are told of those that have a plan */
-        if (i < c->plan.n_stages + c->plan.n_decoders)
+        if (sl_joined_is_needed(&c->members[i]))
             send_plan(c, &c->members[i]);
     if (sl_coordinator_call(c->coordinator, open_own_links, c) != SL_OK)
         sl_log_error("out of memory while the pipeline was put together");
-    for (uint32_t i = c->plan.n_stages + c->plan.n_decoders; i < c->n_members; i++)
-        if (c->members[i].call) /* more than it waited for */
-            attach_decoder(c, &c->members[i]);
+    for (uint32_t d = c->plan.n_decoders; d < c->plan.max_decoders; d++)
+        attach_when_full(c, d); /* more than it waited for */
 }
 
 /* ---- Join ---- */
 
-/* Its own, if it has one; else the first that is free; 0: none is. Who takes up a place again finds that it is another's then. */
+/* How many parts of a place are here; UINT32_MAX: it is complete, or was and has not been given up yet. */
+static uint32_t n_parts_here(const struct sl_members *c, uint32_t d)
+{
+    uint32_t n = 0;
+    for (uint32_t part = 0; part < c->plan.n_parts; part++) {
+        if (part_at(c, d, part)->planned)
+            return UINT32_MAX;
+        n += part_at(c, d, part)->call != NULL;
+    }
+    return n < c->plan.n_parts ? n : UINT32_MAX;
+}
+
+/* Whoever comes is the next part of a place that is being filled, so that there is never more than one; while the pipeline forms, of
+ * the first, which it waits for. */
+static uint32_t free_part(const struct sl_members *c)
+{
+    uint32_t best = SL_NO_DECODER, most = 0, part = 0;
+    for (uint32_t d = 0; d < c->plan.max_decoders; d++) {
+        uint32_t n = n_parts_here(c, d);
+        if (n != UINT32_MAX && (best == SL_NO_DECODER || (n > most && c->life == SL_LIFE_READY))) {
+            best = d;
+            most = n;
+        }
+    }
+    if (best == SL_NO_DECODER)
+        return 0;
+    while (part_at(c, best, part)->call)
+        part++;
+    return part_at(c, best, part)->node;
+}
+
+/* Its own, if it has one; else one that is free; 0: none is. Who takes up a place again finds that it is another's then. */
 static uint32_t place_for_decoder(const struct sl_members *c, const Sluice__V1__Node *j)
 {
-    uint32_t place = j->epoch ? sl_plan_decode_node(&c->plan, 0) : 0;
-    for (uint32_t i = c->n_members; i-- > c->plan.n_stages;) {
+    for (uint32_t i = c->plan.n_stages; i < c->n_members; i++) {
         const struct joined_member *m = &c->members[i];
         if (m->known && sl_equal_constant_time(m->id, j->member.data, sizeof m->id))
             return m->node;
-        if (!m->call && !m->planned)
-            place = m->node;
     }
-    return place;
+    uint32_t node = free_part(c);
+    return node == 0 && j->epoch ? sl_plan_decode_node(&c->plan, 0) : node;
 }
 
 static sl_status check_join(const struct sl_members *c, const Sluice__V1__Node *j, uint32_t *node,
@@ -409,7 +476,7 @@ static void take_member(struct sl_members *c, struct joined_member *m, struct sl
     sl_log_info("%s joined from %s:%u (%s, pid %llu, %u threads)", name, m->address, m->port, m->name,
                 (unsigned long long)m->pid, j->threads);
     if (c->life == SL_LIFE_READY)
-        attach_decoder(c, m);
+        attach_when_full(c, sl_plan_decoder_of(&c->plan, m->node));
     else
         plan_when_complete(c);
 }
@@ -449,8 +516,7 @@ static sl_status take_back(struct sl_members *c, struct joined_member *m, struct
     else if (j->epoch == 0) /* it was under way when the stream broke */
         send_plan(c, m);
     else
-        for (uint32_t d = 0; m->node <= c->plan.n_stages && d < c->plan.max_decoders; d++)
-            sl_joined_tell_decoder(m, decoder_at(c, d));
+        tell_of_decoders(c, m);
     sl_joined_came_back(m);
     return SL_OK;
 }
@@ -551,7 +617,7 @@ static void on_ready(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (m) {
         hear_cost(c, m, r);
         m->ready = true;
-        if (m->node > c->plan.n_stages)
+        if (has_place(m) && place_is_ready(c, sl_plan_decoder_of(&c->plan, m->node)))
             sl_coordinator_decoder_ready(c->coordinator, sl_plan_decoder_of(&c->plan, m->node), m->life);
     }
     pthread_mutex_unlock(&c->lock);
@@ -648,13 +714,13 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
         sl_rpc_finish(call, SL_E_NOMEM, "out of memory");
         return;
     }
-    uint32_t n_stages_ready = 0, n_decoders_ready = 0;
+    uint32_t n_stages_ready = 0, n_parts_ready = 0; /* parts of decode workers that are whole */
     pthread_mutex_lock(&c->lock);
     for (uint32_t i = 0; i < c->n_members; i++) {
         const struct joined_member *m = &c->members[i];
         struct sl_share config = sl_plan_share(&c->plan, i, 1);
         bool decode = i >= c->plan.n_stages, ready = m->ready && !m->away;
-        if (decode && i >= c->plan.n_stages + c->plan.n_decoders && !m->known)
+        if (!sl_joined_is_needed(m) && !m->known)
             continue; /* a place that nobody has to take */
         Sluice__V1__NodeStatus *node = &nodes[reply.n_nodes];
         sluice__v1__node_status__init(node);
@@ -667,13 +733,13 @@ static void on_status(struct sl_rpc_call *call, const uint8_t *message, size_t b
         node->pid = m->pid;
         node->state = states[m->away ? 4 : !m->call ? 0 : m->ready ? 3 : m->planned ? 2 : 1];
         n_stages_ready += ready && !decode;
-        n_decoders_ready += ready && decode;
+        n_parts_ready += ready && decode && place_is_ready(c, sl_plan_decoder_of(&c->plan, m->node));
         list[reply.n_nodes++] = node;
     }
     reply.nodes = list;
     reply.n_stages = c->plan.n_stages;
     reply.ready = n_stages_ready == c->plan.n_stages && c->life == SL_LIFE_READY &&
-                  (n_decoders_ready > 0 || c->plan.max_decoders == 0);
+                  (n_parts_ready >= c->plan.n_parts || c->plan.max_decoders == 0);
     reply.state = states[reply.ready ? 3 : 1];
     sl_pb_reply(call, &reply.base);
     pthread_mutex_unlock(&c->lock);
@@ -697,7 +763,7 @@ sl_status sl_members_create(struct sl_members **out, const struct sl_members_con
     c->data = *config->data;
     pthread_mutex_init(&c->lock, NULL);
     sl_clock_cond_init(&c->changed);
-    c->n_members = c->plan.n_stages + c->plan.max_decoders;
+    c->n_members = sl_plan_n_members(&c->plan);
     c->members = calloc(c->n_members, sizeof *c->members);
     if (!c->members || sl_ticket_office_init(&c->tickets) != SL_OK ||
         sl_random_bytes(c->salt, sizeof c->salt) != SL_OK) {
@@ -784,9 +850,9 @@ const char *sl_members_missing(struct sl_members *members, bool ready, char *buf
     const char *missing = NULL;
     size_t used = 0;
     pthread_mutex_lock(&members->lock);
-    for (uint32_t i = 0; i < members->plan.n_stages + members->plan.n_decoders; i++) {
+    for (uint32_t i = 0; i < members->n_members; i++) {
         const struct joined_member *m = &members->members[i];
-        if ((m->call || m->away) && (!ready || m->ready))
+        if (!sl_joined_is_needed(m) || ((m->call || m->away) && (!ready || m->ready)))
             continue;
         char name[24];
         node_name(members, 1 + i, name);

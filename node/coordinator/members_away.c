@@ -13,6 +13,12 @@
 
 enum { LOOK_MS = 50, PROBE_MIN_MS = 50, PROBE_MAX_MS = 1000, NOT_RUN_MS = 1000 };
 
+bool sl_joined_is_needed(const struct joined_member *m)
+{
+    uint32_t d = sl_plan_decoder_of(&m->all->plan, m->node);
+    return d == SL_NO_DECODER || d < m->all->plan.n_decoders;
+}
+
 void sl_joined_tell_silence(struct joined_member *m)
 {
     struct sl_members *c = m->all;
@@ -57,6 +63,7 @@ void sl_joined_tell_decoder(struct joined_member *stage, const struct joined_mem
     if (!stage->call || !stage->planned)
         return;
     d.place = sl_plan_decoder_of(&stage->all->plan, decoder->node);
+    d.part = sl_plan_part_of(&stage->all->plan, decoder->node);
     d.gone = !decoder->planned;
     d.life = decoder->life;
     if (d.gone) /* whoever had it last */
@@ -97,8 +104,8 @@ static void lose(struct joined_member *m, bool refused)
     struct sl_members *c = m->all;
     char name[24], why[160], sentence[300];
     /* the pipeline goes on without a decode worker, once it has begun to */
-    bool decode = m->node > c->plan.n_stages + c->plan.n_decoders ||
-                  (m->node > c->plan.n_stages && sl_coordinator_life(c->coordinator) != SL_LIFE_FORMING);
+    bool decode = m->node > c->plan.n_stages &&
+                  (!sl_joined_is_needed(m) || sl_coordinator_life(c->coordinator) != SL_LIFE_FORMING);
     m->away = false;
     sl_port_probe_end(&m->probe);
     if (c->life != SL_LIFE_READY) /* the first loss is the cause of those that follow */

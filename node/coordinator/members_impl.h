@@ -10,8 +10,8 @@
 
 struct joined_member {
     struct sl_members *all;
-    uint32_t node;              /* 1 + stage, or a decode worker's */
-    uint32_t life;              /* of a place for decode workers: how many had it before */
+    uint32_t node; /* of the plan: a stage, a decode worker, a part of one */
+    uint32_t life; /* of a place for decode workers: how many had it before, the same of all its parts */
     uint8_t id[SL_JOIN_NONCE];  /* of the process: nobody else takes its place up again */
     uint8_t own_key[32];        /* what it proves its messages with (join_key.h) */
     struct sl_rpc_call *call;   /* the Join stream; NULL: not here */
@@ -59,7 +59,9 @@ void sl_joined_came_back(struct joined_member *m);
 void sl_joined_beat(struct joined_member *m);
 /* Tells it to stop, and why, and ends its stream. */
 void sl_joined_send_stop(struct joined_member *m, const char *reason);
-/* Tells a stage who has that place for decode workers, if one who was sent the plan; else that nobody has. */
+/* Without it there is no pipeline: a stage, or a part of one of the decode workers that are waited for. */
+bool sl_joined_is_needed(const struct joined_member *m);
+/* Tells a stage who has that part of a place for decode workers, if one who was sent the plan; else that nobody has. */
 void sl_joined_tell_decoder(struct joined_member *stage, const struct joined_member *decoder);
 
 /* Tells a stage, if it is here, of a CANCEL that is still to come. */

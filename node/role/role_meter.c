@@ -35,6 +35,19 @@ static double ratio(const _Atomic uint64_t *ppm)
     return (double)atomic_load(ppm) / MILLION;
 }
 
+void sl_role_meter_steps_text(struct sl_text *t, const char *role, const struct sl_role_meter *m)
+{
+    sl_metric_head(
+        t, "gauge", "sluice_decode_steps_under_way",
+        "Micro-batches on their way through the parts of the decode worker, as its last part counts "
+        "them: now, and at most so far.");
+    sl_text_add(t,
+                "sluice_decode_steps_under_way{role=\"%s\",when=\"now\"} %llu\n"
+                "sluice_decode_steps_under_way{role=\"%s\",when=\"most\"} %llu\n",
+                role, (unsigned long long)atomic_load(&m->steps_under_way), role,
+                (unsigned long long)atomic_load(&m->most_steps_under_way));
+}
+
 void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_role_meter *m)
 {
     sl_metric_head(t, "counter", "sluice_stage_seconds",

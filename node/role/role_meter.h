@@ -23,6 +23,8 @@ uint64_t sl_role_meter_publish(struct sl_role_meter *meter, struct sl_utilisatio
 void sl_role_meter_pages(struct sl_role_meter *meter, const struct sl_sequences *sequences);
 /* The families of it in /metrics. */
 struct sl_text;
+/* Of a decode worker that is cut into parts. */
+void sl_role_meter_steps_text(struct sl_text *text, const char *role, const struct sl_role_meter *meter);
 void sl_role_meter_text(struct sl_text *text, const char *role, const struct sl_role_meter *meter);
 
 #endif

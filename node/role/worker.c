@@ -34,7 +34,7 @@ struct worker {
     uint32_t n_links;
     struct sl_member *member;
     uint8_t link_secret[32]; /* of the plan's links */
-    uint32_t k;              /* which stage; n_stages + d: the decode worker in place d */
+    uint32_t k;              /* which stage; else the decode worker, or the part of one, that is node 1 + k */
     struct sl_admin *ops;
     struct sl_role *role;
     struct sl_role_state state;
@@ -96,7 +96,7 @@ static void on_stop(void *user, const char *reason)
 static void on_decoder(void *user, const Sluice__V1__Decoder *d)
 {
     struct worker *w = user;
-    struct sl_role_decoder decoder = {.decoder = d->place, .life = d->life, .gone = d->gone};
+    struct sl_role_decoder decoder = {.decoder = d->place, .part = d->part, .life = d->life, .gone = d->gone};
     memcpy(decoder.secret, w->link_secret, sizeof decoder.secret);
     bool known = d->gone || sl_io_address_set(&decoder.at, d->data.data, d->data.len);
     if (known && sl_role_tell_decoder(&w->state, &decoder) == SL_OK)
@@ -200,6 +200,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     struct sl_plan_options options = {.n_stages = p->n_stages,
                                       .max_decoders =
                                           p->max_decoders, /* a stage is told who is there as they come */
+                                      .n_parts = p->n_parts,
                                       .kv_dtype = kv_dtype,
                                       .chunk_tokens = p->chunk_tokens,
                                       .max_prefill = p->max_prefill,
@@ -220,7 +221,8 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->k = w->config.decode ? p->stage : w->config.stage,
              decoder = sl_plan_decoder_of(&w->plan, 1 + k);
-    if (w->config.decode && (decoder >= w->plan.max_decoders || p->decoder_life >= SL_DECODER_LIVES))
+    if (w->config.decode && (k >= sl_plan_n_members(&w->plan) || decoder >= w->plan.max_decoders ||
+                             p->decoder_life >= SL_DECODER_LIVES))
         return sl_fail(err, SL_E_PROTOCOL,
                        "the coordinator's plan has no place for a decode worker; run the same version");
     if (w->config.decode) {
@@ -327,6 +329,9 @@ static void ops_metrics(void *context, struct sl_text *t)
                 "sluice_peer_bytes_total{role=\"%s\",dir=\"sent\"} %llu\n"
                 "sluice_peer_bytes_total{role=\"%s\",dir=\"received\"} %llu\n",
                 w->name, (unsigned long long)io.bytes_sent, w->name, (unsigned long long)io.bytes_received);
+    if (atomic_load(&w->has_plan) && w->plan.n_parts > 1 && w->k >= w->plan.n_stages &&
+        w->k < w->plan.n_stages + w->plan.max_decoders)
+        sl_role_meter_steps_text(t, w->name, m);
     sl_role_meter_text(t, w->name, m);
 }
 

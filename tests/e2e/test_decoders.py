@@ -39,13 +39,13 @@ def decoding(ops, place):
 class Cluster:
     """A coordinator, two stages and any number of decode workers, one by one."""
 
-    def __init__(self, spawn, pack, *args, decoders=1, lost_after=10):
+    def __init__(self, spawn, pack, *args, decoders=1, parts=1, lost_after=10):
         self.spawn, self.pack, self.n, self.lost_after = spawn, pack, 0, lost_after
         self.endpoint, self.ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
         self.coordinator = spawn("coordinator", "coordinator", pack, "--stages", 2, "--listen", self.endpoint, "--ops", self.ops,
-                                 "--lost-after", lost_after, "--decoders", decoders, *args)
+                                 "--lost-after", lost_after, "--decoders", decoders, "--decode-stages", parts, *args)
         self.stages = [self.worker(f"stage-{k}", "stage", "--stage", k) for k in range(2)]
-        self.decoders = [self.decoder() for _ in range(decoders)]
+        self.decoders = [self.decoder() for _ in range(decoders * parts)]
         wait_until(lambda: get(self.ops, "/readyz")[0] == 200, "readiness")
 
     def worker(self, name, role, *args, pack=None):
@@ -215,4 +215,55 @@ def test_serve_replaces_a_decode_worker_that_dies(start_server):
     os.kill(before[1], signal.SIGTERM)
     wait_until(lambda: before[1] not in pids_of(server) and len(pids_of(server)) == 2, "another in the place of the other, too")
     assert generate(server.endpoint, n_ids=40, max_tokens=700, seed=0) == alone[0]
+    assert server.stop() == 0, server.log()
+
+
+# ---- cut by layers ----
+
+
+def test_the_parts_of_decode_workers_give_the_same_text_and_fall_and_leave_together(start_cluster):
+    """Two of two processes each: a kill -9 of one in the middle of streams, a SIGTERM to another, and two that join."""
+    cluster = start_cluster(decoders=1)
+    alone, streams = alone_and_streams(cluster.endpoint, 4, 700)
+    check(streams, alone)
+    cluster.end()
+    cluster = start_cluster("--drain-timeout", 600, decoders=2, parts=2)
+    again, streams = alone_and_streams(cluster.endpoint, 4, 700)
+    assert again == alone
+    assert len(load_of(cluster.ops, 4)) == 2
+    cluster.decoders.pop(0).kill()
+    cluster.here(1)
+    fallen = wait_until(lambda: next((d for d in cluster.decoders if d.process.poll() is not None), None), "the end of its other part")
+    cluster.decoders.remove(fallen)
+    check(streams, alone)
+    ops = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    streams = [Stream(cluster.endpoint, n_ids=40 + 70 * i, max_tokens=700, seed=i).wait_begun() for i in range(4)]
+    leave = list(cluster.decoders)
+    cluster.decoders = [cluster.decoder("--ops", o) for o in ops]
+    cluster.here(2)
+    leave[0].signal(signal.SIGTERM)  # either part
+    cluster.here(1)
+    check(streams, alone)
+    assert [worker.wait() for worker in leave] == [0, 0], leave[0].log() + leave[1].log()
+    streams = [Stream(cluster.endpoint, n_ids=40 + 70 * i, max_tokens=700, seed=i).wait_begun() for i in range(4)]
+    check(streams, alone)
+    seen = [line for o in ops for line in get(o, "/metrics")[1].splitlines() if line.startswith("sluice_decode_steps_under_way{")]
+    assert len(seen) == 2 and 'when="most"} 2' in seen[1], seen  # of the last part, whichever of them it is
+    log = cluster.coordinator.log()
+    assert "is prefilled again for another" in log and "was told to stop: nothing new begins there" in log
+    wait_until(lambda: value_of(cluster.ops, "sluice_kv_cache_usage_ratio") == 0 ==
+               value_of(cluster.ops, "sluice_decode_kv_cache_usage_ratio"), "the return of every page")
+    cluster.end()
+
+
+@pytest.mark.slow
+def test_serve_replaces_all_parts_of_a_decode_worker_of_which_one_dies(start_server):
+    server = start_server("--decode-stages", 3)
+    alone, streams = alone_and_streams(server.endpoint, 3, 500)
+    before = pids_of(server)
+    assert len(before) == 3
+    os.kill(before[1], signal.SIGKILL)
+    check(streams, alone)
+    wait_until(lambda: server.metric("sluice_decoders") == 1, "another decode worker")
+    assert not set(before) & set(pids_of(server))
     assert server.stop() == 0, server.log()

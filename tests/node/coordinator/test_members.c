@@ -20,10 +20,10 @@
 enum { STAGE = 0, DECODE = 1, MEMBERS = 2, LATER = 2, HANDS = 3, LAYERS = 4, HOUR_MS = 3600000 };
 
 struct hand {
-    bool hears_of_decoders;                 /* next_event gives these out, too */
-    uint32_t number, life;                  /* of its plan */
-    uint32_t n_told, told_place, told_life; /* the last word about a decode worker */
-    uint64_t cancelled, cancelled_by;       /* and about a sequence */
+    bool hears_of_decoders;                            /* next_event gives these out, too */
+    uint32_t number, life;                             /* of its plan */
+    uint32_t n_told, told_place, told_part, told_life; /* the last word about a decode worker */
+    uint64_t cancelled, cancelled_by;                  /* and about a sequence */
     bool told_gone;
     /* a member's process */
     uint8_t id[SL_JOIN_NONCE];
@@ -58,6 +58,8 @@ static void on_leave(void *user, const char *who)
     atomic_fetch_add(&w->n_leaves, 1);
 }
 
+static uint32_t n_parts = 1; /* of each decode worker */
+
 static bool open_meeting_for(struct meeting *w, uint32_t lost_after_ms, uint32_t max_decoders)
 {
     struct sl_err err = {.text = "no memory"};
@@ -66,6 +68,7 @@ static bool open_meeting_for(struct meeting *w, uint32_t lost_after_ms, uint32_t
     struct sl_plan_options options = {.n_stages = 1,
                                       .n_decoders = 1,
                                       .max_decoders = max_decoders,
+                                      .n_parts = n_parts,
                                       .max_running = 2,
                                       .context_tokens = 128,
                                       .epoch = 77};
@@ -243,6 +246,7 @@ static int next_event(struct hand *h, bool beats, uint64_t *epoch, struct sl_err
         if (kind == SLUICE__V1__JOIN_EVENT__EVENT_DECODER) {
             h->n_told++;
             h->told_place = event->decoder->place;
+            h->told_part = event->decoder->part;
             h->told_life = event->decoder->life;
             h->told_gone = event->decoder->gone;
         }
@@ -782,5 +786,97 @@ SL_TEST(a_decode_worker_joins_while_it_runs_and_leaves_its_place_to_the_next)
         hang_up(&third);
         hang_up(&late);
     }
+    close_meeting(&w);
+}
+
+static void check_told_part(struct meeting *w, uint32_t part, uint32_t life, bool gone)
+{
+    check_told(w, 0, life, gone);
+    CHECK_INT(w->hands[STAGE].told_part, part);
+}
+
+static void check_planned(struct hand *h, uint32_t number, uint32_t life)
+{
+    struct sl_err err;
+    CHECK_INT(next_event(h, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_PLAN);
+    CHECK_INT(h->number, number);
+    CHECK_INT(h->life, life);
+}
+
+/* Numbers: 0 the stage, 1 the chief, 2 the part before it. */
+SL_TEST(the_parts_of_a_decode_worker_come_one_by_one_and_go_together)
+{
+    struct meeting w;
+    struct sl_err err;
+    n_parts = 2;
+    bool open = open_meeting_for(&w, HOUR_MS, 1);
+    n_parts = 1;
+    REQUIRE(open);
+    struct hand *stage = &w.hands[STAGE], *first = &w.hands[DECODE], *second = &w.hands[LATER],
+                third = *second;
+    third.id[0] = 9;
+    char missing[100];
+    CHECK_INT(join(&w, stage, &err), SL_OK);
+    CHECK_INT(join(&w, first, &err), SL_OK);
+    hang_up(first); /* before there is a plan: whoever comes takes its place */
+    while (!strstr(sl_members_missing(w.members, false, missing, sizeof missing), "decode part 0"))
+        sched_yield();
+    CHECK_INT(join(&w, second, &err), SL_OK);
+    CHECK_STR(sl_members_missing(w.members, false, missing, sizeof missing), "decode");
+    CHECK_INT(join(&w, first, &err), SL_OK);
+    check_planned(stage, 0, 0);
+    check_planned(second, 2, 0);
+    check_planned(first, 1, 0);
+    check_told_part(&w, 1, 0, false);
+    check_told_part(&w, 0, 0, false);
+    CHECK_INT(join(&w, &third, &err), SL_E_EXISTS);
+    CHECK_CONTAINS(err.text, "there are 1 decode workers already");
+
+    sl_members_decoder_gone(w.members, 0, 0, "a part of it was lost");
+    CHECK_INT(next_event(first, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
+    CHECK_INT(next_event(second, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
+    check_told_part(&w, 0, 0, true);
+    check_told_part(&w, 1, 0, true);
+    hang_up(first);
+    hang_up(second);
+    CHECK_INT(join(&w, &third, &err), SL_OK); /* and waits for its other part */
+    first->id[0] = 10;
+    first->epoch = 0;
+    CHECK_INT(join(&w, first, &err), SL_OK);
+    check_planned(&third, 2, 1);
+    check_planned(first, 1, 1);
+    check_told_part(&w, 0, 1, false);
+    check_told_part(&w, 1, 1, false);
+    hang_up(&third);
+    close_meeting(&w);
+}
+
+/* One that is started again comes before the others of its place are told to go: they join it, wherever it is. */
+SL_TEST(the_parts_of_one_decode_worker_do_not_end_up_in_two_places)
+{
+    struct meeting w;
+    struct sl_err err;
+    n_parts = 2;
+    bool open = open_meeting_for(&w, HOUR_MS, 2);
+    n_parts = 1;
+    REQUIRE(open);
+    struct hand *stage = &w.hands[STAGE], *first = &w.hands[DECODE], *second = &w.hands[LATER],
+                third = *second;
+    third.id[0] = 9;
+    CHECK_INT(join(&w, stage, &err), SL_OK);
+    CHECK_INT(join(&w, second, &err), SL_OK);
+    CHECK_INT(join(&w, first, &err), SL_OK);
+    check_planned(second, 3, 0); /* numbers: 1 and 2 the chiefs of both places, 3 and 4 their other parts */
+    check_planned(first, 1, 0);
+    CHECK_INT(join(&w, &third, &err), SL_OK);
+    sl_members_decoder_gone(w.members, 0, 0, "a part of it was lost");
+    CHECK_INT(next_event(first, false, NULL, &err), SLUICE__V1__JOIN_EVENT__EVENT_STOP);
+    hang_up(first);
+    first->id[0] = 10;
+    first->epoch = 0;
+    CHECK_INT(join(&w, first, &err), SL_OK);
+    check_planned(&third, 4, 0);
+    check_planned(first, 2, 0);
+    hang_up(&third);
     close_meeting(&w);
 }
