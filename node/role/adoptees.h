@@ -8,7 +8,7 @@
 #define SL_NODE_ROLE_ADOPTEES_H
 
 #include "node/role/step.h"
-#include "pipeline/record/ring.h"
+#include "pipeline/record/parts.h"
 #include "pipeline/stage/stage.h"
 
 /* ---- the life of a sequence on the decode worker ---- */

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum tag_kind { TAG_PASSED = 1, TAG_STEP, TAG_ENDS }; /* 0: of a TOKENS frame, elsewhere */
+enum ring_tag { TAG_PASSED = 1, TAG_STEP, TAG_ENDS }; /* 0: of a TOKENS frame, elsewhere */
 
-static uint64_t tag_of(enum tag_kind kind, uint32_t value)
+static uint64_t tag_of(enum ring_tag kind, uint32_t value)
 {
     return (uint64_t)kind << 56 | value;
 }
@@ -22,7 +22,7 @@ static void send_frame(struct sl_decode_ring *ring, struct sl_wire *wire, const 
 
 static size_t ends_room(const struct sl_plan *plan)
 {
-    return ((size_t)plan->max_running + SL_ORPHANS) * SL_END_BYTES;
+    return ((size_t)plan->max_running + SL_ORPHANS) * SL_PARTS_END_BYTES;
 }
 
 sl_status sl_decode_ring_init(struct sl_decode_ring *ring, const struct sl_plan *plan, uint32_t node)
@@ -69,7 +69,7 @@ void sl_decode_ring_pass(struct sl_decode_ring *ring, const struct sl_io_event *
 void sl_decode_ring_begin(struct sl_decode_ring *ring, const struct sl_step_row *rows, uint32_t n,
                           uint32_t n_sharing, uint64_t now_us, struct sl_role_actions *actions)
 {
-    struct sl_ring_step *step = &ring->steps[ring->begun % ring->plan->n_parts];
+    struct sl_begun_step *step = &ring->steps[ring->begun % ring->plan->n_parts];
     uint32_t buffer = ring->free_steps[--ring->n_free_steps];
     size_t bytes = sl_step_bytes(ring->plan->step_rows);
     uint8_t *at = ring->step_bytes + buffer * bytes;
@@ -84,7 +84,7 @@ void sl_decode_ring_begin(struct sl_decode_ring *ring, const struct sl_step_row 
 }
 
 /* Rows of `step` are some of those that were begun, in the same order. */
-static bool is_of(const struct sl_step *step, const struct sl_ring_step *begun)
+static bool is_of(const struct sl_step *step, const struct sl_begun_step *begun)
 {
     uint32_t i = 0;
     for (uint32_t j = 0; i < step->n && j < begun->n; j++)
@@ -92,16 +92,16 @@ static bool is_of(const struct sl_step *step, const struct sl_ring_step *begun)
     return i == step->n;
 }
 
-const struct sl_ring_step *sl_decode_ring_returned(struct sl_decode_ring *ring,
-                                                   const struct sl_io_event *frame, struct sl_step *step,
-                                                   const char **bad)
+const struct sl_begun_step *sl_decode_ring_returned(struct sl_decode_ring *ring,
+                                                    const struct sl_io_event *frame, struct sl_step *step,
+                                                    const char **bad)
 {
     const struct sl_plan *plan = ring->plan;
     struct sl_step_limits limits = {plan->step_rows, plan->context_tokens, plan->vocab};
     *bad = sl_step_unpack(step, frame->payload, frame->wire.meta_bytes, &limits);
     if (*bad)
         return NULL;
-    const struct sl_ring_step *begun = &ring->steps[ring->back % plan->n_parts];
+    const struct sl_begun_step *begun = &ring->steps[ring->back % plan->n_parts];
     if (ring->back == ring->begun || step->number != ring->back || !is_of(step, begun))
         *bad = "it is not the step that is to come back next";
     else if (!sl_step_has_rows(step, &frame->wire, plan->d_model))
@@ -113,7 +113,7 @@ const struct sl_ring_step *sl_decode_ring_returned(struct sl_decode_ring *ring,
 
 /* ---- ends ---- */
 
-void sl_decode_ring_end(struct sl_decode_ring *ring, const struct sl_end *end, bool is_orphan)
+void sl_decode_ring_end(struct sl_decode_ring *ring, const struct sl_parts_end *end, bool is_orphan)
 {
     assert(ring->n_ends < ring->plan->max_running + SL_ORPHANS);
     ring->ends[ring->n_ends++] = *end;
@@ -128,7 +128,7 @@ void sl_decode_ring_send_ends(struct sl_decode_ring *ring, struct sl_role_action
     uint8_t *at = ring->ends_bytes + buffer * ends_room(ring->plan);
     struct sl_cursor c = sl_cursor_over(at, ends_room(ring->plan));
     for (uint32_t i = 0; i < ring->n_ends; i++)
-        sl_end_put(&c, &ring->ends[i]);
+        sl_parts_end_put(&c, &ring->ends[i]);
     assert(!c.bad);
     ring->n_ends = ring->n_orphans = 0;
     struct sl_wire wire = {.kind = SL_WIRE_ENDS, .payload_bytes = (uint64_t)(c.at - at)};

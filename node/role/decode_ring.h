@@ -9,9 +9,9 @@
 #define SL_NODE_ROLE_DECODE_RING_H
 
 #include "node/role/step.h"
-#include "pipeline/record/ring.h"
+#include "pipeline/record/parts.h"
 
-struct sl_ring_step { /* on its way */
+struct sl_begun_step { /* on its way */
     uint32_t number, n;
     uint32_t n_sharing; /* sequences that wait for one of the steps that are under way */
     uint64_t begun_us;
@@ -21,11 +21,11 @@ struct sl_ring_step { /* on its way */
 struct sl_decode_ring {
     const struct sl_plan *plan;
     uint64_t out_link, in_link; /* 0: there are no other parts */
-    struct sl_ring_step steps[SL_MAX_PARTS];
+    struct sl_begun_step steps[SL_MAX_PARTS];
     uint32_t begun, back; /* numbers */
     uint8_t *step_bytes;  /* SL_STEP_BUFFERS */
     uint32_t free_steps[SL_STEP_BUFFERS], n_free_steps;
-    struct sl_end *ends; /* [max_running + SL_ORPHANS], that wait */
+    struct sl_parts_end *ends; /* [max_running + SL_ORPHANS], that wait */
     uint32_t n_ends, n_orphans;
     uint8_t *ends_bytes; /* SL_ENDS_BUFFERS */
     uint32_t free_ends[SL_ENDS_BUFFERS], n_free_ends;
@@ -51,16 +51,16 @@ void sl_decode_ring_begin(struct sl_decode_ring *ring, const struct sl_step_row 
                           uint32_t n_sharing, uint64_t now_us, struct sl_role_actions *actions);
 /* The step of a frame that came back; NULL: *bad says why it can't be. Its rows are those that are still wanted: some parts may
  * have left some out. */
-const struct sl_ring_step *sl_decode_ring_returned(struct sl_decode_ring *ring,
-                                                   const struct sl_io_event *frame, struct sl_step *step,
-                                                   const char **bad);
+const struct sl_begun_step *sl_decode_ring_returned(struct sl_decode_ring *ring,
+                                                    const struct sl_io_event *frame, struct sl_step *step,
+                                                    const char **bad);
 
 /* Frames that may end sequences which are not at the chief are to be taken. */
 static inline bool sl_decode_ring_takes_more(const struct sl_decode_ring *ring)
 {
     return ring->n_orphans < SL_ORPHANS;
 }
-void sl_decode_ring_end(struct sl_decode_ring *ring, const struct sl_end *end, bool is_orphan);
+void sl_decode_ring_end(struct sl_decode_ring *ring, const struct sl_parts_end *end, bool is_orphan);
 static inline bool sl_decode_ring_any_to_send(const struct sl_decode_ring *ring)
 {
     return ring->n_ends > 0 && ring->n_free_ends > 0;

@@ -117,7 +117,7 @@ static void on_named(void *owner, struct sl_adoptee *a, const struct sl_adopt *a
     keep_told(r, text_of(r, a), adopt);
 }
 
-static void tell_end(struct sl_decode_role *r, const struct sl_end *end)
+static void tell_end(struct sl_decode_role *r, const struct sl_parts_end *end)
 {
     sl_adoptees_say(&r->adoptees, &(struct sl_tokens_entry){.kind = end->status == SL_OK ? SL_TOKENS_ENDED
                                                                                          : SL_TOKENS_FAILED,
@@ -131,7 +131,7 @@ static void tell_end(struct sl_decode_role *r, const struct sl_end *end)
 static void on_end(void *owner, struct sl_adoptee *a, uint64_t seq, sl_status status)
 {
     struct sl_decode_role *r = owner;
-    struct sl_end end = {.seq = seq, .status = status};
+    struct sl_parts_end end = {.seq = seq, .status = status};
     if (a && a->state >= SL_ADOPTEE_NAMED)
         end.logits_digest = text_of(r, a)->logits_digest;
     if (a && a->state == SL_ADOPTEE_ADOPTED && a->spec.digest && status == SL_OK)
@@ -288,7 +288,7 @@ static const char *take_step(struct sl_decode_role *r, const struct sl_io_event 
     struct sl_step step = {.rows = r->step_rows};
     struct sl_adoptee *batch[SL_MAX_BATCH];
     const char *bad;
-    const struct sl_ring_step *begun = sl_decode_ring_returned(&r->ring, frame, &step, &bad);
+    const struct sl_begun_step *begun = sl_decode_ring_returned(&r->ring, frame, &step, &bad);
     if (!begun)
         return bad;
     for (uint32_t i = 0; i < begun->n; i++) {
@@ -310,8 +310,8 @@ static const char *take_step(struct sl_decode_role *r, const struct sl_io_event 
 static const char *take_ends(struct sl_decode_role *r, const struct sl_io_event *frame)
 {
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.payload_bytes);
-    struct sl_end end;
-    while (sl_end_get(&in, &end, r->plan->context_tokens)) {
+    struct sl_parts_end end;
+    while (sl_parts_end_get(&in, &end, r->plan->context_tokens)) {
         struct sl_adoptee *a = sl_adoptees_find_ending(&r->adoptees, end.seq);
         if (!sl_adoptees_has_ended(&r->adoptees, end.seq))
             return "something ends that goes on";

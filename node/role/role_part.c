@@ -3,9 +3,9 @@
 #include "node/role/adoptees.h"
 #include <stdlib.h>
 
-enum tag_kind { TAG_FORWARD = 1, TAG_SPOILED }; /* 0: of a TOKENS frame */
+enum part_tag { TAG_FORWARD = 1, TAG_SPOILED }; /* 0: of a TOKENS frame */
 
-static uint64_t tag_of(enum tag_kind kind, uint32_t value)
+static uint64_t tag_of(enum part_tag kind, uint32_t value)
 {
     return (uint64_t)kind << 56 | value;
 }
@@ -88,7 +88,7 @@ static void on_late_name(void *owner, uint64_t seq)
 }
 
 /* Its share of the digest, and then it is gone. */
-static void end_here(struct sl_part_role *r, struct sl_end *end)
+static void end_here(struct sl_part_role *r, struct sl_parts_end *end)
 {
     struct sl_adoptee *a = sl_adoptees_find(&r->adoptees, end->seq);
     bool whole = a && a->state == SL_ADOPTEE_ADOPTED && a->sequence->n_pages >= sl_pages_of(end->n_tokens);
@@ -106,10 +106,10 @@ static void end_here(struct sl_part_role *r, struct sl_end *end)
 static const char *take_ends(struct sl_part_role *r, const struct sl_io_event *frame)
 {
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.payload_bytes), out = in;
-    struct sl_end end;
-    while (sl_end_get(&in, &end, r->plan->context_tokens)) {
+    struct sl_parts_end end;
+    while (sl_parts_end_get(&in, &end, r->plan->context_tokens)) {
         end_here(r, &end);
-        sl_end_put(&out, &end);
+        sl_parts_end_put(&out, &end);
     }
     if (in.bad)
         return "an end that can't be";

@@ -1,7 +1,7 @@
 /* The plan of plan.h: splits, sizes and links as arithmetic. */
 #include "pipeline/decide/plan.h"
 #include "pipeline/record/messages.h"
-#include "pipeline/record/ring.h"
+#include "pipeline/record/parts.h"
 #include <stdio.h>
 
 static uint32_t default_chunk(uint32_t prompt_tokens)
@@ -66,7 +66,7 @@ static void cut_decoders(struct sl_plan *plan)
         plan->part_begin[j] = (uint32_t)((uint64_t)plan->n_layers * j / plan->n_parts);
     plan->step_rows = (plan->max_running + plan->n_parts - 1) / plan->n_parts;
     size_t rows = (size_t)plan->step_rows * plan->d_model * sizeof(float);
-    size_t ends = ((size_t)plan->max_running + SL_ORPHANS) * SL_END_BYTES;
+    size_t ends = ((size_t)plan->max_running + SL_ORPHANS) * SL_PARTS_END_BYTES;
     plan->ring_bytes = larger(larger(plan->adopt_bytes, plan->tokens_bytes),
                               larger(sl_step_bytes(plan->step_rows) + rows, larger(ends, SL_SPOILED_BYTES)));
 }

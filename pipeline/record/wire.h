@@ -23,7 +23,7 @@ enum sl_wire_kind {
     SL_WIRE_ADOPT,   /* coordinator -> decode, and from part to part: take this sequence, or cancel it */
     SL_WIRE_TOKENS,  /* decode -> coordinator; from part to part */
     SL_WIRE_SPOILED, /* down the stages, or decode -> coordinator: a node's weights are not what was loaded */
-    SL_WIRE_STEP,    /* around the parts of a decode worker: rows of a micro-batch (ring.h) */
+    SL_WIRE_STEP,    /* around the parts of a decode worker: rows of a micro-batch (parts.h) */
     SL_WIRE_ENDS     /* likewise: sequences that end */
 };
 

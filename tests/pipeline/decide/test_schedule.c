@@ -219,3 +219,83 @@ SL_TEST(a_plan_that_cannot_be_is_refused)
     o = (struct sl_plan_options){.n_stages = 2, .max_running = 100000};
     CHECK_INT(sl_plan_make(&plan, &small, &o, &err), SL_E_CONFIG);
 }
+
+/* Each layer of each place is pushed to the one part that has it, once. */
+static void check_kv_links(const struct sl_plan *plan, const struct sl_plan_link *links, uint32_t n)
+{
+    uint32_t layers = 0;
+    for (uint32_t k = 0; k < plan->n_stages; k++)
+        for (uint32_t part = 0, begin, end; part < plan->n_parts; part++)
+            if (sl_plan_overlap(plan, k, part, &begin, &end)) {
+                uint32_t found = 0;
+                for (uint32_t i = 0; i < n; i++)
+                    found += links[i].kind == SL_LINK_KV && links[i].from == sl_plan_stage_node(k) &&
+                             links[i].to == sl_plan_part_node(plan, 0, part) &&
+                             links[i].to_slot_bytes == (end - begin) * plan->kv_layer_bytes;
+                CHECK_INT(found, 1);
+                layers += end - begin;
+            }
+    CHECK_INT(layers, plan->n_layers);
+}
+
+SL_TEST(the_parts_of_a_decode_worker_share_its_layers_and_make_a_ring)
+{
+    for (uint32_t size = 0; size < 3 * 5 * 6; size++) {
+        struct sl_plan_options o = {.n_stages = 1 + size % 5,
+                                    .n_decoders = 1,
+                                    .max_decoders = 1 + size / 5 % 3,
+                                    .n_parts = 1 + size / 15,
+                                    .max_running = 10,
+                                    .epoch = 3};
+        struct sl_plan plan;
+        struct sl_plan_link links[SL_MAX_LINKS];
+        REQUIRE(sl_plan_make(&plan, &small, &o, NULL) == SL_OK);
+        uint32_t n = sl_plan_links(&plan, links), n_ring = 0, n_members = sl_plan_n_members(&plan);
+        CHECK_INT(n_members, plan.n_stages + plan.max_decoders * plan.n_parts);
+        for (uint32_t d = 0; d < plan.max_decoders; d++)
+            for (uint32_t part = 0, layers = 0; part < plan.n_parts; part++) {
+                uint32_t node = sl_plan_part_node(&plan, d, part);
+                struct sl_share share = sl_plan_share(&plan, node - 1, 1);
+                CHECK(node > plan.n_stages && node <= n_members);
+                CHECK_INT(sl_plan_decoder_of(&plan, node), d);
+                CHECK_INT(sl_plan_part_of(&plan, node), part);
+                CHECK(share.begin == layers && share.end > layers);
+                CHECK(share.with_embed == (part == 0) && share.with_head == (part + 1 == plan.n_parts));
+                CHECK(share.max_tokens * plan.n_parts >= plan.max_running && share.max_sequences == 10);
+                layers = share.end;
+            }
+        CHECK_INT(sl_plan_part_node(&plan, 0, plan.n_parts - 1), sl_plan_decode_node(&plan, 0));
+        for (uint32_t i = 0; i < n; i++) {
+            n_ring += links[i].kind == SL_LINK_RING;
+            CHECK(links[i].from <= n_members && links[i].to <= n_members);
+            CHECK(links[i].to <= plan.n_stages || links[i].decoder == sl_plan_decoder_of(&plan, links[i].to));
+            for (uint32_t j = 0; j < i; j++)
+                CHECK(links[i].id != links[j].id);
+        }
+        CHECK_INT(n_ring, plan.n_parts > 1 ? plan.max_decoders * plan.n_parts : 0);
+        check_kv_links(&plan, links, n);
+    }
+}
+
+SL_TEST(a_plan_with_more_parts_or_links_than_there_can_be_is_refused)
+{
+    struct sl_plan plan;
+    struct sl_err err;
+    struct sl_plan_options o = {.n_stages = 1, .n_decoders = 1, .n_parts = SL_MAX_PARTS, .epoch = 3};
+    struct sl_plan_model model = small;
+    model.n_layers = 80;
+    REQUIRE(sl_plan_make(&plan, &model, &o, &err) == SL_OK);
+    o.max_decoders =
+        SL_MAX_DECODERS; /* one stage has all layers, and so a link to each part: and two others */
+    CHECK_INT(sl_plan_make(&plan, &model, &o, &err), SL_E_CONFIG);
+    CHECK(strstr(err.text, "more than 64 links; ask for fewer places or parts") != NULL);
+    o.n_stages = 8;
+    REQUIRE(sl_plan_make(&plan, &model, &o, &err) == SL_OK);
+    o.n_parts = SL_MAX_PARTS + 1;
+    CHECK_INT(sl_plan_make(&plan, &model, &o, &err), SL_E_CONFIG);
+    model.n_layers = 3;
+    o.n_stages = 1;
+    o.n_parts = 4;
+    CHECK_INT(sl_plan_make(&plan, &model, &o, &err), SL_E_CONFIG);
+    CHECK_STR(err.text, "a decode worker of 4 parts cannot share 3 layers; ask for 1 to 3 decode stages");
+}

@@ -1,5 +1,5 @@
-/* The records of ring.h. */
-#include "pipeline/record/ring.h"
+/* The records of parts.h, as bytes: written into room that was planned with sl_step_bytes and SL_PARTS_END_BYTES, read with every check. */
+#include "pipeline/record/parts.h"
 #include "base/dtype.h"
 #include <assert.h>
 #include <string.h>
@@ -76,7 +76,7 @@ bool sl_step_has_rows(const struct sl_step *step, const struct sl_wire *wire, ui
     return wire->rank == 2 && wire->dtype == SL_F32 && wire->shape[0] == step->n && wire->shape[1] == d_model;
 }
 
-void sl_end_put(struct sl_cursor *c, const struct sl_end *end)
+void sl_parts_end_put(struct sl_cursor *c, const struct sl_parts_end *end)
 {
     sl_cursor_put64(c, end->seq);
     sl_cursor_put32(c, (uint32_t)end->status);
@@ -85,7 +85,7 @@ void sl_end_put(struct sl_cursor *c, const struct sl_end *end)
     sl_cursor_put64(c, end->logits_digest);
 }
 
-bool sl_end_get(struct sl_cursor *c, struct sl_end *end, uint32_t context_tokens)
+bool sl_parts_end_get(struct sl_cursor *c, struct sl_parts_end *end, uint32_t context_tokens)
 {
     if (c->at == c->end)
         return false;

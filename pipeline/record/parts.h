@@ -1,8 +1,8 @@
 /* What flows around a decode worker that is cut by layers into parts, beside the ADOPTs that its chief passes on and the TOKENS that the
  * others tell it: STEP, the rows of a micro-batch on their way through the layers, and ENDS, what no part is to have any more.
  * Readers check every count and length before they believe it. */
-#ifndef SL_PIPELINE_RECORD_RING_H
-#define SL_PIPELINE_RECORD_RING_H
+#ifndef SL_PIPELINE_RECORD_PARTS_H
+#define SL_PIPELINE_RECORD_PARTS_H
 
 #include "base/bytes.h"
 #include "pipeline/record/wire.h"
@@ -36,17 +36,17 @@ bool sl_step_has_rows(const struct sl_step *step, const struct sl_wire *wire, ui
 
 /* ---- ENDS: any number of entries back to back ---- */
 
-enum { SL_END_BYTES = 32 };
+enum { SL_PARTS_END_BYTES = 32 };
 struct
-    sl_end { /* a sequence that ended at the chief, on its way through the parts in the order of their layers */
+    sl_parts_end { /* a sequence that ended at the chief, on its way through the parts in the order of their layers */
     uint64_t seq;
     int32_t status;
     uint32_t n_tokens;                 /* of the KV digest; 0: nobody wants one, or it can't be had */
     uint64_t kv_digest, logits_digest; /* the first: the chain up to here */
 };
 
-void sl_end_put(struct sl_cursor *c, const struct sl_end *end);
+void sl_parts_end_put(struct sl_cursor *c, const struct sl_parts_end *end);
 /* false at the end of the bytes, and when they are bad (then c->bad is set). */
-bool sl_end_get(struct sl_cursor *c, struct sl_end *end, uint32_t context_tokens);
+bool sl_parts_end_get(struct sl_cursor *c, struct sl_parts_end *end, uint32_t context_tokens);
 
 #endif
