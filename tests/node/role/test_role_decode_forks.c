@@ -80,7 +80,7 @@ static void end_world(struct w_world *w)
 {
     CHECK_INT(w_write_control(w, SL_ORDER_FREE, 1), SL_OK);
     w_settle(w);
-    for (uint32_t node = 1; node <= 3; node++)
+    for (uint32_t node = 1; node <= sl_plan_n_members(&w->plan); node++)
         CHECK_INT(w_pages_used(&w->nodes[node]), 0);
     w_close(w);
 }
@@ -208,8 +208,11 @@ SL_TEST(a_fork_for_which_there_is_no_room_keeps_nobody_waiting)
     CHECK_INT(name(w, 1, 100, 2, false, false), SL_OK);
     CHECK_INT(name(w, 2, 100, 0, false, false), SL_OK);
     w_settle(w);
-    struct w_node *stage = w_stage(w, 0);
-    struct sl_role_action page = stage->sent[w_find(stage, SL_WIRE_KV)];
+    struct w_node *stage = w_stage(w, 1); /* which has the last layers, as the chief */
+    uint32_t at = w_find(stage, SL_WIRE_KV);
+    struct sl_role_action page = stage->sent[at];
+    while (sl_plan_link_peer(page.link, stage->number) != w_decode(w)->number)
+        page = stage->sent[++at];
     page.wire.seq = 7;
     page.wire.page = 0;
     CHECK_INT(w_give(w_decode(w), page.link, &page.wire, page.payload, SL_OK), SL_OK);

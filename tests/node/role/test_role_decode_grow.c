@@ -70,7 +70,7 @@ static struct w_world *open_at_grant(void)
 
 static void end_world(struct w_world *w)
 {
-    for (uint32_t node = 1; node <= 3; node++)
+    for (uint32_t node = 1; node <= sl_plan_n_members(&w->plan); node++)
         CHECK_INT(w_pages_used(&w->nodes[node]), 0);
     w_close(w);
 }

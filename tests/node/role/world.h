@@ -127,7 +127,10 @@ static inline bool w_open_node(struct w_world *w, uint32_t k)
 }
 
 /* How many parts the decode worker of the worlds to come has. */
-static uint32_t w_parts = 1;
+#ifndef W_DEFAULT_PARTS
+#define W_DEFAULT_PARTS 1
+#endif
+static uint32_t w_parts = W_DEFAULT_PARTS;
 
 /* tokens_bytes: of a TOKENS frame, less than planned; 0: as planned. */
 static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_running, uint32_t n_pages,
@@ -539,7 +542,7 @@ static inline sl_status w_deliver(struct w_world *w, struct w_node *n, uint32_t 
 {
     struct sl_role_action a = n->sent[i];
     uint32_t to = sl_plan_link_peer(a.link, n->number);
-    if ((w->deaf && a.wire.kind == SL_WIRE_TOKENS) || (w->hold_kv && a.wire.kind == SL_WIRE_KV))
+    if ((w->deaf && to == 0 && a.wire.kind == SL_WIRE_TOKENS) || (w->hold_kv && a.wire.kind == SL_WIRE_KV))
         return SL_AGAIN;
     if (to == 0)
         w_hear(w, &a);
