@@ -149,7 +149,8 @@ def test_what_a_decode_worker_kept_is_gone_with_it(start_cluster):
     cluster.here(0)
     cluster.decoders.append(cluster.decoder())
     cluster.here(1)
-    assert value_of(cluster.ops, 'sluice_decoder_kept_pages{decoder="0"}') == 0
+    kept = [line for line in get(cluster.ops, "/metrics")[1].splitlines() if line.startswith("sluice_decoder_kept_pages{")]
+    assert len(kept) == 1 and kept[0].endswith(" 0")  # whichever place it has
     assert generate(cluster.endpoint, n_ids=400, max_tokens=30) == first
     assert (handed_off(cluster, "pushed"), handed_off(cluster, "kept")) == (2 * 400 + 16, 384)
     cluster.end()
