@@ -27,6 +27,19 @@ static bool is_on(const struct sl_option *option)
     return option->type == SL_OPT_BOOL && option->fallback && strcmp(option->fallback, "true") == 0;
 }
 
+/* A command of two words whose first word is another than that of the last one: `first` is that word. */
+static bool begins_group(const struct sl_command *command, const char **last, char *first, size_t room)
+{
+    const char *space = strchr(command->name, ' ');
+    if (!space)
+        return false;
+    snprintf(first, room, "%.*s", (int)(space - command->name), command->name);
+    if ((*last)[0] && strncmp(*last, first, strlen(first)) == 0)
+        return false;
+    *last = command->name;
+    return true;
+}
+
 /* The first words of names of two, once each, with those of one; or, of a first word, the second words. */
 static void add_names(struct sl_text *text, const struct sl_command *const *commands, const char *first)
 {
@@ -84,14 +97,9 @@ void sl_completion_bash(struct sl_text *text, const struct sl_command *const *co
     sl_text_add(text, "--help' -- \"$word\"))\n        return\n    fi\n    case $command in\n");
     const char *last = "";
     for (const struct sl_command *const *c = commands; *c; c++) {
-        const char *space = strchr((*c)->name, ' ');
         char first[64];
-        if (!space)
+        if (!begins_group(*c, &last, first, sizeof first))
             continue;
-        snprintf(first, sizeof first, "%.*s", (int)(space - (*c)->name), (*c)->name);
-        if (strncmp(last, first, strlen(first)) == 0 && last[0])
-            continue;
-        last = (*c)->name;
         sl_text_add(text, "    %s)\n        if ((COMP_CWORD == 2)); then COMPREPLY=($(compgen -W '", first);
         add_names(text, commands, first);
         sl_text_add(text,
@@ -175,14 +183,9 @@ void sl_completion_zsh(struct sl_text *text, const struct sl_command *const *com
         ")\n        _describe command names\n        return\n    fi\n    names=()\n    case $command in\n");
     const char *last = "";
     for (const struct sl_command *const *c = commands; *c; c++) {
-        const char *space = strchr((*c)->name, ' ');
         char first[64];
-        if (!space)
+        if (!begins_group(*c, &last, first, sizeof first))
             continue;
-        snprintf(first, sizeof first, "%.*s", (int)(space - (*c)->name), (*c)->name);
-        if (strncmp(last, first, strlen(first)) == 0 && last[0])
-            continue;
-        last = (*c)->name;
         sl_text_add(text, "    %s) names=(", first);
         add_names(text, commands, first);
         sl_text_add(text, ") ;;\n");
