@@ -1,25 +1,20 @@
 """The overlay mtls, running: pods join each other with their certificate, clients come in with theirs or not at all, probes need none,
 and a Secret that is renewed is taken by everybody without a restart."""
 import ssl
-import subprocess
 import sys
 
 import grpc
 import pytest
-from conftest import ROOT, SLUICE, secret
+from conftest import ROOT, secret
 from load import request
 from manifests import named
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 
 sys.path.append(str(ROOT / "tests" / "e2e"))
-certs = pytest.importorskip("certs", reason="the end-to-end tests have no module certs")
+import certs  # noqa: E402: of the end-to-end tests
 
 pytestmark = [pytest.mark.pods, pytest.mark.slow]
 NAME = "sluice-grpc.sluice.svc"
-
-
-def has_tls():
-    return SLUICE.exists() and "--tls-cert" in subprocess.run([SLUICE, "coordinator", "--help"], capture_output=True, text=True).stdout
 
 
 class World:
@@ -40,8 +35,6 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    if not has_tls():
-        pytest.skip("this build of sluice has no --tls-cert")
     return World(tmp_path_factory.mktemp("certificates"))
 
 
