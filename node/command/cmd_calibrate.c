@@ -43,6 +43,7 @@ static const struct {
     {"b", "us/row", "each row: its matrices"},
     {"a", "us/pair", "each pair of a slice's 2*pos*n + n*n: attention"},
     {"w", "us", "reading all experts; X rows read the share 1-(1-p)^X of them"},
+    {"e", "us", "each prompt that ends: the rest of the last layer, and the head"},
 };
 
 /* What the schedule makes of a stage's cost. */
@@ -87,9 +88,15 @@ static struct verdict judge(const struct sl_cost *cost, uint32_t max_chunk)
     return v;
 }
 
+static double point_us(const struct sl_measured_cost *m, uint32_t i)
+{
+    struct sl_cost_chunk chunk = sl_measured_chunk(&m->points[i]);
+    return sl_cost_of(&m->cost, &chunk);
+}
+
 static double error_of(const struct sl_measured_cost *m, uint32_t i)
 {
-    return slice_us(&m->cost, m->points[i].pos, m->points[i].rows) / m->points[i].us - 1;
+    return point_us(m, i) / m->points[i].us - 1;
 }
 
 static double largest_error(const struct sl_measured_cost *m)
@@ -115,9 +122,9 @@ static void print_json(const struct sl_stage *stage, uint32_t k, const struct sl
         printf("%s\"%s\": %.6g", i ? ", " : "", terms[i].name, c->prior.us[i]);
     fputs("},\n   \"points\": [", stdout);
     for (uint32_t i = 0; i < m->n_points; i++)
-        printf("%s\n    {\"pos\": %u, \"rows\": %u, \"us\": %.6g, \"predicted_us\": %.6g}", i ? "," : "",
-               m->points[i].pos, m->points[i].rows, m->points[i].us,
-               slice_us(&m->cost, m->points[i].pos, m->points[i].rows));
+        printf("%s\n    {\"pos\": %u, \"rows\": %u, \"ends\": %u, \"us\": %.6g, \"predicted_us\": %.6g}",
+               i ? "," : "", m->points[i].pos, m->points[i].rows, m->points[i].wanted, m->points[i].us,
+               point_us(m, i));
     printf(
         "],\n   \"largest_error\": %.4g, \"expert_ridge_rows\": %.4g, \"target_us\": %.6g, \"target_rows\": %u,\n"
         "   \"target_us_behind_8192\": %.6g, \"target_rows_behind_8192\": %u}",
@@ -137,9 +144,9 @@ static void print_text(const struct sl_stage *stage, uint32_t k, const struct sl
     printf("  p     %11.5g %-9s share of the experts that a row hits\n", m->cost.hit, "");
     fputs("  rows behind tokens   measured  predicted   error\n", stdout);
     for (uint32_t i = 0; i < m->n_points; i++)
-        printf("  %4u %13u %7.2f ms %7.2f ms %+6.1f %%\n", m->points[i].rows, m->points[i].pos,
-               m->points[i].us / 1000, slice_us(&m->cost, m->points[i].pos, m->points[i].rows) / 1000,
-               100 * error_of(m, i));
+        printf("  %4u %13u %7.2f ms %7.2f ms %+6.1f %%%s\n", m->points[i].rows, m->points[i].pos,
+               m->points[i].us / 1000, point_us(m, i) / 1000, 100 * error_of(m, i),
+               m->points[i].wanted ? ", a prompt ends" : "");
     if (v.ridge > 0)
         printf(
             "  expert ridge: %.0f rows; a chunk of fewer takes longer to read the experts than to use them\n",

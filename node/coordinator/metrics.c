@@ -246,7 +246,7 @@ static void add_ttft_error(struct sl_text *t, const struct sl_ratios ratios[2])
 static void add_costs(struct sl_coordinator *c, struct sl_text *t)
 {
     char help[80];
-    static const char *const names[SL_COST_TERMS] = {"chunk", "position", "row", "pair", "experts"};
+    static const char *const names[SL_COST_TERMS] = {"chunk", "position", "row", "pair", "experts", "end"};
     struct sl_cost_fit *fits = calloc(c->plan.n_stages, sizeof *fits);
     if (!fits)
         return;
@@ -269,7 +269,7 @@ static void add_costs(struct sl_coordinator *c, struct sl_text *t)
                     k, sl_cost_fit_error(&fits[k], 0.5), k, sl_cost_fit_error(&fits[k], 0.9));
     sl_metric_head(t, "gauge", "sluice_stage_cost_seconds",
                    "What chunks cost now: a chunk at all, a position before a slice, a row, a pair of "
-                   "positions, all experts.");
+                   "positions, all experts, a prompt's end.");
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         for (int i = 0; i < SL_COST_TERMS; i++)
             sl_text_add(t, "sluice_stage_cost_seconds{role=\"stage %u\",of=\"%s\"} %.6g\n", k, names[i],

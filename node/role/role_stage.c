@@ -229,14 +229,6 @@ static void sample_first(struct sl_stage_role *r, struct sl_result_slice *result
     }
 }
 
-/* Rows of a slice whose logits are wanted: its last ones. Of the others nobody needs more than K and V. */
-static uint32_t rows_wanted(const struct sl_order_slice *slice)
-{
-    if (slice->prompt_logprobs >= 0)
-        return slice->n;
-    return (slice->flags & SL_SLICE_LAST) && !(slice->flags & SL_SLICE_RESTORE) ? 1 : 0;
-}
-
 /* Of a slice that nobody wants: as many tokens as its record has. */
 static void put_given_up(struct sl_cursor *out, struct sl_result_slice *result,
                          const struct sl_order_slice *slice)
@@ -265,7 +257,8 @@ static void put_slice_result(struct sl_stage_role *r, struct sl_cursor *out,
         return;
     }
     if (result.has_token) {
-        float *logits = sl_stage_logits(r->stage, x + (size_t)(rows_wanted(slice) - 1) * r->plan->d_model, 1);
+        float *logits =
+            sl_stage_logits(r->stage, x + (size_t)(sl_order_rows_wanted(slice) - 1) * r->plan->d_model, 1);
         if (slice->flags & SL_SLICE_DIGEST)
             result.logits_digest = sl_xxh3(logits, vocab * sizeof *logits);
         sample_first(r, &result, slice, logits);
@@ -289,7 +282,7 @@ static void send_result(struct sl_stage_role *r, const uint8_t *meta)
     const uint8_t *ids = sl_order_ids(meta, r->plan->n_stages);
     for (uint32_t i = 0; i < r->order.n_slices; i++) {
         put_slice_result(r, &out, &r->order.slices[i], x, ids);
-        x += (size_t)rows_wanted(&r->order.slices[i]) * r->plan->d_model;
+        x += (size_t)sl_order_rows_wanted(&r->order.slices[i]) * r->plan->d_model;
         ids += 4 * (size_t)r->order.slices[i].n;
     }
     if (r->order.kind == SL_ORDER_RUN && !r->given_up) { /* the head is part of the last stage's work */
@@ -320,7 +313,7 @@ static sl_status prepare_chunk(struct sl_stage_role *r, const uint8_t *meta, con
     for (uint32_t i = 0; i < r->order.n_slices; i++) {
         const struct sl_order_slice *slice = &r->order.slices[i];
         r->chunk.slices[i] = (struct sl_chunk_slice){found[i], slice->pos, slice->n,
-                                                     r->last ? slice->n - rows_wanted(slice) : 0};
+                                                     r->last ? slice->n - sl_order_rows_wanted(slice) : 0};
     }
     return SL_OK;
 }

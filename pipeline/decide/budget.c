@@ -59,7 +59,8 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
     *b = (struct sl_budget){.cost = costs[slowest_of(costs, n_stages, max_rows)],
                             .n_stages = n_stages,
                             .max_rows = max_rows,
-                            .hop_us = pace->hops_us / (n_stages + 1)};
+                            .hop_us = pace->hops_us / (n_stages + 1),
+                            .end_us = costs[n_stages - 1].us[SL_COST_E]};
     double overhead = sl_cost_overhead(&b->cost, 0);
     double hasty = fmax(1 + waiting / (n_stages + 2), least_overheads);
     b->overheads = wish->hasty ? fmin(hasty, most_overheads) : most_overheads;
@@ -133,15 +134,15 @@ double sl_budget_single_us(const struct sl_budget *b, uint32_t pos, uint32_t n)
 
 double sl_budget_idle_us(const struct sl_budget *b, uint32_t start, uint32_t n, double times)
 {
-    double single = sl_budget_single_us(b, start, n), hops = (b->n_stages + 1) * b->hop_us,
+    double single = sl_budget_single_us(b, start, n), beside = (b->n_stages + 1) * b->hop_us + b->end_us,
            middle = start + (n - start) / 2.0, alone = sl_budget_alone_us(b, start, start, n),
            chunk = fmin(chunk_around_us(b, middle, times), fmax(alone, page_us(b, middle)));
     if (single <= chunk && n - start <= b->max_rows)
-        return (1 + b->others) * single + hops;
+        return (1 + b->others) * single + beside;
     double overhead = sl_cost_overhead(&b->cost, middle), work = sl_cost_work(&b->cost, start, n - start),
            chunks = ceil(work / fmax(chunk - overhead, 1)), by_rows = ceil((double)(n - start) / b->max_rows);
     chunks = fmax(fmax(chunks, by_rows), 1);
-    return work + chunks * overhead + b->others * (work / chunks + overhead) + hops;
+    return work + chunks * overhead + b->others * (work / chunks + overhead) + beside;
 }
 
 double sl_budget_target_us(const struct sl_budget *b, double slo_us, uint32_t start, uint32_t n)

@@ -23,6 +23,7 @@ struct sl_budget {
     double
         others; /* what all other stages together take for a chunk, in parts of the slowest: 0 .. n_stages - 1 */
     double hop_us;
+    double end_us;    /* what the end of a prompt costs the last stage */
     double chunk_us;  /* T*: what a chunk may take, prefixes apart */
     double overheads; /* of its time to what it costs beside its rows, by cost */
     double lag_us;    /* how much later the last stage is than the first */

@@ -84,8 +84,10 @@ void sl_core_time_written(struct sl_core *core, struct sl_record *record, const 
     struct sl_core_time *t = &core->time;
     record->written_us = core->now_us;
     record->chunk = (struct sl_cost_chunk){0};
-    for (uint32_t i = 0; i < order->n_slices; i++)
+    for (uint32_t i = 0; i < order->n_slices; i++) {
         sl_cost_add(&record->chunk, order->slices[i].pos, order->slices[i].n);
+        sl_cost_want(&record->chunk, sl_order_rows_wanted(&order->slices[i]));
+    }
     for (uint32_t k = 0; k < core->plan.n_stages; k++)
         record->predicted_us[k] = sl_cost_of(&t->fits[k].now, &record->chunk);
     pass(core, record, t->ends_us);

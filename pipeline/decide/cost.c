@@ -14,7 +14,8 @@ double sl_cost_of(const struct sl_cost *cost, const struct sl_cost_chunk *chunk)
     if (chunk->rows <= 0)
         return 0;
     return cost->us[SL_COST_C] + cost->us[SL_COST_GAMMA] * chunk->pos + cost->us[SL_COST_B] * chunk->rows +
-           cost->us[SL_COST_A] * chunk->pairs + cost->us[SL_COST_W] * sl_cost_hit(cost->hit, chunk->rows);
+           cost->us[SL_COST_A] * chunk->pairs + cost->us[SL_COST_E] * chunk->wanted +
+           cost->us[SL_COST_W] * sl_cost_hit(cost->hit, chunk->rows);
 }
 
 bool sl_cost_is_sane(const struct sl_cost *cost)

@@ -2,11 +2,13 @@
  *
  * A stage that runs slices of n_i tokens behind pos_i others, X rows in all, takes
  *
- *     t = c + Σ (γ·pos_i + b·n_i + a·(2·pos_i·n_i + n_i²)) + w·u(X),      u(X) = 1 − (1 − p)^X
+ *     t = c + Σ (γ·pos_i + b·n_i + a·(2·pos_i·n_i + n_i²) + e·m_i) + w·u(X),      u(X) = 1 − (1 − p)^X
  *
  * c is what a chunk costs at all, γ what a slice costs for each token before it (its pages are read), b the matrices of a row, a
  * the attention of two positions, and w the reading of all experts, of which X rows that hit a share p = k/E each, hit the share
- * u(X): the last term is why small chunks are dear. Coefficients are of a whole stage, in microseconds, and never negative.
+ * u(X): the last term is why small chunks are dear. Of the model's last layer most rows need K and V alone: m_i counts those whose
+ * logits are wanted (one where a prompt ends), and e is what each of them costs beside, the rest of that layer and the head; it is 0
+ * on all stages but the last. Coefficients are of a whole stage, in microseconds, and never negative.
  *
  * Nobody can know them beforehand: a prior (of shape and peaks, or measured by dummy chunks) is corrected by every chunk that
  * the stages trace, by least squares that forget. Pure. */
@@ -17,7 +19,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum sl_cost_term { SL_COST_C, SL_COST_GAMMA, SL_COST_B, SL_COST_A, SL_COST_W, SL_COST_TERMS };
+enum sl_cost_term { SL_COST_C, SL_COST_GAMMA, SL_COST_B, SL_COST_A, SL_COST_W, SL_COST_E, SL_COST_TERMS };
 
 struct sl_cost { /* of one stage: all its layers, with the embedding or the head where it has them */
     double us[SL_COST_TERMS];
@@ -26,6 +28,7 @@ struct sl_cost { /* of one stage: all its layers, with the embedding or the head
 
 struct sl_cost_chunk {       /* what its slices add up to, each multiplied by its coefficient */
     double pos, rows, pairs; /* Σ pos_i, X, Σ (2·pos_i·n_i + n_i²) */
+    double wanted;           /* Σ m_i */
 };
 
 static inline void sl_cost_add(struct sl_cost_chunk *chunk, uint32_t pos, uint32_t n)
@@ -33,6 +36,12 @@ static inline void sl_cost_add(struct sl_cost_chunk *chunk, uint32_t pos, uint32
     chunk->pos += pos;
     chunk->rows += n;
     chunk->pairs += (2.0 * pos + n) * n;
+}
+
+/* Of the rows that were added, the logits of so many are wanted. */
+static inline void sl_cost_want(struct sl_cost_chunk *chunk, uint32_t rows)
+{
+    chunk->wanted += rows;
 }
 
 #define SL_COST_MOST_US 1e13                  /* four months: no coefficient and no chunk is more */

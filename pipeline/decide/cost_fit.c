@@ -29,6 +29,7 @@ void sl_cost_terms(const struct sl_cost_chunk *chunk, double hit, double terms[N
     terms[SL_COST_B] = chunk->rows;
     terms[SL_COST_A] = chunk->pairs;
     terms[SL_COST_W] = sl_cost_hit(hit, chunk->rows);
+    terms[SL_COST_E] = chunk->wanted;
 }
 
 /* Solves info·x = rhs over the coordinates in `set`, the others being 0, by Cholesky's factors. */
@@ -137,10 +138,13 @@ void sl_cost_fit_init(struct sl_cost_fit *fit, const struct sl_cost *prior)
     struct sl_cost_chunk usual = {0};
     double terms[N];
     sl_cost_add(&usual, 2048, 256);
+    sl_cost_want(&usual, 1);
     sl_cost_terms(&usual, fit->prior.hit, terms);
     double least = sl_cost_of(&fit->prior, &usual) * least_share;
     for (int i = 0; i < N; i++)
         fit->unit[i] = terms[i] > 0 ? fmax(fit->prior.us[i], least / terms[i]) : 1;
+    if (fit->prior.us[SL_COST_E] <= 0) /* but this one: a stage has the head, or has it not */
+        fit->unit[SL_COST_E] = 0;
 }
 
 /* The model that the sums ask for. */
@@ -148,7 +152,7 @@ static void solve(struct sl_cost_fit *fit)
 {
     double info[N][N], rhs[N], x[N], prior[N], up = some_scale, down = some_scale;
     for (int i = 0; i < N; i++)
-        prior[i] = fit->prior.us[i] / fit->unit[i];
+        prior[i] = fit->unit[i] > 0 ? fit->prior.us[i] / fit->unit[i] : 0;
     for (int i = 0; i < N; i++) {
         up += prior[i] * fit->rhs[i];
         for (int j = 0; j < N; j++)
@@ -208,7 +212,8 @@ static double believe(struct sl_cost_fit *fit, double off)
 static bool takes(const struct sl_cost_chunk *chunk, double measured_us)
 {
     return chunk->rows > 0 && chunk->rows <= 1e9 && chunk->pos >= 0 && chunk->pos <= 1e12 &&
-           chunk->pairs >= 0 && chunk->pairs <= 1e18 && measured_us > 0 && measured_us <= SL_COST_MOST_US;
+           chunk->pairs >= 0 && chunk->pairs <= 1e18 && chunk->wanted >= 0 && chunk->wanted <= chunk->rows &&
+           measured_us > 0 && measured_us <= SL_COST_MOST_US;
 }
 
 /* The sums so far count `keep`; a chunk took `took` and weighs as one that takes `weigh`. */

@@ -25,6 +25,7 @@ void sl_policy_set(struct sl_policy *policy, const struct sl_budget *budget)
     policy->budget.dear = budget->dear;
     policy->budget.others = budget->others;
     policy->budget.hop_us = budget->hop_us;
+    policy->budget.end_us = budget->end_us;
     policy->budget.lag_us = budget->lag_us;
 }
 
@@ -178,10 +179,12 @@ struct chunk { /* that is being filled */
         shared; /* shared: of others' pages, of which a record names no more than a context has */
 };
 
-static double with(const struct chunk *c, uint32_t pos, uint32_t n)
+/* What the chunk takes with one more slice. */
+static double with(const struct chunk *c, uint32_t pos, uint32_t n, bool ends)
 {
     struct sl_cost_chunk sum = c->sum;
     sl_cost_add(&sum, pos, n);
+    sl_cost_want(&sum, ends);
     return sl_cost_of(&c->budget->cost, &sum);
 }
 
@@ -189,11 +192,11 @@ static double with(const struct chunk *c, uint32_t pos, uint32_t n)
 static uint32_t most_that_fits(const struct chunk *c, uint32_t pos, uint32_t left, double us)
 {
     uint32_t room = c->budget->max_rows - c->rows, from = 0, to = (left < room ? left : room) / SL_PAGE;
-    if (left <= room && with(c, pos, left) <= us)
+    if (left <= room && with(c, pos, left, true) <= us)
         return left;
     while (from < to) {
         uint32_t middle = (from + to + 1) / 2;
-        if (with(c, pos, middle * SL_PAGE) <= us)
+        if (with(c, pos, middle * SL_PAGE, false) <= us)
             from = middle;
         else
             to = middle - 1;
@@ -208,7 +211,7 @@ static uint32_t take(const struct chunk *c, const struct sl_schedule_entry *e, d
     if (c->rows == 0 && n < least)
         n = least < room ? least : room;
     bool sliver = n > 0 && n < left && left - n < SL_PAGE && left <= room;
-    return sliver && with(c, e->pos, left) <= sliver_over * us ? left : n;
+    return sliver && with(c, e->pos, left, true) <= sliver_over * us ? left : n;
 }
 
 static void charge(struct sl_policy *policy, const struct chunk *c, const struct sl_cut *cuts, uint32_t n)
@@ -287,6 +290,7 @@ static uint32_t fill(struct sl_policy *policy, struct sl_schedule *schedule, uin
         c->us = us;
         c->rows += cuts[n].n;
         sl_cost_add(&c->sum, cuts[n].pos, cuts[n].n);
+        sl_cost_want(&c->sum, e->pos + cuts[n].n == e->prompt_tokens);
         n++;
     }
     return n;

@@ -80,6 +80,14 @@ struct sl_order_slice { /* positions [pos, pos + n) of sequence seq */
     const uint8_t *bans; /* likewise: little-endian u32, unaligned */
 };
 
+/* Rows of a slice whose logits are wanted: its last ones. Of the others nobody needs more than K and V of the model's last layer. */
+static inline uint32_t sl_order_rows_wanted(const struct sl_order_slice *slice)
+{
+    if (slice->prompt_logprobs >= 0)
+        return slice->n;
+    return (slice->flags & SL_SLICE_LAST) && !(slice->flags & SL_SLICE_RESTORE) ? 1 : 0;
+}
+
 /* A page's number in the pools of the stages, and on the decode worker; there SL_NO_PAGE when it is not pushed. */
 struct sl_page_numbers {
     uint32_t stage, decode;

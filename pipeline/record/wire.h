@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 11, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 12, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
 
 enum sl_wire_kind {
     SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROUNDS = 5, LEAST_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
+enum { ROUNDS = 5, LEAST_POINTS = 3, UNWANTED_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
 static const double slowest_ops_per_ns = 1; /* of a thread, where no peak is known: the reference kernels */
 static const double layer_us = 10;          /* that a layer takes for nothing: its barriers */
 static const uint64_t most_start_us = 2000000;
@@ -21,8 +21,8 @@ static const uint64_t least_kept_us =
 static const uint64_t start_bytes_per_us = 150; /* of weights, for each microsecond that a start may take */
 
 struct trial_point {
-    uint32_t pos, rows, n; /* measured n times */
-    double us;             /* the least of them */
+    uint32_t pos, rows, wanted, n; /* measured n times */
+    double us;                     /* the least of them */
 };
 
 struct had { /* of the clock on the wall, and of processors */
@@ -73,11 +73,24 @@ static sl_status prior_of(struct sl_cost *prior, const struct sl_stage *stage, s
     /* a pair of positions is a product of q and k and one with v; the sum counts each pair of a prompt twice */
     prior->us[SL_COST_A] = compute_us(&u, stage, SL_PART_ATTENTION, layers * 2 * heads);
     prior->us[SL_COST_W] = sl_roofline_memory_ns(&u.roofline, (double)reads.routed) / 1000;
+    if (share->with_head) /* a row reads the head, and of the last layer's weights what a row hits */
+        prior->us[SL_COST_E] =
+            layer_us + sl_roofline_memory_ns(&u.roofline, (double)reads.head + (double)reads.always / layers +
+                                                              prior->hit * (double)reads.routed / layers) /
+                           1000;
     return SL_OK;
 }
 
 /* ---- dummy chunks ---- */
 
+static void add_point(struct calibrator *c, uint32_t pos, uint32_t rows, uint32_t wanted)
+{
+    c->points[c->n_points++] = (struct trial_point){.pos = pos, .rows = rows, .wanted = wanted};
+    c->most_rows = rows > c->most_rows ? rows : c->most_rows;
+    c->most_pos = pos > c->most_pos ? pos : c->most_pos;
+}
+
+/* Where prompts end, each of them ends one; chunks of which nothing is wanted show what that costs. */
 static void add_points(struct calibrator *c)
 {
     const struct sl_share *share = sl_stage_share(c->stage);
@@ -94,9 +107,9 @@ static void add_points(struct calibrator *c)
             bool again = (r == 4 && most <= 256) || (p > 0 && positions[p] <= positions[p - 1]);
             if (again || rows[r] > most || positions[p] + rows[r] > reach)
                 continue;
-            c->points[c->n_points++] = (struct trial_point){positions[p], rows[r], 0, 0};
-            c->most_rows = rows[r] > c->most_rows ? rows[r] : c->most_rows;
-            c->most_pos = positions[p] > c->most_pos ? positions[p] : c->most_pos;
+            add_point(c, positions[p], rows[r], share->with_head);
+            if (share->with_head && p == 0 && r < UNWANTED_POINTS)
+                add_point(c, positions[p], rows[r], 0);
         }
 }
 
@@ -143,12 +156,11 @@ static double run_point(struct calibrator *c, struct sl_sequence *sequence, cons
     uint32_t d_model = sl_stage_shape(c->stage)->d_model;
     c->chunk.n_tokens = point->rows;
     c->chunk.n_slices = 1;
-    c->chunk.slices[0] = (struct sl_chunk_slice){.sequence = sequence,
-                                                 .pos = point->pos,
-                                                 .n = point->rows,
-                                                 .kv_only = sl_stage_share(c->stage)->with_head
-                                                                ? point->rows - 1
-                                                                : 0}; /* of most, no token is wanted */
+    c->chunk.slices[0] = (struct sl_chunk_slice){
+        .sequence = sequence,
+        .pos = point->pos,
+        .n = point->rows,
+        .kv_only = sl_stage_share(c->stage)->with_head ? point->rows - point->wanted : 0};
     c->chunk.x = c->rows;
     bool embeds = sl_stage_share(c->stage)->with_embed;
     for (uint32_t i = 0; i < point->rows && !embeds;
@@ -159,14 +171,14 @@ static double run_point(struct calibrator *c, struct sl_sequence *sequence, cons
     if (embeds)
         sl_stage_embed(c->stage, &c->chunk, (const uint8_t *)c->ids);
     sl_stage_run(c->stage, &c->chunk);
+    if (point->wanted)
+        sl_stage_logits(c->stage, c->chunk.x, point->wanted);
     return (double)ns_since(c, &began) / 1000;
 }
 
-static struct sl_cost_chunk chunk_of(uint32_t pos, uint32_t rows)
+static struct sl_cost_chunk chunk_of(const struct trial_point *p)
 {
-    struct sl_cost_chunk chunk = {0};
-    sl_cost_add(&chunk, pos, rows);
-    return chunk;
+    return sl_measured_chunk(&(struct sl_measured_point){p->pos, p->rows, p->wanted, p->us});
 }
 
 static void fit(struct calibrator *c)
@@ -175,8 +187,7 @@ static void fit(struct calibrator *c)
     uint32_t n = 0;
     for (uint32_t i = 0; i < c->n_points; i++)
         if (c->points[i].n > 0)
-            points[n++] =
-                (struct sl_cost_point){chunk_of(c->points[i].pos, c->points[i].rows), c->points[i].us};
+            points[n++] = (struct sl_cost_point){chunk_of(&c->points[i]), c->points[i].us};
     sl_cost_fit_points(&c->now, &c->prior, points, n);
 }
 
@@ -185,7 +196,7 @@ static struct trial_point *next_point(struct calibrator *c, uint32_t round, doub
 {
     struct trial_point *best = NULL;
     for (uint32_t i = 0; i < c->n_points; i++) {
-        struct sl_cost_chunk chunk = chunk_of(c->points[i].pos, c->points[i].rows);
+        struct sl_cost_chunk chunk = chunk_of(&c->points[i]);
         double cost = sl_cost_of(&c->now, &chunk);
         if (c->points[i].n != round || (best && cost >= *us))
             continue;
@@ -266,8 +277,8 @@ static void write_down(struct sl_measured_cost *m, const struct calibrator *c)
     *m = (struct sl_measured_cost){.cost = c->now, .reach_rows = c->most_rows, .reach_pos = c->most_pos};
     for (uint32_t i = 0; i < c->n_points; i++)
         if (c->points[i].n > 0)
-            m->points[m->n_points++] =
-                (struct sl_measured_point){c->points[i].pos, c->points[i].rows, c->points[i].us};
+            m->points[m->n_points++] = (struct sl_measured_point){c->points[i].pos, c->points[i].rows,
+                                                                  c->points[i].wanted, c->points[i].us};
 }
 
 sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl_stage *stage,

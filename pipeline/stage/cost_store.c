@@ -1,11 +1,11 @@
 /* The file of cost_store.h:
  *
- *   sluice cost 1
+ *   sluice cost 2
  *   (the key's lines)
- *   us C GAMMA B A W
+ *   us C GAMMA B A W E
  *   hit P
  *   reach ROWS POS       of what could have been measured
- *   POS ROWS US          for each point
+ *   POS ROWS WANTED US   for each point
  *   end */
 #include "pipeline/stage/cost_store.h"
 #include "base/digest.h"
@@ -18,7 +18,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char head[] = "sluice cost 1\n";
+static const char head[] = "sluice cost 2\n";
 
 void sl_cost_render(const struct sl_measured_cost *m, const char *key, char text[SL_COST_FILE])
 {
@@ -28,8 +28,8 @@ void sl_cost_render(const struct sl_measured_cost *m, const char *key, char text
     n += snprintf(text + n, SL_COST_FILE - (size_t)n, "\nhit %.9e\nreach %" PRIu32 " %" PRIu32 "\n",
                   m->cost.hit, m->reach_rows, m->reach_pos);
     for (uint32_t i = 0; i < m->n_points; i++)
-        n += snprintf(text + n, SL_COST_FILE - (size_t)n, "%" PRIu32 " %" PRIu32 " %.9e\n", m->points[i].pos,
-                      m->points[i].rows, m->points[i].us);
+        n += snprintf(text + n, SL_COST_FILE - (size_t)n, "%" PRIu32 " %" PRIu32 " %" PRIu32 " %.9e\n",
+                      m->points[i].pos, m->points[i].rows, m->points[i].wanted, m->points[i].us);
     snprintf(text + n, SL_COST_FILE - (size_t)n, "end\n");
 }
 
@@ -76,8 +76,8 @@ static const char *parse_rest(struct sl_measured_cost *m, const char *at)
         if (m->n_points == SL_COST_POINTS)
             return "it has too many points";
         struct sl_measured_point *p = &m->points[m->n_points++];
-        if (!count(&at, &p->pos) || !count(&at, &p->rows) || !number(&at, &p->us, SL_COST_MOST_US) ||
-            !word(&at, "\n"))
+        if (!count(&at, &p->pos) || !count(&at, &p->rows) || !count(&at, &p->wanted) ||
+            !number(&at, &p->us, SL_COST_MOST_US) || !word(&at, "\n"))
             return "a point is none";
     }
     return NULL;

@@ -7,10 +7,10 @@
 #include "base/status.h"
 #include "pipeline/decide/cost_fit.h"
 
-enum { SL_COST_POINTS = 15, SL_COST_FILE = 2048, SL_COST_KEY = 512 };
+enum { SL_COST_POINTS = 18, SL_COST_FILE = 2048, SL_COST_KEY = 512 };
 
 struct sl_measured_point {
-    uint32_t pos, rows; /* a chunk of one slice */
+    uint32_t pos, rows, wanted; /* a chunk of one slice */
     double us;
 };
 
@@ -20,6 +20,14 @@ struct sl_measured_cost {
     uint32_t n_points;
     struct sl_measured_point points[SL_COST_POINTS];
 };
+
+static inline struct sl_cost_chunk sl_measured_chunk(const struct sl_measured_point *point)
+{
+    struct sl_cost_chunk chunk = {0};
+    sl_cost_add(&chunk, point->pos, point->rows);
+    sl_cost_want(&chunk, point->wanted);
+    return chunk;
+}
 
 /* key: lines that say whose cost it is, each with its line feed. */
 void sl_cost_render(const struct sl_measured_cost *measured, const char *key, char text[SL_COST_FILE]);

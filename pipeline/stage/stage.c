@@ -309,7 +309,7 @@ static uint64_t panel_bytes(const struct sl_panel *panel)
 
 struct sl_stage_reads sl_stage_reads_of(const struct sl_stage *stage)
 {
-    struct sl_stage_reads reads = {0, 0};
+    struct sl_stage_reads reads = {.head = panel_bytes(&stage->weights.head)};
     for (uint32_t i = 0; i < stage->config.end - stage->config.begin; i++) {
         const struct sl_attention_weights *a = &stage->layers[i].attention;
         const struct sl_experts_weights *e = &stage->layers[i].experts;

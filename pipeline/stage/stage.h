@@ -58,9 +58,10 @@ const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
 const struct sl_share *sl_stage_share(const struct sl_stage *stage);
 const char *sl_stage_isa(const struct sl_stage *stage);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
-/* Of the layers' weights: what a chunk reads whatever its rows, and all routed experts, of which it reads those that it hits. */
+/* Of the layers' weights: what a chunk reads whatever its rows, and all routed experts, of which it reads those that it hits; and the
+ * head, for whose logits are wanted. */
 struct sl_stage_reads {
-    uint64_t always, routed;
+    uint64_t always, routed, head;
 };
 struct sl_stage_reads sl_stage_reads_of(const struct sl_stage *stage);
 

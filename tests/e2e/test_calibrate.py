@@ -18,9 +18,9 @@ def calibrate(tmp_path):
     return calibrate
 
 
-def cost(k, pos, n):
+def cost(k, pos, n, ends=0):
     return (k["c"] + k["gamma"] * pos + k["b"] * n + k["a"] * (2 * pos * n + n * n)
-            + k["w"] * (1 - (1 - k["hit"]) ** n))
+            + k["w"] * (1 - (1 - k["hit"]) ** n) + k["e"] * ends)
 
 
 def test_coefficients_explain_the_predictions_and_are_kept(calibrate, tmp_path):
@@ -29,9 +29,10 @@ def test_coefficients_explain_the_predictions_and_are_kept(calibrate, tmp_path):
     for stage in first["stages"]:
         k = stage["coefficients"]
         assert not stage["kept"] and k["hit"] == 0.25 and len(stage["points"]) >= 3
-        assert all(v >= 0 for v in k.values()) and all(v > 0 for v in stage["prior"].values())
+        assert all(v >= 0 for v in k.values()) and all(v > 0 for name, v in stage["prior"].items() if name != "e")
+        assert (stage["prior"]["e"] > 0) == (stage["stage"] == 1)  # the head is there
         for p in stage["points"]:
-            assert p["us"] > 0 and abs(p["predicted_us"] / cost(k, p["pos"], p["rows"]) - 1) < 1e-3
+            assert p["us"] > 0 and abs(p["predicted_us"] / cost(k, p["pos"], p["rows"], p["ends"]) - 1) < 1e-3
         worst = max(abs(p["predicted_us"] / p["us"] - 1) for p in stage["points"])
         assert abs(worst - stage["largest_error"]) < 1e-3 * (1 + worst)
         target = max(3.4 * (k["c"] + k["w"]), 4000)  # as sl_budget_make has it

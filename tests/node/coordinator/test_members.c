@@ -430,14 +430,14 @@ static double experts_ms(struct meeting *w)
 
 SL_TEST(what_a_stage_says_of_its_cost_is_heard_once_and_nonsense_is_not)
 {
-    static const double cost[] = {200, 0.5, 70, 0.01, 17000, 0.25}, other[] = {1, 1, 1, 1, 1, 1},
-                        negative[] = {200, -1, 70, 0.01, 17000, 0.25}, infinite[] = {INFINITY, 0, 0, 0, 0, 0},
-                        none[] = {NAN, 0, 1, 0, 0, 0}, hits[] = {1, 1, 1, 1, 1, 1.5},
-                        many[32] = {1, 1, 1, 1, 1, 1, 1};
+    static const double cost[] = {200, 0.5, 70, 0.01, 17000, 250, 0.25}, other[] = {1, 1, 1, 1, 1, 1, 1},
+                        negative[] = {200, -1, 70, 0.01, 17000, 250, 0.25},
+                        infinite[] = {INFINITY, 0, 0, 0, 0, 0, 0}, none[] = {NAN, 0, 1, 0, 0, 0, 0},
+                        hits[] = {1, 1, 1, 1, 1, 1, 1.5}, many[32] = {1, 1, 1, 1, 1, 1, 1, 1};
     static const struct {
         const double *numbers;
         size_t n;
-    } bad[] = {{negative, 6}, {infinite, 6}, {none, 6}, {hits, 6}, {cost, 5}, {many, 32}};
+    } bad[] = {{negative, 7}, {infinite, 7}, {none, 7}, {hits, 7}, {cost, 6}, {many, 32}};
     double guessed_ms = 0;
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         struct meeting w;
@@ -454,11 +454,11 @@ SL_TEST(what_a_stage_says_of_its_cost_is_heard_once_and_nonsense_is_not)
     struct meeting w;
     REQUIRE(open_meeting(&w, HOUR_MS));
     if (all_join(&w)) {
-        CHECK_INT(say_ready(&w.hands[DECODE], other, 6), SL_OK); /* has no chunks */
+        CHECK_INT(say_ready(&w.hands[DECODE], other, 7), SL_OK); /* has no chunks */
         CHECK(experts_ms(&w) == guessed_ms);
-        CHECK_INT(say_ready(&w.hands[STAGE], cost, 6), SL_OK);
+        CHECK_INT(say_ready(&w.hands[STAGE], cost, 7), SL_OK);
         CHECK(fabs(experts_ms(&w) - 17) < 1e-6);
-        CHECK_INT(say_ready(&w.hands[STAGE], other, 6),
+        CHECK_INT(say_ready(&w.hands[STAGE], other, 7),
                   SL_OK); /* again, since the answer was lost: what it learnt stays */
         CHECK(fabs(experts_ms(&w) - 17) < 1e-6);
     }

@@ -6,11 +6,11 @@
 
 static const char key[] = "a processor\nmodel 1234\n";
 static const struct sl_measured_cost measured = {
-    .cost = {.us = {200, 0.1, 70.5, 1e-5, 17000}, .hit = 0.0625},
+    .cost = {.us = {200, 0.1, 70.5, 1e-5, 17000, 250}, .hit = 0.0625},
     .reach_rows = 2048,
     .reach_pos = 4096,
     .n_points = 3,
-    .points = {{0, 1, 1234.5}, {1024, 16, 2e4}, {4096, 2048, 3.25e6}},
+    .points = {{0, 1, 1, 1234.5}, {1024, 16, 0, 2e4}, {4096, 2048, 0, 3.25e6}},
 };
 
 SL_TEST(what_was_written_is_read)
@@ -50,7 +50,7 @@ SL_TEST(the_fullest_file_fits)
     for (int i = 0; i < SL_COST_TERMS; i++)
         m.cost.us[i] = 1.23456789e12;
     for (int i = 0; i < SL_COST_POINTS; i++)
-        m.points[i] = (struct sl_measured_point){UINT32_MAX, UINT32_MAX, 1.23456789e12};
+        m.points[i] = (struct sl_measured_point){UINT32_MAX, UINT32_MAX, UINT32_MAX, 1.23456789e12};
     sl_cost_render(&m, longest, text);
     CHECK(sl_cost_parse(&back, longest, text, strlen(text)) == NULL);
     CHECK_INT(back.n_points, SL_COST_POINTS);
@@ -62,21 +62,22 @@ SL_TEST(what_another_wrote_is_refused_with_a_reason)
         const char *text, *why;
     } cases[] = {
         {"", "of another version"},
-        {"sluice cost 2\n", "of another version"},
-        {"sluice cost 1\nanother processor\nmodel 1234\n", "of another model or machine"},
-        {"sluice cost 1\na processor\nmodel 1234\n", "damaged"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4\nhit 0\nend\n", "a coefficient"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 -5\nhit 0\nend\n", "a coefficient"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 nan\nhit 0\nend\n", "a coefficient"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 inf\nhit 0\nend\n", "a coefficient"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 1e300\nhit 0\nend\n", "a coefficient"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 2\nend\n", "the share"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nend\n", "the reach"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1\nend\n", "the reach"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\n1 2\nend\n", "a point"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\n-1 2 3\nend\n", "a point"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\n", "a point"},
-        {"sluice cost 1\na processor\nmodel 1234\nus 1 2 3 4 5\nhit 0\nreach 1 1\nend\n",
+        {"sluice cost 1\n", "of another version"},
+        {"sluice cost 2\nanother processor\nmodel 1234\n", "of another model or machine"},
+        {"sluice cost 2\na processor\nmodel 1234\n", "damaged"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4\nhit 0\nend\n", "a coefficient"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 -5\nhit 0\nend\n", "a coefficient"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 nan\nhit 0\nend\n", "a coefficient"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 inf\nhit 0\nend\n", "a coefficient"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 1e300\nhit 0\nend\n", "a coefficient"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 2\nend\n", "the share"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 0\nend\n", "the reach"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 0\nreach 1\nend\n", "the reach"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 0\nreach 1 1\n1 2 3\nend\n", "a point"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 0\nreach 1 1\n-1 2 3 4\nend\n",
+         "a point"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 0\nreach 1 1\n", "a point"},
+        {"sluice cost 2\na processor\nmodel 1234\nus 1 2 3 4 5 6\nhit 0\nreach 1 1\nend\n",
          "damaged"}, /* as we would not write it */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
