@@ -83,7 +83,7 @@ static sl_status checkpoint_key(const char *dir, char hex[65], struct sl_err *er
     size_t n = 0;
     DIR *d = opendir(dir);
     if (!d)
-        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", dir,
+        return sl_fail(err, SL_E_DATA, "cannot open %s: %s; give a pack or a checkpoint directory", dir,
                        strerror(errno));
     for (struct dirent *e; n < MAX_ENTRIES && (e = readdir(d));)
         if (is_packed(e->d_name) && (names[n] = strdup(e->d_name)))

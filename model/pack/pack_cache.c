@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The name that a path gives to what lies there: its last part as it was given, not what links lead to. */
 static sl_status name_of(const char *path, const char *real, char **name, struct sl_err *err)
@@ -49,15 +50,28 @@ static sl_status ensure(const char *real, char *pack, size_t room, struct sl_err
     return SL_OK;
 }
 
+/* A volume that was not filled, say: nothing is packed before that is said. */
+static bool is_empty_handed(const char *dir)
+{
+    char *config = sl_path_join(dir, "config.json");
+    bool none = config && access(config, F_OK) != 0 && errno == ENOENT;
+    free(config);
+    return none;
+}
+
 static sl_status find(const char *path, char *real, char *pack, size_t room, const char **found,
                       struct sl_err *err)
 {
     if (!realpath(path, real))
-        return sl_fail(err, SL_E_USAGE, "cannot open %s: %s; give a pack or a checkpoint directory", path,
+        return sl_fail(err, SL_E_DATA, "cannot open %s: %s; give a pack or a checkpoint directory", path,
                        strerror(errno));
     *found = real;
     if (sl_pack_is_pack(real))
         return SL_OK;
+    if (is_empty_handed(real))
+        return sl_fail(err, SL_E_DATA,
+                       "%s has neither pack.json nor config.json; give a pack or a checkpoint directory",
+                       path);
     *found = pack;
     return ensure(real, pack, room, err);
 }

@@ -109,7 +109,7 @@ def test_score_is_what_generate_said(pack, tmp_path):
     (["generate"], 64, "either --endpoint HOST:PORT"),
     (["generate", "--model", "PACK"], 64, "--prompt TEXT, --prompt-file FILE, --token-ids FILE"),
     (["generate", "--model", "PACK", "--prompt", "x", "--endpoint", "127.0.0.1:1"], 64, "either"),
-    (["generate", "--model", "/nonexistent", "--prompt", "x"], 64, "/nonexistent"),
+    (["generate", "--model", "/nonexistent", "--prompt", "x"], 65, "/nonexistent"),
     (["generate", "--model", "PACK", "--prompt", ""], 64, "the prompt is empty"),
     (["generate", "--model", "PACK", "--prompt", "x", "--temperature", "nan"], 64, "--temperature"),
     (["generate", "--model", "PACK", "--prompt", "x", "--stages", "9"], 78, "9 stages cannot share 6 layers"),
@@ -126,6 +126,22 @@ def test_refusals_are_one_sentence_and_an_exit_code(pack, args, code, sentence):
     assert done.returncode == code if code is not None else done.returncode not in (0, -signal.SIGABRT, -signal.SIGSEGV)
     if args:
         assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [
+    "serve PATH", "coordinator PATH", "stage PATH", "decode PATH", "worker PATH --index 1", "generate --model PATH --prompt x",
+    "score --model PATH --prompt-file TEXT", "eval --model PATH --text TEXT", "eval --model DEMO --reference PATH --text TEXT",
+    "inspect PATH", "check PATH", "calibrate PATH", "pack PATH NEW", "bench prefill --model PATH", "bench decode --model PATH",
+    "bench pipeline --model PATH"])
+@pytest.mark.parametrize("path", ["missing", "a file", "empty"])
+def test_a_path_where_no_pack_is_is_bad_data_whoever_is_to_open_it(tmp_path, command, path):
+    """65, not 64: the command line is right, what lies there is not (a volume that was not filled, say)."""
+    (tmp_path / "a file").write_text("no pack")
+    (tmp_path / "empty").mkdir()
+    words = {"PATH": tmp_path / path, "TEXT": ROOT / "demo" / "prompt.txt", "DEMO": ROOT / "demo", "NEW": tmp_path / "new"}
+    done = run(*[words.get(word, word) for word in command.split()])
+    assert done.returncode == 65 and done.stderr.count("\n") == 1 and str(tmp_path / path) in done.stderr, done.stderr
+    assert not (tmp_path / "new").exists()
 
 
 def test_bad_token_ids(pack, tmp_path):

@@ -113,7 +113,7 @@ def test_sentences_and_exit_codes(pack, ids, tmp_path):
         (["--model", pack, "--text", TEXT, "--max-tokens", 100], 64, "100 tokens"),
         (["--model", pack, "--text", tmp_path / "none.txt"], 74, "none.txt"),
         (["--model", pack, "--token-ids", ids_file(tmp_path, ids[:100] + [4096] + ids[:500])], 65, "token 100"),
-        (["--model", tmp_path / "none", "--text", TEXT], 64, "none"),
+        (["--model", tmp_path / "none", "--text", TEXT], 65, "none"),
     ]
     for args, code, part in cases:
         done = run(*args)

@@ -181,7 +181,7 @@ def test_the_configuration_files_of_the_package_are_ones_that_the_units_name_and
     for name in conffiles:
         path = unpacked / name.lstrip("/")
         done = run(path.stem, "--config", path, "/nowhere")
-        assert done.returncode == 64 and "/nowhere" in done.stderr, done.stderr
+        assert done.returncode == 65 and "/nowhere" in done.stderr, done.stderr
 
 
 def test_dpkg_installs_and_removes_it(deb, tmp_path):

@@ -175,7 +175,7 @@ def test_what_a_unit_starts_is_a_command_with_options_that_it_has(unit, tmp_path
     filled = [str(config) if word.startswith("/etc/") else "0" if word == "%i" else "/nowhere" if word.startswith("/var") else word
               for word in words if "join" not in word]
     done = run(*filled)
-    assert done.returncode == 64 and "/nowhere" in done.stderr, done.stderr
+    assert done.returncode == 65 and "/nowhere" in done.stderr, done.stderr
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze: the units are not verified")

@@ -39,7 +39,7 @@ def change_config(name, old, new):
 
 @pytest.mark.parametrize("change, empty, code, sentence", [
     (change_config("coordinator.yaml", "drain-delay", "drain-dely"), False, 78, "/etc/sluice/coordinator.yaml: there is no option drain-dely; did you mean drain-delay?"),
-    (one_group, True, 64, "cannot open /models/pack: No such file or directory; give a pack or a checkpoint directory")], ids=["unknown key", "empty volume"])
+    (one_group, True, 65, "cannot open /models/pack: No such file or directory; give a pack or a checkpoint directory")], ids=["unknown key", "empty volume"])
 def test_what_is_wrong_is_one_sentence_in_the_log(start_cluster, pack, tmp_path, change, empty, code, sentence):
     tmp_path.chmod(0o755)
     cluster = start_cluster("base", change=change, wait=False, claims={"sluice-models": tmp_path if empty else pack})
