@@ -12,7 +12,7 @@ import threading
 
 import grpc
 import pytest
-from conftest import free_port, run, wait_until
+from conftest import PATIENCE, free_port, run, wait_until
 from scripted_server import MS_NS
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
@@ -35,6 +35,11 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def truth_of(server, n):
+    """What the server saw of a run's n requests, in the order in which they were made: on a busy machine some overtake others."""
+    return sorted(server.truth(n), key=lambda line: int(line["id"].rpartition("-")[2]))
+
+
 BOTH = pytest.mark.parametrize("way", ["grpc", "openai"])
 
 
@@ -44,7 +49,7 @@ def test_what_is_written_is_what_the_server_saw(scripted, tmp_path, way):
     bench(*at(server, way), "--rate", 200, "--requests", 60, "--output-length", "3-9", "--slo", "ttft=10000",
           "--save", tmp_path / "a.json", "--save-requests", tmp_path / "a.jsonl", "--save-page", tmp_path / "a.html",
           "--save-histograms", tmp_path / "h")
-    truth = server.truth(60)
+    truth = truth_of(server, 60)
     requests = lines_of(tmp_path / "a.jsonl")
     result = json.loads((tmp_path / "a.json").read_text())
     assert len(requests) == 60 and result["completed"] == 60 and result["failed"] == 0
@@ -92,9 +97,10 @@ FAULTS = {  # what a server does: what a request is, over either way, and what i
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_server_that_misbehaves_is_said_to_and_the_others_are_measured(scripted, tmp_path, way, fault):
     server = scripted(*QUICK, "--fail", f"4:{fault}")
-    done = bench(*at(server, way), "--rate", 400, "--requests", 40, "--output-length", 6, "--timeout", 3,
+    patience = PATIENCE / 100 if fault == "never" else PATIENCE  # those that are to be spared must not run into it
+    done = bench(*at(server, way), "--rate", 400, "--requests", 40, "--output-length", 6, "--timeout", patience,
                  "--save-requests", tmp_path / "r", "--save", tmp_path / "s")
-    truth = server.truth(40)
+    truth = truth_of(server, 40)
     requests = lines_of(tmp_path / "r")
     hit = [r for r, t in zip(requests, truth) if t["fault"] == fault]
     spared = [r for r, t in zip(requests, truth) if t["fault"] == "none"]
@@ -129,7 +135,7 @@ def test_a_share_is_cancelled_and_the_server_knows(scripted, tmp_path, way):
     server = scripted("--ttft", 1, "--tpot", 1)
     bench(*at(server, way), "--rate", 200, "--requests", 40, "--output-length", 200, "--cancel", "0.5:5", "--save-requests", tmp_path / "r")
     requests = lines_of(tmp_path / "r")
-    truth = server.truth(40)
+    truth = truth_of(server, 40)
     cancelled = [r["ending"] == "cancelled" for r in requests]
     assert 5 < sum(cancelled) < 35
     assert [t["ending"] == "left" for t in truth] == cancelled
@@ -186,7 +192,7 @@ def test_a_trace_is_played_with_its_times_and_lengths(scripted, tmp_path):
     bench(*at(server, "grpc"), "--trace", tmp_path / "t.jsonl", "--trace-speed", 20, "--save-requests", tmp_path / "r")
     requests = lines_of(tmp_path / "r")
     assert [r["due_ns"] for r in requests] == [50 * MS_NS * i for i in range(8)]
-    assert [(t["prompt_tokens"], t["output_tokens"]) for t in server.truth(8)] == [(600 + i, 1 + i) for i in range(8)]
+    assert [(t["prompt_tokens"], t["output_tokens"]) for t in truth_of(server, 8)] == [(600 + i, 1 + i) for i in range(8)]
 
 
 def test_a_sweep_ends_when_the_server_cannot_follow(scripted, tmp_path):
@@ -231,7 +237,7 @@ def test_an_interrupt_writes_what_was_measured(scripted, spawn, tmp_path):
     server = scripted(*QUICK)
     process = spawn("bench", "bench", "serve", *at(server, "grpc"), "--rate", 100, "--duration", 1000, "--output-length", 2,
                     "--save", tmp_path / "s")
-    wait_until(lambda: server.truth_path.read_text().count("\n") >= 5, "some answers")
+    wait_until(lambda: server.truth_path.read_text().count("\n") >= 200, "answers")  # of which some came to be counted, too
     process.signal(signal.SIGINT)
     assert process.wait() == 130
     assert json.loads((tmp_path / "s").read_text())["completed"] >= 5
@@ -323,7 +329,7 @@ def test_prompts_come_from_a_file(scripted, server, tmp_path):
     (tmp_path / "p.jsonl").write_text('{"input_ids": [5, 6, 7], "output_tokens": 2}\n{"input_ids": [5, 6], "output_tokens": 3}\n')
     it = scripted(*QUICK)
     bench(*at(it, "grpc"), "--prompts", tmp_path / "p.jsonl", "--rate", 100, "--requests", 4)
-    assert [(t["prompt_tokens"], t["output_tokens"]) for t in it.truth(4)] == [(3, 2), (2, 3)] * 2
+    assert [(t["prompt_tokens"], t["output_tokens"]) for t in truth_of(it, 4)] == [(3, 2), (2, 3)] * 2
     (tmp_path / "text.txt").write_text("It was the best of times, it was the worst of times. " * 50)
     bench("--grpc", server.endpoint, "--prompts", tmp_path / "text.txt", "--rate", 100, "--requests", 3, "--input-length", 20,
           "--output-length", 2, "--save-requests", tmp_path / "r")
