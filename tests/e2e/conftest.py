@@ -4,9 +4,11 @@
 
 A machine may be busy, and several sessions may share it. So nothing here measures time: whoever needs a counterpart asks it for
 the very thing until it can (`wait_until`), and every deadline is PATIENCE, which only bounds what hangs.
-Environment: SLUICE_BUILD names the build directory (default: build); SLUICE_SLOW_FACTOR makes every deadline so many times longer.
+Environment: SLUICE_BUILD names the build directory (default: build); SLUICE_SLOW_FACTOR makes every deadline so many times longer;
+SLUICE_SHARE is an empty folder that several runs of the same tests have in common: each test is run by one of them.
 """
 import fcntl
+import itertools
 import os
 import pathlib
 import random
@@ -25,6 +27,7 @@ SLUICE = ROOT / os.environ.get("SLUICE_BUILD", "build") / "sluice"
 
 
 PATIENCE = 300 * float(os.environ.get("SLUICE_SLOW_FACTOR", 1))  # seconds
+SHARE = os.environ.pop("SLUICE_SHARE", None)  # sluice warns of a variable that it does not know
 locks = []
 
 
@@ -167,6 +170,32 @@ class Server(Process):
         """SIGTERM; returns the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait()
+
+
+def taken(items, folder):
+    """Those of the items that this run takes, file by file: whoever makes a file's mark has all of its tests, and what they share. A
+    file is taken when the last test before it is about to run, not earlier."""
+    for path, tests in itertools.groupby(items, lambda item: item.path):
+        try:
+            (folder / path.stem).touch(exist_ok=False)
+        except FileExistsError:
+            continue
+        yield from tests
+
+
+def pytest_runtestloop(session):
+    """Runs side by side share the tests; who runs alone has pytest's own loop."""
+    if not SHARE or session.config.option.collectonly or session.testsfailed:
+        return None
+    tests = taken(session.items, pathlib.Path(SHARE))
+    test = next(tests, None)
+    while test:
+        following = next(tests, None)  # pytest wants to know it: what both share is kept
+        test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
+        if session.shouldfail or session.shouldstop:
+            raise session.Interrupted(session.shouldfail or session.shouldstop)
+        test = following
+    return True
 
 
 @pytest.fixture(scope="session")

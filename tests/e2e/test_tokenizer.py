@@ -5,6 +5,7 @@ a shared object and called with ctypes: 10,000 seeded strings would be slow thro
 Environment: SLUICE_BUILD names the build directory (default: build) where the shared object is kept.
 """
 import ctypes
+import fcntl
 import json
 import lzma
 import os
@@ -37,9 +38,11 @@ def build_library():
     BUILD.mkdir(parents=True, exist_ok=True)
     library = BUILD / "libtokenizer_test.so"
     newest = max(path.stat().st_mtime for path in sources + headers)
-    if not library.exists() or library.stat().st_mtime < newest:
-        subprocess.run(["gcc", "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ROOT}", "-o", library,
-                        *sources, "-ljansson", "-lutf8proc"], check=True)
+    with open(library.with_suffix(".lock"), "wb") as lock:  # runs side by side want it at the same moment
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists() or library.stat().st_mtime < newest:
+            subprocess.run(["gcc", "-std=gnu11", "-O2", "-D_GNU_SOURCE", "-shared", "-fPIC", f"-I{ROOT}", "-o", library,
+                            *sources, "-ljansson", "-lutf8proc"], check=True)
     lib = ctypes.CDLL(str(library))
     lib.sl_tokenizer_piece.restype = ctypes.c_char_p
     lib.sl_detok_push.restype = lib.sl_detok_flush.restype = lib.sl_detok_room.restype = ctypes.c_size_t
