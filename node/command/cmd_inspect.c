@@ -292,8 +292,9 @@ static void print_queue(const struct inspect_values *v)
     if (v->json)
         printf("],\n \"queue\": {\"requests\": %d, \"bytes\": %d}}\n", SL_DEFAULT_WAITING, SL_WAITING_BYTES);
     else
-        printf("  coordinator: a queue of %d requests (--max-waiting) and %.0f MiB of what they hold\n",
-               SL_DEFAULT_WAITING, mib(SL_WAITING_BYTES));
+        printf(
+            "  coordinator: a queue of %d requests at least (--max-waiting) and %.0f MiB of what they hold\n",
+            SL_DEFAULT_WAITING, mib(SL_WAITING_BYTES));
 }
 
 static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct inspect_values *v,

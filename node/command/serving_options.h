@@ -30,8 +30,11 @@ struct sl_serving_options {
         SL_OPTION_KV(values, serving.kv), SL_OPTION_NUMERICS(values, serving.numerics, "f32"),               \
         SL_OPTION_MAX_PREFILL(values, serving.max_prefill),                                                  \
         SL_OPTION_MAX_RUNNING(values, serving.max_running),                                                  \
-        SL_OPTION_NUMBER("max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",  \
-                         "Requests in the queue, and 64 MiB of what they hold; more are refused."),          \
+        SL_OPTION_NUMBER(                                                                                    \
+            "max-waiting", values, serving.max_waiting, "1024", 1, SL_MAX_WAITING, "requests",               \
+            "More are refused when so many are here beside those that --max-prefill and "                    \
+            "--max-running of each of --max-decoders allow to be worked on, or when the queue "              \
+            "holds 64 MiB, 64 Mi tokens or 4 hours of work; while others wait, a tenant has its share."),    \
         SL_OPTION_SCHEDULE(values, serving.schedule), SL_OPTION_CHUNK_MS(values, serving.chunk_ms),          \
         SL_OPTION_SLO(values, serving.slo),                                                                  \
         SL_OPTION_TEXT("tenant-weight", SL_OPT_LIST, values, serving.tenant_weight, NULL, "NAME=W",          \
@@ -54,6 +57,10 @@ struct sl_serving_options {
         SL_OPTION_NUMBER("drain-timeout", values, serving.drain_timeout, "60", 0, 86400, "s",                \
                          "How long running requests may take after SIGTERM."),                               \
         SL_SERVER_TLS_ROWS(values, serving.tls)
+
+_Static_assert(SL_WAITING_BYTES == 64 << 20 && SL_WAITING_TOKENS == 64 << 20 &&
+                   SL_WAITING_WORK_US == UINT64_C(4) * 3600 * 1000000,
+               "the help of --max-waiting says so");
 
 static inline enum sl_schedule_kind sl_schedule_of(const struct sl_serving_options *v)
 {
