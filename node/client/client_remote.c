@@ -362,7 +362,9 @@ static void set_stream(struct sl_remote *remote, struct sl_rpc_stream *stream)
 }
 
 /* What is asked for beside the message; a default is not said. Texts of numbers are written into room. */
-static uint32_t make_headers(struct sl_rpc_header headers[3], char room[2][16],
+enum { MAX_HEADERS = 4 };
+
+static uint32_t make_headers(struct sl_rpc_header headers[MAX_HEADERS], char room[2][16],
                              const struct sl_generate *generate)
 {
     uint32_t n = 0;
@@ -374,6 +376,8 @@ static uint32_t make_headers(struct sl_rpc_header headers[3], char room[2][16],
         headers[n++] = (struct sl_rpc_header){sl_header_name(SL_HEADER_PRIORITY), room[0]};
     if (generate->slo_ms)
         headers[n++] = (struct sl_rpc_header){sl_header_name(SL_HEADER_SLO_TTFT), room[1]};
+    if (generate->traceparent)
+        headers[n++] = (struct sl_rpc_header){"traceparent", generate->traceparent};
     return n;
 }
 
@@ -385,7 +389,7 @@ sl_status sl_remote_generate(struct sl_remote *remote, const struct sl_generate 
     if (!packed)
         return sl_fail(err, SL_E_NOMEM, "no memory for the request");
     struct sl_rpc_stream *stream;
-    struct sl_rpc_header headers[3];
+    struct sl_rpc_header headers[MAX_HEADERS];
     char room[2][16];
     uint32_t n_headers = make_headers(headers, room, generate);
     sl_status status =

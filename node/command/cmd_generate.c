@@ -5,6 +5,7 @@
  * Ctrl-C cancels the request, so that its work stops on the server too; what has come is printed
  * and the exit code is 130. A second one, or one outside a request, ends the program at once. */
 #include "base/cpu.h"
+#include "base/digest.h"
 #include "base/log.h"
 #include "node/client/client.h"
 #include "node/client/output.h"
@@ -13,6 +14,7 @@
 #include "node/command/commands.h"
 #include "node/command/serving_options.h"
 #include "node/coordinator/tenants.h"
+#include "node/edge/traceparent.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -24,7 +26,7 @@ enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
 
 struct generate_values {
     const char *endpoint, *model, *transport, *kv, *numerics;
-    const char *prompt, *prompt_file, *token_ids, *tenant, *priority;
+    const char *prompt, *prompt_file, *token_ids, *tenant, *priority, *traceparent;
     const char *output, *timeline_svg;
     uint32_t stages, decode_stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
     struct sl_loading_values load;
@@ -37,30 +39,33 @@ struct generate_values {
     {                                                                                                        \
         name, type, offsetof(struct generate_values, field), fallback, choices, min, max, unit, help         \
     }
-#define SHARED_ROWS                                                                                          \
-    SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_CLIENT_TLS_ROWS(generate_values, tls),           \
-        SL_OPTION_MODEL(generate_values, model), SL_OPTION_STAGES(generate_values, stages, "1"),             \
-        SL_OPTION_DECODE_STAGES(generate_values, decode_stages),                                             \
-        SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_CHUNK(generate_values, chunk),           \
-        SL_OPTION_TRANSPORT(generate_values, transport), SL_OPTION_KV(generate_values, kv),                  \
-        SL_OPTION_NUMERICS(generate_values, numerics, "f32"), SL_LOADING_ROWS(generate_values),              \
-        ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                         \
-        ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                             \
-            "A file with the prompt, UTF-8; - is standard input."),                                          \
-        SL_OPTION_TOKEN_IDS(generate_values, token_ids),                                                     \
-        ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                          \
-            "With --output json: also the log-probabilities of the K best tokens at each place."),           \
-        ROW("tenant", SL_OPT_STRING, tenant, NULL, NULL, 0, 0, "NAME",                                       \
-            "Whose share of the pipeline it uses (x-tenant-id)."),                                           \
-        ROW("priority", SL_OPT_CHOICE, priority, "0", "-2|-1|0|1|2", 0, 0, NULL,                             \
-            "Each step halves the time in which its first token is wanted, a step below 0 doubles it "       \
-            "(x-priority)."),                                                                                \
-        ROW("slo-ttft", SL_OPT_UINT, slo_ttft, "0", NULL, 0, SL_MAX_SLO_MS, "ms",                            \
-            "When its first token is wanted; refused at once if that can't be (x-slo-ttft-ms); 0: no "       \
-            "promise is asked for."),                                                                        \
-        ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                                       \
-            "Draw which stage worked on which chunk when."),                                                 \
-        ROW("timeline-svg", SL_OPT_STRING, timeline_svg, NULL, NULL, 0, 0, "FILE",                           \
+#define SHARED_ROWS                                                                                               \
+    SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_CLIENT_TLS_ROWS(generate_values, tls),                \
+        SL_OPTION_MODEL(generate_values, model), SL_OPTION_STAGES(generate_values, stages, "1"),                  \
+        SL_OPTION_DECODE_STAGES(generate_values, decode_stages),                                                  \
+        SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_CHUNK(generate_values, chunk),                \
+        SL_OPTION_TRANSPORT(generate_values, transport), SL_OPTION_KV(generate_values, kv),                       \
+        SL_OPTION_NUMERICS(generate_values, numerics, "f32"), SL_LOADING_ROWS(generate_values),                   \
+        ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                              \
+        ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                                  \
+            "A file with the prompt, UTF-8; - is standard input."),                                               \
+        SL_OPTION_TOKEN_IDS(generate_values, token_ids),                                                          \
+        ROW("logprobs", SL_OPT_UINT, logprobs, "0", NULL, 0, SL_MAX_LOGPROBS, NULL,                               \
+            "With --output json: also the log-probabilities of the K best tokens at each place."),                \
+        ROW("tenant", SL_OPT_STRING, tenant, NULL, NULL, 0, 0, "NAME",                                            \
+            "Whose share of the pipeline it uses (x-tenant-id)."),                                                \
+        ROW("priority", SL_OPT_CHOICE, priority, "0", "-2|-1|0|1|2", 0, 0, NULL,                                  \
+            "Each step halves the time in which its first token is wanted, a step below 0 doubles it "            \
+            "(x-priority)."),                                                                                     \
+        ROW("slo-ttft", SL_OPT_UINT, slo_ttft, "0", NULL, 0, SL_MAX_SLO_MS, "ms",                                 \
+            "When its first token is wanted; refused at once if that can't be (x-slo-ttft-ms); 0: no "            \
+            "promise is asked for."),                                                                             \
+        ROW("traceparent", SL_OPT_STRING, traceparent, NULL, NULL, 0, 0, "TRACE",                                 \
+            "With --endpoint, the trace that the request is part of, as W3C has it (00-TRACE-SPAN-01); new: one " \
+            "of its own, whose id is said on stderr. Without it, what $TRACEPARENT says."),                       \
+        ROW("timeline", SL_OPT_BOOL, timeline, NULL, NULL, 0, 0, NULL,                                            \
+            "Draw which stage worked on which chunk when."),                                                      \
+        ROW("timeline-svg", SL_OPT_STRING, timeline_svg, NULL, NULL, 0, 0, "FILE",                                \
             "The same drawing as an SVG file.")
 
 static const struct sl_option generate_options[] = {
@@ -177,6 +182,39 @@ static sl_status check_values(const struct generate_values *v, struct sl_err *er
     return SL_OK;
 }
 
+/* What goes with the request as traceparent: what was asked for, or whatever began this program says by the custom of OpenTelemetry's
+ * tools, where what is none is as if it were not there. *out: NULL, or text. */
+static sl_status trace_of(const struct generate_values *v, char text[SL_TRACEPARENT_ROOM], const char **out,
+                          struct sl_err *err)
+{
+    struct sl_traceparent trace;
+    const char *given = v->traceparent ? v->traceparent : v->endpoint ? getenv("TRACEPARENT") : NULL;
+    bool is_new = v->traceparent && strcmp(given, "new") == 0;
+    *out = NULL;
+    if (v->traceparent && v->model)
+        return sl_fail(err, SL_E_USAGE,
+                       "--traceparent goes with --endpoint; in this process nobody records traces");
+    if (!given)
+        return SL_OK;
+    if (is_new) {
+        trace.sampled = true;
+        if (sl_random_bytes(trace.trace_id, sizeof trace.trace_id) != SL_OK ||
+            sl_random_bytes(trace.parent_id, sizeof trace.parent_id) != SL_OK)
+            return sl_fail(err, SL_E_INTERNAL, "no random bytes for the id of the trace");
+    } else if (!sl_traceparent_read(&trace, given, strlen(given))) {
+        return !v->traceparent
+                   ? SL_OK
+                   : sl_fail(err, SL_E_USAGE,
+                             "--traceparent takes new, or 00-, 32 hexadecimal digits, -, 16 of them and -01 "
+                             "(small ones, not all zeros)");
+    }
+    sl_traceparent_write(text, &trace);
+    *out = text;
+    if (is_new)
+        fprintf(stderr, "trace %.32s\n", text + 3);
+    return SL_OK;
+}
+
 static struct sl_client_config client_config(const struct generate_values *v, bool score)
 {
     return (struct sl_client_config){
@@ -241,12 +279,13 @@ static sl_status draw(const struct generate_values *v, const struct sl_answer *a
 }
 
 static sl_status ask(const struct generate_values *v, struct sl_client *client, struct interrupts *in,
-                     bool score, struct sl_err *err)
+                     const char *traceparent, bool score, struct sl_err *err)
 {
     struct sl_prompt prompt;
     SL_TRY(
         sl_prompt_read(&prompt, v->prompt, v->prompt_file, v->token_ids, sl_client_tokenizer(client), err));
     struct sl_generate generate = request_of(v, &prompt, score);
+    generate.traceparent = traceparent;
     sl_status status = sl_client_start(client, prompt.n_ids + generate.max_tokens, err);
     struct sl_output output;
     struct sl_answer answer = {0};
@@ -270,7 +309,10 @@ static sl_status ask(const struct generate_values *v, struct sl_client *client, 
 static int run(const struct generate_values *v, const char *name, bool score)
 {
     struct sl_err err = {0};
-    if (check_values(v, &err) != SL_OK || sl_client_tls_use(&v->tls, &err) != SL_OK)
+    char trace[SL_TRACEPARENT_ROOM];
+    const char *traceparent;
+    if (check_values(v, &err) != SL_OK || trace_of(v, trace, &traceparent, &err) != SL_OK ||
+        sl_client_tls_use(&v->tls, &err) != SL_OK)
         return sl_command_failed(name, &err);
     sl_log_init(name, SL_LOG_WARN); /* the answer is what the user wants to see */
     struct interrupts in;
@@ -287,7 +329,7 @@ static int run(const struct generate_values *v, const char *name, bool score)
     if (status == SL_OK)
         status = sl_client_open(&client, &config, &err);
     if (status == SL_OK)
-        status = ask(v, client, &in, score, &err);
+        status = ask(v, client, &in, traceparent, score, &err);
     sl_client_close(client);
     if (interrupts_stop(&in))
         return EXIT_INTERRUPTED;

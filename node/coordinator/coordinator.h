@@ -47,8 +47,10 @@ struct sl_generate { /* one call, already validated for shape by the edge; copie
     char trace_id[SL_TRACE_DIGITS]; /* empty: it is part of none */
     bool want_digest;               /* of logits and KV: two runs that must agree are compared by it */
     int64_t deadline_ms;            /* time left; -1: none */
-    uint32_t slo_ms;            /* from now to its first token, as wanted; 0: by the schedule's own target */
-    int32_t priority;           /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST */
+    const char
+        *traceparent; /* of the remote client alone: metadata that goes with it, to the letter; NULL: none */
+    uint32_t slo_ms;  /* from now to its first token, as wanted; 0: by the schedule's own target */
+    int32_t priority; /* SL_PRIORITY_LEAST..SL_PRIORITY_MOST */
     char tenant[SL_MAX_TENANT]; /* empty: theirs who name none */
     char owner[SL_MAX_TENANT];  /* who may abort it by its id, besides an admin; empty: nobody is known */
     uint8_t cache_salt[SL_PREFIX_NAME]; /* prefixes are shared with those of the same salt; zeros: none */

@@ -1,5 +1,6 @@
-/* Reads traceparent (traceparent.h): 00-(32 digits)-(16 digits)-(2 digits), all of them small. */
+/* Reads and writes traceparent (traceparent.h): 00-(32 digits)-(16 digits)-(2 digits), all of them small. */
 #include "node/edge/traceparent.h"
+#include <stdio.h>
 #include <string.h>
 
 enum { SHORTEST = 55, AT_TRACE = 3, AT_PARENT = 36, AT_FLAGS = 53 };
@@ -55,4 +56,12 @@ void sl_hex_write(char *out, const uint8_t *bytes, size_t n)
         out[2 * i + 1] = digits[bytes[i] & 15];
     }
     out[2 * n] = 0;
+}
+
+void sl_traceparent_write(char out[SL_TRACEPARENT_ROOM], const struct sl_traceparent *in)
+{
+    char trace[2 * sizeof in->trace_id + 1], parent[2 * sizeof in->parent_id + 1];
+    sl_hex_write(trace, in->trace_id, sizeof in->trace_id);
+    sl_hex_write(parent, in->parent_id, sizeof in->parent_id);
+    snprintf(out, SL_TRACEPARENT_ROOM, "00-%s-%s-%02x", trace, parent, in->sampled);
 }

@@ -13,6 +13,8 @@ struct sl_traceparent {
 };
 /* False: it is none (of another shape, or of zeros); *out is zeros then. Versions to come may say more behind a dash. */
 bool sl_traceparent_read(struct sl_traceparent *out, const char *bytes, size_t n);
+enum { SL_TRACEPARENT_ROOM = 56 };
+void sl_traceparent_write(char out[SL_TRACEPARENT_ROOM], const struct sl_traceparent *in);
 /* 2 * n digits and a zero. */
 void sl_hex_write(char *out, const uint8_t *bytes, size_t n);
 

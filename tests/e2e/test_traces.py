@@ -2,6 +2,7 @@
 what was asked is in it; and that a collector that is dead, slow or refuses costs spans and no request."""
 import collections
 import http.server
+import os
 import re
 import signal
 import socket
@@ -133,6 +134,32 @@ def test_a_request_is_part_of_the_trace_that_its_client_names(start_server, coll
         root = collector.request(f"bad-{i}")[0]
         assert root.trace != trace and root.parent == "", bad
     assert "unrecorded" not in {s.values.get("sluice.request.id") for s in collector.spans()}
+    assert server.stop() == 0, server.log()
+
+
+def test_generate_takes_part_in_a_trace(start_server, collector, pack):
+    server = start_server("--otlp-endpoint", collector.url)
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    named, own, other = f"00-{trace}-{parent}-01", {"TRACEPARENT": f"00-{trace[::-1]}-{parent}-01"}, {"TRACEPARENT": "none of it"}
+
+    def go(*args, env=None):
+        done = run("generate", "--endpoint", server.endpoint, "--prompt", "It was", "--max-tokens", 2, *args,
+                   env={**os.environ, **(env or {})})
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    def roots():
+        return {(s.trace, s.parent) for s in collector.spans() if s.name == "generate"}
+    assert go("--traceparent", named, env=own) == "" and go(env=own) == "" and go(env=other) == ""
+    said = re.fullmatch(r"trace ([0-9a-f]{32})\n", go("--traceparent", "new"))[1]
+    wait_until(lambda: len(roots()) == 4, "four requests")
+    assert {(trace, parent), (trace[::-1], parent)} < roots() and {t for t, p in roots() if p == ""}.isdisjoint({trace, said})
+    assert [p for t, p in roots() if t == said] not in ([], [""])
+    for bad in ("", "00", named.upper(), f"00-{'0' * 32}-{parent}-01"):
+        done = run("generate", "--endpoint", server.endpoint, "--prompt", "x", "--traceparent", bad)
+        assert done.returncode == 64 and "--traceparent takes new, or 00-" in done.stderr, (bad, done.stderr)
+    done = run("generate", "--model", pack, "--prompt", "x", "--traceparent", named)
+    assert done.returncode == 64 and "goes with --endpoint" in done.stderr
     assert server.stop() == 0, server.log()
 
 

@@ -56,3 +56,18 @@ SL_TEST(a_version_to_come_may_say_more_behind_a_dash)
     CHECK(reads("cc-" TRACE "-" PARENT "-01-what-the-future-will-be-like"));
     CHECK(!reads("cc-" TRACE "-" PARENT "-01.what"));
 }
+
+SL_TEST(what_is_written_is_read_again)
+{
+    struct sl_traceparent in = {.trace_id = {0x4b, [15] = 0x36}, .parent_id = {[7] = 0xb7}, .sampled = true},
+                          out;
+    char text[SL_TRACEPARENT_ROOM];
+    for (int sampled = 0; sampled < 2; sampled++) {
+        in.sampled = sampled;
+        sl_traceparent_write(text, &in);
+        CHECK(sl_traceparent_read(&out, text, strlen(text)));
+        CHECK(memcmp(in.trace_id, out.trace_id, sizeof in.trace_id) == 0 && in.sampled == out.sampled &&
+              memcmp(in.parent_id, out.parent_id, sizeof in.parent_id) == 0);
+    }
+    CHECK_STR(text, "00-4b000000000000000000000000000036-00000000000000b7-01");
+}
