@@ -290,8 +290,32 @@ static void on_back(struct sl_sim *s, uint32_t place)
     carry_out(s);
 }
 
+static void tell(const struct sl_sim *s, const struct sl_sim_event *e)
+{
+    static const char *const names[] = {[SL_SIM_ARRIVE] = "request comes",
+                                        [SL_SIM_CANCEL] = "client is gone: request",
+                                        [SL_SIM_FLUSH] = "prefixes are flushed",
+                                        [SL_SIM_DECIDE] = "decides",
+                                        [SL_SIM_DELIVER] = "frame arrives at node",
+                                        [SL_SIM_RAN] = "has run: stage",
+                                        [SL_SIM_STEP] = "token step of decode worker",
+                                        [SL_SIM_FORETELL] = "hears of a cancel: word",
+                                        [SL_SIM_LEAVE] = "decode worker dies or leaves: leaving",
+                                        [SL_SIM_TOLD] = "is known to be dead: leaving",
+                                        [SL_SIM_BACK] = "another decode worker comes: place"};
+    static const char *const links[] = {"order", "result", "kv", "adopt", "ring"};
+    char what[120];
+    int n = snprintf(what, sizeof what, "%s %u", names[e->kind], e->which);
+    if (e->frame)
+        snprintf(what + n, sizeof what - (size_t)n, ": %s from node %u, %zu bytes", links[e->frame->kind],
+                 e->frame->from, e->frame->n);
+    s->config.tell(s->config.tell_user, e->at_us, what);
+}
+
 static void happen(struct sl_sim *s, const struct sl_sim_event *e)
 {
+    if (s->config.tell)
+        tell(s, e);
     switch (e->kind) {
     case SL_SIM_ARRIVE:
         on_arrive(s, e->which);
@@ -336,6 +360,22 @@ static void happen(struct sl_sim *s, const struct sl_sim_event *e)
 }
 
 /* ---- the world ---- */
+
+/* What must hold whatever happens, beside what the parts look at themselves. */
+static void check(struct sl_sim *s)
+{
+    struct sl_core_load load;
+    const char *bad = sl_core_check(s->core);
+    if (bad)
+        sl_sim_break(s, "%s", bad);
+    sl_core_load(s->core, &load);
+    uint32_t most = sl_plan_max_runs(&s->plan) + s->plan.max_prefill + 1;
+    if (load.records - load.records_answered > most)
+        sl_sim_break(s, "%llu records are in the log and not answered, and %u may be",
+                     (unsigned long long)(load.records - load.records_answered), most);
+    if (s->config.most_events && ++s->report.events > s->config.most_events)
+        sl_sim_break(s, "it goes on after %u events; give it more if it is only long", s->config.most_events);
+}
 
 static void check_all_back(struct sl_sim *s)
 {
@@ -440,9 +480,7 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         struct sl_sim_event event;
         while (!s->broken[0] && sl_sim_next(s, &event)) {
             happen(s, &event);
-            const char *bad = sl_core_check(s->core);
-            if (bad)
-                sl_sim_break(s, "%s", bad);
+            check(s);
         }
         if (!s->broken[0])
             check_all_back(s);

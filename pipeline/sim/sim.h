@@ -48,6 +48,9 @@ struct sl_sim_config {
     uint32_t runs;              /* chunks under way at most; 0: by what is seen */
     uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
     enum sl_sim_plant plant;
+    uint32_t most_events; /* a world that goes on after so many breaks a promise; 0: no bound */
+    void (*tell)(void *user, uint64_t at_us, const char *what); /* of every event; NULL: nobody */
+    void *tell_user;
 };
 
 struct sl_sim_request {
@@ -79,7 +82,7 @@ struct sl_sim_request {
 };
 
 struct sl_sim_report {
-    uint64_t end_us, records, steps, tokens, set_back, cached_tokens, evicted;
+    uint64_t end_us, events, records, steps, tokens, set_back, cached_tokens, evicted;
     uint64_t kept;           /* pages that decode workers were told to have already */
     uint64_t given_up;       /* records that a stage did not run, since all of it was cancelled */
     uint64_t foretold;       /* of them, whose CANCELs were not among the frames that the stage held */

@@ -64,7 +64,8 @@ KNOWS = {
     "node/command": ["node/eval"],
     "bench/serve": ["node/command"],
     "bench/serve/selftest": ["node/command"],
-    "bench": ["bench/serve", "bench/serve/selftest"],
+    "bench/simulate": ["bench/serve", "pipeline/sim"],
+    "bench": ["bench/serve", "bench/serve/selftest", "bench/simulate"],
 }
 
 # A foreign header (pattern) -> the files that may include it (patterns). Tests may include what they test with.

@@ -1,0 +1,145 @@
+/* bench/simulate: what its options mean, and 200 seeds, or as many as SLUICE_SEEDS says. */
+#include "bench/simulate/seed.h"
+#include "bench/simulate/simulate.h"
+#include "tests/check.h"
+#include <stdlib.h>
+
+SL_TEST(faults_are_none_all_or_some_by_name)
+{
+    uint32_t faults;
+    struct sl_err err;
+    CHECK_INT(sl_sim_faults_parse(&faults, "none", &err), SL_OK);
+    CHECK_INT(faults, 0);
+    CHECK_INT(sl_sim_faults_parse(&faults, "all", &err), SL_OK);
+    CHECK_INT(faults, (1u << SL_SIM_FAULTS) - 1);
+    CHECK_INT(sl_sim_faults_parse(&faults, "crash,delay", &err), SL_OK);
+    CHECK_INT(faults, 1u << SL_SIM_CRASH | 1u << SL_SIM_DELAY);
+    static const char *const bad[] = {"",      "x",           "delay,", ",delay", "delay,,crash",
+                                      "Delay", "delay crash", "delays"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_INT(sl_sim_faults_parse(&faults, bad[i], &err), SL_E_USAGE);
+        CHECK_CONTAINS(err.text, "is no fault; say none, all, or some of delay");
+    }
+    CHECK_INT(sl_sim_faults_parse(&faults, "none,delay", &err), SL_E_USAGE);
+    CHECK_CONTAINS(err.text, "none and all stand alone");
+    CHECK_INT(sl_sim_faults_parse(&faults, "delay,all", &err), SL_E_USAGE);
+}
+
+SL_TEST(seeds_are_a_number_or_two_in_order)
+{
+    uint64_t first, last;
+    struct sl_err err;
+    CHECK_INT(sl_seeds_parse(&first, &last, "7", &err), SL_OK);
+    CHECK(first == 7 && last == 7);
+    CHECK_INT(sl_seeds_parse(&first, &last, "0:18446744073709551614", &err), SL_OK);
+    CHECK(first == 0 && last == UINT64_MAX - 1);
+    static const char *const bad[] = {
+        "", ":", "1:", ":1", "2:1", "-1", "1:2:3", "1.5", "18446744073709551616", " 1"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_INT(sl_seeds_parse(&first, &last, bad[i], &err), SL_E_USAGE);
+        CHECK_CONTAINS(err.text, "is not A:B");
+    }
+}
+
+SL_TEST(a_load_is_a_process_with_lengths_or_a_trace)
+{
+    struct sl_sim_load load;
+    struct sl_err err;
+    CHECK_INT(sl_sim_load_read(&load, "poisson:2.5,out=7,in=lognormal:300:1", 9, 512, &err), SL_OK);
+    CHECK(load.rate == 2.5 && load.output.kind == SL_LENGTH_FIXED && load.output.a == 7 &&
+          load.input.kind == SL_LENGTH_LOGNORMAL && load.input.a == 300 && load.n_requests == 9);
+    static const char *const bad[] = {
+        "poisson:",       "poisson:0",      "poisson:-1",       "poisson:nan",
+        "poisson:inf",    "poisson:1e7",    "poisson:1 ",       "poisson:1,",
+        "poisson:1,in",   "poisson:1,in=",  "poisson:1,out=0",  "poisson:1,in=x",
+        "poisson:1,on=3", "poisson:1;in=3", "poisson:1,in=5-3", "poisson:1,in=nan"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (sl_sim_load_read(&load, bad[i], 9, 512, &err) != SL_E_USAGE)
+            sl_test_fail(__FILE__, __LINE__, "%s is taken", bad[i]);
+    CHECK_INT(sl_sim_load_read(&load, "/nowhere", 9, 512, &err), SL_E_IO);
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    REQUIRE(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+SL_TEST(of_a_trace_the_first_rows_count_and_what_is_longer_than_the_context_is_cut)
+{
+    struct sl_sim_load load;
+    struct sl_sim_history history;
+    struct sl_err err;
+    char path[200];
+    snprintf(path, sizeof path, "%s/trace.csv", sl_test_dir());
+    write_file(path, "Timestamp,Request tokens,Response tokens\n5,10,3\n6,600,9\n6.5,500,90\n7,1,1\n");
+    REQUIRE(sl_sim_load_read(&load, path, 3, 512, &err) == SL_OK);
+    REQUIRE(sl_sim_history_init(&history, &load, &err) == SL_OK);
+    sl_sim_history_draw(&history, &load, 0, 4, 1);
+    CHECK_INT(history.n, 3);
+    CHECK_INT(history.n_cut, 1);
+    CHECK(history.requests[0].arrive_us == 0 && history.requests[1].arrive_us == 1000000);
+    CHECK(history.requests[0].n_ids == 10 && history.requests[0].max_tokens == 3);
+    CHECK(history.requests[1].n_ids == 511 && history.requests[1].max_tokens == 1);
+    CHECK(history.requests[2].n_ids == 500 && history.requests[2].max_tokens == 12);
+    sl_sim_history_fini(&history);
+    sl_sim_load_fini(&load);
+    write_file(path, "Timestamp,Request tokens,Response tokens\n5,10,3\n4,6,9\n");
+    CHECK_INT(sl_sim_load_read(&load, path, 9, 512, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "line 3: its time is before that of the row above");
+    write_file(path, "Timestamp,Request tokens,Response tokens\nnan,10,3\n");
+    CHECK_INT(sl_sim_load_read(&load, path, 9, 512, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "line 2: its time is no number");
+}
+
+/* ---- seeds ---- */
+
+struct seeds {
+    struct sl_sim_load load;
+    struct sl_sim_history history;
+    struct sl_seed_config config;
+    struct sl_seed_sums sums;
+    struct sl_err err;
+};
+
+static void begin(struct seeds *s, const char *load, uint32_t n_requests, const char *faults)
+{
+    *s = (struct seeds){.config = {.n_stages = 4, .n_decoders = 2, .most_events = 5000000, .load = &s->load}};
+    REQUIRE(sl_sim_load_read(&s->load, load, n_requests, 700, &s->err) == SL_OK);
+    REQUIRE(sl_sim_faults_parse(&s->config.faults, faults, &s->err) == SL_OK);
+    REQUIRE(sl_sim_history_init(&s->history, &s->load, &s->err) == SL_OK);
+}
+
+static void end(struct seeds *s)
+{
+    sl_sim_history_fini(&s->history);
+    sl_sim_load_fini(&s->load);
+}
+
+SL_TEST(whatever_goes_wrong_every_answer_is_what_it_is_alone)
+{
+    const char *more = getenv("SLUICE_SEEDS");
+    uint64_t last = more ? strtoull(more, NULL, 10) : 200;
+    struct seeds s;
+    begin(&s, "poisson:100", 30, "all");
+    for (uint64_t seed = 1; seed <= last; seed++) {
+        s.config.n_stages = 1 + (uint32_t)seed % 5;
+        s.config.n_decoders = 1 + (uint32_t)seed % 3;
+        if (sl_seed_run(&s.config, &s.history, seed, &s.sums, &s.err) != SL_OK)
+            sl_test_fail(__FILE__, __LINE__, "seed %llu: %s", (unsigned long long)seed, s.err.text);
+    }
+    CHECK(s.sums.answers > 20 * last && s.sums.set_back > last && s.sums.lost > last &&
+          s.sums.left > last / 2);
+    CHECK(s.sums.given_up > last && s.sums.cached_tokens > 100 * last); /* it was about something */
+    end(&s);
+}
+
+SL_TEST(a_world_that_goes_on_for_ever_is_said_to_do_so)
+{
+    struct seeds s;
+    begin(&s, "poisson:100", 30, "none");
+    s.config.most_events = 1000;
+    CHECK_INT(sl_seed_run(&s.config, &s.history, 1, &s.sums, &s.err), SL_E_INTERNAL);
+    CHECK_CONTAINS(s.err.text, "it goes on after 1000 events");
+    end(&s);
+}
