@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { SIM_VOCAB = 50000 };
+
 void sl_sim_break(struct sl_sim *s, const char *format, ...)
 {
     if (s->broken[0])
@@ -57,62 +59,6 @@ static void send_adopt(struct sl_sim *s, const struct sl_action *a)
     sl_sim_send(s, f);
 }
 
-static int by_id(const void *a, const void *b)
-{
-    const uint32_t *x = a, *y = b;
-    return (*x > *y) - (*x < *y);
-}
-
-static void on_token(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
-{
-    struct sl_sim_answer *answer = &r->answers[a->index];
-    if (answer->ended || a->token.n_out != answer->n_tokens + 1 || a->token.n_out > r->max_tokens) {
-        sl_sim_break(s, "a token was told after the end, twice, or beyond the length");
-        return;
-    }
-    if (answer->n_tokens == 0)
-        answer->first_us = s->now_us;
-    answer->tokens[answer->n_tokens++] = a->token.out->id;
-    s->report.tokens++;
-}
-
-static void on_end(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
-{
-    struct sl_sim_answer *answer = &r->answers[a->index];
-    bool all = true;
-    if (answer->ended || r->ended)
-        sl_sim_break(s, "an end was told twice");
-    answer->ended = true;
-    answer->status = a->end.status;
-    answer->finish = a->end.finish;
-    answer->end_us = s->now_us;
-    for (uint32_t i = 0; i < (r->n ? r->n : 1); i++)
-        all = all && r->answers[i].ended;
-    if (a->end.last != all && a->end.status != SL_E_EXHAUSTED)
-        sl_sim_break(s, "the last end was not said, or another was");
-    r->ended = a->end.last;
-}
-
-/* Who is set back is younger than somebody who goes on, and has pages for nothing while it waits. */
-static void on_set_back(struct sl_sim *s, struct sl_sim_request *r, const struct sl_action *a)
-{
-    struct sl_sim_answer *answer = &r->answers[a->index];
-    struct sl_said *said = &s->asks[r - s->requests].said[a->index];
-    uint32_t *sorted = malloc((answer->n_tokens + 1) * sizeof *sorted);
-    uint8_t *counts =
-        realloc((uint8_t *)(uintptr_t)said->counts, sl_counts_max_bytes(answer->n_tokens, s->plan.vocab));
-    assert(sorted && counts);
-    memcpy(sorted, answer->tokens, answer->n_tokens * sizeof *sorted);
-    qsort(sorted, answer->n_tokens, sizeof *sorted, by_id);
-    said->counts = counts;
-    said->counts_bytes = (uint32_t)sl_counts_pack(counts, sorted, answer->n_tokens, s->plan.vocab);
-    free(sorted);
-    if (answer->ended || answer->n_tokens == 0)
-        sl_sim_break(s, "what has ended, or never began, was set back");
-    answer->n_set_back++;
-    s->report.set_back++;
-}
-
 static void carry_out(struct sl_sim *s);
 
 /* It has nothing that anybody wants, or its time is over: it is told to stop, and does. */
@@ -129,7 +75,8 @@ static void on_left(struct sl_sim *s, uint32_t place)
 /* Returns whether a text ends with what was told. */
 static bool act(struct sl_sim *s, const struct sl_action *a)
 {
-    struct sl_sim_request *r = a->user;
+    bool text_ends = false;
+    const char *bad = NULL;
     switch (a->kind) {
     case SL_ACTION_RECORD:
         send_record(s, a);
@@ -138,14 +85,9 @@ static bool act(struct sl_sim *s, const struct sl_action *a)
         send_adopt(s, a);
         break;
     case SL_ACTION_TOKEN:
-        if (a->token.out)
-            on_token(s, r, a);
-        return a->token.out && r->text_ends_at && a->token.n_out == r->text_ends_at + a->index;
     case SL_ACTION_END:
-        on_end(s, r, a);
-        break;
     case SL_ACTION_SET_BACK:
-        on_set_back(s, r, a);
+        bad = sl_holders_hear(&s->holders, a, s->now_us, &text_ends);
         break;
     case SL_ACTION_LEFT:
         on_left(s, a->decoder);
@@ -156,7 +98,9 @@ static bool act(struct sl_sim *s, const struct sl_action *a)
     case SL_ACTION_LIFE:
         break;
     }
-    return false;
+    if (bad)
+        sl_sim_break(s, "%s", bad);
+    return text_ends;
 }
 
 static void carry_out(struct sl_sim *s)
@@ -188,26 +132,8 @@ static void carry_out(struct sl_sim *s)
 
 static void on_arrive(struct sl_sim *s, uint32_t which)
 {
-    struct sl_ask *asks = s->asks;
-    struct sl_sim_request *r = &s->requests[which];
-    asks[which] = (struct sl_ask){.ids = r->ids,
-                                  .n_ids = r->n_ids,
-                                  .sampling = {.top_p = 1, .n_logprobs = -1, .seed = r->seed},
-                                  .n = r->n,
-                                  .max_tokens = r->max_tokens,
-                                  .min_tokens = r->min_tokens,
-                                  .steering_bytes = r->steering_bytes,
-                                  .steering = r->steering,
-                                  .prompt_logprobs = -1,
-                                  .deadline_us = r->deadline_us,
-                                  .target_us = r->target_us,
-                                  .priority = r->priority,
-                                  .cache_salt = {r->salt},
-                                  .user = r};
-    snprintf(asks[which].tenant, sizeof asks[which].tenant, "%s", r->tenant ? r->tenant : "");
-    for (uint32_t k = 0; k < SL_MAX_N; k++)
-        asks[which].said[k].ids = r->answers[k].tokens;
-    s->seqs[which] = sl_core_submit(s->core, s->now_us, &asks[which], &s->actions);
+    struct sl_ask *ask = sl_holders_ask(&s->holders, which);
+    s->seqs[which] = sl_core_submit(s->core, s->now_us, ask, &s->actions);
     carry_out(s);
 }
 
@@ -403,7 +329,7 @@ static sl_status build(struct sl_sim *s, struct sl_err *err)
     struct sl_plan_model model = {.n_layers = c->n_stages,
                                   .max_pos = c->context_tokens,
                                   .d_model = 1,
-                                  .vocab = 50000,
+                                  .vocab = SIM_VOCAB,
                                   .kv_layer_bytes = 64};
     struct sl_plan_options options = {.n_stages = c->n_stages,
                                       .n_decoders = c->n_decoders ? c->n_decoders : 1,
@@ -453,17 +379,17 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
                      struct sl_sim_report *report, struct sl_err *err)
 {
     struct sl_sim *s = calloc(1, sizeof *s);
-    struct sl_ask *asks = calloc(n_requests, sizeof *asks);
     uint64_t *seqs = calloc(n_requests, sizeof *seqs);
     sl_status status = SL_E_NOMEM;
-    if (s && asks && seqs) {
+    if (s && seqs) {
         *s = (struct sl_sim){.config = *config,
                              .requests = requests,
                              .n_requests = n_requests,
                              .seqs = seqs,
-                             .asks = asks,
                              .rng = {config->seed, 0}};
-        status = build(s, err);
+        status = sl_holders_init(&s->holders, requests, n_requests, SIM_VOCAB);
+        if (status == SL_OK)
+            status = build(s, err);
     }
     if (status == SL_OK) {
         sl_core_complete(s->core, &s->actions);
@@ -485,15 +411,15 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         if (!s->broken[0])
             check_all_back(s);
         s->report.end_us = s->now_us;
+        s->report.tokens = s->holders.tokens;
+        s->report.set_back = s->holders.set_back;
         *report = s->report;
         if (s->broken[0])
             status = sl_fail(err, SL_E_INTERNAL, "%s (seed %llu, at %llu us)", s->broken,
                              (unsigned long long)config->seed, (unsigned long long)s->now_us);
     }
-    for (uint32_t i = 0; asks && i < n_requests; i++)
-        for (uint32_t k = 0; k < SL_MAX_N; k++)
-            free((uint8_t *)(uintptr_t)asks[i].said[k].counts);
     if (s) {
+        sl_holders_fini(&s->holders);
         sl_sim_stages_fini(s);
         sl_sim_drop_frames(s);
         sl_sim_decode_fini(s);
@@ -502,7 +428,6 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         sl_arena_fini(&s->arena);
     }
     free(s);
-    free(asks);
     free(seqs);
     return status;
 }

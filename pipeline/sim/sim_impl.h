@@ -6,7 +6,7 @@
 #include "base/rng.h"
 #include "pipeline/decide/foretold.h"
 #include "pipeline/decide/sequences.h"
-#include "pipeline/sim/sim.h"
+#include "pipeline/sim/holder.h"
 
 enum sl_sim_event_kind {
     SL_SIM_ARRIVE,
@@ -116,9 +116,9 @@ struct sl_sim {
 
     struct sl_core *core;
     struct sl_actions actions;
+    struct sl_holders holders;
     struct sl_sim_request *requests;
-    uint64_t *seqs;      /* [n_requests], 0: not taken */
-    struct sl_ask *asks; /* [n_requests] */
+    uint64_t *seqs; /* [n_requests], 0: not taken */
     uint32_t n_requests;
     bool deciding; /* a DECIDE is on its way */
     struct sl_sim_stage *stages;
