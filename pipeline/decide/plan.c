@@ -1,5 +1,6 @@
 /* The plan of plan.h: splits, sizes and links as arithmetic. */
 #include "pipeline/decide/plan.h"
+#include "pipeline/decide/layers.h"
 #include "pipeline/record/messages.h"
 #include "pipeline/record/parts.h"
 #include <stdio.h>
@@ -59,11 +60,30 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
+/* Equal, as all nodes are thought to be alike, or as somebody said who knows better. */
+static sl_status cut_stages(struct sl_plan *plan, const struct sl_plan_options *o, struct sl_err *err)
+{
+    uint32_t sum = 0;
+    sl_layers_equal(plan->begin, plan->n_layers, plan->n_stages);
+    for (uint32_t k = 0; o->layers && k < plan->n_stages; k++) {
+        plan->begin[k] = sum;
+        if (o->layers[k] == 0 || o->layers[k] > plan->n_layers - sum)
+            return sl_fail(err, SL_E_CONFIG,
+                           "%u layers of stage %u are not between 1 and the %u that are left; "
+                           "`sluice plan` finds a cut",
+                           o->layers[k], k, plan->n_layers - sum);
+        sum += o->layers[k];
+    }
+    if (o->layers && sum != plan->n_layers)
+        return sl_fail(err, SL_E_CONFIG, "the stages have %u layers and the model has %u; leave none out",
+                       sum, plan->n_layers);
+    return SL_OK;
+}
+
 /* Equal cuts; what goes around in the ring of the parts. */
 static void cut_decoders(struct sl_plan *plan)
 {
-    for (uint32_t j = 0; j <= plan->n_parts; j++)
-        plan->part_begin[j] = (uint32_t)((uint64_t)plan->n_layers * j / plan->n_parts);
+    sl_layers_equal(plan->part_begin, plan->n_layers, plan->n_parts);
     plan->step_rows = (plan->max_running + plan->n_parts - 1) / plan->n_parts;
     size_t rows = (size_t)plan->step_rows * plan->d_model * sizeof(float);
     size_t ends = ((size_t)plan->max_running + SL_ORPHANS) * SL_PARTS_END_BYTES;
@@ -120,8 +140,7 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                        (unsigned long long)tokens, plan->context_tokens);
     plan->n_pages = (uint32_t)((tokens + SL_PAGE - 1) / SL_PAGE);
     plan->kv_layer_bytes = model->kv_layer_bytes;
-    for (uint32_t k = 0; k <= plan->n_stages; k++) /* equal cuts */
-        plan->begin[k] = (uint32_t)((uint64_t)plan->n_layers * k / plan->n_stages);
+    SL_TRY(cut_stages(plan, o, err));
     struct sl_order_limits limits = sl_plan_order_limits(plan);
     plan->meta_bytes = sl_order_meta_bytes(&limits);
     plan->order_bytes = plan->meta_bytes + (size_t)plan->max_chunk * model->d_model * sizeof(float);

@@ -29,9 +29,10 @@ struct sl_plan_model { /* the numbers of a model that count here */
 
 struct sl_plan_options {
     uint32_t n_stages;
-    uint32_t n_decoders;   /* decode workers that must be there before it is ready; 0: none ever is */
-    uint32_t max_decoders; /* places for them; 0: n_decoders */
-    uint32_t n_parts;      /* that each of them is cut into, by layers; 0: 1 */
+    const uint32_t *layers; /* [n_stages]: how many each has; NULL: cut equally (layers.h) */
+    uint32_t n_decoders;    /* decode workers that must be there before it is ready; 0: none ever is */
+    uint32_t max_decoders;  /* places for them; 0: n_decoders */
+    uint32_t n_parts;       /* that each of them is cut into, by layers; 0: 1 */
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; a coordinator decides it when all nodes have joined */
     uint32_t chunk_tokens;   /* 0: default per request, prompt/8 within 64..2048, a multiple of 64 */
