@@ -78,7 +78,7 @@ FOREIGN = {
     r"curl/": [r"base/http/curl\.h"],
     r"protobuf-c/": [r"node/rpc/\w+\.[ch]"],
     r"jansson\.h": [r"model/(\w+/)?\w+\.[ch]", r"node/client/(client_remote|queue_view)\.c", r"node/edge/(engine|service)_\w+\.[ch]", r"bench/serve/\w+\.[ch]", r"bench/serve/selftest/openai\.c"],
-    r"yaml\.h": [r"node/command/options_file\.c"],
+    r"yaml\.h": [r"node/command/yaml\.c"],
     r"microhttpd\.h": [r"node/edge/admin_http\w*\.[ch]", r"bench/serve/selftest/scripted_http\.c"],
     r"utf8proc\.h": [r"model/tokenizer/\w+\.[ch]"],
     r"jemalloc/": [r"node/edge/\w*metrics\w*\.c"],

@@ -221,10 +221,16 @@ SL_TEST(files_that_are_refused)
 {
     static const struct {
         const char *text, *part;
-    } cases[] = {{"thread: 3\n", "did you mean threads?"},  {"threads: [1]\n", "one flat list"},
-                 {"- threads\n", "one flat list"},          {"threads: 1\nthreads: 2\n", "twice"},
-                 {"threads: {a: b}\n", "line 1"},           {"\tx: [\n", "is not YAML"},
-                 {"threads: 1\n---\nthreads: 2\n", "flat"}, {"a: *b\n", "flat"}};
+    } cases[] = {{"thread: 3\n", "did you mean threads?"},
+                 {"threads: [1]\n", "one flat list"},
+                 {"- threads\n", "one flat list"},
+                 {"threads: 1\nthreads: 2\n", "twice"},
+                 {"threads: {a: b}\n", "line 1"},
+                 {"\tx: [\n", "is not YAML"},
+                 {"threads: []\n", "one flat list"},
+                 {"threads: {}\n", "one flat list"},
+                 {"threads: 1\n---\nthreads: 2\n", "second document"},
+                 {"a: *b\n", "anchors"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct test_values v;
         struct sl_err err = {0};
