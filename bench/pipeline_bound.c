@@ -1,5 +1,6 @@
 /* The arithmetic of pipeline_bound.h: sums, and the walk of chunks through stages in order. */
 #include "bench/pipeline_bound.h"
+#include "pipeline/decide/flow.h"
 
 void sl_chunk_times_least(struct sl_chunk_times *least, const struct sl_chunk_times *times)
 {
@@ -28,10 +29,8 @@ static double makespan_of(const struct sl_chunk_times *t)
     double free_at[SL_MAX_STAGES] = {0}, left_at = 0;
     for (uint32_t i = 0; i < t->n_chunks; i++) {
         left_at = 0;
-        for (uint32_t k = 0; k < t->n_stages; k++) {
-            double begin = left_at > free_at[k] ? left_at : free_at[k];
-            free_at[k] = left_at = begin + t->us[k][i];
-        }
+        for (uint32_t k = 0; k < t->n_stages; k++)
+            left_at = sl_flow_pass(&free_at[k], left_at, t->us[k][i]);
     }
     return left_at;
 }

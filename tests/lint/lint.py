@@ -65,7 +65,8 @@ KNOWS = {
     "bench/serve": ["node/command"],
     "bench/serve/selftest": ["node/command"],
     "bench/simulate": ["bench/serve", "pipeline/sim"],
-    "bench": ["bench/serve", "bench/serve/selftest", "bench/simulate"],
+    "bench/plan": ["bench/serve"],
+    "bench": ["bench/serve", "bench/serve/selftest", "bench/simulate", "bench/plan"],
 }
 
 # A foreign header (pattern) -> the files that may include it (patterns). Tests may include what they test with.
