@@ -59,6 +59,10 @@ struct sl_io_config {
     struct sl_fabric *fabric;                 /* local only */
     char address[256]; /* to listen on: a name or an IP address of this machine; local: ignored */
     uint16_t port;     /* 0: any of 13000..13063 (ucx), any (local) */
+    /* local only, for measuring what a network would do: whatever leaves this io is under way for delay_us, and its frames leave
+     * one behind the other at so many Gbit/s (0: at once). Both ends have it for what they send. */
+    uint32_t delay_us;
+    double gbit;
     struct sl_wire_limits limits;
     /* A peer that was not heard for silent_ms is silent, and lost after lost_ms; after half of that its line is made anew. 0: defaults 200, 1000, 10000, 2000; those but
      * the first are raised by TSan builds */

@@ -36,6 +36,7 @@ struct sl_pair;      /* a line of the local transport, both ends */
 struct sl_mail {
     struct sl_mail *next;
     struct sl_pair *pair;
+    uint64_t due_ns, number; /* when it is there, 0: at once; the inbox counts */
     uint8_t kind, to_side;
 };
 

@@ -8,8 +8,13 @@
  * thread and sends the same letter back: the buffer is free when it comes home. One mutex guards
  * inboxes and pairs; it is held for a few instructions and never during a copy.
  *
- * A pair lives until both ends are closed and no letter points to it. */
+ * A pair lives until both ends are closed and no letter points to it.
+ *
+ * A network's delay and rate can be asked for (sl_io_config): then an inbox is sorted by when its letters are there, and its
+ * descriptor is a timer that goes off when the first of them is. Nothing overtakes on a line. What is under way costs nobody
+ * anything but time: the copy is made when a frame is there. */
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "pipeline/link/transport_impl.h"
 
 #include <assert.h>
@@ -17,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 enum letter { LETTER_CALL, LETTER_FRAME, LETTER_DONE, LETTER_HANGUP };
@@ -26,10 +32,11 @@ struct sl_line { /* one end of a pair */
     struct sl_transport *transport; /* NULL: closed */
     struct sl_conn *conn;
     struct sl_line *next_closing;
-    uint32_t n_out; /* frames not yet home */
-    uint64_t hangup_batch;
-    bool hung_up;          /* under the mutex: nobody posts a frame to this end any more */
-    struct sl_mail hangup; /* tells this end that the other hung up */
+    uint32_t n_out;         /* frames not yet home */
+    uint64_t hangup_number; /* of the last letter that may be for it */
+    uint64_t last_due_ns;   /* of what left this end */
+    bool hung_up;           /* under the mutex: nobody posts a frame to this end any more */
+    struct sl_mail hangup;  /* tells this end that the other hung up */
 };
 
 struct sl_pair {
@@ -45,8 +52,12 @@ struct sl_transport {
     struct sl_transport *next;
     struct sl_mail *inbox, **inbox_end;
     struct sl_line *closing;
-    uint64_t n_batches; /* how often the inbox was emptied */
-    int fd;
+    uint64_t n_posted; /* letters to this inbox */
+    bool slow;         /* there is a delay or a rate */
+    uint64_t delay_ns;
+    double ns_per_byte;
+    uint64_t free_ns; /* when what leaves us is out */
+    int fd;           /* of an event; slow: a timer */
     uint16_t port;
 };
 
@@ -85,21 +96,57 @@ static struct sl_transport *listener_at(const struct sl_fabric *fabric, uint16_t
     return t;
 }
 
-static void post(struct sl_transport *to, struct sl_mail *mail, struct sl_pair *pair, int side,
-                 enum letter kind)
+/* The descriptor says that a letter is there, now or at due_ns. */
+static void ring(const struct sl_transport *to, uint64_t due_ns)
 {
-    mail->next = NULL;
-    mail->pair = pair;
-    mail->to_side = (uint8_t)side;
-    mail->kind = (uint8_t)kind;
-    bool was_empty = to->inbox == NULL;
-    *to->inbox_end = mail;
-    to->inbox_end = &mail->next;
-    if (was_empty) {
-        uint64_t one = 1;
+    uint64_t one = 1;
+    if (to->slow) {
+        if (due_ns == 0)
+            due_ns = 1; /* of one who is not slow: zeros would stop the timer */
+        struct itimerspec at = {.it_value = {(time_t)(due_ns / 1000000000u), (long)(due_ns % 1000000000u)}};
+        timerfd_settime(to->fd, TFD_TIMER_ABSTIME, &at, NULL);
+    } else {
         ssize_t n = write(to->fd, &one, sizeof one);
         (void)n; /* a full counter wakes as well */
     }
+}
+
+/* When a letter with so many bytes that leaves this end now is there. */
+static uint64_t due_of(struct sl_line *from, size_t bytes)
+{
+    struct sl_transport *t = from->transport;
+    uint64_t now_ns = sl_clock_ns(), due_ns = now_ns;
+    if (bytes > 0 && t->ns_per_byte > 0) {
+        due_ns = t->free_ns > now_ns ? t->free_ns : now_ns;
+        due_ns += (uint64_t)((double)bytes * t->ns_per_byte);
+        t->free_ns = due_ns;
+    }
+    due_ns += t->delay_ns;
+    if (due_ns < from->last_due_ns)
+        due_ns = from->last_due_ns;
+    from->last_due_ns = due_ns;
+    return due_ns;
+}
+
+static void post(struct sl_transport *to, struct sl_mail *mail, struct sl_pair *pair, int side,
+                 enum letter kind, size_t bytes)
+{
+    struct sl_line *from = &pair->ends[1 - side];
+    struct sl_mail **at = to->inbox_end;
+    mail->pair = pair;
+    mail->to_side = (uint8_t)side;
+    mail->kind = (uint8_t)kind;
+    mail->number = ++to->n_posted;
+    mail->due_ns = from->transport && from->transport->slow ? due_of(from, bytes) : 0;
+    if (to->slow)
+        for (at = &to->inbox; *at && (*at)->due_ns <= mail->due_ns;)
+            at = &(*at)->next;
+    mail->next = *at;
+    *at = mail;
+    if (!mail->next)
+        to->inbox_end = &mail->next;
+    if (at == &to->inbox)
+        ring(to, mail->due_ns);
 }
 
 static void unref(struct sl_pair *pair)
@@ -119,7 +166,7 @@ static void post_hangup(struct sl_pair *pair, int to_side)
     if (!peer->transport)
         return;
     pair->n_refs++;
-    post(peer->transport, &peer->hangup, pair, to_side, LETTER_HANGUP);
+    post(peer->transport, &peer->hangup, pair, to_side, LETTER_HANGUP, 0);
 }
 
 static struct sl_sending *op_of(struct sl_mail *mail)
@@ -140,12 +187,16 @@ static sl_status local_open(struct sl_transport **out, struct sl_hub *hub, const
     t->fabric = fabric;
     t->hub = hub;
     t->inbox_end = &t->inbox;
-    t->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    t->delay_ns = config->delay_us * UINT64_C(1000);
+    t->ns_per_byte = config->gbit > 0 ? 8 / config->gbit : 0;
+    t->slow = t->delay_ns > 0 || t->ns_per_byte > 0;
+    t->fd = t->slow ? timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+                    : eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (t->fd < 0) {
         free(t);
         return sl_fail(
             err, SL_E_IO,
-            "the local transport cannot get an eventfd; raise the limit of open files (ulimit -n)");
+            "the local transport cannot get an eventfd or a timer; raise the limit of open files (ulimit -n)");
     }
     pthread_mutex_lock(&fabric->mutex);
     t->port = config->port;
@@ -204,7 +255,7 @@ static sl_status local_connect(struct sl_transport *t, uint64_t link, const stru
     struct sl_transport *to = listener_at(t->fabric, port);
     if (to) {
         pair->ends[1] = (struct sl_line){.pair = pair, .transport = to};
-        post(to, &pair->call, pair, 1, LETTER_CALL);
+        post(to, &pair->call, pair, 1, LETTER_CALL, 0);
     }
     pthread_mutex_unlock(&t->fabric->mutex);
     if (!to) {
@@ -224,16 +275,17 @@ static void local_send(struct sl_line *line, struct sl_sending *sending)
     bool open = peer->transport && !peer->hung_up;
     if (open) {
         line->n_out++;
-        post(peer->transport, &sending->mail, line->pair, to_side, LETTER_FRAME);
+        post(peer->transport, &sending->mail, line->pair, to_side, LETTER_FRAME,
+             SL_WIRE_BYTES + sending->bytes);
     }
     pthread_mutex_unlock(&fabric->mutex);
     if (!open)
         sl_sending_done(sending, SL_E_PEER_LOST);
 }
 
-static void close_later(struct sl_transport *t, struct sl_line *line)
+static void close_later(struct sl_transport *t, struct sl_line *line) /* under the mutex */
 {
-    line->hangup_batch = t->n_batches;
+    line->hangup_number = t->n_posted;
     line->next_closing = t->closing;
     t->closing = line;
 }
@@ -245,8 +297,8 @@ static void local_hangup(struct sl_line *line, enum sl_hangup how)
     pthread_mutex_lock(&t->fabric->mutex);
     line->hung_up = true;
     post_hangup(line->pair, 1 - side_of(line));
-    pthread_mutex_unlock(&t->fabric->mutex);
     close_later(t, line);
+    pthread_mutex_unlock(&t->fabric->mutex);
 }
 
 /* ---- Letters ---- */
@@ -269,7 +321,7 @@ static void take_frame(struct sl_line *line, struct sl_mail *mail)
     int from_side = 1 - side_of(line);
     pthread_mutex_lock(&t->fabric->mutex);
     /* The sender's end cannot be closed while one of its frames is out. */
-    post(line->pair->ends[from_side].transport, mail, line->pair, from_side, LETTER_DONE);
+    post(line->pair->ends[from_side].transport, mail, line->pair, from_side, LETTER_DONE, 0);
     pthread_mutex_unlock(&t->fabric->mutex);
 }
 
@@ -289,10 +341,9 @@ static void take_call(struct sl_transport *t, struct sl_line *line)
     if (!conn) { /* turned away: this end is closed at once; frames that follow are sent home */
         line->hung_up = true;
         post_hangup(pair, 0);
+        close_later(t, line);
     }
     pthread_mutex_unlock(&t->fabric->mutex);
-    if (!conn)
-        close_later(t, line);
 }
 
 static void take_letter(struct sl_transport *t, struct sl_mail *mail)
@@ -317,16 +368,26 @@ static void take_letter(struct sl_transport *t, struct sl_mail *mail)
     }
 }
 
-/* An end is closed when the frames that it sent are home and the inbox was emptied once since it
- * hung up: then no frame in there is for it. A letter about a hang-up may still come; it holds the
- * pair. */
+/* A letter up to that number is still on its way. */
+static bool is_waiting(struct sl_transport *t, uint64_t number)
+{
+    pthread_mutex_lock(&t->fabric->mutex);
+    const struct sl_mail *mail = t->inbox;
+    while (mail && mail->number > number)
+        mail = mail->next;
+    pthread_mutex_unlock(&t->fabric->mutex);
+    return mail != NULL;
+}
+
+/* An end is closed when the frames that it sent are home and what was in the inbox when it hung up has been taken: then no
+ * frame in there is for it. A letter about a hang-up may still come; it holds the pair. */
 static bool close_ended_lines(struct sl_transport *t)
 {
     bool any = false;
     for (struct sl_line **at = &t->closing; *at;) {
         struct sl_line *line = *at;
         struct sl_conn *conn = line->conn;
-        if (line->n_out > 0 || t->n_batches == line->hangup_batch) {
+        if (line->n_out > 0 || is_waiting(t, line->hangup_number)) {
             at = &line->next_closing;
             continue;
         }
@@ -342,13 +403,30 @@ static bool close_ended_lines(struct sl_transport *t)
     return any;
 }
 
+/* Those that are there, off the inbox: its first ones. */
+static struct sl_mail *letters_due(struct sl_transport *t)
+{
+    struct sl_mail *first = t->inbox, **at = &t->inbox;
+    if (!t->slow) {
+        t->inbox = NULL;
+        t->inbox_end = &t->inbox;
+        return first;
+    }
+    for (uint64_t now_ns = sl_clock_ns(); *at && (*at)->due_ns <= now_ns;)
+        at = &(*at)->next;
+    if (at == &t->inbox)
+        return NULL;
+    t->inbox = *at;
+    *at = NULL;
+    if (!t->inbox)
+        t->inbox_end = &t->inbox;
+    return first;
+}
+
 static bool take_letters(struct sl_transport *t)
 {
     pthread_mutex_lock(&t->fabric->mutex);
-    struct sl_mail *mail = t->inbox;
-    t->n_batches++;
-    t->inbox = NULL;
-    t->inbox_end = &t->inbox;
+    struct sl_mail *mail = letters_due(t);
     pthread_mutex_unlock(&t->fabric->mutex);
     bool any = mail != NULL;
     while (mail) {
@@ -376,9 +454,11 @@ static bool local_arm(struct sl_transport *t)
     ssize_t got = read(t->fd, &n, sizeof n);
     (void)got; /* nothing to read: no letter came */
     pthread_mutex_lock(&t->fabric->mutex);
-    bool empty = t->inbox == NULL;
+    bool none = t->inbox == NULL || (t->slow && t->inbox->due_ns > sl_clock_ns());
+    if (none && t->inbox) /* its bell may have been what was just read */
+        ring(t, t->inbox->due_ns);
     pthread_mutex_unlock(&t->fabric->mutex);
-    return empty;
+    return none;
 }
 
 /* Nobody finds this listener any more; who called in the last moment is turned away. */
