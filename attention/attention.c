@@ -237,24 +237,47 @@ static void attend(struct attention_pass *p)
             .w = o, .x = a->buffers.mixed, .n_rows = p->n_out, .end = o->n, .y = p->x, .accumulate = true});
 }
 
+static struct attention_pass whole_pass(const struct sl_attention *a, const struct sl_attention_weights *w,
+                                        uint32_t layer, float *x, uint32_t n_rows,
+                                        const struct sl_attention_slice *slices, uint32_t n_slices,
+                                        const float *cosine, const float *sine)
+{
+    return (struct attention_pass){.a = a,
+                                   .w = w,
+                                   .layer = layer,
+                                   .x = x,
+                                   .n_rows = n_rows,
+                                   .n_out = n_rows,
+                                   .slices = slices,
+                                   .n_slices = n_slices,
+                                   .cosine = cosine,
+                                   .sine = sine};
+}
+
+void sl_attention_append(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
+                         float *x, uint32_t n_rows, const struct sl_attention_slice *slices,
+                         uint32_t n_slices, const float *cosine, const float *sine)
+{
+    struct attention_pass p = whole_pass(a, w, layer, x, n_rows, slices, n_slices, cosine, sine);
+    norm(&p);
+    project_qkv(&p, false, 0, w->qkv.n);
+    sl_team_run(a->team, place_rows, &p);
+}
+
+void sl_attention_attend_appended(const struct sl_attention *a, const struct sl_attention_weights *w,
+                                  uint32_t layer, float *x, uint32_t n_rows,
+                                  const struct sl_attention_slice *slices, uint32_t n_slices)
+{
+    struct attention_pass p = whole_pass(a, w, layer, x, n_rows, slices, n_slices, NULL, NULL);
+    attend(&p);
+}
+
 void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
                       float *x, uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices,
                       const float *cosine, const float *sine)
 {
-    struct attention_pass p = {.a = a,
-                               .w = w,
-                               .layer = layer,
-                               .x = x,
-                               .n_rows = n_rows,
-                               .n_out = n_rows,
-                               .slices = slices,
-                               .n_slices = n_slices,
-                               .cosine = cosine,
-                               .sine = sine};
-    norm(&p);
-    project_qkv(&p, false, 0, w->qkv.n);
-    sl_team_run(a->team, place_rows, &p);
-    attend(&p);
+    sl_attention_append(a, w, layer, x, n_rows, slices, n_slices, cosine, sine);
+    sl_attention_attend_appended(a, w, layer, x, n_rows, slices, n_slices);
 }
 
 /* Lists the rows that go on. */

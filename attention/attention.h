@@ -50,7 +50,16 @@ sl_status sl_attention_init(struct sl_attention *a, struct sl_arena *arena, cons
 void sl_attention_run(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
                       float *x, uint32_t n_rows, const struct sl_attention_slice *slices, uint32_t n_slices,
                       const float *cosine, const float *sine);
-/* The same, but of the first kv_only rows of each slice K and V are appended and that is all. The other rows move to the
+/* The same in two halves, for who has to do something in between: rows of one sequence may be on several nodes, and then the
+ * pages that the others filled have to come before anybody attends (bench/layout_experts.c). Nothing else may use `a` in
+ * between. */
+void sl_attention_append(const struct sl_attention *a, const struct sl_attention_weights *w, uint32_t layer,
+                         float *x, uint32_t n_rows, const struct sl_attention_slice *slices,
+                         uint32_t n_slices, const float *cosine, const float *sine);
+void sl_attention_attend_appended(const struct sl_attention *a, const struct sl_attention_weights *w,
+                                  uint32_t layer, float *x, uint32_t n_rows,
+                                  const struct sl_attention_slice *slices, uint32_t n_slices);
+/* The same as sl_attention_run, but of the first kv_only rows of each slice K and V are appended and that is all. The other rows move to the
  * front of x, one behind the other; returns how many they are. */
 uint32_t sl_attention_run_last(const struct sl_attention *a, const struct sl_attention_weights *w,
                                uint32_t layer, float *x, uint32_t n_rows,

@@ -178,25 +178,38 @@ void sl_experts_finish(struct sl_experts *e)
     e->finish.run = NULL;
 }
 
-static void run_routed(struct experts_pass *p)
+/* The pairs of the route, by tasks. */
+static void run_tasks(struct experts_pass *p)
 {
     struct sl_experts *e = p->e;
-    if (!p->route_by_rows)
-        route_few(p);
     uint64_t since = sl_clock_ns();
-    sl_route_group(&e->route, p->n_rows);
     sl_expert_tasks_make(&e->tasks, &e->route, sl_team_size(e->team));
     sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
     sl_experts_grouped(p);
+}
+
+static void run_routed(struct experts_pass *p)
+{
+    struct sl_experts *e = p->e;
+    uint64_t since = sl_clock_ns();
+    sl_route_group(&e->route, p->n_rows);
+    sl_part_add(sl_team_parts(e->team, 0), SL_PART_ROUTER, &since, 0, 0);
+    run_tasks(p);
     e->finish = (struct sl_row_finish){combine_rows, e};
     if (p->w->has_single) /* adds to x after them */
         sl_experts_finish(e);
 }
 
-void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
+static struct experts_pass pass_of(struct sl_experts *e, const struct sl_experts_weights *w, float *x,
+                                   uint32_t n_rows)
 {
-    struct experts_pass p = {
+    return (struct experts_pass){
         .e = e, .w = w, .x = x, .n_rows = n_rows, .first = w->is_moe ? w->routed.gate_up : w->gate_up};
+}
+
+void sl_experts_choose(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
+{
+    struct experts_pass p = pass_of(e, w, x, n_rows);
     assert(!e->finish.run);
     e->x = x;
     e->n_rows = n_rows;
@@ -204,8 +217,30 @@ void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, fl
     sl_team_run(e->team, prepare_rows, &p);
     sl_observe(e->observer, w->is_moe ? SL_SITE_EXPERTS_GATE_UP : SL_SITE_SINGLE_GATE_UP, 0, e->normed,
                n_rows, e->dims.d_model);
-    if (w->is_moe)
-        run_routed(&p);
+    if (w->is_moe && !p.route_by_rows)
+        route_few(&p);
+}
+
+void sl_experts_serve(struct sl_experts *e, const struct sl_experts_weights *w)
+{
+    struct experts_pass p = pass_of(e, w, NULL, 0);
+    assert(w->is_moe);
+    run_tasks(&p);
+}
+
+void sl_experts_add_single(struct sl_experts *e, const struct sl_experts_weights *w, float *x,
+                           uint32_t n_rows)
+{
+    struct experts_pass p = pass_of(e, w, x, n_rows);
     if (w->has_single)
         sl_experts_single(&p);
+}
+
+void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows)
+{
+    struct experts_pass p = pass_of(e, w, x, n_rows);
+    sl_experts_choose(e, w, x, n_rows);
+    if (w->is_moe)
+        run_routed(&p);
+    sl_experts_add_single(e, w, x, n_rows);
 }

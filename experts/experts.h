@@ -51,4 +51,14 @@ sl_status sl_experts_init(struct sl_experts *e, struct sl_arena *arena, const st
 void sl_experts_run(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows);
 void sl_experts_finish(struct sl_experts *e);
 
+/* The same in pieces, for who has the experts of a layer on several nodes (bench/layout_experts.c): rows are chosen for where
+ * they lie, their pairs computed where the experts are, and summed where the rows are, by ops->combine in rank order.
+ * choose: normed, normed8 (as the routed experts want it, else as the single one) and of the route experts and gates.
+ * serve: the caller has put rows into normed or normed8 and filled the route's offsets and rows; their pairs go to outputs.
+ * add_single: behind choose, and when all else is in x; nothing where there is none. */
+void sl_experts_choose(struct sl_experts *e, const struct sl_experts_weights *w, float *x, uint32_t n_rows);
+void sl_experts_serve(struct sl_experts *e, const struct sl_experts_weights *w);
+void sl_experts_add_single(struct sl_experts *e, const struct sl_experts_weights *w, float *x,
+                           uint32_t n_rows);
+
 #endif

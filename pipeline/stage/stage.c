@@ -285,6 +285,10 @@ const struct sl_spoiled *sl_stage_found(const struct sl_stage *stage)
     return sl_scrubber_found(stage->scrubber);
 }
 
+struct sl_device *sl_stage_device(struct sl_stage *stage)
+{
+    return stage->device;
+}
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage)
 {
     return &stage->shape;
