@@ -1,4 +1,5 @@
-/* The thread of scrub.h: a look at every file four times a second, then blocks in turn until its share is used up. */
+/* The thread of scrub.h: a look at every file four times a second, then blocks in turn until its share is used up, or as many are
+ * compared as make a round in time. */
 #include "model/pack/scrub.h"
 #include "base/clock.h"
 #include "base/digest.h"
@@ -12,7 +13,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { LOOK_MS = 250, SHARE = 100 /* a hundredth of one processor */, NICE = 19 };
+enum { LOOK_MS = 250, SHARE = 200 /* half a hundredth of one processor */, NICE = 19 };
+enum { ROUND_MS = 10000 };
 
 struct scrubbed {      /* a file */
     uint64_t *good_ns; /* of each block: when it was last compared */
@@ -26,6 +28,7 @@ struct sl_scrubber {
     const struct sl_weights_files *files;
     struct sl_scrub_config config;
     struct scrubbed *scrubbed; /* [files->n] */
+    uint64_t n_blocks;         /* of all files */
     uint32_t file;             /* where the round is */
     uint64_t block;
     uint64_t look_ns; /* the last look that found nothing changed, or whole */
@@ -152,12 +155,14 @@ static void next_block(struct sl_scrubber *s)
     s->file = (s->file + 1) % s->files->n;
 }
 
-/* Blocks in turn, as long as the thread has had less than its share since `since_ns`. */
+/* Blocks in turn, as long as the thread has had less than its share since `since_ns`; no more than make a round in ROUND_MS: a node
+ * of few weights, which does nothing, is to cost nothing. */
 static bool go_round(struct sl_scrubber *s, uint64_t since_ns, uint64_t since_cpu_ns)
 {
     if (!s->files->files[0].digests)
         return true;
-    while ((sl_clock_thread_ns() - since_cpu_ns) * SHARE < sl_clock_ns() - since_ns) {
+    uint64_t left = s->n_blocks * LOOK_MS / ROUND_MS + 1;
+    while (left-- > 0 && (sl_clock_thread_ns() - since_cpu_ns) * SHARE < sl_clock_ns() - since_ns) {
         if (s->scrubbed[s->file].n_blocks > 0 && !compare_block(s, s->file, s->block, 0))
             return false;
         next_block(s);
@@ -199,6 +204,7 @@ static sl_status take_memory(struct sl_scrubber *s)
         const struct sl_weights_file *f = &s->files->files[i];
         struct scrubbed *x = &s->scrubbed[i];
         x->n_blocks = sl_blocks_of(f->file->bytes);
+        s->n_blocks += x->n_blocks;
         x->good_ns = calloc(x->n_blocks + 1, sizeof *x->good_ns);
         if (!x->good_ns)
             return SL_E_NOMEM;

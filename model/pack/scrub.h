@@ -3,7 +3,8 @@
  * A mapped file can be written, truncated or replaced by anybody who may, and memory can lose a bit. So each file is looked at
  * four times a second: when its size or times have changed, all its blocks are compared at once, and again at the next look, in case
  * the clock of the file system was too coarse for a second write. Beside that all blocks are compared in turn, with
- * a hundredth of the time of one processor at most.
+ * half a hundredth of the time of one processor at most, and in ten seconds if that suffices: a node is to cost less than a
+ * hundredth when nobody asks it anything.
  *
  * What it has found stays found, and it stops looking. It never touches the chunk path. */
 #ifndef SL_MODEL_PACK_SCRUB_H

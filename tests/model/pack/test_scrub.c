@@ -104,6 +104,19 @@ SL_TEST(a_bit_lost_in_private_memory_is_found_by_going_round)
     end(w);
 }
 
+SL_TEST(a_round_over_few_weights_is_no_race)
+{
+    struct watched_weights *w = begin(false, false);
+    uint64_t cpu_ns = 0, bytes = 0, began = sl_clock_ns(), looks;
+    REQUIRE(sl_scrubber_start(&w->scrubber, &w->weights, &(struct sl_scrub_config){on_spoiled, w}, NULL) ==
+            SL_OK);
+    while (bytes == 0 || cpu_ns == 0) /* until a look is over */
+        sl_scrubber_account(w->scrubber, &cpu_ns, &bytes);
+    looks = (sl_clock_ns() - began) / 250000000 + 1;
+    CHECK(bytes <= looks * (1 << 20)); /* a block a look; its share of the time would be thousands */
+    end(w);
+}
+
 SL_TEST(a_truncated_file_gives_zeros_and_the_word_that_they_are)
 {
     struct watched_weights *w = begin(false, true);
