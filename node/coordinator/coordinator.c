@@ -273,7 +273,7 @@ static const char *on_tokens(struct sl_coordinator *c, const struct sl_io_event 
     return in.bad ? "it is malformed" : NULL;
 }
 
-/* For drawings: when the stages ran a chunk, whosever it was; and for whom nobody wants. */
+/* For drawings and metrics: when the stages ran a chunk, whosever it was, and its way; and for whom nobody wants. */
 static void note_busy(struct sl_coordinator *c, const struct sl_io_event *frame)
 {
     struct sl_cursor in = sl_cursor_over(frame->payload, frame->wire.meta_bytes);
@@ -284,6 +284,7 @@ static void note_busy(struct sl_coordinator *c, const struct sl_io_event *frame)
     uint64_t first = sl_plan_link_id(&c->plan, 0, sl_plan_stage_node(0));
     sl_span_offsets(ahead_us, head.traces, c->plan.n_stages, sl_io_clock(c->io, first).offset_us);
     sl_busy_add(&c->busy, head.traces, ahead_us);
+    sl_hops_add(&c->now.meter.hops, head.traces, ahead_us, c->plan.n_stages, frame->at_us);
     sl_cancels_ran(&c->cancels, c->core, in, &head, ahead_us, c->plan.n_stages);
 }
 

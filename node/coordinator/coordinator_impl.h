@@ -13,6 +13,7 @@
 #include "node/coordinator/links.h"
 #include "node/coordinator/tenants.h"
 #include "pipeline/record/busy.h"
+#include "pipeline/record/hops.h"
 #include "pipeline/record/messages.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -109,7 +110,8 @@ struct sl_coordinator_meter {
     uint64_t output_tokens, ok[3], failed, rejected, checksum_failures;
     uint64_t refused[SL_REFUSED_KINDS];
     uint64_t decoders_lost[2]; /* by whether their weights were spoiled */
-    uint64_t targets[2];       /* requests that named a time for their first token, by whether it was met */
+    struct sl_hops hops;
+    uint64_t targets[2]; /* requests that named a time for their first token, by whether it was met */
     struct sl_ratios ttft_error[2]; /* of short prompts, and of others */
     struct sl_hist ttft, queue, prefill, e2e, inter_token;
     struct sl_hist cancel[SL_WHERES]; /* by how far it had come */

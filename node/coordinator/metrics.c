@@ -277,6 +277,28 @@ static void add_costs(struct sl_coordinator *c, struct sl_text *t)
     free(fits);
 }
 
+static void add_hops(struct sl_text *t, const struct sl_hops *hops, uint32_t n_stages)
+{
+    char to[SL_MAX_STAGES + 1][24];
+    for (uint32_t k = 1; k <= n_stages; k++)
+        k < n_stages ? snprintf(to[k], sizeof to[k], "stage %u", k)
+                     : snprintf(to[k], sizeof to[k], "coordinator");
+    sl_metric_head(t, "counter", "sluice_hop_seconds",
+                   "How long chunks were under way, from when a stage had run them until they were at the "
+                   "next, or the result was here; a wait for a free slot there is in it.");
+    for (uint32_t k = 1; k <= n_stages; k++)
+        sl_text_add(t, "sluice_hop_seconds_total{to=\"%s\"} %.6f\n", to[k], (double)hops->to[k].us / 1e6);
+    sl_metric_head(t, "counter", "sluice_hops", "Chunks of which that is the time.");
+    for (uint32_t k = 1; k <= n_stages; k++)
+        sl_text_add(t, "sluice_hops_total{to=\"%s\"} %llu\n", to[k], (unsigned long long)hops->to[k].n);
+}
+
+static void add_chunks(struct sl_coordinator *c, struct sl_text *t, const struct sl_hops *hops)
+{
+    add_costs(c, t);
+    add_hops(t, hops, c->plan.n_stages);
+}
+
 /* One series a place, whoever has it. */
 static void add_decoders(struct sl_text *t, const struct sl_load *load, const uint64_t lost[2])
 {
@@ -374,7 +396,7 @@ void sl_coordinator_metrics(struct sl_coordinator *c, struct sl_text *t)
                 "sluice_requests_total{code=\"error\",finish_reason=\"none\"} %llu\n",
                 (unsigned long long)m->ok[SL_FINISH_STOP], (unsigned long long)m->ok[SL_FINISH_LENGTH],
                 (unsigned long long)m->ok[SL_FINISH_ABORT], (unsigned long long)m->failed);
-    add_costs(c, t);
+    add_chunks(c, t, &m->hops);
     add_counter(t, "sluice_requests_rejected", "Requests refused at submission.", m->rejected);
     p.meter.refused[SL_REFUSED_DEADLINE] += atomic_load(&c->n_past);
     add_refused(t, m->refused);

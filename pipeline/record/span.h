@@ -2,7 +2,7 @@
  *
  * Every node stamps with its own clock, and the clocks of two machines have nothing in common. So each trace tells how far
  * the next node's clock is ahead (order.h), and the coordinator, which knows how far that of stage 0 is, adds up: spans and
- * timelines have its clock, right to half a round trip a link. Nothing but drawings is made of converted times. */
+ * timelines have its clock, right to half a round trip a link. Drawings and the metric of hops (hops.h) are made of converted times, and nothing else. */
 #ifndef SL_PIPELINE_RECORD_SPAN_H
 #define SL_PIPELINE_RECORD_SPAN_H
 

@@ -97,6 +97,14 @@ def test_queries_name_only_what_a_node_has(metrics):
     assert list(faults_of("sluice_ready", dict(series), "of {{role}}"))
 
 
+def test_the_way_of_each_chunk_from_node_to_node_is_counted(metrics):
+    values = dict(line.rsplit(" ", 1) for line in metrics[0].splitlines() if line.startswith("sluice_hop"))
+    hops = [float(values[f'sluice_hops_total{{to="{to}"}}']) for to in ("stage 1", "coordinator")]
+    assert hops[0] == hops[1] >= 2 and len(values) == 4, values
+    for to in ("stage 1", "coordinator"):
+        assert 0 < float(values[f'sluice_hop_seconds_total{{to="{to}"}}']) < 60 * hops[0]
+
+
 def test_the_names_in_a_query_are_read_as_they_are_written():
     query = 'sum without (a) (rate(foo_total{x=~"y|and", job="$j"}[5m])) / on (b) bar > 0.05 * up offset 5m and inf'
     assert names_of(query) == ([("foo_total", [("x", "=~", "y|and"), ("job", "=", "$j")]), ("bar", []), ("up", [])], {"a", "b"})
