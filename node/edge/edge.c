@@ -20,7 +20,9 @@ static const char *const service_names[] = {"", "vllm.grpc.engine.VllmEngine",
 struct sl_edge {
     struct sl_edge_view view;
     struct sl_rpc_server *server;
-    pthread_mutex_t lock;        /* between what switches health, and who asks a server that may be ending */
+    pthread_mutex_t
+        switching; /* between what switches health: nobody else may keep a node from saying that it ends */
+    pthread_mutex_t lock;        /* between who asks a server and its end; a scrape holds it for its time */
     struct sl_rpc_server *asked; /* by metrics; NULL: not yet, or not any more */
     struct sl_engine *engine;
     struct sl_health *health;
@@ -90,21 +92,21 @@ static bool on_flush(void *context)
     return sl_coordinator_flush_prefixes(edge->view.coordinator);
 }
 
-/* Health is what both say: the pipeline and the listener. With the lock. */
+/* Health is what both say, the pipeline and the listener, as it is now. */
 static void tell_health(struct sl_edge *edge)
 {
+    pthread_mutex_lock(&edge->switching);
     bool serving = atomic_load(&edge->serving) && !atomic_load(&edge->view.shut_because);
     for (size_t i = 0; i < sizeof service_names / sizeof *service_names; i++)
         sl_health_set(edge->health, service_names[i], serving);
+    pthread_mutex_unlock(&edge->switching);
 }
 
 static void on_door(void *context, const char *why)
 {
     struct sl_edge *edge = context;
-    pthread_mutex_lock(&edge->lock);
     atomic_store(&edge->view.shut_because, why);
     tell_health(edge);
-    pthread_mutex_unlock(&edge->lock);
     if (why && atomic_load(&edge->serving))
         sl_log_warn("not ready: %s", why);
 }
@@ -114,6 +116,7 @@ static void discard(struct sl_edge *edge)
     sl_admin_stop(edge->ops);
     sl_engine_destroy(edge->engine);
     sl_health_destroy(edge->health);
+    pthread_mutex_destroy(&edge->switching);
     pthread_mutex_destroy(&edge->lock);
     free(edge);
 }
@@ -158,6 +161,7 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
     edge->view.coordinator = config->coordinator;
     edge->view.trust_headers = config->trust_headers;
     edge->view.traces = config->traces;
+    pthread_mutex_init(&edge->switching, NULL);
     pthread_mutex_init(&edge->lock, NULL);
     edge->engine = sl_engine_create(&edge->view);
     edge->health = sl_health_create();
@@ -200,9 +204,7 @@ void sl_edge_set_serving(struct sl_edge *edge, bool serving)
         atomic_store(&edge->has_served, true);
     if (atomic_exchange(&edge->serving, serving) == serving)
         return;
-    pthread_mutex_lock(&edge->lock);
     tell_health(edge);
-    pthread_mutex_unlock(&edge->lock);
     sl_log_info("the endpoint is %s", serving ? "serving" : "not serving");
 }
 

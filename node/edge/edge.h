@@ -58,8 +58,8 @@ struct sl_health; /* grpc.health.v1.Health */
 struct sl_health *sl_health_create(void);
 void sl_health_destroy(struct sl_health *health); /* after the server's stop */
 uint32_t sl_health_methods(struct sl_health *health, struct sl_rpc_method *methods);
-void sl_health_set(struct sl_health *health, const char *service,
-                   bool serving);             /* a static string; "": the node */
+/* One caller at a time; a service is known from its first, before the server's start. service: a static string; "": the node. */
+void sl_health_set(struct sl_health *health, const char *service, bool serving);
 void sl_health_end(struct sl_health *health); /* ends all Watches, and later ones at once: before
                                                  the server's stop */
 

@@ -8,6 +8,7 @@
 #include "node/edge/edge.h"
 #include "node/rpc/pb_impl.h"
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,12 +27,12 @@ struct watch {
 };
 
 struct sl_health {
-    pthread_mutex_t lock; /* between workers and whoever sets a state */
     struct {
         const char *name;
-        serving_status status;
+        _Atomic serving_status status; /* a Check reads it without the lock, so that it waits for no Watch */
     } services[MAX_SERVICES];
-    uint32_t n_services;
+    uint32_t n_services;  /* since before there were workers */
+    pthread_mutex_t lock; /* between workers and whoever sets a state: watches */
     struct watch *watches;
     bool ended;
 };
@@ -52,7 +53,6 @@ void sl_health_destroy(struct sl_health *health)
     free(health);
 }
 
-/* With the lock. */
 static serving_status look_up(const struct sl_health *health, const char *service)
 {
     for (uint32_t i = 0; i < health->n_services; i++)
@@ -85,9 +85,7 @@ static void on_check(struct sl_rpc_call *call, const uint8_t *message, size_t by
     if (!request)
         return;
     Grpc__Health__V1__HealthCheckResponse reply = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-    pthread_mutex_lock(&health->lock);
     reply.status = look_up(health, request->service);
-    pthread_mutex_unlock(&health->lock);
     if (reply.status == STATUS(SERVICE_UNKNOWN)) {
         char sentence[200];
         snprintf(sentence, sizeof sentence,
@@ -159,16 +157,17 @@ static void on_watch(struct sl_rpc_call *call, const uint8_t *message, size_t by
 
 void sl_health_set(struct sl_health *health, const char *service, bool serving)
 {
-    pthread_mutex_lock(&health->lock);
     uint32_t i = 0;
     while (i < health->n_services && strcmp(health->services[i].name, service) != 0)
         i++;
     if (i < MAX_SERVICES) {
-        health->services[i].name = service;
-        health->services[i].status = serving ? STATUS(SERVING) : STATUS(NOT_SERVING);
-        if (i == health->n_services)
+        atomic_store(&health->services[i].status, serving ? STATUS(SERVING) : STATUS(NOT_SERVING));
+        if (i == health->n_services) {
+            health->services[i].name = service;
             health->n_services++;
+        }
     }
+    pthread_mutex_lock(&health->lock);
     for (struct watch *watch = health->watches; watch; watch = watch->next)
         tell(watch);
     pthread_mutex_unlock(&health->lock);
