@@ -67,14 +67,15 @@ def deviation(values):
 class Node:
     """A server and what is asked of it."""
 
-    def __init__(self, args, name, *options):
-        self.args, self.name = args, name
-        self.endpoint, self.ops = (f"127.0.0.1:{engines.free_port()}" for _ in range(2))
+    def __init__(self, args, name, *options, tls=()):
+        """tls: the options with which its callers are let in."""
+        self.args, self.name, self.tls = args, name, [*tls]
+        self.endpoint, self.ops = (f"{host}:{engines.free_port()}" for host in ("localhost" if tls else "127.0.0.1", "127.0.0.1"))
         command = [args.sluice, "serve", args.pack, "--listen", self.endpoint, "--ops", self.ops, "--name", "m", "--stages", 2,
                    "--threads", 1, "--decode-threads", 1, "--context", CONTEXT, *options]
         self.log = args.folder / f"{name}.log"
         self.running = engines.Running(name, [*args.first, *command], self.log)
-        health = [args.sluice, "health", "--endpoint", self.endpoint]
+        health = [args.sluice, "health", "--endpoint", self.endpoint, *self.tls]
 
         def serving():
             self.running.lives()
@@ -189,9 +190,9 @@ class Figures:
         self.rows.append({"measure": measure, "target": target, "value": value, "verdict": verdict, "noise": noise})
         print(f"{measure:62} {target:>14} {value:10.4g}{unit:3} {verdict:4} {noise}", flush=True)
 
-    def node(self, name, *options):
+    def node(self, name, *options, tls=()):
         if name not in self.nodes:
-            self.nodes[name] = Node(self.args, name, *options)
+            self.nodes[name] = Node(self.args, name, *options, tls=tls)
         return self.nodes[name]
 
     def slo(self):
@@ -526,9 +527,9 @@ def row_decide(f):
 ROWS = {name[4:]: row for name, row in list(globals().items()) if name.startswith("row_")}
 
 
-def parse():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+def parse(doc, rows):
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=", ".join(rows))
     parser.add_argument("--sluice", default=str(ROOT / "build/sluice"))
     parser.add_argument("--model", default=str(ROOT / "demo"))
     parser.add_argument("--rounds", type=int)
@@ -537,11 +538,13 @@ def parse():
     parser.add_argument("--first", default="nice -n -10", help="words before the servers' command, where they are allowed: how "
                         "they go before other programs; `chrt -r 1` on a machine that is busy with others' work, where the kernel then "
                         "stops all of them for 50 ms in a second that has no other idle time: see the p99 of mix by that")
+    parser.add_argument("--pause", type=float, default=0, help="s between the loads of a row that takes all processors for minutes, for "
+                        "others' work")
     parser.add_argument("--folder", type=pathlib.Path, help="for logs and files; without it, one that is removed")
     parser.add_argument("--save", type=pathlib.Path, help="the table as JSON")
     args = parser.parse_args()
-    if wrong := set(args.rows) - set(ROWS):
-        parser.error(f"no row {', '.join(sorted(wrong))}; there are {', '.join(ROWS)}")
+    if wrong := set(args.rows) - set(rows):
+        parser.error(f"no row {', '.join(sorted(wrong))}; there are {', '.join(rows)}")
     args.rounds = args.rounds or (1 if args.quick else 3)
     scale = args.scale * (0.25 if args.quick else 1)
     args.seconds = lambda s: max(3, s * scale)
@@ -551,8 +554,9 @@ def parse():
     return args
 
 
-def main():
-    args = parse()
+def main(doc, rows, default):
+    """Takes the rows that the command line names, else the default ones."""
+    args = parse(doc, rows)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers are ended then, too
     with tempfile.TemporaryDirectory(prefix="sluice-figures-") as folder:
         args.folder = (args.folder or pathlib.Path(folder)).resolve()
@@ -561,13 +565,13 @@ def main():
         if not args.pack.exists():
             subprocess.run([args.sluice, "pack", args.model, args.pack], check=True, stdout=subprocess.DEVNULL,
                            stderr=subprocess.DEVNULL)
-        told = subprocess.run([args.sluice, "calibrate", args.pack, "--stages", "2", "--threads", "1", "--json"],
+        told = subprocess.run([*args.first, args.sluice, "calibrate", args.pack, "--stages", "2", "--threads", "1", "--json"],
                               capture_output=True, text=True)
         args.costs = [stage["coefficients"] for stage in json.loads(told.stdout)["stages"]]
         figures = Figures(args)
         try:
-            for name in args.rows or ROWS:
-                ROWS[name](figures)
+            for name in args.rows or default:
+                rows[name](figures)
         finally:
             for node in figures.nodes.values():
                 node.stop()
@@ -578,4 +582,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, ROWS, ROWS)
