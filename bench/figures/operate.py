@@ -225,12 +225,12 @@ class Callers(threading.Thread):
             time.sleep(5)
 
 
-def grown(samples, pid_role, what):
-    """Of the time from the tenth minute on (a third of it all), in parts: the median of the last fifth over that of the first,
-    and what lies between the least and the most of all."""
-    values = [sample[pid_role][what] for sample in samples]
-    fifth = max(1, len(values) // 5)
-    return median(values[-fifth:]) / median(values[:fifth]) - 1, max(values) / min(values) - 1, values
+def grown(samples, role, what):
+    """By how much it grows from the first to the last of them: the median slope of pairs, which neither noise nor a peak moves; and
+    what lies between the least and the most."""
+    values, n = [sample[role][what] for sample in samples], len(samples)
+    slopes = [(values[j] - values[i]) / (j - i) for i in range(n) for j in range(i + 1, n)]
+    return (n - 1) * (median(slopes) if slopes else 0) / median(values), max(values) / min(values) - 1, values
 
 
 def row_soak(f):
@@ -249,7 +249,7 @@ def row_soak(f):
         pipeline.lives()
         samples.append({"at": time.monotonic() - begun, **{role: held_by(pid) for role, pid in pids.items()}})
         (args.folder / "soak-samples.json").write_text(json.dumps(samples))
-        time.sleep(min(15, seconds / 30))
+        time.sleep(min(5, seconds / 30))
     if load.process.returncode not in (0, schedule.INVALID):
         raise SystemExit(f"the load ended with {load.process.returncode}: {load.log.read_text()}")
     callers.join()

@@ -18,12 +18,12 @@ def grown():
     sys.path.remove(str(FIGURES))
 
 
-@pytest.mark.parametrize("values, growth, width", [([100] * 50, 0, 0), ([100, 110] * 25, 0, 0.1), ([*range(100, 150)], 40 / 104.5, 0.49),
-                                                   ([100] * 25 + [103] * 25, 0.03, 0.03), ([200] + [100] * 49, 0, 1)],
+@pytest.mark.parametrize("values, growth, width", [([100] * 50, 0, 0), ([100, 110] * 25, 0, 0.1), ([*range(100, 150)], 49 / 124.5, 0.49),
+                                                   ([100] * 25 + [104] * 25, 0.04, 0.04), ([200] + [100] * 49, 0, 1)],
                          ids=["flat", "noise", "a leak", "a step", "what is given back"])
 def test_growth_is_between_the_ends_and_not_of_single_samples(grown, values, growth, width):
     got = grown([{"decode": {"RssAnon": value}} for value in values], "decode", "RssAnon")
-    assert got[:2] == pytest.approx((growth, width)) and got[2] == values
+    assert got[:2] == pytest.approx((growth, width), abs=0.003) and got[2] == values
 
 
 @pytest.mark.slow
