@@ -163,6 +163,20 @@ static sl_status take_four(const struct setting *s, double *values, struct sl_er
     return take_rate(s, 4, values, err);
 }
 
+/* p99 of the time to the first token of those that are taken, at twice the capacity ÷ at 0.9 of it: of all, of short and of long ones. */
+static sl_status take_waits(const struct setting *s, double *values, struct sl_err *err)
+{
+    struct sl_bench_run run = run_of(s, SL_BENCH_OVERLOAD, 0.9, 8000, SL_SCHEDULE_SLO);
+    struct sl_bench_figures below, beyond;
+    SL_TRY(figures_of(&run, &below, err));
+    run.load.rate = 2;
+    SL_TRY(figures_of(&run, &beyond, err));
+    values[0] = beyond.all.p99_us / below.all.p99_us;
+    values[1] = beyond.of_class[SL_BENCH_CLASS_SHORT].p99_us / below.of_class[SL_BENCH_CLASS_SHORT].p99_us;
+    values[2] = beyond.of_class[SL_BENCH_CLASS_LONG].p99_us / below.of_class[SL_BENCH_CLASS_LONG].p99_us;
+    return SL_OK;
+}
+
 /* At 0.6 of the capacity: refused; at all of it: accepted and late, and how far predictions were off. */
 static sl_status take_calm(const struct setting *s, double *values, struct sl_err *err)
 {
@@ -298,6 +312,12 @@ static const struct group {
       {"2x: accepted and late", ' ', 0},
       {"2x: refused", ' ', 0}}},
     {"A",
+     take_waits,
+     0,
+     {{"2x: p99 TTFT of who is taken / 0.9x", '<', 1.2},
+      {"2x: p99 of short ones / 0.9x", '<', 1.2},
+      {"2x: p99 of long ones / 0.9x", ' ', 0}}},
+    {"A",
      take_four,
      0,
      {{"4x: goodput by work / best rate", '>', 0.75},
@@ -318,6 +338,12 @@ static const struct group {
       {"2x: by requests / best rate", '>', 1},
       {"2x: accepted and late", ' ', 0},
       {"2x: refused", ' ', 0}}},
+    {"B4",
+     take_waits,
+     0,
+     {{"2x: p99 TTFT of who is taken / 0.9x", '<', 1.2},
+      {"2x: p99 of short ones / 0.9x", '<', 1.2},
+      {"2x: p99 of long ones / 0.9x", ' ', 0}}},
     {"B4",
      take_four,
      0,
