@@ -1,48 +1,98 @@
 """Debian's Prometheus for tests: `tool("promtool")` and `tool("prometheus")` are paths of the programs, from $PATH or else unpacked
-from Debian's package into the cache folder (nothing is installed, no service is started). Where it can't be had, the test is
-skipped with the reason. And what is there to read of its queries and of /metrics."""
-import fcntl
+from Debian's package (debian.py). `Watch` is one that runs, in which time goes faster. And what is there to read of its queries and of /metrics."""
+import json
 import os
 import pathlib
 import re
 import shutil
 import subprocess
-import tempfile
+import urllib.parse
+import urllib.request
 
-import pytest
+from debian import unpacked
 
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "sluice"
-
-
-def unpacked():
-    """The folder of Debian's programs, made once: other sessions of these tests wait for it."""
-    folder = CACHE / "prometheus"
-    if not folder.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        with open(CACHE / "prometheus.lock", "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not folder.exists():
-                unpack(folder)
-    return folder / "usr/bin"
-
-
-def unpack(folder):
-    with tempfile.TemporaryDirectory(dir=CACHE) as work:
-        got = subprocess.run(["apt-get", "download", "prometheus"], cwd=work, capture_output=True, text=True)
-        debs = list(pathlib.Path(work).glob("*.deb"))
-        if got.returncode != 0 or not debs:
-            pytest.skip(f"Debian's prometheus can't be had: {(got.stderr or got.stdout).strip()[-200:]}")
-        subprocess.run(["dpkg-deb", "-x", debs[0], pathlib.Path(work) / "root"], check=True)
-        os.rename(pathlib.Path(work) / "root", folder)
+RULES = pathlib.Path(__file__).resolve().parents[2] / "deploy" / "monitoring" / "rules.yaml"
 
 
 def tool(name):
-    found = shutil.which(name)
-    if found:
-        return found
-    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
-        pytest.skip(f"there is no {name}, and no Debian to have it from")
-    return str(unpacked() / name)
+    return shutil.which(name) or str(unpacked("prometheus") / "usr" / "bin" / name)
+
+
+# ---- one that runs ----
+
+LAPSE = 60 / float(os.environ.get("SLUICE_SLOW_FACTOR", 1))  # how much faster time goes; less on slow machines
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def faster(text):
+    """The text of rules with every duration divided: `for`, the windows of ranges, offsets."""
+    def less(match):
+        return f"{match[1]}{int(match[2]) * SECONDS[match[3]] * 1000 / LAPSE:.0f}ms"
+    return re.sub(r"(for: |\[|offset )(\d+)([smhd])\b", less, text)
+
+
+class Watch:
+    """A Prometheus that listens at `at` with a copy of the rules whose durations are divided, as is its interval of scrapes, and what it
+    has seen. wait(condition, what) is how its tests wait."""
+
+    def __init__(self, folder, at, wait, targets=(), job="sluice"):
+        self.folder, self.at, self.wait = folder, at, wait
+        self.folder.mkdir()
+        (self.folder / "rules.yaml").write_text(faster(RULES.read_text()))
+        self.point(targets)
+        every = f"{30000 / LAPSE:.0f}ms"
+        (self.folder / "prometheus.yaml").write_text(json.dumps({
+            "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}, "rule_files": ["rules.yaml"],
+            "scrape_configs": [{"job_name": job, "file_sd_configs": [{"files": ["targets.json"], "refresh_interval": "1s"}]}]}))
+        with open(self.folder / "log", "wb") as log:
+            self.process = subprocess.Popen(
+                [tool("prometheus"), "--config.file", self.folder / "prometheus.yaml", "--storage.tsdb.path", self.folder / "data",
+                 "--web.listen-address", at, "--query.lookback-delta", f"{300 / LAPSE:.0f}s", "--log.level", "warn"], stdout=log, stderr=log)
+        wait(self.answers, "Prometheus")
+        if targets:
+            wait(lambda: self.ask("sluice_ready == 1"), "the first scrape")
+
+    def point(self, targets):
+        """From now on it scrapes these: [(address, {label: value})]."""
+        new = self.folder / "targets.new"
+        new.write_text(json.dumps([{"targets": [address], "labels": labels} for address, labels in targets]))
+        os.rename(new, self.folder / "targets.json")
+
+    def answers(self):
+        assert self.process.poll() is None, (self.folder / "log").read_text()
+        try:
+            with urllib.request.urlopen(f"http://{self.at}/-/ready", timeout=30):
+                return True
+        except OSError:
+            return False
+
+    def ask(self, query):
+        with urllib.request.urlopen(f"http://{self.at}/api/v1/query?" + urllib.parse.urlencode({"query": query}), timeout=60) as reply:
+            return json.load(reply)["data"]["result"]
+
+    def firing(self):
+        return {one["metric"]["alertname"] for one in self.ask('ALERTS{alertstate="firing"}')}
+
+    def alerts(self):
+        """Those, too, that may fire soon."""
+        return {one["metric"]["alertname"] for one in self.ask("ALERTS")}
+
+    def ever(self, seconds=3600):
+        """All that have fired within so long."""
+        return {one["metric"]["alertname"] for one in self.ask(
+            'count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[%dms]))' % (seconds * 1000))}
+
+    def fires(self, name, *beside):
+        """Waits for an alert; nothing fired but that and what is named beside it."""
+        self.wait(lambda: name in self.firing(), name)
+        assert self.ever() <= {name, *beside}
+
+    def ends(self, name):
+        self.wait(lambda: name not in self.firing(), f"the end of {name}")
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
 
 
 # ---- what /metrics has ----

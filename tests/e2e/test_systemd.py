@@ -1,6 +1,5 @@
 """What a supervisor is told, as systemd would hear it: ready, stopping, and a sign of life that stops when the loop of the role
 does, although everything else in the process goes on. And the units: each starts a command that there is, and is locked up."""
-import ctypes
 import os
 import pathlib
 import re
@@ -12,6 +11,7 @@ import subprocess
 import pytest
 
 from conftest import PATIENCE, ROOT, SLUICE, free_port, get, run
+from frozen import Frozen
 
 UNITS = sorted((ROOT / "deploy" / "systemd").glob("*.service"))
 WATCHDOG = {"WATCHDOG_USEC": "200000"}
@@ -83,24 +83,6 @@ def test_each_role_says_once_that_it_is_ready_and_that_it_stops(spawn, pack, sup
         to.rest()
         assert len([message for message in to.heard if message.startswith("READY=1")]) == 1, role
         assert any(message.startswith("STOPPING=1") for message in to.heard), (role, to.heard)
-
-
-SEIZE, INTERRUPT, DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
-
-
-class Frozen:
-    """One thread of a process, stopped by ptrace: the others go on, which no signal can do."""
-
-    def __init__(self, tid):
-        self.tid, self.libc = tid, ctypes.CDLL(None, use_errno=True)
-        self.libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
-        if self.libc.ptrace(SEIZE, tid, None, None) != 0:
-            pytest.skip(f"ptrace is not allowed here: {os.strerror(ctypes.get_errno())}")
-        assert self.libc.ptrace(INTERRUPT, tid, None, None) == 0
-        assert os.waitpid(tid, WALL)[0] == tid
-
-    def thaw(self):
-        assert self.libc.ptrace(DETACH, self.tid, None, None) == 0
 
 
 def loop_of(role, pid):
