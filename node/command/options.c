@@ -347,6 +347,15 @@ static bool assign(const struct sl_option *option, const char *text, uint8_t *fi
     return true;
 }
 
+/* Kubernetes sets SLUICE_X_PORT to tcp://ADDRESS:PORT for a Service that is called sluice-x, and somebody wonders who did. */
+static const char *whose(const struct parse *p, uint32_t i)
+{
+    bool link = p->given[i].source == FROM_ENVIRONMENT && strncmp(p->given[i].text, "tcp://", 6) == 0;
+    return link
+               ? ", and this is what Kubernetes sets for a Service of that name: say enableServiceLinks: false"
+               : "";
+}
+
 static sl_status convert_all(const struct parse *p, uint8_t *values, struct sl_err *err)
 {
     for (uint32_t i = 0; i < p->n_options; i++) {
@@ -358,8 +367,8 @@ static sl_status convert_all(const struct parse *p, uint8_t *values, struct sl_e
         origin(where, p, i);
         accepted(wanted, option);
         bool typed = p->given[i].source == FROM_COMMAND_LINE || p->given[i].source == FROM_DEFAULT;
-        return sl_fail(err, typed ? SL_E_USAGE : SL_E_CONFIG, "%s is \"%.60s\"; it takes %s", where, text,
-                       wanted);
+        return sl_fail(err, typed ? SL_E_USAGE : SL_E_CONFIG, "%s is \"%.60s\"; it takes %s%s", where, text,
+                       wanted, whose(p, i));
     }
     return SL_OK;
 }

@@ -177,6 +177,24 @@ SL_TEST(addresses)
         check_refused(WORDS("--listen", bad[i]), "HOST:PORT");
 }
 
+SL_TEST(a_variable_of_a_kubernetes_service_is_named_as_that)
+{
+    struct test_values v;
+    struct sl_err err;
+    setenv("SLUICE_SEED", "tcp://10.96.0.9:50051", 1);
+    sl_status status = parse(&v, &err, WORDS("x"));
+    setenv("SLUICE_SEED", "10.96.0.9", 1);
+    struct sl_err plain;
+    sl_status other = parse(&v, &plain, WORDS("x"));
+    unsetenv("SLUICE_SEED");
+    CHECK_INT(status, SL_E_CONFIG);
+    CHECK_CONTAINS(err.text, "SLUICE_SEED is \"tcp://10.96.0.9:50051\"; it takes a whole number");
+    CHECK_CONTAINS(err.text,
+                   "what Kubernetes sets for a Service of that name: say enableServiceLinks: false");
+    CHECK_INT(other, SL_E_CONFIG);
+    CHECK(!strstr(plain.text, "Kubernetes"));
+}
+
 SL_TEST(command_line_beats_environment_beats_file_beats_default)
 {
     struct test_values v;
