@@ -229,9 +229,14 @@ static sl_status parse_versions(struct sl_manifest *m, const json_t *root, struc
     const char *sluice = json_string_value(json_object_get(root, "sluice_version"));
     if (!format || strcmp(format, "sluice-pack") != 0)
         return bad(err, "format must be 'sluice-pack'");
-    if (!json_is_integer(version) || json_integer_value(version) < SL_PACK_FORMAT_OLDEST ||
-        json_integer_value(version) > SL_PACK_FORMAT)
-        return bad(err, "format_version is neither 1 nor 2, those that this sluice reads");
+    if (!json_is_integer(version) || json_integer_value(version) < SL_PACK_FORMAT_OLDEST)
+        return bad(err, "format_version must be a number from 1 on");
+    if (json_integer_value(version) > SL_PACK_FORMAT)
+        return sl_fail(
+            err, SL_E_DATA,
+            "pack.json: format_version is %lld, and this sluice reads %d to %d; use a newer one, or "
+            "pack the checkpoint again",
+            (long long)json_integer_value(version), SL_PACK_FORMAT_OLDEST, SL_PACK_FORMAT);
     m->version = (uint32_t)json_integer_value(version);
     if (!numerics || strcmp(numerics, "f32") != 0)
         return bad(err, "numerics must be 'f32', the only profile that this sluice has");

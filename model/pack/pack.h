@@ -78,6 +78,8 @@ sl_status sl_pack_write_random(const char *shape, uint32_t layers, uint64_t seed
 extern const char sl_pack_random_shapes[]; /* "qwen3-30b-a3b, ..." */
 
 bool sl_pack_is_pack(const char *path);
+/* Layers of a pack, and no pack.json: not copied whole, and no checkpoint either. */
+bool sl_pack_is_half(const char *path);
 
 /* An opened pack: manifest read and checked against the files' sizes; no weights mapped yet. */
 struct sl_pack;

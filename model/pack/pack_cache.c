@@ -68,6 +68,10 @@ static sl_status find(const char *path, char *real, char *pack, size_t room, con
     *found = real;
     if (sl_pack_is_pack(real))
         return SL_OK;
+    if (sl_pack_is_half(real))
+        return sl_fail(err, SL_E_DATA,
+                       "%s has files of a pack and no pack.json, which is written last; copy it again, whole",
+                       path);
     if (is_empty_handed(real))
         return sl_fail(err, SL_E_DATA,
                        "%s has neither pack.json nor config.json; give a pack or a checkpoint directory",

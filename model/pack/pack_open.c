@@ -6,6 +6,8 @@
 #include "base/digest.h"
 #include "model/pack/pack_impl.h"
 #include "model/pack/pack_plan_impl.h"
+#include <dirent.h>
+#include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -24,6 +26,19 @@ bool sl_pack_is_pack(const char *path)
     char *manifest = sl_path_join(path, "pack.json");
     bool is = manifest && stat(manifest, &st) == 0 && S_ISREG(st.st_mode);
     free(manifest);
+    return is;
+}
+
+bool sl_pack_is_half(const char *path)
+{
+    if (sl_pack_is_pack(path))
+        return false;
+    bool is = false;
+    DIR *dir = opendir(path);
+    for (const struct dirent *e; dir && !is && (e = readdir(dir));)
+        is = fnmatch("layer-[0-9][0-9][0-9][0-9].safetensors", e->d_name, 0) == 0;
+    if (dir)
+        closedir(dir);
     return is;
 }
 

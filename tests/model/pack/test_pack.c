@@ -2,6 +2,7 @@
  * checkpoint refused in one sentence with nothing left behind. The expected bytes are computed here
  * from the values' definition (files.h), never from the code under test. */
 #include "model/pack/pack.h"
+#include "model/pack/pack_cache.h"
 #include "model/pack/weights.h"
 #include "model/source/safetensors.h"
 #include "tests/model/files.h"
@@ -341,6 +342,20 @@ SL_TEST(a_full_disk_is_named_with_the_bytes_needed)
 
 /* ---- opening ---- */
 
+SL_TEST(a_pack_whose_manifest_has_not_come_is_no_checkpoint)
+{
+    struct sl_err err;
+    struct sl_pack *pack;
+    char dst[512];
+    REQUIRE(pack_it(checkpoint_new(), "dst", &err) == SL_OK);
+    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    REQUIRE(remove(path_in(dst, "pack.json")) == 0);
+    CHECK(!sl_pack_is_pack(dst) && sl_pack_is_half(dst));
+    CHECK_INT(sl_pack_open_any(&pack, dst, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text,
+                   "has files of a pack and no pack.json, which is written last; copy it again, whole");
+}
+
 SL_TEST(an_opened_pack_says_what_it_is)
 {
     struct sl_err err;
@@ -350,6 +365,7 @@ SL_TEST(an_opened_pack_says_what_it_is)
     snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
     CHECK(sl_pack_is_pack(dst));
     CHECK(!sl_pack_is_pack(path_in(sl_test_dir(), "src")));
+    CHECK(!sl_pack_is_half(dst) && !sl_pack_is_half(path_in(sl_test_dir(), "src")));
     REQUIRE(sl_pack_open(&pack, dst, &err) == SL_OK);
     CHECK_STR(sl_pack_path(pack), dst);
     CHECK_INT(strlen(sl_pack_digest(pack)), 64);

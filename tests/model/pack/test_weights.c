@@ -360,7 +360,7 @@ SL_TEST(packs_of_version_1_open)
         }
         sl_pack_close(pack);
     }
-    CHECK_CONTAINS(err.text, "format_version is neither 1 nor 2");
+    CHECK_CONTAINS(err.text, "format_version is 3, and this sluice reads 1 to 2");
     sl_manifest_fini(&m);
 }
 
