@@ -10,6 +10,8 @@ import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(__file__))
+sys.path.append(os.path.join(os.path.dirname(os.path.dirname(__file__)), "e2e"))
+import debian  # noqa: E402: of the end-to-end tests
 import kubelite  # noqa: E402
 import pytest  # noqa: E402
 from manifests import ROOT, render  # noqa: E402
@@ -31,10 +33,13 @@ def why_no_pods():
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "pods: runs pods on this machine")
+    config.addinivalue_line("markers", "debian(package): needs files of it, which are brought while there is a network")
     config.addinivalue_line("markers", "slow: takes more than a few seconds; run by ./dev full")
 
 
 def pytest_collection_modifyitems(config, items):
+    for package in sorted({marker.args[0] for item in items for marker in item.iter_markers("debian")}):
+        debian.why_not(package)  # whoever uses it says why
     chosen = [item for item in items if item.get_closest_marker("pods")]
     reason = why_no_pods() if chosen else None
     if reason:

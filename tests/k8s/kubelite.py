@@ -18,19 +18,13 @@ import threading
 import time
 
 import network
+import seccomp
 from manifests import (WORKLOADS, PodSpec, Refused, expand, fingerprint, group_of, matches, namespace_of, pods_of,  # noqa: F401
                        port_number, quantity, selected, services_of, templates)
 from network import NODE, sh
 
 STATE = None  # a tmpfs, made by isolate()
 T0 = time.monotonic()
-
-# What a container may not call, after the profile that container engines have for their RuntimeDefault (theirs lists what it may).
-DENIED = """acct add_key bpf clock_adjtime clock_settime create_module delete_module finit_module fsconfig fsmount fsopen fspick
-get_kernel_syms init_module ioperm iopl io_uring_enter io_uring_register io_uring_setup kexec_file_load kexec_load keyctl lookup_dcookie
-mbind mount mount_setattr move_mount move_pages name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pivot_root
-process_vm_readv process_vm_writev ptrace query_module quotactl quotactl_fd reboot request_key set_mempolicy setns settimeofday stime
-swapoff swapon _sysctl sysfs umount umount2 unshare uselib userfaultfd ustat vhangup""".split()
 
 LEAF, ANY = None, object()
 PROBE = {"httpGet": {"path": LEAF, "port": LEAF}, "periodSeconds": LEAF, "failureThreshold": LEAF, "timeoutSeconds": LEAF,
@@ -210,8 +204,7 @@ class Container:
                                 {"type": "network", "path": f"/run/netns/{pod.netns}"}],
                  "maskedPaths": ["/proc/kcore", "/proc/keys", "/sys/firmware"], "readonlyPaths": ["/proc/sys", "/proc/bus", "/proc/irq"]}
         if pod.spec.get("securityContext", {}).get("seccompProfile"):
-            linux["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64"],
-                                "syscalls": [{"names": DENIED, "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]}
+            linux["seccomp"] = seccomp.profile()
         return {"ociVersion": "1.0.0", "hostname": pod.hostname, "mounts": self.mounts(), "linux": linux,
                 "root": {"path": "rootfs", "readonly": bool(user.get("readOnlyRootFilesystem"))},
                 "process": {"terminal": False, "cwd": "/", "args": words, "env": [f"{k}={v}" for k, v in environment.items()],
