@@ -38,7 +38,7 @@ CONTAINER = {"name": LEAF, "image": LEAF, "command": LEAF, "args": LEAF, "env": 
 VOLUME = {"name": LEAF, "configMap": {"name": LEAF}, "secret": {"secretName": LEAF, "defaultMode": LEAF},
           "emptyDir": {"medium": ("Memory",), "sizeLimit": LEAF}, "hostPath": {"path": LEAF, "type": ("Directory", "DirectoryOrCreate")},
           "persistentVolumeClaim": {"claimName": LEAF, "readOnly": LEAF}}
-POD = {"serviceAccountName": LEAF, "automountServiceAccountToken": (False,), "enableServiceLinks": (False,),
+POD = {"serviceAccountName": LEAF, "automountServiceAccountToken": (False,), "enableServiceLinks": LEAF,
        "terminationGracePeriodSeconds": LEAF, "securityContext": {
            "runAsNonRoot": (True,), "runAsUser": LEAF, "runAsGroup": LEAF, "fsGroup": LEAF, "fsGroupChangePolicy": LEAF,
            "seccompProfile": {"type": ("RuntimeDefault",)}},
@@ -150,7 +150,9 @@ class Container:
         return self.process is not None and self.process.poll() is None
 
     def variables(self):
-        pod, found = self.pod, dict(self.pod.wish.environment)
+        pod = self.pod
+        links = network.service_links(pod.cluster, pod.namespace) if pod.spec.get("enableServiceLinks", True) else {}
+        found = {**links, **pod.wish.environment}
         for source in self.spec.get("envFrom", []):
             found.update(pod.cluster.object("ConfigMap", pod.namespace, source["configMapRef"]["name"]).get("data", {}))
         fields = {"status.podIP": pod.ip, "metadata.name": pod.name, "metadata.namespace": pod.namespace, "spec.nodeName": "node"}
@@ -382,7 +384,7 @@ class Pod:
             container.clean()
             if container.exits[-1] == 0:
                 return True
-            say(f"{self.name}/{container.name} (init): exit {container.exits[-1]}: {last_line(container)}")
+            self.tell_end(container)
             self.pause(container)
         return False
 
@@ -401,7 +403,7 @@ class Pod:
             if container.process.poll() is not None:
                 container.ready = False
                 container.exits.append(container.process.returncode)
-                say(f"{self.name}/{container.name}: exit {container.exits[-1]}: {last_line(container)}")
+                self.tell_end(container)
                 if self.cluster.ends_group(self):
                     return
                 self.pause(container)
@@ -418,6 +420,11 @@ class Pod:
         with self.deletion:
             if self.stopping:
                 return False
+    def tell_end(self, container):
+        code, said = container.exits[-1], last_line(container)
+        self.cluster.ends.append((self.name, container.name, code, said))
+        say(f"{self.name}/{container.name}: exit {code}: {said}")
+
             container.clean()
             container.start()
             return True
@@ -519,7 +526,7 @@ class Cluster:
         self.logs, self.images, self.claims, self.host_paths = logs, images, claims or {}, host_paths or {}
         self.family, self.haste = family, haste
         self.objects, self.pods, self.groups, self.service_ips = {}, [], {}, {}
-        self.killed_by_probe, self.trouble, self.going = [], None, True
+        self.killed_by_probe, self.ends, self.trouble, self.going = [], [], None, True  # ends: of containers, by themselves
         self.lock, self.count = threading.RLock(), 1
         Cluster.serial += 1
         self.serial = Cluster.serial

@@ -214,6 +214,25 @@ def rules_of(cluster, pod):
     return "\n".join([*text, "}"]) + "\n"
 
 
+def service_links(cluster, namespace):
+    """The variables that a kubelet gives to each container for each Service that is there when it starts, unless told not to."""
+    found = {}
+    for service in cluster.services:
+        if namespace_of(service) != namespace or service["spec"].get("clusterIP") == "None":
+            continue
+        name, ip = service["metadata"]["name"], cluster.service_ips[namespace, service["metadata"]["name"]]
+        begin, host = name.upper().replace("-", "_"), f"[{ip}]" if ":" in ip else ip
+        for i, port in enumerate(service["spec"]["ports"]):
+            number, protocol = str(port["port"]), port.get("protocol", "TCP")
+            link, one = f"{protocol.lower()}://{host}:{number}", f"{begin}_PORT_{number}_{protocol}"
+            if i == 0:
+                found.update({f"{begin}_SERVICE_HOST": ip, f"{begin}_SERVICE_PORT": number, f"{begin}_PORT": link})
+            if "name" in port:
+                found[f"{begin}_SERVICE_PORT_{port['name'].upper().replace('-', '_')}"] = number
+            found.update({one: link, f"{one}_PROTO": protocol.lower(), f"{one}_PORT": number, f"{one}_ADDR": ip})
+    return found
+
+
 class Rules:
     """Keeps every namespace's nftables as they should be; writes only what has changed."""
 

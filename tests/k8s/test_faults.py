@@ -1,5 +1,5 @@
-"""What is wrong from the start, or only at the start: too little memory, a configuration that is none, a volume without a pack, names
-that come late, and addresses of the other family. One sentence and the right code, or nothing at all to notice."""
+"""What is wrong from the start, or only at the start: too little memory, a configuration that is none, variables of Services, names
+that come late, and addresses of the other family. One sentence and the right code, or nothing at all to notice. Volumes: test_volumes.py."""
 import shutil
 import subprocess
 
@@ -37,15 +37,12 @@ def change_config(name, old, new):
     return change
 
 
-@pytest.mark.parametrize("change, empty, code, sentence", [
-    (change_config("coordinator.yaml", "drain-delay", "drain-dely"), False, 78, "/etc/sluice/coordinator.yaml: there is no option drain-dely; did you mean drain-delay?"),
-    (one_group, True, 65, "cannot open /models/pack: No such file or directory; give a pack or a checkpoint directory")], ids=["unknown key", "empty volume"])
-def test_what_is_wrong_is_one_sentence_in_the_log(start_cluster, pack, tmp_path, change, empty, code, sentence):
-    tmp_path.chmod(0o755)
-    cluster = start_cluster("base", change=change, wait=False, claims={"sluice-models": tmp_path if empty else pack})
+def test_a_configuration_that_is_none_is_one_sentence_in_the_log(start_cluster):
+    cluster = start_cluster("base", change=change_config("coordinator.yaml", "drain-delay", "drain-dely"), wait=False)
     container = cluster.wait(lambda: cluster.pod("sluice-0"), "the pod").container("coordinator")
     cluster.wait(lambda: container.exits, "its end")
-    assert container.exits[0] == code and sentence in container.log(), (container.exits, container.log())
+    sentence = "/etc/sluice/coordinator.yaml: there is no option drain-dely; did you mean drain-delay?"
+    assert container.exits[0] == 78 and sentence in container.log(), (container.exits, container.log())
     assert len([line for line in container.log().splitlines() if line.startswith("sluice coordinator:")]) >= len(container.exits)
 
 
@@ -104,3 +101,29 @@ def test_a_slow_link_slows_and_breaks_nothing(start_cluster):
     after = Stream(target, n_ids=800).end()
     assert not before.error and not slow.error and not after.error and before.ids == after.ids and len(slow.ids) == 24
     assert not cluster.killed_by_probe and all(pod.ready for pod in cluster.pods)
+
+
+def with_links(documents):
+    """As a pod is that says nothing of them."""
+    one_group(documents)
+    for _, template in templates(named(documents, "LeaderWorkerSet", "sluice")):
+        del template["spec"]["enableServiceLinks"]
+
+
+def test_variables_of_services_are_passed_over_aloud_or_named(start_cluster):
+    """A kubelet tells each container of the Services that there are: those of ours set nothing that is an option. One of another's would:
+    it is named, and so is whoever set it."""
+    cluster = start_cluster("base", change=with_links, haste=20)
+    leader = cluster.pod("sluice-0").container("coordinator")
+    assert leader.variables()["SLUICE_GRPC_PORT"] == f"tcp://{cluster.service_ips['sluice', 'sluice-grpc']}:50051"
+    assert "the environment has SLUICE_GRPC_PORT, which means nothing here" in leader.log()
+    assert Stream(f"{cluster.pod('sluice-0').ip}:50051").end().error is None
+    cluster.apply([{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "sluice-data", "namespace": "sluice"}, "spec": {
+        "selector": {"app": "other"}, "ports": [{"name": "http", "port": 80}]}}])
+    cluster.delete(cluster.pod("sluice-0-1"))
+    ip = cluster.service_ips["sluice", "sluice-data"]
+    end = cluster.wait(lambda: next((e for e in list(cluster.ends) if e[2] == 78), None), "a container that ends")
+    assert f'SLUICE_DATA_PORT is "tcp://{ip}:80"; it takes' in end[3] and "enableServiceLinks: false" in end[3]
+    del cluster.objects["Service", "sluice", "sluice-data"]
+    cluster.wait_whole()
+    assert Stream(f"{cluster.pod('sluice-0').ip}:50051").end().error is None
