@@ -1,17 +1,14 @@
 """The overlay mtls, running: pods join each other with their certificate, clients come in with theirs or not at all, probes need none,
 and a Secret that is renewed is taken by everybody without a restart."""
 import ssl
-import sys
 
+import certs  # of the end-to-end tests
 import grpc
 import pytest
-from conftest import ROOT, secret
+from conftest import secret
 from load import request
 from manifests import named
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
-
-sys.path.append(str(ROOT / "tests" / "e2e"))
-import certs  # noqa: E402: of the end-to-end tests
 
 pytestmark = [pytest.mark.pods, pytest.mark.slow]
 NAME = "sluice-grpc.sluice.svc"
@@ -27,10 +24,12 @@ class World:
 
     def pods(self):
         self.serial += 1
-        party = self.ca.sign(f"pods-{self.serial}", f"DNS:{NAME},URI:spiffe://cluster.local/sluice/role/node")
-        self.node = party
-        return secret("sluice-tls", **{"tls.crt": party.cert.read_bytes(), "tls.key": party.key.read_bytes(),
-                                       "ca.crt": self.ca.cert.read_bytes()})
+        self.node = self.ca.sign(f"pods-{self.serial}", f"DNS:{NAME},URI:spiffe://cluster.local/sluice/role/node")
+        return self.secret(self.node)
+
+    def secret(self, party, cert=None, key=None):
+        return secret("sluice-tls", **{"tls.crt": party.cert.read_bytes() if cert is None else cert,
+                                       "tls.key": party.key.read_bytes() if key is None else key, "ca.crt": self.ca.cert.read_bytes()})
 
 
 @pytest.fixture(scope="module")
