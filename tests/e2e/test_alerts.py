@@ -1,85 +1,20 @@
-"""Alerts are fired by the faults that they name, in a real Prometheus that scrapes real nodes, and nothing else fires; a load that is
-served is silent. Time in the rules runs 60 times faster here: every duration in a copy of them is divided by that (by less on slow
-machines), the scrape interval as well.
-
-Not fired here, but in the histories of tests/monitoring/rules_test.yaml: SluiceChecksumFails (nothing outside a node can damage a frame on
-its way) and SluicePredictionsOff (a machine would have to be noisy on demand)."""
-import ctypes
+"""Alerts in a real Prometheus that scrapes real nodes: a load that is served is silent, two faults are told without pods, every panel of the
+dashboards shows something. All alerts, each by its fault, over pods: tests/k8s/test_alerts.py. Time in the rules goes faster here (see
+prometheus.py): every duration in a copy of them is divided by 60, by less on slow machines, and the scrape interval as well."""
 import json
 import os
-import pathlib
 import re
-import shutil
 import signal
-import subprocess
 import threading
 import time
-import urllib.parse
 
 import grpc
 import pytest
-from conftest import PATIENCE, ROOT, Process, free_port, get, wait_until
-from hostile import Connection
-from prometheus import tool
+from conftest import PATIENCE, ROOT, free_port, wait_until
+from prometheus import LAPSE, Watch, faster
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
 from test_decoders import Cluster, pids_of
-from test_door import GENERATE
-from test_integrity import flip
-from test_processes import Stream, ask, generate
-
-LAPSE = 60 / float(os.environ.get("SLUICE_SLOW_FACTOR", 1))
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def faster(text):
-    """The text of rules with every duration divided."""
-    def less(match):
-        return f"{match[1]}{int(match[2]) * SECONDS[match[3]] * 1000 / LAPSE:.0f}ms"
-    return re.sub(r"(for: |\[|offset )(\d+)([smhd])\b", less, text)
-
-
-class Watch:
-    """A Prometheus with the rules, and what it has seen."""
-
-    def __init__(self, folder, *ops):
-        self.folder, self.at = folder / "prometheus", f"127.0.0.1:{free_port()}"
-        self.folder.mkdir()
-        (self.folder / "rules.yaml").write_text(faster((ROOT / "deploy/monitoring/rules.yaml").read_text()))
-        every = f"{30000 / LAPSE:.0f}ms"
-        (self.folder / "prometheus.yaml").write_text(json.dumps({
-            "global": {"scrape_interval": every, "scrape_timeout": every, "evaluation_interval": every}, "rule_files": ["rules.yaml"],
-            "scrape_configs": [{"job_name": "sluice", "static_configs": [{"targets": list(ops)}]}]}))
-        with open(self.folder / "log", "wb") as log:
-            self.process = subprocess.Popen(
-                [tool("prometheus"), "--config.file", self.folder / "prometheus.yaml", "--storage.tsdb.path", self.folder / "data",
-                 "--web.listen-address", self.at, "--query.lookback-delta", f"{300 / LAPSE:.0f}s", "--log.level", "warn"], stdout=log, stderr=log)
-        wait_until(lambda: get(self.at, "/-/ready")[0] == 200, "Prometheus")
-        if ops:
-            wait_until(lambda: self.ask("sluice_ready == 1"), "the first scrape")
-
-    def ask(self, query):
-        status, text = get(self.at, "/api/v1/query?" + urllib.parse.urlencode({"query": query}))
-        assert status == 200, text
-        return json.loads(text)["data"]["result"]
-
-    def firing(self):
-        return {one["metric"]["alertname"] for one in self.ask('ALERTS{alertstate="firing"}')}
-
-    def ever(self):
-        """All that have fired since it began."""
-        return {one["metric"]["alertname"] for one in self.ask('count by (alertname) (count_over_time(ALERTS{alertstate="firing"}[1h]))')}
-
-    def fires(self, name, *beside):
-        """Waits for an alert; nothing fired but that and what is named beside it."""
-        wait_until(lambda: name in self.firing(), name)
-        assert self.ever() <= {name, *beside}
-
-    def ends(self, name):
-        wait_until(lambda: name not in self.firing(), f"the end of {name}")
-
-    def kill(self):
-        self.process.kill()
-        self.process.wait()
+from test_processes import ask
 
 
 @pytest.fixture
@@ -87,7 +22,7 @@ def watch(tmp_path):
     watches = []
 
     def start(*ops):
-        watches.append(Watch(tmp_path, *ops))
+        watches.append(Watch(tmp_path / "prometheus", f"127.0.0.1:{free_port()}", wait_until, [(address, {}) for address in ops]))
         return watches[-1]
     yield start
     for one in watches:
@@ -127,32 +62,6 @@ class Load:
         self.over.set()
         for thread in self.threads:
             thread.join(PATIENCE)
-
-
-class Frozen:
-    """One thread of another process stands still; all others go on. Made and ended on the same thread of ours."""
-    SEIZE, INTERRUPT, DETACH = 0x4206, 0x4207, 17
-
-    def __init__(self, tid):
-        self.tid, self.ptrace = tid, ctypes.CDLL(None, use_errno=True).ptrace
-        self.ptrace.argtypes, self.ptrace.restype = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p], ctypes.c_long
-
-    def __enter__(self):
-        if self.ptrace(self.SEIZE, self.tid, None, None) != 0:
-            pytest.skip(f"threads can't be stopped here: {os.strerror(ctypes.get_errno())}")
-        assert self.ptrace(self.INTERRUPT, self.tid, None, None) == 0
-        os.waitpid(self.tid, 0x40000000)  # __WALL
-        return self
-
-    def __exit__(self, *_):
-        self.ptrace(self.DETACH, self.tid, None, None)
-
-
-def busiest_thread(pid):
-    def used(tid):
-        fields = pathlib.Path(f"/proc/{pid}/task/{tid}/stat").read_text().rsplit(")", 1)[1].split()
-        return int(fields[11]) + int(fields[12])
-    return max(map(int, os.listdir(f"/proc/{pid}/task")), key=used)
 
 
 def test_durations_are_divided():
@@ -229,142 +138,3 @@ def test_a_long_load_is_silent(start_server, watch):
             time.sleep(0.5)
     assert load.failed == 0 and load.done > 10 and see.ever() <= {"SluicePredictionsOff"}
     print("figure: alerts that fired in a load that was served:", see.ever() or "none")
-
-
-@pytest.mark.slow
-def test_a_dead_process_is_told(start_server, watch):
-    server = start_server()
-    see = watch(server.ops)
-    os.kill(server.process.pid, signal.SIGKILL)
-    see.fires("SluiceDown")
-
-
-@pytest.mark.slow
-def test_that_nobody_is_watched_is_told(watch):
-    watch().fires("SluiceUnwatched")
-
-
-@pytest.mark.slow
-def test_a_thread_that_hangs_while_its_node_is_heard_is_told(start_server, watch):
-    server = start_server()
-    see = watch(server.ops)
-    stage = server.children()["stage 1"]
-    generate(server.endpoint, n_ids=3000, max_tokens=1)
-    with Frozen(busiest_thread(stage)):
-        stream = Stream(server.endpoint, n_ids=2000, max_tokens=4)
-        see.fires("SluiceNoProgress")
-    assert stream.end().error is None
-    see.ends("SluiceNoProgress")
-
-
-@pytest.mark.slow
-def test_more_than_is_done_in_half_a_minute_is_told(start_server, watch):
-    server = start_server("--prefix-cache", "off")
-    see = watch(server.ops)
-    streams = [Stream(server.endpoint, n_ids=3900, max_tokens=1) for _ in range(100)]
-    see.fires("SluiceQueueLong")
-    server.kill()
-    assert all(stream.end() for stream in streams)
-
-
-@pytest.mark.slow
-def test_a_flood_beyond_capacity_is_told(start_server, watch):
-    server = start_server("--max-waiting", 4, "--max-prefill", 4, "--max-decoders", 1, "--max-running", 4)  # 12 requests in all
-    see = watch(server.ops)
-    with Load(server.endpoint, width=24, n_ids=100, max_tokens=8) as load:
-        see.fires("SluiceRefuses")
-    assert load.failed > 0 and load.done > 0
-
-
-@pytest.mark.slow
-def test_targets_that_are_missed_are_told(start_server, watch):
-    """Stops of a stage that are shorter than silence: what was taken before them is late."""
-    server = start_server()
-    see = watch(server.ops)
-    stage = server.children()["stage 0"]
-    over = threading.Event()
-
-    def stutter():
-        while not over.is_set():
-            os.kill(stage, signal.SIGSTOP)
-            over.wait(0.85)
-            os.kill(stage, signal.SIGCONT)
-            over.wait(0.25)
-        os.kill(stage, signal.SIGCONT)
-    thread = threading.Thread(target=stutter)
-    thread.start()
-    try:
-        with Load(server.endpoint, n_ids=20, max_tokens=2, pause=0.05), \
-                Load(server.endpoint, width=4, metadata=[("x-slo-ttft-ms", "350")], n_ids=20, max_tokens=2, pause=0.1):
-            see.fires("SluiceLate", "SluiceRefuses", "SluiceNoProgress")  # it may refuse what it then can't promise; and it does stand still
-    finally:
-        over.set()
-        thread.join()
-
-
-@pytest.mark.slow
-def test_requests_that_fail_are_told(spawn, pack, watch):
-    cluster = Cluster(spawn, pack, lost_after=1)
-    see = watch(cluster.ops)
-    streams = [Stream(cluster.endpoint, n_ids=30 + i, max_tokens=4000).wait_begun() for i in range(4)]
-    cluster.decoders.pop().kill()
-    assert all(stream.end().error for stream in streams)
-    cluster.decoders.append(cluster.decoder())
-    see.fires("SluiceFails", "SluiceDecoderLost", "SluiceNotReady")  # the only decode worker was lost, so they are true
-
-
-@pytest.mark.slow
-def test_spoiled_weights_of_a_decode_worker_are_told(spawn, pack, tmp_path, watch):
-    cluster = Cluster(spawn, pack)
-    other = tmp_path / "other.pack"
-    shutil.copytree(pack, other)
-    worker = cluster.decoder(pack=other)
-    cluster.here(2)
-    see = watch(cluster.ops)
-    flip(other / "layer-0000.safetensors", 9000)
-    see.fires("SluiceWeightsSpoiled")
-    assert worker.wait() == 65, worker.log()
-
-
-@pytest.mark.slow
-def test_a_crowd_at_the_door_is_told(start_server, watch):
-    server = start_server(files=300)
-    see = watch(server.ops)
-    limit = int(server.metric("sluice_grpc_connections_limit"))
-    crowd = [Connection(server.endpoint) for _ in range(limit + 20)]
-    for connection in crowd:
-        connection.open(GENERATE)
-    late = []
-
-    def one_more():
-        try:
-            late.append(Connection(server.endpoint))
-        except OSError:
-            pass
-        return "SluiceDoorFull" in see.firing()
-    wait_until(one_more, "SluiceDoorFull")
-    assert see.ever() == {"SluiceDoorFull"}
-    for connection in [*crowd, *late]:
-        connection.close()
-    see.ends("SluiceDoorFull")
-
-
-@pytest.mark.slow
-def test_a_process_that_begins_again_and_again_is_told(tmp_path, watch):
-    endpoint, ops = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
-
-    def start(i):
-        server = Process(tmp_path, f"serve-{i}", "serve", ROOT / "demo", "--threads", 1, "--listen", endpoint, "--ops", ops)
-        wait_until(lambda: get(ops, "/readyz")[0] == 200, "readiness")
-        return server
-    server = start(0)
-    see = watch(ops)
-    try:
-        for i in range(1, 4):
-            began = float(see.ask("process_start_time_seconds")[0]["value"][1])
-            server.kill()
-            server = start(i)
-            wait_until(lambda: [one for one in see.ask("process_start_time_seconds") if float(one["value"][1]) != began], "a scrape of the new one")
-        see.fires("SluiceRestarts", "SluiceDown", "SluiceNotReady")  # it was gone for minutes as time goes here
-    finally:
-        server.kill()

@@ -190,6 +190,10 @@ class Container:
             found["cpu"].update(period=100000, quota=int(quantity(limits["cpu"]) * 100000))
         return found
 
+    def limits(self):
+        files = self.pod.cluster.files  # of the unit of a container runtime
+        return [{"type": "RLIMIT_NOFILE", "soft": files, "hard": files}] if files else []
+
     def configuration(self):
         pod, spec = self.pod, self.spec
         user = {**pod.spec.get("securityContext", {}), **spec.get("securityContext", {})}
@@ -209,7 +213,7 @@ class Container:
             linux["seccomp"] = seccomp.profile()
         return {"ociVersion": "1.0.0", "hostname": pod.hostname, "mounts": self.mounts(), "linux": linux,
                 "root": {"path": "rootfs", "readonly": bool(user.get("readOnlyRootFilesystem"))},
-                "process": {"terminal": False, "cwd": "/", "args": words, "env": [f"{k}={v}" for k, v in environment.items()],
+                "process": {"terminal": False, "cwd": "/", "args": words, "rlimits": self.limits(), "env": [f"{k}={v}" for k, v in environment.items()],
                             "user": {"uid": uid, "gid": gid, "additionalGids": [user["fsGroup"]] if "fsGroup" in user else []},
                             "noNewPrivileges": user.get("allowPrivilegeEscalation") is False,
                             "capabilities": {"bounding": caps, "effective": effective, "permitted": effective, "inheritable": [],
@@ -416,15 +420,15 @@ class Pod:
                 container.ready = True
             time.sleep(0.05)
 
-    def again(self, container):
-        with self.deletion:
-            if self.stopping:
-                return False
     def tell_end(self, container):
         code, said = container.exits[-1], last_line(container)
         self.cluster.ends.append((self.name, container.name, code, said))
         say(f"{self.name}/{container.name}: exit {code}: {said}")
 
+    def again(self, container):
+        with self.deletion:
+            if self.stopping:
+                return False
             container.clean()
             container.start()
             return True
@@ -518,13 +522,14 @@ def made_of(workload):
 
 
 class Cluster:
-    """images: {name: Image}; claims and host_paths: {name: directory}; haste: probes and back-offs are so many times as fast."""
+    """images: {name: Image}; claims and host_paths: {name: directory}; haste: probes and back-offs are so many times as fast; files: how
+    many descriptors a container may have."""
     serial = 0
 
-    def __init__(self, logs, images, claims=None, host_paths=None, family=4, haste=1):
+    def __init__(self, logs, images, claims=None, host_paths=None, family=4, haste=1, files=None):
         isolate()
         self.logs, self.images, self.claims, self.host_paths = logs, images, claims or {}, host_paths or {}
-        self.family, self.haste = family, haste
+        self.family, self.haste, self.files = family, haste, files
         self.objects, self.pods, self.groups, self.service_ips = {}, [], {}, {}
         self.killed_by_probe, self.ends, self.trouble, self.going = [], [], None, True  # ends: of containers, by themselves
         self.lock, self.count = threading.RLock(), 1

@@ -72,15 +72,15 @@ def request(n_ids=40, max_tokens=24, seed=0):
 class Stream(threading.Thread):
     """One request straight to a leader: begun when its first tokens are here."""
 
-    def __init__(self, target, **how):
+    def __init__(self, target, metadata=(), **how):
         super().__init__(daemon=True)
-        self.target, self.how, self.begun, self.ids, self.error = target, how, threading.Event(), [], None
+        self.target, self.metadata, self.how, self.begun, self.ids, self.error = target, metadata, how, threading.Event(), [], None
         self.start()
 
     def run(self):
         try:
             with grpc.insecure_channel(self.target) as channel:
-                for reply in pb_grpc.VllmEngineStub(channel).Generate(request(**self.how), timeout=120):
+                for reply in pb_grpc.VllmEngineStub(channel).Generate(request(**self.how), timeout=120, metadata=self.metadata):
                     if reply.HasField("chunk"):
                         self.ids += reply.chunk.token_ids
                         self.begun.set()

@@ -260,3 +260,18 @@ def limit_rate(pod, rate):
         sh("tc", "qdisc", "replace", "dev", pod.veth, "root", "tbf", "rate", rate, "burst", "32kb", "latency", "400ms")
     else:
         sh("tc", "qdisc", "del", "dev", pod.veth, "root")
+
+
+def cut_off(pod, really=True):
+    """Takes the cable out, or puts it back."""
+    sh("ip", "link", "set", pod.veth, "down" if really else "up")
+
+
+def damage(pod, source, least=4000):
+    """From now on four bytes of each large packet that the pod gets of another are wrong, far behind the head of whatever frame begins in
+    it; no checksum of TCP tells, since within one machine none is made. Without a source: no more."""
+    text = "table ip damage\ndelete table ip damage\n"
+    if source:
+        text += (f"table ip damage {{\nchain in {{\ntype filter hook input priority -10;\n"
+                 f"ip saddr {source.ip} meta length > {least} @th,1952,32 set 0x5a5aa5a5\n}}\n}}\n")
+    sh("ip", "netns", "exec", pod.netns, "nft", "-f", "-", input=text)

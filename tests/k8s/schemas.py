@@ -25,6 +25,7 @@ def items(of, least=1):
 
 NAME = {"type": "string", "pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "maxLength": 63}
 TEXT = {"type": "string", "minLength": 1}
+LABEL = {"type": "string", "pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"}
 PORT = numbers(1, 65535)
 LABELS = {"type": "object", "minProperties": 1, "additionalProperties": {"type": "string", "maxLength": 63}}
 POD_TEMPLATE = record("metadata spec", metadata=record("labels", labels=LABELS), spec={"type": "object"})
@@ -51,7 +52,8 @@ SPECS = {
             "serverAddress query threshold", serverAddress=TEXT, query=TEXT, threshold={"type": "string", "pattern": "^[0-9.]+$"})))),
     ("monitoring.coreos.com/v1", "PodMonitor"): record(
         "selector podMetricsEndpoints", selector=record("matchLabels", matchLabels=LABELS),
-        podMetricsEndpoints=items(record("port path", port=NAME, path=TEXT, interval={"type": "string", "pattern": "^[0-9]+s$"}))),
+        podMetricsEndpoints=items(record("port path", port=NAME, path=TEXT, interval={"type": "string", "pattern": "^[0-9]+s$"}, relabelings=items(
+            record("sourceLabels targetLabel", sourceLabels=items(LABEL), separator=TEXT, targetLabel=LABEL))))),
     ("monitoring.coreos.com/v1", "PrometheusRule"): record("groups", groups=items(record(
         "name rules", name=TEXT, interval=TEXT, rules=items(record(
             "expr", record=TEXT, alert=TEXT, expr=TEXT, labels=LABELS, annotations={"type": "object"}, **{"for": TEXT}))))),

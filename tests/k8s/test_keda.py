@@ -1,23 +1,13 @@
 """The overlay keda: what its queries answer over pods that run, asked of a real Prometheus, and the replicas that KEDA would make of
 it, set here by hand: more is asked than a group does, and a second one comes; all is done, and one is enough."""
-import json
 import math
-import subprocess
-import sys
-import urllib.parse
-import urllib.request
 
 import pytest
-from conftest import ROOT
 from load import Stream
-from manifests import named, render, selected
+from manifests import named, render
+from monitor import Monitor
 
-sys.path.append(str(ROOT / "tests" / "e2e"))
-import prometheus  # noqa: E402: of the end-to-end tests
-
-pytestmark = [pytest.mark.pods, pytest.mark.slow]
-ADDRESS = "127.0.0.1:9090"
-
+pytestmark = [pytest.mark.pods, pytest.mark.slow, pytest.mark.debian("prometheus")]
 
 @pytest.fixture(scope="module")
 def cluster(make_cluster):
@@ -28,32 +18,15 @@ def cluster(make_cluster):
 
 @pytest.fixture(scope="module")
 def query(cluster, tmp_path_factory):
-    """Asks a Prometheus that scrapes what the PodMonitor names, with the labels that the operator gives."""
-    folder = tmp_path_factory.mktemp("prometheus")
-    monitor = named(render("keda"), "PodMonitor", "sluice")["spec"]
-    targets = [{"targets": [f"{pod.ip}:{p['containerPort']}"], "labels": {"namespace": pod.namespace, "pod": pod.name}}
-               for pod in selected(monitor["selector"], cluster.pods, "sluice") for c in pod.spec["containers"] for p in c["ports"]
-               if p["name"] in {e["port"] for e in monitor["podMetricsEndpoints"]}]
-    (folder / "prometheus.yml").write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [
-        {"job_name": "sluice", "static_configs": targets}]}))
-    with open(folder / "log", "wb") as log:
-        process = subprocess.Popen([prometheus.tool("prometheus"), f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data",
-                                    f"--web.listen-address={ADDRESS}"], stdout=log, stderr=log)
+    """The value of a query; None: no answer yet."""
+    see = Monitor(tmp_path_factory.mktemp("monitor"), cluster, named(render("keda"), "PodMonitor", "sluice"))
 
     def ask(text):
-        """Its value; None: no answer yet."""
-        try:
-            url = f"http://{ADDRESS}/api/v1/query?" + urllib.parse.urlencode({"query": text})
-            with urllib.request.urlopen(url, timeout=30) as reply:
-                found = json.load(reply)["data"]["result"]
-            return float(found[0]["value"][1]) if found else None
-        except OSError:
-            assert process.poll() is None, (folder / "log").read_text()
-            return None
+        found = see.ask(text)
+        return float(found[0]["value"][1]) if found else None
     cluster.wait(lambda: ask("count(up == 1)") == 4.0, "a scrape of all four ports")
     yield ask
-    process.terminate()
-    process.wait()
+    see.kill()
 
 
 def wanted(query, scaled):
