@@ -1,12 +1,15 @@
 """Load on pods, and what its clients saw: every outcome is kept, none is retried here."""
 import http.client
 import json
+import os
 import threading
 import time
 
 import grpc
 from smg_grpc_proto.generated import vllm_engine_pb2 as pb
 from smg_grpc_proto.generated import vllm_engine_pb2_grpc as pb_grpc
+
+PATIENCE = 120 * float(os.environ.get("SLUICE_SLOW_FACTOR", 1))  # seconds
 
 
 class Load:
@@ -35,7 +38,7 @@ class Load:
     def stop(self):
         self.over.set()
         for thread in self.threads:
-            thread.join(120)
+            thread.join(PATIENCE)
             assert not thread.is_alive(), "a request never ended"
         return self
 
@@ -43,7 +46,7 @@ class Load:
 def through_gateway(ip, port=30000, tokens=24, prompt="It was the best of times, it was"):
     """Asks smg for a streamed completion; good is one that has all of its tokens and an end."""
     def ask(i):
-        connection = http.client.HTTPConnection(ip, port, timeout=120)
+        connection = http.client.HTTPConnection(ip, port, timeout=PATIENCE)
         try:
             connection.request("POST", "/v1/completions", json.dumps({
                 "model": "pack", "prompt": f"{prompt} {i}", "max_tokens": tokens, "temperature": 0, "stream": True,
@@ -80,7 +83,7 @@ class Stream(threading.Thread):
     def run(self):
         try:
             with grpc.insecure_channel(self.target) as channel:
-                for reply in pb_grpc.VllmEngineStub(channel).Generate(request(**self.how), timeout=120, metadata=self.metadata):
+                for reply in pb_grpc.VllmEngineStub(channel).Generate(request(**self.how), timeout=PATIENCE, metadata=self.metadata):
                     if reply.HasField("chunk"):
                         self.ids += reply.chunk.token_ids
                         self.begun.set()
@@ -89,10 +92,10 @@ class Stream(threading.Thread):
         self.begun.set()
 
     def wait_begun(self):
-        assert self.begun.wait(120) and self.error is None, self.error
+        assert self.begun.wait(PATIENCE) and self.error is None, self.error
         return self
 
     def end(self):
-        self.join(120)
+        self.join(PATIENCE)
         assert not self.is_alive(), "a stream never ended"
         return self
