@@ -1,5 +1,6 @@
 /* The table of all commands: main.c runs it, and a test holds their options to one another. */
 #include "bench/commands.h"
+#include "bench/plan/cmd_plan.h"
 #include "bench/serve/selftest/cmd_scripted.h"
 #include "bench/simulate/cmd_simulate.h"
 #include "node/command/commands.h"
@@ -20,6 +21,7 @@ const struct sl_command *const sl_commands_all[] = {
     &sl_command_cache,
     &sl_command_calibrate,
     &sl_command_simulate,
+    &sl_command_plan,
     &sl_command_bench_kernels,
     &sl_command_bench_load,
     &sl_command_bench_prefill,

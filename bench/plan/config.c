@@ -57,6 +57,7 @@ static void of_layer(struct sl_planner_layer *layer, const struct sl_plan_config
                                        .kv_bytes = 2.0 * c->kv_heads * c->head * f->kv_bytes};
     if (c->kv_rank) { /* the pages have what keys and values are made of, for every head */
         layer->kv_bytes = ((double)c->kv_rank + c->rope_head) * f->kv_bytes;
+        layer->decode_pair_flop = (double)c->heads * (2.0 * c->kv_rank + c->rope_head);
         layer->position_flop = 2.0 * c->kv_rank * c->heads * ((double)c->nope_head + c->v_head);
     }
     if (has_experts(c, i)) {

@@ -103,6 +103,9 @@ sl_status sl_limits_parse(struct sl_limits *limits, const char *text, struct sl_
         fine = i < 3;
         if (fine) {
             at += strlen(names[i]);
+            if (*fields[i] > 0)
+                return sl_fail(err, SL_E_USAGE, "--slo %.80s names %.4s twice; leave one out", text,
+                               names[i]);
             fine = take_number(&at, fields[i]) && *fields[i] > 0;
         }
         if (fine && *at == '\0')

@@ -448,7 +448,7 @@ void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t col
 /* ---- SVG ---- */
 
 enum {
-    SVG_WIDTH = 1120,
+    SVG_WIDTH = SL_TIMELINE_SVG_WIDTH,
     SVG_LEFT = 108,
     SVG_RIGHT = 188,
     SVG_TOP = 84,
@@ -468,10 +468,15 @@ static double y_of(uint32_t row)
     return SVG_TOP + (double)row * SVG_ROW;
 }
 
+static double svg_height(uint32_t rows)
+{
+    return y_of(rows) + 52;
+}
+
 static void svg_head(const struct frame *f, FILE *to, uint32_t rows)
 {
     char text[160];
-    double height = y_of(rows) + 52, bottom = y_of(rows);
+    double height = svg_height(rows), bottom = y_of(rows);
     headline(f, text, sizeof text);
     fprintf(to,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %.0f\" width=\"%d\" "
@@ -605,12 +610,9 @@ static void svg_row_texts(const struct frame *f, FILE *to)
                 y_of(f->t->n_stages) + SVG_BAR / 2.0 + 4.5);
 }
 
-sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, struct sl_err *err)
+void sl_timeline_svg_to(const struct sl_timeline *timeline, FILE *to)
 {
     struct frame f = frame_of(timeline);
-    FILE *to = fopen(path, "w");
-    if (!to)
-        return sl_fail(err, SL_E_IO, "cannot write the timeline %s: %s", path, strerror(errno));
     svg_head(&f, to, timeline->n_stages + (f.kv ? 1 : 0));
     for (uint32_t i = 0; i < timeline->n_foreign; i++)
         svg_foreign(&f, to, &timeline->foreign[i]);
@@ -627,6 +629,20 @@ sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, 
         }
     svg_row_texts(&f, to);
     fputs("</svg>\n", to);
+}
+
+double sl_timeline_svg_height(const struct sl_timeline *timeline)
+{
+    struct frame f = frame_of(timeline);
+    return svg_height(timeline->n_stages + (f.kv ? 1 : 0));
+}
+
+sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, struct sl_err *err)
+{
+    FILE *to = fopen(path, "w");
+    if (!to)
+        return sl_fail(err, SL_E_IO, "cannot write the timeline %s: %s", path, strerror(errno));
+    sl_timeline_svg_to(timeline, to);
     bool bad = ferror(to) != 0;
     if (fclose(to) != 0 || bad)
         return sl_fail(err, SL_E_IO, "cannot write the timeline %s: is the disk full?", path);

@@ -12,7 +12,11 @@
  * have it, and what the stage's chunks should have taken. What a stage did for other requests until the first token is grey, is no
  * bubble, and has its sum. */
 void sl_timeline_draw(const struct sl_timeline *timeline, FILE *to, uint32_t columns, bool colour);
-/* The same as a self-contained SVG. SL_E_IO names the path. */
+/* The same as a self-contained SVG. */
+void sl_timeline_svg_to(const struct sl_timeline *timeline, FILE *to);
+enum { SL_TIMELINE_SVG_WIDTH = 1120 };
+double sl_timeline_svg_height(const struct sl_timeline *timeline);
+/* Into a file. SL_E_IO names the path. */
 sl_status sl_timeline_svg(const struct sl_timeline *timeline, const char *path, struct sl_err *err);
 
 #endif

@@ -30,7 +30,7 @@ struct tables { /* what layers take and hold on each node; those of a node like 
 
 static double tokens_of(const struct sl_planner_load *load)
 {
-    return ceil((load->prompt + load->output) / SL_PAGE) * SL_PAGE;
+    return ceil(fmax(load->prompt + load->output, load->longest) / SL_PAGE) * SL_PAGE;
 }
 
 static double weights_of(const struct sl_planner_model *m, uint32_t i)
@@ -56,14 +56,16 @@ typedef double layer_us_fn(const struct site *s, const struct sl_cost *layer, ui
 static double prefill_us(const struct site *s, const struct sl_cost *layer, uint32_t rows)
 {
     double n = s->load->prompt, n_chunks = fmax(1, ceil(n / rows)), of_chunk = fmin(n, rows);
-    return sl_cost_work(layer, 0, n) + n_chunks * (layer->us[SL_COST_C] + layer->us[SL_COST_GAMMA] * n / 2 +
-                                                   layer->us[SL_COST_W] * sl_cost_hit(layer->hit, of_chunk));
+    return layer->us[SL_COST_E] + sl_cost_work(layer, 0, n) +
+           n_chunks * (layer->us[SL_COST_C] + layer->us[SL_COST_GAMMA] * n / 2 +
+                       layer->us[SL_COST_W] * sl_cost_hit(layer->hit, of_chunk));
 }
 
 static double decode_us(const struct site *s, const struct sl_cost *layer, uint32_t rows)
 {
     double pos = s->load->prompt + s->load->output / 2;
-    struct sl_cost_chunk step = {.pos = rows * pos, .rows = rows, .pairs = rows * (2 * pos + 1)};
+    struct sl_cost_chunk step = {
+        .pos = rows * pos, .rows = rows, .pairs = rows * (2 * pos + 1), .wanted = rows};
     return sl_cost_of(layer, &step);
 }
 
@@ -143,7 +145,8 @@ static double request_us(struct sl_forecast *f, const struct site *s, double *sl
     for (uint32_t k = 0; k < f->n_stages; k++) {
         struct sl_planner_stage *stage = &f->stages[k];
         const struct sl_planner_node *node = &s->nodes[stage->node];
-        stage->work_us = sl_cost_work(&stage->cost, 0, n) + n_chunks * sl_cost_overhead(&stage->cost, n / 2);
+        stage->work_us = stage->cost.us[SL_COST_E] + sl_cost_work(&stage->cost, 0, n) +
+                         n_chunks * sl_cost_overhead(&stage->cost, n / 2);
         *slowest_us = fmax(*slowest_us, stage->work_us);
         double bytes = n * (kv_of(s->model, f->begin[k], f->begin[k + 1]) +
                             (k + 1 < f->n_stages ? s->model->d_model * f->row_bytes : 0));
@@ -210,11 +213,10 @@ static bool make_stages(struct sl_forecast *f, const struct site *s, uint32_t n_
                               s->wish);
     }
     weigh(f, s, copies);
-    const struct sl_planner_node *first = &s->nodes[0], *last = &s->nodes[n_stages - 1];
+    const struct sl_planner_node *first = &s->nodes[0];
     f->hop_us =
         first->link_us +
         (first->link_speed > 0 ? us * f->max_rows * s->model->d_model * f->row_bytes / first->link_speed : 0);
-    f->end_us = last->is_measured ? 0 : us * s->model->head_bytes / last->memory_speed;
     budget(f, s);
     f->prefill_requests_s = f->requests_s = us / request_us(f, s, &slowest_us, &link_us);
     f->ttft_us = sl_planner_ttft(f, s->model, s->nodes, longest, NULL, NULL);
@@ -224,34 +226,60 @@ static bool make_stages(struct sl_forecast *f, const struct site *s, uint32_t n_
 
 /* ---- decode workers ---- */
 
-/* One over `parts` nodes from `first` on: its step and its tokens a second; false: it does not fit. */
-static bool one_worker(struct sl_planner_decode *d, const struct site *s, uint32_t first, uint32_t parts,
-                       uint32_t copies)
+static double step_us(const struct site *s, const uint32_t *begin, uint32_t first, uint32_t parts,
+                      uint32_t running)
 {
+    uint32_t rows = (running + parts - 1) / parts;
+    double sum = 0;
+    for (uint32_t j = 0; j < parts; j++) {
+        struct sl_cost cost;
+        sl_planner_stage_cost(&cost, s->model, begin[j], begin[j + 1], &s->nodes[first + j], s->wish);
+        sum += decode_us(s, &cost, rows) + (parts > 1 ? s->nodes[first + j].link_us : 0);
+    }
+    return sum;
+}
+
+/* As many answers as are asked for or, of powers of two, as make most tokens and keep the time of one; no more than have pages. */
+static void choose_running(struct sl_planner_decode *d, const struct site *s, const uint32_t *begin,
+                           uint32_t first, double pool)
+{
+    double most = fmax(1, floor(pool / tokens_of(s->load))), best = 0;
+    uint32_t low = s->wish->running ? s->wish->running : 1,
+             high = s->wish->running ? s->wish->running : SL_MAX_BATCH;
+    for (uint32_t asked = low; asked <= high; asked *= 2) {
+        uint32_t running = (uint32_t)fmin(asked, most);
+        double step = step_us(s, begin, first, d->parts, running);
+        bool keeps = s->wish->slo_tpot_us <= 0 || step <= s->wish->slo_tpot_us;
+        if (best > 0 && (!keeps || running / step <= best))
+            break;
+        best = running / step;
+        d->running = running;
+        d->step_us = step;
+    }
+    d->tokens_s += us * best;
+}
+
+/* One over d->parts nodes from `first` on: its step, and its tokens to those of all; false: it does not fit. */
+static bool one_worker(struct sl_planner_decode *d, const struct site *site, uint32_t first, uint32_t copies)
+{
+    struct sl_planner_wish wish = *site->wish;
+    struct site of_steps = *site, *s = &of_steps;
+    wish.decodes = wish.whole_last_layer = true;
+    of_steps.wish = &wish;
     uint32_t begin[SL_MAX_STAGES + 1], running = s->wish->running ? s->wish->running : SL_DEFAULT_RUNNING;
     struct lack lack;
     double buffers = copies > 1 ? buffers_of(s, SL_MAX_CHUNK) : 0, pool = INFINITY;
-    if (!cut(s, first, parts, decode_us, (running + parts - 1) / parts, copies * tokens_of(s->load), buffers,
-             begin, &lack))
+    if (!cut(s, first, d->parts, decode_us, (running + d->parts - 1) / d->parts, copies * tokens_of(s->load),
+             buffers, begin, &lack))
         return false;
-    for (uint32_t j = 0; j < parts; j++) {
+    for (uint32_t j = 0; j < d->parts; j++) {
         double weights = 0, kv = copies * kv_of(s->model, begin[j], begin[j + 1]);
         for (uint32_t i = begin[j]; i < begin[j + 1]; i++)
             weights += weights_of(s->model, i);
         if (kv > 0)
             pool = fmin(pool, (s->nodes[first + j].memory_bytes - buffers - weights) / kv);
     }
-    d->running = (uint32_t)fmax(1, fmin(running, floor(pool / tokens_of(s->load))));
-    uint32_t rows = (d->running + parts - 1) / parts;
-    d->step_us = 0;
-    for (uint32_t j = 0; j < parts; j++) {
-        struct sl_cost cost;
-        struct sl_planner_wish whole = *s->wish;
-        whole.whole_last_layer = true;
-        sl_planner_stage_cost(&cost, s->model, begin[j], begin[j + 1], &s->nodes[first + j], &whole);
-        d->step_us += decode_us(s, &cost, rows) + (parts > 1 ? s->nodes[first + j].link_us : 0);
-    }
-    d->tokens_s += us * d->running / d->step_us;
+    choose_running(d, s, begin, first, pool);
     return true;
 }
 
@@ -271,7 +299,7 @@ static bool add_own(struct sl_forecast *f, const struct site *s)
         with.decode = (struct sl_planner_decode){.parts = parts};
         while (with.decode.n < SL_MAX_DECODERS && with.n_nodes + parts <= s->n_nodes &&
                (s->wish->n_decoders == 0 || with.decode.n < s->wish->n_decoders) &&
-               parts <= s->model->n_layers && one_worker(&with.decode, s, with.n_nodes, parts, 1)) {
+               parts <= s->model->n_layers && one_worker(&with.decode, s, with.n_nodes, 1)) {
             with.n_nodes += parts;
             with.decode.n++;
             with.requests_s = fmin(f->prefill_requests_s, with.decode.tokens_s / s->load->output);
@@ -288,8 +316,7 @@ static bool add_own(struct sl_forecast *f, const struct site *s)
 static bool add_beside(struct sl_forecast *f, const struct site *s)
 {
     f->decode = (struct sl_planner_decode){.parts = f->n_stages, .beside = true};
-    if (f->n_stages > SL_MAX_PARTS || s->wish->n_decoders > 1 ||
-        !one_worker(&f->decode, s, 0, f->n_stages, 2))
+    if (f->n_stages > SL_MAX_PARTS || s->wish->n_decoders > 1 || !one_worker(&f->decode, s, 0, 2))
         return false;
     f->decode.n = 1;
     f->requests_s = 1 / (1 / f->prefill_requests_s + s->load->output / f->decode.tokens_s);
@@ -410,7 +437,8 @@ static sl_status fail_targets(const struct site *s, const struct sl_forecast *fa
 static bool is_sane(const struct sl_planner_model *m, uint32_t n_nodes, const struct sl_planner_load *load)
 {
     return n_nodes > 0 && n_nodes <= SL_PLANNER_NODES && m->n_layers > 0 && m->n_layers <= SL_LAYERS_MOST &&
-           load->prompt >= 1 && load->prompt <= 1 << 26 && load->output >= 0 && load->output <= 1 << 26;
+           load->prompt >= 1 && load->prompt <= 1 << 26 && load->output >= 0 && load->output <= 1 << 26 &&
+           load->longest <= 1 << 27;
 }
 
 sl_status sl_planner_try(struct sl_forecast *f, const struct sl_planner_model *model,

@@ -5,7 +5,7 @@
  * alone (budget.h, rank.h), the layers' cut (layers.h). What is added is where costs come from when nobody has measured them:
  * operations over rates, bytes over the speed of memory, layer by layer; and the walk of chunks through stages and links.
  *
- *   layer:   c = launch + always/B,   γ = kv/B + G/R,   b = (F + F_experts·skew)/R + inner links,   a = A/R_attention,   w = W/B
+ *   layer:   c = launch + always/B,   γ = kv/B + G/R,   b = (F + F_experts·skew)/R + inner links,   a = A/R_attention,   w = W/B,   e = head/B
  *   chunk i leaves stage s at   max(its rows are here, chunk i−1 has left) + t_s(i);   rows travel rows·d·bytes/link + latency
  *
  * Pure; all times are microseconds, all rates of a node are of all its devices together, as achieved and not as advertised. */
@@ -25,6 +25,7 @@ struct sl_planner_layer {
     double expert_flop;                /* of each row, of its k experts */
     double position_flop;              /* of each position before a slice: what is made anew of its pages */
     double pair_flop;                  /* of each pair of 2·pos·n + n² */
+    double decode_pair_flop;           /* the same where nothing is made anew of pages; 0: as pair_flop */
     double always_bytes, expert_bytes; /* weights: what every chunk reads, and all experts */
     double kv_bytes;                   /* of a position */
 };
@@ -49,11 +50,13 @@ struct sl_planner_node {
     double link_speed,
         link_us; /* bytes a second to other nodes, 0: not counted; and what a frame takes at least */
     bool is_measured;
-    struct sl_cost layer; /* then what a layer costs here; rates are not asked */
+    struct sl_cost
+        layer; /* then what a layer costs here, and e what a prompt that ends costs the last; rates are not asked */
 };
 
 struct sl_planner_load {
     double prompt, output; /* tokens of a request; output 0: no decode worker is wanted */
+    double longest;        /* tokens of the longest request, both together; 0: those of any */
     double rate;           /* requests a second; 0: as many as can be */
 };
 
@@ -61,9 +64,10 @@ struct sl_planner_wish { /* 0: what is best */
     uint32_t n_stages, n_decoders;
     uint32_t chunk_rows; /* of each chunk; else what the scheduler finds by cost */
     double chunk_us;     /* of each chunk, likewise */
-    uint32_t running;    /* answers that a decode worker makes at once; 0: SL_DEFAULT_RUNNING */
+    uint32_t running;    /* answers that a decode worker makes at once */
     double slo_ttft_us, slo_tpot_us;
     double row_bytes;      /* of a number in rows that travel; 0: 4 */
+    bool decodes;          /* costs are of token steps */
     bool whole_last_layer; /* the last layer is made of all rows, as others do it; here of few */
 };
 
@@ -102,7 +106,6 @@ struct sl_forecast {
     enum sl_planner_bound bound;
     double shares[SL_BOUNDS]; /* of ttft_us */
     double hop_us;            /* of a full chunk, to the next stage */
-    double end_us;            /* the head */
 };
 
 /* ---- the functions ---- */
@@ -110,6 +113,8 @@ struct sl_forecast {
 /* One layer on a node, or, unless all of it is wished for, what is made of the last one. */
 void sl_planner_layer_cost(struct sl_cost *cost, const struct sl_planner_model *model, uint32_t layer,
                            const struct sl_planner_node *node, const struct sl_planner_wish *wish);
+/* What of it a row costs on the way between devices of a node: half of it in attention, half in the experts. */
+double sl_planner_inner_us(const struct sl_planner_model *model, const struct sl_planner_node *node);
 /* Layers [begin, end). */
 void sl_planner_stage_cost(struct sl_cost *cost, const struct sl_planner_model *model, uint32_t begin,
                            uint32_t end, const struct sl_planner_node *node,

@@ -64,8 +64,12 @@ void sl_planner_experts(struct sl_planner_experts *e, const struct sl_planner_mo
         const struct sl_planner_layer *l = &m->layers[i];
         struct sl_cost cost;
         sl_planner_layer_cost(&cost, m, i, node, &wish);
-        double moe = l->expert_flop * fmax(node->skew, 1), rows = cost.us[SL_COST_B] * prompt,
-               experts = rows * moe / fmax(moe + l->row_flop, 1), here = l->expert_bytes > 0 ? exchange : 0,
+        /* the exchange is instead of what the experts' sums would take within a node */
+        double inner = node->is_measured ? 0 : sl_planner_inner_us(m, node) / 2 * prompt;
+        double moe = l->expert_flop * fmax(node->skew, 1),
+               rows = cost.us[SL_COST_B] * prompt - (exchange > 0 && l->expert_bytes > 0 ? inner : 0),
+               experts = (rows - inner) * moe / fmax(moe + l->row_flop, 1),
+               here = l->expert_bytes > 0 ? exchange : 0,
                attention = rows - experts + cost.us[SL_COST_A] * prompt * prompt,
                work = fmax(experts, cost.us[SL_COST_W] * sl_cost_hit(cost.hit, prompt)) / n_nodes;
         e->ttft_us += cost.us[SL_COST_C] + attention / n_nodes + work + here;

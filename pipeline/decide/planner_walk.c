@@ -39,11 +39,12 @@ static double to_next(struct walk *w, uint32_t k, double end_us, uint32_t rows)
     return begin_us + rows_us + node->link_us;
 }
 
-static void pass(struct walk *w, uint32_t pos, uint32_t rows)
+static void pass(struct walk *w, uint32_t pos, uint32_t rows, bool ends)
 {
     struct sl_cost_chunk chunk = {0};
     double at_us = w->nodes[w->f->stages[0].node].link_us;
     sl_cost_add(&chunk, pos, rows);
+    sl_cost_want(&chunk, ends);
     for (uint32_t k = 0; k < w->f->n_stages; k++) {
         double us = sl_cost_of(&w->f->stages[k].cost, &chunk),
                end_us = sl_flow_pass(&w->free_us[k], at_us, us);
@@ -81,8 +82,8 @@ double sl_planner_ttft(const struct sl_forecast *f, const struct sl_planner_mode
     sl_schedule_entry_init(&entry, &plan, prompt, 0, 1, 1);
     sl_policy_enter(&policy, &schedule, &entry, false);
     while (sl_rank_cut(&policy, &schedule, 0, begin, &schedule, cuts) > 0)
-        pass(&w, cuts[0].pos, cuts[0].n);
-    return w.left_us + f->end_us;
+        pass(&w, cuts[0].pos, cuts[0].n, cuts[0].pos + cuts[0].n == prompt);
+    return w.left_us;
 }
 
 double sl_planner_walk(const struct sl_forecast *f, const struct sl_planner_model *model,
@@ -91,6 +92,6 @@ double sl_planner_walk(const struct sl_forecast *f, const struct sl_planner_mode
     struct walk w = {.f = f, .model = model, .nodes = nodes};
     uint32_t pos = 0;
     for (uint32_t i = 0; i < n_chunks; pos += rows[i++])
-        pass(&w, pos, rows[i]);
-    return w.left_us + f->end_us;
+        pass(&w, pos, rows[i], i + 1 == n_chunks);
+    return w.left_us;
 }

@@ -26,6 +26,10 @@ static const struct {
     {"simulate", "trace", "what happened, written down; bench serve reads one"},
     {"bench schedule", "rate", "in capacities of the world, and not in requests a second"},
     {"bench serve", "slo", "what counts as good in what was measured, and not what a server aims at"},
+    {"plan", "decoders", "0 lets the load decide; a server waits for so many"},
+    {"plan", "max-running", "0 lets the load decide"},
+    {"plan", "load", "sizes and a rate, or a trace, and not the name of a simulated one"},
+    {"plan", "slo", "what a plan must keep"},
     {"score", "output", "the same three forms of another result"},
 };
 enum { N_DIFFERENT = sizeof different / sizeof *different };

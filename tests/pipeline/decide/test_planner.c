@@ -57,7 +57,7 @@ SL_TEST(more_nodes_never_predict_less_throughput)
         make_model(6 + (uint32_t)(unit(&rng) * 40), dense);
         double memory = 2e10 + unit(&rng) * 2e11, last = 0;
         struct sl_planner_load load = {256 + floor(unit(&rng) * 30000),
-                                       round % 3 ? 64 + floor(unit(&rng) * 500) : 0, 0};
+                                       round % 3 ? 64 + floor(unit(&rng) * 500) : 0, 0, 0};
         for (uint32_t n = 0; n < MOST_NODES; n++)
             nodes[n] = make_node(equal ? 1 : 0.3 + unit(&rng), memory * (equal ? 1 : 0.5 + unit(&rng)));
         for (uint32_t n = 1; n <= MOST_NODES; n++) {
@@ -79,7 +79,7 @@ SL_TEST(a_cut_never_holds_more_than_the_memory_of_its_nodes)
     uint32_t n_fit = 0;
     for (int round = 0; round < 60; round++) {
         make_model(4 + (uint32_t)(unit(&rng) * 60), false);
-        struct sl_planner_load load = {1 + floor(unit(&rng) * 100000), floor(unit(&rng) * 1000), 0};
+        struct sl_planner_load load = {1 + floor(unit(&rng) * 100000), floor(unit(&rng) * 1000), 0, 0};
         struct sl_planner_wish wish = {0};
         for (uint32_t n = 0; n < MOST_NODES; n++)
             nodes[n] = make_node(0.3 + unit(&rng), 2e10 + unit(&rng) * 6e10);
@@ -101,7 +101,7 @@ SL_TEST(a_cut_never_holds_more_than_the_memory_of_its_nodes)
 
 SL_TEST(what_is_missing_is_said_in_bytes)
 {
-    struct sl_planner_load load = {1000, 0, 0};
+    struct sl_planner_load load = {1000, 0, 0, 0};
     struct sl_planner_wish wish = {0};
     struct sl_err err;
     make_model(10, false);
@@ -118,7 +118,7 @@ SL_TEST(what_is_missing_is_said_in_bytes)
 /* One chunk of a prompt over one node: the formula of cost.h and nothing else. */
 SL_TEST(a_prompt_of_one_chunk_on_one_node_takes_what_the_formula_says)
 {
-    struct sl_planner_load load = {512, 0, 0};
+    struct sl_planner_load load = {512, 0, 0, 0};
     struct sl_planner_wish wish = {.whole_last_layer = true, .chunk_rows = 512};
     make_model(10, false);
     nodes[0] = make_node(1, 1e11);
@@ -133,7 +133,7 @@ SL_TEST(a_prompt_of_one_chunk_on_one_node_takes_what_the_formula_says)
 /* Equal chunks on equal stages without a hop: (C + S - 1) times a chunk. */
 SL_TEST(equal_chunks_fill_and_drain_as_the_textbook_says)
 {
-    struct sl_planner_load load = {8192, 0, 0};
+    struct sl_planner_load load = {8192, 0, 0, 0};
     struct sl_planner_wish wish = {.whole_last_layer = true, .chunk_rows = 1024};
     make_model(8, true);
     model.head_bytes = 0;
@@ -152,7 +152,7 @@ SL_TEST(equal_chunks_fill_and_drain_as_the_textbook_says)
 
 SL_TEST(a_thin_link_is_what_holds_it_up)
 {
-    struct sl_planner_load load = {8192, 0, 0};
+    struct sl_planner_load load = {8192, 0, 0, 0};
     struct sl_planner_wish wish = {0};
     make_model(20, false);
     for (int n = 0; n < 2; n++) {
@@ -166,7 +166,7 @@ SL_TEST(a_thin_link_is_what_holds_it_up)
 
 SL_TEST(targets_that_nothing_keeps_are_refused_with_what_is_possible)
 {
-    struct sl_planner_load load = {32768, 128, 0};
+    struct sl_planner_load load = {32768, 128, 0, 0};
     struct sl_planner_wish wish = {.slo_ttft_us = 1000};
     struct sl_err err;
     make_model(20, false);
@@ -185,7 +185,7 @@ SL_TEST(targets_that_nothing_keeps_are_refused_with_what_is_possible)
 
 SL_TEST(a_rate_takes_the_fewest_nodes_that_carry_it)
 {
-    struct sl_planner_load load = {4096, 0, 0};
+    struct sl_planner_load load = {4096, 0, 0, 0};
     struct sl_planner_wish wish = {0};
     make_model(40, false);
     for (int n = 0; n < MOST_NODES; n++)
