@@ -43,6 +43,7 @@ struct sl_io {
     struct sl_ring commands;
     struct sl_bell bell; /* the I/O thread's */
     _Atomic bool stop, nudged;
+    bool stepped; /* there is no thread, and no clock is read */
     pthread_t thread;
     sem_t started;
     sl_status start_status;
@@ -54,6 +55,7 @@ struct sl_io {
     /* the owner's */
     struct sl_link *links[SL_LINKS_MAX];
     struct sl_sending *sendings, *free_sendings;
+    uint32_t n_sendings; /* that were ever used: of the others no page is touched */
     uint32_t n_down_waiting;
 };
 
@@ -77,16 +79,17 @@ static uint64_t clock_ms(void)
 }
 
 /* The hub's time steps here and nowhere else: before each round of commands, progress or timers. */
-static void turn(struct sl_hub *hub)
+static void turn(struct sl_io *io)
 {
-    sl_hub_turn(hub, clock_ms(), sl_clock_ns() / 1000u);
+    if (!io->stepped)
+        sl_hub_turn(&io->hub, clock_ms(), sl_clock_ns() / 1000u);
 }
 
 static bool take_commands(struct sl_io *io)
 {
     struct command c;
     bool any = false;
-    turn(&io->hub);
+    turn(io);
     while (sl_ring_pop(&io->commands, &c) == SL_OK) {
         any = true;
         switch (c.kind) {
@@ -111,12 +114,13 @@ static bool take_commands(struct sl_io *io)
     return any;
 }
 
-static bool progress(struct sl_hub *hub)
+static bool progress(struct sl_io *io)
 {
+    struct sl_hub *hub = &io->hub;
     int rounds = 0;
     bool any = true;
     for (; any && rounds < PROGRESS_ROUNDS; rounds++) {
-        turn(hub);
+        turn(io);
         any = hub->ops->progress(hub->transport);
     }
     return rounds > 1 || any;
@@ -138,12 +142,20 @@ static void run(struct sl_io *io)
 {
     while (!atomic_load(&io->stop)) {
         bool busy = take_commands(io);
-        busy |= progress(&io->hub);
-        turn(&io->hub);
+        busy |= progress(io);
+        turn(io);
         int wait_ms = sl_hub_step(&io->hub);
         if (!busy)
             io_sleep(io, wait_ms);
     }
+}
+
+static void close_transport(struct sl_hub *hub)
+{
+    for (uint32_t i = 0; i < SL_LINKS_MAX; i++)
+        if (hub->links[i] && hub->links[i]->region)
+            hub->ops->unmap(hub->transport, hub->links[i]->region);
+    hub->ops->close(hub->transport);
 }
 
 /* What was sent before the end still goes out; then every link says goodbye, within a second. */
@@ -155,8 +167,8 @@ static void wind_down(struct sl_io *io)
     bool aborted = false;
     sl_hub_leave(hub);
     while (!sl_hub_idle(hub) && hub->now_ms - begun_ms < SL_LEAVE_MS + CLOSE_MS) {
-        bool busy = progress(hub);
-        turn(hub);
+        bool busy = progress(io);
+        turn(io);
         int wait_ms = sl_hub_step(hub);
         if (!busy && !sl_hub_idle(hub) && hub->ops->arm(hub->transport)) {
             struct pollfd fd = {.fd = hub->ops->fd(hub->transport), .events = POLLIN};
@@ -171,10 +183,7 @@ static void wind_down(struct sl_io *io)
         sl_log_warn(
             "a connection of transport %s did not end within %d s and is closed by force; look at the node it led to",
             hub->ops->name, (SL_LEAVE_MS + CLOSE_MS) / 1000);
-    for (uint32_t i = 0; i < SL_LINKS_MAX; i++)
-        if (hub->links[i] && hub->links[i]->region)
-            hub->ops->unmap(hub->transport, hub->links[i]->region);
-    hub->ops->close(hub->transport);
+    close_transport(hub);
 }
 
 static void *io_main(void *argument)
@@ -258,14 +267,8 @@ static sl_status io_init(struct sl_io *io, const struct sl_io_config *config)
     SL_TRY(sl_ring_init(&io->commands, RING_ITEMS, sizeof(struct command)));
     SL_TRY(sl_ring_init(&hub->notes, RING_ITEMS, sizeof(struct sl_note)));
     SL_TRY(sl_random_bytes(&hub->jitter.seed, sizeof hub->jitter.seed));
-    io->sendings = calloc(SL_SENDS_MAX, sizeof *io->sendings);
-    if (!io->sendings)
-        return SL_E_NOMEM;
-    for (uint32_t i = 0; i < SL_SENDS_MAX; i++) {
-        io->sendings[i].next = io->free_sendings;
-        io->free_sendings = &io->sendings[i];
-    }
-    return SL_OK;
+    io->sendings = malloc(SL_SENDS_MAX * sizeof *io->sendings); /* each is cleared when it is used */
+    return io->sendings ? SL_OK : SL_E_NOMEM;
 }
 
 /* Signals are the main thread's; the I/O thread and what its library starts are created without
@@ -280,7 +283,7 @@ static int start_thread(struct sl_io *io)
     return error;
 }
 
-sl_status sl_io_create(struct sl_io **out, const struct sl_io_config *config, struct sl_err *err)
+static sl_status io_make(struct sl_io **out, const struct sl_io_config *config, struct sl_err *err)
 {
     size_t bytes = (sizeof(struct sl_io) + 63) / 64 * 64;
     struct sl_io *io = aligned_alloc(64, bytes);
@@ -296,6 +299,44 @@ sl_status sl_io_create(struct sl_io **out, const struct sl_io_config *config, st
             "an I/O thread cannot be set up (%s); free memory, or raise the limit of open files (ulimit -n)",
             sl_status_name(status));
     }
+    *out = io;
+    return SL_OK;
+}
+
+sl_status sl_io_create_stepped(struct sl_io **out, const struct sl_io_config *config, uint64_t seed,
+                               struct sl_err *err)
+{
+    struct sl_io *io;
+    SL_TRY(io_make(&io, config, err));
+    struct sl_hub *hub = &io->hub;
+    io->stepped = true;
+    hub->jitter.seed = seed;
+    sl_status status = hub->ops->open(&hub->transport, hub, &hub->config, err);
+    if (status != SL_OK) {
+        io_free(io);
+        return status;
+    }
+    hub->ops->where(hub->transport, &io->address, io->host, &io->port);
+    *out = io;
+    return SL_OK;
+}
+
+int sl_io_turn(struct sl_io *io, uint64_t now_us)
+{
+    bool busy;
+    sl_hub_turn(&io->hub, now_us / 1000u, now_us);
+    do {
+        busy = take_commands(io);
+        busy |= progress(io);
+    } while (busy);
+    return sl_hub_step(&io->hub);
+}
+
+sl_status sl_io_create(struct sl_io **out, const struct sl_io_config *config, struct sl_err *err)
+{
+    struct sl_io *io;
+    SL_TRY(io_make(&io, config, err));
+    sl_status status = SL_OK;
     sem_init(&io->started, 0, 0);
     io->start_err = err;
     int error = start_thread(io);
@@ -349,6 +390,11 @@ void sl_io_destroy(struct sl_io *io)
 {
     if (!io)
         return;
+    if (io->stepped) {
+        close_transport(&io->hub);
+        io_free(io);
+        return;
+    }
     atomic_store(&io->stop, true);
     sl_bell_ring(&io->bell);
     pthread_join(io->thread, NULL);
@@ -470,7 +516,8 @@ struct sl_link_clock sl_io_clock(const struct sl_io *io, uint64_t id)
 sl_status sl_io_send(struct sl_io *io, uint64_t id, const struct sl_wire *wire, const void *payload,
                      uint64_t tag)
 {
-    struct sl_sending *sending = io->free_sendings;
+    bool fresh = !io->free_sendings && io->n_sendings < SL_SENDS_MAX;
+    struct sl_sending *sending = fresh ? &io->sendings[io->n_sendings] : io->free_sendings;
     if (!sending)
         return SL_AGAIN;
     uint8_t header[SL_WIRE_BYTES];
@@ -485,7 +532,10 @@ sl_status sl_io_send(struct sl_io *io, uint64_t id, const struct sl_wire *wire, 
         sl_log_error("a frame of kind %u is not sent: %s; report this", (unsigned)wire->kind, bad);
         return SL_E_INVALID;
     }
-    io->free_sendings = sending->next;
+    if (fresh)
+        io->n_sendings++;
+    else
+        io->free_sendings = sending->next;
     memset(sending, 0, sizeof *sending);
     sending->link = find_link(io, id);
     sending->link_id = id;

@@ -57,6 +57,7 @@ enum { SL_IO_HOST_BYTES = 64 }; /* a numeric address with its zone, as text */
 struct sl_io_config {
     const struct sl_transport_ops *transport; /* &sl_transport_local or &sl_transport_ucx */
     struct sl_fabric *fabric;                 /* local only */
+    struct sl_net *net;                       /* sim only (transport_sim.h) */
     char address[256]; /* to listen on: a name or an IP address of this machine; local: ignored */
     uint16_t port;     /* 0: any of 13000..13063 (ucx), any (local) */
     /* local only, for measuring what a network would do: whatever leaves this io is under way for delay_us, and its frames leave
@@ -73,6 +74,12 @@ struct sl_io_config {
 struct sl_io;
 /* Starts the I/O thread and listens. SL_E_UNAVAILABLE names address and port. */
 sl_status sl_io_create(struct sl_io **io, const struct sl_io_config *config, struct sl_err *err);
+/* The same without a thread: whoever owns it says when it works and what time it is. It ends as a process does that is killed. seed: of
+ * what is drawn. */
+sl_status sl_io_create_stepped(struct sl_io **io, const struct sl_io_config *config, uint64_t seed,
+                               struct sl_err *err);
+/* All that can be done at that time, monotonic; returns for how many ms nothing is due but what the transport brings. */
+int sl_io_turn(struct sl_io *io, uint64_t now_us);
 /* Where it is: for peers, and (numeric, without a port; empty: local) for people. */
 const struct sl_io_address *sl_io_address(const struct sl_io *io);
 const char *sl_io_host(const struct sl_io *io);
