@@ -10,8 +10,6 @@
 #include "kernels/device.h"
 #include "pipeline/stage/stage.h"
 
-struct sl_device *sl_stage_device(struct sl_stage *stage);
-
 /* Of the rows begun. append: up to K and V in the pages; attend: what is left, when every page of those before is there. */
 void sl_split_append(struct sl_stage *stage, uint32_t layer);
 void sl_split_attend(struct sl_stage *stage, uint32_t layer);

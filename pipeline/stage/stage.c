@@ -201,13 +201,31 @@ static sl_status create_device(struct sl_stage *st, struct sl_err *err)
                                         .embed_dtype = w->embed_dtype,
                                         .final_norm = w->final_norm,
                                         .head = w->head};
-    for (uint32_t i = 0; i < config.n_layers; i++)
+    for (uint32_t i = 0; i < config.n_layers && w->layers; i++)
         bind_layer(&st->layers[i], &w->layers[i]);
     st->head_dtype = w->head.dtype;
     st->weight_bytes = w->mapped_bytes;
     SL_TRY(st->ops->create(&st->device, &config, &weights, err));
     if (!st->ops->in_place)
         sl_weights_close(&st->weights);
+    return SL_OK;
+}
+
+/* Everything but the weights, which are there, if it has any. */
+static sl_status create_around(struct sl_stage *st, const struct sl_device_ops *ops, struct sl_err *err)
+{
+    const struct sl_share *c = &st->config;
+    SL_TRY(sl_arena_init(&st->arena, table_bytes(c) + staging_bytes(&st->shape, c), err));
+    st->ops = ops;
+    st->head_rows = head_rows_of(&st->shape, c);
+    st->page_layer_bytes = page_layer_bytes(&st->shape, c->kv_dtype);
+    st->page_bytes = (c->end - c->begin) * st->page_layer_bytes;
+    sl_status status = take_memory(st);
+    if (status != SL_OK)
+        return sl_fail(err, SL_E_INTERNAL, "the memory plan of layers [%u, %u) is too small; report this",
+                       c->begin, c->end);
+    SL_TRY(create_device(st, err));
+    sl_arena_seal(&st->arena);
     return SL_OK;
 }
 
@@ -220,18 +238,7 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, c
     struct sl_loading own = load ? *load : (struct sl_loading){0};
     own.threads = c->n_threads;
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, &own, err));
-    SL_TRY(sl_arena_init(&st->arena, table_bytes(c) + staging_bytes(&st->shape, c), err));
-    st->ops = ops_of(c->device);
-    st->head_rows = head_rows_of(&st->shape, c);
-    st->page_layer_bytes = page_layer_bytes(&st->shape, c->kv_dtype);
-    st->page_bytes = (c->end - c->begin) * st->page_layer_bytes;
-    sl_status status = take_memory(st);
-    if (status != SL_OK)
-        return sl_fail(err, SL_E_INTERNAL, "the memory plan of layers [%u, %u) is too small; report this",
-                       c->begin, c->end);
-    SL_TRY(create_device(st, err));
-    sl_arena_seal(&st->arena);
-    return SL_OK;
+    return create_around(st, ops_of(c->device), err);
 }
 
 sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
@@ -249,6 +256,30 @@ sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, c
     }
     *stage = st;
     return SL_OK;
+}
+
+sl_status sl_stage_create_bare(struct sl_stage **stage, const struct sl_shape *shape,
+                               const struct sl_share *config, const struct sl_device_ops *device,
+                               struct sl_err *err)
+{
+    struct sl_stage *st = calloc(1, sizeof *st);
+    if (!st)
+        return sl_fail(err, SL_E_NOMEM, "out of memory for a stage");
+    assert(device->in_place && config->end <= shape->n_layers);
+    st->config = *config;
+    st->shape = *shape;
+    sl_status status = create_around(st, device, err);
+    if (status != SL_OK) {
+        sl_stage_destroy(st);
+        return status;
+    }
+    *stage = st;
+    return SL_OK;
+}
+
+struct sl_device *sl_stage_device(const struct sl_stage *stage)
+{
+    return stage->device;
 }
 
 void sl_stage_destroy(struct sl_stage *stage)
@@ -285,10 +316,6 @@ const struct sl_spoiled *sl_stage_found(const struct sl_stage *stage)
     return sl_scrubber_found(stage->scrubber);
 }
 
-struct sl_device *sl_stage_device(struct sl_stage *stage)
-{
-    return stage->device;
-}
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage)
 {
     return &stage->shape;

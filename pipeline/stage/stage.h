@@ -43,6 +43,13 @@ struct sl_stage;
  * starts the team. The pack outlives the stage. */
 sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, const struct sl_share *config,
                           const struct sl_loading *load, struct sl_err *err);
+struct sl_device_ops;
+/* A stage of that shape without weights, on a device that computes what it likes: for the simulator. A device that is in place. */
+sl_status sl_stage_create_bare(struct sl_stage **stage, const struct sl_shape *shape,
+                               const struct sl_share *config, const struct sl_device_ops *device,
+                               struct sl_err *err);
+/* Its device, whose own the caller made the stage with. */
+struct sl_device *sl_stage_device(const struct sl_stage *stage);
 void sl_stage_destroy(struct sl_stage *stage);
 
 /* From now on a scrubber (model/pack/scrub.h) looks after the weights, until the stage is destroyed. Once. */

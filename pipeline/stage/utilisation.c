@@ -41,6 +41,9 @@ sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *s
     const struct sl_ops *ops;
     *u = (struct sl_utilisation){0};
     sl_stage_parts(stage, &u->seen, &u->seen_run_ns);
+    u->idle = sl_stage_weight_bytes(stage) == 0;
+    if (u->idle)
+        return SL_OK;
     SL_TRY(sl_ops_select_profile(&ops, config->profile, err));
     pthread_mutex_lock(&cache.lock);
     sl_status status = look_up(&u->roofline, ops, config->n_threads, err);
@@ -53,6 +56,8 @@ uint64_t sl_utilisation_look(struct sl_utilisation *u, const struct sl_stage *st
     struct sl_parts now;
     uint64_t run_ns;
     double all = 0, bound[2] = {0, 0}; /* by compute, by memory */
+    if (u->idle)
+        return 0;
     sl_stage_parts(stage, &now, &run_ns);
     for (int p = 0; p < SL_PARTS; p++) {
         enum sl_peak peak = sl_stage_part_peak(stage, (enum sl_part)p);
