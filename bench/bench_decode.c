@@ -144,8 +144,8 @@ static void print(const struct decode *d)
 static sl_status run(struct decode *d, struct sl_err *err)
 {
     uint32_t most = 0;
-    SL_TRY(
-        sl_bench_numbers(d->bench.batch, "batch", SL_MAX_BATCH, d->batches, BATCHES_MAX, &d->n_batches, err));
+    SL_TRY(sl_bench_numbers(d->bench.batch, "batch", 1, SL_MAX_BATCH, d->batches, BATCHES_MAX, &d->n_batches,
+                            err));
     for (uint32_t i = 0; i < d->n_batches; i++)
         most = d->batches[i] > most ? d->batches[i] : most;
     struct sl_stage_bench_options options = {.model = d->bench.model,

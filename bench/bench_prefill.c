@@ -11,17 +11,18 @@
 
 enum { LENGTHS_MAX = 16, TOKENS_MAX = 1 << 20 };
 
-sl_status sl_bench_numbers(const char *text, const char *option, uint32_t limit, uint32_t *values,
-                           uint32_t most, uint32_t *n, struct sl_err *err)
+sl_status sl_bench_numbers(const char *text, const char *option, uint32_t least, uint32_t limit,
+                           uint32_t *values, uint32_t most, uint32_t *n, struct sl_err *err)
 {
     *n = 0;
     for (const char *at = text;; at++) {
         char *end;
-        unsigned long value = *at >= '0' && *at <= '9' ? strtoul(at, &end, 10) : 0;
-        if (value == 0 || value > limit || *n == most || (*end != ',' && *end != 0))
+        bool digits = *at >= '0' && *at <= '9';
+        unsigned long value = digits ? strtoul(at, &end, 10) : 0;
+        if (!digits || value < least || value > limit || *n == most || (*end != ',' && *end != 0))
             return sl_fail(err, SL_E_USAGE,
-                           "--%s takes up to %u numbers of 1 to %u with commas between them, not '%.40s'",
-                           option, most, limit, text);
+                           "--%s takes up to %u numbers of %u to %u with commas between them, not '%.40s'",
+                           option, most, least, limit, text);
         values[(*n)++] = (uint32_t)value;
         at = end;
         if (*at == 0)
@@ -75,7 +76,7 @@ static void print(const struct prefill *p)
 static sl_status run(struct prefill *p, struct sl_err *err)
 {
     uint32_t longest = 0;
-    SL_TRY(sl_bench_numbers(p->bench.prompt_tokens, "prompt-tokens", TOKENS_MAX, p->lengths, LENGTHS_MAX,
+    SL_TRY(sl_bench_numbers(p->bench.prompt_tokens, "prompt-tokens", 1, TOKENS_MAX, p->lengths, LENGTHS_MAX,
                             &p->n_lengths, err));
     for (uint32_t i = 0; i < p->n_lengths; i++)
         longest = p->lengths[i] > longest ? p->lengths[i] : longest;

@@ -26,8 +26,8 @@ struct sl_bench_decode {
 };
 sl_status sl_bench_decode(const struct sl_bench_decode *bench, struct sl_err *err);
 
-/* "512,2048": 1..most numbers of [1, limit]. SL_E_USAGE names the option. */
-sl_status sl_bench_numbers(const char *text, const char *option, uint32_t limit, uint32_t *values,
-                           uint32_t most, uint32_t *n, struct sl_err *err);
+/* "512,2048": 1..most numbers of [least, limit]. SL_E_USAGE names the option. */
+sl_status sl_bench_numbers(const char *text, const char *option, uint32_t least, uint32_t limit,
+                           uint32_t *values, uint32_t most, uint32_t *n, struct sl_err *err);
 
 #endif

@@ -1,9 +1,11 @@
-/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `decide`, `schedule`, `cost` and `links`;
+/* The option rows of `sluice bench kernels`, `load`, `prefill`, `decode`, `pipeline`, `layout`, `decide`, `schedule`,
+ * `cost` and `links`;
  * what is measured, and how, is in bench_*.c. */
 #include "base/log.h"
 #include "bench/bench_cost.h"
 #include "bench/bench_decide.h"
 #include "bench/bench_kernels.h"
+#include "bench/bench_layout.h"
 #include "bench/bench_links.h"
 #include "bench/bench_load.h"
 #include "bench/bench_pipeline.h"
@@ -224,6 +226,56 @@ const struct sl_command sl_command_bench_pipeline = {
     0,
     0,
     run_pipeline,
+};
+
+static const struct sl_option layout_options[] = {
+    SL_OPTION_MODEL(sl_bench_layout, model),
+    SL_OPTION_TEXT("nodes", SL_OPT_STRING, sl_bench_layout, nodes, "1,2,4,8", "LIST",
+                   "On how many nodes, with commas; each has one thread."),
+    SL_OPTION_TEXT("delay-us", SL_OPT_STRING, sl_bench_layout, delays, "0,50,200", "LIST",
+                   "How long a frame is under way between two nodes, in microseconds, with commas."),
+    SL_OPTION_ROW("gbit", SL_OPT_FLOAT, sl_bench_layout, gbit, NULL, NULL, 0.001, 100000, "Gbit/s",
+                  "What leaves a node, at most; without it, no limit."),
+    SL_OPTION_NUMBER("prompt-tokens", sl_bench_layout, prompt_tokens, "2048", 1, 1 << 20, "tokens",
+                     "Length of the prompt."),
+    SL_OPTION_NUMBER(
+        "chunk", sl_bench_layout, chunk, "256", 64, SL_MAX_CHUNK_ASKED, "tokens",
+        "Rows that a node has at once, whole pages of 64: of a pipeline's chunk, and of its share where experts are "
+        "sharded."),
+    SL_OPTION_CHOICE(
+        "clock", sl_bench_layout, clock, "auto", "auto|real|virtual",
+        "real: all nodes at once, as threads, over links that impose delay and rate; virtual: one at a time, each for "
+        "what it had of its processor, and their frames played with delay and rate; auto: real where there is a "
+        "processor for each node."),
+    SL_OPTION_ROUNDS(sl_bench_layout, rounds, "3"),
+    SL_OPTION_KV(sl_bench_layout, kv),
+    SL_OPTION_TEXT("svg", SL_OPT_STRING, sl_bench_layout, svg, NULL, "FILE", "A drawing of it."),
+    SL_OPTION_JSON(sl_bench_layout, json),
+    {0},
+};
+
+static int run_layout(const void *values, const char *const *args, uint32_t n_args)
+{
+    struct sl_err err;
+    (void)args;
+    (void)n_args;
+    sl_log_init("bench layout", SL_LOG_WARN);
+    return sl_bench_layout(values, &err) == SL_OK ? 0 : sl_command_failed("bench layout", &err);
+}
+
+const struct sl_command sl_command_bench_layout = {
+    "bench layout",
+    "",
+    "one prompt on N nodes: experts sharded against layers sharded",
+    "Prefills the same prompt with the same kernels on N nodes that each have some layers, and on N nodes that each have some of "
+    "every layer's experts and share out the rows; over real frames, which a network's delay and rate are imposed on. Says how long "
+    "each takes, what crosses and what is waited for, beside what the algebra makes of one node's times; and sees that all give the "
+    "bits of one node, but where sums cross in bf16 as in the field.",
+    layout_options,
+    sizeof(struct sl_bench_layout),
+    0,
+    0,
+    run_layout,
 };
 
 static const struct sl_option decide_options[] = {

@@ -27,6 +27,7 @@ const struct sl_command *const sl_commands_all[] = {
     &sl_command_bench_prefill,
     &sl_command_bench_decode,
     &sl_command_bench_pipeline,
+    &sl_command_bench_layout,
     &sl_command_bench_decide,
     &sl_command_bench_schedule,
     &sl_command_bench_cost,

@@ -12,6 +12,7 @@ static const struct {
 } different[] = {
     {"bench prefill", "chunk",
      "the size of the measured chunk, the same for all its prompts: never by prompt"},
+    {"bench layout", "chunk", "whole pages, which are dealt to nodes"},
     {"bench prefill", "context", "tokens before the measured ones, not a bound"},
     {"bench decode", "context", "likewise"},
     {"bench prefill", "prompt-tokens", "several prompts; bench pipeline has one"},

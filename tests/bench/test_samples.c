@@ -16,7 +16,7 @@ SL_TEST(lists_of_numbers)
 {
     uint32_t values[4], n = 0;
     struct sl_err err;
-    REQUIRE(sl_bench_numbers("512,2048,1", "batch", 4096, values, 4, &n, &err) == SL_OK);
+    REQUIRE(sl_bench_numbers("512,2048,1", "batch", 1, 4096, values, 4, &n, &err) == SL_OK);
     CHECK_INT(n, 3);
     CHECK_INT(values[0], 512);
     CHECK_INT(values[2], 1);
@@ -24,7 +24,7 @@ SL_TEST(lists_of_numbers)
         "", ",", "1,", ",1", "0", "-1", "1;2", "4097", "1,2,3,4,5", "99999999999999999999", "x"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         err = (struct sl_err){0};
-        CHECK_INT(sl_bench_numbers(bad[i], "batch", 4096, values, 4, &n, &err), SL_E_USAGE);
+        CHECK_INT(sl_bench_numbers(bad[i], "batch", 1, 4096, values, 4, &n, &err), SL_E_USAGE);
         CHECK_CONTAINS(err.text, "--batch");
     }
 }

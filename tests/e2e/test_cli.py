@@ -104,7 +104,7 @@ def test_score_is_what_generate_said(pack, tmp_path):
 @pytest.mark.parametrize("args, code, sentence", [
     ([], 64, "Usage: sluice COMMAND"),
     (["serv"], 64, 'there is no command "serv"'),
-    (["bench"], 64, "`sluice bench kernels`, `sluice bench load`, `sluice bench prefill`, `sluice bench decode`, `sluice bench pipeline`, "
+    (["bench"], 64, "`sluice bench kernels`, `sluice bench load`, `sluice bench prefill`, `sluice bench decode`, `sluice bench pipeline`, `sluice bench layout`, "
      "`sluice bench decide`, `sluice bench schedule`"),
     (["generate"], 64, "either --endpoint HOST:PORT"),
     (["generate", "--model", "PACK"], 64, "--prompt TEXT, --prompt-file FILE, --token-ids FILE"),

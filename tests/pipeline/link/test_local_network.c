@@ -9,7 +9,7 @@
 
 enum { LINK = 3, EPOCH = 1, FRAMES = 20, BYTES = 100000, GIVE_UP_S = 30 };
 
-struct pair {
+struct two_ios {
     struct sl_fabric *fabric;
     struct sl_io *from, *to;
     uint32_t n_up, n_down, n_sent, n_arrived, n_torn, n_late_number;
@@ -18,7 +18,7 @@ struct pair {
 
 static uint8_t payload[BYTES];
 
-static void take(struct pair *p, struct sl_io *io, const struct sl_io_event *event)
+static void take(struct two_ios *p, struct sl_io *io, const struct sl_io_event *event)
 {
     p->n_up += event->kind == SL_IO_LINK_UP;
     p->n_down += event->kind == SL_IO_LINK_DOWN;
@@ -33,7 +33,7 @@ static void take(struct pair *p, struct sl_io *io, const struct sl_io_event *eve
     sl_io_release(io, event->link, event->slot);
 }
 
-static bool until(struct pair *p, const uint32_t *count, uint32_t n)
+static bool until(struct two_ios *p, const uint32_t *count, uint32_t n)
 {
     uint64_t give_up_ns = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);
     struct sl_io_event event;
@@ -46,10 +46,10 @@ static bool until(struct pair *p, const uint32_t *count, uint32_t n)
     return *count == n;
 }
 
-static bool begin(struct pair *p, uint32_t delay_us, double gbit)
+static bool begin(struct two_ios *p, uint32_t delay_us, double gbit)
 {
     struct sl_err err = {0};
-    *p = (struct pair){0};
+    *p = (struct two_ios){0};
     sl_log_init("test", SL_LOG_ERROR);
     sl_fabric_create(&p->fabric);
     struct sl_io_config config = {.transport = &sl_transport_local,
@@ -66,7 +66,7 @@ static bool begin(struct pair *p, uint32_t delay_us, double gbit)
     return until(p, &p->n_up, 2);
 }
 
-static void end(struct pair *p)
+static void end(struct two_ios *p)
 {
     sl_io_destroy(p->from);
     sl_io_destroy(p->to);
@@ -74,7 +74,7 @@ static void end(struct pair *p)
 }
 
 /* Returns when the first was handed over, in us. */
-static uint64_t send_all(struct pair *p, uint32_t n, uint32_t bytes)
+static uint64_t send_all(struct two_ios *p, uint32_t n, uint32_t bytes)
 {
     uint64_t begin_us = sl_clock_ns() / 1000;
     for (uint32_t i = 0; i < n; i++) {
@@ -88,7 +88,7 @@ static uint64_t send_all(struct pair *p, uint32_t n, uint32_t bytes)
 
 SL_TEST(what_arrives_has_been_under_way_for_the_delay)
 {
-    struct pair p;
+    struct two_ios p;
     CHECK(begin(&p, 20000, 0));
     uint64_t begin_us = send_all(&p, FRAMES, 1000);
     CHECK(until(&p, &p.n_arrived, FRAMES) && until(&p, &p.n_sent, FRAMES));
@@ -99,7 +99,7 @@ SL_TEST(what_arrives_has_been_under_way_for_the_delay)
 
 SL_TEST(frames_leave_one_behind_the_other_at_the_rate)
 {
-    struct pair p;
+    struct two_ios p;
     CHECK(begin(&p, 0, 0.2)); /* 100,000 bytes: 4 ms */
     uint64_t begin_us = send_all(&p, FRAMES, BYTES);
     CHECK(until(&p, &p.n_arrived, FRAMES) && until(&p, &p.n_sent, FRAMES));
@@ -110,7 +110,7 @@ SL_TEST(frames_leave_one_behind_the_other_at_the_rate)
 
 SL_TEST(a_link_ends_while_frames_are_under_way_and_all_come_home)
 {
-    struct pair p;
+    struct two_ios p;
     CHECK(begin(&p, 50000, 1));
     send_all(&p, FRAMES, BYTES);
     sl_io_drop(p.from, LINK);
