@@ -139,6 +139,8 @@ static const char *check_granted(const struct sl_core *core)
                 sl_sequences_find(&core->decoders[s->entry.decoder].pages, s->seq + k);
             if (s->granted[k] != (table ? table->n_pages : 0))
                 return "an answer has not the pages that it was granted";
+            if (s->decode[k] == SL_DECODE_ADOPTED && s->stages == SL_STAGES_LIVE)
+                return "a prompt was adopted, and its pages on the stages were not freed";
         }
     }
     return NULL;

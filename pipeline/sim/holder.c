@@ -7,7 +7,8 @@
 
 sl_status sl_holders_init(struct sl_holders *h, struct sl_sim_request *requests, uint32_t n, uint32_t vocab)
 {
-    *h = (struct sl_holders){.requests = requests, .n = n, .vocab = vocab, .asks = calloc(n, sizeof *h->asks)};
+    *h =
+        (struct sl_holders){.requests = requests, .n = n, .vocab = vocab, .asks = calloc(n, sizeof *h->asks)};
     return h->asks ? SL_OK : SL_E_NOMEM;
 }
 
@@ -67,6 +68,24 @@ static const char *on_token(struct sl_holders *h, struct sl_sim_request *r, cons
     return NULL;
 }
 
+static bool begins_with(const struct sl_sim_request *q, const struct sl_sim_answer *answer,
+                        const uint32_t *ids, uint32_t n)
+{
+    uint32_t of_prompt = n < q->n_ids ? n : q->n_ids;
+    return n <= q->n_ids + answer->n_tokens && memcmp(q->ids, ids, of_prompt * sizeof *ids) == 0 &&
+           memcmp(answer->tokens, ids + of_prompt, (n - of_prompt) * sizeof *ids) == 0;
+}
+
+/* Somebody else with that salt has had what is cached of its prompt, asked or answered. */
+static bool may_be_cached(const struct sl_holders *h, const struct sl_sim_request *r, uint32_t n_cached)
+{
+    bool may = n_cached == 0;
+    for (uint32_t i = 0; i < h->n && !may; i++)
+        for (uint32_t k = 0; k < SL_MAX_N && h->requests[i].salt == r->salt && &h->requests[i] != r; k++)
+            may = may || begins_with(&h->requests[i], &h->requests[i].answers[k], r->ids, n_cached);
+    return may;
+}
+
 static const char *on_end(struct sl_holders *h, struct sl_sim_request *r, const struct sl_action *a,
                           uint64_t now_us)
 {
@@ -82,8 +101,10 @@ static const char *on_end(struct sl_holders *h, struct sl_sim_request *r, const 
     h->n_ended += a->end.last;
     if (twice)
         return "an end was told twice";
+    if (!may_be_cached(h, r, a->end.cached_tokens))
+        return "more of a prompt is cached than anybody has had under its salt";
     return a->end.last != all && a->end.status != SL_E_EXHAUSTED ? "the last end was not said, or another was"
-                                                                : NULL;
+                                                                 : NULL;
 }
 
 /* Who is set back is younger than somebody who goes on, and has pages for nothing while it waits. */

@@ -34,6 +34,16 @@ uint32_t sl_sim_choose(const struct sl_sim *s, uint64_t row, const struct sl_sim
 
 /* ---- actions ---- */
 
+/* What has to be done by a time is not begun after it. */
+static void check_deadlines(struct sl_sim *s, const struct sl_order *order)
+{
+    for (uint32_t k = 0; k < order->n_slices; k++)
+        for (uint32_t i = 0; i < s->n_requests; i++)
+            if (s->seqs[i] == order->slices[k].seq && s->requests[i].deadline_us &&
+                s->now_us > s->requests[i].deadline_us)
+                sl_sim_break(s, "request %u is run after its deadline", i);
+}
+
 static void send_record(struct sl_sim *s, const struct sl_action *a)
 {
     struct sl_order control = {.number = a->record.number, .kind = a->record.kind, .seq = a->seq};
@@ -42,6 +52,7 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
     struct sl_sim_frame *f = sl_sim_frame(s, 0, 1, sl_order_meta_bytes(&s->limits));
     sl_order_pack(f->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &s->limits);
     s->report.records++;
+    check_deadlines(s, order);
     sl_sim_send(s, f);
     if (a->record.in_vain && s->config.foretold_us)
         sl_sim_foretell(s, (struct sl_foretold_cancel){a->seq, a->record.number});

@@ -51,11 +51,15 @@ static void draw_times(struct sl_sim_request *r, struct sl_rng *rng)
         r->target_us = r->arrive_us + 1 + draw(rng, 60000);
 }
 
-/* It was refused in time, and nothing of it is anywhere. */
+/* It was refused in time, or its deadline has passed before it was prefilled, and nothing of it is anywhere. */
 static bool was_refused(const struct sl_sim_request *r)
 {
-    return r->target_us && r->answers[0].ended && r->answers[0].status == SL_E_EXHAUSTED &&
-           r->answers[0].end_us == r->arrive_us && r->answers[0].n_tokens == 0;
+    const struct sl_sim_answer *a = r->answers;
+    if (r->deadline_us && a->ended && a->status == SL_E_DEADLINE)
+        return a->end_us > r->deadline_us && a->n_tokens == 0;
+    return (r->target_us || r->deadline_us) && r->answers[0].ended &&
+           r->answers[0].status == SL_E_EXHAUSTED && r->answers[0].end_us == r->arrive_us &&
+           r->answers[0].n_tokens == 0;
 }
 
 static void draw_requests(struct history *h, struct sl_rng *rng, uint32_t most_n)
@@ -112,6 +116,10 @@ static struct sl_sim_config draw_config(struct sl_rng *rng, uint64_t seed)
                               .slo_us = draw(rng, 3) ? 0 : 1 + draw(rng, 100000),
                               .runs = draw(rng, 3) ? 0 : 1 + draw(rng, 10)};
     c.foretold_us = seed % 3 ? 1 + seed * 97 % 5000 : 0;
+    if (seed % 7 == 0) { /* pages are wanted again soon, and leave slowly */
+        c.kv_tokens = CONTEXT;
+        c.max_push_us = 100000;
+    }
     return c;
 }
 
@@ -205,6 +213,27 @@ static void draw_growing(struct history *h, struct sl_sim_config *c, struct sl_r
             draw_steering(h, i, 3);
         r->cancel_us = draw(rng, 6) ? 0 : r->arrive_us + 1 + draw(rng, 400000);
     }
+}
+
+/* Times are tight, since everybody comes at once. */
+SL_TEST(who_is_run_in_time_gets_the_tokens_that_they_get_alone)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint64_t n_late = 0, n_in_time = 0;
+    for (uint64_t seed = 1, last = n_seeds() / 4; seed <= last; seed++) {
+        struct sl_rng rng = {seed, 9};
+        struct sl_sim_config config = draw_config(&rng, seed);
+        draw_requests(h, &rng, config.max_running);
+        for (uint32_t i = 0; i < h->n; i++)
+            h->requests[i].deadline_us = draw(&rng, 3) ? h->requests[i].arrive_us + 1 + draw(&rng, 40000) : 0;
+        run_against_oracle(h, &config);
+        for (uint32_t i = 0; i < h->n; i++) {
+            n_late += h->requests[i].answers[0].status == SL_E_DEADLINE;
+            n_in_time += h->requests[i].deadline_us && h->requests[i].answers[0].status == SL_OK;
+        }
+    }
+    CHECK(n_late > n_seeds() / 4 && n_in_time > n_seeds() / 4);
+    free(h);
 }
 
 SL_TEST(answers_that_are_set_back_get_the_tokens_that_they_get_alone)
