@@ -22,12 +22,12 @@ SL_TEST(those_in_time_come_by_due_and_work_then_late_ones_by_arrival)
     struct queue q;
     struct sl_schedule_entry e[6];
     open_queue(&q);
-    queue_add(&q, &e[0], "", 64, 10, 50);         /* late */
-    queue_add(&q, &e[1], "", 64, 20, 40);         /* late, due earlier */
-    queue_add(&q, &e[2], "", 6400, 30, HOUR);     /* 3 · 80,000 us of work */
-    queue_add(&q, &e[3], "", 64, 40, HOUR + 1e5); /* due later, but short */
-    queue_add(&q, &e[4], "", 64, 50, HOUR + 5e5); /* due too late to pass the long one */
-    queue_add(&q, &e[5], "", 64, 60, HOUR + 1e5); /* as one before, and came after it */
+    queue_add(&q, &e[0], "", 64, 10, 50);            /* late */
+    queue_add(&q, &e[1], "", 64, 20, 40);            /* late, due earlier */
+    queue_add(&q, &e[2], "", 6400, 30, HOUR);        /* 3 · 80,000 us of work */
+    queue_add(&q, &e[3], "", 64, 40, HOUR + 100000); /* due later, but short */
+    queue_add(&q, &e[4], "", 64, 50, HOUR + 500000); /* due too late to pass the long one */
+    queue_add(&q, &e[5], "", 64, 60, HOUR + 100000); /* as one before, and came after it */
     struct sl_schedule_entry *wanted[] = {&e[3], &e[5], &e[2], &e[4], &e[0], &e[1]};
     check_order(&q, 1000, false, wanted, 6);
     struct sl_schedule_entry *late_first[] = {&e[0], &e[3], &e[5], &e[2], &e[4], &e[1]};
@@ -90,9 +90,9 @@ SL_TEST(what_the_head_leaves_is_filled_by_as_much_of_others_as_fits)
     struct sl_cut cuts[SL_MAX_SLICES];
     open_queue(&q);
     queue_add(&q, &e[0], "", 100, 0, HOUR);
-    queue_add(&q, &e[1], "", 1000, 0, HOUR + 1e5);
-    queue_add(&q, &e[2], "", 2000, 0, HOUR + 2e5);
-    queue_add(&q, &e[3], "", 30, 0, HOUR + 3e5);
+    queue_add(&q, &e[1], "", 1000, 0, HOUR + 100000);
+    queue_add(&q, &e[2], "", 2000, 0, HOUR + 200000);
+    queue_add(&q, &e[3], "", 30, 0, HOUR + 300000);
     CHECK_INT(queue_cut(&q, 0, cuts),
               3); /* 400 rows: all, whole pages, none of who has no page's worth, all */
     CHECK(cuts[0].entry == &e[0] && cuts[0].n == 100);
@@ -235,7 +235,7 @@ static uint32_t cut_beside_one_that_waits(uint64_t now_us, struct sl_cut cuts[SL
     queue_add(&q, &e[0], "", QUEUE_CONTEXT - 256, 0, 10 * (uint64_t)HOUR);
     CHECK_INT(queue_cut(&q, 0, cuts), 1);
     queue_add(&q, &e[1], "", 1000, 0, HOUR);
-    queue_add(&q, &e[2], "", 64, 0, HOUR + 1e6);
+    queue_add(&q, &e[2], "", 64, 0, HOUR + 1000000);
     uint32_t n = queue_cut(&q, now_us, cuts);
     CHECK(!e[1].admitted && q.schedule.prefill_pages_used <= q.plan.n_pages);
     close_queue(&q);
