@@ -128,8 +128,12 @@ static void set_leash(struct sl_member *m, struct sl_rpc_stream *leash)
     sl_rpc_stream_close(before);
 }
 
+/* Another channel reads the files of TLS and asks for the name again, and has a connection of which no byte is lost. One that has got
+ * no answer yet goes on: where names are answered late, several domains in turn, no attempt alone is long enough. */
 static sl_status renew_channel(struct sl_member *m, struct sl_err *err)
 {
+    if (m->channel && sl_rpc_channel_is_connecting(m->channel))
+        return SL_OK; /* until it is given up by the resolver, or by whoever it connects to */
     pthread_mutex_lock(&m->channel_lock);
     sl_rpc_channel_close(m->channel);
     m->channel = NULL;

@@ -105,6 +105,8 @@ void sl_rpc_use_tls(const struct sl_tls_files *files);
 bool sl_rpc_is_tls_trouble(const struct sl_err *err);
 sl_status sl_rpc_channel_open(struct sl_rpc_channel **channel, const char *endpoint, struct sl_err *err);
 void sl_rpc_channel_close(struct sl_rpc_channel *channel);
+/* It asks for the name, or connects: another in its place would begin again from nothing. */
+bool sl_rpc_channel_is_connecting(const struct sl_rpc_channel *channel);
 /* Blocking unary call. *reply is malloc'ed. A gRPC error becomes our status with its message as the sentence. */
 sl_status sl_rpc_unary(struct sl_rpc_channel *channel, const char *path, const uint8_t *message, size_t bytes,
                        int64_t timeout_ms, uint8_t **reply, size_t *reply_bytes, struct sl_err *err);

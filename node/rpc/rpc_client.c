@@ -149,6 +149,11 @@ void sl_rpc_channel_close(struct sl_rpc_channel *channel)
     free(channel);
 }
 
+bool sl_rpc_channel_is_connecting(const struct sl_rpc_channel *channel)
+{
+    return grpc_channel_check_connectivity_state(channel->core, 0) == GRPC_CHANNEL_CONNECTING;
+}
+
 static bool pluck(struct sl_rpc_stream *stream, void *tag)
 {
     grpc_event event =
