@@ -422,6 +422,7 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
                                      .keyed = !n->key.open,
                                      .trusting = trusting,
                                      .data_host = sl_io_host(io),
+                                     .data_shielded = sl_io_is_shielded(io),
                                      .data_port = sl_io_port(io)};
     sl_banner_log(&banner);
     sl_members_attach(n->members, n->coordinator, io);

@@ -94,9 +94,8 @@ void sl_banner_log(const struct sl_banner *b)
             "machine alone",
             b->ops, how_far(b->ops));
     sl_log_info(
-        "data port %s:%u (UCX; heard by the hosts of its neighbours; neither encrypted nor signed: keep "
-        "it on a private network)",
-        b->data_host, b->data_port);
+        "data port %s:%u (UCX; heard by %s; neither encrypted nor signed: keep it on a private network)",
+        b->data_host, b->data_port, b->data_shielded ? "the hosts of its neighbours" : "whoever reaches it");
 }
 
 void sl_no_cores(void)

@@ -59,6 +59,7 @@ struct sl_banner {
     const struct sl_serving_tls *tls;
     bool keyed, trusting;
     const char *data_host;
+    bool data_shielded;
     uint32_t data_port;
 };
 /* Every listener of a coordinator, and who may reach it, into the log. */

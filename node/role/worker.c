@@ -352,10 +352,11 @@ static sl_status load(struct worker *w, struct sl_err *err)
         .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
     SL_TRY(sl_io_create(&w->io, &io, err));
-    sl_log_info(
-        "data port %s:%u (UCX; heard by the hosts of its neighbours while links form, by nobody when they are up; not "
-        "encrypted: keep it on a private network)",
-        sl_io_host(w->io), sl_io_port(w->io));
+    sl_log_info("data port %s:%u (UCX; heard by %s; not encrypted: keep it on a private network)",
+                sl_io_host(w->io), sl_io_port(w->io),
+                sl_io_is_shielded(w->io)
+                    ? "the hosts of its neighbours while links form, by nobody when they are up"
+                    : "whoever reaches it");
     if (w->config.ops) {
         struct sl_admin_config ops = {
             .listen = w->config.ops, .state = ops_state, .metrics = ops_metrics, .context = w};

@@ -50,6 +50,7 @@ struct sl_io {
     struct sl_err *start_err;
     struct sl_io_address address;
     char host[SL_IO_HOST_BYTES];
+    bool shielded;
     uint16_t port;
 
     /* the owner's */
@@ -198,7 +199,7 @@ static void *io_main(void *argument)
     io->start_status = hub->ops->open(&hub->transport, hub, &hub->config, io->start_err);
     bool opened = io->start_status == SL_OK;
     if (opened)
-        hub->ops->where(hub->transport, &io->address, io->host, &io->port);
+        hub->ops->where(hub->transport, &io->address, io->host, &io->port, &io->shielded);
     sem_post(&io->started);
     if (opened) {
         run(io);
@@ -316,7 +317,7 @@ sl_status sl_io_create_stepped(struct sl_io **out, const struct sl_io_config *co
         io_free(io);
         return status;
     }
-    hub->ops->where(hub->transport, &io->address, io->host, &io->port);
+    hub->ops->where(hub->transport, &io->address, io->host, &io->port, &io->shielded);
     *out = io;
     return SL_OK;
 }
@@ -379,6 +380,11 @@ const struct sl_io_address *sl_io_address(const struct sl_io *io)
 const char *sl_io_host(const struct sl_io *io)
 {
     return io->host;
+}
+
+bool sl_io_is_shielded(const struct sl_io *io)
+{
+    return io->shielded;
 }
 
 uint16_t sl_io_port(const struct sl_io *io)

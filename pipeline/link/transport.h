@@ -84,6 +84,7 @@ int sl_io_turn(struct sl_io *io, uint64_t now_us);
 const struct sl_io_address *sl_io_address(const struct sl_io *io);
 const char *sl_io_host(const struct sl_io *io);
 uint16_t sl_io_port(const struct sl_io *io);
+bool sl_io_is_shielded(const struct sl_io *io); /* nobody but the hosts of its peers is heard at its port */
 /* GOODBYE on every link, flush for at most 1 s, then close. After it no event comes; every buffer is free. */
 void sl_io_destroy(struct sl_io *io);
 

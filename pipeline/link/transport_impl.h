@@ -86,9 +86,9 @@ struct sl_transport_ops {
     sl_status (*open)(struct sl_transport **transport, struct sl_hub *hub, const struct sl_io_config *config,
                       struct sl_err *err);
     void (*close)(struct sl_transport *transport); /* after every line and region */
-    /* Where others reach it; host may be left empty. */
+    /* Where others reach it; host may be left empty. shielded: strangers don't. */
     void (*where)(const struct sl_transport *transport, struct sl_io_address *address,
-                  char host[SL_IO_HOST_BYTES], uint16_t *port);
+                  char host[SL_IO_HOST_BYTES], uint16_t *port, bool *shielded);
     /* Only lines to and from these peers are wanted from now on; NULL: it needs no telling. They stay valid until the next
      * call. Lines that are there already stay. */
     void (*admit)(struct sl_transport *transport, const struct sl_io_address *const *peers, uint32_t n_peers);

@@ -223,13 +223,14 @@ static const char address_word[6] = "local";
 enum { ADDRESS_BYTES = sizeof address_word + 2 };
 
 static void local_where(const struct sl_transport *t, struct sl_io_address *address,
-                        char host[SL_IO_HOST_BYTES], uint16_t *port)
+                        char host[SL_IO_HOST_BYTES], uint16_t *port, bool *shielded)
 {
     address->n = ADDRESS_BYTES;
     memcpy(address->bytes, address_word, sizeof address_word);
     sl_put16(address->bytes + sizeof address_word, t->port);
     host[0] = 0;
     *port = t->port;
+    *shielded = true;
 }
 
 static uint16_t port_in(const struct sl_io_address *address) /* 0: not one of this transport */

@@ -652,11 +652,12 @@ static sl_status ucx_open(struct sl_transport **out, struct sl_hub *hub, const s
 }
 
 static void ucx_where(const struct sl_transport *t, struct sl_io_address *address,
-                      char host[SL_IO_HOST_BYTES], uint16_t *port)
+                      char host[SL_IO_HOST_BYTES], uint16_t *port, bool *shielded)
 {
     *address = t->address;
     memcpy(host, t->host, SL_IO_HOST_BYTES);
     *port = t->port;
+    *shielded = t->shielded;
 }
 
 /* A region left mapped at cleanup aborts the process, so the hub unmaps before close. */

@@ -24,6 +24,7 @@ struct sl_transport {
     struct sl_io_address address;
     uint64_t token; /* of the address: sl_ucx_token */
     struct sl_shield shield;
+    bool shielded;     /* it was taken at the start */
     uint32_t n_wanted; /* peers that may come */
     uint64_t looked_ms;
     bool said_lost, said_other;

@@ -9,6 +9,7 @@
 #include "pipeline/link/data_address.h"
 #include "pipeline/link/transport_ucx.h"
 
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -261,14 +262,17 @@ static sl_status take_port(struct sl_transport *t, const struct sl_data_address 
     struct sockaddr_storage at = address->at;
     char wanted[SL_IO_HOST_BYTES];
     sl_data_address_text(&address->at, wanted, sizeof wanted);
-    if (!sl_shield_open(&t->shield, t->port, &at))
+    t->shielded = sl_shield_open(&t->shield, t->port, &at);
+    if (!t->shielded)
         sl_log_warn(
             "the data port %u is not shielded from strangers, because %s: whoever reaches it can end this node and, "
             "with UCX's own requests, read and write its memory; let nobody but the neighbours reach it (a "
-            "firewall, a network of its own)",
+            "firewall, a NetworkPolicy, a network of its own)",
             t->port,
             t->shield.fd < 0 ? "its socket is not found in /proc/self/fd"
-                             : "this kernel takes no socket filter");
+            : errno == EPERM
+                ? "this kernel, or a sandbox, takes a socket filter of nobody but who has CAP_NET_ADMIN"
+                : "this kernel takes no socket filter");
     sl_data_address_text(&at, t->host, sizeof t->host);
     if (sl_data_address_same(&at, &address->at))
         return SL_OK;
