@@ -3,11 +3,19 @@
 
 All of it lies in a network namespace of the test's process and ends with it. The node is 10.244.0.1 and fd00:244::1, and answers DNS
 there; it counts as a pod of kube-system, so that a policy that lets pods ask for names can say so."""
+import ctypes
+import fcntl
+import heapq
 import ipaddress
+import os
+import random
+import select
 import socket
 import struct
 import subprocess
+import sys
 import threading
+import time
 
 from manifests import Refused, matches, namespace_of, port_number, selected
 
@@ -68,6 +76,7 @@ class Names:
     def __init__(self, cluster):
         self.cluster = cluster
         self.hidden = set()  # names that a test takes away
+        self.late_s = 0  # and by how much it delays every answer
         self.asked = []
         self.socket = socket.socket(socket.AF_INET if cluster.family == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
         self.socket.bind((NODE[cluster.family], 53))
@@ -113,10 +122,16 @@ class Names:
             for ip in answers:
                 packed = ipaddress.ip_address(ip).packed
                 reply += b"\xc0\x0c" + struct.pack(">HHIH", kind, 1, 1, len(packed)) + packed
-            try:
-                self.socket.sendto(reply, who)
-            except OSError:
-                pass  # who asked is gone
+            if self.late_s:
+                threading.Timer(self.late_s, self.send, (reply, who)).start()
+            else:
+                self.send(reply, who)
+
+    def send(self, reply, who):
+        try:
+            self.socket.sendto(reply, who)
+        except OSError:
+            pass  # who asked is gone, or this
 
 
 # ---- Services and policies, as nftables ----
@@ -275,3 +290,75 @@ def damage(pod, source, least=4000):
         text += (f"table ip damage {{\nchain in {{\ntype filter hook input priority -10;\n"
                  f"ip saddr {source.ip} meta length > {least} @th,1952,32 set 0x5a5aa5a5\n}}\n}}\n")
     sh("ip", "netns", "exec", pod.netns, "nft", "-f", "-", input=text)
+
+
+class Wire:
+    """A longer wire to a pod: every frame to it and from it takes so long more, and some get lost. In place of netem, which not every
+    kernel has: the pod's end leaves the bridge, a tap takes its place, and a thread carries frames between them, in order."""
+
+    OFFLOADS = (0x15, 0x17, 0x1f, 0x24, 0x2c)  # checksums, scatter and gather, segmentation, GSO, GRO: frames are to be as on a wire
+
+    def __init__(self, pod, delay_s, lost=0.0):
+        self.pod, self.delay_s, self.lost, self.chance, self.carried = pod, delay_s, lost, random.Random(1), 0
+        self.tap, self.name = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK), f"w{pod.number}"
+        fcntl.ioctl(self.tap, 0x400454ca, struct.pack("16sH22x", self.name.encode(), 0x1002))  # TUNSETIFF: a tap, frames bare
+        script = "import network, sys; network.without_offloads(sys.argv[1])"
+        sh("ip", "netns", "exec", pod.netns, sys.executable, "-c", script, "eth0", cwd=os.path.dirname(os.path.abspath(__file__)))
+        without_offloads(pod.veth)
+        self.end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))  # ETH_P_ALL
+        self.end.bind((pod.veth, 3))
+        self.end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
+        self.end.setblocking(False)
+        sh("ip", "link", "set", pod.veth, "nomaster")
+        sh("ip", "link", "set", self.name, "master", "br0", "up")
+        self.over, self.thread = False, threading.Thread(target=self.carry, daemon=True)
+        self.thread.start()
+
+    def carry(self):
+        due = []  # (when, number, which end, frame)
+        while not self.over:
+            wait = max(0.0, due[0][0] - time.monotonic()) if due else 0.1
+            for end in select.select([self.tap, self.end], [], [], min(wait, 0.1))[0]:
+                for frame in self.frames(end):
+                    if self.chance.random() >= self.lost:
+                        self.carried += 1
+                        heapq.heappush(due, (time.monotonic() + self.delay_s, self.carried, end is self.end, frame))
+            while due and due[0][0] <= time.monotonic():
+                _, _, outwards, frame = heapq.heappop(due)
+                try:
+                    os.write(self.tap, frame) if outwards else self.end.send(frame)
+                except OSError:
+                    pass  # no room, or the pod is gone: a frame is lost, as it may be
+
+    def frames(self, end):
+        try:
+            for _ in range(64):
+                if end is self.tap:
+                    yield os.read(end, 65536)
+                else:
+                    frame, where = end.recvfrom(65536)
+                    if where[2] != 4:  # PACKET_OUTGOING: what we sent ourselves
+                        yield frame
+        except OSError:
+            pass
+
+    def close(self):
+        """The pod is on the bridge again."""
+        self.over = True
+        self.thread.join()
+        sh("ip", "link", "set", self.name, "nomaster")
+        if self.pod.plugged:
+            sh("ip", "link", "set", self.pod.veth, "master", "br0")
+        self.end.close()
+        os.close(self.tap)
+
+
+def without_offloads(link):
+    """By ioctl, as ethtool does, which may not be here."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        for command in Wire.OFFLOADS:
+            value = ctypes.create_string_buffer(struct.pack("II", command, 0))
+            try:
+                fcntl.ioctl(s, 0x8946, struct.pack("16sP8x", link.encode(), ctypes.addressof(value)))  # SIOCETHTOOL
+            except OSError:
+                pass  # one that this link has not, or can't be without

@@ -2,6 +2,7 @@
 that come late, and addresses of the other family. One sentence and the right code, or nothing at all to notice. Volumes: test_volumes.py."""
 import shutil
 import subprocess
+import urllib.request
 
 import network
 import pytest
@@ -54,6 +55,17 @@ def test_names_that_come_late_are_waited_for(start_cluster):
     cluster.names.hidden.clear()
     cluster.wait_whole()
     assert not [c.exits for pod in cluster.pods for c in pod.containers if c.exits]
+
+
+def test_names_that_are_answered_late_are_waited_for(start_cluster):
+    """By 3 s: less than whoever asks waits for an answer."""
+    cluster = start_cluster("base", change=one_group, wait=False)
+    cluster.names.late_s = 3
+    cluster.wait_whole()
+    assert "sluice-0.sluice.sluice.svc.cluster.local" in cluster.names.asked
+    assert not [c.exits for pod in cluster.pods for c in pod.containers if c.exits]
+    stream = Stream(f"{cluster.pod('sluice-0').ip}:50051").end()
+    assert stream.error is None and len(stream.ids) == 24
 
 
 def test_the_same_with_the_other_family_of_addresses(start_cluster):
@@ -127,3 +139,30 @@ def test_variables_of_services_are_passed_over_aloud_or_named(start_cluster):
     del cluster.objects["Service", "sluice", "sluice-data"]
     cluster.wait_whole()
     assert Stream(f"{cluster.pod('sluice-0').ip}:50051").end().error is None
+
+
+def hops(cluster):
+    """(seconds, how many) of the ways of chunks to stage 1, by the coordinator's metrics."""
+    with urllib.request.urlopen(f"http://{cluster.pod('sluice-0').ip}:8081/metrics", timeout=60) as page:
+        values = dict(line.rsplit(" ", 1) for line in page.read().decode().splitlines() if line.startswith("sluice_hop"))
+    return (float(values['sluice_hop_seconds_total{to="stage 1"}']), float(values['sluice_hops_total{to="stage 1"}']))
+
+
+@pytest.mark.parametrize("lost", [0, 0.01], ids=["delay", "delay and loss"])
+def test_a_long_wire_slows_and_breaks_nothing(start_cluster, lost):
+    """Stage 1 is 40 ms away, each way, and some frames never come: answers are the same, and the metric of hops says where the time went."""
+    cluster = start_cluster("base", change=one_group)
+    target, delay_s = f"{cluster.pod('sluice-0').ip}:50051", 0.04
+    before = Stream(target, n_ids=800).end()
+    wire = network.Wire(cluster.pod("sluice-0-1"), delay_s, lost)
+    begun = hops(cluster)
+    away = [Stream(target, n_ids=800, seed=seed).end() for seed in (1, 2)]
+    seconds, n = (now - then for now, then in zip(hops(cluster), begun))
+    carried = wire.carried
+    wire.close()
+    again, after = Stream(target, n_ids=800, seed=1).end(), Stream(target, n_ids=800).end()
+    assert not [s.error for s in (before, *away, again, after) if s.error]
+    assert before.ids == after.ids and away[0].ids == again.ids and len(before.ids) == 24
+    assert carried > 100 and n > 0 and seconds / n > delay_s / 2, (carried, seconds, n)  # half: clocks are right to half a round trip
+    print(f"figure: stage 1 is {delay_s * 1e3:.0f} ms away: its chunks were under way for {seconds / n * 1e3:.0f} ms, {carried} frames")
+    assert not cluster.killed_by_probe and all(pod.ready for pod in cluster.pods)
