@@ -23,23 +23,25 @@ sl_status sl_cache_dir(char *out, size_t room, struct sl_err *err)
     if (cache && cache[0] == '/')
         n = snprintf(out, room, "%s/sluice", cache);
     else if (home && home[0] == '/')
-        n = snprintf(out, room, "%s/.cache/sluice", home);
+        n = snprintf(out, room, "%s/.cache/sluice", strcmp(home, "/") == 0 ? "" : home);
     else
         n = snprintf(out, room, "/tmp/sluice-cache");
     if (n < 0 || (size_t)n >= room)
         return sl_fail(err, SL_E_CONFIG,
                        "the cache directory's path is too long; set XDG_CACHE_HOME to a shorter one");
+    int why = 0; /* the first of its directories was not made; the others lack that one, which says nothing */
     for (char *p = out + 1; *p; p++) {
         if (*p != '/')
             continue;
         *p = 0;
-        mkdir(out, 0777);
+        if (mkdir(out, 0777) != 0 && errno != EEXIST && why == 0)
+            why = errno;
         *p = '/';
     }
     if (mkdir(out, 0777) != 0 && errno != EEXIST)
         return sl_fail(err, SL_E_IO,
                        "cannot make the cache directory %s: %s; set XDG_CACHE_HOME to a writable one", out,
-                       strerror(errno));
+                       strerror(why ? why : errno));
     return SL_OK;
 }
 
