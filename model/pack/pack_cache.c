@@ -39,6 +39,11 @@ static sl_status ensure(const char *real, char *pack, size_t room, struct sl_err
     if (sl_pack_is_pack(pack))
         return SL_OK;
     SL_TRY(sl_cache_dir(dir, sizeof dir, err));
+    if (access(dir, W_OK) != 0)
+        return sl_fail(err, SL_E_IO,
+                       "cannot write into the cache directory %.90s: %s; pack %.90s before, or set "
+                       "XDG_CACHE_HOME to a directory that can be written",
+                       dir, strerror(errno), real);
     uint32_t left = sl_place_sweep(dir, NULL);
     if (left > 0)
         sl_log_info("removed what %u killed packers had left in %s", left, dir);

@@ -73,7 +73,7 @@ def images(tmp_path_factory):
         done = subprocess.run(["sh", str(ROOT / "deploy" / "image" / "mkroot.sh"), str(BUILD), str(root)], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     packages = pathlib.Path(sys.executable).parent.parent / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
-    return {"localhost/sluice:latest": kubelite.Image(root, ["/usr/bin/sluice"]),
+    return {"localhost/sluice:latest": kubelite.Image(root, ["/usr/bin/sluice"], {"XDG_CACHE_HOME": "/var/cache"}),  # as the Dockerfile
             "localhost/smg:1.13.0": kubelite.Image("/", ["/usr/bin/python3", "-m", "smg.cli"], {"PYTHONPATH": "/opt/packages"},
                                                    {"/opt/packages": packages})}
 

@@ -61,6 +61,12 @@ def newer(pack):
     (pack / "pack.json").write_text(text.replace(f'"format_version": {version}', f'"format_version": {version + 1}'))
 
 
+def unpacked(pack):
+    """A checkpoint, which a pod whose root is read-only has no place to pack in."""
+    shutil.rmtree(pack)
+    shutil.copytree(ROOT / "demo", pack)
+
+
 @pytest.mark.parametrize("damage, code, sentence", [
     (shutil.rmtree, 64, "cannot open /models/pack: No such file or directory; give a pack or a checkpoint directory"),
     (torn("layer-0001.safetensors", 300000), 65, "/models/pack: layer-0001.safetensors has 300000 bytes, pack.json says"),
@@ -68,8 +74,9 @@ def newer(pack):
     (torn("pack.json", 1000), 65, "/models/pack: pack.json: not valid JSON at byte 1000"),
     (torn("pack.json"), 65, "/models/pack has files of a pack and no pack.json, which is written last; copy it again, whole"),
     (newer, 65, "/models/pack: pack.json: format_version is 3, and this sluice reads 1 to 2; use a newer one, or pack the checkpoint again"),
+    (unpacked, 74, "cannot write into the cache directory /var/cache/sluice: Read-only file system; pack /models/pack before"),
     (other_byte, 65, "layer-0001.safetensors has other bytes than when it was packed"),
-], ids=["missing", "torn file", "file missing", "torn pack.json", "no pack.json", "newer", "other byte"])
+], ids=["missing", "torn file", "file missing", "torn pack.json", "no pack.json", "newer", "not packed", "other byte"])
 def test_a_pack_that_is_none_is_said_and_served_once_it_is_one(start_cluster, pack, tmp_path, damage, code, sentence):
     claim = volume(tmp_path / "claim")
     volume(tmp_path)
