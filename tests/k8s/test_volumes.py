@@ -68,7 +68,7 @@ def unpacked(pack):
 
 
 @pytest.mark.parametrize("damage, code, sentence", [
-    (shutil.rmtree, 64, "cannot open /models/pack: No such file or directory; give a pack or a checkpoint directory"),
+    (shutil.rmtree, 65, "cannot open /models/pack: No such file or directory; give a pack or a checkpoint directory"),
     (torn("layer-0001.safetensors", 300000), 65, "/models/pack: layer-0001.safetensors has 300000 bytes, pack.json says"),
     (torn("layer-0002.safetensors"), 65, "/models/pack: layer-0002.safetensors is missing"),
     (torn("pack.json", 1000), 65, "/models/pack: pack.json: not valid JSON at byte 1000"),
