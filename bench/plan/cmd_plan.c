@@ -1,22 +1,27 @@
 /* `sluice plan`: which cut, chunk and node count a model, machines and a load need, before any of them is bought. What it is asked is
  * read here; what it answers is report.h's. */
 #include "bench/plan/cmd_plan.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "bench/plan/nodes.h"
+#include "bench/plan/online.h"
 #include "bench/plan/source.h"
 #include "bench/serve/measure.h"
 #include "bench/serve/options_load.h"
 #include "bench/serve/trace.h"
+#include "node/client/http_get.h"
+#include "node/client/queue_view.h"
 #include "node/command/shared_options.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MOST_TRIED = 8 /* stages on one machine, unless asked */ };
 
 struct plan_values {
-    const char *shape, *nodes, *load, *slo, *from_cost, *kv, *svg;
-    double bits, expert_bits;
+    const char *shape, *nodes, *load, *slo, *from_cost, *from_metrics, *kv, *svg;
+    double bits, expert_bits, look;
     uint32_t stages, decoders, chunk, chunk_ms, max_running, threads;
     bool this_machine, json;
 };
@@ -35,6 +40,12 @@ static const struct sl_option plan_options[] = {
                   "The stages share this machine; a pack's layers are measured for a second or two."),
     SL_OPTION_TEXT("from-cost", SL_OPT_STRING, plan_values, from_cost, NULL, "FILE",
                    "What a layer costs on each node, as `sluice calibrate --json` has measured it."),
+    SL_OPTION_TEXT(
+        "from-metrics", SL_OPT_STRING, plan_values, from_metrics, NULL, "HOST:PORT",
+        "The ops port of a coordinator or of `serve` that runs (or the address of its /metrics): what it should "
+        "change, by its own coefficients and its load."),
+    SL_OPTION_ROW("look", SL_OPT_FLOAT, plan_values, look, "5", NULL, 0.1, 3600, "s",
+                  "With --from-metrics, for how long its load is looked at."),
     SL_OPTION_STAGES(plan_values, stages, NULL),
     SL_OPTION_NUMBER("decoders", plan_values, decoders, "0", 0, SL_MAX_DECODERS, "workers",
                      "Decode workers; 0: as many as the load wants and the nodes have room for."),
@@ -209,6 +220,70 @@ static sl_status plan_nodes(struct sl_plan_report *r, const struct plan_values *
     return sl_plan_report_fill(r, err);
 }
 
+/* ---- a pipeline that runs ---- */
+
+enum { TIMEOUT_MS = 5000 };
+
+/* "http://host:port/metrics" is an address, too. */
+static void address_of(char *address, size_t room, const char *text)
+{
+    const char *scheme = "http://";
+    text += strncmp(text, scheme, strlen(scheme)) == 0 ? strlen(scheme) : 0;
+    snprintf(address, room, "%.*s", (int)strcspn(text, "/"), text);
+}
+
+static sl_status look(struct sl_scrape *scrape, const char *address, struct sl_err *err)
+{
+    struct sl_http_reply reply;
+    SL_TRY(sl_http_get(&reply, address, "/metrics", TIMEOUT_MS, err));
+    sl_status status = SL_OK;
+    if (reply.status != 200)
+        status =
+            sl_fail(err, SL_E_UNAVAILABLE, "%s answers /metrics with %d; give the port of a node's --ops",
+                    address, reply.status);
+    else if (!sl_scrape_read(scrape, reply.body, reply.bytes))
+        status = sl_fail(err, SL_E_NOMEM, "no memory for the metrics of %s", address);
+    sl_http_reply_free(&reply);
+    return status;
+}
+
+/* T*, if it tells. */
+static double chunk_of(const char *address)
+{
+    static struct sl_queue_view view;
+    struct sl_http_reply reply;
+    double ms = 0;
+    if (sl_http_get(&reply, address, "/debug/schedule", TIMEOUT_MS, NULL) != SL_OK)
+        return 0;
+    if (reply.status == 200 && sl_queue_view_read(&view, reply.body, reply.bytes))
+        ms = view.budget_ms;
+    sl_http_reply_free(&reply);
+    return ms > 0 ? 1000 * ms : 0;
+}
+
+static sl_status plan_running(const struct plan_values *v, struct sl_err *err)
+{
+    static struct sl_plan_online online;
+    struct sl_scrape before, now;
+    struct timespec pause = {(time_t)v->look, (long)(1e9 * (v->look - floor(v->look)))};
+    char address[256];
+    address_of(address, sizeof address, v->from_metrics);
+    SL_TRY(look(&before, address, err));
+    uint64_t began_ns = sl_clock_ns();
+    nanosleep(&pause, NULL);
+    sl_status status = look(&now, address, err);
+    if (status == SL_OK) {
+        status = sl_plan_see(&online.seen, &before, &now, (double)(sl_clock_ns() - began_ns) / 1e9,
+                             chunk_of(address), err);
+        sl_scrape_free(&now);
+    }
+    sl_scrape_free(&before);
+    SL_TRY(status);
+    SL_TRY(sl_plan_advise(&online, err));
+    (v->json ? sl_plan_online_json : sl_plan_online_text)(&online, stdout);
+    return SL_OK;
+}
+
 /* ---- the command ---- */
 
 static sl_status check(const struct plan_values *v, const char *path, struct sl_err *err)
@@ -250,6 +325,14 @@ static int run_plan(const void *values, const char *const *args, uint32_t n_args
     static struct sl_plan_report report;
     struct sl_pack *pack = NULL;
     struct sl_err err = {.status = SL_OK};
+    if (v->from_metrics &&
+        (n_args > 0 || v->shape || v->nodes || v->this_machine || v->from_cost || v->svg)) {
+        sl_fail(&err, SL_E_USAGE,
+                "--from-metrics plans what runs there; leave out models, nodes, costs and drawings");
+        return sl_command_failed("plan", &err);
+    }
+    if (v->from_metrics)
+        return plan_running(v, &err) == SL_OK ? 0 : sl_command_failed("plan", &err);
     sl_status status = make(&report, &pack, v, n_args > 0 ? args[0] : NULL, &err);
     if (status == SL_OK && v->svg)
         status = sl_plan_report_svg(&report, v->svg, &err);

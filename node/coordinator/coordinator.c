@@ -293,6 +293,7 @@ static const char *on_result(struct sl_coordinator *c, const struct sl_io_event 
     note_busy(c, frame);
     const char *bad = sl_core_result(c->core, frame->payload, frame->wire.meta_bytes, &c->actions);
     publish_fits(c);
+    sl_balance_watch(c);
     sl_coordinator_carry_out(c);
     return bad;
 }

@@ -12,6 +12,7 @@
 #include "node/coordinator/finished.h"
 #include "node/coordinator/links.h"
 #include "node/coordinator/tenants.h"
+#include "pipeline/decide/balance.h"
 #include "pipeline/record/busy.h"
 #include "pipeline/record/hops.h"
 #include "pipeline/record/messages.h"
@@ -178,6 +179,7 @@ struct sl_coordinator {
     _Atomic uint64_t n_past; /* requests whose deadline had passed before they were posted */
 
     /* what the thread tells others; the lock only for those who wait for a change of life, or for idleness */
+    struct sl_balance balance;                  /* what the log says of slow stages: balance.c */
     bool said_dear;                             /* what sl_core_load.slo_dear means was logged: once */
     struct sl_latest published, published_fits; /* of the chunks of each stage */
     pthread_mutex_t lock;
@@ -267,6 +269,9 @@ void sl_mailbox_post(struct sl_coordinator *c, struct sl_post *post);
 struct sl_post *sl_mailbox_take(struct sl_coordinator *c);
 void sl_post_free(struct sl_coordinator *c, struct sl_post *post);
 void sl_mailbox_stop(struct sl_coordinator *c); /* ends the thread; needs no memory */
+
+/* balance.c: a RESULT was taken */
+void sl_balance_watch(struct sl_coordinator *c);
 
 /* metrics.c; the thread's */
 void sl_meter_admitted(struct sl_coordinator *c, struct sl_call *call, uint64_t now_us);

@@ -274,6 +274,14 @@ static void add_costs(struct sl_coordinator *c, struct sl_text *t)
         for (int i = 0; i < SL_COST_TERMS; i++)
             sl_text_add(t, "sluice_stage_cost_seconds{role=\"stage %u\",of=\"%s\"} %.6g\n", k, names[i],
                         fits[k].now.us[i] / 1e6);
+    sl_metric_head(t, "gauge", "sluice_stage_expert_hit_ratio",
+                   "Share of a layer's experts that one row hits, as the cost of chunks has it.");
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_text_add(t, "sluice_stage_expert_hit_ratio{role=\"stage %u\"} %.6g\n", k, fits[k].now.hit);
+    sl_metric_head(t, "gauge", "sluice_stage_layers", "Layers of the model that a stage has.");
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        sl_text_add(t, "sluice_stage_layers{role=\"stage %u\"} %u\n", k,
+                    c->plan.begin[k + 1] - c->plan.begin[k]);
     free(fits);
 }
 

@@ -204,8 +204,10 @@ static bool make_stages(struct sl_forecast *f, const struct site *s, uint32_t n_
                               .chunk_rows = chunk_rows,
                               .row_bytes = row_bytes_of(s->wish),
                               .max_rows = chunk_rows ? chunk_rows : SL_MAX_CHUNK};
-    if (!cut(s, 0, n_stages, prefill_us, f->max_rows, copies * tokens_of(s->load), buffers_of(s, f->max_rows),
-             f->begin, lack))
+    if (s->wish->begin && s->wish->n_stages == n_stages)
+        memcpy(f->begin, s->wish->begin, (n_stages + 1) * sizeof *f->begin);
+    else if (!cut(s, 0, n_stages, prefill_us, f->max_rows, copies * tokens_of(s->load),
+                  buffers_of(s, f->max_rows), f->begin, lack))
         return false;
     for (uint32_t k = 0; k < n_stages; k++) {
         f->stages[k].node = k;
