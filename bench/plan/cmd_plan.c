@@ -38,8 +38,10 @@ static const struct sl_option plan_options[] = {
         "layer-us, skew, gbit, latency-us; `link`, with gbit and latency-us of all."),
     SL_OPTION_ROW("this-machine", SL_OPT_BOOL, plan_values, this_machine, NULL, NULL, 0, 0, NULL,
                   "The stages share this machine; a pack's layers are measured for a second or two."),
-    SL_OPTION_TEXT("from-cost", SL_OPT_STRING, plan_values, from_cost, NULL, "FILE",
-                   "What a layer costs on each node, as `sluice calibrate --json` has measured it."),
+    SL_OPTION_TEXT(
+        "from-cost", SL_OPT_STRING, plan_values, from_cost, NULL, "FILE",
+        "What a layer costs on each node, as `sluice calibrate --json` has measured it; with --stages as many as it has, those very "
+        "stages."),
     SL_OPTION_TEXT(
         "from-metrics", SL_OPT_STRING, plan_values, from_metrics, NULL, "HOST:PORT",
         "The ops port of a coordinator or of `serve` that runs (or the address of its /metrics): what it should "
@@ -153,11 +155,17 @@ static sl_status targets_of(struct sl_planner_wish *wish, const struct sl_planne
 
 /* ---- the nodes ---- */
 
-static void measured_nodes(struct sl_plan_report *r, const struct sl_plan_measured *m, const char *path)
+/* With as many stages as were measured, those very stages with their layers; else nodes that are like their mean. */
+static void measured_nodes(struct sl_plan_report *r, const struct sl_plan_measured *m, bool as_they_are,
+                           const char *path)
 {
     for (uint32_t i = 0; i < r->n_nodes; i++) {
         r->nodes[i].is_measured = true;
-        r->nodes[i].layer = m->layer;
+        r->nodes[i].layer = as_they_are && i < m->n_stages ? m->layers[i] : m->layer;
+    }
+    if (as_they_are) {
+        r->wish.begin = m->begin;
+        r->wish.costs = m->stages;
     }
     size_t n = strlen(r->assumed);
     snprintf(r->assumed + n, sizeof r->assumed - n, "; costs of layers from %.60s", path);
@@ -206,7 +214,7 @@ static sl_status plan_machine(struct sl_plan_report *r, const struct sl_pack *pa
 
 static sl_status plan_nodes(struct sl_plan_report *r, const struct plan_values *v, struct sl_err *err)
 {
-    struct sl_plan_measured m;
+    static struct sl_plan_measured m; /* the report points into it */
     if (v->nodes)
         SL_TRY(sl_plan_nodes_read(r->nodes, &r->n_nodes, v->nodes, err));
     if (v->from_cost) {
@@ -214,7 +222,7 @@ static sl_status plan_nodes(struct sl_plan_report *r, const struct plan_values *
         if (m.n_layers != r->model.n_layers)
             return sl_fail(err, SL_E_DATA, "%s is of a model of %u layers, and this one has %u", v->from_cost,
                            m.n_layers, r->model.n_layers);
-        measured_nodes(r, &m, v->from_cost);
+        measured_nodes(r, &m, v->stages == m.n_stages, v->from_cost);
     }
     r->wish.n_stages = v->stages;
     return sl_plan_report_fill(r, err);

@@ -73,6 +73,13 @@ static sl_status mean_of(struct sl_plan_measured *m, const struct cost_reading *
                 "writes them",
                 r->name, k);
         m->n_layers = r->stages[k].end > m->n_layers ? r->stages[k].end : m->n_layers;
+        if (r->stages[k].begin != m->begin[k])
+            return sl_fail(err, SL_E_DATA,
+                           "%s: stage %u begins with layer %u, and the one before ends with %u", r->name, k,
+                           r->stages[k].begin, m->begin[k]);
+        m->begin[k + 1] = r->stages[k].end;
+        m->stages[k] = m->layers[k] = cost;
+        sl_plan_layer_of(&m->layers[k], r->stages[k].end - r->stages[k].begin, k + 1 == r->n);
         m->layer.us[SL_COST_E] = cost.us[SL_COST_E]; /* of the last stage: no other has any */
         if (k >= counted)
             continue;
@@ -85,6 +92,8 @@ static sl_status mean_of(struct sl_plan_measured *m, const struct cost_reading *
         return sl_fail(err, SL_E_DATA, "%s has no stages; `sluice calibrate --json` writes such a file",
                        r->name);
     sl_plan_layer_of(&m->layer, layers, r->n == 1);
+    for (uint32_t k = 0; k < r->n; k++)
+        m->layers[k].us[SL_COST_E] = m->layer.us[SL_COST_E];
     return SL_OK;
 }
 

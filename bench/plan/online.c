@@ -93,7 +93,7 @@ sl_status sl_plan_see(struct sl_plan_seen *seen, const struct sl_scrape *before,
 
 /* ---- what would be ---- */
 
-struct trial { /* the pipeline as the planner sees it: each stage a node that was measured */
+struct online_trial { /* the pipeline as the planner sees it: each stage a node that was measured */
     struct sl_planner_model model;
     struct sl_planner_node nodes[SL_MAX_STAGES];
     uint32_t n_nodes;
@@ -102,13 +102,15 @@ struct trial { /* the pipeline as the planner sees it: each stage a node that wa
     struct sl_forecast f;
 };
 
-static void make_trial(struct trial *t, const struct sl_plan_seen *seen)
+static void make_trial(struct online_trial *t, const struct sl_plan_seen *seen)
 {
     uint32_t last = seen->n_stages - 1;
-    *t = (struct trial){
-        .n_nodes = seen->n_stages,
-        .load = {.prompt = seen->prompt >= 1 ? ceil(seen->prompt) : 2048},
-        .wish = {.n_stages = seen->n_stages, .begin = seen->begin, .chunk_us = seen->chunk_us}};
+    *t = (struct online_trial){.n_nodes = seen->n_stages,
+                               .load = {.prompt = seen->prompt >= 1 ? ceil(seen->prompt) : 2048},
+                               .wish = {.n_stages = seen->n_stages,
+                                        .begin = seen->begin,
+                                        .costs = seen->costs,
+                                        .chunk_us = seen->chunk_us}};
     t->model.n_layers = seen->begin[seen->n_stages];
     for (uint32_t i = 0; i < t->model.n_layers; i++)
         t->model.layers[i] = (struct sl_planner_layer){.row_flop = 1, .expert_flop = 1};
@@ -146,9 +148,9 @@ static void advise(struct sl_plan_online *o, const struct sl_forecast *f, const 
     o->advice[i] = a;
 }
 
-static void try_cut(struct sl_plan_online *o, const struct trial *now)
+static void try_cut(struct sl_plan_online *o, const struct online_trial *now)
 {
-    static struct trial t;
+    static struct online_trial t;
     struct sl_text layers = {0};
     char what[240];
     t = *now;
@@ -161,9 +163,9 @@ static void try_cut(struct sl_plan_online *o, const struct trial *now)
     advise(o, &t.f, what);
 }
 
-static void try_chunk(struct sl_plan_online *o, const struct trial *now)
+static void try_chunk(struct sl_plan_online *o, const struct online_trial *now)
 {
-    static struct trial t;
+    static struct online_trial t;
     char what[240];
     t = *now;
     t.wish.chunk_us = 0;
@@ -179,9 +181,9 @@ static void try_chunk(struct sl_plan_online *o, const struct trial *now)
 }
 
 /* One node more, or one less, like the mean of those that are there. */
-static void try_stages(struct sl_plan_online *o, const struct trial *now, int more)
+static void try_stages(struct sl_plan_online *o, const struct online_trial *now, int more)
 {
-    static struct trial t;
+    static struct online_trial t;
     char what[240];
     t = *now;
     if (now->n_nodes + (uint32_t)more > t.model.n_layers || now->n_nodes + (uint32_t)more > SL_MAX_STAGES)
@@ -230,7 +232,7 @@ static void find_slow(struct sl_plan_online *o)
 
 sl_status sl_plan_advise(struct sl_plan_online *o, struct sl_err *err)
 {
-    static struct trial now;
+    static struct online_trial now;
     o->n = 0;
     make_trial(&now, &o->seen);
     SL_TRY(sl_planner_make(&now.f, &now.model, now.nodes, now.n_nodes, &now.load, &now.wish, err));

@@ -21,6 +21,8 @@ sl_status sl_plan_source_model(struct sl_plan_report *report, struct sl_pack **p
 struct sl_plan_measured {
     struct sl_cost layer;
     uint32_t n_stages, n_layers;
+    uint32_t begin[SL_MAX_STAGES + 1];                           /* and of each stage, with its layers: */
+    struct sl_cost stages[SL_MAX_STAGES], layers[SL_MAX_STAGES]; /* all of it, and a layer */
 };
 /* From what n_layers take together; has_last: the model's last is one of them. */
 void sl_plan_layer_of(struct sl_cost *cost, double n_layers, bool has_last);

@@ -14,6 +14,7 @@
 #include "node/role/role.h"
 #include "node/role/worker.h"
 #include "node/rpc/listen.h"
+#include "pipeline/stage/device_wait.h"
 #include "pipeline/stage/stage.h"
 #include <pthread.h>
 #include <signal.h>
@@ -25,6 +26,7 @@
 /* ---- workers ---- */
 
 struct worker_values {
+    const char *waits;
     const char *coordinator, *data_address, *ops, *numerics, *join_key_file, *join_socket, *index;
     uint32_t stage, stages, threads, data_port, join_timeout, lost_after;
     bool insecure_network;
@@ -46,6 +48,10 @@ struct worker_values {
 static const struct sl_option stage_options[] = {
     SL_OPTION_NUMBER("stage", worker_values, stage, "0", 0, SL_MAX_STAGES - 1, NULL,
                      "Which stage this is, from 0."),
+    SL_OPTION_TEXT(
+        "waits", SL_OPT_STRING, worker_values, waits, NULL, "COST",
+        "For measuring: chunks are not computed but waited for, c,gamma,b,a,w,e,p as `sluice calibrate` prints "
+        "them; what is answered is no text."),
     WORKER_ROWS,
     {0},
 };
@@ -102,9 +108,37 @@ static int run_role(const struct worker_values *v, const char *model, bool decod
     return sl_command_failed(decode ? "decode" : "stage", &err);
 }
 
+/* --waits: seven numbers that make a cost. */
+static sl_status wait_instead(const char *text, struct sl_err *err)
+{
+    double numbers[SL_COST_NUMBERS];
+    struct sl_cost cost;
+    const char *at = text;
+    char *end = NULL;
+    size_t n = 0;
+    for (; n < SL_COST_NUMBERS; n++) {
+        numbers[n] = strtod(at, &end);
+        if (end == at || *end != (n + 1 < SL_COST_NUMBERS ? ',' : '\0'))
+            break;
+        at = end + 1;
+    }
+    if (n < SL_COST_NUMBERS || !sl_cost_take(&cost, numbers, SL_COST_NUMBERS))
+        return sl_fail(
+            err, SL_E_USAGE,
+            "--waits %.120s is not c,gamma,b,a,w,e,p: six times in microseconds, none negative, and a share "
+            "of experts from 0 to 1",
+            text);
+    sl_stage_waits(&cost);
+    return SL_OK;
+}
+
 static int run_stage(const void *values, const char *const *args, uint32_t n_args)
 {
+    const struct worker_values *v = values;
+    struct sl_err err;
     (void)n_args;
+    if (v->waits && wait_instead(v->waits, &err) != SL_OK)
+        return sl_command_failed("stage", &err);
     return run_role(values, args[0], false, false);
 }
 static int run_decode(const void *values, const char *const *args, uint32_t n_args)

@@ -204,7 +204,8 @@ static bool make_stages(struct sl_forecast *f, const struct site *s, uint32_t n_
                               .chunk_rows = chunk_rows,
                               .row_bytes = row_bytes_of(s->wish),
                               .max_rows = chunk_rows ? chunk_rows : SL_MAX_CHUNK};
-    if (s->wish->begin && s->wish->n_stages == n_stages)
+    bool there = s->wish->begin && s->wish->n_stages == n_stages;
+    if (there)
         memcpy(f->begin, s->wish->begin, (n_stages + 1) * sizeof *f->begin);
     else if (!cut(s, 0, n_stages, prefill_us, f->max_rows, copies * tokens_of(s->load),
                   buffers_of(s, f->max_rows), f->begin, lack))
@@ -213,6 +214,8 @@ static bool make_stages(struct sl_forecast *f, const struct site *s, uint32_t n_
         f->stages[k].node = k;
         sl_planner_stage_cost(&f->stages[k].cost, s->model, f->begin[k], f->begin[k + 1], &s->nodes[k],
                               s->wish);
+        if (there && s->wish->costs)
+            f->stages[k].cost = s->wish->costs[k];
     }
     weigh(f, s, copies);
     const struct sl_planner_node *first = &s->nodes[0];

@@ -63,9 +63,10 @@ struct sl_planner_load {
 struct sl_planner_wish { /* 0: what is best */
     uint32_t n_stages, n_decoders;
     const uint32_t *begin; /* [n_stages + 1] of a cut that is there already; NULL: the best is looked for */
-    uint32_t chunk_rows;   /* of each chunk; else what the scheduler finds by cost */
-    double chunk_us;       /* of each chunk, likewise */
-    uint32_t running;      /* answers that a decode worker makes at once */
+    const struct sl_cost *costs; /* [n_stages] that its stages have then; NULL: as their nodes say */
+    uint32_t chunk_rows;         /* of each chunk; else what the scheduler finds by cost */
+    double chunk_us;             /* of each chunk, likewise */
+    uint32_t running;            /* answers that a decode worker makes at once */
     double slo_ttft_us, slo_tpot_us;
     double row_bytes;      /* of a number in rows that travel; 0: 4 */
     bool decodes;          /* costs are of token steps */

@@ -140,3 +140,18 @@ SL_TEST(a_layer_costs_the_mean_of_the_stages_before_the_last)
     CHECK(sl_plan_cost_parse(&m, "cost.json", half, strlen(half), &err) == SL_E_DATA);
     CHECK_CONTAINS(err.text, "stage 0 has no layers and coefficients");
 }
+
+SL_TEST(stages_that_were_measured_have_their_own_cost_and_their_layers)
+{
+    struct sl_plan_measured m;
+    struct sl_err err = {0};
+    REQUIRE(sl_plan_cost_parse(&m, "cost.json", costs, strlen(costs), &err) == SL_OK);
+    CHECK(m.begin[0] == 0 && m.begin[1] == 4 && m.begin[2] == 6);
+    CHECK(m.stages[0].us[SL_COST_W] == 400 && m.layers[0].us[SL_COST_W] == 100);
+    CHECK(m.stages[1].us[SL_COST_E] == 77 && m.layers[0].us[SL_COST_E] == 77);
+    static const char gap[] =
+        "{\"stages\": [{\"layers\": [1, 4], \"coefficients\": {\"c\": 40, \"gamma\": 0, \"b\": 1, \"a\": 0,"
+        " \"w\": 0, \"e\": 0, \"hit\": 0}}]}";
+    CHECK(sl_plan_cost_parse(&m, "cost.json", gap, strlen(gap), &err) == SL_E_DATA);
+    CHECK_CONTAINS(err.text, "stage 0 begins with layer 1");
+}
