@@ -1,8 +1,8 @@
-/* The measurement of `sluice bench layout`. For each number of nodes five arms stand side by side and take turns, round by round:
+/* The measurement of `sluice bench layout`. For each number of nodes six arms stand side by side and take turns, round by round:
  *
  *   one        one node with all layers, chunk by chunk: what a pipeline's stage takes, and whose bits the others must have
  *   all        one node with all experts, as many rows at once as the nodes of the experts' layout have together: its parts are what
- *              the algebra divides
+ *              the algebra divides; and the same with the exact combine
  *   layers     the pipeline
  *   node       sharded experts, as in the field
  *   exact      sharded experts, with the bits of one node: the proof
@@ -25,7 +25,7 @@
 #include <string.h>
 
 enum { LISTS_MAX = 16, DELAY_MOST_US = 100000, ROUNDS_MOST = 101, CHUNKS_MOST = 1024 };
-enum { ARM_ONE, ARM_ALL, ARM_LAYERS, ARM_NODE, ARM_EXACT, ARMS };
+enum { ARM_ONE, ARM_ALL, ARM_ALL_EXACT, ARM_LAYERS, ARM_NODE, ARM_EXACT, ARMS };
 
 struct arm {
     struct sl_layout_config config;
@@ -65,11 +65,13 @@ static struct sl_layout_config arm_config(const struct layout_bench *b, const st
     struct sl_layout_config c = {.pack = b->pack,
                                  .kv = b->asked->kv,
                                  .kind = SL_LAYOUT_EXPERTS,
-                                 .combine = arm == ARM_EXACT ? SL_COMBINE_EXACT : SL_COMBINE_NODE,
+                                 .combine = arm == ARM_EXACT || arm == ARM_ALL_EXACT ? SL_COMBINE_EXACT
+                                                                                     : SL_COMBINE_NODE,
                                  .n_nodes = g->n_nodes,
                                  .ids = b->ids,
                                  .n_ids = g->prompt_tokens,
                                  .rows = g->share,
+                                 .transport = b->asked->transport,
                                  .real = g->real,
                                  .delay_us = g->delay_us,
                                  .gbit = b->asked->gbit};
@@ -77,9 +79,10 @@ static struct sl_layout_config arm_config(const struct layout_bench *b, const st
         c.kind = SL_LAYOUT_LAYERS;
         c.rows = b->asked->chunk;
     }
-    if (arm == ARM_ONE || arm == ARM_ALL)
+    bool all = arm == ARM_ALL || arm == ARM_ALL_EXACT;
+    if (arm == ARM_ONE || all)
         c.n_nodes = 1;
-    if (arm == ARM_ALL)
+    if (all)
         c.rows = whole_pages(g->prompt_tokens) < g->share * g->n_nodes ? whole_pages(g->prompt_tokens)
                                                                        : g->share * g->n_nodes;
     return c;
@@ -164,7 +167,7 @@ static uint32_t chunks_of(const struct layout_bench *b, uint32_t prompt_tokens)
 }
 
 /* chunk_ns: [chunks_of]. */
-static struct sl_layout_one one_of(const struct layout_bench *b, const struct layout_group *g,
+static struct sl_layout_one one_of(const struct layout_bench *b, const struct layout_group *g, bool exact,
                                    double *chunk_ns)
 {
     struct sl_layout_one one = {.chunk_ns = chunk_ns,
@@ -172,7 +175,8 @@ static struct sl_layout_one one_of(const struct layout_bench *b, const struct la
                                 .n_rows = g->prompt_tokens,
                                 .seal_ns_per_byte = b->seal_ns_per_byte,
                                 .copy_ns_per_byte = b->copy_ns_per_byte};
-    const struct sl_tape *tape = &b->arms[ARM_ONE].medians[0], *all = b->arms[ARM_ALL].medians;
+    const struct sl_tape *tape = &b->arms[ARM_ONE].medians[0],
+                         *all = b->arms[exact ? ARM_ALL_EXACT : ARM_ALL].medians;
     for (uint32_t i = 0; i < tape->n; i++) {
         const struct sl_tape_event *event = &tape->events[i];
         if (event->part == SL_TAPE_STAGE)
@@ -188,6 +192,8 @@ static struct sl_layout_one one_of(const struct layout_bench *b, const struct la
     one.route_ns = sl_tape_sum(all, 1, SL_TAPE_ROUTE);
     one.experts_ns = sl_tape_sum(all, 1, SL_TAPE_EXPERTS);
     one.sum_ns = sl_tape_sum(all, 1, SL_TAPE_SUM);
+    one.pack_ns = sl_tape_sum(all, 1, SL_TAPE_PACK);
+    one.back_ns = sl_tape_sum(all, 1, SL_TAPE_BACK);
     return one;
 }
 
@@ -237,7 +243,7 @@ static sl_status add_row(struct layout_bench *b, const struct layout_group *g, i
     if (!sl_layout_play(arm->medians, arm->config.n_nodes, &net, &played) ||
         !sl_layout_play(arm->medians, arm->config.n_nodes, &none, &ideal))
         return sl_fail(err, SL_E_INTERNAL, "what %u nodes did cannot be played; report this", g->n_nodes);
-    struct sl_layout_one one = one_of(b, g, chunk_ns);
+    struct sl_layout_one one = one_of(b, g, kind == SL_ROW_EXPERTS_EXACT, chunk_ns);
     struct sl_layout_model model = model_of(b, arm);
     double skew = kind == SL_ROW_LAYERS ? 1 : sl_tape_skew(arm->medians, arm->config.n_nodes);
     struct sl_layout_foretold foretold =
@@ -247,7 +253,8 @@ static sl_status add_row(struct layout_bench *b, const struct layout_group *g, i
     double one_ns = one.head_ns + one.embed_ns * g->prompt_tokens;
     for (uint32_t i = 0; i < one.n_chunks; i++)
         one_ns += chunk_ns[i];
-    b->report.rows[b->report.n_rows++] = (struct sl_layout_row){
+    struct sl_layout_row *row = &b->report.rows[b->report.n_rows++];
+    *row = (struct sl_layout_row){
         .kind = (enum sl_layout_row_kind)kind,
         .n_nodes = g->n_nodes,
         .delay_us = delay_us,
@@ -264,6 +271,9 @@ static sl_status add_row(struct layout_bench *b, const struct layout_group *g, i
         .one_ms = one_ns / 1e6,
         .same_bits = arm->digest == b->arms[ARM_ONE].digest,
         .wants_bits = kind != SL_ROW_EXPERTS_NODE};
+    for (int part = 0; part < SL_TAPE_PARTS; part++)
+        row->part_ms[part] = sl_tape_sum(arm->medians, arm->config.n_nodes, (enum sl_tape_part)part) /
+                             arm->config.n_nodes / 1e6;
     return SL_OK;
 }
 
@@ -291,10 +301,19 @@ static uint32_t share_of(const struct layout_bench *b, uint32_t prompt_tokens, u
     return share < b->asked->chunk ? share : b->asked->chunk;
 }
 
+/* Over UCX frames are as fast as they are. */
+static bool can_impose(const struct layout_bench *b)
+{
+    bool asked = b->asked->gbit > 0;
+    for (uint32_t i = 0; i < b->n_delays; i++)
+        asked = asked || b->delays[i] > 0;
+    return !asked || strcmp(b->asked->transport, "local") == 0;
+}
+
 static bool is_real(const struct layout_bench *b, uint32_t n_nodes)
 {
     if (strcmp(b->asked->clock, "auto") == 0)
-        return sl_cpu_threads(0, 1) >= n_nodes;
+        return can_impose(b) && sl_cpu_threads(0, 1) >= n_nodes;
     return strcmp(b->asked->clock, "real") == 0;
 }
 
@@ -407,6 +426,11 @@ static sl_status check_asked(struct layout_bench *b, struct sl_err *err)
         sl_bench_numbers(a->nodes, "nodes", 1, SL_LAYOUT_NODES_MAX, b->nodes, LISTS_MAX, &b->n_nodes, err));
     SL_TRY(
         sl_bench_numbers(a->delays, "delay-us", 0, DELAY_MOST_US, b->delays, LISTS_MAX, &b->n_delays, err));
+    if (strcmp(a->clock, "real") == 0 && !can_impose(b))
+        return sl_fail(
+            err, SL_E_USAGE,
+            "--transport ucx imposes no delay and no rate on a real clock; use --clock virtual, or --delay-us 0 "
+            "without --gbit");
     if (a->chunk % SL_PAGE != 0)
         return sl_fail(err, SL_E_USAGE, "--chunk %u is not whole pages of KV; use a multiple of %d", a->chunk,
                        SL_PAGE);
@@ -437,6 +461,7 @@ static sl_status open_model(struct layout_bench *b, struct sl_err *err)
     b->report.chunk = b->asked->chunk;
     b->report.rounds = b->asked->rounds;
     b->report.gbit = b->asked->gbit;
+    b->report.transport = b->asked->transport;
     b->report.n_layers = b->shape->n_layers;
     b->report.n_experts = b->n_routed > 0 ? b->shape->n_experts : 0;
     b->report.top_k = b->n_routed > 0 ? b->shape->top_k : 0;

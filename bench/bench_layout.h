@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 struct sl_bench_layout {
-    const char *model, *kv, *clock, *svg;
+    const char *model, *kv, *clock, *transport, *svg;
     const char *nodes, *delays; /* "1,2,4,8", "0,50,200" */
     uint32_t prompt_tokens, chunk, rounds;
     double gbit; /* 0: without limit */

@@ -248,6 +248,7 @@ static const struct sl_option layout_options[] = {
         "what it had of its processor, and their frames played with delay and rate; auto: real where there is a "
         "processor for each node."),
     SL_OPTION_ROUNDS(sl_bench_layout, rounds, "3"),
+    SL_OPTION_TRANSPORT(sl_bench_layout, transport),
     SL_OPTION_KV(sl_bench_layout, kv),
     SL_OPTION_TEXT("svg", SL_OPT_STRING, sl_bench_layout, svg, NULL, "FILE", "A drawing of it."),
     SL_OPTION_JSON(sl_bench_layout, json),

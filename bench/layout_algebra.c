@@ -83,11 +83,15 @@ struct sl_layout_foretold sl_layout_foretell_experts(const struct sl_layout_mode
     double back = share * peers * (m->exact ? pairs : hit) * m->back_bytes * m->n_routed;
     double frames = n_steps * peers * (m->n_layers + 2.0 * m->n_routed);
     double leaves = pages + out + back + frames * HEAD_BYTES;
-    /* Own rows are packed and unpacked, too; what crosses is copied at both ends, and sealed and looked at. */
-    double own = share * (hit * m->out_bytes + (m->exact ? pairs : hit) * m->back_bytes) * m->n_routed;
-    double carry =
-        leaves * 2 * (one->seal_ns_per_byte + one->copy_ns_per_byte) + own * 2 * one->copy_ns_per_byte;
-    double work = (one->attention_ns + one->route_ns + one->sum_ns + skew * one->experts_ns) / n +
+    /* What crosses is sealed and looked at, and pages are copied at both ends. Exact: as many pairs come back as ever. Else each
+     * pair is read once, whoever sums it, and what is made of them is more on more nodes. */
+    double carry = 2 * (leaves * one->seal_ns_per_byte + pages * one->copy_ns_per_byte);
+    double read =
+        m->exact ? 0 : one->n_rows * n * pairs * 2 * m->back_bytes * m->n_routed * one->copy_ns_per_byte;
+    read = read < one->back_ns ? read : one->back_ns;
+    double rows =
+        hit * one->pack_ns + read / n + (m->exact ? 1 / n : hit) * (one->back_ns - read + one->sum_ns);
+    double work = (one->attention_ns + one->route_ns + skew * one->experts_ns) / n + rows +
                   share * one->embed_ns + one->head_ns;
     double waits = n_steps * (m->n_layers + 2.0 * m->n_routed) * net->delay_ns;
     struct sl_layout_foretold foretold = {

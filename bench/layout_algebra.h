@@ -1,12 +1,13 @@
 /* What the two layouts should take, from what one node takes: pure.
  *
  *   layers    end(i,s) = max(end(i,s-1) + hop, end(i-1,s)) + t(i,s),   t(i,s) = t(i) · layers(s)/layers + what carrying a chunk costs
- *   experts   sum over steps and layers of   (attention + router + sums)/N + skew · experts/N + carrying
+ *   experts   sum over steps and layers of   (attention + router)/N + skew · experts/N + hit · (pack + back + sums) + carrying
  *                                          + 3 · delay + what leaves a node, at the rate
  *
- * t(i), attention, router, experts and sums are one node's for the same rows. A row goes to the nodes that its k of E experts are
- * spread over as if drawn at random; the skew, how much more than its share the busiest node has, is counted, not guessed. With ideal
- * overlap the exchange costs nothing. */
+ * t(i), attention, router, experts, pack, back and sums are one node's for the same rows. A row goes to the nodes that its k of E
+ * experts are spread over as if drawn at random: a node is hit by a part of them, so there are N · hit times as many to be packed,
+ * brought back and summed as on one node, which N nodes share (exact: pairs come back, and they are no more). The skew, how much more
+ * than its share the busiest node has, is counted, not guessed. With ideal overlap the exchange costs nothing. */
 #ifndef SL_BENCH_LAYOUT_ALGEBRA_H
 #define SL_BENCH_LAYOUT_ALGEBRA_H
 
@@ -28,6 +29,7 @@ struct sl_layout_one { /* one node, ns */
     uint32_t n_chunks, chunk_rows, n_rows;
     double embed_ns, head_ns;                          /* of a row; of the last one */
     double attention_ns, route_ns, experts_ns, sum_ns; /* of the prompt, at step_rows at once */
+    double pack_ns, back_ns;                           /* likewise: each row once there, and once back */
     double seal_ns_per_byte, copy_ns_per_byte;
 };
 

@@ -248,7 +248,7 @@ static void send_rows(struct sl_layout_node *node, uint32_t layer, const struct 
         uint8_t *to = contents(node, peer, FRAME_ROWS);
         sl_layout_work(node);
         size_t bytes = sl_layout_pack_rows(&state->rows, w, peer, to);
-        sl_layout_worked(node, SL_TAPE_CARRY, bytes);
+        sl_layout_worked(node, SL_TAPE_PACK, bytes);
         if (peer == node->index)
             *own_bytes = bytes;
         else
@@ -274,7 +274,7 @@ static bool take_rows(struct sl_layout_node *node, uint32_t layer, const struct 
         }
         sl_layout_work(node);
         bool good = sl_layout_guests_add(&state->rows, w, peer, from, bytes);
-        sl_layout_worked(node, SL_TAPE_CARRY, bytes);
+        sl_layout_worked(node, SL_TAPE_PACK, bytes);
         if (peer != node->index)
             sl_layout_give_back(node, &frame);
         if (!good) {
@@ -298,7 +298,7 @@ static void serve(struct sl_layout_node *node, uint32_t layer, const struct sl_e
         uint8_t *to = contents(node, peer, FRAME_BACK);
         sl_layout_work(node);
         size_t bytes = sl_layout_pack_back(&state->rows, peer, to);
-        sl_layout_worked(node, SL_TAPE_CARRY, bytes);
+        sl_layout_worked(node, SL_TAPE_BACK, bytes);
         if (peer != node->index)
             sl_layout_send(node, peer, buffer_of(peer, FRAME_BACK), bytes, what_of(layer, FRAME_BACK));
     }

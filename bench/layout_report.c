@@ -23,6 +23,12 @@ static double off(double measured, double foretold)
     return foretold > 0 ? 100 * (measured / foretold - 1) : 0;
 }
 
+/* Of what one node would take that is as fast as all of them. */
+static double of_faster(const struct sl_layout_row *row, double ms)
+{
+    return ms * row->n_nodes / row->one_ms;
+}
+
 /* Who wins, and by how much; beside it what the algebra says. */
 static void print_verdict(const struct sl_layout_report *report, const struct sl_layout_row *experts)
 {
@@ -58,14 +64,24 @@ static void print_row(const struct sl_layout_report *report, const struct sl_lay
                              : "near");
     if (row->kind == SL_ROW_EXPERTS_NODE && row->n_nodes > 1)
         print_verdict(report, row);
+    if (report->n_experts == 0 && row->n_nodes > 1)
+        printf(
+            "        layers / one node of the same FLOP/s %.3f, by the algebra %.3f (%+.1f %%): a dense model gains "
+            "nothing\n",
+            of_faster(row, row->latency_ms), of_faster(row, row->foretold_ms),
+            off(row->latency_ms, row->foretold_ms));
 }
 
 void sl_layout_print(const struct sl_layout_report *report)
 {
+    printf("%s: %u layers, ", report->model, report->n_layers);
+    if (report->n_experts > 0)
+        printf("%u of %u experts", report->top_k, report->n_experts);
+    else
+        fputs("dense", stdout);
     printf(
-        "%s: %u layers, %u of %u experts; prefill of one prompt, one thread a node, %u rows of a node at once, "
-        "medians of %u rounds",
-        report->model, report->n_layers, report->top_k, report->n_experts, report->chunk, report->rounds);
+        "; prefill of one prompt, one thread a node, %u rows of a node at once, medians of %u rounds, frames over %s",
+        report->chunk, report->rounds, report->transport);
     if (report->gbit > 0)
         printf(", %g Gbit/s", report->gbit);
     puts(
@@ -84,10 +100,21 @@ void sl_layout_print(const struct sl_layout_report *report)
         "on a clock with the delay and the rate; real: all at once, over a transport that imposes them");
 }
 
+static void print_parts(const struct sl_layout_row *row)
+{
+    static const char *const parts[SL_TAPE_PARTS] = {"stage", "attention", "route", "experts", "sum",
+                                                     "pack",  "back",      "carry", "ends"};
+    fputs(", \"work_ms\": {", stdout);
+    for (int part = 0; part < SL_TAPE_PARTS; part++)
+        printf("%s\"%s\": %.3f", part > 0 ? ", " : "", parts[part], row->part_ms[part]);
+    fputs("}}", stdout);
+}
+
 void sl_layout_print_json(const struct sl_layout_report *report)
 {
     fputs("{\"model\": ", stdout);
     sl_write_json(stdout, report->model);
+    printf(", \"transport\": \"%s\"", report->transport);
     printf(", \"layers\": %u, \"experts\": %u, \"top_k\": %u, \"chunk\": %u, \"rounds\": %u, \"gbit\": ",
            report->n_layers, report->n_experts, report->top_k, report->chunk, report->rounds);
     printf(report->gbit > 0 ? "%g" : "null", report->gbit);
@@ -98,11 +125,13 @@ void sl_layout_print_json(const struct sl_layout_report *report)
             "%s\n{\"layout\": \"%s\", \"nodes\": %u, \"delay_us\": %u, \"prompt_tokens\": %u, \"chunks\": %u, "
             "\"clock\": \"%s\", \"latency_ms\": %.3f, \"algebra_ms\": %.3f, \"off\": %.4f, \"ideal_ms\": %.3f, "
             "\"waited_ms\": %.3f, \"bytes\": %.0f, \"algebra_bytes\": %.0f, \"skew\": %.4f, \"one_node_ms\": %.3f, "
-            "\"same_bits\": %s}",
+            "\"of_faster_node\": %.4f, \"algebra_of_faster_node\": %.4f, \"same_bits\": %s",
             i > 0 ? "," : "", keys[r->kind], r->n_nodes, r->delay_us, r->prompt_tokens, r->n_chunks,
             r->real ? "real" : "virtual", r->latency_ms, r->foretold_ms,
             off(r->latency_ms, r->foretold_ms) / 100, r->ideal_ms, r->waited_ms, r->bytes, r->foretold_bytes,
-            r->skew, r->one_ms, r->same_bits ? "true" : "false");
+            r->skew, r->one_ms, of_faster(r, r->latency_ms), of_faster(r, r->foretold_ms),
+            r->same_bits ? "true" : "false");
+        print_parts(r);
     }
     fputs("], \"left_out\": [", stdout);
     for (uint32_t i = 0; i < report->n_left_out; i++) {

@@ -3,6 +3,7 @@
 #define SL_BENCH_LAYOUT_REPORT_H
 
 #include "base/status.h"
+#include "bench/layout_tape.h"
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -19,13 +20,14 @@ struct sl_layout_row {
     double waited_ms;   /* mean of the nodes */
     double bytes, foretold_bytes;
     double skew;
-    double one_ms; /* one node, the same prompt */
+    double one_ms;                 /* one node, the same prompt */
+    double part_ms[SL_TAPE_PARTS]; /* mean of the nodes' work */
     bool same_bits, wants_bits;
 };
 
 enum { SL_LAYOUT_ROWS_MAX = 1024, SL_LAYOUT_REASONS_MAX = 32 };
 struct sl_layout_report {
-    const char *model;
+    const char *model, *transport;
     uint32_t chunk, rounds, n_layers, n_experts, top_k;
     double gbit;
     uint32_t n_rows, n_left_out;

@@ -142,14 +142,37 @@ static uint8_t *pack_digits(uint8_t *to, const struct sl_rows8 *from, const stru
     return to;
 }
 
+/* Blocks of a fixed number of values become vector instructions. */
+enum { BLOCK = 16 };
+
+static void to_bf16(uint16_t *to, const float *from, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (uint32_t j = 0; j < BLOCK; j++)
+            to[i + j] = sl_f32_to_bf16(from[i + j]);
+    for (; i < n; i++)
+        to[i] = sl_f32_to_bf16(from[i]);
+}
+
+static void add_bf16(float *to, const uint16_t *from, uint32_t n)
+{
+    uint32_t i = 0;
+    for (; i + BLOCK <= n; i += BLOCK)
+        for (uint32_t j = 0; j < BLOCK; j++)
+            to[i + j] += sl_bf16_to_f32(from[i + j]);
+    for (; i < n; i++)
+        to[i] += sl_bf16_to_f32(from[i]);
+}
+
 static uint8_t *pack_floats(uint8_t *to, const float *from, uint32_t n, enum sl_layout_combine combine)
 {
     if (combine == SL_COMBINE_EXACT) {
         memcpy(to, from, n * sizeof *from);
         return to + n * sizeof *from;
     }
-    for (uint32_t i = 0; i < n; i++)
-        sl_put16(to + 2 * (size_t)i, sl_f32_to_bf16(from[i]));
+    to_bf16((uint16_t *)(void *)to, from,
+            n); /* frames are aligned, and what is before this in them is even */
     return to + 2 * (size_t)n;
 }
 
@@ -160,8 +183,8 @@ static const uint8_t *unpack_floats(float *to, const uint8_t *from, uint32_t n,
         memcpy(to, from, n * sizeof *to);
         return from + n * sizeof *to;
     }
-    for (uint32_t i = 0; i < n; i++)
-        to[i] = sl_bf16_to_f32(sl_get16(from + 2 * (size_t)i));
+    memset(to, 0, n * sizeof *to);
+    add_bf16(to, (const uint16_t *)(const void *)from, n);
     return from + 2 * (size_t)n;
 }
 
@@ -359,7 +382,6 @@ void sl_layout_sum(struct sl_layout_rows *r, float *x, uint32_t n_rows, const ui
         for (uint32_t i = 0; i < r->out[k].n_rows; i++) {
             float *to = x + r->out[k].rows[i] * d;
             const uint8_t *from = back[k] + i * d * sizeof(uint16_t);
-            for (size_t j = 0; j < d; j++)
-                to[j] += sl_bf16_to_f32(sl_get16(from + 2 * j));
+            add_bf16(to, (const uint16_t *)(const void *)from, (uint32_t)d);
         }
 }

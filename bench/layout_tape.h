@@ -17,8 +17,10 @@ enum sl_tape_part {                    /* of work */
                     SL_TAPE_ROUTE,     /* norm, router, top-k */
                     SL_TAPE_EXPERTS,   /* the experts that are here; amount: pairs */
                     SL_TAPE_SUM,       /* what came of them onto the rows; a shared expert */
-                    SL_TAPE_CARRY,     /* frames made, sealed, checked and unpacked; amount: bytes */
-                    SL_TAPE_ENDS,      /* ids to rows, the last row to logits */
+                    SL_TAPE_PACK,      /* rows to and from their experts' side; amount: bytes */
+                    SL_TAPE_BACK,      /* what comes of them made ready to go back; amount: bytes */
+                    SL_TAPE_CARRY, /* frames sealed and checked, and pages and a pipeline's rows copied; amount: bytes */
+                    SL_TAPE_ENDS, /* ids to rows, the last row to logits */
                     SL_TAPE_PARTS
 };
 

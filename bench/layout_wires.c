@@ -27,7 +27,9 @@ static uint32_t peer_of(const struct sl_layout_node *node, uint64_t link)
 static sl_status make_ios(struct sl_layout_world *world, struct sl_err *err)
 {
     const struct sl_layout_config *c = &world->config;
-    struct sl_io_config config = {.transport = &sl_transport_local,
+    bool local = strcmp(c->transport, "local") == 0;
+    struct sl_io_config config = {.transport = local ? &sl_transport_local : &sl_transport_ucx,
+                                  .address = "127.0.0.1",
                                   .thread_name = "io",
                                   .delay_us = c->real ? c->delay_us : 0,
                                   .gbit = c->real ? c->gbit : 0,

@@ -31,8 +31,9 @@ struct sl_layout_config {
     const uint32_t *ids;
     uint32_t n_ids;
     uint32_t rows; /* that a node has at once: a chunk of a pipeline, a share of a step; whole pages */
+    const char *transport; /* "local", "ucx": on loopback */
     bool real;
-    uint32_t delay_us; /* imposed by the transport, on a real clock */
+    uint32_t delay_us; /* imposed by the transport (the local one alone), on a real clock */
     double gbit;       /* likewise; 0: without limit */
 };
 

@@ -44,6 +44,7 @@ static struct sl_layout_config config_of(const struct sl_pack *pack, enum sl_lay
 {
     return (struct sl_layout_config){.pack = pack,
                                      .kv = "auto",
+                                     .transport = "local",
                                      .kind = kind,
                                      .n_nodes = n_nodes,
                                      .ids = ids,

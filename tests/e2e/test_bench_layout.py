@@ -11,12 +11,12 @@ def layout(*args):
     return subprocess.run([SLUICE, "bench", "layout", *map(str, args)], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("clock", ["virtual", "real"])
-def test_experts_and_layers_on_any_number_of_nodes_have_the_bits_of_one(pack, tmp_path, clock):
+@pytest.mark.parametrize("clock, transport", [("virtual", "local"), ("real", "local"), ("virtual", "ucx")])
+def test_experts_and_layers_on_any_number_of_nodes_have_the_bits_of_one(pack, tmp_path, clock, transport):
     """Both clocks: N threads at once on as many processors as there are, too slow to compare but with the same answers."""
     drawing = tmp_path / "layout.svg"
     done = layout("--model", pack, "--nodes", "1,2,3,8", "--delay-us", "0,100", "--gbit", 10, "--prompt-tokens", 300, "--chunk", 64,
-                  "--rounds", 1, "--clock", clock, "--json", "--svg", drawing)
+                  "--rounds", 1, "--clock", clock, "--transport", transport, "--json", "--svg", drawing)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     rows = report["rows"]
@@ -52,6 +52,24 @@ def test_a_table_says_who_wins_and_how_it_was_measured(pack):
         assert words in done.stdout
 
 
+def test_a_dense_model_is_told_that_a_pipeline_changes_nothing(tmp_path):
+    shape = {"model_type": "qwen3_moe", "architectures": ["Qwen3MoeForCausalLM"], "hidden_size": 64, "num_hidden_layers": 4,
+             "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "vocab_size": 128, "num_experts": 4,
+             "num_experts_per_tok": 2, "moe_intermediate_size": 32, "intermediate_size": 128, "max_position_embeddings": 512,
+             "mlp_only_layers": [0, 1, 2, 3], "norm_topk_prob": True}
+    (tmp_path / "config.json").write_text(json.dumps(shape))
+    made = subprocess.run([SLUICE, "pack", "--random", tmp_path / "config.json", tmp_path / "dense.pack"], capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    args = ["--model", tmp_path / "dense.pack", "--nodes", "2,4", "--delay-us", 0, "--prompt-tokens", 512, "--chunk", 64, "--rounds", 1,
+            "--clock", "virtual"]
+    done = layout(*args)
+    assert done.returncode == 0, done.stderr
+    assert "a dense model gains nothing" in done.stdout and "experts, node" not in done.stdout
+    assert "left out: experts on any number of nodes: no layer of this model has routed ones" in done.stdout
+    rows = json.loads(layout(*args, "--json").stdout)["rows"]
+    assert [(r["layout"], r["nodes"]) for r in rows] == [("layers", 2), ("layers", 4)]
+
+
 @pytest.mark.parametrize("args, code, sentence", [
     (["--nodes", "0"], 64, "--nodes takes up to 16 numbers of 1 to 32"),
     (["--nodes", "2,x"], 64, "not '2,x'"),
@@ -67,6 +85,7 @@ def test_a_table_says_who_wins_and_how_it_was_measured(pack):
     (["--prompt-tokens", "1000000"], 64, "use a larger --chunk"),
     (["--prompt-tokens", "20000", "--chunk", "2048"], 64, "the model takes 16384 tokens"),
     (["--nodes", "7,16"], 78, "nothing is left to measure: 16 nodes: the model has 6 layers"),
+    (["--clock", "real", "--transport", "ucx"], 64, "--transport ucx imposes no delay and no rate on a real clock; use --clock virtual"),
     (["--clock", "sun"], 64, "--clock"),
     (["--svg", "/nonexistent/x.svg", "--nodes", "1", "--prompt-tokens", "64", "--rounds", "1"], 74, "/nonexistent/x.svg"),
 ])
