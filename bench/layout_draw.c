@@ -1,5 +1,6 @@
-/* The drawing of layout_report.h: a panel for each delay, side by side and to one scale; latency over nodes of either layout, and
- * dashed what experts would take if all of their exchange were hidden. An SVG that stands alone, on white paper. */
+/* The drawing of layout_report.h: for each delay, side by side and to one scale, latency over nodes of either layout, and below it the
+ * same by what a perfect split of one node's work would take, where a tenth can be seen; dashed what experts would take if all of
+ * their exchange were hidden. An SVG that stands alone, on white paper. */
 #include "bench/layout_report.h"
 #include "bench/serve/plot.h"
 #include "bench/serve/written.h"
@@ -9,21 +10,22 @@
 enum {
     PANEL = 300,
     LEFT = 64,
-    TOP = 84,
-    HEIGHT = 250,
-    FOOT = 62,
-    GAP = 34,
+    TOP = 104,
+    HEIGHT = 200,
+    FOOT = 66,
+    GAP = 64,
     MARGIN = 24,
     DELAYS_MAX = 16,
     NODES_MAX = 16
 };
+enum { LATENCY, OF_SPLIT, MEASURES }; /* rows of panels */
 
 struct layout_drawing {
     const struct sl_layout_report *report;
     FILE *to;
     uint32_t tokens; /* of the prompt that is drawn: the longest */
     uint32_t delays[DELAYS_MAX], n_delays, nodes[NODES_MAX], n_nodes;
-    struct sl_axis y;
+    struct sl_axis y[MEASURES];
     double width, height;
 };
 
@@ -36,9 +38,15 @@ static void note(uint32_t *values, uint32_t *n, uint32_t most, uint32_t value)
         values[(*n)++] = value;
 }
 
+static double value_of(const struct sl_layout_row *row, int measure, bool ideal)
+{
+    double ms = ideal ? row->ideal_ms : row->latency_ms;
+    return measure == LATENCY ? ms : ms * row->n_nodes / row->one_ms;
+}
+
 static void plan(struct layout_drawing *d)
 {
-    double most = 0;
+    double most[MEASURES] = {0, 1};
     for (uint32_t i = 0; i < d->report->n_rows; i++)
         if (d->report->rows[i].prompt_tokens > d->tokens)
             d->tokens = d->report->rows[i].prompt_tokens;
@@ -49,14 +57,19 @@ static void plan(struct layout_drawing *d)
         if (row->n_nodes > 1)
             note(d->delays, &d->n_delays, DELAYS_MAX, row->delay_us);
         note(d->nodes, &d->n_nodes, NODES_MAX, row->n_nodes);
-        most = row->latency_ms > most ? row->latency_ms : most;
+        for (int m = 0; m < MEASURES; m++)
+            most[m] = value_of(row, m, false) > most[m] ? value_of(row, m, false) : most[m];
     }
     if (d->n_delays == 0)
         d->n_delays = 1;
-    d->y = (struct sl_axis){.from = TOP + HEIGHT, .to = TOP, .unit = SL_UNIT_MS};
-    sl_axis_fit(&d->y, 0, most);
+    for (int m = 0; m < MEASURES; m++) {
+        double top = TOP + m * (double)(HEIGHT + FOOT);
+        d->y[m] = (struct sl_axis){
+            .from = top + HEIGHT, .to = top, .unit = m == LATENCY ? SL_UNIT_MS : SL_UNIT_NONE};
+        sl_axis_fit(&d->y[m], m == LATENCY ? 0 : 0.8, most[m]);
+    }
     d->width = 2 * MARGIN + LEFT + d->n_delays * PANEL + (d->n_delays - 1) * GAP;
-    d->height = TOP + HEIGHT + FOOT;
+    d->height = TOP + MEASURES * (HEIGHT + FOOT);
 }
 
 static double place(const struct layout_drawing *d, double left, uint32_t i)
@@ -74,14 +87,14 @@ static const struct sl_layout_row *row_at(const struct layout_drawing *d, enum s
 }
 
 static void draw_line(const struct layout_drawing *d, const struct sl_plot *plot, double left,
-                      uint32_t delay_us, enum sl_layout_row_kind kind, bool ideal)
+                      uint32_t delay_us, enum sl_layout_row_kind kind, int measure, bool ideal)
 {
     double x[NODES_MAX], y[NODES_MAX];
     uint32_t colour = kind == SL_ROW_LAYERS ? 0 : 1;
     for (uint32_t i = 0; i < d->n_nodes; i++) {
         const struct sl_layout_row *row = row_at(d, kind, i, delay_us);
         x[i] = place(d, left, i);
-        y[i] = row ? sl_axis_at(&d->y, ideal ? row->ideal_ms : row->latency_ms) : NAN;
+        y[i] = row ? sl_axis_at(&d->y[measure], value_of(row, measure, ideal)) : NAN;
     }
     sl_plot_line(plot, ideal ? "l k1 d" : colour == 0 ? "l k0" : "l k1", x, y, d->n_nodes);
     for (uint32_t i = 0; i < d->n_nodes && !ideal; i++) {
@@ -96,23 +109,26 @@ static void draw_line(const struct layout_drawing *d, const struct sl_plot *plot
     }
 }
 
-static void draw_panel(const struct layout_drawing *d, uint32_t panel)
+static void draw_panel(const struct layout_drawing *d, uint32_t panel, int measure)
 {
     double left = MARGIN + LEFT + panel * (double)(PANEL + GAP);
     char text[64];
-    struct sl_plot plot = {.to = d->to, .width = d->width, .height = d->height, .y = d->y};
+    double top = d->y[measure].to, foot = d->y[measure].from;
+    struct sl_plot plot = {.to = d->to, .width = d->width, .height = d->height, .y = d->y[measure]};
     plot.x = (struct sl_axis){.low = 0, .high = 1, .from = left, .to = left + PANEL};
     sl_plot_y_axis(&plot);
     snprintf(text, sizeof text, "%u µs on each link", d->delays[panel]);
-    sl_plot_text(&plot, left + PANEL / 2.0, TOP - 14, "head", "middle", text);
+    if (measure == OF_SPLIT)
+        snprintf(text, sizeof text, "times a perfect split of one node's");
+    sl_plot_text(&plot, left + PANEL / 2.0, top - 12, measure == LATENCY ? "head" : "label", "middle", text);
     for (uint32_t i = 0; i < d->n_nodes; i++) {
         snprintf(text, sizeof text, "%u", d->nodes[i]);
-        sl_plot_text(&plot, place(d, left, i), TOP + HEIGHT + 18, "tick", "middle", text);
+        sl_plot_text(&plot, place(d, left, i), foot + 18, "tick", "middle", text);
     }
-    sl_plot_text(&plot, left + PANEL / 2.0, TOP + HEIGHT + 36, "label", "middle", "nodes");
-    draw_line(d, &plot, left, d->delays[panel], SL_ROW_EXPERTS_NODE, true);
-    draw_line(d, &plot, left, d->delays[panel], SL_ROW_EXPERTS_NODE, false);
-    draw_line(d, &plot, left, d->delays[panel], SL_ROW_LAYERS, false);
+    sl_plot_text(&plot, left + PANEL / 2.0, foot + 34, "label", "middle", "nodes");
+    draw_line(d, &plot, left, d->delays[panel], SL_ROW_EXPERTS_NODE, measure, true);
+    draw_line(d, &plot, left, d->delays[panel], SL_ROW_EXPERTS_NODE, measure, false);
+    draw_line(d, &plot, left, d->delays[panel], SL_ROW_LAYERS, measure, false);
 }
 
 static void draw_legend(const struct layout_drawing *d)
@@ -156,8 +172,8 @@ static void draw(struct layout_drawing *d)
     struct sl_plot plot = {.to = d->to, .width = d->width, .height = d->height};
     sl_plot_text(&plot, MARGIN, 30, "title", "start", title);
     draw_legend(d);
-    for (uint32_t i = 0; i < d->n_delays; i++)
-        draw_panel(d, i);
+    for (uint32_t i = 0; i < d->n_delays * MEASURES; i++)
+        draw_panel(d, i / MEASURES, (int)(i % MEASURES));
     fputs("</svg>\n", d->to);
 }
 

@@ -43,7 +43,7 @@ static void print_verdict(const struct sl_layout_report *report, const struct sl
         puts("layers win");
     else
         printf(
-            "experts win: filling and draining costs the pipeline %.1f ms, the exchange costs experts %.1f ms\n",
+            "experts win: filling and draining costs the pipeline %.1f ms, exchange and skew cost experts %.1f ms\n",
             layers->latency_ms - layers->one_ms / layers->n_nodes,
             experts->latency_ms - experts->one_ms / experts->n_nodes);
 }
