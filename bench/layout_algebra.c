@@ -14,7 +14,7 @@ double sl_layout_hit(uint32_t n_experts, uint32_t top_k, uint32_t n_nodes)
 
 /* ---- layers ---- */
 
-struct walk {
+struct layout_walk {
     const struct sl_layout_model *model;
     const struct sl_layout_one *one;
     uint32_t n_nodes;
@@ -22,13 +22,13 @@ struct walk {
     double end_ns[SL_LAYOUT_NODES_MAX], line_free_ns[SL_LAYOUT_NODES_MAX], bytes;
 };
 
-static uint32_t layers_of(const struct walk *w, uint32_t stage)
+static uint32_t layers_of(const struct layout_walk *w, uint32_t stage)
 {
     return w->model->n_layers * (stage + 1) / w->n_nodes - w->model->n_layers * stage / w->n_nodes;
 }
 
 /* Chunk i goes through all stages. */
-static void walk_chunk(struct walk *w, uint32_t i)
+static void walk_chunk(struct layout_walk *w, uint32_t i)
 {
     const struct sl_layout_one *one = w->one;
     uint32_t left = one->n_rows - i * one->chunk_rows, rows = left < one->chunk_rows ? left : one->chunk_rows;
@@ -57,7 +57,7 @@ struct sl_layout_foretold sl_layout_foretell_layers(const struct sl_layout_model
     struct sl_layout_foretold foretold = {0};
     assert(n_nodes > 0 && n_nodes <= SL_LAYOUT_NODES_MAX);
     for (int with_net = 0; with_net < 2; with_net++) {
-        struct walk w = {.model = model, .one = one, .n_nodes = n_nodes};
+        struct layout_walk w = {.model = model, .one = one, .n_nodes = n_nodes};
         if (with_net)
             w.net = *net;
         for (uint32_t i = 0; i < one->n_chunks; i++)
