@@ -62,6 +62,9 @@ static const char *check_sums(const struct sl_core *core)
         unnamed[s->entry.decoder] += s->unnamed;
         all += s->entry.n_places;
         prefilling += s->entry.prefilling;
+        for (uint32_t k = 0; k < s->n; k++)
+            if (s->decode[k] == SL_DECODE_ADOPTED && s->stages == SL_STAGES_LIVE)
+                return "a prompt was adopted, and its pages on the stages were not freed";
     }
     if (all != schedule->n_decoding || prefilling != schedule->n_prefilling ||
         prefilling > core->plan.max_prefill)
@@ -139,8 +142,6 @@ static const char *check_granted(const struct sl_core *core)
                 sl_sequences_find(&core->decoders[s->entry.decoder].pages, s->seq + k);
             if (s->granted[k] != (table ? table->n_pages : 0))
                 return "an answer has not the pages that it was granted";
-            if (s->decode[k] == SL_DECODE_ADOPTED && s->stages == SL_STAGES_LIVE)
-                return "a prompt was adopted, and its pages on the stages were not freed";
         }
     }
     return NULL;
