@@ -29,8 +29,8 @@ struct sl_line { /* one end of a pair */
     uint64_t last_end_us; /* and lands */
 };
 
-struct flight { /* a frame on its way */
-    struct flight *next;
+struct carried { /* a frame on its way */
+    struct carried *next;
     struct sl_line *from;
     struct sl_sending *sending; /* until it has left */
     struct sl_landing *landing; /* from its header's arrival on */
@@ -43,7 +43,7 @@ struct event {
     uint64_t at_us, number;
     enum kind kind;
     struct sl_line *line;
-    struct flight *flight;
+    struct carried *flight;
     uint32_t node, slot;
 };
 
@@ -57,7 +57,7 @@ struct out {
     bool used;
 };
 
-struct node {
+struct world_node {
     struct sl_hub hub;
     struct sl_transport transport;
     struct sl_link *link;
@@ -73,9 +73,9 @@ static struct {
     uint64_t now_us, n_made, n_lines;
     struct event events[4096];
     uint32_t n_events;
-    struct flight *flights;
+    struct carried *flights;
     struct sl_line *lines;
-    struct node nodes[2];
+    struct world_node nodes[2];
     uint64_t n_frames, pause_us, max_delay_us, stalled_until_us, gone_until_us;
     uint32_t n_slots, n_faults;
     bool calm, deadly;
@@ -153,7 +153,7 @@ static uint64_t arrives_us(struct sl_line *from)
 
 static void world_send(struct sl_line *line, struct sl_sending *sending)
 {
-    struct flight *f = calloc(1, sizeof *f);
+    struct carried *f = calloc(1, sizeof *f);
     f->from = line;
     f->sending = sending;
     f->n = sending->bytes;
@@ -228,7 +228,7 @@ static const struct sl_transport_ops world_ops = {.name = "world",
                                                   .fd = world_fd};
 
 /* Its bytes have left, and are as they were then. */
-static void leave(struct flight *f, sl_status status)
+static void leave(struct carried *f, sl_status status)
 {
     struct sl_sending *sending = f->sending;
     if (!sending)
@@ -238,7 +238,7 @@ static void leave(struct flight *f, sl_status status)
     sl_sending_done(sending, status);
 }
 
-static void arrive(struct flight *f)
+static void arrive(struct carried *f)
 {
     struct sl_line *to = f->from->peer;
     if (f->from->dead || to->closed || to->hung_up || !to->conn)
@@ -248,7 +248,7 @@ static void arrive(struct flight *f)
         memset(f->landing->to, 0xa5, f->n); /* bytes come one by one */
 }
 
-static void land(struct flight *f)
+static void land(struct carried *f)
 {
     f->at_end = true;
     struct sl_landing *landing = f->landing;
@@ -263,7 +263,7 @@ static void land(struct flight *f)
 
 static void close_line(struct sl_line *line)
 {
-    for (struct flight *f = w.flights; f; f = f->next) {
+    for (struct carried *f = w.flights; f; f = f->next) {
         struct sl_landing *landing = f->from->peer == line ? f->landing : NULL;
         if (f->from == line)
             leave(f, SL_E_CANCELLED);
@@ -328,7 +328,7 @@ static void fault(void)
 
 static void put(uint32_t i)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     struct out *out = n->outs;
     if (n->down || n->n_put == w.n_frames)
         return;
@@ -352,7 +352,7 @@ static void put(uint32_t i)
 
 static void release(uint32_t i, uint32_t slot)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     if (!is_filled(n->link->slots[slot].landing.to, !i, n->held_number[slot]))
         broken("a slot was written to while its frame was read", i);
     n->held &= ~(UINT64_C(1) << slot);
@@ -361,7 +361,7 @@ static void release(uint32_t i, uint32_t slot)
 
 static void on_frame(uint32_t i, const struct sl_slot *slot)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     uint64_t number = n->n_received++;
     if (slot->landing.wire.number != number || slot->landing.wire.payload_bytes != bytes_of(!i, number))
         broken("a frame came twice, not at all, or before another", i);
@@ -379,7 +379,7 @@ static void on_frame(uint32_t i, const struct sl_slot *slot)
 
 static void on_sent(uint32_t i, const struct sl_note *note)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     struct out *out = (struct out *)(void *)((char *)note->sending - offsetof(struct out, sending));
     if (!out->used)
         broken("a buffer came home twice", i);
@@ -393,7 +393,7 @@ static void on_sent(uint32_t i, const struct sl_note *note)
 
 static void take_notes(uint32_t i)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     struct sl_note note;
     while (sl_ring_pop(&n->hub.notes, &note) == SL_OK) {
         if (n->down || (note.kind == SL_NOTE_UP && n->up))
@@ -426,7 +426,7 @@ static bool is_frozen(uint32_t i)
 
 static void step(uint32_t i)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     if (is_frozen(i))
         return;
     turn(i);
@@ -484,7 +484,7 @@ static void happen(const struct event *e)
 
 static void forget_flights(void)
 {
-    for (struct flight **at_f = &w.flights, *f; (f = *at_f);) {
+    for (struct carried **at_f = &w.flights, *f; (f = *at_f);) {
         if (!f->at_end || f->sending || f->landing) {
             at_f = &f->next;
             continue;
@@ -498,12 +498,12 @@ static void forget_flights(void)
 /* Everything that was to happen has: the first of the two leaves, and the other when it hears of it. */
 static bool go_when_done(void)
 {
-    struct node *a = &w.nodes[0], *b = &w.nodes[1];
+    struct world_node *a = &w.nodes[0], *b = &w.nodes[1];
     bool all = a->n_home == w.n_frames && b->n_home == w.n_frames && !a->held && !b->held &&
                a->n_received == w.n_frames && b->n_received == w.n_frames,
          past_faults = w.now_us > START_US + 30000000;
     for (uint32_t i = 0; i < 2; i++) {
-        struct node *n = &w.nodes[i];
+        struct world_node *n = &w.nodes[i];
         bool leaves = w.deadly ? a->down && b->down : i == 0 ? all && past_faults : n->down;
         if (leaves && !n->hub.closing)
             sl_hub_leave(&n->hub);
@@ -513,7 +513,7 @@ static bool go_when_done(void)
 
 static void make_node(uint32_t i, uint64_t seed)
 {
-    struct node *n = &w.nodes[i];
+    struct world_node *n = &w.nodes[i];
     n->transport.node = i;
     n->hub.ops = &world_ops;
     n->hub.transport = &n->transport;
@@ -561,13 +561,13 @@ static void make_world(uint64_t seed)
 static void end_world(void)
 {
     for (uint32_t i = 0; i < 2; i++) {
-        struct node *n = &w.nodes[i];
+        struct world_node *n = &w.nodes[i];
         sl_ring_fini(&n->hub.notes);
         sl_bell_fini(&n->hub.owner);
         free(n->link->memory);
         free(n->link);
     }
-    for (struct flight *f = w.flights, *next; f; f = next) {
+    for (struct carried *f = w.flights, *next; f; f = next) {
         next = f->next;
         free(f->bytes);
         free(f);
