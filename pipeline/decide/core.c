@@ -2,6 +2,7 @@
  * A request is told its end once; a stay leaves the table when nothing of it is left anywhere: its pages on the stages (FREE or
  * CANCEL answered) and on the decode worker (it said so); and with its last stay the request. */
 #include "base/digest.h"
+#include "base/mutate.h"
 #include "pipeline/decide/core_impl.h"
 #include <stdio.h>
 
@@ -639,7 +640,7 @@ const char *sl_core_result(struct sl_core *core, const uint8_t *bytes, size_t n,
             return bad;
     }
     if (record->kind == SL_ORDER_RUN) {
-        core->runs_in_flight--;
+        core->runs_in_flight -= 1 + SL_MUTATED(DOUBLE_APPLY);
         sl_core_time_traced(core, record, &core->head);
     } else {
         on_released(core, record->seq);
@@ -737,7 +738,8 @@ static const char *on_adopted(struct sl_core *core, struct sl_stay *s, uint32_t 
     if (!sl_on_decode_step(&s->decode[k], SL_DECODE_ADOPT) && s->decode[k] != SL_DECODE_ENDING)
         return "it adopts a sequence a second time";
     core->look = true;
-    sl_core_release(core, s, SL_ORDER_FREE, actions);
+    if (!SL_MUTATED(SKIP_FREE))
+        sl_core_release(core, s, SL_ORDER_FREE, actions);
     if (sl_core_n_alive(s) > 0)
         sl_core_keep_prompt(core, s, k);
     if (!sl_core_is_alive(s, k)) /* while the others were made of it, it could not be let go */
@@ -832,7 +834,7 @@ static void end_overdue(struct sl_core *core, uint64_t now_us, struct sl_actions
 {
     for (struct sl_schedule_entry *e = core->schedule.head, *next; e; e = next) {
         next = e->next;
-        if (e->deadline_us && now_us > e->deadline_us)
+        if (e->deadline_us && now_us > e->deadline_us && !SL_MUTATED(LATE_CANCEL))
             sl_core_end_answers(
                 core, sl_core_stay_of(e)->request, SL_E_DEADLINE, SL_FINISH_ABORT,
                 "the deadline passed before prefill was done; ask for more time or send it when load is lower",

@@ -1,6 +1,7 @@
 /* Decode workers that come, go, and are lost (core.h). What one had is taken up by another: an answer with what was told of it, as one
  * that was set back, and a prompt of which nothing was told from its beginning, because its pages went to a place that is no more.
  * Stages are told nothing: a record names the worker and its life, and who finds that life gone pushes nothing. */
+#include "base/mutate.h"
 #include "pipeline/decide/core_impl.h"
 #include <stdio.h>
 
@@ -84,7 +85,8 @@ static void empty(struct sl_core *core, uint32_t decoder, const char *spoiled, s
         if (has(s, decoder))
             move(core, s, spoiled, actions);
     }
-    sl_core_forget_kept(core, decoder); /* who comes next has nothing of it */
+    if (!SL_MUTATED(KEEP_LOST))
+        sl_core_forget_kept(core, decoder); /* who comes next has nothing of it */
     core->decoders[decoder].state = SL_DECODER_NONE;
     core->decoders[decoder].silent = false;
     core->look = true;

@@ -1,5 +1,6 @@
 /* What the core writes: records of the order log with the pages that they open, and the messages to the decode worker. The
  * budgets of the schedule are the promise, the tables of sequences.h are who has which number. */
+#include "base/mutate.h"
 #include "pipeline/decide/core_impl.h"
 
 struct sl_action *sl_core_act(struct sl_actions *actions, enum sl_action_kind kind,
@@ -105,7 +106,7 @@ static void fill_slice(const struct sl_core *core, struct sl_order_slice *slice,
                    (end == prompt ? SL_SLICE_LAST : 0u) | (s->request->handoff ? SL_SLICE_HANDOFF : 0u);
     if (s->request->handoff) {
         slice->decoder = s->entry.decoder;
-        slice->decoder_life = core->decoders[s->entry.decoder].life;
+        slice->decoder_life = core->decoders[s->entry.decoder].life - SL_MUTATED(OLD_LIFE);
     }
     if (only_fills) {
         slice->flags |= SL_SLICE_RESTORE;
@@ -268,7 +269,7 @@ void sl_core_fill_adopt(const struct sl_core *core, const struct sl_stay *s, uin
         adopt->counts_bytes = ask->said[s->first].counts_bytes;
         adopt->counts = ask->said[s->first].counts;
     }
-    adopt->sampling.seed += s->first + k;
+    adopt->sampling.seed += SL_MUTATED(SAME_SEED) ? 0 : s->first + k;
     adopt->n_stops = sl_core_stops(core, ask, adopt->stops);
 }
 
@@ -336,7 +337,7 @@ void sl_core_grant(struct sl_core *core, struct sl_stay *s, uint32_t k, uint32_t
     adopt->n_pages = n_pages;
     for (uint32_t i = 0; i < n_pages; i++)
         name_page(core, s, k);
-    adopt->pages = (const uint8_t *)(table->pages + adopt->page_first);
+    adopt->pages = (const uint8_t *)(table->pages + adopt->page_first - SL_MUTATED(WRONG_PAGE));
 }
 
 void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k, struct sl_actions *actions)
@@ -345,7 +346,8 @@ void sl_core_give_up(struct sl_core *core, struct sl_stay *s, uint32_t k, struct
         return; /* the others are made of it */
     if (core->life == SL_LIFE_LOST || !sl_on_decode_step(&s->decode[k], SL_DECODE_STOP))
         return; /* it has nothing, or is at its end already */
-    act_adopt(core, s, k, SL_ADOPT_CANCEL, actions);
+    if (!SL_MUTATED(FORGET_CANCEL))
+        act_adopt(core, s, k, SL_ADOPT_CANCEL, actions);
 }
 
 static bool is_gone(const struct sl_stay *s)

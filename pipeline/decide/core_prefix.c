@@ -6,6 +6,7 @@
  * record that fills it is in the log. The schedule promises a stay the pages that are its own; those that it shares are the
  * cache's, and count as long as somebody holds them: promised + held <= pool, and what is cached and not held is free on demand.
  * Who waits and holds a prefix lets go of it when another could begin otherwise: so nobody waits for pages of those who wait. */
+#include "base/mutate.h"
 #include "pipeline/decide/core_impl.h"
 
 static void note_held(struct sl_core *core)
@@ -177,7 +178,7 @@ bool sl_core_forget_pages(struct sl_core *core, struct sl_stay *stay)
 {
     uint32_t pos = core->config.prefix_cache ? sl_core_first_unanswered(core, stay->seq) : SL_PREFIX_NONE;
     const struct sl_sequence *s = sl_sequences_find(&core->pages, stay->seq);
-    if (pos == SL_PREFIX_NONE || stay->prefix.depth <= pos / SL_PAGE)
+    if (pos == SL_PREFIX_NONE || stay->prefix.depth <= pos / SL_PAGE || SL_MUTATED(KEEP_CANCELLED))
         return true; /* nothing of it is in the cache */
     uint32_t *gone = core->forgotten,
              n = sl_prefix_forget(&core->prefix, &stay->prefix, s->pages, pos / SL_PAGE, gone);

@@ -2,6 +2,7 @@
  * that of last use and that of storing. */
 #include "pipeline/decide/prefix.h"
 #include "base/digest.h"
+#include "base/mutate.h"
 #include <assert.h>
 #include <string.h>
 
@@ -217,7 +218,7 @@ void sl_prefix_begin(struct sl_prefix_at *at, const uint8_t seed[SL_PREFIX_NAME]
 {
     static const uint8_t none[SL_PREFIX_NAME];
     *at = (struct sl_prefix_at){.page = SL_PREFIX_NONE};
-    if (!seed)
+    if (!seed || SL_MUTATED(BLIND_SALT))
         return;
     memcpy(at->name, seed, SL_PREFIX_NAME);
     at->salted = memcmp(seed, none, SL_PREFIX_NAME) != 0;

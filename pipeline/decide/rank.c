@@ -1,6 +1,7 @@
 /* The order and the fill of rank.h. The order is looked for among all that wait, but only its first forty are sorted: a chunk has
  * room for fewer. */
 #include "pipeline/decide/rank.h"
+#include "base/mutate.h"
 #include <assert.h>
 #include <math.h>
 #include <string.h>
@@ -70,7 +71,8 @@ double sl_rank_place_us(const struct sl_policy *policy, struct sl_schedule_entry
 
 bool sl_rank_is_late(const struct sl_policy *policy, struct sl_schedule_entry *e, uint64_t now_us)
 {
-    return (double)now_us + sl_rank_work_us(policy, e) + policy->budget.lag_us > (double)e->due_us;
+    return (double)now_us + sl_rank_work_us(policy, e) + policy->budget.lag_us > (double)e->due_us &&
+           !SL_MUTATED(LATE_NEVER);
 }
 
 void sl_policy_enter(struct sl_policy *policy, struct sl_schedule *schedule, struct sl_schedule_entry *e,
@@ -310,7 +312,8 @@ uint32_t sl_rank_cut(struct sl_policy *policy, struct sl_schedule *schedule, uin
                      sl_begin_fn *begin, void *user, struct sl_cut cuts[SL_MAX_SLICES])
 {
     struct sl_ranked order[SL_RANK_LOOK];
-    bool late_first = policy->late_tenths + 1 >= LATE_EVERY, any_late; /* with what this chunk earns */
+    /* with what this chunk earns */
+    bool late_first = policy->late_tenths + 1 >= LATE_EVERY && !SL_MUTATED(SKIP_AGING), any_late;
     uint32_t n_order = sl_rank_order(policy, schedule, now_us, late_first, order, SL_RANK_LOOK, &any_late);
     struct chunk c = {.budget = &policy->budget,
                       .steering = schedule->plan->steering_bytes,

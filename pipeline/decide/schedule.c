@@ -1,5 +1,6 @@
 /* The queue and the promises of schedule.h, and the cut in arrival order. */
 #include "pipeline/decide/schedule.h"
+#include "base/mutate.h"
 #include <assert.h>
 
 enum { FIFO_SLICES = 16 /* of a chunk; it is compared with, so it stays what it was */ };
@@ -99,7 +100,7 @@ void sl_schedule_push(struct sl_schedule *schedule, struct sl_schedule_entry *en
 void sl_schedule_push_back(struct sl_schedule *schedule, struct sl_schedule_entry *entry)
 {
     struct sl_schedule_entry *next = schedule->waiting;
-    while (next && next->arrival <= entry->arrival)
+    while (next && (next->arrival <= entry->arrival || SL_MUTATED(BACK_OF_QUEUE)))
         next = next->next;
     wait_before(schedule, entry, next);
 }
@@ -253,7 +254,7 @@ void sl_schedule_give_decode(struct sl_schedule *s, struct sl_schedule_entry *en
         return;
     struct sl_schedule_decoder *d = &s->decoders[entry->decoder];
     assert(entry->admitted && d->pages_used >= pages && entry->n_places >= places);
-    d->pages_used -= pages;
+    d->pages_used -= SL_MUTATED(LEAK_PAGE) && pages > 0 ? pages - 1 : pages;
     d->n_decoding -= places;
     entry->n_places -= places;
     s->n_decoding -= places;

@@ -1,5 +1,6 @@
 /* The table of sequences.h: small, flat, and checked before it is changed, so that a record is applied whole or not at all. */
 #include "pipeline/decide/sequences.h"
+#include "base/mutate.h"
 #include <assert.h>
 
 static uint32_t words_of(uint32_t n_pages)
@@ -99,7 +100,7 @@ static sl_status may_put(const struct sl_sequences *t, uint32_t page, bool writt
         return bit(t->written, page) ? SL_OK : SL_E_PROTOCOL;
     if (t->count[page] > 0)
         return SL_E_PROTOCOL;
-    return t->readers[page] > 0 ? SL_AGAIN : SL_OK;
+    return t->readers[page] > 0 && !SL_MUTATED(REUSE_READ) ? SL_AGAIN : SL_OK;
 }
 
 sl_status sl_sequences_put(struct sl_sequences *t, struct sl_sequence *s, uint32_t index, uint32_t page,

@@ -13,6 +13,7 @@
 #include "pipeline/link/link_impl.h"
 
 #include "base/bytes.h"
+#include "base/mutate.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -73,7 +74,7 @@ void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t numb
     if (conn->fault || conn->hung_up)
         return;
     if (out->sending.busy) {
-        out->sending.again = true;
+        out->sending.again = !SL_MUTATED(LOST_CREDIT);
         return;
     }
     if (body)
@@ -197,7 +198,8 @@ static struct sl_sending *take_first_unconfirmed(struct sl_link *link)
  * left, not that they came. */
 static void send_confirmed_home(struct sl_hub *hub, struct sl_link *link)
 {
-    while (link->unconfirmed && link->unconfirmed->wire.number < link->confirmed && !link->unconfirmed->conn)
+    while (link->unconfirmed && !link->unconfirmed->conn &&
+           (link->unconfirmed->wire.number < link->confirmed || SL_MUTATED(EARLY_SENT)))
         sending_home(hub, take_first_unconfirmed(link), SL_OK);
 }
 
@@ -213,7 +215,7 @@ void sl_link_return_unconfirmed(struct sl_hub *hub, struct sl_link *link, sl_sta
 /* Another line carries on: what the peer does not have goes out again, with the same numbers, before what waits. */
 static void send_again(struct sl_link *link)
 {
-    if (link->unconfirmed) {
+    if (link->unconfirmed && !SL_MUTATED(NOT_AGAIN)) {
         *link->unconfirmed_end = link->waiting;
         if (!link->waiting)
             link->waiting_end = link->unconfirmed_end;
@@ -227,7 +229,7 @@ static void send_again(struct sl_link *link)
 void sl_link_break(struct sl_link *link, const char *reason)
 {
     for (uint32_t i = 0; i < SL_SLOTS_MAX; i++)
-        if (link->window[i]) {
+        if (link->window[i] && !SL_MUTATED(HALF_FRAME)) {
             link->free_slots[link->n_free++] = link->window[i]->index;
             link->window[i] = NULL;
         }
@@ -384,7 +386,8 @@ struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, siz
         sl_conn_fail(conn, SL_E_PROTOCOL, bad);
         return NULL;
     }
-    conn->heard_ms = conn->hub->now_ms;
+    if (!SL_MUTATED(NO_SIGN))
+        conn->heard_ms = conn->hub->now_ms;
     if (wire.kind < SL_WIRE_ORDER)
         return land_control(conn, &wire, header);
     bad = why_not_land(conn, &wire);
@@ -410,7 +413,7 @@ static void deliver(struct sl_hub *hub, struct sl_link *link)
 {
     uint64_t before = link->delivered;
     struct sl_slot **next = &link->window[link->delivered % SL_SLOTS_MAX];
-    while (*next && (*next)->whole) {
+    while (*next && ((*next)->whole || SL_MUTATED(HALF_THERE))) {
         struct sl_note n = {.kind = SL_NOTE_FRAME, .link = link, .slot = *next};
         *next = NULL;
         link->delivered++;
@@ -444,7 +447,8 @@ static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status st
 void sl_conn_landed(struct sl_landing *landing, sl_status status)
 {
     struct sl_conn *conn = landing->conn;
-    if (status == SL_OK) /* what comes home because the line ends is no sign of life */
+    /* what comes home because the line ends is no sign of life */
+    if (status == SL_OK && !SL_MUTATED(NO_SIGN))
         conn->heard_ms = conn->hub->now_ms;
     if (landing != &conn->control_in) {
         struct sl_slot *slot = (struct sl_slot *)((char *)landing - offsetof(struct sl_slot, landing));
@@ -465,10 +469,10 @@ void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index)
 {
     (void)hub;
     assert(index < link->config.n_slots && link->n_free < link->config.n_slots);
-    link->free_slots[link->n_free++] = (uint8_t)index;
+    link->free_slots[link->n_free++] = (uint8_t)((index + SL_MUTATED(WRONG_SLOT)) % link->config.n_slots);
     if (link->state != SL_LINK_UP)
         return; /* if another line comes, it is told of all free slots */
-    link->granted_to_peer++;
+    link->granted_to_peer += 1 + SL_MUTATED(FREE_CREDIT);
     sl_conn_credit(link->conn);
 }
 

@@ -14,6 +14,7 @@
 10. Sentences of errors and of the log speak with one voice: no capital at the start, no full stop at the end.
 11. What is waited for or measured is so on the monotonic clock: nothing reads the wall's or waits on it but what WALL_MAY lists.
    The rule is tried on planted lines each time.
+12. The faults of base/mutate.h are in sluice-mutants, where the rule is tried each time, and nothing of them is in sluice.
 
 Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
 usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
@@ -259,6 +260,32 @@ def check_purity(skipped):
         yield f"pipeline/record or decide calls {name}: time is an argument, actions are the result; see PURE in this file"
 
 
+MUTATION = re.compile(r'^\s*X\((\w+), "([\w-]+)"', re.M)
+
+
+def mutations_in(program):
+    """Names of faults that a program has, as strings, and the word for the one that is chosen, as a symbol."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare = pathlib.Path(folder) / "bare"
+        subprocess.run(["strip", "-o", str(bare), str(program)], check=True)
+        text = bare.read_bytes()
+    symbols = subprocess.run(["nm", str(program)], capture_output=True, text=True, check=True).stdout
+    words = {word for _, word in MUTATION.findall(text_of("base/mutate.h")) if b"\0" + word.encode() + b"\0" in text}
+    return words | set(re.findall(r" (sl_mutat\w+)$", symbols, re.M))
+
+
+def check_mutations(skipped):
+    product, mutants = BUILD / "sluice", BUILD / "sluice-mutants"
+    if not (product.exists() and mutants.exists()):
+        skipped.append("no fault by name in the product: sluice and sluice-mutants are made by ./dev test")
+        return
+    missing = {word for _, word in MUTATION.findall(text_of("base/mutate.h"))} | {"sl_mutation"}
+    for name in sorted(missing - mutations_in(mutants)):
+        yield f"the rule does not see {name} in sluice-mutants"
+    for name in sorted(mutations_in(product)):
+        yield f"sluice has {name}, which is for sluice-mutants only: see base/mutate.h"
+
+
 # Ways to read the wall clock, or to wait on it (POSIX's own conditions do). base/clock.h has what to use instead.
 WALL = re.compile(
     r"\b(CLOCK_REALTIME\w*|GPR_CLOCK_REALTIME|GPR_CLOCK_PRECISE|sl_clock_wall_us|TIME_UTC|PTHREAD_COND_INITIALIZER)\b"
@@ -428,6 +455,7 @@ def main():
         "no tag is defined twice": check_tags(sources(".c", ".h", ".inc")),
         "no text cites what is not in the tree": check_citations(c_files + others + sources(".inc", ".md")),
         "what decides is pure": check_purity(skipped),
+        "no fault by name in the product": check_mutations(skipped),
         "time is monotonic": check_clocks([f for f in c_files if not f.startswith("tests/")]),
         "sentences of errors have one voice": check_voice([f for f in c_files if not f.startswith("tests/")]),
         "every header compiles alone": check_headers(headers, skipped),
