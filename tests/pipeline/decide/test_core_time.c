@@ -1,0 +1,34 @@
+/* pipeline/decide/core_time.c: what the core believes of time, stated a second time. What a request may expect of the decode workers
+ * is in test_core_check.c, over everything that can happen. */
+#include "pipeline/decide/core_impl.h"
+#include "tests/pipeline/decide/core_world.h"
+
+SL_TEST(a_trial_that_shows_nothing_better_makes_the_next_one_wait_twice_as_long)
+{
+    struct core_world *w = new_world();
+    struct sl_schedule_entry e = {.prompt_tokens = 100};
+    uint64_t first = w->core->time.trial_us, waits = first;
+    CHECK_INT(first, 1000000);
+    for (int i = 0; i < 9; i++) {
+        sl_core_time_admitted(w->core, &e, 1000, true);
+        waits = waits < 64000000 ? 2 * waits : waits;
+        CHECK_INT(w->core->time.trial_us, waits);
+    }
+    CHECK_INT(waits, 64000000);
+    sl_core_time_admitted(w->core, &e, 1000, false); /* one that may come without a trial */
+    CHECK_INT(w->core->time.trial_us, first);
+    end_world(w);
+}
+
+SL_TEST(a_token_takes_the_time_between_the_first_and_the_last)
+{
+    struct core_world *w = new_world();
+    w->core->now_us = 50000;
+    struct sl_branch answer = {.n_out = 5, .first_us = 10000};
+    sl_core_time_answer_ends(w->core, &answer);
+    CHECK(w->core->time.step_us == 10000); /* four steps in 40 ms */
+    answer = (struct sl_branch){.n_out = 1, .first_us = 10000};
+    sl_core_time_answer_ends(w->core, &answer); /* says nothing */
+    CHECK(w->core->time.step_us == 10000);
+    end_world(w);
+}
