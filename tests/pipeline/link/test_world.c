@@ -37,6 +37,7 @@ struct carried { /* a frame on its way */
     uint8_t header[SL_WIRE_BYTES], *bytes;
     size_t n;
     bool at_end; /* the last event about it is over */
+    bool lost;   /* on its way */
 };
 
 struct event {
@@ -78,6 +79,7 @@ static struct {
     struct world_node nodes[2];
     uint64_t n_frames, pause_us, max_delay_us, stalled_until_us, gone_until_us;
     uint32_t n_slots, n_faults;
+    bool fails_to_leave, fails_to_land; /* the next frame does, and its transport says so at that end */
     bool calm, deadly;
     char broken[200];
 } w;
@@ -238,10 +240,19 @@ static void leave(struct carried *f, sl_status status)
     sl_sending_done(sending, status);
 }
 
+static void left(struct carried *f)
+{
+    if (f->from->dead)
+        return; /* it never leaves */
+    f->lost = w.fails_to_leave && f->sending && f->sending->link;
+    w.fails_to_leave = w.fails_to_leave && !f->lost;
+    leave(f, f->lost ? SL_E_PEER_LOST : SL_OK);
+}
+
 static void arrive(struct carried *f)
 {
     struct sl_line *to = f->from->peer;
-    if (f->from->dead || to->closed || to->hung_up || !to->conn)
+    if (f->from->dead || f->lost || to->closed || to->hung_up || !to->conn)
         return;
     f->landing = sl_conn_arrived(to->conn, f->header, sizeof f->header, f->n);
     if (f->landing)
@@ -252,9 +263,14 @@ static void land(struct carried *f)
 {
     f->at_end = true;
     struct sl_landing *landing = f->landing;
-    if (!landing || f->from->dead)
+    if (!landing || f->from->dead || f->lost)
         return; /* it comes home with the end of the line */
     f->landing = NULL;
+    if (w.fails_to_land && landing->wire.kind >= SL_WIRE_ORDER) {
+        w.fails_to_land = false;
+        sl_conn_landed(landing, SL_E_PEER_LOST);
+        return;
+    }
     if (f->sending) /* its node is frozen, and its transport is not */
         memcpy(f->bytes, f->sending->payload, f->n);
     memcpy(landing->to, f->bytes, f->n);
@@ -305,7 +321,7 @@ static void kill_lines(bool told)
 static void fault(void)
 {
     uint64_t lasts_us = 1000 + draw(3000000);
-    switch (w.deadly ? 4 : draw(4)) {
+    switch (w.deadly ? 6 : draw(6)) {
     case 0:
         kill_lines(true);
         break;
@@ -317,6 +333,12 @@ static void fault(void)
         break;
     case 3:
         w.nodes[draw(2)].frozen_until_us = w.now_us + lasts_us;
+        break;
+    case 4:
+        w.fails_to_leave = true;
+        break;
+    case 5:
+        w.fails_to_land = true;
         break;
     default:
         kill_lines(draw(2));
@@ -450,8 +472,7 @@ static void happen(const struct event *e)
         arrive(e->flight);
         break;
     case LEFT:
-        if (!e->flight->from->dead) /* else it never leaves */
-            leave(e->flight, SL_OK);
+        left(e->flight);
         break;
     case LAND:
         land(e->flight);
