@@ -7,7 +7,7 @@ A mutant is the tree with one line changed, in pipeline/decide or pipeline/link:
 comparison off by one. Its file is compiled anew, each test program of the room and the simulator's 200 seeds are linked with that
 object before the libraries of BUILD, and run until one says that something is wrong; a program that hangs is found, too, by the time
 of the processor that it takes. What the compiler makes the same code of is no mutant: another is drawn in its place, and in that of
-what does not compile. The same seed over the same tree draws the same mutants.
+what does not compile. The same seed draws the same mutants, but for lines that were edited.
 
 --wide runs programs of other rooms over what is left (the decider's figures, coordinator and roles): what they find counts as left, but
 says what a survivor is about. --list shows the lines and runs nothing. Survivors are argued in README.md beside this file.
@@ -17,11 +17,11 @@ import argparse
 import collections
 import concurrent.futures
 import difflib
+import hashlib
 import itertools
 import json
 import os
 import pathlib
-import random
 import re
 import resource
 import shlex
@@ -128,11 +128,14 @@ def all_sites(rooms):
 
 
 def drawn(sites, seed):
-    """All of them in an order that the seed says, kind after kind in turn."""
-    rng = random.Random(seed)
-    kinds = [[site for site in sites if site.kind == kind] for kind in KINDS]
-    for of_kind in kinds:
-        rng.shuffle(of_kind)
+    """All of them in an order that the seed says, kind after kind in turn. Each has its place by what it changes, whatever else is in the
+    tree: so most of the first hundred are the same ones after an edit."""
+    seen, keys = collections.Counter(), {}
+    for site in sites:
+        what = f"{seed} {site.path} {site.kind} {site.was.strip()} {site.text.strip()}"
+        seen[what] += 1
+        keys[site] = hashlib.sha256(f"{what} {seen[what]}".encode()).digest()
+    kinds = [sorted((site for site in sites if site.kind == kind), key=keys.get, reverse=True) for kind in KINDS]
     while any(kinds):
         for of_kind in kinds:
             if of_kind:
