@@ -19,8 +19,10 @@ static const struct sl_option simulate_options[] = {
         "load", SL_OPT_STRING, sl_simulate, load, "poisson:100", "LOAD",
         "When requests come and how long they are: a trace (Mooncake's JSON lines, BurstGPT's CSV), or "
         "poisson:RATE[,in=LENGTH][,out=LENGTH] with lengths as bench serve has them."),
-    SL_OPTION_TEXT("faults", SL_OPT_STRING, sl_simulate, faults, "all", "LIST",
-                   "What goes wrong: none, all, or some of delay, reorder, crash and lost-client."),
+    SL_OPTION_TEXT(
+        "faults", SL_OPT_STRING, sl_simulate, faults, "all", "LIST",
+        "What goes wrong: none, all, or some of delay, reorder, clog, partition, crash, freeze, slow, clock and "
+        "lost-client."),
     SL_OPTION_NUMBER("max-events", sl_simulate, most_events, "5000000", 1000, 4000000000.0, "events",
                      "Of a seed; one that has not ended then has failed."),
     SL_OPTION_TEXT("trace", SL_OPT_STRING, sl_simulate, trace, NULL, "FILE",
@@ -41,10 +43,11 @@ static int run_simulate(const void *values, const char *const *args, uint32_t n_
 const struct sl_command sl_command_simulate = {
     "simulate",
     "",
-    "the decider under faults, seed by seed, on a virtual clock",
-    "Runs the very code that decides in simulated pipelines on a virtual clock, where things go wrong at any moment, compares "
-    "every answer with the same request alone, and looks at what must hold after every event. A seed that fails is said with the "
-    "command that runs it again, and with its last events.",
+    "whole pipelines under faults, seed by seed, on a virtual clock",
+    "Runs the very code that decides, the roles of all nodes and the links between them on a virtual clock, over a simulated network "
+    "and devices that compute hashes in the time of the cost model, where things go wrong at any moment. Every answer is compared "
+    "with the same request alone on one stage, and after every event it is looked at what must hold. A seed that fails is said with "
+    "the command that runs it again, and with its last events.",
     simulate_options,
     sizeof(struct sl_simulate),
     0,

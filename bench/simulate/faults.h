@@ -8,7 +8,12 @@
 enum sl_sim_fault {
     SL_SIM_DELAY,       /* frames take their time, each another one */
     SL_SIM_REORDER,     /* frames of one link overtake those of others, by far */
+    SL_SIM_CLOG,        /* nothing comes through between two nodes for a while, one way */
+    SL_SIM_PARTITION,   /* some nodes do not reach the others for a while; lines may break, too */
     SL_SIM_CRASH,       /* decode workers die or leave, and others come in their place */
+    SL_SIM_FREEZE,      /* a node stands still for a while */
+    SL_SIM_SLOW,        /* a stage is many times slower for a while */
+    SL_SIM_CLOCK,       /* the clock of a node jumps ahead, as after a suspension */
     SL_SIM_LOST_CLIENT, /* who asked goes away */
     SL_SIM_FAULTS
 };

@@ -1,5 +1,6 @@
 /* Loads of the simulator (load.h): what a trace or a process says of times and lengths, and a seed of all else. */
 #include "bench/simulate/load.h"
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,26 +124,29 @@ static void draw_ids(struct sl_sim_history *h, uint32_t i, struct sl_rng *rng)
     h->requests[i].ids = ids;
     h->requests[i].salt = draw(rng, 4) ? 0 : (uint8_t)draw(rng, 3);
     for (uint32_t k = 0; k < h->context_tokens; k++)
-        ids[k] = k < n_like && like < i ? other[k] : draw(rng, SL_SIM_VOCAB);
+        ids[k] = k < n_like && like < i ? other[k] : draw(rng, SL_WORLD_VOCAB);
 }
 
-/* A bias, and what the prompt holds. */
+/* A bias, and what the prompt holds if that counts. */
 static void draw_steering(struct sl_sim_history *h, uint32_t i, struct sl_rng *rng)
 {
-    static uint64_t seen[(SL_SIM_VOCAB + 63) / 64];
+    uint64_t seen[SL_WORLD_VOCAB / 64] = {0};
     struct sl_bias bias[8];
     struct sl_sim_request *r = &h->requests[i];
-    uint32_t n_bias = draw(rng, 8);
-    memset(seen, 0, sizeof seen);
+    uint32_t n_bias = draw(rng, 8), n_ids = 0;
     for (uint32_t k = 0; k < n_bias; k++)
-        bias[k] = (struct sl_bias){40 * k + i % 40, 1};
-    uint32_t n_ids = sl_ids_mark(seen, r->ids, r->n_ids),
-             bytes = sl_steering_bytes(n_bias, n_ids, SL_SIM_VOCAB);
-    if (bytes > SL_SIM_STEERING)
+        bias[k] = (struct sl_bias){31 * k + i % 31, 1};
+    if (draw(rng, 2)) {
+        r->repetition_penalty = 1.25f;
+        n_ids = sl_ids_mark(seen, r->ids, r->n_ids);
+    }
+    r->presence_penalty = draw(rng, 2) ? 0.5f : 0;
+    r->steering_bytes = sl_steering_bytes(n_bias, n_ids, SL_WORLD_VOCAB);
+    if (r->steering_bytes == 0)
         return;
-    r->steering_bytes = bytes;
+    assert(r->steering_bytes <= SL_SIM_STEERING);
     r->steering = h->steering + (size_t)i * SL_SIM_STEERING;
-    sl_steering_pack(h->steering + (size_t)i * SL_SIM_STEERING, bias, n_bias, seen, n_ids, SL_SIM_VOCAB);
+    sl_steering_pack(h->steering + (size_t)i * SL_SIM_STEERING, bias, n_bias, seen, n_ids, SL_WORLD_VOCAB);
 }
 
 static void draw_wishes(struct sl_sim_history *h, uint32_t i, uint32_t most_n, struct sl_rng *rng)
@@ -151,6 +155,7 @@ static void draw_wishes(struct sl_sim_history *h, uint32_t i, uint32_t most_n, s
     struct sl_sim_request *r = &h->requests[i];
     uint32_t most = most_n < SL_SIM_ANSWERS ? most_n : SL_SIM_ANSWERS;
     r->seed = sl_rng_next(rng);
+    r->temperature = draw(rng, 3) ? 1 : 0;
     r->tenant = tenants[draw(rng, 3)];
     r->priority = (int32_t)draw(rng, 5) - 2;
     r->n = draw(rng, 4) ? 1 : 1 + draw(rng, most);

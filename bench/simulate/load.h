@@ -5,9 +5,9 @@
 
 #include "bench/serve/workload.h"
 #include "bench/simulate/faults.h"
-#include "pipeline/sim/sim.h"
+#include "bench/simulate/world.h"
 
-enum { SL_SIM_MOST_REQUESTS = 4096, SL_SIM_VOCAB = 50000 };
+enum { SL_SIM_MOST_REQUESTS = 4096 };
 
 struct sl_sim_load {
     struct sl_arrival_trace *trace; /* or */
@@ -27,7 +27,7 @@ struct sl_sim_history { /* the requests of a seed, with their memory */
     uint32_t *ids, *tokens;            /* [n][context_tokens], [n][SL_SIM_ANSWERS][context_tokens] */
     uint8_t *steering;                 /* [n][SL_SIM_STEERING] */
 };
-enum { SL_SIM_ANSWERS = 4, SL_SIM_STEERING = 8192 };
+enum { SL_SIM_ANSWERS = 4, SL_SIM_STEERING = 512 };
 sl_status sl_sim_history_init(struct sl_sim_history *history, const struct sl_sim_load *load,
                               struct sl_err *err);
 void sl_sim_history_fini(struct sl_sim_history *history);

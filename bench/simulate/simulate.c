@@ -143,12 +143,14 @@ static void print_json(const struct simulation *s, double cpu_s)
     printf(", \"faults\": ");
     json_text(o->faults);
     printf(", \"requests\": %" PRIu64 ", \"answers_compared\": %" PRIu64 ", \"prompts_cut\": %" PRIu64
-           ", \"events\": %" PRIu64 ", \"records\": %" PRIu64 ", \"tokens\": %" PRIu64
+           ", \"refused\": %" PRIu64 ", \"faults\": %" PRIu64 ", \"events\": %" PRIu64
+           ", \"frames\": %" PRIu64 ", \"records\": %" PRIu64 ", \"tokens\": %" PRIu64
            ", \"set_back\": %" PRIu64 ", \"cached_tokens\": %" PRIu64 ", \"given_up\": %" PRIu64
            ", \"decoders_lost\": %" PRIu64 ", \"decoders_left\": %" PRIu64
            ", \"simulated_s\": %.3f, \"cpu_s\": %.3f, \"seeds_per_s\": %.2f",
-           u->requests, u->answers, u->cut, u->events, u->records, u->tokens, u->set_back, u->cached_tokens,
-           u->given_up, u->lost, u->left, (double)u->end_us / 1e6, cpu_s, (double)s->n_run / cpu_s);
+           u->requests, u->answers, u->cut, u->refused, u->faults, u->events, u->frames, u->records,
+           u->tokens, u->set_back, u->cached_tokens, u->given_up, u->lost, u->left, (double)u->end_us / 1e6,
+           cpu_s, (double)s->n_run / cpu_s);
     if (s->n_failed > 0) {
         note_again(o, s->first_failed);
         printf(", \"first_failed\": %" PRIu64 ", \"sentence\": ", s->first_failed);

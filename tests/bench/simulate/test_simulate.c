@@ -1,8 +1,10 @@
 /* bench/simulate: what its options mean, and 200 seeds, or as many as SLUICE_SEEDS says. */
+#include "base/digest.h"
 #include "bench/simulate/seed.h"
 #include "bench/simulate/simulate.h"
 #include "tests/check.h"
 #include <stdlib.h>
+#include <string.h>
 
 SL_TEST(faults_are_none_all_or_some_by_name)
 {
@@ -100,7 +102,15 @@ struct seeds {
     struct sl_seed_config config;
     struct sl_seed_sums sums;
     struct sl_err err;
+    uint64_t sum, n_told; /* of what was told */
 };
+
+static void hear(void *user, uint64_t at_us, const char *what)
+{
+    struct seeds *s = user;
+    s->n_told++;
+    s->sum = sl_rng_at(s->sum ^ at_us, sl_xxh3(what, strlen(what)));
+}
 
 static void begin(struct seeds *s, const char *load, uint32_t n_requests, const char *faults)
 {
@@ -116,6 +126,13 @@ static void end(struct seeds *s)
     sl_sim_load_fini(&s->load);
 }
 
+static void run(struct seeds *s, uint64_t seed)
+{
+    if (sl_seed_run(&s->config, &s->history, seed, &s->sums, &s->err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "seed %llu of %u stages and %u decode workers: %s",
+                     (unsigned long long)seed, s->config.n_stages, s->config.n_decoders, s->err.text);
+}
+
 SL_TEST(whatever_goes_wrong_every_answer_is_what_it_is_alone)
 {
     const char *more = getenv("SLUICE_SEEDS");
@@ -125,13 +142,41 @@ SL_TEST(whatever_goes_wrong_every_answer_is_what_it_is_alone)
     for (uint64_t seed = 1; seed <= last; seed++) {
         s.config.n_stages = 1 + (uint32_t)seed % 5;
         s.config.n_decoders = 1 + (uint32_t)seed % 3;
-        if (sl_seed_run(&s.config, &s.history, seed, &s.sums, &s.err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "seed %llu: %s", (unsigned long long)seed, s.err.text);
+        run(&s, seed);
     }
     CHECK(s.sums.answers > 20 * last && s.sums.set_back > last && s.sums.lost > last &&
           s.sums.left > last / 2);
-    CHECK(s.sums.given_up > last && s.sums.cached_tokens > 100 * last); /* it was about something */
+    CHECK(s.sums.given_up > last && s.sums.cached_tokens > 100 * last && s.sums.faults > 8 * last);
     end(&s);
+}
+
+SL_TEST(each_fault_alone_is_survived)
+{
+    for (enum sl_sim_fault fault = 0; fault < SL_SIM_FAULTS; fault++) {
+        struct seeds s;
+        begin(&s, "poisson:200", 20, sl_sim_fault_name(fault));
+        for (uint64_t seed = 1; seed <= 4; seed++)
+            run(&s, seed);
+        bool is_event = fault != SL_SIM_DELAY && fault != SL_SIM_REORDER && fault != SL_SIM_LOST_CLIENT;
+        CHECK(!is_event || s.sums.faults >= 4);
+        end(&s);
+    }
+}
+
+SL_TEST(the_same_seed_is_the_same_history_event_by_event)
+{
+    struct seeds s;
+    uint64_t sums[3], n[3];
+    for (int turn = 0; turn < 3; turn++) {
+        begin(&s, "poisson:100", 20, "all");
+        s.config.tell = hear;
+        s.config.tell_user = &s;
+        run(&s, turn == 2 ? 12 : 11);
+        sums[turn] = s.sum;
+        n[turn] = s.n_told;
+        end(&s);
+    }
+    CHECK(n[0] > 1000 && n[0] == n[1] && sums[0] == sums[1] && sums[0] != sums[2]);
 }
 
 SL_TEST(a_world_that_goes_on_for_ever_is_said_to_do_so)
