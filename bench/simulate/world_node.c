@@ -8,14 +8,14 @@
 
 /* ---- life ---- */
 
-struct view { /* whose peers are where, for sl_links_open */
+struct world_view { /* whose peers are where, for sl_links_open */
     const struct sl_world *world;
     uint32_t number;
 };
 
 static void peer_at(void *user, uint32_t node, struct sl_io_address *address)
 {
-    const struct view *v = user;
+    const struct world_view *v = user;
     uint32_t d = sl_plan_decoder_of(&v->world->plan, node);
     uint16_t port = sl_node_port(node, d == SL_NO_DECODER ? 0 : v->world->places[d].life);
     uint8_t bytes[2];
@@ -88,7 +88,7 @@ sl_status sl_node_begin(struct sl_world *w, uint32_t number, uint32_t life, stru
     if (number > 0)
         SL_TRY(make_role(w, n, err));
     n->links = (struct sl_links){.plan = &n->plan, .node = number};
-    struct view view = {w, number};
+    struct world_view view = {w, number};
     SL_TRY(sl_links_open(n->io, &n->plan, number, w->secret, peer_at, &view, &n->links.n_links, err));
     for (uint32_t i = 0; n->role && i < w->plan.n_decoders; i++)
         n->decoder_links[i] = sl_plan_link_id(&n->plan, number, sl_plan_decode_node(&n->plan, i));

@@ -57,9 +57,9 @@ struct sl_sim_request {
     uint64_t arrive_us, cancel_us; /* cancel_us 0: never */
     const uint32_t *ids;
     uint32_t n_ids, max_tokens, min_tokens;
-    uint32_t n;    /* answers; 0 is 1 */
-    uint8_t salt;  /* of its prefix; 0: none */
-    uint64_t seed; /* answer i is that of seed + i */
+    uint32_t n;                                              /* answers; 0 is 1 */
+    uint8_t salt;                                            /* of its prefix; 0: none */
+    uint64_t seed;                                           /* answer i is that of seed + i */
     float temperature, repetition_penalty, presence_penalty; /* where tokens are really sampled; 0: off */
     uint32_t
         text_ends_at; /* the holder finds a stop string in this token of answer 0, and one later in the next; 0: never */

@@ -15,7 +15,7 @@ struct sl_utilisation {
     struct sl_roofline roofline; /* of the stage's threads, measured once a process */
     struct sl_parts seen;        /* at the last look */
     uint64_t seen_run_ns;
-    bool idle; /* a stage without weights, whose device computes nothing that has a peak */
+    bool idle;                 /* a stage without weights, whose device computes nothing that has a peak */
     double run_ns, compute_ns; /* of the recent past, as are the next two */
     double compute_bound_ns, memory_bound_ns;
 };
