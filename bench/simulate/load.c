@@ -135,7 +135,7 @@ static void draw_steering(struct sl_sim_history *h, uint32_t i, struct sl_rng *r
     struct sl_sim_request *r = &h->requests[i];
     uint32_t n_bias = draw(rng, 8), n_ids = 0;
     for (uint32_t k = 0; k < n_bias; k++)
-        bias[k] = (struct sl_bias){31 * k + i % 31, 1};
+        bias[k] = (struct sl_bias){15 * k + i % 15, 1};
     if (draw(rng, 2)) {
         r->repetition_penalty = 1.25f;
         n_ids = sl_ids_mark(seen, r->ids, r->n_ids);

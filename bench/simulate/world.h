@@ -11,7 +11,7 @@
 #include "pipeline/decide/cost.h"
 #include "pipeline/sim/sim.h"
 
-enum { SL_WORLD_VOCAB = 256, SL_WORLD_END_ID = 7 /* ends a text */ };
+enum { SL_WORLD_VOCAB = 128, SL_WORLD_END_ID = 7 /* ends a text */ };
 
 struct sl_world_config {
     uint64_t seed;
