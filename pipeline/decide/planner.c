@@ -177,7 +177,7 @@ static void find_bound(struct sl_forecast *f, const struct site *s, double link_
     f->bound = SL_BOUND_COMPUTE;
     for (int b = 0; b < SL_BOUNDS; b++)
         if (f->shares[b] > f->shares[f->bound])
-            f->bound = b;
+            f->bound = (enum sl_planner_bound)b;
 }
 
 static void budget(struct sl_forecast *f, const struct site *s)
