@@ -240,6 +240,13 @@ class Container:
         while self.running() and subprocess.run(crun("kill", self.id(), signal.Signals(number).name), capture_output=True).returncode:
             time.sleep(0.02)
 
+    def freeze(self):
+        """No time on any processor, for all of it, until it is thawed: a host that is short of them, or a machine that is moved."""
+        sh(*crun("pause", self.id()))
+
+    def thaw(self):
+        sh(*crun("resume", self.id()))
+
     def probe(self, probe):
         get = probe["httpGet"]
         connection = http.client.HTTPConnection(self.pod.ip, port_number([self.spec], get["port"]), timeout=probe.get("timeoutSeconds", 1))

@@ -22,20 +22,22 @@ def leader_of(cluster, name="sluice-0"):
 
 # ---- statefulset ----
 
-def test_a_stateful_set_finds_its_roles_by_ordinals_and_comes_back_after_an_end(start_cluster):
+@pytest.mark.parametrize("name", ["sluice-worker-2", "sluice-leader-0"])
+def test_a_stateful_set_finds_its_roles_by_ordinals_and_comes_back_after_an_end_at_another_address(start_cluster, name):
     cluster = start_cluster("statefulset")
     roles = {pod.name: pod.containers[-1].log() for pod in cluster.pods}
     assert '"role":"stage 1"' in roles["sluice-worker-1"] and '"role":"decode' in roles["sluice-worker-2"]
     target = leader_of(cluster, "sluice-leader-0")
     running = [Stream(target, max_tokens=600, seed=i).wait_begun() for i in range(3)]
-    old = list(cluster.pods)
-    cluster.delete(cluster.pod("sluice-worker-2"))  # one pod is told; all end, after what runs
+    old, address = list(cluster.pods), cluster.pod(name).ip
+    cluster.delete(cluster.pod(name))  # one pod is told; all end, after what runs
     assert all(s.end().error is None and len(s.ids) == 600 for s in running)
     for pod in old:
         for container in pod.containers:
             cluster.wait(lambda c=container: c.exits, f"the end of {pod.name}")
             assert container.exits[0] == 0
     cluster.wait(cluster.whole, "all of it again")
+    assert cluster.pod(name).ip != address  # the others have kept theirs, and find it by its name
     again = Stream(leader_of(cluster, "sluice-leader-0")).end()
     assert again.error is None and len(again.ids) == 24
 
