@@ -13,6 +13,8 @@ static const struct {
     {"bench prefill", "chunk",
      "the size of the measured chunk, the same for all its prompts: never by prompt"},
     {"bench layout", "chunk", "whole pages, which are dealt to nodes"},
+    {"bench layout", "nodes", "how many, and not a file that says which"},
+    {"bench layout", "svg", "another drawing: latency over nodes"},
     {"bench prefill", "context", "tokens before the measured ones, not a bound"},
     {"bench decode", "context", "likewise"},
     {"bench prefill", "prompt-tokens", "several prompts; bench pipeline has one"},
