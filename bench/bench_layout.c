@@ -411,6 +411,7 @@ static sl_status measure_carrying(struct layout_bench *b, struct sl_err *err)
         b->seal_ns_per_byte = sl_median(seal, TIMES);
         b->copy_ns_per_byte = sl_median(copy, TIMES);
     }
+    (void)sink;
     bool good = from && to;
     free(from);
     free(to);

@@ -91,7 +91,8 @@ static void print_plan(const struct sl_plan_report *r, FILE *to)
                 ms(f->decode.step_us), f->decode.running, f->decode.tokens_s);
     fprintf(to, "  bound by %s: of the time to the first token", sl_planner_bound_name(f->bound));
     for (int b = 0; b < SL_BOUNDS; b++)
-        fprintf(to, "%s %s %.1f %%", b ? "," : "", sl_planner_bound_name(b), 100 * f->shares[b]);
+        fprintf(to, "%s %s %.1f %%", b ? "," : "", sl_planner_bound_name((enum sl_planner_bound)b),
+                100 * f->shares[b]);
     fprintf(to, "\n  KV pool: %.0f tokens on the weakest stage\n", f->kv_tokens);
 }
 

@@ -99,7 +99,7 @@ void sl_plan_report_json(const struct sl_plan_report *r, FILE *to)
     put_text(to, ",\n ", "bound", sl_planner_bound_name(f->bound));
     fputs(", \"shares\": {", to);
     for (int b = 0; b < SL_BOUNDS; b++)
-        put(to, b ? ", " : "", sl_planner_bound_name(b), f->shares[b]);
+        put(to, b ? ", " : "", sl_planner_bound_name((enum sl_planner_bound)b), f->shares[b]);
     fprintf(to, "},\n \"decode\": {\"workers\": %u, \"parts\": %u, \"beside\": %s, \"running\": %u",
             f->decode.n, f->decode.parts, f->decode.beside ? "true" : "false", f->decode.running);
     put(to, ", ", "step_ms", ms(f->decode.step_us));

@@ -53,7 +53,7 @@ static void draw_curve(const struct sl_plot *plot, const struct sl_plan_report *
     static const char *const names[CURVES] = {"layers over nodes",
                                               "experts over nodes, attention split evenly",
                                               "the same, exchange hidden where it can be"};
-    double x[SL_PLAN_ROWS], y[SL_PLAN_ROWS], top = plot->y.to - 46 + 16.0 * curve;
+    double x[SL_PLAN_ROWS], y[SL_PLAN_ROWS], top = plot->y.to - 46 + 16.0 * (int)curve;
     for (uint32_t i = 0; i < r->n_rows; i++) {
         double value = value_of(&r->rows[i], curve);
         x[i] = sl_axis_at(&plot->x, r->rows[i].n);

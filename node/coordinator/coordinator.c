@@ -348,7 +348,8 @@ static void set_silent(struct sl_coordinator *c, uint32_t node, bool silent)
 {
     uint32_t decoder = sl_plan_decoder_of(&c->plan, node);
     if (decoder != SL_NO_DECODER) {
-        sl_decoder_set_silent(c, decoder, SL_SILENT_TO_OTHERS << sl_plan_part_of(&c->plan, node), silent);
+        sl_decoder_set_silent(c, decoder, (uint32_t)SL_SILENT_TO_OTHERS << sl_plan_part_of(&c->plan, node),
+                              silent);
         return;
     }
     uint64_t before = c->silent_to, bit = UINT64_C(1) << node;

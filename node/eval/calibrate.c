@@ -68,7 +68,7 @@ static uint32_t sequence_tokens(const struct sl_calibrator *c)
 static void run_chunk(struct sl_calibrator *c, struct sl_stage *stage, struct sl_sequence *sequence,
                       uint32_t start, uint32_t pos, uint32_t n)
 {
-    struct sl_chunk chunk = {.n_tokens = n, .n_slices = 1, .slices = {{sequence, pos, n}}};
+    struct sl_chunk chunk = {.n_tokens = n, .n_slices = 1, .slices = {{sequence, pos, n, 0}}};
     const struct sl_share *config = sl_stage_share(stage);
     chunk.x = c->x + (size_t)start * c->shape->d_model;
     if (config->with_embed)

@@ -113,7 +113,7 @@ void sl_eval_model_read(struct sl_eval_model *model, const uint32_t *ids, uint32
         uint32_t rows = n - pos < most ? n - pos : most;
         struct sl_chunk chunk = {.n_tokens = rows,
                                  .n_slices = 1,
-                                 .slices = {{sequence, pos, rows}},
+                                 .slices = {{sequence, pos, rows, 0}},
                                  .x = model->x + (size_t)pos * sl_stage_shape(stage)->d_model};
         sl_stage_embed(stage, &chunk, (const uint8_t *)(ids + pos));
         sl_stage_run(stage, &chunk);

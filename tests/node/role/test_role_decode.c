@@ -501,7 +501,7 @@ static void check_tokens(const struct sl_sampling *sampling)
     void *scratch = malloc(sl_sample_scratch_bytes(w->plan.vocab));
     for (uint32_t i = 0; i < OUT; i++) {
         uint32_t pos = i == 0 ? 0 : N + i - 1, n = i == 0 ? N : 1;
-        struct sl_chunk chunk = {.n_tokens = n, .n_slices = 1, .slices = {{s, pos, n}}, .x = rows};
+        struct sl_chunk chunk = {.n_tokens = n, .n_slices = 1, .slices = {{s, pos, n, 0}}, .x = rows};
         sl_stage_embed(stage, &chunk, (const uint8_t *)(ids + pos));
         sl_stage_run(stage, &chunk);
         struct sl_token_out token;
