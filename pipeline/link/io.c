@@ -397,7 +397,11 @@ void sl_io_destroy(struct sl_io *io)
     if (!io)
         return;
     if (io->stepped) {
+        struct command c;
         close_transport(&io->hub);
+        while (sl_ring_pop(&io->commands, &c) == SL_OK)
+            if (c.kind == COMMAND_END) /* nobody has this link any more but its last command */
+                link_free(c.link);
         io_free(io);
         return;
     }
