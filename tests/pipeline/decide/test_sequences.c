@@ -1,5 +1,6 @@
 /* pipeline/decide/sequences.c: pages have one owner or are shared, the log alone decides which, and a record that contradicts
  * what went before changes nothing. */
+#include "base/rng.h"
 #include "pipeline/decide/sequences.h"
 #include "tests/check.h"
 #include <stdlib.h>
@@ -215,4 +216,34 @@ SL_TEST(numbers_are_taken_until_the_pool_ends)
     sl_sequences_close(&table.t, other);
     CHECK_INT(table.t.n_used, 3);
     sl_arena_fini(&table.arena);
+}
+
+/* Page after page in turn: the first that is free from behind the last one on, and from the beginning again. What was given back
+ * last is taken last. */
+SL_TEST(numbers_are_taken_in_turn)
+{
+    struct sl_rng rng = {5, 0};
+    for (int turn = 0; turn < 40; turn++) {
+        uint32_t n_pages = 1 + (uint32_t)(sl_rng_next(&rng) % 300), at = 0, page;
+        struct sl_arena arena;
+        struct sl_sequences t;
+        REQUIRE(sl_arena_init(&arena, sl_sequences_bytes(1, 64, n_pages), NULL) == SL_OK);
+        REQUIRE(sl_sequences_init(&t, &arena, 1, 64, n_pages) == SL_OK);
+        for (int k = 0; k < 600; k++) {
+            uint32_t other = (uint32_t)(sl_rng_next(&rng) % n_pages), expected = at, looked = 0;
+            if (t.readers[other] && sl_rng_next(&rng) % 2)
+                sl_sequences_read_end(&t, other);
+            while (looked < n_pages && t.readers[expected]) {
+                expected = (expected + 1) % n_pages;
+                looked++;
+            }
+            CHECK_INT(sl_sequences_take(&t, &page), looked < n_pages ? SL_OK : SL_E_EXHAUSTED);
+            if (looked == n_pages)
+                continue;
+            CHECK_INT(page, expected);
+            sl_sequences_read_begin(&t, page);
+            at = (page + 1) % n_pages;
+        }
+        sl_arena_fini(&arena);
+    }
 }
