@@ -31,6 +31,8 @@ static const struct {
     {"bench serve", "slo", "what counts as good in what was measured, and not what a server aims at"},
     {"plan", "decoders", "0 lets the load decide; a server waits for so many"},
     {"plan", "max-running", "0 lets the load decide"},
+    {"plan", "nodes", "a file of machines, and not how many"},
+    {"plan", "svg", "another drawing"},
     {"plan", "load", "sizes and a rate, or a trace, and not the name of a simulated one"},
     {"plan", "slo", "what a plan must keep"},
     {"score", "output", "the same three forms of another result"},

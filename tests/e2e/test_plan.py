@@ -6,7 +6,7 @@ import json
 import os
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, free_port, run, wait_until
 
 NODES = "link: {gbit: 3200, latency-us: 20}\nnodes:\n  - {kind: h200, count: 16}\n"
 
@@ -90,3 +90,47 @@ def test_a_trace_is_a_load_with_its_rate_and_its_longest_request(plan, tmp_path)
     found = json.loads(plan("--shape", "qwen3-30b-a3b", "--load", tmp_path / "t.jsonl", "--json").stdout)
     assert abs(found["load"]["rate"] - 10) < 1e-6 and 1900 < found["load"]["prompt"] < 2100
     assert found["requests_s"] >= 10 and found["nodes"] <= 16
+
+
+def test_a_running_pipeline_is_asked_what_it_should_change(server):
+    for words in ("Once upon a time", "There was a fox", "A river ran"):
+        assert run("generate", "--endpoint", server.endpoint, "--prompt", 200 * words, "--max-tokens", 4).returncode == 0
+    done = run("plan", "--from-metrics", f"http://{server.ops}/metrics", "--look", 0.2, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["layers"] == [3, 3] and found["prompt"] > 1 and found["requests_s"] > 0 and found["decoders"] == 1
+    assert all(a["requests_s"] > found["requests_s"] or a["ttft_ms"] < found["ttft_ms"] for a in found["advice"])
+    text = run("plan", "--from-metrics", server.ops, "--look", 0.2).stdout
+    assert text.startswith("2 stages with 3,3 layers") and "as it is: first token" in text
+    for args, code, part in [((server.endpoint,), 69, "--ops"), ((f"127.0.0.1:{free_port()}",), 69, "nobody answers"),
+                             ((server.ops, "--shape", "deepseek-v3"), 64, "leave out models")]:
+        done = run("plan", "--from-metrics", *args, "--look", 0.1)
+        assert done.returncode == code and part in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.slow
+def test_a_stage_that_holds_up_its_neighbours_is_named_once_with_a_cut(spawn, pack):
+    """Three stages that wait for what a chunk should take, the one in the middle twice as long for its layers."""
+    grpc, ops = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    coordinator = spawn("coordinator", "coordinator", pack, "--stages", 3, "--chunk", 64, "--listen", grpc, "--ops", ops)
+    spawn("decode", "decode", pack, "--coordinator", grpc, "--threads", 1)
+    for k, row_us in enumerate([60, 120, 33]):
+        spawn(f"stage{k}", "stage", pack, "--stage", k, "--coordinator", grpc, "--threads", 1, "--waits", f"500,0,{row_us},0,0,0,0.25")
+    wait_until(lambda: run("health", "--endpoint", grpc).returncode == 0, "health")
+    n = iter(range(1000))
+
+    def named():
+        run("generate", "--endpoint", grpc, "--prompt", f"{next(n)} " + 300 * "Once upon a time ", "--max-tokens", 1)
+        return "longer on stage 1 than on its neighbours" in coordinator.log()
+    wait_until(named, "the name of the slow stage")
+    line = next(json.loads(line)["message"] for line in coordinator.log().splitlines() if "than on its neighbours" in line)
+    assert "with 2,1,3 layers by stage" in line, line
+    for _ in range(5):
+        run("generate", "--endpoint", grpc, "--prompt", f"{next(n)} " + 300 * "Once upon a time ", "--max-tokens", 1)
+    assert coordinator.log().count("than on its neighbours") == 1
+
+
+@pytest.mark.parametrize("cost", ["1,2,3", "1,2,3,4,5,6,7", "-1,0,0,0,0,0,0", "nan,0,1,0,0,0,0", "0,0,0,0,0,0,0", "1,0,1,0,0,0,0,"])
+def test_a_cost_to_wait_for_that_is_none_is_refused(pack, cost):
+    done = run("stage", pack, f"--waits={cost}")
+    assert done.returncode == 64 and "is not c,gamma,b,a,w,e,p" in done.stderr and done.stderr.count("\n") == 1
