@@ -217,9 +217,13 @@ static uint32_t decoders_for(const struct sl_plan_seen *seen)
 
 static void find_slow(struct sl_plan_online *o)
 {
-    double us[SL_MAX_STAGES];
+    double us[SL_MAX_STAGES], of_chunk[SL_MAX_STAGES];
+    struct sl_cost_chunk usual = {0};
     const struct sl_plan_seen *s = &o->seen;
-    sl_balance_layer_us(us, &(struct sl_balance_stages){s->n_stages, s->begin, s->costs});
+    sl_cost_add(&usual, 1024, 512);
+    for (uint32_t k = 0; k < s->n_stages; k++)
+        of_chunk[k] = sl_cost_of(&s->costs[k], &usual);
+    sl_balance_layer_us(us, &(struct sl_balance_stages){s->n_stages, s->begin, of_chunk});
     for (uint32_t k = 0; k < s->n_stages && s->n_stages > 1; k++) {
         double neighbour = fmax(k > 0 ? us[k - 1] : 0, k + 1 < s->n_stages ? us[k + 1] : 0),
                slower = neighbour > 0 ? us[k] / neighbour - 1 : 0;

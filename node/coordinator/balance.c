@@ -5,14 +5,12 @@
 #include "node/coordinator/coordinator_impl.h"
 #include <stdlib.h>
 
-static void tell_slow(struct sl_coordinator *c, const struct sl_cost_fit *fits)
+static void tell_slow(struct sl_coordinator *c)
 {
-    struct sl_cost costs[SL_MAX_STAGES];
     uint32_t cut[SL_MAX_STAGES + 1], slow = c->balance.told - 1;
     struct sl_text layers = {0};
-    for (uint32_t k = 0; k < c->plan.n_stages; k++)
-        costs[k] = fits[k].now;
-    double gain = sl_balance_cut(cut, &(struct sl_balance_stages){c->plan.n_stages, c->plan.begin, costs});
+    double gain =
+        sl_balance_cut(cut, &(struct sl_balance_stages){c->plan.n_stages, c->plan.begin, c->balance.us});
     for (uint32_t k = 0; k < c->plan.n_stages; k++)
         sl_text_add(&layers, "%s%u", k ? "," : "", cut[k + 1] - cut[k]);
     if (gain > 0)
@@ -34,7 +32,7 @@ void sl_balance_watch(struct sl_coordinator *c)
     uint32_t told = c->balance.told;
     switch (sl_balance_look(&c->balance, c->plan.begin, fits, c->plan.n_stages, sl_coordinator_now_us())) {
     case SL_BALANCE_SLOW:
-        tell_slow(c, fits);
+        tell_slow(c);
         break;
     case SL_BALANCE_EVEN:
         sl_log_info("a layer takes as long on stage %u as on its neighbours again", told - 1);

@@ -5,14 +5,6 @@
 static const double slow = 0.10, even = 0.05, of_last = 0.1 /* of a layer: K and V alone */, worth = 0.01;
 static const uint64_t look_us = 10 * 1000000;
 
-/* What is compared: a chunk of a usual size behind a prefix. */
-static double chunk_us(const struct sl_cost *cost)
-{
-    struct sl_cost_chunk chunk = {0};
-    sl_cost_add(&chunk, 1024, 512);
-    return sl_cost_of(cost, &chunk);
-}
-
 static double layers_of(const struct sl_balance_stages *s, uint32_t k)
 {
     double n = s->begin[k + 1] - s->begin[k];
@@ -22,7 +14,7 @@ static double layers_of(const struct sl_balance_stages *s, uint32_t k)
 void sl_balance_layer_us(double *layer_us, const struct sl_balance_stages *s)
 {
     for (uint32_t k = 0; k < s->n; k++)
-        layer_us[k] = chunk_us(&s->costs[k]) / layers_of(s, k);
+        layer_us[k] = s->us[k] / layers_of(s, k);
 }
 
 double sl_balance_cut(uint32_t *begin, const struct sl_balance_stages *s)
@@ -58,18 +50,22 @@ static double slower_by(const double *layer_us, uint32_t n, uint32_t k)
 enum sl_balance_news sl_balance_look(struct sl_balance *b, const uint32_t *begin,
                                      const struct sl_cost_fit *fits, uint32_t n_stages, uint64_t now_us)
 {
-    struct sl_cost costs[SL_MAX_STAGES];
     double layer_us[SL_MAX_STAGES], most = 0;
     uint32_t slowest = 0;
-    if (now_us < b->next_us || n_stages < 2)
+    uint64_t fewest = UINT64_MAX;
+    for (uint32_t k = 0; k < n_stages; k++)
+        fewest = fits[k].chunks < fewest ? fits[k].chunks : fewest;
+    if (fewest < b->had) /* they are counted anew */
+        *b = (struct sl_balance){.next_us = b->next_us};
+    if (now_us < b->next_us || n_stages < 2 || fewest < b->had + SL_BALANCE_CHUNKS)
         return SL_BALANCE_SAME;
     b->next_us = now_us + look_us;
+    b->had = fewest;
     for (uint32_t k = 0; k < n_stages; k++) {
-        if (fits[k].chunks < SL_BALANCE_CHUNKS)
-            return SL_BALANCE_SAME;
-        costs[k] = fits[k].now;
+        b->us[k] = fits[k].measured_us - b->had_us[k];
+        b->had_us[k] = fits[k].measured_us;
     }
-    sl_balance_layer_us(layer_us, &(struct sl_balance_stages){n_stages, begin, costs});
+    sl_balance_layer_us(layer_us, &(struct sl_balance_stages){n_stages, begin, b->us});
     for (uint32_t k = 0; k < n_stages; k++)
         if (slower_by(layer_us, n_stages, k) > most) {
             most = slower_by(layer_us, n_stages, k);
