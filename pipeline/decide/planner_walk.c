@@ -4,7 +4,7 @@
 #include "pipeline/decide/planner.h"
 #include "pipeline/decide/rank.h"
 
-struct walk {
+struct planner_walk {
     const struct sl_forecast *f;
     const struct sl_planner_model *model;
     const struct sl_planner_node *nodes;
@@ -23,7 +23,7 @@ static double kv_bytes_of(const struct sl_planner_model *model, uint32_t begin, 
     return sum;
 }
 
-static double to_next(struct walk *w, uint32_t k, double end_us, uint32_t rows)
+static double to_next(struct planner_walk *w, uint32_t k, double end_us, uint32_t rows)
 {
     const struct sl_planner_node *node = &w->nodes[w->f->stages[k].node];
     bool last = k + 1 == w->f->n_stages;
@@ -39,7 +39,7 @@ static double to_next(struct walk *w, uint32_t k, double end_us, uint32_t rows)
     return begin_us + rows_us + node->link_us;
 }
 
-static void pass(struct walk *w, uint32_t pos, uint32_t rows, bool ends)
+static void pass(struct planner_walk *w, uint32_t pos, uint32_t rows, bool ends)
 {
     struct sl_cost_chunk chunk = {0};
     double at_us = w->nodes[w->f->stages[0].node].link_us;
@@ -65,7 +65,7 @@ static bool begin(void *user, struct sl_schedule_entry *entry)
 double sl_planner_ttft(const struct sl_forecast *f, const struct sl_planner_model *model,
                        const struct sl_planner_node *nodes, uint32_t prompt, sl_planner_see *see, void *user)
 {
-    struct walk w = {.f = f, .model = model, .nodes = nodes, .see = see, .user = user};
+    struct planner_walk w = {.f = f, .model = model, .nodes = nodes, .see = see, .user = user};
     struct sl_plan plan = {.n_stages = f->n_stages,
                            .n_pages = sl_pages_of(prompt),
                            .max_prefill = 1,
@@ -89,7 +89,7 @@ double sl_planner_ttft(const struct sl_forecast *f, const struct sl_planner_mode
 double sl_planner_walk(const struct sl_forecast *f, const struct sl_planner_model *model,
                        const struct sl_planner_node *nodes, const uint32_t *rows, uint32_t n_chunks)
 {
-    struct walk w = {.f = f, .model = model, .nodes = nodes};
+    struct planner_walk w = {.f = f, .model = model, .nodes = nodes};
     uint32_t pos = 0;
     for (uint32_t i = 0; i < n_chunks; pos += rows[i++])
         pass(&w, pos, rows[i], i + 1 == n_chunks);
