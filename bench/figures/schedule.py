@@ -9,7 +9,7 @@ in turn, round after round. Figures are ratios within a round, and their medians
 beside it: by how much one and the same request varies on the idle server, in the same minutes (sigma, of logarithms, by the middle
 two thirds). Requests of all rows but `growth` and `chat` ask for one token: they measure prefill, and on a small machine the
 decode worker competes for the processors of the stages. Where there is the right to say so, the servers go before other programs
-(--first), and coordinator, links and load before the computing of the stages, as if they had processors of their own.
+(--first), and under `chrt -r 1` coordinator, links and load before the computing of the stages, as if they had processors of their own.
 
 Rows: cost, calm, mix, short, overload, tenants, prefix, chat, growth, decide. Without any: all, about 20 min. --quick takes a few
 seconds for each load: to see whether it runs, not what comes of it.
@@ -164,12 +164,11 @@ def threads(session):
 
 
 def go_first(thread=0):
-    """Before those with which it was started. Not allowed: as it is."""
+    """Before those with which it was started, under `chrt -r 1`: between others, priorities are weights, and a thread that weighs much
+    drives both stages to the other processor. Not allowed: as it is."""
     with contextlib.suppress(PermissionError):
         if os.sched_getscheduler(thread) == os.SCHED_RR:
             os.sched_setscheduler(thread, os.SCHED_RR, os.sched_param(2))
-        else:
-            os.setpriority(os.PRIO_PROCESS, thread, -20)
 
 
 def ttfts(requests, name=None):
