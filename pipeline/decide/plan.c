@@ -63,20 +63,21 @@ static size_t larger(size_t a, size_t b)
 /* Equal, as all nodes are thought to be alike, or as somebody said who knows better. */
 static sl_status cut_stages(struct sl_plan *plan, const struct sl_plan_options *o, struct sl_err *err)
 {
-    uint32_t sum = 0;
-    sl_layers_equal(plan->begin, plan->n_layers, plan->n_stages);
+    uint64_t sum = 0;
     for (uint32_t k = 0; o->layers && k < plan->n_stages; k++) {
-        plan->begin[k] = sum;
-        if (o->layers[k] == 0 || o->layers[k] > plan->n_layers - sum)
-            return sl_fail(err, SL_E_CONFIG,
-                           "%u layers of stage %u are not between 1 and the %u that are left; "
-                           "`sluice plan` finds a cut",
-                           o->layers[k], k, plan->n_layers - sum);
         sum += o->layers[k];
+        if (o->layers[k] == 0)
+            return sl_fail(err, SL_E_CONFIG, "a cut leaves stage %u without a layer; give each at least one",
+                           k);
     }
     if (o->layers && sum != plan->n_layers)
-        return sl_fail(err, SL_E_CONFIG, "the stages have %u layers and the model has %u; leave none out",
-                       sum, plan->n_layers);
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "a cut gives the stages %llu layers together, and the model has %u; `sluice plan` finds one",
+            (unsigned long long)sum, plan->n_layers);
+    sl_layers_equal(plan->begin, plan->n_layers, plan->n_stages);
+    for (uint32_t k = 0; o->layers && k < plan->n_stages; k++)
+        plan->begin[k + 1] = plan->begin[k] + o->layers[k];
     return SL_OK;
 }
 

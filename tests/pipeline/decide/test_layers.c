@@ -116,7 +116,11 @@ SL_TEST(a_plan_takes_a_cut_that_somebody_names_and_refuses_one_that_is_none)
     static const struct {
         uint32_t layers[3];
         const char *why;
-    } bad[] = {{{5, 5, 1}, "model has 12"}, {{0, 6, 6}, "stage 0"}, {{6, 7, 1}, "stage 1"}};
+    } bad[] = {{{5, 5, 1}, "11 layers together, and the model has 12"},
+               {{0, 6, 6}, "leaves stage 0 without a layer"},
+               {{12, 1, 0}, "leaves stage 2 without a layer"},
+               {{6, 7, 1}, "14 layers together"},
+               {{UINT32_MAX, 12, 1}, "4294967308 layers together"}};
     struct sl_plan_model model = {12, 1024, 64, 1000, 1};
     struct sl_plan plan;
     struct sl_err err;
