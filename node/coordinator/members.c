@@ -103,6 +103,7 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     Sluice__V1__Plan plan = SLUICE__V1__PLAN__INIT;
     Sluice__V1__JoinEvent event = SLUICE__V1__JOIN_EVENT__INIT;
     struct sl_share config = sl_plan_share(&c->plan, m->node - 1, 1);
+    uint32_t layers[SL_MAX_STAGES];
     char profile[16];
     char kv_dtype[8], link_auth[8];
     snprintf(link_auth, sizeof link_auth, "%s", sl_link_auth_name(c->plan.link_auth));
@@ -124,6 +125,10 @@ static void send_plan(struct sl_members *c, struct joined_member *m) /* lock hel
     plan.max_decoders = c->plan.max_decoders;
     plan.decoder_life = m->life;
     plan.n_parts = c->plan.n_parts;
+    for (uint32_t k = 0; k < c->plan.n_stages; k++)
+        layers[k] = c->plan.begin[k + 1] - c->plan.begin[k];
+    plan.n_layers = c->plan.n_stages;
+    plan.layers = layers;
     plan.salt = (ProtobufCBinaryData){sizeof c->salt, c->salt};
     fill_links(c, m->node, &plan, room);
     event.event_case = SLUICE__V1__JOIN_EVENT__EVENT_PLAN;

@@ -187,6 +187,17 @@ static void on_spoiled(void *user, const struct sl_spoiled *spoiled)
     sl_io_nudge(w->io);
 }
 
+/* How the stages are cut, of a plan that says it. */
+static sl_status cut_of(const uint32_t **layers, const Sluice__V1__Plan *p, struct sl_err *err)
+{
+    *layers = p->n_layers ? p->layers : NULL;
+    return p->n_layers == 0 || p->n_layers == p->n_stages
+               ? SL_OK
+               : sl_fail(err, SL_E_PROTOCOL,
+                         "the coordinator's plan has %u stages and the layers of %zu; run the same version",
+                         p->n_stages, p->n_layers);
+}
+
 /* The plan is computed here again from its few numbers; what the coordinator says of it must agree. */
 static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct sl_err *err)
 {
@@ -218,6 +229,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             err, SL_E_PROTOCOL,
             "the coordinator's plan has links with the proof '%.20s', which is unknown here; run the same version",
             p->link_auth);
+    SL_TRY(cut_of(&options.layers, p, err));
     SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->k = w->config.decode ? p->stage : w->config.stage,
              decoder = sl_plan_decoder_of(&w->plan, 1 + k);

@@ -241,6 +241,7 @@ static int next_event(struct hand *h, bool beats, uint64_t *epoch, struct sl_err
             *epoch = event->plan->epoch;
         if (kind == SLUICE__V1__JOIN_EVENT__EVENT_PLAN) {
             h->number = event->plan->stage;
+            CHECK_INT(event->plan->n_layers, event->plan->n_stages);
             h->life = event->plan->decoder_life;
         }
         if (kind == SLUICE__V1__JOIN_EVENT__EVENT_DECODER) {
