@@ -4,6 +4,8 @@
 #include "pipeline/decide/layers.h"
 #include <assert.h>
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 static const double rounding = 1e-9;
 
@@ -109,4 +111,53 @@ bool sl_layers_cut(uint32_t *begin, uint32_t n_layers, const struct sl_layers_no
     if (equal_does(&s, find(&s, EVEN, begin)))
         sl_layers_equal(begin, n_layers, n_stages);
     return true;
+}
+
+void sl_layers_write(char text[SL_LAYERS_TEXT], const uint32_t *begin, uint32_t n_stages)
+{
+    size_t n = 0;
+    assert(n_stages <= SL_MAX_STAGES);
+    text[0] = 0;
+    for (uint32_t k = 0; k < n_stages; k++) {
+        uint32_t layers = begin[k + 1] - begin[k];
+        assert(layers <= SL_LAYERS_MOST);
+        n += (size_t)snprintf(text + n, SL_LAYERS_TEXT - n, "%s%u", k ? "," : "", layers);
+    }
+}
+
+/* One number up to a comma or the end; false: it is none, or none that a stage can have. */
+static bool read_number(uint32_t *value, const char *text, size_t n)
+{
+    *value = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] < '0' || text[i] > '9' || n > 3)
+            return false;
+        *value = *value * 10 + (uint32_t)(text[i] - '0');
+    }
+    return *value > 0 && *value <= SL_LAYERS_MOST;
+}
+
+sl_status sl_layers_read(const uint32_t **layers, uint32_t room[SL_MAX_STAGES], const char *text,
+                         uint32_t n_stages, struct sl_err *err)
+{
+    uint32_t n = 0;
+    *layers = text ? room : NULL;
+    for (const char *at = text; at;) {
+        const char *comma = strchr(at, ',');
+        size_t length = comma ? (size_t)(comma - at) : strlen(at);
+        if (n == SL_MAX_STAGES)
+            return sl_fail(err, SL_E_USAGE, "--layers has numbers for more than %d stages; give one a stage",
+                           SL_MAX_STAGES);
+        if (!read_number(&room[n++], at, length))
+            return sl_fail(
+                err, SL_E_USAGE,
+                "--layers has \"%.*s\"; it takes the number of layers of each stage, 1 to %d, with "
+                "commas between, as in 3,2,1",
+                (int)(length < 40 ? length : 40), at, SL_LAYERS_MOST);
+        at = comma ? comma + 1 : NULL;
+    }
+    if (text && n != n_stages)
+        return sl_fail(err, SL_E_USAGE,
+                       "--layers is a cut into %u stages and --stages is %u; make them agree", n, n_stages);
+    return SL_OK;
 }

@@ -9,7 +9,10 @@
 
 #include "pipeline/record/order.h"
 
-enum { SL_LAYERS_MOST = 256 };
+enum {
+    SL_LAYERS_MOST = 256,
+    SL_LAYERS_TEXT = 4 * SL_MAX_STAGES + 1 /* of a cut as text */
+};
 
 struct sl_layers_node {
     const double *us;    /* [n_layers]: what each layer takes on this node, of some load; none is negative */
@@ -25,5 +28,12 @@ void sl_layers_equal(uint32_t *begin, uint32_t n_layers, uint32_t n_stages);
 bool sl_layers_cut(uint32_t *begin, uint32_t n_layers, const struct sl_layers_node *nodes, uint32_t n_stages);
 
 double sl_layers_sum(const double *of_layers, uint32_t begin, uint32_t end);
+
+/* A cut as --layers has it: how many layers each stage has, first to last, "3,2,1". */
+void sl_layers_write(char text[SL_LAYERS_TEXT], const uint32_t *begin, uint32_t n_stages);
+/* *layers becomes `room`, or NULL when there is no text: cut equally. SL_E_USAGE with a sentence that names --layers: no such list,
+ * or one for another number of stages. Whether they are the model's is for the plan to say. */
+sl_status sl_layers_read(const uint32_t **layers, uint32_t room[SL_MAX_STAGES], const char *text,
+                         uint32_t n_stages, struct sl_err *err);
 
 #endif

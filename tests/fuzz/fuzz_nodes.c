@@ -1,9 +1,11 @@
-/* Files that a plan is made of: machines, a model's config.json ('c' first), measured costs ('k' first). What is taken is planned
- * with. */
+/* What a plan is made of: machines, a model's config.json ('c' first), measured costs ('k' first), a cut of layers ('l' and a
+ * character for the number of stages first). What is taken is planned with. */
 #include "bench/plan/nodes.h"
 #include "bench/plan/source.h"
+#include "pipeline/decide/layers.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes);
 
@@ -28,6 +30,28 @@ static void plan(const struct sl_plan_config *c, const struct sl_planner_node *n
         require(err.text[0]);
 }
 
+/* What is taken is written and read again as the same. */
+static sl_status cut(const char *data, size_t bytes, struct sl_err *err)
+{
+    uint32_t room[SL_MAX_STAGES], again[SL_MAX_STAGES], begin[SL_MAX_STAGES + 1] = {0};
+    uint32_t n = 1 + (uint8_t)data[0] % SL_MAX_STAGES;
+    const uint32_t *layers;
+    char text[SL_LAYERS_TEXT], *list = malloc(bytes);
+    require(list != NULL);
+    memcpy(list, data + 1, bytes - 1);
+    list[bytes - 1] = 0;
+    sl_status status = sl_layers_read(&layers, room, list, n, err);
+    for (uint32_t k = 0; status == SL_OK && k < n; k++)
+        begin[k + 1] = begin[k] + layers[k];
+    free(list);
+    if (status != SL_OK)
+        return status;
+    sl_layers_write(text, begin, n);
+    require(sl_layers_read(&layers, again, text, n, err) == SL_OK);
+    require(memcmp(again, room, n * sizeof *again) == 0);
+    return SL_OK;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
     static struct sl_planner_node nodes[SL_PLANNER_NODES];
@@ -46,6 +70,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     } else if (bytes > 0 && data[0] == 'k') {
         status = sl_plan_cost_parse(&measured, "k", text + 1, bytes - 1, &err);
         require(status != SL_OK || sl_cost_is_sane(&measured.layer) || measured.n_layers > 0);
+    } else if (bytes > 1 && data[0] == 'l') {
+        status = cut(text + 1, bytes - 1, &err);
     } else {
         status = sl_plan_nodes_parse(nodes, &n, "n", text, bytes, &err);
         require(status != SL_OK || (n > 0 && n <= SL_PLANNER_NODES));

@@ -134,3 +134,41 @@ SL_TEST(a_plan_takes_a_cut_that_somebody_names_and_refuses_one_that_is_none)
         CHECK_CONTAINS(err.text, bad[i].why);
     }
 }
+
+SL_TEST(a_cut_is_read_as_it_is_written_and_refused_when_it_is_none)
+{
+    static const struct {
+        const char *text, *why;
+    } bad[] = {{"", "has \"\"; it takes"},
+               {"3,,3", "has \"\""},
+               {"3,2,", "has \"\""},
+               {"3,0,3", "has \"0\""},
+               {"3,257,3", "has \"257\""},
+               {"3,0002,3", "has \"0002\""},
+               {"3, 2,1", "has \" 2\""},
+               {"3,-1,1", "has \"-1\""},
+               {"3,4294967298,1", "has \"4294967298\""},
+               {"3;2;1", "has \"3;2;1\""},
+               {"3,3", "a cut into 2 stages and --stages is 3"},
+               {"1,1,1,1", "a cut into 4 stages and --stages is 3"}};
+    uint32_t room[SL_MAX_STAGES], begin[SL_MAX_STAGES + 1];
+    const uint32_t *layers = room;
+    char text[SL_LAYERS_TEXT], many[2 * SL_MAX_STAGES + 2];
+    struct sl_err err = {0};
+    CHECK(sl_layers_read(&layers, room, NULL, 3, &err) == SL_OK && layers == NULL);
+    REQUIRE(sl_layers_read(&layers, room, "3,256,1", 3, &err) == SL_OK && layers == room);
+    CHECK(room[0] == 3 && room[1] == 256 && room[2] == 1);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        CHECK_INT(sl_layers_read(&layers, room, bad[i].text, 3, &err), SL_E_USAGE);
+        CHECK_CONTAINS(err.text, bad[i].why);
+    }
+    for (uint32_t k = 0; k <= SL_MAX_STAGES; k++)
+        memcpy(many + 2 * k, k < SL_MAX_STAGES ? "4," : "4", 2);
+    CHECK_INT(sl_layers_read(&layers, room, many, SL_MAX_STAGES, &err), SL_E_USAGE);
+    CHECK_CONTAINS(err.text, "more than 60 stages");
+    sl_layers_equal(begin, SL_LAYERS_MOST, SL_MAX_STAGES);
+    sl_layers_write(text, begin, SL_MAX_STAGES);
+    REQUIRE(sl_layers_read(&layers, room, text, SL_MAX_STAGES, &err) == SL_OK);
+    for (uint32_t k = 0; k < SL_MAX_STAGES; k++)
+        CHECK_INT(room[k], begin[k + 1] - begin[k]);
+}
