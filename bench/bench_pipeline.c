@@ -22,6 +22,7 @@
 #include "model/pack/pack.h"
 #include "model/pack/pack_cache.h"
 #include "node/client/client.h"
+#include "pipeline/decide/layers.h"
 #include "pipeline/stage/stage.h"
 
 #include <errno.h>
@@ -98,6 +99,9 @@ static sl_status open_cluster(struct sl_client **client, const struct sl_bench_p
                     .without_decode = true,
                     .quiet = true},
     };
+    uint32_t layers[SL_MAX_STAGES];
+    if (n_stages == bench->n_stages)
+        SL_TRY(sl_layers_read(&config.cluster.layers, layers, bench->layers, n_stages, err));
     SL_TRY(sl_client_open(client, &config, err));
     return sl_client_start(*client, bench->prompt_tokens, err);
 }

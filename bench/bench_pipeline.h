@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 struct sl_bench_pipeline {
-    const char *model, *transport, *kv;
+    const char *model, *transport, *kv, *layers;
     uint32_t n_stages, n_threads, chunk_tokens, prompt_tokens, rounds;
     bool json;
 };

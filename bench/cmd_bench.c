@@ -188,6 +188,7 @@ const struct sl_command sl_command_bench_decode = {
 static const struct sl_option pipeline_options[] = {
     SL_OPTION_MODEL(sl_bench_pipeline, model),
     SL_OPTION_STAGES(sl_bench_pipeline, n_stages, "2"),
+    SL_OPTION_LAYERS(sl_bench_pipeline, layers),
     SL_OPTION_NUMBER("prompt-tokens", sl_bench_pipeline, prompt_tokens, "4096", 1, 1 << 20, "tokens",
                      "Length of the prompt."),
     SL_OPTION_THREADS(sl_bench_pipeline, n_threads, "1"),

@@ -17,13 +17,14 @@ enum { BUDGET_US = 2000000, FAR = 8192 };
 
 struct calibrate_values {
     uint32_t stages, threads, chunk;
-    const char *kv, *numerics;
+    const char *kv, *numerics, *layers;
     bool fresh, json;
     struct sl_loading_values load;
 };
 
 static const struct sl_option calibrate_options[] = {
     SL_OPTION_STAGES(calibrate_values, stages, "1"),
+    SL_OPTION_LAYERS(calibrate_values, layers),
     SL_OPTION_THREADS(calibrate_values, threads, "0"),
     SL_OPTION_CHUNK(calibrate_values, chunk),
     SL_OPTION_KV(calibrate_values, kv),
@@ -190,6 +191,8 @@ static sl_status make_plan(struct sl_plan *plan, const struct sl_pack *pack, con
                                       .max_running = 1,
                                       .epoch = 1,
                                       .profile = sl_profile_best(able ? able : allowed)};
+    uint32_t layers[SL_MAX_STAGES];
+    SL_TRY(sl_layers_read(&options.layers, layers, v->layers, v->stages, err));
     return sl_plan_for_shape(plan, sl_pack_shape(pack), &options, err);
 }
 

@@ -27,7 +27,7 @@ enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
 struct generate_values {
     const char *endpoint, *model, *transport, *kv, *numerics;
     const char *prompt, *prompt_file, *token_ids, *tenant, *priority, *traceparent;
-    const char *output, *timeline_svg;
+    const char *output, *timeline_svg, *layers;
     uint32_t stages, decode_stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
     struct sl_loading_values load;
     struct sl_client_tls tls;
@@ -42,7 +42,7 @@ struct generate_values {
 #define SHARED_ROWS                                                                                               \
     SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_CLIENT_TLS_ROWS(generate_values, tls),                \
         SL_OPTION_MODEL(generate_values, model), SL_OPTION_STAGES(generate_values, stages, "1"),                  \
-        SL_OPTION_DECODE_STAGES(generate_values, decode_stages),                                                  \
+        SL_OPTION_LAYERS(generate_values, layers), SL_OPTION_DECODE_STAGES(generate_values, decode_stages),       \
         SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_CHUNK(generate_values, chunk),                \
         SL_OPTION_TRANSPORT(generate_values, transport), SL_OPTION_KV(generate_values, kv),                       \
         SL_OPTION_NUMERICS(generate_values, numerics, "f32"), SL_LOADING_ROWS(generate_values),                   \
@@ -325,7 +325,13 @@ static int run(const struct generate_values *v, const char *name, bool score)
                                       .n_parts = v->decode_stages,
                                       .chunk_tokens = v->chunk,
                                       .max_running = config.cluster.max_running};
-    sl_status status = v->model ? sl_plan_early_alone(v->model, &options, &err) : SL_OK;
+    uint32_t layers[SL_MAX_STAGES];
+    sl_status status = SL_OK;
+    if (v->model)
+        status = sl_layers_read(&options.layers, layers, v->layers, v->stages, &err);
+    config.cluster.layers = options.layers;
+    if (v->model && status == SL_OK)
+        status = sl_plan_early_alone(v->model, &options, &err);
     if (status == SL_OK)
         status = sl_client_open(&client, &config, &err);
     if (status == SL_OK)

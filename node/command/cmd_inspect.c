@@ -22,13 +22,14 @@
 
 struct inspect_values {
     uint32_t stages, decode_stages, threads, chunk, context, max_prefill, max_running, kv_tokens;
-    const char *kv;
+    const char *kv, *layers;
     bool json;
 };
 
 static const struct sl_option inspect_options[] = {
     SL_OPTION_JSON(inspect_values, json),
     SL_OPTION_STAGES(inspect_values, stages, NULL),
+    SL_OPTION_LAYERS(inspect_values, layers),
     SL_OPTION_DECODE_STAGES(inspect_values, decode_stages),
     SL_OPTION_THREADS(inspect_values, threads, "1"),
     SL_OPTION_CHUNK(inspect_values, chunk),
@@ -316,6 +317,8 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
         .kv_tokens = v->kv_tokens,
         .epoch = 1,
     };
+    uint32_t layers[SL_MAX_STAGES];
+    SL_TRY(sl_layers_read(&options.layers, layers, v->layers, v->stages, err));
     return sl_plan_for_shape(plan, &r->shape, &options, err);
 }
 
@@ -328,6 +331,8 @@ static uint32_t nth(const struct sl_plan *plan, uint32_t i)
 static sl_status inspect(struct report *r, const struct inspect_values *v, struct sl_err *err)
 {
     struct sl_plan plan;
+    if (v->layers && v->stages == 0)
+        return sl_fail(err, SL_E_USAGE, "--layers is of a cut into stages; say --stages, too");
     SL_TRY(sl_pack_is_pack(r->path) ? read_pack(r, err) : read_checkpoint(r, err));
     if (v->stages > 0)
         SL_TRY(make_plan(&plan, r, v, err));

@@ -252,6 +252,8 @@ static const struct sl_option coordinator_options[] = {
 struct node { /* everything of a coordinator process, in the order it is made */
     const struct coordinator_values *values;
     struct sl_tenant_weights weights;
+    uint32_t layers[SL_MAX_STAGES];
+    const uint32_t *cut; /* those, or NULL: equal */
     struct sl_serving_tls tls;
     struct sl_pack *pack;
     struct sl_plan plan;
@@ -319,9 +321,11 @@ static void on_cancelled(void *user, uint64_t seq, uint64_t number)
     sl_members_foretell(n->members, seq, number);
 }
 
-static struct sl_plan_options plan_options(const struct sl_serving_options *v)
+static struct sl_plan_options plan_options(const struct node *n)
 {
+    const struct sl_serving_options *v = &n->values->serving;
     return (struct sl_plan_options){.n_stages = v->stages,
+                                    .layers = n->cut,
                                     .n_decoders = v->decoders,
                                     .max_decoders = sl_serving_max_decoders(v),
                                     .n_parts = v->decode_stages,
@@ -334,7 +338,7 @@ static struct sl_plan_options plan_options(const struct sl_serving_options *v)
 
 static sl_status make_plan(struct node *n, struct sl_err *err)
 {
-    struct sl_plan_options options = plan_options(&n->values->serving);
+    struct sl_plan_options options = plan_options(n);
     options.kv_dtype = sl_pack_kv_dtype(n->pack, n->values->serving.kv);
     sl_link_auth_by_name(n->values->serving.link_auth, &options.link_auth); /* one of the option's choices */
     /* at random: no node of another life of this pipeline, and no stranger, knows it */
@@ -417,6 +421,7 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
     const struct sl_serving_options *v = &n->values->serving;
     const struct coordinator_values *c = n->values;
     SL_TRY(sl_tenant_weights_read(&n->weights, v->tenant_weight, "--tenant-weight", err));
+    SL_TRY(sl_layers_read(&n->cut, n->layers, v->layers, v->stages, err));
     SL_TRY(sl_join_key_load(&n->key, c->join_key_file, err));
     SL_TRY(sl_serving_tls_read(&n->tls, &v->tls, err));
     bool certified = n->tls.config.ca != NULL;
@@ -424,7 +429,7 @@ static sl_status start(struct node *n, const char *model, const sigset_t *set, s
                          v->listen, err));
     SL_TRY(sl_check_open(&n->key, certified, c->insecure_network, data_is_local(c->data_address),
                          "data-address", c->data_address, err));
-    struct sl_plan_options options = plan_options(v);
+    struct sl_plan_options options = plan_options(n);
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&n->pack, model, err)); /* it may have to be made, and Ctrl-C ends that */
     pthread_sigmask(SIG_BLOCK, set, NULL);          /* before threads of ours: main alone takes them */

@@ -139,6 +139,8 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     add(&a, "sluice", "coordinator");
     add(&a, sl_pack_path(s->pack), NULL);
     add_number(&a, "--stages", v->stages);
+    if (v->layers)
+        add(&a, "--layers", v->layers);
     add_number(&a, "--decoders", v->decoders);
     add_number(&a, "--max-decoders", v->max_decoders);
     add_number(&a, "--decode-stages", v->decode_stages);
@@ -336,8 +338,10 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
                                       .kv_tokens = v->kv_tokens};
     struct sl_tenant_weights weights;
     struct sl_serving_tls tls;
+    uint32_t layers[SL_MAX_STAGES];
     SL_TRY(sl_serving_tls_read(&tls, &v->tls, err));
     SL_TRY(sl_tenant_weights_read(&weights, v->tenant_weight, "--tenant-weight", err));
+    SL_TRY(sl_layers_read(&options.layers, layers, v->layers, v->stages, err));
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&s->pack, model, err));
     /* refuse here, not in three processes */

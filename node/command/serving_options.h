@@ -8,7 +8,7 @@
 
 struct sl_serving_options {
     const char *listen, *ops, *kv, *numerics, *name, *schedule, *tenant_weight, *prefix_cache, *link_auth;
-    const char *otlp_endpoint;
+    const char *otlp_endpoint, *layers;
     uint32_t stages, decoders, max_decoders, decode_stages, chunk, max_prefill, max_running, max_waiting,
         context, kv_tokens, drain_timeout, lost_after, chunk_ms, slo;
     struct sl_server_tls tls;
@@ -16,7 +16,7 @@ struct sl_serving_options {
 
 /* values: the command's struct, whose member `serving` is a struct sl_serving_options. */
 #define SL_SERVING_ROWS(values)                                                                              \
-    SL_OPTION_STAGES(values, serving.stages, "2"),                                                           \
+    SL_OPTION_STAGES(values, serving.stages, "2"), SL_OPTION_LAYERS(values, serving.layers),                 \
         SL_OPTION_NUMBER("decoders", values, serving.decoders, "1", 1, SL_MAX_DECODERS, "workers",           \
                          "Decode workers that must be there before it is ready; others may join later."),    \
         SL_OPTION_NUMBER(                                                                                    \

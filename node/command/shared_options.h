@@ -7,6 +7,7 @@
 #include "base/profile.h"
 #include "model/pack/weights.h"
 #include "node/command/options.h"
+#include "pipeline/decide/layers.h"
 #include "pipeline/decide/limits.h"
 
 #define SL_OPTION_ROW(name, type, values, field, fallback, choices, min, max, unit, help)                    \
@@ -28,6 +29,10 @@
 #define SL_OPTION_STAGES(values, field, fallback)                                                            \
     SL_OPTION_NUMBER("stages", values, field, fallback, 1, SL_MAX_STAGES, "stages",                          \
                      "Into how many stages the layers are cut.")
+#define SL_OPTION_LAYERS(values, field)                                                                      \
+    SL_OPTION_TEXT("layers", SL_OPT_STRING, values, field, NULL, "A,B,...",                                  \
+                   "How many layers each of --stages has, first to last, as in 3,2,1; without it, equally "  \
+                   "many. It changes times, and no bit of an answer.")
 #define SL_OPTION_DECODE_STAGES(values, field)                                                               \
     SL_OPTION_NUMBER(                                                                                        \
         "decode-stages", values, field, "1", 1, SL_MAX_PARTS, "processes",                                   \

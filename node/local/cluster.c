@@ -96,6 +96,7 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
         return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto",
                        g->numerics);
     struct sl_plan_options options = {.n_stages = g->n_stages,
+                                      .layers = g->layers,
                                       .n_decoders = g->without_decode ? 0
                                                     : g->n_decoders   ? g->n_decoders
                                                                       : 1,

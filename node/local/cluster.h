@@ -7,14 +7,15 @@
 #include "node/coordinator/coordinator.h"
 
 struct sl_cluster_config {
-    const char *model;     /* a pack, or a checkpoint directory (packed on first use into the cache) */
-    uint32_t n_stages;     /* 1..n_layers */
-    uint32_t n_threads;    /* per stage, and for each part of a decode worker */
-    uint32_t chunk_tokens; /* 0: the default (prompt/8, 64..2048, a multiple of 64) */
-    const char *transport; /* "local" or "ucx" */
-    const char *kv;        /* "auto", "bf16", "i8" or "f32": sl_pack_kv_dtype */
-    const char *numerics;  /* "f32", "bf16dot", or "auto": the fastest that this machine has; NULL: f32 */
-    uint64_t kv_tokens;    /* of each pool; 0: as sl_plan_options has it */
+    const char *model;      /* a pack, or a checkpoint directory (packed on first use into the cache) */
+    uint32_t n_stages;      /* 1..n_layers */
+    const uint32_t *layers; /* [n_stages], until the start: how many each has; NULL: cut equally */
+    uint32_t n_threads;     /* per stage, and for each part of a decode worker */
+    uint32_t chunk_tokens;  /* 0: the default (prompt/8, 64..2048, a multiple of 64) */
+    const char *transport;  /* "local" or "ucx" */
+    const char *kv;         /* "auto", "bf16", "i8" or "f32": sl_pack_kv_dtype */
+    const char *numerics;   /* "f32", "bf16dot", or "auto": the fastest that this machine has; NULL: f32 */
+    uint64_t kv_tokens;     /* of each pool; 0: as sl_plan_options has it */
     uint32_t max_prefill, max_running; /* prompts on the stages, answers in the decode batch; 0: default */
     uint32_t context_tokens;           /* longest prompt + output the pools are planned for; 0: the model's */
     bool without_decode;               /* score: no decode worker is started */

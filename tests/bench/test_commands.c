@@ -29,6 +29,7 @@ static const struct {
     {"simulate", "trace", "what happened, written down; bench serve reads one"},
     {"bench schedule", "rate", "in capacities of the world, and not in requests a second"},
     {"bench serve", "slo", "what counts as good in what was measured, and not what a server aims at"},
+    {"pack", "layers", "how many a random model has, and not which stage has how many"},
     {"plan", "decoders", "0 lets the load decide; a server waits for so many"},
     {"plan", "max-running", "0 lets the load decide"},
     {"plan", "nodes", "a file of machines, and not how many"},

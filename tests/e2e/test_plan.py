@@ -108,6 +108,34 @@ def test_a_running_pipeline_is_asked_what_it_should_change(server):
         assert done.returncode == code and part in done.stderr and done.stderr.count("\n") == 1, done.stderr
 
 
+def test_a_cut_that_is_given_is_served_with_the_same_bits(pack, start_server, tmp_path):
+    (tmp_path / "serve.yaml").write_text("stages: 3\nlayers: 1,4,1\n")
+    prompt = ("--prompt", 60 * "Once upon a time ", "--max-tokens", 8, "--output", "ids")
+    alone = [run("generate", "--model", pack, *prompt, "--threads", 1, *cut).stdout
+             for cut in ((), ("--stages", 3, "--layers", "3,2,1"))]
+    server = start_server("--config", tmp_path / "serve.yaml", model=pack, stages=3)
+    served = run("generate", "--endpoint", server.endpoint, *prompt)
+    assert served.returncode == 0 and len(served.stdout.split()) == 8, served.stderr
+    assert [served.stdout] == [*set(alone)]
+    assert [server.metric(f'sluice_stage_layers{{role="stage {k}"}}') for k in range(3)] == [1, 4, 1]
+    held = json.loads(run("inspect", pack, "--stages", 3, "--layers", "1,4,1", "--json").stdout)["stages"]
+    assert [(s["begin"], s["end"]) for s in held[:3]] == [(0, 1), (1, 5), (5, 6)]
+    for stage, lines in enumerate(["loading layers [0, 1) of 6", "loading layers [1, 5) of 6", "loading layers [5, 6) of 6"]):
+        assert lines in server.log(), stage
+
+
+@pytest.mark.parametrize("command", ["serve PACK", "coordinator PACK", "inspect PACK", "calibrate PACK", "generate --model PACK --prompt x",
+                                     "score --model PACK --prompt x", "bench pipeline --model PACK"])
+@pytest.mark.parametrize("layers, code, part", [
+    ("3,2", 64, "--layers is a cut into 2 stages and --stages is 3; make them agree"),
+    ("3,2,a", 64, '--layers has "a"; it takes the number of layers of each stage'),
+    ("3,2,2", 78, "a cut gives the stages 7 layers together, and the model has 6"),
+])
+def test_a_cut_that_is_none_is_refused(pack, command, layers, code, part):
+    done = run(*(pack if word == "PACK" else word for word in command.split()), "--stages", 3, "--layers", layers)
+    assert done.returncode == code and part in done.stderr and done.stderr.count("\n") == 1, done.stderr
+
+
 @pytest.mark.slow
 def test_a_stage_that_holds_up_its_neighbours_is_named_once_with_a_cut(spawn, pack):
     """Three stages that wait for what a chunk should take, the one in the middle twice as long for its layers."""

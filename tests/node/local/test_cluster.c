@@ -15,8 +15,9 @@ enum { N_PROMPTS = 5, OUT = 6, MAX_OUT = 160 };
 static const char *kv = "bf16";
 static struct sl_pack_options packing;
 static uint32_t pack_number;
-static uint64_t twins;     /* of sl_cluster_config */
-static uint32_t parts = 1; /* of each decode worker */
+static uint64_t twins;         /* of sl_cluster_config */
+static uint32_t parts = 1;     /* of each decode worker */
+static const uint32_t *layers; /* of each stage; NULL: cut equally */
 
 struct answer {
     pthread_mutex_t lock;
@@ -168,6 +169,7 @@ static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t thread
     config.kv = kv;
     config.twins = twins;
     config.n_parts = parts;
+    config.layers = layers;
     if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%u stages, %u parts, chunk %u, %u threads, %s: %s", stages, parts,
                      chunk, threads, transport, err.text);
@@ -242,6 +244,26 @@ static void same_bits(const char *transport, uint32_t other)
                 parts = 1 + (s + 2 * c + other + t * all) % 3;
                 compare(transport, stages[s], chunks[c], threads[t]);
             }
+    parts = 1;
+}
+
+SL_TEST(stages_of_unequal_layers_give_the_same_bits)
+{
+    static const struct {
+        uint32_t n_stages, layers[4], chunk, parts;
+    } cuts[] = {{3, {3, 2, 1}, 64, 1}, {3, {1, 4, 1}, 7, 2}, {2, {5, 1}, 64, 3}, {4, {1, 1, 1, 3}, 256, 3}};
+    make_reference();
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        layers = cuts[i].layers;
+        parts = cuts[i].parts;
+        compare("local", cuts[i].n_stages, cuts[i].chunk, 1);
+    }
+    struct sl_cluster_config config = config_of(3, 64, 256);
+    struct sl_cluster *cluster = NULL;
+    struct sl_err err;
+    config.layers = (const uint32_t[]){3, 3, 3};
+    CHECK_INT(sl_cluster_start(&cluster, &config, &err), SL_E_CONFIG); /* it is looked at */
+    layers = NULL;
     parts = 1;
 }
 
