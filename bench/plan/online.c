@@ -6,7 +6,6 @@
 #include "node/client/output.h"
 #include "pipeline/decide/balance.h"
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 static const double worth = 0.02, most_busy = 0.8;
@@ -125,12 +124,6 @@ static void make_trial(struct online_trial *t, const struct sl_plan_seen *seen)
     }
 }
 
-static void name_layers(struct sl_text *text, const uint32_t *begin, uint32_t n)
-{
-    for (uint32_t k = 0; k < n; k++)
-        sl_text_add(text, "%s%u", k ? "," : "", begin[k + 1] - begin[k]);
-}
-
 static double gain_of(const struct sl_plan_online *o, const struct sl_plan_advice *a)
 {
     return fmax(a->requests_s / o->requests_s, o->ttft_us / a->ttft_us) - 1;
@@ -151,22 +144,20 @@ static void advise(struct sl_plan_online *o, const struct sl_forecast *f, const 
 static void try_cut(struct sl_plan_online *o, const struct online_trial *now)
 {
     static struct online_trial t;
-    struct sl_text layers = {0};
-    char what[240];
+    char what[SL_PLAN_ADVICE_TEXT], layers[SL_LAYERS_TEXT];
     t = *now;
     t.wish.begin = NULL;
     if (sl_planner_make(&t.f, &t.model, t.nodes, t.n_nodes, &t.load, &t.wish, NULL) != SL_OK)
         return;
-    name_layers(&layers, t.f.begin, t.n_nodes);
-    snprintf(what, sizeof what, "cut the layers %s", layers.data ? layers.data : "");
-    free(layers.data);
+    sl_layers_write(layers, t.f.begin, t.n_nodes);
+    snprintf(what, sizeof what, "another cut of the layers (--layers %s)", layers);
     advise(o, &t.f, what);
 }
 
 static void try_chunk(struct sl_plan_online *o, const struct online_trial *now)
 {
     static struct online_trial t;
-    char what[240];
+    char what[SL_PLAN_ADVICE_TEXT];
     t = *now;
     t.wish.chunk_us = 0;
     if (now->wish.chunk_us <= 0 ||
@@ -184,7 +175,7 @@ static void try_chunk(struct sl_plan_online *o, const struct online_trial *now)
 static void try_stages(struct sl_plan_online *o, const struct online_trial *now, int more)
 {
     static struct online_trial t;
-    char what[240];
+    char what[SL_PLAN_ADVICE_TEXT], layers[SL_LAYERS_TEXT];
     t = *now;
     if (now->n_nodes + (uint32_t)more > t.model.n_layers || now->n_nodes + (uint32_t)more > SL_MAX_STAGES)
         return;
@@ -201,8 +192,10 @@ static void try_stages(struct sl_plan_online *o, const struct online_trial *now,
     t.wish.begin = NULL;
     if (sl_planner_make(&t.f, &t.model, t.nodes, t.n_nodes, &t.load, &t.wish, NULL) != SL_OK)
         return;
-    snprintf(what, sizeof what, "%u stages, %d more on %s like those that are there", t.n_nodes, more,
-             more == 1 ? "a node" : "nodes");
+    sl_layers_write(layers, t.f.begin, t.n_nodes);
+    snprintf(what, sizeof what,
+             "%u stages, %d more on %s like those that are there (--stages %u --layers %s)", t.n_nodes, more,
+             more == 1 ? "a node" : "nodes", t.n_nodes, layers);
     advise(o, &t.f, what);
 }
 
@@ -256,10 +249,9 @@ sl_status sl_plan_advise(struct sl_plan_online *o, struct sl_err *err)
 void sl_plan_online_text(const struct sl_plan_online *o, FILE *to)
 {
     const struct sl_plan_seen *s = &o->seen;
-    struct sl_text layers = {0};
-    name_layers(&layers, s->begin, s->n_stages);
-    fprintf(to, "%u stages with %s layers", s->n_stages, layers.data ? layers.data : "");
-    free(layers.data);
+    char layers[SL_LAYERS_TEXT];
+    sl_layers_write(layers, s->begin, s->n_stages);
+    fprintf(to, "%u stages with %s layers", s->n_stages, layers);
     if (s->chunk_us > 0)
         fprintf(to, ", chunks of %.3g ms", s->chunk_us / 1000);
     fprintf(to, "; %.3g requests/s, of which each has %.0f tokens to prefill and %.0f to make\n", s->rate,

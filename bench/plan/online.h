@@ -4,6 +4,7 @@
 #define SL_BENCH_PLAN_ONLINE_H
 
 #include "node/client/scrape.h"
+#include "pipeline/decide/layers.h"
 #include "pipeline/decide/planner.h"
 #include <stdio.h>
 
@@ -18,11 +19,11 @@ struct sl_plan_seen { /* of a running pipeline */
     double step_us, answers; /* of a decode worker, in the mean */
 };
 
-struct sl_plan_advice { /* one thing that could be changed */
-    char what[240];
+enum { SL_PLAN_ADVICE = 6, SL_PLAN_ADVICE_TEXT = 128 + SL_LAYERS_TEXT };
+struct sl_plan_advice { /* one thing that could be changed, with the options that do it */
+    char what[SL_PLAN_ADVICE_TEXT];
     double ttft_us, requests_s;
 };
-enum { SL_PLAN_ADVICE = 6 };
 
 struct sl_plan_online {
     struct sl_plan_seen seen;

@@ -1,5 +1,6 @@
 /* The tables of report.h, and how a person reads them. */
 #include "bench/plan/report.h"
+#include "pipeline/decide/layers.h"
 #include <inttypes.h>
 #include <math.h>
 #include <string.h>
@@ -108,6 +109,9 @@ static void print_stages(const struct sl_plan_report *r, FILE *to)
                 layers, gb(s->weight_bytes), gb(s->kv_bytes), gb(s->buffer_bytes), gb(s->room_bytes),
                 ms(s->work_us));
     }
+    char cut[SL_LAYERS_TEXT];
+    sl_layers_write(cut, f->begin, f->n_stages);
+    fprintf(to, "  as options: --stages %u --layers %s\n", f->n_stages, cut);
 }
 
 static void print_rows(const struct sl_plan_report *r, FILE *to)

@@ -1,29 +1,25 @@
 /* What the log says of a stage that holds up its neighbours (pipeline/decide/balance.h): once when it does, with the cut that would
  * mend it, and once when it does no longer. */
 #include "base/log.h"
-#include "base/text.h"
 #include "node/coordinator/coordinator_impl.h"
-#include <stdlib.h>
 
 static void tell_slow(struct sl_coordinator *c)
 {
     uint32_t cut[SL_MAX_STAGES + 1], slow = c->balance.told - 1;
-    struct sl_text layers = {0};
+    char layers[SL_LAYERS_TEXT];
     double gain =
         sl_balance_cut(cut, &(struct sl_balance_stages){c->plan.n_stages, c->plan.begin, c->balance.us});
-    for (uint32_t k = 0; k < c->plan.n_stages; k++)
-        sl_text_add(&layers, "%s%u", k ? "," : "", cut[k + 1] - cut[k]);
+    sl_layers_write(layers, cut, c->plan.n_stages);
     if (gain > 0)
         sl_log_warn(
-            "a layer takes %.0f %% longer on stage %u than on its neighbours, which wait for it; with %s layers "
-            "by stage the pipeline's chunks would take %.0f %% less, if the node is not mended",
-            100 * c->balance.slower, slow, layers.data ? layers.data : "other", 100 * gain);
+            "a layer takes %.0f %% longer on stage %u than on its neighbours, which wait for it; if the node is "
+            "not mended: with --layers %s the pipeline's chunks would take %.0f %% less",
+            100 * c->balance.slower, slow, layers, 100 * gain);
     else
         sl_log_warn(
             "a layer takes %.0f %% longer on stage %u than on its neighbours, which wait for it; no other cut of "
             "whole layers is better: look at that node",
             100 * c->balance.slower, slow);
-    free(layers.data);
 }
 
 void sl_balance_watch(struct sl_coordinator *c)

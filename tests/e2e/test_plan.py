@@ -152,7 +152,7 @@ def test_a_stage_that_holds_up_its_neighbours_is_named_once_with_a_cut(spawn, pa
         return "longer on stage 1 than on its neighbours" in coordinator.log()
     wait_until(named, "the name of the slow stage")
     line = next(json.loads(line)["message"] for line in coordinator.log().splitlines() if "than on its neighbours" in line)
-    assert "with 2,1,3 layers by stage" in line, line
+    assert "with --layers 2,1,3 the pipeline's chunks" in line, line
     for _ in range(5):
         run("generate", "--endpoint", grpc, "--prompt", f"{next(n)} " + 300 * "Once upon a time ", "--max-tokens", 1)
     assert coordinator.log().count("than on its neighbours") == 1

@@ -54,6 +54,10 @@ SL_TEST(the_text_has_the_numbers_of_the_json)
     says("first token of 8192 tokens after %.4g ms", number(json, "ttft_ms"));
     says("%.4g requests/s at most", number(json, "requests_s"));
     says("plan: %.0f stage", number(json, "n_stages"));
+    char cut[SL_LAYERS_TEXT], options[SL_LAYERS_TEXT + 40];
+    sl_layers_write(cut, report.forecast.begin, report.forecast.n_stages);
+    snprintf(options, sizeof options, "as options: --stages %u --layers %s\n", report.forecast.n_stages, cut);
+    CHECK_CONTAINS(text, options);
     says("on %.0f of 16 nodes", number(json, "nodes"));
     says("%.0f decode worker", number(json, "workers"));
     says("a token every %.4g ms", number(json, "step_ms"));
