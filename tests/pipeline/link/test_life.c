@@ -443,6 +443,37 @@ SL_TEST(what_was_not_delivered_goes_out_again_over_the_next_line)
     teardown();
 }
 
+SL_TEST(who_comes_while_some_go_out_again_goes_behind_them)
+{
+    setup();
+    struct sl_link *link = make_link(false);
+    struct sl_conn *conn = come_up();
+    struct sl_sending ops[5];
+    struct sl_note note;
+    uint64_t numbers[8];
+    memset(ops, 0, sizeof ops);
+    for (uint64_t n = 0; n < 5; n++) {
+        if (n == 3) { /* three are sent, nothing waits, and the next line has room for one of them */
+            CHECK_INT(take_data(numbers), 3);
+            break_line(conn);
+            conn = come_again();
+            give_credit_for(conn, 1, 0);
+        }
+        ops[n] = (struct sl_sending){.link = link, .tag = n, .wire = peer_frame(SL_WIRE_ORDER, 0, 0)};
+        sl_link_send(&hub, link, &ops[n]);
+    }
+    CHECK(take_data(numbers) == 1 && numbers[0] == 0);
+    give_credit_for(conn, 1 + N_SLOTS, 1);
+    CHECK_INT(take_data(numbers), 4);
+    for (uint64_t n = 0; n < 4; n++)
+        CHECK_INT(numbers[n], 1 + n);
+    give_credit_for(conn, 1 + N_SLOTS, 5);
+    for (uint64_t n = 0; n < 5; n++)
+        CHECK(next_note(SL_NOTE_SENT, &note) && note.status == SL_OK && note.sending->tag == n);
+    CHECK(no_note());
+    teardown();
+}
+
 SL_TEST(a_frame_that_came_in_half_comes_again_and_one_that_was_delivered_does_not)
 {
     setup();
