@@ -218,6 +218,36 @@ SL_TEST(numbers_are_taken_until_the_pool_ends)
     sl_arena_fini(&table.arena);
 }
 
+/* Each refusal by sl_sequences_put itself, whoever asked before: a record's slices contradict each other, a decode worker has pages of
+ * its own. */
+SL_TEST(a_page_that_may_not_be_had_is_not_given_and_nothing_changes)
+{
+    enum { WRITTEN = 5, UNWRITTEN = 0, READ = 3 };
+    static const struct {
+        uint32_t page;
+        bool written;
+        sl_status status;
+    } rows[] = {{WRITTEN, true, SL_E_PROTOCOL},
+                {UNWRITTEN, false, SL_E_PROTOCOL},
+                {PAGES, true, SL_E_PROTOCOL},
+                {PAGES, false, SL_E_PROTOCOL},
+                {READ, true, SL_AGAIN}};
+    struct log_table table;
+    bool fresh;
+    make(&table);
+    REQUIRE(apply(&table, 1, 0, 64, 0, (uint32_t[]){WRITTEN}) == SL_OK);
+    sl_sequences_read_begin(&table.t, READ);
+    struct sl_sequence *s = sl_sequences_open(&table.t, 2);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        CHECK_INT(sl_sequences_put(&table.t, s, 0, rows[i].page, rows[i].written, &fresh), rows[i].status);
+        CHECK(!fresh && s->n_pages == 0 && table.t.count[WRITTEN] == 1 && table.t.n_used == 2);
+        CHECK(sl_sequences_check(&table.t) == NULL);
+    }
+    CHECK_INT(sl_sequences_put(&table.t, s, 0, WRITTEN, false, &fresh), SL_OK); /* it may be shared */
+    CHECK_INT(table.t.count[WRITTEN], 2);
+    sl_arena_fini(&table.arena);
+}
+
 /* Page after page in turn: the first that is free from behind the last one on, and from the beginning again. What was given back
  * last is taken last. */
 SL_TEST(numbers_are_taken_in_turn)
