@@ -37,6 +37,19 @@ SL_TEST(equal_nodes_and_layers_give_the_cut_that_serve_makes)
         }
 }
 
+SL_TEST(an_equal_cut_begins_at_layer_0_ends_at_the_last_and_no_stage_has_two_more_than_another)
+{
+    for (uint32_t n_layers = 1; n_layers <= SL_LAYERS_MOST; n_layers += 7)
+        for (uint32_t n = 1; n <= SL_MAX_STAGES && n <= n_layers; n++) {
+            uint32_t begin[SL_MAX_STAGES + 2];
+            memset(begin, 0xa5, sizeof begin);
+            sl_layers_equal(begin, n_layers, n);
+            CHECK(begin[0] == 0 && begin[n] == n_layers && begin[n + 1] == 0xa5a5a5a5);
+            for (uint32_t k = 0; k < n; k++)
+                CHECK((begin[k + 1] - begin[k]) - n_layers / n <= 1);
+        }
+}
+
 static double slowest_of(const struct layers_world *w, const uint32_t *begin, uint32_t n, double *even)
 {
     double most = 0;
