@@ -84,6 +84,15 @@ SL_TEST(a_new_machine_is_tried)
     CHECK_INT(sl_place_choose(seats, 2), 1);
 }
 
+SL_TEST(of_a_new_machine_as_much_is_expected_as_of_the_fastest_and_no_more)
+{
+    struct sl_step_fit slow = measured(3000, 300), fast = measured(1000, 100), none = {0};
+    struct sl_seat seats[3] = {{true, 1, 0, 900, &slow}, {true, 1, 0, 300, &fast}, {true, 1, 0, 200, &none}};
+    CHECK_INT(sl_place_choose(seats, 3), 1); /* they are alike, and more is free there */
+    seats[2].free_pages = 301;
+    CHECK_INT(sl_place_choose(seats, 3), 2);
+}
+
 /* What is spared by it is a push; what it would cost is every step of the answer. */
 SL_TEST(between_workers_that_are_alike_it_begins_where_most_of_its_prompt_lies)
 {

@@ -212,6 +212,17 @@ SL_TEST(experts_over_nodes_exchange_what_was_measured_where_it_was_measured)
     CHECK(fabs(sl_planner_exchange_us(&model, &node, 4, 4096, &table) - 5494) < 1e-6 && table);
     CHECK(fabs(sl_planner_exchange_us(&model, &node, 2, 2560, &table) - (962 + 3043) / 2.0) < 1e-6);
     CHECK(sl_planner_exchange_us(&model, &node, 16, 1024, NULL) > 5127);
+    model.top_k =
+        4; /* fewer experts for a token: fewer rows leave their node, by as much as the formula says */
+    for (uint32_t n = 2; n <= 8; n *= 2) {
+        double whole = n == 2   ? 962
+                       : n == 4 ? 1613
+                                : 5127,
+               stay = 1 - 1.0 / n, like = (1 - pow(stay, 4)) / (1 - pow(stay, 8));
+        CHECK(fabs(sl_planner_exchange_us(&model, &node, n, 1024, &table) - whole * like) < 1e-6 && table);
+    }
+    CHECK(fabs(sl_planner_exchange_us(&model, &node, 1, 1024, &table) - 464 / 2.0) < 1e-6 && table);
+    model.top_k = 8;
     node.link_speed = 1e10; /* a link of another kind: bytes */
     double bytes = 1024 * 8 * 2 * (1 - pow(0.5, 8)) * 0.5 * 7168 * 3;
     CHECK(fabs(sl_planner_exchange_us(&model, &node, 2, 1024, &table) - (1e6 * bytes / 1e10 + 40 + 4)) <
