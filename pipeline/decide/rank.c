@@ -125,16 +125,14 @@ static uint32_t insert(struct sl_ranked *order, uint32_t n, uint32_t room, const
     return n;
 }
 
-static uint32_t to_the_head(struct sl_ranked *order, uint32_t n, uint32_t room, const struct sl_ranked *it)
+/* Who is not among the n stands behind them, and takes the place of the last: they are as many as there is room for. */
+static void to_the_head(struct sl_ranked *order, uint32_t n, const struct sl_ranked *it)
 {
     uint32_t at = 0;
-    while (at < n && order[at].entry != it->entry)
+    while (at < n - 1 && order[at].entry != it->entry)
         at++;
-    n += at == n && n < room;
-    at = at < n ? at : n - 1;
     memmove(&order[1], &order[0], at * sizeof *order);
     order[0] = *it;
-    return n;
 }
 
 /* Of late ones: the oldest, unless its tenant has had more than others and theirs has not. */
@@ -162,7 +160,9 @@ static uint32_t sort(const struct sl_policy *policy, const struct sl_schedule *s
         n = insert(order, n, room, &it);
     }
     *any_late = oldest.entry != NULL;
-    return late_first && oldest.entry ? to_the_head(order, n, room, &oldest) : n;
+    if (late_first && oldest.entry)
+        to_the_head(order, n, &oldest);
+    return n;
 }
 
 uint32_t sl_rank_order(const struct sl_policy *policy, const struct sl_schedule *schedule, uint64_t now_us,

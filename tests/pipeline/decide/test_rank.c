@@ -9,9 +9,10 @@ enum { HOUR = 1000000000 }; /* microseconds, more or less: later than anything h
 static void check_order(const struct queue *q, uint64_t now_us, bool late_first,
                         struct sl_schedule_entry *const *wanted, uint32_t n)
 {
-    struct sl_ranked order[SL_RANK_LOOK];
+    struct sl_ranked order[SL_RANK_LOOK + 1] = {0};
     bool any_late;
     CHECK_INT(sl_rank_order(&q->policy, &q->schedule, now_us, late_first, order, SL_RANK_LOOK, &any_late), n);
+    CHECK(order[SL_RANK_LOOK].entry == NULL); /* what lies behind the room is as it was */
     for (uint32_t i = 0; i < n; i++)
         if (order[i].entry != wanted[i])
             sl_test_fail(__FILE__, __LINE__, "another one is number %u of the order", i);
@@ -226,15 +227,16 @@ SL_TEST(a_record_names_no_more_pages_of_others_than_a_context_has)
 }
 
 /* A pool for one context that the first has nearly all of; then comes one that needs much, and one that needs little. */
-static uint32_t cut_beside_one_that_waits(uint64_t now_us, struct sl_cut cuts[SL_MAX_SLICES],
-                                          struct sl_schedule_entry e[3])
+static uint32_t cut_beside_one_that_waits(uint64_t now_us, uint64_t due_us, bool promised,
+                                          struct sl_cut cuts[SL_MAX_SLICES], struct sl_schedule_entry e[3])
 {
     struct queue q;
     open_queue_with(&q, QUEUE_CONTEXT, NULL, 0);
     queue_budget(&q, &plain_cost, 2, 2048, (struct sl_budget_wish){.chunk_us = 5000});
     queue_add(&q, &e[0], "", QUEUE_CONTEXT - 256, 0, 10 * (uint64_t)HOUR);
     CHECK_INT(queue_cut(&q, 0, cuts), 1);
-    queue_add(&q, &e[1], "", 1000, 0, HOUR);
+    queue_add(&q, &e[1], "", 1000, 0, due_us);
+    e[1].promised = promised;
     queue_add(&q, &e[2], "", 64, 0, HOUR + 1000000);
     uint32_t n = queue_cut(&q, now_us, cuts);
     CHECK(!e[1].admitted && q.schedule.prefill_pages_used <= q.plan.n_pages);
@@ -246,10 +248,20 @@ SL_TEST(nobody_behind_begins_once_someone_has_waited_for_pages_for_half_of_its_t
 {
     struct sl_cut cuts[SL_MAX_SLICES];
     struct sl_schedule_entry e[3];
-    CHECK_INT(cut_beside_one_that_waits(HOUR / 2, cuts, e), 2); /* others pass it */
+    CHECK_INT(cut_beside_one_that_waits(HOUR / 2, HOUR, true, cuts, e), 2); /* others pass it */
     CHECK(cuts[0].entry == &e[2] && cuts[1].entry == &e[0]);
-    CHECK_INT(cut_beside_one_that_waits(HOUR / 2 + 1, cuts, e), 1);
+    CHECK_INT(cut_beside_one_that_waits(HOUR / 2 + 1, HOUR, true, cuts, e), 1);
     CHECK(cuts[0].entry == &e[0] && !e[2].admitted); /* who has begun goes on, so that pages come back */
+}
+
+SL_TEST(who_is_due_when_it_comes_has_no_half_of_its_time_and_others_pass_it)
+{
+    struct sl_cut cuts[SL_MAX_SLICES];
+    struct sl_schedule_entry e[3];
+    CHECK_INT(cut_beside_one_that_waits(1000, 0, false, cuts, e), 2);
+    CHECK(cuts[0].entry == &e[2] && cuts[1].entry == &e[0]);
+    CHECK_INT(cut_beside_one_that_waits(1000, 2, false, cuts, e), 1);
+    CHECK(cuts[0].entry == &e[0] && !e[2].admitted);
 }
 
 SL_TEST(the_oldest_late_one_is_at_the_head_of_every_tenth_chunk)
@@ -269,6 +281,24 @@ SL_TEST(the_oldest_late_one_is_at_the_head_of_every_tenth_chunk)
     for (uint32_t run = 1; run <= 20; run++)
         REQUIRE(queue_cut(&q, 10, cuts) == 1 && cuts[0].entry == &e[0]); /* nobody else is there */
     close_queue(&q);
+}
+
+SL_TEST(a_late_one_comes_to_the_head_however_many_stand_before_it)
+{
+    static struct sl_schedule_entry e[2 * SL_RANK_LOOK];
+    for (uint32_t n = 1; n <= 2 * SL_RANK_LOOK; n++) {
+        struct queue q;
+        struct sl_schedule_entry *wanted[SL_RANK_LOOK] = {&e[0]};
+        uint32_t looked_at = n < SL_RANK_LOOK ? n : SL_RANK_LOOK;
+        open_queue(&q);
+        queue_add(&q, &e[0], "", 64, 0, 1); /* late: behind all */
+        for (uint32_t i = 1; i < n; i++)
+            queue_add(&q, &e[i], "", 64, 0, HOUR + i);
+        for (uint32_t i = 1; i < looked_at; i++)
+            wanted[i] = &e[i];
+        check_order(&q, 1000, true, wanted, looked_at);
+        close_queue(&q);
+    }
 }
 
 SL_TEST(every_tenth_chunk_is_not_a_flooders_while_others_are_late_too)
