@@ -32,3 +32,19 @@ SL_TEST(a_token_takes_the_time_between_the_first_and_the_last)
     CHECK(w->core->time.step_us == 10000);
     end_world(w);
 }
+
+SL_TEST(what_a_stage_does_between_two_chunks_is_part_of_what_a_chunk_costs)
+{
+    struct core_world *w = new_world();
+    const struct sl_budget *budget = &w->core->policy.budget;
+    double costs = budget->cost.us[SL_COST_C], chunk = budget->chunk_us;
+    w->core->time.gap_us[1] = 1500;
+    sl_core_budget(w->core);
+    CHECK(budget->cost.us[SL_COST_C] ==
+          costs + 1500);             /* of the stage that takes longest: it is the one now */
+    CHECK(budget->chunk_us > chunk); /* chunks are as much larger as it takes to pay for it */
+    w->core->time.gap_us[0] = 4000;
+    sl_core_budget(w->core);
+    CHECK(budget->cost.us[SL_COST_C] == costs + 4000);
+    end_world(w);
+}
