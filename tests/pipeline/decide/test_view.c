@@ -7,12 +7,13 @@ SL_TEST(an_empty_pipeline_shows_its_pages_and_nobody)
 {
     struct core_world *w = new_world();
     struct sl_core_view *view = malloc(sizeof *view);
-    memset(view, 0x5a, sizeof *view);
+    memset(view, 1, sizeof *view); /* whatever was there before, flags that are set, too */
     sl_core_view(w->core, 17, view);
     CHECK_INT(view->now_us, 17);
     CHECK_INT(view->n_entries, 0);
     CHECK_INT(view->n_entries_all, 0);
     CHECK_INT(view->n_tenants, 0);
+    CHECK(!view->more_tenants);
     CHECK_INT(view->pages_used, 0);
     CHECK_INT(view->n_pages, w->plan.n_pages);
     CHECK(view->runs == 0 && view->max_runs > 0);
