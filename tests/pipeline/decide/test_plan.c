@@ -85,3 +85,25 @@ SL_TEST(layers_are_shared_without_a_gap_by_stages_and_by_parts)
             CHECK_INT(n, model.n_layers); /* each layer's pages go from one stage to one part */
         }
 }
+
+SL_TEST(every_node_has_a_name_of_its_own_and_a_decode_worker_that_is_alone_no_number)
+{
+    static struct sl_plan plan;
+    static const char *const few[] = {"coordinator", "stage 0", "stage 1", "decode"},
+                             *const many[] = {"coordinator",     "stage 0",         "decode 0",
+                                              "decode 1",        "decode 0 part 0", "decode 0 part 1",
+                                              "decode 1 part 0", "decode 1 part 1"};
+    char name[24];
+    struct sl_plan_options o = usual();
+    o.n_stages = 2;
+    o.n_decoders = o.n_parts = 1;
+    REQUIRE(sl_plan_make(&plan, &model, &o, NULL) == SL_OK);
+    for (uint32_t i = 0; i < sizeof few / sizeof *few; i++)
+        CHECK_STR(sl_plan_node_name(&plan, i, name), few[i]);
+    o.n_stages = 1;
+    o.n_decoders = 2;
+    o.n_parts = 3;
+    REQUIRE(sl_plan_make(&plan, &model, &o, NULL) == SL_OK);
+    for (uint32_t i = 0; i < sizeof many / sizeof *many; i++)
+        CHECK_STR(sl_plan_node_name(&plan, i, name), many[i]);
+}
