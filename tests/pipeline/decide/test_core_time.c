@@ -48,3 +48,37 @@ SL_TEST(what_a_stage_does_between_two_chunks_is_part_of_what_a_chunk_costs)
     CHECK(budget->cost.us[SL_COST_C] == costs + 4000);
     end_world(w);
 }
+
+SL_TEST(what_a_tenant_offered_is_expected_of_it_and_of_all_and_not_of_another)
+{
+    struct core_world *w = new_world();
+    struct sl_tenants *tenants = &w->core->policy.tenants;
+    struct sl_schedule_entry one = {.prompt_tokens = 100, .tenant = sl_tenants_enter(tenants, "one")},
+                             two = {.prompt_tokens = 100, .tenant = sl_tenants_enter(tenants, "two")};
+    struct sl_outlook outlook;
+    for (int i = 0; i < 20; i++)
+        sl_core_time_admitted(w->core, &one, 10000, false);
+    sl_core_outlook(w->core, &one, &outlook);
+    double all = sl_newcomers_share(&outlook.newcomers, UINT32_MAX);
+    CHECK(all > 0 && sl_newcomers_share(&outlook.own, UINT32_MAX) == all);
+    sl_core_outlook(w->core, &two, &outlook);
+    CHECK(sl_newcomers_share(&outlook.newcomers, UINT32_MAX) == all);
+    CHECK(sl_newcomers_share(&outlook.own, UINT32_MAX) == 0);
+    end_world(w);
+}
+
+SL_TEST(what_is_under_way_is_so_until_the_last_stage_is_through_with_it)
+{
+    struct core_world *w = new_world();
+    struct sl_schedule_entry e = {.prompt_tokens = 100};
+    struct sl_outlook outlook;
+    w->core->now_us = 1000;
+    w->core->time.ends_us[0] = 5000;
+    w->core->time.ends_us[STAGES - 1] = 9000;
+    CHECK(sl_core_under_way_us(w->core) == 8000);
+    sl_core_outlook(w->core, &e, &outlook);
+    CHECK(outlook.first_us == 4000 && outlook.last_us == 8000);
+    w->core->now_us = 9001; /* later than was thought: nothing is */
+    CHECK(sl_core_under_way_us(w->core) == 0);
+    end_world(w);
+}
