@@ -1,218 +1,12 @@
-/* The I/O layer, the same suite over every transport: links with keys, credits, order, damage,
- * and above all what comes home when something ends. One thread owns both ends and polls them in
- * turn; nothing here waits for a time to pass, only for events (and gives up after half a minute).
- */
-#include "base/clock.h"
+/* The I/O layer, the same suite over every transport: links with keys, credits, order, damage, and above all what comes home when
+ * something ends (two_ends.h). What only one over UCX has to do is in test_transport_ucx.c. */
 #include "base/dtype.h"
-#include "base/rng.h"
-#include "pipeline/link/transport_impl.h"
-#include "tests/check.h"
+#include "tests/pipeline/link/two_ends.h"
 
-#include <arpa/inet.h>
-#include <errno.h>
+#include <dirent.h>
 #include <fcntl.h>
-#include <ifaddrs.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <net/if.h>
-#include <netinet/in.h>
-#include <poll.h>
 #include <pthread.h>
-#include <stdlib.h>
-#include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
-
-enum { LINK = 77, EPOCH = 5, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
-
-struct side {
-    struct sl_io *io;
-    int n_up, n_down, n_sent, n_frames, n_nudges, n_silences;
-    int sent[N_TAGS]; /* how often each tag came home */
-    sl_status sent_status[N_TAGS];
-    sl_status down_status;
-    const char *down_reason;
-    int n_after_down;
-    int n_torn; /* frames that were not whole */
-    bool keep;  /* do not release frames */
-    uint32_t slots[64];
-    uint8_t *payloads[64];
-    int n_kept;
-    const uint8_t *expect; /* what the frames carry, by frame number */
-    struct sl_io_event last;
-};
-
-struct world {
-    struct sl_fabric *fabric;
-    struct side a, b; /* a accepts, b connects */
-};
-
-static uint8_t pool[MAX_BYTES + 4096];
-
-static void fill_pool(void)
-{
-    for (size_t i = 0; i < sizeof pool; i++)
-        pool[i] = (uint8_t)sl_rng_at(9, i);
-}
-
-static uint64_t frame_bytes(uint64_t n)
-{
-    static const uint64_t sizes[] = {0, 1, 63, 64, 4096, 65535, 65536, 65537, 300000, 100000, MAX_BYTES, 7};
-    return sizes[n % (sizeof sizes / sizeof *sizes)];
-}
-
-static const uint8_t *frame_data(uint64_t n)
-{
-    return pool + n * 97 % 4096;
-}
-
-static struct sl_io_config config_of(const struct sl_transport_ops *transport, struct world *world)
-{
-    return (struct sl_io_config){.transport = transport,
-                                 .fabric = world->fabric,
-                                 .address = "127.0.0.1",
-                                 .limits = {MAX_BYTES, 64, 1 << 20},
-                                 .thread_name = "io"};
-}
-
-/* lost_ms: how long a line that broke is waited for; 0: the default. */
-static bool start_patient(struct world *world, const struct sl_transport_ops *transport, uint32_t lost_ms)
-{
-    struct sl_err err;
-    memset(world, 0, sizeof *world);
-    fill_pool();
-    if (sl_fabric_create(&world->fabric) != SL_OK)
-        return false;
-    struct sl_io_config config = config_of(transport, world);
-    config.lost_ms = transport->silent_loss ? lost_ms : 0;
-    if (sl_io_create(&world->a.io, &config, &err) != SL_OK ||
-        sl_io_create(&world->b.io, &config, &err) != SL_OK) {
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        return false;
-    }
-    return true;
-}
-
-static bool start(struct world *world, const struct sl_transport_ops *transport)
-{
-    return start_patient(world, transport, 0);
-}
-
-static void stop(struct world *world)
-{
-    sl_io_destroy(world->b.io);
-    sl_io_destroy(world->a.io);
-    sl_fabric_destroy(world->fabric);
-}
-
-static struct sl_link_config link_config(uint64_t id, uint8_t key, uint32_t n_slots)
-{
-    struct sl_link_config link = {.id = id, .epoch = EPOCH, .n_slots = n_slots, .slot_bytes = MAX_BYTES};
-    memset(link.key, key, sizeof link.key);
-    return link;
-}
-
-static void take_frame(struct side *side, const struct sl_io_event *event)
-{
-    uint64_t n = (uint64_t)side->n_frames++;
-    CHECK_INT(event->wire.number, n);
-    CHECK_INT((uintptr_t)event->payload % 64, 0);
-    side->n_torn += !sl_frame_whole(&event->wire, event->payload);
-    if (side->expect) {
-        CHECK_INT(event->wire.payload_bytes, frame_bytes(n));
-        CHECK_INT(event->wire.seq, n);
-        CHECK(memcmp(event->payload, frame_data(n), frame_bytes(n)) == 0);
-    }
-    if (side->keep && side->n_kept < 64) {
-        side->slots[side->n_kept] = event->slot;
-        side->payloads[side->n_kept++] = event->payload;
-    } else {
-        sl_io_release(side->io, event->link, event->slot);
-    }
-}
-
-static void take(struct side *side, const struct sl_io_event *event)
-{
-    side->last = *event;
-    side->n_after_down += side->n_down > 0;
-    switch (event->kind) {
-    case SL_IO_LINK_UP:
-        side->n_up++;
-        break;
-    case SL_IO_LINK_DOWN:
-        side->n_down++;
-        side->down_status = event->status;
-        side->down_reason = event->reason;
-        break;
-    case SL_IO_SENT:
-        side->n_sent++;
-        side->sent[event->tag % N_TAGS]++;
-        side->sent_status[event->tag % N_TAGS] = event->status;
-        break;
-    case SL_IO_FRAME:
-        take_frame(side, event);
-        break;
-    case SL_IO_SILENCE:
-        side->n_silences++;
-        break;
-    case SL_IO_NUDGE:
-        side->n_nudges++;
-        break;
-    }
-}
-
-static bool take_all(struct side *side, int timeout_ms)
-{
-    struct sl_io_event event;
-    bool any = false;
-    while (side->io && sl_io_poll(side->io, &event, any ? 0 : timeout_ms) == SL_OK) {
-        take(side, &event);
-        any = true;
-    }
-    return any;
-}
-
-/* Polls both ends until the condition holds. */
-#define UNTIL(world, condition)                                                                              \
-    do {                                                                                                     \
-        uint64_t until_ = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);                                  \
-        while (!(condition) && sl_clock_ns() < until_)                                                       \
-            if (!take_all(&(world)->a, 0) && !take_all(&(world)->b, 0))                                      \
-                take_all((world)->a.io ? &(world)->a : &(world)->b, 2);                                      \
-        if (!(condition))                                                                                    \
-            sl_test_fail(__FILE__, __LINE__, "waited in vain for %s", #condition);                           \
-    } while (0)
-
-static void connect_both(struct world *world, uint32_t slots_a, uint32_t slots_b)
-{
-    struct sl_link_config a = link_config(LINK, 1, slots_a), b = link_config(LINK, 1, slots_b);
-    CHECK_INT(sl_io_accept(world->a.io, &a, sl_io_address(world->b.io)), SL_OK);
-    CHECK_INT(sl_io_connect(world->b.io, &b, sl_io_address(world->a.io)), SL_OK);
-    UNTIL(world, world->a.n_up == 1 && world->b.n_up == 1);
-}
-
-static sl_status send_bytes(struct side *side, uint64_t link, const uint8_t *data, uint64_t bytes,
-                            uint64_t tag)
-{
-    struct sl_wire wire = {
-        .kind = SL_WIRE_ORDER, .seq = tag, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
-    sl_frame_seal(&wire, data);
-    return sl_io_send(side->io, link, &wire, data, tag);
-}
-
-static void send_frame(struct side *side, uint64_t n)
-{
-    CHECK_INT(send_bytes(side, LINK, frame_data(n), frame_bytes(n), n), SL_OK);
-}
-
-/* Exactly once, each of them. */
-static void check_tokens(const struct side *side, int n)
-{
-    CHECK_INT(side->n_sent, n);
-    for (int i = 0; i < n; i++)
-        if (side->sent[i] != 1)
-            sl_test_fail(__FILE__, __LINE__, "tag %d came home %d times", i, side->sent[i]);
-}
 
 /* One body, one test a transport. */
 #define ON_EACH(name)                                                                                        \
@@ -750,17 +544,6 @@ ON_EACH(port_in_use_is_named)
     stop(&world);
 }
 
-SL_TEST(ucx_name_stands_for_its_address)
-{
-    struct world world = {0};
-    struct sl_err err;
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    snprintf(config.address, sizeof config.address, "localhost");
-    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
-    CHECK_STR(sl_io_host(world.a.io), "127.0.0.1");
-    sl_io_destroy(world.a.io);
-}
-
 ON_EACH(bytes_that_are_no_address_end_the_link)
 {
     struct world world;
@@ -772,315 +555,6 @@ ON_EACH(bytes_that_are_no_address_end_the_link)
     UNTIL(&world, world.a.n_down == 1);
     CHECK_INT(world.a.down_status, SL_E_INVALID);
     CHECK_CONTAINS(world.a.down_reason, "address");
-    stop(&world);
-}
-
-/* 0: no connection yet; 1: there is one. */
-static int connected(int fd)
-{
-    struct pollfd p = {.fd = fd, .events = POLLOUT};
-    return poll(&p, 1, 0);
-}
-
-static int knock(uint16_t port)
-{
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(port)};
-    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    int failed = connect(fd, (struct sockaddr *)&at, sizeof at);
-    CHECK(fd >= 0 && (!failed || errno == EINPROGRESS));
-    return fd;
-}
-
-/* On the loopback interface a connection is there when connect() returns, or it is not going to be. */
-SL_TEST(ucx_port_is_deaf_but_for_the_peers_of_links_to_come)
-{
-    struct world world;
-    REQUIRE(start(&world, &sl_transport_ucx));
-    int before = knock(sl_io_port(world.a.io));
-    CHECK_INT(connected(before), 0);
-    struct sl_link_config link = link_config(LINK, 1, 2);
-    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
-    int meanwhile = -1;
-    UNTIL(&world,
-          (meanwhile >= 0 ? close(meanwhile) : 0, connected(meanwhile = knock(sl_io_port(world.a.io))) == 1));
-    CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
-    UNTIL(&world, world.a.n_up == 1 && world.b.n_up == 1);
-    send_frame(&world.b, 0);
-    UNTIL(&world, world.a.n_frames == 1 && world.b.n_sent == 1);
-    int after = -1;
-    UNTIL(&world, (after >= 0 ? close(after) : 0, connected(after = knock(sl_io_port(world.a.io))) == 0));
-    CHECK_INT(write(meanwhile, pool, 64), 64); /* garbage over what was let in harms nobody but itself */
-    send_frame(&world.b, 1);
-    UNTIL(&world, world.a.n_frames == 2);
-    CHECK_INT(connected(after), 0);
-    CHECK_INT(world.a.n_down + world.b.n_down, 0);
-    close(before);
-    close(meanwhile);
-    close(after);
-    stop(&world);
-}
-
-/* Connections that the other side closed, and those that were closed here: neither leaves the port behind in TIME_WAIT. */
-SL_TEST(ucx_port_is_free_again_at_once)
-{
-    uint16_t port = (uint16_t)(20000 + getpid() % 10000); /* nobody else's */
-    for (int life = 0; life < 6; life++) {
-        struct world world = {0};
-        struct sl_err err = {0};
-        fill_pool();
-        struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-        REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
-        config.port = port;
-        if (sl_io_create(&world.a.io, &config, &err) != SL_OK)
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        REQUIRE(world.a.io != NULL);
-        CHECK_INT(sl_io_port(world.a.io), port);
-        connect_both(&world, 1, 1);
-        send_frame(&world.b, 0);
-        UNTIL(&world, world.a.n_frames == 1);
-        struct side *first = life % 2 ? &world.a : &world.b, *second = life % 2 ? &world.b : &world.a;
-        sl_io_destroy(first->io);
-        first->io = NULL;
-        UNTIL(&world, second->n_down == 1);
-        sl_io_destroy(second->io);
-    }
-}
-
-/* The first address of an interface that is global, or unique local; false: this machine has none. */
-static bool find_ipv6(char text[64])
-{
-    struct ifaddrs *all;
-    bool found = false;
-    if (getifaddrs(&all) != 0)
-        return false;
-    for (struct ifaddrs *i = all; i && !found; i = i->ifa_next) {
-        if (!i->ifa_addr || i->ifa_addr->sa_family != AF_INET6 || i->ifa_flags & IFF_LOOPBACK)
-            continue;
-        const struct in6_addr *at = &((struct sockaddr_in6 *)(void *)i->ifa_addr)->sin6_addr;
-        found = !IN6_IS_ADDR_LINKLOCAL(at) && inet_ntop(AF_INET6, at, text, 64);
-    }
-    freeifaddrs(all);
-    return found;
-}
-
-SL_TEST(ucx_frames_over_ipv6)
-{
-    struct world world = {0};
-    struct sl_err err;
-    char text[64];
-    if (!find_ipv6(text)) {
-        sl_test_skip("no interface of this machine has a global IPv6 address");
-        return;
-    }
-    fill_pool();
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    snprintf(config.address, sizeof config.address, "[%s]", text);
-    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
-    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
-    CHECK_STR(sl_io_host(world.a.io), text);
-    connect_both(&world, 2, 2);
-    world.a.expect = pool;
-    for (uint64_t n = 0; n < 20; n++)
-        send_frame(&world.b, n);
-    UNTIL(&world, world.a.n_frames == 20);
-    stop(&world);
-}
-
-/* An IPv4 address of this machine that is not the loopback's; false: it has none. */
-static bool find_ipv4(char text[64])
-{
-    struct ifaddrs *all;
-    bool found = false;
-    if (getifaddrs(&all) != 0)
-        return false;
-    for (struct ifaddrs *i = all; i && !found; i = i->ifa_next)
-        found = i->ifa_addr && i->ifa_addr->sa_family == AF_INET && !(i->ifa_flags & IFF_LOOPBACK) &&
-                inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)i->ifa_addr)->sin_addr, text, 64);
-    freeifaddrs(all);
-    return found;
-}
-
-/* What the process says on stderr goes into a file meanwhile. */
-static int say_into(FILE *file)
-{
-    int before = dup(STDERR_FILENO);
-    fflush(stderr);
-    dup2(fileno(file), STDERR_FILENO);
-    return before;
-}
-
-static bool has_said(FILE *file, const char *words)
-{
-    char text[8192];
-    ssize_t n = pread(fileno(file), text, sizeof text - 1, 0);
-    text[n > 0 ? n : 0] = 0;
-    return strstr(text, words) != NULL;
-}
-
-/* As where a sandbox forbids socket filters: this thread, and those that it makes. */
-static bool forbid_socket_filters(void)
-{
-    struct sock_filter rows[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_setsockopt, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[2])),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SO_ATTACH_FILTER, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {sizeof rows / sizeof *rows, rows};
-    return prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
-           prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
-}
-
-static void *open_without_a_shield(void *opened)
-{
-    struct world world = {0};
-    struct sl_err err;
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    if (!forbid_socket_filters())
-        return NULL;
-    *(bool *)opened = true;
-    CHECK_INT(sl_io_create(&world.a.io, &config, &err), SL_OK);
-    sl_io_destroy(world.a.io);
-    return NULL;
-}
-
-SL_TEST(ucx_port_without_a_shield_is_said_with_what_that_means)
-{
-    pthread_t thread;
-    bool opened = false;
-    FILE *log = tmpfile();
-    REQUIRE(log != NULL);
-    int before = say_into(log);
-    REQUIRE(pthread_create(&thread, NULL, open_without_a_shield, &opened) == 0);
-    pthread_join(thread, NULL);
-    dup2(before, STDERR_FILENO);
-    close(before);
-    if (opened) {
-        CHECK(has_said(
-            log,
-            "is not shielded from strangers, because this kernel, or a sandbox, takes a socket filter of nobody "
-            "but who has CAP_NET_ADMIN"));
-        CHECK(has_said(log, "can end this node"));
-        CHECK(has_said(log, "read and write its memory"));
-    } else {
-        sl_test_skip("this kernel has no seccomp");
-    }
-    fclose(log);
-}
-
-/* The way to one's own address of another interface begins at that address: as on a machine with two networks. */
-SL_TEST(ucx_who_is_not_heard_is_told_why)
-{
-    struct world world = {0};
-    struct sl_err err;
-    char text[64], words[128];
-    if (!find_ipv4(text)) {
-        sl_test_skip("this machine has no IPv4 address but the loopback's");
-        return;
-    }
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    FILE *log = tmpfile();
-    REQUIRE(log && sl_io_create(&world.b.io, &config, &err) == SL_OK);
-    snprintf(config.address, sizeof config.address, "%s", text);
-    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
-    struct sl_link_config link = link_config(LINK, 1, 1);
-    snprintf(words, sizeof words,
-             "leave this machine from %s, but the node there hears this one from 127.0.0.1 only", text);
-    int before = say_into(log);
-    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
-    CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
-    UNTIL(&world, has_said(log, words));
-    dup2(before, STDERR_FILENO);
-    close(before);
-    snprintf(words, sizeof words, "--data-address %s", text);
-    CHECK(has_said(log, words));
-    CHECK_INT(world.a.n_up + world.b.n_up, 0);
-    fclose(log);
-    stop(&world);
-}
-
-/* The peer's thread runs and its socket takes data, but it says nothing: what a stopped machine
- * looks like. */
-SL_TEST(ucx_silent_peer_is_lost)
-{
-    struct world world = {0};
-    struct sl_err err;
-    fill_pool();
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    config.heartbeat_ms = 20;
-    config.lost_ms = 400;
-    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
-    config.lost_ms = 2000;
-    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
-    connect_both(&world, 1, 1);
-    world.a.keep = true;
-    for (uint64_t n = 0; n < 5; n++)
-        CHECK_INT(send_bytes(&world.b, LINK, pool, 100000, n), SL_OK);
-    UNTIL(&world, world.a.n_frames == 1);
-    sl_io_fault_mute(world.a.io, true);
-    UNTIL(&world, world.b.n_down == 1);
-    CHECK_INT(world.b.down_status, SL_E_PEER_LOST);
-    CHECK_STR(world.b.down_reason, "no heartbeat");
-    check_tokens(&world.b, 5);
-    CHECK_INT(world.b.n_after_down, 0);
-    UNTIL(&world, world.a.n_down == 1);
-    stop(&world);
-}
-
-/* As a process that is stopped for a while: both are told, nothing is lost, and the link carries on. */
-SL_TEST(ucx_silent_peer_is_heard_again)
-{
-    struct world world = {0};
-    struct sl_err err;
-    fill_pool();
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    config.heartbeat_ms = 20;
-    config.silent_ms = 100;
-    config.lost_ms = 600000;
-    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
-    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
-    connect_both(&world, 2, 2);
-    CHECK_INT(sl_io_silent(world.b.io), 0);
-    sl_io_fault_mute(world.a.io, true);
-    UNTIL(&world, sl_io_silent(world.b.io) == LINK && world.b.n_silences > 0);
-    for (uint64_t n = 0; n < 5; n++)
-        send_frame(&world.b, n);
-    int told = world.b.n_silences;
-    sl_io_fault_mute(world.a.io, false);
-    UNTIL(&world, world.a.n_frames == 5 && world.b.n_sent == 5);
-    UNTIL(&world, sl_io_silent(world.b.io) == 0 && world.b.n_silences > told);
-    check_tokens(&world.b, 5);
-    CHECK_INT(world.a.n_down + world.b.n_down, 0);
-    stop(&world);
-}
-
-/* A line on which nothing comes is not waited for until the peer is lost: another one goes another way. The peer is mute on both, so
- * only a new line can end the silence. */
-SL_TEST(ucx_line_that_carries_nothing_is_made_anew)
-{
-    struct world world = {0};
-    struct sl_err err;
-    fill_pool();
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-    config.heartbeat_ms = 20;
-    config.silent_ms = 100;
-    config.lost_ms = 6000;
-    REQUIRE(sl_io_create(&world.b.io, &config, &err) == SL_OK);
-    config.lost_ms = 600000;
-    REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK);
-    connect_both(&world, 2, 2);
-    sl_io_fault_mute(world.a.io, true);
-    UNTIL(&world, sl_io_silent(world.b.io) == LINK);
-    UNTIL(&world, sl_io_silent(world.b.io) == 0);
-    sl_io_fault_mute(world.a.io, false);
-    for (uint64_t n = 0; n < 5; n++)
-        send_frame(&world.b, n);
-    UNTIL(&world, world.a.n_frames == 5 && world.b.n_sent == 5);
-    check_tokens(&world.b, 5);
-    CHECK_INT(world.a.n_down + world.b.n_down, 0);
     stop(&world);
 }
 
@@ -1184,4 +658,32 @@ ON_EACH(many_lives_leak_no_descriptor)
             before = count_fds();
     }
     CHECK_INT(count_fds(), before);
+}
+
+/* Threads of this process that bear a name, as top shows it. */
+static int count_threads(const char *name)
+{
+    int n = 0;
+    DIR *tasks = opendir("/proc/self/task");
+    for (const struct dirent *task; tasks && (task = readdir(tasks));) {
+        char path[300], line[32] = "";
+        snprintf(path, sizeof path, "/proc/self/task/%s/comm", task->d_name);
+        FILE *comm = task->d_name[0] == '.' ? NULL : fopen(path, "r");
+        if (comm && fgets(line, sizeof line, comm))
+            n += strncmp(line, name, strlen(name)) == 0 && line[strlen(name)] == '\n';
+        if (comm)
+            fclose(comm);
+    }
+    if (tasks)
+        closedir(tasks);
+    return n;
+}
+
+ON_EACH(the_thread_has_the_name_that_it_was_given)
+{
+    struct world world;
+    CHECK_INT(count_threads("io"), 0);
+    REQUIRE(start(&world, transport));
+    CHECK_INT(count_threads("io"), 2);
+    stop(&world);
 }
