@@ -109,10 +109,16 @@ SL_TEST(what_is_missing_is_said_in_bytes)
     CHECK(sl_planner_make(&f, &model, nodes, 2, &load, &wish, &err) == SL_E_CONFIG);
     double buffers = SL_MAX_CHUNK * (2e5 + SL_ORDER_SLOTS * 4096.0 * 4),
            half = 5 * (2.47e9 + 1024 * 2048.0) + 6e8;
-    char missing[40];
+    char missing[80];
     snprintf(missing, sizeof missing, "%.0f bytes are missing", 2 * (half - (1e10 - buffers)));
     CHECK_CONTAINS(err.text, missing);
     CHECK_CONTAINS(err.text, "does not fit 2 nodes");
+    nodes[1] = make_node(1, 3e9); /* 6 and 4 layers: 6 GB and 8 GB too many; 7 and 3 would be more */
+    snprintf(nodes[1].name, sizeof nodes[1].name, "small");
+    CHECK(sl_planner_make(&f, &model, nodes, 2, &load, &wish, &err) == SL_E_CONFIG);
+    snprintf(missing, sizeof missing, "%.0f of them on small for layers 6 to 9",
+             4 * (2.47e9 + 1024 * 2048.0) + 6e8 - (3e9 - buffers));
+    CHECK_CONTAINS(err.text, missing);
 }
 
 /* One chunk of a prompt over one node: the formula of cost.h and nothing else. */
