@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <unistd.h>
@@ -144,6 +145,22 @@ SL_TEST(reserve_is_free_while_peers_are_wanted)
             CHECK_INT(shield.reserve[i], -1);
         CHECK(sl_shield_admit(&shield, NULL, 0));
     }
+    sl_shield_close(&shield);
+    close(fd);
+}
+
+/* A process may be started without them. */
+SL_TEST(reserve_lets_go_of_every_number_that_of_standard_input_too)
+{
+    uint16_t port;
+    int fd = listen_at(AF_INET, "127.0.0.1", &port);
+    struct sl_shield shield;
+    struct sockaddr_storage at = {.ss_family = AF_INET}, wanted = address_of(AF_INET, "127.0.0.1", 1);
+    close(STDIN_FILENO);
+    REQUIRE(fd >= 0 && sl_shield_open(&shield, port, &at));
+    CHECK_INT(shield.reserve[0], STDIN_FILENO);
+    CHECK(sl_shield_admit(&shield, &wanted, 1));
+    CHECK(fcntl(STDIN_FILENO, F_GETFD) < 0 && errno == EBADF);
     sl_shield_close(&shield);
     close(fd);
 }
