@@ -5,7 +5,6 @@
 #include <nmmintrin.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <openssl/sha.h>
 #include <pthread.h>
@@ -160,8 +159,10 @@ void sl_hmac_with(const struct sl_hmac_key *key, const void *data, size_t bytes,
 
 void sl_hmac_sha256(const uint8_t key[32], const void *data, size_t bytes, uint8_t mac[32])
 {
-    unsigned n = 32;
-    HMAC(EVP_sha256(), key, 32, data, bytes, mac, &n);
+    struct sl_hmac_key made;
+    sl_hmac_key(&made, key);
+    sl_hmac_with(&made, data, bytes, mac);
+    OPENSSL_cleanse(&made, sizeof made);
 }
 
 struct sl_gmac *sl_gmac_begin(const uint8_t key[32])

@@ -196,19 +196,39 @@ SL_TEST(random_numbers_depend_on_seed_and_index_alone)
     CHECK_INT(sl_log_level_from_name("loud", SL_LOG_INFO), SL_LOG_INFO);
 }
 
-SL_TEST(an_hmac_with_a_key_that_is_kept_is_the_same)
+/* Cases 1 and 2 of RFC 4231; zeros behind a key are what a short one is filled with. The digest of the chain is Python's, of its hmac. */
+SL_TEST(an_hmac_is_that_of_its_rfc_for_any_length_and_with_a_key_that_is_kept)
 {
-    uint8_t key[32], text[200], plain[32], kept[32];
+    static const uint8_t one[32] = {0xb0, 0x34, 0x4c, 0x61, 0xd8, 0xdb, 0x38, 0x53, 0x5c, 0xa8, 0xaf,
+                                    0xce, 0xaf, 0x0b, 0xf1, 0x2b, 0x88, 0x1d, 0xc2, 0x00, 0xc9, 0x83,
+                                    0x3d, 0xa7, 0x26, 0xe9, 0x37, 0x6c, 0x2e, 0x32, 0xcf, 0xf7},
+                         two[32] = {0x5b, 0xdc, 0xc1, 0x46, 0xbf, 0x60, 0x75, 0x4e, 0x6a, 0x04, 0x24,
+                                    0x26, 0x08, 0x95, 0x75, 0xc7, 0x5a, 0x00, 0x3f, 0x08, 0x9d, 0x27,
+                                    0x39, 0x83, 0x9d, 0xec, 0x58, 0xb9, 0x64, 0xec, 0x38, 0x43},
+                         all[32] = {0x70, 0x2c, 0x41, 0xd6, 0x9c, 0xc3, 0x04, 0x86, 0xa7, 0x54, 0x2a,
+                                    0xcc, 0xa8, 0x3b, 0x57, 0x6d, 0x98, 0xcd, 0x41, 0xdb, 0xc4, 0x5b,
+                                    0x05, 0x5c, 0x70, 0x4e, 0x22, 0x45, 0x91, 0xf3, 0xca, 0x21};
+    uint8_t key[32], text[200], mac[32], kept[32], chain[32];
     struct sl_hmac_key made;
+    memset(key, 0, sizeof key);
+    memset(key, 0x0b, 20);
+    sl_hmac_sha256(key, "Hi There", 8, mac);
+    CHECK(memcmp(mac, one, sizeof mac) == 0);
+    memset(key, 0, sizeof key);
+    memcpy(key, "Jefe", 4);
+    sl_hmac_sha256(key, "what do ya want for nothing?", 28, mac);
+    CHECK(memcmp(mac, two, sizeof mac) == 0);
     for (uint32_t i = 0; i < sizeof text; i++)
         text[i] = (uint8_t)(i * 7);
     memcpy(key, text + 50, sizeof key);
     sl_hmac_key(&made, key);
     for (size_t n = 0; n <= sizeof text; n++) {
-        sl_hmac_sha256(key, text, n, plain);
+        sl_hmac_sha256(key, text, n, mac);
         sl_hmac_with(&made, text, n, kept);
-        CHECK(memcmp(plain, kept, sizeof plain) == 0);
+        CHECK(memcmp(mac, kept, sizeof mac) == 0);
+        sl_sha256_chain(n ? chain : NULL, mac, sizeof mac, chain);
     }
+    CHECK(memcmp(chain, all, sizeof all) == 0);
 }
 
 /* Cases 13 and 15 of the GCM specification's appendix B have text; 13 without any is the MAC of nothing. */
