@@ -22,7 +22,7 @@ static inline sl_status sl_ring_init(struct sl_ring *ring, uint32_t capacity, ui
     if (capacity == 0 || (capacity & (capacity - 1)) != 0)
         return SL_E_INTERNAL;
     memset(ring, 0, sizeof *ring);
-    ring->items = calloc(capacity, item_bytes);
+    ring->items = malloc((size_t)capacity * item_bytes); /* each is written before it is read */
     if (!ring->items)
         return SL_E_NOMEM;
     ring->mask = capacity - 1;
