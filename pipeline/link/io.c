@@ -22,7 +22,6 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 enum { RING_ITEMS = 8192, PROGRESS_ROUNDS = 64, CLOSE_MS = 2000 };
@@ -70,7 +69,7 @@ static bool ring_empty(struct sl_ring *ring)
 
 static void link_free(struct sl_link *link)
 {
-    munmap(link->memory, link->memory_bytes);
+    free(link->memory);
     free(link);
 }
 
@@ -445,8 +444,8 @@ static sl_status link_create(struct sl_link **out, const struct sl_link_config *
         return SL_E_INVALID;
     }
     link->memory_bytes = (total + page - 1) / page * page;
-    link->memory = mmap(NULL, link->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (link->memory == MAP_FAILED) {
+    link->memory = aligned_alloc(page, link->memory_bytes);
+    if (!link->memory) {
         free(link);
         return SL_E_NOMEM;
     }

@@ -371,7 +371,7 @@ int sl_hub_step(struct sl_hub *hub)
     forgive_own_absence(hub);
     cut_lines(hub);
     admit(hub);
-    for (uint32_t i = 0; i < SL_LINKS_MAX; i++) {
+    for (uint32_t i = 0; i < hub->n_entries; i++) {
         struct sl_link *link = hub->links[i];
         if (!link || link->state != SL_LINK_WAITING || link->conn)
             continue;

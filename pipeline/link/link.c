@@ -481,6 +481,7 @@ void sl_link_give_back(struct sl_hub *hub, struct sl_link *link, uint32_t index)
 void sl_link_begin(struct sl_hub *hub, struct sl_link *link)
 {
     hub->links[link->entry] = link;
+    hub->n_entries = link->entry < hub->n_entries ? hub->n_entries : link->entry + 1;
     hub->admit_stale = true;
     link->waiting_end = &link->waiting;
     link->unconfirmed_end = &link->unconfirmed;

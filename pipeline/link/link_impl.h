@@ -161,6 +161,7 @@ struct sl_hub {
     struct sl_transport *transport;
     struct sl_io_config config; /* with the defaults filled in */
     struct sl_link *links[SL_LINKS_MAX];
+    uint32_t n_entries; /* of links: none has had one behind them */
     struct sl_conn *conns;
     struct sl_ring notes;
     struct sl_bell owner;
