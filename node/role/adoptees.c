@@ -531,7 +531,7 @@ sl_status sl_adoptees_init(struct sl_adoptees *t, const struct sl_role_config *c
     t->n_others = is_of_other(t) ? 0 : plan->n_parts - 1;
     t->max_arrivals = sl_pages_of(plan->context_tokens) * plan->n_stages;
     t->list = calloc(plan->max_running, sizeof *t->list);
-    t->out = calloc(SL_TOKENS_BUFFERS, plan->tokens_bytes);
+    t->out = malloc((size_t)SL_TOKENS_BUFFERS * plan->tokens_bytes); /* sent as far as it was written */
     if (!t->list || !t->out)
         return SL_E_NOMEM;
     for (uint32_t i = 0; i < SL_TOKENS_BUFFERS; i++)
