@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PAGE = 64 };
+enum { PAGE = 64, DIRT = 0xa5 /* what pages have that were never cleared */ };
 
 struct hash_device {
     struct sl_device device;
@@ -81,7 +81,7 @@ static sl_status hash_create(struct sl_device **device, const struct sl_device_c
     d->config = *config;
     d->layer_bytes = layer_bytes_of(config);
     d->slot_bytes = config->n_layers * d->layer_bytes;
-    d->pages = calloc(config->n_pages, d->slot_bytes);
+    d->pages = malloc(config->n_pages * d->slot_bytes);
     d->logits = malloc((size_t)config->head_rows * config->vocab * sizeof *d->logits);
     assert(d->layer_bytes >= PAGE * sizeof(uint64_t));
     assert(config->attention.d_model * sizeof(float) == sizeof(uint64_t));
@@ -89,6 +89,7 @@ static sl_status hash_create(struct sl_device **device, const struct sl_device_c
         hash_destroy(&d->device);
         return sl_fail(err, SL_E_NOMEM, "out of memory for a device");
     }
+    memset(d->pages, DIRT, config->n_pages * d->slot_bytes);
     *device = &d->device;
     return SL_OK;
 }
