@@ -60,10 +60,15 @@ static bool was_refused(const struct sl_sim_request *r)
     return a->ended && a->status == SL_E_EXHAUSTED && a->n_tokens == 0;
 }
 
+struct asked { /* an answer, and who was asked for the same */
+    uint32_t request, index, alone;
+};
+
 struct oracle {
-    struct sl_sim_request *requests; /* one for each answer */
-    uint32_t *tokens, *of, *index;   /* of which request, and which answer to it */
-    uint32_t n;
+    struct sl_sim_request *requests;
+    uint32_t *tokens;
+    struct asked *answers;
+    uint32_t n, n_answers;
 };
 
 static sl_status oracle_init(struct oracle *o, const struct sl_sim_history *h, struct sl_err *err)
@@ -71,9 +76,8 @@ static sl_status oracle_init(struct oracle *o, const struct sl_sim_history *h, s
     size_t most = (size_t)h->n * SL_SIM_ANSWERS;
     *o = (struct oracle){.requests = calloc(most, sizeof *o->requests),
                          .tokens = malloc(most * h->context_tokens * sizeof *o->tokens),
-                         .of = calloc(most, sizeof *o->of),
-                         .index = calloc(most, sizeof *o->index)};
-    return o->requests && o->tokens && o->of && o->index
+                         .answers = calloc(most, sizeof *o->answers)};
+    return o->requests && o->tokens && o->answers
                ? SL_OK
                : sl_fail(err, SL_E_NOMEM, "no memory for the oracle; ask for fewer --requests");
 }
@@ -82,27 +86,49 @@ static void oracle_fini(struct oracle *o)
 {
     free(o->requests);
     free(o->tokens);
-    free(o->of);
-    free(o->index);
+    free(o->answers);
 }
 
+/* Of an answer that was cut short no more than it has is compared. */
+static uint32_t wanted(const struct sl_sim_request *r, const struct sl_sim_answer *got)
+{
+    if (got->finish != SL_FINISH_ABORT)
+        return r->max_tokens;
+    return got->n_tokens > 0 ? got->n_tokens : 1;
+}
+
+static void oracle_add(struct oracle *o, const struct sl_sim_history *h, uint32_t i, uint32_t k)
+{
+    struct sl_sim_request *r = &o->requests[o->n];
+    *r = h->requests[i];
+    r->arrive_us = r->cancel_us = r->deadline_us = r->target_us = 0;
+    r->max_tokens = 0;
+    r->n = 1;
+    r->seed += k;
+    r->salt = 0;
+    r->tenant = NULL;
+    r->text_ends_at += r->text_ends_at ? k : 0;
+    r->ended = false;
+    r->answers[0] = (struct sl_sim_answer){.tokens = o->tokens + (size_t)o->n * h->context_tokens};
+    o->n++;
+}
+
+/* Without dice, and unless their text ends them, all answers to a request are the same. */
 static void oracle_fill(struct oracle *o, const struct sl_sim_history *h)
 {
-    for (uint32_t i = 0; i < h->n; i++)
-        for (uint32_t k = 0; k < h->requests[i].n && !was_refused(&h->requests[i]); k++) {
-            struct sl_sim_request *r = &o->requests[o->n];
-            *r = h->requests[i];
-            r->arrive_us = r->cancel_us = r->deadline_us = r->target_us = 0;
-            r->n = 1;
-            r->seed += k;
-            r->salt = 0;
-            r->tenant = NULL;
-            r->text_ends_at += r->text_ends_at ? k : 0;
-            r->ended = false;
-            r->answers[0] = (struct sl_sim_answer){.tokens = o->tokens + (size_t)o->n * h->context_tokens};
-            o->of[o->n] = i;
-            o->index[o->n++] = k;
+    for (uint32_t i = 0; i < h->n; i++) {
+        const struct sl_sim_request *r = &h->requests[i];
+        uint32_t first = o->n;
+        for (uint32_t k = 0; k < r->n && !was_refused(r); k++) {
+            if (o->n == first || r->temperature > 0 || r->text_ends_at > 0)
+                oracle_add(o, h, i, k);
+            struct sl_sim_request *alone = &o->requests[o->n - 1];
+            uint32_t n = wanted(r, &r->answers[k]);
+            alone->max_tokens = n > alone->max_tokens ? n : alone->max_tokens;
+            alone->min_tokens = r->min_tokens < alone->max_tokens ? r->min_tokens : alone->max_tokens;
+            o->answers[o->n_answers++] = (struct asked){i, k, o->n - 1};
         }
+    }
 }
 
 static sl_status oracle_ask(struct oracle *o, const struct sl_sim_history *h, uint32_t n_layers,
@@ -129,9 +155,9 @@ static sl_status oracle_ask(struct oracle *o, const struct sl_sim_history *h, ui
 static sl_status compare(const struct sl_sim_history *h, const struct oracle *o, uint32_t at,
                          struct sl_err *err)
 {
-    uint32_t i = o->of[at], k = o->index[at], same = 0;
+    uint32_t i = o->answers[at].request, k = o->answers[at].index, same = 0;
     const struct sl_sim_request *r = &h->requests[i];
-    const struct sl_sim_answer *got = &r->answers[k], *alone = &o->requests[at].answers[0];
+    const struct sl_sim_answer *got = &r->answers[k], *alone = &o->requests[o->answers[at].alone].answers[0];
     uint32_t n = got->n_tokens < alone->n_tokens ? got->n_tokens : alone->n_tokens;
     if (got->status != SL_OK)
         return sl_fail(err, SL_E_INTERNAL, "answer %u to request %u failed (%s)", k, i,
@@ -160,9 +186,9 @@ static sl_status compare_all(const struct sl_sim_history *h, uint32_t n_layers, 
     sl_status status = oracle_init(&o, h, err);
     if (status == SL_OK)
         status = oracle_ask(&o, h, n_layers, err);
-    for (uint32_t at = 0; status == SL_OK && at < o.n; at++)
+    for (uint32_t at = 0; status == SL_OK && at < o.n_answers; at++)
         status = compare(h, &o, at, err);
-    sums->answers += o.n;
+    sums->answers += o.n_answers;
     oracle_fini(&o);
     return status;
 }
