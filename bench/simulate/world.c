@@ -317,7 +317,9 @@ static sl_status build(struct sl_world *w, struct sl_sim_request *requests, uint
     SL_TRY(make_plan(w, err));
     w->seqs = calloc(n, sizeof *w->seqs);
     w->ends_by_us = calloc(n, sizeof *w->ends_by_us);
-    if (!w->seqs || !w->ends_by_us || sl_holders_init(&w->holders, requests, n, w->plan.vocab) != SL_OK)
+    w->nodes = calloc(w->n_nodes, sizeof *w->nodes);
+    if (!w->nodes || !w->seqs || !w->ends_by_us ||
+        sl_holders_init(&w->holders, requests, n, w->plan.vocab) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a world");
     struct sl_net_config net = {sl_faults_arrives_us, sl_faults_lands_us, w};
     SL_TRY(sl_net_create(&w->net, &net));
@@ -333,7 +335,7 @@ static sl_status build(struct sl_world *w, struct sl_sim_request *requests, uint
 
 static void demolish(struct sl_world *w)
 {
-    for (uint32_t i = 0; i < w->n_nodes; i++)
+    for (uint32_t i = 0; w->nodes && i < w->n_nodes; i++)
         if (w->nodes[i].io)
             sl_node_end(&w->nodes[i]);
     while (w->events) {
@@ -346,6 +348,7 @@ static void demolish(struct sl_world *w)
     sl_holders_fini(&w->holders);
     free(w->seqs);
     free(w->ends_by_us);
+    free(w->nodes);
     free(w);
 }
 

@@ -95,7 +95,7 @@ struct sl_world {
     struct sl_net *net;
     uint64_t now_us;
     struct sl_world_event *events;
-    struct sl_world_node nodes[SL_WORLD_NODES];
+    struct sl_world_node *nodes;
     uint32_t n_nodes;
     uint8_t secret[32];
 
