@@ -2,6 +2,7 @@
  * that does it again is said on the way down. */
 #include "bench/simulate/simulate.h"
 #include "base/clock.h"
+#include "bench/simulate/memory.h"
 #include "bench/simulate/seed.h"
 #include <errno.h>
 #include <inttypes.h>
@@ -227,7 +228,9 @@ sl_status sl_simulate(const struct sl_simulate *options, struct sl_err *err)
     if (status == SL_OK) {
         uint64_t began_ns = sl_clock_process_ns();
         say_when_dying(true);
+        struct sl_kept_memory kept = sl_memory_keep();
         status = run_seeds(s, err);
+        sl_memory_keep_no_more(&kept);
         say_when_dying(false);
         double cpu_s = (double)(sl_clock_process_ns() - began_ns) / 1e9;
         if (status == SL_OK && options->json)

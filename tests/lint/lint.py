@@ -83,7 +83,7 @@ FOREIGN = {
     r"yaml\.h": [r"node/command/yaml\.c"],
     r"microhttpd\.h": [r"node/edge/admin_http\w*\.[ch]", r"bench/serve/selftest/scripted_http\.c"],
     r"utf8proc\.h": [r"model/tokenizer/\w+\.[ch]"],
-    r"jemalloc/": [r"node/edge/\w*metrics\w*\.c"],
+    r"jemalloc/": [r"node/edge/\w*metrics\w*\.c", r"bench/simulate/memory\.c"],
     r"xxhash\.h": [r"base/digest(_avx2)?\.c"],
     r"openssl/": [r"base/digest\.c", r"node/rpc/tls(_\w+)?\.[ch]"],
     r"(imm|x86|avx)\w*intrin\.h|cpuid\.h": [r"kernels/cpu/.*", r"base/cpu\.c"],
