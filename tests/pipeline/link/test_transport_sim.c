@@ -35,8 +35,12 @@ static uint64_t lands(void *user, size_t bytes)
 static struct sl_io *make_io(uint16_t port)
 {
     struct sl_io *io = NULL;
-    struct sl_io_config config = {
-        .transport = &sl_transport_sim, .net = w.net, .port = port, .limits = {1 << 20, 64, 1 << 20}};
+    struct sl_io_config config = {.transport = &sl_transport_sim,
+                                  .net = w.net,
+                                  .port = port,
+                                  .silent_ms = 1000, /* said: what goes without saying is longer under TSan */
+                                  .lost_ms = 10000,
+                                  .limits = {1 << 20, 64, 1 << 20}};
     CHECK(sl_io_create_stepped(&io, &config, port, NULL) == SL_OK);
     return io;
 }
