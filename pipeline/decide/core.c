@@ -363,6 +363,7 @@ void sl_core_come_again(struct sl_core *core, struct sl_stay *from, uint32_t k, 
     s->entry.arrived_us = from->entry.arrived_us;
     s->entry.due_us = from->entry.due_us;
     s->entry.tenant = r->tenant;
+    s->entry.again = true;
     sl_core_look_up(core, &s->entry);
     sl_policy_enter(&core->policy, &core->schedule, &s->entry, true);
     struct sl_action *a = sl_core_act(actions, SL_ACTION_SET_BACK, r);
@@ -391,6 +392,7 @@ void sl_core_begin_anew(struct sl_core *core, struct sl_stay *from, struct sl_ac
     s->entry.arrived_us = from->entry.arrived_us;
     s->entry.due_us = from->entry.due_us;
     s->entry.tenant = r->tenant;
+    s->entry.again = true;
     r->predicted_us = 0;              /* of something else */
     sl_core_look_up(core, &s->entry); /* what it has filled itself is there */
     sl_policy_enter(&core->policy, &core->schedule, &s->entry, true);

@@ -79,7 +79,7 @@ static struct sl_schedule_entry *next_to_begin(struct sl_core *core)
 static bool can_come_again(const struct sl_core *core, const struct sl_stay *s)
 {
     uint32_t kept_for = core->schedule.n_decoding + s->entry.n_places,
-             others = s->again ? 0 : core->plan.max_running * core->plan.max_decoders;
+             others = s->entry.again ? 0 : core->plan.max_running * core->plan.max_decoders;
     return s->entry.n_places == 0 || core->free_stays.n_free >= kept_for + others;
 }
 

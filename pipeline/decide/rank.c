@@ -281,7 +281,7 @@ static uint32_t fill(struct sl_policy *policy, struct sl_schedule *schedule, uin
             policy->look(policy->look_user, e);
         double us = n == 0 ? fmax(budget_us(policy, schedule, e), least) : c->us;
         uint32_t steering = c->steering, shared = c->shared;
-        if ((barrier && !e->admitted) || !add_slice(c, e, us, &cuts[n]))
+        if ((barrier && !e->admitted && !e->again) || !add_slice(c, e, us, &cuts[n]))
             continue;
         if (!e->admitted && !begin(user, e)) {
             barrier = barrier || waits_too_long(e, now_us);

@@ -37,6 +37,7 @@ struct sl_schedule_entry {
     struct sl_schedule_entry *next_key, *before_key;
     bool counted;  /* in its tenant\'s queue */
     bool promised; /* its holder said when, and was not refused */
+    bool again; /* it was begun before, and set back: whoever waits for what it holds can't wait in its way */
     uint32_t tenant;
     double backlog_us; /* its work when it came, as its tenant's queue counts it */
     double work_us;    /* what is left of it at work_pos, as that version of the budget has it */
