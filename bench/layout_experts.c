@@ -37,21 +37,6 @@ static struct sl_experts_dims dims_of(const struct sl_shape *s)
         .d_model = s->d_model, .n_experts = s->n_experts, .top_k = s->top_k, .d_expert = s->d_expert};
 }
 
-static struct sl_share experts_share(const struct sl_layout_world *world, uint32_t index)
-{
-    const struct sl_layout_config *c = &world->config;
-    (void)index;
-    return (struct sl_share){.end = world->shape->n_layers,
-                             .with_embed = true,
-                             .with_head = true,
-                             .n_threads = 1,
-                             .kv_dtype = sl_pack_kv_dtype(c->pack, c->kv),
-                             .n_pages = sl_pages_of(c->n_ids),
-                             .max_tokens = c->rows,
-                             .max_sequences = 1,
-                             .context_tokens = c->n_ids};
-}
-
 /* The most of one layer of a page: f32, before the layout rounds it up. */
 static size_t page_layer_most(const struct sl_shape *s)
 {
@@ -388,7 +373,6 @@ static void experts_run(struct sl_layout_node *node)
 }
 
 const struct sl_layout_program sl_layout_experts = {
-    .share = experts_share,
     .frame_bytes = experts_frame_bytes,
     .open = experts_open,
     .run = experts_run,

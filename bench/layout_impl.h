@@ -52,7 +52,8 @@ struct sl_layout_node {
 };
 
 struct sl_layout_program {
-    struct sl_share (*share)(const struct sl_layout_world *world, uint32_t index);
+    /* What node `index` has of the model, which is all of it when this is called. NULL: that. */
+    void (*narrow)(const struct sl_layout_world *world, uint32_t index, struct sl_share *share);
     size_t (*frame_bytes)(const struct sl_layout_world *world); /* the most that a payload has */
     sl_status (*open)(struct sl_layout_node *node, struct sl_err *err);
     void (*run)(struct sl_layout_node *node);

@@ -12,20 +12,13 @@ struct layers_node {
     struct sl_chunk chunk;
 };
 
-static struct sl_share layers_share(const struct sl_layout_world *world, uint32_t index)
+static void layers_narrow(const struct sl_layout_world *world, uint32_t index, struct sl_share *share)
 {
-    const struct sl_layout_config *c = &world->config;
-    uint32_t n_layers = world->shape->n_layers, n = c->n_nodes;
-    return (struct sl_share){.begin = n_layers * index / n,
-                             .end = n_layers * (index + 1) / n,
-                             .with_embed = index == 0,
-                             .with_head = index + 1 == n,
-                             .n_threads = 1,
-                             .kv_dtype = sl_pack_kv_dtype(c->pack, c->kv),
-                             .n_pages = sl_pages_of(c->n_ids),
-                             .max_tokens = c->rows,
-                             .max_sequences = 1,
-                             .context_tokens = c->n_ids};
+    uint32_t n_layers = world->shape->n_layers, n = world->config.n_nodes;
+    share->begin = n_layers * index / n;
+    share->end = n_layers * (index + 1) / n;
+    share->with_embed = index == 0;
+    share->with_head = index + 1 == n;
 }
 
 static size_t layers_frame_bytes(const struct sl_layout_world *world)
@@ -115,7 +108,7 @@ static void layers_run(struct sl_layout_node *node)
 }
 
 const struct sl_layout_program sl_layout_layers = {
-    .share = layers_share,
+    .narrow = layers_narrow,
     .frame_bytes = layers_frame_bytes,
     .open = layers_open,
     .run = layers_run,

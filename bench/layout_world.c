@@ -76,7 +76,18 @@ static void break_gate(struct sl_layout_world *world)
 static sl_status open_node(struct sl_layout_node *node, struct sl_err *err)
 {
     const struct sl_layout_world *world = node->world;
-    struct sl_share share = world->program->share(world, node->index);
+    const struct sl_layout_config *c = &world->config;
+    struct sl_share share = {.end = world->shape->n_layers,
+                             .with_embed = true,
+                             .with_head = true,
+                             .n_threads = 1,
+                             .kv_dtype = sl_pack_kv_dtype(c->pack, c->kv),
+                             .n_pages = sl_pages_of(c->n_ids),
+                             .max_tokens = c->rows,
+                             .max_sequences = 1,
+                             .context_tokens = c->n_ids};
+    if (world->program->narrow)
+        world->program->narrow(world, node->index, &share);
     SL_TRY(sl_stage_create(&node->stage, world->config.pack, &share, NULL, err));
     return world->program->open(node, err);
 }
