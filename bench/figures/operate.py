@@ -313,11 +313,14 @@ def first_frame(port, context):
 
 def first_token(stub, pb, ids):
     """Seconds."""
-    begun, first = time.perf_counter(), None
-    for reply in stub.Generate(pb.GenerateRequest(tokenized=pb.TokenizedInput(input_ids=ids), stream=True,
-                                                  sampling_params=pb.SamplingParams(max_tokens=1, ignore_eos=True))):
-        if first is None:
-            first = time.perf_counter() - begun
+    begun = time.perf_counter()
+    replies = stub.Generate(pb.GenerateRequest(tokenized=pb.TokenizedInput(input_ids=ids), stream=True,
+                                               sampling_params=pb.SamplingParams(max_tokens=1, ignore_eos=True)), timeout=60)
+    if next(replies, None) is None:
+        raise SystemExit(f"a prompt of {len(ids)} tokens was ended without one token in answer; see the log of the server")
+    first = time.perf_counter() - begun
+    for _ in replies:
+        pass  # to its end, so that the next one has the server to itself
     return first
 
 
