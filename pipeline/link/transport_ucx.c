@@ -66,6 +66,8 @@ struct sl_trunk {
     ucp_ep_h ep;                  /* NULL: not yet, or closing */
     bool failed, closing;
     bool stale; /* lines that are there stay, new ones take another */
+    bool wired; /* the peer's end of it was there once: something was sent over it */
+    uint64_t opened_ms;
     const char *reason;
     void *close_request;
     uint32_t n_lines;
@@ -155,7 +157,9 @@ static void say_end(struct sl_transport *t, ucp_ep_h ep, uint64_t link, uint64_t
 static void on_sent(void *request, ucs_status_t status, void *user)
 {
     struct sl_sending *sending = user;
-    sl_conn_line(sending->conn)->n_under_way--;
+    struct sl_line *line = sl_conn_line(sending->conn);
+    line->n_under_way--;
+    line->trunk->wired |= status == UCS_OK;
     ucp_request_free(request);
     sl_sending_done(sending, status_of(status));
 }
@@ -187,6 +191,8 @@ static void ucx_send(struct sl_line *line, struct sl_sending *sending)
     line->n_under_way--;
     if (UCS_PTR_IS_ERR(request))
         line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
+    else
+        trunk->wired = true;
     sl_sending_done(sending, UCS_PTR_IS_ERR(request) ? status_of(UCS_PTR_STATUS(request)) : SL_OK);
 }
 
@@ -295,11 +301,19 @@ static sl_status trunk_open(struct sl_trunk *trunk, const struct sl_ucx_address 
                              .address = (const ucp_address_t *)peer->worker,
                              .err_handler = {on_endpoint_error, trunk},
                              .err_mode = UCP_ERR_HANDLING_MODE_PEER};
+    trunk->opened_ms = clock_ms();
     if (ucp_ep_create(trunk->transport->worker, &param, &trunk->ep) == UCS_OK)
         return SL_OK;
     trunk->ep = NULL;
     trunk_failed(trunk, "UCX makes no endpoint to the peer");
     return SL_E_PEER_LOST;
+}
+
+/* Its other end is being made: what is sent waits for that. It must not be closed now: in UCX 1.13 it is an assertion at the
+ * peer when its answer finds the endpoint that called it closed. */
+static bool is_being_wired(const struct sl_trunk *trunk)
+{
+    return trunk->ep && !trunk->failed && !trunk->wired && clock_ms() - trunk->opened_ms < PATIENCE_MS;
 }
 
 /* From here on its sends and receives come home, those which cannot go on with an error. */
@@ -322,7 +336,8 @@ static void trunk_close(struct sl_trunk *trunk, const char *reason)
 static bool trunk_step(struct sl_trunk *trunk)
 {
     bool tried_in_vain = !trunk->ep && clock_ms() - trunk->probed_ms > PATIENCE_MS;
-    if (!trunk->closing && trunk->n_lines == 0 && (trunk->ep || trunk->failed || tried_in_vain))
+    if (!trunk->closing && trunk->n_lines == 0 && (trunk->ep || trunk->failed || tried_in_vain) &&
+        !is_being_wired(trunk))
         trunk_close(trunk, "its last line has ended");
     if (trunk->failed && !trunk->closing)
         trunk_close(trunk, NULL);
@@ -472,7 +487,8 @@ static bool line_close(struct sl_line *line)
         say_end(line->transport, trunk->ep, line->link, line->number, line->over ? LABEL_OVER : LABEL_END);
     line->ended = true;
     if (line->n_under_way > 0) {
-        if (trunk && (is_last_of_trunk(line) || clock_ms() - line->hung_up_ms > PATIENCE_MS))
+        if (trunk && ((is_last_of_trunk(line) && !is_being_wired(trunk)) ||
+                      clock_ms() - line->hung_up_ms > PATIENCE_MS))
             trunk_close(trunk, "another link with this peer could not be ended");
         return false;
     }

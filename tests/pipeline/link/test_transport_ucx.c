@@ -380,3 +380,50 @@ SL_TEST(ucx_a_link_that_ends_in_the_middle_of_frames_hurts_no_other_over_the_sam
         hurt += silences_when_another_link_ends() > 0;
     CHECK(hurt <= 2);
 }
+
+/* Both ends are worked by the test, so that it says who is late. */
+static void turn(struct side *side)
+{
+    struct sl_io_event event;
+    sl_io_turn(side->io, sl_clock_ns() / 1000);
+    while (sl_io_poll(side->io, &event, 0) == SL_OK) {
+        side->n_up += event.kind == SL_IO_LINK_UP;
+        side->n_down += event.kind == SL_IO_LINK_DOWN;
+    }
+    usleep(200);
+}
+
+/* So many turns each from the first call on; then the caller drops the link, and is not heard for a while. */
+static void drop_while_it_is_made(int n_turns)
+{
+    struct world world = {0};
+    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    struct sl_link_config link = link_config(LINK, 1, 2);
+    REQUIRE(sl_io_create_stepped(&world.a.io, &config, 1, NULL) == SL_OK);
+    REQUIRE(sl_io_create_stepped(&world.b.io, &config, 2, NULL) == SL_OK);
+    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
+    turn(&world.a);
+    CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
+    for (int i = 0; i < n_turns; i++) {
+        turn(&world.b);
+        turn(&world.a);
+    }
+    sl_io_drop(world.b.io, LINK);
+    for (int i = 0; i < 20; i++)
+        turn(&world.b);
+    while (world.b.n_down == 0) {
+        turn(&world.a);
+        turn(&world.b);
+    }
+    sl_io_destroy(world.b.io);
+    for (int i = 0; i < 20; i++)
+        turn(&world.a);
+    sl_io_destroy(world.a.io);
+}
+
+/* UCX 1.13 ends the process (an assertion) whose answer to a call for an endpoint finds the caller's closed. */
+SL_TEST(ucx_a_link_that_is_dropped_while_it_is_made_does_not_end_its_late_peer)
+{
+    for (int n_turns = 0; n_turns < 16; n_turns++)
+        drop_while_it_is_made(n_turns);
+}
