@@ -247,6 +247,11 @@ class Container:
     def thaw(self):
         sh(*crun("resume", self.id()))
 
+    def limit_cpu(self, seconds, each=0.1):
+        """So many of all its threads in each such time; None: more than there are processors (to take a limit away, crun fails)."""
+        quota = int(each * 1e8) if seconds is None else max(1000, int(seconds * 1e6))
+        sh(*crun("update", f"--cpu-period={int(each * 1e6)}", f"--cpu-quota={quota}", self.id()))
+
     def probe(self, probe):
         get = probe["httpGet"]
         connection = http.client.HTTPConnection(self.pod.ip, port_number([self.spec], get["port"]), timeout=probe.get("timeoutSeconds", 1))

@@ -6,7 +6,6 @@ divided by that, and nothing else, so thresholds are those that are deployed.
 deploy/monitoring/rules.yaml has no alert that is not here; each also has two histories in tests/monitoring/rules_test.yaml."""
 import contextlib
 import os
-import random
 import shutil
 import signal
 import threading
@@ -188,12 +187,22 @@ def late(world):
 
 
 @contextlib.contextmanager
-def noisy(world):
-    """A neighbour that takes the processor of a stage by fits: half of its chunks take far longer than the others."""
-    rng = random.Random(7)
-    with stutter(world.pod("sluice-0-1").containers[0], lambda: rng.choice([0.0, 0.25]), lambda: rng.choice([0.05, 0.1])), \
-            world.load(width=3, n_ids=600, max_tokens=2):
-        yield
+def throttled(world):
+    """A CPU limit: of each tenth of a second the stage gets what two of its chunks need, so half of them wait for the next one."""
+    stage = world.pod("sluice-0-1").containers[0]
+
+    def totals():
+        return [float(world.see.ask(metric)[0]["value"][1]) for metric in
+                ('sluice_stage_chunk_measured_seconds_total{role="stage 1"}', 'sluice_hops_total{to="coordinator"}')]
+    with world.load(width=3, n_ids=600, max_tokens=2):
+        seconds, chunks = totals()
+        world.cluster.wait(lambda: totals()[1] >= chunks + 100, "chunks")
+        seconds, chunks = (now - before for now, before in zip(totals(), (seconds, chunks)))
+        stage.limit_cpu(2 * seconds / chunks, 0.1)
+        try:
+            yield
+        finally:
+            stage.limit_cpu(None)
 
 
 @contextlib.contextmanager
@@ -286,7 +295,7 @@ FAULTS = [
     (["SluiceRefuses"], impatient, ()),
     (["SluiceLate"], late, ("SluiceRefuses", "SluiceNoProgress", "SluiceDown")),  # it does stand still
     (["SluiceDoorFull"], crowd, ("SluiceNotReady",)),
-    (["SluicePredictionsOff"], noisy, ("SluiceDown", "SluiceNoProgress")),
+    (["SluicePredictionsOff"], throttled, ("SluiceDown", "SluiceNoProgress")),
     (["SluiceFails", "SluiceChecksumFails"], damaged, ()),
     (["SluiceDecoderLost"], killed_decoder, ("SluiceDown",)),
     (["SluiceRestarts"], crash_loop, ("SluiceDecoderLost", "SluiceDown", "SluiceNotReady")),  # UCX 1.13 may end a node whose neighbour flaps
