@@ -355,6 +355,7 @@ void sl_call_end(struct sl_coordinator *c, struct sl_call *call, const struct sl
     }
     if (a->end.last) {
         sl_meter_ended(c, call, a, now_us);
+        sl_coordinator_show(c); /* whoever reads its line in the log, or its end, may look at once */
         log_end(call, a, now_us);
     }
     if (a->end.last && call->first_us > 0) /* an abort, too: what was told was told */

@@ -86,16 +86,21 @@ static void publish_fits(struct sl_coordinator *c)
     sl_latest_write(&c->published_fits, sl_core_fits(c->core));
 }
 
-static void publish(struct sl_coordinator *c)
+void sl_coordinator_show(struct sl_coordinator *c)
 {
     sl_core_load(c->core, &c->now.core);
+    sl_latest_write(&c->published, &c->now);
+}
+
+static void publish(struct sl_coordinator *c)
+{
+    sl_coordinator_show(c);
     if (c->now.core.slo_dear && !c->said_dear)
         sl_log_warn(
             "--slo %llu ms is so short that chunks must be smaller than pays: more than half of the time goes for "
             "reading weights; allow more, or leave it to the cost (0)",
             (unsigned long long)c->config.slo_us / 1000);
     c->said_dear = c->said_dear || c->now.core.slo_dear;
-    sl_latest_write(&c->published, &c->now);
     if (c->life == c->now.core.life && c->n_live == c->now.core.live && c->n_taken == c->taken)
         return; /* nobody else writes these three */
     pthread_mutex_lock(&c->lock);

@@ -238,6 +238,8 @@ void sl_decoder_set_silent(struct sl_coordinator *c, uint32_t d, uint32_t whom, 
 void sl_decoder_left(struct sl_coordinator *c, uint32_t d); /* LEFT */
 /* coordinator.c */
 void sl_coordinator_carry_out(struct sl_coordinator *c);
+/* What was counted can be read by others from here on; nobody is woken by it. */
+void sl_coordinator_show(struct sl_coordinator *c);
 void sl_coordinator_lose(struct sl_coordinator *c, sl_status status, const char *sentence);
 
 /* call.c; sl_call_make: any thread, SL_E_NOMEM; the rest the coordinator's */

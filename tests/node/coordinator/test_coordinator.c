@@ -22,6 +22,7 @@ struct neighbours {
     uint8_t frames[4 * MANY][FRAME] __attribute__((aligned(64)));
     uint32_t n_frames;
     _Atomic uint32_t n_calls, n_tokens, n_ended;
+    uint32_t n_unseen; /* ends that others could not read of yet when they were told */
     sl_status status;
     char error[320];
 };
@@ -164,6 +165,10 @@ static void on_piece(void *user, const struct sl_generated *p)
     atomic_fetch_add(&w->n_tokens, p->n_tokens);
     if (!p->done)
         return;
+    struct sl_load load;
+    sl_coordinator_load(w->coordinator, &load);
+    w->n_unseen +=
+        load.requests_ok + load.requests_failed != atomic_load(&w->n_ended) + 1 || load.running > 0;
     w->status = p->status;
     snprintf(w->error, sizeof w->error, "%s", p->error ? p->error : "");
     atomic_fetch_add(&w->n_ended, 1);
@@ -217,6 +222,7 @@ SL_TEST(neighbours_that_answer_and_take_are_served_for_ever)
         return;
     serve_many(&w, 2);
     CHECK_INT(w.n_ended, MANY);
+    CHECK_INT(w.n_unseen, 0); /* whoever is told of an end finds it counted */
     CHECK_INT(w.status, SL_OK);
     CHECK_INT(sl_coordinator_life(w.coordinator), SL_LIFE_READY);
     stop(&w);
