@@ -130,6 +130,10 @@ class Connection:
         self.socket.close()
 
 
+def descriptors(pid):
+    return sum(1 for _ in pathlib.Path(f"/proc/{pid}/fd").iterdir())
+
+
 class Resources:
     """The most that a process had since this began, looked at all the time."""
 
@@ -144,9 +148,6 @@ class Resources:
             return int(pathlib.Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * 4096 / 1e6
         except OSError:  # it has ended
             return 0.0
-
-    def descriptors(self):
-        return sum(1 for _ in pathlib.Path(f"/proc/{self.pid}/fd").iterdir())
 
     def watch(self):
         while not self.stop.wait(0.05):
