@@ -370,10 +370,12 @@ def test_the_first_process_of_a_container_ends_when_it_is_told_to(number):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        outer = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", SLUICE, "health", "--endpoint",
-                                  f"127.0.0.1:{silent.getsockname()[1]}", "--timeout-ms", "600000"], stderr=subprocess.DEVNULL,
-                                 # whoever started us in the background may have us ignore it, and that is heeded
-                                 preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))
+        ours = signal.signal(number, signal.SIG_DFL)  # whoever started us in the background may have us ignore it, and that is heeded
+        try:
+            outer = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", SLUICE, "health", "--endpoint",
+                                      f"127.0.0.1:{silent.getsockname()[1]}", "--timeout-ms", "600000"], stderr=subprocess.DEVNULL)
+        finally:
+            signal.signal(number, ours)
         held, _ = silent.accept()  # by a name: dropped, it would be closed, and the command end by itself
         children = pathlib.Path(f"/proc/{outer.pid}/task/{outer.pid}/children").read_text().split()
         os.kill(int(children[0]), number)
