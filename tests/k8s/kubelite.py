@@ -486,8 +486,8 @@ class Pod:
             if container.process and not container.running():
                 container.clean()
         if self.plugged:
+            self.plugged = False  # first: who writes rules meanwhile passes over a namespace that is gone, of a pod that has none
             sh("ip", "netns", "del", self.netns)
-            self.plugged = False
         self.cluster.forget(self)
         self.gone.set()
 
@@ -558,11 +558,11 @@ class Cluster:
         for document in documents:
             check_document(document)
         with self.lock:
-            for document in documents:
-                self.objects[document["kind"], namespace_of(document), document["metadata"]["name"]] = document
-            for service in self.services:
+            for service in services_of(documents):  # first: who sees a Service looks for its address
                 key = namespace_of(service), service["metadata"]["name"]
                 self.service_ips.setdefault(key, network.service_address(self.family, len(self.service_ips) + 1))
+            for document in documents:
+                self.objects[document["kind"], namespace_of(document), document["metadata"]["name"]] = document
         for pod in self.running():
             pod.refresh()
         return self

@@ -75,7 +75,7 @@ def test_what_is_not_named_is_shut(cluster):
 
 def test_sluice_reaches_its_own_pods_and_names_and_nothing_else(cluster):
     worker, stranger = pod(cluster, "sluice-0-1"), pod(cluster, "stranger")
-    assert reach(pod(cluster, "client"), stranger.ip, 13000) == "open"
+    cluster.wait(lambda: reach(pod(cluster, "client"), stranger.ip, 13000) == "open", "a stranger that listens")
     assert reach(worker, stranger.ip, 13000) == "dropped"
     assert reach(worker, NODE[4], 8080) == "dropped"
     assert any(name.startswith("sluice-0.sluice.") for name in cluster.names.asked)  # or it would not have joined
