@@ -173,7 +173,7 @@ WEIGHTS = ["embed.safetensors", "head.safetensors"] + [f"layer-{i:04}.safetensor
 class Stream(threading.Thread):
     """One long request; how it ends is in `error`, None when it was answered whole."""
 
-    def __init__(self, endpoint, tokens=3000):
+    def __init__(self, endpoint, tokens=15000):
         super().__init__()
         self.endpoint, self.tokens, self.begun, self.error, self.ids = endpoint, tokens, threading.Event(), None, []
         self.start()

@@ -3,9 +3,10 @@
 Nothing here measures: times are compared with one another only where they hold by construction (what is due at a time leaves
 after it), and the truth's are the server's own clock."""
 import concurrent.futures
+import contextlib
 import http.client
 import json
-import os
+import pathlib
 import signal
 import socket
 
@@ -271,8 +272,11 @@ def test_a_port_in_use_and_a_slow_start(spawn):
     assert done.returncode == 69 and str(taken.getsockname()[1]) in done.stderr
     port = free_port()
     sleeper = spawn("sleeper", "bench", "scripted", "--http-listen", f"127.0.0.1:{port}", "--slow-start", 86400)
-    wait_until(lambda: "sl-play" in "".join(open(f"/proc/{sleeper.process.pid}/task/{t}/comm").read() for t in
-                                            os.listdir(f"/proc/{sleeper.process.pid}/task")), "its threads")
+
+    def plays():
+        with contextlib.suppress(OSError):  # a thread that has ended since it was listed
+            return any((task / "comm").read_text() == "sl-play\n" for task in pathlib.Path(f"/proc/{sleeper.process.pid}/task").iterdir())
+    wait_until(plays, "its threads")
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     sleeper.signal(signal.SIGTERM)
