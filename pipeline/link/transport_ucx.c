@@ -37,6 +37,7 @@ enum {
     LOOK_MS = 200,          /* at the listener, while peers may come */
     PROBE_MS = 200,         /* for a connection that is only tried */
     UNHEARD_MS = 60 * 1000, /* a peer that is early loads its weights first; longer is worth a word */
+    QUIET_MS = 100,         /* nothing was heard for so long: nobody is connecting any more */
     PATIENCE_MS = 1000      /* for a line that has hung up to get its buffers back, before its trunk is cut */
 };
 enum label_kind { LABEL_CALL = 1, LABEL_FRAME, LABEL_END, LABEL_OVER };
@@ -531,8 +532,11 @@ static bool ucx_progress(struct sl_transport *t)
         next = trunk->next;
         any |= trunk_step(trunk);
     }
-    if (t->n_wanted > 0 && clock_ms() - t->looked_ms >= LOOK_MS)
-        look_at_listener(t);
+    if (t->n_wanted > 0) {
+        t->wanted_ms = clock_ms();
+        if (t->wanted_ms - t->looked_ms >= LOOK_MS)
+            look_at_listener(t);
+    }
     return any;
 }
 
@@ -638,14 +642,34 @@ static void ucx_admit(struct sl_transport *t, const struct sl_io_address *const 
     look_at_listener(t);
 }
 
+/* What is still told, trunks that are closing. */
+static bool is_busy(const struct sl_transport *t)
+{
+    bool busy = t->trunks != NULL;
+    for (int i = 0; i < SL_ENDS_MAX; i++)
+        busy |= t->ends[i].busy;
+    return busy;
+}
+
+/* May somebody be connecting who does not know yet that this node ends? In UCX 1.13 it is an assertion, there, when the other end
+ * is gone in the middle of that, and here, when an answer to it is still to be sent. */
+static bool may_be_called(const struct sl_transport *t, uint64_t now_ms)
+{
+    return !t->shielded || (t->wanted_ms > 0 && now_ms - t->wanted_ms < PATIENCE_MS);
+}
+
 static void ucx_close(struct sl_transport *t)
 {
-    uint64_t begun_ms = clock_ms();
-    bool busy = t->worker != NULL;
-    while (busy && clock_ms() - begun_ms < PATIENCE_MS) { /* what is still told, trunks that are closing */
-        busy = ucx_progress(t) || t->trunks;
-        for (int i = 0; i < SL_ENDS_MAX; i++)
-            busy |= t->ends[i].busy;
+    uint64_t begun_ms = clock_ms(), now_ms = begun_ms, heard_ms = begun_ms;
+    bool called = may_be_called(t, begun_ms);
+    while (t->worker && now_ms - begun_ms < PATIENCE_MS &&
+           (is_busy(t) || (called && now_ms - heard_ms < QUIET_MS))) {
+        struct pollfd fd = {.fd = t->fd, .events = POLLIN};
+        if (ucx_progress(t))
+            heard_ms = clock_ms();
+        else if (ucp_worker_arm(t->worker) == UCS_OK)
+            poll(&fd, 1, 1);
+        now_ms = clock_ms();
     }
     while (t->lines) { /* which the hub has given up */
         struct sl_line *line = t->lines;

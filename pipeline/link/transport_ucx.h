@@ -24,8 +24,9 @@ struct sl_transport {
     struct sl_io_address address;
     uint64_t token; /* of the address: sl_ucx_token */
     struct sl_shield shield;
-    bool shielded;     /* it was taken at the start */
-    uint32_t n_wanted; /* peers that may come */
+    bool shielded;      /* it was taken at the start */
+    uint32_t n_wanted;  /* peers that may come */
+    uint64_t wanted_ms; /* when some last were; 0: never */
     uint64_t looked_ms;
     bool said_lost, said_other;
     uint64_t said[SL_SHIELD_PEERS]; /* tokens of peers that do not hear us, as the log says */

@@ -427,3 +427,37 @@ SL_TEST(ucx_a_link_that_is_dropped_while_it_is_made_does_not_end_its_late_peer)
     for (int n_turns = 0; n_turns < 16; n_turns++)
         drop_while_it_is_made(n_turns);
 }
+
+static void *work(void *arg)
+{
+    struct side *side = arg;
+    while (!atomic_load(&side->over))
+        turn(side);
+    return NULL;
+}
+
+/* A peer that ends of its own will (its weights are bad, say) while its neighbours connect: they live on. */
+SL_TEST(ucx_a_node_that_ends_while_links_are_made_to_it_ends_no_other)
+{
+    for (int n_turns = 1; n_turns < 8; n_turns += 2) {
+        struct world world = {0};
+        pthread_t thread;
+        struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+        struct sl_link_config link = link_config(LINK, 1, 2);
+        REQUIRE(sl_io_create_stepped(&world.a.io, &config, 1, NULL) == SL_OK);
+        REQUIRE(sl_io_create_stepped(&world.b.io, &config, 2, NULL) == SL_OK);
+        CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
+        turn(&world.a);
+        CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
+        for (int i = 0; i < n_turns; i++) {
+            turn(&world.b);
+            turn(&world.a);
+        }
+        REQUIRE(pthread_create(&thread, NULL, work, &world.b) == 0);
+        sl_io_destroy(world.a.io);
+        usleep(1000);
+        atomic_store(&world.b.over, true);
+        pthread_join(thread, NULL);
+        sl_io_destroy(world.b.io);
+    }
+}

@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "pipeline/link/transport_impl.h"
 #include "tests/check.h"
+#include <stdatomic.h>
 
 enum { LINK = 77, EPOCH = 5, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
 
@@ -25,6 +26,7 @@ struct side {
     int n_kept;
     const uint8_t *expect; /* what the frames carry, by frame number */
     struct sl_io_event last;
+    _Atomic bool over; /* for a thread that works it */
 };
 
 struct world {
