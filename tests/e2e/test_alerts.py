@@ -17,6 +17,9 @@ from test_decoders import Cluster, pids_of
 from test_processes import ask
 
 
+NOISE = {"SluicePredictionsOff"}  # while there is load: it says that a machine is noisy, and one that others use is
+
+
 @pytest.fixture
 def watch(tmp_path):
     watches = []
@@ -74,19 +77,19 @@ def test_a_load_is_silent_and_a_dead_decode_worker_and_a_stopped_stage_are_told(
     see = watch(server.ops)
     with Load(server.endpoint, n_ids=300, max_tokens=8) as load:
         wait_until(lambda: load.done > 50, "a load")
-        assert load.failed == 0 and see.ever() == set()
+        assert load.failed == 0 and see.ever() <= NOISE
         os.kill(pids_of(server)[0], signal.SIGKILL)
-        see.fires("SluiceDecoderLost")
+        see.fires("SluiceDecoderLost", *NOISE)
         stage = server.children()["stage 1"]
         os.kill(stage, signal.SIGSTOP)
         try:
-            see.fires("SluiceNotReady", "SluiceDecoderLost")
+            see.fires("SluiceNotReady", "SluiceDecoderLost", *NOISE)
         finally:
             os.kill(stage, signal.SIGCONT)
         see.ends("SluiceNotReady")
         before = load.done
         wait_until(lambda: load.done > before + 5, "the load to go on")
-    assert load.failed == 0 and see.ever() == {"SluiceNotReady", "SluiceDecoderLost"}
+    assert load.failed == 0 and see.ever() - NOISE == {"SluiceNotReady", "SluiceDecoderLost"}
 
 
 def shown(legend, labels):
@@ -127,14 +130,13 @@ def test_every_panel_of_every_dashboard_shows_something(spawn, pack, watch):
 
 @pytest.mark.slow
 def test_a_long_load_is_silent(start_server, watch):
-    """As long as the longest `for`, and as much again. A machine that others use is noisy, and that is what SluicePredictionsOff
-    says: it may come, and nothing else."""
+    """As long as the longest `for`, and as much again."""
     server = start_server("--decoders", 2)
     see = watch(server.ops)
     end = time.monotonic() + 2 * 900 / LAPSE  # how long is the test; nothing is expected by then
     with Load(server.endpoint, n_ids=700, max_tokens=20) as load:
         while time.monotonic() < end:
-            assert see.firing() <= {"SluicePredictionsOff"}
+            assert see.firing() <= NOISE
             time.sleep(0.5)
-    assert load.failed == 0 and load.done > 10 and see.ever() <= {"SluicePredictionsOff"}
+    assert load.failed == 0 and load.done > 10 and see.ever() <= NOISE
     print("figure: alerts that fired in a load that was served:", see.ever() or "none")
