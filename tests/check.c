@@ -61,6 +61,13 @@ const char *sl_test_dir(void)
     return current_dir;
 }
 
+uint32_t sl_test_patience_ms(uint32_t ms)
+{
+    const char *factor = getenv("SLUICE_SLOW_FACTOR");
+    double times = factor ? strtod(factor, NULL) : 1;
+    return times > 1 ? (uint32_t)(ms * times) : ms;
+}
+
 static int remove_entry(const char *path, const struct stat *info, int kind, struct FTW *where)
 {
     (void)info;

@@ -5,6 +5,7 @@
 #define SL_TESTS_CHECK_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -17,6 +18,8 @@ void sl_test_register(struct sl_test *test);
 void sl_test_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
 void sl_test_skip(const char *why); /* prints the reason; return from the test after it */
 const char *sl_test_dir(void);      /* a fresh empty directory for this test, removed after it */
+/* For a wait that only ends by it when something hangs: as many times as long as SLUICE_SLOW_FACTOR says. */
+uint32_t sl_test_patience_ms(uint32_t ms);
 
 #define SL_TEST(id)                                                                                          \
     static void test_##id(void);                                                                             \

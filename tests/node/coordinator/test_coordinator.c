@@ -78,7 +78,7 @@ static bool start(struct neighbours *w)
                              .n_weights = 1,
                              .weights = &weight},
                          &err) == SL_OK;
-    if (!ready || sl_coordinator_wait_ready(w->coordinator, 30000, &err) != SL_OK)
+    if (!ready || sl_coordinator_wait_ready(w->coordinator, sl_test_patience_ms(30000), &err) != SL_OK)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
     return ready;
 }

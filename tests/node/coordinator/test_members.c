@@ -184,7 +184,7 @@ static size_t pack_node(const struct hand *h, uint8_t *packed)
 static sl_status unary(struct hand *h, const char *path, const uint8_t *packed, size_t n, uint8_t **reply,
                        size_t *bytes, struct sl_err *err)
 {
-    return sl_rpc_unary(h->channel, path, packed, n, 30000, reply, bytes, err);
+    return sl_rpc_unary(h->channel, path, packed, n, sl_test_patience_ms(30000), reply, bytes, err);
 }
 
 /* A Join with a ticket of its own, packed into h->join. */

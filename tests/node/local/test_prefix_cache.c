@@ -173,7 +173,7 @@ SL_TEST(an_answer_is_the_same_while_others_push_its_prefix_out)
         wait_for(&all[i]);
         check_same(&all[i], &computed[(i * 5 + i / PROMPTS) % PROMPTS]);
     }
-    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 10000));
+    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), sl_test_patience_ms(10000)));
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
     CHECK(load.prompt_tokens_cached > 0 && load.pages_evicted > 0 && load.handoff_tokens_kept > 0);
     CHECK(load.kv_pages_used == 0 && load.decode_pages_used == 0);
@@ -205,7 +205,7 @@ static void take_turn(struct sl_cluster *cluster, struct turns *t, bool second, 
 static uint32_t kept_since(struct sl_cluster *cluster, uint64_t *before)
 {
     struct sl_load load;
-    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), 10000));
+    CHECK(sl_coordinator_wait_idle(sl_cluster_coordinator(cluster), sl_test_patience_ms(10000)));
     sl_coordinator_load(sl_cluster_coordinator(cluster), &load);
     uint64_t kept = load.handoff_tokens_kept - *before;
     *before = load.handoff_tokens_kept;

@@ -87,7 +87,7 @@ static struct sl_io_event next_event(struct pair *p)
 {
     struct sl_io_event event;
     do {
-        if (sl_io_poll(p->ios[0], &event, 20000) != SL_OK)
+        if (sl_io_poll(p->ios[0], &event, (int)sl_test_patience_ms(20000)) != SL_OK)
             return (struct sl_io_event){.kind = SL_IO_NUDGE};
     } while (event.kind == SL_IO_LINK_UP);
     return event;

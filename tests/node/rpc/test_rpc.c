@@ -225,13 +225,13 @@ static void fixture_close(struct rpc_fixture *f)
     sl_rpc_fini();
 }
 
-static sl_status call(struct rpc_fixture *f, const char *path, const char *text, int64_t timeout_ms,
+static sl_status call(struct rpc_fixture *f, const char *path, const char *text, uint32_t timeout_ms,
                       struct sl_err *err)
 {
     uint8_t *reply;
     size_t bytes;
-    sl_status status =
-        sl_rpc_unary(f->channel, path, (const uint8_t *)text, strlen(text), timeout_ms, &reply, &bytes, err);
+    sl_status status = sl_rpc_unary(f->channel, path, (const uint8_t *)text, strlen(text),
+                                    sl_test_patience_ms(timeout_ms), &reply, &bytes, err);
     if (status == SL_OK)
         CHECK(bytes == strlen(text) && memcmp(reply, text, bytes) == 0);
     free(reply);
@@ -282,7 +282,8 @@ SL_TEST(metadata_of_a_call_is_there_and_counted)
         uint8_t *message = NULL;
         size_t bytes = 0;
         CHECK_INT(sl_rpc_stream_open_with(&stream, f.channel, "/test.T/Field", (const uint8_t *)asked[i].name,
-                                          strlen(asked[i].name), 10000, headers, 4, &err),
+                                          strlen(asked[i].name), sl_test_patience_ms(10000), headers, 4,
+                                          &err),
                   SL_OK);
         CHECK_INT(sl_rpc_stream_next(stream, &message, &bytes, &err), SL_OK);
         if (!message || bytes != strlen(asked[i].answer) || memcmp(message, asked[i].answer, bytes) != 0)
@@ -304,7 +305,8 @@ SL_TEST(a_foreign_thread_streams_in_order)
         uint8_t *message;
         size_t bytes;
         uint32_t n = 0;
-        if (sl_rpc_stream_open(&stream, f.channel, "/test.T/Count", NULL, 0, 10000, &err) != SL_OK)
+        if (sl_rpc_stream_open(&stream, f.channel, "/test.T/Count", NULL, 0, sl_test_patience_ms(10000),
+                               &err) != SL_OK)
             break;
         while (sl_rpc_stream_next(stream, &message, &bytes, &err) == SL_OK) {
             char want[16];
@@ -382,10 +384,11 @@ SL_TEST(a_message_over_the_limit_is_refused_and_the_connection_lives)
     uint8_t *big = calloc(1, MESSAGE_LIMIT + 1), *reply;
     size_t bytes;
     if (big && fixture_open(&f) == SL_OK) {
-        CHECK_INT(
-            sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT + 1, 20000, &reply, &bytes, &err),
-            SL_E_EXHAUSTED);
-        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT, 20000, &reply, &bytes, &err),
+        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT + 1, sl_test_patience_ms(20000),
+                               &reply, &bytes, &err),
+                  SL_E_EXHAUSTED);
+        CHECK_INT(sl_rpc_unary(f.channel, "/test.T/Echo", big, MESSAGE_LIMIT, sl_test_patience_ms(20000),
+                               &reply, &bytes, &err),
                   SL_OK);
         CHECK_INT(bytes, MESSAGE_LIMIT);
         free(reply);
@@ -517,7 +520,7 @@ SL_TEST(stop_waits_for_running_calls_within_the_grace)
     if (fixture_open(&f) == SL_OK &&
         sl_rpc_stream_open(&stream, f.channel, "/test.T/Count", NULL, 0, -1, &err) == SL_OK) {
         latch_wait(&was_full, 1);
-        sl_rpc_server_stop(f.server, 20000);
+        sl_rpc_server_stop(f.server, sl_test_patience_ms(20000));
         f.server = NULL;
         while (sl_rpc_stream_next(stream, &message, &bytes, &err) == SL_OK) {
             n++;

@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINK = 3, EPOCH = 1, FRAMES = 20, BYTES = 100000, GIVE_UP_S = 30 };
+enum { LINK = 3, EPOCH = 1, FRAMES = 20, BYTES = 100000, GIVE_UP_MS = 30000 };
 
 struct two_ios {
     struct sl_fabric *fabric;
@@ -35,7 +35,7 @@ static void take(struct two_ios *p, struct sl_io *io, const struct sl_io_event *
 
 static bool until(struct two_ios *p, const uint32_t *count, uint32_t n)
 {
-    uint64_t give_up_ns = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);
+    uint64_t give_up_ns = sl_clock_ns() + sl_test_patience_ms(GIVE_UP_MS) * UINT64_C(1000000);
     struct sl_io_event event;
     while (*count < n && sl_clock_ns() < give_up_ns) {
         while (sl_io_poll(p->from, &event, 0) == SL_OK)

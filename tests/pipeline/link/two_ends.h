@@ -9,7 +9,7 @@
 #include "tests/check.h"
 #include <stdatomic.h>
 
-enum { LINK = 77, EPOCH = 5, GIVE_UP_S = 30, MAX_BYTES = 1 << 20, N_TAGS = 256 };
+enum { LINK = 77, EPOCH = 5, GIVE_UP_MS = 30000, MAX_BYTES = 1 << 20, N_TAGS = 256 };
 
 struct side {
     struct sl_io *io;
@@ -163,7 +163,7 @@ static inline bool take_all(struct side *side, int timeout_ms)
 /* Polls both ends until the condition holds. */
 #define UNTIL(world, condition)                                                                              \
     do {                                                                                                     \
-        uint64_t until_ = sl_clock_ns() + GIVE_UP_S * UINT64_C(1000000000);                                  \
+        uint64_t until_ = sl_clock_ns() + sl_test_patience_ms(GIVE_UP_MS) * UINT64_C(1000000);               \
         while (!(condition) && sl_clock_ns() < until_)                                                       \
             if (!take_all(&(world)->a, 0) && !take_all(&(world)->b, 0))                                      \
                 take_all((world)->a.io ? &(world)->a : &(world)->b, 2);                                      \
