@@ -9,7 +9,7 @@
 #include <math.h>
 
 static const double most_overheads = 3.4, least_overheads = 2.5, waiting = 9.6, with_prefix = 1 / (0.3 * 3.4),
-                    rounding = 1.01, sliver = 0.2,
+                    rounding = 1.01, exact = 1 + 1e-9, sliver = 0.2,
                     least_chunk_us = 4000; /* nobody notices to have waited for a few of these */
 
 /* Whichever takes longest for a chunk of the usual size. */
@@ -78,10 +78,11 @@ void sl_budget_make(struct sl_budget *b, const struct sl_cost *costs, uint32_t n
     b->lag_us = b->others * b->chunk_us / 2 + pace->hops_us;
 }
 
-/* A prefix is read again by every chunk behind it. */
+/* A prefix is read again by every chunk behind it. By rows there is room for a prompt's end, and for what sums are rounded by: neither
+ * may take a page from a full chunk. */
 static double with_floor(const struct sl_budget *b, double pos)
 {
-    return b->by_rows ? full_chunk_us(b, pos)
+    return b->by_rows ? (full_chunk_us(b, pos) + b->cost.us[SL_COST_E]) * exact
                       : fmax(b->chunk_us, sl_cost_overhead(&b->cost, pos) * b->overheads * with_prefix);
 }
 

@@ -390,6 +390,27 @@ SL_TEST(chunks_of_so_many_rows_have_them_wherever_they_begin)
     close_queue(&q);
 }
 
+/* Whose last chunk is full is not cut a page short of it for what its end takes, nor for how a sum was rounded. */
+SL_TEST(chunks_of_so_many_rows_have_them_to_the_last_row_whatever_they_cost)
+{
+    struct sl_rng rng = {5, 5};
+    for (int turn = 0; turn < 300; turn++) {
+        struct sl_cost cost = {0};
+        struct queue q;
+        struct sl_schedule_entry e, other; /* who is alone may have more */
+        struct sl_cut cuts[SL_MAX_SLICES];
+        for (int t = SL_COST_C; t < SL_COST_TERMS; t++)
+            cost.us[t] = t == SL_COST_W ? 0 : 1000 * sl_rng_unit(sl_rng_next(&rng));
+        open_queue(&q);
+        queue_budget(&q, &cost, 1, 256, (struct sl_budget_wish){.by_rows = true});
+        queue_add(&q, &e, "", 8 * 256, 0, HOUR);
+        queue_add(&q, &other, "", 8 * 256, 0, UINT64_C(2) * HOUR);
+        for (uint32_t i = 0; i < 16; i++)
+            CHECK(queue_cut(&q, 0, cuts) == 1 && cuts[0].n == 256);
+        close_queue(&q);
+    }
+}
+
 SL_TEST(each_tenant_is_charged_its_slices_and_of_what_a_chunk_costs_beside_its_part_of_the_rows)
 {
     struct queue q;
