@@ -160,8 +160,9 @@ static sl_status add_environment(struct bundle *b, struct sl_err *err)
 static sl_status add_pages(struct bundle *b, uint32_t node, const char *address, struct sl_err *err)
 {
     static const char *const pages[][2] = {
-        {"/version", "version.json"},  {"/metrics", "metrics.txt"}, {"/readyz", "readyz.txt"},
-        {"/startupz", "startupz.txt"}, {"/livez", "livez.txt"},     {"/debug/schedule", "schedule.json"}};
+        {"/version", "version.json"},       {"/metrics", "metrics.txt"}, {"/readyz", "readyz.txt"},
+        {"/startupz", "startupz.txt"},      {"/livez", "livez.txt"},     {"/debug/schedule", "schedule.json"},
+        {"/debug/records", "records.jsonl"}};
     for (size_t i = 0; i < sizeof pages / sizeof *pages; i++) {
         struct sl_http_reply reply;
         struct sl_err why;

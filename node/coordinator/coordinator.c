@@ -60,6 +60,7 @@ static void send_record(struct sl_coordinator *c, const struct sl_action *a)
     if (!meta)
         return;
     sl_order_pack(meta, order, run ? run->ids : NULL, run ? run->pages : NULL, &limits);
+    sl_tail_add(&c->tail, sl_coordinator_now_us(), order, run ? run->pages : NULL);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = c->plan.meta_bytes};
     send_sealed(c, &c->orders, &wire, meta, tag_of(TAG_ORDER, 0, buffer));
     if (a->record.in_vain && c->config.on_cancelled)
@@ -598,9 +599,11 @@ static sl_status take_memory(struct sl_coordinator *c)
             take_buffers(c, &decoder->adopts, sl_plan_decode_node(&c->plan, d), adopts, c->plan.adopt_bytes));
         decoder->link = d < c->plan.n_decoders ? decoder->adopts.link : 0;
     }
-    SL_TRY(sl_arena_init(&c->arena, sl_core_bytes(&config) + sl_busy_bytes(c->plan.n_stages, SL_BUSY_RECORDS),
-                         NULL));
+    SL_TRY(sl_arena_init(
+        &c->arena,
+        sl_core_bytes(&config) + sl_busy_bytes(c->plan.n_stages, SL_BUSY_RECORDS) + sl_tail_bytes(), NULL));
     SL_TRY(sl_busy_init(&c->busy, &c->arena, c->plan.n_stages, SL_BUSY_RECORDS));
+    SL_TRY(sl_tail_init(&c->tail, &c->arena));
     SL_TRY(sl_core_init(&c->core, &c->arena, &config));
     SL_TRY(sl_latest_init(&c->published, sizeof c->now));
     SL_TRY(sl_latest_init(&c->published_fits, c->plan.n_stages * sizeof(struct sl_cost_fit)));
@@ -694,5 +697,6 @@ void sl_coordinator_destroy(struct sl_coordinator *c)
     pthread_mutex_destroy(&c->view_lock);
     pthread_cond_destroy(&c->view_taken);
     free(c->view);
+    free(c->seen_tail.words);
     free(c);
 }

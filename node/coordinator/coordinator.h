@@ -218,6 +218,9 @@ void sl_coordinator_load(struct sl_coordinator *c, struct sl_load *load);
 /* The queue as it is between two inputs. SL_E_DEADLINE: the thread had other things to do for timeout_ms. Any thread, but not
  * while it is destroyed. */
 sl_status sl_coordinator_view(struct sl_coordinator *c, struct sl_core_view *view, uint32_t timeout_ms);
+/* Likewise the last records of the order log; tail->words: room for SL_TAIL_WORDS of the caller's. */
+struct sl_tail;
+sl_status sl_coordinator_records(struct sl_coordinator *c, struct sl_tail *tail, uint32_t timeout_ms);
 
 /* What the pipeline is just now, as its decider sees it. Any thread. */
 enum sl_life sl_coordinator_life(struct sl_coordinator *c);

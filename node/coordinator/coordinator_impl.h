@@ -1,5 +1,5 @@
 /* Private to the coordinator: coordinator.c (the thread, between io and core), mailbox.c (what other threads ask), call.c (the
- * holder of one request: its text, its spans, its caller), followers.c (who follows the prefix cache), cancels.c (how long a cancel takes), queue_view.c (the queue, for who looks), metrics.c (what is counted, and
+ * holder of one request: its text, its spans, its caller), followers.c (who follows the prefix cache), cancels.c (how long a cancel takes), queue_view.c (the queue and the log, for who looks), metrics.c (what is counted, and
  * its text). All decisions are the core's (pipeline/decide/core.h). */
 #ifndef SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
 #define SL_NODE_COORDINATOR_COORDINATOR_IMPL_H
@@ -16,6 +16,7 @@
 #include "pipeline/record/busy.h"
 #include "pipeline/record/hops.h"
 #include "pipeline/record/messages.h"
+#include "pipeline/record/tail.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -211,11 +212,13 @@ struct sl_coordinator {
     struct sl_follower *followers;
     struct sl_busy busy;        /* what the stages did lately, */
     struct sl_foreign *foreign; /* and room for what of it a request waited for */
+    struct sl_tail tail;        /* what was written to the log lately */
 
     pthread_mutex_t view_lock; /* between the thread, when it is asked to, and who looks: all below */
     pthread_cond_t view_taken;
     struct sl_core_view *view; /* made when first asked for */
-    uint64_t n_views;
+    struct sl_tail seen_tail;  /* likewise its words */
+    uint64_t n_views, n_tails;
 };
 
 /* The clock of everything that the thread hands to the core or notes in a span. */

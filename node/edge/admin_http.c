@@ -98,14 +98,25 @@ static bool is_near(struct MHD_Connection *connection)
     return IN6_IS_ADDR_LOOPBACK(at) || (IN6_IS_ADDR_V4MAPPED(at) && at->s6_addr[12] == 127);
 }
 
-static void page_schedule(const struct sl_admin *ops, struct page *page)
+static void no_answer(struct page *page)
 {
-    page->type = "application/json";
-    if (ops->config.schedule(ops->config.context, &page->text))
-        return;
     page->status = MHD_HTTP_SERVICE_UNAVAILABLE;
     page->type = plain;
     sl_text_add(&page->text, "the deciding thread did not answer; try again\n");
+}
+
+static void page_schedule(const struct sl_admin *ops, struct page *page)
+{
+    page->type = "application/json";
+    if (!ops->config.schedule(ops->config.context, &page->text))
+        no_answer(page);
+}
+
+static void page_records(const struct sl_admin *ops, struct page *page)
+{
+    page->type = "application/x-ndjson";
+    if (!ops->config.records(ops->config.context, &page->text))
+        no_answer(page);
 }
 
 static void page_flush(const struct sl_admin *ops, struct page *page)
@@ -122,18 +133,16 @@ static const struct {
     bool near; /* asked for from this machine alone, where there is one */
     bool post; /* it changes something */
 } pages[] = {
-    {"/livez", page_livez, false, false},
-    {"/readyz", page_readyz, false, false},
-    {"/startupz", page_startupz, false, false},
-    {"/version", page_version, false, false},
-    {"/metrics", page_metrics, false, false},
-    {"/debug/schedule", page_schedule, true, false},
-    {"/debug/flush_prefix_cache", page_flush, true, true},
+    {"/livez", page_livez, false, false},          {"/readyz", page_readyz, false, false},
+    {"/startupz", page_startupz, false, false},    {"/version", page_version, false, false},
+    {"/metrics", page_metrics, false, false},      {"/debug/schedule", page_schedule, true, false},
+    {"/debug/records", page_records, true, false}, {"/debug/flush_prefix_cache", page_flush, true, true},
 };
 
 static bool has_page(const struct sl_admin *ops, size_t i)
 {
     return (pages[i].fill != page_schedule || ops->config.schedule) &&
+           (pages[i].fill != page_records || ops->config.records) &&
            (pages[i].fill != page_flush || ops->config.flush);
 }
 

@@ -1,5 +1,5 @@
 /* Ops HTTP: /metrics /livez /readyz /startupz /version, for probes and scrapers. Every role has
- * one; a coordinator's has /debug/schedule and /debug/flush_prefix_cache, too, for who is on its machine. */
+ * one; a coordinator's has /debug/schedule, /debug/records and /debug/flush_prefix_cache, too, for who is on its machine. */
 #ifndef SL_NODE_EDGE_ADMIN_HTTP_H
 #define SL_NODE_EDGE_ADMIN_HTTP_H
 
@@ -18,6 +18,8 @@ struct sl_admin_config {
     void (*metrics)(void *context, struct sl_text *text);       /* OpenMetrics lines, without the end mark */
     /* JSON of /debug/schedule, on the HTTP thread; false: there is none now. NULL: there is no such page */
     bool (*schedule)(void *context, struct sl_text *text);
+    /* the same of /debug/records, a line of JSON each */
+    bool (*records)(void *context, struct sl_text *text);
     /* POST /debug/flush_prefix_cache; false: there is no cache. NULL: there is no such page */
     bool (*flush)(void *context);
     void *context;

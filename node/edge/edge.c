@@ -1,8 +1,10 @@
 /* The edge put together (edge.h): one server with all services, one ops listener, one switch
  * "serving". */
 #include "node/edge/edge.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "node/edge/admin_http.h"
+#include "node/edge/records_json.h"
 #include "node/edge/schedule_json.h"
 #include "node/edge/traces.h"
 #include <assert.h>
@@ -83,6 +85,17 @@ static bool on_schedule(void *context, struct sl_text *text)
     if (taken)
         sl_schedule_json(view, text);
     free(view);
+    return taken;
+}
+
+static bool on_records(void *context, struct sl_text *text)
+{
+    struct sl_edge *edge = context;
+    struct sl_tail tail = {.words = malloc(SL_TAIL_WORDS * sizeof *tail.words)};
+    bool taken = tail.words && sl_coordinator_records(edge->view.coordinator, &tail, VIEW_MS) == SL_OK;
+    if (taken)
+        sl_records_json(&tail, sl_clock_ns() / 1000, text);
+    free(tail.words);
     return taken;
 }
 
@@ -175,6 +188,7 @@ sl_status sl_edge_start(struct sl_edge **out, const struct sl_edge_config *confi
                                         .state = on_state,
                                         .metrics = on_metrics,
                                         .schedule = on_schedule,
+                                        .records = on_records,
                                         .flush = on_flush,
                                         .context = edge};
     sl_status status = config->ops ? sl_admin_start(&edge->ops, &ops, err) : SL_OK;

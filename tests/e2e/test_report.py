@@ -42,7 +42,7 @@ def reported(start_server, tmp_path):
 def test_it_has_what_helps_and_no_prompt_no_output_and_no_secret(reported):
     server, parts, output, nobody = reported
     assert set(parts) == {"report.txt", "machine.txt", "environment.txt", "options-0.txt", "log-0.txt", *(
-        f"node-0/{name}" for name in ("version.json", "metrics.txt", "readyz.txt", "startupz.txt", "livez.txt", "schedule.json"))}
+        f"node-0/{name}" for name in ("version.json", "metrics.txt", "readyz.txt", "startupz.txt", "livez.txt", "schedule.json", "records.jsonl"))}
     assert "sluice_requests_total" in parts["node-0/metrics.txt"] and '"queue"' in parts["node-0/schedule.json"]
     assert "MemTotal" in parts["machine.txt"] and "model name" in parts["machine.txt"]
     assert "SLUICE_THREADS=3" in parts["environment.txt"] and "HOME" not in parts["environment.txt"]

@@ -5,6 +5,7 @@
 #include "node/coordinator/coordinator.h"
 #include "node/coordinator/links.h"
 #include "pipeline/record/messages.h"
+#include "pipeline/record/tail.h"
 #include "tests/check.h"
 #include <sched.h>
 #include <stdatomic.h>
@@ -225,6 +226,36 @@ SL_TEST(neighbours_that_answer_and_take_are_served_for_ever)
     CHECK_INT(w.n_unseen, 0); /* whoever is told of an end finds it counted */
     CHECK_INT(w.status, SL_OK);
     CHECK_INT(sl_coordinator_life(w.coordinator), SL_LIFE_READY);
+    stop(&w);
+}
+
+SL_TEST(what_was_written_to_the_log_is_shown_as_it_was_written)
+{
+    static struct neighbours w;
+    struct sl_tail tail = {.words = malloc(SL_TAIL_WORDS * sizeof *tail.words)};
+    struct sl_tail_record record;
+    if (!tail.words || !start(&w))
+        return;
+    CHECK_INT(sl_coordinator_records(w.coordinator, &tail, 60000), SL_OK);
+    CHECK(tail.begin == tail.end);
+    for (int i = 0; i < 3; i++)
+        serve_one(&w, 1);
+    REQUIRE(sl_coordinator_records(w.coordinator, &tail, 60000) == SL_OK);
+    uint64_t at = tail.begin, seq = 0, n = 0, before_us = 0;
+    for (; sl_tail_next(&tail, &at, &record); n++) {
+        const struct sl_order_slice *s = &record.order.slices[0];
+        CHECK(record.order.number == n + 1 && record.at_us >= before_us);
+        before_us = record.at_us;
+        CHECK_INT(record.order.kind, n % 2 ? SL_ORDER_FREE : SL_ORDER_RUN);
+        if (n % 2)
+            CHECK(record.order.seq == seq);
+        else
+            CHECK(record.order.n_slices == 1 && s->n == 1 && s->n_pages == 1 &&
+                  s->flags == (SL_SLICE_FIRST | SL_SLICE_LAST));
+        seq = s->seq;
+    }
+    CHECK_INT(n, 6);
+    free(tail.words);
     stop(&w);
 }
 

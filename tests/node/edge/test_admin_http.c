@@ -139,14 +139,17 @@ SL_TEST(the_schedule_is_shown_to_this_machine_where_there_is_one)
     sl_admin_stop(ops);
     struct sl_err err = {0};
     const struct sl_admin_config config = {
-        .listen = "127.0.0.1:0", .state = on_state, .schedule = on_schedule};
+        .listen = "127.0.0.1:0", .state = on_state, .schedule = on_schedule, .records = on_schedule};
     REQUIRE(sl_admin_start(&ops, &config, &err) == SL_OK);
     CHECK_CONTAINS(get(ops, "/debug/schedule"), "HTTP/1.1 503");
+    CHECK_CONTAINS(get(ops, "/debug/records"), "HTTP/1.1 503");
     there_is_one = true;
     CHECK_CONTAINS(get(ops, "/debug/schedule"), "HTTP/1.1 200");
     CHECK_CONTAINS(get(ops, "/debug/schedule"), "application/json");
     CHECK_CONTAINS(get(ops, "/debug/schedule"), "\r\n\r\n{\"queue\":[]}\n");
     CHECK_CONTAINS(get(ops, "/nothing"), " /debug/schedule");
+    CHECK_CONTAINS(get(ops, "/debug/records"), "application/x-ndjson");
+    CHECK_CONTAINS(get(ops, "/debug/records"), "\r\n\r\n{\"queue\":[]}\n");
     const char *proxied = ask(ops, "GET /debug/schedule HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 10.0.0.9\r\n"
                                    "Connection: close\r\n\r\n");
     CHECK_CONTAINS(proxied, "HTTP/1.1 403");
