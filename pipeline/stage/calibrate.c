@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "model/pack/cache_store.h"
+#include "pipeline/stage/device_wait.h"
 #include "pipeline/stage/utilisation.h"
 #include <stdio.h>
 #include <stdlib.h>
@@ -313,6 +314,8 @@ sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl
 
 bool sl_stage_cost(struct sl_cost *cost, struct sl_stage *stage, const struct sl_pack *pack)
 {
+    if (sl_stage_waited(cost)) /* it is known, and a processor that waits has nothing to measure */
+        return true;
     struct sl_stage_reads reads = sl_stage_reads_of(stage);
     uint64_t budget_us = (reads.always + reads.routed) / start_bytes_per_us;
     char dir[4000];

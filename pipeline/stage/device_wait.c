@@ -86,6 +86,12 @@ void sl_stage_waits(const struct sl_cost *cost)
     waits = true;
 }
 
+bool sl_stage_waited(struct sl_cost *cost)
+{
+    *cost = waited;
+    return waits;
+}
+
 const struct sl_device_ops *sl_device_wait(void)
 {
     return waits ? &wait_ops : NULL;

@@ -11,6 +11,8 @@
 
 /* Every stage that this process makes from now on waits so. Before any other thread is there. */
 void sl_stage_waits(const struct sl_cost *cost);
+/* What they wait for; false: none waits. */
+bool sl_stage_waited(struct sl_cost *cost);
 /* NULL: nobody has said so. */
 const struct sl_device_ops *sl_device_wait(void);
 

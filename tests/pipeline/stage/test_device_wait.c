@@ -4,12 +4,15 @@
 #include "pipeline/stage/device_wait.h"
 #include "tests/check.h"
 #include <stdlib.h>
+#include <string.h>
 
 SL_TEST(a_chunk_is_not_done_before_its_cost_is_over)
 {
     struct sl_cost cost = {.us = {[SL_COST_C] = 1000, [SL_COST_B] = 10, [SL_COST_E] = 3000}};
-    CHECK(sl_device_wait() == NULL); /* nobody has said so */
+    struct sl_cost known;
+    CHECK(sl_device_wait() == NULL && !sl_stage_waited(&known)); /* nobody has said so */
     sl_stage_waits(&cost);
+    CHECK(sl_stage_waited(&known) && memcmp(&known, &cost, sizeof cost) == 0);
     const struct sl_device_ops *ops = sl_device_wait();
     REQUIRE(ops != NULL);
     struct sl_attention_slice slice = {.n = 100, .kv_only = 99};
