@@ -78,6 +78,8 @@ static void happen(struct sl_world *w, const struct sl_world_event *e)
             sl_world_break(w, "after %u us not all links are up", SL_WORLD_START_US);
         else
             sl_decider_submit(w, e->which);
+        w->n_come++;
+        sl_world_call_next(w);
         break;
     case SL_WORLD_CANCEL:
         sl_decider_cancel(w, e->which);
@@ -107,6 +109,19 @@ static void happen(struct sl_world *w, const struct sl_world_event *e)
         stop(w, e);
         break;
     }
+}
+
+void sl_world_call_next(struct sl_world *w)
+{
+    uint32_t i = w->n_called;
+    if (!w->config.after || i == w->holders.n || i > w->n_come || w->config.after[i] > w->report.records)
+        return;
+    struct sl_sim_request *r = &w->holders.requests[i];
+    uint64_t begin_us = w->now_us > SL_WORLD_START_US ? w->now_us : SL_WORLD_START_US;
+    w->n_called++;
+    w->ends_by_us[i] += begin_us - SL_WORLD_START_US;
+    sl_world_at(w, begin_us + r->arrive_us + sl_world_draw(w, 3 * w->config.late_us), SL_WORLD_ARRIVE)
+        ->which = i;
 }
 
 /* ---- what must hold ---- */
@@ -302,7 +317,7 @@ static void plan_requests(struct sl_world *w)
     for (uint32_t i = w->holders.n; i-- > 0;) {
         const struct sl_sim_request *r = &w->holders.requests[i];
         w->ends_by_us[i] = w->config.one_by_one ? UINT64_MAX : SL_WORLD_START_US + r->arrive_us + patience;
-        if (w->config.one_by_one)
+        if (w->config.one_by_one || w->config.after)
             continue;
         if (r->cancel_us)
             sl_world_at(w, SL_WORLD_START_US + r->cancel_us, SL_WORLD_CANCEL)->which = i;

@@ -21,14 +21,24 @@ struct sl_world_config {
     uint64_t kv_tokens, flush_us; /* flush_us: when the prefix cache is flushed; 0: never */
     bool prefix_cache;
     bool one_by_one; /* a request comes when the one before has ended */
+    /* [n_requests] a request comes its arrive_us after the one before and this many records are there; NULL: after the start */
+    const uint32_t *after;
+    uint32_t
+        late_us; /* by as much work and frames may be late, each time another, and who comes by three times that */
     enum sl_schedule_kind schedule;
     enum sl_link_auth auth;
     uint64_t budget_us, slo_us;
     uint32_t runs;
     struct sl_cost cost; /* of all layers on one node */
+    /* [n_stages + 1], of each stage and of a decode worker, where they are known and told to the decider; NULL: by `cost` */
+    const struct sl_cost *costs;
     uint64_t most_events;
     void (*tell)(void *user, uint64_t at_us, const char *what);
     void *tell_user;
+    /* a record is written; order and pages as sl_tail_add takes them; NULL: nobody wants to know */
+    void (*record)(void *user, uint64_t at_us, const struct sl_order *order,
+                   const struct sl_page_numbers *pages);
+    void *record_user;
 };
 
 struct sl_world_report {

@@ -63,9 +63,12 @@ static void send_record(struct sl_world *w, const struct sl_action *a)
     sl_order_pack(b->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &w->limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = w->plan.meta_bytes};
     w->report.records++;
+    if (w->config.record)
+        w->config.record(w->config.record_user, w->now_us, order, run ? run->pages : NULL);
     sl_world_tell(w, "record %llu, kind %u, %u slices, %u tokens", (unsigned long long)order->number,
                   order->kind, order->n_slices, order->n_tokens);
     send(w, sl_plan_link_id(&w->plan, 0, sl_plan_stage_node(0)), &wire, b);
+    sl_world_call_next(w);
     if (a->record.in_vain)
         foretell(w, a->seq, a->record.number);
 }
@@ -303,10 +306,13 @@ static void on_link(struct sl_world *w, const struct sl_io_event *event)
     if (++n->links.n_up < n->links.n_links)
         return;
     w->complete = true;
+    for (uint32_t k = 0; w->config.costs && k < w->plan.n_stages; k++)
+        sl_core_cost(w->core, k, &w->config.costs[k]);
     for (uint32_t i = 0; i < w->plan.n_decoders; i++)
         w->places[i].up = w->places[i].ready = w->places[i].here = true;
     sl_core_complete(w->core, &w->actions);
     carry_out(w);
+    sl_world_call_next(w);
 }
 
 static const char *on_tokens(struct sl_world *w, uint32_t d, const struct sl_io_event *event)

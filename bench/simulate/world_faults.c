@@ -38,6 +38,8 @@ static void draw_ways(struct sl_world *w)
     bool reorder = sl_sim_has(w->config.faults, SL_SIM_REORDER);
     if (sl_sim_has(w->config.faults, SL_SIM_DELAY))
         w->max_delay_us = 1 + sl_world_draw(w, 3000);
+    if (w->config.late_us)
+        w->max_delay_us = w->config.late_us;
     for (uint32_t i = 0; i < w->n_nodes; i++)
         for (uint32_t k = 0; k < w->n_nodes; k++)
             w->base_us[i][k] = reorder && sl_world_draw(w, 3) == 0 ? sl_world_draw(w, 10000) : 0;

@@ -72,6 +72,7 @@ struct sl_world_node {
     bool acting;           /* a step was made that ends at busy_until_us, and its actions wait until then */
     bool dying;            /* its process has to end */
     uint64_t done_records; /* as of the last look */
+    uint64_t late_us;      /* what it works at will be */
 };
 
 struct sl_world_place { /* for a decode worker, as the decider's node sees it */
@@ -106,6 +107,8 @@ struct sl_world {
     uint64_t *seqs;       /* [n_requests], 0: not taken */
     uint64_t *ends_by_us; /* [n_requests] what waits longer, waits too long */
     uint32_t first_open;  /* all requests before it have ended */
+    uint32_t n_called;    /* of those that come after others and records: are on their way or here */
+    uint32_t n_come;
     struct sl_world_place places[SL_MAX_DECODERS];
     uint64_t silent_nodes; /* of the chain, a bit each */
     struct sl_world_bytes *out;
@@ -162,6 +165,8 @@ void sl_decider_end(struct sl_world *w);
 bool sl_decider_work(struct sl_world *w);
 void sl_decider_submit(struct sl_world *w, uint32_t request);
 void sl_decider_cancel(struct sl_world *w, uint32_t request);
+/* Whoever comes after others and records (config.after), and all of these are there. */
+void sl_world_call_next(struct sl_world *w);
 void sl_decider_hear(struct sl_world *w, const struct sl_world_event *event); /* SILENT, DEAD, READY */
 void sl_decider_expect(struct sl_world *w, uint32_t place, uint32_t life);
 void sl_decider_let_go(struct sl_world *w, uint32_t place); /* it is told to go */

@@ -27,7 +27,7 @@ static uint64_t own_clock_us(void *node)
 {
     const struct sl_world_node *n = node;
     double took_us = sl_device_hash_took_us(sl_stage_device(n->stage));
-    return n->now_us + n->ahead_us + (uint64_t)ceil(took_us * n->times);
+    return n->now_us + n->ahead_us + (uint64_t)ceil(took_us * n->times) + (took_us > 0 ? n->late_us : 0);
 }
 
 static int64_t next_offset_us(void *node)
@@ -40,6 +40,8 @@ static int64_t next_offset_us(void *node)
 /* A stage has its share of the layers, and of what they cost. */
 static struct sl_cost cost_of(const struct sl_world *w, uint32_t k)
 {
+    if (w->config.costs)
+        return w->config.costs[k < w->plan.n_stages ? k : w->plan.n_stages];
     struct sl_cost cost = w->config.cost;
     double share = k < w->plan.n_stages
                        ? (double)(w->plan.begin[k + 1] - w->plan.begin[k]) / (double)w->plan.n_layers
@@ -143,6 +145,7 @@ static void look_at_tables(struct sl_world *w, struct sl_world_node *n)
 static void step(struct sl_world *w, struct sl_world_node *n, const struct sl_io_event *event)
 {
     struct sl_err err;
+    n->late_us = sl_world_draw(w, w->config.late_us);
     sl_status status = n->role ? sl_stage_role_step(n->role, event, &n->actions, &err)
                                : sl_decode_role_step(n->decode, event, &n->actions, &err);
     if (status != SL_OK) {
@@ -158,7 +161,7 @@ static void step(struct sl_world *w, struct sl_world_node *n, const struct sl_io
         return;
     }
     n->acting = true;
-    n->busy_until_us = w->now_us + took_us;
+    n->busy_until_us = w->now_us + took_us + n->late_us;
     sl_world_tell(w, "node %u works for %llu us", n->number, (unsigned long long)took_us);
 }
 

@@ -35,6 +35,7 @@ struct sl_ask *sl_holders_ask(struct sl_holders *h, uint32_t i)
                            .n = r->n,
                            .max_tokens = r->max_tokens,
                            .min_tokens = r->min_tokens,
+                           .ignore_eos = r->ignore_eos,
                            .steering_bytes = r->steering_bytes,
                            .steering = r->steering,
                            .prompt_logprobs = -1,

@@ -57,6 +57,7 @@ struct sl_sim_request {
     uint64_t arrive_us, cancel_us; /* cancel_us 0: never */
     const uint32_t *ids;
     uint32_t n_ids, max_tokens, min_tokens;
+    bool ignore_eos;
     uint32_t n;                                              /* answers; 0 is 1 */
     uint8_t salt;                                            /* of its prefix; 0: none */
     uint64_t seed;                                           /* answer i is that of seed + i */

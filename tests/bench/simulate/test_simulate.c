@@ -188,3 +188,77 @@ SL_TEST(a_world_that_goes_on_for_ever_is_said_to_do_so)
     CHECK_CONTAINS(s.err.text, "it goes on after 1000 events");
     end(&s);
 }
+
+/* ---- scripts ---- */
+
+struct script_log {
+    uint32_t n;
+    uint64_t sum, at_us; /* of what was written, without when; of the last one */
+};
+
+static void write_down(void *user, uint64_t at_us, const struct sl_order *order,
+                       const struct sl_page_numbers *pages)
+{
+    struct script_log *log = user;
+    uint64_t words[4] = {order->number, order->kind, order->n_tokens, order->n_pages ? pages[0].stage : 0};
+    log->n++;
+    CHECK_INT(order->number, log->n);
+    log->sum = sl_rng_at(log->sum, sl_xxh3(words, sizeof words));
+    CHECK(at_us >= log->at_us);
+    log->at_us = at_us;
+}
+
+/* Three requests of 100 tokens, of which the last comes 5 ms after the second and two records. */
+static struct script_log play_script(uint64_t seed, uint32_t late_us, struct sl_sim_request *requests)
+{
+    static const uint32_t after[] = {0, 1, 2};
+    static uint32_t ids[100], tokens[3][4];
+    struct script_log log = {0};
+    const struct sl_cost costs[] = {
+        {.us = {[SL_COST_C] = 50000}}, {.us = {[SL_COST_C] = 50000}}, {.us = {1000}}};
+    struct sl_world_config config = {.seed = seed,
+                                     .n_layers = 2,
+                                     .n_stages = 2,
+                                     .n_decoders = 1,
+                                     .max_prefill = 4,
+                                     .max_running = 4,
+                                     .max_requests = 16,
+                                     .context_tokens = 512,
+                                     .kv_tokens = 2048,
+                                     .chunk_tokens = 64,
+                                     .schedule = SL_SCHEDULE_FIFO,
+                                     .after = after,
+                                     .late_us = late_us,
+                                     .cost = costs[0],
+                                     .costs = costs,
+                                     .record = write_down,
+                                     .record_user = &log};
+    struct sl_world_report report;
+    struct sl_err err;
+    for (uint32_t i = 0; i < 3; i++)
+        requests[i] = (struct sl_sim_request){.arrive_us = 5000,
+                                              .ids = ids,
+                                              .n_ids = 100,
+                                              .n = 1,
+                                              .max_tokens = 4,
+                                              .ignore_eos = true,
+                                              .answers[0].tokens = tokens[i]};
+    if (sl_world_run(&config, requests, 3, &report, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return log;
+}
+
+SL_TEST(requests_come_after_records_and_being_late_changes_no_order_where_there_is_time)
+{
+    struct sl_sim_request requests[3];
+    struct script_log log = play_script(1, 0, requests), late;
+    CHECK_INT(log.n, 3 + 3 + 3); /* two chunks each and their pages back */
+    for (uint32_t i = 0; i < 3; i++)
+        CHECK(requests[i].ended && requests[i].answers[0].n_tokens == 4);
+    for (uint64_t seed = 2; seed < 6; seed++) {
+        uint64_t end_us = requests[2].answers[0].end_us;
+        late = play_script(seed, 2000, requests);
+        CHECK(late.sum == log.sum && late.n == log.n);
+        CHECK(requests[2].answers[0].end_us != end_us);
+    }
+}
