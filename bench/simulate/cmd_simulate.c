@@ -21,8 +21,8 @@ static const struct sl_option simulate_options[] = {
         "poisson:RATE[,in=LENGTH][,out=LENGTH] with lengths as bench serve has them."),
     SL_OPTION_TEXT(
         "faults", SL_OPT_STRING, sl_simulate, faults, "all", "LIST",
-        "What goes wrong: none, all, or some of delay, reorder, clog, partition, crash, freeze, slow, clock and "
-        "lost-client."),
+        "What goes wrong: none, all, or some of delay, reorder, clog, partition, crash, freeze, slow, clock, "
+        "lost-client and lost-stage."),
     SL_OPTION_NUMBER("max-events", sl_simulate, most_events, "5000000", 1000, 4000000000.0, "events",
                      "Of a seed; one that has not ended then has failed."),
     SL_OPTION_TEXT("trace", SL_OPT_STRING, sl_simulate, trace, NULL, "FILE",

@@ -3,9 +3,16 @@
 #include <string.h>
 
 static const char *const names[SL_SIM_FAULTS] = {
-    [SL_SIM_DELAY] = "delay",         [SL_SIM_REORDER] = "reorder", [SL_SIM_CLOG] = "clog",
-    [SL_SIM_PARTITION] = "partition", [SL_SIM_CRASH] = "crash",     [SL_SIM_FREEZE] = "freeze",
-    [SL_SIM_SLOW] = "slow",           [SL_SIM_CLOCK] = "clock",     [SL_SIM_LOST_CLIENT] = "lost-client",
+    [SL_SIM_DELAY] = "delay",
+    [SL_SIM_REORDER] = "reorder",
+    [SL_SIM_CLOG] = "clog",
+    [SL_SIM_PARTITION] = "partition",
+    [SL_SIM_CRASH] = "crash",
+    [SL_SIM_FREEZE] = "freeze",
+    [SL_SIM_SLOW] = "slow",
+    [SL_SIM_CLOCK] = "clock",
+    [SL_SIM_LOST_CLIENT] = "lost-client",
+    [SL_SIM_LOST_STAGE] = "lost-stage",
 };
 
 const char *sl_sim_fault_name(enum sl_sim_fault fault)

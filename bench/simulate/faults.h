@@ -15,6 +15,7 @@ enum sl_sim_fault {
     SL_SIM_SLOW,        /* a stage is many times slower for a while */
     SL_SIM_CLOCK,       /* the clock of a node jumps ahead, as after a suspension */
     SL_SIM_LOST_CLIENT, /* who asked goes away */
+    SL_SIM_LOST_STAGE,  /* a stage dies, and the pipeline with it; another one comes in its place */
     SL_SIM_FAULTS
 };
 

@@ -53,11 +53,11 @@ static struct sl_world_config draw_config(const struct sl_seed_config *s, const 
 
 /* ---- the oracle ---- */
 
-/* It was refused in time, and nothing of it is anywhere. */
+/* It was refused in time, or its pipeline was lost before it told anything. */
 static bool was_refused(const struct sl_sim_request *r)
 {
     const struct sl_sim_answer *a = &r->answers[0];
-    return a->ended && a->status == SL_E_EXHAUSTED && a->n_tokens == 0;
+    return a->ended && (a->status == SL_E_EXHAUSTED || a->status == SL_E_UNAVAILABLE) && a->n_tokens == 0;
 }
 
 struct asked { /* an answer, and who was asked for the same */
@@ -92,7 +92,7 @@ static void oracle_fini(struct oracle *o)
 /* Of an answer that was cut short no more than it has is compared. */
 static uint32_t wanted(const struct sl_sim_request *r, const struct sl_sim_answer *got)
 {
-    if (got->finish != SL_FINISH_ABORT)
+    if (got->finish != SL_FINISH_ABORT && got->status == SL_OK)
         return r->max_tokens;
     return got->n_tokens > 0 ? got->n_tokens : 1;
 }
@@ -153,23 +153,24 @@ static sl_status oracle_ask(struct oracle *o, const struct sl_sim_history *h, ui
 }
 
 static sl_status compare(const struct sl_sim_history *h, const struct oracle *o, uint32_t at,
-                         struct sl_err *err)
+                         bool may_be_lost, struct sl_err *err)
 {
     uint32_t i = o->answers[at].request, k = o->answers[at].index, same = 0;
     const struct sl_sim_request *r = &h->requests[i];
     const struct sl_sim_answer *got = &r->answers[k], *alone = &o->requests[o->answers[at].alone].answers[0];
     uint32_t n = got->n_tokens < alone->n_tokens ? got->n_tokens : alone->n_tokens;
-    if (got->status != SL_OK)
+    bool cut_short = got->status == SL_E_UNAVAILABLE && may_be_lost; /* with its pipeline */
+    if (got->status != SL_OK && !cut_short)
         return sl_fail(err, SL_E_INTERNAL, "answer %u to request %u failed (%s)", k, i,
                        sl_status_name(got->status));
-    if (got->finish == SL_FINISH_ABORT && !r->cancel_us)
+    if (got->finish == SL_FINISH_ABORT && !r->cancel_us && !cut_short)
         return sl_fail(err, SL_E_INTERNAL, "request %u was aborted by nobody", i);
     while (same < n && got->tokens[same] == alone->tokens[same])
         same++;
     if (same < n)
         return sl_fail(err, SL_E_INTERNAL, "token %u of answer %u to request %u is another than alone", same,
                        k, i);
-    bool whole = got->finish != SL_FINISH_ABORT;
+    bool whole = got->finish != SL_FINISH_ABORT && !cut_short;
     if (got->n_tokens > alone->n_tokens ||
         (whole && (got->n_tokens != alone->n_tokens || got->finish != alone->finish)))
         return sl_fail(
@@ -179,15 +180,15 @@ static sl_status compare(const struct sl_sim_history *h, const struct oracle *o,
     return SL_OK;
 }
 
-static sl_status compare_all(const struct sl_sim_history *h, uint32_t n_layers, struct sl_seed_sums *sums,
-                             struct sl_err *err)
+static sl_status compare_all(const struct sl_sim_history *h, uint32_t n_layers, bool may_be_lost,
+                             struct sl_seed_sums *sums, struct sl_err *err)
 {
     struct oracle o;
     sl_status status = oracle_init(&o, h, err);
     if (status == SL_OK)
         status = oracle_ask(&o, h, n_layers, err);
     for (uint32_t at = 0; status == SL_OK && at < o.n_answers; at++)
-        status = compare(h, &o, at, err);
+        status = compare(h, &o, at, may_be_lost, err);
     sums->answers += o.n_answers;
     oracle_fini(&o);
     return status;
@@ -210,6 +211,7 @@ static void add_up(struct sl_seed_sums *sums, const struct sl_sim_history *h, co
     sums->lost += r->lost;
     sums->left += r->left;
     sums->faults += r->faults;
+    sums->pipelines_lost += r->pipelines_lost;
     for (uint32_t i = 0; i < h->n; i++)
         sums->refused += was_refused(&h->requests[i]);
 }
@@ -225,5 +227,5 @@ sl_status sl_seed_run(const struct sl_seed_config *config, struct sl_sim_history
         h->requests[i].n = h->requests[i].n < c.max_running ? h->requests[i].n : c.max_running;
     sl_status status = sl_world_run(&c, h->requests, h->n, &report, err);
     add_up(sums, h, &report);
-    return status == SL_OK ? compare_all(h, c.n_layers, sums, err) : status;
+    return status == SL_OK ? compare_all(h, c.n_layers, report.pipelines_lost > 0, sums, err) : status;
 }

@@ -13,7 +13,7 @@ struct sl_seed_config {
 
 struct sl_seed_sums { /* over seeds */
     uint64_t requests, answers, records, tokens, set_back, cached_tokens, given_up, cut, events, end_us;
-    uint64_t frames, lost, left, faults, refused;
+    uint64_t frames, lost, left, faults, refused, pipelines_lost;
 };
 
 /* SL_E_INTERNAL: the promise that was broken, in one sentence. history: as sl_sim_history_init made it of the load. */

@@ -147,11 +147,11 @@ static void print_json(const struct simulation *s, double cpu_s)
            ", \"refused\": %" PRIu64 ", \"faults\": %" PRIu64 ", \"events\": %" PRIu64
            ", \"frames\": %" PRIu64 ", \"records\": %" PRIu64 ", \"tokens\": %" PRIu64
            ", \"set_back\": %" PRIu64 ", \"cached_tokens\": %" PRIu64 ", \"given_up\": %" PRIu64
-           ", \"decoders_lost\": %" PRIu64 ", \"decoders_left\": %" PRIu64
+           ", \"decoders_lost\": %" PRIu64 ", \"decoders_left\": %" PRIu64 ", \"pipelines_lost\": %" PRIu64
            ", \"simulated_s\": %.3f, \"cpu_s\": %.3f, \"seeds_per_s\": %.2f",
            u->requests, u->answers, u->cut, u->refused, u->faults, u->events, u->frames, u->records,
-           u->tokens, u->set_back, u->cached_tokens, u->given_up, u->lost, u->left, (double)u->end_us / 1e6,
-           cpu_s, (double)s->n_run / cpu_s);
+           u->tokens, u->set_back, u->cached_tokens, u->given_up, u->lost, u->left, u->pipelines_lost,
+           (double)u->end_us / 1e6, cpu_s, (double)s->n_run / cpu_s);
     if (s->n_failed > 0) {
         note_again(o, s->first_failed);
         printf(", \"first_failed\": %" PRIu64 ", \"sentence\": ", s->first_failed);
@@ -174,6 +174,8 @@ static void print_text(const struct simulation *s, double cpu_s)
     printf("  %" PRIu64 " answers set back, %" PRIu64 " decode workers lost and %" PRIu64 " left, %" PRIu64
            " records given up, %" PRIu64 " prompt tokens from the prefix cache\n",
            u->set_back, u->lost, u->left, u->given_up, u->cached_tokens);
+    if (u->pipelines_lost > 0)
+        printf("  %" PRIu64 " pipelines were lost with a stage, and others came\n", u->pipelines_lost);
     if (u->cut > 0)
         printf("  %" PRIu64 " prompts were cut to the context of %u tokens (--context)\n", u->cut,
                o->context);

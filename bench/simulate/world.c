@@ -51,7 +51,7 @@ static void comes(struct sl_world *w, uint32_t d)
     uint32_t number = sl_plan_decode_node(&w->plan, d);
     struct sl_world_node *n = &w->nodes[number];
     uint32_t life = n->life + 1;
-    if (w->places[d].link || life == SL_WORLD_LIVES)
+    if (w->lost || w->places[d].link || w->port_lives + life >= SL_WORLD_LIVES)
         return;
     if (n->io) /* who was told to go, and did not hear it */
         sl_node_end(n);
@@ -70,11 +70,53 @@ static void stop(struct sl_world *w, const struct sl_world_event *e)
         sl_node_end(n);
 }
 
+/* Whatever was told over control streams has ended with them. */
+static void forget_words(struct sl_world *w)
+{
+    for (struct sl_world_event **at = &w->events, *e; (e = *at) != NULL;) {
+        if (e->kind < SL_WORLD_FORETELL) {
+            at = &e->next;
+            continue;
+        }
+        *at = e->next;
+        free(e);
+    }
+}
+
+/* All processes have ended, as they do when the pipeline is lost, and a supervisor begins them anew: with another epoch, which is all that
+ * keeps the old ones' frames apart. */
+static void again(struct sl_world *w)
+{
+    struct sl_err err;
+    sl_status status = SL_OK;
+    uint32_t lives = 0;
+    sl_world_tell(w, "another pipeline begins");
+    for (uint32_t i = 0; i < w->n_nodes; i++) {
+        lives = w->nodes[i].life > lives ? w->nodes[i].life : lives;
+        if (w->nodes[i].io)
+            sl_node_end(&w->nodes[i]);
+    }
+    forget_words(w);
+    sl_decider_end(w);
+    w->plan.epoch++;
+    w->port_lives += 1 + lives;
+    w->records_before = w->report.records;
+    w->complete = w->losing = w->lost = false;
+    w->silent_nodes = 0;
+    memset(w->places, 0, sizeof w->places);
+    memset(w->seqs, 0, w->holders.n * sizeof *w->seqs);
+    status = sl_decider_begin(w, &err);
+    for (uint32_t i = 0; status == SL_OK && i < w->n_nodes; i++)
+        status = sl_node_begin(w, i, 0, &err);
+    if (status != SL_OK)
+        sl_world_break(w, "%.200s", err.text);
+}
+
 static void happen(struct sl_world *w, const struct sl_world_event *e)
 {
     switch (e->kind) {
     case SL_WORLD_ARRIVE:
-        if (!w->complete)
+        if (!w->complete && w->report.pipelines_lost == 0)
             sl_world_break(w, "after %u us not all links are up", SL_WORLD_START_US);
         else
             sl_decider_submit(w, e->which);
@@ -92,7 +134,8 @@ static void happen(struct sl_world *w, const struct sl_world_event *e)
         sl_faults_on_event(w, e);
         break;
     case SL_WORLD_FORETELL:
-        sl_stage_role_foretell(w->nodes[e->node].role, (struct sl_foretold_cancel){e->seq, e->number});
+        if (w->nodes[e->node].io) /* else it is dead */
+            sl_stage_role_foretell(w->nodes[e->node].role, (struct sl_foretold_cancel){e->seq, e->number});
         break;
     case SL_WORLD_SILENT:
     case SL_WORLD_DEAD:
@@ -103,10 +146,17 @@ static void happen(struct sl_world *w, const struct sl_world_event *e)
         comes(w, e->which);
         break;
     case SL_WORLD_TELL:
-        sl_node_tell_decoder(w, &w->nodes[e->node], e);
+        if (w->nodes[e->node].io)
+            sl_node_tell_decoder(w, &w->nodes[e->node], e);
         break;
     case SL_WORLD_STOP:
         stop(w, e);
+        break;
+    case SL_WORLD_LOST:
+        sl_decider_lose(w, "the control stream of a stage has ended");
+        break;
+    case SL_WORLD_AGAIN:
+        again(w);
         break;
     }
 }
@@ -162,7 +212,7 @@ static void check_decider(struct sl_world *w)
 static bool is_over(const struct sl_world *w)
 {
     struct sl_core_load load;
-    if (w->holders.n_ended < w->holders.n)
+    if (w->holders.n_ended < w->holders.n || w->losing)
         return false;
     sl_core_load(w->core, &load);
     if (load.live > 0 || load.records != load.records_answered)

@@ -44,6 +44,8 @@ struct sl_world_config {
 struct sl_world_report {
     uint64_t end_us, events, records, tokens, set_back, cached_tokens, evicted, given_up, foretold, frames,
         resent, lost, left, faults, longest_wait_us;
+    uint64_t
+        pipelines_lost; /* what they had has ended with SL_E_UNAVAILABLE, as has what came before the next one was ready */
 };
 
 /* SL_E_INTERNAL: a promise was broken, and which. */

@@ -35,7 +35,8 @@ static void send(struct sl_world *w, uint64_t link, struct sl_wire *wire, struct
     w->report.frames++;
     if (sl_io_send(w->nodes[0].io, link, wire, b->bytes, (uintptr_t)b) == SL_OK)
         return;
-    sl_world_break(w, "the decider sends what its io does not take");
+    if (!w->losing)
+        sl_world_break(w, "the decider sends what its io does not take");
     give_bytes(w, b);
 }
 
@@ -169,6 +170,23 @@ static void carry_out(struct sl_world *w)
     w->nodes[0].wake_us = w->now_us; /* it decides after the inputs that happen to be there */
 }
 
+/* ---- the pipeline ---- */
+
+void sl_decider_lose(struct sl_world *w, const char *why)
+{
+    if (w->lost)
+        return;
+    w->lost = true;
+    w->report.pipelines_lost++;
+    sl_world_tell(w, "the pipeline is lost (%s)", why);
+    sl_core_lose(w->core, SL_E_UNAVAILABLE, why, &w->actions);
+    carry_out(w);
+    for (uint32_t i = 0; i < w->holders.n; i++)
+        if (w->seqs[i] && !w->holders.requests[i].ended)
+            sl_world_break(w, "request %u has not ended with its pipeline", i);
+    sl_world_at(w, w->now_us + 1 + sl_world_draw(w, 300000), SL_WORLD_AGAIN);
+}
+
 /* ---- decode workers ---- */
 
 static void lose(struct sl_world *w, uint32_t d, const char *why)
@@ -201,7 +219,7 @@ void sl_decider_expect(struct sl_world *w, uint32_t d, uint32_t life)
     uint32_t node = sl_plan_decode_node(&w->plan, d);
     uint8_t bytes[2];
     *p = (struct sl_world_place){.life = life};
-    sl_put16(bytes, sl_node_port(node, life));
+    sl_put16(bytes, sl_node_port(w, node, life));
     sl_io_address_set(&at, bytes, sizeof bytes);
     if (sl_links_open_decoder(w->nodes[0].io, &w->plan, 0, node, life, w->secret, &at, &p->link, &err) !=
         SL_OK)
@@ -219,7 +237,7 @@ void sl_decider_expect(struct sl_world *w, uint32_t d, uint32_t life)
 
 void sl_decider_let_go(struct sl_world *w, uint32_t d)
 {
-    if (!w->places[d].here)
+    if (!w->places[d].here || w->lost)
         return;
     sl_core_decoder_leaves(w->core, d, sl_world_draw(w, 20000), &w->actions);
     carry_out(w);
@@ -249,7 +267,7 @@ static void set_chain_silent(struct sl_world *w, uint32_t node, bool silent)
 void sl_decider_hear(struct sl_world *w, const struct sl_world_event *e)
 {
     uint32_t d = e->kind == SL_WORLD_SILENT ? sl_plan_decoder_of(&w->plan, e->node) : e->which;
-    if (d != SL_NO_DECODER && (!w->places[d].link || w->places[d].life != e->life))
+    if (w->lost || (d != SL_NO_DECODER && (!w->places[d].link || w->places[d].life != e->life)))
         return; /* of one that is gone */
     if (e->kind == SL_WORLD_DEAD) {
         lose(w, d, "its control stream has ended");
@@ -289,6 +307,8 @@ static void on_link(struct sl_world *w, const struct sl_io_event *event)
     struct sl_world_node *n = &w->nodes[0];
     uint32_t peer = sl_plan_link_peer(event->link, 0), d = place_of(w, event->link);
     bool up = event->kind == SL_IO_LINK_UP;
+    if (w->lost)
+        return;
     if (w->complete && sl_plan_decoder_of(&w->plan, peer) != SL_NO_DECODER) {
         if (d == SL_NO_DECODER)
             return; /* of one that is gone */
@@ -296,6 +316,10 @@ static void on_link(struct sl_world *w, const struct sl_io_event *event)
             lose(w, d, event->reason ? event->reason : "its link is down");
         w->places[d].up = up && w->places[d].link;
         join_when_complete(w, d);
+        return;
+    }
+    if (!up && w->losing) {
+        sl_decider_lose(w, "a link of the chain is down");
         return;
     }
     if (!up) {
@@ -344,7 +368,7 @@ static void on_frame(struct sl_world *w, const struct sl_io_event *event)
         carry_out(w);
     }
     sl_io_release(w->nodes[0].io, event->link, event->slot);
-    if (bad)
+    if (bad && !w->lost)
         sl_world_break(w, "the decider cannot use a frame of kind %u: %s", event->wire.kind, bad);
 }
 

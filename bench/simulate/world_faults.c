@@ -4,6 +4,7 @@
 
 enum {
     HELD_MOST_US = 8000000, /* less than the ten seconds after which a node is lost */
+    REDIAL_US = 3000000,
     LEAST_US = 20,
     BYTES_PER_US = 1250 /* 10 Gb/s */
 };
@@ -63,6 +64,20 @@ static void draw_holds(struct sl_world *w, uint64_t span_us)
         add(w, SL_SIM_FREEZE, span_us, held_us(w, &left_us))->to = sl_world_draw(w, w->n_nodes);
 }
 
+/* Among other faults now and then: it ends whatever they would have led to. */
+static void draw_losses(struct sl_world *w, uint64_t span_us)
+{
+    bool alone = w->config.faults == 1u << SL_SIM_LOST_STAGE;
+    if (!sl_sim_has(w->config.faults, SL_SIM_LOST_STAGE) || (!alone && sl_world_draw(w, 8) > 0))
+        return;
+    for (uint32_t n = 1 + sl_world_draw(w, 2); n > 0; n--) {
+        struct sl_world_fault *f = add(w, SL_SIM_LOST_STAGE, span_us, 0);
+        f->to = sl_plan_stage_node(sl_world_draw(w, w->plan.n_stages));
+        f->hard = sl_world_draw(w, 2);
+        w->trouble_us += 3000000; /* until the next one is there */
+    }
+}
+
 void sl_faults_draw(struct sl_world *w, uint64_t span_us)
 {
     uint32_t faults = w->config.faults;
@@ -85,6 +100,7 @@ void sl_faults_draw(struct sl_world *w, uint64_t span_us)
         f->to = sl_world_draw(w, w->n_nodes);
         f->side = 1 + sl_rng_next(&w->rng) % (sl_world_draw(w, 2) ? 3000000 : 3600000000);
     }
+    draw_losses(w, span_us);
     for (uint32_t i = 0; i < w->n_faults; i++) {
         sl_world_at(w, w->faults[i].at_us, SL_WORLD_FAULT)->which = i;
         if (w->faults[i].until_us > w->faults[i].at_us)
@@ -97,7 +113,7 @@ void sl_faults_draw(struct sl_world *w, uint64_t span_us)
 static void crash(struct sl_world *w, const struct sl_world_fault *f)
 {
     struct sl_world_node *n = &w->nodes[sl_plan_decode_node(&w->plan, f->to)];
-    if (!n->io)
+    if (!n->io || !w->complete)
         return;
     if (f->from == 0) {
         sl_decider_let_go(w, f->to);
@@ -110,6 +126,18 @@ static void crash(struct sl_world *w, const struct sl_world_fault *f)
         sl_world_at(w, w->now_us + sl_world_draw(w, f->hard ? 2000000 : 20000), SL_WORLD_DEAD);
     e->which = f->to;
     e->life = n->life;
+}
+
+static void lose_stage(struct sl_world *w, const struct sl_world_fault *f)
+{
+    struct sl_world_node *n = &w->nodes[f->to];
+    if (!n->io || !w->complete)
+        return;
+    w->losing = true;
+    if (f->hard)
+        sl_net_cut_power(w->net, n->port);
+    sl_node_end(n);
+    sl_world_at(w, w->now_us + sl_world_draw(w, f->hard ? 2000000 : 20000), SL_WORLD_LOST)->node = f->to;
 }
 
 static bool apart(const struct sl_world_fault *f, uint32_t a, uint32_t b)
@@ -125,6 +153,19 @@ static void cut_lines(struct sl_world *w, const struct sl_world_fault *f)
                 sl_net_break(w->net, w->nodes[i].port, w->nodes[k].port);
 }
 
+/* While it awaits another line for one that broke, its absence is held against its peers, as is theirs (life.c): then the link would be
+ * over, as behind a stop of so long. One that has just broken is not noticed yet, and another takes up to some seconds. */
+static bool may_await_a_line(const struct sl_world *w, const struct sl_world_node *n)
+{
+    for (uint32_t i = 0; i < w->n_faults; i++) {
+        const struct sl_world_fault *f = &w->faults[i];
+        if (f->kind == SL_SIM_PARTITION && f->hard && w->now_us >= f->at_us &&
+            w->now_us < f->until_us + REDIAL_US)
+            return true;
+    }
+    return sl_io_silent(n->io) != 0;
+}
+
 void sl_faults_on_event(struct sl_world *w, const struct sl_world_event *e)
 {
     struct sl_world_fault *f = &w->faults[e->which];
@@ -135,15 +176,15 @@ void sl_faults_on_event(struct sl_world *w, const struct sl_world_event *e)
                   f->from, f->to, (unsigned long long)f->side, f->hard ? "hard" : "soft");
     if (f->kind == SL_SIM_CRASH && f->active)
         crash(w, f);
+    if (f->kind == SL_SIM_LOST_STAGE && f->active)
+        lose_stage(w, f);
     if (f->kind == SL_SIM_PARTITION && f->active && f->hard)
         cut_lines(w, f);
     if (f->kind == SL_SIM_FREEZE && f->active)
         n->frozen_until_us = f->until_us > n->frozen_until_us ? f->until_us : n->frozen_until_us;
     if (f->kind == SL_SIM_SLOW)
         n->times = f->active ? f->times : 1;
-    /* while it awaits another line for one that broke, its absence is held against its peers, as is theirs (life.c): then the
-     * link would be over, as behind a stop of so long */
-    if (f->kind == SL_SIM_CLOCK && f->active && n->io && !sl_io_silent(n->io)) {
+    if (f->kind == SL_SIM_CLOCK && f->active && n->io && !may_await_a_line(w, n)) {
         n->ahead_us += f->side;
         n->wake_us = w->now_us;
     }

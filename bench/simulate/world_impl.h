@@ -32,7 +32,9 @@ enum sl_world_event_kind {
     SL_WORLD_COMES,      /* another takes place `which` */
     SL_WORLD_READY,      /* the decider is told that place `which` in `life` has all its links */
     SL_WORLD_TELL,       /* stage `node` is told that place `which` is in `life`; number 0: that it is gone */
-    SL_WORLD_STOP        /* who has place `which` in `life` ends its process */
+    SL_WORLD_STOP,       /* who has place `which` in `life` ends its process */
+    SL_WORLD_LOST,       /* the decider is told that stage `node` is dead */
+    SL_WORLD_AGAIN       /* another pipeline begins where one was lost */
 };
 
 struct sl_world_event {
@@ -114,6 +116,9 @@ struct sl_world {
     struct sl_world_bytes *out;
     uint32_t n_out;
     bool complete;
+    bool losing, lost;       /* a stage has died; and the decider knows it */
+    uint32_t port_lives;     /* of pipelines that were lost: ports that no other listens to */
+    uint64_t records_before; /* of those */
 
     struct sl_world_fault faults[SL_WORLD_FAULTS];
     uint32_t n_faults;
@@ -143,9 +148,9 @@ static inline uint64_t sl_node_clock_us(const struct sl_world *w, const struct s
 {
     return w->now_us + n->ahead_us;
 }
-static inline uint16_t sl_node_port(uint32_t number, uint32_t life)
+static inline uint16_t sl_node_port(const struct sl_world *w, uint32_t number, uint32_t life)
 {
-    return (uint16_t)(1 + number + 128 * life);
+    return (uint16_t)(1 + number + 128 * (w->port_lives + life));
 }
 static inline uint32_t sl_node_at_port(uint16_t port)
 {
@@ -170,6 +175,8 @@ void sl_world_call_next(struct sl_world *w);
 void sl_decider_hear(struct sl_world *w, const struct sl_world_event *event); /* SILENT, DEAD, READY */
 void sl_decider_expect(struct sl_world *w, uint32_t place, uint32_t life);
 void sl_decider_let_go(struct sl_world *w, uint32_t place); /* it is told to go */
+/* A node of the chain is gone, and with it the pipeline: all that it has ends, and soon another begins. */
+void sl_decider_lose(struct sl_world *w, const char *why);
 
 /* world_faults.c */
 void sl_faults_draw(struct sl_world *w, uint64_t span_us);

@@ -17,7 +17,7 @@ static void peer_at(void *user, uint32_t node, struct sl_io_address *address)
 {
     const struct world_view *v = user;
     uint32_t d = sl_plan_decoder_of(&v->world->plan, node);
-    uint16_t port = sl_node_port(node, d == SL_NO_DECODER ? 0 : v->world->places[d].life);
+    uint16_t port = sl_node_port(v->world, node, d == SL_NO_DECODER ? 0 : v->world->places[d].life);
     uint8_t bytes[2];
     sl_put16(bytes, port);
     sl_io_address_set(address, bytes, sizeof bytes);
@@ -75,7 +75,7 @@ sl_status sl_node_begin(struct sl_world *w, uint32_t number, uint32_t life, stru
     uint32_t d = sl_plan_decoder_of(&w->plan, number);
     *n = (struct sl_world_node){.number = number,
                                 .life = life,
-                                .port = sl_node_port(number, life),
+                                .port = sl_node_port(w, number, life),
                                 .plan = w->plan,
                                 .ahead_us = 1000000 + sl_rng_next(&w->rng) % 1000000000000,
                                 .wake_us = w->now_us,
@@ -119,7 +119,7 @@ static void carry_out(struct sl_world *w, struct sl_world_node *n)
             sl_io_release(n->io, a->link, a->slot);
             continue;
         }
-        if (sl_io_send(n->io, a->link, &a->wire, a->payload, a->tag) != SL_OK)
+        if (sl_io_send(n->io, a->link, &a->wire, a->payload, a->tag) != SL_OK && !w->losing)
             sl_world_break(w, "node %u sends what its io does not take", n->number);
         w->report.frames++;
     }
@@ -132,8 +132,8 @@ static void look_at_tables(struct sl_world *w, struct sl_world_node *n)
     if (bad)
         sl_world_break(w, "node %u: %s", n->number, bad);
     uint64_t records = atomic_load(&n->meter.records);
-    uint64_t before =
-        n->number == 1 ? w->report.records : atomic_load(&w->nodes[n->number - 1].meter.records);
+    uint64_t before = n->number == 1 ? w->report.records - w->records_before
+                                     : atomic_load(&w->nodes[n->number - 1].meter.records);
     if (n->role && (records < n->done_records || records > n->done_records + 1 || records > before))
         sl_world_break(w, "stage %u has applied %llu records, %llu before, and there are %llu", n->number - 1,
                        (unsigned long long)records, (unsigned long long)n->done_records,
@@ -194,7 +194,7 @@ static void on_down(struct sl_world *w, struct sl_world_node *n, const struct sl
             n->decoder_links[d] = 0;
             sl_stage_role_set_decoder(n->role, d, 0, 0, 0);
         }
-    } else if (n->decode) {
+    } else if (n->decode || w->losing) {
         n->dying = true;
     } else {
         sl_world_break(w, "node %u has lost node %u (%s)", n->number, peer,
@@ -282,8 +282,11 @@ void sl_node_turn(struct sl_world *w, struct sl_world_node *n)
         sl_world_tell(w, "node %u ends", n->number);
         sl_node_end(n);
         n->dying = false;
-        struct sl_world_event *e = sl_world_at(w, sl_faults_told_us(w, n->number, 0), SL_WORLD_DEAD);
-        e->which = sl_plan_decoder_of(&w->plan, n->number);
+        uint32_t d = sl_plan_decoder_of(&w->plan, n->number);
+        struct sl_world_event *e = sl_world_at(w, sl_faults_told_us(w, n->number, 0),
+                                               d == SL_NO_DECODER ? SL_WORLD_LOST : SL_WORLD_DEAD);
+        e->node = n->number;
+        e->which = d;
         e->life = n->life;
         return;
     }
@@ -319,7 +322,7 @@ void sl_node_tell_decoder(struct sl_world *w, struct sl_world_node *n, const str
     n->wake_us = w->now_us;
     if (e->number == 0)
         return;
-    sl_put16(bytes, sl_node_port(to, e->life));
+    sl_put16(bytes, sl_node_port(w, to, e->life));
     sl_io_address_set(&at, bytes, sizeof bytes);
     if (sl_links_open_decoder(n->io, &n->plan, n->number, to, e->life, w->secret, &at, &n->decoder_links[d],
                               &err) != SL_OK)

@@ -104,8 +104,9 @@ static const char *on_end(struct sl_holders *h, struct sl_sim_request *r, const 
         return "an end was told twice";
     if (!may_be_cached(h, r, a->end.cached_tokens))
         return "more of a prompt is cached than anybody has had under its salt";
-    return a->end.last != all && a->end.status != SL_E_EXHAUSTED ? "the last end was not said, or another was"
-                                                                 : NULL;
+    bool refused = answer->n_tokens == 0 && a->index == 0 && a->end.last &&
+                   (a->end.status == SL_E_EXHAUSTED || a->end.status == SL_E_UNAVAILABLE);
+    return a->end.last != all && !refused ? "the last end was not said, or another was" : NULL;
 }
 
 /* Who is set back is younger than somebody who goes on, and has pages for nothing while it waits. */

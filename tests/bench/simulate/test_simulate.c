@@ -163,6 +163,21 @@ SL_TEST(each_fault_alone_is_survived)
     }
 }
 
+/* What was told before is true, what was not told ends once, and whoever comes later is served by the next one. */
+SL_TEST(a_pipeline_that_loses_a_stage_ends_what_it_has_and_another_serves)
+{
+    static const char *const faults[] = {"lost-stage", "lost-stage,crash,delay,reorder,lost-client"};
+    for (int kind = 0; kind < 2; kind++) {
+        struct seeds s;
+        begin(&s, "poisson:40", 30, faults[kind]);
+        for (uint64_t seed = 1; seed <= 24; seed++)
+            run(&s, seed);
+        CHECK(s.sums.pipelines_lost >= (kind ? 1 : 20));
+        CHECK(s.sums.refused > 0 && s.sums.answers > 24 * 10);
+        end(&s);
+    }
+}
+
 SL_TEST(the_same_seed_is_the_same_history_event_by_event)
 {
     struct seeds s;
