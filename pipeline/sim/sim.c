@@ -53,6 +53,8 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
     sl_order_pack(f->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &s->limits);
     s->report.records++;
     check_deadlines(s, order);
+    if (run)
+        sl_sim_fair_look(s, order);
     sl_sim_send(s, f);
     if (a->record.in_vain && s->config.foretold_us)
         sl_sim_foretell(s, (struct sl_foretold_cancel){a->seq, a->record.number});
@@ -145,6 +147,7 @@ static void on_arrive(struct sl_sim *s, uint32_t which)
 {
     struct sl_ask *ask = sl_holders_ask(&s->holders, which);
     s->seqs[which] = sl_core_submit(s->core, s->now_us, ask, &s->actions);
+    s->seqs_taken[which] = s->n_taken++;
     carry_out(s);
 }
 
@@ -390,13 +393,16 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
                      struct sl_sim_report *report, struct sl_err *err)
 {
     struct sl_sim *s = calloc(1, sizeof *s);
-    uint64_t *seqs = calloc(n_requests, sizeof *seqs);
+    uint64_t *seqs = calloc(2 * (size_t)n_requests, sizeof *seqs);
+    uint32_t *cut = calloc(n_requests, sizeof *cut);
     sl_status status = SL_E_NOMEM;
-    if (s && seqs) {
+    if (s && seqs && cut) {
         *s = (struct sl_sim){.config = *config,
                              .requests = requests,
                              .n_requests = n_requests,
                              .seqs = seqs,
+                             .seqs_taken = seqs + n_requests,
+                             .fair = {.cut = cut, .first = n_requests, .credit = 20},
                              .rng = {config->seed, 0}};
         status = sl_holders_init(&s->holders, requests, n_requests, SIM_VOCAB);
         if (status == SL_OK)
@@ -440,5 +446,6 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
     }
     free(s);
     free(seqs);
+    free(cut);
     return status;
 }

@@ -48,6 +48,7 @@ struct sl_sim_config {
     uint32_t runs;              /* chunks under way at most; 0: by what is seen */
     uint32_t chunk_us, token_us, step_us; /* what a chunk costs and each of its tokens; a decode step */
     enum sl_sim_plant plant;
+    bool one_tenant;      /* of equal priorities: then it is looked at who goes first (fair.c) */
     uint32_t most_events; /* a world that goes on after so many breaks a promise; 0: no bound */
     void (*tell)(void *user, uint64_t at_us, const char *what); /* of every event; NULL: nobody */
     void *tell_user;
@@ -90,6 +91,8 @@ struct sl_sim_report {
     uint64_t foretold;       /* of them, whose CANCELs were not among the frames that the stage held */
     uint32_t n_lost, n_left; /* decode workers */
     uint32_t most_running;   /* requests with pages at once */
+    /* fair.c: chunks that the oldest got although its time was over, and those that others waited for who had begun */
+    uint64_t late_turns, others_waited;
 };
 
 /* Runs until nothing is left to happen. SL_E_INTERNAL: a promise was broken, and which. */

@@ -236,6 +236,56 @@ SL_TEST(who_is_run_in_time_gets_the_tokens_that_they_get_alone)
     free(h);
 }
 
+/* Some long ones name a time that nobody can keep, which is not known yet when they come, since stages are slower than is thought at
+ * first; others have begun before them, and come all the while. */
+static void draw_crowd(struct history *h, struct sl_sim_config *c, struct sl_rng *rng)
+{
+    static const uint32_t short_tokens = 150, long_tokens = 400;
+    c->schedule = SL_SCHEDULE_SLO;
+    c->one_tenant = true;
+    c->max_prefill = 8 + draw(rng, 16);
+    c->kv_tokens = MOST * CONTEXT;
+    c->max_running = 8;
+    c->chunk_tokens = 64;
+    c->budget_us = c->slo_us = 0;
+    c->chunk_us = 2000 + draw(rng, 4000);
+    c->token_us = 20 + draw(rng, 100);
+    h->n = MOST;
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct sl_sim_request *r = &h->requests[i];
+        bool early = i < 2, named = !early && draw(rng, 4) == 0;
+        *r = (struct sl_sim_request){.ids = h->ids[i],
+                                     .n_ids = early || named || draw(rng, 3) == 0
+                                                  ? long_tokens + draw(rng, 200)
+                                                  : 1 + draw(rng, short_tokens),
+                                     .max_tokens = draw(rng, 2),
+                                     .arrive_us = early   ? 0
+                                                  : named ? 1 + draw(rng, 3000)
+                                                          : draw(rng, 300000),
+                                     .seed = sl_rng_next(rng)};
+        r->target_us = named ? r->arrive_us + 40000 + draw(rng, 60000) : 0;
+        r->answers[0].tokens = h->tokens[i][0];
+        for (uint32_t k = 0; k < r->n_ids; k++)
+            h->ids[i][k] = draw(rng, VOCAB);
+    }
+}
+
+SL_TEST(who_is_late_goes_behind_others_and_is_not_forgotten)
+{
+    struct history *h = calloc(1, sizeof *h);
+    uint64_t late_turns = 0, others_waited = 0;
+    for (uint64_t seed = 1, last = n_seeds() / 2; seed <= last; seed++) {
+        struct sl_rng rng = {seed, 11};
+        struct sl_sim_config config = draw_config(&rng, seed);
+        draw_crowd(h, &config, &rng);
+        struct sl_sim_report report = run_against_oracle(h, &config);
+        late_turns += report.late_turns;
+        others_waited += report.others_waited;
+    }
+    CHECK(late_turns > n_seeds() && others_waited > 10 * n_seeds()); /* it was about something */
+    free(h);
+}
+
 SL_TEST(answers_that_are_set_back_get_the_tokens_that_they_get_alone)
 {
     struct history *h = calloc(1, sizeof *h);
