@@ -41,6 +41,7 @@ KNOWS = {
     "base": [],
     "base/http": ["base"],
     "kernels": ["base"],
+    "kernels/gpu": ["kernels"],
     "model": ["base", "kernels"],
     "model/family": ["model"],
     "model/source": ["model"],
