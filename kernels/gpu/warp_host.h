@@ -8,7 +8,8 @@
 #include <math.h>
 #include <stdbool.h>
 
-#define GPU_FN static inline __attribute__((always_inline, unused))
+#define GPU_FN                                                                                               \
+    static inline __attribute__((unused)) /* constants are arguments here: kernels share one code */
 #define GPU_UNROLL
 #define GPU_ROLLED
 typedef uint32_t wu __attribute__((vector_size(128)));
