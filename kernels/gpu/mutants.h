@@ -6,7 +6,24 @@
 #define SL_KERNELS_GPU_MUTANTS_H
 
 /* X(NAME, "what is wrong") */
-#define GPU_MUTANTS_GEMM8(X)
+#define GPU_MUTANTS_GEMM8(X)                                                                                 \
+    X(GEMM8_NO_SWIZZLE, "weights lie in shared memory as they come: banks conflict")                         \
+    X(GEMM8_NO_PITCH, "rows of activations lie side by side: banks conflict")                                \
+    X(GEMM8_PAST_UNITS, "units behind the last one are copied, too")                                         \
+    X(GEMM8_OTHER_GROUP, "the scale of the group beside it")                                                 \
+    X(GEMM8_OTHER_LANE, "a fragment of B wrong by one bit of the lane")                                      \
+    X(GEMM8_SIGNS, "the operand with a sign is the other one")                                               \
+    X(GEMM8_WAITS_SHORT, "waits for one stage too few")                                                      \
+    X(GEMM8_NO_BARRIER, "no barrier after the wait")                                                         \
+    X(GEMM8_TOO_EARLY, "a stage is asked for before all have read what lies in its slot")                    \
+    X(GEMM8_NEXT_TASK_TOO_EARLY, "no barrier before the next task's, or digit's, first stages")              \
+    X(GEMM8_PAIR_FOR_TOKEN, "a pair has the scale and sum of the token of its own number")                   \
+    X(GEMM8_ZERO_127, "weights are taken for w8 + 127")                                                      \
+    X(GEMM8_PAST_COLUMNS, "columns behind the last one are stored")                                          \
+    X(GEMM8_UP_IS_GATE, "gate and up are swapped")                                                           \
+    X(GEMM8_PAST_ROWS, "a row behind the tile's last one is stored")                                         \
+    X(GEMM8_TASK_TWICE, "two blocks do the same task, with the same bits")                                   \
+    X(GEMM8_DIGITS_SWAPPED, "the second digits are added first")
 
 #define GPU_MUTANTS_ALL(X) GPU_MUTANTS_GEMM8(X)
 
@@ -22,7 +39,7 @@ enum gpu_mutant {
 extern enum gpu_mutant gpu_mutant; /* the one that is there now: tests/kernels/gpu/mutants.c */
 #define GPU_MUTATED(name) (gpu_mutant == GPU_MUTANT_##name)
 #else
-#define GPU_MUTATED(name) ((void)GPU_MUTANT_##name, 0)
+#define GPU_MUTATED(name) (0 * GPU_MUTANT_##name)
 #endif
 
 #endif
