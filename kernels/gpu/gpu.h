@@ -8,7 +8,7 @@
  *   g_   global memory: a base, and a lane's row * stride + at in bytes; `_if`: lanes where `on` is, the others get 0
  *   sm_  the block's shared memory, by offsets in bytes
  *   cp_  copies from global to shared memory that go on while the warp does
- *   mma_ products on tensor cores; wgmma_ those of four warps
+ *   mma_ products on tensor cores; wgmma_ those of four warps, of sm_90a; mbar_ barriers on which some warps wait for others
  * Control flow is uniform over a warp: what differs by lane is w_pick and `_if`. So lock step is what a kernel means, not what it
  * happens to get, and a body may branch on plain integers only. Scalars in expressions with lanes have the lanes' type (4u).
  * A block is a set of warps that meet in block_sync. On the host a warp is a fibre, the next one drawn by seed, and every access

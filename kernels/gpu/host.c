@@ -15,8 +15,8 @@ static const char *const names[GPU_FINDINGS] = {
     [GPU_BOUNDS] = "out of bounds",        [GPU_UNWRITTEN] = "unwritten",
     [GPU_RACE_WARPS] = "race of warps",    [GPU_RACE_LANES] = "race of lanes",
     [GPU_RACE_BLOCKS] = "race of blocks",  [GPU_RACE_COPY] = "copy under way",
-    [GPU_BARRIER] = "barrier not reached", [GPU_LEFT_OVER] = "copies left over",
-    [GPU_OVERFLOW] = "too much under way",
+    [GPU_BARRIER] = "barrier not reached", [GPU_LEFT_OVER] = "left over",
+    [GPU_OVERFLOW] = "too much under way", [GPU_NO_FENCE] = "no fence",
 };
 
 const char *gpu_finding_name(enum gpu_finding kind)
@@ -78,12 +78,17 @@ void warp_sync(void)
     gpu_machine->self->syncs++;
 }
 
+void gpu_yield(void)
+{
+    swapcontext(&gpu_machine->self->context, &gpu_machine->home);
+}
+
 void block_sync(void)
 {
     struct gpu_warp *w = gpu_machine->self;
     w->waits = true;
     w->syncs++;
-    swapcontext(&w->context, &gpu_machine->home);
+    gpu_yield();
 }
 
 /* ---- a block ---- */
@@ -111,7 +116,7 @@ static void warp_begin(struct gpu_warp *w, uint32_t index)
     w->index = index;
     w->stack = stack;
     w->copies = copies;
-    w->clock[index] = 1;
+    w->past.clock[index] = 1;
     w->syncs = 1;
     getcontext(&w->context);
     w->context.uc_stack.ss_sp = stack;
@@ -120,34 +125,47 @@ static void warp_begin(struct gpu_warp *w, uint32_t index)
     makecontext(&w->context, warp_main, 0);
 }
 
+void gpu_join(struct gpu_past *into, const struct gpu_past *more)
+{
+    for (uint32_t i = 0; i < GPU_WARPS_MAX; i++) {
+        into->clock[i] = more->clock[i] > into->clock[i] ? more->clock[i] : into->clock[i];
+        into->fences[i] = more->fences[i] > into->fences[i] ? more->fences[i] : into->fences[i];
+    }
+}
+
 /* All that are left have arrived: what each has behind it, all have. */
 static void release_barrier(struct gpu_machine *m)
 {
-    uint32_t joined[GPU_WARPS_MAX] = {0};
+    struct gpu_past joined = {0};
     for (uint32_t i = 0; i < m->n_warps; i++)
-        for (uint32_t j = 0; j < m->n_warps; j++)
-            joined[j] = m->warps[i].clock[j] > joined[j] ? m->warps[i].clock[j] : joined[j];
+        gpu_join(&joined, &m->warps[i].past);
     for (uint32_t i = 0; i < m->n_warps; i++) {
-        memcpy(m->warps[i].clock, joined, sizeof joined);
-        m->warps[i].clock[i]++;
+        m->warps[i].past = joined;
+        m->warps[i].past.clock[i]++;
         m->warps[i].waits = false;
     }
 }
 
-/* A warp that can go on, drawn; NULL: all are done. */
+/* A warp that can go on, drawn; NULL: all are done, or none ever can. */
 static struct gpu_warp *next_warp(struct gpu_machine *m)
 {
     for (;;) {
-        uint32_t ready[GPU_WARPS_MAX], n = 0, n_done = 0;
+        uint32_t ready[GPU_WARPS_MAX], n = 0, n_done = 0, n_waiting = 0;
         for (uint32_t i = 0; i < m->n_warps; i++) {
-            n_done += m->warps[i].done;
-            if (!m->warps[i].done && !m->warps[i].waits)
+            const struct gpu_warp *w = &m->warps[i];
+            n_done += w->done;
+            n_waiting += w->waits;
+            if (!w->done && !w->waits && (!w->waits_on || gpu_phase_is_over(w->waits_on, w->parity)))
                 ready[n++] = i;
         }
-        if (n_done == m->n_warps)
-            return NULL;
         if (n > 0)
             return &m->warps[ready[draw(m, n)]];
+        if (n_done == m->n_warps)
+            return NULL;
+        if (n_done + n_waiting < m->n_warps) {
+            gpu_found(GPU_BARRIER, "those that are left wait for what never comes", 0, -1);
+            return NULL;
+        }
         if (n_done > 0)
             gpu_found(GPU_BARRIER, "some warps have ended without it", 0, -1);
         release_barrier(m);
@@ -158,12 +176,13 @@ static void run_block(struct gpu_machine *m)
 {
     memset(m->shared, 0xA5, m->shared_bytes);
     m->serial++;
+    m->n_barriers = 0;
     for (uint32_t i = 0; i < m->n_warps; i++)
         warp_begin(&m->warps[i], i);
     while ((m->self = next_warp(m)))
         swapcontext(&m->home, &m->self->context);
     for (uint32_t i = 0; i < m->n_warps; i++)
-        if (m->warps[i].n_copies > 0)
+        if (m->warps[i].n_copies + m->warps[i].n_products > 0)
             gpu_found(GPU_LEFT_OVER, "the block has ended and nobody waited for them", 0, -1);
     gpu_report.blocks++;
 }

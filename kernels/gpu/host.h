@@ -8,7 +8,10 @@
  *   - two warps of a block at the same bytes without a barrier between, one of them writing (two that write bytes of one word of
  *     shared memory count, too); two lanes of a warp without a warp_sync or a barrier; two blocks of a launch at all
  *   - the target of a copy that is under way: a copy lands in cp_wait, as late as it may, and until then there is 0xC5
- *   - a barrier that some warps never reach; copies that nobody waited for; more of them than the machine keeps
+ *   - a barrier that some warps never reach, or that all wait for in vain (the block is given up); copies or products of four warps
+ *     that nobody waited for; more of them than the machine keeps
+ *   - operands of such a product, which are read in wgmma_wait, as late as may be: that were written without a fence_async between
+ *     them and what told of them, or after the product was asked for; a product without a wgmma_fence since the last wait for all
  * Memory begins as 0xA5. Bank conflicts are counted as the rule is documented: 32 banks of 4 bytes, accesses of 8 and 16 bytes a
  * lane by halves and quarters of a warp. Nothing is said about time, and nothing about what only silicon shows.
  *
@@ -36,6 +39,7 @@ enum gpu_finding {
     GPU_BARRIER,
     GPU_LEFT_OVER,
     GPU_OVERFLOW,
+    GPU_NO_FENCE,
     GPU_FINDINGS
 };
 

@@ -9,6 +9,8 @@
 enum {
     GPU_COPIES_MAX = 8192, /* of a warp, under way */
     GPU_GROUPS_MAX = 64,
+    GPU_PRODUCTS_MAX = 16,    /* of four warps, under way, of each of them */
+    GPU_BARRIERS_MAX = 64,    /* in shared memory, of a block */
     GPU_LANES_SEVERAL = 254,  /* in the place of a lane's number */
     GPU_BLOCKS_SEVERAL = 254, /* in that of a warp's */
     GPU_WARPS_SEVERAL = 255,
@@ -26,6 +28,7 @@ struct gpu_word {   /* the shadow of 4 bytes of shared memory */
     uint8_t written, bytes; /* masks: ever written; written by the last writer since its last sync */
     uint8_t lane[4];        /* of it, that wrote each of those */
     uint32_t clock, sync;   /* the writer's */
+    uint32_t fence;         /* how many fence_async it had made */
     struct gpu_seen read[GPU_WARPS_MAX];
 };
 
@@ -41,15 +44,37 @@ struct gpu_copy {
     uint8_t lane, bytes[16];
 };
 
+/* What of each warp has happened before something: its clock, and its calls of fence_async. */
+struct gpu_past {
+    uint32_t clock[GPU_WARPS_MAX], fences[GPU_WARPS_MAX];
+};
+
+struct gpu_barrier { /* in shared memory */
+    uint32_t at, count, pending, phase;
+    struct gpu_past arrived, over; /* of this phase so far; of the one before */
+};
+
+struct gpu_product {
+    void *c; /* wi[64] */
+    uint32_t a[4][32];
+    uint64_t b;
+    struct gpu_past past;
+};
+
 struct gpu_warp {
     ucontext_t context;
     uint8_t *stack;
     uint32_t index;
-    uint32_t clock[GPU_WARPS_MAX]; /* what of each warp has happened before now */
-    uint32_t syncs;                /* from 1 */
+    struct gpu_past past;
+    uint32_t syncs; /* from 1 */
     bool done, waits;
+    const struct gpu_barrier *waits_on; /* in shared memory, for the end of the phase of that parity; NULL */
+    uint32_t parity;
     struct gpu_copy *copies; /* oldest first */
     uint32_t n_copies, n_groups, group_end[GPU_GROUPS_MAX];
+    bool fenced; /* by wgmma_fence, since the last wait for all products */
+    uint32_t n_products, n_product_groups, product_end[GPU_PRODUCTS_MAX];
+    struct gpu_product products[GPU_PRODUCTS_MAX]; /* oldest first */
 };
 
 struct gpu_machine {
@@ -62,6 +87,8 @@ struct gpu_machine {
     const struct gpu_kernel *kernel;
     const void *params;
     uint64_t rng;
+    uint32_t n_barriers;
+    struct gpu_barrier barriers[GPU_BARRIERS_MAX];
     uint8_t shared[GPU_SHARED_MAX];
     struct gpu_word shadow[GPU_SHARED_MAX / 4];
 };
@@ -78,7 +105,15 @@ void gpu_found(enum gpu_finding kind, const char *what, uint64_t where, int lane
 static inline bool gpu_knows(uint32_t warp, uint32_t clock)
 {
     const struct gpu_warp *self = gpu_machine->self;
-    return warp == self->index || clock <= self->clock[warp];
+    return warp == self->index || clock <= self->past.clock[warp];
+}
+
+void gpu_join(struct gpu_past *into, const struct gpu_past *more);
+/* The running warp waits, and others run. */
+void gpu_yield(void);
+static inline bool gpu_phase_is_over(const struct gpu_barrier *b, uint32_t parity)
+{
+    return b->phase % 2 != parity;
 }
 
 /* Whether these bytes may be touched; if so, the shadow notes it, with what is wrong about it. */
@@ -87,6 +122,7 @@ bool gpu_global_may(const void *at, uint32_t bytes, bool write, int lane);
 /* Shared memory: bounds; one word, of which `mask` bytes are meant. */
 bool gpu_shared_may(uint32_t at, uint32_t bytes, int lane);
 void gpu_word_read(uint32_t at, uint8_t mask, int lane);
+void gpu_word_note_product(uint32_t at); /* all lanes read it */
 void gpu_word_write(uint32_t at, uint8_t mask, int lane, bool copy);
 /* at: of each lane whose bit in `lanes` is set. */
 void gpu_count_banks(const uint32_t at[32], uint32_t bytes, uint32_t lanes);

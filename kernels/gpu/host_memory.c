@@ -137,7 +137,7 @@ static void note_read(struct gpu_byte *b, int lane)
 {
     const struct gpu_machine *m = gpu_machine;
     const struct gpu_warp *w = m->self;
-    uint32_t now = w->clock[w->index];
+    uint32_t now = w->past.clock[w->index];
     if (b->reader_block >= m->launch_first &&
         (b->reader_block != m->serial || b->reader_warp == GPU_BLOCKS_SEVERAL)) {
         b->reader_warp = GPU_BLOCKS_SEVERAL; /* none of them may write it */
@@ -175,7 +175,7 @@ bool gpu_global_may(const void *at, uint32_t bytes, bool write, int lane)
         }
         after_read(b, i, lane);
         b->writer_block = m->serial;
-        b->writer_at = m->self->clock[m->self->index];
+        b->writer_at = m->self->past.clock[m->self->index];
         b->writer_warp = (uint8_t)m->self->index;
         b->writer_lane = (uint8_t)lane;
         b->sync = m->self->syncs;

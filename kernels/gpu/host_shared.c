@@ -36,6 +36,22 @@ static void note(uint8_t lanes[4], uint8_t mask, uint8_t more, int lane)
             lanes[i] = (more >> i & 1) && lanes[i] != lane ? GPU_LANES_SEVERAL : (uint8_t)lane;
 }
 
+static void note_read(struct gpu_word *w, uint8_t mask, int lane)
+{
+    const struct gpu_warp *self = gpu_machine->self;
+    struct gpu_seen *r = &w->read[self->index];
+    bool same = r->clock == self->past.clock[self->index] && r->sync == self->syncs;
+    note(r->lane, mask, same ? r->bytes : 0, lane);
+    r->bytes = same ? r->bytes | mask : mask;
+    r->clock = self->past.clock[self->index];
+    r->sync = self->syncs;
+}
+
+void gpu_word_note_product(uint32_t at)
+{
+    note_read(word_at(at), 15, GPU_LANES_SEVERAL);
+}
+
 void gpu_word_read(uint32_t at, uint8_t mask, int lane)
 {
     struct gpu_word *w = word_at(at);
@@ -48,12 +64,7 @@ void gpu_word_read(uint32_t at, uint8_t mask, int lane)
         gpu_found(GPU_RACE_WARPS, "a read without a barrier after another warp's write", at, lane);
     else if (w->writer == self->index && w->sync == self->syncs && another(w->lane, w->bytes & mask, lane))
         gpu_found(GPU_RACE_LANES, "a read without warp_sync after another lane's write", at, lane);
-    struct gpu_seen *r = &w->read[self->index];
-    bool same = r->clock == self->clock[self->index] && r->sync == self->syncs;
-    note(r->lane, mask, same ? r->bytes : 0, lane);
-    r->bytes = same ? r->bytes | mask : mask;
-    r->clock = self->clock[self->index];
-    r->sync = self->syncs;
+    note_read(w, mask, lane);
 }
 
 static void before_write(const struct gpu_word *w, uint32_t at, uint8_t mask, int lane)
@@ -68,7 +79,7 @@ static void before_write(const struct gpu_word *w, uint32_t at, uint8_t mask, in
         gpu_found(GPU_RACE_LANES, "a write without warp_sync after another lane's write", at, lane);
     for (uint32_t i = 0; i < gpu_machine->n_warps; i++) {
         const struct gpu_seen *r = &w->read[i];
-        if (i != self->index && (r->bytes & mask) && r->clock > self->clock[i])
+        if (i != self->index && (r->bytes & mask) && r->clock > self->past.clock[i])
             gpu_found(GPU_RACE_WARPS, "a write without a barrier after another warp's read", at, lane);
         if (i == self->index && r->sync == self->syncs && another(r->lane, r->bytes & mask, lane))
             gpu_found(GPU_RACE_LANES, "a write without warp_sync after another lane's read", at, lane);
@@ -86,8 +97,9 @@ void gpu_word_write(uint32_t at, uint8_t mask, int lane, bool copy)
     w->state = copy ? GPU_WORD_COPY : GPU_WORD_WRITTEN;
     w->written |= mask;
     w->writer = (uint8_t)self->index;
-    w->clock = self->clock[self->index];
+    w->clock = self->past.clock[self->index];
     w->sync = self->syncs;
+    w->fence = self->past.fences[self->index];
 }
 
 /* Lanes go in groups of 128 bytes, and in a wavefront a bank serves one word. */
@@ -210,8 +222,9 @@ static void land(const struct gpu_copy *c)
         s->writer = (uint8_t)w->index;
         note(s->lane, 15, 0, c->lane);
         s->bytes = 15;
-        s->clock = w->clock[w->index];
+        s->clock = w->past.clock[w->index];
         s->sync = w->syncs;
+        s->fence = w->past.fences[w->index];
     }
 }
 

@@ -297,5 +297,86 @@ GPU_FN void mma_s8u8(wi c[4], const wu a[4], const wu b[2])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+/* ---- barriers in shared memory, 8 bytes each, of sm_90: they flip when `count` warps have arrived, again and again ---- */
+GPU_FN uint32_t gpu_shared_place(uint32_t at)
+{
+    return (uint32_t)__cvta_generic_to_shared(gpu_shared) + at;
+}
+GPU_FN void mbar_init(uint32_t at, uint32_t count) /* one warp, and block_sync before anybody uses it */
+{
+    if (w_lane() == 0)
+        asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(gpu_shared_place(at)), "r"(count)
+                     : "memory");
+}
+GPU_FN void mbar_arrive(uint32_t at) /* the warp, with all that it did before */
+{
+    __syncwarp();
+    if (w_lane() == 0)
+        asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(gpu_shared_place(at)) : "memory");
+}
+GPU_FN void
+mbar_wait(uint32_t at,
+          uint32_t parity) /* until the phase of that parity is over; the one before the first is 1 */
+{
+    uint32_t over;
+    do {
+        asm volatile(
+            "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, 1, 0, p; }"
+            : "=r"(over)
+            : "r"(gpu_shared_place(at)), "r"(parity)
+            : "memory");
+    } while (!over);
+}
+
+/* Four warps, all of them, have `n` registers a lane from here on: fewer, or as many as others have given. A multiple of 8. */
+#define gpu_give_registers(n) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"((int)(n)))
+#define gpu_take_registers(n) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((int)(n)))
+
+/* ---- c += a * b, m64n128k32, of sm_90a: four warps, 16 rows of A each in registers, B in shared memory ---- */
+GPU_FN void fence_async(void) /* what this warp wrote to shared memory is to be read by wgmma */
+{
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+GPU_FN void wgmma_fence(void) /* registers have been touched by others than wgmma */
+{
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
+GPU_FN void wgmma_commit(void)
+{
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+#define wgmma_wait(n) asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(n) : "memory")
+GPU_FN uint64_t
+wgmma_place(uint32_t at) /* rows of 128 bytes, swizzled in eights; + 2: 32 bytes further in each row */
+{
+    uint32_t a = gpu_shared_place(at);
+    return (uint64_t)((a & 0x3FFFFu) >> 4) | (uint64_t)1 << 16 | (uint64_t)(1024 >> 4) << 32 |
+           (uint64_t)1 << 62;
+}
+GPU_FN void wgmma_u8s8(wi c[64], const wu a[4], uint64_t b)
+{
+    asm volatile("wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 {"
+                 "%0, %1, %2, %3, %4, %5, %6, %7, "
+                 "%8, %9, %10, %11, %12, %13, %14, %15, "
+                 "%16, %17, %18, %19, %20, %21, %22, %23, "
+                 "%24, %25, %26, %27, %28, %29, %30, %31, "
+                 "%32, %33, %34, %35, %36, %37, %38, %39, "
+                 "%40, %41, %42, %43, %44, %45, %46, %47, "
+                 "%48, %49, %50, %51, %52, %53, %54, %55, "
+                 "%56, %57, %58, %59, %60, %61, %62, %63}, "
+                 "{%64, %65, %66, %67}, %68, 1;"
+                 : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3]), "+r"(c[4]), "+r"(c[5]), "+r"(c[6]),
+                   "+r"(c[7]), "+r"(c[8]), "+r"(c[9]), "+r"(c[10]), "+r"(c[11]), "+r"(c[12]), "+r"(c[13]),
+                   "+r"(c[14]), "+r"(c[15]), "+r"(c[16]), "+r"(c[17]), "+r"(c[18]), "+r"(c[19]), "+r"(c[20]),
+                   "+r"(c[21]), "+r"(c[22]), "+r"(c[23]), "+r"(c[24]), "+r"(c[25]), "+r"(c[26]), "+r"(c[27]),
+                   "+r"(c[28]), "+r"(c[29]), "+r"(c[30]), "+r"(c[31]), "+r"(c[32]), "+r"(c[33]), "+r"(c[34]),
+                   "+r"(c[35]), "+r"(c[36]), "+r"(c[37]), "+r"(c[38]), "+r"(c[39]), "+r"(c[40]), "+r"(c[41]),
+                   "+r"(c[42]), "+r"(c[43]), "+r"(c[44]), "+r"(c[45]), "+r"(c[46]), "+r"(c[47]), "+r"(c[48]),
+                   "+r"(c[49]), "+r"(c[50]), "+r"(c[51]), "+r"(c[52]), "+r"(c[53]), "+r"(c[54]), "+r"(c[55]),
+                   "+r"(c[56]), "+r"(c[57]), "+r"(c[58]), "+r"(c[59]), "+r"(c[60]), "+r"(c[61]), "+r"(c[62]),
+                   "+r"(c[63])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b));
+}
+
 #endif
 #endif

@@ -50,6 +50,18 @@ void cp_wait(uint32_t n);
 void mma_u8s8(wi c[4], const wu a[4], const wu b[2]);
 void mma_s8u8(wi c[4], const wu a[4], const wu b[2]);
 
+void mbar_init(uint32_t at, uint32_t count);
+void mbar_arrive(uint32_t at);
+void mbar_wait(uint32_t at, uint32_t parity);
+#define gpu_give_registers(n) ((void)(n)) /* ptxas's affair */
+#define gpu_take_registers(n) ((void)(n))
+void fence_async(void);
+void wgmma_fence(void);
+void wgmma_commit(void);
+void wgmma_wait(uint32_t n);
+uint64_t wgmma_place(uint32_t at);
+void wgmma_u8s8(wi c[64], const wu a[4], uint64_t b);
+
 GPU_FN wf w_setf(float v)
 {
     wf r;

@@ -445,6 +445,116 @@ SL_TEST(a_product_of_fragments_is_that_of_the_matrices)
     gpu_free_all();
 }
 
+/* ---- barriers in shared memory ---- */
+
+/* Warp 0 hands words to warp 1 by two slots. */
+enum { SLOTS = 2, ROUNDS = 7 };
+GPU_KERNEL(handing_over, 64, 1, struct plain)
+{
+    const uint32_t full = 1024, empty = full + 8 * SLOTS;
+    for (uint32_t i = 0; i < SLOTS && gpu_warp() == 0; i++)
+        mbar_init(full + 8 * i, 1), mbar_init(empty + 8 * i, 1);
+    if (p->fault != 4)
+        block_sync();
+    for (uint32_t n = 0; n < ROUNDS; n++) {
+        uint32_t slot = n % SLOTS, round = n / SLOTS & 1;
+        wu at = w_lane() * 4u + slot * 128;
+        if (gpu_warp() == 0) {
+            if (p->fault != 1)
+                mbar_wait(empty + 8 * slot, round ^ 1);
+            sm_st32(at, w_lane() + n * 100);
+            if (p->fault != 3 || n < 4)
+                mbar_arrive(full + 8 * slot);
+            continue;
+        }
+        if (p->fault != 2)
+            mbar_wait(full + 8 * slot, p->fault == 5 ? round ^ 1 : round);
+        g_st32_row_if(p->out, w_lane() + n * 32, 4, w_set(0), sm_ld32(at ^ 4u), w_all());
+        mbar_arrive(empty + 8 * slot);
+    }
+}
+
+SL_TEST(what_is_handed_over_by_barriers_in_shared_memory_is_whole)
+{
+    uint32_t *out = gpu_alloc(ROUNDS * 128);
+    run(&handing_over, (struct plain){.out = out}, 1, -1);
+    for (uint32_t i = 0; i < ROUNDS * 32; i++)
+        CHECK_INT(out[i], i / 32 * 100 + (i % 32 ^ 1));
+    run(&handing_over, (struct plain){.out = out, .fault = 3}, 1, GPU_BARRIER);
+    for (uint32_t fault = 1; fault <= 5; fault++)
+        for (uint64_t seed = 0; seed < 8; seed++) { /* a race, or unwritten, or a barrier not made */
+            gpu_launch(&handing_over, &(struct plain){.out = out, .fault = fault}, 1, 4096, seed);
+            struct gpu_report r = gpu_take_report();
+            CHECK(r.found[GPU_RACE_WARPS] + r.found[GPU_UNWRITTEN] + r.found[GPU_BARRIER] > 0);
+        }
+    gpu_free_all();
+}
+
+/* ---- products of four warps ---- */
+
+struct four {
+    const uint32_t *a, *b; /* [4 warps][4][32]; [128 columns][8 words] */
+    int32_t *c;            /* [4 warps][64][32] */
+    uint32_t fault;
+};
+GPU_KERNEL(multiplying_by_four, 128, 1, struct four)
+{
+    const uint32_t warp = gpu_warp(), base = p->fault == 5 ? 256 : 1024;
+    wu a[4], column = w_lane() + warp * 32;
+    wi c[64];
+    for (uint32_t i = 0; i < 8; i++) /* a column's 32 bytes are the second quarter of a row of 128 */
+        sm_st32(column * 128u + (((i / 4 + 2) ^ (column & 7u)) << 4) + i % 4 * 4 + 1024u,
+                g_ld32(p->b, column * 32u + i * 4));
+    if (p->fault != 1)
+        fence_async();
+    if (p->fault != 2)
+        block_sync();
+    for (uint32_t i = 0; i < 4; i++)
+        a[i] = g_ld32(p->a, w_lane() * 4u + (warp * 4 + i) * 128);
+    for (uint32_t i = 0; i < 64; i++)
+        c[i] = w_seti((int32_t)i);
+    if (p->fault != 3)
+        wgmma_fence();
+    wgmma_u8s8(c, a, wgmma_place(base) + 2);
+    wgmma_commit();
+    if (p->fault != 4)
+        wgmma_wait(0);
+    for (uint32_t i = 0; i < 64; i++)
+        g_st32_row_if(p->c, w_lane(), 4, w_set((warp * 64 + i) * 128), (wu)c[i], w_all());
+}
+
+SL_TEST(a_product_of_four_warps_is_that_of_the_matrices)
+{
+    static const int kinds[] = {-1, GPU_NO_FENCE, -2, GPU_NO_FENCE, GPU_LEFT_OVER, GPU_BOUNDS};
+    uint8_t *a = gpu_alloc(4 * 4 * 128), *b = gpu_alloc(128 * 32), left[64][32];
+    int32_t *c = gpu_alloc(4 * 64 * 128);
+    for (uint32_t i = 0; i < 64 * 32; i++) {
+        uint32_t r = i / 32, k = i % 32;
+        left[r][k] = (uint8_t)sl_rng_next(&rng);
+        place(a + r / 16 * 512, r % 8 * 4 + k % 16 / 4, r % 16 / 8 + k / 16 * 2, k % 4, left[r][k]);
+    }
+    for (uint32_t i = 0; i < 128 * 32; i++)
+        b[i] = (uint8_t)sl_rng_next(&rng);
+    struct four p = {(const uint32_t *)(const void *)a, (const uint32_t *)(const void *)b, c, 0};
+    for (p.fault = 5; p.fault > 0; p.fault--) {
+        gpu_launch(&multiplying_by_four, &p, 1, 1024 + 128 * 128, 3);
+        struct gpu_report r = gpu_take_report();
+        CHECK(kinds[p.fault] == -2 ? r.found[GPU_RACE_WARPS] + r.found[GPU_UNWRITTEN] > 0
+                                   : r.found[kinds[p.fault]] > 0);
+    }
+    gpu_launch(&multiplying_by_four, &p, 1, 1024 + 128 * 128, 3);
+    expect("multiplying by four", -1);
+    for (uint32_t r = 0; r < 64; r++)
+        for (uint32_t n = 0; n < 128; n++) {
+            uint32_t reg = n / 8 * 4 + r % 16 / 8 * 2 + n % 2;
+            int32_t want = (int32_t)reg;
+            for (uint32_t k = 0; k < 32; k++)
+                want += left[r][k] * (int8_t)b[n * 32 + k];
+            CHECK_INT(c[(r / 16 * 64 + reg) * 32 + r % 8 * 4 + n % 8 / 2], want);
+        }
+    gpu_free_all();
+}
+
 static bool same(float a, float b)
 {
     return (isnan(a) && isnan(b)) || memcmp(&a, &b, 4) == 0;
