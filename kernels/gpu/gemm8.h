@@ -21,6 +21,15 @@ enum {
     GEMM8_X_PITCH = 160, /* from row to row of activations there: eight lanes' rows lie in different banks */
 };
 
+/* The second body, for sm_90a: products of four warps. A block has two such groups, each with tasks, stages and two copying warps of
+ * its own, so that one decodes or finishes while the other multiplies. Kernels of one digit, over tiles of GEMM8_WG_TOKENS. */
+enum {
+    GEMM8_WG_TOKENS = 128,
+    GEMM8_WG_GROUPS = 2,
+    GEMM8_WG_WARPS = 12,          /* eight that multiply, four that copy */
+    GEMM8_WG_X_BYTES = 128 * 128, /* rows of a stage, in the 128-byte swizzle */
+};
+
 struct gemm8_tile {
     uint32_t expert, first, m, unused; /* pairs [first, first + m) */
 };
@@ -69,6 +78,19 @@ GEMM8_CONSTANT uint32_t gemm8_shared_bytes(int d)
 {
     return GEMM8_STAGES * gemm8_stage_bytes(d);
 }
+GEMM8_CONSTANT uint32_t gemm8_wg_stages(int d)
+{
+    return d == SL_I8 ? 3 : 4;
+}
+GEMM8_CONSTANT uint32_t gemm8_wg_stage_bytes(int d) /* a multiple of 1024, that of the swizzle */
+{
+    return (GEMM8_WG_X_BYTES + GEMM8_BLOCKS * (4 * gemm8_unit_bytes(d) + gemm8_scale_bytes(d)) + 1023) /
+           1024 * 1024;
+}
+GEMM8_CONSTANT uint32_t gemm8_wg_shared_bytes(int d) /* behind the stages two barriers each */
+{
+    return GEMM8_WG_GROUPS * gemm8_wg_stages(d) * (gemm8_wg_stage_bytes(d) + 16);
+}
 
 #ifndef __CUDACC__
 #include "kernels/gpu/host.h"
@@ -76,6 +98,7 @@ GEMM8_CONSTANT uint32_t gemm8_shared_bytes(int d)
 
 /* Of an integer dtype; digits 1 or 2. */
 const struct gpu_kernel *gemm8_kernel(enum sl_dtype dtype, bool swiglu, uint32_t digits);
+const struct gpu_kernel *gemm8_wg_kernel(enum sl_dtype dtype, bool swiglu);
 /* What the panel of an expert says of the parameters: block_bytes, units_at, n_blocks, n_units, q_stride. */
 void gemm8_describe(struct gemm8_params *params, const struct sl_panel *w);
 #endif

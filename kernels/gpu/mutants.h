@@ -25,7 +25,21 @@
     X(GEMM8_TASK_TWICE, "two blocks do the same task, with the same bits")                                   \
     X(GEMM8_DIGITS_SWAPPED, "the second digits are added first")
 
-#define GPU_MUTANTS_ALL(X) GPU_MUTANTS_GEMM8(X)
+#define GPU_MUTANTS_GEMM8_WG(X)                                                                              \
+    X(GEMM8_WG_NO_SWIZZLE, "rows lie in shared memory as they come, and are read in the swizzle")            \
+    X(GEMM8_WG_NO_FENCE, "no fence between what is copied and the tensor cores that read it")                \
+    X(GEMM8_WG_FENCE_LATE, "that fence behind what tells of the stage")                                      \
+    X(GEMM8_WG_TELLS_EARLY, "a stage is told of that has not landed")                                        \
+    X(GEMM8_WG_NOT_EMPTY, "a slot is filled without a look whether it is empty")                             \
+    X(GEMM8_WG_NOT_FULL, "a slot is read without a look whether it is full")                                 \
+    X(GEMM8_WG_PARITY, "waits for the phase before")                                                         \
+    X(GEMM8_WG_FREES_EARLY, "a slot is given back before it is read")                                        \
+    X(GEMM8_WG_LEFT_RUNNING, "products are not waited for")                                                  \
+    X(GEMM8_WG_REGISTERS, "no wgmma_fence behind the writes to registers")                                   \
+    X(GEMM8_WG_THREE, "a slot counts as empty when three of the four have read it")                          \
+    X(GEMM8_WG_UNMADE, "barriers are used before all know that they are made")
+
+#define GPU_MUTANTS_ALL(X) GPU_MUTANTS_GEMM8(X) GPU_MUTANTS_GEMM8_WG(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,

@@ -13,6 +13,7 @@
 struct gemm8_case {
     enum sl_dtype dtype;
     bool swiglu, accumulate, dense; /* dense: one expert, a pair is its token */
+    bool wg;                        /* the second body; of one digit */
     uint32_t digits, n, k, tokens, experts, top_k;
     uint64_t seed;
 };
@@ -87,17 +88,17 @@ static inline void gemm8_draw_pairs(struct gemm8_setting *s)
     for (uint32_t i = 0; i < s->pairs; i++)
         s->rows[i] = gemm8_draw(s, c->tokens);
     for (uint32_t e = 1; e <= c->experts; e++) {
-        uint32_t most = s->pairs - s->begin[e - 1], n = gemm8_draw(s, 2 * s->pairs / c->experts + 1);
-        s->begin[e] = e == c->experts || n > most ? s->pairs : s->begin[e - 1] + n;
+        uint32_t left = s->pairs - s->begin[e - 1], n = gemm8_draw(s, 2 * s->pairs / c->experts + 1);
+        s->begin[e] = e == c->experts || n > left ? s->pairs : s->begin[e - 1] + n;
     }
-    s->tiles = gpu_alloc((s->pairs / GEMM8_TOKENS + c->experts) * sizeof *s->tiles);
+    const uint32_t most = c->wg ? GEMM8_WG_TOKENS : GEMM8_TOKENS;
+    s->tiles = gpu_alloc((s->pairs / most + c->experts) * sizeof *s->tiles);
     s->n_tiles = gpu_alloc(4);
     *s->n_tiles = 0;
     for (uint32_t e = 0; e < c->experts; e++)
-        for (uint32_t first = s->begin[e]; first < s->begin[e + 1]; first += GEMM8_TOKENS) {
+        for (uint32_t first = s->begin[e]; first < s->begin[e + 1]; first += most) {
             uint32_t left = s->begin[e + 1] - first;
-            s->tiles[(*s->n_tiles)++] =
-                (struct gemm8_tile){e, first, left < GEMM8_TOKENS ? left : GEMM8_TOKENS, 0};
+            s->tiles[(*s->n_tiles)++] = (struct gemm8_tile){e, first, left < most ? left : most, 0};
         }
 }
 
@@ -135,9 +136,11 @@ static inline void gemm8_run_twin(struct gemm8_setting *s)
     for (int digit = 0; digit < 2; digit++)
         p.x[digit] = (struct gemm8_rows){s->x[digit].q, s->x[digit].scale, s->x[digit].sum};
     gemm8_describe(&p, &s->w);
+    const struct gpu_kernel *kernel =
+        c->wg ? gemm8_wg_kernel(c->dtype, c->swiglu) : gemm8_kernel(c->dtype, c->swiglu, c->digits);
+    size_t shared = c->wg ? gemm8_wg_shared_bytes((int)c->dtype) : gemm8_shared_bytes((int)c->dtype);
     uint32_t tasks = *s->n_tiles * ((p.n_blocks + GEMM8_BLOCKS - 1) / GEMM8_BLOCKS);
-    gpu_launch(gemm8_kernel(c->dtype, c->swiglu, c->digits), &p, 2 + gemm8_draw(s, tasks + 1),
-               gemm8_shared_bytes((int)c->dtype), c->seed);
+    gpu_launch(kernel, &p, 1 + gemm8_draw(s, tasks + 2), shared, c->seed);
 }
 
 /* One expert's pairs: two digits are two products, the second onto the first, and SwiGLU behind both. */

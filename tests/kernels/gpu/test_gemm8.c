@@ -14,23 +14,25 @@ static void check_case(const struct gemm8_case *c)
     const struct gpu_report *r = &o.report;
     outputs += o.outputs;
     if (o.differ > 0 || gpu_findings(r) > 0 || r->wavefronts != r->wavefronts_ideal)
-        sl_test_fail(__FILE__, __LINE__,
-                     "%s%s of %u digits, n %u k %u, %u tokens %u experts top %u%s%s, seed %llu: %llu of %llu "
-                     "differ, %llu findings, %llu wavefronts of %llu: %s",
-                     sl_dtype_name(c->dtype), c->swiglu ? " swiglu" : "", c->digits, c->n, c->k, c->tokens,
-                     c->experts, c->top_k, c->accumulate ? " accumulate" : "", c->dense ? " dense" : "",
-                     (unsigned long long)c->seed, (unsigned long long)o.differ, (unsigned long long)o.outputs,
-                     (unsigned long long)gpu_findings(r), (unsigned long long)r->wavefronts,
-                     (unsigned long long)r->wavefronts_ideal, r->first);
+        sl_test_fail(
+            __FILE__, __LINE__,
+            "%s%s%s of %u digits, n %u k %u, %u tokens %u experts top %u%s%s, seed %llu: %llu of %llu "
+            "differ, %llu findings, %llu wavefronts of %llu: %s",
+            c->wg ? "wgmma " : "", sl_dtype_name(c->dtype), c->swiglu ? " swiglu" : "", c->digits, c->n, c->k,
+            c->tokens, c->experts, c->top_k, c->accumulate ? " accumulate" : "", c->dense ? " dense" : "",
+            (unsigned long long)c->seed, (unsigned long long)o.differ, (unsigned long long)o.outputs,
+            (unsigned long long)gpu_findings(r), (unsigned long long)r->wavefronts,
+            (unsigned long long)r->wavefronts_ideal, r->first);
 }
 
 SL_TEST(gemm8_has_the_bits_of_ref_for_every_format)
 {
     EACH_FORMAT(d)
-    for (uint32_t how = 0; how < 4; how++)
+    for (uint32_t how = 0; how < 6; how++)
         check_case(&(struct gemm8_case){.dtype = d,
                                         .swiglu = how & 1,
-                                        .digits = 1 + how / 2,
+                                        .digits = how / 2 == 1 ? 2 : 1,
+                                        .wg = how >= 4,
                                         .accumulate = !(how & 1) && d % 2,
                                         .n = 40,
                                         .k = 160,
@@ -47,6 +49,7 @@ SL_TEST(gemm8_has_the_bits_of_ref_for_ragged_shapes)
         check_case(&(struct gemm8_case){.dtype = SL_I8 + i % 5,
                                         .swiglu = i % 3 == 1,
                                         .digits = 1 + i % 2,
+                                        .wg = i % 2 == 0,
                                         .accumulate = i % 3 == 2,
                                         .n = ns[i],
                                         .k = ks[(i * 3 + 1) % 7],
@@ -85,6 +88,7 @@ SL_TEST(drawn_cases_have_the_bits_of_ref)
         c.swiglu = bits >> 8 & 1;
         c.accumulate = !c.swiglu && (bits >> 9 & 1);
         c.digits = 1 + (bits >> 10 & 1);
+        c.wg = c.digits == 1 && (bits >> 53 & 1);
         c.n = 1 + (uint32_t)(bits >> 11) % 200;
         c.k = 1 + (uint32_t)(bits >> 19) % (bits >> 50 & 7 ? 300 : 1500);
         c.top_k = 1 + (uint32_t)(bits >> 30) % 4;

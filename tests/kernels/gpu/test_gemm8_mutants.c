@@ -17,6 +17,15 @@ static const struct gemm8_case cases[] = {
      .top_k = 2,
      .seed = 2},
     {.dtype = SL_I2, .digits = 1, .n = 150, .k = 100, .tokens = 40, .experts = 2, .top_k = 2, .seed = 3},
+    {.dtype = SL_I4,
+     .wg = true,
+     .digits = 1,
+     .n = 40,
+     .k = 1300,
+     .tokens = 25,
+     .experts = 2,
+     .top_k = 2,
+     .seed = 4},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -34,7 +43,10 @@ static const char *found_by(const struct gemm8_outcome *o)
 static bool is_found(enum gpu_mutant mutant)
 {
     gpu_mutant = mutant;
+    bool wg = strncmp(gpu_mutant_name(mutant), "GEMM8_WG_", 9) == 0;
     for (uint32_t i = 0; i < CASES; i++) {
+        if (mutant != GPU_MUTANT_NONE && cases[i].wg != wg)
+            continue;
         struct gemm8_outcome o = gemm8_run_case(&cases[i]);
         const char *what = found_by(&o);
         if (!what)
@@ -58,7 +70,7 @@ SL_TEST(every_broken_kernel_is_found)
 {
     static const enum gpu_mutant mutants[] = {
 #define ONE(name, what) GPU_MUTANT_##name,
-        GPU_MUTANTS_GEMM8(ONE)
+        GPU_MUTANTS_GEMM8(ONE) GPU_MUTANTS_GEMM8_WG(ONE)
 #undef ONE
     };
     for (size_t i = 0; i < sizeof mutants / sizeof *mutants; i++)
