@@ -39,7 +39,15 @@
     X(GEMM8_WG_THREE, "a slot counts as empty when three of the four have read it")                          \
     X(GEMM8_WG_UNMADE, "barriers are used before all know that they are made")
 
-#define GPU_MUTANTS_ALL(X) GPU_MUTANTS_GEMM8(X) GPU_MUTANTS_GEMM8_WG(X)
+#define GPU_MUTANTS_ROWS8(X)                                                                                 \
+    X(QUANTISE8_SCALE, "the scale of s8 keeps all its bits")                                                 \
+    X(ROW8_ROTATION, "the last level of the rotation is left out")                                           \
+    X(ROW8_LEVELS, "no barrier between levels of the rotation")                                              \
+    X(MIX_FACTORS, "the past of a merge is not scaled")                                                      \
+    X(NORM_TREE, "the tree over a norm's partial sums begins at its other end")                              \
+    X(NORM_SYNC, "the norm is read without a barrier after it was written")
+
+#define GPU_MUTANTS_ALL(X) GPU_MUTANTS_GEMM8(X) GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ROWS8(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,
