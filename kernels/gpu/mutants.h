@@ -39,6 +39,18 @@
     X(GEMM8_WG_THREE, "a slot counts as empty when three of the four have read it")                          \
     X(GEMM8_WG_UNMADE, "barriers are used before all know that they are made")
 
+#define GPU_MUTANTS_ATTEND8(X)                                                                               \
+    X(ATTEND8_FLIP, "pieces of u are not exchanged by query")                                                \
+    X(ATTEND8_TREE, "the tree over a page's partial sums begins at its other end")                           \
+    X(ATTEND8_MASK, "a row does not see its own key")                                                        \
+    X(ATTEND8_ZERO, "the bytes of K are taken as they are, 128 too large")                                   \
+    X(ATTEND8_SCALES, "all keys have the scales of the first sixteen values")                                \
+    X(ATTEND8_TINY, "weights that count as nothing are divided by")                                          \
+    X(ATTEND8_SYNC, "u is read without a warp_sync after it was written")                                    \
+    X(ATTEND8_SYNC_BACK, "u is written without a warp_sync after it was read")                               \
+    X(ATTEND8_MERGE, "a segment takes the place of those before it")                                         \
+    X(ATTEND8_MERGE_SYNC, "m and l are written without a warp_sync after they were read")
+
 #define GPU_MUTANTS_ROWS8(X)                                                                                 \
     X(QUANTISE8_SCALE, "the scale of s8 keeps all its bits")                                                 \
     X(ROW8_ROTATION, "the last level of the rotation is left out")                                           \
@@ -47,7 +59,17 @@
     X(NORM_TREE, "the tree over a norm's partial sums begins at its other end")                              \
     X(NORM_SYNC, "the norm is read without a barrier after it was written")
 
-#define GPU_MUTANTS_ALL(X) GPU_MUTANTS_GEMM8(X) GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ROWS8(X)
+#define GPU_MUTANTS_PLACE(X)                                                                                 \
+    X(PLACE_ROPE, "the second half of a head is turned the other way")                                       \
+    X(PLACE_SYNC, "a head is turned without a warp_sync after it was normalised")                            \
+    X(PLACE_SYNC_BACK, "the next head is read into memory that lanes still read")                            \
+    X(PLACE_NORM, "v is normalised as k is")                                                                 \
+    X(PLACE_ZERO, "K gets its bytes without 128")                                                            \
+    X(PLACE_KEPT, "positions are those of the rows that were not kept")
+
+#define GPU_MUTANTS_ALL(X)                                                                                   \
+    GPU_MUTANTS_GEMM8(X)                                                                                     \
+    GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,
