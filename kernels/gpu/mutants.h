@@ -67,9 +67,18 @@
     X(PLACE_ZERO, "K gets its bytes without 128")                                                            \
     X(PLACE_KEPT, "positions are those of the rows that were not kept")
 
+#define GPU_MUTANTS_ROUTE(X)                                                                                 \
+    X(CHOOSE_TREE, "the softmax's partial sums are added in the opposite order")                             \
+    X(CHOOSE_TIE, "of equal scores the higher expert goes first")                                            \
+    X(CHOOSE_SYNC, "gates are read from another lane without warp_sync")                                     \
+    X(GROUP_BARRIER, "counts of other warps are read without a barrier")                                     \
+    X(GROUP_UNSTABLE, "the pairs of a warp's step are dealt out backwards")                                  \
+    X(TASKS_ORDER, "a height begins where the one above it does")
+
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
-    GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)
+    GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)                 \
+        GPU_MUTANTS_ROUTE(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,

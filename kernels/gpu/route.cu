@@ -1,0 +1,2 @@
+/* The route of a chunk for nvcc: the body is kernels/gpu/route.inc. */
+#include "kernels/gpu/route.inc"
