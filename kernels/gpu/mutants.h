@@ -75,10 +75,15 @@
     X(GROUP_UNSTABLE, "the pairs of a warp's step are dealt out backwards")                                  \
     X(TASKS_ORDER, "a height begins where the one above it does")
 
+#define GPU_MUTANTS_QUANTISE(X)                                                                              \
+    X(QUANTISE_ROTATE_BARRIER, "a step of the rotation begins before the one before it has ended")           \
+    X(QUANTISE_LEAVE_BARRIER, "the second peak is looked for among what others still write")                 \
+    X(QUANTISE_SUM_BARRIER, "sums of other warps are read without a barrier")
+
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
     GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)                 \
-        GPU_MUTANTS_ROUTE(X)
+        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,
