@@ -80,10 +80,14 @@
     X(QUANTISE_LEAVE_BARRIER, "the second peak is looked for among what others still write")                 \
     X(QUANTISE_SUM_BARRIER, "sums of other warps are read without a barrier")
 
+#define GPU_MUTANTS_ELEMENTS(X)                                                                              \
+    X(COMBINE_ORDER, "experts are added in the opposite order")                                              \
+    X(SIGMOID_SYNC, "inputs are written over while other lanes still read them")
+
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
     GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)                 \
-        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X)
+        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,
