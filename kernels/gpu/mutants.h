@@ -84,10 +84,15 @@
     X(COMBINE_ORDER, "experts are added in the opposite order")                                              \
     X(SIGMOID_SYNC, "inputs are written over while other lanes still read them")
 
+#define GPU_MUTANTS_GEMM(X)                                                                                  \
+    X(GEMM_ORDER, "four inputs are added in the opposite order")                                             \
+    X(GEMM_WAIT, "weights are read while their copy is under way")                                           \
+    X(GEMM_BARRIER, "rows are read without a barrier after other warps' writes")
+
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
     GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)                 \
-        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X)
+        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,
