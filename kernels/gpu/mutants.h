@@ -89,10 +89,18 @@
     X(GEMM_WAIT, "weights are read while their copy is under way")                                           \
     X(GEMM_BARRIER, "rows are read without a barrier after other warps' writes")
 
+#define GPU_MUTANTS_ATTEND(X)                                                                                \
+    X(ATTEND_QUERY_SYNC, "queries are read from other lanes without a warp_sync")                            \
+    X(ATTEND_WEIGHT_SYNC, "weights are read from other lanes without a warp_sync")                           \
+    X(ATTEND_TREE, "the tree over a page's partial sums begins at its other end")                            \
+    X(ATTEND_OWN_KEY, "a row does not see its own key")                                                      \
+    X(ATTEND_MERGE, "a segment takes the place of those before it")
+
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
     GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)                 \
-        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X)
+        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X)             \
+            GPU_MUTANTS_ATTEND(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,

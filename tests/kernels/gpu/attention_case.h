@@ -151,7 +151,7 @@ static inline void case_attend(struct case_run *c)
                                   .scale = 1.5f / sqrtf((float)d),
                                   .out = c->ref_mixed + ((size_t)row * sh->n_q + h * rep) * d,
                                   .out_stride = (size_t)sh->n_q * d};
-            sl_ops_ref.attend8(&a, scratch);
+            (sh->kv_dtype == SL_I8 ? sl_ops_ref.attend8 : sl_ops_ref.attend)(&a, scratch);
         }
         row += s->n - first;
     }

@@ -1,0 +1,92 @@
+/* Attention over pages of floats on the twin against kernels/ref: one case of attention_case.h, for the sound kernels and the broken
+ * ones. */
+#ifndef SL_TESTS_KERNELS_GPU_ATTEND_CASES_H
+#define SL_TESTS_KERNELS_GPU_ATTEND_CASES_H
+
+#include "kernels/gpu/attend.h"
+#include "tests/kernels/gpu/attention_case.h"
+
+static inline const struct gpu_kernel *attend_kernel(uint32_t d, enum sl_dtype dtype)
+{
+    static const struct gpu_kernel *const kernels[2][3] = {
+        {&sl_gpu_attend_f32_128, &sl_gpu_attend_f32_256, &sl_gpu_attend_f32_512},
+        {&sl_gpu_attend_bf16_128, &sl_gpu_attend_bf16_256, &sl_gpu_attend_bf16_512}};
+    return kernels[dtype == SL_BF16][d <= 128 ? 0 : d <= 256 ? 1 : 2];
+}
+
+static inline void attend_floats(struct case_run *c, uint64_t seed)
+{
+    const struct case_shape *sh = c->shape;
+    struct sl_gpu_attend p = {.q = c->qkv,
+                              .q_stride = c->width,
+                              .kv = c->kv,
+                              .slots = c->cut.slots,
+                              .states = c->states,
+                              .items = c->cut.items,
+                              .n_items = &c->counts[0],
+                              .slot_bytes = c->slot_bytes,
+                              .head_bytes = c->head_bytes,
+                              .v_at = c->k_bytes,
+                              .n_q = sh->n_q,
+                              .n_kv = sh->n_kv,
+                              .d_head = sh->d_head,
+                              .q_factor = 1.5f / sqrtf((float)sh->d_head) * SL_EXP_LOG2E_HI};
+    struct sl_gpu_mix m = {.states = c->states,
+                           .rows = c->cut.rows,
+                           .n_rows = &c->counts[1],
+                           .mixed = c->mixed,
+                           .n_q = sh->n_q,
+                           .d_head = sh->d_head};
+    case_launch(c, attend_kernel(sh->d_head, sh->kv_dtype), &p, 3, SL_GPU_ATTEND_SHARED, seed);
+    case_launch(c, &sl_gpu_mix, &m, 2, sl_gpu_row_shared(sh->n_q * sh->d_head), seed);
+}
+
+/* Rows that differ from those of ref; the report is the case's. */
+static inline uint64_t wrong_of_attend(const struct case_shape *shape, struct gpu_report *report,
+                                       uint64_t seed)
+{
+    struct case_run *c = case_create(shape);
+    c->config.item_rows = sl_gpu_attend_rows(shape->d_head);
+    c->cut.items = gpu_alloc(sl_gpu_cut_items(&c->config, c->n_rows, c->n_slices) * sizeof *c->cut.items);
+    sl_gpu_cut_chunk(&c->cut, &c->config, c->slices, c->n_slices, shape->last);
+    c->counts[0] = c->cut.n_items;
+    c->counts[1] = c->cut.n_rows;
+    gpu_poison(c->states, c->config.max_states * sl_attend_state_floats(shape->d_head) * sizeof(float));
+    case_run_place(c, seed);
+    case_attend(c);
+    attend_floats(c, seed);
+    case_floats(c, c->ref_mixed, c->mixed, (size_t)c->cut.n_rows * shape->n_q * shape->d_head);
+    uint64_t wrong = c->n_wrong;
+    *report = c->report;
+    case_destroy(c);
+    return wrong;
+}
+
+static const struct case_shape attend_cases[] = {
+    {.n_q = 4, .n_kv = 2, .d_head = 128, .kv_dtype = SL_F32, .slices = {{0, 7, 0}, {60, 9, 0}}},
+    {.n_q = 3,
+     .n_kv = 1,
+     .d_head = 6,
+     .kv_dtype = SL_F32,
+     .qk_norm = true,
+     .odd = true,
+     .slices = {{62, 11, 0}}},
+    {.n_q = 4,
+     .n_kv = 1,
+     .d_head = 64,
+     .kv_dtype = SL_BF16,
+     .last = true,
+     .slices = {{0, 9, 8}, {2046, 4, 0}}},
+    {.n_q = 5,
+     .n_kv = 1,
+     .d_head = 72,
+     .kv_dtype = SL_BF16,
+     .odd = true,
+     .wanted = 12,
+     .slices = {{2047, 1, 0}}},
+    {.n_q = 2, .n_kv = 2, .d_head = 200, .kv_dtype = SL_F32, .slices = {{100, 2, 0}}},
+    {.n_q = 2, .n_kv = 1, .d_head = 512, .kv_dtype = SL_BF16, .slices = {{66, 2, 0}, {3, 1, 0}}},
+};
+enum { ATTEND_CASES = sizeof attend_cases / sizeof *attend_cases };
+
+#endif
