@@ -1,0 +1,82 @@
+/* A GPU held by a lock on a file (hold.h). The file is never removed: who waits for it and who makes it anew would hold two. */
+#include "kernels/cuda/hold.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* Others' files can be locked, too, which needs no right to write: in a folder where everybody may make files, whoever came
+ * first made this one (and the kernel refuses O_CREAT on it to others). No link is followed. */
+static int open_lock(const char *path)
+{
+    static const int ways[] = {O_RDWR, O_RDONLY, O_RDWR | O_CREAT, O_RDWR, O_RDONLY};
+    int fd = -1;
+    for (size_t i = 0; fd < 0 && i < sizeof ways / sizeof *ways; i++)
+        fd = open(path, ways[i] | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0666);
+    struct stat s;
+    if (fd >= 0 && (fstat(fd, &s) != 0 || !S_ISREG(s.st_mode))) {
+        close(fd);
+        fd = -1;
+        errno = EEXIST;
+    }
+    return fd;
+}
+
+/* Who holds it left its number there; 0: not to be read. */
+static long holder(int fd)
+{
+    char text[24];
+    ssize_t n = pread(fd, text, sizeof text - 1, 0);
+    text[n > 0 ? n : 0] = 0;
+    char *end = NULL;
+    long pid = strtol(text, &end, 10);
+    return pid > 0 && *end == '\n' ? pid : 0;
+}
+
+static void sign(int fd)
+{
+    char text[24];
+    int n = snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (ftruncate(fd, 0) == 0 && pwrite(fd, text, (size_t)n, 0) != n)
+        (void)ftruncate(
+            fd, 0); /* better nobody than half a number; of another's file it fails, and his number is old */
+}
+
+sl_status sl_gpu_hold_take(struct sl_gpu_hold *hold, const char *uuid, const char *folder, struct sl_err *err)
+{
+    static const char *const places[] = {"/run/lock", "/tmp"};
+    char path[512] = "";
+    hold->fd = -1;
+    for (size_t i = 0; hold->fd < 0 && i < (folder ? 1 : sizeof places / sizeof *places); i++) {
+        snprintf(path, sizeof path, "%s/sluice-%s.lock", folder ? folder : places[i], uuid);
+        hold->fd = open_lock(path);
+    }
+    if (hold->fd < 0)
+        return sl_fail(err, SL_E_IO, "%.200s, which keeps stages apart on a GPU, can't be opened: %s", path,
+                       strerror(errno));
+    if (flock(hold->fd, LOCK_EX | LOCK_NB) == 0) {
+        sign(hold->fd);
+        return SL_OK;
+    }
+    int why = errno;
+    long pid = holder(hold->fd);
+    sl_gpu_hold_release(hold);
+    if (why != EWOULDBLOCK)
+        return sl_fail(err, SL_E_IO, "%.200s can't be locked: %s", path, strerror(why));
+    char who[48] = "another process";
+    if (pid)
+        snprintf(who, sizeof who, pid == getpid() ? "another stage of this process" : "process %ld", pid);
+    return sl_fail(err, SL_E_EXISTS, "%s has the GPU %s: one stage has one GPU, take another (%.200s)", who,
+                   uuid, path);
+}
+
+void sl_gpu_hold_release(struct sl_gpu_hold *hold)
+{
+    if (hold->fd >= 0)
+        close(hold->fd);
+    hold->fd = -1;
+}
