@@ -5,4 +5,4 @@ file(READ ${INPUT} hex HEX)
 string(REGEX REPLACE "(................................)" "\\1\n" hex "${hex}")
 string(REGEX REPLACE "([0-9a-f][0-9a-f])" "0x\\1," hex "${hex}")
 file(WRITE ${OUTPUT} "#include <stddef.h>\n#include <stdint.h>\n"
-     "const uint8_t ${NAME}[] = {\n${hex}\n};\nconst size_t ${NAME}_bytes = sizeof ${NAME};\n")
+     "_Alignas(16) const uint8_t ${NAME}[] = {\n${hex}\n};\nconst size_t ${NAME}_bytes = sizeof ${NAME};\n")

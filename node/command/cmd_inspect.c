@@ -4,6 +4,7 @@
  * stage uses to take its memory (pipeline/decide/plan.h, pipeline/stage/stage.h): what is printed is what is
  * planned. Of a checkpoint that is not packed yet, the stages are those of an exact pack, which `serve` would make of it. */
 #include "base/cpu.h"
+#include "kernels/cuda/images.h"
 #include "model/pack/weights.h"
 #include "model/source/safetensors.h"
 #include "node/client/output.h"
@@ -562,16 +563,17 @@ static int run_version(const void *values, const char *const *args, uint32_t n_a
             snprintf(list + strlen(list), sizeof list - strlen(list), "%s%s", list[0] ? " " : "",
                      names[i].name);
     if (!v->json) {
-        printf("sluice %s (%s), %s\n%s: %s\nnumerics: %s\ntransports: local ucx\n", SLUICE_VERSION,
-               SLUICE_GIT, __VERSION__, model, list[0] ? list : "no vector extension we use", profiles);
+        printf("sluice %s (%s), %s\n%s: %s\nnumerics: %s\ntransports: local ucx\ncuda: %s\n", SLUICE_VERSION,
+               SLUICE_GIT, __VERSION__, model, list[0] ? list : "no vector extension we use", profiles,
+               sl_gpu_images_made);
         return 0;
     }
     printf("{\"version\": \"%s\", \"git\": \"%s\", \"compiler\": \"%s\", \"cpu\": ", SLUICE_VERSION,
            SLUICE_GIT, __VERSION__);
     sl_json_string(stdout, model, strlen(model));
     printf(", \"features\": \"%s\", \"machine_numerics\": \"%s\", \"transports\": [\"local\", "
-           "\"ucx\"]}\n",
-           list, profiles);
+           "\"ucx\"], \"cuda\": \"%s\"}\n",
+           list, profiles, sl_gpu_images_made);
     return 0;
 }
 

@@ -15,6 +15,7 @@
 11. What is waited for or measured is so on the monotonic clock: nothing reads the wall's or waits on it but what WALL_MAY lists.
    The rule is tried on planted lines each time.
 12. The faults of base/mutate.h are in sluice-mutants, where the rule is tried each time, and nothing of them is in sluice.
+13. No GPU kernel spills registers or has a stack frame (ptxas.py).
 
 Each rule counts once per thing it looked at being wrong; a rule without a finding is one pass.
 usage: lint.py [BUILD_DIR]   (where generated headers lie; without it, headers that need them are skipped)
@@ -28,6 +29,8 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+
+import ptxas
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "build")
@@ -461,6 +464,7 @@ def main():
         "time is monotonic": check_clocks([f for f in c_files if not f.startswith("tests/")]),
         "sentences of errors have one voice": check_voice([f for f in c_files if not f.startswith("tests/")]),
         "every header compiles alone": check_headers(headers, skipped),
+        "GPU kernels keep to their registers": ptxas.check(ROOT, BUILD, skipped),
     }
     passed = failed = 0
     for rule, findings in rules.items():
