@@ -23,7 +23,7 @@ if(SLUICE_CUDA STREQUAL "OFF")
 elseif(SLUICE_CUDA STREQUAL "AUTO" AND (SLUICE_SANITIZE OR SLUICE_FUZZ))
   set(cuda_made "no kernels (an instrumented build)")
 else()
-  find_program(SLUICE_NVCC nvcc HINTS ENV CUDA_PATH PATH_SUFFIXES bin)
+  find_program(SLUICE_NVCC nvcc HINTS ENV CUDA_PATH PATH_SUFFIXES bin NO_CMAKE_SYSTEM_PATH) # PATH, and nowhere else
   set(cuda_made "no kernels (nvcc was not there at build time)")
   if(SLUICE_CUDA STREQUAL "ON" AND NOT SLUICE_NVCC)
     message(FATAL_ERROR "SLUICE_CUDA=ON and there is no nvcc in PATH or CUDA_PATH: install CUDA's toolkit 13.0 or newer")

@@ -1,10 +1,12 @@
 /* The driver by dlopen (driver.h): its functions by cuGetProcAddress, which gives those of the version that we were written
  * for, whatever newer ones the installed driver has under the same name. */
 #include "kernels/cuda/driver.h"
+#include "base/clock.h"
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define ROW(field, name, arguments)                                                                          \
     {                                                                                                        \
@@ -131,6 +133,24 @@ sl_status sl_cu_check(const struct sl_cuda *cuda, sl_cu_result result, const cha
         text = "no more is said";
     return sl_fail(err, result == SL_CU_OUT_OF_MEMORY ? SL_E_NOMEM : SL_E_UNAVAILABLE,
                    "%s failed on the GPU: %s (%s, %u)", what, text, name, result);
+}
+
+sl_status sl_cu_wait(const struct sl_cuda *cuda, sl_cu_event event, uint32_t patience_ms, const char *what,
+                     struct sl_err *err)
+{
+    enum { SPIN_NS = 50000, NAP_NS = 100000 };
+    uint64_t begun_ns = sl_clock_ns();
+    for (;;) {
+        sl_cu_result result = cuda->event_query(event);
+        if (result != SL_CU_NOT_READY)
+            return sl_cu_check(cuda, result, what, err);
+        uint64_t waited_ns = sl_clock_ns() - begun_ns;
+        if (waited_ns >= patience_ms * 1000000ull)
+            return sl_fail(err, SL_E_DEADLINE, "%s does not end on the GPU: given up after %.1f s", what,
+                           (double)waited_ns * 1e-9);
+        if (waited_ns >= SPIN_NS)
+            nanosleep(&(struct timespec){0, NAP_NS}, NULL);
+    }
 }
 
 bool sl_cu_is_final(sl_cu_result result)

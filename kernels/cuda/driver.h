@@ -2,7 +2,7 @@
  * program is not linked with it, so one binary runs with and without a GPU, and no header of NVIDIA's is needed to build: the
  * prototypes are our own, and abi_check.c compares them with cuda.h where that is there.
  *
- * The table can be filled by others, too: the twin (twin.h) is a GPU that is not there, behind the same functions. Whoever
+ * The table can be filled by others, too: kernels/cuda/twin.h is a GPU that is not there, behind the same functions. Whoever
  * works with a GPU takes the table as an argument and does not know which it is.
  *
  * Errors: every function returns a result of the driver; sl_cu_check makes a sentence of it. Work is late, so an error may be
@@ -141,6 +141,11 @@ sl_status sl_cuda_open_file(struct sl_cuda *cuda, const char *file, struct sl_er
 
 /* SL_OK, SL_AGAIN (it is not ready), or a sentence that begins with `what` was tried: SL_E_NOMEM, else SL_E_UNAVAILABLE. */
 sl_status sl_cu_check(const struct sl_cuda *cuda, sl_cu_result result, const char *what, struct sl_err *err);
+
+/* Until the event has come: a short spin, then naps, so that a core is not kept busy and there is a deadline, which the driver's
+ * own waits lack. Else a sentence with `what`: SL_E_DEADLINE after `patience_ms`, or what sl_cu_check says. */
+sl_status sl_cu_wait(const struct sl_cuda *cuda, sl_cu_event event, uint32_t patience_ms, const char *what,
+                     struct sl_err *err);
 
 /* The context is gone with all that was in it, and the process can't get another: nothing to do but end. */
 bool sl_cu_is_final(sl_cu_result result);
