@@ -1,0 +1,66 @@
+/* kernels/cuda/modules.c: images are loaded, kernels are looked up ready to be launched; over the twin. */
+#include "kernels/cuda/modules.h"
+#include "kernels/cuda/twin.h"
+#include "tests/check.h"
+
+static void nothing(const struct sl_cu_twin_kernel *kernel, const void *params, uint32_t n_blocks,
+                    size_t shared_bytes, uint64_t seed)
+{
+    (void)kernel, (void)params, (void)n_blocks, (void)shared_bytes, (void)seed;
+}
+static const struct sl_cu_twin_kernel kernels[] = {{"one", 4, 32, 1, nothing, NULL},
+                                                   {"other", 8, 64, 1, nothing, NULL}};
+static const size_t n_bytes = 4;
+static const struct sl_gpu_image images[] = {{"a", (const uint8_t *)"abc", &n_bytes},
+                                             {"b", (const uint8_t *)"abc", &n_bytes}};
+
+static const struct sl_cuda *begin(void)
+{
+    const struct sl_cuda *cuda = sl_cu_twin();
+    sl_cu_context context;
+    sl_cu_twin_start(&(struct sl_cu_twin_config){
+        .n_devices = 1, .device_bytes = 1 << 20, .capability = 90, .kernels = kernels, .n_kernels = 2});
+    if (cuda->init(0) != SL_CU_OK || cuda->ctx_retain(&context, 0) != SL_CU_OK ||
+        cuda->ctx_set_current(context) != SL_CU_OK)
+        sl_test_fail(__FILE__, __LINE__, "the twin does not start");
+    return cuda;
+}
+
+SL_TEST(a_kernel_is_found_ready_and_with_the_shared_memory_that_it_asks_for)
+{
+    const struct sl_cuda *cuda = begin();
+    struct sl_gpu_modules modules;
+    struct sl_err err;
+    sl_cu_function function;
+    sl_cu_stream stream;
+    uint64_t parameter = 0;
+    void *arguments[] = {&parameter};
+    REQUIRE(sl_gpu_modules_load(&modules, cuda, images, 2, &err) == SL_OK);
+    REQUIRE(sl_gpu_modules_find(&modules, "other", 100 * 1024, &function, &err) == SL_OK);
+    REQUIRE(cuda->stream_create(&stream, SL_CU_STREAM_NON_BLOCKING) == SL_CU_OK);
+    CHECK_INT(cuda->launch(function, 1, 1, 1, 64, 1, 1, 100 * 1024, stream, arguments, NULL), SL_CU_OK);
+    while (cuda->stream_query(stream) == SL_CU_NOT_READY)
+        ;
+    CHECK_INT(sl_gpu_modules_find(&modules, "other", 228 * 1024, &function, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "other failed on the GPU: invalid argument");
+    CHECK_INT(sl_gpu_modules_find(&modules, "nothing", 0, &function, &err), SL_E_INTERNAL);
+    CHECK_STR(err.text, "no image of this sluice has the kernel nothing");
+    sl_gpu_modules_unload(&modules);
+    CHECK_INT(modules.n, 0);
+    CHECK_INT(sl_cu_twin_take_report().misuses, 0); /* it was loaded before its launch */
+    sl_cu_twin_stop();
+}
+
+SL_TEST(a_program_without_kernels_says_why_and_a_bad_image_leaves_none)
+{
+    const struct sl_cuda *cuda = begin();
+    const struct sl_gpu_image bad[] = {images[0], {"c", NULL, &n_bytes}};
+    struct sl_gpu_modules modules;
+    struct sl_err err;
+    CHECK_INT(sl_gpu_modules_load(&modules, cuda, images, 0, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "build it where nvcc 13.0 or newer is in PATH");
+    CHECK_INT(sl_gpu_modules_load(&modules, cuda, bad, 2, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "loading kernels failed on the GPU: invalid argument");
+    CHECK_INT(modules.n, 0);
+    sl_cu_twin_stop();
+}
