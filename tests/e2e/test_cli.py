@@ -193,7 +193,9 @@ def test_inspect_and_version(pack):
     assert "a queue of 1024 requests at least (--max-waiting) and 64 MiB" in run("inspect", pack, "--stages", 2).stdout
     assert [(s["name"], s["begin"], s["end"]) for s in stages] == [("stage 0", 0, 3), ("stage 1", 3, 6), ("decode", 0, 6)]
     assert all(s["weight_bytes"] > 0 and s["buffer_bytes"] > s["kv_bytes"] > 0 for s in stages)
-    assert "version" in json.loads(run("version", "--json").stdout)
+    version = json.loads(run("version", "--json").stdout)
+    assert "version" in version and version["cuda"].startswith(("nvcc 1", "no kernels ("))
+    assert run("version").stdout.endswith(f"\ncuda: {version['cuda']}\n")
     for command in ["generate", "score", "serve", "coordinator", "stage", "decode", "pack", "inspect", "check", "health",
                     "version"]:
         done = run(command, "--help")

@@ -45,7 +45,7 @@ KNOWS = {
     "base/http": ["base"],
     "kernels": ["base"],
     "kernels/cuda": ["base"],
-    "kernels/gpu": ["kernels"],
+    "kernels/gpu": ["kernels", "kernels/cuda"],
     "model": ["base", "kernels"],
     "model/family": ["model"],
     "model/source": ["model"],
