@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/digest.h"
 #include "base/dtype.h"
+#include "base/lanes.h"
 #include "base/profile.h"
 #include <string.h>
 
@@ -196,7 +197,7 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
     read_fields(wire, in);
     if (wire->kind < SL_WIRE_HELLO || wire->kind > SL_WIRE_ENDS)
         return "unknown kind of frame";
-    if ((wire->flags & ~(SL_WIRE_HAS_CHECKSUM | SL_WIRE_HAS_MAC)) != 0)
+    if ((wire->flags & ~(SL_WIRE_HAS_CHECKSUM | SL_WIRE_HAS_MAC | SL_WIRE_BY_LANES)) != 0)
         return "unknown flag";
     static const uint8_t zero[SL_WIRE_MAC_BYTES];
     if (in[AT_ZERO1] != 0 || memcmp(in + AT_ZERO2, zero, 2) != 0)
@@ -204,25 +205,31 @@ const char *sl_wire_unpack(struct sl_wire *wire, const uint8_t *in, size_t bytes
     if (!(wire->flags & SL_WIRE_HAS_MAC) &&
         (wire->mac_number != 0 || memcmp(in + AT_MAC, zero, SL_WIRE_MAC_BYTES) != 0))
         return "a MAC that is not flagged";
-    if (!(wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum != 0)
+    if (!(wire->flags & SL_WIRE_HAS_CHECKSUM) && (wire->checksum != 0 || wire->flags & SL_WIRE_BY_LANES))
         return "a checksum that is not flagged";
     const char *bad = check_ranges(wire, limits);
     return bad ? bad : check_payload(wire);
 }
 
-static uint32_t checksum_of(const void *payload, uint64_t bytes)
+static uint32_t checksum_of(const struct sl_wire *wire, const void *payload)
 {
-    return (uint32_t)sl_xxh3(payload, (size_t)bytes);
+    size_t bytes = (size_t)wire->payload_bytes;
+    return wire->flags & SL_WIRE_BY_LANES ? sl_lanes_of(payload, bytes) : (uint32_t)sl_xxh3(payload, bytes);
 }
 
 void sl_frame_seal(struct sl_wire *wire, const void *payload)
 {
-    wire->flags |= SL_WIRE_HAS_CHECKSUM;
-    wire->checksum = checksum_of(payload, wire->payload_bytes);
+    wire->flags = (uint16_t)((wire->flags | SL_WIRE_HAS_CHECKSUM) & ~SL_WIRE_BY_LANES);
+    wire->checksum = checksum_of(wire, payload);
+}
+
+void sl_frame_seal_by_lanes(struct sl_wire *wire, const void *payload)
+{
+    wire->flags |= SL_WIRE_HAS_CHECKSUM | SL_WIRE_BY_LANES;
+    wire->checksum = checksum_of(wire, payload);
 }
 
 bool sl_frame_whole(const struct sl_wire *wire, const void *payload)
 {
-    return (wire->flags & SL_WIRE_HAS_CHECKSUM) &&
-           wire->checksum == checksum_of(payload, wire->payload_bytes);
+    return (wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum == checksum_of(wire, payload);
 }

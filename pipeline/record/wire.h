@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 12, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
+enum { SL_WIRE_BYTES = 128, SL_WIRE_VERSION = 13, SL_WIRE_MAGIC = 0x3154504d /* "MPT1" */ };
 
 enum sl_wire_kind {
     SL_WIRE_HELLO = 1, /* the first six belong to the transport and never reach a role */
@@ -27,7 +27,11 @@ enum sl_wire_kind {
     SL_WIRE_ENDS     /* likewise: sequences that end */
 };
 
-enum { SL_WIRE_HAS_CHECKSUM = 1, SL_WIRE_HAS_MAC = 2 }; /* flags */
+enum { /* flags */
+       SL_WIRE_HAS_CHECKSUM = 1,
+       SL_WIRE_HAS_MAC = 2,
+       SL_WIRE_BY_LANES = 4 /* the checksum is that of base/lanes.h, as devices make it */
+};
 enum { SL_WIRE_MAC_BYTES = 16 };
 
 enum sl_link_auth { /* what every frame of a link has that proves who sent it (pipeline/link/auth.c) */
@@ -54,7 +58,7 @@ struct sl_wire {
     uint8_t profile;     /* of KV pages: sl_profile, the numerics that made them; else 0 */
     uint32_t shape[4];
     uint64_t payload_bytes; /* meta_bytes + product(shape) * size of dtype */
-    uint32_t checksum;      /* low half of XXH3 over the payload, when flagged: sl_frame_seal */
+    uint32_t checksum;      /* of the payload, when flagged: low half of XXH3, or by lanes (sl_frame_seal) */
     uint32_t meta_bytes;    /* leading bytes of the payload which are a record */
     uint64_t mac_number;    /* of the MAC on its line, when flagged; set by the transport */
 };
@@ -81,6 +85,8 @@ void sl_wire_set_mac(uint8_t header[SL_WIRE_BYTES], const uint8_t mac[SL_WIRE_MA
  * carries frames in between (pipeline/link/) never reads a payload, which may lie in a device's memory or be on its way
  * still. Seal when no byte changes any more; a frame passed on with one byte changed is sealed anew. */
 void sl_frame_seal(struct sl_wire *wire, const void *payload);
+/* The same with the checksum that bytes in a device's memory can have, too (base/lanes.h); who checks sees it by a flag. */
+void sl_frame_seal_by_lanes(struct sl_wire *wire, const void *payload);
 /* Over payload_bytes, which sl_wire_unpack has bounded. False also for a frame that was not sealed. */
 bool sl_frame_whole(const struct sl_wire *wire, const void *payload);
 

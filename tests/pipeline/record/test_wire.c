@@ -4,6 +4,7 @@
  * speaks. */
 #include "base/bytes.h"
 #include "base/digest.h"
+#include "base/lanes.h"
 #include "base/profile.h"
 #include "base/rng.h"
 #include "pipeline/record/wire.h"
@@ -346,6 +347,31 @@ SL_TEST(a_seal_travels_with_the_header_and_can_be_renewed)
     CHECK(!sl_frame_whole(&got, payload));
     sl_frame_seal(&got, payload);
     CHECK(sl_frame_whole(&got, payload));
+}
+
+SL_TEST(a_seal_by_lanes_travels_and_is_told_by_a_flag)
+{
+    uint8_t payload[3000], header[SL_WIRE_BYTES];
+    for (size_t i = 0; i < sizeof payload; i++)
+        payload[i] = (uint8_t)sl_rng_at(5, i);
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER, .payload_bytes = sizeof payload, .meta_bytes = 3000}, got;
+    sl_frame_seal_by_lanes(&wire, payload);
+    CHECK_INT(wire.checksum, sl_lanes_of(payload, sizeof payload));
+    sl_wire_pack(header, &wire);
+    REQUIRE(sl_wire_unpack(&got, header, sizeof header, &limits) == NULL);
+    CHECK(sl_frame_whole(&got, payload));
+    payload[2999] ^= 1;
+    CHECK(!sl_frame_whole(&got, payload));
+    payload[2999] ^= 1;
+    got.flags &= (uint16_t)~SL_WIRE_BY_LANES; /* another sum */
+    CHECK(!sl_frame_whole(&got, payload));
+    sl_frame_seal_by_lanes(&got, payload);
+    sl_frame_seal(&got, payload); /* passed on by who has it in the host's memory */
+    CHECK_INT(got.flags, SL_WIRE_HAS_CHECKSUM);
+    CHECK(sl_frame_whole(&got, payload));
+    wire.flags = SL_WIRE_BY_LANES;
+    wire.checksum = 0;
+    CHECK_STR(judge(&wire), "a checksum that is not flagged");
 }
 
 SL_TEST(a_frame_without_payload_has_a_seal_too)
