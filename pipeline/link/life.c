@@ -149,7 +149,9 @@ static void hang_up(struct sl_hub *hub, struct sl_conn *conn)
         how = again ? SL_HANGUP_BROKEN : SL_HANGUP_OVER;
     }
     conn->hung_up = true;
-    hub->ops->hangup(conn->line, how);
+    if (hub->ops->inner)
+        hub->ops->leave(conn);
+    (hub->ops->inner ? hub->ops->inner : hub->ops)->hangup(conn->line, how);
 }
 
 static void wait_for_another_line(struct sl_hub *hub, struct sl_link *link, const struct sl_conn *conn)
@@ -164,6 +166,15 @@ static void wait_for_another_line(struct sl_hub *hub, struct sl_link *link, cons
 }
 
 void sl_conn_closed(struct sl_conn *conn)
+{
+    struct sl_hub *hub = conn->hub;
+    if (hub->ops->inner)
+        hub->ops->closed(hub->transport, conn);
+    else
+        sl_hub_closed(conn);
+}
+
+void sl_hub_closed(struct sl_conn *conn)
 {
     struct sl_hub *hub = conn->hub;
     assert(conn->n_sends == 0 && conn->n_landings == 0);
@@ -287,7 +298,9 @@ static void conn_step(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms,
     if (!conn->fault) {
         uint64_t handshake_by_ms = conn->opened_ms + hub->config.handshake_ms;
         if (conn->state != SL_CONN_OPEN && now_ms >= handshake_by_ms)
-            sl_conn_refuse(conn, "the handshake took too long");
+            sl_conn_refuse(conn, conn->state == SL_CONN_JOINING
+                                     ? "the way for rows beside the link did not come up in time"
+                                     : "the handshake took too long");
         else if (conn->state != SL_CONN_OPEN && conn->link && conn->link->leaving)
             sl_conn_fail(conn, SL_E_CANCELLED, "the link was given up");
         else if (conn->state != SL_CONN_OPEN)
@@ -319,7 +332,7 @@ static void forgive_own_absence(struct sl_hub *hub)
     }
 }
 
-/* Some transports end frames without a word on their fd: they are asked. */
+/* Some transports end frames, or are ready for them, without a word on their fd: they are asked. */
 static bool must_be_asked(const struct sl_hub *hub)
 {
     if (hub->ops->poll_ms == 0)
@@ -327,7 +340,7 @@ static bool must_be_asked(const struct sl_hub *hub)
     if (hub->ops->fd(hub->transport) < 0)
         return true;
     for (const struct sl_conn *conn = hub->conns; conn; conn = conn->next)
-        if (conn->n_sends + conn->n_landings > 0)
+        if (conn->n_sends + conn->n_landings > 0 || (conn->beside && conn->state != SL_CONN_OPEN))
             return true;
     return false;
 }

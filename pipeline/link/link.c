@@ -56,6 +56,11 @@ struct sl_line *sl_conn_line(const struct sl_conn *conn)
     return conn->line;
 }
 
+uint64_t sl_conn_delivered(const struct sl_conn *conn)
+{
+    return conn->link->delivered;
+}
+
 /* ---- Frames going out ---- */
 
 static void sending_home(struct sl_hub *hub, struct sl_sending *sending, sl_status status)
@@ -67,10 +72,10 @@ static void sending_home(struct sl_hub *hub, struct sl_sending *sending, sl_stat
 
 /* At most one control frame of a kind is under way; credit is cumulative and may wait for its turn.
  */
-void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,
-                     const uint8_t body[SL_CONTROL_BYTES])
+void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number, const uint8_t *body)
 {
     struct sl_control_frame *out = &conn->control_out[kind];
+    size_t bytes = sl_control_bytes(kind);
     if (conn->fault || conn->hung_up)
         return;
     if (out->sending.busy) {
@@ -78,18 +83,18 @@ void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t numb
         return;
     }
     if (body)
-        memcpy(out->body, body, sizeof out->body);
+        memcpy(out->body, body, bytes);
     struct sl_sending *sending = &out->sending;
     sending->conn = conn;
     sending->busy = true;
     sending->again = false;
     sending->payload = out->body;
-    sending->bytes = sizeof out->body;
+    sending->bytes = bytes;
     sending->wire = (struct sl_wire){.kind = (uint16_t)kind,
                                      .epoch = conn->epoch,
                                      .number = number,
-                                     .payload_bytes = sizeof out->body,
-                                     .meta_bytes = sizeof out->body};
+                                     .payload_bytes = bytes,
+                                     .meta_bytes = (uint32_t)bytes};
     sl_frame_seal(&sending->wire, out->body);
     sl_conn_pack(conn, sending);
     conn->hub->ops->send(conn->line, sending);
@@ -259,6 +264,15 @@ void sl_link_send(struct sl_hub *hub, struct sl_link *link, struct sl_sending *s
 
 void sl_sending_done(struct sl_sending *sending, sl_status status)
 {
+    struct sl_hub *hub = sending->conn->hub;
+    if (hub->ops->inner)
+        hub->ops->sent(hub->transport, sending, status);
+    else
+        sl_hub_sent(sending, status);
+}
+
+void sl_hub_sent(struct sl_sending *sending, sl_status status)
+{
     struct sl_conn *conn = sending->conn;
     sending->conn = NULL;
     if (!sending->link) {
@@ -339,13 +353,13 @@ static void handle_control(struct sl_conn *conn, const struct sl_wire *wire, con
 
 static struct sl_landing *land_control(struct sl_conn *conn, const struct sl_wire *wire, const void *header)
 {
-    if (wire->payload_bytes != SL_CONTROL_BYTES || conn->control_in.busy) {
+    if (wire->payload_bytes != sl_control_bytes((enum sl_wire_kind)wire->kind) || conn->control_in.busy) {
         sl_conn_fail(conn, SL_E_PROTOCOL, "a control frame has the wrong size");
         return NULL;
     }
     conn->control_in.wire = *wire;
     memcpy(conn->control_in.header, header, SL_WIRE_BYTES);
-    conn->control_in.bytes = SL_CONTROL_BYTES;
+    conn->control_in.bytes = (size_t)wire->payload_bytes;
     conn->control_in.busy = true;
     return &conn->control_in;
 }
@@ -370,6 +384,14 @@ static const char *why_not_land(const struct sl_conn *conn, const struct sl_wire
 
 struct sl_landing *sl_conn_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
                                    size_t payload_bytes)
+{
+    struct sl_hub *hub = conn->hub;
+    return hub->ops->inner ? hub->ops->arrived(hub->transport, conn, header, header_bytes, payload_bytes)
+                           : sl_hub_arrived(conn, header, header_bytes, payload_bytes);
+}
+
+struct sl_landing *sl_hub_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
+                                  size_t payload_bytes)
 {
     if (conn->fault || conn->hung_up)
         return NULL;
@@ -445,6 +467,15 @@ static void landed_data(struct sl_conn *conn, struct sl_slot *slot, sl_status st
 }
 
 void sl_conn_landed(struct sl_landing *landing, sl_status status)
+{
+    struct sl_hub *hub = landing->conn->hub;
+    if (hub->ops->inner)
+        hub->ops->landed(hub->transport, landing, status);
+    else
+        sl_hub_landed(landing, status);
+}
+
+void sl_hub_landed(struct sl_landing *landing, sl_status status)
 {
     struct sl_conn *conn = landing->conn;
     /* what comes home because the line ends is no sign of life */

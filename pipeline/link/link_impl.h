@@ -20,9 +20,10 @@ enum {
     SL_SLOTS_MAX = 64,
     SL_HALF_OPEN_MAX = 16,
     SL_SENDS_MAX = 1024,
-    SL_CONTROL_BYTES = 64, /* payload of every control frame */
+    SL_CONTROL_BYTES = 64, /* payload of every control frame but WELCOME, which has an id more */
     SL_NONCE_BYTES = 16,
     SL_MAC_BYTES = 32,
+    SL_WELCOME_BYTES = SL_NONCE_BYTES + SL_MAC_BYTES + SL_BESIDE_ID_BYTES,
     SL_PAD_BYTES = 8,   /* what a frame without payload carries (UCX wants some) */
     SL_LEAVE_MS = 1000, /* for flushing when a link is dropped or left */
     SL_DIAL_AGAIN_MS = 20,
@@ -89,6 +90,7 @@ struct sl_link {
 enum sl_conn_state {
     SL_CONN_ACCEPTED, /* server: waits for HELLO */
     SL_CONN_GREETED,  /* server: has sent WELCOME, waits for the proof */
+    SL_CONN_JOINING,  /* server: has the proof, waits until rows can go beside */
     SL_CONN_DIALED,   /* client: has sent HELLO */
     SL_CONN_PROVED,   /* client: has sent its proof, waits for the first CREDIT */
     SL_CONN_OPEN
@@ -101,7 +103,7 @@ struct sl_clock_sample { /* one ping and its answer */
 
 struct sl_control_frame {
     struct sl_sending sending;
-    uint8_t body[SL_CONTROL_BYTES];
+    uint8_t body[SL_WELCOME_BYTES];
 };
 
 struct sl_proof { /* of frames one way (auth.c) */
@@ -117,6 +119,8 @@ struct sl_conn {
     enum sl_conn_state state;
     uint64_t link_id, epoch; /* the link's: as dialed, or as the call named it and a link here has them */
     uint8_t nonce_client[SL_NONCE_BYTES], nonce_server[SL_NONCE_BYTES];
+    uint64_t beside; /* rows from so many bytes on go beside; 0: none do */
+    uint8_t id_client[SL_BESIDE_ID_BYTES], id_server[SL_BESIDE_ID_BYTES]; /* where; zeros: not told yet */
     enum sl_link_auth auth; /* of the link, once it is known which that is */
     struct sl_proof out, in;
     uint64_t n_signed;
@@ -133,7 +137,7 @@ struct sl_conn {
     const char *reason;
     struct sl_control_frame control_out[SL_WIRE_GOODBYE + 1]; /* by kind */
     struct sl_landing control_in;
-    uint8_t control_body[SL_CONTROL_BYTES];
+    uint8_t control_body[SL_WELCOME_BYTES];
 };
 
 enum sl_note_kind { SL_NOTE_UP, SL_NOTE_DOWN, SL_NOTE_SENT, SL_NOTE_FRAME };
@@ -200,6 +204,10 @@ bool sl_hub_idle(const struct sl_hub *hub); /* no connection is left */
 void sl_hub_abort(struct sl_hub *hub);      /* the time for flushing is over */
 
 /* Between the three files. */
+static inline size_t sl_control_bytes(enum sl_wire_kind kind)
+{
+    return kind == SL_WIRE_WELCOME ? SL_WELCOME_BYTES : SL_CONTROL_BYTES;
+}
 void sl_hub_note(struct sl_hub *hub, const struct sl_note *note);
 static inline void sl_hub_count(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -225,7 +233,7 @@ const char *sl_conn_doubt_payload(struct sl_conn *conn, const struct sl_landing 
 void sl_conn_refuse(struct sl_conn *conn, const char *reason); /* a fault before the link is up; counted */
 /* At most one control frame of a kind is under way: one that would be the second is dropped, CREDIT follows the first. */
 void sl_conn_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t number,
-                     const uint8_t body[SL_CONTROL_BYTES]);
+                     const uint8_t *body); /* of sl_control_bytes(kind); NULL: zeros */
 void sl_conn_credit(struct sl_conn *conn); /* tells the peer what it may send by now */
 void sl_conn_on_hello(struct sl_conn *conn, const struct sl_wire *wire, const uint8_t *body);
 void sl_conn_on_welcome(struct sl_conn *conn, const uint8_t *body);

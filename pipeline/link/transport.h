@@ -55,7 +55,10 @@ bool sl_io_address_set(struct sl_io_address *address, const void *bytes, size_t 
 enum { SL_IO_HOST_BYTES = 64 }; /* a numeric address with its zone, as text */
 
 struct sl_io_config {
-    const struct sl_transport_ops *transport; /* &sl_transport_local or &sl_transport_ucx */
+    const struct sl_transport_ops
+        *transport; /* &sl_transport_local or &sl_transport_ucx, or either with rows by NCCL */
+    const struct sl_rows_device *rows_device; /* nccl only (transport_nccl.h): where rows lie */
+    uint64_t rows_from;                       /* nccl only: bytes of rows that go by it, 0: from 256 KiB on */
     struct sl_fabric *fabric;                 /* local only */
     struct sl_net *net;                       /* sim only (transport_sim.h) */
     char address[256]; /* to listen on: a name or an IP address of this machine; local: ignored */
@@ -95,6 +98,8 @@ struct sl_link_config {
     enum sl_link_auth auth; /* both ends must have the same */
     uint32_t n_slots;       /* 1..64 that we lend to the peer */
     size_t slot_bytes;
+    bool
+        rows_beside; /* rows of ORDER go beside the line (nccl), by a transport that can; both ends must have the same */
 };
 /* Be ready for the peer that is there, and knows id and key. */
 sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link, const struct sl_io_address *peer);
@@ -137,5 +142,6 @@ struct sl_io_stats {
 void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats); /* any thread, relaxed */
 
 extern const struct sl_transport_ops sl_transport_local, sl_transport_ucx;
+extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl; /* transport_nccl.h */
 
 #endif

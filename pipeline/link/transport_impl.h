@@ -22,7 +22,7 @@
 
 #include <stddef.h>
 
-enum { SL_LABEL_BYTES = 32 };
+enum { SL_LABEL_BYTES = 32, SL_BESIDE_ID_BYTES = 128 };
 
 struct sl_hub;       /* the link layer of one I/O thread */
 struct sl_conn;      /* its view of a line */
@@ -76,8 +76,9 @@ enum sl_hangup {
 
 struct sl_transport_ops {
     const char *name;
-    bool silent_loss; /* a peer can vanish without a word: send heartbeats */
-    bool one_clock;   /* both ends read the same clock: it need not be estimated */
+    const struct sl_transport_ops *inner; /* NULL, or what this one carries frames with, but for rows */
+    bool silent_loss;                     /* a peer can vanish without a word: send heartbeats */
+    bool one_clock;                       /* both ends read the same clock: it need not be estimated */
     /* 0: fd tells of everything. Else sendings and landings of data may end without it: while any is under way, and always
      * when there is no fd, progress is called after at most so many ms. */
     uint32_t poll_ms;
@@ -107,6 +108,22 @@ struct sl_transport_ops {
     bool (*progress)(struct sl_transport *transport); /* never blocks; true: something happened */
     int (*fd)(const struct sl_transport *transport);  /* -1: none; then poll_ms is not 0 */
     bool (*arm)(struct sl_transport *transport); /* true: sleep, until fd is readable or poll_ms is over */
+
+    /* Of one that carries rows beside its lines, over links that are so configured (sl_link_config.rows_beside); NULL: it does not. */
+    /* From so many bytes of rows in an ORDER on: both ends must have the same. */
+    uint64_t (*beside)(const struct sl_transport *transport);
+    /* The handshake tells each end the id of the other, drawn anew for every line, under its MAC. false: there is none to be had. */
+    bool (*offer)(struct sl_line *line, struct sl_conn *conn, uint8_t id[SL_BESIDE_ID_BYTES]);
+    /* The other's is proved: meet there. SL_AGAIN: sl_conn_joined follows, or the line breaks; else why not. */
+    sl_status (*join)(struct sl_conn *conn, const uint8_t id[SL_BESIDE_ID_BYTES]);
+    /* With an inner transport: its lines are lines of this one. It is told before that one hangs up, and what that one reports is heard
+     * here first, and passed on by sl_hub_X. */
+    void (*leave)(struct sl_conn *conn);
+    struct sl_landing *(*arrived)(struct sl_transport *transport, struct sl_conn *conn, const void *header,
+                                  size_t header_bytes, size_t payload_bytes);
+    void (*landed)(struct sl_transport *transport, struct sl_landing *landing, sl_status status);
+    void (*sent)(struct sl_transport *transport, struct sl_sending *sending, sl_status status);
+    void (*closed)(struct sl_transport *transport, struct sl_conn *conn);
 };
 
 /* Upcalls. A call for a link comes in: who is to be at the other end of it (NULL: nobody waits for that link), and, when it
@@ -123,6 +140,16 @@ void sl_conn_broken(struct sl_conn *conn, sl_status status, const char *reason);
 void sl_conn_over(struct sl_conn *conn); /* the peer says that no other line will follow */
 void sl_conn_closed(struct sl_conn *conn);
 struct sl_line *sl_conn_line(const struct sl_conn *conn);
+void sl_conn_joined(struct sl_conn *conn); /* rows can go */
+uint64_t sl_conn_delivered(
+    const struct sl_conn *conn); /* frames of its link, over all lines: the number of the next */
+
+/* The hub's own ears, for a transport that decorates another. */
+struct sl_landing *sl_hub_arrived(struct sl_conn *conn, const void *header, size_t header_bytes,
+                                  size_t payload_bytes);
+void sl_hub_landed(struct sl_landing *landing, sl_status status);
+void sl_hub_sent(struct sl_sending *sending, sl_status status);
+void sl_hub_closed(struct sl_conn *conn);
 
 /* For tests: faults that no public call can make. Any thread. */
 void sl_io_fault_corrupt(struct sl_io *io, uint32_t n_frames); /* the next n get a wrong checksum */

@@ -226,8 +226,8 @@ static bool give(struct sl_conn *conn, struct sl_wire wire, const uint8_t *data)
 
 static bool give_control(struct sl_conn *conn, enum sl_wire_kind kind, uint64_t sequence, const uint8_t *body)
 {
-    static const uint8_t none[SL_CONTROL_BYTES];
-    return give(conn, peer_frame(kind, sequence, SL_CONTROL_BYTES), body ? body : none);
+    static const uint8_t none[SL_WELCOME_BYTES];
+    return give(conn, peer_frame(kind, sequence, sl_control_bytes(kind)), body ? body : none);
 }
 
 static bool give_credit(struct sl_conn *conn, uint64_t count)
@@ -237,10 +237,11 @@ static bool give_credit(struct sl_conn *conn, uint64_t count)
     return give_control(conn, SL_WIRE_CREDIT, count, body);
 }
 
-/* HMAC-SHA256 over label, link id, epoch, how frames are proved, version, the client's nonce, the server's. */
+/* HMAC-SHA256 over label, link id, epoch, how frames are proved, version, the client's nonce, the server's; then zeros, since no rows
+ * go beside: from how many bytes on, and both ids. */
 static void proof(const char *label, const uint8_t *client, const uint8_t *server, uint8_t mac[32])
 {
-    uint8_t text[59], key[32];
+    uint8_t text[59 + 8 + 2 * 128] = {0}, key[32];
     memcpy(text, label, 8);
     sl_put64(text + 8, ID);
     sl_put64(text + 16, EPOCH);
@@ -276,7 +277,7 @@ static struct sl_conn *come_up(void)
     if (!say_hello(conn, ID))
         return NULL;
     struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
-    uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
+    uint8_t body[SL_WELCOME_BYTES] = {0}, mac[32];
     if (!welcome)
         return NULL;
     const uint8_t *answer = welcome->payload;
@@ -312,7 +313,7 @@ static void expect_down(const char *reason)
 static void prove(struct sl_conn *conn, bool right)
 {
     struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
-    uint8_t body[SL_CONTROL_BYTES] = {0};
+    uint8_t body[SL_WELCOME_BYTES] = {0};
     REQUIRE(welcome != NULL);
     proof("slclient", peer_nonce, welcome->payload, body + 16);
     body[16] ^= !right;

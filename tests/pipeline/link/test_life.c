@@ -160,7 +160,7 @@ static struct sl_conn *dial_up(void)
     CHECK_INT(sl_get64(sent), ID);
     CHECK_INT(hello->wire.epoch, EPOCH);
     struct sl_conn *conn = hub.conns;
-    uint8_t body[SL_CONTROL_BYTES] = {0}, mac[32];
+    uint8_t body[SL_WELCOME_BYTES] = {0}, mac[32];
     memcpy(body, peer_nonce, sizeof peer_nonce);
     proof("slserver", sent + 8, peer_nonce, body + 16);
     proof("slclient", sent + 8, peer_nonce, mac);

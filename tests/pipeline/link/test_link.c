@@ -21,7 +21,7 @@ SL_TEST(wrong_proof_is_hung_up)
     REQUIRE(say_hello(conn, ID));
     struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
     REQUIRE(welcome != NULL);
-    uint8_t body[SL_CONTROL_BYTES] = {0};
+    uint8_t body[SL_WELCOME_BYTES] = {0};
     proof("slserver", peer_nonce, welcome->payload, body + 16); /* our own proof, played back */
     give_control(conn, SL_WIRE_WELCOME, 0, body);
     step();
