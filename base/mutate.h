@@ -32,7 +32,16 @@
     X(HALF_THERE, "half-there", "link", "a frame is delivered that has not landed yet")                      \
     X(NOT_AGAIN, "not-again", "link", "what a broken line had under way is not sent again")                  \
     X(HALF_FRAME, "half-frame", "link", "what a broken line had brought in half keeps its slot")             \
-    X(NO_SIGN, "no-sign", "link", "frames are no sign of life")
+    X(NO_SIGN, "no-sign", "link", "frames are no sign of life")                                              \
+    X(ROWS_UNAWAITED, "rows-unawaited", "nccl", "a frame counts as whole without its rows")                  \
+    X(ROWS_UNREADY, "rows-unready", "nccl", "rows are sent before they are written")                         \
+    X(ROWS_IN_PROGRESS, "rows-in-progress", "nccl", "a call that has only begun is taken for done")          \
+    X(ROWS_AS_THEY_COME, "rows-as-they-come", "nccl", "receives are posted in the order of the headers")     \
+    X(ROWS_PATIENT, "rows-patient", "nccl", "a transfer may take for ever")                                  \
+    X(ROWS_DEAF, "rows-deaf", "nccl", "what NCCL says of itself is not heard")                               \
+    X(ROWS_UNABORTED, "rows-unaborted", "nccl", "buffers are given back while NCCL may write to them")       \
+    X(ROWS_NO_WATCHDOG, "rows-no-watchdog", "nccl", "a communicator that does not end is waited for")        \
+    X(ROWS_OLD_ID, "rows-old-id", "nccl", "both ends meet under their own ids")
 
 enum sl_mutation {
     SL_MUTATION_NONE,

@@ -86,6 +86,8 @@ enum { MOST_PARTS = 4 };
 static const char *const of_decide[MOST_PARTS] = {"late", "run_in_time", "tokens_that_they_get_alone", ""};
 static const char *const of_pages[MOST_PARTS] = {"prompts_behind", "tokens_that_they_get_alone", ""};
 static const char *const of_link[MOST_PARTS] = {"whatever_happens", ""};
+static const char *const of_nccl[MOST_PARTS] = {"are_written", "in_the_order_in_which", "end_the_process",
+                                                "rows_local"};
 
 static void find_all(const char *room, const char *const parts[MOST_PARTS])
 {
@@ -128,4 +130,9 @@ SL_TEST(faults_with_pages_are_found)
 SL_TEST(faults_of_links_and_credits_are_found)
 {
     find_all("link", of_link);
+}
+
+SL_TEST(faults_of_rows_by_nccl_are_found)
+{
+    find_all("nccl", of_nccl);
 }

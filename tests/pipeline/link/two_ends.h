@@ -4,9 +4,11 @@
 #define SL_TESTS_PIPELINE_LINK_TWO_ENDS_H
 
 #include "base/clock.h"
+#include "base/dtype.h"
 #include "base/rng.h"
 #include "pipeline/link/transport_impl.h"
 #include "tests/check.h"
+#include "tests/pipeline/link/nccl_host.h"
 #include <stdatomic.h>
 
 enum { LINK = 77, EPOCH = 5, GIVE_UP_MS = 30000, MAX_BYTES = 1 << 20, N_TAGS = 256 };
@@ -35,6 +37,7 @@ struct world {
 };
 
 static uint8_t pool[MAX_BYTES + 4096];
+static bool beside; /* links of the world have their rows carried beside them */
 
 static inline void fill_pool(void)
 {
@@ -59,7 +62,16 @@ static inline struct sl_io_config config_of(const struct sl_transport_ops *trans
                                  .fabric = world->fabric,
                                  .address = "127.0.0.1",
                                  .limits = {MAX_BYTES, 64, 1 << 20},
+                                 .rows_device = transport->inner ? &host_rows : NULL,
+                                 .rows_from = 1000, /* so that most frames have such */
                                  .thread_name = "io"};
+}
+
+/* Links that are configured from now on have their rows carried beside them when their transport can. */
+static inline bool prepare_rows(const struct sl_transport_ops *transport)
+{
+    beside = transport->inner != NULL;
+    return !beside || twin_begin();
 }
 
 /* lost_ms: how long a line that broke is waited for; 0: the default. */
@@ -69,7 +81,7 @@ static inline bool start_patient(struct world *world, const struct sl_transport_
     struct sl_err err;
     memset(world, 0, sizeof *world);
     fill_pool();
-    if (sl_fabric_create(&world->fabric) != SL_OK)
+    if (!prepare_rows(transport) || sl_fabric_create(&world->fabric) != SL_OK)
         return false;
     struct sl_io_config config = config_of(transport, world);
     config.lost_ms = transport->silent_loss ? lost_ms : 0;
@@ -95,7 +107,8 @@ static inline void stop(struct world *world)
 
 static inline struct sl_link_config link_config(uint64_t id, uint8_t key, uint32_t n_slots)
 {
-    struct sl_link_config link = {.id = id, .epoch = EPOCH, .n_slots = n_slots, .slot_bytes = MAX_BYTES};
+    struct sl_link_config link = {
+        .id = id, .epoch = EPOCH, .n_slots = n_slots, .slot_bytes = MAX_BYTES, .rows_beside = beside};
     memset(link.key, key, sizeof link.key);
     return link;
 }
@@ -160,10 +173,16 @@ static inline bool take_all(struct side *side, int timeout_ms)
     return any;
 }
 
+/* What a planted fault keeps from coming about is not waited for as long. */
+static inline uint64_t give_up_ms(void)
+{
+    return getenv("SLUICE_MUTATE") ? 2000 : sl_test_patience_ms(GIVE_UP_MS);
+}
+
 /* Polls both ends until the condition holds. */
 #define UNTIL(world, condition)                                                                              \
     do {                                                                                                     \
-        uint64_t until_ = sl_clock_ns() + sl_test_patience_ms(GIVE_UP_MS) * UINT64_C(1000000);               \
+        uint64_t until_ = sl_clock_ns() + give_up_ms() * UINT64_C(1000000);                                  \
         while (!(condition) && sl_clock_ns() < until_)                                                       \
             if (!take_all(&(world)->a, 0) && !take_all(&(world)->b, 0))                                      \
                 take_all((world)->a.io ? &(world)->a : &(world)->b, 2);                                      \
@@ -182,9 +201,17 @@ static inline void connect_both(struct world *world, uint32_t slots_a, uint32_t 
 static inline sl_status send_bytes(struct side *side, uint64_t link, const uint8_t *data, uint64_t bytes,
                                    uint64_t tag)
 {
-    struct sl_wire wire = {
-        .kind = SL_WIRE_ORDER, .seq = tag, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
-    sl_frame_seal(&wire, data);
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = tag, .payload_bytes = bytes};
+    wire.meta_bytes = (uint32_t)(bytes < 200 ? bytes : tag % 3 * 64); /* a record, or none, and rows */
+    if (wire.meta_bytes < bytes) {
+        wire.dtype = SL_I8;
+        wire.rank = 1;
+        wire.shape[0] = (uint32_t)bytes - wire.meta_bytes;
+    }
+    if (beside)
+        sl_frame_seal_by_lanes(&wire, data);
+    else
+        sl_frame_seal(&wire, data);
     return sl_io_send(side->io, link, &wire, data, tag);
 }
 
