@@ -80,6 +80,10 @@ static int n_links;
 static const uint8_t peer_nonce[SL_NONCE_BYTES] = "a peer's nonce!";
 static enum sl_link_auth auth;  /* of links that are made from now on */
 static struct sl_conn peer_end; /* what proves the peer's frames, once it is up */
+static struct {                 /* of handshakes, where rows go beside; else zeros */
+    uint64_t from;
+    uint8_t server[SL_BESIDE_ID_BYTES], client[SL_BESIDE_ID_BYTES];
+} beside_told;
 
 /* Time is what the test says. */
 static int step_at(uint64_t ms)
@@ -101,6 +105,7 @@ static void setup(void)
     n_links = 0;
     auth = SL_LINK_AUTH_NONE;
     memset(&peer_end, 0, sizeof peer_end);
+    memset(&beside_told, 0, sizeof beside_told);
     hub.ops = &fake_ops;
     hub.config = (struct sl_io_config){.limits = {1 << 20, 64, 1 << 20},
                                        .heartbeat_ms = 200,
@@ -237,11 +242,11 @@ static bool give_credit(struct sl_conn *conn, uint64_t count)
     return give_control(conn, SL_WIRE_CREDIT, count, body);
 }
 
-/* HMAC-SHA256 over label, link id, epoch, how frames are proved, version, the client's nonce, the server's; then zeros, since no rows
- * go beside: from how many bytes on, and both ids. */
+/* HMAC-SHA256 over label, link id, epoch, how frames are proved, version, the client's nonce, the server's, from how many bytes on
+ * rows go beside, the server's id and the client's. */
 static void proof(const char *label, const uint8_t *client, const uint8_t *server, uint8_t mac[32])
 {
-    uint8_t text[59 + 8 + 2 * 128] = {0}, key[32];
+    uint8_t text[59 + 8 + 2 * 128], key[32];
     memcpy(text, label, 8);
     sl_put64(text + 8, ID);
     sl_put64(text + 16, EPOCH);
@@ -249,6 +254,9 @@ static void proof(const char *label, const uint8_t *client, const uint8_t *serve
     sl_put16(text + 25, SL_WIRE_VERSION);
     memcpy(text + 27, client, 16);
     memcpy(text + 43, server, 16);
+    sl_put64(text + 59, beside_told.from);
+    memcpy(text + 67, beside_told.server, 128);
+    memcpy(text + 195, beside_told.client, 128);
     memset(key, 7, sizeof key);
     sl_hmac_sha256(key, text, sizeof text, mac);
 }
@@ -266,11 +274,12 @@ static bool say_hello(struct sl_conn *conn, uint64_t id)
     uint8_t body[SL_CONTROL_BYTES] = {0};
     sl_put64(body, id);
     memcpy(body + 8, peer_nonce, sizeof peer_nonce);
+    sl_put64(body + 24, beside_told.from);
     return give_control(conn, SL_WIRE_HELLO, 0, body);
 }
 
 /* A peer that does everything right, up to LINK_UP and four credits either way. */
-static struct sl_conn *come_up(void)
+static inline struct sl_conn *come_up(void)
 {
     struct sl_note note;
     struct sl_conn *conn = call_in();
@@ -298,7 +307,7 @@ static struct sl_conn *come_up(void)
 }
 
 /* Lets the hub act on the fault, and expects LINK_DOWN with this reason. */
-static void expect_down(const char *reason)
+static inline void expect_down(const char *reason)
 {
     struct sl_note note;
     step();
@@ -310,7 +319,7 @@ static void expect_down(const char *reason)
 }
 
 /* The proof that a peer with this key gives to the WELCOME on a line. */
-static void prove(struct sl_conn *conn, bool right)
+static inline void prove(struct sl_conn *conn, bool right)
 {
     struct sl_sending *welcome = take_sent(SL_WIRE_WELCOME);
     uint8_t body[SL_WELCOME_BYTES] = {0};
