@@ -458,7 +458,7 @@ static sl_status link_add(struct sl_io *io, const struct sl_link_config *config,
 {
     if (config->n_slots < 1 || config->n_slots > SL_SLOTS_MAX || config->slot_bytes < 1 ||
         config->slot_bytes > (size_t)1 << 46 || peer->n == 0 || peer->n > sizeof peer->bytes ||
-        (config->rows_beside && !io->hub.ops->beside))
+        (config->rows_beside && (!io->hub.ops->beside || config->auth == SL_LINK_AUTH_PAYLOAD)))
         return SL_E_INVALID;
     if (find_link(io, config->id))
         return SL_E_EXISTS;

@@ -98,8 +98,9 @@ struct sl_link_config {
     enum sl_link_auth auth; /* both ends must have the same */
     uint32_t n_slots;       /* 1..64 that we lend to the peer */
     size_t slot_bytes;
-    bool
-        rows_beside; /* rows of ORDER go beside the line (nccl), by a transport that can; both ends must have the same */
+    /* Rows of ORDER go beside the line (nccl). Both ends must have the same. SL_E_INVALID: the transport cannot, or frames are to be
+     * proved by a MAC of their payload, which would have to read the rows. */
+    bool rows_beside;
 };
 /* Be ready for the peer that is there, and knows id and key. */
 sl_status sl_io_accept(struct sl_io *io, const struct sl_link_config *link, const struct sl_io_address *peer);

@@ -630,8 +630,8 @@ static sl_status nccl_open(struct sl_transport **out, struct sl_hub *hub, const 
     int version;
     if (!config->rows_device)
         return sl_fail(
-            err, SL_E_INVALID,
-            "rows by NCCL have to lie in a GPU's memory, and this node computes in the host's: choose "
+            err, SL_E_CONFIG,
+            "--rows nccl is for rows in a GPU's memory, and this stage computes in the host's; choose "
             "--rows staged");
     SL_TRY(sl_nccl_open(&nccl, &version, err));
     struct sl_transport *t = calloc(1, sizeof *t);

@@ -427,7 +427,7 @@ SL_TEST(rows_need_a_library_of_a_known_version_and_a_device)
     check_refusal(&config, SL_E_UNAVAILABLE, "libm.so.6 has no ncclGetVersion");
     REQUIRE(twin_begin());
     config.rows_device = NULL;
-    check_refusal(&config, SL_E_INVALID, "GPU's memory");
+    check_refusal(&config, SL_E_CONFIG, "GPU's memory");
 }
 
 /* The real one needs no GPU to tell its version. Nothing of it stays in this process. */
@@ -480,6 +480,23 @@ OVER_EACH(of_one_end_and_not_of_the_other_are_no_link)
     link.rows_beside = true; /* over a transport that cannot */
     CHECK_INT(sl_io_accept(plain.a.io, &link, sl_io_address(plain.b.io)), SL_E_INVALID);
     stop(&plain);
+}
+
+/* A header proves whose the frame is, and what its rows add up to; a proof of every byte would have to read them on the host. */
+OVER_EACH(may_have_headers_that_prove_their_sender)
+{
+    struct world world;
+    REQUIRE(start(&world, transport));
+    struct sl_link_config link = link_config(LINK, 1, 3);
+    link.auth = SL_LINK_AUTH_PAYLOAD;
+    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_E_INVALID);
+    link.auth = SL_LINK_AUTH_HEADER;
+    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
+    CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
+    UNTIL(&world, world.a.n_up == 1 && world.b.n_up == 1);
+    exchange(&world, 30);
+    CHECK(twin.transfers() > 0);
+    stop_clean(&world);
 }
 
 /* A coordinator's link beside one of stages: nothing of it goes by NCCL. */
