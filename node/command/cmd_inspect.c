@@ -288,11 +288,22 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
     return SL_OK;
 }
 
+/* From each stage to the next, with each chunk. */
+static void print_rows(const struct inspect_values *v, const struct sl_plan *plan)
+{
+    size_t bytes = plan->n_stages > 1 ? (size_t)plan->max_chunk * plan->d_model * sizeof(float) : 0;
+    if (v->json)
+        printf("],\n \"rows\": {\"way\": \"%s\", \"bytes\": %zu}", sl_rows_name(plan->rows), bytes);
+    else if (bytes > 0)
+        printf("  rows from stage to stage: at most %.1f MiB a chunk, %s (--rows)\n", mib(bytes),
+               sl_rows_name(plan->rows));
+}
+
 /* What the coordinator keeps for requests that wait, as its core counts it. */
 static void print_queue(const struct inspect_values *v)
 {
     if (v->json)
-        printf("],\n \"queue\": {\"requests\": %d, \"bytes\": %d}}\n", SL_DEFAULT_WAITING, SL_WAITING_BYTES);
+        printf(",\n \"queue\": {\"requests\": %d, \"bytes\": %d}}\n", SL_DEFAULT_WAITING, SL_WAITING_BYTES);
     else
         printf(
             "  coordinator: a queue of %d requests at least (--max-waiting) and %.0f MiB of what they hold\n",
@@ -345,9 +356,10 @@ static sl_status inspect(struct report *r, const struct inspect_values *v, struc
         fputs(",\n \"stages\": [", stdout);
     for (uint32_t i = 0; v->stages > 0 && i < sl_plan_n_members(&plan); i++)
         SL_TRY(print_stage(r, v, &plan, nth(&plan, i), err));
-    if (v->stages > 0)
+    if (v->stages > 0) {
+        print_rows(v, &plan);
         print_queue(v);
-    else if (v->json)
+    } else if (v->json)
         fputs("}\n", stdout);
     return SL_OK;
 }

@@ -27,7 +27,7 @@
 
 struct worker_values {
     const char *waits;
-    const char *coordinator, *data_address, *ops, *numerics, *join_key_file, *join_socket, *index;
+    const char *coordinator, *data_address, *ops, *numerics, *rows, *join_key_file, *join_socket, *index;
     uint32_t stage, stages, threads, data_port, join_timeout, lost_after;
     bool insecure_network;
     struct sl_client_tls tls;
@@ -52,6 +52,7 @@ static const struct sl_option stage_options[] = {
         "waits", SL_OPT_STRING, worker_values, waits, NULL, "COST",
         "For measuring: chunks are not computed but waited for, c,gamma,b,a,w,e,p as `sluice calibrate` prints "
         "them; what is answered is no text."),
+    SL_OPTION_ROWS(worker_values, rows),
     WORKER_ROWS,
     {0},
 };
@@ -62,6 +63,7 @@ static const struct sl_option worker_options[] = {
         "Which of the group this is, from 0: those below --stages are its stages, those after them decode "
         "workers. hostname: the number behind the last dash of this machine's name, as a StatefulSet gives it."),
     SL_OPTION_STAGES(worker_values, stages, "2"),
+    SL_OPTION_ROWS(worker_values, rows),
     WORKER_ROWS,
     {0},
 };
@@ -90,6 +92,8 @@ static int run_role(const struct worker_values *v, const char *model, bool decod
                                       .lost_after_s = v->lost_after,
                                       .load = sl_loading_of(&v->load, SL_PROGRESS_LOG),
                                       .numerics = v->numerics};
+    if (!decode)
+        sl_rows_by_name(v->rows, &config.rows); /* auto: it stays staged, since no stage has a device */
     struct sl_err err;
     char socket[SL_HOST_BYTES];
     if (v->join_socket) {

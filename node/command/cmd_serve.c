@@ -26,6 +26,7 @@
 struct serve_values {
     struct sl_serving_options serving;
     struct sl_loading_values load;
+    const char *rows;
     uint32_t threads, decode_threads;
 };
 
@@ -34,6 +35,7 @@ static const struct sl_option serve_options[] = {
     SL_OPTION_THREADS(serve_values, threads, "0"),
     SL_OPTION_NUMBER("decode-threads", serve_values, decode_threads, "0", 0, 1024, "threads",
                      "Compute threads of the decode worker; 0: as many as a stage."),
+    SL_OPTION_ROWS(serve_values, rows),
     SL_LOADING_ROWS(serve_values),
     {0},
 };
@@ -190,8 +192,10 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
     if (s->socket[0])
         add(&a, "--join-socket", s->socket);
     add(&a, "--join-key-file", s->key_path);
-    if (!decode)
+    if (!decode) {
         add_number(&a, "--stage", k);
+        add(&a, "--rows", v->rows);
+    }
     add_number(&a, "--lost-after", v->serving.lost_after);
     add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
     add(&a, "--verify", v->load.verify);

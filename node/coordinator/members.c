@@ -26,13 +26,14 @@ static uint64_t now_ms(void)
 
 struct link_room { /* of one event: links and their list heads */
     Sluice__V1__Link links[SL_MAX_LINKS], *connect[SL_MAX_LINKS], *accept[SL_MAX_LINKS];
-    char peers[SL_MAX_LINKS][24];
+    char peers[SL_MAX_LINKS][24], rows[8];
 };
 
 static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *out, struct link_room *room)
 {
     struct sl_plan_link links[SL_MAX_LINKS];
     uint32_t n = sl_plan_links(&c->plan, links), used = 0;
+    snprintf(room->rows, sizeof room->rows, "%s", sl_rows_name(c->plan.rows));
     out->connect = room->connect;
     out->accept = room->accept;
     for (uint32_t i = 0; i < n; i++) {
@@ -50,6 +51,8 @@ static void fill_links(struct sl_members *c, uint32_t node, Sluice__V1__Plan *ou
         link->n_slots = connects ? l->from_slots : l->to_slots;
         link->slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes;
         link->peer = room->peers[used];
+        if (sl_plan_link_has_rows(l))
+            link->rows = room->rows;
         struct sl_io_address *at = peer == 0 ? &c->data : &c->members[peer - 1].data;
         link->data = (ProtobufCBinaryData){at->n, at->bytes};
         if (connects)

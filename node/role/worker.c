@@ -262,6 +262,28 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     return SL_OK;
 }
 
+/* Whether rows travel beside a link: as its plan says, and as this stage was started. */
+static sl_status rows_of(const struct worker *w, const Sluice__V1__Link *l, bool *beside, struct sl_err *err)
+{
+    enum sl_rows_way way = w->config.rows;
+    *beside = false;
+    if (!l->rows[0])
+        return SL_OK;
+    if (!sl_rows_by_name(l->rows, &way))
+        return sl_fail(
+            err, SL_E_PROTOCOL,
+            "the coordinator's plan has rows travel as '%.20s', which is unknown here; run the same version",
+            l->rows);
+    if (way != w->config.rows)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "the plan has rows between this stage and %s travel as %s, and this one was started with "
+            "--rows %s; start all stages with the same",
+            l->peer, l->rows, sl_rows_name(w->config.rows));
+    *beside = way == SL_ROWS_NCCL;
+    return SL_OK;
+}
+
 static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool connects, struct sl_err *err)
 {
     struct sl_link_config config = {.id = l->id,
@@ -273,6 +295,7 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
     if (!sl_io_address_set(&peer, l->data.data, l->data.len))
         return sl_fail(err, SL_E_PROTOCOL,
                        "the coordinator's plan has a malformed link; run the same version");
+    SL_TRY(rows_of(w, l, &config.rows_beside, err));
     sl_link_key(w->link_secret, l->id, config.key);
     sl_status status = connects ? sl_io_connect(w->io, &config, &peer) : sl_io_accept(w->io, &config, &peer);
     if (status != SL_OK)
@@ -356,8 +379,12 @@ static sl_status load(struct worker *w, struct sl_err *err)
         sl_pack_open_any(&w->pack, w->config.model, err)); /* it may have to be made, and Ctrl-C ends that */
     sl_signals_of_end(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: the signal thread alone takes them */
+    if (w->config.rows == SL_ROWS_UCX)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's; choose --rows staged");
     struct sl_io_config io = {
-        .transport = &sl_transport_ucx,
+        .transport = w->config.rows == SL_ROWS_NCCL ? &sl_transport_ucx_nccl : &sl_transport_ucx,
         .port = w->config.data_port,
         .thread_name = "io",
         .lost_ms = w->config.lost_after_s * 1000u,

@@ -6,6 +6,7 @@
 #include "base/status.h"
 #include "model/pack/weights.h"
 #include "node/coordinator/join_key.h"
+#include "pipeline/record/rows.h"
 #include <stdint.h>
 
 struct sl_worker_config {
@@ -20,7 +21,8 @@ struct sl_worker_config {
     uint32_t stage;
     uint32_t n_threads; /* 0: all processors */
     uint32_t join_timeout_s, lost_after_s;
-    const char *numerics; /* "auto", or the one profile that it offers */
+    const char *numerics;  /* "auto", or the one profile that it offers */
+    enum sl_rows_way rows; /* of a stage, to and from those beside it */
     struct sl_loading load;
 };
 

@@ -119,6 +119,7 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                              .kv_dtype = o->kv_dtype,
                              .profile = o->profile,
                              .link_auth = o->link_auth,
+                             .rows = o->rows,
                              .chunk_tokens = o->chunk_tokens,
                              .d_model = model->d_model,
                              .vocab = model->vocab};

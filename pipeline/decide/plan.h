@@ -20,6 +20,7 @@
 
 #include "pipeline/decide/limits.h"
 #include "pipeline/decide/share.h"
+#include "pipeline/record/rows.h"
 #include "pipeline/record/wire.h"
 
 struct sl_plan_model { /* the numbers of a model that count here */
@@ -43,6 +44,7 @@ struct sl_plan_options {
     uint64_t kv_tokens;
     uint64_t epoch;
     enum sl_link_auth link_auth; /* of all links */
+    enum sl_rows_way rows;       /* from stage to stage; all stages offer it */
 };
 
 struct sl_plan {
@@ -57,6 +59,7 @@ struct sl_plan {
     enum sl_dtype kv_dtype;
     enum sl_profile profile;
     enum sl_link_auth link_auth;
+    enum sl_rows_way rows;
     uint32_t chunk_tokens;             /* as asked; 0: by prompt */
     uint32_t max_chunk;                /* rows of the largest chunk */
     uint32_t max_prefill, max_running; /* sequences on each stage, and on each decode worker */
@@ -85,6 +88,11 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                        const struct sl_plan_options *options, struct sl_err *err);
 /* Every link of the plan, those of all places, too; returns how many. links has room for SL_MAX_LINKS. */
 uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
+/* Chunks' rows go over it: it is from one stage to the next. */
+static inline bool sl_plan_link_has_rows(const struct sl_plan_link *link)
+{
+    return link->kind == SL_LINK_ORDER && link->from > 0;
+}
 /* What a record of this pipeline may hold. */
 struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan);
 /* The link between two nodes, the connecting one first; every pair has a name, whether the plan has that link or not. */

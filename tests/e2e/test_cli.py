@@ -190,6 +190,8 @@ def test_inspect_and_version(pack):
     planned = json.loads(run("inspect", pack, "--json", "--stages", 2).stdout)
     stages = planned["stages"]
     assert planned["queue"] == {"requests": 1024, "bytes": 64 << 20}
+    assert planned["rows"]["way"] == "staged" and planned["rows"]["bytes"] % (64 * 4) == 0 < planned["rows"]["bytes"]
+    assert "MiB a chunk, staged (--rows)" in run("inspect", pack, "--stages", 2).stdout
     assert "a queue of 1024 requests at least (--max-waiting) and 64 MiB" in run("inspect", pack, "--stages", 2).stdout
     assert [(s["name"], s["begin"], s["end"]) for s in stages] == [("stage 0", 0, 3), ("stage 1", 3, 6), ("decode", 0, 6)]
     assert all(s["weight_bytes"] > 0 and s["buffer_bytes"] > s["kv_bytes"] > 0 for s in stages)

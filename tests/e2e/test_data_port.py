@@ -254,9 +254,19 @@ def test_what_frames_prove_changes_no_answer(server, start_server):
     """Every mode of --link-auth, between processes: frames of all links are made and checked, prefill to decode."""
     first = generate(server.endpoint)
     for mode in "none", "payload":  # `server` has the default
-        other = start_server("--link-auth", mode)
+        other = start_server("--link-auth", mode, "--rows", "staged")  # which is what there is
         assert generate(other.endpoint) == first
         assert other.stop() == 0
+
+
+@pytest.mark.parametrize("way", ["ucx", "nccl"])
+def test_rows_from_gpu_to_gpu_want_gpus(pack, way):
+    """No stage computes in a GPU yet: refused in a sentence, by a stage and by whoever starts stages."""
+    for command in (["stage", pack, "--coordinator", f"127.0.0.1:{free_port()}", "--join-timeout", "1"],
+                    ["serve", pack, "--listen", f"127.0.0.1:{free_port()}", "--ops", f"127.0.0.1:{free_port()}"]):
+        done = subprocess.run([SLUICE, *command, "--rows", way], capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 78, done.stderr
+        assert f"--rows {way} is for rows in a GPU's memory, and this stage computes in the host's; choose --rows staged" in done.stderr
 
 
 @pytest.mark.parametrize("transports, sentence", [
