@@ -94,6 +94,9 @@ struct sl_transport {
     uint64_t rows_from;
     uint32_t patience_ms, join_ms;
     struct beside_side *sides;
+    struct sl_nccl_id
+        first_id; /* drawn at the start, since the first one makes NCCL look at the machine's networks */
+    bool first_used;
     uint64_t said_ms;
 };
 
@@ -396,6 +399,15 @@ static bool way_open(struct beside_side *side, struct beside_way *way)
     return whole;
 }
 
+static int draw_id(struct sl_transport *t, struct sl_nccl_id *id)
+{
+    if (t->first_used)
+        return t->nccl.get_unique_id(id);
+    t->first_used = true;
+    *id = t->first_id;
+    return SL_NCCL_SUCCESS;
+}
+
 static bool nccl_offer(struct sl_line *line, struct sl_conn *conn, uint8_t id[SL_BESIDE_ID_BYTES])
 {
     struct sl_transport *t = conn->hub->transport;
@@ -409,7 +421,7 @@ static bool nccl_offer(struct sl_line *line, struct sl_conn *conn, uint8_t id[SL
     side->next = t->sides;
     t->sides = side;
     bool ready = way_open(side, &side->out) && way_open(side, &side->in);
-    int result = ready ? t->nccl.get_unique_id(&side->id) : SL_NCCL_SYSTEM_ERROR;
+    int result = ready ? draw_id(t, &side->id) : SL_NCCL_SYSTEM_ERROR;
     if (result != SL_NCCL_SUCCESS) {
         side_failed(side, ready ? "there is no id to be had" : "the device has no streams or events left",
                     t->nccl.get_error_string(result));
@@ -634,12 +646,21 @@ static sl_status nccl_open(struct sl_transport **out, struct sl_hub *hub, const 
             "--rows nccl is for rows in a GPU's memory, and this stage computes in the host's; choose "
             "--rows staged");
     SL_TRY(sl_nccl_open(&nccl, &version, err));
+    struct sl_nccl_id id;
+    int result = nccl.get_unique_id(&id);
+    if (result != SL_NCCL_SUCCESS)
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "NCCL does not start (%s): look at NCCL_SOCKET_IFNAME and the network, or choose --rows "
+            "staged",
+            nccl.get_error_string(result));
     struct sl_transport *t = calloc(1, sizeof *t);
     if (!t)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a transport");
     *t = (struct sl_transport){.ops = config->transport,
                                .hub = hub,
                                .nccl = nccl,
+                               .first_id = id,
                                .device = config->rows_device,
                                .limits = config->limits,
                                .rows_from = config->rows_from ? config->rows_from : ROWS_FROM,

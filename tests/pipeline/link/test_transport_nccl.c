@@ -152,6 +152,18 @@ OVER_EACH(whose_ends_did_not_meet_meet_the_next_time)
     }
 }
 
+OVER_EACH(whose_next_line_gets_no_id_wait_for_another)
+{
+    struct world world;
+    REQUIRE(start_hardy(&world, transport, 150));
+    connect_both(&world, 2, 2); /* under ids that were drawn at the start */
+    CHECK(twin.fault("id_fail", 0, 3));
+    sl_io_fault_cut(world.a.io);
+    UNTIL(&world, twin.struck() == 3);
+    exchange(&world, 10);
+    stop_clean(&world);
+}
+
 OVER_EACH(whose_ends_never_meet_have_no_link)
 {
     static const char *const faults[] = {"init_fail", "init_hang"};
@@ -421,6 +433,8 @@ SL_TEST(rows_need_a_library_of_a_known_version_and_a_device)
         check_refusal(&config, SL_E_UNAVAILABLE, rows[i].said);
     }
     unsetenv("NCCL_TWIN_VERSION");
+    REQUIRE(twin.fault("id_fail", 0, -1));
+    check_refusal(&config, SL_E_UNAVAILABLE, "NCCL does not start (unhandled system error)");
     setenv("SLUICE_NCCL", "/nowhere/libnccl.so.2", 1);
     check_refusal(&config, SL_E_UNAVAILABLE, "/nowhere/libnccl.so.2");
     setenv("SLUICE_NCCL", "libm.so.6", 1);

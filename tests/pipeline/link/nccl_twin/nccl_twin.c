@@ -32,11 +32,12 @@ enum fault {
     INIT_HANG,
     DIE_INIT,
     ABORT_HANG,
-    DIE_ABORT
+    DIE_ABORT,
+    ID_FAIL
 };
 static const char *const fault_names[] = {"none",     "stall",      "corrupt",   "async_error",
                                           "die_send", "short",      "init_fail", "init_hang",
-                                          "die_init", "abort_hang", "die_abort"};
+                                          "die_init", "abort_hang", "die_abort", "id_fail"};
 enum { FAULTS = sizeof fault_names / sizeof *fault_names };
 static _Atomic int fault_kind, fault_after, fault_times, n_occasions, n_struck, n_mismatches, n_comms,
     n_transfers;
@@ -436,6 +437,8 @@ API int ncclGetUniqueId(struct sl_nccl_id *id)
 {
     static _Atomic int n;
     memset(id, 0, sizeof *id);
+    if (struck(ID_FAIL))
+        return SL_NCCL_SYSTEM_ERROR;
     snprintf(id->bytes, sizeof id->bytes, "nccl_twin.%d.%d", (int)getpid(), n++);
     return SL_NCCL_SUCCESS;
 }

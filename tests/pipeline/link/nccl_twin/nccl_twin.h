@@ -10,7 +10,7 @@ struct twin_event;
 
 struct nccl_twin {
     /* From the `after`-th occasion on, `times` times (-1: always). "none": no fault. Occasions are transfers, but for init_X
-     * (meetings) and X_abort, abort_X (aborts). Counts from now. */
+     * (meetings), id_fail (ids) and X_abort, abort_X (aborts). Counts from now. */
     bool (*fault)(const char *name, int after, int times);
     int (*struck)(void); /* how often a fault came about */
     int (*mismatches)(
