@@ -96,7 +96,8 @@ GPU_FN void sm_st64(wu at, const wu v[2])
     sm_st64_if(at, v, w_all());
 }
 
-/* 2^n * p(f): sl_exp_finish of kernels/exp.h over lanes. */
+/* 2^n * p(f): sl_exp_finish of kernels/exp.h over lanes. A NaN is left alone: every one that a GPU makes is 0x7FFFFFFF, and adding
+ * its low bits to its exponent would make a number of it, the largest there is. */
 GPU_FN wf w_exp_finish(wf f, wf rounded)
 {
     wf p = w_setf(SL_EXP_C5);
@@ -105,7 +106,7 @@ GPU_FN wf w_exp_finish(wf f, wf rounded)
     p = w_fma(p, f, w_setf(SL_EXP_C2));
     p = w_fma(p, f, w_setf(SL_EXP_C1));
     p = w_fma(p, f, w_setf(1.0f));
-    return w_asf(w_asu(p) + (w_asu(rounded) << 23));
+    return w_pickf((wb)(p == p), w_asf(w_asu(p) + (w_asu(rounded) << 23)), p);
 }
 /* The same numbers as sl_exp_scalar, sl_exp2_scalar and sl_silu_scalar, to the bit. */
 GPU_FN wf w_exp(wf x)

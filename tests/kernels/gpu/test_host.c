@@ -578,6 +578,21 @@ SL_TEST(exponentials_have_the_bits_of_the_scalar_ones)
     }
 }
 
+SL_TEST(what_is_no_number_stays_so_whatever_its_payload)
+{
+    wu bits = w_set(0x7FFFFFFFu); /* what a GPU makes of every operation that has no number for a result */
+    GPU_EACH_LANE
+    {
+        if (l > 0)
+            bits[l] = (uint32_t)sl_rng_next(&rng) | 0x7F800001u;
+    }
+    wf x = w_asf(bits), e = w_exp(x), e2 = w_exp2(x), silu = w_silu(x);
+    GPU_EACH_LANE
+    {
+        CHECK(isnan(x[l]) && isnan(e[l]) && isnan(e2[l]) && isnan(silu[l]));
+    }
+}
+
 SL_TEST(functions_of_lanes_do_what_they_say)
 {
     wu lane = w_lane(), odd = lane & 1u;
