@@ -98,9 +98,12 @@
 
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
-    GPU_MUTANTS_GEMM8_WG(X) GPU_MUTANTS_ATTEND8(X) GPU_MUTANTS_ROWS8(X) GPU_MUTANTS_PLACE(X)                 \
-        GPU_MUTANTS_ROUTE(X) GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X)             \
-            GPU_MUTANTS_ATTEND(X)
+    GPU_MUTANTS_GEMM8_WG(X)                                                                                  \
+    GPU_MUTANTS_ATTEND8(X)                                                                                   \
+    GPU_MUTANTS_ROWS8(X)                                                                                     \
+    GPU_MUTANTS_PLACE(X)                                                                                     \
+    GPU_MUTANTS_ROUTE(X)                                                                                     \
+    GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X) GPU_MUTANTS_ATTEND(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,

@@ -51,6 +51,7 @@ static inline uint64_t wrong_of_attend(const struct case_shape *shape, struct gp
     sl_gpu_cut_chunk(&c->cut, &c->config, c->slices, c->n_slices, shape->last);
     c->counts[0] = c->cut.n_items;
     c->counts[1] = c->cut.n_rows;
+    c->counts[2] = c->n_rows;
     gpu_poison(c->states, c->config.max_states * sl_attend_state_floats(shape->d_head) * sizeof(float));
     case_run_place(c, seed);
     case_attend(c);
