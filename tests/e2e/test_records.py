@@ -18,7 +18,7 @@ from conftest import PATIENCE, SLUICE, Process, Server, free_port, wait_until
 from smg_grpc_proto import vllm_engine_pb2 as pb
 from smg_grpc_proto import vllm_engine_pb2_grpc as pb_grpc
 
-SCRIPTED = SLUICE.parent / "tests/bench_simulate_scripted"
+SCRIPTED = SLUICE.parent / "simulate-scripted"
 LATE_MS, WAITING = 30, 1024
 DEFAULTS = {"stages": 2, "layers": 6, "schedule": "slo", "chunk": 256, "chunk_ms": 0, "prefix_cache": True, "max_prefill": 128,
             "max_running": 16, "context": 2048, "kv_tokens": 16384, "seed": 0, "late_ms": 0}

@@ -1,4 +1,4 @@
-/* scripted SCRIPT.json: a simulated pipeline as the script says it is, under the load that the script says, and the records of its
+/* simulate-scripted SCRIPT.json: a simulated pipeline as the script says it is, under the load that the script says, and the records of its
  * order log, a line of JSON each as /debug/records of a coordinator has them. tests/e2e/test_records.py holds them against those of
  * processes. A request comes after_ms after the one before it and so many records (after).
  *
@@ -25,7 +25,7 @@ struct play {
 
 static void die(const char *what)
 {
-    fprintf(stderr, "scripted: %s\n", what);
+    fprintf(stderr, "simulate-scripted: %s\n", what);
     exit(65);
 }
 
