@@ -6,7 +6,7 @@
 # with SLUICE_CUDA_CACHE what was made of the same text before, by the same nvcc, is taken from that folder.
 set(SLUICE_CUDA AUTO CACHE STRING "AUTO, ON or OFF: kernels for NVIDIA's GPUs, by nvcc")
 set(SLUICE_CUDA_ALSO "" CACHE STRING "further architectures that kernels are made for: 100a")
-set(SLUICE_CUDA_CACHE "$ENV{SLUICE_CUDA_CACHE}" CACHE PATH "folder of fatbins made before; empty: none")
+set(SLUICE_CUDA_CACHE "" CACHE PATH "folder of fatbins made before; empty: none")
 set_property(CACHE SLUICE_CUDA PROPERTY STRINGS AUTO ON OFF)
 if(NOT SLUICE_CUDA MATCHES "^(AUTO|ON|OFF)$")
   message(FATAL_ERROR "SLUICE_CUDA is \"${SLUICE_CUDA}\": it is AUTO, ON or OFF")
