@@ -33,6 +33,7 @@
     X(NOT_AGAIN, "not-again", "link", "what a broken line had under way is not sent again")                  \
     X(HALF_FRAME, "half-frame", "link", "what a broken line had brought in half keeps its slot")             \
     X(NO_SIGN, "no-sign", "link", "frames are no sign of life")                                              \
+    X(OWN_ABSENCE, "own-absence", "link", "who was stopped holds it against a peer whose line has broken")   \
     X(ROWS_UNAWAITED, "rows-unawaited", "nccl", "a frame counts as whole without its rows")                  \
     X(ROWS_UNREADY, "rows-unready", "nccl", "rows are sent before they are written")                         \
     X(ROWS_IN_PROGRESS, "rows-in-progress", "nccl", "a call that has only begun is taken for done")          \

@@ -7,7 +7,8 @@
  * many frames were sent; the peer delivers those, answers GOODBYE, and the line is closed by the one who left. A link that
  * dials and is not up yet tries again, after 100 ms to 2 s. One that was up and lost its line does so until lost_ms after it heard
  * the peer last, and its peer waits for it; then it is over. So it is when line after line breaks before a frame gets through. Who
- * ends a link tells the peer, which would wait for another line in vain.
+ * ends a link tells the peer, which would wait for another line in vain. Time in which this thread did not run counts nowhere
+ * here: only sl_hub_step, which knows it, judges by the time that a peer was not heard.
  *
  * Clocks: PING carries the dialer's us, PONG brings it back with the answerer's. Somewhere in the round trip the answer was
  * made; taken to be in its middle it is off by at most half of it, and by the length of a round of the two I/O threads, whose
@@ -16,6 +17,7 @@
 #include "pipeline/link/link_impl.h"
 
 #include "base/bytes.h"
+#include "base/mutate.h"
 
 #include <assert.h>
 #include <stdlib.h>
@@ -117,7 +119,7 @@ static bool may_carry_on(const struct sl_conn *conn)
     /* a transport cancels what it had under way when a line ends */
     bool line_broke = conn->fault == SL_E_PEER_LOST || conn->fault == SL_E_CANCELLED;
     return conn->link->state == SL_LINK_UP && !conn->link->leaving && !conn->heard_goodbye && line_broke &&
-           !conn->for_good && hub->now_ms < lost_at_ms(conn) && hub->config.lost_ms > 0;
+           !conn->for_good && hub->config.lost_ms > 0;
 }
 
 /* A frame that breaks every line which it is sent over would do so for ever: each new line is a sign of life. */
@@ -138,7 +140,7 @@ static void hang_up(struct sl_hub *hub, struct sl_conn *conn)
 {
     enum sl_hangup how = SL_HANGUP_END;
     if (conn->state == SL_CONN_OPEN) {
-        bool again = may_carry_on(conn);
+        bool again = may_carry_on(conn) && hub->now_ms < lost_at_ms(conn);
         if (again && makes_no_headway(conn->link)) {
             again = false;
             conn->reason =
@@ -185,7 +187,7 @@ void sl_hub_closed(struct sl_conn *conn)
     struct sl_link *link = conn->link;
     if (link) {
         link->conn = NULL;
-        if (may_carry_on(conn))
+        if (may_carry_on(conn)) /* whether there is time for it was seen when it was hung up */
             wait_for_another_line(hub, link, conn);
         else if (link->state == SL_LINK_UP || link->leaving || (link->broken && conn->for_good))
             sl_link_over(hub, link, conn->fault, conn->reason);
@@ -317,19 +319,21 @@ static void conn_step(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms,
         due(wait_ms, now_ms, now_ms + 1);
 }
 
-/* A thread that was not run for a while (a stopped process, a busy machine) has not listened
- * either: that time is not held against the peers. */
+/* A thread that was not run for a while (a stopped process, a busy machine) has not listened either: that time is not held
+ * against the peers, those whose line it talks over and those of whom it awaits another. */
 static void forgive_own_absence(struct sl_hub *hub)
 {
     uint64_t now_ms = hub->now_ms;
-    uint64_t away_ms = hub->stepped_ms ? now_ms - hub->stepped_ms : 0;
-    hub->stepped_ms = now_ms;
-    if (away_ms <= hub->config.silent_ms / 2)
+    uint64_t late_ms = hub->due_ms && now_ms > hub->due_ms ? now_ms - hub->due_ms : 0;
+    if (late_ms <= hub->config.silent_ms / 4) /* it sleeps for as long at most: both are not silence yet */
         return;
     for (struct sl_conn *conn = hub->conns; conn; conn = conn->next) {
         conn->heard_ms = now_ms;
-        conn->opened_ms += conn->state == SL_CONN_OPEN ? 0 : away_ms;
+        conn->opened_ms += conn->state == SL_CONN_OPEN ? 0 : late_ms;
     }
+    for (uint32_t i = 0; i < hub->n_entries; i++)
+        if (hub->links[i] && hub->links[i]->broken && !SL_MUTATED(OWN_ABSENCE))
+            hub->links[i]->lost_at_ms += late_ms;
 }
 
 /* Some transports end frames, or are ready for them, without a word on their fd: they are asked. */
@@ -407,6 +411,7 @@ int sl_hub_step(struct sl_hub *hub)
         wait_ms = (int)hub->config.silent_ms / 4;
     if (must_be_asked(hub) && wait_ms > (int)hub->ops->poll_ms)
         wait_ms = (int)hub->ops->poll_ms;
+    hub->due_ms = now_ms + (uint64_t)wait_ms;
     return wait_ms;
 }
 

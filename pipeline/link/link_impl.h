@@ -171,9 +171,9 @@ struct sl_hub {
     struct sl_bell owner;
     struct sl_rng jitter;
     uint64_t now_ms, now_us; /* sl_hub_turn */
-    uint64_t stepped_ms;
-    uint64_t admitted; /* entries of links whose peers may come, as the transport was told */
-    bool admit_stale;  /* an entry is another link's since */
+    uint64_t due_ms;         /* until then the last step had nothing to do; 0: there was none */
+    uint64_t admitted;       /* entries of links whose peers may come, as the transport was told */
+    bool admit_stale;        /* an entry is another link's since */
     bool closing;
     _Atomic uint64_t bytes_sent, bytes_received, frames_sent, frames_received, links_up, refusals;
     _Atomic uint32_t fault_corrupt;

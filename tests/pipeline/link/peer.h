@@ -92,6 +92,14 @@ static int step_at(uint64_t ms)
     return sl_hub_step(&hub);
 }
 
+/* As a thread does that is never kept from running. */
+static inline void run_from(uint64_t ms, uint64_t until_ms)
+{
+    for (; ms < until_ms; ms += 250)
+        step_at(ms);
+    step_at(until_ms);
+}
+
 /* Lets the hub act on what was noted, at the same time. */
 static int step(void)
 {

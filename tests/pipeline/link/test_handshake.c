@@ -141,8 +141,7 @@ SL_TEST(a_way_that_cannot_be_had_is_no_line)
             say_hello(conn, ID);
         if (what == 2) {
             CHECK(!conn->fault);
-            for (uint64_t ms = 400; ms <= 2400; ms += 400) /* a longer absence would be our own */
-                step_at(START_MS + ms);
+            run_from(START_MS, START_MS + 2400);
         }
         CHECK_CONTAINS(conn->reason, what == 0   ? "there is no id for rows"
                                      : what == 1 ? "cannot be opened"

@@ -104,6 +104,21 @@ SL_TEST(own_absence_is_forgiven)
     teardown();
 }
 
+SL_TEST(who_sleeps_as_long_as_it_was_told_was_not_away)
+{
+    struct sl_transport_ops ops = fake_ops;
+    ops.silent_loss = false; /* it is told more than silence takes */
+    setup();
+    hub.ops = &ops;
+    make_link(false);
+    struct sl_conn *conn = call_in(); /* and says nothing */
+    uint64_t ms = START_MS;
+    for (int i = 0; i < 20 && !conn->line->hung_up; i++)
+        ms += (uint64_t)step_at(ms);
+    CHECK(conn->line->hung_up && ms == START_MS + hub.config.handshake_ms + 1);
+    teardown();
+}
+
 SL_TEST(ping_is_answered)
 {
     setup();
@@ -560,11 +575,47 @@ SL_TEST(a_line_that_carries_nothing_is_broken_in_time_for_another)
     step_at(START_MS + 4401);
     end_lines();
     CHECK(no_note());
-    step_at(START_MS + 5900);
+    run_from(START_MS + 4401, START_MS + 5900);
     CHECK(no_note());
     step_at(START_MS + 5901); /* nobody came */
     expect_down("no heartbeat");
     teardown();
+}
+
+/* Stopped for a minute, behind which the transport is the first to see what time it is. */
+SL_TEST(own_absence_is_forgiven_while_another_line_is_awaited)
+{
+    enum { MINUTE_MS = 60000 };
+    for (int before = 0; before < 2; before++) { /* before or after the line that broke has ended */
+        setup();
+        hub.config.lost_ms = 3000;
+        struct sl_link *link = make_link(false);
+        struct sl_conn *conn = come_up();
+        uint64_t now_ms = START_MS + MINUTE_MS;
+        sl_conn_broken(conn, SL_E_PEER_LOST, "the cable");
+        int wait_ms = step();
+        if (!before) {
+            end_lines();
+            wait_ms = step();
+        }
+        sl_hub_turn(&hub, now_ms, now_ms * 1000 + WALL_US);
+        end_lines();
+        CHECK(no_note() && link->state == SL_LINK_WAITING);
+        step();
+        CHECK(no_note());
+        uint64_t lost_ms = now_ms + 3001 - (uint64_t)wait_ms; /* it slept by itself so long */
+        CHECK_INT(link->lost_at_ms, lost_ms);
+        run_from(now_ms, lost_ms - 1);
+        CHECK(no_note());
+        if (before) {
+            conn = come_again();
+            CHECK(link->state == SL_LINK_UP && no_note());
+        } else {
+            step_at(lost_ms);
+            expect_down("the cable");
+        }
+        teardown();
+    }
 }
 
 SL_TEST(bytes_under_way_excuse_a_line_that_broke)
@@ -582,7 +633,7 @@ SL_TEST(bytes_under_way_excuse_a_line_that_broke)
     step();
     end_lines();
     CHECK(no_note() && link->state == SL_LINK_WAITING);
-    step_at(START_MS + 5000);
+    run_from(START_MS + 3250, START_MS + 5000);
     CHECK(no_note());
     step_at(START_MS + 5001);
     expect_down("the cable");

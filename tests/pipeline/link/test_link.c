@@ -312,7 +312,7 @@ SL_TEST(failed_frame_ends_the_link_and_hides_what_is_behind)
     step();
     end_lines();
     CHECK(no_note()); /* no FRAME, and another line may come */
-    step_at(START_MS + 1001);
+    run_from(START_MS, START_MS + 1001);
     expect_down("could not be received");
     teardown();
 }
@@ -334,7 +334,7 @@ SL_TEST(tokens_come_home_before_the_link_is_down)
     step();
     end_lines();
     CHECK(no_note()); /* another line may take them */
-    step_at(START_MS + 1001);
+    run_from(START_MS, START_MS + 1001);
     int seen[6] = {0};
     for (int n = 0; n < 6; n++) {
         REQUIRE(next_note(SL_NOTE_SENT, &note));

@@ -1,7 +1,8 @@
 /* Two link layers and a simulated network between them on a virtual clock: frames take random time, land out of order, lines break with
- * a word or without, nodes freeze, the network stalls or is gone. Whatever happens, the peer's owner gets every frame once, in order and
- * whole; what is said to have been sent it has; nobody writes to a slot that is held; every buffer comes home once, before the last word;
- * and while nobody was gone for too long, all frames arrive. 200 seeds, or as many as SLUICE_SEEDS says. */
+ * a word or without, nodes freeze, or wake and find that an hour has passed, the network stalls or is gone. Whatever happens, the peer's
+ * owner gets every frame once, in order and whole; what is said to have been sent it has; nobody writes to a slot that is held; every
+ * buffer comes home once, before the last word; and while nobody was gone for too long, all frames arrive. 200 seeds, or as many as
+ * SLUICE_SEEDS says. */
 #include "pipeline/link/link_impl.h"
 #include "tests/check.h"
 
@@ -17,7 +18,7 @@ enum {
     END_US = 180000000
 };
 
-enum kind { ARRIVE, LEFT, LAND, CALL, CLOSE, BROKEN, OVER, PUT, RELEASE, FAULT };
+enum kind { ARRIVE, LEFT, LAND, CALL, CLOSE, BROKEN, OVER, PUT, RELEASE, FAULT, WAKE };
 
 struct sl_line { /* one end of a pair */
     struct sl_line *peer, *next;
@@ -65,7 +66,7 @@ struct world_node {
     struct out outs[MOST_OUT];
     uint64_t n_put, n_home, n_received;
     uint64_t held, held_number[SL_SLOTS_MAX];
-    uint64_t frozen_until_us, step_at_us;
+    uint64_t frozen_until_us, step_at_us, ahead_us;
     bool up, down, was_silent;
 };
 
@@ -321,7 +322,7 @@ static void kill_lines(bool told)
 static void fault(void)
 {
     uint64_t lasts_us = 1000 + draw(3000000);
-    switch (w.deadly ? 6 : draw(6)) {
+    switch (w.deadly ? 7 : draw(7)) {
     case 0:
         kill_lines(true);
         break;
@@ -339,6 +340,11 @@ static void fault(void)
         break;
     case 5:
         w.fails_to_land = true;
+        break;
+    case 6: /* everybody was stopped, while a line was being made anew */
+        kill_lines(true);
+        for (uint32_t i = 0; i < 2; i++)
+            at(w.now_us + draw(300000), WAKE, NULL)->node = i;
         break;
     default:
         kill_lines(draw(2));
@@ -438,7 +444,18 @@ static void take_notes(uint32_t i)
 
 static void turn(uint32_t i)
 {
-    sl_hub_turn(&w.nodes[i].hub, w.now_us / 1000, w.now_us + i * 12345);
+    uint64_t now_us = w.now_us + w.nodes[i].ahead_us;
+    sl_hub_turn(&w.nodes[i].hub, now_us / 1000, now_us + i * 12345);
+}
+
+/* Its transport is the first to see what time it is. */
+static void wake(uint32_t i)
+{
+    w.nodes[i].ahead_us += 1000000 + draw(3600000000);
+    turn(i);
+    for (struct sl_line *line = w.lines; line; line = line->next)
+        if (line->node == i && line->hung_up && !line->closed)
+            close_line(line);
 }
 
 static bool is_frozen(uint32_t i)
@@ -481,7 +498,8 @@ static void happen(const struct event *e)
         call(e->line);
         break;
     case CLOSE:
-        close_line(e->line);
+        if (!e->line->closed)
+            close_line(e->line);
         break;
     case BROKEN:
         if (ends)
@@ -499,6 +517,9 @@ static void happen(const struct event *e)
         break;
     case FAULT:
         fault();
+        break;
+    case WAKE:
+        wake(e->node);
         break;
     }
 }
