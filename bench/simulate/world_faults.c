@@ -4,7 +4,6 @@
 
 enum {
     HELD_MOST_US = 8000000, /* less than the ten seconds after which a node is lost */
-    REDIAL_US = 3000000,
     LEAST_US = 20,
     BYTES_PER_US = 1250 /* 10 Gb/s */
 };
@@ -153,19 +152,6 @@ static void cut_lines(struct sl_world *w, const struct sl_world_fault *f)
                 sl_net_break(w->net, w->nodes[i].port, w->nodes[k].port);
 }
 
-/* While it awaits another line for one that broke, its absence is held against its peers, as is theirs (life.c): then the link would be
- * over, as behind a stop of so long. One that has just broken is not noticed yet, and another takes up to some seconds. */
-static bool may_await_a_line(const struct sl_world *w, const struct sl_world_node *n)
-{
-    for (uint32_t i = 0; i < w->n_faults; i++) {
-        const struct sl_world_fault *f = &w->faults[i];
-        if (f->kind == SL_SIM_PARTITION && f->hard && w->now_us >= f->at_us &&
-            w->now_us < f->until_us + REDIAL_US)
-            return true;
-    }
-    return sl_io_silent(n->io) != 0;
-}
-
 void sl_faults_on_event(struct sl_world *w, const struct sl_world_event *e)
 {
     struct sl_world_fault *f = &w->faults[e->which];
@@ -184,7 +170,7 @@ void sl_faults_on_event(struct sl_world *w, const struct sl_world_event *e)
         n->frozen_until_us = f->until_us > n->frozen_until_us ? f->until_us : n->frozen_until_us;
     if (f->kind == SL_SIM_SLOW)
         n->times = f->active ? f->times : 1;
-    if (f->kind == SL_SIM_CLOCK && f->active && n->io && !may_await_a_line(w, n)) {
+    if (f->kind == SL_SIM_CLOCK && f->active && n->io) {
         n->ahead_us += f->side;
         n->wake_us = w->now_us;
     }
