@@ -658,12 +658,26 @@ static bool may_be_called(const struct sl_transport *t, uint64_t now_ms)
     return !t->shielded || (t->wanted_ms > 0 && now_ms - t->wanted_ms < PATIENCE_MS);
 }
 
+/* A flush of the worker is over when none of its connections is still being made. Returns the request of one that is not. */
+static ucs_status_ptr_t flush(struct sl_transport *t, ucs_status_ptr_t begun)
+{
+    static const ucp_request_param_t none = {.op_attr_mask = 0};
+    ucs_status_ptr_t request = begun ? begun : ucp_worker_flush_nbx(t->worker, &none);
+    if (!UCS_PTR_IS_PTR(request))
+        return NULL;
+    if (ucp_request_check_status(request) == UCS_INPROGRESS)
+        return request;
+    ucp_request_free(request);
+    return NULL;
+}
+
 static void ucx_close(struct sl_transport *t)
 {
     uint64_t begun_ms = clock_ms(), now_ms = begun_ms, heard_ms = begun_ms;
     bool called = may_be_called(t, begun_ms);
+    ucs_status_ptr_t flushing = NULL;
     while (t->worker && now_ms - begun_ms < PATIENCE_MS &&
-           (is_busy(t) || (called && now_ms - heard_ms < QUIET_MS))) {
+           ((flushing = flush(t, flushing)) || is_busy(t) || (called && now_ms - heard_ms < QUIET_MS))) {
         struct pollfd fd = {.fd = t->fd, .events = POLLIN};
         if (ucx_progress(t))
             heard_ms = clock_ms();
@@ -682,6 +696,8 @@ static void ucx_close(struct sl_transport *t)
         probe_end(trunk);
         free(trunk);
     }
+    if (flushing) /* who has called is not heard; to destroy the worker now would end the process: its end does that */
+        t->worker = NULL, t->context = NULL;
     sl_ucx_close(t);
 }
 
