@@ -1,9 +1,9 @@
 /* A device: what runs a stage's chunks, and the memory it runs them in. One dispatch table per kind:
  *
  *   cpu    pipeline/stage/device_cpu.c    the worker team over attention/ and experts/; in place
- *   twin   pipeline/stage/device_twin.c   stands in for a GPU: memory that kills a host which touches it, work that is done
+ *   late   pipeline/stage/device_late.c   tries who uses a device: memory that kills a host which touches it, work that is done
  *                                         as late as the events allow, computed with the reference kernels
- *   cuda   kernels/cuda/                  when there is one; it is checked against the twin
+ *   cuda   kernels/cuda/                  when there is one; it is checked against the late one
  *
  * The grain. A call is a block of a layer over a whole chunk (attention; router and experts), for two reasons. First,
  * between blocks, and only there, rows are f32 in one defined place, so bits can be compared there, whoever computed them.

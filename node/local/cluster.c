@@ -126,7 +126,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->cluster = c;
         m->k = k;
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
-        config.device = k < 64 && c->config.twins >> k & 1 ? SL_DEVICE_TWIN : SL_DEVICE_CPU;
+        config.device = k < 64 && c->config.late >> k & 1 ? SL_DEVICE_LATE : SL_DEVICE_CPU;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         m->has_cost = k < c->plan.n_stages && sl_stage_cost(&m->cost, m->stage, c->pack);
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));

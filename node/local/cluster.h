@@ -21,7 +21,7 @@ struct sl_cluster_config {
     bool without_decode;               /* score: no decode worker is started */
     uint32_t n_decoders;               /* decode workers; 0: one */
     uint32_t n_parts;                  /* that each of them is cut into, by layers; 0: one */
-    uint64_t twins; /* bit k: what is node 1 + k of the plan is on SL_DEVICE_TWIN, not the CPU */
+    uint64_t late; /* bit k: what is node 1 + k of the plan is on SL_DEVICE_LATE, not the CPU */
     enum sl_schedule_kind schedule; /* and what follows: as sl_coordinator_config has them */
     uint64_t chunk_us, slo_us;
     uint32_t n_weights;

@@ -7,7 +7,7 @@
 
 enum sl_device_kind { /* what runs the stage's chunks: kernels/device.h */
                       SL_DEVICE_CPU,
-                      SL_DEVICE_TWIN /* stands in for a GPU, in tests: slow, and deadly to whoever touches its memory */
+                      SL_DEVICE_LATE /* stands in for a GPU, in tests: late, and deadly to whoever touches its memory */
 };
 
 struct sl_share {

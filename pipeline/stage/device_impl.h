@@ -1,4 +1,4 @@
-/* The two devices of this room, for stage.c and for each other: the CPU, and the twin, which is a CPU device behind a
+/* The two devices of this room, for stage.c and for each other: the CPU, and the late one, which is a CPU device behind a
  * wall. */
 #ifndef SL_PIPELINE_STAGE_DEVICE_IMPL_H
 #define SL_PIPELINE_STAGE_DEVICE_IMPL_H
@@ -8,7 +8,7 @@
 #include "kernels/device.h"
 
 extern const struct sl_device_ops sl_device_cpu;
-extern const struct sl_device_ops sl_device_twin;
+extern const struct sl_device_ops sl_device_late;
 
 struct device_cpu {
     struct sl_device device;

@@ -54,8 +54,8 @@ static const struct sl_device_ops *ops_of(enum sl_device_kind kind)
     switch (kind) { /* no default: the compiler asks for a new one */
     case SL_DEVICE_CPU:
         return &sl_device_cpu;
-    case SL_DEVICE_TWIN:
-        return &sl_device_twin;
+    case SL_DEVICE_LATE:
+        return &sl_device_late;
     }
     abort();
 }

@@ -82,7 +82,7 @@ SL_TEST(joining_and_binding_a_stage)
     make_pack();
     REQUIRE(sl_pack_open(&the_pack, pack_path, NULL) == SL_OK);
     CHECK(loop(bind_stage, "stage") > 5);
-    the_device = SL_DEVICE_TWIN;
+    the_device = SL_DEVICE_LATE;
     CHECK(loop(bind_stage, "stage on another device") > 10);
     sl_pack_close(the_pack);
 }

@@ -15,7 +15,7 @@ enum { N_PROMPTS = 5, OUT = 6, MAX_OUT = 160 };
 static const char *kv = "bf16";
 static struct sl_pack_options packing;
 static uint32_t pack_number;
-static uint64_t twins;         /* of sl_cluster_config */
+static uint64_t late;          /* of sl_cluster_config */
 static uint32_t parts = 1;     /* of each decode worker */
 static const uint32_t *layers; /* of each stage; NULL: cut equally */
 
@@ -167,7 +167,7 @@ static struct sl_cluster *start(uint32_t stages, uint32_t chunk, uint32_t thread
     config.n_threads = threads;
     config.transport = transport;
     config.kv = kv;
-    config.twins = twins;
+    config.late = late;
     config.n_parts = parts;
     config.layers = layers;
     if (sl_cluster_start(&cluster, &config, &err) != SL_OK)
@@ -382,11 +382,11 @@ SL_TEST(a_node_on_another_device_changes_no_bit)
     pack_number++;
     memset(reference, 0, sizeof reference);
     make_reference();
-    twins = 1; /* the first of two stages: pages go from it to a decode worker on the CPU */
+    late = 1; /* the first of two stages: pages go from it to a decode worker on the CPU */
     compare_once("local", 2, 50, 2, false);
-    twins = 6; /* the second stage and the decode worker: rows and pages come from a CPU */
+    late = 6; /* the second stage and the decode worker: rows and pages come from a CPU */
     compare_once("ucx", 2, 64, 2, true);
-    twins = 0;
+    late = 0;
     memset(reference, 0, sizeof reference);
     packing = (struct sl_pack_options){0};
     kv = "bf16";

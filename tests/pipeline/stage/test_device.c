@@ -1,5 +1,5 @@
-/* The device seam (kernels/device.h): stages on the twin, whose memory the host cannot touch, give the bits of stages on the
- * CPU, whoever passes rows and pages to whom; and the twin finds what a GPU would forgive: a touch, a forgotten event, memory
+/* The device seam (kernels/device.h): stages on the late one, whose memory the host cannot touch, give the bits of stages on the
+ * CPU, whoever passes rows and pages to whom; and it finds what a GPU would forgive: a touch, a forgotten event, memory
  * that was given back too early. */
 #include "base/digest.h"
 #include "base/log.h"
@@ -236,7 +236,7 @@ static struct sums sums_of(const struct sl_pack *pack, const enum sl_device_kind
 
 static const enum sl_device_kind all_cpu[N_NODES] = {SL_DEVICE_CPU, SL_DEVICE_CPU, SL_DEVICE_CPU};
 
-SL_TEST(a_twin_beside_cpus_gives_their_bits_in_every_format)
+SL_TEST(a_late_one_beside_cpus_gives_their_bits_in_every_format)
 {
     static const struct {
         enum sl_dtype dense, experts, kv;
@@ -245,10 +245,10 @@ SL_TEST(a_twin_beside_cpus_gives_their_bits_in_every_format)
                  {SL_I8, SL_I4, SL_I8, SL_ROTATE_OFF},       {SL_I8, SL_I8, SL_BF16, SL_ROTATE_ON},
                  {SL_I4G16, SL_I3, SL_I8, SL_ROTATE_ON},     {SL_F32, SL_I2, SL_F32, SL_ROTATE_OFF}};
     static const enum sl_device_kind kinds[][N_NODES] = {
-        {SL_DEVICE_TWIN, SL_DEVICE_CPU, SL_DEVICE_CPU},
-        {SL_DEVICE_CPU, SL_DEVICE_TWIN, SL_DEVICE_TWIN},
-        {SL_DEVICE_TWIN, SL_DEVICE_TWIN, SL_DEVICE_CPU},
-        {SL_DEVICE_CPU, SL_DEVICE_CPU, SL_DEVICE_TWIN},
+        {SL_DEVICE_LATE, SL_DEVICE_CPU, SL_DEVICE_CPU},
+        {SL_DEVICE_CPU, SL_DEVICE_LATE, SL_DEVICE_LATE},
+        {SL_DEVICE_LATE, SL_DEVICE_LATE, SL_DEVICE_CPU},
+        {SL_DEVICE_CPU, SL_DEVICE_CPU, SL_DEVICE_LATE},
     };
     static const uint32_t chunks[] = {150, 64, 13, 1};
     for (size_t p = 0; p < sizeof packs / sizeof *packs; p++) {
@@ -323,7 +323,7 @@ static void compare_left_out(const struct sl_pack *pack, enum sl_dtype kv, const
 {
     static struct left_out all, got;
     static const enum sl_device_kind kinds[2][N_NODES] = {{SL_DEVICE_CPU, SL_DEVICE_CPU, SL_DEVICE_CPU},
-                                                          {SL_DEVICE_CPU, SL_DEVICE_TWIN, SL_DEVICE_CPU}};
+                                                          {SL_DEVICE_CPU, SL_DEVICE_LATE, SL_DEVICE_CPU}};
     prefill_for(&all, EVERY_ROW, pack, kinds[0], kv, 64);
     CHECK(all.sums.logits && all.left[0][0] && all.left[1][SHORT - 1]);
     for (enum wanted rows = LAST_ROWS; rows <= NO_ROW; rows++)
@@ -331,7 +331,7 @@ static void compare_left_out(const struct sl_pack *pack, enum sl_dtype kv, const
             prefill_for(&got, rows, pack, kinds[i], kv, chunks[i]);
             if (!same_bits(&got, &all, rows))
                 sl_test_fail(__FILE__, __LINE__, "rows %d wanted, on %s, chunks of %u: other bits", (int)rows,
-                             i ? "a twin" : "cpus", chunks[i]);
+                             i ? "a late one" : "cpus", chunks[i]);
         }
 }
 
@@ -387,9 +387,9 @@ SL_TEST(what_the_last_layer_leaves_out_is_not_counted_as_work)
     sl_pack_close(pack);
 }
 
-SL_TEST(a_twin_has_every_numerics_profile)
+SL_TEST(a_late_one_has_every_numerics_profile)
 {
-    static const enum sl_device_kind mixed[N_NODES] = {SL_DEVICE_CPU, SL_DEVICE_TWIN, SL_DEVICE_CPU};
+    static const enum sl_device_kind mixed[N_NODES] = {SL_DEVICE_CPU, SL_DEVICE_LATE, SL_DEVICE_CPU};
     if (!(sl_ops_profiles() & 1u << SL_PROFILE_BF16DOT))
         return sl_test_skip("this machine does not offer bf16dot (no AVX512_BF16, or SLUICE_CPU hides it)");
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
@@ -402,15 +402,15 @@ SL_TEST(a_twin_has_every_numerics_profile)
     sl_pack_close(pack);
 }
 
-SL_TEST(a_twin_has_its_own_weights_once_it_is_created)
+SL_TEST(a_late_one_has_its_own_weights_once_it_is_created)
 {
-    static const enum sl_device_kind all_twin[N_NODES] = {SL_DEVICE_TWIN, SL_DEVICE_TWIN, SL_DEVICE_TWIN};
+    static const enum sl_device_kind all_late[N_NODES] = {SL_DEVICE_LATE, SL_DEVICE_LATE, SL_DEVICE_LATE};
     static struct nodes nodes;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
     REQUIRE(pack);
     struct sums want = sums_of(pack, all_cpu, SL_I8, 64), got = {0};
     nodes = (struct nodes){0};
-    REQUIRE(open_nodes(&nodes, pack, all_twin, SL_I8));
+    REQUIRE(open_nodes(&nodes, pack, all_late, SL_I8));
     for (int i = -2; i < 4; i++) { /* every file of weights becomes zeros, where it lies */
         char name[64];
         snprintf(name, sizeof name, "layer-%04d.safetensors", i);
@@ -435,7 +435,7 @@ SL_TEST(a_twin_has_its_own_weights_once_it_is_created)
 
 SL_TEST(a_page_that_is_taken_again_is_clean)
 {
-    static const enum sl_device_kind kinds[] = {SL_DEVICE_CPU, SL_DEVICE_TWIN};
+    static const enum sl_device_kind kinds[] = {SL_DEVICE_CPU, SL_DEVICE_LATE};
     static const uint8_t zeros[1 << 16];
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
     REQUIRE(pack);
@@ -455,7 +455,7 @@ SL_TEST(a_page_that_is_taken_again_is_clean)
     sl_pack_close(pack);
 }
 
-/* ---- the twin by itself ---- */
+/* ---- the late one by itself ---- */
 
 struct bare { /* a device of one dense layer, without a stage around it */
     struct sl_pack *pack;
@@ -536,44 +536,44 @@ static void fill(float *x, float with)
 
 SL_TEST(work_is_done_when_it_is_waited_for_and_an_event_that_was_forgotten_shows)
 {
-    struct bare cpu, twin;
+    struct bare cpu, late;
     float x[ROWS * WIDTH], want[ROWS * WORDS], got[ROWS * WORDS];
-    REQUIRE(open_bare(&cpu, &sl_device_cpu) && open_bare(&twin, &sl_device_twin));
+    REQUIRE(open_bare(&cpu, &sl_device_cpu) && open_bare(&late, &sl_device_late));
     fill(x, 1);
     ask(cpu.device, x, want, -1);
     sl_device_cpu.wait(cpu.device, OUT_DONE);
     for (int without = IN_DONE; without <= COMPUTED; without++) {
         memset(got, 0, sizeof got);
-        ask(twin.device, x, got, without);
-        sl_device_twin.wait(twin.device, OUT_DONE);
+        ask(late.device, x, got, without);
+        sl_device_late.wait(late.device, OUT_DONE);
         CHECK(memcmp(got, want, sizeof got) != 0);
-        close_bare(&twin);
-        REQUIRE(open_bare(&twin, &sl_device_twin));
+        close_bare(&late);
+        REQUIRE(open_bare(&late, &sl_device_late));
     }
     memset(got, 0, sizeof got);
-    ask(twin.device, x, got, -1);
+    ask(late.device, x, got, -1);
     CHECK(got[0] == 0 && got[ROWS * WORDS - 1] == 0);
-    sl_device_twin.wait(twin.device, OUT_DONE);
+    sl_device_late.wait(late.device, OUT_DONE);
     CHECK(memcmp(got, want, sizeof got) == 0);
     close_bare(&cpu);
-    close_bare(&twin);
+    close_bare(&late);
 }
 
 SL_TEST(rows_that_the_host_changes_too_early_arrive_changed)
 {
-    struct bare twin;
+    struct bare late;
     float x[ROWS * WIDTH], want[ROWS * WORDS], got[ROWS * WORDS];
-    REQUIRE(open_bare(&twin, &sl_device_twin));
+    REQUIRE(open_bare(&late, &sl_device_late));
     for (int early = 0; early < 2; early++) {
         fill(x, 1);
-        ask(twin.device, x, early ? got : want, -1);
+        ask(late.device, x, early ? got : want, -1);
         if (!early)
-            sl_device_twin.wait(twin.device, IN_DONE);
+            sl_device_late.wait(late.device, IN_DONE);
         fill(x, -8);
-        sl_device_twin.wait(twin.device, OUT_DONE);
+        sl_device_late.wait(late.device, OUT_DONE);
     }
     CHECK(memcmp(got, want, sizeof got) != 0);
-    close_bare(&twin);
+    close_bare(&late);
 }
 
 /* The first or the second chunk of two sequences; its lists and ids are gone as soon as they may be. */
@@ -603,18 +603,18 @@ static void run_bare(struct sl_device *d, uint32_t turn, float *x)
 
 SL_TEST(lists_are_free_after_finish_and_a_chunk_may_be_asked_for_before_the_last_is_done)
 {
-    struct bare cpu, twin;
+    struct bare cpu, late;
     float want[2][ROWS * WIDTH], got[2][ROWS * WIDTH];
-    REQUIRE(open_bare(&cpu, &sl_device_cpu) && open_bare(&twin, &sl_device_twin));
+    REQUIRE(open_bare(&cpu, &sl_device_cpu) && open_bare(&late, &sl_device_late));
     for (uint32_t turn = 0; turn < 2; turn++)
         run_bare(cpu.device, turn, want[turn]);
     for (uint32_t turn = 0; turn < 2; turn++)
-        run_bare(twin.device, turn, got[turn]);
-    sl_device_twin.wait(twin.device, OUT_DONE);
+        run_bare(late.device, turn, got[turn]);
+    sl_device_late.wait(late.device, OUT_DONE);
     CHECK(memcmp(got, want, sizeof got) == 0);
     CHECK(memcmp(want[0], want[1], sizeof want[0]) != 0);
     close_bare(&cpu);
-    close_bare(&twin);
+    close_bare(&late);
 }
 
 /* The signal that ends a process which reads, or writes, there; 0: none does. */
@@ -637,46 +637,46 @@ static int signal_of_touch(struct sl_device_at at, bool write)
 
 SL_TEST(host_code_that_touches_the_memory_of_a_device_dies)
 {
-    struct bare cpu, twin;
+    struct bare cpu, late;
     float x[ROWS * WIDTH], logits[ROWS * WORDS];
-    REQUIRE(open_bare(&cpu, &sl_device_cpu) && open_bare(&twin, &sl_device_twin));
+    REQUIRE(open_bare(&cpu, &sl_device_cpu) && open_bare(&late, &sl_device_late));
     fill(x, 1);
     for (int when = 0; when < 2; when++) { /* before any work, and after some */
-        struct sl_device_at places[] = {sl_device_twin.rows(twin.device, 0, x),
-                                        sl_device_after(sl_device_twin.rows(twin.device, 1, x), 64),
-                                        sl_device_twin.page(twin.device, 0),
-                                        sl_device_twin.page(twin.device, 1)};
+        struct sl_device_at places[] = {sl_device_late.rows(late.device, 0, x),
+                                        sl_device_after(sl_device_late.rows(late.device, 1, x), 64),
+                                        sl_device_late.page(late.device, 0),
+                                        sl_device_late.page(late.device, 1)};
         for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
             CHECK_INT(signal_of_touch(places[i], false), SIGSEGV);
             CHECK_INT(signal_of_touch(places[i], true), SIGSEGV);
         }
-        ask(twin.device, x, logits, -1);
-        sl_device_twin.wait(twin.device, OUT_DONE);
+        ask(late.device, x, logits, -1);
+        sl_device_late.wait(late.device, OUT_DONE);
     }
     CHECK_INT(
-        signal_of_touch(sl_device_twin.logits(twin.device, sl_device_twin.rows(twin.device, 0, x), 1), false),
+        signal_of_touch(sl_device_late.logits(late.device, sl_device_late.rows(late.device, 0, x), 1), false),
         SIGSEGV);
     CHECK_INT(signal_of_touch(sl_device_cpu.page(cpu.device, 1), true), 0); /* in place: the host's own */
     CHECK(sl_device_cpu.rows(cpu.device, 1, x).at == (uintptr_t)x);
     close_bare(&cpu);
-    close_bare(&twin);
+    close_bare(&late);
 }
 
 SL_TEST(more_calls_than_a_queue_holds_are_done_in_order)
 {
-    struct bare twin;
+    struct bare late;
     static float rows[2][WIDTH], back[WIDTH];
-    REQUIRE(open_bare(&twin, &sl_device_twin));
-    struct sl_device_at at = sl_device_twin.rows(twin.device, 0, NULL);
+    REQUIRE(open_bare(&late, &sl_device_late));
+    struct sl_device_at at = sl_device_late.rows(late.device, 0, NULL);
     for (int i = 0; i < WIDTH; i++)
         rows[0][i] = 1, rows[1][i] = 2;
     for (int i = 0; i < 5001; i++)
-        sl_device_twin.copy_in(twin.device, at, rows[i % 2], sizeof *rows);
-    sl_device_twin.record(twin.device, IN_DONE, SL_QUEUE_IN);
-    sl_device_twin.await(twin.device, SL_QUEUE_OUT, IN_DONE);
-    sl_device_twin.copy_out(twin.device, back, at, sizeof back);
-    sl_device_twin.record(twin.device, OUT_DONE, SL_QUEUE_OUT);
-    sl_device_twin.wait(twin.device, OUT_DONE);
+        sl_device_late.copy_in(late.device, at, rows[i % 2], sizeof *rows);
+    sl_device_late.record(late.device, IN_DONE, SL_QUEUE_IN);
+    sl_device_late.await(late.device, SL_QUEUE_OUT, IN_DONE);
+    sl_device_late.copy_out(late.device, back, at, sizeof back);
+    sl_device_late.record(late.device, OUT_DONE, SL_QUEUE_OUT);
+    sl_device_late.wait(late.device, OUT_DONE);
     CHECK(memcmp(back, rows[0], sizeof back) == 0);
-    close_bare(&twin);
+    close_bare(&late);
 }

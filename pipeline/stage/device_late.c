@@ -1,6 +1,6 @@
-/* The twin of a device that is not the host (kernels/device.h): it stands in for a GPU where there is none, and a real one
- * is checked against it. It gives the same bits as any device, computed by one thread with the reference kernels, and it
- * is as strict as a GPU is, or stricter:
+/* A device that is not the host, in the cheapest way (kernels/device.h): it tries whoever uses devices, not what
+ * computes. It gives the same bits as any device, computed by one thread with the reference
+ * kernels in every numerics profile, and it is as strict as a GPU is, or stricter:
  *
  *   the wall    weights, pages, rows and everything computed lie in its own memory, which is mapped without any access while
  *               control is outside its calls: host code that follows an address of the device dies of it, every time
@@ -10,49 +10,49 @@
  *               the time that it is read: on a GPU either would go well most of the time
  *
  * Inside it is the CPU's device (device_cpu.c) in an arena behind the wall. Arguments that the caller may take back when a
- * call returns (ids) or that must live on until finish (slices, page lists) are copied into the twin when it is called. */
+ * call returns (ids) or that must live on until finish (slices, page lists) are copied when it is called. */
 #include "pipeline/stage/device_impl.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 
-enum twin_verb {
-    TWIN_COPY_IN,
-    TWIN_COPY_OUT,
-    TWIN_CLEAR,
-    TWIN_AWAIT,
-    TWIN_EMBED,
-    TWIN_BEGIN,
-    TWIN_ATTENTION,
-    TWIN_EXPERTS,
-    TWIN_FINISH,
-    TWIN_LOGITS
+enum late_verb {
+    LATE_COPY_IN,
+    LATE_COPY_OUT,
+    LATE_CLEAR,
+    LATE_AWAIT,
+    LATE_EMBED,
+    LATE_BEGIN,
+    LATE_ATTENTION,
+    LATE_EXPERTS,
+    LATE_FINISH,
+    LATE_LOGITS
 };
 
-struct twin_point { /* of a queue: behind its first `number` calls */
+struct late_point { /* of a queue: behind its first `number` calls */
     enum sl_device_queue queue;
     uint64_t number;
 };
 
-struct twin_call {
-    enum twin_verb verb;
+struct late_call {
+    enum late_verb verb;
     uint32_t n;             /* layer, slot, or how many rows */
     struct sl_device_at at; /* in the device */
     const void *from;       /* of the host: for copy_in */
     void *to;               /* of the host: for copy_out */
     size_t bytes;
-    struct twin_point until; /* for await */
+    struct late_point until; /* for await */
 };
 
-enum { TWIN_CALLS = 1024 }; /* of a queue; one more does the queue's work first */
+enum { LATE_CALLS = 1024 }; /* of a queue; one more does the queue's work first */
 
-struct twin_queue {
-    struct twin_call *calls; /* [TWIN_CALLS], a ring */
+struct late_queue {
+    struct late_call *calls; /* [LATE_CALLS], a ring */
     uint64_t n_given, n_done;
     bool running;
 };
 
-struct device_twin {
+struct device_late {
     struct sl_device device;
     struct device_cpu inner; /* its arena is behind the wall */
     struct sl_arena own;     /* so are the weights and what follows */
@@ -64,20 +64,20 @@ struct device_twin {
     struct sl_layer_blocks *layers;
     struct sl_attention_slice *slices;
     struct sl_device_chunk chunk; /* of the last begin */
-    struct twin_queue queues[SL_QUEUES];
-    struct twin_point events[SL_DEVICE_EVENTS];
+    struct late_queue queues[SL_QUEUES];
+    struct late_point events[SL_DEVICE_EVENTS];
     bool recorded[SL_DEVICE_EVENTS];
     uint64_t embed_number, finish_number; /* the last of each: the compute queue up to it */
     uint32_t n_inside;                    /* how many of our functions have opened the wall */
 };
 
-static struct device_twin *twin_of(struct sl_device *device)
+static struct device_late *late_of(struct sl_device *device)
 {
-    return (struct device_twin *)(void *)device;
+    return (struct device_late *)(void *)device;
 }
-static const struct device_twin *const_twin_of(const struct sl_device *device)
+static const struct device_late *const_late_of(const struct sl_device *device)
 {
-    return (const struct device_twin *)(const void *)device;
+    return (const struct device_late *)(const void *)device;
 }
 static struct sl_device_at at_of(const void *here)
 {
@@ -92,7 +92,7 @@ static void set_access(const struct sl_arena *arena, int access)
     assert(!failed); /* whole mappings of ours: neither split nor joined by this */
 }
 
-static void enter(struct device_twin *t)
+static void enter(struct device_late *t)
 {
     if (t->n_inside++)
         return;
@@ -100,7 +100,7 @@ static void enter(struct device_twin *t)
     set_access(&t->own, PROT_READ | PROT_WRITE);
 }
 
-static void leave(struct device_twin *t)
+static void leave(struct device_late *t)
 {
     if (--t->n_inside)
         return;
@@ -110,88 +110,88 @@ static void leave(struct device_twin *t)
 
 /* ---- the queues ---- */
 
-static void run_until(struct device_twin *t, struct twin_point point);
+static void run_until(struct device_late *t, struct late_point point);
 
-static void do_call(struct device_twin *t, const struct twin_call *c)
+static void do_call(struct device_late *t, const struct late_call *c)
 {
     struct sl_device *inner = &t->inner.device;
     switch (c->verb) {
-    case TWIN_COPY_IN:
+    case LATE_COPY_IN:
         memcpy((void *)c->at.at, c->from, c->bytes);
         break;
-    case TWIN_COPY_OUT:
+    case LATE_COPY_OUT:
         memcpy(c->to, (const void *)c->at.at, c->bytes);
         break;
-    case TWIN_CLEAR:
+    case LATE_CLEAR:
         sl_device_cpu.clear(inner, c->n);
         break;
-    case TWIN_AWAIT:
+    case LATE_AWAIT:
         run_until(t, c->until);
         break;
-    case TWIN_EMBED:
+    case LATE_EMBED:
         sl_device_cpu.embed(inner, c->at, t->ids, c->n);
         break;
-    case TWIN_BEGIN:
+    case LATE_BEGIN:
         sl_device_cpu.begin(inner, &t->chunk);
         break;
-    case TWIN_ATTENTION:
+    case LATE_ATTENTION:
         sl_device_cpu.attention(inner, c->n);
         break;
-    case TWIN_EXPERTS:
+    case LATE_EXPERTS:
         sl_device_cpu.experts(inner, c->n);
         break;
-    case TWIN_FINISH:
+    case LATE_FINISH:
         sl_device_cpu.finish(inner);
         break;
-    case TWIN_LOGITS:
+    case LATE_LOGITS:
         sl_device_cpu.logits(inner, c->at, c->n);
         break;
     }
 }
 
-static void run_until(struct device_twin *t, struct twin_point point)
+static void run_until(struct device_late *t, struct late_point point)
 {
-    struct twin_queue *q = &t->queues[point.queue];
+    struct late_queue *q = &t->queues[point.queue];
     if (q->n_done >= point.number)
         return;
     assert(!q->running); /* an event can only be awaited once it is recorded: there is no circle */
     q->running = true;
     enter(t);
     while (q->n_done < point.number) {
-        do_call(t, &q->calls[q->n_done % TWIN_CALLS]);
+        do_call(t, &q->calls[q->n_done % LATE_CALLS]);
         q->n_done++;
     }
     leave(t);
     q->running = false;
 }
 
-static void give(struct device_twin *t, enum sl_device_queue queue, struct twin_call call)
+static void give(struct device_late *t, enum sl_device_queue queue, struct late_call call)
 {
-    struct twin_queue *q = &t->queues[queue];
-    if (q->n_given - q->n_done == TWIN_CALLS)
-        run_until(t, (struct twin_point){queue, q->n_given});
-    q->calls[q->n_given++ % TWIN_CALLS] = call;
+    struct late_queue *q = &t->queues[queue];
+    if (q->n_given - q->n_done == LATE_CALLS)
+        run_until(t, (struct late_point){queue, q->n_given});
+    q->calls[q->n_given++ % LATE_CALLS] = call;
 }
 
-static void twin_record(struct sl_device *device, uint32_t event, enum sl_device_queue queue)
+static void late_record(struct sl_device *device, uint32_t event, enum sl_device_queue queue)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(event < SL_DEVICE_EVENTS);
-    t->events[event] = (struct twin_point){queue, t->queues[queue].n_given};
+    t->events[event] = (struct late_point){queue, t->queues[queue].n_given};
     t->recorded[event] = true;
 }
 
-static void twin_await(struct sl_device *device, enum sl_device_queue queue, uint32_t event)
+static void late_await(struct sl_device *device, enum sl_device_queue queue, uint32_t event)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(event < SL_DEVICE_EVENTS && t->recorded[event]);
     if (t->events[event].queue != queue) /* its own queue is in order anyway */
-        give(t, queue, (struct twin_call){.verb = TWIN_AWAIT, .until = t->events[event]});
+        give(t, queue, (struct late_call){.verb = LATE_AWAIT, .until = t->events[event]});
 }
 
-static void twin_wait(struct sl_device *device, uint32_t event)
+static void late_wait(struct sl_device *device, uint32_t event)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(event < SL_DEVICE_EVENTS && t->recorded[event]);
     run_until(t, t->events[event]);
 }
@@ -227,7 +227,7 @@ static struct sl_device_config alone(const struct sl_device_config *config)
     return one;
 }
 
-static sl_status twin_bytes(struct sl_device_bytes *bytes, const struct sl_device_config *config,
+static sl_status late_bytes(struct sl_device_bytes *bytes, const struct sl_device_config *config,
                             struct sl_err *err)
 {
     struct sl_device_config one = alone(config);
@@ -235,7 +235,7 @@ static sl_status twin_bytes(struct sl_device_bytes *bytes, const struct sl_devic
     bytes->activations += SL_DEVICE_BUFFERS * sl_arena_round(rows_of(config) * row_bytes(config));
     bytes->tables += list_bytes(config) + config->n_layers * sizeof(struct sl_layer_blocks) +
                      config->max_slices * sizeof(struct sl_attention_slice) +
-                     SL_QUEUES * TWIN_CALLS * sizeof(struct twin_call);
+                     SL_QUEUES * LATE_CALLS * sizeof(struct late_call);
     return SL_OK;
 }
 
@@ -255,24 +255,24 @@ static const void *copy(void *arg, const void *from, size_t bytes)
     return to;
 }
 
-static sl_status take_host_memory(struct device_twin *t, const struct sl_device_config *c)
+static sl_status take_host_memory(struct device_late *t, const struct sl_device_config *c)
 {
     t->layers = calloc(c->n_layers, sizeof *t->layers);
     t->slices = calloc(c->max_slices, sizeof *t->slices);
     bool taken = t->layers && t->slices;
     for (int i = 0; i < SL_QUEUES; i++) {
-        t->queues[i].calls = calloc(TWIN_CALLS, sizeof *t->queues[i].calls);
+        t->queues[i].calls = calloc(LATE_CALLS, sizeof *t->queues[i].calls);
         taken = taken && t->queues[i].calls;
     }
     return taken ? SL_OK : SL_E_NOMEM;
 }
 
-static sl_status init(struct device_twin *t, const struct sl_device_config *config,
+static sl_status init(struct device_late *t, const struct sl_device_config *config,
                       const struct sl_device_weights *weights, struct sl_err *err)
 {
     struct sl_device_config one = alone(config);
     struct sl_device_weights mine = *weights;
-    t->device.ops = &sl_device_twin;
+    t->device.ops = &sl_device_late;
     if (take_host_memory(t, config) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a stage's device");
     size_t bytes = SL_DEVICE_BUFFERS * sl_arena_round(rows_of(config) * row_bytes(config));
@@ -291,9 +291,9 @@ static sl_status init(struct device_twin *t, const struct sl_device_config *conf
     return sl_device_cpu_init(&t->inner, &one, &mine, reference_of(config->profile), err);
 }
 
-static void twin_destroy(struct sl_device *device)
+static void late_destroy(struct sl_device *device)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     if (!t)
         return;
     sl_device_cpu_fini(&t->inner);
@@ -305,15 +305,15 @@ static void twin_destroy(struct sl_device *device)
     free(t);
 }
 
-static sl_status twin_create(struct sl_device **device, const struct sl_device_config *config,
+static sl_status late_create(struct sl_device **device, const struct sl_device_config *config,
                              const struct sl_device_weights *weights, struct sl_err *err)
 {
-    struct device_twin *t = calloc(1, sizeof *t);
+    struct device_late *t = calloc(1, sizeof *t);
     if (!t)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a stage's device");
     sl_status status = init(t, config, weights, err);
     if (status != SL_OK) {
-        twin_destroy(&t->device);
+        late_destroy(&t->device);
         return status;
     }
     enter(t);
@@ -322,24 +322,24 @@ static sl_status twin_create(struct sl_device **device, const struct sl_device_c
     return SL_OK;
 }
 
-static const char *twin_isa(const struct sl_device *device)
+static const char *late_isa(const struct sl_device *device)
 {
     (void)device;
-    return "twin";
+    return "late";
 }
 
 /* ---- the calls ---- */
 
-static struct sl_device_at twin_rows(const struct sl_device *device, uint32_t buffer, float *host)
+static struct sl_device_at late_rows(const struct sl_device *device, uint32_t buffer, float *host)
 {
     (void)host;
     assert(buffer < SL_DEVICE_BUFFERS);
-    return const_twin_of(device)->rows[buffer];
+    return const_late_of(device)->rows[buffer];
 }
 
-static struct sl_device_at twin_page(const struct sl_device *device, uint32_t slot)
+static struct sl_device_at late_page(const struct sl_device *device, uint32_t slot)
 {
-    const struct sl_kv *kv = &const_twin_of(device)->inner.kv;
+    const struct sl_kv *kv = &const_late_of(device)->inner.kv;
     assert(slot < kv->n_slots);
     return at_of(sl_kv_slot(kv, slot));
 }
@@ -350,48 +350,48 @@ static bool holds(const struct sl_arena *arena, struct sl_device_at at, size_t b
     return at.at >= base && bytes <= arena->used_bytes && at.at - base <= arena->used_bytes - bytes;
 }
 
-static void twin_copy_in(struct sl_device *device, struct sl_device_at to, const void *from, size_t bytes)
+static void late_copy_in(struct sl_device *device, struct sl_device_at to, const void *from, size_t bytes)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(holds(&t->own, to, bytes) || holds(&t->inner.arena, to, bytes));
-    give(t, SL_QUEUE_IN, (struct twin_call){.verb = TWIN_COPY_IN, .at = to, .from = from, .bytes = bytes});
+    give(t, SL_QUEUE_IN, (struct late_call){.verb = LATE_COPY_IN, .at = to, .from = from, .bytes = bytes});
 }
 
-static void twin_copy_out(struct sl_device *device, void *to, struct sl_device_at from, size_t bytes)
+static void late_copy_out(struct sl_device *device, void *to, struct sl_device_at from, size_t bytes)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(holds(&t->own, from, bytes) || holds(&t->inner.arena, from, bytes));
-    give(t, SL_QUEUE_OUT, (struct twin_call){.verb = TWIN_COPY_OUT, .at = from, .to = to, .bytes = bytes});
+    give(t, SL_QUEUE_OUT, (struct late_call){.verb = LATE_COPY_OUT, .at = from, .to = to, .bytes = bytes});
 }
 
-static void twin_clear(struct sl_device *device, uint32_t slot)
+static void late_clear(struct sl_device *device, uint32_t slot)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(slot < t->inner.kv.n_slots);
-    give(t, SL_QUEUE_IN, (struct twin_call){.verb = TWIN_CLEAR, .n = slot});
+    give(t, SL_QUEUE_IN, (struct late_call){.verb = LATE_CLEAR, .n = slot});
 }
 
 /* There is one copy of the arguments: who comes while it is in use does the work that uses it. */
-static void make_room(struct device_twin *t, uint64_t number)
+static void make_room(struct device_late *t, uint64_t number)
 {
-    run_until(t, (struct twin_point){SL_QUEUE_COMPUTE, number});
+    run_until(t, (struct late_point){SL_QUEUE_COMPUTE, number});
 }
 
-static void twin_embed(struct sl_device *device, struct sl_device_at rows, const uint8_t *ids, uint32_t n)
+static void late_embed(struct sl_device *device, struct sl_device_at rows, const uint8_t *ids, uint32_t n)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     assert(n <= t->inner.config.max_tokens);
     make_room(t, t->embed_number);
     enter(t);
     memcpy(t->ids, ids, n * sizeof(uint32_t));
     leave(t);
-    give(t, SL_QUEUE_COMPUTE, (struct twin_call){.verb = TWIN_EMBED, .at = rows, .n = n});
+    give(t, SL_QUEUE_COMPUTE, (struct late_call){.verb = LATE_EMBED, .at = rows, .n = n});
     t->embed_number = t->queues[SL_QUEUE_COMPUTE].n_given;
 }
 
-static void twin_begin(struct sl_device *device, const struct sl_device_chunk *chunk)
+static void late_begin(struct sl_device *device, const struct sl_device_chunk *chunk)
 {
-    struct device_twin *t = twin_of(device);
+    struct device_late *t = late_of(device);
     uint32_t max_pages = t->inner.config.max_pages;
     assert(chunk->n_rows <= t->max_rows && chunk->n_slices <= t->inner.config.max_slices);
     make_room(t, t->finish_number);
@@ -408,55 +408,55 @@ static void twin_begin(struct sl_device *device, const struct sl_device_chunk *c
     leave(t);
     t->chunk = *chunk;
     t->chunk.slices = t->slices;
-    give(t, SL_QUEUE_COMPUTE, (struct twin_call){.verb = TWIN_BEGIN});
+    give(t, SL_QUEUE_COMPUTE, (struct late_call){.verb = LATE_BEGIN});
 }
 
-static void twin_attention(struct sl_device *device, uint32_t layer)
+static void late_attention(struct sl_device *device, uint32_t layer)
 {
-    give(twin_of(device), SL_QUEUE_COMPUTE, (struct twin_call){.verb = TWIN_ATTENTION, .n = layer});
+    give(late_of(device), SL_QUEUE_COMPUTE, (struct late_call){.verb = LATE_ATTENTION, .n = layer});
 }
 
-static void twin_experts(struct sl_device *device, uint32_t layer)
+static void late_experts(struct sl_device *device, uint32_t layer)
 {
-    give(twin_of(device), SL_QUEUE_COMPUTE, (struct twin_call){.verb = TWIN_EXPERTS, .n = layer});
+    give(late_of(device), SL_QUEUE_COMPUTE, (struct late_call){.verb = LATE_EXPERTS, .n = layer});
 }
 
-static void twin_finish(struct sl_device *device)
+static void late_finish(struct sl_device *device)
 {
-    struct device_twin *t = twin_of(device);
-    give(t, SL_QUEUE_COMPUTE, (struct twin_call){.verb = TWIN_FINISH});
+    struct device_late *t = late_of(device);
+    give(t, SL_QUEUE_COMPUTE, (struct late_call){.verb = LATE_FINISH});
     t->finish_number = t->queues[SL_QUEUE_COMPUTE].n_given;
 }
 
-static struct sl_device_at twin_logits(struct sl_device *device, struct sl_device_at rows, uint32_t n)
+static struct sl_device_at late_logits(struct sl_device *device, struct sl_device_at rows, uint32_t n)
 {
-    struct device_twin *t = twin_of(device);
-    give(t, SL_QUEUE_COMPUTE, (struct twin_call){.verb = TWIN_LOGITS, .at = rows, .n = n});
+    struct device_late *t = late_of(device);
+    give(t, SL_QUEUE_COMPUTE, (struct late_call){.verb = LATE_LOGITS, .at = rows, .n = n});
     return at_of(t->inner.logits);
 }
 
-static void twin_parts(const struct sl_device *device, struct sl_parts *sum)
+static void late_parts(const struct sl_device *device, struct sl_parts *sum)
 {
-    sl_device_cpu.parts(&const_twin_of(device)->inner.device, sum);
+    sl_device_cpu.parts(&const_late_of(device)->inner.device, sum);
 }
 
-const struct sl_device_ops sl_device_twin = {.name = "twin",
-                                             .bytes = twin_bytes,
-                                             .create = twin_create,
-                                             .destroy = twin_destroy,
-                                             .isa = twin_isa,
-                                             .rows = twin_rows,
-                                             .page = twin_page,
-                                             .copy_in = twin_copy_in,
-                                             .copy_out = twin_copy_out,
-                                             .clear = twin_clear,
-                                             .record = twin_record,
-                                             .await = twin_await,
-                                             .wait = twin_wait,
-                                             .embed = twin_embed,
-                                             .begin = twin_begin,
-                                             .attention = twin_attention,
-                                             .experts = twin_experts,
-                                             .finish = twin_finish,
-                                             .logits = twin_logits,
-                                             .parts = twin_parts};
+const struct sl_device_ops sl_device_late = {.name = "late",
+                                             .bytes = late_bytes,
+                                             .create = late_create,
+                                             .destroy = late_destroy,
+                                             .isa = late_isa,
+                                             .rows = late_rows,
+                                             .page = late_page,
+                                             .copy_in = late_copy_in,
+                                             .copy_out = late_copy_out,
+                                             .clear = late_clear,
+                                             .record = late_record,
+                                             .await = late_await,
+                                             .wait = late_wait,
+                                             .embed = late_embed,
+                                             .begin = late_begin,
+                                             .attention = late_attention,
+                                             .experts = late_experts,
+                                             .finish = late_finish,
+                                             .logits = late_logits,
+                                             .parts = late_parts};
