@@ -3,7 +3,8 @@
  *   cpu    pipeline/stage/device_cpu.c    the worker team over attention/ and experts/; in place
  *   late   pipeline/stage/device_late.c   tries who uses a device: memory that kills a host which touches it, work that is done
  *                                         as late as the events allow, computed with the reference kernels
- *   cuda   kernels/cuda/                  when there is one; it is checked against the late one
+ *   twin   kernels/gpu/device.c           a GPU that is not there: its kernels and its driver as twins, by the code that works
+ *                                         with a real one
  *
  * The grain. A call is a block of a layer over a whole chunk (attention; router and experts), for two reasons. First,
  * between blocks, and only there, rows are f32 in one defined place, so bits can be compared there, whoever computed them.

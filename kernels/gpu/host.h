@@ -66,6 +66,14 @@ void gpu_poison(void *at, size_t bytes);
 void gpu_free(void *at); /* NULL is fine */
 void gpu_free_all(void); /* of this thread, its machine, too */
 
+/* The thread's memory and machine change places with what was put aside, zeroed in the beginning: for work that goes from one thread
+ * to another, or beside other work in one. Nothing is running meanwhile. */
+struct gpu_aside {
+    void *allocations, *machine;
+    uint32_t n, room;
+};
+void gpu_swap(struct gpu_aside *aside);
+
 /* Bounds only for the accesses of this thread's launches, from now on: what a device that is used for its results wants. */
 void gpu_check_bounds_only(int yes);
 

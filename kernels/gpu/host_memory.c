@@ -67,6 +67,16 @@ void gpu_free_all(void)
     gpu_machine_free();
 }
 
+void gpu_swap(struct gpu_aside *aside)
+{
+    const struct gpu_aside mine = {allocations, gpu_machine, n_allocations, room};
+    allocations = aside->allocations;
+    gpu_machine = aside->machine;
+    n_allocations = aside->n;
+    room = aside->room;
+    *aside = mine;
+}
+
 static struct allocation *allocation_of(const void *at, size_t bytes)
 {
     const uint8_t *p = at;

@@ -7,6 +7,7 @@
 
 enum sl_device_kind { /* what runs the stage's chunks: kernels/device.h */
                       SL_DEVICE_CPU,
+                      SL_DEVICE_TWIN, /* a GPU that is not there: its kernels and its driver as twins, slow */
                       SL_DEVICE_LATE /* stands in for a GPU, in tests: late, and deadly to whoever touches its memory */
 };
 

@@ -10,6 +10,7 @@
  * waited for before the next one begins. Everything else here is memory: a plan that is computed before it is taken. */
 #include "pipeline/stage/stage.h"
 #include "base/digest.h"
+#include "kernels/gpu/device.h"
 #include "kernels/quant.h"
 #include "model/pack/bus_error.h"
 #include "pipeline/stage/device_impl.h"
@@ -54,6 +55,8 @@ static const struct sl_device_ops *ops_of(enum sl_device_kind kind)
     switch (kind) { /* no default: the compiler asks for a new one */
     case SL_DEVICE_CPU:
         return &sl_device_cpu;
+    case SL_DEVICE_TWIN:
+        return &sl_device_twin;
     case SL_DEVICE_LATE:
         return &sl_device_late;
     }

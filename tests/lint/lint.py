@@ -57,7 +57,7 @@ KNOWS = {
     "experts": ["router"],
     "pipeline/record": ["base"],
     "pipeline/decide": ["pipeline/record"],
-    "pipeline/stage": ["pipeline/decide", "model/pack", "attention", "experts", "kernels/cuda"],
+    "pipeline/stage": ["pipeline/decide", "model/pack", "attention", "experts", "kernels/gpu"],
     "pipeline/link": ["pipeline/record"],
     "pipeline/sim": ["pipeline/decide"],
     "node/rpc": ["base"],

@@ -1,0 +1,119 @@
+/* The feed-forward on a GPU (device_impl.h): norm, then router, choose, group and tasks, all on the device, the grouped products, and
+ * the sums onto the rows; then the one that every row takes, dense or shared. No number of a route comes to the host: how many tasks
+ * there are is read by whoever does them. */
+#include "kernels/gpu/device_impl.h"
+#include "kernels/gpu/elements.h"
+#include "kernels/gpu/route.h"
+
+/* Of this layer, the last one or not: rows that go on. */
+static enum gpu_batches batch_of(const struct device_gpu *d, uint32_t layer)
+{
+    return layer + 1 == d->config.n_layers ? GPU_LEFT : GPU_ALL;
+}
+
+static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *router)
+{
+    const struct sl_experts_dims *e = &d->config.experts;
+    const struct gpu_buffers *b = &d->b;
+    uint32_t n = d->n[batch];
+    struct gpu_mul p = gpu_mul_of(d, batch, router);
+    p.x = b->normed;
+    p.y = b->router;
+    p.y_stride = p.n = e->n_experts;
+    gpu_multiply(d, &p);
+    gpu_launch_blocks(
+        d, &sl_gpu_choose,
+        &(struct sl_gpu_choose){b->router, b->experts, b->gates, n, e->n_experts, e->top_k, e->renorm},
+        sl_gpu_choose_blocks(n));
+    gpu_launch_blocks(d, &sl_gpu_group,
+                      &(struct sl_gpu_group){b->experts, b->offsets, b->pair_rows, b->pairs, b->load, n,
+                                             e->n_experts, e->top_k},
+                      e->n_experts);
+    gpu_launch_blocks(d, &sl_gpu_tasks,
+                      &(struct sl_gpu_tasks){b->offsets, b->tasks, b->n_tasks, e->n_experts, GPU_TASK_ROWS},
+                      1);
+}
+
+/* A product whose rows are the route's pairs. */
+static struct gpu_mul of_pairs(const struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w,
+                               size_t stride)
+{
+    const struct sl_experts_dims *e = &d->config.experts;
+    size_t pairs = (size_t)d->n[batch] * e->top_k, most = pairs / GPU_TASK_ROWS + e->n_experts;
+    return (struct gpu_mul){.w = w,
+                            .expert_stride = stride,
+                            .tiles = d->b.tasks,
+                            .n_tiles = d->b.n_tasks,
+                            .most_tiles = most < pairs ? most : pairs,
+                            .n = w->n};
+}
+
+/* hidden rows of gate|up, which are down's inputs, in s8 where it wants them so. */
+static void feed_forward(struct device_gpu *d, struct gpu_mul up, struct gpu_mul down, uint32_t n_rows)
+{
+    const struct gpu_buffers *b = &d->b;
+    up.x = b->normed;
+    up.x8 = &b->x8;
+    up.y = b->hidden;
+    up.y_stride = up.n = down.w->k;
+    up.swiglu = true;
+    gpu_multiply(d, &up);
+    if (sl_dtype_is_integer(down.w->dtype))
+        gpu_quantise(d, b->hidden, n_rows, down.w, &b->hidden8);
+    down.x = b->hidden;
+    down.x8 = &b->hidden8;
+    down.y_stride = d->config.experts.d_model;
+    gpu_multiply(d, &down);
+}
+
+static void routed(struct device_gpu *d, enum gpu_batches batch, const struct sl_experts_weights *w, float *x)
+{
+    const struct sl_experts_dims *e = &d->config.experts;
+    const struct gpu_buffers *b = &d->b;
+    const struct sl_expert_set *set = &w->routed;
+    route(d, batch, &w->router);
+    struct gpu_mul up = of_pairs(d, batch, &set->gate_up, set->gate_up_stride),
+                   down = of_pairs(d, batch, &set->down, set->down_stride);
+    up.rows = b->pair_rows;
+    down.y = b->outputs;
+    feed_forward(d, up, down, d->n[batch] * e->top_k);
+    gpu_launch_blocks(d, &sl_gpu_combine,
+                      &(struct sl_gpu_combine){x, b->outputs, b->pairs, b->gates, e->d_model, e->top_k},
+                      d->n[batch]);
+}
+
+/* `first`: what x8 was made for. Another rotation, or more digits, ask for others. */
+static void single(struct device_gpu *d, enum gpu_batches batch, const struct sl_experts_weights *w,
+                   const struct sl_panel *first, float *x)
+{
+    const struct gpu_buffers *b = &d->b;
+    uint32_t n = d->n[batch], h = d->config.experts.d_model;
+    bool made = sl_dtype_is_integer(first->dtype) && first->rotation == w->gate_up.rotation &&
+                first->digits >= w->gate_up.digits;
+    if (sl_dtype_is_integer(w->gate_up.dtype) && !made)
+        gpu_quantise(d, b->normed, n, &w->gate_up, &b->x8);
+    struct gpu_mul down = gpu_mul_of(d, batch, &w->down);
+    down.y = w->shared_gate ? b->outputs : x;
+    down.accumulate = !w->shared_gate;
+    feed_forward(d, gpu_mul_of(d, batch, &w->gate_up), down, n);
+    if (!w->shared_gate)
+        return;
+    gpu_launch_blocks(d, &sl_gpu_sigmoid, &(struct sl_gpu_sigmoid){w->shared_gate, b->normed, b->gates, n, h},
+                      (n + SL_GPU_SIGMOID_ROWS - 1) / SL_GPU_SIGMOID_ROWS);
+    gpu_launch_blocks(d, &sl_gpu_combine, &(struct sl_gpu_combine){x, b->outputs, NULL, b->gates, h, 1}, n);
+}
+
+void gpu_experts(struct device_gpu *d, uint32_t layer)
+{
+    const struct sl_experts_weights *w = &d->weights.layers[layer].experts;
+    const struct sl_panel *first = w->is_moe ? &w->routed.gate_up : &w->gate_up;
+    enum gpu_batches batch = batch_of(d, layer);
+    float *x = (float *)d->chunk.rows.at;
+    if (d->n[batch] == 0)
+        return;
+    gpu_norm(d, batch, x, w->norm, first, w->is_moe);
+    if (w->is_moe)
+        routed(d, batch, w, x);
+    if (w->has_single)
+        single(d, batch, w, first, x);
+}

@@ -1,0 +1,199 @@
+/* What the files of the GPU's device share (device.h): device.c life, queues and copies; device_plan.c where everything lies;
+ * device_launch.c launches and products; device_attention.c and device_experts.c the blocks; device_world.c the twin's driver.
+ *
+ * Pointers in here that say "device" are addresses there: they are added to and handed to kernels, never followed. */
+#ifndef SL_KERNELS_GPU_DEVICE_IMPL_H
+#define SL_KERNELS_GPU_DEVICE_IMPL_H
+
+#include "kernels/cuda/modules.h"
+#include "kernels/cuda/session.h"
+#include "kernels/gpu/attend_cut.h"
+#include "kernels/gpu/device.h"
+#include "kernels/gpu/gemm8.h"
+#include "kernels/gpu/host.h"
+#include "kernels/gpu/quantise.h"
+
+enum {
+    GPU_FUNCTIONS_MOST = 64,
+    GPU_STAGED = 4,             /* pieces of pinned memory in each direction */
+    GPU_STAGED_BYTES = 8 << 20, /* of one at most */
+    GPU_LISTS = 4,              /* of the host, in turn */
+    GPU_ITEMS_WANTED =
+        1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
+    GPU_SPARE_SEGMENTS = 16, /* of a token's states, that room is left for when segments are shared out */
+    GPU_TASK_ROWS = GEMM8_TOKENS, /* of a product's task, floats or integers */
+    GPU_TOKENS_MOST = 1 << 18,    /* route.h */
+    GPU_PATIENCE_MS =
+        20 * 1000, /* for what has been asked of a GPU: many times what the longest chunk takes */
+    GPU_TWIN_PATIENCE_MS = 3600000 /* a twin is slow, and may be on a machine that is busy */
+};
+
+enum gpu_batches {           /* rows that go through a product together */
+                   GPU_ALL,  /* of the chunk */
+                   GPU_LEFT, /* that go on in the last layer */
+                   GPU_HEAD,
+                   GPU_BATCHES
+};
+struct gpu_numbers {
+    uint32_t rows, tiles, items; /* items: of attention */
+};
+struct
+    gpu_lists { /* in pinned memory, and the same on the device: what the host knows of a chunk before it runs */
+    struct gpu_numbers *numbers; /* [GPU_BATCHES] */
+    struct gemm8_tile *tiles[GPU_BATCHES];
+    struct sl_gpu_place_row *places;     /* [max_tokens] */
+    uint32_t *slots;                     /* [max_slices * max_pages] */
+    uint32_t *kept;                      /* [max_tokens], of GPU_LEFT */
+    struct sl_gpu_attend_item *items[2]; /* of GPU_ALL, GPU_LEFT */
+    struct sl_gpu_mix_row *mixes[2];     /* [max_tokens] */
+    uint32_t *ids;                       /* [max_tokens] */
+};
+
+struct
+    gpu_rows8 { /* on the device: rows in s8, first and second digits; the stride is that of whoever's inputs they are */
+    int8_t *q[2];
+    float *scale[2];
+    int32_t *sum[2];
+};
+
+struct gpu_buffers { /* on the device */
+    float *rows[SL_DEVICE_BUFFERS];
+    float *normed, *qkv, *states, *hidden, *outputs, *gates, *router, *logits;
+    struct gpu_rows8 x8, q8, hidden8; /* of d_model or of what attention leaves; of queries; of hidden rows */
+    uint32_t *experts, *offsets, *pair_rows, *pairs, *load, *n_tasks; /* route.h */
+    struct gemm8_tile *tasks;
+    float *cosine, *sine; /* [positions][d_head / 2] */
+};
+
+struct gpu_sizes {     /* of the above, from the config alone */
+    uint32_t max_rows; /* of a buffer */
+    size_t pairs, items, max_states;
+    size_t k_bytes, v_bytes, layer_bytes, slot_bytes; /* of pages */
+    size_t work_bytes, lists_bytes, kv_bytes, staged_bytes;
+    struct sl_gpu_cut_config cut;
+};
+
+struct gpu_function {
+    const struct gpu_kernel *kernel;
+    sl_cu_function function;
+    uint32_t shared, most; /* bytes; blocks that the device runs at once */
+};
+
+struct gpu_staged { /* a piece of pinned memory, and when it is free again */
+    uint8_t *host;
+    sl_cu_event done;
+    bool used;
+    void *to; /* of the host: a copy out that is not there yet; or NULL */
+    size_t bytes;
+};
+
+struct gpu_driver { /* a device of a driver, taken */
+    const struct sl_cuda *cuda;
+    struct sl_gpu_session session; /* of cuda */
+    sl_cu_context context;
+    sl_cu_device device;
+    struct sl_gpu gpu;
+    const struct sl_gpu_image *images;
+    uint32_t n_images, patience_ms;
+    bool twin;
+    bool checked;           /* a twin */
+    struct gpu_aside aside; /* a twin's memory and machine while nobody is inside, else the thread's own */
+};
+
+struct device_gpu {
+    struct sl_device device;
+    struct sl_device_config config;
+    struct gpu_sizes sizes;
+    struct gpu_driver driver;
+    const struct sl_cuda *cuda; /* driver's */
+    uint64_t number;            /* among all of this process, from 1 */
+    uint32_t n_inside;          /* functions of ours that have entered the device's context */
+    struct sl_gpu_modules modules;
+    struct gpu_function functions[GPU_FUNCTIONS_MOST];
+    uint32_t n_functions;
+    sl_cu_stream streams[SL_QUEUES];
+    sl_cu_event events[SL_DEVICE_EVENTS];
+    enum sl_device_queue recorded[SL_DEVICE_EVENTS];
+    sl_cu_at weights_at, kv_at, work_at;
+    void *pinned;
+    bool ready; /* created: what fails from here on has lost the device */
+    struct gpu_staged in[GPU_STAGED], out[GPU_STAGED], turn[GPU_LISTS]; /* turn: what `lists` lie in */
+    uint32_t next_in, next_out, next_turn, n_out; /* out: the oldest of n_out is next_out - n_out */
+    struct gpu_lists lists[GPU_LISTS], at;        /* of the host; on the device */
+    char isa[16];
+    struct gpu_buffers b;
+    struct sl_device_weights weights; /* layers: ours; all pointers in them are the device's */
+    struct sl_layer_blocks *layers;
+    /* The chunk that has begun. */
+    struct sl_device_chunk chunk;
+    uint32_t n[GPU_BATCHES], n_items[2];
+};
+
+static inline struct device_gpu *gpu_of(struct sl_device *device)
+{
+    return (struct device_gpu *)(void *)device;
+}
+static inline void *gpu_pointer(sl_cu_at at)
+{
+    return (void *)(uintptr_t)at;
+}
+
+/* Nobody can go on: says so and ends the process. */
+_Noreturn void gpu_lost(const struct device_gpu *d, const char *why);
+void gpu_check(const struct device_gpu *d, sl_cu_result result, const char *what);
+void gpu_enter(struct device_gpu *d); /* what follows is for this device; by whichever thread */
+void gpu_leave(struct device_gpu *d);
+
+/* device_plan.c: pure */
+sl_status gpu_plan(struct gpu_sizes *sizes, const struct sl_device_config *config, struct sl_err *err);
+/* Where all of it lies from `base` on; returns the bytes. */
+size_t gpu_place_lists(struct gpu_lists *lists, uintptr_t base, const struct sl_device_config *config,
+                       const struct gpu_sizes *sizes);
+size_t gpu_place_buffers(struct gpu_buffers *buffers, uintptr_t base, const struct sl_device_config *config,
+                         const struct gpu_sizes *sizes);
+
+/* device_launch.c */
+sl_status gpu_find_functions(struct device_gpu *d, struct sl_err *err);
+/* So many blocks exactly; or as many as the device runs at once, and no more than there is work for. 0: nothing is done. */
+void gpu_launch_blocks(struct device_gpu *d, const struct gpu_kernel *kernel, const void *params,
+                       size_t blocks);
+void gpu_launch_shared(struct device_gpu *d, const struct gpu_kernel *kernel, const void *params,
+                       size_t most_blocks);
+
+/* Rows for a product, y = x w: which rows, cut into tasks how, and where they go. Pointers are the device's. */
+struct gpu_mul {
+    const struct sl_panel *w;
+    size_t expert_stride; /* bytes */
+    const float *x;       /* where w has floats: [rows][w->k] */
+    const struct gpu_rows8 *x8;
+    const uint32_t *rows; /* of x, by row of y; or NULL */
+    const struct gemm8_tile *tiles;
+    const uint32_t *n_tiles;
+    size_t most_tiles;
+    uint32_t begin, n; /* columns of y: [begin, begin + n), begin a multiple of 16 */
+    float *y;          /* [][y_stride] */
+    uint32_t y_stride;
+    bool swiglu, accumulate;
+};
+void gpu_multiply(struct device_gpu *d, const struct gpu_mul *p);
+/* The rows of a batch as its tiles. */
+struct gpu_mul gpu_mul_of(const struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w);
+/* x of the batch, normalised: in normed where somebody wants floats, in x8 as `w` wants them if it is of integers. */
+void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, const float *gain,
+              const struct sl_panel *w, bool floats);
+/* n rows of x to s8 as w wants them. */
+void gpu_quantise(struct device_gpu *d, const float *x, uint32_t n, const struct sl_panel *w,
+                  const struct gpu_rows8 *to);
+
+/* The blocks. */
+void gpu_attention(struct device_gpu *d, uint32_t layer);
+void gpu_experts(struct device_gpu *d, uint32_t layer);
+
+/* device_world.c */
+/* A device of the twin's world, which is made if there is none. Its kernels are those of `kernels` [n]. */
+sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err);
+void gpu_world_leave(struct gpu_driver *driver);
+extern const struct gpu_kernel *const gpu_kernels[]; /* [gpu_n_kernels]: all that a device launches */
+extern const uint32_t gpu_n_kernels;
+
+#endif

@@ -1,0 +1,149 @@
+/* The GPU of a device that has none (device.h): one world of the driver's twin for the process, of which each device has a GPU, and
+ * the kernels' twins in it by name. What the twins find is an error of ours and ends the process: who uses such a device is a test. */
+#include "base/log.h"
+#include "kernels/gpu/attend.h"
+#include "kernels/gpu/device_impl.h"
+#include "kernels/gpu/elements.h"
+#include "kernels/gpu/gemm.h"
+#include "kernels/gpu/launched.h"
+#include "kernels/gpu/norm.h"
+#include "kernels/gpu/place.h"
+#include "kernels/gpu/route.h"
+#include <pthread.h>
+#include <stdlib.h>
+
+#define GEMM8_EXTERN(format)                                                                                 \
+    extern const struct gpu_kernel gemm8_##format, gemm8_##format##_swiglu, gemm8_##format##_digits,         \
+        gemm8_##format##_swiglu_digits;
+#define GEMM8_OF(format)                                                                                     \
+    &gemm8_##format, &gemm8_##format##_swiglu, &gemm8_##format##_digits, &gemm8_##format##_swiglu_digits
+GEMM8_EXTERN(i8)
+GEMM8_EXTERN(i4)
+GEMM8_EXTERN(i4g16)
+GEMM8_EXTERN(i3)
+GEMM8_EXTERN(i2)
+
+const struct gpu_kernel *const gpu_kernels[] = {
+    GEMM8_OF(i8),
+    GEMM8_OF(i4),
+    GEMM8_OF(i4g16),
+    GEMM8_OF(i3),
+    GEMM8_OF(i2),
+    &sl_gpu_gemm_f32,
+    &sl_gpu_gemm_bf16,
+    &sl_gpu_gemm_f32_swiglu,
+    &sl_gpu_gemm_bf16_swiglu,
+    &sl_gpu_attend8_64,
+    &sl_gpu_attend8_128,
+    &sl_gpu_attend8_256,
+    &sl_gpu_attend8_any,
+    &sl_gpu_attend_f32_128,
+    &sl_gpu_attend_f32_256,
+    &sl_gpu_attend_f32_512,
+    &sl_gpu_attend_bf16_128,
+    &sl_gpu_attend_bf16_256,
+    &sl_gpu_attend_bf16_512,
+    &sl_gpu_norm,
+    &sl_gpu_place,
+    &sl_gpu_mix,
+    &sl_gpu_quantise,
+    &sl_gpu_choose,
+    &sl_gpu_group,
+    &sl_gpu_tasks,
+    &sl_gpu_embed,
+    &sl_gpu_combine,
+    &sl_gpu_sigmoid,
+};
+const uint32_t gpu_n_kernels = sizeof gpu_kernels / sizeof *gpu_kernels;
+
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct sl_gpu_twin how; /* the world is to be */
+static struct sl_cu_twin_kernel launched[GPU_FUNCTIONS_MOST];
+static bool taken[SL_CU_TWIN_DEVICES];
+static uint32_t n_taken;
+
+void sl_gpu_twin_as(const struct sl_gpu_twin *twin)
+{
+    pthread_mutex_lock(&mutex);
+    how = *twin;
+    pthread_mutex_unlock(&mutex);
+}
+
+static void begin_world(void)
+{
+    struct sl_cu_twin_config config = {.seed = how.seed,
+                                       .n_devices = SL_CU_TWIN_DEVICES,
+                                       .device_bytes = 1ull << 36,
+                                       .capability = 90,
+                                       .kernels = launched,
+                                       .n_kernels = gpu_n_kernels,
+                                       .fault = how.fault};
+    for (uint32_t i = 0; i < gpu_n_kernels; i++)
+        launched[i] = gpu_launched(gpu_kernels[i]);
+    gpu_launched_memory(&config);
+    sl_cu_twin_start(&config);
+}
+
+static void end_world(void)
+{
+    struct sl_cu_twin_report report = sl_cu_twin_take_report();
+    sl_cu_twin_stop();
+    if (report.misuses == 0)
+        return;
+    sl_log_error("the twin of the driver has seen %llu misuses, the first: %s",
+                 (unsigned long long)report.misuses, report.first);
+    abort();
+}
+
+static sl_status take(struct gpu_driver *driver, uint32_t number, struct sl_err *err)
+{
+    const struct sl_cuda *cuda = driver->cuda;
+    struct sl_gpu gpus[SL_GPU_MOST];
+    uint32_t n;
+    SL_TRY(sl_cu_check(cuda, cuda->init(0), "starting the twin of the driver", err));
+    SL_TRY(sl_gpu_list(cuda, gpus, &n, err));
+    driver->gpu = gpus[number];
+    SL_TRY(sl_cu_check(cuda, cuda->device_get(&driver->device, (int)number), "looking it up", err));
+    SL_TRY(sl_cu_check(cuda, cuda->ctx_retain(&driver->context, driver->device), "making a context", err));
+    taken[number] = true;
+    n_taken++;
+    return SL_OK;
+}
+
+sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err)
+{
+    static const size_t n_bytes = 4;
+    static const struct sl_gpu_image image = {"twin", (const uint8_t *)"twin", &n_bytes};
+    sl_status status;
+    uint32_t number = 0;
+    pthread_mutex_lock(&mutex);
+    if (n_taken == 0)
+        begin_world();
+    while (number < SL_CU_TWIN_DEVICES && taken[number])
+        number++;
+    *driver = (struct gpu_driver){.cuda = sl_cu_twin(),
+                                  .images = &image,
+                                  .n_images = 1,
+                                  .patience_ms = how.patience_ms ? how.patience_ms : GPU_TWIN_PATIENCE_MS,
+                                  .twin = true,
+                                  .checked = how.checked};
+    if (number == SL_CU_TWIN_DEVICES)
+        status = sl_fail(err, SL_E_UNAVAILABLE, "a process has %d twins of GPUs at most", SL_CU_TWIN_DEVICES);
+    else
+        status = take(driver, number, err);
+    pthread_mutex_unlock(&mutex);
+    return status;
+}
+
+void gpu_world_leave(struct gpu_driver *driver)
+{
+    if (!driver->context)
+        return;
+    pthread_mutex_lock(&mutex);
+    driver->cuda->ctx_release(driver->device);
+    driver->context = NULL;
+    taken[driver->device] = false;
+    if (--n_taken == 0)
+        end_world();
+    pthread_mutex_unlock(&mutex);
+}

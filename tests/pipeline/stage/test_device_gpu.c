@@ -1,0 +1,224 @@
+/* kernels/gpu/device.h by way of stages: what a GPU's device makes of a prompt, on the twins of driver and kernels, is what the CPU's
+ * makes of it, to the bit: rows behind each stage, pages, logits; for any chunks and any order that the streams may take, and
+ * whoever passes rows and pages to whom. */
+#include "base/digest.h"
+#include "base/log.h"
+#include "kernels/gpu/device.h"
+#include "model/pack/pack.h"
+#include "pipeline/stage/stage.h"
+#include "tests/model/files.h"
+#include <assert.h>
+
+enum { CONTEXT = 192, PROMPT = 90, SHORT = 21, STEPS = 2, MAX_CHUNK = 96, WIDTH = 96, WORDS = 70 };
+
+static const char config_text[] =
+    "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":32,"
+    "\"vocab_size\":70,\"num_experts\":9,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
+    "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[1],\"norm_topk_prob\":true}";
+
+static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
+{
+    static int number;
+    char name[32], config[512], path[512];
+    struct sl_err err = {0};
+    struct sl_pack *pack = NULL;
+    struct sl_pack_options options = {.rotate = rotate, .threads = 1};
+    options.formats.classes[SL_CLASS_ATTENTION] = options.formats.classes[SL_CLASS_DENSE] =
+        options.formats.classes[SL_CLASS_HEAD] = dense;
+    options.formats.classes[SL_CLASS_GATE_UP] = options.formats.classes[SL_CLASS_DOWN] = experts;
+    sl_log_init("test", SL_LOG_ERROR);
+    snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
+    write_text(config, config_text);
+    snprintf(name, sizeof name, "pack%d", number++);
+    snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), name));
+    if (sl_pack_write_random(config, 0, 7, path, &options, &err) != SL_OK ||
+        sl_pack_open(&pack, path, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return pack;
+}
+
+/* ---- two stages, and what comes of two prompts in them ---- */
+
+enum { N_STAGES = 2 };
+static const uint32_t layer_begin[N_STAGES + 1] = {0, 1, 3};
+
+struct case_of { /* a way to go through it that must not matter */
+    enum sl_device_kind kinds[N_STAGES];
+    uint32_t chunk;
+    bool last_only; /* nobody wants more of the prompts than their last rows */
+    uint64_t seed;
+};
+
+struct came_out {
+    uint64_t rows[N_STAGES][2], kv[N_STAGES][2],
+        logits; /* rows: of the prompts' last tokens and of all that follow */
+};
+
+struct stages {
+    struct sl_stage *stage[N_STAGES];
+    struct sl_sequence *sequence[N_STAGES][2];
+    float x[MAX_CHUNK * WIDTH];
+    uint32_t ids[2][CONTEXT];
+};
+
+static bool open_stages(struct stages *n, const struct sl_pack *pack, const struct case_of *how,
+                        enum sl_dtype kv)
+{
+    *n = (struct stages){0};
+    for (uint32_t k = 0; k < N_STAGES; k++) {
+        struct sl_err err = {0};
+        struct sl_share share = {.begin = layer_begin[k],
+                                 .end = layer_begin[k + 1],
+                                 .with_embed = k == 0,
+                                 .with_head = k == N_STAGES - 1,
+                                 .n_threads = 1,
+                                 .device = how->kinds[k],
+                                 .kv_dtype = kv,
+                                 .n_pages = 2 * CONTEXT / SL_PAGE,
+                                 .max_tokens = MAX_CHUNK,
+                                 .max_sequences = 2,
+                                 .context_tokens = CONTEXT};
+        if (sl_stage_create(&n->stage[k], pack, &share, NULL, &err) != SL_OK) {
+            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+            return false;
+        }
+        for (uint32_t s = 0; s < 2; s++) {
+            n->sequence[k][s] = sl_sequences_open(sl_stage_sequences(n->stage[k]), s);
+            CHECK_INT(sl_stage_reserve(n->stage[k], n->sequence[k][s], CONTEXT), SL_OK);
+        }
+    }
+    for (uint32_t s = 0; s < 2; s++)
+        for (uint32_t i = 0; i < CONTEXT; i++)
+            n->ids[s][i] = (i * 37 + s * 11 + i * i) % WORDS;
+    return true;
+}
+
+static uint32_t length_of(uint32_t s)
+{
+    return s ? SHORT : PROMPT;
+}
+
+static void mix_in(uint64_t *sum, const void *bytes, size_t n)
+{
+    uint64_t pair[2] = {*sum, sl_xxh3(bytes, n)};
+    *sum = sl_xxh3(pair, sizeof pair);
+}
+
+/* Rows that everybody wants, by token: from the last of the prompt on. */
+static void look(struct came_out *out, const struct sl_chunk *chunk, const struct stages *n, uint32_t k)
+{
+    const float *x = chunk->x;
+    for (uint32_t i = 0; i < chunk->n_slices; i++) {
+        const struct sl_chunk_slice *slice = &chunk->slices[i];
+        uint32_t s = slice->sequence == n->sequence[k][1];
+        for (uint32_t row = slice->kv_only; row < slice->n; row++, x += WIDTH)
+            if (slice->pos + row + 1 >= length_of(s))
+                mix_in(&out->rows[k][s], x, WIDTH * sizeof *x);
+    }
+}
+
+/* Positions [pos, pos + n) of both, side by side, through all stages. */
+static void run(struct stages *st, const struct case_of *how, const uint32_t pos[2], const uint32_t n[2],
+                struct came_out *out)
+{
+    struct sl_chunk chunk = {.x = st->x};
+    uint32_t ids[MAX_CHUNK];
+    for (uint32_t k = 0; k < N_STAGES; k++) {
+        chunk.n_slices = chunk.n_tokens = 0;
+        for (uint32_t s = 0; s < 2; s++) {
+            if (n[s] == 0)
+                continue;
+            uint32_t wanted = pos[s] + n[s] >= length_of(s);
+            memcpy(ids + chunk.n_tokens, st->ids[s] + pos[s], n[s] * sizeof *ids);
+            chunk.slices[chunk.n_slices++] = (struct sl_chunk_slice){
+                st->sequence[k][s], pos[s], n[s], how->last_only && k == N_STAGES - 1 ? n[s] - wanted : 0};
+            chunk.n_tokens += n[s];
+        }
+        if (k == 0)
+            sl_stage_embed(st->stage[k], &chunk, (const uint8_t *)ids);
+        memset(ids, 0xFF, sizeof ids);
+        sl_stage_run(st->stage[k], &chunk);
+        look(out, &chunk, st, k);
+    }
+}
+
+static uint32_t at_most(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static struct came_out try(const struct sl_pack *pack, const struct case_of *how, enum sl_dtype kv)
+{
+    static struct stages st;
+    struct came_out out = {0};
+    sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = how->seed, .checked = true});
+    if (open_stages(&st, pack, how, kv)) {
+        for (uint32_t pos[2] = {0, 0}, n[2]; pos[0] < PROMPT || pos[1] < SHORT;
+             pos[0] += n[0], pos[1] += n[1]) {
+            n[0] = at_most(how->chunk, PROMPT - pos[0]);
+            n[1] = at_most(at_most(1 + how->chunk / 3, MAX_CHUNK - n[0]), SHORT - pos[1]);
+            run(&st, how, pos, n, &out);
+        }
+        for (uint32_t step = 0; step < STEPS; step++) {
+            run(&st, how, (uint32_t[]){PROMPT + step, SHORT + step}, (uint32_t[]){1, 1}, &out);
+            float *logits = sl_stage_logits(st.stage[N_STAGES - 1], st.x, 2);
+            mix_in(&out.logits, logits, 2 * WORDS * sizeof *logits);
+        }
+        for (uint32_t k = 0; k < N_STAGES; k++)
+            for (uint32_t s = 0; s < 2; s++)
+                out.kv[k][s] = sl_stage_kv_digest(st.stage[k], st.sequence[k][s], length_of(s) + STEPS, 0);
+    }
+    for (uint32_t k = 0; k < N_STAGES; k++)
+        sl_stage_destroy(st.stage[k]);
+    return out;
+}
+
+static void compare(const struct sl_pack *pack, enum sl_dtype kv, const struct case_of *cases, size_t n)
+{
+    const struct came_out want = try(pack, &(struct case_of){.chunk = 64}, kv);
+    CHECK(want.logits && want.rows[0][0] && want.rows[1][1] && want.kv[0][0] != want.kv[1][0]);
+    for (size_t i = 0; i < n; i++) {
+        const struct came_out got = try(pack, &cases[i], kv);
+        CHECK_INT(memcmp(got.rows[0], want.rows[0], sizeof got.rows[0]), 0);
+        CHECK_INT(memcmp(got.rows[1], want.rows[1], sizeof got.rows[1]), 0);
+        CHECK_INT(memcmp(got.kv, want.kv, sizeof got.kv), 0);
+        CHECK(got.logits == want.logits);
+        if (memcmp(&got, &want, sizeof got) != 0)
+            sl_test_fail(__FILE__, __LINE__, "case %zu (chunks of %u, seed %llu): other bits", i,
+                         cases[i].chunk, (unsigned long long)cases[i].seed);
+    }
+}
+
+#define C SL_DEVICE_CPU
+#define T SL_DEVICE_TWIN
+
+SL_TEST(a_gpu_gives_the_cpus_bits_for_any_chunks_and_orders)
+{
+    static const struct case_of cases[] = {{{T, T}, 96, false, 1},
+                                           {{T, C}, 64, true, 2},
+                                           {{C, T}, 33, true, 3},
+                                           {{C, T}, 90, true, 4},
+                                           {{T, T}, 17, true, 5}};
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_ON);
+    REQUIRE(pack);
+    compare(pack, SL_I8, cases, sizeof cases / sizeof *cases);
+    sl_pack_close(pack);
+}
+
+SL_TEST(and_in_every_format_of_weights_and_pages)
+{
+    static const struct {
+        enum sl_dtype dense, experts, kv;
+        enum sl_rotate rotate;
+    } packs[] = {{SL_BF16, SL_BF16, SL_BF16, SL_ROTATE_OFF}, {SL_F32, SL_F32, SL_F32, SL_ROTATE_OFF},
+                 {SL_I4G16, SL_I3, SL_I8, SL_ROTATE_ON},     {SL_F32, SL_I2, SL_F32, SL_ROTATE_OFF},
+                 {SL_I8, SL_I8, SL_BF16, SL_ROTATE_OFF},     {SL_I4, SL_BF16, SL_I8, SL_ROTATE_ON}};
+    for (size_t p = 0; p < sizeof packs / sizeof *packs; p++) {
+        const struct case_of mixed = {{p % 2 ? C : T, T}, 40 + (uint32_t)p, true, p};
+        struct sl_pack *pack = make_pack(packs[p].dense, packs[p].experts, packs[p].rotate);
+        REQUIRE(pack);
+        compare(pack, packs[p].kv, &mixed, 1);
+        sl_pack_close(pack);
+    }
+}
