@@ -3,6 +3,7 @@
  *   cpu    pipeline/stage/device_cpu.c    the worker team over attention/ and experts/; in place
  *   late   pipeline/stage/device_late.c   tries who uses a device: memory that kills a host which touches it, work that is done
  *                                         as late as the events allow, computed with the reference kernels
+ *   cuda   kernels/gpu/device.c           a GPU, by NVIDIA's driver
  *   twin   kernels/gpu/device.c           a GPU that is not there: its kernels and its driver as twins, by the code that works
  *                                         with a real one
  *
@@ -93,6 +94,7 @@ struct sl_device_config {
     uint32_t max_slices; /* of a chunk */
     uint32_t head_rows;  /* of one call of logits */
     uint32_t n_threads;  /* of the host, for a device that computes there */
+    const char *which;   /* of several of its kind, as --device says; read by create; NULL: it has only one */
 };
 
 struct

@@ -351,6 +351,14 @@ static const void *count(void *arg, const void *from, size_t bytes)
     return from;
 }
 
+static size_t weight_bytes(const struct device_gpu *d, const struct sl_device_weights *weights)
+{
+    size_t bytes = 0;
+    struct sl_device_weights mine = *weights;
+    sl_device_weights_move(&mine, d->layers, &d->config, count, &bytes);
+    return bytes;
+}
+
 struct upload {
     struct device_gpu *d;
     sl_cu_at at;
@@ -444,10 +452,7 @@ static sl_status make_tables(struct device_gpu *d, struct sl_err *err)
 static sl_status fill(struct device_gpu *d, const struct sl_device_weights *weights, struct sl_err *err)
 {
     const struct gpu_sizes *s = &d->sizes;
-    size_t bytes = 0;
-    struct sl_device_weights mine = *weights;
-    sl_device_weights_move(&mine, d->layers, &d->config, count, &bytes);
-    SL_TRY(allocate(d, &d->weights_at, bytes, "weights", err));
+    SL_TRY(allocate(d, &d->weights_at, weight_bytes(d, weights), "weights", err));
     SL_TRY(allocate(d, &d->kv_at, s->kv_bytes, "KV pages", err));
     SL_TRY(allocate(d, &d->work_at, s->lists_bytes + s->work_bytes, "activations", err));
     gpu_place_lists(&d->at, d->work_at, &d->config, s);
@@ -534,6 +539,26 @@ static void gpu_destroy(struct sl_device *device)
 
 /* ---- the two of them ---- */
 
+/* The GPU that is meant, which must have the room. */
+static sl_status open_cuda(struct device_gpu *d, const struct sl_device_weights *weights, struct sl_err *err)
+{
+    struct gpu_driver *driver = &d->driver;
+    const char *which = d->config.which;
+    struct sl_gpu_choice choice = {.by = SL_GPU_ANY};
+    const struct sl_gpu_need need = {sl_gpu_least_capability, weight_bytes(d, weights) + d->sizes.kv_bytes +
+                                                                  d->sizes.lists_bytes + d->sizes.work_bytes};
+    if (which && strcmp(which, "cuda") != 0)
+        SL_TRY(sl_gpu_choice_read(&choice, which, err));
+    SL_TRY(sl_cuda_open(&driver->cuda, err));
+    SL_TRY(sl_gpu_session_open(&driver->session, driver->cuda, &choice, &need, NULL, err));
+    driver->context = driver->session.context;
+    driver->gpu = driver->session.gpu;
+    driver->images = sl_gpu_images;
+    driver->n_images = sl_gpu_n_images;
+    driver->patience_ms = GPU_PATIENCE_MS;
+    return SL_OK;
+}
+
 static sl_status create(struct sl_device **device, const struct sl_device_ops *ops,
                         const struct sl_device_config *config, const struct sl_device_weights *weights,
                         struct sl_err *err)
@@ -544,16 +569,14 @@ static sl_status create(struct sl_device **device, const struct sl_device_ops *o
         return sl_fail(err, SL_E_NOMEM, "out of memory for a stage's device");
     d->device.ops = ops;
     d->config = *config;
-    d->config.rope_inv_freq = NULL; /* the caller's, and read below only */
     d->number = atomic_fetch_add(&n_made, 1) + 1;
     d->layers = calloc(config->n_layers, sizeof *d->layers);
     sl_status status = d->layers ? gpu_plan(&d->sizes, config, err)
                                  : sl_fail(err, SL_E_NOMEM, "out of memory for a stage's device");
     if (status == SL_OK)
-        status = gpu_world_join(&d->driver, err);
+        status = ops == &sl_device_twin ? gpu_world_join(&d->driver, err) : open_cuda(d, weights, err);
     if (status == SL_OK) {
         d->cuda = d->driver.cuda;
-        d->config.rope_inv_freq = config->rope_inv_freq;
         gpu_enter(d);
         status = init(d, weights, err);
         gpu_leave(d);
@@ -562,7 +585,8 @@ static sl_status create(struct sl_device **device, const struct sl_device_ops *o
         gpu_destroy(&d->device);
         return status;
     }
-    d->config.rope_inv_freq = NULL;
+    d->config.rope_inv_freq = NULL; /* these were the caller's */
+    d->config.which = NULL;
     *device = &d->device;
     return SL_OK;
 }
@@ -571,6 +595,12 @@ static sl_status twin_create(struct sl_device **device, const struct sl_device_c
                              const struct sl_device_weights *weights, struct sl_err *err)
 {
     return create(device, &sl_device_twin, config, weights, err);
+}
+
+static sl_status cuda_create(struct sl_device **device, const struct sl_device_config *config,
+                             const struct sl_device_weights *weights, struct sl_err *err)
+{
+    return create(device, &sl_device_cuda, config, weights, err);
 }
 
 static const char *gpu_isa(const struct sl_device *device)
@@ -584,23 +614,13 @@ static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
     *sum = (struct sl_parts){0};
 }
 
-const struct sl_device_ops sl_device_twin = {.name = "twin",
-                                             .bytes = gpu_bytes,
-                                             .create = twin_create,
-                                             .destroy = gpu_destroy,
-                                             .isa = gpu_isa,
-                                             .rows = gpu_rows,
-                                             .page = gpu_page,
-                                             .copy_in = gpu_copy_in,
-                                             .copy_out = gpu_copy_out,
-                                             .clear = gpu_clear,
-                                             .record = gpu_record,
-                                             .await = gpu_await,
-                                             .wait = gpu_wait,
-                                             .embed = gpu_embed,
-                                             .begin = gpu_begin,
-                                             .attention = gpu_run_attention,
-                                             .experts = gpu_run_experts,
-                                             .finish = gpu_finish,
-                                             .logits = gpu_logits,
-                                             .parts = gpu_parts};
+#define GPU_OPS(name_, create_)                                                                              \
+    {                                                                                                        \
+        .name = name_, .create = create_, .bytes = gpu_bytes, .destroy = gpu_destroy, .isa = gpu_isa,        \
+        .rows = gpu_rows, .page = gpu_page, .copy_in = gpu_copy_in, .copy_out = gpu_copy_out,                \
+        .clear = gpu_clear, .record = gpu_record, .await = gpu_await, .wait = gpu_wait, .embed = gpu_embed,  \
+        .begin = gpu_begin, .attention = gpu_run_attention, .experts = gpu_run_experts,                      \
+        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts                                       \
+    }
+const struct sl_device_ops sl_device_cuda = GPU_OPS("cuda", cuda_create);
+const struct sl_device_ops sl_device_twin = GPU_OPS("twin", twin_create);

@@ -7,6 +7,7 @@
 
 enum sl_device_kind { /* what runs the stage's chunks: kernels/device.h */
                       SL_DEVICE_CPU,
+                      SL_DEVICE_CUDA, /* a GPU */
                       SL_DEVICE_TWIN, /* a GPU that is not there: its kernels and its driver as twins, slow */
                       SL_DEVICE_LATE /* stands in for a GPU, in tests: late, and deadly to whoever touches its memory */
 };
@@ -16,6 +17,7 @@ struct sl_share {
     bool with_embed, with_head;
     uint32_t n_threads;         /* this and the device are the node's own choice */
     enum sl_device_kind device; /* 0: the CPU */
+    const char *which;          /* of them, as --device says; NULL: there is but one */
     enum sl_dtype kv_dtype;
     enum sl_profile profile; /* numerics; 0: f32 */
     uint32_t n_pages;        /* KV pool, in pages of 64 tokens */

@@ -55,6 +55,8 @@ static const struct sl_device_ops *ops_of(enum sl_device_kind kind)
     switch (kind) { /* no default: the compiler asks for a new one */
     case SL_DEVICE_CPU:
         return &sl_device_cpu;
+    case SL_DEVICE_CUDA:
+        return &sl_device_cuda;
     case SL_DEVICE_TWIN:
         return &sl_device_twin;
     case SL_DEVICE_LATE:
@@ -98,7 +100,8 @@ static struct sl_device_config device_config(const struct sl_shape *s, const str
         .max_tokens = c->max_tokens,
         .max_slices = SL_MAX_BATCH,
         .head_rows = head_rows_of(s, c),
-        .n_threads = c->n_threads};
+        .n_threads = c->n_threads,
+        .which = c->which};
 }
 
 static size_t page_layer_bytes(const struct sl_shape *s, enum sl_dtype kv_dtype)

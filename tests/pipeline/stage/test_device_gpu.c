@@ -8,6 +8,9 @@
 #include "pipeline/stage/stage.h"
 #include "tests/model/files.h"
 #include <assert.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
 
 enum { CONTEXT = 192, PROMPT = 90, SHORT = 21, STEPS = 2, MAX_CHUNK = 96, WIDTH = 96, WORDS = 70 };
 
@@ -221,4 +224,91 @@ SL_TEST(and_in_every_format_of_weights_and_pages)
         compare(pack, packs[p].kv, &mixed, 1);
         sl_pack_close(pack);
     }
+}
+
+/* ---- a GPU that fails ---- */
+
+struct end {  /* of a process that had one */
+    int code; /* -1: a signal */
+    char log[2048];
+};
+
+/* Chunks on a twin with that fault, in a process of their own. */
+static struct end end_of(const struct sl_pack *pack, const struct sl_cu_twin_fault *fault)
+{
+    static struct stages st;
+    struct end end = {.code = -1};
+    int ends[2], status = 0;
+    const struct case_of how = {{T, C}, 32, false, 1};
+    if (pipe(ends) != 0)
+        return end;
+    pid_t child = fork();
+    if (child == 0) {
+        struct came_out out = {0};
+        dup2(ends[1], STDERR_FILENO);
+        sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = 3, .fault = *fault, .patience_ms = 200});
+        if (open_stages(&st, pack, &how, SL_I8))
+            for (uint32_t pos = 0; pos < PROMPT; pos += 30)
+                run(&st, &how, (uint32_t[]){pos, 0}, (uint32_t[]){30, 0}, &out);
+        _exit(0);
+    }
+    close(ends[1]);
+    for (size_t n = 0; n < sizeof end.log - 1;) {
+        ssize_t got = read(ends[0], end.log + n, sizeof end.log - 1 - n);
+        if (got <= 0)
+            break;
+        n += (size_t)got;
+    }
+    close(ends[0]);
+    waitpid(child, &status, 0);
+    end.code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+    return end;
+}
+
+SL_TEST(a_final_error_or_a_hang_is_said_once_and_ends_the_process)
+{
+    static const struct {
+        struct sl_cu_twin_fault fault;
+        const char *says;
+    } faults[] = {{{SL_CU_TWIN_FAILS, 5, SL_CU_ILLEGAL_ADDRESS, 0}, "CUDA_ERROR_ILLEGAL_ADDRESS, 700"},
+                  {{SL_CU_TWIN_FAILS, 9, SL_CU_ECC_UNCORRECTABLE, 12}, "CUDA_ERROR_ECC_UNCORRECTABLE, 214"},
+                  {{SL_CU_TWIN_FAILS, 20, SL_CU_LAUNCH_FAILED, 3}, "CUDA_ERROR_LAUNCH_FAILED, 719"},
+                  {{SL_CU_TWIN_HANGS, 12, 0, 0}, "does not end on the GPU: given up after 0.2"}};
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    REQUIRE(pack);
+    CHECK_INT(end_of(pack, &(struct sl_cu_twin_fault){0}).code, 0);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
+        struct end end = end_of(pack, &faults[i].fault);
+        CHECK_INT(end.code, EX_UNAVAILABLE);
+        CHECK_CONTAINS(end.log, faults[i].says);
+        CHECK_CONTAINS(end.log, "is lost, and what it had with it");
+        const char *line = strchr(end.log, '\n');
+        CHECK(line && line[1] == '\0'); /* one sentence */
+    }
+    sl_pack_close(pack);
+}
+
+SL_TEST(a_gpu_without_room_is_refused_before_anything_runs)
+{
+    static struct stages st;
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    REQUIRE(pack);
+    for (uint32_t at = 0; at < 3; at++) { /* weights, pages, activations */
+        struct sl_err err = {0};
+        struct sl_share share = {.end = 3,
+                                 .with_embed = true,
+                                 .with_head = true,
+                                 .n_threads = 1,
+                                 .device = T,
+                                 .kv_dtype = SL_I8,
+                                 .n_pages = 4,
+                                 .max_tokens = 32,
+                                 .max_sequences = 2,
+                                 .context_tokens = CONTEXT};
+        sl_gpu_twin_as(&(struct sl_gpu_twin){.fault = {SL_CU_TWIN_NO_MEMORY, at, 0, 0}});
+        CHECK_INT(sl_stage_create(&st.stage[0], pack, &share, NULL, &err), SL_E_NOMEM);
+        CHECK_CONTAINS(err.text, "the GPU has no ");
+    }
+    sl_gpu_twin_as(&(struct sl_gpu_twin){0});
+    sl_pack_close(pack);
 }
