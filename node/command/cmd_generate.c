@@ -25,7 +25,7 @@
 enum { EXIT_INTERRUPTED = 130, MAX_COUNT = 1 << 24 };
 
 struct generate_values {
-    const char *endpoint, *model, *transport, *kv, *numerics;
+    const char *endpoint, *model, *transport, *kv, *numerics, *device;
     const char *prompt, *prompt_file, *token_ids, *tenant, *priority, *traceparent;
     const char *output, *timeline_svg, *layers;
     uint32_t stages, decode_stages, chunk, threads, max_tokens, seed, logprobs, top_k, slo_ttft;
@@ -43,9 +43,10 @@ struct generate_values {
     SL_OPTION_ENDPOINT(generate_values, endpoint, NULL), SL_CLIENT_TLS_ROWS(generate_values, tls),                \
         SL_OPTION_MODEL(generate_values, model), SL_OPTION_STAGES(generate_values, stages, "1"),                  \
         SL_OPTION_LAYERS(generate_values, layers), SL_OPTION_DECODE_STAGES(generate_values, decode_stages),       \
-        SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_CHUNK(generate_values, chunk),                \
-        SL_OPTION_TRANSPORT(generate_values, transport), SL_OPTION_KV(generate_values, kv),                       \
-        SL_OPTION_NUMERICS(generate_values, numerics, "f32"), SL_LOADING_ROWS(generate_values),                   \
+        SL_OPTION_THREADS(generate_values, threads, "0"), SL_OPTION_DEVICE(generate_values, device),              \
+        SL_OPTION_CHUNK(generate_values, chunk), SL_OPTION_TRANSPORT(generate_values, transport),                 \
+        SL_OPTION_KV(generate_values, kv), SL_OPTION_NUMERICS(generate_values, numerics, "f32"),                  \
+        SL_LOADING_ROWS(generate_values),                                                                         \
         ROW("prompt", SL_OPT_STRING, prompt, NULL, NULL, 0, 0, NULL, "The prompt."),                              \
         ROW("prompt-file", SL_OPT_STRING, prompt_file, NULL, NULL, 0, 0, "FILE",                                  \
             "A file with the prompt, UTF-8; - is standard input."),                                               \
@@ -228,6 +229,7 @@ static struct sl_client_config client_config(const struct generate_values *v, bo
                     .transport = v->transport,
                     .kv = v->kv,
                     .numerics = v->numerics,
+                    .device = v->device,
                     .max_running = 1,
                     .without_decode = score,
                     .quiet = true},

@@ -27,7 +27,8 @@
 
 struct worker_values {
     const char *waits;
-    const char *coordinator, *data_address, *ops, *numerics, *rows, *join_key_file, *join_socket, *index;
+    const char *coordinator, *data_address, *ops, *numerics, *rows, *device, *join_key_file, *join_socket,
+        *index;
     uint32_t stage, stages, threads, data_port, join_timeout, lost_after;
     bool insecure_network;
     struct sl_client_tls tls;
@@ -38,8 +39,9 @@ struct worker_values {
     SL_OPTION_TEXT("coordinator", SL_OPT_ADDRESS, worker_values, coordinator, "127.0.0.1:50051", NULL,       \
                    "The coordinator's gRPC port."),                                                          \
         SL_OPTION_DATA_ADDRESS(worker_values, data_address), SL_OPTION_DATA_PORT(worker_values, data_port),  \
-        SL_OPTION_THREADS(worker_values, threads, "0"), SL_OPTION_NUMERICS(worker_values, numerics, "auto"), \
-        SL_OPTION_OPS(worker_values, ops, NULL), SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),  \
+        SL_OPTION_THREADS(worker_values, threads, "0"), SL_OPTION_DEVICE(worker_values, device),             \
+        SL_OPTION_NUMERICS(worker_values, numerics, "auto"), SL_OPTION_OPS(worker_values, ops, NULL),        \
+        SL_OPTION_JOIN_TIMEOUT(worker_values, join_timeout, "60"),                                           \
         SL_OPTION_JOIN_KEY_FILE(worker_values, join_key_file),                                               \
         SL_OPTION_JOIN_SOCKET(worker_values, join_socket), SL_CLIENT_TLS_ROWS(worker_values, tls),           \
         SL_OPTION_LOST_AFTER(worker_values, lost_after),                                                     \
@@ -88,6 +90,7 @@ static int run_role(const struct worker_values *v, const char *model, bool decod
                                       .whole = whole,
                                       .stage = v->stage,
                                       .n_threads = v->threads,
+                                      .device = v->device,
                                       .join_timeout_s = v->join_timeout,
                                       .lost_after_s = v->lost_after,
                                       .load = sl_loading_of(&v->load, SL_PROGRESS_LOG),

@@ -12,6 +12,7 @@
 #include "node/coordinator/join_key.h"
 #include "node/local/cluster.h"
 #include "node/rpc/listen.h"
+#include "pipeline/stage/device_kind.h"
 #include "pipeline/stage/stage.h"
 #include <assert.h>
 #include <errno.h>
@@ -26,7 +27,7 @@
 struct serve_values {
     struct sl_serving_options serving;
     struct sl_loading_values load;
-    const char *rows;
+    const char *rows, *devices;
     uint32_t threads, decode_threads;
 };
 
@@ -35,6 +36,10 @@ static const struct sl_option serve_options[] = {
     SL_OPTION_THREADS(serve_values, threads, "0"),
     SL_OPTION_NUMBER("decode-threads", serve_values, decode_threads, "0", 0, 1024, "threads",
                      "Compute threads of the decode worker; 0: as many as a stage."),
+    SL_OPTION_TEXT(
+        "devices", SL_OPT_LIST, serve_values, devices, NULL, "DEVICE",
+        "--device of the stages and then of the decode workers' processes, as a list with commas; those "
+        "that it leaves out are on the CPU."),
     SL_OPTION_ROWS(serve_values, rows),
     SL_LOADING_ROWS(serve_values),
     {0},
@@ -175,13 +180,18 @@ static sl_status spawn_coordinator(struct supervisor *s, struct sl_err *err)
     return spawn(s, "coordinator", &a, err);
 }
 
+static uint32_t n_workers(const struct serve_values *v)
+{
+    return v->serving.stages + v->serving.decoders * v->serving.decode_stages;
+}
+
 static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *err)
 {
     const struct serve_values *v = s->values;
     bool decode = k >= v->serving.stages;
     uint32_t threads = sl_cpu_threads(v->threads, v->serving.stages);
     struct arguments a = {0};
-    char name[24];
+    char name[24], device[SL_DEVICE_TEXT];
     if (decode && v->serving.decoders * v->serving.decode_stages == 1)
         snprintf(name, sizeof name, "decode");
     else
@@ -196,6 +206,8 @@ static sl_status spawn_worker(struct supervisor *s, uint32_t k, struct sl_err *e
         add_number(&a, "--stage", k);
         add(&a, "--rows", v->rows);
     }
+    SL_TRY(sl_device_of_list(device, v->devices, k, n_workers(v), err));
+    add(&a, "--device", device);
     add_number(&a, "--lost-after", v->serving.lost_after);
     add_number(&a, "--threads", decode && v->decode_threads ? v->decode_threads : threads);
     add(&a, "--verify", v->load.verify);
@@ -343,9 +355,11 @@ static sl_status start_all(struct supervisor *s, const char *model, const sigset
     struct sl_tenant_weights weights;
     struct sl_serving_tls tls;
     uint32_t layers[SL_MAX_STAGES];
+    char device[SL_DEVICE_TEXT];
     SL_TRY(sl_serving_tls_read(&tls, &v->tls, err));
     SL_TRY(sl_tenant_weights_read(&weights, v->tenant_weight, "--tenant-weight", err));
     SL_TRY(sl_layers_read(&options.layers, layers, v->layers, v->stages, err));
+    SL_TRY(sl_device_of_list(device, s->values->devices, 0, n_workers(s->values), err));
     SL_TRY(sl_plan_early(model, &options, err));
     SL_TRY(sl_pack_open_any(&s->pack, model, err));
     /* refuse here, not in three processes */

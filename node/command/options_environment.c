@@ -11,7 +11,9 @@ extern char **environ;
 
 static const char prefix[] = "SLUICE_";
 /* For the whole process, whatever the command, and what the tree's own tests and scripts use. */
-static const char *const for_all[] = {"SLUICE_CONFIG", "SLUICE_LOG", "SLUICE_CPU", NULL};
+static const char *const for_all[] = {"SLUICE_CONFIG", NULL};
+/* And for those that it starts. */
+static const char *const for_children[] = {"SLUICE_LOG", "SLUICE_CPU", "SLUICE_LIBCUDA", "SLUICE_NCCL", NULL};
 static const char *const of_tests[] = {"SLUICE_BUILD",
                                        "SLUICE_TORCH_PYTHON",
                                        "SLUICE_HARNESS_PYTHON",
@@ -68,8 +70,9 @@ void sl_options_warn_unknown(const struct sl_command *const *commands)
         if (strncmp(*at, prefix, sizeof prefix - 1) != 0 || bytes >= sizeof name)
             continue;
         snprintf(name, sizeof name, "%.*s", (int)bytes, *at);
-        if (in_list(for_all, name, false) || in_list(of_tests, name, false) ||
-            in_list(of_services, name, true) || is_known(commands, name, nearest))
+        if (in_list(for_all, name, false) || in_list(for_children, name, false) ||
+            in_list(of_tests, name, false) || in_list(of_services, name, true) ||
+            is_known(commands, name, nearest))
             continue;
         if (nearest[0])
             sl_log_warn("the environment has %s, which means nothing here; did you mean %s?", name, nearest);
@@ -86,8 +89,8 @@ void sl_options_clear_environment(void)
         char name[256];
         size_t bytes = strcspn(*at, "=");
         snprintf(name, sizeof name, "%.*s", (int)(bytes < sizeof name ? bytes : 0), *at);
-        bool stays = strcmp(name, "SLUICE_LOG") == 0 || strcmp(name, "SLUICE_CPU") == 0;
-        if (name[0] && strncmp(name, prefix, sizeof prefix - 1) == 0 && !stays && unsetenv(name) == 0)
+        if (name[0] && strncmp(name, prefix, sizeof prefix - 1) == 0 && !in_list(for_children, name, false) &&
+            unsetenv(name) == 0)
             at = environ; /* the list has moved up */
         else
             at++;

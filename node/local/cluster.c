@@ -8,6 +8,7 @@
 #include "node/coordinator/links.h"
 #include "node/role/role.h"
 #include "pipeline/stage/calibrate.h"
+#include "pipeline/stage/device_kind.h"
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -30,6 +31,7 @@ struct local_member { /* a stage or the decode worker */
 
 struct sl_cluster {
     struct sl_cluster_config config;
+    enum sl_device_kind device;
     struct sl_pack *pack;
     struct sl_plan plan;
     struct sl_fabric *fabric;
@@ -91,7 +93,8 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
     enum sl_dtype kv_dtype;
     if (strcmp(g->kv, "auto") != 0 && (!sl_dtype_parse(&kv_dtype, g->kv) || kv_dtype > SL_I8))
         return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use auto, bf16, i8 or f32", g->kv);
-    uint32_t allowed = sl_profile_allowed(g->numerics), able = allowed & sl_ops_profiles();
+    SL_TRY(sl_device_kind_read(&c->device, g->device, err));
+    uint32_t allowed = sl_profile_allowed(g->numerics), able = allowed & sl_device_profiles(c->device);
     if (!allowed)
         return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use f32, bf16dot or auto",
                        g->numerics);
@@ -126,7 +129,8 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         m->cluster = c;
         m->k = k;
         struct sl_share config = sl_plan_share(&c->plan, k, threads);
-        config.device = k < 64 && c->config.late >> k & 1 ? SL_DEVICE_LATE : SL_DEVICE_CPU;
+        config.device = k < 64 && c->config.late >> k & 1 ? SL_DEVICE_LATE : c->device;
+        config.which = c->config.device;
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         m->has_cost = k < c->plan.n_stages && sl_stage_cost(&m->cost, m->stage, c->pack);
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));

@@ -14,6 +14,7 @@
 #include "node/role/member.h"
 #include "node/role/role.h"
 #include "pipeline/stage/calibrate.h"
+#include "pipeline/stage/device_kind.h"
 #include "sluice.pb-c.h"
 #include <pthread.h>
 #include <signal.h>
@@ -30,6 +31,7 @@ struct worker {
     struct sl_io *io;
     struct sl_plan plan;
     uint32_t profiles; /* numerics that we offer */
+    enum sl_device_kind device;
     _Atomic bool has_plan;
     uint32_t n_links;
     struct sl_member *member;
@@ -249,6 +251,8 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             err, SL_E_PROTOCOL,
             "the coordinator's plan (layers [%u, %u)) is not what this version computes ([%u, %u)); run the same version",
             p->layer_begin, p->layer_end, config.begin, config.end);
+    config.device = w->device;
+    config.which = w->config.device;
     sl_log_info("loading layers [%u, %u) of %u", config.begin, config.end, w->plan.n_layers);
     sl_tune_for(w->pack, config.profile);
     SL_TRY(sl_stage_create(&w->stage, w->pack, &config, &w->config.load, err));
@@ -475,13 +479,16 @@ static sl_status coordinator_lost(struct worker *w, struct sl_err *err)
 
 sl_status sl_worker_run(const struct sl_worker_config *config, struct sl_err *err)
 {
+    enum sl_device_kind device;
+    SL_TRY(sl_device_kind_read(&device, config->device, err));
     struct worker *w = calloc(1, sizeof *w);
     if (!w)
         return sl_fail(err, SL_E_NOMEM, "out of memory");
     w->config = *config;
+    w->device = device;
     w->config.n_threads = sl_cpu_threads(config->n_threads, 1);
     snprintf(w->name, sizeof w->name, config->decode ? "decode" : "stage %u", config->stage);
-    w->profiles = sl_ops_profiles() & sl_profile_allowed(config->numerics);
+    w->profiles = sl_device_profiles(w->device) & sl_profile_allowed(config->numerics);
     sl_log_set_role(w->name);
     w->state.on_ready = on_ready;
     w->state.on_silence = on_silence;

@@ -20,6 +20,7 @@ struct sl_worker_config {
     bool whole; /* a decode worker with which the pipeline ends, as with a stage */
     uint32_t stage;
     uint32_t n_threads; /* 0: all processors */
+    const char *device; /* as sl_device_kind_read takes it; NULL: the CPU */
     uint32_t join_timeout_s, lost_after_s;
     const char *numerics;  /* "auto", or the one profile that it offers */
     enum sl_rows_way rows; /* of a stage, to and from those beside it */

@@ -1,0 +1,54 @@
+"""--device: a GPU that is not there (its driver and its kernels as twins) gives the CPU's tokens and hash, alone and beside CPUs, and
+what cannot be had is said in one sentence."""
+import json
+import os
+
+import pytest
+from conftest import run
+
+PROMPT = "A long time ago there was a small village"
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """The demo in integers, which are quick on a twin: floats go through as many steps as there are inputs."""
+    path = tmp_path_factory.mktemp("device") / "demo8.pack"
+    reply = run("pack", "demo", path, "--experts", "i4", "--dense", "i8")
+    assert reply.returncode == 0, reply.stderr
+    return path
+
+
+def generate(*where, tokens=3):
+    reply = run("generate", *where, "--prompt", PROMPT, "--max-tokens", tokens, "--temperature", 0, "--output", "json", "--digest")
+    assert reply.returncode == 0, reply.stderr
+    answer = json.loads(reply.stdout)
+    return answer["output_ids"], answer["logprobs"], answer["digest"]
+
+
+def test_a_twin_gives_the_cpus_tokens_and_hash(small):
+    want = generate("--model", small)
+    assert generate("--model", small, "--device", "twin", "--stages", 2) == want
+
+
+def test_stages_of_different_kinds_make_one_pipeline(small, start_server):
+    server = start_server("--devices", "twin,cpu", model=small)
+    ids, logprobs, _ = generate("--model", small)
+    got = run("generate", "--endpoint", server.endpoint, "--prompt", PROMPT, "--max-tokens", 3, "--temperature", 0, "--output", "json")
+    assert got.returncode == 0, got.stderr
+    answer = json.loads(got.stdout)
+    assert (answer["output_ids"], answer["logprobs"]) == (ids, logprobs)
+    log = server.log()
+    assert "twin sm_90 kernels" in log and log.count("kernels, profile f32") == 3
+
+
+def test_what_cannot_be_had_is_said_in_one_sentence(small):
+    def fails(code, *options, **env):
+        reply = run("generate", "--model", small, "--prompt", "a", "--max-tokens", 1, *options, env={**os.environ, **env})
+        assert reply.returncode == code and reply.stdout == "", (reply.returncode, reply.stdout, reply.stderr)
+        return reply.stderr
+    assert "unknown; use cpu, cuda, cuda:N, cuda:UUID, auto or twin" in fails(64, "--device", "gpu")
+    assert "names no GPU" in fails(64, "--device", "cuda:99")
+    missing = fails(69, "--device", "cuda:0", SLUICE_LIBCUDA="/nowhere/libcuda.so.1")
+    assert "a GPU needs NVIDIA's driver, which can't be opened" in missing and missing.count("\n") == 1
+    reply = run("serve", small, "--stages", 1, "--devices", "cpu,cpu,twin")
+    assert reply.returncode == 64 and "more than the 2 processes" in reply.stderr
