@@ -1,6 +1,13 @@
 /* Images into a context, and kernels out of them (modules.h). */
 #include "kernels/cuda/modules.h"
 #include <assert.h>
+#include <string.h>
+
+/* X_sm90a: kernels of one architecture alone, beside others that do the same everywhere (cmake/cuda.cmake). */
+static bool is_of_one(const struct sl_gpu_image *image)
+{
+    return strstr(image->name, "_sm") != NULL;
+}
 
 sl_status sl_gpu_modules_load(struct sl_gpu_modules *modules, const struct sl_cuda *cuda,
                               const struct sl_gpu_image *images, uint32_t n_images, struct sl_err *err)
@@ -11,9 +18,11 @@ sl_status sl_gpu_modules_load(struct sl_gpu_modules *modules, const struct sl_cu
         return sl_fail(err, SL_E_UNAVAILABLE,
                        "this sluice has %s: build it where nvcc 13.0 or newer is in PATH",
                        sl_gpu_images_made);
-    for (; modules->n < n_images; modules->n++) {
-        sl_cu_result result = cuda->module_load(&modules->list[modules->n], images[modules->n].bytes);
+    for (uint32_t i = 0; i < n_images; i++) {
+        sl_cu_result result = cuda->module_load(&modules->list[modules->n], images[i].bytes);
         if (result == SL_CU_OK)
+            modules->n++;
+        if (result == SL_CU_OK || (result == SL_CU_NO_BINARY_FOR_GPU && is_of_one(&images[i])))
             continue;
         sl_gpu_modules_unload(modules);
         if (result == SL_CU_NO_BINARY_FOR_GPU || result == SL_CU_UNSUPPORTED_PTX)

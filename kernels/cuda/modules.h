@@ -15,7 +15,8 @@ struct sl_gpu_modules {
 };
 
 /* Of the current context. images: those of the program (images.h), or, for a twin, one of any bytes.
- * SL_E_UNAVAILABLE: there are none, or none for this GPU; then none is loaded. */
+ * SL_E_UNAVAILABLE: there are none, or none for this GPU; then none is loaded. Those of one architecture alone, whose names say so
+ * (X_sm90a), are left out on others: who looks for their kernels gets SL_E_INTERNAL. */
 sl_status sl_gpu_modules_load(struct sl_gpu_modules *modules, const struct sl_cuda *cuda,
                               const struct sl_gpu_image *images, uint32_t n_images, struct sl_err *err);
 void sl_gpu_modules_unload(struct sl_gpu_modules *modules);

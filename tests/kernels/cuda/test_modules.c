@@ -64,3 +64,25 @@ SL_TEST(a_program_without_kernels_says_why_and_a_bad_image_leaves_none)
     CHECK_INT(modules.n, 0);
     sl_cu_twin_stop();
 }
+
+static sl_cu_result refusing(sl_cu_module *module, const void *image)
+{
+    return strcmp(image, "90a") == 0 ? SL_CU_NO_BINARY_FOR_GPU : sl_cu_twin()->module_load(module, image);
+}
+
+SL_TEST(kernels_of_another_architecture_alone_are_left_out_and_no_others)
+{
+    struct sl_cuda cuda = *begin();
+    const struct sl_gpu_image all[] = {
+        {"body_sm90a", (const uint8_t *)"90a", &n_bytes}, images[0], images[1]};
+    const struct sl_gpu_image lacking[] = {images[0], {"body", (const uint8_t *)"90a", &n_bytes}};
+    struct sl_gpu_modules modules;
+    struct sl_err err;
+    cuda.module_load = refusing;
+    REQUIRE(sl_gpu_modules_load(&modules, &cuda, all, 3, &err) == SL_OK);
+    CHECK_INT(modules.n, 2);
+    sl_gpu_modules_unload(&modules);
+    CHECK_INT(sl_gpu_modules_load(&modules, &cuda, lacking, 2, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "are not for this GPU");
+    sl_cu_twin_stop();
+}
