@@ -15,9 +15,6 @@ endif()
 # Looked for each time: a build folder may be configured again on a machine that has come to have it, or where it went.
 unset(SLUICE_NVCC CACHE)
 set(cuda_out ${CMAKE_BINARY_DIR}/cuda)
-set(cuda_objects "")
-set(cuda_rows "")
-set(cuda_names "")
 if(SLUICE_CUDA STREQUAL "OFF")
   set(cuda_made "no kernels (built with SLUICE_CUDA=OFF)")
 elseif(SLUICE_CUDA STREQUAL "AUTO" AND (SLUICE_SANITIZE OR SLUICE_FUZZ))
@@ -42,7 +39,6 @@ if(SLUICE_NVCC)
   endif()
 endif()
 
-file(GLOB cuda_sources CONFIGURE_DEPENDS kernels/gpu/*.cu)
 if(SLUICE_NVCC)
   string(SUBSTRING ${nvcc_version} 1 -1 nvcc_version)
   set(made_for 80 90a ${SLUICE_CUDA_ALSO})
@@ -57,7 +53,20 @@ if(SLUICE_NVCC)
   # No contraction and no shortcuts: the bits are those of kernels/ref. X_sm90a.cu is for that architecture only (wgmma).
   set(nvcc_flags -O3 -fmad=false -std=c++17 -I${CMAKE_SOURCE_DIR} -Xptxas=-v,-warn-spills)
   set(ptx_80 -gencode=arch=compute_80,code=compute_80)
-  foreach(source ${cuda_sources})
+else()
+  file(REMOVE ${cuda_out}/nvcc-version)
+endif()
+message(STATUS "cuda: ${cuda_made}")
+
+# Images of these files: PREFIX_objects, C files with their bytes; PREFIX_names and PREFIX_rows, for a table of them (images.h).
+function(cuda_images prefix)
+  set(objects "")
+  set(names "")
+  set(rows "")
+  foreach(source ${ARGN})
+    if(NOT SLUICE_NVCC)
+      break()
+    endif()
     get_filename_component(name ${source} NAME_WE)
     set(targets ${ptx_80})
     foreach(architecture ${made_for})
@@ -78,26 +87,42 @@ if(SLUICE_NVCC)
       COMMAND ${CMAKE_COMMAND} -DINPUT=${made}.fatbin -DOUTPUT=${made}.c -DNAME=sl_gpu_image_${name}
               -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
       DEPENDS ${made}.fatbin ${CMAKE_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
-    list(APPEND cuda_objects ${made}.c)
-    string(APPEND cuda_names "extern const uint8_t sl_gpu_image_${name}[];\nextern const size_t sl_gpu_image_${name}_bytes;\n")
-    string(APPEND cuda_rows "    {\"${name}\", sl_gpu_image_${name}, &sl_gpu_image_${name}_bytes},\n")
+    list(APPEND objects ${made}.c)
+    string(APPEND names "extern const uint8_t sl_gpu_image_${name}[];\nextern const size_t sl_gpu_image_${name}_bytes;\n")
+    string(APPEND rows "    {\"${name}\", sl_gpu_image_${name}, &sl_gpu_image_${name}_bytes},\n")
   endforeach()
-else()
-  file(REMOVE ${cuda_out}/nvcc-version)
-endif()
-message(STATUS "cuda: ${cuda_made}")
+  # One row more than there are images: C has no empty arrays.
+  string(APPEND rows "    {NULL, NULL, NULL},\n")
+  string(REGEX MATCHALL "&" count "${rows}")
+  list(LENGTH count count)
+  set(${prefix}_objects "${objects}" PARENT_SCOPE)
+  set(${prefix}_names "${names}" PARENT_SCOPE)
+  set(${prefix}_rows "${rows}" PARENT_SCOPE)
+  set(${prefix}_count ${count} PARENT_SCOPE)
+endfunction()
 
-# One row more than there are images: C has no empty arrays.
-string(REGEX MATCHALL "&" cuda_count "${cuda_rows}")
-list(LENGTH cuda_count cuda_count)
+file(GLOB cuda_sources CONFIGURE_DEPENDS kernels/gpu/*.cu)
+cuda_images(cuda ${cuda_sources})
 file(CONFIGURE OUTPUT ${cuda_out}/images.c @ONLY CONTENT [[
 /* Made by cmake/cuda.cmake. */
 #include "kernels/cuda/images.h"
 @cuda_names@
 const struct sl_gpu_image sl_gpu_images[] = {
-@cuda_rows@    {NULL, NULL, NULL},
-};
+@cuda_rows@};
 const uint32_t sl_gpu_n_images = @cuda_count@, sl_gpu_least_capability = 80;
 const char *const sl_gpu_images_made = "@cuda_made@";
 ]])
 list(APPEND cuda_objects ${cuda_out}/images.c)
+
+# The probe's (tests/gpu/probe): a table of its own, which the program does not carry.
+file(GLOB probe_sources CONFIGURE_DEPENDS tests/gpu/probe/*.cu)
+cuda_images(probe ${probe_sources})
+file(CONFIGURE OUTPUT ${cuda_out}/probe_images.c @ONLY CONTENT [[
+/* Made by cmake/cuda.cmake. */
+#include "tests/gpu/probe/images.h"
+@probe_names@
+const struct sl_gpu_image probe_images[] = {
+@probe_rows@};
+const uint32_t probe_n_images = @probe_count@;
+]])
+list(APPEND probe_objects ${cuda_out}/probe_images.c)

@@ -65,7 +65,8 @@ enum { /* attributes of a device */
        SL_CU_L2_BYTES = 38,
        SL_CU_CAPABILITY_MAJOR = 75,
        SL_CU_CAPABILITY_MINOR = 76,
-       SL_CU_SHARED_BYTES = 97, /* that a block may have when it asks */
+       SL_CU_HOST_POINTERS = 91, /* registered memory of the host has one address for both */
+       SL_CU_SHARED_BYTES = 97,  /* that a block may have when it asks */
 };
 enum { SL_CU_MODE_DEFAULT = 0, SL_CU_MODE_PROHIBITED = 2, SL_CU_MODE_EXCLUSIVE = 3 };
 enum { /* attributes of a function */

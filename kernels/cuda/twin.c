@@ -255,6 +255,9 @@ sl_cu_result sl_twin_device_attribute(int *value, unsigned attribute, sl_cu_devi
     case SL_CU_CAPABILITY_MINOR:
         *value = (int)config->capability % 10;
         return SL_CU_OK;
+    case SL_CU_HOST_POINTERS:
+        *value = 1;
+        return SL_CU_OK;
     case SL_CU_SHARED_BYTES:
         *value = 227 * 1024;
         return SL_CU_OK;
