@@ -33,7 +33,7 @@ static const struct sl_option plan_options[] = {
         "with the keys of a config.json."),
     SL_OPTION_TEXT(
         "nodes", SL_OPT_STRING, plan_values, nodes, NULL, "FILE",
-        "YAML with the machines: `nodes`, a list of entries with kind (h20, h100, h200) or devices, memory-gb, "
+        "YAML with the machines: `nodes`, a list of entries with kind (h20, h100, h200, b200, a100, l40s, rtx-5090) or devices, memory-gb, "
         "matrix-tflops, attention-tflops, memory-gbs (of a device, as achieved), and name, count, inner-gbs, "
         "layer-us, skew, gbit, latency-us; `link`, with gbit and latency-us of all."),
     SL_OPTION_ROW("this-machine", SL_OPT_BOOL, plan_values, this_machine, NULL, NULL, 0, 0, NULL,

@@ -95,7 +95,8 @@ void sl_plan_nodes_of(struct sl_planner_node *node, const struct sl_plan_kind *k
                                      .skew = 1,
                                      .layer_us = kind->layer_us,
                                      .link_speed = kind->gbit / 8 * 1e9,
-                                     .link_us = 20};
+                                     .link_us = 20,
+                                     .rates = kind->rates};
     snprintf(node->name, sizeof node->name, "%s", kind->name);
 }
 
@@ -112,6 +113,7 @@ static sl_status finish(struct nodes_reading *r, struct sl_err *err)
     static const struct sl_plan_kind nameless = {.name = "node", .devices = 1, .gbit = 0};
     const struct sl_plan_kind *kind = g->kind ? g->kind : &nameless;
     struct sl_plan_kind own = {.name = *g->name ? g->name : kind->name,
+                               .rates = kind->rates,
                                .devices = (uint32_t)of(g, DEVICES, kind->devices),
                                .memory_gb = of(g, MEMORY, kind->memory_gb),
                                .matrix_tflops = of(g, MATRIX, kind->matrix_tflops),

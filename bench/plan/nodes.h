@@ -21,6 +21,7 @@
 struct sl_plan_kind { /* of each device, as achieved */
     const char *name;
     uint32_t devices;
+    const char *rates; /* where they are from, a few words; NULL: who wrote the file knows */
     double memory_gb, matrix_tflops, attention_tflops, memory_gbs, inner_gbs, layer_us, gbit;
 };
 const struct sl_plan_kind *sl_plan_kind_find(const char *name); /* NULL: none of ours */

@@ -50,6 +50,15 @@ sl_status sl_plan_report_fill(struct sl_plan_report *r, struct sl_err *err)
     return SL_OK;
 }
 
+bool sl_plan_report_tells_rates(const struct sl_plan_report *r, uint32_t i)
+{
+    for (uint32_t before = 0; before < i; before++)
+        if (r->nodes[before].rates == r->nodes[i].rates &&
+            strcmp(r->nodes[before].name, r->nodes[i].name) == 0)
+            return false;
+    return r->nodes[i].rates != NULL && !r->nodes[i].is_measured;
+}
+
 /* ---- text ---- */
 
 static double ms(double us)
@@ -178,6 +187,9 @@ void sl_plan_report_text(const struct sl_plan_report *r, FILE *to)
         fprintf(to, ", %.4g billion parameters", r->parameters / 1e9);
     fprintf(to, ", %u layers; %.0f tokens in, %.0f out; %s\n", r->model.n_layers, r->load.prompt,
             r->load.output, r->assumed);
+    for (uint32_t i = 0; i < r->n_nodes; i++)
+        if (sl_plan_report_tells_rates(r, i))
+            fprintf(to, "rates of %s: %s\n", r->nodes[i].name, r->nodes[i].rates);
     print_plan(r, to);
     print_stages(r, to);
     fputs("\n  tokens of a prompt     ", to);

@@ -35,6 +35,8 @@ struct sl_plan_report {
 
 /* All that follows from what is above the forecast. SL_E_CONFIG as sl_planner_make. */
 sl_status sl_plan_report_fill(struct sl_plan_report *report, struct sl_err *err);
+/* Whether what node i's rates are from is said with it: there is something, and no node before it said the same. */
+bool sl_plan_report_tells_rates(const struct sl_plan_report *report, uint32_t i);
 void sl_plan_report_text(const struct sl_plan_report *report, FILE *to);
 void sl_plan_report_json(const struct sl_plan_report *report, FILE *to);
 /* The pipeline of one prompt, and first tokens over stages for both layouts. SL_E_IO names the path. */

@@ -76,6 +76,22 @@ static void put_lengths(const struct sl_plan_report *r, FILE *to)
     fputs("]", to);
 }
 
+static void put_rates(const struct sl_plan_report *r, FILE *to)
+{
+    const char *comma = "";
+    fputs(",\n \"rates\": [", to);
+    for (uint32_t i = 0; i < r->n_nodes; i++) {
+        if (!sl_plan_report_tells_rates(r, i))
+            continue;
+        fputs(comma, to);
+        put_text(to, "{", "of", r->nodes[i].name);
+        put_text(to, ", ", "from", r->nodes[i].rates);
+        fputs("}", to);
+        comma = ", ";
+    }
+    fputs("]", to);
+}
+
 void sl_plan_report_json(const struct sl_plan_report *r, FILE *to)
 {
     const struct sl_forecast *f = &r->forecast;
@@ -83,6 +99,7 @@ void sl_plan_report_json(const struct sl_plan_report *r, FILE *to)
     put(to, ", ", "parameters", r->parameters > 0 ? r->parameters : NAN);
     fprintf(to, ", \"layers\": %u, \"dense\": %s", r->model.n_layers, r->model.n_experts ? "false" : "true");
     put_text(to, ",\n ", "assumed", r->assumed);
+    put_rates(r, to);
     put(to, ",\n \"load\": {", "prompt", r->load.prompt);
     put(to, ", ", "output", r->load.output);
     put(to, ", ", "rate", r->load.rate);

@@ -48,7 +48,8 @@ struct sl_planner_node {
     double skew;        /* the fullest device's experts to the mean */
     double layer_us;    /* that a layer takes for nothing */
     double link_speed,
-        link_us; /* bytes a second to other nodes, 0: not counted; and what a frame takes at least */
+        link_us;       /* bytes a second to other nodes, 0: not counted; and what a frame takes at least */
+    const char *rates; /* where they are from, a few words for who reads the plan; NULL: they were given */
     bool is_measured;
     struct sl_cost
         layer; /* then what a layer costs here, and e what a prompt that ends costs the last; rates are not asked */

@@ -54,6 +54,8 @@ SL_TEST(the_text_has_the_numbers_of_the_json)
     says("first token of 8192 tokens after %.4g ms", number(json, "ttft_ms"));
     says("%.4g requests/s at most", number(json, "requests_s"));
     says("plan: %.0f stage", number(json, "n_stages"));
+    CHECK_CONTAINS(text, "\nrates of h200: measured on others' kernels (FP8, attention in BF16)\nplan: ");
+    CHECK_CONTAINS(json, "\"rates\": [{\"of\": \"h200\", \"from\": \"measured on others' kernels");
     char cut[SL_LAYERS_TEXT], options[SL_LAYERS_TEXT + 40];
     sl_layers_write(cut, report.forecast.begin, report.forecast.n_stages);
     snprintf(options, sizeof options, "as options: --stages %u --layers %s\n", report.forecast.n_stages, cut);
@@ -75,6 +77,23 @@ SL_TEST(the_text_has_the_numbers_of_the_json)
     CHECK_INT(n, report.n_rows);
     for (const char *at = lengths; (at = strstr(at, "{\"tokens\"")) && at < rows; at++)
         says("%12.4g", number(at, "ttft_ms"));
+}
+
+SL_TEST(where_rates_are_from_is_said_once_for_each_kind_and_not_for_given_ones)
+{
+    REQUIRE(plan("llama-3.1-70b", 4, 0));
+    sl_plan_nodes_of(&report.nodes[2], sl_plan_kind_find("a100"));
+    report.nodes[1].rates = NULL;
+    printed(sl_plan_report_text, text, sizeof text);
+    printed(sl_plan_report_json, json, sizeof json);
+    CHECK_CONTAINS(text, "\nrates of h200: measured");
+    CHECK_CONTAINS(
+        text, "\nrates of a100: shares, as an H100 has them, of peaks that are recalled, not measured\n");
+    CHECK_CONTAINS(json, "}, {\"of\": \"a100\", \"from\": \"shares");
+    uint32_t lines = 0;
+    for (const char *at = text; (at = strstr(at, "\nrates of ")); at++)
+        lines++;
+    CHECK_INT(lines, 2);
 }
 
 SL_TEST(a_dense_model_is_told_that_the_pipeline_will_not_change_its_prefill)

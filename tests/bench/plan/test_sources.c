@@ -27,7 +27,34 @@ SL_TEST(nodes_have_the_rates_of_their_kind_and_what_stands_beside_it)
     CHECK(nodes[0].link_speed == 5e10 && nodes[3].link_speed == 1e9 && nodes[3].link_us == 7);
     CHECK(nodes[3].devices == 2 && nodes[3].attention_flops == 1e14 && nodes[3].inner_speed == 0);
     CHECK_STR(nodes[3].name, "old");
+    CHECK(nodes[0].rates == sl_plan_kind_find("h200")->rates && nodes[3].rates == NULL);
     CHECK(memcmp(&nodes[0], &nodes[2], sizeof nodes[0]) == 0); /* alike, to the byte: they are compared so */
+}
+
+/* Each kind makes a node, and says where its rates are from; a share of a peak is below it. */
+SL_TEST(every_kind_of_gpu_is_a_node_that_can_be_planned_for)
+{
+    static const struct {
+        const char *name;
+        double int8_peak, memory_peak_gbs;
+    } gpus[] = {{"h20", 296, 4000},  {"h100", 1979, 3350}, {"h200", 1979, 4800},   {"b200", 4500, 8000},
+                {"a100", 624, 2039}, {"l40s", 733, 864},   {"rtx-5090", 408, 1792}};
+    char names[160], text[80];
+    sl_plan_kind_names(names, sizeof names);
+    CHECK(strlen(names) < sizeof names - 1);
+    for (size_t i = 0; i < sizeof gpus / sizeof *gpus; i++) {
+        const struct sl_plan_kind *kind = sl_plan_kind_find(gpus[i].name);
+        uint32_t n;
+        struct sl_err err = {0};
+        CHECK_CONTAINS(names, gpus[i].name);
+        REQUIRE(kind != NULL);
+        CHECK(kind->rates && strlen(kind->rates) > 20);
+        CHECK(kind->matrix_tflops > 0.4 * gpus[i].int8_peak && kind->matrix_tflops < 0.7 * gpus[i].int8_peak);
+        CHECK(fabs(kind->memory_gbs / gpus[i].memory_peak_gbs - 0.8) < 0.01);
+        snprintf(text, sizeof text, "nodes:\n - {kind: %s, count: 2}\n", gpus[i].name);
+        REQUIRE(read_nodes(text, &n, &err) == SL_OK);
+        CHECK(n == 2 && nodes[1].rates == kind->rates && nodes[1].devices == kind->devices);
+    }
 }
 
 SL_TEST(nodes_that_are_none_are_refused_by_line)
@@ -38,7 +65,8 @@ SL_TEST(nodes_that_are_none_are_refused_by_line)
         {"nodes:\n - {kind: h200, memory-gb: 0}\n", "line 2: memory-gb is 0; a number above 0"},
         {"nodes:\n - kind: h200\n   kind: h100\n", "line 3: a node of two kinds, h200 and h100"},
         {"nodes:\n - kind: [h200, h100]\n", "nothing that a node has"},
-        {"nodes:\n - kind: h300\n", "the kind h300 is not known (h20, h100, h200)"},
+        {"nodes:\n - kind: h300\n",
+         "the kind h300 is not known (h20, h100, h200, b200, a100, l40s, rtx-5090)"},
         {"link: {gbit: 0}\nnodes:\n - kind: h20\n", "line 1: gbit is 0; a number above 0"},
         {"nodes:\n - {kind: h20, gbit: 0}\n", "gbit is 0"},
         {"nodes:\n - {kind: h20, gbit: nan}\n", "gbit is nan"},
