@@ -50,8 +50,9 @@ def test_all_phases_run_with_the_twin_and_say_what_they_found(tmp_path):
     assert sum(step["kernels"] for step in steps.values()) >= 55
     lines = (tmp_path / "probe.txt").read_text().splitlines()
     assert len(lines) > 100 and any(line.startswith("WGMMA_3 0 hash:") for line in lines)
-    for number in "56789":  # aloud, until there is a device
-        assert phases[number]["state"] == "skipped" and "no device yet" in done.stdout
+    for number in "5789":  # aloud
+        assert phases[number]["state"] == "skipped" and f"{number} device: skipped: not there" in done.stdout
+    assert phases["6"]["state"] in ("skipped", "passed")  # there may be no device yet
     # What is there is not done again: the programs may be gone by now.
     again, phases = run(tmp_path, "--twin", "--phases", "2-3", build=BUILD)
     assert again.returncode == 0 and "3 gemm8" not in again.stdout
@@ -111,6 +112,31 @@ def test_results_of_something_else_are_not_mixed(tmp_path):
     for phases in ("0", "4-2", "1-", "10", "a"):
         done, _ = run(tmp_path / "out", "--phases", phases, build=build)
         assert done.returncode == 2 and "numbers from 1 to 9 are wanted" in done.stderr
+
+
+# A sluice that has a device, and whose answers on it are these.
+DEVICE = """case "$*" in
+*--help) echo "  --device cpu|twin|cuda:N  Where." ;;
+pack*) ;;
+*"--device twin"*) echo '%s' ;;
+*) echo '{"output_ids": [1, 2], "digest": {"logits": "a", "kv": "b"}, "ttft_ms": 9.5}' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("answer, state", [
+    ('{"output_ids": [1, 2], "digest": {"logits": "a", "kv": "b"}, "ttft_ms": 1.5}', "passed"),
+    ('{"output_ids": [1, 2], "digest": {"logits": "a", "kv": "c"}, "ttft_ms": 1.5}', "failed"),
+    ('{"output_ids": [1, 3], "digest": {"logits": "a", "kv": "b"}, "ttft_ms": 1.5}', "failed"),
+    ("the GPU is gone", "failed"),
+])
+def test_a_prefill_on_the_device_has_the_digests_of_the_cpu(tmp_path, answer, state):
+    build = fake_build(tmp_path / "build")
+    script(build / "sluice", DEVICE % answer)
+    done, phases = run(tmp_path / "out", "--twin", "--phases", "6", build=build)
+    steps = phases["6"]["steps"]
+    assert steps["pack"]["state"] == "passed" and steps["200 tokens"]["state"] == state, steps
+    assert done.returncode == (state == "failed") and phases["6"]["state"] == state
 
 
 @pytest.mark.slow
