@@ -14,9 +14,11 @@ BUILD, ROOT = SLUICE.parent, Path(__file__).resolve().parents[2]
 KERNELS = ["fill", "elements", "norm", "quantise", "gemm", "route", "attend", "attend8", "gemm8"]
 
 
-def run(out, *options, build=BUILD):
+def run(out, *options, build=BUILD, path=None):
     words = [sys.executable, ROOT / "tests/gpu/run", "--out", out, "--build", build, *options]
     environment = {name: value for name, value in os.environ.items() if name not in ("OUT", "SLUICE_GPU", "SLUICE_LIBCUDA")}
+    if path:
+        environment["PATH"] = f"{path}:{environment['PATH']}"
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     results = json.loads((out / "gpu.json").read_text())["phases"] if (out / "gpu.json").exists() else None
     return done, results
@@ -112,6 +114,27 @@ def test_results_of_something_else_are_not_mixed(tmp_path):
     for phases in ("0", "4-2", "1-", "10", "a"):
         done, _ = run(tmp_path / "out", "--phases", phases, build=build)
         assert done.returncode == 2 and "numbers from 1 to 9 are wanted" in done.stderr
+
+
+SANITIZER = """tool=$2
+while [ "${1#--}" != "$1" ]; do shift 2; done
+case "$tool $1" in "racecheck "*_route) echo "ERROR: a race"; exit 9 ;; esac
+exec "$@"
+"""
+
+
+def test_tools_of_the_machine_are_asked_where_they_are(tmp_path):
+    build = fake_build(tmp_path / "build")
+    script(tmp_path / "bin/compute-sanitizer", SANITIZER)
+    fields = "Some GPU, GPU-1, 580.1, 9.0, 1 MiB, 1 MHz, 1 MHz, 2 MHz, 700 W, 30, Enabled, Disabled, Default"
+    script(tmp_path / "bin/nvidia-smi", f'[ "$1" = -q ] && echo all of it || echo "{fields}"\n')
+    done, phases = run(tmp_path / "out", "--phases", "1,4", build=build, path=tmp_path / "bin")
+    assert phases["1"]["steps"]["nvidia-smi"]["gpu"]["name"] == "Some GPU" and (tmp_path / "out/nvidia-smi.txt").read_text() == "all of it\n"
+    assert phases["1"]["steps"]["nvidia-smi"]["gpu"]["compute_mode"] == "Default"
+    steps = phases["4"]["steps"]
+    assert done.returncode == 1 and len(steps) == 4 * len(KERNELS)
+    assert [name for name, step in steps.items() if step["state"] != "passed"] == ["racecheck route"]
+    assert "a race" in steps["racecheck route"]["said"]
 
 
 # A sluice that has a device, and whose answers on it are these.
