@@ -14,17 +14,10 @@ static const char prefix[] = "SLUICE_";
 static const char *const for_all[] = {"SLUICE_CONFIG", NULL};
 /* And for those that it starts. */
 static const char *const for_children[] = {"SLUICE_LOG", "SLUICE_CPU", "SLUICE_LIBCUDA", "SLUICE_NCCL", NULL};
-static const char *const of_tests[] = {"SLUICE_BUILD",
-                                       "SLUICE_TORCH_PYTHON",
-                                       "SLUICE_HARNESS_PYTHON",
-                                       "SLUICE_SANITIZE",
-                                       "SLUICE_TEST_SMALL",
-                                       "SLUICE_FUZZ",
-                                       "SLUICE_SLOW_FACTOR",
-                                       "SLUICE_RUN_ON_CPU",
-                                       "SLUICE_SEEDS",
-                                       "SLUICE_JOBS",
-                                       NULL};
+static const char *const of_tests[] = {"SLUICE_BUILD",       "SLUICE_TORCH_PYTHON", "SLUICE_HARNESS_PYTHON",
+                                       "SLUICE_SANITIZE",    "SLUICE_TEST_SMALL",   "SLUICE_FUZZ",
+                                       "SLUICE_SLOW_FACTOR", "SLUICE_RUN_ON_CPU",   "SLUICE_SEEDS",
+                                       "SLUICE_JOBS",        "SLUICE_GPU",          NULL};
 /* Kubernetes and Docker put these there for a service that is called sluice. */
 static const char *const of_services[] = {"SLUICE_SERVICE_", "SLUICE_PORT", NULL};
 

@@ -54,7 +54,7 @@ def test_all_phases_run_with_the_twin_and_say_what_they_found(tmp_path):
     assert len(lines) > 100 and any(line.startswith("WGMMA_3 0 hash:") for line in lines)
     for number in "5789":  # aloud
         assert phases[number]["state"] == "skipped" and f"{number} device: skipped: not there" in done.stdout
-    assert phases["6"]["state"] in ("skipped", "passed")  # there may be no device yet
+    assert phases["6"]["state"] == "passed" and phases["6"]["steps"]["33 tokens"]["device"]["digest"]["kv"]
     # What is there is not done again: the programs may be gone by now.
     again, phases = run(tmp_path, "--twin", "--phases", "2-3", build=BUILD)
     assert again.returncode == 0 and "3 gemm8" not in again.stdout
@@ -143,25 +143,37 @@ def test_tools_of_the_machine_are_asked_where_they_are(tmp_path):
 DEVICE = """case "$*" in
 *--help) echo "  --device cpu|twin|cuda:N  Where." ;;
 pack*) ;;
-*"--device twin"*) echo '%s' ;;
+*"--device twin"*) %s ;;
 *) echo '{"output_ids": [1, 2], "digest": {"logits": "a", "kv": "b"}, "ttft_ms": 9.5}' ;;
 esac
 """
 
 
-@pytest.mark.parametrize("answer, state", [
-    ('{"output_ids": [1, 2], "digest": {"logits": "a", "kv": "b"}, "ttft_ms": 1.5}', "passed"),
-    ('{"output_ids": [1, 2], "digest": {"logits": "a", "kv": "c"}, "ttft_ms": 1.5}', "failed"),
-    ('{"output_ids": [1, 3], "digest": {"logits": "a", "kv": "b"}, "ttft_ms": 1.5}', "failed"),
-    ("the GPU is gone", "failed"),
+SAID = """echo '{"output_ids": [1, %d], "digest": {"logits": "a", "kv": "%s"}, "ttft_ms": 1.5}'"""
+
+
+@pytest.mark.parametrize("answer, state, why", [
+    (SAID % (2, "b"), "passed", ""),
+    (SAID % (2, "c"), "failed", "ids or digests are others"),
+    (SAID % (3, "b"), "failed", "ids or digests are others"),
+    ('echo "the GPU is gone" >&2; exit 69', "failed", "the GPU is gone"),
 ])
-def test_a_prefill_on_the_device_has_the_digests_of_the_cpu(tmp_path, answer, state):
+def test_a_prefill_on_the_device_has_the_digests_of_the_cpu(tmp_path, answer, state, why):
     build = fake_build(tmp_path / "build")
     script(build / "sluice", DEVICE % answer)
     done, phases = run(tmp_path / "out", "--twin", "--phases", "6", build=build)
     steps = phases["6"]["steps"]
-    assert steps["pack"]["state"] == "passed" and steps["200 tokens"]["state"] == state, steps
+    assert steps["pack"]["state"] == "passed" and steps["33 tokens"]["state"] == state, steps
+    assert why in steps["33 tokens"]["why"]
     assert done.returncode == (state == "failed") and phases["6"]["state"] == state
+
+
+def test_a_program_that_says_what_nobody_expects_does_not_end_the_run(tmp_path):
+    build = fake_build(tmp_path / "build")
+    script(build / "sluice", DEVICE % "echo nonsense")
+    done, phases = run(tmp_path / "out", "--twin", "--phases", "6,7", build=build)
+    assert done.returncode == 1 and phases["6"]["state"] == "failed" and phases["6"]["steps"]["end"]["why"].startswith("JSONDecodeError")
+    assert phases["7"]["state"] == "skipped" and done.stderr == ""
 
 
 @pytest.mark.slow
