@@ -49,10 +49,8 @@ void gpu_enter(struct device_gpu *d)
 {
     if (d->n_inside++)
         return;
-    if (d->driver.twin) {
+    if (d->driver.twin)
         gpu_swap(&d->driver.aside);
-        gpu_check_bounds_only(!d->driver.checked);
-    }
     if (current != d->number)
         gpu_check(d, d->cuda->ctx_set_current(d->driver.context), "making its context current");
     current = d->number;

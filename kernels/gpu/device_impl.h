@@ -96,7 +96,6 @@ struct gpu_driver { /* a device of a driver, taken */
     const struct sl_gpu_image *images;
     uint32_t n_images, patience_ms;
     bool twin;
-    bool checked;           /* a twin */
     struct gpu_aside aside; /* a twin's memory and machine while nobody is inside, else the thread's own */
 };
 

@@ -126,7 +126,7 @@ sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err)
                                   .n_images = 1,
                                   .patience_ms = how.patience_ms ? how.patience_ms : GPU_TWIN_PATIENCE_MS,
                                   .twin = true,
-                                  .checked = how.checked};
+                                  .aside = {.bounds_only = !how.checked}};
     if (number == SL_CU_TWIN_DEVICES)
         status = sl_fail(err, SL_E_UNAVAILABLE, "a process has %d twins of GPUs at most", SL_CU_TWIN_DEVICES);
     else

@@ -19,6 +19,7 @@
 #ifndef SL_KERNELS_GPU_HOST_H
 #define SL_KERNELS_GPU_HOST_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -66,15 +67,17 @@ void gpu_poison(void *at, size_t bytes);
 void gpu_free(void *at); /* NULL is fine */
 void gpu_free_all(void); /* of this thread, its machine, too */
 
-/* The thread's memory and machine change places with what was put aside, zeroed in the beginning: for work that goes from one thread
+/* The thread's memory, machine and what it checks change places with what was put aside, zeroed in the beginning: for work that goes from one thread
  * to another, or beside other work in one. Nothing is running meanwhile. */
 struct gpu_aside {
     void *allocations, *machine;
     uint32_t n, room;
+    bool bounds_only;
 };
 void gpu_swap(struct gpu_aside *aside);
 
-/* Bounds only for the accesses of this thread's launches, from now on: what a device that is used for its results wants. */
+/* Bounds only for the accesses of this thread's launches, from now on, and nothing counted: what a device that is used for its results
+ * wants. */
 void gpu_check_bounds_only(int yes);
 
 #endif

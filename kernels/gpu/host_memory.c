@@ -69,11 +69,12 @@ void gpu_free_all(void)
 
 void gpu_swap(struct gpu_aside *aside)
 {
-    const struct gpu_aside mine = {allocations, gpu_machine, n_allocations, room};
+    const struct gpu_aside mine = {allocations, gpu_machine, n_allocations, room, gpu_bounds_only};
     allocations = aside->allocations;
     gpu_machine = aside->machine;
     n_allocations = aside->n;
     room = aside->room;
+    gpu_bounds_only = aside->bounds_only;
     *aside = mine;
 }
 

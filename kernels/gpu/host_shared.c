@@ -126,6 +126,8 @@ void gpu_count_banks(const uint32_t at[32], uint32_t bytes, uint32_t lanes)
 static void count(wu at, uint32_t bytes, wb on)
 {
     uint32_t offsets[32];
+    if (gpu_bounds_only)
+        return;
     GPU_EACH_LANE offsets[l] = at[l];
     gpu_count_banks(offsets, bytes, w_ballot(on));
 }
