@@ -108,6 +108,8 @@ struct
 
 struct sl_device_bytes { /* beside the weights */
     size_t kv, activations, tables, scratch, logits;
+    size_t
+        own; /* of these, what lies in the device's own memory, where the weights go, too; 0: it has none */
 };
 
 struct sl_device_chunk {

@@ -340,6 +340,7 @@ static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device
     bytes->activations = sizes.work_bytes; /* logits and angles, too: they are one allocation */
     bytes->tables = (1 + GPU_LISTS) * sizes.lists_bytes;
     bytes->scratch = 2 * GPU_STAGED * sizes.staged_bytes;
+    bytes->own = sizes.kv_bytes + sizes.work_bytes + sizes.lists_bytes;
     return SL_OK;
 }
 

@@ -12,6 +12,7 @@
 #include "node/command/security.h"
 #include "node/local/cluster.h"
 #include "node/rpc/rpc.h"
+#include "pipeline/stage/device_kind.h"
 #include "pipeline/stage/sample.h"
 #include "pipeline/stage/stage.h"
 
@@ -23,7 +24,7 @@
 
 struct inspect_values {
     uint32_t stages, decode_stages, threads, chunk, context, max_prefill, max_running, kv_tokens;
-    const char *kv, *layers;
+    const char *kv, *layers, *device;
     bool json;
 };
 
@@ -33,6 +34,7 @@ static const struct sl_option inspect_options[] = {
     SL_OPTION_LAYERS(inspect_values, layers),
     SL_OPTION_DECODE_STAGES(inspect_values, decode_stages),
     SL_OPTION_THREADS(inspect_values, threads, "1"),
+    SL_OPTION_DEVICE(inspect_values, device),
     SL_OPTION_CHUNK(inspect_values, chunk),
     SL_OPTION_CONTEXT(inspect_values, context),
     SL_OPTION_MAX_PREFILL(inspect_values, max_prefill),
@@ -266,6 +268,7 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
     struct sl_share config = sl_plan_share(plan, k, sl_cpu_threads(v->threads, v->stages));
     struct sl_stage_bytes bytes;
     char name[24];
+    SL_TRY(sl_device_kind_read(&config.device, v->device, err));
     SL_TRY(sl_stage_bytes(&bytes, r->planned, &config, err));
     size_t frames = sl_plan_frame_bytes(plan, 1 + k), sampling = sampling_bytes(plan, k),
            buffers = bytes.buffers + frames + sampling;
@@ -275,9 +278,9 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                "\"buffer_bytes\": %zu, "
                "\"kv_bytes\": %zu, \"activation_bytes\": %zu, \"scratch_bytes\": %zu, "
                "\"table_bytes\": %zu, "
-               "\"logit_bytes\": %zu, \"frame_bytes\": %zu, \"sampling_bytes\": %zu}",
+               "\"logit_bytes\": %zu, \"frame_bytes\": %zu, \"sampling_bytes\": %zu, \"device_bytes\": %zu}",
                k > 0 ? "," : "", name, config.begin, config.end, bytes.weights, buffers, bytes.kv,
-               bytes.activations, bytes.scratch, bytes.tables, bytes.logits, frames, sampling);
+               bytes.activations, bytes.scratch, bytes.tables, bytes.logits, frames, sampling, bytes.device);
     else
         printf("  %-8s layers [%u, %u): weights %.1f MiB, buffers %.1f MiB (KV %.1f, activations "
                "%.1f, scratch %.1f, "
@@ -285,6 +288,8 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                name, config.begin, config.end, mib(bytes.weights), mib(buffers), mib(bytes.kv),
                mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits), mib(frames),
                mib(sampling));
+    if (!v->json && bytes.device > 0)
+        printf("           of that in the memory of the GPU: %.1f MiB\n", mib(bytes.device));
     return SL_OK;
 }
 

@@ -18,6 +18,7 @@
 struct sl_stage_bytes { /* bytes, before anything is taken: what `inspect --stages` prints */
     size_t weights, kv, activations, tables, scratch, logits;
     size_t buffers; /* everything but the weights */
+    size_t device;  /* of all this, what lies in the memory of a GPU */
 };
 /* SL_E_CONFIG when the sum does not fit. */
 sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack,

@@ -41,6 +41,18 @@ def test_stages_of_different_kinds_make_one_pipeline(small, start_server):
     assert "twin sm_90 kernels" in log and log.count("kernels, profile f32") == 3
 
 
+def test_a_plan_for_a_gpu_needs_none(small):
+    def stages(device):
+        plan = json.loads(run("inspect", small, "--stages", 2, "--json", "--device", device).stdout)
+        return plan["stages"]
+    cpu, cuda = stages("cpu"), stages("cuda:0")
+    assert [s["device_bytes"] for s in cpu] == [0] * len(cpu) and cuda == stages("twin")
+    for there, here in zip(cuda, cpu):
+        assert there["weight_bytes"] == here["weight_bytes"] and there["kv_bytes"] <= here["kv_bytes"]
+        assert there["device_bytes"] > there["weight_bytes"] + there["kv_bytes"] + there["activation_bytes"] - 4096
+    assert "of that in the memory of the GPU" in run("inspect", small, "--stages", 2, "--device", "cuda").stdout
+
+
 def test_what_cannot_be_had_is_said_in_one_sentence(small):
     def fails(code, *options, **env):
         reply = run("generate", "--model", small, "--prompt", "a", "--max-tokens", 1, *options, env={**os.environ, **env})
