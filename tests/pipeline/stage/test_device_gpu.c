@@ -15,16 +15,17 @@
 
 enum { CONTEXT = 192, PROMPT = 90, SHORT = 21, STEPS = 2, MAX_CHUNK = 96, WIDTH = 96, WORDS = 70 };
 
+static uint32_t n_heads = 4, d_head = 32;
 static const char config_text[] =
     "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
-    "\"num_hidden_layers\":3,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":32,"
+    "\"num_hidden_layers\":3,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
     "\"vocab_size\":70,\"num_experts\":9,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
     "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[1],\"norm_topk_prob\":true}";
 
 static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
 {
     static int number;
-    char name[32], config[512], path[512];
+    char name[32], config[512], path[512], text[700];
     struct sl_err err = {0};
     struct sl_pack *pack = NULL;
     struct sl_pack_options options = {.rotate = rotate, .threads = 1};
@@ -33,7 +34,8 @@ static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enu
     options.formats.classes[SL_CLASS_GATE_UP] = options.formats.classes[SL_CLASS_DOWN] = experts;
     sl_log_init("test", SL_LOG_ERROR);
     snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
-    write_text(config, config_text);
+    snprintf(text, sizeof text, config_text, n_heads, d_head);
+    write_text(config, text);
     snprintf(name, sizeof name, "pack%d", number++);
     snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), name));
     if (sl_pack_write_random(config, 0, 7, path, &options, &err) != SL_OK ||
@@ -229,6 +231,19 @@ SL_TEST(and_in_every_format_of_weights_and_pages)
         compare(pack, packs[p].kv, &mixed, 1);
         sl_pack_close(pack);
     }
+}
+
+SL_TEST(and_where_heads_do_not_fill_lanes)
+{
+    static const struct case_of cases[] = {{{C, T}, 50, true, 11}, {{T, C}, 31, true, 12}};
+    n_heads = 2, d_head = 20; /* q ends within the 16 columns in which k begins */
+    for (size_t i = 0; i < 2; i++) {
+        struct sl_pack *pack = make_pack(i ? SL_I8 : SL_BF16, SL_I8, i ? SL_ROTATE_ON : SL_ROTATE_OFF);
+        REQUIRE(pack);
+        compare(pack, i ? SL_I8 : SL_BF16, cases, 2);
+        sl_pack_close(pack);
+    }
+    n_heads = 4, d_head = 32;
 }
 
 /* ---- a GPU that fails ---- */
