@@ -68,6 +68,7 @@ struct CUctx_st { /* the one of a device */
     sl_cu_result final; /* 0: it is well */
     uint32_t tells_in;  /* calls until that is told */
     bool lost;          /* no more of its work is done */
+    bool open;          /* its memory, while a call does some of its work */
 };
 
 struct twin_world {
@@ -102,16 +103,18 @@ sl_cu_result sl_twin_enter(void);
     } while (0)
 
 /* twin_memory.c */
-/* All of a context's, or only what `only` lies in: shut to everybody, or open for the work that is done now. */
-void sl_twin_memory_shut(const struct CUctx_st *context, const void *only, bool shut);
+/* All of a context's: shut to everybody, or open for the work that a call does. */
+void sl_twin_memory_shut(struct CUctx_st *context, bool shut);
 void *sl_twin_memory_find(const struct CUctx_st *context, sl_cu_at at,
                           size_t bytes); /* NULL: not in one allocation */
 bool sl_twin_is_pinned(const void *at, size_t bytes);
 void sl_twin_memory_end(struct twin_memory **list);
 
 /* twin_streams.c */
-bool sl_twin_step(struct CUctx_st *context); /* does one operation; false: there is none that may be done */
-void sl_twin_run(struct CUctx_st *context);  /* all that may be done */
+bool sl_twin_step(
+    struct CUctx_st
+        *context); /* does one operation, and leaves the memory open; false: there is none that may be done */
+void sl_twin_run(struct CUctx_st *context); /* all that may be done */
 bool sl_twin_idle(const struct CUctx_st *context);
 bool sl_twin_reads(const struct CUctx_st *context, const void *at,
                    size_t bytes); /* a queued copy, from there */

@@ -27,11 +27,13 @@ static struct twin_memory *find(struct twin_memory *list, const void *at, size_t
     return NULL;
 }
 
-void sl_twin_memory_shut(const struct CUctx_st *context, const void *only, bool shut)
+void sl_twin_memory_shut(struct CUctx_st *context, bool shut)
 {
+    if (context->open != shut)
+        return;
     for (const struct twin_memory *m = context->memory; m; m = m->next)
-        if (!only || holds(m, only, 1))
-            protect(m, shut ? PROT_NONE : PROT_READ | PROT_WRITE);
+        protect(m, shut ? PROT_NONE : PROT_READ | PROT_WRITE);
+    context->open = !shut;
 }
 
 void *sl_twin_memory_find(const struct CUctx_st *context, sl_cu_at at, size_t bytes)

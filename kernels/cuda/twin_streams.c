@@ -48,10 +48,8 @@ static void launch(struct CUstream_st *s, const struct twin_op *op)
         if (s->context->lost)
             return;
     }
-    sl_twin_memory_shut(s->context, NULL, false);
     op->kernel->run(op->kernel, op->params, op->n_blocks, op->shared_bytes,
                     sl_rng_at(sl_twin_world.config.seed, op->number));
-    sl_twin_memory_shut(s->context, NULL, true);
     sl_twin_world.report.launches++;
 }
 
@@ -59,17 +57,11 @@ static void carry_out(struct CUstream_st *s, const struct twin_op *op)
 {
     switch (op->verb) {
     case TWIN_DO_COPY:
-        sl_twin_memory_shut(s->context, op->to, false);
-        sl_twin_memory_shut(s->context, op->from, false);
         memmove(op->to, op->from, op->bytes);
-        sl_twin_memory_shut(s->context, op->to, true);
-        sl_twin_memory_shut(s->context, op->from, true);
         sl_twin_world.report.copies++;
         break;
     case TWIN_DO_FILL:
-        sl_twin_memory_shut(s->context, op->to, false);
         memset(op->to, op->value, op->bytes);
-        sl_twin_memory_shut(s->context, op->to, true);
         break;
     case TWIN_DO_LAUNCH:
         launch(s, op);
@@ -90,6 +82,7 @@ bool sl_twin_step(struct CUctx_st *context)
     if (!s)
         return false;
     sl_twin_world.clock++;
+    sl_twin_memory_shut(context, false);
     carry_out(s, &s->ops[s->done % TWIN_OPS]);
     if (s->hangs || context->lost)
         return false;
@@ -101,6 +94,7 @@ void sl_twin_run(struct CUctx_st *context)
 {
     while (sl_twin_step(context))
         ;
+    sl_twin_memory_shut(context, true);
 }
 
 /* Whoever asks finds that a little has been done, by streams that are fast today. */
@@ -110,6 +104,7 @@ static void do_some(struct CUctx_st *context, uint32_t most)
         s->weight = 1u << 3 * sl_twin_draw(4);
     for (uint32_t n = sl_twin_draw(most + 1); n > 0 && sl_twin_step(context); n--)
         ;
+    sl_twin_memory_shut(context, true);
 }
 
 bool sl_twin_idle(const struct CUctx_st *context)
@@ -142,8 +137,11 @@ static sl_cu_result give(struct CUstream_st *s, struct twin_op **op)
     if (!s || s->context != sl_twin_current)
         return SL_CU_INVALID_HANDLE;
     while (s->given - s->done == TWIN_OPS)
-        if (!sl_twin_step(s->context))
+        if (!sl_twin_step(s->context)) {
+            sl_twin_memory_shut(s->context, true);
             return s->context->final ? s->context->final : SL_CU_LAUNCH_TIMEOUT;
+        }
+    sl_twin_memory_shut(s->context, true);
     *op = &s->ops[s->given++ % TWIN_OPS];
     memset(*op, 0, offsetof(struct twin_op, params));
     return SL_CU_OK;
