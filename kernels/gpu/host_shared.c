@@ -1,6 +1,7 @@
 /* Shared memory of the twin: its shadow, the copies that land late, and the banks (host.h). */
 #include "kernels/gpu/gpu.h"
 #include "kernels/gpu/host_impl.h"
+#include <assert.h>
 #include <string.h>
 
 bool gpu_shared_may(uint32_t at, uint32_t bytes, int lane)
@@ -106,6 +107,8 @@ void gpu_word_write(uint32_t at, uint8_t mask, int lane, bool copy)
 void gpu_count_banks(const uint32_t at[32], uint32_t bytes, uint32_t lanes)
 {
     uint32_t words = bytes < 4 ? 1 : bytes / 4, group = 32 / words;
+    if (gpu_bounds_only)
+        return;
     for (uint32_t first = 0; first < 32; first += group) {
         uint32_t seen[32][32], n[32] = {0}, most = 0;
         for (uint32_t l = first; l < first + group; l++)
@@ -126,8 +129,6 @@ void gpu_count_banks(const uint32_t at[32], uint32_t bytes, uint32_t lanes)
 static void count(wu at, uint32_t bytes, wb on)
 {
     uint32_t offsets[32];
-    if (gpu_bounds_only)
-        return;
     GPU_EACH_LANE offsets[l] = at[l];
     gpu_count_banks(offsets, bytes, w_ballot(on));
 }
@@ -141,6 +142,7 @@ static uint8_t mask_of(uint32_t at, uint32_t bytes)
 void gpu_shared_read(wu at, uint32_t bytes, wu *v)
 {
     uint32_t words = (bytes + 3) / 4;
+    assert(bytes <= 16);
     count(at, bytes, w_all());
     for (uint32_t i = 0; i < words; i++)
         v[i] = (wu){0};
