@@ -180,9 +180,9 @@ def stutter(container, stop, go):
 
 @contextlib.contextmanager
 def late(world):
-    """Stops of a stage that are shorter than silence: what was taken before them is late."""
-    with stutter(world.pod("sluice-0").container("stage"), lambda: 0.85, lambda: 0.25), world.load(n_ids=20, max_tokens=2), \
-            world.load(width=4, n_ids=20, max_tokens=2, metadata=(("x-slo-ttft-ms", "350"),)):
+    """Stops of a stage that are shorter than silence: what was taken before them is late. In between there is time for few that are not."""
+    with stutter(world.pod("sluice-0").container("stage"), lambda: 0.85, lambda: 0.12), world.load(n_ids=20, max_tokens=2), \
+            world.load(width=6, n_ids=200, max_tokens=1, metadata=(("x-slo-ttft-ms", "350"),)):
         yield
 
 
