@@ -111,7 +111,6 @@ static void attend_floats(struct device_gpu *d, uint32_t layer, enum gpu_batches
 static void mix(struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w)
 {
     const struct sl_attention_dims *a = &d->config.attention;
-    const struct gpu_rows8 *to = &d->b.x8;
     bool integers = sl_dtype_is_integer(w->dtype);
     struct sl_gpu_mix p = {.states = d->b.states,
                            .rows = d->at.mixes[batch],
@@ -120,15 +119,7 @@ static void mix(struct device_gpu *d, enum gpu_batches batch, const struct sl_pa
                            .n_q = a->n_q,
                            .d_head = a->d_head};
     if (integers)
-        p.to = (struct sl_gpu_row8){.q = to->q[0],
-                                    .scale = to->scale[0],
-                                    .sum = to->sum[0],
-                                    .second = to->q[1],
-                                    .second_scale = to->scale[1],
-                                    .second_sum = to->sum[1],
-                                    .stride = sl_rows8_stride(w->k),
-                                    .rotation = w->rotation,
-                                    .digits = w->digits};
+        p.to = gpu_row8_of(&d->b.x8, w);
     gpu_launch_shared(d, &sl_gpu_mix, &p, d->n[batch]);
 }
 

@@ -177,6 +177,8 @@ struct gpu_mul {
 void gpu_multiply(struct device_gpu *d, const struct gpu_mul *p);
 /* The rows of a batch as its tiles. */
 struct gpu_mul gpu_mul_of(const struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w);
+/* Where rows for `w`, of integers, are left, as norm and mix take it. */
+struct sl_gpu_row8 gpu_row8_of(const struct gpu_rows8 *to, const struct sl_panel *w);
 /* x of the batch, normalised: in normed where somebody wants floats, in x8 as `w` wants them if it is of integers. */
 void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, const float *gain,
               const struct sl_panel *w, bool floats);

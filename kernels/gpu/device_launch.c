@@ -180,10 +180,22 @@ struct gpu_mul gpu_mul_of(const struct device_gpu *d, enum gpu_batches batch, co
 
 /* ---- rows ---- */
 
+struct sl_gpu_row8 gpu_row8_of(const struct gpu_rows8 *to, const struct sl_panel *w)
+{
+    return (struct sl_gpu_row8){.q = to->q[0],
+                                .scale = to->scale[0],
+                                .sum = to->sum[0],
+                                .second = to->q[1],
+                                .second_scale = to->scale[1],
+                                .second_sum = to->sum[1],
+                                .stride = sl_rows8_stride(w->k),
+                                .rotation = w->rotation,
+                                .digits = w->digits};
+}
+
 void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, const float *gain,
               const struct sl_panel *w, bool floats)
 {
-    const struct gpu_rows8 *to = &d->b.x8;
     bool integers = sl_dtype_is_integer(w->dtype);
     struct sl_gpu_norm p = {.x = x,
                             .gain = gain,
@@ -192,15 +204,7 @@ void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, cons
                             .n = d->config.attention.d_model,
                             .eps = d->config.attention.norm_eps};
     if (integers)
-        p.to = (struct sl_gpu_row8){.q = to->q[0],
-                                    .scale = to->scale[0],
-                                    .sum = to->sum[0],
-                                    .second = to->q[1],
-                                    .second_scale = to->scale[1],
-                                    .second_sum = to->sum[1],
-                                    .stride = sl_rows8_stride(w->k),
-                                    .rotation = w->rotation,
-                                    .digits = w->digits};
+        p.to = gpu_row8_of(&d->b.x8, w);
     gpu_launch_shared(d, &sl_gpu_norm, &p, d->n[batch]);
 }
 
