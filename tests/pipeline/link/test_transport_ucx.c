@@ -393,39 +393,46 @@ static void turn(struct side *side)
     usleep(200);
 }
 
-/* So many turns each from the first call on; then the caller drops the link, and is not heard for a while. */
-static void drop_while_it_is_made(int n_turns)
+/* A waits for a link, B calls; each has had so many turns since. */
+static void begin_a_link(struct world *world, int n_turns)
 {
-    struct world world = {0};
-    struct sl_io_config config = config_of(&sl_transport_ucx, &world);
+    *world = (struct world){0};
+    struct sl_io_config config = config_of(&sl_transport_ucx, world);
     struct sl_link_config link = link_config(LINK, 1, 2);
-    REQUIRE(sl_io_create_stepped(&world.a.io, &config, 1, NULL) == SL_OK);
-    REQUIRE(sl_io_create_stepped(&world.b.io, &config, 2, NULL) == SL_OK);
-    CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
-    turn(&world.a);
-    CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
+    REQUIRE(sl_io_create_stepped(&world->a.io, &config, 1, NULL) == SL_OK);
+    REQUIRE(sl_io_create_stepped(&world->b.io, &config, 2, NULL) == SL_OK);
+    CHECK_INT(sl_io_accept(world->a.io, &link, sl_io_address(world->b.io)), SL_OK);
+    turn(&world->a);
+    CHECK_INT(sl_io_connect(world->b.io, &link, sl_io_address(world->a.io)), SL_OK);
     for (int i = 0; i < n_turns; i++) {
-        turn(&world.b);
-        turn(&world.a);
+        turn(&world->b);
+        turn(&world->a);
     }
-    sl_io_drop(world.b.io, LINK);
+}
+
+static void end_alone(struct side *side)
+{
     for (int i = 0; i < 20; i++)
-        turn(&world.b);
-    while (world.b.n_down == 0) {
-        turn(&world.a);
-        turn(&world.b);
-    }
-    sl_io_destroy(world.b.io);
-    for (int i = 0; i < 20; i++)
-        turn(&world.a);
-    sl_io_destroy(world.a.io);
+        turn(side);
+    sl_io_destroy(side->io);
 }
 
 /* UCX 1.13 ends the process (an assertion) whose answer to a call for an endpoint finds the caller's closed. */
 SL_TEST(ucx_a_link_that_is_dropped_while_it_is_made_does_not_end_its_late_peer)
 {
-    for (int n_turns = 0; n_turns < 16; n_turns++)
-        drop_while_it_is_made(n_turns);
+    for (int n_turns = 0; n_turns < 16; n_turns++) {
+        struct world world;
+        begin_a_link(&world, n_turns);
+        sl_io_drop(world.b.io, LINK);
+        for (int i = 0; i < 20; i++) /* A is not heard for a while */
+            turn(&world.b);
+        while (world.b.n_down == 0) {
+            turn(&world.a);
+            turn(&world.b);
+        }
+        sl_io_destroy(world.b.io);
+        end_alone(&world.a);
+    }
 }
 
 static void *work(void *arg)
@@ -440,24 +447,13 @@ static void *work(void *arg)
 SL_TEST(ucx_a_node_that_ends_while_links_are_made_to_it_ends_no_other)
 {
     for (int n_turns = 1; n_turns < 8; n_turns += 2) {
-        struct world world = {0};
+        struct world world;
         pthread_t thread;
-        struct sl_io_config config = config_of(&sl_transport_ucx, &world);
-        struct sl_link_config link = link_config(LINK, 1, 2);
-        REQUIRE(sl_io_create_stepped(&world.a.io, &config, 1, NULL) == SL_OK);
-        REQUIRE(sl_io_create_stepped(&world.b.io, &config, 2, NULL) == SL_OK);
-        CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
-        turn(&world.a);
-        CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
-        for (int i = 0; i < n_turns; i++) {
-            turn(&world.b);
-            turn(&world.a);
-        }
+        begin_a_link(&world, n_turns);
         REQUIRE(pthread_create(&thread, NULL, work, &world.b) == 0);
         sl_io_destroy(world.a.io);
-        usleep(1000);
         atomic_store(&world.b.over, true);
         pthread_join(thread, NULL);
-        sl_io_destroy(world.b.io);
+        end_alone(&world.b);
     }
 }
