@@ -132,7 +132,7 @@ static void oracle_fill(struct oracle *o, const struct sl_sim_history *h)
 }
 
 static sl_status oracle_ask(struct oracle *o, const struct sl_sim_history *h, uint32_t n_layers,
-                            struct sl_err *err)
+                            uint64_t most_events, struct sl_err *err)
 {
     struct sl_world_config alone = {.seed = 1,
                                     .n_layers = n_layers,
@@ -144,6 +144,7 @@ static sl_status oracle_ask(struct oracle *o, const struct sl_sim_history *h, ui
                                     .context_tokens = h->context_tokens,
                                     .kv_tokens = h->context_tokens,
                                     .one_by_one = true,
+                                    .most_events = most_events,
                                     .cost = {.us = {[SL_COST_C] = 1, [SL_COST_B] = 0.01}}};
     struct sl_world_report report;
     oracle_fill(o, h);
@@ -180,13 +181,13 @@ static sl_status compare(const struct sl_sim_history *h, const struct oracle *o,
     return SL_OK;
 }
 
-static sl_status compare_all(const struct sl_sim_history *h, uint32_t n_layers, bool may_be_lost,
-                             struct sl_seed_sums *sums, struct sl_err *err)
+static sl_status compare_all(const struct sl_sim_history *h, const struct sl_world_config *c,
+                             bool may_be_lost, struct sl_seed_sums *sums, struct sl_err *err)
 {
     struct oracle o;
     sl_status status = oracle_init(&o, h, err);
     if (status == SL_OK)
-        status = oracle_ask(&o, h, n_layers, err);
+        status = oracle_ask(&o, h, c->n_layers, c->most_events, err);
     for (uint32_t at = 0; status == SL_OK && at < o.n_answers; at++)
         status = compare(h, &o, at, may_be_lost, err);
     sums->answers += o.n_answers;
@@ -227,5 +228,5 @@ sl_status sl_seed_run(const struct sl_seed_config *config, struct sl_sim_history
         h->requests[i].n = h->requests[i].n < c.max_running ? h->requests[i].n : c.max_running;
     sl_status status = sl_world_run(&c, h->requests, h->n, &report, err);
     add_up(sums, h, &report);
-    return status == SL_OK ? compare_all(h, c.n_layers, report.pipelines_lost > 0, sums, err) : status;
+    return status == SL_OK ? compare_all(h, &c, report.pipelines_lost > 0, sums, err) : status;
 }
