@@ -118,55 +118,22 @@ static void on_left(struct sl_world *w, uint32_t d)
     forget(w, d);
 }
 
-static bool act(struct sl_world *w, const struct sl_action *a)
+static void act(void *world, const struct sl_action *a)
 {
-    bool text_ends = false;
-    const char *bad = NULL;
-    switch (a->kind) {
-    case SL_ACTION_RECORD:
+    struct sl_world *w = world;
+    if (a->kind == SL_ACTION_RECORD)
         send_record(w, a);
-        break;
-    case SL_ACTION_ADOPT:
+    else if (a->kind == SL_ACTION_ADOPT)
         send_adopt(w, a);
-        break;
-    case SL_ACTION_TOKEN:
-    case SL_ACTION_END:
-    case SL_ACTION_SET_BACK:
-        bad = sl_holders_hear(&w->holders, a, w->now_us, &text_ends);
-        break;
-    case SL_ACTION_LEFT:
+    else if (a->kind == SL_ACTION_LEFT)
         on_left(w, a->decoder);
-        break;
-    case SL_ACTION_ADMIT:
-    case SL_ACTION_RAN:
-    case SL_ACTION_ARRIVED:
-    case SL_ACTION_LIFE:
-        break;
-    }
-    if (bad)
-        sl_world_break(w, "%s", bad);
-    return text_ends;
 }
 
 static void carry_out(struct sl_world *w)
 {
-    struct {
-        uint64_t seq;
-        uint32_t n;
-    } over[SL_MAX_BATCH];
-    uint32_t n_over = 0;
-    for (uint32_t i = 0; i < w->actions.n; i++) {
-        const struct sl_action *a = &w->actions.list[i];
-        if (!act(w, a))
-            continue;
-        over[n_over].seq = a->seq;
-        over[n_over++].n = a->token.n_out;
-    }
-    w->actions.n = 0;
-    for (uint32_t i = 0; i < n_over; i++) {
-        sl_core_text_ends(w->core, over[i].seq, over[i].n, &w->actions);
-        carry_out(w);
-    }
+    const char *bad = sl_holders_carry_out(&w->holders, w->core, &w->actions, w->now_us, act, w);
+    if (bad)
+        sl_world_break(w, "%s", bad);
     w->nodes[0].wake_us = w->now_us; /* it decides after the inputs that happen to be there */
 }
 

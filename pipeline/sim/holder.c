@@ -128,16 +128,55 @@ static const char *on_set_back(struct sl_holders *h, struct sl_sim_request *r, c
     return answer->ended || answer->n_tokens == 0 ? "what has ended, or never began, was set back" : NULL;
 }
 
-const char *sl_holders_hear(struct sl_holders *h, const struct sl_action *a, uint64_t now_us, bool *text_ends)
+static const char *hear(struct sl_holders *h, const struct sl_action *a, uint64_t now_us)
 {
     struct sl_sim_request *r = a->user;
-    *text_ends = false;
     if (a->kind == SL_ACTION_END)
         return on_end(h, r, a, now_us);
     if (a->kind == SL_ACTION_SET_BACK)
         return on_set_back(h, r, a);
-    if (a->kind != SL_ACTION_TOKEN || !a->token.out)
-        return NULL;
-    *text_ends = r->text_ends_at && a->token.n_out == r->text_ends_at + a->index;
-    return on_token(h, r, a, now_us);
+    return a->token.out ? on_token(h, r, a, now_us) : NULL;
+}
+
+static bool is_theirs(const struct sl_action *a)
+{
+    return a->kind == SL_ACTION_TOKEN || a->kind == SL_ACTION_END || a->kind == SL_ACTION_SET_BACK;
+}
+
+static bool ends_text(const struct sl_action *a)
+{
+    const struct sl_sim_request *r = a->user;
+    return a->kind == SL_ACTION_TOKEN && a->token.out && r->text_ends_at &&
+           a->token.n_out == r->text_ends_at + a->index;
+}
+
+const char *sl_holders_carry_out(struct sl_holders *h, struct sl_core *core, struct sl_actions *actions,
+                                 uint64_t now_us, sl_holders_act *act, void *world)
+{
+    struct {
+        uint64_t seq;
+        uint32_t n;
+    } over[SL_MAX_BATCH];
+    uint32_t n_over = 0;
+    const char *bad = NULL, *heard;
+    for (uint32_t i = 0; i < actions->n; i++) {
+        const struct sl_action *a = &actions->list[i];
+        if (!is_theirs(a)) {
+            act(world, a);
+            continue;
+        }
+        heard = hear(h, a, now_us);
+        bad = bad ? bad : heard;
+        if (ends_text(a)) {
+            over[n_over].seq = a->seq;
+            over[n_over++].n = a->token.n_out;
+        }
+    }
+    actions->n = 0;
+    for (uint32_t i = 0; i < n_over; i++) {
+        sl_core_text_ends(core, over[i].seq, over[i].n, actions);
+        heard = sl_holders_carry_out(h, core, actions, now_us, act, world);
+        bad = bad ? bad : heard;
+    }
+    return bad;
 }

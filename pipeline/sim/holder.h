@@ -17,9 +17,11 @@ sl_status sl_holders_init(struct sl_holders *holders, struct sl_sim_request *req
 void sl_holders_fini(struct sl_holders *holders);
 /* Filled with what request i asks for; times are those of the request. */
 struct sl_ask *sl_holders_ask(struct sl_holders *holders, uint32_t i);
-/* TOKEN, END or SET_BACK; others are none of their business. NULL, or which promise was broken (static). *text_ends: the holder finds
- * the end of its text in this token, and has to say so to the core. */
-const char *sl_holders_hear(struct sl_holders *holders, const struct sl_action *action, uint64_t now_us,
-                            bool *text_ends);
+/* Carries out what the core wants, in its order, and empties the list: a token, an end and a set back are told to who asked, who
+ * tells the core where a text ends, which may want more; all else is handed to `act`. NULL, or the first promise that was broken
+ * (static). */
+typedef void sl_holders_act(void *world, const struct sl_action *action);
+const char *sl_holders_carry_out(struct sl_holders *holders, struct sl_core *core, struct sl_actions *actions,
+                                 uint64_t now_us, sl_holders_act *act, void *world);
 
 #endif

@@ -72,8 +72,6 @@ static void send_adopt(struct sl_sim *s, const struct sl_action *a)
     sl_sim_send(s, f);
 }
 
-static void carry_out(struct sl_sim *s);
-
 /* It has nothing that anybody wants, or its time is over: it is told to stop, and does. */
 static void on_left(struct sl_sim *s, uint32_t place)
 {
@@ -85,56 +83,22 @@ static void on_left(struct sl_sim *s, uint32_t place)
             sl_sim_at(s, s->now_us + s->config.leavings[i].back_us, SL_SIM_BACK, place, NULL);
 }
 
-/* Returns whether a text ends with what was told. */
-static bool act(struct sl_sim *s, const struct sl_action *a)
+static void act(void *world, const struct sl_action *a)
 {
-    bool text_ends = false;
-    const char *bad = NULL;
-    switch (a->kind) {
-    case SL_ACTION_RECORD:
+    struct sl_sim *s = world;
+    if (a->kind == SL_ACTION_RECORD)
         send_record(s, a);
-        break;
-    case SL_ACTION_ADOPT:
+    else if (a->kind == SL_ACTION_ADOPT)
         send_adopt(s, a);
-        break;
-    case SL_ACTION_TOKEN:
-    case SL_ACTION_END:
-    case SL_ACTION_SET_BACK:
-        bad = sl_holders_hear(&s->holders, a, s->now_us, &text_ends);
-        break;
-    case SL_ACTION_LEFT:
+    else if (a->kind == SL_ACTION_LEFT)
         on_left(s, a->decoder);
-        break;
-    case SL_ACTION_ADMIT:
-    case SL_ACTION_RAN:
-    case SL_ACTION_ARRIVED:
-    case SL_ACTION_LIFE:
-        break;
-    }
-    if (bad)
-        sl_sim_break(s, "%s", bad);
-    return text_ends;
 }
 
 static void carry_out(struct sl_sim *s)
 {
-    struct {
-        uint64_t seq;
-        uint32_t n;
-    } over[SL_MAX_BATCH];
-    uint32_t n_over = 0;
-    for (uint32_t i = 0; i < s->actions.n; i++) {
-        const struct sl_action *a = &s->actions.list[i];
-        if (!act(s, a))
-            continue;
-        over[n_over].seq = a->seq;
-        over[n_over++].n = a->token.n_out;
-    }
-    s->actions.n = 0;
-    for (uint32_t i = 0; i < n_over; i++) {
-        sl_core_text_ends(s->core, over[i].seq, over[i].n, &s->actions);
-        carry_out(s);
-    }
+    const char *bad = sl_holders_carry_out(&s->holders, s->core, &s->actions, s->now_us, act, s);
+    if (bad)
+        sl_sim_break(s, "%s", bad);
     if (!s->deciding) /* as a thread would: after the inputs that happen to be there */
         sl_sim_at(s, s->now_us + (s->config.max_delay_us ? sl_rng_next(&s->rng) % 50 : 0), SL_SIM_DECIDE, 0,
                   NULL);
