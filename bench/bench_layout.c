@@ -301,19 +301,10 @@ static uint32_t share_of(const struct layout_bench *b, uint32_t prompt_tokens, u
     return share < b->asked->chunk ? share : b->asked->chunk;
 }
 
-/* Over UCX frames are as fast as they are. */
-static bool can_impose(const struct layout_bench *b)
-{
-    bool asked = b->asked->gbit > 0;
-    for (uint32_t i = 0; i < b->n_delays; i++)
-        asked = asked || b->delays[i] > 0;
-    return !asked || strcmp(b->asked->transport, "local") == 0;
-}
-
 static bool is_real(const struct layout_bench *b, uint32_t n_nodes)
 {
     if (strcmp(b->asked->clock, "auto") == 0)
-        return can_impose(b) && sl_cpu_threads(0, 1) >= n_nodes;
+        return sl_cpu_threads(0, 1) >= n_nodes;
     return strcmp(b->asked->clock, "real") == 0;
 }
 
@@ -427,11 +418,6 @@ static sl_status check_asked(struct layout_bench *b, struct sl_err *err)
         sl_bench_numbers(a->nodes, "nodes", 1, SL_LAYOUT_NODES_MAX, b->nodes, LISTS_MAX, &b->n_nodes, err));
     SL_TRY(
         sl_bench_numbers(a->delays, "delay-us", 0, DELAY_MOST_US, b->delays, LISTS_MAX, &b->n_delays, err));
-    if (strcmp(a->clock, "real") == 0 && !can_impose(b))
-        return sl_fail(
-            err, SL_E_USAGE,
-            "--transport ucx imposes no delay and no rate on a real clock; use --clock virtual, or --delay-us 0 "
-            "without --gbit");
     if (a->chunk % SL_PAGE != 0)
         return sl_fail(err, SL_E_USAGE, "--chunk %u is not whole pages of KV; use a multiple of %d", a->chunk,
                        SL_PAGE);

@@ -43,7 +43,9 @@ struct sl_layout_node {
     struct sl_layout_inbox inbox[SL_LAYOUT_NODES_MAX];
     struct sl_layout_buffer *buffers;
     uint32_t n_buffers;
-    bool holds; /* the processor, where there are fewer than nodes */
+    uint64_t
+        line_free_ns; /* when what was sent has left at --gbit, where the transport does not see to that */
+    bool holds;       /* the processor, where there are fewer than nodes */
     uint64_t since_ns, begun_ns, done_ns;
     float *logits; /* of the last row, [vocab]: of the node that has it; else NULL */
     pthread_t thread;

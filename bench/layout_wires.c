@@ -7,6 +7,7 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { EPOCH = 1, PATIENCE_MS = 60000, LOOK_MS = 100 };
 
@@ -22,12 +23,17 @@ static uint32_t peer_of(const struct sl_layout_node *node, uint64_t link)
     return low == node->index ? high : low;
 }
 
+static bool is_local(const struct sl_layout_world *world)
+{
+    return strcmp(world->config.transport, "local") == 0;
+}
+
 /* ---- up and down ---- */
 
 static sl_status make_ios(struct sl_layout_world *world, struct sl_err *err)
 {
     const struct sl_layout_config *c = &world->config;
-    bool local = strcmp(c->transport, "local") == 0;
+    bool local = is_local(world);
     struct sl_io_config config = {.transport = local ? &sl_transport_local : &sl_transport_ucx,
                                   .address = "127.0.0.1",
                                   .thread_name = "io",
@@ -172,6 +178,18 @@ uint8_t *sl_layout_buffer(struct sl_layout_node *node, uint32_t buffer)
     return node->buffers[buffer].data;
 }
 
+/* UCX knows no delay and no rate, so a frame says itself when it would be there, and who takes it waits until then: this has no
+ * less of either than asked for, and what UCX takes itself is part of it. 0: as soon as it comes. */
+static uint64_t there_ns(struct sl_layout_node *node, size_t bytes)
+{
+    const struct sl_layout_config *c = &node->world->config;
+    if (!c->real || is_local(node->world))
+        return 0;
+    uint64_t now_ns = sl_clock_ns(), begin_ns = node->line_free_ns > now_ns ? node->line_free_ns : now_ns;
+    node->line_free_ns = begin_ns + (c->gbit > 0 ? (uint64_t)((double)bytes * 8 / c->gbit) : 0);
+    return node->line_free_ns + c->delay_us * UINT64_C(1000);
+}
+
 void sl_layout_send(struct sl_layout_node *node, uint32_t to, uint32_t buffer, size_t bytes, uint32_t what)
 {
     uint8_t *payload = node->buffers[buffer].data;
@@ -180,6 +198,7 @@ void sl_layout_send(struct sl_layout_node *node, uint32_t to, uint32_t buffer, s
     sl_layout_work(node);
     memset(payload, 0, SL_LAYOUT_HEAD_BYTES);
     sl_put32(payload, what);
+    sl_put64(payload + 8, there_ns(node, whole + SL_WIRE_BYTES));
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .payload_bytes = whole, .meta_bytes = (uint32_t)whole};
     sl_frame_seal(&wire, payload);
     sl_layout_worked(node, SL_TAPE_CARRY, whole);
@@ -193,6 +212,15 @@ void sl_layout_send(struct sl_layout_node *node, uint32_t to, uint32_t buffer, s
 
 /* ---- in ---- */
 
+/* A sleep ends up to a tenth of a millisecond late. */
+static void await_ns(uint64_t there_ns)
+{
+    enum { LATE_NS = 150000 };
+    for (uint64_t now_ns = sl_clock_ns(); now_ns < there_ns; now_ns = sl_clock_ns())
+        if (there_ns - now_ns > LATE_NS)
+            nanosleep(&(struct timespec){.tv_nsec = (long)(there_ns - now_ns - LATE_NS) % 1000000000}, NULL);
+}
+
 struct sl_layout_frame sl_layout_take(struct sl_layout_node *node, uint32_t from, uint32_t what)
 {
     struct sl_layout_inbox *inbox = &node->inbox[from];
@@ -201,6 +229,7 @@ struct sl_layout_frame sl_layout_take(struct sl_layout_node *node, uint32_t from
         if (!await_event(node))
             return (struct sl_layout_frame){0};
     struct sl_layout_frame frame = inbox->frames[inbox->first];
+    await_ns(sl_get64(frame.payload + 8));
     inbox->first = (inbox->first + 1) % SL_LAYOUT_SLOTS;
     inbox->n--;
     sl_tape_add(&node->tape, (struct sl_tape_event){.kind = SL_TAPE_TAKE,

@@ -33,8 +33,9 @@ struct sl_layout_config {
     uint32_t rows; /* that a node has at once: a chunk of a pipeline, a share of a step; whole pages */
     const char *transport; /* "local", "ucx": on loopback */
     bool real;
-    uint32_t delay_us; /* imposed by the transport (the local one alone), on a real clock */
-    double gbit;       /* likewise; 0: without limit */
+    uint32_t
+        delay_us; /* imposed on a real clock: by the local transport, and by who takes a frame that came over UCX */
+    double gbit; /* likewise; 0: without limit */
 };
 
 struct sl_layout_result { /* of one round */
