@@ -167,6 +167,8 @@ static void draw_wishes(struct sl_sim_history *h, uint32_t i, uint32_t most_n, s
         r->min_tokens = draw(rng, r->max_tokens + 1);
     if (draw(rng, 10) == 0)
         r->target_us = r->arrive_us + 1 + draw(rng, 200000);
+    if (draw(rng, 10) == 0)
+        r->deadline_us = r->arrive_us + 1 + draw(rng, 400000);
     if (draw(rng, 5) == 0)
         draw_steering(h, i, rng);
 }

@@ -20,7 +20,32 @@ static struct sl_cost draw_cost(struct sl_rng *rng)
     return cost;
 }
 
-static struct sl_world_config draw_config(const struct sl_seed_config *s, const struct sl_sim_history *h,
+/* One world in eight is about who goes first: of one tenant and in large pools, with faults that keep nobody in particular from a
+ * chunk, and with times for first tokens of which some can't be kept. */
+static void draw_order(struct sl_world_config *c, struct sl_sim_history *h, struct sl_rng *rng)
+{
+    enum {
+        FAULTS = 1u << SL_SIM_DELAY | 1u << SL_SIM_REORDER | 1u << SL_SIM_SLOW | 1u << SL_SIM_LOST_CLIENT
+    };
+    if (draw(rng, 8) > 0)
+        return;
+    c->in_order = true;
+    c->faults &= FAULTS;
+    c->schedule = SL_SCHEDULE_SLO;
+    c->max_prefill = 8 + draw(rng, 16);
+    c->kv_tokens = (uint64_t)h->n * h->context_tokens;
+    c->max_running = 16;
+    c->budget_us = c->slo_us = 0;
+    for (uint32_t i = 0; i < h->n; i++) {
+        struct sl_sim_request *r = &h->requests[i];
+        r->n = 1;
+        r->priority = 0;
+        r->tenant = NULL;
+        r->target_us = draw(rng, 4) ? 0 : r->arrive_us + 20000 + draw(rng, 60000);
+    }
+}
+
+static struct sl_world_config draw_config(const struct sl_seed_config *s, struct sl_sim_history *h,
                                           uint64_t seed, struct sl_rng *rng)
 {
     uint32_t context = h->context_tokens;
@@ -48,15 +73,18 @@ static struct sl_world_config draw_config(const struct sl_seed_config *s, const 
                                 .tell_user = s->tell_user};
     if (draw(rng, 3) == 0)
         c.flush_us = 1 + sl_rng_next(rng) % (h->requests[h->n - 1].arrive_us + 20000);
+    draw_order(&c, h, rng);
     return c;
 }
 
 /* ---- the oracle ---- */
 
-/* It was refused in time, or its pipeline was lost before it told anything. */
+/* It was refused in time, its deadline has passed before it was prefilled, or its pipeline was lost before it told anything. */
 static bool was_refused(const struct sl_sim_request *r)
 {
     const struct sl_sim_answer *a = &r->answers[0];
+    if (a->ended && r->deadline_us && a->status == SL_E_DEADLINE)
+        return a->n_tokens == 0;
     return a->ended && (a->status == SL_E_EXHAUSTED || a->status == SL_E_UNAVAILABLE) && a->n_tokens == 0;
 }
 

@@ -105,6 +105,7 @@ static void again(struct sl_world *w)
     w->silent_nodes = 0;
     memset(w->places, 0, sizeof w->places);
     memset(w->seqs, 0, w->holders.n * sizeof *w->seqs);
+    sl_fair_forget(&w->fair);
     status = sl_decider_begin(w, &err);
     for (uint32_t i = 0; status == SL_OK && i < w->n_nodes; i++)
         status = sl_node_begin(w, i, 0, &err);
@@ -384,7 +385,8 @@ static sl_status build(struct sl_world *w, struct sl_sim_request *requests, uint
     w->ends_by_us = calloc(n, sizeof *w->ends_by_us);
     w->nodes = calloc(w->n_nodes, sizeof *w->nodes);
     if (!w->nodes || !w->seqs || !w->ends_by_us ||
-        sl_holders_init(&w->holders, requests, n, w->plan.vocab) != SL_OK)
+        sl_holders_init(&w->holders, requests, n, w->plan.vocab) != SL_OK ||
+        sl_fair_init(&w->fair, requests, n, w->config.in_order) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a world");
     struct sl_net_config net = {sl_faults_arrives_us, sl_faults_lands_us, w};
     SL_TRY(sl_net_create(&w->net, &net));
@@ -411,6 +413,7 @@ static void demolish(struct sl_world *w)
     sl_decider_end(w);
     sl_net_destroy(w->net);
     sl_holders_fini(&w->holders);
+    sl_fair_fini(&w->fair);
     free(w->seqs);
     free(w->ends_by_us);
     free(w->nodes);

@@ -63,6 +63,9 @@ static void send_record(struct sl_world *w, const struct sl_action *a)
     struct sl_world_bytes *b = take_bytes(w, w->plan.meta_bytes);
     sl_order_pack(b->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &w->limits);
     struct sl_wire wire = {.kind = SL_WIRE_ORDER, .seq = order->seq, .payload_bytes = w->plan.meta_bytes};
+    const char *bad = run ? sl_fair_look(&w->fair, sl_node_clock_us(w, &w->nodes[0]), order) : NULL;
+    if (bad)
+        sl_world_break(w, "%s", bad);
     w->report.records++;
     if (w->config.record)
         w->config.record(w->config.record_user, w->now_us, order, run ? run->pages : NULL);
@@ -381,6 +384,7 @@ void sl_decider_submit(struct sl_world *w, uint32_t i)
     sl_world_tell(w, "request %u of %u tokens comes, for %u answers of %u", i, r->n_ids, r->n ? r->n : 1,
                   r->max_tokens);
     w->seqs[i] = sl_core_submit(w->core, clock_us, ask, &w->actions);
+    sl_fair_take(&w->fair, i, w->seqs[i], ask->target_us, ask->deadline_us);
     carry_out(w);
 }
 

@@ -10,6 +10,7 @@
 #include "node/role/role_decode.h"
 #include "node/role/role_stage.h"
 #include "pipeline/link/transport_sim.h"
+#include "pipeline/sim/fair.h"
 #include "pipeline/sim/holder.h"
 #include "pipeline/stage/split.h"
 
@@ -106,6 +107,7 @@ struct sl_world {
     struct sl_core *core;
     struct sl_actions actions;
     struct sl_holders holders;
+    struct sl_fair fair;
     uint64_t *seqs;       /* [n_requests], 0: not taken */
     uint64_t *ends_by_us; /* [n_requests] what waits longer, waits too long */
     uint32_t first_open;  /* all requests before it have ended */

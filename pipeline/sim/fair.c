@@ -1,80 +1,115 @@
-/* Who goes first, as seen from outside: of each RUN record that is written, whose slice stands at its head and who got none. What is
- * promised by --schedule slo to those of one tenant, whatever is predicted:
- *
- *   Who named a time for its first token that is over stands behind all others, but the oldest of the late heads every tenth chunk.
- *
- * So the oldest of all that wait, once its time is over and it has its pages, waits for no more than that (nobody is forgotten), and
- * who named a time heads no more of the chunks that others wait for than that (nobody pays for a time that can't be kept any more). */
-#include "pipeline/sim/sim_impl.h"
+/* Who goes first, looked at from outside (fair.h). */
+#include "pipeline/sim/fair.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 enum { EVERY = 10, MOST_CREDIT = 2 * EVERY };
 
-static bool is_waiting(const struct sl_sim *s, uint32_t i)
+sl_status sl_fair_init(struct sl_fair *f, const struct sl_sim_request *requests, uint32_t n, bool in_order)
 {
-    const struct sl_sim_request *r = &s->requests[i];
-    return s->seqs[i] && !r->ended && s->now_us >= r->arrive_us && s->fair.cut[i] < r->n_ids;
+    *f = (struct sl_fair){.requests = requests,
+                          .askers = calloc(n + !n, sizeof *f->askers),
+                          .n = n,
+                          .in_order = in_order,
+                          .first = n,
+                          .credit = MOST_CREDIT};
+    return f->askers ? SL_OK : SL_E_NOMEM;
 }
 
-static bool is_over(const struct sl_sim *s, uint32_t i)
+void sl_fair_fini(struct sl_fair *f)
 {
-    return s->requests[i].target_us && s->now_us > s->requests[i].target_us;
+    free(f->askers);
 }
 
-/* Of all that wait; n_requests: nobody does. */
-static uint32_t oldest(const struct sl_sim *s)
+void sl_fair_take(struct sl_fair *f, uint32_t i, uint64_t seq, uint64_t due_us, uint64_t deadline_us)
 {
-    uint32_t first = s->n_requests;
-    for (uint32_t i = 0; i < s->n_requests; i++)
-        if (is_waiting(s, i) && (first == s->n_requests || s->seqs_taken[i] < s->seqs_taken[first]))
+    f->askers[i] = (struct sl_fair_asker){
+        .seq = seq, .taken = f->n_taken++, .due_us = due_us, .deadline_us = deadline_us};
+}
+
+void sl_fair_forget(struct sl_fair *f)
+{
+    memset(f->askers, 0, f->n * sizeof *f->askers);
+}
+
+static bool is_waiting(const struct sl_fair *f, uint32_t i)
+{
+    return f->askers[i].seq && !f->requests[i].ended && f->askers[i].cut < f->requests[i].n_ids;
+}
+
+static bool is_over(const struct sl_fair *f, uint32_t i, uint64_t now_us)
+{
+    return f->askers[i].due_us && now_us > f->askers[i].due_us;
+}
+
+/* Of all that wait; n: nobody does. */
+static uint32_t oldest(const struct sl_fair *f)
+{
+    uint32_t first = f->n;
+    for (uint32_t i = 0; i < f->n; i++)
+        if (is_waiting(f, i) && (first == f->n || f->askers[i].taken < f->askers[first].taken))
             first = i;
     return first;
 }
 
-static uint32_t request_of(const struct sl_sim *s, uint64_t seq)
+static uint32_t asker_of(const struct sl_fair *f, uint64_t seq)
 {
     uint32_t i = 0;
-    while (i < s->n_requests && s->seqs[i] != seq)
+    while (i < f->n && f->askers[i].seq != seq)
         i++;
     return i;
 }
 
 /* It has pages, so nothing but the order keeps it from the next chunk. */
-static bool another_begun(const struct sl_sim *s)
+static bool another_begun(const struct sl_fair *f)
 {
-    for (uint32_t i = 0; i < s->n_requests; i++)
-        if (is_waiting(s, i) && s->fair.cut[i] > 0 && s->requests[i].target_us == 0)
+    for (uint32_t i = 0; i < f->n; i++)
+        if (is_waiting(f, i) && f->askers[i].cut > 0 && f->askers[i].due_us == 0)
             return true;
     return false;
 }
 
-void sl_sim_fair_look(struct sl_sim *s, const struct sl_order *order)
+/* Before the record counts: who was passed over, and who heads it. */
+static bool look_at_head(struct sl_fair *f, uint64_t now_us, uint64_t seq)
 {
-    struct sl_sim_fair *f = &s->fair;
-    if (s->config.schedule != SL_SCHEDULE_SLO || !s->config.one_tenant)
-        return;
-    uint32_t first = oldest(s), head = request_of(s, order->slices[0].seq);
-    bool counts = first < s->n_requests && is_over(s, first) && f->cut[first] > 0;
+    uint32_t first = oldest(f), head = asker_of(f, seq);
+    bool counts = first < f->n && is_over(f, first, now_us) && f->askers[first].cut > 0;
     f->waited = counts && first == f->first ? f->waited + 1 : counts;
     f->first = first;
     f->credit += f->credit < MOST_CREDIT;
-    if (another_begun(s)) {
-        s->report.others_waited++;
-        if (head < s->n_requests && is_over(s, head))
+    if (another_begun(f)) {
+        f->others_waited++;
+        if (head < f->n && is_over(f, head, now_us))
             f->credit -= EVERY;
         if (f->credit < 0)
-            sl_sim_break(s, "request %u, whose time is over, goes before others again and again", head);
+            snprintf(f->broken, sizeof f->broken,
+                     "request %u, whose time is over, goes before others again and again", head);
     }
+    return counts;
+}
+
+const char *sl_fair_look(struct sl_fair *f, uint64_t now_us, const struct sl_order *order)
+{
+    f->broken[0] = 0;
+    bool counts = f->in_order && look_at_head(f, now_us, order->slices[0].seq);
     for (uint32_t i = 0; i < order->n_slices; i++) {
-        uint32_t whose = request_of(s, order->slices[i].seq);
-        if (whose == s->n_requests)
+        uint32_t whose = asker_of(f, order->slices[i].seq);
+        if (whose == f->n)
             continue;
-        f->cut[whose] = order->slices[i].pos + order->slices[i].n;
-        if (whose == first && counts) {
-            s->report.late_turns++;
+        struct sl_fair_asker *asker = &f->askers[whose];
+        asker->cut = order->slices[i].pos + order->slices[i].n;
+        if (asker->deadline_us && now_us > asker->deadline_us)
+            snprintf(f->broken, sizeof f->broken, "request %u is run after its deadline", whose);
+        if (asker->cut == f->requests[whose].n_ids)
+            asker->deadline_us = 0; /* it is kept, whatever must be run again */
+        if (whose == f->first && counts) {
+            f->late_turns++;
             f->waited = 0;
         }
     }
-    if (f->waited >= EVERY)
-        sl_sim_break(s, "request %u, whose time is over, has waited for %u chunks of others", first,
-                     f->waited);
+    if (f->in_order && f->waited >= EVERY)
+        snprintf(f->broken, sizeof f->broken,
+                 "request %u, whose time is over, has waited for %u chunks of others", f->first, f->waited);
+    return f->broken[0] ? f->broken : NULL;
 }

@@ -34,16 +34,6 @@ uint32_t sl_sim_choose(const struct sl_sim *s, uint64_t row, const struct sl_sim
 
 /* ---- actions ---- */
 
-/* What has to be done by a time is not begun after it. */
-static void check_deadlines(struct sl_sim *s, const struct sl_order *order)
-{
-    for (uint32_t k = 0; k < order->n_slices; k++)
-        for (uint32_t i = 0; i < s->n_requests; i++)
-            if (s->seqs[i] == order->slices[k].seq && s->requests[i].deadline_us &&
-                s->now_us > s->requests[i].deadline_us)
-                sl_sim_break(s, "request %u is run after its deadline", i);
-}
-
 static void send_record(struct sl_sim *s, const struct sl_action *a)
 {
     struct sl_order control = {.number = a->record.number, .kind = a->record.kind, .seq = a->seq};
@@ -52,9 +42,9 @@ static void send_record(struct sl_sim *s, const struct sl_action *a)
     struct sl_sim_frame *f = sl_sim_frame(s, 0, 1, sl_order_meta_bytes(&s->limits));
     sl_order_pack(f->bytes, order, run ? run->ids : NULL, run ? run->pages : NULL, &s->limits);
     s->report.records++;
-    check_deadlines(s, order);
-    if (run)
-        sl_sim_fair_look(s, order);
+    const char *bad = run ? sl_fair_look(&s->fair, s->now_us, order) : NULL;
+    if (bad)
+        sl_sim_break(s, "%s", bad);
     sl_sim_send(s, f);
     if (a->record.in_vain && s->config.foretold_us)
         sl_sim_foretell(s, (struct sl_foretold_cancel){a->seq, a->record.number});
@@ -110,8 +100,8 @@ static void carry_out(struct sl_sim *s)
 static void on_arrive(struct sl_sim *s, uint32_t which)
 {
     struct sl_ask *ask = sl_holders_ask(&s->holders, which);
-    s->seqs[which] = sl_core_submit(s->core, s->now_us, ask, &s->actions);
-    s->seqs_taken[which] = s->n_taken++;
+    uint64_t seq = sl_core_submit(s->core, s->now_us, ask, &s->actions);
+    sl_fair_take(&s->fair, which, seq, ask->target_us, ask->deadline_us);
     carry_out(s);
 }
 
@@ -225,7 +215,7 @@ static void happen(struct sl_sim *s, const struct sl_sim_event *e)
         on_arrive(s, e->which);
         break;
     case SL_SIM_CANCEL:
-        sl_core_cancel(s->core, s->seqs[e->which], &s->actions);
+        sl_core_cancel(s->core, s->fair.askers[e->which].seq, &s->actions);
         carry_out(s);
         break;
     case SL_SIM_FLUSH:
@@ -357,18 +347,14 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
                      struct sl_sim_report *report, struct sl_err *err)
 {
     struct sl_sim *s = calloc(1, sizeof *s);
-    uint64_t *seqs = calloc(2 * (size_t)n_requests, sizeof *seqs);
-    uint32_t *cut = calloc(n_requests, sizeof *cut);
     sl_status status = SL_E_NOMEM;
-    if (s && seqs && cut) {
-        *s = (struct sl_sim){.config = *config,
-                             .requests = requests,
-                             .n_requests = n_requests,
-                             .seqs = seqs,
-                             .seqs_taken = seqs + n_requests,
-                             .fair = {.cut = cut, .first = n_requests, .credit = 20},
-                             .rng = {config->seed, 0}};
+    if (s) {
+        *s = (struct sl_sim){
+            .config = *config, .requests = requests, .n_requests = n_requests, .rng = {config->seed, 0}};
         status = sl_holders_init(&s->holders, requests, n_requests, SIM_VOCAB);
+        if (status == SL_OK)
+            status = sl_fair_init(&s->fair, requests, n_requests,
+                                  config->schedule == SL_SCHEDULE_SLO && config->one_tenant);
         if (status == SL_OK)
             status = build(s, err);
     }
@@ -394,6 +380,8 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         s->report.end_us = s->now_us;
         s->report.tokens = s->holders.tokens;
         s->report.set_back = s->holders.set_back;
+        s->report.late_turns = s->fair.late_turns;
+        s->report.others_waited = s->fair.others_waited;
         *report = s->report;
         if (s->broken[0])
             status = sl_fail(err, SL_E_INTERNAL, "%s (seed %llu, at %llu us)", s->broken,
@@ -401,6 +389,7 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
     }
     if (s) {
         sl_holders_fini(&s->holders);
+        sl_fair_fini(&s->fair);
         sl_sim_stages_fini(s);
         sl_sim_drop_frames(s);
         sl_sim_decode_fini(s);
@@ -409,7 +398,5 @@ sl_status sl_sim_run(const struct sl_sim_config *config, struct sl_sim_request *
         sl_arena_fini(&s->arena);
     }
     free(s);
-    free(seqs);
-    free(cut);
     return status;
 }

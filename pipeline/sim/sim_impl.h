@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "pipeline/decide/foretold.h"
 #include "pipeline/decide/sequences.h"
+#include "pipeline/sim/fair.h"
 #include "pipeline/sim/holder.h"
 
 enum sl_sim_event_kind {
@@ -101,12 +102,6 @@ struct sl_sim_decode {
 
 enum { SL_SIM_RECORDS = 1024 }; /* more than can be under way */
 
-struct sl_sim_fair {        /* fair.c's */
-    uint32_t *cut;          /* [n_requests]: tokens of its prompt that are in the log */
-    uint32_t first, waited; /* who was the oldest, and chunks since it got something or was late */
-    int32_t credit;         /* chunks that who is late may head, in tenths */
-};
-
 struct sl_sim {
     struct sl_sim_config config;
     struct sl_plan plan;
@@ -124,10 +119,7 @@ struct sl_sim {
     struct sl_actions actions;
     struct sl_holders holders;
     struct sl_sim_request *requests;
-    uint64_t *seqs;       /* [n_requests], 0: not taken */
-    uint64_t *seqs_taken; /* [n_requests], in which order */
-    uint64_t n_taken;
-    struct sl_sim_fair fair;
+    struct sl_fair fair;
     uint32_t n_requests;
     bool deciding; /* a DECIDE is on its way */
     struct sl_sim_stage *stages;
@@ -175,9 +167,6 @@ void sl_sim_send(struct sl_sim *s,
                  struct sl_sim_frame *frame); /* when the receiver has a slot free; in order */
 void sl_sim_release(struct sl_sim *s, struct sl_sim_frame *frame); /* its slot goes back, and it is freed */
 void sl_sim_drop_frames(struct sl_sim *s);
-
-/* fair.c: a RUN record is written */
-void sl_sim_fair_look(struct sl_sim *s, const struct sl_order *order);
 
 /* the nodes; each frame that is delivered is released by whoever was given it */
 sl_status sl_sim_stages_init(struct sl_sim *s);
