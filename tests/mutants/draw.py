@@ -25,6 +25,7 @@ import pathlib
 import re
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -166,6 +167,7 @@ class Bench:
         commands = [e for e in commands if "-DSL_MUTATIONS" not in e["command"]]  # that is sluice-mutants
         self.compile = {pathlib.Path(e["file"]).relative_to(ROOT).as_posix(): e["command"] for e in commands}
         self.links, self.originals, self.baseline, self.lock = {}, {}, {}, threading.Lock()
+        (folder / "tests").symlink_to(build / "tests")  # what programs look for beside themselves
 
     def programs(self, path):
         room = pathlib.Path(path).parent.as_posix().replace("/", "_")
@@ -194,9 +196,10 @@ class Bench:
 
     def run(self, program, made):
         """(what it said that is wrong, or None; seconds of the processor, seconds); made: an object that comes before the libraries."""
-        target = self.build / "tests" / program
-        if made:
-            target = made.with_name(f"{made.stem}-{program}")
+        target = self.folder / f"{made.stem if made else 'without'}-{program}"
+        if not made:
+            shutil.copy(self.build / "tests" / program, target)  # it is run where those with mutants are
+        else:
             command = self.link_command(program).replace(f"-o tests/{program} ", f"{shlex.quote(str(made))} -o {shlex.quote(str(target))} ", 1)
             subprocess.run(command, cwd=self.build, shell=True, check=True, capture_output=True)
         cpu, wall = self.baseline.get(program, (60, 300))
@@ -217,8 +220,7 @@ class Bench:
         _, status, usage = os.wait4(child.pid, 0)
         timer.cancel()
         code = child.returncode = os.waitstatus_to_exitcode(status)
-        if made:
-            target.unlink()
+        target.unlink()
         if not said and code != 0:
             said = f"hangs ({wall} s)" if late.is_set() else "hangs" if code == -signal.SIGXCPU else f"ends with code {code}"
         return said, usage.ru_utime + usage.ru_stime, time.monotonic() - begin
@@ -301,7 +303,7 @@ def main():
     parser.add_argument("--least", type=float, default=90)
     parser.add_argument("--wide", action="store_true")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--show", type=int, help="only this one")
+    parser.add_argument("--show", type=int, nargs="+", help="only these")
     parser.add_argument("--save", type=pathlib.Path)
     args = parser.parse_args(argv)
     sites = all_sites(args.only or ROOMS)
@@ -331,8 +333,8 @@ def run_all(bench, args, sites):
     """As many mutants as are wanted, the first of the order that are any."""
     order = enumerate(drawn(sites, args.seed))
     if args.show is not None:
-        order = [pair for pair in order if pair[0] == args.show]
-        args.count = 1
+        order = [pair for pair in itertools.islice(order, 1 + max(args.show)) if pair[0] in args.show]
+        args.count = len(order)
     order, results, skip = iter(order), [], args.first
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         pending = set()
