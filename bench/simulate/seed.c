@@ -64,6 +64,7 @@ static struct sl_world_config draw_config(const struct sl_seed_config *s, struct
                                 .prefix_cache = draw(rng, 2),
                                 .schedule = draw(rng, 4) ? SL_SCHEDULE_SLO : SL_SCHEDULE_FIFO,
                                 .auth = draw(rng, 8) ? SL_LINK_AUTH_NONE : SL_LINK_AUTH_HEADER,
+                                .all_late = draw(rng, 4) == 0,
                                 .budget_us = draw(rng, 3) ? 0 : 1 + draw(rng, 20000),
                                 .slo_us = draw(rng, 3) ? 0 : 1 + draw(rng, 100000),
                                 .runs = draw(rng, 3) ? 0 : 1 + draw(rng, 10),
@@ -74,6 +75,10 @@ static struct sl_world_config draw_config(const struct sl_seed_config *s, struct
     if (draw(rng, 3) == 0)
         c.flush_us = 1 + sl_rng_next(rng) % (h->requests[h->n - 1].arrive_us + 20000);
     draw_order(&c, h, rng);
+    if (!c.in_order && draw(rng, 7) == 0) { /* pages are wanted again soon, and leave slowly */
+        c.kv_tokens = context;
+        c.slow_push = sl_sim_has(c.faults, SL_SIM_DELAY);
+    }
     return c;
 }
 

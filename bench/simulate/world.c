@@ -209,6 +209,22 @@ static void check_decider(struct sl_world *w)
     check_waiting(w);
 }
 
+/* Two that are at rest and do not agree on their link's slots; NULL: all do. */
+static const struct sl_world_node *one_who_differs(const struct sl_world *w, uint32_t *with)
+{
+    for (uint32_t i = 0; i < w->n_nodes; i++)
+        for (uint32_t k = i + 1; k < w->n_nodes; k++) {
+            const struct sl_world_node *a = &w->nodes[i], *b = &w->nodes[k];
+            if (!a->io || !b->io)
+                continue;
+            *with = k; /* the later one's plan has the life that it is in */
+            if (!sl_io_agrees(a->io, b->io, sl_plan_link_id(&b->plan, i, k)) ||
+                !sl_io_agrees(a->io, b->io, sl_plan_link_id(&b->plan, k, i)))
+                return a;
+        }
+    return NULL;
+}
+
 /* Nothing is left anywhere. */
 static bool is_over(const struct sl_world *w)
 {
@@ -221,12 +237,14 @@ static bool is_over(const struct sl_world *w)
     for (uint32_t i = 1; i < w->n_nodes; i++)
         if (w->nodes[i].io && sl_stage_sequences(w->nodes[i].stage)->n_used > 0)
             return false;
-    return true;
+    uint32_t with;
+    return !one_who_differs(w, &with);
 }
 
 static void check_over(struct sl_world *w)
 {
     struct sl_core_load load;
+    uint32_t with;
     sl_core_load(w->core, &load);
     for (uint32_t i = 0; i < w->holders.n; i++)
         if (!w->holders.requests[i].ended)
@@ -243,6 +261,10 @@ static void check_over(struct sl_world *w)
             sl_world_break(w, "stage %u has applied %llu of %llu records", k,
                            (unsigned long long)atomic_load(&w->nodes[1 + k].meter.records),
                            (unsigned long long)load.records);
+    const struct sl_world_node *differs = one_who_differs(w, &with);
+    if (differs)
+        sl_world_break(w, "nodes %u and %u, at rest, do not agree on the slots of their link",
+                       differs->number, with);
     w->report.cached_tokens = load.prompt_tokens_cached;
     w->report.evicted = load.pages_evicted;
     for (uint32_t k = 0; k < w->plan.n_stages; k++)
@@ -297,6 +319,8 @@ static void run(struct sl_world *w)
             happen(w, e);
             free(e);
         }
+        if (sl_net_touched(w->net) > 0)
+            sl_world_break(w, "somebody has written to the bytes of a frame that was under way");
         one_more(w, &next);
         turn_all(w);
         if (w->broken[0])
@@ -328,7 +352,7 @@ static uint64_t patience_us(const struct sl_world *w)
               (r->n ? r->n : 1) * r->max_tokens * sl_cost_of(&w->config.cost, &step);
     }
     return 2000000 + 10 * (uint64_t)us + 4 * w->trouble_us +
-           (uint64_t)w->holders.n * 100 * (w->max_delay_us + 10000);
+           (uint64_t)w->holders.n * 100 * (w->max_delay_us + 10000 + (w->config.slow_push ? 100000 : 0));
 }
 
 static void fill_shape(struct sl_shape *s, const struct sl_world_config *c)
@@ -388,7 +412,7 @@ static sl_status build(struct sl_world *w, struct sl_sim_request *requests, uint
         sl_holders_init(&w->holders, requests, n, w->plan.vocab) != SL_OK ||
         sl_fair_init(&w->fair, requests, n, w->config.in_order) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a world");
-    struct sl_net_config net = {sl_faults_arrives_us, sl_faults_lands_us, w};
+    struct sl_net_config net = {sl_faults_arrives_us, sl_faults_lands_us, w, w->config.all_late};
     SL_TRY(sl_net_create(&w->net, &net));
     for (uint32_t i = 0; i < sizeof w->secret; i++)
         w->secret[i] = (uint8_t)sl_rng_next(&w->rng);

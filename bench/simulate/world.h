@@ -20,6 +20,8 @@ struct sl_world_config {
         context_tokens, expect_tokens;
     uint64_t kv_tokens, flush_us; /* flush_us: when the prefix cache is flushed; 0: never */
     bool prefix_cache;
+    bool all_late;   /* see sl_net_config */
+    bool slow_push;  /* pages are long under way to decode workers */
     bool in_order;   /* nothing keeps a request from a chunk but who goes first: see fair.h */
     bool one_by_one; /* a request comes when the one before has ended */
     /* [n_requests] a request comes its arrive_us after the one before and this many records are there; NULL: after the start */

@@ -43,6 +43,9 @@ static void draw_ways(struct sl_world *w)
     for (uint32_t i = 0; i < w->n_nodes; i++)
         for (uint32_t k = 0; k < w->n_nodes; k++)
             w->base_us[i][k] = reorder && sl_world_draw(w, 3) == 0 ? sl_world_draw(w, 10000) : 0;
+    for (uint32_t k = 0; w->config.slow_push && k < w->plan.n_stages; k++)
+        for (uint32_t d = 0; d < w->plan.max_decoders; d++)
+            w->base_us[sl_plan_stage_node(k)][sl_plan_decode_node(&w->plan, d)] += sl_world_draw(w, 100000);
 }
 
 static void draw_holds(struct sl_world *w, uint64_t span_us)

@@ -505,6 +505,20 @@ uint64_t sl_io_silent(const struct sl_io *io)
     return 0;
 }
 
+static bool knows(const struct sl_link *link, const struct sl_link *peer)
+{
+    return link->granted_to_us == peer->granted_to_peer && link->confirmed == peer->delivered &&
+           link->sent == link->confirmed;
+}
+
+bool sl_io_agrees(const struct sl_io *a, const struct sl_io *b, uint64_t id)
+{
+    const struct sl_link *at_a = find_link(a, id), *at_b = find_link(b, id);
+    if (!at_a || !at_b || at_a->state != SL_LINK_UP || at_b->state != SL_LINK_UP)
+        return true;
+    return knows(at_a, at_b) && knows(at_b, at_a);
+}
+
 bool sl_io_is_silent(const struct sl_io *io, uint64_t id)
 {
     const struct sl_link *link = find_link(io, id);

@@ -83,6 +83,9 @@ sl_status sl_io_create_stepped(struct sl_io **io, const struct sl_io_config *con
                                struct sl_err *err);
 /* All that can be done at that time, monotonic; returns for how many ms nothing is due but what the transport brings. */
 int sl_io_turn(struct sl_io *io, uint64_t now_us);
+/* Of two such ios: what each knows of the other's slots on a link is what is true there, as it must be once nothing is under way.
+ * true, too, when the link is not up at both. */
+bool sl_io_agrees(const struct sl_io *a, const struct sl_io *b, uint64_t link);
 /* Where it is: for peers, and (numeric, without a port; empty: local) for people. */
 const struct sl_io_address *sl_io_address(const struct sl_io *io);
 const char *sl_io_host(const struct sl_io *io);

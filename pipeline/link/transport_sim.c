@@ -4,6 +4,7 @@
  * early shows. A pair of ends lives until both are closed and no letter is for one of them. */
 #include "pipeline/link/transport_sim.h"
 #include "base/bytes.h"
+#include "base/digest.h"
 #include "pipeline/link/transport_impl.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -41,6 +42,7 @@ struct sim_frame {
     sl_status status;
     bool limbo; /* no letter has it: there is nobody to write to */
     size_t bytes;
+    uint64_t digest; /* of what was to be sent, where it lies with the sender */
     uint8_t header[SL_WIRE_BYTES];
     uint8_t own[];
 };
@@ -67,6 +69,7 @@ struct sl_net {
     struct sl_net_config config;
     struct sl_transport *listeners;
     uint64_t now_us;
+    uint64_t n_touched;
     uint64_t gone[1 << 10]; /* bits of ports where somebody listened */
 };
 
@@ -155,7 +158,7 @@ static void vanish(struct sim_frame *frame)
 
 static void sim_send(struct sl_line *line, struct sl_sending *sending)
 {
-    bool eager = sending->bytes <= EAGER_BYTES;
+    bool eager = sending->bytes <= (line->transport->net->config.all_late ? 0 : EAGER_BYTES);
     if (line->hung_up) {
         sl_sending_done(sending, SL_E_PEER_LOST);
         return;
@@ -169,6 +172,7 @@ static void sim_send(struct sl_line *line, struct sl_sending *sending)
         memcpy(frame->own, sending->payload, sending->bytes);
     } else {
         frame->sending = sending;
+        frame->digest = sl_xxh3(sending->payload, sending->bytes);
         frame->next = line->out;
         line->out = frame;
     }
@@ -187,6 +191,8 @@ static void land(struct sl_line *line, struct sim_frame *frame)
     bool whole = frame->payload && !line->hung_up;
     if (whole)
         memcpy(landing->to, frame->payload, frame->bytes);
+    if (whole && frame->sending && sl_xxh3(frame->payload, frame->bytes) != frame->digest)
+        line->transport->net->n_touched++;
     frame->status = SL_OK;
     if (!whole) {
         frame_lost(frame);
@@ -213,7 +219,7 @@ static void arrive(struct sl_line *line, struct sim_frame *frame)
         frame_lost(frame);
         return;
     }
-    uint64_t later_us = net->config.lands_us(net->config.user, frame->bytes);
+    uint64_t later_us = frame->bytes > EAGER_BYTES ? net->config.lands_us(net->config.user, frame->bytes) : 0;
     frame->landing = landing;
     if (later_us == 0)
         land(line, frame);
@@ -504,6 +510,11 @@ uint64_t sl_net_due_us(const struct sl_net *net, uint16_t port)
 {
     const struct sl_transport *t = listener_at(net, port);
     return t && t->inbox ? t->inbox->at_us : UINT64_MAX;
+}
+
+uint64_t sl_net_touched(const struct sl_net *net)
+{
+    return net->n_touched;
 }
 
 void sl_net_break(struct sl_net *net, uint16_t a, uint16_t b)

@@ -16,6 +16,8 @@ struct sl_net_config {
     /* How long after its header a payload of so many bytes has landed. */
     uint64_t (*lands_us)(void *user, size_t bytes);
     void *user;
+    /* Small payloads, too, are read from the sender's own bytes, when they arrive, and are on their way out until then. */
+    bool all_late;
 };
 
 struct sl_net;
@@ -26,6 +28,8 @@ void sl_net_destroy(struct sl_net *net); /* after all ios on it */
 void sl_net_set_now(struct sl_net *net, uint64_t now_us);
 /* When the next thing comes to who listens there; UINT64_MAX: nothing does. */
 uint64_t sl_net_due_us(const struct sl_net *net, uint16_t port);
+/* Payloads that were not, when they landed, what they were when they were sent: somebody wrote to bytes that were under way. */
+uint64_t sl_net_touched(const struct sl_net *net);
 /* Every line between the two breaks: both hear of it. */
 void sl_net_break(struct sl_net *net, uint16_t a, uint16_t b);
 /* Who listens there has no power any more: when its io is destroyed, nobody hears of it. Else its lines are closed for it. */

@@ -78,4 +78,7 @@ SL_TEST(the_cut_that_is_proposed_mends_what_it_says)
     CHECK(fabs(most - 15 * (1 - gain)) < 1e-9 && gain > 0.25);
     CHECK(sl_balance_cut(cut, &(struct sl_balance_stages){4, begin, even}) == 0);
     CHECK(memcmp(cut, begin, sizeof begin) == 0);
+    double little[] = {11, 10, 10, 9.86}; /* another cut would take 10.95 in place of 11 */
+    CHECK(sl_balance_cut(cut, &(struct sl_balance_stages){4, begin, little}) == 0);
+    CHECK(memcmp(cut, begin, sizeof begin) == 0);
 }

@@ -12,7 +12,7 @@ static struct {
     struct sl_io *a, *b; /* a connects */
     uint64_t now_us, wake_us[2];
     struct sl_rng rng;
-    uint32_t most_us, n_up, n_down, n_sent, n_got, next;
+    uint32_t most_us, n_up, n_down, n_sent, n_got, n_bad, next;
     uint64_t held_until_us;
     sl_status sent_status, down_status;
     uint64_t sum; /* of all that happened, and when */
@@ -50,7 +50,8 @@ static void begin(uint64_t seed, uint32_t most_us)
     memset(&w, 0, sizeof w);
     w.rng = (struct sl_rng){seed, 0};
     w.most_us = most_us;
-    REQUIRE(sl_net_create(&w.net, &(struct sl_net_config){arrives, lands, NULL}) == SL_OK);
+    struct sl_net_config net = {.arrives_us = arrives, .lands_us = lands, .all_late = seed % 2 == 0};
+    REQUIRE(sl_net_create(&w.net, &net) == SL_OK);
     w.a = make_io(PORT_A);
     w.b = make_io(PORT_B);
     struct sl_link_config config = {.id = LINK, .epoch = 3, .n_slots = SLOTS, .slot_bytes = BIG};
@@ -60,6 +61,7 @@ static void begin(uint64_t seed, uint32_t most_us)
 
 static void end(void)
 {
+    CHECK(w.n_bad == 0 && sl_net_touched(w.net) == 0);
     sl_io_destroy(w.a);
     sl_io_destroy(w.b);
     sl_net_destroy(w.net);
@@ -95,7 +97,8 @@ static void on_event(struct sl_io *io, const struct sl_io_event *e)
     }
     if (e->kind == SL_IO_FRAME) {
         CHECK_INT(e->wire.seq, w.n_got);
-        CHECK(e->wire.payload_bytes == bytes_of(w.n_got) && sl_frame_whole(&e->wire, e->payload));
+        CHECK(e->wire.payload_bytes == bytes_of(w.n_got));
+        w.n_bad += !sl_frame_whole(&e->wire, e->payload);
         w.n_got++;
         sl_io_release(io, e->link, e->slot);
     }
@@ -140,8 +143,35 @@ SL_TEST(frames_come_in_their_order_whatever_the_network_does)
         begin(seed, (uint32_t)(seed * 400));
         run(60000000, FRAMES);
         CHECK(w.n_up == 2 && w.n_got == FRAMES && w.n_down == 0);
+        run(w.now_us + 100000, UINT32_MAX); /* the last credit comes home */
+        CHECK(w.n_sent == FRAMES && sl_io_agrees(w.a, w.b, LINK) && sl_io_agrees(w.b, w.a, LINK));
         end();
     }
+}
+
+/* Each frame as soon as it is sent; those that wait for credit are sent as they are by then. */
+SL_TEST(whoever_writes_to_what_is_under_way_is_found)
+{
+    begin(4, 20000);
+    run(60000000, 1);
+    CHECK(sl_net_touched(w.net) == 0);
+    for (uint64_t at_us = w.now_us; w.n_got < FRAMES && at_us < 60000000; at_us += 500) {
+        run(at_us, FRAMES);
+        if (w.n_sent < w.next)
+            w.out[w.n_sent][0] ^= 0xff;
+    }
+    CHECK(sl_net_touched(w.net) > 0 && w.n_bad > 0);
+    sl_io_destroy(w.a);
+    sl_io_destroy(w.b);
+    sl_net_destroy(w.net);
+}
+
+SL_TEST(while_frames_are_under_way_two_ends_do_not_agree)
+{
+    begin(4, 2000);
+    run(60000000, FRAMES / 2);
+    CHECK(w.n_up == 2 && w.n_got >= FRAMES / 2 && !sl_io_agrees(w.a, w.b, LINK));
+    end();
 }
 
 SL_TEST(a_line_that_breaks_again_and_again_loses_nothing_and_nothing_comes_twice)
