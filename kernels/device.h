@@ -119,6 +119,11 @@ struct sl_device_chunk {
     const struct sl_attention_slice *slices; /* one behind the other, all rows */
 };
 
+/* One among several of its kind, as its makers' tools and the kernel's log name it. */
+struct sl_device_identity {
+    char name[96], uuid[41], bus[32];
+};
+
 struct sl_device_ops;
 struct sl_device { /* the head of every kind's own struct */
     const struct sl_device_ops *ops;
@@ -135,6 +140,8 @@ struct sl_device_ops {
                         const struct sl_device_weights *weights, struct sl_err *err);
     void (*destroy)(struct sl_device *device);          /* whatever is queued; NULL is fine */
     const char *(*isa)(const struct sl_device *device); /* what it computes with, for people: "avx512vnni" */
+    /* Which one it is; NULL where there is one of its kind. Any thread. */
+    void (*identify)(const struct sl_device *device, struct sl_device_identity *identity);
 
     /* Places. rows: buffer 0 or 1, for [max_tokens, but at least head_rows][d_model]; in place it is `host` itself. */
     struct sl_device_at (*rows)(const struct sl_device *device, uint32_t buffer, float *host);

@@ -23,7 +23,9 @@ static const struct device_gpu *const_gpu_of(const struct sl_device *device)
 
 _Noreturn void gpu_lost(const struct device_gpu *d, const char *why)
 {
-    sl_log_error("the device %s is lost, and what it had with it: %s; this process ends", d->isa, why);
+    const struct sl_gpu *gpu = &d->driver.gpu; /* its place on the bus is what the kernel's log knows it by */
+    sl_log_error("the GPU at %s (%s) is lost, and what it had with it: %s; this process ends", gpu->bus,
+                 gpu->name, why);
     _exit(EX_UNAVAILABLE);
 }
 
@@ -607,6 +609,15 @@ static const char *gpu_isa(const struct sl_device *device)
     return const_gpu_of(device)->isa;
 }
 
+static void gpu_identify(const struct sl_device *device, struct sl_device_identity *identity)
+{
+    const struct sl_gpu *gpu = &const_gpu_of(device)->driver.gpu;
+    _Static_assert(sizeof identity->uuid == SL_GPU_UUID_TEXT, "room for a UUID");
+    snprintf(identity->name, sizeof identity->name, "%s", gpu->name);
+    snprintf(identity->bus, sizeof identity->bus, "%s", gpu->bus);
+    sl_gpu_uuid_text(identity->uuid, gpu);
+}
+
 static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
 {
     (void)device;
@@ -619,7 +630,7 @@ static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
         .rows = gpu_rows, .page = gpu_page, .copy_in = gpu_copy_in, .copy_out = gpu_copy_out,                \
         .clear = gpu_clear, .record = gpu_record, .await = gpu_await, .wait = gpu_wait, .embed = gpu_embed,  \
         .begin = gpu_begin, .attention = gpu_run_attention, .experts = gpu_run_experts,                      \
-        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts                                       \
+        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts, .identify = gpu_identify             \
     }
 const struct sl_device_ops sl_device_cuda = GPU_OPS("cuda", cuda_create);
 const struct sl_device_ops sl_device_twin = GPU_OPS("twin", twin_create);

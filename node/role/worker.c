@@ -7,6 +7,7 @@
 #include "base/metric.h"
 #include "base/notify.h"
 #include "base/signals.h"
+#include "kernels/device.h"
 #include "model/pack/pack_cache.h"
 #include "node/coordinator/links.h"
 #include "node/coordinator/members.h"
@@ -260,6 +261,10 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
                 sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
     w->has_cost = !w->config.decode && sl_stage_cost(&w->cost, w->stage, w->pack);
+    struct sl_device_identity gpu;
+    sl_stage_identify(w->stage, &gpu);
+    if (gpu.name[0])
+        sl_log_info("the device is %s, %s, at %s", gpu.name, gpu.uuid, gpu.bus);
     SL_TRY(sl_role_create(&w->role, w->stage, &w->plan, k, &w->state, err));
     SL_TRY(sl_stage_watch(w->stage, &(struct sl_scrub_config){on_spoiled, w}, err));
     atomic_store(&w->has_plan, true);
@@ -327,6 +332,18 @@ static void ops_state(void *context, struct sl_admin_state *state)
     state->profile = atomic_load(&w->has_plan) ? sl_profile_name(w->plan.profile) : NULL;
 }
 
+/* What computes: with its driver's names, so that it can be found among others' metrics and in the kernel's log. */
+static void device_metric(const struct worker *w, struct sl_text *t)
+{
+    struct sl_device_identity gpu;
+    const char *kind = sl_stage_identify(w->stage, &gpu);
+    sl_metric_head(t, "info", "sluice_stage_device", "What runs the chunks; of a GPU, which one.");
+    sl_text_add(
+        t,
+        "sluice_stage_device_info{role=\"%s\",device=\"%s\",kernels=\"%s\",gpu=\"%s\",uuid=\"%s\",bus=\"%s\"} 1\n",
+        w->name, kind, sl_stage_isa(w->stage), gpu.name, gpu.uuid, gpu.bus);
+}
+
 static void ops_metrics(void *context, struct sl_text *t)
 {
     struct worker *w = context;
@@ -368,6 +385,8 @@ static void ops_metrics(void *context, struct sl_text *t)
                 "sluice_peer_bytes_total{role=\"%s\",dir=\"sent\"} %llu\n"
                 "sluice_peer_bytes_total{role=\"%s\",dir=\"received\"} %llu\n",
                 w->name, (unsigned long long)io.bytes_sent, w->name, (unsigned long long)io.bytes_received);
+    if (atomic_load(&w->has_plan))
+        device_metric(w, t);
     if (atomic_load(&w->has_plan) && w->plan.n_parts > 1 && w->k >= w->plan.n_stages &&
         w->k < w->plan.n_stages + w->plan.max_decoders)
         sl_role_meter_steps_text(t, w->name, m);

@@ -338,6 +338,13 @@ const char *sl_stage_isa(const struct sl_stage *stage)
 {
     return stage->ops->isa(stage->device);
 }
+const char *sl_stage_identify(const struct sl_stage *stage, struct sl_device_identity *identity)
+{
+    *identity = (struct sl_device_identity){.name = ""};
+    if (stage->ops->identify)
+        stage->ops->identify(stage->device, identity);
+    return stage->ops->name;
+}
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage)
 {
     return stage->weight_bytes;

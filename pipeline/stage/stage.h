@@ -64,7 +64,10 @@ const struct sl_spoiled *sl_stage_found(const struct sl_stage *stage);
 
 const struct sl_shape *sl_stage_shape(const struct sl_stage *stage);
 const struct sl_share *sl_stage_share(const struct sl_stage *stage);
+struct sl_device_identity; /* kernels/device.h */
 const char *sl_stage_isa(const struct sl_stage *stage);
+/* Returns what --device calls its kind, "cpu" or "cuda". identity: "" where there is but one. Any thread. */
+const char *sl_stage_identify(const struct sl_stage *stage, struct sl_device_identity *identity);
 uint64_t sl_stage_weight_bytes(const struct sl_stage *stage);
 /* Of the layers' weights: what a chunk reads whatever its rows, and all routed experts, of which it reads those that it hits; and the
  * head, for whose logits are wanted. */

@@ -233,6 +233,24 @@ SL_TEST(and_in_every_format_of_weights_and_pages)
     }
 }
 
+SL_TEST(which_gpu_it_is_can_be_told_and_of_a_cpu_there_is_one)
+{
+    static struct stages st;
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    REQUIRE(pack);
+    if (open_stages(&st, pack, &(struct case_of){.kinds = {T, C}}, SL_I8)) {
+        struct sl_device_identity twin, cpu;
+        CHECK(strcmp(sl_stage_identify(st.stage[0], &twin), "twin") == 0);
+        CHECK(strcmp(twin.name, "a twin of a GPU") == 0 && strcmp(twin.bus, "0000:01:00.0") == 0);
+        CHECK(strcmp(twin.uuid, "GPU-736c7569-6365-2773-2074-77696e203000") == 0);
+        CHECK(strcmp(sl_stage_identify(st.stage[1], &cpu), "cpu") == 0);
+        CHECK(!cpu.name[0] && !cpu.uuid[0] && !cpu.bus[0]);
+    }
+    for (uint32_t k = 0; k < N_STAGES; k++)
+        sl_stage_destroy(st.stage[k]);
+    sl_pack_close(pack);
+}
+
 SL_TEST(and_where_heads_do_not_fill_lanes)
 {
     static const struct case_of cases[] = {{{C, T}, 50, true, 11}, {{T, C}, 31, true, 12}};
@@ -302,7 +320,7 @@ SL_TEST(a_final_error_or_a_hang_is_said_once_and_ends_the_process)
         struct end end = end_of(pack, &faults[i].fault);
         CHECK_INT(end.code, EX_UNAVAILABLE);
         CHECK_CONTAINS(end.log, faults[i].says);
-        CHECK_CONTAINS(end.log, "is lost, and what it had with it");
+        CHECK_CONTAINS(end.log, "the GPU at 0000:01:00.0 (a twin of a GPU) is lost, and what it had with it");
         const char *line = strchr(end.log, '\n');
         CHECK(line && line[1] == '\0'); /* one sentence */
     }
