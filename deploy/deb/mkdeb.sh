@@ -39,6 +39,7 @@ gzip -9n "$root"/usr/share/man/man1/*.1
 "$program" completion zsh >"$root/usr/share/zsh/vendor-completions/_sluice"
 mkdir -p "$root/lib/systemd/system" "$root/etc/sluice" "$root/usr/share/doc/sluice"
 cp "$tree"/deploy/systemd/*.service "$root/lib/systemd/system/"
+install -m 644 "$tree/deploy/systemd/gpu.conf" "$root/usr/share/doc/sluice/"
 for role in coordinator stage decode serve; do
     printf '# Options of `sluice %s`, a line each, for its unit: man sluice-%s lists them. Example:\n# threads: 8\n' $role $role \
         >"$root/etc/sluice/$role.yaml"

@@ -169,7 +169,8 @@ def test_what_is_installed_runs_and_has_its_pages_units_and_completions(unpacked
     assert (unpacked / "usr/share/bash-completion/completions/sluice").read_text() == run("completion", "bash").stdout
     assert (unpacked / "usr/share/zsh/vendor-completions/_sluice").read_text() == run("completion", "zsh").stdout
     units = {unit.name for unit in (unpacked / "lib/systemd/system").iterdir()}
-    assert units == {unit.name for unit in (ROOT / "deploy/systemd").iterdir()}
+    assert units == {unit.name for unit in (ROOT / "deploy/systemd").glob("*.service")}
+    assert (unpacked / "usr/share/doc/sluice/gpu.conf").read_text() == (ROOT / "deploy/systemd/gpu.conf").read_text()
 
 
 def test_the_configuration_files_of_the_package_are_ones_that_the_units_name_and_roles_read(unpacked, deb):

@@ -178,3 +178,26 @@ def test_systemd_takes_the_unit_and_finds_it_locked_up(unit, tmp_path):
                           text=True, timeout=PATIENCE)
     exposure = float(re.search(r"exposure level for \S+: ([0-9.]+)", done.stdout).group(1))
     assert exposure < 2.5, done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze: the units are not verified")
+@pytest.mark.parametrize("unit", [unit for unit in UNITS if "coordinator" not in unit.name], ids=lambda unit: unit.name)
+def test_a_unit_with_the_drop_in_for_gpus_may_use_them_and_its_lock_is_the_machines(unit, tmp_path):
+    """By itself it sees no device, and what it locks lies in a /tmp of its own, where no other unit finds it."""
+    text, drop_in = unit.read_text(), (ROOT / "deploy/systemd/gpu.conf").read_text()
+    assert "PrivateDevices=yes" in text and "PrivateTmp=yes" in text and "ProtectSystem=strict" in text
+    assert "MemoryDenyWriteExecute" not in text  # a driver that translates kernels runs what it has written
+    set_to = dict(line.split("=", 1) for line in drop_in.splitlines() if "=" in line and line[0] not in "#[")
+    assert set_to == {"Wants": "nvidia-persistenced.service", "After": "nvidia-persistenced.service", "PrivateDevices": "no",
+                      "DevicePolicy": "closed", "DeviceAllow": "char-nvidia* rw", "LimitMEMLOCK": "infinity", "ReadWritePaths": "/run/lock"}
+    name = unit.name.replace("@.", "@0.")
+    (tmp_path / name).write_text(text.replace("/usr/bin/sluice", str(SLUICE)))
+    (tmp_path / f"{name}.d").mkdir()
+
+    def verify(dropped):
+        (tmp_path / f"{name}.d" / "gpu.conf").write_text(dropped)
+        done = subprocess.run(["systemd-analyze", "verify", "--man=no", tmp_path / name], capture_output=True, text=True,
+                              timeout=PATIENCE, env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"})
+        return [line for line in (done.stdout + done.stderr).splitlines() if "gpu.conf" in line or name in line]
+    assert not verify(drop_in)
+    assert verify(drop_in.replace("DevicePolicy=closed", "DevicePolicy=shut"))  # it is read
