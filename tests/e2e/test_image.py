@@ -64,6 +64,11 @@ def test_it_has_at_most_60_megabytes_no_shell_and_no_other_program(image, capsys
     assert not {pathlib.Path(name).name for name in names} & {"sh", "bash", "dash", "busybox", "perl", "apt", "dpkg"}
 
 
+def test_nothing_of_nvidias_is_in_it(image):
+    """It comes from the host, which has the driver that fits its kernel."""
+    assert not [name for name in files_of(image) if re.search(r"libcuda|libnvidia|nccl", name)]
+
+
 def test_nothing_in_it_is_set_uid_or_may_be_changed_by_others(image):
     for path in image.rglob("*"):
         if not path.is_symlink():
@@ -246,6 +251,7 @@ def test_the_dockerfile_says_what_a_kubelet_must_know():
     assert "org.opencontainers.image.version" in final and '"/usr/bin/sluice", "health"' in final
     version = re.search(r"project\(sluice VERSION ([0-9.]+)", (ROOT / "CMakeLists.txt").read_text()).group(1)
     assert f"ARG VERSION={version}\n" in final
+    assert "ENV NVIDIA" not in text
     for line in re.findall(r"^COPY (?!--from)(.*) \S+$", text, re.M):
         for name in line.split():
             assert (ROOT / name).exists(), name

@@ -97,7 +97,7 @@ def maker(folders, images, pack):
         if change:
             change(documents)
         options.setdefault("claims", {"sluice-models": pack})
-        made.append(kubelite.Cluster(folders.mktemp("logs"), images, haste=haste, **options))
+        made.append(kubelite.Cluster(folders.mktemp("logs"), options.pop("images", images), haste=haste, **options))
         made[-1].apply([*documents, join_key(), *more])
         return made[-1].wait_whole() if wait else made[-1]
     yield start

@@ -1,7 +1,7 @@
 """Runs rendered Kubernetes manifests on one machine, without a cluster: crun is the runtime of containers, the kernel does the rest.
 
-Honest limits: no API server and no admission, no scheduler (one node, one kernel), no pulls of images (an image is a directory), names
-are answered by network.py. What a manifest says and nobody here does is an error, never passed over: KNOWN lists what is done.
+Honest limits: no API server and no admission, no scheduler (one node without taints, one kernel), no pulls of images (an image is a
+directory), names are answered by network.py, and GPUs are numbers: a node has so many, and nothing is put into who is given one. What a manifest says and nobody here does is an error, never passed over: KNOWN lists what is done.
 Root only. Everything lies in mount and network namespaces of this process, and in containers that Cluster.stop ends."""
 import atexit
 import base64
@@ -27,19 +27,20 @@ STATE = None  # a tmpfs, made by isolate()
 T0 = time.monotonic()
 
 LEAF, ANY = None, object()
+GPU = "nvidia.com/gpu"
 PROBE = {"httpGet": {"path": LEAF, "port": LEAF}, "periodSeconds": LEAF, "failureThreshold": LEAF, "timeoutSeconds": LEAF,
          "initialDelaySeconds": LEAF}
 CONTAINER = {"name": LEAF, "image": LEAF, "command": LEAF, "args": LEAF, "env": [{"name": LEAF, "value": LEAF, "valueFrom": {
     "fieldRef": {"fieldPath": LEAF, "apiVersion": ("v1",)}}}], "envFrom": [{"configMapRef": {"name": LEAF}}],
     "ports": [{"name": LEAF, "containerPort": LEAF, "protocol": ("TCP",)}], "startupProbe": PROBE, "readinessProbe": PROBE,
-    "livenessProbe": PROBE, "resources": {"requests": {"cpu": LEAF, "memory": LEAF}, "limits": {"cpu": LEAF, "memory": LEAF}},
+    "livenessProbe": PROBE, "resources": {"requests": {"cpu": LEAF, "memory": LEAF}, "limits": {"cpu": LEAF, "memory": LEAF, GPU: (1,)}},
     "securityContext": {"allowPrivilegeEscalation": (False,), "readOnlyRootFilesystem": LEAF, "capabilities": {"drop": (["ALL"],)}},
     "volumeMounts": [{"name": LEAF, "mountPath": LEAF, "readOnly": LEAF, "subPath": LEAF}]}
 VOLUME = {"name": LEAF, "configMap": {"name": LEAF}, "secret": {"secretName": LEAF, "defaultMode": LEAF},
           "emptyDir": {"medium": ("Memory",), "sizeLimit": LEAF}, "hostPath": {"path": LEAF, "type": ("Directory", "DirectoryOrCreate")},
           "persistentVolumeClaim": {"claimName": LEAF, "readOnly": LEAF}}
 POD = {"serviceAccountName": LEAF, "automountServiceAccountToken": (False,), "enableServiceLinks": LEAF,
-       "terminationGracePeriodSeconds": LEAF, "securityContext": {
+       "terminationGracePeriodSeconds": LEAF, "tolerations": LEAF, "securityContext": {
            "runAsNonRoot": (True,), "runAsUser": LEAF, "runAsGroup": LEAF, "fsGroup": LEAF, "fsGroupChangePolicy": LEAF,
            "seccompProfile": {"type": ("RuntimeDefault",)}},
        "volumes": [VOLUME], "initContainers": [CONTAINER], "containers": [CONTAINER]}
@@ -287,7 +288,7 @@ class Pod:
         self.veth = f"v{self.number}"
         self.folder = STATE / self.netns
         self.stopping = self.plugged = self.running = False
-        self.gone, self.trouble, self.volumes = threading.Event(), None, {}
+        self.gone, self.trouble, self.volumes, self.gpus = threading.Event(), None, {}, 0
         self.deletion = threading.Lock()
         self.init = [Container(self, spec) for spec in self.spec.get("initContainers", [])]
         self.containers = [Container(self, spec) for spec in self.spec["containers"]]
@@ -306,6 +307,14 @@ class Pod:
         return self.running and not self.stopping and all(c.ready for c in self.containers)
 
     # ---- its birth ----
+
+    def take_gpus(self):
+        """What the scheduler counts. Who waits for another's end has none before it has ended."""
+        with self.cluster.lock:
+            wanted = sum(c.spec.get("resources", {}).get("limits", {}).get(GPU, 0) for c in self.init + self.containers)
+            if wanted > self.cluster.gpus - sum(pod.gpus for pod in self.cluster.pods):
+                raise Refused(f"FailedScheduling: Insufficient {GPU}")
+            self.gpus = wanted
 
     def make_volume(self, volume):
         name, folder = volume["name"], self.folder / "volumes" / volume["name"]
@@ -375,7 +384,11 @@ class Pod:
 
     def live(self):
         try:
-            self.make_sandbox()
+            self.take_gpus()
+            with self.deletion:  # what is made of it while it is deleted would stay
+                if self.stopping:
+                    return
+                self.make_sandbox()
             for container in self.init:
                 if not self.run_init(container):
                     return
@@ -535,13 +548,13 @@ def made_of(workload):
 
 class Cluster:
     """images: {name: Image}; claims and host_paths: {name: directory}; haste: probes and back-offs are so many times as fast; files: how
-    many descriptors a container may have."""
+    many descriptors a container may have; gpus: how many the node has, none of them there."""
     serial = 0
 
-    def __init__(self, logs, images, claims=None, host_paths=None, family=4, haste=1, files=None):
+    def __init__(self, logs, images, claims=None, host_paths=None, family=4, haste=1, files=None, gpus=0):
         isolate()
         self.logs, self.images, self.claims, self.host_paths = logs, images, claims or {}, host_paths or {}
-        self.family, self.haste, self.files = family, haste, files
+        self.family, self.haste, self.files, self.gpus = family, haste, files, gpus
         self.objects, self.pods, self.groups, self.service_ips = {}, [], {}, {}
         self.killed_by_probe, self.ends, self.trouble, self.going = [], [], None, True  # ends: of containers, by themselves
         self.lock, self.count = threading.RLock(), 1

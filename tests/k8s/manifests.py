@@ -8,12 +8,15 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 K8S = ROOT / "deploy" / "k8s"
 OVERLAYS = sorted(path.name for path in (K8S / "overlays").iterdir() if path.is_dir())
+GPU_COMPONENTS = ["decode-beside", "gpu"]  # what the overlay gpu adds to the base, and whoever wants it to another overlay
+WITH_GPUS = [f"{name}+gpu" for name in OVERLAYS if "gpu" not in name]
 LWS = "leaderworkerset.sigs.k8s.io/"
 WORKLOADS = ("LeaderWorkerSet", "StatefulSet", "Deployment")
 
@@ -35,10 +38,31 @@ def rendered(path):
     return done.stdout
 
 
+def overlay_of_users(folder, on="base", components=(), **more):
+    """What a user writes beside ours, in a directory of its own (a kustomization may only read below itself; ours are reached by path)."""
+    folder.mkdir()
+
+    def path(*names):
+        return "../" * (len(folder.resolve().parts) - 1) + str(K8S.joinpath(*names).resolve())[1:]
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump({
+        "apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "components": [path("components", c) for c in components],
+        "resources": [path("base") if on == "base" else path("overlays", on)], **more}))
+    return folder
+
+
+@functools.lru_cache
+def with_gpus(overlay):
+    with tempfile.TemporaryDirectory() as folder:
+        return rendered(str(overlay_of_users(pathlib.Path(folder) / "user", overlay, GPU_COMPONENTS)))
+
+
 def render(folder):
-    """The documents of `kubectl kustomize`; folder: "base", the name of an overlay, or a path."""
-    path = folder if isinstance(folder, pathlib.Path) else K8S / "base" if folder == "base" else K8S / "overlays" / folder
-    return [document for document in yaml.safe_load_all(rendered(str(path))) if document]
+    """The documents of `kubectl kustomize`; folder: "base", the name of an overlay, one of WITH_GPUS, or a path."""
+    if folder in WITH_GPUS:
+        text = with_gpus(folder.removesuffix("+gpu"))
+    else:
+        text = rendered(str(folder if isinstance(folder, pathlib.Path) else K8S / "base" if folder == "base" else K8S / "overlays" / folder))
+    return [document for document in yaml.safe_load_all(text) if document]
 
 
 def of_kind(documents, *kinds):

@@ -3,12 +3,10 @@ import json
 
 import pytest
 import yaml
-from manifests import K8S, OVERLAYS, ROOT, Refused, containers, named, of_kind, render, templates
-
-KUSTOMIZATION = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization"}
+from manifests import K8S, OVERLAYS, ROOT, WITH_GPUS, Refused, containers, named, of_kind, overlay_of_users, render, templates
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_GPUS])
 def test_it_renders_into_the_namespace(overlay):
     documents = render(overlay)
     assert documents and all(d["metadata"]["namespace"] == "sluice" for d in documents)
@@ -17,15 +15,7 @@ def test_it_renders_into_the_namespace(overlay):
 
 
 def test_the_issue_names_these_overlays():
-    assert OVERLAYS == ["decode", "gie", "keda", "local-nvme", "monitoring", "mtls", "netpol", "rdma", "smg", "statefulset"]
-
-
-def overlay_of_users(folder, **more):
-    """What a user writes beside ours, in a directory of its own (a kustomization may only read below itself; ours are reached by path)."""
-    folder.mkdir()
-    relative = "../" * (len(folder.resolve().parts) - 1) + str((K8S / "base").resolve())[1:]
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump({**KUSTOMIZATION, "resources": [relative], **more}))
-    return folder
+    assert OVERLAYS == ["decode", "gie", "gpu", "gpu-decode", "keda", "local-nvme", "monitoring", "mtls", "netpol", "rdma", "smg", "statefulset"]
 
 
 PATCH = {"apiVersion": "leaderworkerset.x-k8s.io/v1", "kind": "LeaderWorkerSet", "metadata": {"name": "sluice"},
@@ -65,7 +55,7 @@ def names_in(template):
     return found
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_GPUS])
 def test_config_maps_are_found_under_the_names_that_they_were_given(overlay):
     documents = render(overlay)
     made = {kind: {d["metadata"]["name"] for d in of_kind(documents, kind)} for kind in ("ConfigMap", "ServiceAccount")}
@@ -77,6 +67,16 @@ def test_config_maps_are_found_under_the_names_that_they_were_given(overlay):
             assert wanted["ConfigMap"] <= made["ConfigMap"] and all(name[-11] == "-" for name in wanted["ConfigMap"]), wanted
             assert wanted["ServiceAccount"] <= made["ServiceAccount"]
             assert "sluice-join" in wanted["Secret"]
+
+
+def test_which_gpus_and_which_runtime_is_said_as_the_page_says(tmp_path):
+    page = (ROOT / "deploy/README.md").read_text()
+    snippet = yaml.safe_load(page[page.index("    # kubectl get nodes -L nvidia.com/gpu.product"):].split("\n\n")[0])
+    assert snippet.pop("resources") == ["../sluice/deploy/k8s/overlays/gpu"]
+    documents = render(overlay_of_users(tmp_path / "own", "gpu", **snippet))
+    for _, template in templates(named(documents, "LeaderWorkerSet", "sluice")):
+        assert template["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H200"} and template["spec"]["runtimeClassName"] == "nvidia"
+        assert any("nvidia.com/gpu" in c["resources"]["limits"] for c in containers(template))
 
 
 def test_a_changed_option_changes_the_pods(tmp_path):

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import referencing
 import schemas
-from manifests import OVERLAYS, render, templates
+from manifests import OVERLAYS, WITH_GPUS, render, templates
 
 VERSION = "1.31"  # of the API: the oldest whose StatefulSets have ordinals for good
 FOREIGN = schemas.foreign()
@@ -51,7 +51,7 @@ def check(document):
         core_validator("v1", "Pod").validate(pod)
 
 
-@pytest.mark.parametrize("overlay", ["base", *OVERLAYS])
+@pytest.mark.parametrize("overlay", ["base", *OVERLAYS, *WITH_GPUS])
 def test_every_object_has_its_schema(overlay):
     for document in render(overlay):
         check(document)

@@ -41,6 +41,12 @@ def test_nothing_is_allowed_that_an_engine_refuses():
     assert spared <= seccomp.REFUSED | seccomp.BY_ARGUMENT, spared
 
 
+def test_what_a_gpu_takes_is_allowed():
+    """NVIDIA's driver in a process opens /dev/nvidia*, which the runtime has put there, and speaks to them by ioctl and mapped memory."""
+    assert {"openat", "ioctl", "mmap", "munmap", "mprotect", "madvise", "mlock", "poll", "eventfd2", "memfd_create", "sched_setaffinity",
+            "flock"} <= seccomp.allowed()
+
+
 def probing(calls, profile):
     """A Deployment of one pod that calls them, beside the workers of the base."""
     security = {"runAsNonRoot": True, "runAsUser": 65532, "runAsGroup": 65532, **({"seccompProfile": {"type": "RuntimeDefault"}} if profile else {})}

@@ -1,15 +1,16 @@
 """What schemas can't say: that whoever is selected exists, that times add up, and what other projects' users met in their clusters, each
 as a rule over all overlays."""
+import functools
 import re
 import subprocess
 
 import pytest
 import yaml
 from conftest import SLUICE
-from manifests import (LWS, OVERLAYS, WORKLOADS, containers, expand, named, namespace_of, of_kind, pods_of, port_number, quantity, render,
+from manifests import (LWS, OVERLAYS, WITH_GPUS, WORKLOADS, containers, expand, named, namespace_of, of_kind, pods_of, port_number, quantity, render,
                        selected, services_of, templates)
 
-EVERY = ["base", *OVERLAYS]
+EVERY = ["base", *OVERLAYS, *WITH_GPUS]
 pytestmark = pytest.mark.parametrize("overlay", EVERY)
 ROLES = {"coordinator", "worker", "stage", "decode", "pack"}
 
@@ -69,7 +70,8 @@ def test_ports_are_those_of_the_pods(overlay):
     for monitor in of_kind(documents, "PodMonitor"):
         names = {p["name"] for pod in selected(monitor["spec"]["selector"], pods, namespace_of(monitor)) for c in pod.spec["containers"]
                  for p in c["ports"]}
-        assert {e["port"] for e in monitor["spec"]["podMetricsEndpoints"]} == {name for name in names if name.startswith("ops")}
+        scraped = {e["port"] for e in monitor["spec"]["podMetricsEndpoints"]}
+        assert {name for name in names if name.startswith("ops")} <= scraped == {"ops", "ops-stage", "ops-decode"}
     for pool in of_kind(documents, "InferencePool"):
         chosen = selected(pool["spec"]["selector"], pods, namespace_of(pool))
         assert all(port_number(pod.spec["containers"], p["number"]) for pod in chosen for p in pool["spec"]["targetPorts"])
@@ -86,20 +88,34 @@ def test_clients_reach_leaders_only(overlay):
         assert not service["spec"].get("publishNotReadyAddresses")
 
 
+def roles_of(documents, pods):
+    """The index of each stage, and "decode" of each decode worker, behind those."""
+    found = []
+    for pod in pods:
+        for c in pod.spec["containers"]:
+            if c["args"][0] == "worker":
+                s = settings(documents, c)
+                index = s.get("index", "$(LWS_WORKER_INDEX)")
+                if index == "$(LWS_WORKER_INDEX)":  # a pod of a StatefulSet: behind its name's last dash
+                    index = pod.environment.get("LWS_WORKER_INDEX", pod.name.rpartition("-")[2])
+                found.append(int(index) if int(index) < s["stages"] else "decode")
+    return sorted(found, key=lambda role: (role == "decode", role if role != "decode" else 0))
+
+
 def test_a_group_has_the_stages_and_decode_workers_that_its_coordinator_waits_for(overlay):
     documents = render(overlay)
     for workload in of_kind(documents, "LeaderWorkerSet"):
         group = [pod for pod in pods_of(workload) if pod.group == 0]
         coordinator = next(c for c in group[0].spec["containers"] if c["name"] == "coordinator")
         wanted = settings(documents, coordinator)
-        assert len(group) == wanted["stages"] + wanted["decoders"]
+        assert roles_of(documents, group) == [*range(wanted["stages"]), *["decode"] * wanted["decoders"]]
         assert [pod.environment["LWS_WORKER_INDEX"] for pod in group] == [str(i) for i in range(len(group))]
     for workload in of_kind(documents, "StatefulSet"):
         if workload["metadata"]["name"] == "sluice-worker":
             leader = pods_of(named(documents, "StatefulSet", "sluice-leader"))[0]
             wanted = settings(documents, leader.spec["containers"][0])
-            names = [pod.name for pod in pods_of(workload)]  # the index is behind the last dash
-            assert [int(name.rpartition("-")[2]) for name in names] == list(range(1, wanted["stages"] + wanted["decoders"]))
+            group = [leader, *pods_of(workload)]
+            assert roles_of(documents, group) == [*range(wanted["stages"]), *["decode"] * wanted["decoders"]]
 
 
 def test_nodes_agree_on_what_they_must(overlay):
@@ -159,6 +175,34 @@ def test_pods_are_locked_down(overlay):
     assert not of_kind(documents, "Secret", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")
 
 
+def test_who_computes_on_a_gpu_has_one_and_what_that_takes(overlay):
+    documents = render(overlay)
+    found = set()
+    for _, _, template in own_templates(documents):
+        spec, has_one = template["spec"], False
+        writable = {v["name"] for v in spec["volumes"] if "emptyDir" in v}
+        for c in containers(template):
+            device = settings(documents, c).get("device", "cpu")
+            limits, requests = c["resources"]["limits"], c["resources"]["requests"]
+            assert limits.get("nvidia.com/gpu", 0) == (device == "cuda") and "nvidia.com/gpu" not in requests  # as many as the limit, then
+            assert device in ("cpu", "cuda")  # auto goes on without one, and nobody knows
+            names = {e["name"] for e in c.get("env", [])} | {
+                key for s in c.get("envFrom", []) for key in named(documents, "ConfigMap", s["configMapRef"]["name"])["data"]}
+            assert "NVIDIA_VISIBLE_DEVICES" not in names  # overrules what the device plugin says
+            if device == "cuda":
+                has_one = True
+                found.add(c["name"])
+                assert "NVIDIA_DRIVER_CAPABILITIES" in names
+                locks = [m for m in c["volumeMounts"] if m["mountPath"] == "/run/lock"]
+                assert len(locks) == 1 and locks[0]["name"] in writable and not locks[0].get("readOnly")
+                assert quantity(requests["memory"]) >= 2 * 2**30  # pinned, and what a context has on the host
+        tolerated = [t for t in spec.get("tolerations", []) if t["key"] == "nvidia.com/gpu"]
+        assert bool(tolerated) == has_one and all(t["operator"] == "Exists" and t["effect"] == "NoSchedule" for t in tolerated)
+        mounted = [{m["mountPath"] for m in c["volumeMounts"]} - {"/run/lock"} for c in template["spec"]["containers"]]
+        assert all(paths == mounted[0] for paths in mounted)  # whatever another overlay adds, a copy of the stage has it, too
+    assert found == ({"stage", "worker"} if "gpu" in overlay else set())
+
+
 def test_packs_are_read_only_but_to_who_makes_them(overlay):
     for _, _, template in own_templates(render(overlay)):
         claims = [v for v in template["spec"]["volumes"] if "persistentVolumeClaim" in v]
@@ -185,13 +229,18 @@ def test_arguments_need_no_shell_and_say_no_address_of_this_machine(overlay):
             assert (c["args"][0] == "coordinator") == ("listen" in s)
 
 
+@functools.lru_cache
+def options_of(command):
+    text = subprocess.run([SLUICE, command, "--help"], capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^  --([a-z-]+)", text, re.M))
+
+
 def test_every_option_is_one_of_its_command(overlay):
     """A ConfigMap with an unknown key would end the process (exit code 78), an unknown variable is a warning."""
     documents = render(overlay)
     for _, _, template in own_templates(documents):
         for c in containers(template):
-            text = subprocess.run([SLUICE, c["args"][0], "--help"], capture_output=True, text=True, check=True).stdout
-            options = set(re.findall(r"^  --([a-z-]+)", text, re.M))
+            options = options_of(c["args"][0])
             file = {e["name"]: e.get("value") for e in c.get("env", [])}.get("SLUICE_CONFIG", "").rpartition("/")[2]
             for config_map in of_kind(documents, "ConfigMap"):
                 if file and file in config_map["data"]:
