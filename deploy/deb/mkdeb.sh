@@ -46,7 +46,7 @@ for role in coordinator stage decode serve; do
 done
 chmod 644 "$root"/lib/systemd/system/* "$root"/etc/sluice/*
 
-cp "$tree/deploy/README.md" "$root/usr/share/doc/sluice/runbook.md"
+cp "$tree/deploy/README.md" "$tree/deploy/runbook.md" "$root/usr/share/doc/sluice/"
 {
     printf 'Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\nUpstream-Name: sluice\n\nFiles: *\n'
     printf 'Copyright: 2026 the authors of sluice\nLicense: Apache-2.0\n On Debian systems the text of this license is in\n /usr/share/common-licenses/Apache-2.0.\n'

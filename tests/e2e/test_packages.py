@@ -170,7 +170,9 @@ def test_what_is_installed_runs_and_has_its_pages_units_and_completions(unpacked
     assert (unpacked / "usr/share/zsh/vendor-completions/_sluice").read_text() == run("completion", "zsh").stdout
     units = {unit.name for unit in (unpacked / "lib/systemd/system").iterdir()}
     assert units == {unit.name for unit in (ROOT / "deploy/systemd").glob("*.service")}
-    assert (unpacked / "usr/share/doc/sluice/gpu.conf").read_text() == (ROOT / "deploy/systemd/gpu.conf").read_text()
+    for source in ("README.md", "runbook.md", "systemd/gpu.conf"):
+        shown = unpacked / "usr/share/doc/sluice" / pathlib.Path(source).name
+        assert shown.read_text() == (ROOT / "deploy" / source).read_text()
 
 
 def test_the_configuration_files_of_the_package_are_ones_that_the_units_name_and_roles_read(unpacked, deb):
