@@ -419,6 +419,7 @@ static sl_status load(struct worker *w, struct sl_err *err)
                 sl_io_is_shielded(w->io)
                     ? "the hosts of its neighbours while links form, by nobody when they are up"
                     : "whoever reaches it");
+    SL_TRY(sl_device_look(w->device, err)); /* now, for nobody should wait for a node that can't be one */
     if (w->config.ops) {
         struct sl_admin_config ops = {
             .listen = w->config.ops, .state = ops_state, .metrics = ops_metrics, .context = w};

@@ -46,6 +46,12 @@ sl_status sl_device_kind_read(enum sl_device_kind *kind, const char *text, struc
     return read_kind(kind, text, true, err);
 }
 
+sl_status sl_device_look(enum sl_device_kind kind, struct sl_err *err)
+{
+    const struct sl_cuda *cuda;
+    return kind == SL_DEVICE_CUDA ? sl_cuda_open(&cuda, err) : SL_OK;
+}
+
 uint32_t sl_device_profiles(enum sl_device_kind kind)
 {
     switch (kind) { /* no default: the compiler asks for a new one */

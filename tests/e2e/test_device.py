@@ -62,5 +62,9 @@ def test_what_cannot_be_had_is_said_in_one_sentence(small):
     assert "names no GPU" in fails(64, "--device", "cuda:99")
     missing = fails(69, "--device", "cuda:0", SLUICE_LIBCUDA="/nowhere/libcuda.so.1")
     assert "a GPU needs NVIDIA's driver, which can't be opened" in missing and missing.count("\n") == 1
+    for role in ("stage", "decode"):  # before it looks for a coordinator, of which there is none here
+        reply = run(role, small, "--device", "cuda", env={**os.environ, "SLUICE_LIBCUDA": "/nowhere/libcuda.so.1"})
+        assert reply.returncode == 69, reply.stderr
+        assert reply.stderr.splitlines()[-1].startswith(f"sluice {role}: a GPU needs NVIDIA's driver"), reply.stderr
     reply = run("serve", small, "--stages", 1, "--devices", "cpu,cpu,twin")
     assert reply.returncode == 64 and "more than the 2 processes" in reply.stderr
