@@ -23,6 +23,8 @@ static int open_lock(const char *path)
         fd = -1;
         errno = EEXIST;
     }
+    if (fd >= 0 && s.st_uid == geteuid()) /* whatever our umask is: who can't read it can't lock it, either */
+        (void)fchmod(fd, 0644);
     return fd;
 }
 

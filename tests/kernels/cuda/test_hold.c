@@ -3,6 +3,7 @@
 #include "tests/check.h"
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -89,4 +90,36 @@ SL_TEST(what_is_in_the_file_is_believed_for_no_more_than_a_name)
     CHECK_INT(sl_gpu_hold_take(&two, uuid, folder, &err), SL_E_EXISTS);
     CHECK_CONTAINS(err.text, "another process has the GPU");
     sl_gpu_hold_release(&one);
+}
+
+/* As systemd runs units: each is a user of its own, and files that it makes are nobody else's. */
+SL_TEST(another_user_finds_the_lock_whatever_the_umask_was)
+{
+    enum { HELD = 1, FREE, NEITHER, NOBODY = 65534 };
+    struct sl_gpu_hold mine;
+    struct sl_err err;
+    const char *folder = sl_test_dir();
+    if (geteuid() != 0) {
+        sl_test_skip("only root becomes another user");
+        return;
+    }
+    REQUIRE(chmod(folder, 01777) == 0);
+    mode_t before = umask(077);
+    sl_status status = sl_gpu_hold_take(&mine, uuid, folder, &err);
+    umask(before);
+    REQUIRE(status == SL_OK);
+    for (int held = 1; held >= 0; held--) {
+        pid_t child = fork();
+        REQUIRE(child >= 0);
+        if (child == 0) {
+            struct sl_gpu_hold his;
+            sl_status his_status =
+                setuid(NOBODY) == 0 ? sl_gpu_hold_take(&his, uuid, folder, &err) : SL_E_INTERNAL;
+            _exit(his_status == SL_OK ? FREE : strstr(err.text, " has the GPU ") ? HELD : NEITHER);
+        }
+        int end;
+        REQUIRE(waitpid(child, &end, 0) == child && WIFEXITED(end));
+        CHECK_INT(WEXITSTATUS(end), held ? HELD : FREE);
+        sl_gpu_hold_release(&mine);
+    }
 }
