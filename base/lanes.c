@@ -29,19 +29,19 @@ void sl_lanes_add(struct sl_lane_sums *lanes, uint64_t at, const void *data, siz
     uint32_t w[4];
     for (; bytes >= SL_LANE_BYTES; bytes -= SL_LANE_BYTES, p += SL_LANE_BYTES, piece++) {
         memcpy(w, p, SL_LANE_BYTES);
-        lanes->sums[piece % SL_LANES] += value_of(piece, w);
+        lanes->sums[piece % SL_SUM_LANES] += value_of(piece, w);
     }
     if (bytes == 0)
         return;
     memset(w, 0, sizeof w);
     memcpy(w, p, bytes);
-    lanes->sums[piece % SL_LANES] += value_of(piece, w);
+    lanes->sums[piece % SL_SUM_LANES] += value_of(piece, w);
 }
 
 uint32_t sl_lanes_end(const struct sl_lane_sums *lanes, uint64_t bytes)
 {
     uint64_t whole = mix(bytes + 1);
-    for (int i = 0; i < SL_LANES; i++)
+    for (int i = 0; i < SL_SUM_LANES; i++)
         whole = mix(whole ^ lanes->sums[i]);
     return (uint32_t)whole;
 }

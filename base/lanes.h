@@ -12,10 +12,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SL_LANES = 64, SL_LANE_BYTES = 16 };
+enum { SL_SUM_LANES = 64, SL_LANE_BYTES = 16 };
 
 struct sl_lane_sums { /* sums so far; zeros to start */
-    uint64_t sums[SL_LANES];
+    uint64_t sums[SL_SUM_LANES];
 };
 
 /* The bytes that stand at `at`, a multiple of 16, of the whole; so is their number, but for the last ones. */

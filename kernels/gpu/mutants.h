@@ -96,6 +96,12 @@
     X(ATTEND_OWN_KEY, "a row does not see its own key")                                                      \
     X(ATTEND_MERGE, "a segment takes the place of those before it")
 
+#define GPU_MUTANTS_LANES(X)                                                                                 \
+    X(LANES_CARRY, "what a lower word carries is lost")                                                      \
+    X(LANES_KEY, "pieces have the keys of their places in the rows")                                         \
+    X(LANES_TAIL, "what lies behind the last piece counts as zeros")                                         \
+    X(LANES_BARRIER, "sums of other warps are read without a barrier")
+
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
     GPU_MUTANTS_GEMM8_WG(X)                                                                                  \
@@ -103,7 +109,8 @@
     GPU_MUTANTS_ROWS8(X)                                                                                     \
     GPU_MUTANTS_PLACE(X)                                                                                     \
     GPU_MUTANTS_ROUTE(X)                                                                                     \
-    GPU_MUTANTS_QUANTISE(X) GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X) GPU_MUTANTS_ATTEND(X)
+    GPU_MUTANTS_QUANTISE(X)                                                                                  \
+    GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X) GPU_MUTANTS_ATTEND(X) GPU_MUTANTS_LANES(X)
 
 enum gpu_mutant {
     GPU_MUTANT_NONE,

@@ -142,6 +142,10 @@ GPU_FN wu w_ones(wu v) /* bits that are set */
 {
     return (uint32_t)__popc(v);
 }
+GPU_FN wu w_mulhi(wu a, wu b) /* the upper half of the product */
+{
+    return __umulhi(a, b);
+}
 
 GPU_FN void block_sync(void)
 {

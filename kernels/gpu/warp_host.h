@@ -180,6 +180,12 @@ GPU_FN wu w_ones(wu v)
     GPU_EACH_LANE r[l] = (uint32_t)__builtin_popcount(v[l]);
     return r;
 }
+GPU_FN wu w_mulhi(wu a, wu b)
+{
+    wu r;
+    GPU_EACH_LANE r[l] = (uint32_t)((uint64_t)a[l] * b[l] >> 32);
+    return r;
+}
 
 GPU_FN wu g_ld8_row_if(const void *base, wu row, size_t stride, wu at, wb on)
 {

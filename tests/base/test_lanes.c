@@ -87,7 +87,7 @@ SL_TEST(pieces_may_be_added_in_any_order_and_cut)
             order[pick] = order[left - 1];
             order[left - 1] = first;
         }
-        for (int i = 0; i < SL_LANES; i++) /* as two blocks of a device add up */
+        for (int i = 0; i < SL_SUM_LANES; i++) /* as two blocks of a device add up */
             lanes.sums[i] += others.sums[i];
         CHECK_INT(sl_lanes_end(&lanes, BYTES), whole);
     }

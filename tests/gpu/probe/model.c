@@ -141,6 +141,7 @@ static void model_integers(const uint32_t *in, uint32_t *out, uint32_t l)
     out[96 + l] = ones;
     out[128 + l] = most - least;
     out[160 + l] = a < 0x80000000u && b >= 7 ? (a & b) : (a | c);
+    out[192 + l] = (uint32_t)((uint64_t)a * b >> 32);
 }
 
 static void model_shuffles(const uint32_t *in, uint32_t *out, uint32_t l)

@@ -22,7 +22,7 @@
     X(SILU_FLOATS, 1, 1, 8)                                                                                  \
     X(FLOAT_OF_INTEGER_FLOATS, 1, 1, 4)                                                                      \
     X(ROUND, 1, 1, 4)                                                                                        \
-    X(INTEGERS, 3, 6, 4)                                                                                     \
+    X(INTEGERS, 3, 7, 4)                                                                                     \
     X(SHUFFLES, 1, 8, 2)                                                                                     \
     X(GLOBAL_LOADS, 6, 9, 4)                                                                                 \
     X(GLOBAL_STORES, 6, 20, 4)                                                                               \

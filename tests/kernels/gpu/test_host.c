@@ -603,7 +603,8 @@ SL_TEST(functions_of_lanes_do_what_they_say)
     CHECK_INT(w_ballot(w_all()), 0xFFFFFFFFu);
     CHECK_INT(w_ballot(w_none()), 0);
     CHECK_INT(w_get(lane * 7u, 9), 63);
-    wu swapped = w_shuffleu(lane, 5), ones = w_ones(lane), big = w_maxu(lane, w_set(9)),
+    wu swapped = w_shuffleu(lane, 5), ones = w_ones(lane),
+       upper = w_mulhi(lane * 0x9E3779B9u, w_set(0xFFFFFFF5u)), big = w_maxu(lane, w_set(9)),
        small = w_minu(lane, w_set(9));
     wf half = w_float(w_asi(lane)) * 0.5f, f = w_shuffle(half, 1), top = w_maxf(half, w_setf(NAN));
     wi near = w_round(half), picked = w_picki(is_odd, w_seti(-1), w_asi(lane));
@@ -611,6 +612,7 @@ SL_TEST(functions_of_lanes_do_what_they_say)
     {
         CHECK_INT(swapped[l], l ^ 5);
         CHECK_INT(ones[l], __builtin_popcount((unsigned)l));
+        CHECK_INT(upper[l], (uint64_t)((uint32_t)l * 0x9E3779B9u) * 0xFFFFFFF5u >> 32);
         CHECK_INT(big[l], l > 9 ? l : 9);
         CHECK_INT(small[l], l < 9 ? l : 9);
         CHECK(same(f[l], (float)(l ^ 1) * 0.5f));
