@@ -55,11 +55,14 @@
  * (memory error, a launch that does not end) has lost its pages with it, says so once and ends the process, which the
  * coordinator sees as the loss of a stage.
  *
- * Threads: all calls come from the thread of the stage that created the device; what it starts itself is its affair. */
+ * Threads: all calls come from the thread of the stage that created the device, but those of the table that `links` gives; what it
+ * starts itself is its affair. */
 #ifndef SL_KERNELS_DEVICE_H
 #define SL_KERNELS_DEVICE_H
 
+#include "base/lanes.h"
 #include "base/profile.h"
+#include "base/rows_device.h"
 #include "base/status.h"
 #include "kernels/blocks.h"
 #include "kernels/observe.h"
@@ -94,7 +97,8 @@ struct sl_device_config {
     uint32_t max_slices; /* of a chunk */
     uint32_t head_rows;  /* of one call of logits */
     uint32_t n_threads;  /* of the host, for a device that computes there */
-    const char *which;   /* of several of its kind, as --device says; read by create; NULL: it has only one */
+    uint32_t n_places; /* of rows [max_tokens][d_model] that come and go from device to device; 0: none do */
+    const char *which; /* of several of its kind, as --device says; read by create; NULL: it has only one */
 };
 
 struct
@@ -170,6 +174,14 @@ struct sl_device_ops {
     /* Final norm and head of n <= head_rows rows: where [n][vocab] f32 are going to lie until the next call. The rows
      * themselves stay as they are. */
     struct sl_device_at (*logits)(struct sl_device *device, struct sl_device_at rows, uint32_t n);
+
+    /* Rows that come and go from device to device, never by way of the host (base/rows_device.h); NULL, or a table for as long as the
+     * device lives, if its config has places for them. A chunk may have its rows in a place, as in a buffer. */
+    const struct sl_rows_device *(*links)(struct sl_device *device);
+    /* Adds what these rows count for in a checksum by lanes (base/lanes.h) of a whole in which they begin at byte `at`; both are
+     * multiples of 16. Waits for all of the compute queue; from then on rows of a place may leave. */
+    void (*seal)(struct sl_device *device, struct sl_device_at rows, size_t bytes, uint64_t at,
+                 struct sl_lane_sums *sums);
 
     /* From now on the observer, which must outlive it, sees the rows that go into every matrix; NULL: nobody. The entry is
      * NULL where the host cannot see them. */

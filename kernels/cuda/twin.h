@@ -73,4 +73,10 @@ void sl_cu_twin_stop(void);
 const struct sl_cuda *sl_cu_twin(void); /* its driver */
 struct sl_cu_twin_report sl_cu_twin_take_report(void);
 
+/* What another library puts into a stream, as NCCL does with its transfers; that library's twin finds this function where the real one
+ * finds the driver, among the symbols of the process. When it is its turn `step` is asked to go on, with the device's memory open, again
+ * and again until it says that it is over; what stands behind it in the stream waits, the caller does not. It must not call the driver.
+ * false: `stream` is none of this world's. */
+__attribute__((visibility("default"))) bool sl_cu_twin_give(void *stream, bool (*step)(void *arg), void *arg);
+
 #endif

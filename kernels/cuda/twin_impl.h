@@ -15,7 +15,7 @@ struct twin_memory { /* of a context, or of the host */
     bool ours; /* to be unmapped */
 };
 
-enum twin_op_verb { TWIN_DO_COPY, TWIN_DO_FILL, TWIN_DO_LAUNCH, TWIN_DO_RECORD, TWIN_DO_WAIT };
+enum twin_op_verb { TWIN_DO_COPY, TWIN_DO_FILL, TWIN_DO_LAUNCH, TWIN_DO_RECORD, TWIN_DO_WAIT, TWIN_DO_STEPS };
 struct twin_op {
     enum twin_op_verb verb;
     uint8_t value;
@@ -26,7 +26,9 @@ struct twin_op {
     uint64_t count; /* of records of the event */
     const struct sl_cu_twin_kernel *kernel;
     uint32_t n_blocks;
-    uint64_t number; /* of the launch */
+    uint64_t number;         /* of the launch */
+    bool (*step)(void *arg); /* of another library's */
+    void *arg;
     _Alignas(16) uint8_t params[SL_CU_TWIN_PARAMS];
 };
 
@@ -36,8 +38,8 @@ struct CUstream_st {
     struct CUctx_st *context;
     struct twin_op ops[TWIN_OPS];
     uint64_t given, done;
-    uint32_t weight; /* in the draw of who is next */
-    bool hangs;
+    uint32_t weight;  /* in the draw of who is next */
+    bool hangs, held; /* held: another library's work at its head was asked, and is not over */
 };
 struct CUevent_st { /* once destroyed it stays until the context goes: queued work may know it */
     struct CUevent_st *next;

@@ -10,7 +10,7 @@
 
 static bool may_go(const struct CUstream_st *s)
 {
-    if (s->given == s->done || s->hangs)
+    if (s->given == s->done || s->hangs || s->held)
         return false;
     const struct twin_op *op = &s->ops[s->done % TWIN_OPS];
     return op->verb != TWIN_DO_WAIT || op->event->done >= op->count;
@@ -73,6 +73,9 @@ static void carry_out(struct CUstream_st *s, const struct twin_op *op)
         break;
     case TWIN_DO_WAIT:
         break;
+    case TWIN_DO_STEPS:
+        s->held = !op->step(op->arg);
+        break;
     }
 }
 
@@ -86,12 +89,20 @@ bool sl_twin_step(struct CUctx_st *context)
     carry_out(s, &s->ops[s->done % TWIN_OPS]);
     if (s->hangs || context->lost)
         return false;
-    s->done++;
+    s->done += !s->held;
     return true;
+}
+
+/* Whoever asks for something asks other libraries again, too. */
+static void hold_nobody(struct CUctx_st *context)
+{
+    for (struct CUstream_st *s = context->streams; s; s = s->next)
+        s->held = false;
 }
 
 void sl_twin_run(struct CUctx_st *context)
 {
+    hold_nobody(context);
     while (sl_twin_step(context))
         ;
     sl_twin_memory_shut(context, true);
@@ -100,6 +111,7 @@ void sl_twin_run(struct CUctx_st *context)
 /* Whoever asks finds that a little has been done, by streams that are fast today. */
 static void do_some(struct CUctx_st *context, uint32_t most)
 {
+    hold_nobody(context);
     for (struct CUstream_st *s = context->streams; s; s = s->next)
         s->weight = 1u << 3 * sl_twin_draw(4);
     for (uint32_t n = sl_twin_draw(most + 1); n > 0 && sl_twin_step(context); n--)
@@ -240,6 +252,25 @@ sl_cu_result sl_twin_launch(sl_cu_function f, unsigned blocks_x, unsigned blocks
     op->number = sl_twin_world.n_launches++;
     memcpy(op->params, arguments[0], f->kernel->params_bytes);
     return given(stream);
+}
+
+bool sl_cu_twin_give(void *stream, bool (*step)(void *arg), void *arg)
+{
+    TWIN_LOCKED;
+    for (uint32_t i = 0; i < SL_CU_TWIN_DEVICES; i++)
+        for (struct CUstream_st *s = sl_twin_world.contexts[i].streams; s; s = s->next) {
+            struct twin_op *op;
+            if (s != stream)
+                continue;
+            sl_twin_current = s->context; /* as a library that makes its device current */
+            if (give(s, &op) != SL_CU_OK)
+                return true; /* the context is lost, and its work with it */
+            op->verb = TWIN_DO_STEPS;
+            op->step = step, op->arg = arg;
+            given(s);
+            return true;
+        }
+    return false;
 }
 
 /* ---- streams and events ---- */

@@ -43,31 +43,15 @@ static void await_host(const struct device_gpu *d, sl_cu_event event, const char
         gpu_lost(d, err.text);
 }
 
-/* ---- whose turn it is: a context is current in a thread, and a twin's memory is a thread's ---- */
+/* ---- whose turn it is: a context is current in a thread ---- */
 
 static _Thread_local uint64_t current; /* number of the device whose context it is */
 
 void gpu_enter(struct device_gpu *d)
 {
-    if (d->n_inside++)
-        return;
-    if (d->driver.twin)
-        gpu_swap(&d->driver.aside);
     if (current != d->number)
         gpu_check(d, d->cuda->ctx_set_current(d->driver.context), "making its context current");
     current = d->number;
-}
-
-void gpu_leave(struct device_gpu *d)
-{
-    if (--d->n_inside)
-        return;
-    if (!d->driver.twin)
-        return;
-    struct gpu_report report = gpu_take_report();
-    if (gpu_findings(&report) > 0)
-        gpu_lost(d, report.first);
-    gpu_swap(&d->driver.aside);
 }
 
 /* ---- order ---- */
@@ -460,6 +444,7 @@ static sl_status fill(struct device_gpu *d, const struct sl_device_weights *weig
     gpu_place_buffers(&d->b, d->work_at + s->lists_bytes, &d->config, s);
     SL_TRY(make_queues(d, err));
     SL_TRY(make_pinned(d, err));
+    SL_TRY(gpu_links_open(d, err));
     struct upload u = {d, d->weights_at};
     d->weights = *weights;
     sl_device_weights_move(&d->weights, d->layers, &d->config, upload, &u);
@@ -486,6 +471,7 @@ static void drain(struct device_gpu *d)
         gpu_check(d, d->cuda->event_record(d->events[0], d->streams[i]), "recording an event");
         await_host(d, d->events[0], "what was asked last");
     }
+    gpu_links_drain(d);
     d->n_out = 0;
 }
 
@@ -499,6 +485,7 @@ static void free_staged(struct device_gpu *d, struct gpu_staged *s, uint32_t n)
 static void release(struct device_gpu *d)
 {
     const sl_cu_at all[] = {d->weights_at, d->kv_at, d->work_at};
+    gpu_links_close(d);
     free_staged(d, d->in, GPU_STAGED);
     free_staged(d, d->out, GPU_STAGED);
     free_staged(d, d->turn, GPU_LISTS);
@@ -527,7 +514,6 @@ static void gpu_destroy(struct sl_device *device)
         release(d);
         if (d->driver.twin) {
             gpu_world_leave(&d->driver);
-            gpu_free_all();
         } else {
             sl_gpu_session_close(&d->driver.session);
         }
@@ -630,7 +616,8 @@ static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
         .rows = gpu_rows, .page = gpu_page, .copy_in = gpu_copy_in, .copy_out = gpu_copy_out,                \
         .clear = gpu_clear, .record = gpu_record, .await = gpu_await, .wait = gpu_wait, .embed = gpu_embed,  \
         .begin = gpu_begin, .attention = gpu_run_attention, .experts = gpu_run_experts,                      \
-        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts, .identify = gpu_identify             \
+        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts, .links = gpu_links,                  \
+        .seal = gpu_seal, .identify = gpu_identify                                                           \
     }
 const struct sl_device_ops sl_device_cuda = GPU_OPS("cuda", cuda_create);
 const struct sl_device_ops sl_device_twin = GPU_OPS("twin", twin_create);

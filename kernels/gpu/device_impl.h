@@ -1,5 +1,5 @@
 /* What the files of the GPU's device share (device.h): device.c life, queues and copies; device_plan.c where everything lies;
- * device_launch.c launches and products; device_attention.c and device_experts.c the blocks; device_world.c the twin's driver.
+ * device_launch.c launches and products; device_attention.c and device_experts.c the blocks; device_rows.c rows that go from device to device; device_world.c the twin's driver.
  *
  * Pointers in here that say "device" are addresses there: they are added to and handed to kernels, never followed. */
 #ifndef SL_KERNELS_GPU_DEVICE_IMPL_H
@@ -63,6 +63,8 @@ struct gpu_buffers { /* on the device */
     uint32_t *experts, *offsets, *pair_rows, *pairs, *load, *n_tasks; /* route.h */
     struct gemm8_tile *tasks;
     float *cosine, *sine; /* [positions][d_head / 2] */
+    uint8_t *places;      /* [n_places] of gpu_place_bytes */
+    uint64_t *sums;       /* of a checksum: [SL_GPU_LANES_BLOCKS][SL_SUM_LANES] */
 };
 
 struct gpu_sizes {     /* of the above, from the config alone */
@@ -96,7 +98,6 @@ struct gpu_driver { /* a device of a driver, taken */
     const struct sl_gpu_image *images;
     uint32_t n_images, patience_ms;
     bool twin;
-    struct gpu_aside aside; /* a twin's memory and machine while nobody is inside, else the thread's own */
 };
 
 struct device_gpu {
@@ -106,7 +107,6 @@ struct device_gpu {
     struct gpu_driver driver;
     const struct sl_cuda *cuda; /* driver's */
     uint64_t number;            /* among all of this process, from 1 */
-    uint32_t n_inside;          /* functions of ours that have entered the device's context */
     struct sl_gpu_modules modules;
     struct gpu_function functions[GPU_FUNCTIONS_MOST];
     uint32_t n_functions;
@@ -121,6 +121,7 @@ struct device_gpu {
     struct gpu_lists lists[GPU_LISTS], at;        /* of the host; on the device */
     char isa[16];
     struct gpu_buffers b;
+    struct gpu_links *links;          /* device_rows.c; NULL: no rows go from device to device */
     struct sl_device_weights weights; /* layers: ours; all pointers in them are the device's */
     struct sl_layer_blocks *layers;
     /* The chunk that has begun. */
@@ -140,8 +141,11 @@ static inline void *gpu_pointer(sl_cu_at at)
 /* Nobody can go on: says so and ends the process. */
 _Noreturn void gpu_lost(const struct device_gpu *d, const char *why);
 void gpu_check(const struct device_gpu *d, sl_cu_result result, const char *what);
-void gpu_enter(struct device_gpu *d); /* what follows is for this device; by whichever thread */
-void gpu_leave(struct device_gpu *d);
+void gpu_enter(struct device_gpu *d); /* what follows is for this device; any thread */
+static inline void gpu_leave(const struct device_gpu *d)
+{
+    (void)d; /* a context stays current */
+}
 
 /* device_plan.c: pure */
 sl_status gpu_plan(struct gpu_sizes *sizes, const struct sl_device_config *config, struct sl_err *err);
@@ -189,6 +193,18 @@ void gpu_quantise(struct device_gpu *d, const float *x, uint32_t n, const struct
 /* The blocks. */
 void gpu_attention(struct device_gpu *d, uint32_t layer);
 void gpu_experts(struct device_gpu *d, uint32_t layer);
+
+/* device_rows.c */
+static inline size_t gpu_place_bytes(const struct sl_device_config *config)
+{
+    return (size_t)config->max_tokens * config->attention.d_model * sizeof(float);
+}
+sl_status gpu_links_open(struct device_gpu *d, struct sl_err *err); /* if the config has places */
+void gpu_links_drain(struct device_gpu *d); /* waits for what is queued in their streams */
+void gpu_links_close(struct device_gpu *d);
+const struct sl_rows_device *gpu_links(struct sl_device *device);
+void gpu_seal(struct sl_device *device, struct sl_device_at rows, size_t bytes, uint64_t at,
+              struct sl_lane_sums *sums);
 
 /* device_world.c */
 /* A device of the twin's world, which is made if there is none. Its kernels are those of `kernels` [n]. */

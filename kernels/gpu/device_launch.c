@@ -5,6 +5,7 @@
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/elements.h"
 #include "kernels/gpu/gemm.h"
+#include "kernels/gpu/lanes.h"
 #include "kernels/gpu/norm.h"
 #include "kernels/gpu/place.h"
 #include "kernels/gpu/route.h"
@@ -45,6 +46,8 @@ static uint32_t shared_of(const struct device_gpu *d, const struct gpu_kernel *k
         return SL_GPU_PLACE_SHARED;
     if (kernel == &sl_gpu_sigmoid)
         return SL_GPU_SIGMOID_SHARED;
+    if (kernel == &sl_gpu_lanes)
+        return SL_GPU_LANES_SHARED;
     if (kernel == &sl_gpu_gemm_f32 || kernel == &sl_gpu_gemm_bf16 || kernel == &sl_gpu_gemm_f32_swiglu ||
         kernel == &sl_gpu_gemm_bf16_swiglu)
         return SL_GPU_GEMM_SHARED;

@@ -3,6 +3,7 @@
 #include "base/arena.h"
 #include "kernels/gpu/attend.h"
 #include "kernels/gpu/device_impl.h"
+#include "kernels/gpu/lanes.h"
 #include "kernels/gpu/place.h"
 #include "kernels/isa.h"
 #include "kernels/page.h"
@@ -181,6 +182,8 @@ size_t gpu_place_buffers(struct gpu_buffers *b, uintptr_t base, const struct sl_
     place_experts(b, &at, c, s);
     b->cosine = take(&at, angles, sizeof(float));
     b->sine = take(&at, angles, sizeof(float));
+    b->places = take(&at, c->n_places, gpu_place_bytes(c));
+    b->sums = c->n_places ? take(&at, SL_GPU_LANES_BLOCKS * SL_SUM_LANES, sizeof *b->sums) : NULL;
     b->logits = c->with_head ? take(&at, (size_t)c->head_rows * c->vocab, sizeof(float)) : NULL;
     return at.at - base;
 }

@@ -5,12 +5,15 @@
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/elements.h"
 #include "kernels/gpu/gemm.h"
+#include "kernels/gpu/lanes.h"
 #include "kernels/gpu/launched.h"
 #include "kernels/gpu/norm.h"
 #include "kernels/gpu/place.h"
 #include "kernels/gpu/route.h"
 #include <pthread.h>
 #include <stdlib.h>
+#include <sysexits.h>
+#include <unistd.h>
 
 #define GEMM8_EXTERN(format)                                                                                 \
     extern const struct gpu_kernel gemm8_##format, gemm8_##format##_swiglu, gemm8_##format##_digits,         \
@@ -53,6 +56,7 @@ const struct gpu_kernel *const gpu_kernels[] = {
     &sl_gpu_embed,
     &sl_gpu_combine,
     &sl_gpu_sigmoid,
+    &sl_gpu_lanes,
 };
 const uint32_t gpu_n_kernels = sizeof gpu_kernels / sizeof *gpu_kernels;
 
@@ -69,6 +73,40 @@ void sl_gpu_twin_as(const struct sl_gpu_twin *twin)
     pthread_mutex_unlock(&mutex);
 }
 
+/* Memory and machine of the kernels' twins are a thread's (host.h), and a device is worked with by several: by its stage's, and by
+ * that of a link's I/O, any of which may find that work of it is due. So they are the world's, and lent to whoever does some. The
+ * driver's twin does one thing at a time. */
+static struct gpu_aside aside;
+
+static void run(const struct sl_cu_twin_kernel *kernel, const void *params, uint32_t n_blocks,
+                size_t shared_bytes, uint64_t seed)
+{
+    gpu_swap(&aside);
+    gpu_launch(kernel->arg, params, n_blocks, shared_bytes, seed);
+    gpu_swap(&aside);
+    struct gpu_report report = gpu_take_report();
+    if (gpu_findings(&report) == 0)
+        return;
+    sl_log_error("the twin of a GPU has found what is wrong with a kernel: %s; this process ends",
+                 report.first);
+    _exit(EX_UNAVAILABLE);
+}
+
+static void *take_memory(size_t bytes)
+{
+    gpu_swap(&aside);
+    void *at = gpu_alloc(bytes);
+    gpu_swap(&aside);
+    return at;
+}
+
+static void give_memory(void *at)
+{
+    gpu_swap(&aside);
+    gpu_free(at);
+    gpu_swap(&aside);
+}
+
 static void begin_world(void)
 {
     struct sl_cu_twin_config config = {.seed = how.seed,
@@ -77,10 +115,14 @@ static void begin_world(void)
                                        .capability = 90,
                                        .kernels = launched,
                                        .n_kernels = gpu_n_kernels,
-                                       .fault = how.fault};
-    for (uint32_t i = 0; i < gpu_n_kernels; i++)
+                                       .fault = how.fault,
+                                       .alloc = take_memory,
+                                       .free = give_memory};
+    for (uint32_t i = 0; i < gpu_n_kernels; i++) {
         launched[i] = gpu_launched(gpu_kernels[i]);
-    gpu_launched_memory(&config);
+        launched[i].run = run;
+    }
+    aside = (struct gpu_aside){.bounds_only = !how.checked};
     sl_cu_twin_start(&config);
 }
 
@@ -88,6 +130,9 @@ static void end_world(void)
 {
     struct sl_cu_twin_report report = sl_cu_twin_take_report();
     sl_cu_twin_stop();
+    gpu_swap(&aside);
+    gpu_free_all();
+    gpu_swap(&aside);
     if (report.misuses == 0)
         return;
     sl_log_error("the twin of the driver has seen %llu misuses, the first: %s",
@@ -125,8 +170,7 @@ sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err)
                                   .images = &image,
                                   .n_images = 1,
                                   .patience_ms = how.patience_ms ? how.patience_ms : GPU_TWIN_PATIENCE_MS,
-                                  .twin = true,
-                                  .aside = {.bounds_only = !how.checked}};
+                                  .twin = true};
     if (number == SL_CU_TWIN_DEVICES)
         status = sl_fail(err, SL_E_UNAVAILABLE, "a process has %d twins of GPUs at most", SL_CU_TWIN_DEVICES);
     else

@@ -72,10 +72,17 @@ static void where_is(void *user, uint32_t node, struct sl_io_address *address)
     *address = *sl_io_address(node == 0 ? c->coordinator_io : c->members[node - 1].io);
 }
 
-static sl_status open_io(struct sl_cluster *c, const char *name, struct sl_io **io, struct sl_err *err)
+/* stage: whose rows may go from device to device; NULL: none do. */
+static sl_status open_io(struct sl_cluster *c, const char *name, const struct sl_stage *stage,
+                         struct sl_io **io, struct sl_err *err)
 {
     bool ucx = strcmp(c->config.transport, "ucx") == 0;
-    struct sl_io_config config = {.transport = ucx ? &sl_transport_ucx : &sl_transport_local,
+    const struct sl_rows_device *rows = stage ? sl_stage_links(stage) : NULL;
+    struct sl_io_config config = {.transport = ucx    ? (rows ? &sl_transport_ucx_nccl : &sl_transport_ucx)
+                                               : rows ? &sl_transport_local_nccl
+                                                      : &sl_transport_local,
+                                  .rows_device = rows,
+                                  .rows_from = c->plan.rows_from,
                                   .fabric = c->fabric,
                                   .address = "127.0.0.1",
                                   .thread_name = name,
@@ -111,6 +118,8 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
                                       .max_running = g->max_running,
                                       .context_tokens = g->context_tokens,
                                       .epoch = 1,
+                                      .rows = g->rows,
+                                      .rows_from = g->rows_from,
                                       /* one that we lack is refused by the stage, which says why */
                                       .profile = sl_profile_best(able ? able : allowed)};
     return sl_plan_for_shape(&c->plan, sl_pack_shape(c->pack), &options, err);
@@ -134,10 +143,10 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         m->has_cost = k < c->plan.n_stages && sl_stage_cost(&m->cost, m->stage, c->pack);
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
-        SL_TRY(open_io(c, k >= c->plan.n_stages ? "decode" : "stage", &m->io, err));
+        SL_TRY(open_io(c, k >= c->plan.n_stages ? "decode" : "stage", m->stage, &m->io, err));
         SL_TRY(sl_stage_watch(m->stage, &(struct sl_scrub_config){on_spoiled, m}, err));
     }
-    SL_TRY(open_io(c, "coordinator", &c->io, err));
+    SL_TRY(open_io(c, "coordinator", NULL, &c->io, err));
     c->coordinator_io = c->io;
     return SL_OK;
 }

@@ -70,15 +70,53 @@ static uint64_t now_us(const struct sl_stage_role *r)
     return r->config.now_us(r->config.clock);
 }
 
-/* Room was made sure of before the record was begun (room_for_frames). */
-static void send_frame(struct sl_stage_role *r, uint64_t link, struct sl_wire *wire, const void *payload,
-                       uint64_t tag)
+/* ---- rows that go from device to device ---- */
+
+static bool goes_beside(const struct sl_stage_role *r, uint32_t n_rows)
 {
-    sl_frame_seal(wire, payload);
+    return sl_plan_rows_beside(r->plan, (uint64_t)n_rows * r->plan->d_model * sizeof(float));
+}
+
+/* Those of a frame lie with the device; the host has the record that stands before them. */
+static bool has_rows_beside(const struct sl_stage_role *r, const struct sl_wire *wire)
+{
+    return !r->first && wire->meta_bytes == r->plan->meta_bytes && wire->rank == 2 &&
+           wire->shape[1] == r->plan->d_model && goes_beside(r, wire->shape[0]);
+}
+
+static struct sl_lane_sums sums_of(struct sl_stage_role *r, const void *payload, uint32_t n_rows)
+{
+    struct sl_lane_sums sums = {{0}};
+    sl_stage_sum_rows(r->stage, (const float *)(const void *)((const uint8_t *)payload + r->plan->meta_bytes),
+                      n_rows, r->plan->meta_bytes, &sums);
+    return sums;
+}
+
+static bool is_whole_frame(struct sl_stage_role *r, const struct sl_wire *wire, const void *payload)
+{
+    if (!has_rows_beside(r, wire))
+        return sl_frame_whole(wire, payload);
+    struct sl_lane_sums sums = sums_of(r, payload, wire->shape[0]);
+    return sl_frame_whole_by_sums(wire, payload, &sums);
+}
+
+/* ---- frames ---- */
+
+/* Sealed. Room was made sure of before the record was begun (room_for_frames). */
+static void send_sealed(struct sl_stage_role *r, uint64_t link, const struct sl_wire *wire,
+                        const void *payload, uint64_t tag)
+{
     sl_role_act(r->actions,
                 &(struct sl_role_action){
                     .kind = SL_ROLE_SEND, .link = link, .wire = *wire, .payload = payload, .tag = tag});
     r->n_out++;
+}
+
+static void send_frame(struct sl_stage_role *r, uint64_t link, struct sl_wire *wire, const void *payload,
+                       uint64_t tag)
+{
+    sl_frame_seal(wire, payload);
+    send_sealed(r, link, wire, payload, tag);
 }
 
 static void release(struct sl_stage_role *r, uint32_t slot)
@@ -331,13 +369,22 @@ static void forward(struct sl_stage_role *r, const struct sl_io_event *frame)
         wire.shape[1] = r->plan->d_model;
         wire.payload_bytes += (uint64_t)r->order.n_tokens * r->plan->d_model * sizeof(float);
     }
-    send_frame(r, r->out_link, &wire, frame->payload, tag_of(TAG_FORWARD, frame->slot));
+    uint64_t tag = tag_of(TAG_FORWARD, frame->slot);
+    if (wire.rank == 0 || !goes_beside(r, r->order.n_tokens)) {
+        send_frame(r, r->out_link, &wire, frame->payload, tag);
+        return;
+    }
+    struct sl_lane_sums sums = sums_of(r, frame->payload, r->order.n_tokens);
+    sl_frame_seal_by_sums(&wire, frame->payload, &sums);
+    send_sealed(r, r->out_link, &wire, frame->payload, tag);
 }
 
 static void run_chunk(struct sl_stage_role *r, const struct sl_io_event *frame)
 {
     struct sl_trace trace = {.recv_us = frame->at_us, .begin_us = now_us(r)};
     r->chunk.x = (float *)(void *)(frame->payload + r->plan->meta_bytes);
+    r->chunk.came = !r->first && goes_beside(r, r->chunk.n_tokens);
+    r->chunk.stay = !r->last && goes_beside(r, r->chunk.n_tokens);
     if (r->first)
         sl_stage_embed(r->stage, &r->chunk, sl_order_ids(frame->payload, r->plan->n_stages));
     sl_stage_run(r->stage, &r->chunk);
@@ -437,7 +484,7 @@ static sl_status on_frame(struct sl_stage_role *r, const struct sl_io_event *fra
             "a frame of kind %u from %s does not belong to stage %u; run the same version on all nodes",
             frame->wire.kind, sl_plan_node_name(r->plan, from, name), r->k);
     }
-    if (!sl_frame_whole(&frame->wire, frame->payload)) {
+    if (!is_whole_frame(r, &frame->wire, frame->payload)) {
         atomic_fetch_add(&r->meter->checksum_failures, 1);
         return sl_fail(err, SL_E_CORRUPT,
                        "a record from %s failed its checksum after record %llu; restart the pipeline",

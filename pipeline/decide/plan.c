@@ -47,6 +47,11 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
             err, SL_E_CONFIG,
             "%u decode workers are to be there, and there are places for %u; ask for as many places at least",
             o->n_decoders, o->max_decoders);
+    if (o->rows == SL_ROWS_NCCL && !sl_rows_may_go_beside(model->d_model))
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "rows of %u numbers cannot go by nccl, since a GPU sums them up by four; choose --rows staged",
+            model->d_model);
     uint32_t most = model->n_layers < SL_MAX_PARTS ? model->n_layers : SL_MAX_PARTS;
     if (o->n_parts > most)
         return sl_fail(err, SL_E_CONFIG,
@@ -120,6 +125,7 @@ sl_status sl_plan_make(struct sl_plan *plan, const struct sl_plan_model *model,
                              .profile = o->profile,
                              .link_auth = o->link_auth,
                              .rows = o->rows,
+                             .rows_from = o->rows_from ? o->rows_from : SL_ROWS_BESIDE_FROM,
                              .chunk_tokens = o->chunk_tokens,
                              .d_model = model->d_model,
                              .vocab = model->vocab};
@@ -311,6 +317,7 @@ struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n
         .max_tokens = decode ? plan->step_rows : plan->max_chunk,
         .max_sequences = decode ? plan->max_running : plan->max_prefill,
         .context_tokens = plan->context_tokens,
+        .n_places = !decode && plan->n_stages > 1 && plan->rows == SL_ROWS_NCCL ? SL_ORDER_SLOTS : 0,
     };
 }
 

@@ -45,6 +45,7 @@ struct sl_plan_options {
     uint64_t epoch;
     enum sl_link_auth link_auth; /* of all links */
     enum sl_rows_way rows;       /* from stage to stage; all stages offer it */
+    uint64_t rows_from; /* nccl: bytes of a chunk's rows from which on they go so; 0: SL_ROWS_BESIDE_FROM */
 };
 
 struct sl_plan {
@@ -60,6 +61,7 @@ struct sl_plan {
     enum sl_profile profile;
     enum sl_link_auth link_auth;
     enum sl_rows_way rows;
+    uint64_t rows_from;                /* as in the options, never 0 */
     uint32_t chunk_tokens;             /* as asked; 0: by prompt */
     uint32_t max_chunk;                /* rows of the largest chunk */
     uint32_t max_prefill, max_running; /* sequences on each stage, and on each decode worker */
@@ -92,6 +94,11 @@ uint32_t sl_plan_links(const struct sl_plan *plan, struct sl_plan_link *links);
 static inline bool sl_plan_link_has_rows(const struct sl_plan_link *link)
 {
     return link->kind == SL_LINK_ORDER && link->from > 0;
+}
+/* Rows that go from device to device, beside the link: so many of them do, others by way of the host. */
+static inline bool sl_plan_rows_beside(const struct sl_plan *plan, uint64_t bytes)
+{
+    return plan->rows == SL_ROWS_NCCL && bytes >= plan->rows_from;
 }
 /* What a record of this pipeline may hold. */
 struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan);

@@ -24,6 +24,7 @@ struct sl_share {
     uint32_t max_tokens;     /* rows of a chunk */
     uint32_t max_sequences;
     uint32_t context_tokens; /* longest sequence */
+    uint32_t n_places;       /* of chunks' rows that go from device to device; 0: none do */
 };
 
 #endif

@@ -57,7 +57,7 @@ enum { SL_IO_HOST_BYTES = 64 }; /* a numeric address with its zone, as text */
 struct sl_io_config {
     const struct sl_transport_ops
         *transport; /* &sl_transport_local or &sl_transport_ucx, or either with rows by NCCL */
-    const struct sl_rows_device *rows_device; /* nccl only (transport_nccl.h): where rows lie */
+    const struct sl_rows_device *rows_device; /* nccl only (base/rows_device.h): where rows lie */
     uint64_t rows_from;                       /* nccl only: bytes of rows that go by it, 0: from 256 KiB on */
     struct sl_fabric *fabric;                 /* local only */
     struct sl_net *net;                       /* sim only (transport_sim.h) */
@@ -146,6 +146,6 @@ struct sl_io_stats {
 void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats); /* any thread, relaxed */
 
 extern const struct sl_transport_ops sl_transport_local, sl_transport_ucx;
-extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl; /* transport_nccl.h */
+extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl; /* transport_nccl.c */
 
 #endif

@@ -16,12 +16,13 @@
  * call waits for the device and may hang; only when it has returned are buffers given back, since before that the device may write
  * into them. One that has not returned within a second ends the process, whose supervisor starts it again: there is no way to have
  * those buffers back. */
-#include "pipeline/link/transport_nccl.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/mutate.h"
+#include "base/rows_device.h"
 #include "pipeline/link/link_impl.h"
 #include "pipeline/link/transport_nccl_api.h"
+#include "pipeline/record/rows.h"
 
 #include <assert.h>
 #include <pthread.h>
@@ -31,7 +32,6 @@
 #include <unistd.h>
 
 enum {
-    ROWS_FROM = 256 * 1024, /* below that a call of NCCL costs more than it saves */
     POLL_MS = 1,
     ABORT_MS = 1000, /* for a communicator to end */
     QUIET_MS = 10000 /* between two words in the log about the same */
@@ -479,7 +479,8 @@ static void nccl_send(struct sl_line *line, struct sl_sending *sending)
         op->sending = sending;
         op->payload = sending->payload;
         op->bytes = sending->bytes;
-        op->rows = t->device->address(t->device->user, (const uint8_t *)sending->payload + meta);
+        op->rows = t->device->address(t->device->user, (const uint8_t *)sending->payload + meta, op->n_rows);
+        assert(op->rows); /* the owner has written to them there */
         sending->payload = meta > 0 ? sending->payload : padding;
         sending->bytes = record_bytes(&sending->wire);
         op_append(&side->out, op);
@@ -520,10 +521,16 @@ static void queue_in_order(struct beside_side *side)
 static struct sl_landing *take_rows(struct beside_side *side, struct sl_landing *whole)
 {
     const struct sl_rows_device *device = side->transport->device;
-    struct beside_op *op = op_take(&side->in, &whole->wire);
     size_t meta = whole->wire.meta_bytes;
+    void *rows = device->address(device->user, whole->to + meta, (size_t)whole->wire.payload_bytes - meta);
+    if (!rows) {
+        sl_conn_broken(side->conn, SL_E_PROTOCOL, "rows come for which the device has no place");
+        sl_hub_landed(whole, SL_E_PROTOCOL);
+        return NULL;
+    }
+    struct beside_op *op = op_take(&side->in, &whole->wire);
     op->whole = whole;
-    op->rows = device->address(device->user, whole->to + meta);
+    op->rows = rows;
     op->record = (struct sl_landing){.conn = side->conn,
                                      .to = meta > 0 ? whole->to : op->pad,
                                      .bytes = record_bytes(&whole->wire),
@@ -558,9 +565,9 @@ static struct sl_landing *nccl_arrived(struct sl_transport *t, struct sl_conn *c
         side->next_number = sl_conn_delivered(conn);
     }
     struct sl_landing *landing = whole;
-    if (beside)
-        landing = take_rows(side, whole);
-    else
+    if (beside && !(landing = take_rows(side, whole)))
+        return NULL;
+    if (!beside)
         side->early[wire.number % SL_SLOTS_MAX] = &no_rows;
     queue_in_order(side);
     return landing;
@@ -646,6 +653,14 @@ static sl_status nccl_open(struct sl_transport **out, struct sl_hub *hub, const 
             "--rows nccl is for rows in a GPU's memory, and this stage computes in the host's; choose "
             "--rows staged");
     SL_TRY(sl_nccl_open(&nccl, &version, err));
+    if (config->rows_device->twin != sl_nccl_is_twin())
+        return sl_fail(
+            err, SL_E_CONFIG,
+            config->rows_device->twin
+                ? "--rows nccl on the twin of a GPU is for the twin of NCCL, which SLUICE_NCCL names; "
+                  "choose --rows staged"
+                : "SLUICE_NCCL names the twin of NCCL, which does not know a GPU's memory; unset it, or "
+                  "choose --rows staged");
     struct sl_nccl_id id;
     int result = nccl.get_unique_id(&id);
     if (result != SL_NCCL_SUCCESS)
@@ -663,7 +678,7 @@ static sl_status nccl_open(struct sl_transport **out, struct sl_hub *hub, const 
                                .first_id = id,
                                .device = config->rows_device,
                                .limits = config->limits,
-                               .rows_from = config->rows_from ? config->rows_from : ROWS_FROM,
+                               .rows_from = config->rows_from ? config->rows_from : SL_ROWS_BESIDE_FROM,
                                .patience_ms = patience_of(config),
                                .join_ms = config->handshake_ms};
     sl_status status = t->ops->inner->open(&t->inner, hub, config, err);

@@ -49,9 +49,21 @@ static sl_status judge(int version, const char *file, struct sl_err *err)
     return SL_OK;
 }
 
+static const char *file_name(void)
+{
+    const char *named = getenv("SLUICE_NCCL");
+    return named && *named ? named : "libnccl.so.2";
+}
+
+bool sl_nccl_is_twin(void)
+{
+    void *library = dlopen(file_name(), RTLD_NOW | RTLD_LOCAL);
+    return library && dlsym(library, "nccl_twin_fault");
+}
+
 sl_status sl_nccl_open(struct sl_nccl *nccl, int *version, struct sl_err *err)
 {
-    const char *named = getenv("SLUICE_NCCL"), *file = named && *named ? named : "libnccl.so.2";
+    const char *file = file_name();
     void *library = dlopen(file, RTLD_NOW | RTLD_LOCAL);
     if (!library)
         return sl_fail(

@@ -4,6 +4,7 @@
 #define SL_PIPELINE_LINK_TRANSPORT_NCCL_API_H
 
 #include "base/status.h"
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { SL_NCCL_ID_BYTES = 128, SL_NCCL_UINT8 = 1, SL_NCCL_UNDEFINED = -2147483647 - 1 };
@@ -49,6 +50,8 @@ struct sl_nccl { /* its functions, without "nccl" */
 /* The library that SLUICE_NCCL names, or libnccl.so.2; it stays open. version: 22809 is 2.28.9. SL_E_UNAVAILABLE: it is missing, lacks
  * a function, or is of a version that this table is not for; the sentence says which and what to do. Any thread. */
 sl_status sl_nccl_open(struct sl_nccl *nccl, int *version, struct sl_err *err);
+/* Once it is open: it is no NCCL but what stands in for it in tests, which works with a twin's memory and streams and no other. */
+bool sl_nccl_is_twin(void);
 /* "2.28.9" */
 void sl_nccl_version_text(int version, char text[24]);
 

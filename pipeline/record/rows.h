@@ -4,6 +4,7 @@
 #define SL_PIPELINE_RECORD_ROWS_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum sl_rows_way {
     SL_ROWS_STAGED, /* through the host's memory, by the links' transport */
@@ -11,6 +12,17 @@ enum sl_rows_way {
     SL_ROWS_NCCL,   /* likewise, by NCCL beside the links (pipeline/link/transport_nccl.c) */
     SL_ROWS_WAYS
 };
+
+/* Rows of a chunk from so many bytes on go beside the link, where its plan says nccl: below that a call of it costs more than it
+ * saves, and they are staged as any others. */
+enum { SL_ROWS_BESIDE_FROM = 256 * 1024 };
+
+/* They are sealed by pieces of 16 bytes (base/lanes.h). */
+static inline bool sl_rows_may_go_beside(uint32_t d_model)
+{
+    return d_model % 4 == 0;
+}
+
 const char *sl_rows_name(enum sl_rows_way way);                /* "staged" "ucx" "nccl" */
 bool sl_rows_by_name(const char *name, enum sl_rows_way *way); /* false: there is none of that name */
 

@@ -233,3 +233,23 @@ bool sl_frame_whole(const struct sl_wire *wire, const void *payload)
 {
     return (wire->flags & SL_WIRE_HAS_CHECKSUM) && wire->checksum == checksum_of(wire, payload);
 }
+
+static uint32_t checksum_by_sums(const struct sl_wire *wire, const void *payload,
+                                 const struct sl_lane_sums *rows)
+{
+    struct sl_lane_sums whole = *rows;
+    sl_lanes_add(&whole, 0, payload, wire->meta_bytes);
+    return sl_lanes_end(&whole, wire->payload_bytes);
+}
+
+void sl_frame_seal_by_sums(struct sl_wire *wire, const void *payload, const struct sl_lane_sums *rows)
+{
+    wire->flags |= SL_WIRE_HAS_CHECKSUM | SL_WIRE_BY_LANES;
+    wire->checksum = checksum_by_sums(wire, payload, rows);
+}
+
+bool sl_frame_whole_by_sums(const struct sl_wire *wire, const void *payload, const struct sl_lane_sums *rows)
+{
+    return (wire->flags & SL_WIRE_HAS_CHECKSUM) && (wire->flags & SL_WIRE_BY_LANES) &&
+           wire->checksum == checksum_by_sums(wire, payload, rows);
+}

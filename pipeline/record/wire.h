@@ -87,6 +87,10 @@ void sl_wire_set_mac(uint8_t header[SL_WIRE_BYTES], const uint8_t mac[SL_WIRE_MA
 void sl_frame_seal(struct sl_wire *wire, const void *payload);
 /* The same with the checksum that bytes in a device's memory can have, too (base/lanes.h); who checks sees it by a flag. */
 void sl_frame_seal_by_lanes(struct sl_wire *wire, const void *payload);
+/* Of a frame whose rows lie with a device, which has summed them up behind a record of a multiple of 16 bytes; payload: that record. */
+struct sl_lane_sums;
+void sl_frame_seal_by_sums(struct sl_wire *wire, const void *payload, const struct sl_lane_sums *rows);
+bool sl_frame_whole_by_sums(const struct sl_wire *wire, const void *payload, const struct sl_lane_sums *rows);
 /* Over payload_bytes, which sl_wire_unpack has bounded. False also for a frame that was not sealed. */
 bool sl_frame_whole(const struct sl_wire *wire, const void *payload);
 

@@ -101,6 +101,7 @@ static struct sl_device_config device_config(const struct sl_shape *s, const str
         .max_slices = SL_MAX_BATCH,
         .head_rows = head_rows_of(s, c),
         .n_threads = c->n_threads,
+        .n_places = c->n_places,
         .which = c->which};
 }
 
@@ -469,20 +470,37 @@ uint64_t sl_stage_kv_digest(struct sl_stage *stage, const struct sl_sequence *se
 
 /* ---- the walk ---- */
 
-void sl_stage_embed(struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids)
+static struct sl_device_at place_of(const struct sl_stage *stage, const float *x, uint32_t n)
 {
-    struct sl_device_at rows = stage->ops->rows(stage->device, CHUNK_ROWS, chunk->x);
-    stage->ops->embed(stage->device, rows, ids, chunk->n_tokens);
-    stage->embedded = chunk->x;
+    const struct sl_rows_device *links = sl_stage_links(stage);
+    void *at = links->address(links->user, x, (size_t)n * stage->shape.d_model * sizeof *x);
+    assert(at); /* a place for each slot */
+    return (struct sl_device_at){(uintptr_t)at};
 }
 
-static struct sl_device_at rows_in(struct sl_stage *stage, uint32_t buffer, const float *x, uint32_t n)
+static struct sl_device_at chunk_rows(const struct sl_stage *stage, const struct sl_chunk *chunk)
 {
-    const struct sl_device_ops *ops = stage->ops;
-    /* the device changes them only where the caller has said that it may */
-    struct sl_device_at rows = ops->rows(stage->device, buffer, (float *)(uintptr_t)x);
-    ops->copy_in(stage->device, rows, x, (size_t)n * stage->shape.d_model * sizeof *x);
-    return rows;
+    return chunk->came || chunk->stay ? place_of(stage, chunk->x, chunk->n_tokens)
+                                      : stage->ops->rows(stage->device, CHUNK_ROWS, chunk->x);
+}
+
+const struct sl_rows_device *sl_stage_links(const struct sl_stage *stage)
+{
+    return stage->ops->links ? stage->ops->links(stage->device) : NULL;
+}
+
+void sl_stage_sum_rows(struct sl_stage *stage, const float *x, uint32_t n, uint64_t at,
+                       struct sl_lane_sums *sums)
+{
+    stage->ops->seal(stage->device, place_of(stage, x, n), (size_t)n * stage->shape.d_model * sizeof *x, at,
+                     sums);
+}
+
+void sl_stage_embed(struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids)
+{
+    struct sl_device_at rows = chunk_rows(stage, chunk);
+    stage->ops->embed(stage->device, rows, ids, chunk->n_tokens);
+    stage->embedded = chunk->x;
 }
 
 /* The chunk's slices as the device wants them; returns their rows, and in *n_left how many the last layer leaves. */
@@ -514,8 +532,9 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
         .n_rows = make_slices(stage, chunk, slices, &n_left), .n_slices = chunk->n_slices, .slices = slices};
     assert(c.n_rows == chunk->n_tokens);
     uint64_t began = sl_clock_ns();
-    c.rows = stage->embedded == chunk->x ? ops->rows(device, CHUNK_ROWS, chunk->x)
-                                         : rows_in(stage, CHUNK_ROWS, chunk->x, c.n_rows);
+    c.rows = chunk_rows(stage, chunk);
+    if (stage->embedded != chunk->x && !chunk->came)
+        ops->copy_in(device, c.rows, chunk->x, (size_t)c.n_rows * stage->shape.d_model * sizeof(float));
     stage->embedded = NULL;
     await_in(stage);
     ops->begin(device, &c);
@@ -525,7 +544,8 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
         ops->experts(device, layer);
     }
     ops->finish(device);
-    take_out(stage, chunk->x, c.rows, (size_t)n_left * stage->shape.d_model * sizeof(float));
+    take_out(stage, chunk->x, c.rows,
+             chunk->stay ? 0 : (size_t)n_left * stage->shape.d_model * sizeof(float));
     stage->run_ns += sl_clock_ns() - began;
 }
 
@@ -533,7 +553,9 @@ float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n)
 {
     uint64_t began = sl_clock_ns();
     assert(n <= stage->head_rows);
-    struct sl_device_at rows = rows_in(stage, HEAD_ROWS, x, n);
+    /* the device does not change them */
+    struct sl_device_at rows = stage->ops->rows(stage->device, HEAD_ROWS, (float *)(uintptr_t)x);
+    stage->ops->copy_in(stage->device, rows, x, (size_t)n * stage->shape.d_model * sizeof *x);
     await_in(stage);
     struct sl_device_at at = stage->ops->logits(stage->device, rows, n);
     float *logits = stage->ops->in_place ? (float *)at.at : stage->logits;

@@ -8,6 +8,8 @@
 #ifndef SL_PIPELINE_STAGE_STAGE_H
 #define SL_PIPELINE_STAGE_STAGE_H
 
+#include "base/lanes.h"
+#include "base/rows_device.h"
 #include "kernels/observe.h"
 #include "kernels/roofline.h"
 #include "kernels/team.h"
@@ -37,6 +39,7 @@ struct sl_chunk { /* what a stage runs: slices, and their rows side by side */
     struct sl_chunk_slice slices[SL_MAX_BATCH];
     float *x; /* [n_tokens][d_model], hidden state in and out */
     /* out: without those of kv_only, the others one behind the other; what lies behind them is undefined */
+    bool came, stay; /* the rows lie in the device's place for x, and not at x, in; out (sl_share.n_places) */
 };
 
 struct sl_stage;
@@ -96,6 +99,12 @@ void sl_stage_page_in(struct sl_stage *stage, uint32_t page, uint32_t layer_firs
 /* x[row] = embedding of ids[row]; ids little-endian u32 at any alignment. The rows may be left on the device, so what
  * follows is sl_stage_run of the same chunk. */
 void sl_stage_embed(struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids);
+/* What carries the rows of chunks that `came` or `stay`; NULL: the stage has no place for such. */
+const struct sl_rows_device *sl_stage_links(const struct sl_stage *stage);
+/* Adds what n rows count for that lie in the device's place for x, in a checksum by lanes of a frame in which they begin at byte `at`,
+ * a multiple of 16. Those of a chunk that stays may leave when this has returned. */
+void sl_stage_sum_rows(struct sl_stage *stage, const float *x, uint32_t n, uint64_t at,
+                       struct sl_lane_sums *sums);
 /* Every layer of the range over the chunk. Pages for all its positions have been reserved. */
 void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk);
 /* Final norm and head for n rows of x (n <= sl_stage_head_rows): returns [n][vocab], the caller may change it, valid until the next call. */

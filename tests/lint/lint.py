@@ -223,7 +223,7 @@ PURE = re.compile(
     r"mem(cpy|set|cmp|move|mem)|str(cmp|ncmp|len|chr|nlen)|v?snprintf|__assert_fail|__stack_chk_fail|__(mem|str|v?sn)\w+_chk"
     r"|(exp|expm1|log|log1p|sqrt|pow|ceil|floor|fabs|fmin|fmax|round|ldexp)"
     r"|_GLOBAL_OFFSET_TABLE_"  # of a function whose address is taken
-    r"|sl_(fail|err_prefix|xxh3|lanes_of|crc32c|sha256_chain|arena_take)"
+    r"|sl_(fail|err_prefix|xxh3|lanes_(of|add|end)|crc32c|sha256_chain|arena_take)"
 )
 
 

@@ -107,3 +107,30 @@ SL_TEST(every_node_has_a_name_of_its_own_and_a_decode_worker_that_is_alone_no_nu
     for (uint32_t i = 0; i < sizeof many / sizeof *many; i++)
         CHECK_STR(sl_plan_node_name(&plan, i, name), many[i]);
 }
+
+SL_TEST(stages_have_places_for_rows_where_these_go_beside_and_decode_workers_have_none)
+{
+    struct sl_plan plan;
+    struct sl_plan_options o = usual();
+    o.rows = SL_ROWS_NCCL;
+    CHECK_INT(sl_plan_make(&plan, &model, &o, NULL), SL_OK);
+    CHECK_INT(sl_plan_share(&plan, 0, 1).n_places, SL_ORDER_SLOTS); /* a slot each of the link before it */
+    CHECK_INT(sl_plan_share(&plan, 1, 1).n_places, SL_ORDER_SLOTS);
+    CHECK_INT(sl_plan_share(&plan, 2, 1).n_places, 0);
+    CHECK(sl_plan_rows_beside(&plan, SL_ROWS_BESIDE_FROM));
+    CHECK(!sl_plan_rows_beside(&plan, SL_ROWS_BESIDE_FROM - 1));
+    o.rows_from = 100;
+    CHECK_INT(sl_plan_make(&plan, &model, &o, NULL), SL_OK);
+    CHECK(sl_plan_rows_beside(&plan, 100) && !sl_plan_rows_beside(&plan, 99));
+    struct sl_plan_model odd = model;
+    odd.d_model = 10;
+    CHECK_INT(sl_plan_make(&plan, &odd, &o, NULL), SL_E_CONFIG);
+    o.rows = SL_ROWS_STAGED;
+    CHECK_INT(sl_plan_make(&plan, &odd, &o, NULL), SL_OK);
+    CHECK(!sl_plan_rows_beside(&plan, 1u << 30));
+    CHECK_INT(sl_plan_share(&plan, 0, 1).n_places, 0);
+    o.rows = SL_ROWS_NCCL;
+    o.n_stages = 1; /* none go anywhere */
+    CHECK_INT(sl_plan_make(&plan, &model, &o, NULL), SL_OK);
+    CHECK_INT(sl_plan_share(&plan, 0, 1).n_places, 0);
+}

@@ -3,7 +3,7 @@
 #ifndef SL_TESTS_PIPELINE_LINK_NCCL_HOST_H
 #define SL_TESTS_PIPELINE_LINK_NCCL_HOST_H
 
-#include "pipeline/link/transport_nccl.h"
+#include "base/rows_device.h"
 #include "tests/check.h"
 #include "tests/pipeline/link/nccl_twin/nccl_twin.h"
 
@@ -57,13 +57,14 @@ static inline int host_passed(void *user, void *event)
     (void)user;
     return twin.passed(event);
 }
-static inline void *host_address(void *user, const void *host)
+static inline void *host_address(void *user, const void *host, size_t bytes)
 {
-    (void)user;
+    (void)user, (void)bytes;
     return (void *)(uintptr_t)host;
 }
 
-static const struct sl_rows_device host_rows = {.stream_open = host_stream_open,
+static const struct sl_rows_device host_rows = {.twin = true,
+                                                .stream_open = host_stream_open,
                                                 .stream_close = host_stream_close,
                                                 .event_open = host_event_open,
                                                 .event_close = host_event_close,

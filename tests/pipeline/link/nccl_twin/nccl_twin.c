@@ -6,6 +6,7 @@
 
 #include "pipeline/link/transport_nccl_api.h"
 
+#include <dlfcn.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -74,7 +75,9 @@ struct sl_nccl_comm {
     _Atomic int n_refs;      /* itself, and items on streams */
     pthread_mutex_t running; /* held while an operation is */
     int polls_left;          /* the caller's: until a call that is in progress is over */
-    struct twin_stream *begun_on;
+    void *begun_on;
+    struct twin_stream
+        *worker; /* for transfers in the streams of a twin of a GPU: what goes on outside of it */
     struct twin_item begun;
     uint32_t n_calls;
 };
@@ -182,6 +185,8 @@ API bool nccl_twin_uses(const void *buffer)
 
 /* ---- Transfers ---- */
 
+API void nccl_twin_stream_close(struct twin_stream *s);
+
 static void comm_unref(struct sl_nccl_comm *c)
 {
     if (atomic_fetch_sub(&c->n_refs, 1) != 1)
@@ -190,6 +195,8 @@ static void comm_unref(struct sl_nccl_comm *c)
         close(c->fd);
     if (c->listener >= 0)
         close(c->listener);
+    if (c->worker)
+        nccl_twin_stream_close(c->worker);
     pthread_mutex_destroy(&c->running);
     free(c);
 }
@@ -384,6 +391,78 @@ API bool nccl_twin_passed(struct twin_event *event)
     return event->passed == event->asked;
 }
 
+/* ---- Transfers in a stream of the twin of a GPU ---- */
+
+/* Its memory is shut but for what its streams do, so bytes go by way of a buffer, as they do in NCCL: out of the device's memory when it
+ * is the transfer's turn, and into it when they have come. */
+struct device_transfer {
+    struct twin_item item; /* with the buffer of the host's */
+    uint8_t *on_device;
+    bool begun;
+    struct twin_event *over;
+};
+
+static void end_device_transfer(struct device_transfer *t)
+{
+    comm_unref(t->item.comm);
+    nccl_twin_event_close(t->over);
+    free(t->item.buffer);
+    free(t);
+}
+
+static void copy_unless_aborted(struct sl_nccl_comm *c, bool wanted, void *to, const void *from, size_t bytes)
+{
+    pthread_mutex_lock(&c->running);
+    if (wanted && !c->abort)
+        memcpy(to, from, bytes);
+    pthread_mutex_unlock(&c->running);
+}
+
+static bool device_step(void *argument)
+{
+    struct device_transfer *t = argument;
+    struct sl_nccl_comm *c = t->item.comm;
+    if (!t->begun) {
+        t->begun = true;
+        copy_unless_aborted(c, t->item.kind == ITEM_SEND, t->item.buffer, t->on_device, t->item.bytes);
+        push(c->worker, t->item);
+        nccl_twin_record(c->worker, t->over);
+    }
+    if (!nccl_twin_passed(t->over))
+        return false;
+    copy_unless_aborted(c, t->item.kind == ITEM_RECEIVE, t->on_device, t->item.buffer, t->item.bytes);
+    use_ended(c, t->on_device);
+    end_device_transfer(t);
+    return true;
+}
+
+/* Where the real one finds the driver. */
+static bool give_device(void *stream, const struct twin_item *item)
+{
+    bool (*give)(void *stream, bool (*step)(void *arg), void *arg) = NULL;
+    void *found = dlsym(RTLD_DEFAULT, "sl_cu_twin_give");
+    if (!found)
+        return false;
+    memcpy(&give, &found, sizeof give);
+    struct device_transfer *t = calloc(1, sizeof *t);
+    *t = (struct device_transfer){.item = *item, .on_device = item->buffer};
+    t->item.buffer = malloc(item->bytes);
+    t->over = nccl_twin_event_open();
+    if (!item->comm->worker)
+        item->comm->worker = nccl_twin_stream_open();
+    item->comm->n_refs++; /* for the bytes' way through the device, beside that of the transfer */
+    if (give(stream, device_step, t))
+        return true;
+    end_device_transfer(t);
+    return false;
+}
+
+static void put(void *stream, const struct twin_item *item)
+{
+    if (!give_device(stream, item))
+        push(stream, *item);
+}
+
 /* ---- Communicators ---- */
 
 static void *meet_main(void *argument)
@@ -479,14 +558,14 @@ API int ncclCommGetAsyncError(struct sl_nccl_comm *c, int *result)
         *result = SL_NCCL_IN_PROGRESS;
         return SL_NCCL_SUCCESS;
     }
-    push(c->begun_on, c->begun);
+    put(c->begun_on, &c->begun);
     c->begun_on = NULL;
     return SL_NCCL_SUCCESS;
 }
 
 /* Every third call is over when it returns, the others are in progress for a while. */
 static int begin(struct sl_nccl_comm *c, enum item_kind kind, void *buffer, size_t bytes, int type, int peer,
-                 struct twin_stream *stream)
+                 void *stream)
 {
     if (c->state != SL_NCCL_SUCCESS || c->begun_on || c->abort) {
         n_mismatches++;
@@ -498,7 +577,7 @@ static int begin(struct sl_nccl_comm *c, enum item_kind kind, void *buffer, size
     use(c, buffer, bytes);
     struct twin_item item = {.kind = kind, .comm = c, .buffer = buffer, .bytes = bytes};
     if (c->n_calls++ % 3 == 0) {
-        push(stream, item);
+        put(stream, &item);
         return SL_NCCL_SUCCESS;
     }
     c->begun_on = stream;

@@ -1,5 +1,6 @@
 /* A library that stands in for NCCL and for what a link needs of CUDA, with faults, for tests alone: built as libnccl.so.2 and opened
- * by the same dlopen as the real one. These functions it has beside NCCL's; a test finds them with dlsym. */
+ * by the same dlopen as the real one. These functions it has beside NCCL's; a test finds them with dlsym. Streams are its own, or those
+ * of the twin of a GPU (kernels/cuda/twin.h), which has its events and its memory then. */
 #ifndef SL_TESTS_PIPELINE_LINK_NCCL_TWIN_H
 #define SL_TESTS_PIPELINE_LINK_NCCL_TWIN_H
 
