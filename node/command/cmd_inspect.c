@@ -12,6 +12,7 @@
 #include "node/command/security.h"
 #include "node/local/cluster.h"
 #include "node/rpc/rpc.h"
+#include "pipeline/link/transport_nccl_api.h"
 #include "pipeline/stage/device_kind.h"
 #include "pipeline/stage/sample.h"
 #include "pipeline/stage/stage.h"
@@ -24,7 +25,7 @@
 
 struct inspect_values {
     uint32_t stages, decode_stages, threads, chunk, context, max_prefill, max_running, kv_tokens;
-    const char *kv, *layers, *device;
+    const char *kv, *layers, *device, *rows;
     bool json;
 };
 
@@ -35,6 +36,7 @@ static const struct sl_option inspect_options[] = {
     SL_OPTION_DECODE_STAGES(inspect_values, decode_stages),
     SL_OPTION_THREADS(inspect_values, threads, "1"),
     SL_OPTION_DEVICE(inspect_values, device),
+    SL_OPTION_ROWS(inspect_values, rows),
     SL_OPTION_CHUNK(inspect_values, chunk),
     SL_OPTION_CONTEXT(inspect_values, context),
     SL_OPTION_MAX_PREFILL(inspect_values, max_prefill),
@@ -294,9 +296,33 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
 }
 
 /* From each stage to the next, with each chunk. */
+static size_t rows_bytes(const struct sl_plan *plan)
+{
+    return plan->n_stages > 1 ? (size_t)plan->max_chunk * plan->d_model * sizeof(float) : 0;
+}
+
+/* What stages that are all like this machine would agree on. */
+static sl_status foresee_rows(struct sl_plan *plan, const struct inspect_values *v, struct sl_err *err)
+{
+    enum sl_device_kind device;
+    enum sl_rows_way asked;
+    struct sl_nccl nccl;
+    struct sl_err why_not;
+    int version;
+    SL_TRY(sl_device_kind_read(&device, v->device, err));
+    bool on_gpu =
+        (device == SL_DEVICE_CUDA || device == SL_DEVICE_TWIN) && sl_rows_may_go_beside(plan->d_model);
+    if (sl_rows_by_name(v->rows, &asked))
+        plan->rows = on_gpu && asked == SL_ROWS_NCCL ? asked : SL_ROWS_STAGED;
+    else if (on_gpu && rows_bytes(plan) >= plan->rows_from &&
+             sl_nccl_open(&nccl, &version, &why_not) == SL_OK)
+        plan->rows = SL_ROWS_NCCL;
+    return SL_OK;
+}
+
 static void print_rows(const struct inspect_values *v, const struct sl_plan *plan)
 {
-    size_t bytes = plan->n_stages > 1 ? (size_t)plan->max_chunk * plan->d_model * sizeof(float) : 0;
+    size_t bytes = rows_bytes(plan);
     if (v->json)
         printf("],\n \"rows\": {\"way\": \"%s\", \"bytes\": %zu}", sl_rows_name(plan->rows), bytes);
     else if (bytes > 0)
@@ -336,7 +362,8 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
     };
     uint32_t layers[SL_MAX_STAGES];
     SL_TRY(sl_layers_read(&options.layers, layers, v->layers, v->stages, err));
-    return sl_plan_for_shape(plan, &r->shape, &options, err);
+    SL_TRY(sl_plan_for_shape(plan, &r->shape, &options, err));
+    return foresee_rows(plan, v, err);
 }
 
 /* Stages, and then the parts of the decode worker, in the order of their layers. */

@@ -96,7 +96,7 @@ static int run_role(const struct worker_values *v, const char *model, bool decod
                                       .load = sl_loading_of(&v->load, SL_PROGRESS_LOG),
                                       .numerics = v->numerics};
     if (!decode)
-        sl_rows_by_name(v->rows, &config.rows); /* auto: it stays staged, since no stage has a device */
+        config.rows_auto = !sl_rows_by_name(v->rows, &config.rows);
     struct sl_err err;
     char socket[SL_HOST_BYTES];
     if (v->join_socket) {

@@ -80,8 +80,9 @@
                      "Numbers of the KV cache. auto: i8 with integer experts, else bf16.")
 #define SL_OPTION_ROWS(values, field)                                                                        \
     SL_OPTION_CHOICE("rows", values, field, "auto", "auto|staged|ucx|nccl",                                  \
-                     "How rows get from a stage to the next. staged: through the host's memory; ucx, nccl: " \
-                     "from one GPU's memory into another's, which no stage computes in yet; auto: staged.")
+                     "How rows get from a stage to the next. staged: through the host's memory; nccl: from " \
+                     "one GPU's memory into another's, if there are 256 KiB of them or more; auto: nccl "    \
+                     "where all stages have GPUs of one driver and NCCL, else staged; ucx: not yet.")
 #define SL_OPTION_NUMERICS(values, field, fallback)                                                          \
     SL_OPTION_CHOICE("numerics", values, field, fallback, SL_NUMERICS_CHOICES,                               \
                      "Rounding: f32 has the same bits on every machine; bf16dot uses the bf16 dot product "  \

@@ -248,6 +248,29 @@ static uint32_t common_profiles(const struct sl_members *c)
     return set;
 }
 
+/* Ways for rows that all stages offer which are here, and one more: from GPU to GPU only where all are of one driver, and where no
+ * frame has to be proved by a MAC of its payload, for which the host would have to read it. Lock held. */
+static uint32_t common_ways(const struct sl_members *c, uint32_t offered, const char *driver)
+{
+    bool beside = c->plan.link_auth != SL_LINK_AUTH_PAYLOAD && sl_rows_may_go_beside(c->plan.d_model);
+    uint32_t set = offered & (beside ? ~0u : 1u << SL_ROWS_STAGED);
+    for (uint32_t k = 0; k < c->plan.n_stages; k++) {
+        const struct joined_member *m = &c->members[k];
+        if (m->call)
+            set &= m->ways & (strcmp(m->driver, driver) == 0 ? ~0u : 1u << SL_ROWS_STAGED);
+    }
+    return set;
+}
+
+/* The fastest; but from GPU to GPU only if it is asked for, or if rows are ever large enough. */
+static enum sl_rows_way best_way(const struct sl_members *c)
+{
+    uint32_t ways = common_ways(c, c->members[0].ways, c->members[0].driver);
+    uint64_t bytes = (uint64_t)c->plan.max_chunk * c->plan.d_model * sizeof(float);
+    bool worth = bytes >= c->plan.rows_from || !(ways & 1u << SL_ROWS_STAGED);
+    return c->plan.n_stages > 1 && ways & 1u << SL_ROWS_NCCL && worth ? SL_ROWS_NCCL : SL_ROWS_STAGED;
+}
+
 static void plan_when_complete(struct sl_members *c) /* lock held */
 {
     if (c->life != SL_LIFE_FORMING || !c->coordinator)
@@ -258,7 +281,9 @@ static void plan_when_complete(struct sl_members *c) /* lock held */
     sl_life_step(&c->life, SL_LIFE_COMPLETE);
     c->plan.profile = sl_profile_best(common_profiles(c));
     sl_coordinator_set_profile(c->coordinator, c->plan.profile);
-    sl_log_info("all nodes are here; numerics profile %s", sl_profile_name(c->plan.profile));
+    c->plan.rows = best_way(c);
+    sl_log_info("all nodes are here; numerics profile %s; rows from stage to stage: %s",
+                sl_profile_name(c->plan.profile), sl_rows_name(c->plan.rows));
     for (uint32_t i = c->n_members;
          i-- > 0;) /* decode workers first: stages are told of those that have a plan */
         if (sl_joined_is_needed(&c->members[i]))
@@ -378,6 +403,34 @@ static sl_status check_profiles(const struct sl_members *c, uint32_t offered, st
         offered ? sl_profile_list(offered, theirs, sizeof theirs) : "none");
 }
 
+static uint32_t offered_ways(const Sluice__V1__Node *j)
+{
+    uint32_t set = j->n_rows == 0 ? 1u << SL_ROWS_STAGED : 0;
+    enum sl_rows_way way;
+    for (size_t i = 0; i < j->n_rows; i++)
+        set |= sl_rows_by_name(j->rows[i], &way) ? 1u << way : 0;
+    return set;
+}
+
+/* Must leave one way for rows between all stages; lock held. */
+static sl_status check_ways(const struct sl_members *c, const Sluice__V1__Node *j, struct sl_err *err)
+{
+    uint32_t offered = offered_ways(j);
+    if (strcmp(j->role, "stage") != 0 || c->plan.n_stages == 1 || common_ways(c, offered, j->driver))
+        return SL_OK;
+    if (c->plan.link_auth == SL_LINK_AUTH_PAYLOAD)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "rows cannot go by nccl where --link-auth payload has the host prove every byte: start "
+            "the coordinator with --link-auth header, or stage %u with --rows staged",
+            j->stage);
+    return sl_fail(
+        err, SL_E_CONFIG,
+        "stage %u and those that are here have no way for rows in common: nccl is for stages on GPUs of "
+        "one driver; start all stages with --rows auto or staged",
+        j->stage);
+}
+
 static void on_join_done(struct sl_rpc_call *call, void *user, bool cancelled)
 {
     struct joined_member *m = user;
@@ -474,6 +527,8 @@ static void take_member(struct sl_members *c, struct joined_member *m, struct sl
     m->port = (uint16_t)j->data_port;
     m->pid = j->pid;
     m->profiles = offered_profiles(j);
+    m->ways = offered_ways(j);
+    snprintf(m->driver, sizeof m->driver, "%s", j->driver);
     memcpy(m->id, j->member.data, sizeof m->id);
     sl_join_own_key(&c->config.key, m->id, m->own_key);
     m->known = true;
@@ -546,6 +601,7 @@ static sl_status join_node(struct sl_members *c, struct sl_rpc_call *call, const
                        "there is one in this place already (%s, pid %llu); stop that one first", m->name,
                        (unsigned long long)m->pid);
     SL_TRY(check_profiles(c, offered_profiles(node), err));
+    SL_TRY(check_ways(c, node, err));
     take_member(c, m, call, node);
     return SL_OK;
 }

@@ -23,6 +23,8 @@ struct joined_member {
     uint32_t away_ms, probed_ms, probe_again_ms;
     struct sl_port_probe probe;
     uint32_t profiles;                        /* it offers these */
+    uint32_t ways;                            /* and these of enum sl_rows_way, a bit each, a stage */
+    char driver[8];                           /* of its GPU; "": it has none */
     char address[SL_IO_HOST_BYTES], name[64]; /* where its data port is, for probes; links go by `data` */
     uint16_t port;
     struct sl_io_address data;

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/metric.h"
 #include "base/notify.h"
+#include "base/rows_device.h"
 #include "base/signals.h"
 #include "kernels/device.h"
 #include "model/pack/pack_cache.h"
@@ -30,6 +31,8 @@ struct worker {
     struct sl_pack *pack;
     struct sl_stage *stage;
     struct sl_io *io;
+    uint32_t ways;              /* for rows, that this stage offers: a bit each of enum sl_rows_way */
+    struct sl_rows_device rows; /* for the io, filled before any link is opened that has such */
     struct sl_plan plan;
     uint32_t profiles; /* numerics that we offer */
     enum sl_device_kind device;
@@ -143,6 +146,12 @@ static void on_silence(void *user, bool silent, uint32_t peer)
     sl_member_say_silent(w->member, silent, sl_plan_node_name(&w->plan, peer, name));
 }
 
+/* Whose memory this node's rows lie in; "": the host's. */
+static const char *driver_of(enum sl_device_kind device)
+{
+    return device == SL_DEVICE_CUDA ? "cuda" : device == SL_DEVICE_TWIN ? "twin" : "";
+}
+
 /* This node in bytes. Returns how many; 0: room is too small. */
 static size_t pack_node(void *user, const uint8_t id[SL_JOIN_NONCE], uint64_t epoch, uint8_t *packed,
                         size_t room)
@@ -151,6 +160,7 @@ static size_t pack_node(void *user, const uint8_t id[SL_JOIN_NONCE], uint64_t ep
     uint8_t member[SL_JOIN_NONCE];
     Sluice__V1__Node j = SLUICE__V1__NODE__INIT;
     static char version[] = SLUICE_VERSION, roles[2][8] = {"stage", "decode"};
+    char ways[SL_ROWS_WAYS][8], *offered_ways[SL_ROWS_WAYS], driver[8];
     char profiles[SL_PROFILES][16], *offered[SL_PROFILES];
     char host[64] = "", address[SL_IO_HOST_BYTES], digest[72];
     struct sl_io_address at = *sl_io_address(w->io);
@@ -171,6 +181,15 @@ static size_t pack_node(void *user, const uint8_t id[SL_JOIN_NONCE], uint64_t ep
         offered[j.n_profiles++] = profiles[i];
     }
     j.profiles = offered;
+    for (unsigned i = 0; i < SL_ROWS_WAYS; i++) {
+        if (!(w->ways & 1u << i))
+            continue;
+        snprintf(ways[i], sizeof ways[i], "%s", sl_rows_name((enum sl_rows_way)i));
+        offered_ways[j.n_rows++] = ways[i];
+    }
+    j.rows = offered_ways;
+    snprintf(driver, sizeof driver, "%s", driver_of(w->device));
+    j.driver = driver;
     j.data_address = address;
     j.data_port = sl_io_port(w->io);
     j.data = (ProtobufCBinaryData){at.n, at.bytes};
@@ -199,6 +218,30 @@ static sl_status cut_of(const uint32_t **layers, const Sluice__V1__Plan *p, stru
                : sl_fail(err, SL_E_PROTOCOL,
                          "the coordinator's plan has %u stages and the layers of %zu; run the same version",
                          p->n_stages, p->n_layers);
+}
+
+/* How rows get from stage to stage: what the plan says of links that have them. */
+static sl_status way_of(const struct worker *w, const Sluice__V1__Plan *p, enum sl_rows_way *way,
+                        struct sl_err *err)
+{
+    *way = SL_ROWS_STAGED;
+    for (size_t i = 0; i < p->n_accept + p->n_connect; i++) {
+        const Sluice__V1__Link *l = i < p->n_accept ? p->accept[i] : p->connect[i - p->n_accept];
+        if (!l->rows[0])
+            continue;
+        if (!sl_rows_by_name(l->rows, way))
+            return sl_fail(
+                err, SL_E_PROTOCOL,
+                "the coordinator's plan has rows travel as '%.20s', which is unknown here; run the same version",
+                l->rows);
+        if (!(w->ways & 1u << *way))
+            return sl_fail(
+                err, SL_E_PROTOCOL,
+                "the plan has rows between this stage and %s travel as %s, which it did not offer; run "
+                "the same version",
+                l->peer, l->rows);
+    }
+    return SL_OK;
 }
 
 /* The plan is computed here again from its few numbers; what the coordinator says of it must agree. */
@@ -233,6 +276,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             "the coordinator's plan has links with the proof '%.20s', which is unknown here; run the same version",
             p->link_auth);
     SL_TRY(cut_of(&options.layers, p, err));
+    SL_TRY(way_of(w, p, &options.rows, err));
     SL_TRY(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, err));
     uint32_t k = w->k = w->config.decode ? p->stage : w->config.stage,
              decoder = sl_plan_decoder_of(&w->plan, 1 + k);
@@ -260,6 +304,10 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
                 (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
                 sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
+    if (!w->config.decode && w->plan.n_stages > 1)
+        sl_log_info("rows to and from the stages beside this one: %s", sl_rows_name(w->plan.rows));
+    if (sl_stage_links(w->stage))
+        w->rows = *sl_stage_links(w->stage);
     w->has_cost = !w->config.decode && sl_stage_cost(&w->cost, w->stage, w->pack);
     struct sl_device_identity gpu;
     sl_stage_identify(w->stage, &gpu);
@@ -271,40 +319,18 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
     return SL_OK;
 }
 
-/* Whether rows travel beside a link: as its plan says, and as this stage was started. */
-static sl_status rows_of(const struct worker *w, const Sluice__V1__Link *l, bool *beside, struct sl_err *err)
-{
-    enum sl_rows_way way = w->config.rows;
-    *beside = false;
-    if (!l->rows[0])
-        return SL_OK;
-    if (!sl_rows_by_name(l->rows, &way))
-        return sl_fail(
-            err, SL_E_PROTOCOL,
-            "the coordinator's plan has rows travel as '%.20s', which is unknown here; run the same version",
-            l->rows);
-    if (way != w->config.rows)
-        return sl_fail(
-            err, SL_E_CONFIG,
-            "the plan has rows between this stage and %s travel as %s, and this one was started with "
-            "--rows %s; start all stages with the same",
-            l->peer, l->rows, sl_rows_name(w->config.rows));
-    *beside = way == SL_ROWS_NCCL;
-    return SL_OK;
-}
-
 static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool connects, struct sl_err *err)
 {
     struct sl_link_config config = {.id = l->id,
                                     .epoch = w->plan.epoch,
                                     .auth = w->plan.link_auth,
                                     .n_slots = l->n_slots,
-                                    .slot_bytes = l->slot_bytes};
+                                    .slot_bytes = l->slot_bytes,
+                                    .rows_beside = l->rows[0] && w->plan.rows == SL_ROWS_NCCL};
     struct sl_io_address peer;
     if (!sl_io_address_set(&peer, l->data.data, l->data.len))
         return sl_fail(err, SL_E_PROTOCOL,
                        "the coordinator's plan has a malformed link; run the same version");
-    SL_TRY(rows_of(w, l, &config.rows_beside, err));
     sl_link_key(w->link_secret, l->id, config.key);
     sl_status status = connects ? sl_io_connect(w->io, &config, &peer) : sl_io_accept(w->io, &config, &peer);
     if (status != SL_OK)
@@ -395,6 +421,43 @@ static void ops_metrics(void *context, struct sl_text *t)
 
 /* ---- life ---- */
 
+static sl_status open_io_by(struct worker *w, const struct sl_transport_ops *transport, struct sl_err *err)
+{
+    bool on_gpu = driver_of(w->device)[0] != '\0';
+    struct sl_io_config io = {
+        .transport = transport,
+        .rows_device = on_gpu ? &w->rows : NULL,
+        .port = w->config.data_port,
+        .thread_name = "io",
+        .lost_ms = w->config.lost_after_s * 1000u,
+        .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
+    snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
+    w->rows.twin = w->device == SL_DEVICE_TWIN;
+    return sl_io_create(&w->io, &io, err);
+}
+
+/* With the ways for rows that this node can offer. */
+static sl_status open_io(struct worker *w, struct sl_err *err)
+{
+    bool on_gpu = driver_of(w->device)[0] != '\0';
+    if (w->config.rows == SL_ROWS_UCX)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            on_gpu ? "--rows ucx: rows in a GPU's memory are not sent by UCX yet; choose --rows nccl "
+                     "or staged"
+                   : "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's; "
+                     "choose --rows staged");
+    w->ways = w->config.rows_auto ? 1u << SL_ROWS_STAGED : 1u << w->config.rows;
+    if (w->config.rows_auto && on_gpu && !w->config.decode) {
+        if (open_io_by(w, &sl_transport_ucx_nccl, err) == SL_OK) {
+            w->ways |= 1u << SL_ROWS_NCCL;
+            return SL_OK;
+        }
+        sl_log_info("rows of this stage go by way of the host: %s", err->text);
+    }
+    return open_io_by(w, w->config.rows == SL_ROWS_NCCL ? &sl_transport_ucx_nccl : &sl_transport_ucx, err);
+}
+
 static sl_status load(struct worker *w, struct sl_err *err)
 {
     sigset_t set;
@@ -402,18 +465,7 @@ static sl_status load(struct worker *w, struct sl_err *err)
         sl_pack_open_any(&w->pack, w->config.model, err)); /* it may have to be made, and Ctrl-C ends that */
     sl_signals_of_end(&set);
     pthread_sigmask(SIG_BLOCK, &set, NULL); /* before any thread: the signal thread alone takes them */
-    if (w->config.rows == SL_ROWS_UCX)
-        return sl_fail(
-            err, SL_E_CONFIG,
-            "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's; choose --rows staged");
-    struct sl_io_config io = {
-        .transport = w->config.rows == SL_ROWS_NCCL ? &sl_transport_ucx_nccl : &sl_transport_ucx,
-        .port = w->config.data_port,
-        .thread_name = "io",
-        .lost_ms = w->config.lost_after_s * 1000u,
-        .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
-    snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
-    SL_TRY(sl_io_create(&w->io, &io, err));
+    SL_TRY(open_io(w, err));
     sl_log_info("data port %s:%u (UCX; heard by %s; not encrypted: keep it on a private network)",
                 sl_io_host(w->io), sl_io_port(w->io),
                 sl_io_is_shielded(w->io)

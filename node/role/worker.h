@@ -24,6 +24,7 @@ struct sl_worker_config {
     uint32_t join_timeout_s, lost_after_s;
     const char *numerics;  /* "auto", or the one profile that it offers */
     enum sl_rows_way rows; /* of a stage, to and from those beside it */
+    bool rows_auto;        /* in place of it: whichever all stages have, from GPU to GPU if they can */
     struct sl_loading load;
 };
 
