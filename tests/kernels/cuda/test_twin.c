@@ -496,3 +496,59 @@ SL_TEST(things_given_back_while_work_of_theirs_is_queued_are_counted)
     }
     sl_cu_twin_stop();
 }
+
+/* ---- another library's work ---- */
+
+struct other { /* copies a word of the device's memory when it has been asked often enough */
+    const uint32_t *from;
+    uint32_t asked, asks_left, word;
+};
+
+static bool other_step(void *arg)
+{
+    struct other *o = arg;
+    o->asked++;
+    if (o->asks_left-- > 0)
+        return false;
+    o->word = *o->from; /* the memory is open */
+    return true;
+}
+
+/* In its turn, behind what is before it and before what is behind it; meanwhile other streams go on, and nobody waits for it. */
+SL_TEST(another_librarys_work_has_its_turn_in_a_stream_and_holds_up_nobody_else)
+{
+    const struct sl_cuda *cuda = sl_cu_twin();
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        sl_cu_context context;
+        sl_cu_stream one, two;
+        sl_cu_event before, after, aside;
+        sl_cu_at at;
+        struct sl_err err;
+        sl_cu_twin_start(&(struct sl_cu_twin_config){
+            .seed = seed, .n_devices = 1, .device_bytes = 1 << 20, .capability = 90});
+        REQUIRE(cuda->init(0) == SL_CU_OK && cuda->ctx_retain(&context, 0) == SL_CU_OK &&
+                cuda->ctx_set_current(context) == SL_CU_OK && cuda->mem_alloc(&at, 64) == SL_CU_OK);
+        REQUIRE(cuda->stream_create(&one, SL_CU_STREAM_NON_BLOCKING) == SL_CU_OK &&
+                cuda->stream_create(&two, SL_CU_STREAM_NON_BLOCKING) == SL_CU_OK);
+        REQUIRE(cuda->event_create(&before, SL_CU_EVENT_NO_TIMING) == SL_CU_OK &&
+                cuda->event_create(&after, SL_CU_EVENT_NO_TIMING) == SL_CU_OK &&
+                cuda->event_create(&aside, SL_CU_EVENT_NO_TIMING) == SL_CU_OK);
+        struct other other = {.from = (const uint32_t *)(uintptr_t)at, .asks_left = UINT32_MAX};
+        CHECK(!sl_cu_twin_give(&other, other_step, &other)); /* that is no stream */
+        CHECK_INT(cuda->fill(at, 3, 64, two), SL_CU_OK);
+        CHECK_INT(cuda->event_record(before, two), SL_CU_OK);
+        CHECK_INT(cuda->stream_wait(one, before, 0), SL_CU_OK);
+        CHECK(sl_cu_twin_give(one, other_step, &other));
+        CHECK_INT(cuda->event_record(after, one), SL_CU_OK);
+        CHECK_INT(cuda->event_record(aside, two), SL_CU_OK);
+        CHECK_INT(sl_cu_wait(cuda, aside, 60000, "the other stream", &err), SL_OK);
+        for (int i = 0; i < 50; i++)
+            CHECK_INT(cuda->event_query(after), SL_CU_NOT_READY);
+        CHECK(other.asked > 0 && other.word == 0);
+        other.asks_left = 2;
+        CHECK_INT(sl_cu_wait(cuda, after, 60000, "another library's work", &err), SL_OK);
+        CHECK_INT(other.word, 0x03030303u);
+        CHECK_INT(sl_cu_twin_take_report().misuses, 0);
+        sl_cu_twin_stop();
+    }
+}

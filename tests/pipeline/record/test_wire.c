@@ -374,6 +374,31 @@ SL_TEST(a_seal_by_lanes_travels_and_is_told_by_a_flag)
     CHECK_STR(judge(&wire), "a checksum that is not flagged");
 }
 
+SL_TEST(rows_that_a_device_has_summed_up_have_the_seal_of_the_whole)
+{
+    enum { RECORD = 192, ROWS = 2800 };
+    uint8_t payload[RECORD + ROWS];
+    struct sl_lane_sums sums = {{0}};
+    for (size_t i = 0; i < sizeof payload; i++)
+        payload[i] = (uint8_t)sl_rng_at(6, i);
+    sl_lanes_add(&sums, RECORD, payload + RECORD, ROWS);
+    struct sl_wire wire = {.kind = SL_WIRE_ORDER, .payload_bytes = sizeof payload, .meta_bytes = RECORD};
+    sl_frame_seal_by_sums(&wire, payload, &sums);
+    CHECK(sl_frame_whole(&wire, payload)); /* as the host would have it, which has all of it */
+    CHECK(sl_frame_whole_by_sums(&wire, payload, &sums));
+    sums.sums[7] ^= 1;
+    CHECK(!sl_frame_whole_by_sums(&wire, payload, &sums));
+    sums.sums[7] ^= 1;
+    payload[RECORD - 1] ^= 1;
+    CHECK(!sl_frame_whole_by_sums(&wire, payload, &sums));
+    payload[RECORD - 1] ^= 1;
+    sl_frame_seal(&wire, payload); /* by another sum: nobody can say that the device's rows are whole */
+    CHECK(!sl_frame_whole_by_sums(&wire, payload, &sums));
+    sl_frame_seal_by_sums(&wire, payload, &sums);
+    wire.flags &= (uint16_t)~SL_WIRE_HAS_CHECKSUM;
+    CHECK(!sl_frame_whole_by_sums(&wire, payload, &sums));
+}
+
 SL_TEST(a_frame_without_payload_has_a_seal_too)
 {
     struct sl_wire wire = {.kind = SL_WIRE_ORDER};
