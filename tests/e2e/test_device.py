@@ -30,15 +30,16 @@ def test_a_twin_gives_the_cpus_tokens_and_hash(small):
     assert generate("--model", small, "--device", "twin", "--stages", 2) == want
 
 
-def test_stages_of_different_kinds_make_one_pipeline(small, start_server):
-    server = start_server("--devices", "twin,cpu", model=small)
-    ids, logprobs, _ = generate("--model", small)
-    got = run("generate", "--endpoint", server.endpoint, "--prompt", PROMPT, "--max-tokens", 3, "--temperature", 0, "--output", "json")
+@pytest.mark.parametrize("devices, n_twins", [("twin,cpu", 1), ("cpu,twin,twin", 2)], ids=["prefill", "decode"])
+def test_nodes_of_different_kinds_make_one_pipeline(small, start_server, devices, n_twins):
+    server = start_server("--devices", devices, model=small)
+    ids, logprobs, _ = generate("--model", small, tokens=6)
+    got = run("generate", "--endpoint", server.endpoint, "--prompt", PROMPT, "--max-tokens", 6, "--temperature", 0, "--output", "json")
     assert got.returncode == 0, got.stderr
     answer = json.loads(got.stdout)
     assert (answer["output_ids"], answer["logprobs"]) == (ids, logprobs)
     log = server.log()
-    assert "twin sm_90 kernels" in log and log.count("kernels, profile f32") == 3
+    assert log.count("twin sm_90 kernels") == n_twins and log.count("kernels, profile f32") == 3
 
 
 def test_a_plan_for_a_gpu_needs_none(small):

@@ -21,7 +21,7 @@ enum {
     W_NODES = 1 + W_STAGES + W_PARTS,
     W_SLOTS = 256,
     W_SEQS = 2048,
-    W_TOKENS = 32,
+    W_TOKENS = 72,
     W_CONTEXT = 256,
     W_STEERING = 64
 };
@@ -79,6 +79,11 @@ static const struct sl_sampling w_greedy = {.top_p = 1, .n_logprobs = -1};
 
 /* ---- life ---- */
 
+/* What the nodes of the worlds to come run on, by member, and what their weights and pages are of. */
+static enum sl_device_kind w_devices[W_STAGES + W_PARTS];
+static struct sl_formats w_formats;
+static enum sl_dtype w_kv_dtype = SL_BF16;
+
 static const char w_config[] =
     "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":64,"
     "\"num_hidden_layers\":3,\"num_attention_heads\":2,\"num_key_value_heads\":1,\"head_dim\":16,"
@@ -99,7 +104,7 @@ static inline bool w_open_pack(struct w_world *w)
     if (!f || fputs(w_config, f) < 0 || fclose(f) != 0)
         return false;
     struct sl_err err;
-    struct sl_pack_options options = {.threads = 1, .force = true};
+    struct sl_pack_options options = {.threads = 1, .force = true, .formats = w_formats};
     if (sl_pack_write_random(config, 0, 7, path, &options, &err) == SL_OK &&
         sl_pack_open(&w->pack, path, &err) == SL_OK)
         return true;
@@ -111,6 +116,7 @@ static inline bool w_open_node(struct w_world *w, uint32_t k)
 {
     struct w_node *n = &w->nodes[1 + k];
     struct sl_share share = sl_plan_share(&w->plan, k, 1);
+    share.device = w_devices[k];
     n->world = w;
     n->number = 1 + k;
     if (sl_stage_create(&n->stage, w->pack, &share, NULL, &n->err) != SL_OK)
@@ -141,7 +147,7 @@ static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_runnin
     struct sl_plan_options options = {.n_stages = n_stages,
                                       .n_decoders = 1,
                                       .n_parts = w_parts,
-                                      .kv_dtype = SL_BF16,
+                                      .kv_dtype = w_kv_dtype,
                                       .profile = SL_PROFILE_F32,
                                       .chunk_tokens = 128,
                                       .max_running = max_running,
