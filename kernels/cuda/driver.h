@@ -25,7 +25,9 @@ typedef struct CUstream_st *sl_cu_stream;
 typedef struct CUevent_st *sl_cu_event;
 typedef struct CUmod_st *sl_cu_module;
 typedef struct CUfunc_st *sl_cu_function;
-struct CUuuid_st; /* 16 bytes */
+typedef struct CUgraph_st *sl_cu_graph;
+typedef struct CUgraphExec_st *sl_cu_exec; /* a graph that can be launched */
+struct CUuuid_st;                          /* 16 bytes */
 
 enum { /* results that somebody asks for */
        SL_CU_OK = 0,
@@ -53,10 +55,12 @@ enum { /* results that somebody asks for */
        SL_CU_HARDWARE_STACK_ERROR = 714,
        SL_CU_LAUNCH_FAILED = 719,
        SL_CU_TENSOR_MEMORY_LEAK = 721,
+       SL_CU_NOT_SUPPORTED = 801,
        SL_CU_SYSTEM_NOT_READY = 802,
        SL_CU_DRIVER_MISMATCH = 803,
        SL_CU_COMPAT_NOT_SUPPORTED = 804,
        SL_CU_MPS_CLIENT_TERMINATED = 810,
+       SL_CU_CAPTURE_UNSUPPORTED = 900, /* not while a stream's work is captured */
        SL_CU_UNKNOWN = 999
 };
 enum { /* attributes of a device */
@@ -75,7 +79,7 @@ enum { /* attributes of a function */
        SL_CU_FUNCTION_REGISTERS = 4,
        SL_CU_FUNCTION_DYNAMIC_SHARED = 8, /* to be set before a launch asks for more than 48 KiB */
 };
-enum { SL_CU_STREAM_NON_BLOCKING = 1, SL_CU_EVENT_NO_TIMING = 2 };
+enum { SL_CU_STREAM_NON_BLOCKING = 1, SL_CU_EVENT_NO_TIMING = 2, SL_CU_CAPTURE_THREAD_LOCAL = 1 };
 
 /* X(field, name in the library, arguments). The names are asked for as of CUDA 13.0, whose prototypes these are. */
 #define SL_CU_CALLS(X)                                                                                       \
@@ -124,7 +128,16 @@ enum { SL_CU_STREAM_NON_BLOCKING = 1, SL_CU_EVENT_NO_TIMING = 2 };
     X(launch, cuLaunchKernel,                                                                                \
       (sl_cu_function function, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z, unsigned threads_x, \
        unsigned threads_y, unsigned threads_z, unsigned shared_bytes, sl_cu_stream stream, void **arguments, \
-       void **extra))
+       void **extra))                                                                                        \
+    X(capture_begin, cuStreamBeginCapture,                                                                   \
+      (sl_cu_stream stream, unsigned mode)) /* what it is given: kept */                                     \
+    X(capture_end, cuStreamEndCapture, (sl_cu_stream stream, sl_cu_graph * graph))                           \
+    X(graph_make, cuGraphInstantiate, (sl_cu_exec * exec, sl_cu_graph graph, unsigned long long flags))      \
+    X(graph_destroy, cuGraphDestroy, (sl_cu_graph graph))                                                    \
+    X(exec_upload, cuGraphUpload,                                                                            \
+      (sl_cu_exec exec, sl_cu_stream stream)) /* not when it is launched first */                            \
+    X(exec_launch, cuGraphLaunch, (sl_cu_exec exec, sl_cu_stream stream))                                    \
+    X(exec_destroy, cuGraphExecDestroy, (sl_cu_exec exec))
 
 #define SL_CU_FIELD(field, name, arguments) sl_cu_result(*field) arguments;
 struct sl_cuda {

@@ -65,6 +65,7 @@ sl_cu_result sl_twin_enter(void)
 
 static void end_context(struct CUctx_st *c)
 {
+    sl_twin_graphs_end(c);
     FREE_LIST(c->streams)
     FREE_LIST(c->events)
     FREE_LIST(c->functions)
@@ -138,6 +139,9 @@ static const struct {
     {SL_CU_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {SL_CU_LAUNCH_TIMEOUT, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated"},
     {SL_CU_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
+    {SL_CU_NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
+    {SL_CU_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
+     "operation not permitted when stream is capturing"},
 };
 
 static sl_cu_result error_of(sl_cu_result result, const char **text, bool name)

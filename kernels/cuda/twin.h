@@ -7,9 +7,11 @@
  *            of streams drawn by seed among those whose events allow it; copies read and write at that moment, and what a copy to
  *            the host has not brought yet is 0xA5. By the same seed it may instead be early, which finds who counts on lateness.
  *            So a forgotten event, or memory that is used again too soon, gives other bytes, where a GPU would mostly be in time
+ *   graphs   what a stream is given while it is captured, with the parameters as they are then; a launch of it is its operations,
+ *            one after another, with other streams' work in between
  *   strict   what a driver lets pass and we do not want is counted, with a sentence: memory that is not pinned, the legacy
- *            stream, an event that was never recorded, things given back while work of theirs is queued, a kernel that would be
- *            loaded by its first launch
+ *            stream, an event that was never recorded, things given back while work of theirs is queued, a kernel or a
+ *            graph that would be loaded by its first launch
  *   faults   an error of the n-th launch, told at once or by a later call; a launch that never ends; no memory; no device
  *
  * It lies beside the driver and not with the kernels (kernels/gpu) since what it promises is the driver's; it knows a kernel only
@@ -52,6 +54,7 @@ struct sl_cu_twin_config {
     uint64_t device_bytes; /* of memory, each */
     uint32_t capability;   /* 90: 9.0 */
     int mode;              /* SL_CU_MODE_* */
+    bool no_graphs;        /* it can't capture a stream */
     sl_cu_result init;     /* what cuInit says */
     uint32_t in_use;       /* bit n: another program has device n for itself */
     const struct sl_cu_twin_kernel *kernels;
@@ -63,8 +66,8 @@ struct sl_cu_twin_config {
 };
 
 struct sl_cu_twin_report {
-    uint64_t launches, copies, misuses; /* done, done, found */
-    char first[200];                    /* misuse, as a sentence; "" */
+    uint64_t launches, graphs, copies, misuses; /* done, asked for, done, found */
+    char first[200];                            /* misuse, as a sentence; "" */
 };
 
 /* A new world; the one before is gone with all that was in it. The config's arrays outlive it. */

@@ -1,4 +1,5 @@
-/* What the parts of the twin share (twin.h): twin.c devices, contexts and modules, twin_memory.c, twin_streams.c. The tags of its
+/* What the parts of the twin share (twin.h): twin.c devices, contexts and modules, twin_memory.c, twin_streams.c,
+ * twin_graphs.c. The tags of its
  * things are those that cuda.h gives the driver's, since they are what the table's handles point to. All under one lock. */
 #ifndef SL_KERNELS_CUDA_TWIN_IMPL_H
 #define SL_KERNELS_CUDA_TWIN_IMPL_H
@@ -15,7 +16,15 @@ struct twin_memory { /* of a context, or of the host */
     bool ours; /* to be unmapped */
 };
 
-enum twin_op_verb { TWIN_DO_COPY, TWIN_DO_FILL, TWIN_DO_LAUNCH, TWIN_DO_RECORD, TWIN_DO_WAIT, TWIN_DO_STEPS };
+enum twin_op_verb {
+    TWIN_DO_COPY,
+    TWIN_DO_FILL,
+    TWIN_DO_LAUNCH,
+    TWIN_DO_RECORD,
+    TWIN_DO_WAIT,
+    TWIN_DO_GRAPH,
+    TWIN_DO_STEPS
+};
 struct twin_op {
     enum twin_op_verb verb;
     uint8_t value;
@@ -26,7 +35,9 @@ struct twin_op {
     uint64_t count; /* of records of the event */
     const struct sl_cu_twin_kernel *kernel;
     uint32_t n_blocks;
-    uint64_t number;         /* of the launch */
+    uint64_t
+        number; /* of the launch; of a graph's: among those of the graph, and of the graph: of its first one */
+    struct CUgraphExec_st *exec;
     bool (*step)(void *arg); /* of another library's */
     void *arg;
     _Alignas(16) uint8_t params[SL_CU_TWIN_PARAMS];
@@ -38,8 +49,26 @@ struct CUstream_st {
     struct CUctx_st *context;
     struct twin_op ops[TWIN_OPS];
     uint64_t given, done;
-    uint32_t weight;  /* in the draw of who is next */
-    bool hangs, held; /* held: another library's work at its head was asked, and is not over */
+    uint32_t nodes_done;         /* of the graph that is next */
+    struct CUgraph_st *captured; /* what it is given goes there; or NULL */
+    uint32_t weight;             /* in the draw of who is next */
+    bool hangs, held;            /* held: another library's work at its head was asked, and is not over */
+};
+struct twin_ops { /* of a graph, in order */
+    struct twin_op *list;
+    uint32_t n, n_launches;
+};
+struct CUgraph_st {
+    struct CUgraph_st *next;
+    struct CUctx_st *context;
+    struct twin_ops ops;
+};
+struct CUgraphExec_st {
+    struct CUgraphExec_st *next;
+    struct CUctx_st *context;
+    struct twin_ops ops;
+    uint64_t given, done;
+    bool uploaded;
 };
 struct CUevent_st { /* once destroyed it stays until the context goes: queued work may know it */
     struct CUevent_st *next;
@@ -65,6 +94,8 @@ struct CUctx_st { /* the one of a device */
     uint64_t used_bytes;
     struct CUstream_st *streams;
     struct CUevent_st *events;
+    struct CUgraph_st *graphs;
+    struct CUgraphExec_st *execs;
     struct CUfunc_st *functions;
     struct CUmod_st *modules;
     sl_cu_result final; /* 0: it is well */
@@ -120,6 +151,16 @@ void sl_twin_run(struct CUctx_st *context); /* all that may be done */
 bool sl_twin_idle(const struct CUctx_st *context);
 bool sl_twin_reads(const struct CUctx_st *context, const void *at,
                    size_t bytes); /* a queued copy, from there */
+
+/* A place for an operation, as what is asked for by the caller; a stream that is captured has it in its graph. */
+sl_cu_result sl_twin_give(struct CUstream_st *stream, struct twin_op **op);
+/* It is filled in. */
+sl_cu_result sl_twin_given(struct CUstream_st *stream);
+
+/* twin_graphs.c */
+struct twin_op *sl_twin_capture(struct CUgraph_st *graph); /* NULL: no memory */
+bool sl_twin_captures(const struct CUctx_st *context);
+void sl_twin_graphs_end(struct CUctx_st *context);
 
 /* The functions of the table, as SL_CU_CALLS has them. */
 #define TWIN_PROTOTYPE(field, name, arguments) sl_cu_result sl_twin_##field arguments;

@@ -33,10 +33,10 @@ static struct CUstream_st *draw_stream(struct CUctx_st *context)
     }
 }
 
-static void launch(struct CUstream_st *s, const struct twin_op *op)
+static void launch(struct CUstream_st *s, const struct twin_op *op, uint64_t number)
 {
     const struct sl_cu_twin_fault *fault = &sl_twin_world.config.fault;
-    bool meant = op->number == fault->at;
+    bool meant = number == fault->at;
     if (meant && fault->kind == SL_CU_TWIN_HANGS) {
         s->hangs = true;
         return;
@@ -49,11 +49,12 @@ static void launch(struct CUstream_st *s, const struct twin_op *op)
             return;
     }
     op->kernel->run(op->kernel, op->params, op->n_blocks, op->shared_bytes,
-                    sl_rng_at(sl_twin_world.config.seed, op->number));
+                    sl_rng_at(sl_twin_world.config.seed, number));
     sl_twin_world.report.launches++;
 }
 
-static void carry_out(struct CUstream_st *s, const struct twin_op *op)
+/* number: of the first launch of the graph that it is in, or 0. */
+static void carry_out(struct CUstream_st *s, const struct twin_op *op, uint64_t number)
 {
     switch (op->verb) {
     case TWIN_DO_COPY:
@@ -64,7 +65,7 @@ static void carry_out(struct CUstream_st *s, const struct twin_op *op)
         memset(op->to, op->value, op->bytes);
         break;
     case TWIN_DO_LAUNCH:
-        launch(s, op);
+        launch(s, op, number + op->number);
         break;
     case TWIN_DO_RECORD:
         if (op->event->done < op->count) /* recorded again before, in another stream: the later one counts */
@@ -72,11 +73,28 @@ static void carry_out(struct CUstream_st *s, const struct twin_op *op)
         op->event->step = sl_twin_world.clock;
         break;
     case TWIN_DO_WAIT:
+    case TWIN_DO_GRAPH:
         break;
     case TWIN_DO_STEPS:
         s->held = !op->step(op->arg);
         break;
     }
+}
+
+/* What is next in the stream, of a graph its next operation. True: it is over with that. */
+static bool carry_on(struct CUstream_st *s)
+{
+    const struct twin_op *op = &s->ops[s->done % TWIN_OPS];
+    if (op->verb != TWIN_DO_GRAPH) {
+        carry_out(s, op, 0);
+        return !s->held;
+    }
+    carry_out(s, &op->exec->ops.list[s->nodes_done], op->number);
+    if (s->hangs || s->context->lost || ++s->nodes_done < op->exec->ops.n)
+        return false;
+    s->nodes_done = 0;
+    op->exec->done++;
+    return true;
 }
 
 bool sl_twin_step(struct CUctx_st *context)
@@ -86,10 +104,10 @@ bool sl_twin_step(struct CUctx_st *context)
         return false;
     sl_twin_world.clock++;
     sl_twin_memory_shut(context, false);
-    carry_out(s, &s->ops[s->done % TWIN_OPS]);
+    bool over = carry_on(s);
     if (s->hangs || context->lost)
         return false;
-    s->done += !s->held;
+    s->done += over;
     return true;
 }
 
@@ -127,27 +145,37 @@ bool sl_twin_idle(const struct CUctx_st *context)
     return true;
 }
 
+static bool reads(const struct twin_op *op, const void *at, size_t bytes)
+{
+    for (uint32_t i = 0; op->verb == TWIN_DO_GRAPH && i < op->exec->ops.n; i++)
+        if (reads(&op->exec->ops.list[i], at, bytes))
+            return true;
+    return op->verb == TWIN_DO_COPY && (const uint8_t *)op->from < (const uint8_t *)at + bytes &&
+           (const uint8_t *)at < (const uint8_t *)op->from + op->bytes;
+}
+
 bool sl_twin_reads(const struct CUctx_st *context, const void *at, size_t bytes)
 {
     for (const struct CUstream_st *s = context->streams; s; s = s->next)
-        for (uint64_t i = s->done; i < s->given; i++) {
-            const struct twin_op *op = &s->ops[i % TWIN_OPS];
-            if (op->verb == TWIN_DO_COPY && (const uint8_t *)op->from < (const uint8_t *)at + bytes &&
-                (const uint8_t *)at < (const uint8_t *)op->from + op->bytes)
+        for (uint64_t i = s->done; i < s->given; i++)
+            if (reads(&s->ops[i % TWIN_OPS], at, bytes))
                 return true;
-        }
     return false;
 }
 
 /* ---- queueing ---- */
 
 /* A full stream makes the caller wait until there is room; one that never gets any has been told a hang. */
-static sl_cu_result give(struct CUstream_st *s, struct twin_op **op)
+sl_cu_result sl_twin_give(struct CUstream_st *s, struct twin_op **op)
 {
     if (!s)
         sl_twin_misuse("work for the legacy stream, which waits for all others: give it one of its own");
     if (!s || s->context != sl_twin_current)
         return SL_CU_INVALID_HANDLE;
+    if (s->captured) {
+        *op = sl_twin_capture(s->captured);
+        return *op ? SL_CU_OK : SL_CU_OUT_OF_MEMORY;
+    }
     while (s->given - s->done == TWIN_OPS)
         if (!sl_twin_step(s->context)) {
             sl_twin_memory_shut(s->context, true);
@@ -160,8 +188,10 @@ static sl_cu_result give(struct CUstream_st *s, struct twin_op **op)
 }
 
 /* By some seeds work is not late at all. */
-static sl_cu_result given(struct CUstream_st *s)
+sl_cu_result sl_twin_given(struct CUstream_st *s)
 {
+    if (s->captured)
+        return SL_CU_OK;
     if (sl_twin_world.haste == 2)
         sl_twin_run(s->context);
     else if (sl_twin_world.haste == 1 && sl_twin_draw(2))
@@ -174,12 +204,12 @@ static sl_cu_result copy(struct CUstream_st *s, void *to, const void *from, size
     struct twin_op *op;
     if (!to || !from)
         return SL_CU_INVALID_VALUE;
-    sl_cu_result result = give(s, &op);
+    sl_cu_result result = sl_twin_give(s, &op);
     if (result != SL_CU_OK)
         return result;
     op->verb = TWIN_DO_COPY;
     op->to = to, op->from = from, op->bytes = bytes;
-    return given(s);
+    return sl_twin_given(s);
 }
 
 static void want_pinned(const void *at, size_t bytes)
@@ -201,7 +231,7 @@ sl_cu_result sl_twin_copy_out(void *to, sl_cu_at from, size_t bytes, sl_cu_strea
     TWIN_ENTER;
     want_pinned(to, bytes);
     const void *here = sl_twin_memory_find(sl_twin_current, from, bytes);
-    if (here && stream && !sl_twin_reads(sl_twin_current, to, bytes))
+    if (here && stream && !stream->captured && !sl_twin_reads(sl_twin_current, to, bytes))
         memset(to, 0xA5, bytes); /* until it has come */
     return copy(stream, to, here, bytes);
 }
@@ -220,12 +250,12 @@ sl_cu_result sl_twin_fill(sl_cu_at to, unsigned char value, size_t bytes, sl_cu_
     void *here = sl_twin_memory_find(sl_twin_current, to, bytes);
     if (!here)
         return SL_CU_INVALID_VALUE;
-    sl_cu_result result = give(stream, &op);
+    sl_cu_result result = sl_twin_give(stream, &op);
     if (result != SL_CU_OK)
         return result;
     op->verb = TWIN_DO_FILL;
     op->to = here, op->value = value, op->bytes = bytes;
-    return given(stream);
+    return sl_twin_given(stream);
 }
 
 sl_cu_result sl_twin_launch(sl_cu_function f, unsigned blocks_x, unsigned blocks_y, unsigned blocks_z,
@@ -243,15 +273,15 @@ sl_cu_result sl_twin_launch(sl_cu_function f, unsigned blocks_x, unsigned blocks
     if (!f->loaded)
         sl_twin_misuse("%s is loaded by its first launch, which allocates: function_load comes first",
                        f->kernel->name);
-    sl_cu_result result = give(stream, &op);
+    sl_cu_result result = sl_twin_give(stream, &op);
     if (result != SL_CU_OK)
         return result;
     op->verb = TWIN_DO_LAUNCH;
     op->kernel = f->kernel;
     op->n_blocks = blocks_x, op->shared_bytes = shared_bytes;
-    op->number = sl_twin_world.n_launches++;
+    op->number = stream->captured ? stream->captured->ops.n_launches++ : sl_twin_world.n_launches++;
     memcpy(op->params, arguments[0], f->kernel->params_bytes);
-    return given(stream);
+    return sl_twin_given(stream);
 }
 
 bool sl_cu_twin_give(void *stream, bool (*step)(void *arg), void *arg)
@@ -263,11 +293,11 @@ bool sl_cu_twin_give(void *stream, bool (*step)(void *arg), void *arg)
             if (s != stream)
                 continue;
             sl_twin_current = s->context; /* as a library that makes its device current */
-            if (give(s, &op) != SL_CU_OK)
+            if (sl_twin_give(s, &op) != SL_CU_OK)
                 return true; /* the context is lost, and its work with it */
             op->verb = TWIN_DO_STEPS;
             op->step = step, op->arg = arg;
-            given(s);
+            sl_twin_given(s);
             return true;
         }
     return false;
@@ -312,6 +342,8 @@ sl_cu_result sl_twin_stream_query(sl_cu_stream stream)
     TWIN_ENTER;
     if (!stream || stream->context != sl_twin_current)
         return SL_CU_INVALID_HANDLE;
+    if (sl_twin_captures(sl_twin_current))
+        return SL_CU_CAPTURE_UNSUPPORTED;
     if (stream->given != stream->done)
         do_some(stream->context, 3);
     return stream->context->lost           ? stream->context->final
@@ -354,13 +386,15 @@ static sl_cu_result give_event(struct CUstream_st *s, struct CUevent_st *event, 
     struct twin_op *op;
     if (!is_event(event))
         return SL_CU_INVALID_HANDLE;
-    sl_cu_result result = give(s, &op);
+    if (s && s->captured) /* that would draw other streams in: nobody here wants it */
+        return SL_CU_CAPTURE_UNSUPPORTED;
+    sl_cu_result result = sl_twin_give(s, &op);
     if (result != SL_CU_OK)
         return result;
     op->verb = verb;
     op->event = event;
     op->count = verb == TWIN_DO_RECORD ? ++event->recorded : event->recorded; /* as of now */
-    return given(s);
+    return sl_twin_given(s);
 }
 
 sl_cu_result sl_twin_event_record(sl_cu_event event, sl_cu_stream stream)
@@ -383,6 +417,8 @@ sl_cu_result sl_twin_event_query(sl_cu_event event)
     TWIN_ENTER;
     if (!is_event(event))
         return SL_CU_INVALID_HANDLE;
+    if (sl_twin_captures(sl_twin_current))
+        return SL_CU_CAPTURE_UNSUPPORTED;
     if (event->recorded == 0)
         sl_twin_misuse("somebody asks for an event that was never recorded, which the driver says has come");
     if (event->done != event->recorded)

@@ -1,5 +1,5 @@
-/* The twin of the driver (kernels/cuda/twin.h): a stage's double-buffered walk over three streams comes out right by every seed,
- * and each way to break it comes out wrong by some. */
+/* The twin of the driver (kernels/cuda/twin.h): a stage's double-buffered walk over three streams, some of whose chunks are computed by
+ * graphs, comes out right by every seed, and each way to break it comes out wrong by some. */
 #include "kernels/cuda/driver.h"
 #include "kernels/cuda/twin.h"
 #include "tests/check.h"
@@ -18,6 +18,11 @@
     X(PAGE_BUSY, "a page is cleared while it is still on its way out")                                       \
     X(PINNED_REFILLED, "the host refills a pinned slot that is not copied yet")                              \
     X(PINNED_FILLED_LATE, "the host fills a pinned slot after its copy is queued")                           \
+    X(LIST_REFILLED, "the host refills a list that is not copied yet")                                       \
+    X(LIST_COPIED_LATE, "a graph is launched before its chunk's list is copied, so with that of another")    \
+    X(LIST_CAPTURED, "the copy of the list is in the graph, so it is that of the turn that was captured")    \
+    X(PLACES_CAPTURED, "where a chunk's rows lie is in the graph, so it is where those of the first did")    \
+    X(SMALLER_GRAPH, "a chunk goes by the graph of a smaller class")                                         \
     X(OUT_SLOT_BUSY, "compute overwrites results that are not out yet")                                      \
     X(COMPUTE_RECORDED_EARLY, "compute is recorded before it is queued")                                     \
     X(NO_WAIT_FOR_COMPUTE, "the copy out does not wait for compute")                                         \
@@ -36,18 +41,31 @@ static const char *const whats[] = {"as it is",
 #undef MUTANT
 };
 
-enum { WORDS = 32, CHUNKS = 14, SLOTS = 2, PAGES = 3, OUTS = 5, IN = 0, COMPUTE = 1, OUT = 2 };
+enum { WORDS = 32, CHUNKS = 14, SLOTS = 2, PAGES = 3, OUTS = 5, LISTS = 3, IN = 0, COMPUTE = 1, OUT = 2 };
+enum {
+    BLOCK = 16,
+    CLASSES = 2
+}; /* words that a block does; the first class has one block, the second all of them */
 
 /* ---- the kernel ---- */
 
-struct mix {
+struct places { /* of a chunk, where a kernel finds them: in its parameters, or in a list in memory */
     const uint32_t *in;
-    uint32_t *out, *page, *state;
+    uint32_t *out, *page;
+    uint64_t n;
+};
+struct mix {
+    struct places places;
+    uint32_t *state;
+};
+struct mix_listed {
+    const struct places *list;
+    uint32_t *state;
 };
 /* What comes out of a chunk shows all chunks before it, and whether its page was clear. */
-static void mix_words(const uint32_t *in, uint32_t *out, uint32_t *page, uint32_t *state)
+static void mix_words(const uint32_t *in, uint32_t *out, uint32_t *page, uint32_t *state, uint64_t n)
 {
-    for (int i = 0; i < WORDS; i++) {
+    for (uint64_t i = 0; i < n; i++) {
         *state = *state * 31 + in[i];
         page[i] += *state;
         out[i] = in[i] * 7 + page[i];
@@ -58,10 +76,28 @@ static void run_mix(const struct sl_cu_twin_kernel *kernel, const void *params, 
 {
     const struct mix *p = params;
     (void)kernel, (void)n_blocks, (void)shared_bytes, (void)seed;
-    mix_words(p->in, p->out, p->page, p->state);
+    mix_words(p->places.in, p->places.out, p->places.page, p->state, p->places.n);
 }
-static const struct sl_cu_twin_kernel kernels[] = {{"mix", sizeof(struct mix), 32, 8, run_mix, NULL}};
+static void run_mix_listed(const struct sl_cu_twin_kernel *kernel, const void *params, uint32_t n_blocks,
+                           size_t shared_bytes, uint64_t seed)
+{
+    const struct mix_listed *p = params;
+    const struct places *l = p->list;
+    (void)kernel, (void)shared_bytes, (void)seed;
+    mix_words(l->in, l->out, l->page, p->state, l->n < n_blocks * BLOCK ? l->n : n_blocks * BLOCK);
+}
+static const struct sl_cu_twin_kernel kernels[] = {
+    {"mix", sizeof(struct mix), 32, 8, run_mix, NULL},
+    {"mix_listed", sizeof(struct mix_listed), 32, 8, run_mix_listed, NULL}};
 
+static bool by_graph(int chunk)
+{
+    return chunk % 3 > 0;
+}
+static uint32_t words_of(int chunk)
+{
+    return chunk % 4 == 1 ? BLOCK - 3 : WORDS;
+}
 static uint32_t row(int chunk, int i)
 {
     return (uint32_t)(chunk * 1000 + i * 17 + 1);
@@ -73,8 +109,8 @@ static void expect(uint32_t results[CHUNKS][2][WORDS])
     for (int c = 0; c < CHUNKS; c++) {
         uint32_t in[WORDS];
         for (int i = 0; i < WORDS; i++)
-            in[i] = row(c, i), results[c][1][i] = 0;
-        mix_words(in, results[c][0], results[c][1], &state);
+            in[i] = row(c, i), results[c][0][i] = results[c][1][i] = 0;
+        mix_words(in, results[c][0], results[c][1], &state, words_of(c));
     }
 }
 
@@ -86,10 +122,12 @@ struct walk {
     sl_cu_result bad; /* the first that was not 0 */
     sl_cu_context context;
     sl_cu_stream streams[3];
-    sl_cu_event in[SLOTS], computed[SLOTS], out[OUTS];
-    sl_cu_function mix;
-    sl_cu_at device_in[SLOTS], device_out[SLOTS], pages[PAGES], state;
+    sl_cu_event in[SLOTS], computed[SLOTS], out[OUTS], listed[LISTS];
+    sl_cu_function mix, mix_listed;
+    sl_cu_exec graphs[CLASSES];
+    sl_cu_at device_in[SLOTS], device_out[SLOTS], pages[PAGES], state, list;
     uint32_t *pinned_in[SLOTS], *pinned_out[OUTS], *pinned_pages[OUTS];
+    struct places *pinned_lists[LISTS];
     uint32_t results[CHUNKS][2][WORDS];
 };
 
@@ -115,6 +153,63 @@ static void make_memory(struct walk *w, sl_cu_at *device, uint32_t **pinned)
     *pinned = memory;
 }
 
+/* As the chunk has them. */
+static struct places places_of(const struct walk *w, int chunk)
+{
+    int k = chunk % SLOTS;
+    return (struct places){(const uint32_t *)(uintptr_t)w->device_in[k],
+                           (uint32_t *)(uintptr_t)w->device_out[k],
+                           (uint32_t *)(uintptr_t)w->pages[chunk % PAGES], words_of(chunk)};
+}
+
+static void launch(struct walk *w, sl_cu_function function, unsigned blocks, void *params)
+{
+    ok(w, w->cuda->launch(function, blocks, 1, 1, 32, 1, 1, 0, w->streams[COMPUTE], &params, NULL));
+}
+
+static void copy_list(struct walk *w, int turn)
+{
+    ok(w,
+       w->cuda->copy_in(w->list, w->pinned_lists[turn], sizeof *w->pinned_lists[turn], w->streams[COMPUTE]));
+}
+
+static void make_graph(struct walk *w, sl_cu_exec *exec, unsigned blocks)
+{
+    sl_cu_graph graph = NULL;
+    sl_cu_stream s = w->streams[COMPUTE];
+    struct mix_listed p = {(const struct places *)(uintptr_t)w->list, (uint32_t *)(uintptr_t)w->state};
+    struct mix fixed = {places_of(w, 0), p.state};
+    ok(w, w->cuda->capture_begin(s, SL_CU_CAPTURE_THREAD_LOCAL));
+    if (w->mutant == LIST_CAPTURED)
+        copy_list(w, 0);
+    if (w->mutant == PLACES_CAPTURED)
+        launch(w, w->mix, blocks, &fixed);
+    else
+        launch(w, w->mix_listed, blocks, &p);
+    ok(w, w->cuda->capture_end(s, &graph));
+    ok(w, w->cuda->graph_make(exec, graph, 0));
+    ok(w, w->cuda->graph_destroy(graph));
+    ok(w, w->cuda->exec_upload(*exec, s));
+    memset(&p, 0xFF, sizeof p), memset(&fixed, 0xFF, sizeof fixed); /* it has its own */
+}
+
+static void make_graphs(struct walk *w)
+{
+    make_memory(w, &w->list, NULL);
+    for (int i = 0; i < LISTS; i++) {
+        uint32_t *pinned = NULL;
+        make_event(w, &w->listed[i]), make_memory(w, NULL, &pinned);
+        w->pinned_lists[i] = (struct places *)(void *)pinned;
+    }
+    if (w->bad != SL_CU_OK)
+        return;
+    *w->pinned_lists[0] =
+        places_of(w, 0); /* of which no graph needs it: it shows who reads a list too early */
+    copy_list(w, 0);
+    for (unsigned i = 0; i < CLASSES; i++)
+        make_graph(w, &w->graphs[i], i + 1);
+}
+
 static void walk_begin(struct walk *w, enum mutant mutant, const struct sl_cu_twin_config *config)
 {
     sl_cu_module module;
@@ -125,7 +220,8 @@ static void walk_begin(struct walk *w, enum mutant mutant, const struct sl_cu_tw
     ok(w, w->cuda->ctx_set_current(w->context));
     ok(w, w->cuda->module_load(&module, "an image"));
     ok(w, w->cuda->module_function(&w->mix, module, "mix"));
-    ok(w, w->cuda->function_load(w->mix));
+    ok(w, w->cuda->module_function(&w->mix_listed, module, "mix_listed"));
+    ok(w, w->cuda->function_load(w->mix)), ok(w, w->cuda->function_load(w->mix_listed));
     for (int i = 0; i < 3; i++)
         ok(w, w->cuda->stream_create(&w->streams[i], SL_CU_STREAM_NON_BLOCKING));
     for (int i = 0; i < SLOTS; i++) {
@@ -138,6 +234,7 @@ static void walk_begin(struct walk *w, enum mutant mutant, const struct sl_cu_tw
         make_event(w, &w->out[i]), make_memory(w, NULL, &w->pinned_out[i]),
             make_memory(w, NULL, &w->pinned_pages[i]);
     make_memory(w, &w->state, NULL);
+    make_graphs(w);
     ok(w, w->cuda->fill(w->state, 0, WORDS * 4, w->streams[COMPUTE]));
 }
 
@@ -156,8 +253,8 @@ static void take_results(struct walk *w, int chunk)
 {
     if (w->mutant != READ_EARLY)
         host_waits(w, w->out[chunk % OUTS]);
-    memcpy(w->results[chunk][0], w->pinned_out[chunk % OUTS], WORDS * 4);
-    memcpy(w->results[chunk][1], w->pinned_pages[chunk % OUTS], WORDS * 4);
+    memcpy(w->results[chunk][0], w->pinned_out[chunk % OUTS], words_of(chunk) * 4);
+    memcpy(w->results[chunk][1], w->pinned_pages[chunk % OUTS], words_of(chunk) * 4);
 }
 
 static void fill_pinned(struct walk *w, int chunk)
@@ -190,13 +287,26 @@ static void queue_in(struct walk *w, int chunk)
         fill_pinned(w, chunk);
 }
 
+static void queue_graph(struct walk *w, int chunk)
+{
+    int turn = chunk % LISTS;
+    unsigned class = words_of(chunk) > BLOCK;
+    if (chunk >= LISTS && w->mutant != LIST_REFILLED)
+        host_waits(w, w->listed[turn]);
+    *w->pinned_lists[turn] = places_of(w, chunk);
+    if (w->mutant != LIST_COPIED_LATE && w->mutant != LIST_CAPTURED)
+        copy_list(w, turn);
+    ok(w, w->cuda->exec_launch(w->graphs[w->mutant == SMALLER_GRAPH ? 0 : class], w->streams[COMPUTE]));
+    if (w->mutant == LIST_COPIED_LATE)
+        copy_list(w, turn);
+    ok(w, w->cuda->event_record(w->listed[turn], w->streams[COMPUTE]));
+}
+
 static void queue_compute(struct walk *w, int chunk)
 {
     int k = chunk % SLOTS;
     sl_cu_stream s = w->streams[COMPUTE];
-    struct mix p = {(const uint32_t *)(uintptr_t)w->device_in[k], (uint32_t *)(uintptr_t)w->device_out[k],
-                    (uint32_t *)(uintptr_t)w->pages[chunk % PAGES], (uint32_t *)(uintptr_t)w->state};
-    void *arguments[] = {&p};
+    struct mix p = {places_of(w, chunk), (uint32_t *)(uintptr_t)w->state};
     if (w->mutant == OTHER_SLOTS_IN && chunk >= 1)
         ok(w, w->cuda->stream_wait(s, w->in[1 - k], 0));
     else if (w->mutant != NO_WAIT_FOR_IN && w->mutant != STALE_WAIT)
@@ -205,7 +315,10 @@ static void queue_compute(struct walk *w, int chunk)
         ok(w, w->cuda->stream_wait(s, w->out[(chunk - SLOTS) % OUTS], 0));
     if (w->mutant == COMPUTE_RECORDED_EARLY)
         ok(w, w->cuda->event_record(w->computed[k], s));
-    ok(w, w->cuda->launch(w->mix, 1, 1, 1, 32, 1, 1, 0, s, arguments, NULL));
+    if (by_graph(chunk))
+        queue_graph(w, chunk);
+    else
+        launch(w, w->mix, 1, &p);
     if (w->mutant != COMPUTE_RECORDED_EARLY)
         ok(w, w->cuda->event_record(w->computed[k], s));
 }
@@ -246,7 +359,7 @@ static struct sl_cu_twin_config world(uint64_t seed)
                                       .device_bytes = 1 << 20,
                                       .capability = 90,
                                       .kernels = kernels,
-                                      .n_kernels = 1};
+                                      .n_kernels = 2};
 }
 
 /* In how many of `n` seeds the results are wrong. */
@@ -396,11 +509,11 @@ SL_TEST(memory_ends_and_can_be_made_to_end)
     sl_cu_at at, more;
     size_t free_bytes, total;
     struct sl_cu_twin_config config = world(3);
-    config.fault = (struct sl_cu_twin_fault){SL_CU_TWIN_NO_MEMORY, 9, SL_CU_OK, 0}; /* the walk has 8 */
+    config.fault = (struct sl_cu_twin_fault){SL_CU_TWIN_NO_MEMORY, 10, SL_CU_OK, 0}; /* the walk has 9 */
     walk_begin(&w, AS_IT_IS, &config);
     REQUIRE(w.bad == SL_CU_OK);
     CHECK_INT(w.cuda->mem_info(&free_bytes, &total), SL_CU_OK);
-    CHECK_INT(total - free_bytes, 8 * WORDS * 4);
+    CHECK_INT(total - free_bytes, 9 * WORDS * 4);
     host_waits(&w, (w.cuda->event_record(w.in[0], w.streams[COMPUTE]), w.in[0]));
     CHECK_INT(w.cuda->mem_alloc(&at, free_bytes), SL_CU_OK);
     CHECK_INT(w.cuda->mem_alloc(&more, 1), SL_CU_OUT_OF_MEMORY);
@@ -447,8 +560,7 @@ SL_TEST(what_a_driver_lets_pass_is_counted_with_a_sentence)
     expect_misuse("make it SL_CU_STREAM_NON_BLOCKING");
     ok(&w, w.cuda->module_load(&module, "an image"));
     ok(&w, w.cuda->module_function(&function, module, "mix"));
-    struct mix p = {(const uint32_t *)(uintptr_t)w.device_in[0], (uint32_t *)(uintptr_t)w.device_out[0],
-                    (uint32_t *)(uintptr_t)w.pages[0], (uint32_t *)(uintptr_t)w.state};
+    struct mix p = {places_of(&w, 0), (uint32_t *)(uintptr_t)w.state};
     void *arguments[] = {&p};
     ok(&w, w.cuda->launch(function, 1, 1, 1, 32, 1, 1, 0, w.streams[COMPUTE], arguments, NULL));
     expect_misuse("mix is loaded by its first launch");
@@ -457,6 +569,19 @@ SL_TEST(what_a_driver_lets_pass_is_counted_with_a_sentence)
     CHECK_INT(w.cuda->launch(w.mix, 1, 1, 1, 32, 1, 1, 50000, w.streams[COMPUTE], arguments, NULL),
               SL_CU_INVALID_VALUE);
     CHECK_INT(w.cuda->module_function(&function, module, "nothing"), SL_CU_NOT_FOUND);
+    sl_cu_graph graph;
+    sl_cu_exec exec;
+    ok(&w, w.cuda->capture_begin(w.streams[COMPUTE], SL_CU_CAPTURE_THREAD_LOCAL));
+    launch(&w, w.mix, 1, &p);
+    CHECK_INT(w.cuda->event_record(event, w.streams[COMPUTE]), SL_CU_CAPTURE_UNSUPPORTED);
+    CHECK_INT(w.cuda->event_query(event), SL_CU_CAPTURE_UNSUPPORTED);
+    CHECK_INT(w.cuda->stream_query(w.streams[COMPUTE]), SL_CU_CAPTURE_UNSUPPORTED);
+    ok(&w, w.cuda->capture_end(w.streams[COMPUTE], &graph));
+    CHECK_INT(w.cuda->capture_end(w.streams[COMPUTE], &graph), SL_CU_INVALID_VALUE);
+    ok(&w, w.cuda->graph_make(&exec, graph, 0));
+    CHECK_INT(sl_cu_twin_take_report().misuses, 0);
+    ok(&w, w.cuda->exec_launch(exec, w.streams[COMPUTE]));
+    expect_misuse("a graph is loaded by its first launch");
     while (w.cuda->stream_query(w.streams[COMPUTE]) == SL_CU_NOT_READY)
         ;
     CHECK_INT(w.bad, SL_CU_OK);
@@ -472,6 +597,7 @@ SL_TEST(things_given_back_while_work_of_theirs_is_queued_are_counted)
                                        "a stream is destroyed",
                                        "an event is destroyed",
                                        "a module is unloaded",
+                                       "a graph is destroyed",
                                        "a context is given back"};
     for (unsigned i = 0; i < sizeof what / sizeof *what; i++) {
         unsigned found = 0;
@@ -481,11 +607,14 @@ SL_TEST(things_given_back_while_work_of_theirs_is_queued_are_counted)
             walk_begin(&w, AS_IT_IS, &config);
             ok(&w, w.cuda->module_load(&module, "an image"));
             queue_in(&w, 0);
+            if (i == 5)
+                queue_graph(&w, 1);
             ok(&w, i == 0   ? w.cuda->mem_free(w.device_in[0])
                    : i == 1 ? w.cuda->host_free(w.pinned_in[0])
                    : i == 2 ? w.cuda->stream_destroy(w.streams[IN])
                    : i == 3 ? w.cuda->event_destroy(w.in[0])
                    : i == 4 ? w.cuda->module_unload(module)
+                   : i == 5 ? w.cuda->exec_destroy(w.graphs[0])
                             : w.cuda->ctx_release(0));
             CHECK_INT(w.bad, SL_CU_OK);
             struct sl_cu_twin_report report = sl_cu_twin_take_report();
