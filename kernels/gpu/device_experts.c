@@ -15,7 +15,7 @@ static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_
 {
     const struct sl_experts_dims *e = &d->config.experts;
     const struct gpu_buffers *b = &d->b;
-    uint32_t n = d->n[batch];
+    const uint32_t *n = &d->at.numbers[batch].rows;
     struct gpu_mul p = gpu_mul_of(d, batch, router);
     p.x = b->normed;
     p.y = b->router;
@@ -24,7 +24,7 @@ static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_
     gpu_launch_blocks(
         d, &sl_gpu_choose,
         &(struct sl_gpu_choose){b->router, b->experts, b->gates, n, e->n_experts, e->top_k, e->renorm},
-        sl_gpu_choose_blocks(n));
+        sl_gpu_choose_blocks(d->n[batch]));
     gpu_launch_blocks(d, &sl_gpu_group,
                       &(struct sl_gpu_group){b->experts, b->offsets, b->pair_rows, b->pairs, b->load, n,
                                              e->n_experts, e->top_k},
@@ -48,8 +48,9 @@ static struct gpu_mul of_pairs(const struct device_gpu *d, enum gpu_batches batc
                             .n = w->n};
 }
 
-/* hidden rows of gate|up, which are down's inputs, in s8 where it wants them so. */
-static void feed_forward(struct device_gpu *d, struct gpu_mul up, struct gpu_mul down, uint32_t n_rows)
+/* hidden rows of gate|up, `each` of a row of the batch, which are down's inputs, in s8 where it wants them so. */
+static void feed_forward(struct device_gpu *d, enum gpu_batches batch, uint32_t each, struct gpu_mul up,
+                         struct gpu_mul down)
 {
     const struct gpu_buffers *b = &d->b;
     up.x = b->normed;
@@ -59,7 +60,7 @@ static void feed_forward(struct device_gpu *d, struct gpu_mul up, struct gpu_mul
     up.swiglu = true;
     gpu_multiply(d, &up);
     if (sl_dtype_is_integer(down.w->dtype))
-        gpu_quantise(d, b->hidden, n_rows, down.w, &b->hidden8);
+        gpu_quantise(d, batch, each, b->hidden, down.w, &b->hidden8);
     down.x = b->hidden;
     down.x8 = &b->hidden8;
     down.y_stride = d->config.experts.d_model;
@@ -76,9 +77,10 @@ static void routed(struct device_gpu *d, enum gpu_batches batch, const struct sl
                    down = of_pairs(d, batch, &set->down, set->down_stride);
     up.rows = b->pair_rows;
     down.y = b->outputs;
-    feed_forward(d, up, down, d->n[batch] * e->top_k);
+    feed_forward(d, batch, e->top_k, up, down);
     gpu_launch_blocks(d, &sl_gpu_combine,
-                      &(struct sl_gpu_combine){x, b->outputs, b->pairs, b->gates, e->d_model, e->top_k},
+                      &(struct sl_gpu_combine){x, b->outputs, b->pairs, b->gates, &d->at.numbers[batch].rows,
+                                               e->d_model, e->top_k},
                       d->n[batch]);
 }
 
@@ -87,20 +89,22 @@ static void single(struct device_gpu *d, enum gpu_batches batch, const struct sl
                    const struct sl_panel *first, float *x)
 {
     const struct gpu_buffers *b = &d->b;
-    uint32_t n = d->n[batch], h = d->config.experts.d_model;
+    const uint32_t *rows = &d->at.numbers[batch].rows, n = d->n[batch], h = d->config.experts.d_model;
     bool made = sl_dtype_is_integer(first->dtype) && first->rotation == w->gate_up.rotation &&
                 first->digits >= w->gate_up.digits;
     if (sl_dtype_is_integer(w->gate_up.dtype) && !made)
-        gpu_quantise(d, b->normed, n, &w->gate_up, &b->x8);
+        gpu_quantise(d, batch, 1, b->normed, &w->gate_up, &b->x8);
     struct gpu_mul down = gpu_mul_of(d, batch, &w->down);
     down.y = w->shared_gate ? b->outputs : x;
     down.accumulate = !w->shared_gate;
-    feed_forward(d, gpu_mul_of(d, batch, &w->gate_up), down, n);
+    feed_forward(d, batch, 1, gpu_mul_of(d, batch, &w->gate_up), down);
     if (!w->shared_gate)
         return;
-    gpu_launch_blocks(d, &sl_gpu_sigmoid, &(struct sl_gpu_sigmoid){w->shared_gate, b->normed, b->gates, n, h},
+    gpu_launch_blocks(d, &sl_gpu_sigmoid,
+                      &(struct sl_gpu_sigmoid){w->shared_gate, b->normed, b->gates, rows, h},
                       (n + SL_GPU_SIGMOID_ROWS - 1) / SL_GPU_SIGMOID_ROWS);
-    gpu_launch_blocks(d, &sl_gpu_combine, &(struct sl_gpu_combine){x, b->outputs, NULL, b->gates, h, 1}, n);
+    gpu_launch_blocks(d, &sl_gpu_combine, &(struct sl_gpu_combine){x, b->outputs, NULL, b->gates, rows, h, 1},
+                      n);
 }
 
 void gpu_experts(struct device_gpu *d, uint32_t layer)

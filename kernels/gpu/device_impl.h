@@ -186,9 +186,9 @@ struct sl_gpu_row8 gpu_row8_of(const struct gpu_rows8 *to, const struct sl_panel
 /* x of the batch, normalised: in normed where somebody wants floats, in x8 as `w` wants them if it is of integers. */
 void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, const float *gain,
               const struct sl_panel *w, bool floats);
-/* n rows of x to s8 as w wants them. */
-void gpu_quantise(struct device_gpu *d, const float *x, uint32_t n, const struct sl_panel *w,
-                  const struct gpu_rows8 *to);
+/* Rows of x, `each` of a row of the batch, to s8 as w wants them. */
+void gpu_quantise(struct device_gpu *d, enum gpu_batches batch, uint32_t each, const float *x,
+                  const struct sl_panel *w, const struct gpu_rows8 *to);
 
 /* The blocks. */
 void gpu_attention(struct device_gpu *d, uint32_t layer);

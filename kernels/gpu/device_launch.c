@@ -211,8 +211,8 @@ void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, cons
     gpu_launch_shared(d, &sl_gpu_norm, &p, d->n[batch]);
 }
 
-void gpu_quantise(struct device_gpu *d, const float *x, uint32_t n, const struct sl_panel *w,
-                  const struct gpu_rows8 *to)
+void gpu_quantise(struct device_gpu *d, enum gpu_batches batch, uint32_t each, const float *x,
+                  const struct sl_panel *w, const struct gpu_rows8 *to)
 {
     size_t stride = sl_rows8_stride(w->k);
     gpu_launch_blocks(d, &sl_gpu_quantise,
@@ -220,8 +220,10 @@ void gpu_quantise(struct device_gpu *d, const float *x, uint32_t n, const struct
                                                 .x_stride = w->k,
                                                 .to = {to->q[0], stride, to->scale[0], to->sum[0]},
                                                 .second = {to->q[1], stride, to->scale[1], to->sum[1]},
+                                                .n_rows = &d->at.numbers[batch].rows,
+                                                .each = each,
                                                 .k = w->k,
                                                 .rotation = w->rotation,
                                                 .digits = w->digits},
-                      n);
+                      (size_t)d->n[batch] * each);
 }

@@ -1,6 +1,7 @@
 /* What is done to rows element by element, on the device: the structs that kernels/gpu/elements.inc is launched with.
  *
- * A block is one row of each, all pointers are the device's, strides are in floats. Bits as in kernels/ref. */
+ * A block is one row of each, all pointers are the device's, strides are in floats. Bits as in kernels/ref. Of combine and sigmoid there
+ * may be more blocks than rows: how many rows there are lies on the device. */
 #ifndef SL_KERNELS_GPU_ELEMENTS_H
 #define SL_KERNELS_GPU_ELEMENTS_H
 
@@ -31,6 +32,7 @@ struct sl_gpu_combine {
     const float *outputs;  /* [pairs][n] */
     const uint32_t *pairs; /* [rows][k]; NULL: k is 1, and a row's pair is the row */
     const float *gates;    /* [rows][k] */
+    const uint32_t *n_rows;
     uint32_t n, k;
 };
 
@@ -40,7 +42,8 @@ struct sl_gpu_sigmoid {
     const float *w; /* [k] */
     const float *x; /* [n_rows][k] */
     float *gates;
-    uint32_t n_rows, k;
+    const uint32_t *n_rows;
+    uint32_t k;
 };
 
 #ifndef __CUDACC__

@@ -1,7 +1,7 @@
 /* Rows of floats to s8 as the next integer matrix wants them, on the device: the struct that kernels/gpu/quantise.inc is
  * launched with.
  *
- * A block is one row. It comes as floats, or as a product whose gate and up outputs are interleaved by 16 and become one
+ * A block is one row, of which there may be fewer than blocks. It comes as floats, or as a product whose gate and up outputs are interleaved by 16 and become one
  * hidden row on the way (kernels/isa.h, swiglu); it is rotated; its s8, its scale and its sum are stored; and with
  * `second` what these left over of it becomes a second row of s8 (kernels/team_ops.h, sl_quantise_rows). The row lies in
  * shared memory in pieces, so that any width does: one of several pieces is read again for each pass over it.
@@ -28,6 +28,8 @@ struct sl_gpu_quantise {
     const float *x;    /* [rows][x_stride] */
     uint64_t x_stride; /* floats */
     struct sl_gpu_rows8 to, second;
+    const uint32_t *n_rows; /* times `each`: how many there are */
+    uint32_t each;
     uint32_t k;
     uint32_t rotation;    /* 0, or 2 ... 256, a power of two that divides k */
     uint32_t digits;      /* 2: second, too */

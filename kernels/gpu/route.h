@@ -2,7 +2,7 @@
  *
  * Three launches: choose (a half warp a token), group (a block an expert), tasks (one block). Their outputs are those of
  * router/route.h and experts/tasks.h, byte for byte, and none of them needs the host to look at a number: a chunk's
- * products read their tasks, and how many there are, from the device's memory.
+ * products read their tasks, and how many there are, from the device's memory. Choose may have more blocks than there are tokens.
  *
  * All pointers are the device's; whoever launches owns what they point to. Little is checked here: who plans the buffers
  * has checked n_experts <= 4096, top_k <= 64, top_k <= n_experts, and n_tokens <= 2^18, so that 32 bits hold all products. */
@@ -25,7 +25,8 @@ struct sl_gpu_choose {
     const float *logits; /* [n_tokens][n_experts] */
     uint32_t *experts;   /* [n_tokens][top_k], by descending score */
     float *gates;        /* [n_tokens][top_k] */
-    uint32_t n_tokens, n_experts, top_k, renorm;
+    const uint32_t *n_tokens;
+    uint32_t n_experts, top_k, renorm;
 };
 
 struct sl_gpu_group {
@@ -34,7 +35,8 @@ struct sl_gpu_group {
     uint32_t *rows;          /* [n_tokens * top_k] */
     uint32_t *pairs;         /* [n_tokens][top_k] */
     uint32_t *load;          /* [n_experts][2]: 64 bits, low word first; added to */
-    uint32_t n_tokens, n_experts, top_k;
+    const uint32_t *n_tokens;
+    uint32_t n_experts, top_k;
 };
 
 struct sl_gpu_tasks {

@@ -76,6 +76,7 @@ static uint64_t wrong_of_combine(const struct elements_case *c, bool routed, uin
                                .outputs = on_device(outputs, n_pairs * n * 4),
                                .pairs = routed ? on_device(pairs, n_pairs * 4) : NULL,
                                .gates = on_device(gates, n_pairs * 4),
+                               .n_rows = on_device(&c->n_rows, 4),
                                .n = c->n,
                                .k = k};
     for (size_t r = 0; r < c->n_rows; r++) {
@@ -84,7 +85,7 @@ static uint64_t wrong_of_combine(const struct elements_case *c, bool routed, uin
             rows[i] = outputs + pairs[r * k + i] * n;
         sl_ops_ref.combine(want + r * n, rows, gates + r * k, k, c->n);
     }
-    gpu_launch(&sl_gpu_combine, &p, c->n_rows, 0, seed);
+    gpu_launch(&sl_gpu_combine, &p, c->n_rows + 3, 0, seed);
     uint64_t wrong = differing_floats(want, p.y, floats);
     free(want), free(outputs), free(gates), free(pairs);
     return wrong;
@@ -109,10 +110,9 @@ static uint64_t wrong_of_sigmoid(const struct elements_case *c, uint64_t seed)
     struct sl_gpu_sigmoid p = {.w = on_device(w, n * 4),
                                .x = on_device(x, c->n_rows * n * 4),
                                .gates = unwritten(c->n_rows * 4),
-                               .n_rows = c->n_rows,
+                               .n_rows = on_device(&c->n_rows, 4),
                                .k = c->n};
-    gpu_launch(&sl_gpu_sigmoid, &p, (c->n_rows + SL_GPU_SIGMOID_ROWS - 1) / SL_GPU_SIGMOID_ROWS,
-               SL_GPU_SIGMOID_SHARED, seed);
+    gpu_launch(&sl_gpu_sigmoid, &p, c->n_rows / SL_GPU_SIGMOID_ROWS + 2, SL_GPU_SIGMOID_SHARED, seed);
     uint64_t wrong = differing_floats(want, p.gates, c->n_rows);
     free(w), free(x), free(want);
     return wrong;

@@ -67,10 +67,13 @@ static uint64_t wrong_of_quantise(const struct quantise_case *c, uint64_t seed)
             sl_ops_ref.swiglu(rows + r * rows_stride, x + r * stride, c->k);
     }
     sl_quantise_rows(&sl_ops_ref, &w, rows, rows_stride, &first, &second, 0, QUANTISE_ROWS, temp);
+    const uint32_t half = QUANTISE_ROWS / 2;
     struct sl_gpu_quantise p = {.x = on_device(x, QUANTISE_ROWS * stride * sizeof *x),
                                 .x_stride = stride,
                                 .to = gpu_rows8(c->k),
                                 .second = gpu_rows8(c->k),
+                                .n_rows = on_device(&half, 4),
+                                .each = 2,
                                 .k = c->k,
                                 .rotation = c->rotation,
                                 .digits = c->digits,
@@ -78,7 +81,7 @@ static uint64_t wrong_of_quantise(const struct quantise_case *c, uint64_t seed)
     if (c->digits < 2) /* nobody writes it, and what was taken is as it was */
         memset(p.second.q, 0x5A, QUANTISE_ROWS * p.second.stride),
             memset(p.second.scale, 0x5A, QUANTISE_ROWS * 4), memset(p.second.sum, 0x5A, QUANTISE_ROWS * 4);
-    gpu_launch(&sl_gpu_quantise, &p, QUANTISE_ROWS, sl_gpu_quantise_shared(c->k), seed);
+    gpu_launch(&sl_gpu_quantise, &p, QUANTISE_ROWS + 3, sl_gpu_quantise_shared(c->k), seed);
     uint64_t wrong = differing_rows8(&first, &p.to) + differing_rows8(&second, &p.second);
     gpu_free_all();
     if (rows != x)

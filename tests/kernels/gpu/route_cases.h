@@ -85,7 +85,7 @@ static uint64_t wrong_of_group(const struct route_case *c, const struct sl_route
                              .rows = unwritten(pairs * 4),
                              .pairs = unwritten(pairs * 4),
                              .load = gpu_alloc(n * 8),
-                             .n_tokens = c->n_tokens,
+                             .n_tokens = on_device(&c->n_tokens, 4),
                              .n_experts = n,
                              .top_k = c->top_k};
     for (uint32_t e = 0; e < n; e++) {
@@ -111,11 +111,11 @@ static uint64_t wrong_of_route(const struct route_case *c, uint64_t seed)
     struct sl_gpu_choose p = {.logits = on_device(logits, n * sizeof *logits),
                               .experts = unwritten(pairs * 4),
                               .gates = unwritten(pairs * 4),
-                              .n_tokens = c->n_tokens,
+                              .n_tokens = on_device(&c->n_tokens, 4),
                               .n_experts = c->n_experts,
                               .top_k = c->top_k,
                               .renorm = c->renorm};
-    gpu_launch(&sl_gpu_choose, &p, sl_gpu_choose_blocks(c->n_tokens), sl_gpu_choose_shared(c->n_experts),
+    gpu_launch(&sl_gpu_choose, &p, sl_gpu_choose_blocks(c->n_tokens) + 2, sl_gpu_choose_shared(c->n_experts),
                seed);
     uint64_t wrong = differing_bytes(want.experts, p.experts, pairs * 4) +
                      differing_floats(want.gates, p.gates, pairs) + wrong_of_group(c, &want, seed);
