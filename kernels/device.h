@@ -96,9 +96,11 @@ struct sl_device_config {
     uint32_t max_tokens; /* rows of a chunk */
     uint32_t max_slices; /* of a chunk */
     uint32_t head_rows;  /* of one call of logits */
-    uint32_t n_threads;  /* of the host, for a device that computes there */
-    uint32_t n_places; /* of rows [max_tokens][d_model] that come and go from device to device; 0: none do */
-    const char *which; /* of several of its kind, as --device says; read by create; NULL: it has only one */
+    bool
+        token_steps; /* chunks have one row a slice, nearly all of them: what runs such may be made by create */
+    uint32_t n_threads; /* of the host, for a device that computes there */
+    uint32_t n_places;  /* of rows [max_tokens][d_model] that come and go from device to device; 0: none do */
+    const char *which;  /* of several of its kind, as --device says; read by create; NULL: it has only one */
 };
 
 struct

@@ -252,6 +252,7 @@ static void gpu_begin(struct sl_device *device, const struct sl_device_chunk *ch
     list_batch(d, l, GPU_ALL, chunk->n_rows, d->n_items[0]);
     list_batch(d, l, GPU_LEFT, n_left, d->n_items[1]);
     end_turn(d);
+    d->graph = gpu_graph_of(d);
     gpu_leave(d);
 }
 
@@ -274,11 +275,15 @@ static void gpu_embed(struct sl_device *device, struct sl_device_at rows, const 
     gpu_leave(d);
 }
 
+/* A graph is all blocks, and goes when the first of them is asked for. */
 static void gpu_run_attention(struct sl_device *device, uint32_t layer)
 {
     struct device_gpu *d = gpu_of(device);
     gpu_enter(d);
-    gpu_attention(d, layer);
+    if (!d->graph)
+        gpu_attention(d, layer);
+    else if (layer == 0)
+        gpu_graph_launch(d, d->graph);
     gpu_leave(d);
 }
 
@@ -286,7 +291,8 @@ static void gpu_run_experts(struct sl_device *device, uint32_t layer)
 {
     struct device_gpu *d = gpu_of(device);
     gpu_enter(d);
-    gpu_experts(d, layer);
+    if (!d->graph)
+        gpu_experts(d, layer);
     gpu_leave(d);
 }
 
@@ -324,9 +330,9 @@ static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device
     SL_TRY(gpu_plan(&sizes, config, err));
     bytes->kv = sizes.kv_bytes;
     bytes->activations = sizes.work_bytes; /* logits and angles, too: they are one allocation */
-    bytes->tables = (1 + GPU_LISTS) * sizes.lists_bytes;
+    bytes->tables = (1 + GPU_LISTS) * sizes.lists_bytes + sizes.graph_bytes;
     bytes->scratch = 2 * GPU_STAGED * sizes.staged_bytes;
-    bytes->own = sizes.kv_bytes + sizes.work_bytes + sizes.lists_bytes;
+    bytes->own = sizes.kv_bytes + sizes.work_bytes + sizes.lists_bytes + sizes.graph_bytes;
     return SL_OK;
 }
 
@@ -459,7 +465,8 @@ static sl_status init(struct device_gpu *d, const struct sl_device_weights *weig
     snprintf(d->isa, sizeof d->isa, "%s%u", d->driver.twin ? "twin sm_" : "sm_", d->driver.gpu.capability);
     SL_TRY(sl_gpu_modules_load(&d->modules, d->cuda, d->driver.images, d->driver.n_images, err));
     SL_TRY(gpu_find_functions(d, err));
-    return fill(d, weights, err);
+    SL_TRY(fill(d, weights, err));
+    return gpu_graphs_make(d, err);
 }
 
 /* ---- destroy ---- */
@@ -485,6 +492,7 @@ static void free_staged(struct device_gpu *d, struct gpu_staged *s, uint32_t n)
 static void release(struct device_gpu *d)
 {
     const sl_cu_at all[] = {d->weights_at, d->kv_at, d->work_at};
+    gpu_graphs_destroy(d);
     gpu_links_close(d);
     free_staged(d, d->in, GPU_STAGED);
     free_staged(d, d->out, GPU_STAGED);
@@ -533,7 +541,8 @@ static sl_status open_cuda(struct device_gpu *d, const struct sl_device_weights 
     const char *which = d->config.which;
     struct sl_gpu_choice choice = {.by = SL_GPU_ANY};
     const struct sl_gpu_need need = {sl_gpu_least_capability, weight_bytes(d, weights) + d->sizes.kv_bytes +
-                                                                  d->sizes.lists_bytes + d->sizes.work_bytes};
+                                                                  d->sizes.lists_bytes + d->sizes.work_bytes +
+                                                                  d->sizes.graph_bytes};
     if (which && strcmp(which, "cuda") != 0)
         SL_TRY(sl_gpu_choice_read(&choice, which, err));
     SL_TRY(sl_cuda_open(&driver->cuda, err));

@@ -22,6 +22,7 @@ struct sl_gpu_twin {
     bool checked; /* each access of each kernel, not only its bounds: slow */
     struct sl_cu_twin_fault fault;
     uint32_t patience_ms; /* 0: as long as a twin may take */
+    bool no_graphs;       /* its driver makes none */
 };
 void sl_gpu_twin_as(const struct sl_gpu_twin *how);
 

@@ -1,5 +1,6 @@
 /* What the files of the GPU's device share (device.h): device.c life, queues and copies; device_plan.c where everything lies;
- * device_launch.c launches and products; device_attention.c and device_experts.c the blocks; device_rows.c rows that go from device to device; device_world.c the twin's driver.
+ * device_launch.c launches and products; device_graph.c token steps, recorded; device_attention.c and device_experts.c the blocks;
+ * device_rows.c rows that go from device to device; device_world.c the twin's driver.
  *
  * Pointers in here that say "device" are addresses there: they are added to and handed to kernels, never followed. */
 #ifndef SL_KERNELS_GPU_DEVICE_IMPL_H
@@ -18,6 +19,7 @@ enum {
     GPU_STAGED = 4,             /* pieces of pinned memory in each direction */
     GPU_STAGED_BYTES = 8 << 20, /* of one at most */
     GPU_LISTS = 4,              /* of the host, in turn */
+    GPU_GRAPHS_MOST = 7,
     GPU_ITEMS_WANTED =
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
     GPU_SPARE_SEGMENTS = 16, /* of a token's states, that room is left for when segments are shared out */
@@ -72,6 +74,7 @@ struct gpu_sizes {     /* of the above, from the config alone */
     size_t pairs, items, max_states;
     size_t k_bytes, v_bytes, layer_bytes, slot_bytes; /* of pages */
     size_t work_bytes, lists_bytes, kv_bytes, staged_bytes;
+    size_t graph_bytes; /* that the driver takes beside what is allocated */
     struct sl_gpu_cut_config cut;
 };
 
@@ -79,6 +82,11 @@ struct gpu_function {
     const struct gpu_kernel *kernel;
     sl_cu_function function;
     uint32_t shared, most; /* bytes; blocks that the device runs at once */
+};
+
+struct gpu_graph { /* of a token step of so many rows at most */
+    sl_cu_exec exec;
+    uint32_t rows;
 };
 
 struct gpu_staged { /* a piece of pinned memory, and when it is free again */
@@ -124,9 +132,12 @@ struct device_gpu {
     struct gpu_links *links;          /* device_rows.c; NULL: no rows go from device to device */
     struct sl_device_weights weights; /* layers: ours; all pointers in them are the device's */
     struct sl_layer_blocks *layers;
+    struct gpu_graph graphs[GPU_GRAPHS_MOST]; /* by rows */
+    uint32_t n_graphs;
     /* The chunk that has begun. */
     struct sl_device_chunk chunk;
     uint32_t n[GPU_BATCHES], n_items[2];
+    const struct gpu_graph *graph; /* it goes by that; NULL: launch by launch */
 };
 
 static inline struct device_gpu *gpu_of(struct sl_device *device)
@@ -205,6 +216,13 @@ void gpu_links_close(struct device_gpu *d);
 const struct sl_rows_device *gpu_links(struct sl_device *device);
 void gpu_seal(struct sl_device *device, struct sl_device_at rows, size_t bytes, uint64_t at,
               struct sl_lane_sums *sums);
+/* device_graph.c */
+size_t gpu_graph_bytes(const struct sl_device_config *config);
+/* For a device whose chunks are token steps; all else is there. */
+sl_status gpu_graphs_make(struct device_gpu *d, struct sl_err *err);
+void gpu_graphs_destroy(struct device_gpu *d);
+const struct gpu_graph *gpu_graph_of(const struct device_gpu *d); /* the chunk's; NULL: there is none */
+void gpu_graph_launch(struct device_gpu *d, const struct gpu_graph *graph); /* all its layers */
 
 /* device_world.c */
 /* A device of the twin's world, which is made if there is none. Its kernels are those of `kernels` [n]. */

@@ -95,6 +95,7 @@ sl_status gpu_plan(struct gpu_sizes *s, const struct sl_device_config *c, struct
     s->items = sl_gpu_cut_items(&s->cut, c->max_tokens, c->max_slices);
     s->lists_bytes = gpu_place_lists(&lists, 0, c, s);
     s->work_bytes = gpu_place_buffers(&buffers, 0, c, s);
+    s->graph_bytes = gpu_graph_bytes(c);
     size_t largest = larger(s->slot_bytes, (size_t)s->max_rows * a->d_model * sizeof(float));
     s->staged_bytes =
         largest < GPU_STAGED_BYTES ? (largest + ALIGNED - 1) / ALIGNED * ALIGNED : GPU_STAGED_BYTES;

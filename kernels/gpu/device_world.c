@@ -116,6 +116,7 @@ static void begin_world(void)
                                        .kernels = launched,
                                        .n_kernels = gpu_n_kernels,
                                        .fault = how.fault,
+                                       .no_graphs = how.no_graphs,
                                        .alloc = take_memory,
                                        .free = give_memory};
     for (uint32_t i = 0; i < gpu_n_kernels; i++) {

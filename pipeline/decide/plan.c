@@ -318,6 +318,7 @@ struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n
         .max_sequences = decode ? plan->max_running : plan->max_prefill,
         .context_tokens = plan->context_tokens,
         .n_places = !decode && plan->n_stages > 1 && plan->rows == SL_ROWS_NCCL ? SL_ORDER_SLOTS : 0,
+        .token_steps = decode,
     };
 }
 

@@ -25,6 +25,7 @@ struct sl_share {
     uint32_t max_sequences;
     uint32_t context_tokens; /* longest sequence */
     uint32_t n_places;       /* of chunks' rows that go from device to device; 0: none do */
+    bool token_steps;        /* its chunks are those of a decode worker */
 };
 
 #endif

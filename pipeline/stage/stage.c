@@ -100,6 +100,7 @@ static struct sl_device_config device_config(const struct sl_shape *s, const str
         .max_tokens = c->max_tokens,
         .max_slices = SL_MAX_BATCH,
         .head_rows = head_rows_of(s, c),
+        .token_steps = c->token_steps,
         .n_threads = c->n_threads,
         .n_places = c->n_places,
         .which = c->which};

@@ -16,6 +16,7 @@
 enum { CONTEXT = 192, PROMPT = 90, SHORT = 21, STEPS = 2, MAX_CHUNK = 96, WIDTH = 96, WORDS = 70 };
 
 static uint32_t n_heads = 4, d_head = 32;
+static bool token_steps, no_graphs; /* graphs of them are to be made; cannot be */
 static const char config_text[] =
     "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
     "\"num_hidden_layers\":3,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
@@ -84,7 +85,8 @@ static bool open_stages(struct stages *n, const struct sl_pack *pack, const stru
                                  .n_pages = 2 * CONTEXT / SL_PAGE,
                                  .max_tokens = MAX_CHUNK,
                                  .max_sequences = 2,
-                                 .context_tokens = CONTEXT};
+                                 .context_tokens = CONTEXT,
+                                 .token_steps = token_steps};
         if (sl_stage_create(&n->stage[k], pack, &share, NULL, &err) != SL_OK) {
             sl_test_fail(__FILE__, __LINE__, "%s", err.text);
             return false;
@@ -158,7 +160,7 @@ static struct came_out try(const struct sl_pack *pack, const struct case_of *how
 {
     static struct stages st;
     struct came_out out = {0};
-    sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = how->seed, .checked = true});
+    sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = how->seed, .checked = true, .no_graphs = no_graphs});
     if (open_stages(&st, pack, how, kv)) {
         for (uint32_t pos[2] = {0, 0}, n[2]; pos[0] < PROMPT || pos[1] < SHORT;
              pos[0] += n[0], pos[1] += n[1]) {
@@ -175,6 +177,10 @@ static struct came_out try(const struct sl_pack *pack, const struct case_of *how
             for (uint32_t s = 0; s < 2; s++)
                 out.kv[k][s] = sl_stage_kv_digest(st.stage[k], st.sequence[k][s], length_of(s) + STEPS, 0);
     }
+    const struct sl_cu_twin_report report = sl_cu_twin_take_report();
+    int n_twins = (how->kinds[0] == SL_DEVICE_TWIN) + (how->kinds[1] == SL_DEVICE_TWIN);
+    CHECK_INT(report.misuses, 0);
+    CHECK_INT(report.graphs, token_steps && !no_graphs ? n_twins * STEPS : 0);
     for (uint32_t k = 0; k < N_STAGES; k++)
         sl_stage_destroy(st.stage[k]);
     return out;
@@ -216,6 +222,19 @@ SL_TEST(a_gpu_gives_the_cpus_bits_for_any_chunks_and_orders)
     sl_pack_close(pack);
 }
 
+SL_TEST(and_when_token_steps_are_graphs_or_cannot_be)
+{
+    static const struct case_of cases[] = {{{T, T}, 96, true, 21}, {{C, T}, 61, false, 22}};
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_ON);
+    REQUIRE(pack);
+    token_steps = true;
+    compare(pack, SL_I8, cases, 2);
+    no_graphs = true;
+    compare(pack, SL_I8, cases, 1);
+    token_steps = no_graphs = false;
+    sl_pack_close(pack);
+}
+
 SL_TEST(and_in_every_format_of_weights_and_pages)
 {
     static const struct {
@@ -228,9 +247,11 @@ SL_TEST(and_in_every_format_of_weights_and_pages)
         const struct case_of mixed = {{p % 2 ? C : T, T}, 40 + (uint32_t)p, true, p};
         struct sl_pack *pack = make_pack(packs[p].dense, packs[p].experts, packs[p].rotate);
         REQUIRE(pack);
+        token_steps = p % 2;
         compare(pack, packs[p].kv, &mixed, 1);
         sl_pack_close(pack);
     }
+    token_steps = false;
 }
 
 SL_TEST(which_gpu_it_is_can_be_told_and_of_a_cpu_there_is_one)
