@@ -65,10 +65,12 @@ static const struct sl_device_ops *ops_of(enum sl_device_kind kind)
     abort();
 }
 
-/* Rows of logits at once: enough for the head's weights to be read few times, at most 8 MiB of logits. */
+/* Rows of logits at once: enough for the head's weights to be read few times, at most 8 MiB of logits, and a chunk's. */
 static uint32_t head_rows_of(const struct sl_shape *s, const struct sl_share *c)
 {
     uint32_t rows = (8u << 20) / (s->vocab * (uint32_t)sizeof(float));
+    if (rows > c->max_tokens)
+        rows = c->max_tokens;
     if (rows < 12)
         rows = 12;
     if (rows < c->max_sequences)
