@@ -13,13 +13,13 @@ enum {
     STEP_LAUNCHES = 21, /* of a layer at most */
     NODE_BYTES = 1024,  /* of a launch in a graph: not measured yet */
 };
-_Static_assert(1 << (GPU_GRAPHS_MOST - 1) == GPU_TASK_ROWS, "classes of 1, 2, 4 ... rows, up to a task's");
+_Static_assert(1 << (GPU_GRAPHS_MOST - 1) == GPU_STEP_ROWS, "classes of 1, 2, 4 ... rows");
 
 /* The largest class; 0: no graphs. */
 static uint32_t most_rows(const struct sl_device_config *c)
 {
     uint32_t most = c->max_tokens < c->max_slices ? c->max_tokens : c->max_slices;
-    return !c->token_steps ? 0 : most < GPU_TASK_ROWS ? most : GPU_TASK_ROWS;
+    return !c->token_steps ? 0 : most < GPU_STEP_ROWS ? most : GPU_STEP_ROWS;
 }
 
 static uint32_t rows_of(const struct sl_device_config *c, uint32_t class)

@@ -19,7 +19,8 @@ enum {
     GPU_STAGED = 4,             /* pieces of pinned memory in each direction */
     GPU_STAGED_BYTES = 8 << 20, /* of one at most */
     GPU_LISTS = 4,              /* of the host, in turn */
-    GPU_GRAPHS_MOST = 7,
+    GPU_GRAPHS_MOST = 7,        /* of token steps, up to */
+    GPU_STEP_ROWS = 64,
     GPU_ITEMS_WANTED =
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
     GPU_SPARE_SEGMENTS = 16, /* of a token's states, that room is left for when segments are shared out */
