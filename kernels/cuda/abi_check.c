@@ -17,6 +17,15 @@
         __builtin_types_compatible_p(__typeof__(&(name)), __typeof__(((struct sl_cuda *)0)->field)), #name);
 SL_CU_CALLS(SAME)
 
+/* But that must be a later version of it: where the macro names another function, the driver gives, for the plain name, the last one
+ * that had it. */
+#define TEXT_(text) #text
+#define TEXT(text) TEXT_(text)
+#define SAME_NAME(field, name, arguments)                                                                    \
+    _Static_assert(sizeof TEXT(name) == sizeof #name || sizeof TEXT(name) == sizeof #name "_v2",             \
+                   #name " is " TEXT(name));
+SL_CU_CALLS(SAME_NAME)
+
 #define SAME_NUMBER(ours, theirs) _Static_assert((int)(ours) == (int)(theirs), #theirs);
 SAME_NUMBER(SL_CU_INVALID_VALUE, CUDA_ERROR_INVALID_VALUE)
 SAME_NUMBER(SL_CU_OUT_OF_MEMORY, CUDA_ERROR_OUT_OF_MEMORY)

@@ -132,7 +132,8 @@ enum { SL_CU_STREAM_NON_BLOCKING = 1, SL_CU_EVENT_NO_TIMING = 2, SL_CU_CAPTURE_T
     X(capture_begin, cuStreamBeginCapture,                                                                   \
       (sl_cu_stream stream, unsigned mode)) /* what it is given: kept */                                     \
     X(capture_end, cuStreamEndCapture, (sl_cu_stream stream, sl_cu_graph * graph))                           \
-    X(graph_make, cuGraphInstantiate, (sl_cu_exec * exec, sl_cu_graph graph, unsigned long long flags))      \
+    X(graph_make, cuGraphInstantiateWithFlags,                                                               \
+      (sl_cu_exec * exec, sl_cu_graph graph, unsigned long long flags))                                      \
     X(graph_destroy, cuGraphDestroy, (sl_cu_graph graph))                                                    \
     X(exec_upload, cuGraphUpload,                                                                            \
       (sl_cu_exec exec, sl_cu_stream stream)) /* not when it is launched first */                            \
