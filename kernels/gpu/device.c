@@ -204,15 +204,9 @@ static void send(struct device_gpu *d, void *to, const void *from, size_t bytes)
 static void list_batch(struct device_gpu *d, struct gpu_lists *l, enum gpu_batches batch, uint32_t n,
                        uint32_t n_items)
 {
-    uint32_t n_tiles = (n + GPU_TASK_ROWS - 1) / GPU_TASK_ROWS;
-    for (uint32_t i = 0; i < n_tiles; i++) {
-        uint32_t first = i * GPU_TASK_ROWS, m = n - first < GPU_TASK_ROWS ? n - first : GPU_TASK_ROWS;
-        l->tiles[batch][i] = (struct gemm8_tile){.first = first, .m = m};
-    }
-    l->numbers[batch] = (struct gpu_numbers){n, n_tiles, n_items};
+    l->numbers[batch] = (struct gpu_numbers){n, n_items};
     d->n[batch] = n;
     send(d, &d->at.numbers[batch], &l->numbers[batch], sizeof l->numbers[batch]);
-    send(d, d->at.tiles[batch], l->tiles[batch], n_tiles * sizeof *l->tiles[batch]);
 }
 
 /* The chunk's, and, where the last layer leaves rows out, those of the rows that go on. */

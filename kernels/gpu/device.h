@@ -19,7 +19,8 @@ extern const struct sl_device_ops sl_device_cuda, sl_device_twin;
 /* How the twin's world is when the next device makes one, which it does if it is the only one of the process. */
 struct sl_gpu_twin {
     uint64_t seed;
-    bool checked; /* each access of each kernel, not only its bounds: slow */
+    uint32_t capability; /* of its GPUs; 0: 90, for 9.0 */
+    bool checked;        /* each access of each kernel, not only its bounds: slow */
     struct sl_cu_twin_fault fault;
     uint32_t patience_ms; /* 0: as long as a twin may take */
     bool no_graphs;       /* its driver makes none */

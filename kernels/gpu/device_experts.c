@@ -11,7 +11,8 @@ static enum gpu_batches batch_of(const struct device_gpu *d, uint32_t layer)
     return layer + 1 == d->config.n_layers ? GPU_LEFT : GPU_ALL;
 }
 
-static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *router)
+static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *router,
+                  enum gemm8_body body)
 {
     const struct sl_experts_dims *e = &d->config.experts;
     const struct gpu_buffers *b = &d->b;
@@ -29,9 +30,9 @@ static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_
                       &(struct sl_gpu_group){b->experts, b->offsets, b->pair_rows, b->pairs, b->load, n,
                                              e->n_experts, e->top_k},
                       e->n_experts);
-    gpu_launch_blocks(d, &sl_gpu_tasks,
-                      &(struct sl_gpu_tasks){b->offsets, b->tasks, b->n_tasks, e->n_experts, GPU_TASK_ROWS},
-                      1);
+    gpu_launch_blocks(
+        d, &sl_gpu_tasks,
+        &(struct sl_gpu_tasks){b->offsets, b->tasks, b->n_tasks, e->n_experts, gemm8_tokens(body)}, 1);
 }
 
 /* A product whose rows are the route's pairs. */
@@ -39,12 +40,12 @@ static struct gpu_mul of_pairs(const struct device_gpu *d, enum gpu_batches batc
                                size_t stride)
 {
     const struct sl_experts_dims *e = &d->config.experts;
-    size_t pairs = (size_t)d->n[batch] * e->top_k, most = pairs / GPU_TASK_ROWS + e->n_experts;
     return (struct gpu_mul){.w = w,
                             .expert_stride = stride,
+                            .n_rows = d->n[batch] * e->top_k,
+                            .n_experts = e->n_experts,
                             .tiles = d->b.tasks,
-                            .n_tiles = d->b.n_tasks,
-                            .most_tiles = most < pairs ? most : pairs,
+                            .count = d->b.n_tasks,
                             .n = w->n};
 }
 
@@ -72,10 +73,13 @@ static void routed(struct device_gpu *d, enum gpu_batches batch, const struct sl
     const struct sl_experts_dims *e = &d->config.experts;
     const struct gpu_buffers *b = &d->b;
     const struct sl_expert_set *set = &w->routed;
-    route(d, batch, &w->router);
     struct gpu_mul up = of_pairs(d, batch, &set->gate_up, set->gate_up_stride),
                    down = of_pairs(d, batch, &set->down, set->down_stride);
     up.rows = b->pair_rows;
+    up.swiglu = true;
+    enum gemm8_body bodies[2] = {gpu_body_of(d, &up), gpu_body_of(d, &down)};
+    up.body = down.body = bodies[0] < bodies[1] ? bodies[0] : bodies[1]; /* one list, for the lower tiles */
+    route(d, batch, &w->router, up.body);
     down.y = b->outputs;
     feed_forward(d, batch, e->top_k, up, down);
     gpu_launch_blocks(d, &sl_gpu_combine,

@@ -15,7 +15,7 @@
 #include "kernels/gpu/quantise.h"
 
 enum {
-    GPU_FUNCTIONS_MOST = 64,
+    GPU_FUNCTIONS_MOST = 96,
     GPU_STAGED = 4,             /* pieces of pinned memory in each direction */
     GPU_STAGED_BYTES = 8 << 20, /* of one at most */
     GPU_LISTS = 4,              /* of the host, in turn */
@@ -23,9 +23,8 @@ enum {
     GPU_STEP_ROWS = 64,
     GPU_ITEMS_WANTED =
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
-    GPU_SPARE_SEGMENTS = 16, /* of a token's states, that room is left for when segments are shared out */
-    GPU_TASK_ROWS = GEMM8_TOKENS, /* of a product's task, floats or integers */
-    GPU_TOKENS_MOST = 1 << 18,    /* route.h */
+    GPU_SPARE_SEGMENTS = 16,   /* of a token's states, that room is left for when segments are shared out */
+    GPU_TOKENS_MOST = 1 << 18, /* route.h */
     GPU_PATIENCE_MS =
         20 * 1000, /* for what has been asked of a GPU: many times what the longest chunk takes */
     GPU_TWIN_PATIENCE_MS = 3600000 /* a twin is slow, and may be on a machine that is busy */
@@ -38,12 +37,11 @@ enum gpu_batches {           /* rows that go through a product together */
                    GPU_BATCHES
 };
 struct gpu_numbers {
-    uint32_t rows, tiles, items; /* items: of attention */
+    uint32_t rows, items; /* items: of attention */
 };
 struct
     gpu_lists { /* in pinned memory, and the same on the device: what the host knows of a chunk before it runs */
-    struct gpu_numbers *numbers; /* [GPU_BATCHES] */
-    struct gemm8_tile *tiles[GPU_BATCHES];
+    struct gpu_numbers *numbers;         /* [GPU_BATCHES] */
     struct sl_gpu_place_row *places;     /* [max_tokens] */
     uint32_t *slots;                     /* [max_slices * max_pages] */
     uint32_t *kept;                      /* [max_tokens], of GPU_LEFT */
@@ -175,23 +173,26 @@ void gpu_launch_blocks(struct device_gpu *d, const struct gpu_kernel *kernel, co
 void gpu_launch_shared(struct device_gpu *d, const struct gpu_kernel *kernel, const void *params,
                        size_t most_blocks);
 
-/* Rows for a product, y = x w: which rows, cut into tasks how, and where they go. Pointers are the device's. */
+/* Rows for a product, y = x w: which rows, of which experts, and where they go. Pointers are the device's. */
 struct gpu_mul {
     const struct sl_panel *w;
     size_t expert_stride; /* bytes */
     const float *x;       /* where w has floats: [rows][w->k] */
     const struct gpu_rows8 *x8;
-    const uint32_t *rows; /* of x, by row of y; or NULL */
-    const struct gemm8_tile *tiles;
-    const uint32_t *n_tiles;
-    size_t most_tiles;
+    const uint32_t *rows;           /* of x, by row of y; or NULL */
+    uint32_t n_rows, n_experts;     /* rows of y; matrices that they are shared out among */
+    const struct gemm8_tile *tiles; /* as high as `body` takes them; NULL: one expert, cut by the kernel */
+    const uint32_t *count;          /* of tiles, else of rows */
+    enum gemm8_body body;
     uint32_t begin, n; /* columns of y: [begin, begin + n), begin a multiple of 16 */
     float *y;          /* [][y_stride] */
     uint32_t y_stride;
     bool swiglu, accumulate;
 };
 void gpu_multiply(struct device_gpu *d, const struct gpu_mul *p);
-/* The rows of a batch as its tiles. */
+/* Which body such a product wants; floats have one, whose tiles are those of GEMM8_MMA. */
+enum gemm8_body gpu_body_of(const struct device_gpu *d, const struct gpu_mul *p);
+/* The rows of a batch. */
 struct gpu_mul gpu_mul_of(const struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w);
 /* Where rows for `w`, of integers, are left, as norm and mix take it. */
 struct sl_gpu_row8 gpu_row8_of(const struct gpu_rows8 *to, const struct sl_panel *w);
@@ -231,5 +232,7 @@ sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err);
 void gpu_world_leave(struct gpu_driver *driver);
 extern const struct gpu_kernel *const gpu_kernels[]; /* [gpu_n_kernels]: all that a device launches */
 extern const uint32_t gpu_n_kernels;
+/* Those that a GPU of this capability has: the first so many, since what is for 9.0 alone stands last. */
+uint32_t gpu_kernels_of(uint32_t capability);
 
 #endif

@@ -26,10 +26,8 @@ static uint32_t shared_of(const struct device_gpu *d, const struct gpu_kernel *k
 {
     const struct sl_device_config *c = &d->config;
     uint32_t mixed = c->attention.n_q * c->attention.d_head;
-    for (int dtype = 0; dtype < SL_DTYPES; dtype++)
-        for (int i = 0; sl_dtype_is_integer((enum sl_dtype)dtype) && i < 4; i++)
-            if (kernel == gemm8_kernel((enum sl_dtype)dtype, i % 2, (uint32_t)i / 2 + 1))
-                return gemm8_shared_bytes(dtype);
+    if (gemm8_shared(kernel) > 0)
+        return gemm8_shared(kernel);
     if (kernel == &sl_gpu_norm)
         return sl_gpu_row_shared(c->attention.d_model);
     if (kernel == &sl_gpu_mix)
@@ -60,7 +58,8 @@ static uint32_t shared_of(const struct device_gpu *d, const struct gpu_kernel *k
 sl_status gpu_find_functions(struct device_gpu *d, struct sl_err *err)
 {
     assert(gpu_n_kernels <= GPU_FUNCTIONS_MOST);
-    for (uint32_t i = 0; i < gpu_n_kernels; i++) {
+    d->n_functions = gpu_kernels_of(d->driver.gpu.capability);
+    for (uint32_t i = 0; i < d->n_functions; i++) {
         const struct gpu_kernel *k = gpu_kernels[i];
         struct gpu_function *f = &d->functions[i];
         int fits = 0;
@@ -75,7 +74,6 @@ sl_status gpu_find_functions(struct device_gpu *d, struct sl_err *err)
                 f->shared / 1024);
         f->most = (uint32_t)fits * d->driver.gpu.multiprocessors;
     }
-    d->n_functions = gpu_n_kernels;
     return SL_OK;
 }
 
@@ -113,26 +111,51 @@ void gpu_launch_shared(struct device_gpu *d, const struct gpu_kernel *kernel, co
 
 /* ---- products ---- */
 
+static uint32_t digits_of(const struct sl_panel *w)
+{
+    return w->digits == 2 ? 2 : 1;
+}
+
+enum gemm8_body gpu_body_of(const struct device_gpu *d, const struct gpu_mul *p)
+{
+    static_assert((int)SL_GPU_GEMM_ROWS == (int)GEMM8_TOKENS, "floats take the tiles of this body");
+    if (!sl_dtype_is_integer(p->w->dtype))
+        return GEMM8_MMA;
+    return gemm8_choose(p->n_rows, p->n_experts, p->swiglu && digits_of(p->w) == 2, d->driver.gpu.capability);
+}
+
+/* At most: in a list each expert has one that is not full, and all have a row. */
+static size_t tiles_of(const struct gpu_mul *p, enum gemm8_body body)
+{
+    const uint32_t tokens = gemm8_tokens(body);
+    size_t most = p->tiles ? p->n_rows / tokens + p->n_experts : (p->n_rows + tokens - 1) / tokens;
+    return most < p->n_rows ? most : p->n_rows;
+}
+
 static void multiply8(struct device_gpu *d, const struct gpu_mul *p)
 {
     const struct sl_panel *w = p->w;
-    uint32_t digits = w->digits == 2 ? 2 : 1,
+    enum gemm8_body body = p->tiles ? p->body : gpu_body_of(d, p);
+    uint32_t digits = digits_of(w), each = gemm8_blocks(body),
              n_blocks = sl_round_lanes(p->swiglu ? 2 * sl_round_lanes(p->n) : p->n) / SL_LANES;
     struct gemm8_params g = {.rows = p->rows,
                              .expert_stride = p->expert_stride,
                              .tiles = p->tiles,
-                             .n_tiles = p->n_tiles,
+                             .count = p->count,
                              .y = p->y + p->begin,
                              .y_stride = (uint64_t)p->y_stride * sizeof(float),
-                             .n_out = p->n,
-                             .accumulate = p->accumulate};
+                             .n_out = p->n};
     gemm8_describe(&g, w);
     g.n_blocks = n_blocks;
     g.weights = (const uint8_t *)w->data + (size_t)(p->begin / SL_LANES) * g.block_bytes;
-    for (uint32_t i = 0; i < digits; i++)
-        g.x[i] = (struct gemm8_rows){p->x8->q[i], p->x8->scale[i], p->x8->sum[i]};
-    gpu_launch_shared(d, gemm8_kernel(w->dtype, p->swiglu, digits), &g,
-                      p->most_tiles * ((n_blocks + GEMM8_BLOCKS - 1) / GEMM8_BLOCKS));
+    const uint32_t at_once = body == GEMM8_WGMMA ? 1 : digits;
+    for (uint32_t first = 0; first < digits; first += at_once) {
+        for (uint32_t i = 0; i < at_once; i++)
+            g.x[i] = (struct gemm8_rows){p->x8->q[first + i], p->x8->scale[first + i], p->x8->sum[first + i]};
+        g.accumulate = p->accumulate || first > 0;
+        gpu_launch_shared(d, gemm8_kernel(body, w->dtype, p->swiglu, at_once), &g,
+                          tiles_of(p, body) * ((n_blocks + each - 1) / each));
+    }
 }
 
 static const struct gpu_kernel *gemm_of(enum sl_dtype dtype, bool swiglu)
@@ -153,14 +176,15 @@ static void multiply(struct device_gpu *d, const struct gpu_mul *p)
         .weights = (const uint8_t *)w->data + (size_t)p->begin * w->k * sl_dtype_bytes(w->dtype),
         .expert_stride = p->expert_stride,
         .tasks = p->tiles,
-        .n_tasks = p->n_tiles,
+        .count = p->count,
         .k = w->k,
         .n_blocks = sl_round_lanes(p->swiglu ? 2 * sl_round_lanes(p->n) : p->n) / SL_LANES,
         .y = p->y + p->begin,
         .y_stride = p->y_stride,
         .n_out = p->n,
         .accumulate = p->accumulate};
-    gpu_launch_shared(d, gemm_of(w->dtype, p->swiglu), &g, p->most_tiles * ((g.n_blocks + each - 1) / each));
+    gpu_launch_shared(d, gemm_of(w->dtype, p->swiglu), &g,
+                      tiles_of(p, p->tiles ? p->body : GEMM8_MMA) * ((g.n_blocks + each - 1) / each));
 }
 
 void gpu_multiply(struct device_gpu *d, const struct gpu_mul *p)
@@ -174,11 +198,8 @@ void gpu_multiply(struct device_gpu *d, const struct gpu_mul *p)
 
 struct gpu_mul gpu_mul_of(const struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w)
 {
-    return (struct gpu_mul){.w = w,
-                            .tiles = d->at.tiles[batch],
-                            .n_tiles = &d->at.numbers[batch].tiles,
-                            .most_tiles = (d->n[batch] + GPU_TASK_ROWS - 1) / GPU_TASK_ROWS,
-                            .n = w->n};
+    return (struct gpu_mul){
+        .w = w, .n_rows = d->n[batch], .n_experts = 1, .count = &d->at.numbers[batch].rows, .n = w->n};
 }
 
 /* ---- rows ---- */

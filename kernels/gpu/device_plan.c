@@ -104,18 +104,11 @@ sl_status gpu_plan(struct gpu_sizes *s, const struct sl_device_config *c, struct
 
 /* ---- places ---- */
 
-static size_t tiles_of(size_t rows)
-{
-    return (rows + GPU_TASK_ROWS - 1) / GPU_TASK_ROWS;
-}
-
 size_t gpu_place_lists(struct gpu_lists *l, uintptr_t base, const struct sl_device_config *c,
                        const struct gpu_sizes *s)
 {
     struct cursor at = {base};
     l->numbers = take(&at, GPU_BATCHES, sizeof *l->numbers);
-    for (int i = 0; i < GPU_BATCHES; i++)
-        l->tiles[i] = take(&at, tiles_of(s->max_rows), sizeof *l->tiles[i]);
     l->places = take(&at, c->max_tokens, sizeof *l->places);
     l->slots = take(&at, (size_t)c->max_slices * c->max_pages, sizeof *l->slots);
     l->kept = take(&at, c->max_tokens, sizeof *l->kept);
@@ -163,7 +156,7 @@ static void place_experts(struct gpu_buffers *b, struct cursor *at, const struct
     b->pairs = take(at, routed, sizeof *b->pairs);
     b->load = take(at, 2 * (size_t)e->n_experts, sizeof *b->load);
     b->n_tasks = take(at, 1, sizeof *b->n_tasks);
-    b->tasks = take(at, e->n_experts + tiles_of(routed), sizeof *b->tasks);
+    b->tasks = take(at, e->n_experts + routed / GEMM8_FEW_TOKENS, sizeof *b->tasks); /* the lowest tile */
     b->hidden = take(at, larger(routed * e->d_expert, tokens * e->d_single), sizeof(float));
     size_t stride = larger(routed * sl_rows8_stride(e->d_expert), tokens * sl_rows8_stride(e->d_single));
     for (int i = 0; i < 2; i++) {

@@ -17,9 +17,14 @@
 
 #define GEMM8_EXTERN(format)                                                                                 \
     extern const struct gpu_kernel gemm8_##format, gemm8_##format##_swiglu, gemm8_##format##_digits,         \
-        gemm8_##format##_swiglu_digits;
+        gemm8_##format##_swiglu_digits, gemm8_few_##format, gemm8_few_##format##_swiglu,                     \
+        gemm8_few_##format##_digits, gemm8_few_##format##_swiglu_digits, gemm8_wg_##format,                  \
+        gemm8_wg_##format##_swiglu;
 #define GEMM8_OF(format)                                                                                     \
-    &gemm8_##format, &gemm8_##format##_swiglu, &gemm8_##format##_digits, &gemm8_##format##_swiglu_digits
+    &gemm8_##format, &gemm8_##format##_swiglu, &gemm8_##format##_digits, &gemm8_##format##_swiglu_digits,    \
+        &gemm8_few_##format, &gemm8_few_##format##_swiglu, &gemm8_few_##format##_digits,                     \
+        &gemm8_few_##format##_swiglu_digits
+#define GEMM8_WG_OF(format) &gemm8_wg_##format, &gemm8_wg_##format##_swiglu
 GEMM8_EXTERN(i8)
 GEMM8_EXTERN(i4)
 GEMM8_EXTERN(i4g16)
@@ -57,8 +62,20 @@ const struct gpu_kernel *const gpu_kernels[] = {
     &sl_gpu_combine,
     &sl_gpu_sigmoid,
     &sl_gpu_lanes,
+    /* of sm_90a alone */
+    GEMM8_WG_OF(i8),
+    GEMM8_WG_OF(i4),
+    GEMM8_WG_OF(i4g16),
+    GEMM8_WG_OF(i3),
+    GEMM8_WG_OF(i2),
 };
 const uint32_t gpu_n_kernels = sizeof gpu_kernels / sizeof *gpu_kernels;
+
+uint32_t gpu_kernels_of(uint32_t capability)
+{
+    enum { OF_90A = 10 };
+    return capability == 90 ? gpu_n_kernels : gpu_n_kernels - OF_90A;
+}
 
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct sl_gpu_twin how; /* the world is to be */
@@ -109,17 +126,18 @@ static void give_memory(void *at)
 
 static void begin_world(void)
 {
+    const uint32_t capability = how.capability ? how.capability : 90;
     struct sl_cu_twin_config config = {.seed = how.seed,
                                        .n_devices = SL_CU_TWIN_DEVICES,
                                        .device_bytes = 1ull << 36,
-                                       .capability = 90,
+                                       .capability = capability,
                                        .kernels = launched,
-                                       .n_kernels = gpu_n_kernels,
+                                       .n_kernels = gpu_kernels_of(capability),
                                        .fault = how.fault,
                                        .no_graphs = how.no_graphs,
                                        .alloc = take_memory,
                                        .free = give_memory};
-    for (uint32_t i = 0; i < gpu_n_kernels; i++) {
+    for (uint32_t i = 0; i < config.n_kernels; i++) {
         launched[i] = gpu_launched(gpu_kernels[i]);
         launched[i].run = run;
     }

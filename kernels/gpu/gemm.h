@@ -5,7 +5,7 @@
  * such a product, too. One row of y is a pair: pair i has row rows[i] of x, or i itself.
  *
  * Pairs are cut by tasks (route.h), an expert each, whose number lies in the device's memory; or, with tasks NULL, there
- * is one matrix, and n_rows are cut here. A block takes its number of (task, column tile) items, then that plus the number
+ * is one matrix, and its rows are cut here: then how many they are lies there. A block takes its number of (task, column tile) items, then that plus the number
  * of blocks, and so on: any number of blocks will do, and as many as the device runs at once is best.
  *
  * All pointers are the device's, strides of x and y are in floats. A task has at most SL_GPU_GEMM_ROWS rows. */
@@ -32,9 +32,8 @@ struct sl_gpu_gemm {
     const void *weights;    /* panels (kernels/panel.h), f32 or bf16 by the kernel's name */
     uint64_t expert_stride; /* bytes */
     const struct gemm8_tile *tasks;
-    const uint32_t *n_tasks;
-    uint32_t n_rows;      /* when tasks is NULL */
-    uint32_t k, n_blocks; /* inputs; panel blocks of 16 outputs */
+    const uint32_t *count; /* 1: of tasks, or, if there are none, of rows */
+    uint32_t k, n_blocks;  /* inputs; panel blocks of 16 outputs */
     float *y;
     uint64_t y_stride;
     uint32_t n_out, accumulate; /* columns of y */

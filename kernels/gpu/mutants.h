@@ -25,6 +25,15 @@
     X(GEMM8_TASK_TWICE, "two blocks do the same task, with the same bits")                                   \
     X(GEMM8_DIGITS_SWAPPED, "the second digits are added first")
 
+#define GPU_MUTANTS_GEMM8_FEW(X)                                                                             \
+    X(GEMM8_FEW_GROUP, "odd units have the scales of the even ones before them")                             \
+    X(GEMM8_FEW_EIGHT, "rows behind the eighth are multiplied only if there are sixteen")                    \
+    X(GEMM8_FEW_WHOLE_ROUNDS, "the last round is left out, of which not all units are there")                \
+    X(GEMM8_FEW_SEVEN, "the last warp's sums are left out")                                                  \
+    X(GEMM8_FEW_BARRIER, "sums of other warps are read without a barrier")                                   \
+    X(GEMM8_FEW_ONE_HALF, "sums are written over while other warps still read those of the task before")     \
+    X(GEMM8_FEW_SECOND_ALONE, "the second digits take the place of the first")
+
 #define GPU_MUTANTS_GEMM8_WG(X)                                                                              \
     X(GEMM8_WG_NO_SWIZZLE, "rows lie in shared memory as they come, and are read in the swizzle")            \
     X(GEMM8_WG_NO_FENCE, "no fence between what is copied and the tensor cores that read it")                \
@@ -104,6 +113,7 @@
 
 #define GPU_MUTANTS_ALL(X)                                                                                   \
     GPU_MUTANTS_GEMM8(X)                                                                                     \
+    GPU_MUTANTS_GEMM8_FEW(X)                                                                                 \
     GPU_MUTANTS_GEMM8_WG(X)                                                                                  \
     GPU_MUTANTS_ATTEND8(X)                                                                                   \
     GPU_MUTANTS_ROWS8(X)                                                                                     \

@@ -12,8 +12,8 @@
 
 struct gemm8_case {
     enum sl_dtype dtype;
-    bool swiglu, accumulate, dense; /* dense: one expert, a pair is its token */
-    bool wg;                        /* the second body; of one digit */
+    enum gemm8_body body;
+    bool swiglu, accumulate, dense; /* dense: one expert, a pair is its token, and the kernel cuts them */
     uint32_t digits, n, k, tokens, experts, top_k;
     uint64_t seed;
 };
@@ -30,7 +30,7 @@ struct gemm8_setting { /* a case's memory, all of it of gpu_alloc but begin and 
     struct sl_rows8 x[2];
     uint32_t pairs, *rows, *begin; /* begin[experts + 1]: the pairs of each */
     struct gemm8_tile *tiles;
-    uint32_t *n_tiles;
+    uint32_t *count;
     float *y, *want;
     size_t stride, floats;
 };
@@ -91,14 +91,14 @@ static inline void gemm8_draw_pairs(struct gemm8_setting *s)
         uint32_t left = s->pairs - s->begin[e - 1], n = gemm8_draw(s, 2 * s->pairs / c->experts + 1);
         s->begin[e] = e == c->experts || n > left ? s->pairs : s->begin[e - 1] + n;
     }
-    const uint32_t most = c->wg ? GEMM8_WG_TOKENS : GEMM8_TOKENS;
+    const uint32_t most = gemm8_tokens(c->body);
     s->tiles = gpu_alloc((s->pairs / most + c->experts) * sizeof *s->tiles);
-    s->n_tiles = gpu_alloc(4);
-    *s->n_tiles = 0;
+    s->count = gpu_alloc(4);
+    *s->count = 0;
     for (uint32_t e = 0; e < c->experts; e++)
         for (uint32_t first = s->begin[e]; first < s->begin[e + 1]; first += most) {
             uint32_t left = s->begin[e + 1] - first;
-            s->tiles[(*s->n_tiles)++] = (struct gemm8_tile){e, first, left < most ? left : most, 0};
+            s->tiles[(*s->count)++] = (struct gemm8_tile){e, first, left < most ? left : most, 0};
         }
 }
 
@@ -126,8 +126,8 @@ static inline void gemm8_run_twin(struct gemm8_setting *s)
         .rows = c->dense ? NULL : s->rows,
         .weights = s->w.data,
         .expert_stride = s->expert_bytes,
-        .tiles = s->tiles,
-        .n_tiles = s->n_tiles,
+        .tiles = c->dense ? NULL : s->tiles,
+        .count = s->count,
         .y = s->y,
         .y_stride = s->stride * 4,
         .n_out = c->n,
@@ -136,11 +136,12 @@ static inline void gemm8_run_twin(struct gemm8_setting *s)
     for (int digit = 0; digit < 2; digit++)
         p.x[digit] = (struct gemm8_rows){s->x[digit].q, s->x[digit].scale, s->x[digit].sum};
     gemm8_describe(&p, &s->w);
-    const struct gpu_kernel *kernel =
-        c->wg ? gemm8_wg_kernel(c->dtype, c->swiglu) : gemm8_kernel(c->dtype, c->swiglu, c->digits);
-    size_t shared = c->wg ? gemm8_wg_shared_bytes((int)c->dtype) : gemm8_shared_bytes((int)c->dtype);
-    uint32_t tasks = *s->n_tiles * ((p.n_blocks + GEMM8_BLOCKS - 1) / GEMM8_BLOCKS);
-    gpu_launch(kernel, &p, 1 + gemm8_draw(s, tasks + 2), shared, c->seed);
+    const struct gpu_kernel *kernel = gemm8_kernel(c->body, c->dtype, c->swiglu, c->digits);
+    const uint32_t blocks = gemm8_blocks(c->body);
+    uint32_t tasks = *s->count * ((p.n_blocks + blocks - 1) / blocks);
+    if (c->dense)
+        *s->count = s->pairs;
+    gpu_launch(kernel, &p, 1 + gemm8_draw(s, tasks + 2), gemm8_shared(kernel), c->seed);
 }
 
 /* One expert's pairs: two digits are two products, the second onto the first, and SwiGLU behind both. */

@@ -104,15 +104,14 @@ static uint64_t wrong_of_gemm(const struct gemm_case *c, uint64_t seed)
                                                            {&sl_gpu_gemm_bf16, &sl_gpu_gemm_bf16_swiglu}};
     struct gemm_operands o = draw_operands(c);
     struct gemm8_tile task[64];
-    uint32_t n_tasks = gemm_tasks(c, &o, task);
+    uint32_t n_tasks = gemm_tasks(c, &o, task), count = c->experts ? n_tasks : c->m;
     struct sl_gpu_gemm p = {.x = on_device(o.x, o.pairs * o.x_stride * 4),
                             .x_stride = o.x_stride,
                             .rows = c->gather ? on_device(o.rows, o.pairs * 4) : NULL,
                             .weights = on_device(o.w, o.experts * o.w_bytes),
                             .expert_stride = o.w_bytes,
                             .tasks = c->experts ? on_device(task, n_tasks * sizeof *task) : NULL,
-                            .n_tasks = c->experts ? on_device(&n_tasks, sizeof n_tasks) : NULL,
-                            .n_rows = c->experts ? 0 : c->m,
+                            .count = on_device(&count, sizeof count),
                             .k = c->k,
                             .n_blocks = sl_round_lanes(o.outputs) / SL_LANES,
                             .y = on_device(o.y, o.pairs * o.y_stride * 4), /* what lies between rows stays */

@@ -6,8 +6,17 @@
 
 /* Stages enough that slots are used again, a tile that is not full, columns, blocks and units that end within theirs. */
 static const struct gemm8_case cases[] = {
-    {.dtype = SL_I4, .digits = 1, .n = 40, .k = 736, .tokens = 25, .experts = 2, .top_k = 2, .seed = 1},
-    {.dtype = SL_I3,
+    {.body = GEMM8_MMA,
+     .dtype = SL_I4,
+     .digits = 1,
+     .n = 40,
+     .k = 736,
+     .tokens = 25,
+     .experts = 2,
+     .top_k = 2,
+     .seed = 1},
+    {.body = GEMM8_MMA,
+     .dtype = SL_I3,
      .digits = 2,
      .swiglu = true,
      .n = 40,
@@ -16,9 +25,17 @@ static const struct gemm8_case cases[] = {
      .experts = 3,
      .top_k = 2,
      .seed = 2},
-    {.dtype = SL_I2, .digits = 1, .n = 150, .k = 100, .tokens = 40, .experts = 2, .top_k = 2, .seed = 3},
-    {.dtype = SL_I4,
-     .wg = true,
+    {.body = GEMM8_MMA,
+     .dtype = SL_I2,
+     .digits = 1,
+     .n = 150,
+     .k = 100,
+     .tokens = 40,
+     .experts = 2,
+     .top_k = 2,
+     .seed = 3},
+    {.body = GEMM8_WGMMA,
+     .dtype = SL_I4,
      .digits = 1,
      .n = 40,
      .k = 1300,
@@ -26,6 +43,26 @@ static const struct gemm8_case cases[] = {
      .experts = 2,
      .top_k = 2,
      .seed = 4},
+    {.body = GEMM8_FEW,
+     .dtype = SL_I4,
+     .digits = 2,
+     .n = 90,
+     .k = 600,
+     .tokens = 12,
+     .experts = 2,
+     .top_k = 2,
+     .seed = 5},
+    {.body = GEMM8_FEW,
+     .dtype = SL_I3,
+     .digits = 1,
+     .swiglu = true,
+     .dense = true,
+     .n = 40,
+     .k = 300,
+     .tokens = 11,
+     .experts = 1,
+     .top_k = 1,
+     .seed = 6},
 };
 enum { CASES = sizeof cases / sizeof *cases };
 
@@ -43,9 +80,11 @@ static const char *found_by(const struct gemm8_outcome *o)
 static bool is_found(enum gpu_mutant mutant)
 {
     gpu_mutant = mutant;
-    bool wg = strncmp(gpu_mutant_name(mutant), "GEMM8_WG_", 9) == 0;
+    enum gemm8_body body = strncmp(gpu_mutant_name(mutant), "GEMM8_WG_", 9) == 0     ? GEMM8_WGMMA
+                           : strncmp(gpu_mutant_name(mutant), "GEMM8_FEW_", 10) == 0 ? GEMM8_FEW
+                                                                                     : GEMM8_MMA;
     for (uint32_t i = 0; i < CASES; i++) {
-        if (mutant != GPU_MUTANT_NONE && cases[i].wg != wg)
+        if (mutant != GPU_MUTANT_NONE && cases[i].body != body)
             continue;
         struct gemm8_outcome o = gemm8_run_case(&cases[i]);
         const char *what = found_by(&o);
@@ -70,7 +109,7 @@ SL_TEST(every_broken_kernel_is_found)
 {
     static const enum gpu_mutant mutants[] = {
 #define ONE(name, what) GPU_MUTANT_##name,
-        GPU_MUTANTS_GEMM8(ONE) GPU_MUTANTS_GEMM8_WG(ONE)
+        GPU_MUTANTS_GEMM8(ONE) GPU_MUTANTS_GEMM8_FEW(ONE) GPU_MUTANTS_GEMM8_WG(ONE)
 #undef ONE
     };
     for (size_t i = 0; i < sizeof mutants / sizeof *mutants; i++)

@@ -4,6 +4,7 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "kernels/gpu/device.h"
+#include "kernels/gpu/gemm8.h"
 #include "model/pack/pack.h"
 #include "pipeline/stage/stage.h"
 #include "tests/model/files.h"
@@ -15,12 +16,12 @@
 
 enum { CONTEXT = 192, PROMPT = 90, SHORT = 21, STEPS = 2, MAX_CHUNK = 96, WIDTH = 96, WORDS = 70 };
 
-static uint32_t n_heads = 4, d_head = 32;
+static uint32_t n_heads = 4, d_head = 32, n_experts = 9, capability = 90;
 static bool token_steps, no_graphs; /* graphs of them are to be made; cannot be */
 static const char config_text[] =
     "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
     "\"num_hidden_layers\":3,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
-    "\"vocab_size\":70,\"num_experts\":9,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
+    "\"vocab_size\":70,\"num_experts\":%u,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
     "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[1],\"norm_topk_prob\":true}";
 
 static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
@@ -35,7 +36,7 @@ static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enu
     options.formats.classes[SL_CLASS_GATE_UP] = options.formats.classes[SL_CLASS_DOWN] = experts;
     sl_log_init("test", SL_LOG_ERROR);
     snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
-    snprintf(text, sizeof text, config_text, n_heads, d_head);
+    snprintf(text, sizeof text, config_text, n_heads, d_head, n_experts);
     write_text(config, text);
     snprintf(name, sizeof name, "pack%d", number++);
     snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), name));
@@ -164,7 +165,8 @@ static struct came_out try(const struct sl_pack *pack, const struct case_of *how
 {
     static struct stages st;
     struct came_out out = {0};
-    sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = how->seed, .checked = true, .no_graphs = no_graphs});
+    sl_gpu_twin_as(&(struct sl_gpu_twin){
+        .seed = how->seed, .capability = capability, .checked = true, .no_graphs = no_graphs});
     if (open_stages(&st, pack, how, kv)) {
         for (uint32_t pos[2] = {0, 0}, n[2]; pos[0] < PROMPT || pos[1] < SHORT;
              pos[0] += n[0], pos[1] += n[1]) {
@@ -312,6 +314,61 @@ SL_TEST(what_a_driver_takes_for_graphs_is_in_the_plan)
     CHECK(more > 0 && more % (4 * 3) == 0);
     CHECK(bytes[1].tables - bytes[0].tables == more && bytes[1].kv == bytes[0].kv);
     sl_pack_close(pack);
+}
+
+/* ---- bodies of the integer product ---- */
+
+static uint32_t launches[GEMM8_BODIES]; /* of each, by stages of this process */
+
+void __real_gpu_launch(const struct gpu_kernel *kernel, const void *params, uint32_t n_blocks,
+                       size_t shared_bytes, uint64_t seed);
+void __wrap_gpu_launch(const struct gpu_kernel *kernel, const void *params, uint32_t n_blocks,
+                       size_t shared_bytes, uint64_t seed);
+void __wrap_gpu_launch(const struct gpu_kernel *kernel, const void *params, uint32_t n_blocks,
+                       size_t shared_bytes, uint64_t seed)
+{
+    if (gemm8_shared(kernel) > 0)
+        launches[strstr(kernel->name, "_wg_")    ? GEMM8_WGMMA
+                 : strstr(kernel->name, "_few_") ? GEMM8_FEW
+                                                 : GEMM8_MMA]++;
+    __real_gpu_launch(kernel, params, n_blocks, shared_bytes, seed);
+}
+
+/* Four experts of which a token takes three: chunks of 96 rows are for the tiles of 128, of 40 for those of 64, of 7 for those of 16.
+ * With SLUICE_SEEDS each pack in every way, else in two of them. */
+SL_TEST(and_with_each_body_of_the_integer_product_on_gpus_of_two_kinds)
+{
+    static const struct {
+        enum sl_dtype dense, experts;
+    } packs[] = {{SL_I8, SL_I4}, {SL_I4G16, SL_I3}, {SL_I8, SL_I8}, {SL_I2, SL_I4G16}};
+    n_experts = 4;
+    for (size_t i = 0; i < sizeof packs / sizeof *packs; i++) {
+        const bool odd = i % 2;
+        const struct {
+            struct case_of how;
+            uint32_t capability;
+            enum gemm8_body most; /* that is chosen */
+        } cases[] = {{{{T, T}, 96, odd, 20 + i}, 90, GEMM8_WGMMA},
+                     {{{odd ? C : T, T}, 40, true, 30 + i}, odd ? 90 : 80, GEMM8_MMA},
+                     {{{T, odd ? T : C}, 96, true, 40 + i}, 80, GEMM8_MMA},
+                     {{{C, T}, 7, true, 50 + i}, odd ? 80 : 90, GEMM8_FEW}};
+        struct sl_pack *pack =
+            make_pack(packs[i].dense, packs[i].experts, i % 2 ? SL_ROTATE_OFF : SL_ROTATE_ON);
+        REQUIRE(pack);
+        for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+            if (c > 0 && c != 1 + i % 3 && !getenv("SLUICE_SEEDS"))
+                continue;
+            memset(launches, 0, sizeof launches);
+            capability = cases[c].capability;
+            compare(pack, SL_I8, &cases[c].how, 1);
+            CHECK(launches[GEMM8_FEW] > 0); /* every token step */
+            for (enum gemm8_body body = GEMM8_MMA; body < GEMM8_BODIES; body++)
+                CHECK(body <= cases[c].most || launches[body] == 0);
+            CHECK(launches[cases[c].most] > 0);
+        }
+        sl_pack_close(pack);
+    }
+    n_experts = 9, capability = 90;
 }
 
 /* ---- a GPU that fails ---- */

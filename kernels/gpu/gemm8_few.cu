@@ -1,0 +1,2 @@
+/* The grouped integer product of few rows for the device: the body is kernels/gpu/gemm8_few.inc. */
+#include "kernels/gpu/gemm8_few.inc"
