@@ -17,15 +17,6 @@ struct sl_gpu_embed {
     uint32_t d, bf16;
 };
 
-/* y[r][c] = silu(gate) * up, c < n, of rows whose gate and up outputs are interleaved by 16. */
-struct sl_gpu_swiglu {
-    const float *gate_up;
-    uint64_t gate_up_stride;
-    float *y;
-    uint64_t y_stride;
-    uint32_t n;
-};
-
 /* y[r] += sum over i < k, ascending, of gates[r][i] * outputs[pairs[r][i]]: one chain from y[r][c] on. */
 struct sl_gpu_combine {
     float *y;              /* [rows][n] */
@@ -48,7 +39,7 @@ struct sl_gpu_sigmoid {
 
 #ifndef __CUDACC__
 #include "kernels/gpu/host.h"
-extern const struct gpu_kernel sl_gpu_embed, sl_gpu_swiglu, sl_gpu_combine, sl_gpu_sigmoid;
+extern const struct gpu_kernel sl_gpu_embed, sl_gpu_combine, sl_gpu_sigmoid;
 #endif
 
 #endif

@@ -11,7 +11,7 @@
 struct elements_case {
     uint32_t n_rows, n, k; /* of width n; k experts of each */
 };
-enum { ELEMENTS_VOCAB = 11, ELEMENTS_PAD = 3 };
+enum { ELEMENTS_VOCAB = 11 };
 
 static float *drawn(size_t n)
 {
@@ -42,24 +42,6 @@ static uint64_t wrong_of_embed(const struct elements_case *c, uint32_t bf16, uin
     gpu_launch(&sl_gpu_embed, &p, c->n_rows, 0, seed);
     uint64_t wrong = differing_bytes(want, p.rows, (size_t)c->n_rows * c->n * 4);
     free(table), free(want), free(halves), free(ids);
-    return wrong;
-}
-
-static uint64_t wrong_of_swiglu(const struct elements_case *c, uint64_t seed)
-{
-    size_t stride = 2 * sl_round_lanes(c->n) + ELEMENTS_PAD, y_stride = c->n + 1;
-    float *x = drawn(c->n_rows * stride), *want = take(c->n_rows * y_stride * sizeof *want);
-    struct sl_gpu_swiglu p = {
-        .gate_up = on_device(x, c->n_rows * stride * 4),
-        .gate_up_stride = stride,
-        .y = on_device(want, c->n_rows * y_stride * 4), /* what lies between rows stays */
-        .y_stride = y_stride,
-        .n = c->n};
-    for (size_t r = 0; r < c->n_rows; r++)
-        sl_ops_ref.swiglu(want + r * y_stride, x + r * stride, c->n);
-    gpu_launch(&sl_gpu_swiglu, &p, c->n_rows, 0, seed);
-    uint64_t wrong = differing_floats(want, p.y, c->n_rows * y_stride);
-    free(x), free(want);
     return wrong;
 }
 
@@ -120,7 +102,7 @@ static uint64_t wrong_of_sigmoid(const struct elements_case *c, uint64_t seed)
 
 static uint64_t wrong_of_elements(const struct elements_case *c, uint64_t seed)
 {
-    uint64_t wrong = wrong_of_embed(c, 0, seed) + wrong_of_embed(c, 1, seed) + wrong_of_swiglu(c, seed) +
+    uint64_t wrong = wrong_of_embed(c, 0, seed) + wrong_of_embed(c, 1, seed) +
                      wrong_of_combine(c, true, seed) + wrong_of_combine(c, false, seed) +
                      wrong_of_sigmoid(c, seed);
     gpu_free_all();

@@ -1,4 +1,4 @@
-/* kernels/gpu/elements: embed, swiglu, combine and the gate of a shared expert on the twin have the bits of kernels/ref, and nothing
+/* kernels/gpu/elements: embed, combine and the gate of a shared expert on the twin have the bits of kernels/ref, and nothing
  * is found. */
 #define DRAW_SEED 20261133
 #include "tests/kernels/gpu/elements_cases.h"
