@@ -24,6 +24,8 @@ void sl_fair_fini(struct sl_fair *f)
 
 void sl_fair_take(struct sl_fair *f, uint32_t i, uint64_t seq, uint64_t due_us, uint64_t deadline_us)
 {
+    if (deadline_us && (due_us == 0 || deadline_us < due_us))
+        due_us = deadline_us; /* a time for its first token, too */
     f->askers[i] = (struct sl_fair_asker){
         .seq = seq, .taken = f->n_taken++, .due_us = due_us, .deadline_us = deadline_us};
 }
