@@ -30,7 +30,8 @@
  * They are told apart from the host's memory by their type: an sl_device_at cannot be dereferenced, only copied to and
  * from. A device that is `in_place` works where the host has things: its sl_device_at are the host's addresses, its rows
  * lie in the frame they came in, its pages leave from where they lie, and its weights are the mapped files. Then copies
- * of a place to itself are nothing, so the same list of calls costs it nothing.
+ * of a place to itself are nothing, so the same list of calls costs it nothing. To any other its weights are brought, piece
+ * by piece, and the host has no memory with all of them.
  *
  * The last layer. Who wants nothing of a row but its K and V (a prompt's tokens but the last, behind the last layer of the
  * model) need not pay for what else the last layer would make of it. Each slice says of how many rows, from its first one
@@ -103,13 +104,24 @@ struct sl_device_config {
     const char *which;  /* of several of its kind, as --device says; read by create; NULL: it has only one */
 };
 
-struct
-    sl_device_weights { /* in the host's memory. In place: used there, and outlive the device; else copied by create */
+/* Who brings weights to a device with memory of its own. */
+struct sl_device_source {
+    size_t piece; /* bytes that `next` brings at most */
+    /* The next bytes, checked, to `to`. *from: the address that stands for the first of them; none stands twice. *bytes 0: there are
+     * no more. Fails with a sentence. */
+    sl_status (*next)(void *arg, void *to, const void **from, size_t *bytes, struct sl_err *err);
+    void *arg;
+};
+
+/* In place: in the host's memory, used there, and outlive the device. Else nothing lies at these addresses, which stand for the bytes
+ * that the source brings while create runs. */
+struct sl_device_weights {
     const struct sl_layer_blocks *layers; /* [n_layers] */
     const void *embed;                    /* [vocab][d_model] f32 or bf16; with_embed */
     enum sl_dtype embed_dtype;
     const float *final_norm; /* these two: with_head */
     struct sl_panel head;
+    struct sl_device_source source; /* unless in place */
 };
 
 struct sl_device_bytes { /* beside the weights */
@@ -196,10 +208,22 @@ struct sl_device_ops {
 void sl_rope_row(float *cosine, float *sine, const float *inv_freq, uint32_t half, float factor,
                  uint32_t pos);
 
-/* Every piece of the weights, in a fixed order, is replaced by what `move` returns for it, and weights->layers by `layers`,
- * which has room for n_layers. For a device with memory of its own: once to count, once to copy. */
-typedef const void *sl_device_move(void *arg, const void *from, size_t bytes);
-void sl_device_weights_move(struct sl_device_weights *weights, struct sl_layer_blocks *layers,
-                            const struct sl_device_config *config, sl_device_move *move, void *arg);
+/* Weights on their way into a device's own memory, where the parts lie one behind the other. */
+struct sl_device_inflow {
+    const struct sl_device_weights *weights; /* as create has them */
+    const struct sl_device_config *config;
+    struct sl_layer_blocks *layers; /* room for n_layers; not the weights' */
+    size_t aligned;                 /* each part lies at a multiple of so many bytes */
+};
+size_t sl_device_weights_bytes(const struct sl_device_inflow *inflow); /* that they take there */
+/* What a device computes with: the same weights as they lie from `base` on; `layers` become theirs. */
+struct sl_device_weights sl_device_weights_at(const struct sl_device_inflow *inflow, uintptr_t base);
+/* Of bytes that the source has brought those that are weights: `put` for each stretch, `after` bytes behind the base. The sum of all
+ * that were put is added to *n_put. */
+typedef void sl_device_put(void *arg, size_t after, const uint8_t *bytes, size_t n);
+void sl_device_weights_put(const struct sl_device_inflow *inflow, const void *from, const uint8_t *bytes,
+                           size_t n, sl_device_put *put, void *arg, size_t *n_put);
+/* SL_E_INTERNAL: the source has brought fewer than there are. */
+sl_status sl_device_weights_came(const struct sl_device_inflow *inflow, size_t n_put, struct sl_err *err);
 
 #endif

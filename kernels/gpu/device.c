@@ -330,33 +330,15 @@ static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device
     return SL_OK;
 }
 
-static const void *count(void *arg, const void *from, size_t bytes)
+static struct sl_device_inflow inflow_of(const struct device_gpu *d, const struct sl_device_weights *weights)
 {
-    *(size_t *)arg += (bytes + 255) / 256 * 256;
-    return from;
+    return (struct sl_device_inflow){weights, &d->config, d->layers, 256};
 }
 
 static size_t weight_bytes(const struct device_gpu *d, const struct sl_device_weights *weights)
 {
-    size_t bytes = 0;
-    struct sl_device_weights mine = *weights;
-    sl_device_weights_move(&mine, d->layers, &d->config, count, &bytes);
-    return bytes;
-}
-
-struct upload {
-    struct device_gpu *d;
-    sl_cu_at at;
-};
-
-/* A piece of the weights, to where the ones before it end. */
-static const void *upload(void *arg, const void *from, size_t bytes)
-{
-    struct upload *u = arg;
-    sl_cu_at at = u->at;
-    gpu_copy_in(&u->d->device, (struct sl_device_at){at}, from, bytes);
-    u->at += (bytes + 255) / 256 * 256;
-    return gpu_pointer(at);
+    const struct sl_device_inflow inflow = inflow_of(d, weights);
+    return sl_device_weights_bytes(&inflow);
 }
 
 static sl_status allocate(struct device_gpu *d, sl_cu_at *at, size_t bytes, const char *what,
@@ -393,15 +375,19 @@ static sl_status make_queues(struct device_gpu *d, struct sl_err *err)
     return SL_OK;
 }
 
-static sl_status make_pinned(struct device_gpu *d, struct sl_err *err)
+sl_status gpu_pin(const struct device_gpu *d, void **memory, size_t bytes, struct sl_err *err)
 {
-    const struct gpu_sizes *s = &d->sizes;
-    size_t bytes = 2 * GPU_STAGED * s->staged_bytes + GPU_LISTS * s->lists_bytes;
-    sl_cu_result result = d->cuda->host_alloc(&d->pinned, bytes, 0);
+    sl_cu_result result = d->cuda->host_alloc(memory, bytes, 0);
     if (result == SL_CU_OUT_OF_MEMORY)
         return sl_fail(err, SL_E_NOMEM, "no %.2f GiB of memory can be pinned for a GPU: see `ulimit -l`",
                        (double)bytes / 0x1p30);
-    SL_TRY(sl_cu_check(d->cuda, result, "pinning memory", err));
+    return sl_cu_check(d->cuda, result, "pinning memory", err);
+}
+
+static sl_status make_pinned(struct device_gpu *d, struct sl_err *err)
+{
+    const struct gpu_sizes *s = &d->sizes;
+    SL_TRY(gpu_pin(d, &d->pinned, 2 * GPU_STAGED * s->staged_bytes + GPU_LISTS * s->lists_bytes, err));
     uint8_t *from = d->pinned;
     SL_TRY(make_staged(d, d->in, GPU_STAGED, &from, s->staged_bytes, err));
     SL_TRY(make_staged(d, d->out, GPU_STAGED, &from, s->staged_bytes, err));
@@ -437,7 +423,8 @@ static sl_status make_tables(struct device_gpu *d, struct sl_err *err)
 static sl_status fill(struct device_gpu *d, const struct sl_device_weights *weights, struct sl_err *err)
 {
     const struct gpu_sizes *s = &d->sizes;
-    SL_TRY(allocate(d, &d->weights_at, weight_bytes(d, weights), "weights", err));
+    const struct sl_device_inflow inflow = inflow_of(d, weights);
+    SL_TRY(allocate(d, &d->weights_at, sl_device_weights_bytes(&inflow), "weights", err));
     SL_TRY(allocate(d, &d->kv_at, s->kv_bytes, "KV pages", err));
     SL_TRY(allocate(d, &d->work_at, s->lists_bytes + s->work_bytes, "activations", err));
     gpu_place_lists(&d->at, d->work_at, &d->config, s);
@@ -445,9 +432,8 @@ static sl_status fill(struct device_gpu *d, const struct sl_device_weights *weig
     SL_TRY(make_queues(d, err));
     SL_TRY(make_pinned(d, err));
     SL_TRY(gpu_links_open(d, err));
-    struct upload u = {d, d->weights_at};
-    d->weights = *weights;
-    sl_device_weights_move(&d->weights, d->layers, &d->config, upload, &u);
+    SL_TRY(gpu_load(d, &inflow, err));
+    d->weights = sl_device_weights_at(&inflow, d->weights_at);
     SL_TRY(make_tables(d, err));
     gpu_record(&d->device, 0, SL_QUEUE_IN);
     gpu_wait(&d->device, 0);

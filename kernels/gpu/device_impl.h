@@ -1,6 +1,6 @@
 /* What the files of the GPU's device share (device.h): device.c life, queues and copies; device_plan.c where everything lies;
- * device_launch.c launches and products; device_graph.c token steps, recorded; device_attention.c and device_experts.c the blocks;
- * device_rows.c rows that go from device to device; device_world.c the twin's driver.
+ * device_load.c how the weights come there; device_launch.c launches and products; device_graph.c token steps, recorded;
+ * device_attention.c and device_experts.c the blocks; device_rows.c rows that go from device to device; device_world.c the twin's driver.
  *
  * Pointers in here that say "device" are addresses there: they are added to and handed to kernels, never followed. */
 #ifndef SL_KERNELS_GPU_DEVICE_IMPL_H
@@ -122,7 +122,6 @@ struct device_gpu {
     enum sl_device_queue recorded[SL_DEVICE_EVENTS];
     sl_cu_at weights_at, kv_at, work_at;
     void *pinned;
-    bool ready; /* created: what fails from here on has lost the device */
     struct gpu_staged in[GPU_STAGED], out[GPU_STAGED], turn[GPU_LISTS]; /* turn: what `lists` lie in */
     uint32_t next_in, next_out, next_turn, n_out; /* out: the oldest of n_out is next_out - n_out */
     struct gpu_lists lists[GPU_LISTS], at;        /* of the host; on the device */
@@ -164,6 +163,12 @@ size_t gpu_place_lists(struct gpu_lists *lists, uintptr_t base, const struct sl_
                        const struct gpu_sizes *sizes);
 size_t gpu_place_buffers(struct gpu_buffers *buffers, uintptr_t base, const struct sl_device_config *config,
                          const struct gpu_sizes *sizes);
+
+/* device.c: memory of the host that is pinned. */
+sl_status gpu_pin(const struct device_gpu *d, void **memory, size_t bytes, struct sl_err *err);
+
+/* device_load.c: the weights, to where weights_at says. They are there when it returns. */
+sl_status gpu_load(struct device_gpu *d, const struct sl_device_inflow *inflow, struct sl_err *err);
 
 /* device_launch.c */
 sl_status gpu_find_functions(struct device_gpu *d, struct sl_err *err);

@@ -6,7 +6,11 @@
  * verified stage has no page faults left for its first chunk.
  *
  * A pack of an older version has no block digests: its files are compared by SHA-256, and digests are made on the way, for the
- * scrubber (scrub.c). */
+ * scrubber (scrub.c).
+ *
+ * Weights that are apart are never memory here: a file is a range of addresses without access, of which the header alone is read
+ * when it is opened. Blocks are read and compared by sl_weights_next, where whoever has other memory takes them; by SHA-256 files
+ * are compared before, and what is read later by the digests that were made then. */
 #include "base/clock.h"
 #include "base/cpu.h"
 #include "base/digest.h"
@@ -25,14 +29,18 @@
 enum {
     AHEAD_BLOCKS = 32,     /* asked of the disk before they are needed */
     BLOCKS_PER_THREAD = 4, /* fewer are not worth a thread */
+    PIECE_BLOCKS = 64,     /* that sl_weights_next brings at once */
     SAY_EVERY_MS = 2000
 };
 
 struct verifying {
     struct sl_weights_files *files;
-    const struct sl_loading *options;
+    struct sl_loading options;
     struct sl_team *team;
     uint64_t *first;              /* [n + 1]: number of each file's first block */
+    uint64_t begin, end;          /* blocks of this walk */
+    uint8_t *to;                  /* where they go, one behind the other; NULL: to `copies` */
+    uint64_t n_taken;             /* blocks that sl_weights_next has brought */
     uint8_t **copies;             /* [n], NULL: mapped */
     bool blocks;                  /* XXH3, not only copying */
     char (*sha)[65];              /* [n]: of the second walk */
@@ -49,10 +57,10 @@ struct verifying {
 static void say(struct verifying *v)
 {
     uint64_t now = sl_clock_ns(), total = v->first[v->files->n];
-    if (v->options->progress == SL_PROGRESS_NONE || now - v->said_ns < SAY_EVERY_MS * 1000000ull)
+    if (v->options.progress == SL_PROGRESS_NONE || now - v->said_ns < SAY_EVERY_MS * 1000000ull)
         return;
     uint64_t done = atomic_load(&v->done);
-    if (v->options->progress == SL_PROGRESS_LOG) {
+    if (v->options.progress == SL_PROGRESS_LOG) {
         v->said_ns = now;
         sl_log_info("checking weights: %llu %% of %.1f GiB", (unsigned long long)(done * 100 / total),
                     (double)v->bytes / 1073741824.0);
@@ -73,12 +81,12 @@ static void note_wrong(struct verifying *v, uint64_t block)
         ;
 }
 
-/* Reads a block into the private memory that will be computed with. */
+/* Reads a block into the memory that will be computed with, or that goes there. */
 static bool copy_block(struct verifying *v, const struct sl_weights_file *f, uint8_t *to, uint64_t begin,
                        size_t bytes)
 {
     for (size_t at = 0; at < bytes;) {
-        ssize_t n = pread(f->index.files[0].fd, to + begin + at, bytes - at, (off_t)(begin + at));
+        ssize_t n = pread(f->index.files[0].fd, to + at, bytes - at, (off_t)(begin + at));
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
@@ -119,17 +127,17 @@ static void take_block(struct verifying *v, uint64_t block)
     size_t bytes;
     const uint8_t *at = sl_weights_block(f, i, &bytes);
     read_ahead(f, i);
-    if (v->copies[number]) {
-        if (!copy_block(v, f, v->copies[number], i * SL_PACK_BLOCK, bytes)) {
-            note_wrong(v, block);
-            return;
-        }
-        at = v->copies[number] + i * SL_PACK_BLOCK;
+    uint8_t *to = v->to               ? v->to + (block - v->begin) * SL_PACK_BLOCK
+                  : v->copies[number] ? v->copies[number] + i * SL_PACK_BLOCK
+                                      : NULL;
+    if (to && !copy_block(v, f, to, i * SL_PACK_BLOCK, bytes)) {
+        note_wrong(v, block);
+        return;
     }
     if (!v->blocks)
         return;
-    uint64_t digest = sl_xxh3(at, bytes);
-    if (f->own)
+    uint64_t digest = sl_xxh3(to ? to : at, bytes);
+    if (f->own && !v->options.apart)
         f->own[i] = digest;
     else if (digest != f->digests[i])
         note_wrong(v, block);
@@ -139,8 +147,8 @@ static void walk_blocks(void *arg, uint32_t member, uint32_t n_members, void *sc
 {
     struct verifying *v = arg;
     (void)n_members, (void)scratch;
-    uint64_t n = v->first[v->files->n];
-    for (uint64_t block; (block = sl_team_next(v->team)) < n && block < atomic_load(&v->wrong);) {
+    for (uint64_t block;
+         (block = v->begin + sl_team_next(v->team)) < v->end && block < atomic_load(&v->wrong);) {
         take_block(v, block);
         atomic_fetch_add_explicit(&v->done, 1, memory_order_relaxed);
         if (member == 0)
@@ -150,17 +158,36 @@ static void walk_blocks(void *arg, uint32_t member, uint32_t n_members, void *sc
 
 /* ---- whole files ---- */
 
+/* A block of a file, which is read into `room` where it is not memory; NULL: it can't be read. */
+static const uint8_t *look_at(struct verifying *v, uint32_t number, uint64_t i, void *room, size_t *bytes)
+{
+    struct sl_weights_file *f = &v->files->files[number];
+    const uint8_t *at = sl_weights_block(f, i, bytes);
+    if (!v->options.apart)
+        return at;
+    if (!copy_block(v, f, room, i * SL_PACK_BLOCK, *bytes)) {
+        note_wrong(v, v->first[number] + i);
+        return NULL;
+    }
+    if (f->own)
+        f->own[i] = sl_xxh3(room, *bytes);
+    return room;
+}
+
 static void walk_files(void *arg, uint32_t member, uint32_t n_members, void *scratch)
 {
     struct verifying *v = arg;
-    (void)member, (void)n_members, (void)scratch;
+    (void)n_members;
     for (uint32_t i; (i = sl_team_next(v->team)) < v->files->n;) {
-        const struct sl_st_file *st = &v->files->files[i].index.files[0];
         struct sl_sha256 *sha = sl_sha256_begin();
+        uint64_t n = v->first[i + 1] - v->first[i];
         v->sha[i][0] = '\0';
-        for (uint64_t at = 0; sha && at < st->bytes; at += SL_PACK_BLOCK) {
-            uint64_t left = st->bytes - at;
-            sl_sha256_add(sha, st->map + at, left < SL_PACK_BLOCK ? (size_t)left : SL_PACK_BLOCK);
+        for (uint64_t block = 0; sha && block < n; block++) {
+            size_t bytes;
+            const uint8_t *at = look_at(v, i, block, scratch, &bytes);
+            if (!at)
+                break;
+            sl_sha256_add(sha, at, bytes);
             atomic_fetch_add_explicit(&v->done, 1, memory_order_relaxed);
             if (member == 0)
                 say(v);
@@ -168,27 +195,6 @@ static void walk_files(void *arg, uint32_t member, uint32_t n_members, void *scr
         if (sha)
             sl_sha256_end(sha, v->sha[i]);
     }
-}
-
-static sl_status compare_files(struct verifying *v, struct sl_err *err)
-{
-    atomic_store(&v->done, 0);
-    v->sha = calloc(v->files->n, sizeof *v->sha);
-    if (!v->sha)
-        return sl_fail(err, SL_E_NOMEM, "no memory to verify the weights");
-    sl_team_run(v->team, walk_files, v);
-    for (uint32_t i = 0; i < v->files->n; i++) {
-        const struct sl_weights_file *f = &v->files->files[i];
-        if (!v->sha[i][0])
-            return sl_fail(err, SL_E_NOMEM, "no memory to verify %.60s", f->file->name);
-        if (strcmp(v->sha[i], f->file->sha256) != 0)
-            return sl_fail(
-                err, SL_E_DATA,
-                "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); fetch it again, or "
-                "pack the checkpoint again",
-                sl_pack_path(v->files->pack), f->file->name);
-    }
-    return SL_OK;
 }
 
 /* ---- sentences ---- */
@@ -245,11 +251,33 @@ static sl_status first_wrong(const struct verifying *v, struct sl_err *err)
     return sl_weights_damaged(f, sl_pack_path(v->files->pack), block - v->first[number], err);
 }
 
-/* ---- the whole ---- */
+/* ---- digests and copies ---- */
+
+static sl_status compare_files(struct verifying *v, struct sl_err *err)
+{
+    atomic_store(&v->done, 0);
+    v->sha = calloc(v->files->n, sizeof *v->sha);
+    if (!v->sha)
+        return sl_fail(err, SL_E_NOMEM, "no memory to verify the weights");
+    sl_team_run(v->team, walk_files, v);
+    SL_TRY(first_wrong(v, err));
+    for (uint32_t i = 0; i < v->files->n; i++) {
+        const struct sl_weights_file *f = &v->files->files[i];
+        if (!v->sha[i][0])
+            return sl_fail(err, SL_E_NOMEM, "no memory to verify %.60s", f->file->name);
+        if (strcmp(v->sha[i], f->file->sha256) != 0)
+            return sl_fail(
+                err, SL_E_DATA,
+                "%.140s: %.60s has other bytes than when it was packed (SHA-256 differs); fetch it again, or "
+                "pack the checkpoint again",
+                sl_pack_path(v->files->pack), f->file->name);
+    }
+    return SL_OK;
+}
 
 static sl_status take_copies(struct verifying *v, struct sl_err *err)
 {
-    for (uint32_t i = 0; v->options->copy && i < v->files->n; i++) {
+    for (uint32_t i = 0; v->options.copy && i < v->files->n; i++) {
         uint64_t bytes = v->files->files[i].index.files[0].bytes;
         void *copy = mmap(NULL, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (copy == MAP_FAILED)
@@ -262,20 +290,26 @@ static sl_status take_copies(struct verifying *v, struct sl_err *err)
     return SL_OK;
 }
 
-/* The copy takes the place of the mapping, which nobody has looked at. */
+/* Other memory takes the place of the mapping, which nobody has looked at. */
+static void replace_map(struct sl_weights_file *f, const uint8_t *map)
+{
+    struct sl_st_file *st = &f->index.files[0];
+    sl_mapping_forget(f->mapping);
+    f->mapping = NULL;
+    munmap((void *)(uintptr_t)st->map, (size_t)st->bytes);
+    st->map = map;
+    f->copied = true;
+}
+
 static void keep_copies(struct verifying *v)
 {
     for (uint32_t i = 0; i < v->files->n; i++) {
-        struct sl_st_file *st = &v->files->files[i].index.files[0];
+        const struct sl_st_file *st = &v->files->files[i].index.files[0];
         if (!v->copies[i])
             continue;
-        sl_mapping_forget(v->files->files[i].mapping);
-        v->files->files[i].mapping = NULL;
-        munmap((void *)(uintptr_t)st->map, (size_t)st->bytes);
         mprotect(v->copies[i], (size_t)st->bytes, PROT_READ);
-        st->map = v->copies[i];
+        replace_map(&v->files->files[i], v->copies[i]);
         v->copies[i] = NULL;
-        v->files->files[i].copied = true;
     }
 }
 
@@ -296,51 +330,174 @@ static sl_status take_digests(struct verifying *v, bool *by_sha, struct sl_err *
     return SL_OK;
 }
 
-static sl_status run(struct verifying *v, struct sl_err *err)
+static sl_status walk(struct verifying *v, uint64_t begin, uint64_t end, uint8_t *to, struct sl_err *err)
 {
-    bool by_sha = v->options->verify == SL_VERIFY_FULL;
-    v->blocks = v->options->verify != SL_VERIFY_OFF;
+    v->begin = begin;
+    v->end = end;
+    v->to = to;
+    sl_team_run(v->team, walk_blocks, v);
+    return first_wrong(v, err);
+}
+
+/* ---- weights that are apart ---- */
+
+static uint64_t header_bytes(const struct sl_st_file *st)
+{
+    uint64_t n = 0;
+    for (int i = 7; i >= 0; i--)
+        n = n << 8 | st->map[i];
+    return n > st->bytes - 8 ? 8 : n + 8; /* more than there is: the parser says so */
+}
+
+static sl_status read_blocks(struct verifying *v, uint32_t number, uint64_t n, struct sl_err *err)
+{
+    const struct sl_st_file *st = &v->files->files[number].index.files[0];
+    uint8_t *map = (uint8_t *)(uintptr_t)st->map;
+    uint64_t bytes = n * SL_PACK_BLOCK;
+    mprotect(map, (size_t)(bytes < st->bytes ? bytes : st->bytes), PROT_READ | PROT_WRITE);
+    return walk(v, v->first[number], v->first[number] + n, map, err);
+}
+
+/* What takes the place of the mapping are addresses, and nothing at them but the header. */
+static sl_status set_apart(struct verifying *v, uint32_t number, struct sl_err *err)
+{
+    struct sl_weights_file *f = &v->files->files[number];
+    struct sl_st_file *st = &f->index.files[0];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), bytes = (size_t)st->bytes;
+    uint8_t *map = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return sl_fail(err, SL_E_NOMEM, "no memory to read %.60s", f->file->name);
+    replace_map(f, map);
+    SL_TRY(read_blocks(v, number, 1, err));
+    size_t head = (size_t)header_bytes(st);
+    if (sl_blocks_of(head) > 1)
+        SL_TRY(read_blocks(v, number, sl_blocks_of(head), err));
+    size_t kept = (head + page - 1) / page * page;
+    mprotect(map, kept, PROT_READ);
+    if (kept < bytes) {
+        mprotect(map + kept, bytes - kept, PROT_NONE);
+        madvise(map + kept, bytes - kept, MADV_DONTNEED);
+    }
+    return SL_OK;
+}
+
+static sl_status set_all_apart(struct verifying *v, struct sl_err *err)
+{
+    for (uint32_t i = 0; i < v->files->n; i++)
+        SL_TRY(set_apart(v, i, err));
+    atomic_store(&v->done, 0);
+    return SL_OK;
+}
+
+size_t sl_weights_piece(const struct sl_weights *weights)
+{
+    const struct sl_weights_files *files = weights->private_maps;
+    uint64_t most = 1;
+    for (uint32_t i = 0; i < files->n; i++)
+        most = most < sl_blocks_of(files->files[i].file->bytes) ? sl_blocks_of(files->files[i].file->bytes)
+                                                                : most;
+    return (size_t)(most < PIECE_BLOCKS ? most : PIECE_BLOCKS) * SL_PACK_BLOCK;
+}
+
+sl_status sl_weights_next(struct sl_weights *weights, void *to, const void **from, size_t *bytes,
+                          struct sl_err *err)
+{
+    const struct sl_weights_files *files = weights->private_maps;
+    struct verifying *v = files->apart;
+    *bytes = 0;
+    if (!v || v->n_taken == v->first[files->n])
+        return SL_OK;
+    uint64_t begin = v->n_taken;
+    uint32_t number = file_of(v, begin);
+    const struct sl_weights_file *f = &files->files[number];
+    uint64_t i = begin - v->first[number], left = v->first[number + 1] - begin;
+    uint64_t n = left < PIECE_BLOCKS ? left : PIECE_BLOCKS;
+    SL_TRY(walk(v, begin, begin + n, to, err));
+    size_t of_last;
+    *from = sl_weights_block(f, i, &of_last);
+    sl_weights_block(f, i + n - 1, &of_last);
+    *bytes = (size_t)(n - 1) * SL_PACK_BLOCK + of_last;
+    v->n_taken = begin + n;
+    return SL_OK;
+}
+
+/* ---- the whole ---- */
+
+static sl_status begin(struct verifying *v, bool *by_sha, struct sl_err *err)
+{
+    *by_sha = v->options.verify == SL_VERIFY_FULL;
+    v->blocks = v->options.verify != SL_VERIFY_OFF;
+    v->first = calloc(v->files->n + 1, sizeof *v->first);
+    v->copies = calloc(v->files->n, sizeof *v->copies);
+    if (!v->first || !v->copies)
+        return sl_fail(err, SL_E_NOMEM, "no memory to verify the weights");
     for (uint32_t i = 0; i < v->files->n; i++) {
         v->first[i + 1] = v->first[i] + sl_blocks_of(v->files->files[i].file->bytes);
         v->bytes += v->files->files[i].file->bytes;
     }
     if (v->blocks)
-        SL_TRY(take_digests(v, &by_sha, err));
-    SL_TRY(take_copies(v, err));
+        SL_TRY(take_digests(v, by_sha, err));
     uint64_t most = v->first[v->files->n] / BLOCKS_PER_THREAD + 1;
-    uint32_t threads = sl_cpu_threads(v->options->threads, 1);
-    SL_TRY(sl_team_create(&v->team, threads < most ? threads : (uint32_t)most, 0, err));
-    sl_team_run(v->team, walk_blocks, v);
-    SL_TRY(first_wrong(v, err));
-    keep_copies(v);
-    if (v->blocks && by_sha && v->options->verify != SL_VERIFY_FULL)
+    uint32_t threads = sl_cpu_threads(v->options.threads, 1);
+    return sl_team_create(&v->team, threads < most ? threads : (uint32_t)most,
+                          v->options.apart && *by_sha ? SL_PACK_BLOCK : 0, err);
+}
+
+static sl_status run(struct verifying *v, struct sl_err *err)
+{
+    bool by_sha;
+    SL_TRY(begin(v, &by_sha, err));
+    if (!v->options.apart) {
+        SL_TRY(take_copies(v, err));
+        SL_TRY(walk(v, 0, v->first[v->files->n], NULL, err));
+        keep_copies(v);
+    }
+    if (v->blocks && by_sha && v->options.verify != SL_VERIFY_FULL)
         sl_log_info("%s has no digests of blocks, so its files are compared by SHA-256, which takes longer; "
                     "`sluice check --add` makes them",
                     sl_pack_path(v->files->pack));
-    return v->blocks && by_sha ? compare_files(v, err) : SL_OK;
+    if (v->blocks && by_sha)
+        SL_TRY(compare_files(v, err));
+    return v->options.apart ? set_all_apart(v, err) : SL_OK;
+}
+
+static void end(struct verifying *v)
+{
+    if (v->bar_on)
+        sl_progress_end(&v->bar);
+    sl_team_destroy(v->team);
+    for (uint32_t i = 0; v->copies && i < v->files->n; i++)
+        if (v->copies[i])
+            munmap(v->copies[i], (size_t)v->files->files[i].index.files[0].bytes);
+    free(v->first);
+    free(v->copies);
+    free(v->sha);
+    free(v);
 }
 
 sl_status sl_weights_verify(struct sl_weights_files *files, const struct sl_loading *options,
                             struct sl_err *err)
 {
-    if (files->n == 0 || (options->verify == SL_VERIFY_OFF && !options->copy))
+    if (files->n == 0 || (options->verify == SL_VERIFY_OFF && !options->copy && !options->apart))
         return SL_OK;
-    struct verifying v = {.files = files,
-                          .options = options,
-                          .first = calloc(files->n + 1, sizeof *v.first),
-                          .copies = calloc(files->n, sizeof *v.copies),
-                          .wrong = UINT64_MAX,
-                          .said_ns = sl_clock_ns()};
-    sl_status status =
-        v.first && v.copies ? run(&v, err) : sl_fail(err, SL_E_NOMEM, "no memory to verify the weights");
-    if (v.bar_on)
-        sl_progress_end(&v.bar);
-    sl_team_destroy(v.team);
-    for (uint32_t i = 0; v.copies && i < files->n; i++)
-        if (v.copies[i])
-            munmap(v.copies[i], (size_t)files->files[i].index.files[0].bytes);
-    free(v.first);
-    free(v.copies);
-    free(v.sha);
+    struct verifying *v = calloc(1, sizeof *v);
+    if (!v)
+        return sl_fail(err, SL_E_NOMEM, "no memory to verify the weights");
+    v->files = files;
+    v->options = *options;
+    v->wrong = UINT64_MAX;
+    v->said_ns = sl_clock_ns();
+    sl_status status = run(v, err);
+    if (status == SL_OK && options->apart)
+        files->apart = v;
+    else
+        end(v);
     return status;
+}
+
+void sl_weights_verify_end(struct sl_weights_files *files)
+{
+    if (files->apart)
+        end(files->apart);
+    files->apart = NULL;
 }

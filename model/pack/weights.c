@@ -257,6 +257,8 @@ sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack
 void sl_weights_close(struct sl_weights *weights)
 {
     struct sl_weights_files *maps = weights->private_maps;
+    if (maps)
+        sl_weights_verify_end(maps);
     for (uint32_t i = 0; maps && i < maps->n; i++) {
         sl_mapping_forget(maps->files[i].mapping);
         sl_index_close(&maps->files[i].index);

@@ -45,6 +45,9 @@ enum sl_progress_kind { SL_PROGRESS_NONE, SL_PROGRESS_BAR, SL_PROGRESS_LOG };
 struct sl_loading { /* zeroed: mapped, verified fast, by all processors, without a word */
     enum sl_verify verify;
     bool copy; /* into private memory, which nobody else can write or truncate; else mapped and shared */
+    /* Neither: views are addresses that stand for bytes, and at which there is nothing. sl_weights_next brings the bytes, for who
+     * has them in other memory. */
+    bool apart;
     uint32_t threads;               /* 0: all processors */
     enum sl_progress_kind progress; /* of what takes more than two seconds */
 };
@@ -56,6 +59,13 @@ sl_status sl_weights_open(struct sl_weights *weights, const struct sl_pack *pack
                           uint32_t end, bool with_embed, bool with_head, const struct sl_loading *options,
                           struct sl_err *err);
 void sl_weights_close(struct sl_weights *weights);
+
+/* Of weights that are apart: the next bytes of one of their files, read and compared with the pack on the way. `to` has room for
+ * sl_weights_piece bytes; *from: the address that stands for the first of them. *bytes 0: all have been brought. One thread, beside
+ * those that help it. SL_E_DATA, SL_E_IO: as sl_weights_open. */
+sl_status sl_weights_next(struct sl_weights *weights, void *to, const void **from, size_t *bytes,
+                          struct sl_err *err);
+size_t sl_weights_piece(const struct sl_weights *weights);
 
 /* Every file of an opened pack by its SHA-256, every block, every tensor (sluice check). how: threads and progress; or NULL. */
 sl_status sl_pack_verify(const struct sl_pack *pack, const struct sl_loading *how, struct sl_err *err);

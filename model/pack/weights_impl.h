@@ -16,7 +16,7 @@ struct sl_weights_file {
     struct sl_mapping *mapping; /* of the bytes, as long as they are the file's */
     struct stat known;          /* of the file, before a byte of it was read */
     uint64_t opened_ns;
-    bool copied;             /* the bytes lie in private memory */
+    bool copied;             /* the bytes lie in private memory, or are apart */
     const uint64_t *digests; /* of its blocks, as packed or as computed here; NULL: never asked for */
     uint64_t *own;           /* those computed here */
 };
@@ -25,6 +25,7 @@ struct sl_weights_files {
     const struct sl_pack *pack;
     struct sl_weights_file *files;
     uint32_t n;
+    struct verifying *apart; /* what brings them, and has its threads; NULL: they are memory */
 };
 
 /* The bytes of block i of a file. */
@@ -36,9 +37,11 @@ static inline const uint8_t *sl_weights_block(const struct sl_weights_file *f, u
     return st->map + begin;
 }
 
-/* Copies the files into private memory when that is asked for, and compares what they hold with the pack, as `options` say. */
+/* Copies the files into private memory, or sets them apart, when that is asked for, and compares what they hold with the pack, as
+ * `options` say. */
 sl_status sl_weights_verify(struct sl_weights_files *files, const struct sl_loading *options,
                             struct sl_err *err);
+void sl_weights_verify_end(struct sl_weights_files *files); /* gives back what brings those that are apart */
 
 /* SL_E_DATA: block i of a file is not what was packed; names the file, the tensors that lie there and the remedy. */
 sl_status sl_weights_damaged(const struct sl_weights_file *f, const char *pack_path, uint64_t block,

@@ -102,7 +102,7 @@ struct sl_loading_values {
                      "nor later."),                                                                          \
         SL_OPTION_CHOICE("weights", values, load.weights, "map", "map|copy",                                 \
                          "map: the pack's files are memory, shared by all processes of this machine; copy: " \
-                         "private memory, which no write to a file can change.")
+                         "private memory, which no write to a file can change. A GPU has them in its own.")
 static inline struct sl_loading sl_loading_of(const struct sl_loading_values *values,
                                               enum sl_progress_kind progress)
 {

@@ -241,18 +241,26 @@ static sl_status late_bytes(struct sl_device_bytes *bytes, const struct sl_devic
 
 /* ---- create and destroy ---- */
 
-static const void *count(void *arg, const void *from, size_t bytes)
+static void put(void *arg, size_t after, const uint8_t *bytes, size_t n)
 {
-    *(size_t *)arg += sl_arena_round(bytes);
-    return from;
+    memcpy((uint8_t *)arg + after, bytes, n);
 }
 
-static const void *copy(void *arg, const void *from, size_t bytes)
+static sl_status load(const struct sl_device_inflow *inflow, uint8_t *to, struct sl_err *err)
 {
-    void *to = sl_arena_take(arg, bytes);
-    assert(to); /* they have been counted */
-    memcpy(to, from, bytes);
-    return to;
+    const struct sl_device_source *source = &inflow->weights->source;
+    uint8_t *piece = malloc(source->piece + 1);
+    sl_status status =
+        piece ? SL_OK : sl_fail(err, SL_E_NOMEM, "out of memory for the weights on their way to a device");
+    size_t n_put = 0, n = 1;
+    while (status == SL_OK && n > 0) {
+        const void *from;
+        status = source->next(source->arg, piece, &from, &n, err);
+        if (status == SL_OK && n > 0)
+            sl_device_weights_put(inflow, from, piece, n, put, to, &n_put);
+    }
+    free(piece);
+    return status == SL_OK ? sl_device_weights_came(inflow, n_put, err) : status;
 }
 
 static sl_status take_host_memory(struct device_late *t, const struct sl_device_config *c)
@@ -271,16 +279,19 @@ static sl_status init(struct device_late *t, const struct sl_device_config *conf
                       const struct sl_device_weights *weights, struct sl_err *err)
 {
     struct sl_device_config one = alone(config);
-    struct sl_device_weights mine = *weights;
+    struct sl_device_inflow inflow = {weights, config, NULL, SL_CACHE_LINE};
     t->device.ops = &sl_device_late;
     if (take_host_memory(t, config) != SL_OK)
         return sl_fail(err, SL_E_NOMEM, "out of memory for a stage's device");
-    size_t bytes = SL_DEVICE_BUFFERS * sl_arena_round(rows_of(config) * row_bytes(config));
-    bytes += list_bytes(config);
-    sl_device_weights_move(&mine, t->layers, config, count, &bytes);
-    SL_TRY(sl_arena_init(&t->own, bytes, err));
-    mine = *weights;
-    sl_device_weights_move(&mine, t->layers, config, copy, &t->own);
+    inflow.layers = t->layers;
+    size_t bytes = sl_device_weights_bytes(&inflow);
+    SL_TRY(sl_arena_init(&t->own,
+                         bytes + SL_DEVICE_BUFFERS * sl_arena_round(rows_of(config) * row_bytes(config)) +
+                             list_bytes(config),
+                         err));
+    uint8_t *at = sl_arena_take(&t->own, bytes);
+    SL_TRY(load(&inflow, at, err));
+    struct sl_device_weights mine = sl_device_weights_at(&inflow, (uintptr_t)at);
     t->max_rows = rows_of(config);
     for (int i = 0; i < SL_DEVICE_BUFFERS; i++)
         t->rows[i] = at_of(sl_arena_take(&t->own, t->max_rows * row_bytes(config)));

@@ -206,15 +206,22 @@ static sl_status take_memory(struct sl_stage *st)
     return st->copies && (st->logits || !c->with_head) ? SL_OK : SL_E_NOMEM;
 }
 
+static sl_status next_weights(void *arg, void *to, const void **from, size_t *bytes, struct sl_err *err)
+{
+    return sl_weights_next(arg, to, from, bytes, err);
+}
+
 static sl_status create_device(struct sl_stage *st, struct sl_err *err)
 {
-    const struct sl_weights *w = &st->weights;
+    struct sl_weights *w = &st->weights;
     struct sl_device_config config = device_config(&st->shape, &st->config);
     struct sl_device_weights weights = {.layers = st->layers,
                                         .embed = w->embed,
                                         .embed_dtype = w->embed_dtype,
                                         .final_norm = w->final_norm,
                                         .head = w->head};
+    if (!st->ops->in_place)
+        weights.source = (struct sl_device_source){sl_weights_piece(w), next_weights, w};
     for (uint32_t i = 0; i < config.n_layers && w->layers; i++)
         bind_layer(&st->layers[i], &w->layers[i]);
     st->head_dtype = w->head.dtype;
@@ -251,6 +258,7 @@ static sl_status create_parts(struct sl_stage *st, const struct sl_pack *pack, c
     SL_TRY(sl_stage_bytes(&plan, pack, c, err));
     struct sl_loading own = load ? *load : (struct sl_loading){0};
     own.threads = c->n_threads;
+    own.apart = !ops_of(c->device)->in_place;
     SL_TRY(sl_weights_open(&st->weights, pack, c->begin, c->end, c->with_embed, c->with_head, &own, err));
     return create_around(st, ops_of(c->device), err);
 }
@@ -308,7 +316,7 @@ void sl_stage_destroy(struct sl_stage *stage)
     free(stage);
 }
 
-/* What a device has in memory of its own is not ours to look at. */
+/* What a device has in memory of its own is not ours to look at: no write to the files reaches it, and bits are kept by its ECC. */
 sl_status sl_stage_watch(struct sl_stage *stage, const struct sl_scrub_config *config, struct sl_err *err)
 {
     return stage->ops->in_place ? sl_scrubber_start(&stage->scrubber, &stage->weights, config, err) : SL_OK;

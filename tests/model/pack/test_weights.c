@@ -3,6 +3,8 @@
 #include "model/pack/pack_impl.h"
 #include "model/pack/weights.h"
 #include "tests/model/files.h"
+#include <stdlib.h>
+#include <unistd.h>
 
 static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
 
@@ -58,6 +60,29 @@ static void check_moe_layer(const struct sl_layer *layer)
           value_at("model.layers.1.mlp.experts.1.down_proj.weight", 23, 9));
     CHECK(layer->q_norm[7] == value_at("model.layers.1.self_attn.q_norm.weight", 7, 0));
     CHECK(layer->k_norm[0] == value_at("model.layers.1.self_attn.k_norm.weight", 0, 0));
+}
+
+enum { MAPPED, COPIED, APART, WAYS };
+static struct sl_loading loading_of(int way, enum sl_verify verify)
+{
+    return (struct sl_loading){.verify = verify, .copy = way == COPIED, .apart = way == APART, .threads = 2};
+}
+
+/* Opened, and whatever else it takes until all bytes have been looked at. */
+static sl_status load(struct sl_weights *w, const struct sl_pack *pack, uint32_t begin, uint32_t end,
+                      const struct sl_loading *how, struct sl_err *err)
+{
+    size_t bytes = 1;
+    const void *from;
+    SL_TRY(sl_weights_open(w, pack, begin, end, true, true, how, err));
+    uint8_t *piece = malloc(sl_weights_piece(w));
+    sl_status status = SL_OK;
+    while (how->apart && status == SL_OK && bytes > 0)
+        status = sl_weights_next(w, piece, &from, &bytes, err);
+    free(piece);
+    if (status != SL_OK)
+        sl_weights_close(w);
+    return status;
 }
 
 SL_TEST(binds_all_layers)
@@ -137,22 +162,28 @@ SL_TEST(a_changed_byte_is_named_with_its_file_and_tensor)
     struct sl_pack *pack = make_pack(false);
     REQUIRE(pack);
     flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
-    for (int copy = 0; copy < 2; copy++)
+    for (int way = 0; way < WAYS; way++) {
         for (int verify = SL_VERIFY_FAST; verify <= SL_VERIFY_FULL; verify++) {
-            struct sl_loading how = {.verify = (enum sl_verify)verify, .copy = copy};
-            CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, &how, &err), SL_E_DATA);
+            struct sl_loading how = loading_of(way, (enum sl_verify)verify);
+            CHECK_INT(load(&w, pack, 0, 2, &how, &err), SL_E_DATA);
             CHECK_CONTAINS(err.text, "layer-0001.safetensors");
-            CHECK_CONTAINS(err.text, "tensors '");
+            if (way != APART || verify == SL_VERIFY_FAST) /* of a whole file before a block of it */
+                CHECK_CONTAINS(err.text, "tensors '");
             CHECK_CONTAINS(err.text, "pack the checkpoint again");
-            CHECK_INT(sl_weights_open(&w, pack, 0, 1, true, true, &how, &err), SL_OK); /* another stage's */
+            CHECK_INT(load(&w, pack, 0, 1, &how, &err), SL_OK); /* another stage's */
             sl_weights_close(&w);
         }
-    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, &unverified, &err), SL_OK);
-    sl_weights_close(&w);
+        struct sl_loading how = loading_of(way, SL_VERIFY_OFF);
+        CHECK_INT(load(&w, pack, 0, 2, &how, &err), SL_OK);
+        sl_weights_close(&w);
+    }
     flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
     flip_byte(path_in(dst, "layer-0001.safetensors"), 8); /* the '{': no name can be read any more */
-    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, NULL, &err), SL_E_DATA);
-    CHECK_CONTAINS(err.text, "its header");
+    for (int way = 0; way < WAYS; way++) {
+        struct sl_loading how = loading_of(way, SL_VERIFY_FAST);
+        CHECK_INT(load(&w, pack, 0, 2, &how, &err), SL_E_DATA);
+        CHECK_CONTAINS(err.text, "its header");
+    }
     sl_pack_close(pack);
 }
 
@@ -169,8 +200,9 @@ SL_TEST(no_byte_of_a_pack_can_change_unnoticed)
             struct sl_pack *damaged = NULL;
             flip_byte(path_in(dst, m->files[f].name), (long)at);
             sl_status status = sl_pack_open(&damaged, dst, &err);
+            struct sl_loading how = loading_of(at / 7 % 2 ? APART : MAPPED, SL_VERIFY_FAST);
             if (status == SL_OK)
-                status = sl_weights_open(&w, damaged, 0, LAYERS, true, true, NULL, &err);
+                status = load(&w, damaged, 0, LAYERS, &how, &err);
             if (status != SL_E_DATA || !strstr(err.text, m->files[f].name))
                 sl_test_fail(__FILE__, __LINE__, "byte %llu of %s: %d, %s", (unsigned long long)at,
                              m->files[f].name, status, err.text);
@@ -248,8 +280,11 @@ SL_TEST(a_pack_without_block_digests_is_verified_by_sha256_and_can_be_given_them
     REQUIRE(pack && !sl_pack_has_digests(pack));
     CHECK(strcmp(digest, sl_pack_digest(pack)) != 0);
     flip_byte(path_in(dst, "head.safetensors"), 4200);
-    CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, NULL, &err), SL_E_DATA);
-    CHECK_CONTAINS(err.text, "head.safetensors");
+    for (int way = 0; way < WAYS; way++) {
+        struct sl_loading how = loading_of(way, SL_VERIFY_FAST);
+        CHECK_INT(load(&w, pack, 0, 2, &how, &err), SL_E_DATA);
+        CHECK_CONTAINS(err.text, "head.safetensors");
+    }
     CHECK_INT(sl_pack_add_digests(pack, NULL, &err), SL_E_DATA); /* not of what is damaged */
     flip_byte(path_in(dst, "head.safetensors"), 4200);
     CHECK_INT(sl_weights_open(&w, pack, 0, 2, true, true, NULL, &err), SL_OK);
@@ -324,6 +359,144 @@ SL_TEST(a_tensor_of_a_layer_file_must_be_what_the_config_asks_for)
         CHECK_CONTAINS(err.text, edits[i].says);
     }
     free(text);
+    sl_pack_close(pack);
+}
+
+/* ---- apart ---- */
+
+/* Whether a byte can be read there: asked of the system, which does not die of it. */
+static bool is_memory(const void *at)
+{
+    int ends[2];
+    if (pipe(ends) != 0)
+        return true;
+    bool read = write(ends[1], at, 1) == 1;
+    close(ends[0]);
+    close(ends[1]);
+    return read;
+}
+
+SL_TEST(weights_that_are_apart_are_no_memory_and_come_as_they_were_packed)
+{
+    struct sl_err err = {0};
+    struct sl_weights w, mapped;
+    const struct sl_loading how = loading_of(APART, SL_VERIFY_FAST);
+    const void *from;
+    size_t bytes = 1, n_came = 0, n_panels = 0, n;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
+    char *maps = read_text("/proc/self/maps", &n);
+    CHECK(maps && !strstr(maps, dst)); /* no file of the pack */
+    free(maps);
+    CHECK(!is_memory(w.layers[1].expert0.gate_up.data) && !is_memory(w.embed) && !is_memory(w.head.data));
+    REQUIRE(sl_weights_open(&mapped, pack, 0, LAYERS, true, true, NULL, &err) == SL_OK);
+    const struct sl_panel *panels[][2] = {{&w.layers[0].dense.down, &mapped.layers[0].dense.down},
+                                          {&w.layers[1].qkv, &mapped.layers[1].qkv},
+                                          {&w.head, &mapped.head}};
+    uint8_t *piece = malloc(sl_weights_piece(&w));
+    while (sl_weights_next(&w, piece, &from, &bytes, &err) == SL_OK && bytes > 0) {
+        n_came += bytes;
+        for (size_t i = 0; i < 3; i++) {
+            const uint8_t *data = panels[i][0]->data, *begin = from;
+            size_t all = sl_panel_bytes(panels[i][0]->dtype, panels[i][0]->n, panels[i][0]->k);
+            if (data < begin || data >= begin + bytes)
+                continue;
+            n_panels++;
+            CHECK(memcmp(piece + (data - begin), panels[i][1]->data, all) == 0);
+        }
+    }
+    CHECK_INT(n_panels, 3);
+    CHECK_INT(n_came, w.mapped_bytes);
+    free(piece);
+    sl_weights_close(&w);
+    sl_weights_close(&mapped);
+    sl_pack_close(pack);
+}
+
+/* Whatever the file was compared by before: what counts is what is brought. */
+SL_TEST(a_byte_that_changes_between_opening_and_reading_is_found)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    for (int old = 0; old < 2; old++) {
+        pack = old ? without_digests(pack) : pack;
+        for (int verify = SL_VERIFY_FAST; verify <= SL_VERIFY_FULL; verify++) {
+            const struct sl_loading how = loading_of(APART, (enum sl_verify)verify);
+            const void *from;
+            size_t bytes = 1;
+            sl_status status = SL_OK;
+            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
+            uint8_t *piece = malloc(sl_weights_piece(&w));
+            flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
+            while (status == SL_OK && bytes > 0)
+                status = sl_weights_next(&w, piece, &from, &bytes, &err);
+            CHECK_INT(status, SL_E_DATA);
+            CHECK_CONTAINS(err.text,
+                           "layer-0001.safetensors has other bytes than when it was packed, in MiB 0");
+            flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
+            free(piece);
+            sl_weights_close(&w);
+        }
+    }
+    const struct sl_loading how = loading_of(APART, SL_VERIFY_OFF);
+    REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
+    REQUIRE(truncate(path_in(dst, "embed.safetensors"), 4096) == 0);
+    uint8_t *piece = malloc(sl_weights_piece(&w));
+    const void *from;
+    size_t bytes;
+    CHECK_INT(sl_weights_next(&w, piece, &from, &bytes, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "became shorter while it was read");
+    free(piece);
+    sl_weights_close(&w);
+    sl_pack_close(pack);
+}
+
+/* The same file with a header of more than a block. */
+static struct sl_pack *with_long_header(struct sl_pack *pack, const char *name)
+{
+    enum { MORE = 1500 * 1024 };
+    struct sl_err err;
+    size_t bytes;
+    struct sl_manifest *m = malloc(sizeof *m);
+    char *text = read_text(path_in(dst, name), &bytes);
+    uint64_t n;
+    memcpy(&n, text, 8);
+    char *longer = malloc(bytes + MORE);
+    memcpy(longer, text, 8 + n);
+    memset(longer + 8 + n, ' ', MORE);
+    memcpy(longer + 8 + n + MORE, text + 8 + n, bytes - 8 - n);
+    n += MORE;
+    memcpy(longer, &n, 8);
+    write_bytes(path_in(dst, name), longer, bytes + MORE);
+    free(text);
+    free(longer);
+    *m = *sl_pack_manifest(pack);
+    for (uint32_t i = 0; i < m->n_files; i++)
+        if (strcmp(m->files[i].name, name) == 0)
+            m->files[i].bytes += MORE;
+    CHECK_INT(sl_manifest_print(m, &text, &err), SL_OK);
+    write_text(path_in(dst, "pack.json"), text);
+    free(text);
+    free(m);
+    sl_pack_close(pack);
+    if (sl_pack_open(&pack, dst, &err) != SL_OK)
+        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    return pack;
+}
+
+SL_TEST(a_header_of_more_than_a_block_is_read_whole)
+{
+    struct sl_err err = {0};
+    struct sl_weights w;
+    const struct sl_loading how = loading_of(APART, SL_VERIFY_OFF);
+    struct sl_pack *pack = make_pack(false);
+    REQUIRE(pack);
+    pack = with_long_header(without_digests(pack), "layer-0001.safetensors");
+    CHECK_INT(load(&w, pack, 0, LAYERS, &how, &err), SL_OK);
+    CHECK(w.layers && w.layers[1].qkv.data && !is_memory(w.layers[1].qkv.data));
+    sl_weights_close(&w);
     sl_pack_close(pack);
 }
 

@@ -11,8 +11,6 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
-
 enum { CONTEXT = 192, PROMPT = 150, SHORT = 37, STEPS = 2, MAX_CHUNK = 160, WIDTH = 96, WORDS = 70 };
 
 static uint32_t n_heads = 4, d_head = 32;
@@ -464,11 +462,17 @@ struct bare { /* a device of one dense layer, without a stage around it */
     struct sl_device *device;
 };
 
+static sl_status next_weights(void *arg, void *to, const void **from, size_t *bytes, struct sl_err *err)
+{
+    return sl_weights_next(arg, to, from, bytes, err);
+}
+
 static bool open_bare(struct bare *b, const struct sl_device_ops *ops)
 {
     struct sl_err err = {0};
     *b = (struct bare){.pack = make_pack(SL_I8, SL_I8, SL_ROTATE_OFF)};
-    if (!b->pack || sl_weights_open(&b->weights, b->pack, 2, 3, true, true, &unverified, &err) != SL_OK)
+    const struct sl_loading how = {.verify = SL_VERIFY_OFF, .apart = !ops->in_place};
+    if (!b->pack || sl_weights_open(&b->weights, b->pack, 2, 3, true, true, &how, &err) != SL_OK)
         return false;
     const struct sl_shape *s = sl_pack_shape(b->pack);
     const struct sl_layer *l = b->weights.layers;
@@ -492,8 +496,12 @@ static bool open_bare(struct bare *b, const struct sl_device_ops *ops)
         .max_slices = 2,
         .head_rows = 4,
         .n_threads = 1};
-    struct sl_device_weights weights = {&b->layer, b->weights.embed, b->weights.embed_dtype,
-                                        b->weights.final_norm, b->weights.head};
+    struct sl_device_weights weights = {.layers = &b->layer,
+                                        .embed = b->weights.embed,
+                                        .embed_dtype = b->weights.embed_dtype,
+                                        .final_norm = b->weights.final_norm,
+                                        .head = b->weights.head,
+                                        .source = {sl_weights_piece(&b->weights), next_weights, &b->weights}};
     bool made = ops->create(&b->device, &config, &weights, &err) == SL_OK;
     if (!made)
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);

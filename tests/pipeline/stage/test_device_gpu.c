@@ -434,6 +434,77 @@ SL_TEST(a_final_error_or_a_hang_is_said_once_and_ends_the_process)
     sl_pack_close(pack);
 }
 
+/* ---- what comes before the first chunk ---- */
+
+static const struct sl_share whole = {.end = 3,
+                                      .with_embed = true,
+                                      .with_head = true,
+                                      .n_threads = 1,
+                                      .device = T,
+                                      .kv_dtype = SL_I8,
+                                      .n_pages = 4,
+                                      .max_tokens = 32,
+                                      .max_sequences = 2,
+                                      .context_tokens = CONTEXT};
+
+/* Of logits that every weight of the model has a part in. */
+static uint64_t logits_of(struct sl_stage *stage)
+{
+    static float x[32 * WIDTH];
+    struct sl_sequence *sequence = sl_sequences_open(sl_stage_sequences(stage), 0);
+    struct sl_chunk chunk = {.x = x, .n_tokens = 32, .n_slices = 1, .slices = {{sequence, 0, 32, 0}}};
+    uint32_t ids[32];
+    for (uint32_t i = 0; i < 32; i++)
+        ids[i] = i * 2;
+    CHECK_INT(sl_stage_reserve(stage, sequence, 32), SL_OK);
+    sl_stage_embed(stage, &chunk, (const uint8_t *)ids);
+    sl_stage_run(stage, &chunk);
+    const float *logits = sl_stage_logits(stage, x + 24 * WIDTH, 8);
+    return sl_xxh3(logits, 8 * WORDS * sizeof *logits);
+}
+
+SL_TEST(weights_come_whole_in_any_order_of_streams)
+{
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    uint64_t want = 0;
+    REQUIRE(pack);
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        struct sl_stage *stage = NULL;
+        struct sl_err err = {0};
+        struct sl_share share = whole;
+        share.device = seed ? T : C;
+        sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = seed});
+        REQUIRE(sl_stage_create(&stage, pack, &share, NULL, &err) == SL_OK);
+        uint64_t got = logits_of(stage);
+        want = seed ? want : got;
+        CHECK(got == want);
+        sl_stage_destroy(stage);
+    }
+    sl_pack_close(pack);
+}
+
+SL_TEST(a_stage_on_a_gpu_maps_no_weights_and_a_byte_that_changed_is_refused)
+{
+    struct sl_stage *stage = NULL;
+    struct sl_err err = {0};
+    size_t bytes;
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    REQUIRE(pack && sl_stage_create(&stage, pack, &whole, NULL, &err) == SL_OK);
+    char *maps = read_text("/proc/self/maps", &bytes);
+    CHECK(maps && !strstr(maps, sl_pack_path(pack)));
+    free(maps);
+    sl_stage_destroy(stage);
+    char path[512];
+    snprintf(path, sizeof path, "%s/layer-0002.safetensors", sl_pack_path(pack));
+    flip_byte(path, 9000);
+    CHECK_INT(sl_stage_create(&stage, pack, &whole, NULL, &err), SL_E_DATA);
+    CHECK_CONTAINS(err.text, "layer-0002.safetensors has other bytes than when it was packed, in MiB 0");
+    flip_byte(path, 9000);
+    CHECK_INT(sl_stage_create(&stage, pack, &whole, NULL, &err), SL_OK);
+    sl_stage_destroy(stage);
+    sl_pack_close(pack);
+}
+
 SL_TEST(a_gpu_without_room_is_refused_before_anything_runs)
 {
     static struct stages st;
@@ -441,18 +512,8 @@ SL_TEST(a_gpu_without_room_is_refused_before_anything_runs)
     REQUIRE(pack);
     for (uint32_t at = 0; at < 3; at++) { /* weights, pages, activations */
         struct sl_err err = {0};
-        struct sl_share share = {.end = 3,
-                                 .with_embed = true,
-                                 .with_head = true,
-                                 .n_threads = 1,
-                                 .device = T,
-                                 .kv_dtype = SL_I8,
-                                 .n_pages = 4,
-                                 .max_tokens = 32,
-                                 .max_sequences = 2,
-                                 .context_tokens = CONTEXT};
         sl_gpu_twin_as(&(struct sl_gpu_twin){.fault = {SL_CU_TWIN_NO_MEMORY, at, 0, 0}});
-        CHECK_INT(sl_stage_create(&st.stage[0], pack, &share, NULL, &err), SL_E_NOMEM);
+        CHECK_INT(sl_stage_create(&st.stage[0], pack, &whole, NULL, &err), SL_E_NOMEM);
         CHECK_CONTAINS(err.text, "the GPU has no ");
     }
     sl_gpu_twin_as(&(struct sl_gpu_twin){0});

@@ -47,14 +47,30 @@ struct drawn_blocks {
     struct sl_layer_blocks layers[LAYERS_MOST];
     struct sl_device_weights all;
     void *pieces[PIECES_MOST];
-    uint32_t n_pieces;
+    size_t bytes[PIECES_MOST];
+    uint32_t n_pieces, n_brought;
 };
 
 static void *piece(struct drawn_blocks *w, size_t bytes)
 {
     if (w->n_pieces == PIECES_MOST)
         abort();
+    w->bytes[w->n_pieces] = bytes;
     return w->pieces[w->n_pieces++] = take(bytes);
+}
+
+/* They come to a device one by one (struct sl_device_source). */
+static sl_status bring(void *arg, void *to, const void **from, size_t *bytes, struct sl_err *err)
+{
+    struct drawn_blocks *w = arg;
+    (void)err;
+    *bytes = 0;
+    if (w->n_brought == w->n_pieces)
+        return SL_OK;
+    *from = w->pieces[w->n_brought];
+    *bytes = w->bytes[w->n_brought++];
+    memcpy(to, *from, *bytes);
+    return SL_OK;
 }
 
 static const float *vector(struct drawn_blocks *w, size_t n, float middle, float spread)
@@ -144,6 +160,9 @@ static void draw_weights(struct drawn_blocks *w, const struct model *m)
     w->all.layers = w->layers;
     w->all.final_norm = vector(w, D_MODEL, 1, 0.3f);
     w->all.head = panel(w, m->head, VOCAB, D_MODEL, 1);
+    w->all.source = (struct sl_device_source){.next = bring, .arg = w};
+    for (uint32_t i = 0; i < w->n_pieces; i++)
+        w->all.source.piece = w->bytes[i] > w->all.source.piece ? w->bytes[i] : w->all.source.piece;
 }
 
 static void free_weights(struct drawn_blocks *w)
