@@ -131,8 +131,7 @@ sl_status sl_cu_check(const struct sl_cuda *cuda, sl_cu_result result, const cha
         name = "unknown to the driver";
     if (cuda->error_text(result, &text) != SL_CU_OK || !text)
         text = "no more is said";
-    return sl_fail(err, result == SL_CU_OUT_OF_MEMORY ? SL_E_NOMEM : SL_E_UNAVAILABLE,
-                   "%s failed on the GPU: %s (%s, %u)", what, text, name, result);
+    return sl_fail(err, SL_E_UNAVAILABLE, "%s failed on the GPU: %s (%s, %u)", what, text, name, result);
 }
 
 sl_status sl_cu_wait(const struct sl_cuda *cuda, sl_cu_event event, uint32_t patience_ms, const char *what,

@@ -154,7 +154,7 @@ sl_status sl_cuda_open(const struct sl_cuda **cuda, struct sl_err *err);
 /* The same of this file, into a table of the caller's; for the one above, and tests. The file stays loaded. */
 sl_status sl_cuda_open_file(struct sl_cuda *cuda, const char *file, struct sl_err *err);
 
-/* SL_OK, SL_AGAIN (it is not ready), or a sentence that begins with `what` was tried: SL_E_NOMEM, else SL_E_UNAVAILABLE. */
+/* SL_OK, SL_AGAIN (it is not ready), or a sentence that begins with `what` was tried: SL_E_UNAVAILABLE. */
 sl_status sl_cu_check(const struct sl_cuda *cuda, sl_cu_result result, const char *what, struct sl_err *err);
 
 /* Until the event has come: a short spin, then naps, so that a core is not kept busy and there is a deadline, which the driver's

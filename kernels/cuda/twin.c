@@ -55,6 +55,13 @@ sl_cu_result sl_twin_enter(void)
     return c->final;
 }
 
+bool sl_twin_refused(void)
+{
+    const struct sl_cu_twin_fault *fault = &sl_twin_world.config.fault;
+    uint64_t number = sl_twin_world.n_taken++;
+    return fault->kind == SL_CU_TWIN_NO_MEMORY && fault->at == number;
+}
+
 /* ---- the world ---- */
 
 #define FREE_LIST(list)                                                                                      \
@@ -283,6 +290,27 @@ sl_cu_result sl_twin_ctx_retain(sl_cu_context *context, sl_cu_device device)
     return SL_CU_OK;
 }
 
+/* What a process that goes on would miss. */
+static void look_for_leaks(const struct CUctx_st *c)
+{
+    uint32_t n_retained = 0;
+    bool events = false;
+    for (const struct CUevent_st *e = c->events; e; e = e->next)
+        events = events || !e->gone;
+    for (uint32_t i = 0; i < SL_CU_TWIN_DEVICES; i++)
+        n_retained += sl_twin_world.contexts[i].n_retained;
+    const char *what = c->memory               ? "memory of the device"
+                       : c->streams            ? "a stream"
+                       : events                ? "an event"
+                       : c->modules            ? "a module"
+                       : c->graphs || c->execs ? "a graph"
+                                               : NULL;
+    if (!what && n_retained == 0 && sl_twin_world.pinned)
+        what = "pinned memory";
+    if (what)
+        sl_twin_misuse("a context is given back before %s", what);
+}
+
 sl_cu_result sl_twin_ctx_release(sl_cu_device device)
 {
     TWIN_DEVICE(device);
@@ -293,6 +321,8 @@ sl_cu_result sl_twin_ctx_release(sl_cu_device device)
         return SL_CU_OK;
     if (!sl_twin_idle(c) && !c->final)
         sl_twin_misuse("a context is given back while work is queued");
+    if (!c->final)
+        look_for_leaks(c);
     sl_cu_result final = c->final;
     end_context(c);
     c->final = final;
@@ -314,7 +344,7 @@ sl_cu_result sl_twin_ctx_set_current(sl_cu_context context)
 sl_cu_result sl_twin_module_load(sl_cu_module *module, const void *image)
 {
     TWIN_ENTER;
-    struct CUmod_st *m = image ? calloc(1, sizeof *m) : NULL;
+    struct CUmod_st *m = image && !sl_twin_refused() ? calloc(1, sizeof *m) : NULL;
     if (!m)
         return image ? SL_CU_OUT_OF_MEMORY : SL_CU_INVALID_VALUE;
     m->context = sl_twin_current;

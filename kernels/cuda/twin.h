@@ -10,8 +10,8 @@
  *   graphs   what a stream is given while it is captured, with the parameters as they are then; a launch of it is its operations,
  *            one after another, with other streams' work in between
  *   strict   what a driver lets pass and we do not want is counted, with a sentence: memory that is not pinned, the legacy
- *            stream, an event that was never recorded, things given back while work of theirs is queued, a kernel or a
- *            graph that would be loaded by its first launch
+ *            stream, an event that was never recorded, things given back while work of theirs is queued, or not at all, a kernel
+ *            or a graph that would be loaded by its first launch
  *   faults   an error of the n-th launch, told at once or by a later call; a launch that never ends; no memory; no device
  *
  * It lies beside the driver and not with the kernels (kernels/gpu) since what it promises is the driver's; it knows a kernel only
@@ -36,13 +36,13 @@ struct sl_cu_twin_kernel {
 
 enum sl_cu_twin_faults {
     SL_CU_TWIN_WELL,
-    SL_CU_TWIN_FAILS,     /* the launch does nothing, and its context is lost with `result` */
-    SL_CU_TWIN_HANGS,     /* it never ends, nor what waits for it */
-    SL_CU_TWIN_NO_MEMORY, /* the allocation of that number fails */
+    SL_CU_TWIN_FAILS, /* the launch does nothing, and its context is lost with `result` */
+    SL_CU_TWIN_HANGS, /* it never ends, nor what waits for it */
+    SL_CU_TWIN_NO_MEMORY, /* what is taken as that number is not to be had: memory, a stream, an event, a module */
 };
 struct sl_cu_twin_fault {
     enum sl_cu_twin_faults kind;
-    uint32_t at; /* which launch (or allocation of device memory), from 0, in the order of calls */
+    uint32_t at; /* which launch (or taking), from 0, in the order of calls */
     sl_cu_result result;
     uint32_t later; /* FAILS: so many calls go on as if nothing was, and the context's work is done */
 };

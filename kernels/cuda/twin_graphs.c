@@ -84,7 +84,7 @@ sl_cu_result sl_twin_graph_make(sl_cu_exec *exec, sl_cu_graph graph, unsigned lo
         return SL_CU_INVALID_HANDLE;
     if (flags != 0 || graph->ops.n == 0)
         return SL_CU_INVALID_VALUE;
-    struct CUgraphExec_st *e = calloc(1, sizeof *e);
+    struct CUgraphExec_st *e = sl_twin_refused() ? NULL : calloc(1, sizeof *e);
     struct twin_op *list = malloc(graph->ops.n * sizeof *list);
     if (!e || !list) {
         free(e), free(list);

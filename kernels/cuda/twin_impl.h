@@ -109,7 +109,7 @@ struct twin_world {
     struct sl_rng rng;
     struct CUctx_st contexts[SL_CU_TWIN_DEVICES];
     struct twin_memory *pinned;
-    uint64_t n_launches, n_allocations, clock; /* asked for; asked for; operations done */
+    uint64_t n_launches, n_taken, clock; /* asked for; asked for; operations done */
     uint32_t haste; /* 0: work is late; 1: sometimes done when it is given; 2: always, as far as may be */
     bool started;   /* cuInit has been called */
     struct sl_cu_twin_report report;
@@ -124,6 +124,9 @@ void sl_twin_unlock(const int *held);
 
 uint32_t sl_twin_draw(uint32_t n); /* [0, n) */
 void sl_twin_misuse(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Whether the fault is that what is taken now is not to be had. */
+bool sl_twin_refused(void);
 
 /* What a call that needs a context says before it does anything: 0, or why it can't. */
 sl_cu_result sl_twin_enter(void);

@@ -119,12 +119,9 @@ sl_cu_result sl_twin_mem_alloc(sl_cu_at *at, size_t bytes)
 {
     TWIN_ENTER;
     struct CUctx_st *c = sl_twin_current;
-    const struct sl_cu_twin_fault *fault = &sl_twin_world.config.fault;
-    uint64_t number = sl_twin_world.n_allocations++;
     if (bytes == 0)
         return SL_CU_INVALID_VALUE;
-    if (bytes > sl_twin_world.config.device_bytes - c->used_bytes ||
-        (fault->kind == SL_CU_TWIN_NO_MEMORY && fault->at == number))
+    if (sl_twin_refused() || bytes > sl_twin_world.config.device_bytes - c->used_bytes)
         return SL_CU_OUT_OF_MEMORY;
     struct twin_memory m;
     if (!take(&m, bytes))
@@ -169,7 +166,7 @@ sl_cu_result sl_twin_host_alloc(void **memory, size_t bytes, unsigned flags)
     (void)flags;
     if (bytes == 0)
         return SL_CU_INVALID_VALUE;
-    if (!map(&m, bytes))
+    if (sl_twin_refused() || !map(&m, bytes))
         return SL_CU_OUT_OF_MEMORY;
     if (!add(&sl_twin_world.pinned, &m)) {
         give_back(&m);
@@ -186,7 +183,7 @@ sl_cu_result sl_twin_host_register(void *memory, size_t bytes, unsigned flags)
     const struct twin_memory m = {.at = memory, .bytes = bytes};
     if (!memory || bytes == 0 || find(sl_twin_world.pinned, memory, 1))
         return SL_CU_INVALID_VALUE;
-    return add(&sl_twin_world.pinned, &m) ? SL_CU_OK : SL_CU_OUT_OF_MEMORY;
+    return !sl_twin_refused() && add(&sl_twin_world.pinned, &m) ? SL_CU_OK : SL_CU_OUT_OF_MEMORY;
 }
 
 static sl_cu_result unpin(void *memory)

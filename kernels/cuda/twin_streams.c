@@ -308,7 +308,7 @@ bool sl_cu_twin_give(void *stream, bool (*step)(void *arg), void *arg)
 sl_cu_result sl_twin_stream_create(sl_cu_stream *stream, unsigned flags)
 {
     TWIN_ENTER;
-    struct CUstream_st *s = calloc(1, sizeof *s);
+    struct CUstream_st *s = sl_twin_refused() ? NULL : calloc(1, sizeof *s);
     if (!s)
         return SL_CU_OUT_OF_MEMORY;
     if (flags != SL_CU_STREAM_NON_BLOCKING)
@@ -354,7 +354,7 @@ sl_cu_result sl_twin_stream_query(sl_cu_stream stream)
 sl_cu_result sl_twin_event_create(sl_cu_event *event, unsigned flags)
 {
     TWIN_ENTER;
-    struct CUevent_st *e = calloc(1, sizeof *e);
+    struct CUevent_st *e = sl_twin_refused() ? NULL : calloc(1, sizeof *e);
     if (!e)
         return SL_CU_OUT_OF_MEMORY;
     e->context = sl_twin_current;

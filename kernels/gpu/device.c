@@ -346,7 +346,7 @@ static sl_status allocate(struct device_gpu *d, sl_cu_at *at, size_t bytes, cons
 {
     sl_cu_result result = d->cuda->mem_alloc(at, bytes);
     if (result == SL_CU_OUT_OF_MEMORY)
-        return sl_fail(err, SL_E_NOMEM,
+        return sl_fail(err, SL_E_UNAVAILABLE,
                        "the GPU has no %.2f GiB left for %s: give this stage fewer layers, or less KV",
                        (double)bytes / 0x1p30, what);
     return sl_cu_check(d->cuda, result, what, err);
@@ -379,7 +379,8 @@ sl_status gpu_pin(const struct device_gpu *d, void **memory, size_t bytes, struc
 {
     sl_cu_result result = d->cuda->host_alloc(memory, bytes, 0);
     if (result == SL_CU_OUT_OF_MEMORY)
-        return sl_fail(err, SL_E_NOMEM, "no %.2f GiB of memory can be pinned for a GPU: see `ulimit -l`",
+        return sl_fail(err, SL_E_UNAVAILABLE,
+                       "no %.2f GiB of memory can be pinned for a GPU: see `ulimit -l`",
                        (double)bytes / 0x1p30);
     return sl_cu_check(d->cuda, result, "pinning memory", err);
 }

@@ -28,9 +28,11 @@ void *gpu_alloc(size_t bytes)
 {
     size_t mapped = (bytes + PAGE - 1) / PAGE * PAGE + PAGE;
     if (n_allocations == room) {
+        struct allocation *more = realloc(allocations, (room * 2 + 16) * sizeof *more);
+        if (!more)
+            return NULL;
         room = room * 2 + 16;
-        allocations = realloc(allocations, room * sizeof *allocations);
-        assert(allocations);
+        allocations = more;
     }
     struct allocation *a = &allocations[n_allocations++];
     *a = (struct allocation){map(mapped), bytes, mapped, map(mapped * sizeof *a->shadow)};

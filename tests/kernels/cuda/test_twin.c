@@ -497,7 +497,7 @@ SL_TEST(an_error_becomes_a_sentence_with_what_was_tried)
     CHECK_INT(sl_cu_wait(w.cuda, w.out[0], 60000, "chunk 17", &err), SL_E_UNAVAILABLE);
     CHECK_STR(err.text, "chunk 17 failed on the GPU: an illegal memory access was encountered "
                         "(CUDA_ERROR_ILLEGAL_ADDRESS, 700)");
-    CHECK_INT(sl_cu_check(w.cuda, SL_CU_OUT_OF_MEMORY, "taking 3 GiB", &err), SL_E_NOMEM);
+    CHECK_INT(sl_cu_check(w.cuda, SL_CU_OUT_OF_MEMORY, "taking 3 GiB", &err), SL_E_UNAVAILABLE);
     CHECK_INT(sl_cu_check(w.cuda, 555, "this", &err), SL_E_UNAVAILABLE);
     CHECK_STR(err.text, "this failed on the GPU: no more is said (unknown to the driver, 555)");
     sl_cu_twin_stop();
@@ -509,7 +509,10 @@ SL_TEST(memory_ends_and_can_be_made_to_end)
     sl_cu_at at, more;
     size_t free_bytes, total;
     struct sl_cu_twin_config config = world(3);
-    config.fault = (struct sl_cu_twin_fault){SL_CU_TWIN_NO_MEMORY, 10, SL_CU_OK, 0}; /* the walk has 9 */
+    enum {
+        OF_THE_WALK = 1 + 3 + 3 * SLOTS + 3 * OUTS + 9 + 2 * LISTS + CLASSES
+    }; /* module, streams, events and pinned memory, memory, graphs */
+    config.fault = (struct sl_cu_twin_fault){SL_CU_TWIN_NO_MEMORY, OF_THE_WALK + 1, SL_CU_OK, 0};
     walk_begin(&w, AS_IT_IS, &config);
     REQUIRE(w.bad == SL_CU_OK);
     CHECK_INT(w.cuda->mem_info(&free_bytes, &total), SL_CU_OK);
@@ -589,6 +592,38 @@ SL_TEST(what_a_driver_lets_pass_is_counted_with_a_sentence)
 }
 
 /* By each seed: late work is still queued then, hasty work is not. */
+SL_TEST(things_that_are_not_given_back_are_counted)
+{
+    static const char *const what[] = {"memory of the device", "a stream", "an event", "a module",
+                                       "pinned memory",        NULL};
+    for (size_t i = 0; i < sizeof what / sizeof *what; i++) {
+        const struct sl_cuda *cuda = sl_cu_twin();
+        const struct sl_cu_twin_config config = world(1);
+        sl_cu_context context;
+        sl_cu_at at;
+        sl_cu_stream stream;
+        sl_cu_event event;
+        sl_cu_module module;
+        void *pinned;
+        sl_cu_twin_start(&config);
+        CHECK_INT(cuda->init(0) | cuda->ctx_retain(&context, 0) | cuda->ctx_set_current(context), SL_CU_OK);
+        CHECK_INT(cuda->mem_alloc(&at, 8) | cuda->stream_create(&stream, SL_CU_STREAM_NON_BLOCKING) |
+                      cuda->event_create(&event, 0) | cuda->module_load(&module, "an image") |
+                      cuda->host_alloc(&pinned, 8, 0),
+                  SL_CU_OK);
+        CHECK_INT((i == 0 ? SL_CU_OK : cuda->mem_free(at)) |
+                      (i == 1 ? SL_CU_OK : cuda->stream_destroy(stream)) |
+                      (i == 2 ? SL_CU_OK : cuda->event_destroy(event)) |
+                      (i == 3 ? SL_CU_OK : cuda->module_unload(module)) |
+                      (i == 4 ? SL_CU_OK : cuda->host_free(pinned)) | cuda->ctx_release(0),
+                  SL_CU_OK);
+        if (what[i])
+            expect_misuse(what[i]);
+        CHECK_INT(sl_cu_twin_take_report().misuses, 0);
+        sl_cu_twin_stop();
+    }
+}
+
 SL_TEST(things_given_back_while_work_of_theirs_is_queued_are_counted)
 {
     static struct walk w;
@@ -598,7 +633,7 @@ SL_TEST(things_given_back_while_work_of_theirs_is_queued_are_counted)
                                        "an event is destroyed",
                                        "a module is unloaded",
                                        "a graph is destroyed",
-                                       "a context is given back"};
+                                       "a context is given back while work is queued"};
     for (unsigned i = 0; i < sizeof what / sizeof *what; i++) {
         unsigned found = 0;
         for (uint64_t seed = 0; seed < 12; seed++) {

@@ -84,6 +84,8 @@ SL_TEST(joining_and_binding_a_stage)
     CHECK(loop(bind_stage, "stage") > 5);
     the_device = SL_DEVICE_LATE;
     CHECK(loop(bind_stage, "stage on another device") > 10);
+    the_device = SL_DEVICE_TWIN;
+    CHECK(loop(bind_stage, "stage on the twin of a GPU") > 100);
     sl_pack_close(the_pack);
 }
 
