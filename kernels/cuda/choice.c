@@ -14,11 +14,19 @@ static int hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* 8-4-4-4-12 digits; nothing behind them. */
-static bool read_uuid(uint8_t uuid[16], const char *text)
+/* The text's end, or "/shared" and that. */
+static bool read_shared(bool *shared, const char *text)
 {
-    if (strnlen(text, UUID_CHARS + 1) != UUID_CHARS)
+    *shared = strcmp(text, "/shared") == 0;
+    return *shared || !*text;
+}
+
+/* 8-4-4-4-12 digits; `end` is behind them. */
+static bool read_uuid(uint8_t uuid[16], const char *text, const char **end)
+{
+    if (strnlen(text, UUID_CHARS) != UUID_CHARS)
         return false;
+    *end = text + UUID_CHARS;
     for (uint32_t at = 0, n = 0; at < UUID_CHARS; at++) {
         if (at == 8 || at == 13 || at == 18 || at == 23) {
             if (text[at] != '-')
@@ -34,15 +42,16 @@ static bool read_uuid(uint8_t uuid[16], const char *text)
     return true;
 }
 
-static bool read_number(uint32_t *number, const char *text)
+static bool read_number(uint32_t *number, const char *text, const char **end)
 {
     uint32_t value = 0;
     const char *c = text;
     for (; *c >= '0' && *c <= '9' && value < SL_GPU_MOST; c++)
         value = value * 10 + (uint32_t)(*c - '0');
-    if (c == text || *c || value >= SL_GPU_MOST || (text[0] == '0' && text[1]))
+    if (c == text || value >= SL_GPU_MOST || (text[0] == '0' && c > text + 1))
         return false;
     *number = value;
+    *end = c;
     return true;
 }
 
@@ -53,19 +62,20 @@ sl_status sl_gpu_choice_read(struct sl_gpu_choice *choice, const char *text, str
     if (strcmp(text, "auto") == 0)
         return SL_OK;
     if (strncmp(text, prefix, sizeof prefix - 1) == 0) {
-        const char *which = text + sizeof prefix - 1;
+        const char *which = text + sizeof prefix - 1, *end;
         choice->by = SL_GPU_BY_NUMBER;
-        if (read_number(&choice->number, which))
+        if (read_number(&choice->number, which, &end) && read_shared(&choice->shared, end))
             return SL_OK;
         choice->by = SL_GPU_BY_UUID;
         if (strncmp(which, "GPU-", 4) == 0 || strncmp(which, "MIG-", 4) == 0)
             which += 4;
-        if (read_uuid(choice->uuid, which))
+        if (read_uuid(choice->uuid, which, &end) && read_shared(&choice->shared, end))
             return SL_OK;
     }
     return sl_fail(
         err, SL_E_USAGE,
-        "\"%.60s\" names no GPU: auto, cuda:N with N from 0 to %d, or cuda:UUID as `nvidia-smi -L` lists",
+        "\"%.60s\" names no GPU: auto, cuda:N with N from 0 to %d, or cuda:UUID as `nvidia-smi -L` lists, these "
+        "two also with /shared behind them",
         text, SL_GPU_MOST - 1);
 }
 
@@ -93,7 +103,7 @@ sl_status sl_gpu_suits(const struct sl_gpu *gpu, const struct sl_gpu_need *need,
             need->capability % 10);
     if (gpu->bytes < need->bytes)
         return sl_fail(err, SL_E_UNAVAILABLE,
-                       "cuda:%u (%s) has %.1f GiB and this stage needs %.1f: give it fewer layers or pages",
+                       "cuda:%u (%s) has %.2f GiB and this stage needs %.2f: give it fewer layers or pages",
                        gpu->number, gpu->name, (double)gpu->bytes / 0x1p30, (double)need->bytes / 0x1p30);
     return SL_OK;
 }

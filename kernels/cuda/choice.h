@@ -3,6 +3,7 @@
 #define SL_KERNELS_CUDA_CHOICE_H
 
 #include "base/status.h"
+#include <stdbool.h>
 #include <stdint.h>
 
 enum sl_gpu_by { SL_GPU_BY_NUMBER, SL_GPU_BY_UUID, SL_GPU_ANY };
@@ -11,6 +12,7 @@ struct sl_gpu_choice {
     enum sl_gpu_by by;
     uint32_t number;  /* as the driver counts, below SL_GPU_MOST */
     uint8_t uuid[16]; /* of the GPU, or of its MIG instance */
+    bool shared;      /* with other stages that say so, too */
 };
 
 enum { SL_GPU_MOST = 64, SL_GPU_UUID_TEXT = 41 };
@@ -29,7 +31,8 @@ struct sl_gpu_need {
     uint64_t bytes;      /* of memory, all in all; 0: not known yet */
 };
 
-/* "cuda:3", "cuda:GPU-<UUID>", "cuda:MIG-<UUID>", "cuda:<UUID>" as nvidia-smi -L writes them, or "auto". */
+/* "cuda:3", "cuda:GPU-<UUID>", "cuda:MIG-<UUID>", "cuda:<UUID>" as nvidia-smi -L writes them, each with or without "/shared" behind
+ * it, or "auto". */
 sl_status sl_gpu_choice_read(struct sl_gpu_choice *choice, const char *text, struct sl_err *err);
 
 /* "GPU-" or, of an instance, "MIG-", and 36 characters. */

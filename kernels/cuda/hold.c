@@ -2,12 +2,23 @@
 #include "kernels/cuda/hold.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+enum { HELD_MOST = 64 };
+static struct { /* by this process; of a place that nobody has, n is 0 */
+    int fd;
+    unsigned n;
+    dev_t dev;
+    ino_t ino;
+    pid_t pid; /* a fork has what its parent had, and it is not its own */
+} held[HELD_MOST];
+static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
 
 /* Others' files can be locked, too, which needs no right to write: in a folder where everybody may make files, whoever came
  * first made this one (and the kernel refuses O_CREAT on it to others). No link is followed. */
@@ -28,7 +39,7 @@ static int open_lock(const char *path)
     return fd;
 }
 
-/* Who holds it left its number there; 0: not to be read. */
+/* Who holds it left its number there, of several who share it the last; 0: not to be read. */
 static long holder(int fd)
 {
     char text[24];
@@ -48,7 +59,38 @@ static void sign(int fd)
             fd, 0); /* better nobody than half a number; of another's file it fails, and his number is old */
 }
 
-sl_status sl_gpu_hold_take(struct sl_gpu_hold *hold, const char *uuid, const char *folder, struct sl_err *err)
+/* Notes whose lock this is, or, when the process has it already, takes part in that one. False: it is new. */
+static bool is_ours(struct sl_gpu_hold *hold)
+{
+    struct stat s;
+    if (fstat(hold->fd, &s) != 0)
+        return false;
+    for (int i = 0; i < HELD_MOST; i++)
+        if (held[i].n > 0 && held[i].pid == getpid() && held[i].dev == s.st_dev && held[i].ino == s.st_ino) {
+            held[i].n++;
+            close(hold->fd);
+            hold->fd = held[i].fd;
+            return true;
+        }
+    return false;
+}
+
+static void note(const struct sl_gpu_hold *hold)
+{
+    struct stat s;
+    for (int i = 0; i < HELD_MOST; i++)
+        if (held[i].n == 0 && fstat(hold->fd, &s) == 0) {
+            held[i].fd = hold->fd;
+            held[i].n = 1;
+            held[i].dev = s.st_dev;
+            held[i].ino = s.st_ino;
+            held[i].pid = getpid();
+            return;
+        }
+}
+
+static sl_status take(struct sl_gpu_hold *hold, const char *uuid, bool shared, const char *folder,
+                      struct sl_err *err)
 {
     static const char *const places[] = {"/run/lock", "/tmp"};
     char path[512] = "";
@@ -60,25 +102,44 @@ sl_status sl_gpu_hold_take(struct sl_gpu_hold *hold, const char *uuid, const cha
     if (hold->fd < 0)
         return sl_fail(err, SL_E_IO, "%.200s, which keeps stages apart on a GPU, can't be opened: %s", path,
                        strerror(errno));
-    if (flock(hold->fd, LOCK_EX | LOCK_NB) == 0) {
+    if (is_ours(hold))
+        return SL_OK;
+    if (flock(hold->fd, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) {
         sign(hold->fd);
+        note(hold);
         return SL_OK;
     }
     int why = errno;
     long pid = holder(hold->fd);
-    sl_gpu_hold_release(hold);
+    close(hold->fd);
+    hold->fd = -1;
     if (why != EWOULDBLOCK)
         return sl_fail(err, SL_E_IO, "%.200s can't be locked: %s", path, strerror(why));
     char who[48] = "another process";
     if (pid)
-        snprintf(who, sizeof who, pid == getpid() ? "another stage of this process" : "process %ld", pid);
-    return sl_fail(err, SL_E_EXISTS, "%s has the GPU %s: one stage has one GPU, take another (%.200s)", who,
-                   uuid, path);
+        snprintf(who, sizeof who, "process %ld", pid);
+    return sl_fail(
+        err, SL_E_UNAVAILABLE,
+        "%s has the GPU %s%s: one process has one GPU, take another, or start all that are to share "
+        "it with --device cuda:N/shared (%.200s)",
+        who, uuid, shared ? " for itself" : "", path);
+}
+
+sl_status sl_gpu_hold_take(struct sl_gpu_hold *hold, const char *uuid, bool shared, const char *folder,
+                           struct sl_err *err)
+{
+    pthread_mutex_lock(&mutex);
+    sl_status status = take(hold, uuid, shared, folder, err);
+    pthread_mutex_unlock(&mutex);
+    return status;
 }
 
 void sl_gpu_hold_release(struct sl_gpu_hold *hold)
 {
-    if (hold->fd >= 0)
-        close(hold->fd);
+    pthread_mutex_lock(&mutex);
+    for (int i = 0; hold->fd >= 0 && i < HELD_MOST; i++)
+        if (held[i].n > 0 && held[i].fd == hold->fd && --held[i].n == 0)
+            close(hold->fd);
     hold->fd = -1;
+    pthread_mutex_unlock(&mutex);
 }

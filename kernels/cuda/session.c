@@ -62,19 +62,19 @@ static sl_status make_context(struct sl_gpu_session *s, struct sl_err *err)
 }
 
 static sl_status take(struct sl_gpu_session *s, const struct sl_gpu *gpu, const struct sl_gpu_need *need,
-                      const char *folder, struct sl_err *err)
+                      bool shared, const char *folder, struct sl_err *err)
 {
     char uuid[SL_GPU_UUID_TEXT];
     s->gpu = *gpu;
     SL_TRY(sl_gpu_suits(gpu, need, err));
     SL_TRY(sl_cu_check(s->cuda, s->cuda->device_get(&s->device, (int)gpu->number), "looking it up", err));
     sl_gpu_uuid_text(uuid, gpu);
-    SL_TRY(sl_gpu_hold_take(&s->hold, uuid, folder, err));
+    SL_TRY(sl_gpu_hold_take(&s->hold, uuid, shared, folder, err));
     SL_TRY(make_context(s, err));
     if (s->free_bytes < need->bytes)
         return sl_fail(
             err, SL_E_UNAVAILABLE,
-            "cuda:%u (%s) has %.1f GiB free of %.1f and this stage needs %.1f: end what uses it, or give it less",
+            "cuda:%u (%s) has %.2f GiB free of %.2f and this stage needs %.2f: end what uses it, or give it less",
             gpu->number, gpu->name, (double)s->free_bytes / 0x1p30, (double)gpu->bytes / 0x1p30,
             (double)need->bytes / 0x1p30);
     return SL_OK;
@@ -86,7 +86,7 @@ static sl_status take_any(struct sl_gpu_session *s, const struct sl_gpu *gpus, u
 {
     struct sl_err first = {0}, this;
     for (uint32_t i = 0; i < n; i++) {
-        if (take(s, &gpus[i], need, folder, &this) == SL_OK)
+        if (take(s, &gpus[i], need, false, folder, &this) == SL_OK)
             return SL_OK;
         sl_gpu_session_close(s);
         if (!first.text[0])
@@ -109,7 +109,7 @@ sl_status sl_gpu_session_open(struct sl_gpu_session *session, const struct sl_cu
     if (choice->by == SL_GPU_ANY)
         return take_any(session, gpus, n, need, folder, err);
     SL_TRY(sl_gpu_find(gpus, n, choice, &which, err));
-    sl_status status = take(session, &gpus[which], need, folder, err);
+    sl_status status = take(session, &gpus[which], need, choice->shared, folder, err);
     if (status != SL_OK)
         sl_gpu_session_close(session);
     return status;

@@ -1,5 +1,5 @@
-/* A GPU taken: chosen, held, its context made and current in the calling thread. One a process is what stages take, since an
- * error on a GPU ends its process (driver.h); nothing here insists on it. */
+/* A GPU taken: chosen, held, its context made and current in the calling thread. Sessions of one process with one GPU have one
+ * context; an error on a GPU ends the process (driver.h). */
 #ifndef SL_KERNELS_CUDA_SESSION_H
 #define SL_KERNELS_CUDA_SESSION_H
 
@@ -19,8 +19,8 @@ struct sl_gpu_session {
 /* What the driver lists, in its order: at most SL_GPU_MOST. */
 sl_status sl_gpu_list(const struct sl_cuda *cuda, struct sl_gpu *gpus, uint32_t *n, struct sl_err *err);
 
-/* SL_GPU_ANY takes the first that suits and that nobody holds. folder: of the locks, NULL for the machine's.
- * SL_E_UNAVAILABLE, SL_E_EXISTS (it is held): why not, with what is to be done; nothing is taken then. */
+/* SL_GPU_ANY takes the first that suits and that no other process holds. folder: of the locks, NULL for the machine's.
+ * SL_E_UNAVAILABLE: why not, with what is to be done; nothing is taken then. */
 sl_status sl_gpu_session_open(struct sl_gpu_session *session, const struct sl_cuda *cuda,
                               const struct sl_gpu_choice *choice, const struct sl_gpu_need *need,
                               const char *folder, struct sl_err *err);

@@ -43,10 +43,11 @@
                      "Compute threads, of each stage where there are several; 0: all processors, shared "    \
                      "among them.")
 #define SL_OPTION_DEVICE(values, field)                                                                      \
-    SL_OPTION_TEXT("device", SL_OPT_STRING, values, field, "cpu", "cpu|cuda[:N|:UUID]|auto|twin",            \
+    SL_OPTION_TEXT("device", SL_OPT_STRING, values, field, "cpu", "cpu|cuda[:N|:UUID][/shared]|auto|twin",   \
                    "What runs the chunks, with the same bits. cuda: a GPU, any that is free or one as "      \
-                   "`nvidia-smi -L` lists it; auto: a GPU if there is one, else the CPU; twin: a GPU that "  \
-                   "is not there, for trying.")
+                   "`nvidia-smi -L` lists it; no other stage has it, unless each that has says /shared "     \
+                   "behind it; auto: a GPU if there is one, else the CPU; twin: a GPU that is not there, "   \
+                   "for trying.")
 #define SL_OPTION_CHUNK(values, field)                                                                       \
     SL_OPTION_NUMBER("chunk", values, field, "0", 0, SL_MAX_CHUNK_ASKED, "tokens",                           \
                      "Tokens of a chunk; 0: an eighth of the prompt, 64 to 2048.")

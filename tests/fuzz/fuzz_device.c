@@ -32,14 +32,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
     memcpy(gpu.uuid, choice.uuid, sizeof gpu.uuid);
     char uuid[SL_GPU_UUID_TEXT];
     sl_gpu_uuid_text(uuid, &gpu);
+    const char *shared = choice.shared ? "/shared" : "";
     if (choice.by == SL_GPU_BY_NUMBER)
-        snprintf(said, sizeof said, "cuda:%u", choice.number);
+        snprintf(said, sizeof said, "cuda:%u%s", choice.number, shared);
     else
-        snprintf(said, sizeof said, "%s%s",
-                 choice.by == SL_GPU_ANY ? "auto" : "cuda:", choice.by == SL_GPU_ANY ? "" : uuid);
+        snprintf(said, sizeof said, "%s%s%s",
+                 choice.by == SL_GPU_ANY ? "auto" : "cuda:", choice.by == SL_GPU_ANY ? "" : uuid, shared);
     require(choice.by != SL_GPU_BY_NUMBER || choice.number < SL_GPU_MOST);
     require(sl_gpu_choice_read(&again, said, &err) == SL_OK);
-    require(again.by == choice.by && again.number == choice.number &&
+    require(again.by == choice.by && again.number == choice.number && again.shared == choice.shared &&
             memcmp(again.uuid, choice.uuid, 16) == 0);
     return 0;
 }

@@ -26,6 +26,19 @@ SL_TEST(a_number_a_uuid_and_auto_are_read)
     }
     CHECK_INT(sl_gpu_choice_read(&c, "cuda:GPU-01234567-89AB-CDEF-0123-456789ABCDEF", &err), SL_OK);
     CHECK(memcmp(c.uuid, uuid, 16) == 0);
+    CHECK(!c.shared);
+}
+
+SL_TEST(who_shares_it_says_so_behind_it)
+{
+    static const char *const good[] = {"cuda:7/shared",
+                                       "cuda:GPU-01234567-89ab-cdef-0123-456789abcdef/shared"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        struct sl_gpu_choice c;
+        struct sl_err err;
+        CHECK_INT(sl_gpu_choice_read(&c, good[i], &err), SL_OK);
+        CHECK(c.shared && (c.by == SL_GPU_BY_UUID || c.number == 7));
+    }
 }
 
 SL_TEST(what_names_no_gpu_is_refused_with_what_would)
@@ -37,6 +50,12 @@ SL_TEST(what_names_no_gpu_is_refused_with_what_would)
                                       "cuda:64",
                                       "cuda:4294967296",
                                       "cuda:00",
+                                      "cuda:1/",
+                                      "cuda:1/share",
+                                      "cuda:1/shared ",
+                                      "cuda:00/shared",
+                                      "cuda:/shared",
+                                      "auto/shared",
                                       "cuda:1 ",
                                       " cuda:1",
                                       "CUDA:1",
@@ -109,7 +128,7 @@ SL_TEST(one_that_cannot_be_had_is_said_with_its_numbers)
     CHECK_CONTAINS(err.text, "has compute capability 7.5; our kernels need 8.0");
     bad = good, bad.bytes--;
     CHECK_INT(sl_gpu_suits(&bad, &(struct sl_gpu_need){80, 60ull << 30}, &err), SL_E_UNAVAILABLE);
-    CHECK_CONTAINS(err.text, "has 40.0 GiB and this stage needs 60.0: give it fewer layers or pages");
+    CHECK_CONTAINS(err.text, "has 40.00 GiB and this stage needs 60.00: give it fewer layers or pages");
     bad = good, bad.mode = SL_CU_MODE_EXCLUSIVE; /* until somebody has it, which the driver says */
     CHECK_INT(sl_gpu_suits(&bad, &need, &err), SL_OK);
 }

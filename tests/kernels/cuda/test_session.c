@@ -2,6 +2,10 @@
 #include "kernels/cuda/session.h"
 #include "kernels/cuda/twin.h"
 #include "tests/check.h"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 static const struct sl_gpu_need no_need = {.capability = 80};
 
@@ -36,6 +40,7 @@ SL_TEST(a_gpu_is_opened_by_number_and_by_the_uuid_that_is_told)
 {
     struct sl_gpu_session session, other;
     struct sl_err err;
+    sl_cu_at at;
     char text[64] = "cuda:", uuid[SL_GPU_UUID_TEXT];
     const char *folder = sl_test_dir();
     start((struct sl_cu_twin_config){.n_devices = 3});
@@ -45,33 +50,52 @@ SL_TEST(a_gpu_is_opened_by_number_and_by_the_uuid_that_is_told)
     CHECK_STR(session.gpu.bus, "0000:03:00.0");
     sl_gpu_uuid_text(uuid, &session.gpu);
     snprintf(text + 5, sizeof text - 5, "%s", uuid);
-    CHECK_INT(open_text(&other, text, &no_need, folder, &err), SL_E_EXISTS);
-    CHECK_CONTAINS(err.text, "another stage of this process has the GPU GPU-");
+    CHECK_INT(open_text(&other, text, &no_need, folder, &err), SL_OK); /* another stage of this process */
+    CHECK(other.gpu.number == 2 && other.context == session.context);
     sl_gpu_session_close(&session);
-    CHECK_INT(open_text(&other, text, &no_need, folder, &err), SL_OK);
-    CHECK_INT(other.gpu.number, 2);
+    CHECK_INT(other.cuda->mem_alloc(&at, 100), SL_CU_OK); /* its context is there yet */
+    CHECK_INT(other.cuda->mem_free(at), SL_CU_OK);
     sl_gpu_session_close(&other);
     sl_gpu_session_close(&other);
     CHECK_INT(sl_cu_twin_take_report().misuses, 0);
     sl_cu_twin_stop();
 }
 
-SL_TEST(auto_takes_the_first_that_nobody_has_and_says_when_there_is_none)
+/* As another process has it: by a description of the file that is not the session's. */
+static int lock_as_another(const char *folder, uint32_t number)
 {
-    struct sl_gpu_session sessions[3], more;
+    struct sl_gpu gpus[SL_GPU_MOST];
+    struct sl_err err;
+    uint32_t n;
+    char uuid[SL_GPU_UUID_TEXT], path[512];
+    if (sl_cu_twin()->init(0) != SL_CU_OK || sl_gpu_list(sl_cu_twin(), gpus, &n, &err) != SL_OK)
+        abort();
+    sl_gpu_uuid_text(uuid, &gpus[number]);
+    snprintf(path, sizeof path, "%s/sluice-%s.lock", folder, uuid);
+    int fd = open(path, O_RDWR | O_CREAT, 0600);
+    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) != 0)
+        abort();
+    return fd;
+}
+
+SL_TEST(auto_takes_the_first_that_nobody_else_has_and_says_when_there_is_none)
+{
+    struct sl_gpu_session session;
     struct sl_err err;
     const char *folder = sl_test_dir();
     start((struct sl_cu_twin_config){.n_devices = 4, .in_use = 1u << 1});
     static const uint32_t wanted[] = {0, 2, 3};
+    int locks[3];
     for (int i = 0; i < 3; i++) {
-        REQUIRE(open_text(&sessions[i], "auto", &no_need, folder, &err) == SL_OK);
-        CHECK_INT(sessions[i].gpu.number, wanted[i]);
+        REQUIRE(open_text(&session, "auto", &no_need, folder, &err) == SL_OK);
+        CHECK_INT(session.gpu.number, wanted[i]);
+        sl_gpu_session_close(&session);
+        locks[i] = lock_as_another(folder, wanted[i]);
     }
-    CHECK_INT(open_text(&more, "auto", &no_need, folder, &err), SL_E_UNAVAILABLE);
-    CHECK_CONTAINS(err.text,
-                   "none of 4 GPUs can be had; the first: another stage of this process has the GPU");
+    CHECK_INT(open_text(&session, "auto", &no_need, folder, &err), SL_E_UNAVAILABLE);
+    CHECK_CONTAINS(err.text, "none of 4 GPUs can be had; the first: process ");
     for (int i = 0; i < 3; i++)
-        sl_gpu_session_close(&sessions[i]);
+        close(locks[i]);
     sl_cu_twin_stop();
 }
 
@@ -84,7 +108,7 @@ SL_TEST(what_cannot_be_had_is_one_sentence_and_leaves_nothing)
     refused("cuda:0", &no_need, SL_E_UNAVAILABLE,
             "cuda:0 (a twin of a GPU) is in use by a program that has it for itself");
     refused("cuda:1", &(struct sl_gpu_need){80, 2 << 20}, SL_E_UNAVAILABLE,
-            "this stage needs 0.0: give it fewer layers");
+            "this stage needs 0.00: give it fewer layers");
     refused("cuda:1", &(struct sl_gpu_need){100, 0}, SL_E_UNAVAILABLE,
             "has compute capability 9.0; our kernels need 10.0");
     refused("gpu", &no_need, SL_E_USAGE, "names no GPU");
@@ -102,7 +126,7 @@ SL_TEST(what_cannot_be_had_is_one_sentence_and_leaves_nothing)
     sl_gpu_hold_release(&session.hold);
     struct sl_gpu_session second;
     CHECK_INT(open_text(&second, "cuda:0", &most, folder, &err), SL_E_UNAVAILABLE);
-    CHECK_CONTAINS(err.text, "GiB free of 0.0 and this stage needs 0.0: end what uses it, or give it less");
+    CHECK_CONTAINS(err.text, "GiB free of 0.00 and this stage needs 0.00: end what uses it, or give it less");
     CHECK(second.hold.fd == -1 && !second.context);
     sl_gpu_session_close(&session);
     sl_cu_twin_stop();
