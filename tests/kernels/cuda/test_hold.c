@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -11,13 +12,13 @@
 static const char uuid[] = "GPU-01234567-89ab-cdef-0123-456789abcdef";
 
 /* Another process that takes it, says how that went, and has it until it is killed. */
-struct other {
+struct holder {
     pid_t pid;
     int said[2];
     char text[256]; /* the sentence of a refusal; "" */
 };
 
-static void other_takes(struct other *other, bool shared, const char *folder)
+static void other_takes(struct holder *other, bool shared, const char *folder)
 {
     struct sl_gpu_hold his;
     struct sl_err err = {0};
@@ -25,6 +26,7 @@ static void other_takes(struct other *other, bool shared, const char *folder)
     if (pipe(other->said) != 0 || (other->pid = fork()) < 0)
         abort();
     if (other->pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* of a test that is given up nobody is left */
         sl_gpu_hold_take(&his, uuid, shared, folder, &err);
         ssize_t written = write(other->said[1], err.text, strlen(err.text) + 1);
         _exit(written > 0 ? pause() : 1);
@@ -35,7 +37,7 @@ static void other_takes(struct other *other, bool shared, const char *folder)
     } while (other->text[n++]);
 }
 
-static void other_ends(struct other *other)
+static void other_ends(struct holder *other)
 {
     kill(other->pid, SIGKILL);
     waitpid(other->pid, NULL, 0);
@@ -47,7 +49,7 @@ SL_TEST(stages_of_one_process_have_it_together_and_another_process_has_it_when_a
 {
     struct sl_gpu_hold one, two, third;
     struct sl_err err;
-    struct other other;
+    struct holder other;
     char said[64];
     const char *folder = sl_test_dir();
     REQUIRE(sl_gpu_hold_take(&one, uuid, false, folder, &err) == SL_OK);
@@ -72,7 +74,7 @@ SL_TEST(who_holds_it_is_named_and_it_is_free_when_he_is_killed)
 {
     struct sl_gpu_hold mine;
     struct sl_err err;
-    struct other other;
+    struct holder other;
     const char *folder = sl_test_dir();
     char said[64];
     other_takes(&other, false, folder);
@@ -90,7 +92,7 @@ SL_TEST(those_who_share_it_have_it_together_and_who_does_not_has_it_alone)
 {
     struct sl_gpu_hold mine;
     struct sl_err err;
-    struct other one, two;
+    struct holder one, two;
     const char *folder = sl_test_dir();
     other_takes(&one, true, folder);
     other_takes(&two, true, folder);
@@ -131,7 +133,7 @@ SL_TEST(what_is_in_the_file_is_believed_for_no_more_than_a_name)
 {
     struct sl_gpu_hold mine;
     struct sl_err err;
-    struct other other;
+    struct holder other;
     char path[512];
     const char *folder = sl_test_dir();
     snprintf(path, sizeof path, "%s/sluice-%s.lock", folder, uuid);
@@ -159,7 +161,7 @@ SL_TEST(another_user_finds_the_lock_whatever_the_umask_was)
     }
     REQUIRE(chmod(folder, 01777) == 0);
     mode_t before = umask(077);
-    sl_status status = sl_gpu_hold_take(&mine, uuid, folder, &err);
+    sl_status status = sl_gpu_hold_take(&mine, uuid, false, folder, &err);
     umask(before);
     REQUIRE(status == SL_OK);
     for (int held = 1; held >= 0; held--) {
@@ -168,7 +170,7 @@ SL_TEST(another_user_finds_the_lock_whatever_the_umask_was)
         if (child == 0) {
             struct sl_gpu_hold his;
             sl_status his_status =
-                setuid(NOBODY) == 0 ? sl_gpu_hold_take(&his, uuid, folder, &err) : SL_E_INTERNAL;
+                setuid(NOBODY) == 0 ? sl_gpu_hold_take(&his, uuid, false, folder, &err) : SL_E_INTERNAL;
             _exit(his_status == SL_OK ? FREE : strstr(err.text, " has the GPU ") ? HELD : NEITHER);
         }
         int end;
