@@ -135,6 +135,8 @@ struct sl_device_chunk {
         rows; /* [n_rows][d_model] f32, the residual stream, in and, as far as it is wanted, out */
     uint32_t n_rows, n_slices;
     const struct sl_attention_slice *slices; /* one behind the other, all rows */
+    uint64_t
+        predicted_us; /* that it takes; 0: nobody knows. A device whose work is late gives up long after */
 };
 
 /* One among several of its kind, as its makers' tools and the kernel's log name it. */

@@ -146,7 +146,7 @@ sl_status sl_cu_wait(const struct sl_cuda *cuda, sl_cu_event event, uint32_t pat
         uint64_t waited_ns = sl_clock_ns() - begun_ns;
         if (waited_ns >= patience_ms * 1000000ull)
             return sl_fail(err, SL_E_DEADLINE, "%s does not end on the GPU: given up after %.1f s", what,
-                           (double)waited_ns * 1e-9);
+                           patience_ms * 1e-3);
         if (waited_ns >= SPIN_NS)
             nanosleep(&(struct timespec){0, NAP_NS}, NULL);
     }

@@ -39,7 +39,7 @@ void gpu_check(const struct device_gpu *d, sl_cu_result result, const char *what
 static void await_host(const struct device_gpu *d, sl_cu_event event, const char *what)
 {
     struct sl_err err;
-    if (sl_cu_wait(d->cuda, event, d->driver.patience_ms, what, &err) != SL_OK)
+    if (sl_cu_wait(d->cuda, event, d->patience_ms, what, &err) != SL_OK)
         gpu_lost(d, err.text);
 }
 
@@ -225,6 +225,17 @@ static struct sl_gpu_cut cut(struct device_gpu *d, const struct gpu_lists *l, bo
     return out;
 }
 
+/* A GPU that hangs says nothing: what it is asked has ended long after the prediction, or never ends. */
+static uint32_t patience_of(const struct gpu_driver *driver, uint64_t predicted_us)
+{
+    static const uint64_t most_us = 3600ull * 1000 * 1000;
+    uint64_t us = predicted_us < most_us ? predicted_us : most_us;
+    uint32_t ms = (uint32_t)(us * GPU_PATIENCE_TIMES / 1000);
+    if (us == 0)
+        return driver->patience_ms;
+    return ms > driver->patience_least_ms ? ms : driver->patience_least_ms;
+}
+
 static void gpu_begin(struct sl_device *device, const struct sl_device_chunk *chunk)
 {
     struct device_gpu *d = gpu_of(device);
@@ -232,6 +243,7 @@ static void gpu_begin(struct sl_device *device, const struct sl_device_chunk *ch
     assert(chunk->n_rows <= d->config.max_tokens && chunk->n_slices <= d->config.max_slices);
     gpu_enter(d);
     d->chunk = *chunk;
+    d->patience_ms = patience_of(&d->driver, chunk->predicted_us);
     for (uint32_t i = 0; i < chunk->n_slices; i++)
         n_left += chunk->slices[i].n - chunk->slices[i].kv_only;
     struct gpu_lists *l = take_turn(d);
@@ -533,6 +545,7 @@ static sl_status open_cuda(struct device_gpu *d, const struct sl_device_weights 
     driver->images = sl_gpu_images;
     driver->n_images = sl_gpu_n_images;
     driver->patience_ms = GPU_PATIENCE_MS;
+    driver->patience_least_ms = GPU_PATIENCE_LEAST_MS;
     return SL_OK;
 }
 
@@ -554,6 +567,7 @@ static sl_status create(struct sl_device **device, const struct sl_device_ops *o
         status = ops == &sl_device_twin ? gpu_world_join(&d->driver, err) : open_cuda(d, weights, err);
     if (status == SL_OK) {
         d->cuda = d->driver.cuda;
+        d->patience_ms = d->driver.patience_ms;
         gpu_enter(d);
         status = init(d, weights, err);
         gpu_leave(d);

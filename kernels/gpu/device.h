@@ -22,8 +22,9 @@ struct sl_gpu_twin {
     uint32_t capability; /* of its GPUs; 0: 90, for 9.0 */
     bool checked;        /* each access of each kernel, not only its bounds: slow */
     struct sl_cu_twin_fault fault;
-    uint32_t patience_ms; /* 0: as long as a twin may take */
-    bool no_graphs;       /* its driver makes none */
+    uint32_t
+        patience_ms; /* with what is not predicted to take longer than a third of it; 0: as long as a twin may take */
+    bool no_graphs; /* its driver makes none */
 };
 void sl_gpu_twin_as(const struct sl_gpu_twin *how);
 

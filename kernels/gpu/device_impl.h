@@ -23,10 +23,11 @@ enum {
     GPU_STEP_ROWS = 64,
     GPU_ITEMS_WANTED =
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
-    GPU_SPARE_SEGMENTS = 16,   /* of a token's states, that room is left for when segments are shared out */
-    GPU_TOKENS_MOST = 1 << 18, /* route.h */
-    GPU_PATIENCE_MS =
-        20 * 1000, /* for what has been asked of a GPU: many times what the longest chunk takes */
+    GPU_SPARE_SEGMENTS = 16,     /* of a token's states, that room is left for when segments are shared out */
+    GPU_TOKENS_MOST = 1 << 18,   /* route.h */
+    GPU_PATIENCE_MS = 20 * 1000, /* for what nobody has predicted: many times what the longest chunk takes */
+    GPU_PATIENCE_LEAST_MS = 2000, /* and for what is predicted: so many times that, and no less than this */
+    GPU_PATIENCE_TIMES = 3,
     GPU_TWIN_PATIENCE_MS = 3600000 /* a twin is slow, and may be on a machine that is busy */
 };
 
@@ -103,7 +104,8 @@ struct gpu_driver { /* a device of a driver, taken */
     sl_cu_device device;
     struct sl_gpu gpu;
     const struct sl_gpu_image *images;
-    uint32_t n_images, patience_ms;
+    uint32_t n_images;
+    uint32_t patience_ms, patience_least_ms; /* with what is asked of it; where that is predicted */
     bool twin;
 };
 
@@ -134,6 +136,7 @@ struct device_gpu {
     uint32_t n_graphs;
     /* The chunk that has begun. */
     struct sl_device_chunk chunk;
+    uint32_t patience_ms; /* with what is asked of it now */
     uint32_t n[GPU_BATCHES], n_items[2];
     const struct gpu_graph *graph; /* it goes by that; NULL: launch by launch */
 };

@@ -177,6 +177,7 @@ static sl_status take(struct gpu_driver *driver, uint32_t number, struct sl_err 
 sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err)
 {
     static const size_t n_bytes = 4;
+    uint32_t patience_ms = how.patience_ms ? how.patience_ms : GPU_TWIN_PATIENCE_MS;
     static const struct sl_gpu_image image = {"twin", (const uint8_t *)"twin", &n_bytes};
     sl_status status;
     uint32_t number = 0;
@@ -188,7 +189,8 @@ sl_status gpu_world_join(struct gpu_driver *driver, struct sl_err *err)
     *driver = (struct gpu_driver){.cuda = sl_cu_twin(),
                                   .images = &image,
                                   .n_images = 1,
-                                  .patience_ms = how.patience_ms ? how.patience_ms : GPU_TWIN_PATIENCE_MS,
+                                  .patience_ms = patience_ms,
+                                  .patience_least_ms = patience_ms,
                                   .twin = true};
     if (number == SL_CU_TWIN_DEVICES)
         status = sl_fail(err, SL_E_UNAVAILABLE, "a process has %d twins of GPUs at most", SL_CU_TWIN_DEVICES);

@@ -333,5 +333,8 @@ bool sl_stage_cost(struct sl_cost *cost, struct sl_stage *stage, const struct sl
         "a chunk costs %.0f us, %.3g us a row and %.3g us for its experts (%s; `sluice calibrate` says more)",
         cost->us[SL_COST_C], cost->us[SL_COST_B], cost->us[SL_COST_W],
         calibration.kept ? "as it was kept" : "measured now");
-    return sl_cost_is_sane(cost);
+    bool sane = sl_cost_is_sane(cost);
+    if (sane)
+        sl_stage_expect(stage, cost);
+    return sane;
 }

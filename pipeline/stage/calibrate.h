@@ -29,7 +29,7 @@ sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl
                              struct sl_err *err);
 
 /* The same for who starts a stage: from the cache directory, or measured in a time that suits the size of its weights (the demo
- * model: a tenth of a second) and kept there. False: it could not be, of which a warning tells. */
+ * model: a tenth of a second) and kept there; the stage expects it of its chunks. False: it could not be, of which a warning tells. */
 bool sl_stage_cost(struct sl_cost *cost, struct sl_stage *stage, const struct sl_pack *pack);
 
 #endif

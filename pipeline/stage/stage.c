@@ -43,7 +43,8 @@ struct sl_stage {
     uint8_t *copies;
     const float *embedded; /* the rows that sl_stage_embed has left on the device, for sl_stage_run */
     struct sl_observer observer;
-    uint64_t run_ns; /* wall time inside sl_stage_run and sl_stage_logits */
+    struct sl_cost cost; /* of chunks; zeroed: unknown */
+    uint64_t run_ns;     /* wall time inside sl_stage_run and sl_stage_logits */
 };
 
 /* ---- the plan ---- */
@@ -514,6 +515,22 @@ void sl_stage_embed(struct sl_stage *stage, struct sl_chunk *chunk, const uint8_
     stage->embedded = chunk->x;
 }
 
+void sl_stage_expect(struct sl_stage *stage, const struct sl_cost *cost)
+{
+    stage->cost = *cost;
+}
+
+static uint64_t predict(const struct sl_stage *stage, const struct sl_chunk *chunk)
+{
+    struct sl_cost_chunk sum = {0};
+    for (uint32_t i = 0; i < chunk->n_slices; i++) {
+        const struct sl_chunk_slice *slice = &chunk->slices[i];
+        sl_cost_add(&sum, slice->pos, slice->n);
+        sl_cost_want(&sum, slice->n - slice->kv_only);
+    }
+    return (uint64_t)sl_cost_of(&stage->cost, &sum);
+}
+
 /* The chunk's slices as the device wants them; returns their rows, and in *n_left how many the last layer leaves. */
 static uint32_t make_slices(const struct sl_stage *stage, const struct sl_chunk *chunk,
                             struct sl_attention_slice *slices, uint32_t *n_left)
@@ -539,8 +556,10 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk)
     struct sl_attention_slice slices[SL_MAX_BATCH];
     assert(chunk->n_tokens <= stage->config.max_tokens && chunk->n_slices <= SL_MAX_BATCH);
     uint32_t n_left;
-    struct sl_device_chunk c = {
-        .n_rows = make_slices(stage, chunk, slices, &n_left), .n_slices = chunk->n_slices, .slices = slices};
+    struct sl_device_chunk c = {.n_rows = make_slices(stage, chunk, slices, &n_left),
+                                .n_slices = chunk->n_slices,
+                                .slices = slices,
+                                .predicted_us = predict(stage, chunk)};
     assert(c.n_rows == chunk->n_tokens);
     uint64_t began = sl_clock_ns();
     c.rows = chunk_rows(stage, chunk);

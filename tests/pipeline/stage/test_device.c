@@ -590,7 +590,8 @@ static void run_bare(struct sl_device *d, uint32_t turn, float *x)
     const struct sl_device_ops *ops = d->ops;
     uint32_t pages[2][1] = {{1}, {0}}, ids[ROWS] = {5, 69, 2 * turn};
     struct sl_attention_slice slices[2] = {{0, 1, turn, pages[0], 0}, {1, 2, 2 * turn, pages[1], 0}};
-    struct sl_device_chunk chunk = {ops->rows(d, turn, x), ROWS, 2, slices};
+    struct sl_device_chunk chunk = {
+        .rows = ops->rows(d, turn, x), .n_rows = ROWS, .n_slices = 2, .slices = slices};
     for (uint32_t page = 0; page < 2 && turn == 0; page++)
         ops->clear(d, page);
     ops->record(d, IN_DONE, SL_QUEUE_IN);

@@ -378,8 +378,9 @@ struct end {  /* of a process that had one */
     char log[2048];
 };
 
-/* Chunks on a twin with that fault, in a process of their own. */
-static struct end end_of(const struct sl_pack *pack, const struct sl_cu_twin_fault *fault)
+/* Chunks on a twin with that fault, in a process of their own; predicted_us: what each of them is expected to take. */
+static struct end end_of(const struct sl_pack *pack, const struct sl_cu_twin_fault *fault,
+                         double predicted_us)
 {
     static struct stages st;
     struct end end = {.code = -1};
@@ -393,9 +394,12 @@ static struct end end_of(const struct sl_pack *pack, const struct sl_cu_twin_fau
         dup2(ends[1], STDERR_FILENO);
         sl_gpu_twin_as(&(struct sl_gpu_twin){
             .seed = 3, .fault = *fault, .patience_ms = fault->kind == SL_CU_TWIN_HANGS ? 500 : 0});
-        if (open_stages(&st, pack, &how, SL_I8))
+        const struct sl_cost cost = {.us[SL_COST_C] = predicted_us};
+        if (open_stages(&st, pack, &how, SL_I8)) {
+            sl_stage_expect(st.stage[0], &cost);
             for (uint32_t pos = 0; pos < PROMPT; pos += 30)
                 run(&st, &how, (uint32_t[]){pos, 0}, (uint32_t[]){30, 0}, &out);
+        }
         _exit(0);
     }
     close(ends[1]);
@@ -415,16 +419,20 @@ SL_TEST(a_final_error_or_a_hang_is_said_once_and_ends_the_process)
 {
     static const struct {
         struct sl_cu_twin_fault fault;
+        double predicted_us;
         const char *says;
-    } faults[] = {{{SL_CU_TWIN_FAILS, 5, SL_CU_ILLEGAL_ADDRESS, 0}, "CUDA_ERROR_ILLEGAL_ADDRESS, 700"},
-                  {{SL_CU_TWIN_FAILS, 9, SL_CU_ECC_UNCORRECTABLE, 12}, "CUDA_ERROR_ECC_UNCORRECTABLE, 214"},
-                  {{SL_CU_TWIN_FAILS, 20, SL_CU_LAUNCH_FAILED, 3}, "CUDA_ERROR_LAUNCH_FAILED, 719"},
-                  {{SL_CU_TWIN_HANGS, 12, 0, 0}, "does not end on the GPU: given up after "}};
+    } faults[] = {
+        {{SL_CU_TWIN_FAILS, 5, SL_CU_ILLEGAL_ADDRESS, 0}, 0, "CUDA_ERROR_ILLEGAL_ADDRESS, 700"},
+        {{SL_CU_TWIN_FAILS, 9, SL_CU_ECC_UNCORRECTABLE, 12}, 0, "CUDA_ERROR_ECC_UNCORRECTABLE, 214"},
+        {{SL_CU_TWIN_FAILS, 20, SL_CU_LAUNCH_FAILED, 3}, 0, "CUDA_ERROR_LAUNCH_FAILED, 719"},
+        {{SL_CU_TWIN_HANGS, 12, 0, 0}, 0, "does not end on the GPU: given up after 0.5 s"},
+        {{SL_CU_TWIN_HANGS, 12, 0, 0}, 1e4, "does not end on the GPU: given up after 0.5 s"},
+        {{SL_CU_TWIN_HANGS, 12, 0, 0}, 4e5, "does not end on the GPU: given up after 1.2 s"}};
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
     REQUIRE(pack);
-    CHECK_INT(end_of(pack, &(struct sl_cu_twin_fault){0}).code, 0);
+    CHECK_INT(end_of(pack, &(struct sl_cu_twin_fault){0}, 0).code, 0);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        struct end end = end_of(pack, &faults[i].fault);
+        struct end end = end_of(pack, &faults[i].fault, faults[i].predicted_us);
         CHECK_INT(end.code, EX_UNAVAILABLE);
         CHECK_CONTAINS(end.log, faults[i].says);
         CHECK_CONTAINS(end.log, "the GPU at 0000:01:00.0 (a twin of a GPU) is lost, and what it had with it");

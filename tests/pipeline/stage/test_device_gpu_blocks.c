@@ -213,7 +213,8 @@ static void run_chunk(struct sl_device *d, const struct model *m, float *x, uint
                       const struct sl_attention_slice *slices, struct device_made *out)
 {
     const struct sl_device_ops *ops = d->ops;
-    struct sl_device_chunk chunk = {ops->rows(d, c % 2, x), 0, SLICES_MOST, slices};
+    struct sl_device_chunk chunk = {
+        .rows = ops->rows(d, c % 2, x), .n_slices = SLICES_MOST, .slices = slices};
     for (uint32_t i = 0; i < SLICES_MOST; i++) {
         chunk.n_rows += slices[i].n;
         out->n_rows[c] += slices[i].n - slices[i].kv_only;
