@@ -167,6 +167,11 @@ struct sl_device_ops {
     struct sl_device_at (*rows)(const struct sl_device *device, uint32_t buffer, float *host);
     struct sl_device_at (*page)(const struct sl_device *device, uint32_t slot);
 
+    /* Memory of the host that copies will often come from and go to: a GPU reaches it by itself then. Until it is taken back, when
+     * nothing is under way there, or the device is gone. NULL, both: it makes no difference. */
+    void (*lend)(struct sl_device *device, void *memory, size_t bytes);
+    void (*take_back)(struct sl_device *device, void *memory);
+
     void (*copy_in)(struct sl_device *device, struct sl_device_at to, const void *from, size_t bytes);
     void (*copy_out)(struct sl_device *device, void *to, struct sl_device_at from, size_t bytes);
     void (*clear)(struct sl_device *device, uint32_t slot); /* a page, to zeros */

@@ -1,6 +1,6 @@
 /* A GPU's device (device.h): its life, its queues, and what goes in and out of its memory. Three streams are the three queues, and
- * events are the driver's. The host's memory is not pinned, so bytes go by way of pieces that are: in, they are copied when the call
- * is made; out, when somebody has waited for them. What the host knows of a chunk (lists, ids) goes in by the compute stream itself,
+ * events are the driver's. The host's memory is not pinned, unless it was lent, so bytes go by way of pieces that are: in, they are copied
+ * when the call is made; out, when somebody has waited for them. What the host knows of a chunk (lists, ids) goes in by the compute stream itself,
  * out of pinned lists that take turns, so that a chunk can be asked for while the one before is computed. */
 #include "base/log.h"
 #include "kernels/gpu/device_impl.h"
@@ -41,6 +41,14 @@ static void await_host(const struct device_gpu *d, sl_cu_event event, const char
     struct sl_err err;
     if (sl_cu_wait(d->cuda, event, d->patience_ms, what, &err) != SL_OK)
         gpu_lost(d, err.text);
+}
+
+void gpu_idle(const struct device_gpu *d)
+{
+    for (int i = 0; i < SL_QUEUES && d->streams[i] && d->idle; i++) {
+        gpu_check(d, d->cuda->event_record(d->idle, d->streams[i]), "recording an event");
+        await_host(d, d->idle, "what was asked last");
+    }
 }
 
 /* ---- whose turn it is: a context is current in a thread ---- */
@@ -117,8 +125,11 @@ static void gpu_copy_in(struct sl_device *device, struct sl_device_at to, const 
 {
     struct device_gpu *d = gpu_of(device);
     sl_cu_stream stream = d->streams[SL_QUEUE_IN];
+    bool lent = gpu_is_lent(d, from, bytes);
     gpu_enter(d);
-    for (size_t done = 0; done < bytes;) {
+    if (lent)
+        gpu_check(d, d->cuda->copy_in(to.at, from, bytes, stream), "copying in");
+    for (size_t done = lent ? bytes : 0; done < bytes;) {
         struct gpu_staged *s = &d->in[d->next_in++ % GPU_STAGED];
         size_t n = piece_of(d, bytes - done);
         if (s->used)
@@ -136,8 +147,11 @@ static void gpu_copy_out(struct sl_device *device, void *to, struct sl_device_at
 {
     struct device_gpu *d = gpu_of(device);
     sl_cu_stream stream = d->streams[SL_QUEUE_OUT];
+    bool lent = gpu_is_lent(d, to, bytes);
     gpu_enter(d);
-    for (size_t done = 0; done < bytes;) {
+    if (lent)
+        gpu_check(d, d->cuda->copy_out(to, from.at, bytes, stream), "copying out");
+    for (size_t done = lent ? bytes : 0; done < bytes;) {
         size_t n = piece_of(d, bytes - done);
         if (d->n_out == GPU_STAGED) {
             await_host(d, oldest_out(d)->done, "copying out");
@@ -381,20 +395,12 @@ static sl_status make_queues(struct device_gpu *d, struct sl_err *err)
     for (int i = 0; i < SL_QUEUES; i++)
         SL_TRY(sl_cu_check(d->cuda, d->cuda->stream_create(&d->streams[i], SL_CU_STREAM_NON_BLOCKING),
                            "making a stream", err));
+    SL_TRY(
+        sl_cu_check(d->cuda, d->cuda->event_create(&d->idle, SL_CU_EVENT_NO_TIMING), "making an event", err));
     for (int i = 0; i < SL_DEVICE_EVENTS; i++)
         SL_TRY(sl_cu_check(d->cuda, d->cuda->event_create(&d->events[i], SL_CU_EVENT_NO_TIMING),
                            "making an event", err));
     return SL_OK;
-}
-
-sl_status gpu_pin(const struct device_gpu *d, void **memory, size_t bytes, struct sl_err *err)
-{
-    sl_cu_result result = d->cuda->host_alloc(memory, bytes, 0);
-    if (result == SL_CU_OUT_OF_MEMORY)
-        return sl_fail(err, SL_E_UNAVAILABLE,
-                       "no %.2f GiB of memory can be pinned for a GPU: see `ulimit -l`",
-                       (double)bytes / 0x1p30);
-    return sl_cu_check(d->cuda, result, "pinning memory", err);
 }
 
 static sl_status make_pinned(struct device_gpu *d, struct sl_err *err)
@@ -467,10 +473,7 @@ static sl_status init(struct device_gpu *d, const struct sl_device_weights *weig
 /* Nothing is under way any more; what was copied out and not waited for is dropped. */
 static void drain(struct device_gpu *d)
 {
-    for (int i = 0; i < SL_QUEUES && d->streams[i] && d->events[0]; i++) {
-        gpu_check(d, d->cuda->event_record(d->events[0], d->streams[i]), "recording an event");
-        await_host(d, d->events[0], "what was asked last");
-    }
+    gpu_idle(d);
     gpu_links_drain(d);
     d->n_out = 0;
 }
@@ -490,6 +493,8 @@ static void release(struct device_gpu *d)
     free_staged(d, d->in, GPU_STAGED);
     free_staged(d, d->out, GPU_STAGED);
     free_staged(d, d->turn, GPU_LISTS);
+    if (d->idle)
+        d->cuda->event_destroy(d->idle);
     for (int i = 0; i < SL_DEVICE_EVENTS; i++)
         if (d->events[i])
             d->cuda->event_destroy(d->events[i]);
@@ -501,6 +506,8 @@ static void release(struct device_gpu *d)
             d->cuda->mem_free(all[i]);
     if (d->pinned)
         d->cuda->host_free(d->pinned);
+    while (d->n_lent > 0)
+        d->cuda->host_unregister(d->lent[--d->n_lent].at);
     sl_gpu_modules_unload(&d->modules);
 }
 
@@ -621,7 +628,7 @@ static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
         .clear = gpu_clear, .record = gpu_record, .await = gpu_await, .wait = gpu_wait, .embed = gpu_embed,  \
         .begin = gpu_begin, .attention = gpu_run_attention, .experts = gpu_run_experts,                      \
         .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts, .links = gpu_links,                  \
-        .seal = gpu_seal, .identify = gpu_identify                                                           \
+        .seal = gpu_seal, .identify = gpu_identify, .lend = gpu_lend, .take_back = gpu_take_back             \
     }
 const struct sl_device_ops sl_device_cuda = GPU_OPS("cuda", cuda_create);
 const struct sl_device_ops sl_device_twin = GPU_OPS("twin", twin_create);

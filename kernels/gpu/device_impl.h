@@ -1,6 +1,7 @@
 /* What the files of the GPU's device share (device.h): device.c life, queues and copies; device_plan.c where everything lies;
- * device_load.c how the weights come there; device_launch.c launches and products; device_graph.c token steps, recorded;
- * device_attention.c and device_experts.c the blocks; device_rows.c rows that go from device to device; device_world.c the twin's driver.
+ * device_load.c how the weights come there; device_pinned.c what of the host's memory it reaches by itself; device_launch.c launches and
+ * products; device_graph.c token steps, recorded; device_attention.c and device_experts.c the blocks; device_rows.c rows that go from
+ * device to device; device_world.c the twin's driver.
  *
  * Pointers in here that say "device" are addresses there: they are added to and handed to kernels, never followed. */
 #ifndef SL_KERNELS_GPU_DEVICE_IMPL_H
@@ -21,6 +22,7 @@ enum {
     GPU_LISTS = 4,              /* of the host, in turn */
     GPU_GRAPHS_MOST = 7,        /* of token steps, up to */
     GPU_STEP_ROWS = 64,
+    GPU_LENT = 128, /* ranges of memory of others: a stage has one for each of its links */
     GPU_ITEMS_WANTED =
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
     GPU_SPARE_SEGMENTS = 16,     /* of a token's states, that room is left for when segments are shared out */
@@ -97,6 +99,11 @@ struct gpu_staged { /* a piece of pinned memory, and when it is free again */
     size_t bytes;
 };
 
+struct gpu_lent { /* memory of others that is pinned */
+    uint8_t *at;
+    size_t bytes;
+};
+
 struct gpu_driver { /* a device of a driver, taken */
     const struct sl_cuda *cuda;
     struct sl_gpu_session session; /* of cuda */
@@ -120,11 +127,13 @@ struct device_gpu {
     struct gpu_function functions[GPU_FUNCTIONS_MOST];
     uint32_t n_functions;
     sl_cu_stream streams[SL_QUEUES];
-    sl_cu_event events[SL_DEVICE_EVENTS];
+    sl_cu_event events[SL_DEVICE_EVENTS], idle;
     enum sl_device_queue recorded[SL_DEVICE_EVENTS];
     sl_cu_at weights_at, kv_at, work_at;
     void *pinned;
     struct gpu_staged in[GPU_STAGED], out[GPU_STAGED], turn[GPU_LISTS]; /* turn: what `lists` lie in */
+    struct gpu_lent lent[GPU_LENT];
+    uint32_t n_lent;
     uint32_t next_in, next_out, next_turn, n_out; /* out: the oldest of n_out is next_out - n_out */
     struct gpu_lists lists[GPU_LISTS], at;        /* of the host; on the device */
     char isa[16];
@@ -158,6 +167,7 @@ static inline void gpu_leave(const struct device_gpu *d)
 {
     (void)d; /* a context stays current */
 }
+void gpu_idle(const struct device_gpu *d); /* waits until nothing is under way any more */
 
 /* device_plan.c: pure */
 sl_status gpu_plan(struct gpu_sizes *sizes, const struct sl_device_config *config, struct sl_err *err);
@@ -167,8 +177,11 @@ size_t gpu_place_lists(struct gpu_lists *lists, uintptr_t base, const struct sl_
 size_t gpu_place_buffers(struct gpu_buffers *buffers, uintptr_t base, const struct sl_device_config *config,
                          const struct gpu_sizes *sizes);
 
-/* device.c: memory of the host that is pinned. */
+/* device_pinned.c: memory of the host that is pinned, for the device or where it lies. */
 sl_status gpu_pin(const struct device_gpu *d, void **memory, size_t bytes, struct sl_err *err);
+bool gpu_is_lent(const struct device_gpu *d, const void *at, size_t bytes);
+void gpu_lend(struct sl_device *device, void *memory, size_t bytes);
+void gpu_take_back(struct sl_device *device, void *memory);
 
 /* device_load.c: the weights, to where weights_at says. They are there when it returns. */
 sl_status gpu_load(struct device_gpu *d, const struct sl_device_inflow *inflow, struct sl_err *err);

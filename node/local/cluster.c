@@ -72,12 +72,18 @@ static void where_is(void *user, uint32_t node, struct sl_io_address *address)
     *address = *sl_io_address(node == 0 ? c->coordinator_io : c->members[node - 1].io);
 }
 
-/* stage: whose rows may go from device to device; NULL: none do. */
-static sl_status open_io(struct sl_cluster *c, const char *name, const struct sl_stage *stage,
+static void on_memory(void *user, void *memory, size_t bytes, bool taken)
+{
+    const struct local_member *m = user;
+    sl_stage_frames(m->stage, memory, bytes, taken);
+}
+
+/* member: whose, and its rows may go from device to device; NULL: the coordinator's. */
+static sl_status open_io(struct sl_cluster *c, const char *name, struct local_member *member,
                          struct sl_io **io, struct sl_err *err)
 {
     bool ucx = strcmp(c->config.transport, "ucx") == 0;
-    const struct sl_rows_device *rows = stage ? sl_stage_links(stage) : NULL;
+    const struct sl_rows_device *rows = member ? sl_stage_links(member->stage) : NULL;
     struct sl_io_config config = {.transport = ucx    ? (rows ? &sl_transport_ucx_nccl : &sl_transport_ucx)
                                                : rows ? &sl_transport_local_nccl
                                                       : &sl_transport_local,
@@ -86,6 +92,8 @@ static sl_status open_io(struct sl_cluster *c, const char *name, const struct sl
                                   .fabric = c->fabric,
                                   .address = "127.0.0.1",
                                   .thread_name = name,
+                                  .on_memory = member ? on_memory : NULL,
+                                  .memory_user = member,
                                   .limits = {.max_payload_bytes = 1ull << 30,
                                              .max_layers = c->plan.n_layers,
                                              .max_tokens = c->plan.context_tokens}};
@@ -143,7 +151,7 @@ static sl_status open_members(struct sl_cluster *c, struct sl_err *err)
         SL_TRY(sl_stage_create(&m->stage, c->pack, &config, &c->config.load, err));
         m->has_cost = k < c->plan.n_stages && sl_stage_cost(&m->cost, m->stage, c->pack);
         SL_TRY(sl_role_create(&m->role, m->stage, &c->plan, k, &m->state, err));
-        SL_TRY(open_io(c, k >= c->plan.n_stages ? "decode" : "stage", m->stage, &m->io, err));
+        SL_TRY(open_io(c, k >= c->plan.n_stages ? "decode" : "stage", m, &m->io, err));
         SL_TRY(sl_stage_watch(m->stage, &(struct sl_scrub_config){on_spoiled, m}, err));
     }
     SL_TRY(open_io(c, "coordinator", NULL, &c->io, err));

@@ -421,6 +421,12 @@ static void ops_metrics(void *context, struct sl_text *t)
 
 /* ---- life ---- */
 
+static void on_memory(void *user, void *memory, size_t bytes, bool taken)
+{
+    const struct worker *w = user; /* there are no links before there is a stage */
+    sl_stage_frames(w->stage, memory, bytes, taken);
+}
+
 static sl_status open_io_by(struct worker *w, const struct sl_transport_ops *transport, struct sl_err *err)
 {
     bool on_gpu = driver_of(w->device)[0] != '\0';
@@ -430,6 +436,8 @@ static sl_status open_io_by(struct worker *w, const struct sl_transport_ops *tra
         .port = w->config.data_port,
         .thread_name = "io",
         .lost_ms = w->config.lost_after_s * 1000u,
+        .on_memory = on_memory,
+        .memory_user = w,
         .limits = {.max_payload_bytes = 1ull << 30, .max_layers = SL_MAX_LAYERS, .max_tokens = 1ull << 32}};
     snprintf(io.address, sizeof io.address, "%s", w->config.data_address);
     w->rows.twin = w->device == SL_DEVICE_TWIN;

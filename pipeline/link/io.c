@@ -236,11 +236,20 @@ static void fill_defaults(struct sl_io_config *config)
         config->handshake_ms = 2000 * PATIENCE;
 }
 
+static void tell_memory(const struct sl_io *io, const struct sl_link *link, bool taken)
+{
+    const struct sl_io_config *config = &io->hub.config;
+    if (config->on_memory)
+        config->on_memory(config->memory_user, link->memory, link->memory_bytes, taken);
+}
+
 static void io_free(struct sl_io *io)
 {
     for (uint32_t i = 0; i < SL_LINKS_MAX; i++)
-        if (io->links[i])
+        if (io->links[i]) {
+            tell_memory(io, io->links[i], false);
             link_free(io->links[i]);
+        }
     struct sl_hub *hub = &io->hub;
     while (hub->conns) { /* left behind only when a transport could not end them */
         struct sl_conn *conn = hub->conns;
@@ -472,6 +481,7 @@ static sl_status link_add(struct sl_io *io, const struct sl_link_config *config,
     link->dials = dials;
     link->peer = *peer;
     io->links[entry] = link;
+    tell_memory(io, link, true);
     command(io, &(struct command){.kind = COMMAND_BEGIN, .link = link});
     return SL_OK;
 }
@@ -578,6 +588,7 @@ static void end_if_free(struct sl_io *io, struct sl_link *link)
     if (!link->down_noted || link->down_waiting || link->held)
         return;
     io->links[link->entry] = NULL;
+    tell_memory(io, link, false);
     command(io, &(struct command){.kind = COMMAND_END, .link = link});
 }
 

@@ -68,6 +68,9 @@ struct sl_io_config {
     uint32_t delay_us;
     double gbit;
     struct sl_wire_limits limits;
+    /* Told of the memory that frames of a link come to: when it is taken, and before it is given back. By the owner's thread. Or NULL. */
+    void (*on_memory)(void *user, void *memory, size_t bytes, bool taken);
+    void *memory_user;
     /* A peer that was not heard for silent_ms is silent, and lost after lost_ms; after half of that its line is made anew. 0: defaults 200, 1000, 10000, 2000; those but
      * the first are raised by TSan builds */
     uint32_t heartbeat_ms, silent_ms, lost_ms, handshake_ms;

@@ -300,6 +300,14 @@ sl_status sl_stage_create_bare(struct sl_stage **stage, const struct sl_shape *s
     return SL_OK;
 }
 
+void sl_stage_frames(struct sl_stage *stage, void *memory, size_t bytes, bool taken)
+{
+    if (taken && stage->ops->lend)
+        stage->ops->lend(stage->device, memory, bytes);
+    else if (!taken && stage->ops->take_back)
+        stage->ops->take_back(stage->device, memory);
+}
+
 struct sl_device *sl_stage_device(const struct sl_stage *stage)
 {
     return stage->device;

@@ -97,6 +97,10 @@ const uint8_t *sl_stage_page_out(struct sl_stage *stage, uint32_t page);
 void sl_stage_page_in(struct sl_stage *stage, uint32_t page, uint32_t layer_first, uint32_t layer_count,
                       const uint8_t *bytes);
 
+/* Memory that rows and pages will often lie in, when it is taken, and before it is given back: frames of links, which a GPU then reads
+ * and writes where they are. */
+void sl_stage_frames(struct sl_stage *stage, void *memory, size_t bytes, bool taken);
+
 /* x[row] = embedding of ids[row]; ids little-endian u32 at any alignment. The rows may be left on the device, so what
  * follows is sl_stage_run of the same chunk. */
 void sl_stage_embed(struct sl_stage *stage, struct sl_chunk *chunk, const uint8_t *ids);

@@ -3,6 +3,7 @@
  * that was given back too early. */
 #include "base/digest.h"
 #include "base/log.h"
+#include "kernels/gpu/device.h"
 #include "model/pack/pack.h"
 #include "pipeline/stage/device_impl.h"
 #include "pipeline/stage/stage.h"
@@ -582,6 +583,70 @@ SL_TEST(rows_that_the_host_changes_too_early_arrive_changed)
     }
     CHECK(memcmp(got, want, sizeof got) != 0);
     close_bare(&late);
+}
+
+/* Whether rows that change after they were given to be copied arrive changed, by any of these seeds. */
+static bool is_read_late(bool lent)
+{
+    enum { PAGE = 4096 };
+    bool late = false;
+    float *x = aligned_alloc(PAGE, PAGE), want[ROWS * WORDS], got[ROWS * WORDS];
+    assert(ROWS * WIDTH * sizeof *x <= PAGE && ROWS * WORDS * sizeof *x <= PAGE);
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        struct bare gpu;
+        sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = seed});
+        if (!open_bare(&gpu, &sl_device_twin))
+            break;
+        if (lent)
+            sl_device_twin.lend(gpu.device, x, PAGE);
+        for (int early = 0; early < 2; early++) {
+            fill(x, 1);
+            ask(gpu.device, x, early ? got : want, -1);
+            if (!early)
+                sl_device_twin.wait(gpu.device, IN_DONE);
+            fill(x, -8);
+            sl_device_twin.wait(gpu.device, OUT_DONE);
+        }
+        late = late || memcmp(got, want, sizeof got) != 0;
+        if (lent && seed % 2) /* else the device gives it back when it goes */
+            sl_device_twin.take_back(gpu.device, x);
+        close_bare(&gpu);
+    }
+    free(x);
+    return late;
+}
+
+SL_TEST(a_gpu_reads_memory_that_was_lent_by_itself_and_copies_the_rest_when_it_is_asked)
+{
+    CHECK(is_read_late(true));
+    CHECK(!is_read_late(false));
+}
+
+SL_TEST(what_comes_out_of_a_gpu_is_the_same_in_memory_that_was_lent)
+{
+    enum { PAGE = 4096 };
+    float x[ROWS * WIDTH], want[ROWS * WORDS], *logits = aligned_alloc(PAGE, PAGE);
+    struct bare cpu;
+    REQUIRE(open_bare(&cpu, &sl_device_cpu));
+    fill(x, 1);
+    ask(cpu.device, x, want, -1);
+    close_bare(&cpu);
+    for (uint64_t seed = 0; seed < 6; seed++)
+        for (int lent = 0; lent < 3; lent++) { /* not; and given back; and for good */
+            struct bare gpu;
+            sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = seed});
+            REQUIRE(open_bare(&gpu, &sl_device_twin));
+            if (lent)
+                sl_device_twin.lend(gpu.device, logits, PAGE);
+            if (lent == 1)
+                sl_device_twin.take_back(gpu.device, logits);
+            memset(logits, 0, PAGE);
+            ask(gpu.device, x, logits, -1);
+            sl_device_twin.wait(gpu.device, OUT_DONE);
+            CHECK(memcmp(logits, want, sizeof want) == 0);
+            close_bare(&gpu);
+        }
+    free(logits);
 }
 
 /* The first or the second chunk of two sequences; its lists and ids are gone as soon as they may be. */
