@@ -128,6 +128,7 @@ struct sl_device_bytes { /* beside the weights */
     size_t kv, activations, tables, scratch, logits;
     size_t
         own; /* of these, what lies in the device's own memory, where the weights go, too; 0: it has none */
+    size_t pinned; /* of these, what lies in the host's and may not be moved */
 };
 
 struct sl_device_chunk {

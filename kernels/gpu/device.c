@@ -342,6 +342,11 @@ static struct sl_device_at gpu_logits(struct sl_device *device, struct sl_device
 
 /* ---- create ---- */
 
+static size_t pinned_bytes(const struct gpu_sizes *s)
+{
+    return 2 * GPU_STAGED * s->staged_bytes + GPU_LISTS * s->lists_bytes;
+}
+
 static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device_config *config,
                            struct sl_err *err)
 {
@@ -352,6 +357,7 @@ static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device
     bytes->activations = sizes.work_bytes; /* logits and angles, too: they are one allocation */
     bytes->tables = (1 + GPU_LISTS) * sizes.lists_bytes + sizes.graph_bytes;
     bytes->scratch = 2 * GPU_STAGED * sizes.staged_bytes;
+    bytes->pinned = pinned_bytes(&sizes);
     bytes->own = sizes.kv_bytes + sizes.work_bytes + sizes.lists_bytes + sizes.graph_bytes;
     return SL_OK;
 }
@@ -406,7 +412,7 @@ static sl_status make_queues(struct device_gpu *d, struct sl_err *err)
 static sl_status make_pinned(struct device_gpu *d, struct sl_err *err)
 {
     const struct gpu_sizes *s = &d->sizes;
-    SL_TRY(gpu_pin(d, &d->pinned, 2 * GPU_STAGED * s->staged_bytes + GPU_LISTS * s->lists_bytes, err));
+    SL_TRY(gpu_pin(d, &d->pinned, pinned_bytes(s), err));
     uint8_t *from = d->pinned;
     SL_TRY(make_staged(d, d->in, GPU_STAGED, &from, s->staged_bytes, err));
     SL_TRY(make_staged(d, d->out, GPU_STAGED, &from, s->staged_bytes, err));

@@ -280,9 +280,11 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                "\"buffer_bytes\": %zu, "
                "\"kv_bytes\": %zu, \"activation_bytes\": %zu, \"scratch_bytes\": %zu, "
                "\"table_bytes\": %zu, "
-               "\"logit_bytes\": %zu, \"frame_bytes\": %zu, \"sampling_bytes\": %zu, \"device_bytes\": %zu}",
+               "\"logit_bytes\": %zu, \"frame_bytes\": %zu, \"sampling_bytes\": %zu, \"device_bytes\": %zu, "
+               "\"pinned_bytes\": %zu}",
                k > 0 ? "," : "", name, config.begin, config.end, bytes.weights, buffers, bytes.kv,
-               bytes.activations, bytes.scratch, bytes.tables, bytes.logits, frames, sampling, bytes.device);
+               bytes.activations, bytes.scratch, bytes.tables, bytes.logits, frames, sampling, bytes.device,
+               bytes.device > 0 ? bytes.pinned + frames : 0);
     else
         printf("  %-8s layers [%u, %u): weights %.1f MiB, buffers %.1f MiB (KV %.1f, activations "
                "%.1f, scratch %.1f, "
@@ -291,7 +293,8 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits), mib(frames),
                mib(sampling));
     if (!v->json && bytes.device > 0)
-        printf("           of that in the memory of the GPU: %.1f MiB\n", mib(bytes.device));
+        printf("           of that in the memory of the GPU: %.1f MiB; pinned in the host's: %.1f MiB\n",
+               mib(bytes.device), mib(bytes.pinned + frames));
     return SL_OK;
 }
 

@@ -162,6 +162,7 @@ sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack
     plan->tables = device.tables + table_bytes(c) + staging_bytes(s, c);
     plan->scratch = device.scratch;
     plan->logits = device.logits;
+    plan->pinned = device.pinned;
     plan->device = device.own > 0 ? plan->weights + device.own : 0;
     if (!sl_add_size(plan->kv, plan->activations + plan->tables + plan->scratch + plan->logits,
                      &plan->buffers))

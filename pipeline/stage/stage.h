@@ -22,6 +22,8 @@ struct sl_stage_bytes { /* bytes, before anything is taken: what `inspect --stag
     size_t weights, kv, activations, tables, scratch, logits;
     size_t buffers; /* everything but the weights */
     size_t device;  /* of all this, what lies in the memory of a GPU */
+    size_t
+        pinned; /* and in the host's, but may not be moved: it counts against `ulimit -l`, as its frames do */
 };
 /* SL_E_CONFIG when the sum does not fit. */
 sl_status sl_stage_bytes(struct sl_stage_bytes *plan, const struct sl_pack *pack,

@@ -47,11 +47,14 @@ def test_a_plan_for_a_gpu_needs_none(small):
         plan = json.loads(run("inspect", small, "--stages", 2, "--json", "--device", device).stdout)
         return plan["stages"]
     cpu, cuda = stages("cpu"), stages("cuda:0")
+    assert [s["pinned_bytes"] for s in cpu] == [0] * len(cpu)
+    assert all(s["pinned_bytes"] > s["scratch_bytes"] + s["frame_bytes"] > s["frame_bytes"] > 0 for s in cuda)
     assert [s["device_bytes"] for s in cpu] == [0] * len(cpu) and cuda == stages("twin")
     for there, here in zip(cuda, cpu):
         assert there["weight_bytes"] == here["weight_bytes"] and there["kv_bytes"] <= here["kv_bytes"]
         assert there["device_bytes"] > there["weight_bytes"] + there["kv_bytes"] + there["activation_bytes"] - 4096
-    assert "of that in the memory of the GPU" in run("inspect", small, "--stages", 2, "--device", "cuda").stdout
+    text = run("inspect", small, "--stages", 2, "--device", "cuda").stdout
+    assert "of that in the memory of the GPU" in text and "; pinned in the host's: " in text
 
 
 def test_what_cannot_be_had_is_said_in_one_sentence(small):
