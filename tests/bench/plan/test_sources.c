@@ -2,6 +2,7 @@
  * line. */
 #include "bench/plan/nodes.h"
 #include "bench/plan/source.h"
+#include "kernels/cuda/kinds.h"
 #include "tests/check.h"
 #include <math.h>
 
@@ -34,24 +35,20 @@ SL_TEST(nodes_have_the_rates_of_their_kind_and_what_stands_beside_it)
 /* Each kind makes a node, and says where its rates are from; a share of a peak is below it. */
 SL_TEST(every_kind_of_gpu_is_a_node_that_can_be_planned_for)
 {
-    static const struct {
-        const char *name;
-        double int8_peak, memory_peak_gbs;
-    } gpus[] = {{"h20", 296, 4000},  {"h100", 1979, 3350}, {"h200", 1979, 4800},   {"b200", 4500, 8000},
-                {"a100", 624, 2039}, {"l40s", 733, 864},   {"rtx-5090", 408, 1792}};
     char names[160], text[80];
     sl_plan_kind_names(names, sizeof names);
     CHECK(strlen(names) < sizeof names - 1);
-    for (size_t i = 0; i < sizeof gpus / sizeof *gpus; i++) {
-        const struct sl_plan_kind *kind = sl_plan_kind_find(gpus[i].name);
+    for (uint32_t i = 0; i < sl_gpu_n_kinds; i++) {
+        const struct sl_gpu_kind *gpu = &sl_gpu_kinds[i];
+        const struct sl_plan_kind *kind = sl_plan_kind_find(gpu->name);
         uint32_t n;
         struct sl_err err = {0};
-        CHECK_CONTAINS(names, gpus[i].name);
+        CHECK_CONTAINS(names, gpu->name);
         REQUIRE(kind != NULL);
         CHECK(kind->rates && strlen(kind->rates) > 20);
-        CHECK(kind->matrix_tflops > 0.4 * gpus[i].int8_peak && kind->matrix_tflops < 0.7 * gpus[i].int8_peak);
-        CHECK(fabs(kind->memory_gbs / gpus[i].memory_peak_gbs - 0.8) < 0.01);
-        snprintf(text, sizeof text, "nodes:\n - {kind: %s, count: 2}\n", gpus[i].name);
+        CHECK(kind->matrix_tflops > 0.4 * gpu->int8_tops && kind->matrix_tflops < 0.7 * gpu->int8_tops);
+        CHECK(fabs(kind->memory_gbs / gpu->memory_gbs - 0.8) < 0.01);
+        snprintf(text, sizeof text, "nodes:\n - {kind: %s, count: 2}\n", gpu->name);
         REQUIRE(read_nodes(text, &n, &err) == SL_OK);
         CHECK(n == 2 && nodes[1].rates == kind->rates && nodes[1].devices == kind->devices);
     }
