@@ -3,7 +3,10 @@
  * Every member adds to its own line, so counting costs no sharing; the sums are read by the team's creating thread
  * between runs. A part's time is work only; what is left of members x wall time is waiting (imbalance, barriers,
  * serial code). ops: multiply-adds count two. bytes: weights and KV pages touched, each once per task that reads it
- * (what memory has to deliver when nothing is in cache), which is what the memory roofline is drawn from. */
+ * (what memory has to deliver when nothing is in cache), which is what the memory roofline is drawn from.
+ *
+ * A GPU is a team of one whose time is that between events of its compute stream (kernels/gpu/device_parts.c); what a launch reads
+ * counts once there, since its blocks share a cache. */
 #ifndef SL_KERNELS_PARTS_H
 #define SL_KERNELS_PARTS_H
 

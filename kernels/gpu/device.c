@@ -113,6 +113,7 @@ static void gpu_wait(struct sl_device *device, uint32_t event)
         gpu_check(d, result, "copying out");
         deliver(d);
     }
+    gpu_parts_read(d);
     gpu_leave(d);
 }
 
@@ -288,10 +289,12 @@ static void gpu_embed(struct sl_device *device, struct sl_device_at rows, const 
     memcpy(l->ids, ids, n * sizeof *l->ids);
     send(d, d->at.ids, l->ids, n * sizeof *l->ids);
     end_turn(d);
+    gpu_part(d, SL_PART_NORMS);
     gpu_launch_blocks(d, &sl_gpu_embed,
                       &(struct sl_gpu_embed){d->weights.embed, d->at.ids, (float *)rows.at, d_model,
                                              d->weights.embed_dtype == SL_BF16},
                       n);
+    gpu_parts_close(d);
     gpu_leave(d);
 }
 
@@ -318,7 +321,10 @@ static void gpu_run_experts(struct sl_device *device, uint32_t layer)
 
 static void gpu_finish(struct sl_device *device)
 {
-    (void)device; /* rows are whole behind every block */
+    struct device_gpu *d = gpu_of(device);
+    gpu_enter(d);
+    gpu_parts_close(d); /* rows are whole behind every block */
+    gpu_leave(d);
 }
 
 static struct sl_device_at gpu_logits(struct sl_device *device, struct sl_device_at rows, uint32_t n)
@@ -335,7 +341,9 @@ static struct sl_device_at gpu_logits(struct sl_device *device, struct sl_device
     p.x8 = &d->b.x8;
     p.y = d->b.logits;
     p.y_stride = p.n = d->config.vocab;
+    p.part = SL_PART_HEAD;
     gpu_multiply(d, &p);
+    gpu_parts_close(d);
     gpu_leave(d);
     return (struct sl_device_at){(uintptr_t)d->b.logits};
 }
@@ -356,7 +364,8 @@ static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device
     bytes->kv = sizes.kv_bytes;
     bytes->activations = sizes.work_bytes; /* logits and angles, too: they are one allocation */
     bytes->tables = (1 + GPU_LISTS) * sizes.lists_bytes + sizes.graph_bytes;
-    bytes->scratch = 2 * GPU_STAGED * sizes.staged_bytes;
+    bytes->scratch =
+        2 * GPU_STAGED * sizes.staged_bytes + GPU_PARTS_UNITS * config->n_layers * sizeof(uint32_t);
     bytes->pinned = pinned_bytes(&sizes);
     bytes->own = sizes.kv_bytes + sizes.work_bytes + sizes.lists_bytes + sizes.graph_bytes;
     return SL_OK;
@@ -457,6 +466,7 @@ static sl_status fill(struct device_gpu *d, const struct sl_device_weights *weig
     SL_TRY(make_queues(d, err));
     SL_TRY(make_pinned(d, err));
     SL_TRY(gpu_links_open(d, err));
+    SL_TRY(gpu_parts_create(d, err));
     SL_TRY(gpu_load(d, &inflow, err));
     d->weights = sl_device_weights_at(&inflow, d->weights_at);
     SL_TRY(make_tables(d, err));
@@ -501,6 +511,7 @@ static void release(struct device_gpu *d)
     free_staged(d, d->turn, GPU_LISTS);
     if (d->idle)
         d->cuda->event_destroy(d->idle);
+    gpu_parts_destroy(d);
     for (int i = 0; i < SL_DEVICE_EVENTS; i++)
         if (d->events[i])
             d->cuda->event_destroy(d->events[i]);
@@ -623,8 +634,7 @@ static void gpu_identify(const struct sl_device *device, struct sl_device_identi
 
 static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
 {
-    (void)device;
-    *sum = (struct sl_parts){0};
+    *sum = const_gpu_of(device)->parts.sum;
 }
 
 #define GPU_OPS(name_, create_)                                                                              \

@@ -11,8 +11,9 @@ static enum gpu_batches batch_of(const struct device_gpu *d, uint32_t layer)
     return layer + 1 == d->config.n_layers ? GPU_LEFT : GPU_ALL;
 }
 
+/* n_tasks: the layer's. */
 static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *router,
-                  enum gemm8_body body)
+                  enum gemm8_body body, uint32_t *n_tasks)
 {
     const struct sl_experts_dims *e = &d->config.experts;
     const struct gpu_buffers *b = &d->b;
@@ -21,6 +22,7 @@ static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_
     p.x = b->normed;
     p.y = b->router;
     p.y_stride = p.n = e->n_experts;
+    p.part = SL_PART_ROUTER;
     gpu_multiply(d, &p);
     gpu_launch_blocks(
         d, &sl_gpu_choose,
@@ -30,14 +32,14 @@ static void route(struct device_gpu *d, enum gpu_batches batch, const struct sl_
                       &(struct sl_gpu_group){b->experts, b->offsets, b->pair_rows, b->pairs, b->load, n,
                                              e->n_experts, e->top_k},
                       e->n_experts);
-    gpu_launch_blocks(
-        d, &sl_gpu_tasks,
-        &(struct sl_gpu_tasks){b->offsets, b->tasks, b->n_tasks, e->n_experts, gemm8_tokens(body)}, 1);
+    gpu_launch_blocks(d, &sl_gpu_tasks,
+                      &(struct sl_gpu_tasks){b->offsets, b->tasks, n_tasks, e->n_experts, gemm8_tokens(body)},
+                      1);
 }
 
 /* A product whose rows are the route's pairs. */
 static struct gpu_mul of_pairs(const struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w,
-                               size_t stride)
+                               size_t stride, const uint32_t *n_tasks)
 {
     const struct sl_experts_dims *e = &d->config.experts;
     return (struct gpu_mul){.w = w,
@@ -45,7 +47,7 @@ static struct gpu_mul of_pairs(const struct device_gpu *d, enum gpu_batches batc
                             .n_rows = d->n[batch] * e->top_k,
                             .n_experts = e->n_experts,
                             .tiles = d->b.tasks,
-                            .count = d->b.n_tasks,
+                            .count = n_tasks,
                             .n = w->n};
 }
 
@@ -59,6 +61,7 @@ static void feed_forward(struct device_gpu *d, enum gpu_batches batch, uint32_t 
     up.y = b->hidden;
     up.y_stride = up.n = down.w->k;
     up.swiglu = true;
+    up.part = down.part = SL_PART_EXPERTS;
     gpu_multiply(d, &up);
     if (sl_dtype_is_integer(down.w->dtype))
         gpu_quantise(d, batch, each, b->hidden, down.w, &b->hidden8);
@@ -68,20 +71,24 @@ static void feed_forward(struct device_gpu *d, enum gpu_batches batch, uint32_t 
     gpu_multiply(d, &down);
 }
 
-static void routed(struct device_gpu *d, enum gpu_batches batch, const struct sl_experts_weights *w, float *x)
+static void routed(struct device_gpu *d, uint32_t layer, enum gpu_batches batch,
+                   const struct sl_experts_weights *w, float *x)
 {
     const struct sl_experts_dims *e = &d->config.experts;
     const struct gpu_buffers *b = &d->b;
     const struct sl_expert_set *set = &w->routed;
-    struct gpu_mul up = of_pairs(d, batch, &set->gate_up, set->gate_up_stride),
-                   down = of_pairs(d, batch, &set->down, set->down_stride);
+    uint32_t *n_tasks = b->n_tasks + layer;
+    struct gpu_mul up = of_pairs(d, batch, &set->gate_up, set->gate_up_stride, n_tasks),
+                   down = of_pairs(d, batch, &set->down, set->down_stride, n_tasks);
     up.rows = b->pair_rows;
     up.swiglu = true;
     enum gemm8_body bodies[2] = {gpu_body_of(d, &up), gpu_body_of(d, &down)};
     up.body = down.body = bodies[0] < bodies[1] ? bodies[0] : bodies[1]; /* one list, for the lower tiles */
-    route(d, batch, &w->router, up.body);
+    route(d, batch, &w->router, up.body, n_tasks);
     down.y = b->outputs;
     feed_forward(d, batch, e->top_k, up, down);
+    gpu_part(d, SL_PART_NORMS);
+    gpu_work(d, 2ull * d->n[batch] * e->top_k * e->d_model, 0);
     gpu_launch_blocks(d, &sl_gpu_combine,
                       &(struct sl_gpu_combine){x, b->outputs, b->pairs, b->gates, &d->at.numbers[batch].rows,
                                                e->d_model, e->top_k},
@@ -104,6 +111,7 @@ static void single(struct device_gpu *d, enum gpu_batches batch, const struct sl
     feed_forward(d, batch, 1, gpu_mul_of(d, batch, &w->gate_up), down);
     if (!w->shared_gate)
         return;
+    gpu_part(d, SL_PART_NORMS);
     gpu_launch_blocks(d, &sl_gpu_sigmoid,
                       &(struct sl_gpu_sigmoid){w->shared_gate, b->normed, b->gates, rows, h},
                       (n + SL_GPU_SIGMOID_ROWS - 1) / SL_GPU_SIGMOID_ROWS);
@@ -121,7 +129,7 @@ void gpu_experts(struct device_gpu *d, uint32_t layer)
         return;
     gpu_norm(d, batch, x, w->norm, first, w->is_moe);
     if (w->is_moe)
-        routed(d, batch, w, x);
+        routed(d, layer, batch, w, x);
     if (w->has_single)
         single(d, batch, w, first, x);
 }

@@ -1,7 +1,7 @@
 /* What the files of the GPU's device share (device.h): device.c life, queues and copies; device_plan.c where everything lies;
  * device_load.c how the weights come there; device_pinned.c what of the host's memory it reaches by itself; device_launch.c launches and
- * products; device_graph.c token steps, recorded; device_attention.c and device_experts.c the blocks; device_rows.c rows that go from
- * device to device; device_world.c the twin's driver.
+ * products; device_graph.c token steps, recorded; device_attention.c and device_experts.c the blocks; device_parts.c where the time goes;
+ * device_rows.c rows that go from device to device; device_world.c the twin's driver.
  *
  * Pointers in here that say "device" are addresses there: they are added to and handed to kernels, never followed. */
 #ifndef SL_KERNELS_GPU_DEVICE_IMPL_H
@@ -14,6 +14,7 @@
 #include "kernels/gpu/gemm8.h"
 #include "kernels/gpu/host.h"
 #include "kernels/gpu/quantise.h"
+#include "kernels/parts.h"
 
 enum {
     GPU_FUNCTIONS_MOST = 96,
@@ -26,6 +27,7 @@ enum {
     GPU_ITEMS_WANTED =
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
     GPU_SPARE_SEGMENTS = 16,     /* of a token's states, that room is left for when segments are shared out */
+    GPU_PARTS_UNITS = 8,         /* pieces of work whose times have not been read */
     GPU_TOKENS_MOST = 1 << 18,   /* route.h */
     GPU_PATIENCE_MS = 20 * 1000, /* for what nobody has predicted: many times what the longest chunk takes */
     GPU_PATIENCE_LEAST_MS = 2000, /* and for what is predicted: so many times that, and no less than this */
@@ -64,7 +66,8 @@ struct gpu_buffers { /* on the device */
     float *rows[SL_DEVICE_BUFFERS];
     float *normed, *qkv, *states, *hidden, *outputs, *gates, *router, *logits;
     struct gpu_rows8 x8, q8, hidden8; /* of d_model or of what attention leaves; of queries; of hidden rows */
-    uint32_t *experts, *offsets, *pair_rows, *pairs, *load, *n_tasks; /* route.h */
+    uint32_t *experts, *offsets, *pair_rows, *pairs, *load; /* route.h */
+    uint32_t *n_tasks;                                      /* [n_layers] */
     struct gemm8_tile *tasks;
     float *cosine, *sine; /* [positions][d_head / 2] */
     uint8_t *places;      /* [n_places] of gpu_place_bytes */
@@ -102,6 +105,27 @@ struct gpu_staged { /* a piece of pinned memory, and when it is free again */
 struct gpu_lent { /* memory of others that is pinned */
     uint8_t *at;
     size_t bytes;
+};
+
+struct gpu_segment { /* of the compute stream: from its event to the next one's */
+    sl_cu_event begin;
+    enum sl_part part;                 /* SL_PARTS: of none */
+    uint32_t layer;                    /* of expert_bytes */
+    uint64_t ops, bytes, expert_bytes; /* expert_bytes: of each expert that the layer has hit */
+};
+struct gpu_unit {        /* a piece of work, and where it ended, as numbers of segments */
+    uint64_t begin, end; /* end: whose event is behind it */
+    bool routed;
+};
+struct gpu_parts { /* device_parts.c */
+    struct gpu_segment *ring;
+    uint32_t room, most; /* of the ring, of a unit */
+    uint64_t given;      /* segments */
+    struct gpu_unit units[GPU_PARTS_UNITS];
+    uint64_t n_closed, n_read; /* units; open: there is one behind those that are closed */
+    bool open;
+    uint32_t *tasks; /* [GPU_PARTS_UNITS][n_layers], pinned: as n_tasks of gpu_buffers was */
+    struct sl_parts sum;
 };
 
 struct gpu_driver { /* a device of a driver, taken */
@@ -148,6 +172,7 @@ struct device_gpu {
     uint32_t patience_ms; /* with what is asked of it now */
     uint32_t n[GPU_BATCHES], n_items[2];
     const struct gpu_graph *graph; /* it goes by that; NULL: launch by launch */
+    struct gpu_parts parts;
 };
 
 static inline struct device_gpu *gpu_of(struct sl_device *device)
@@ -205,6 +230,7 @@ struct gpu_mul {
     const struct gemm8_tile *tiles; /* as high as `body` takes them; NULL: one expert, cut by the kernel */
     const uint32_t *count;          /* of tiles, else of rows */
     enum gemm8_body body;
+    enum sl_part part;
     uint32_t begin, n; /* columns of y: [begin, begin + n), begin a multiple of 16 */
     float *y;          /* [][y_stride] */
     uint32_t y_stride;
@@ -246,6 +272,15 @@ sl_status gpu_graphs_make(struct device_gpu *d, struct sl_err *err);
 void gpu_graphs_destroy(struct device_gpu *d);
 const struct gpu_graph *gpu_graph_of(const struct device_gpu *d); /* the chunk's; NULL: there is none */
 void gpu_graph_launch(struct device_gpu *d, const struct gpu_graph *graph); /* all its layers */
+/* device_parts.c */
+sl_status gpu_parts_create(struct device_gpu *d, struct sl_err *err);
+void gpu_parts_destroy(struct device_gpu *d);
+/* What the compute stream is given from here on is of that part, until the next one or gpu_parts_close. */
+void gpu_part(struct device_gpu *d, enum sl_part part);
+void gpu_work(struct device_gpu *d, uint64_t ops, uint64_t bytes); /* of the part that has begun */
+void gpu_work_product(struct device_gpu *d, const struct gpu_mul *p);
+void gpu_parts_close(struct device_gpu *d); /* a piece of work ends here */
+void gpu_parts_read(struct device_gpu *d);  /* what has come is added to the sums; nothing is waited for */
 
 /* device_world.c */
 /* A device of the twin's world, which is made if there is none. Its kernels are those of `kernels` [n]. */

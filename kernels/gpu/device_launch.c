@@ -190,6 +190,8 @@ static void multiply(struct device_gpu *d, const struct gpu_mul *p)
 void gpu_multiply(struct device_gpu *d, const struct gpu_mul *p)
 {
     assert(p->begin % SL_LANES == 0 && !(p->swiglu && p->accumulate));
+    gpu_part(d, p->part);
+    gpu_work_product(d, p);
     if (sl_dtype_is_integer(p->w->dtype))
         multiply8(d, p);
     else
@@ -229,12 +231,14 @@ void gpu_norm(struct device_gpu *d, enum gpu_batches batch, const float *x, cons
                             .eps = d->config.attention.norm_eps};
     if (integers)
         p.to = gpu_row8_of(&d->b.x8, w);
+    gpu_part(d, SL_PART_NORMS);
     gpu_launch_shared(d, &sl_gpu_norm, &p, d->n[batch]);
 }
 
 void gpu_quantise(struct device_gpu *d, enum gpu_batches batch, uint32_t each, const float *x,
                   const struct sl_panel *w, const struct gpu_rows8 *to)
 {
+    gpu_part(d, SL_PART_QUANTISE);
     size_t stride = sl_rows8_stride(w->k);
     gpu_launch_blocks(d, &sl_gpu_quantise,
                       &(struct sl_gpu_quantise){.x = x,

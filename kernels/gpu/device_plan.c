@@ -155,7 +155,7 @@ static void place_experts(struct gpu_buffers *b, struct cursor *at, const struct
     b->pair_rows = take(at, routed, sizeof *b->pair_rows);
     b->pairs = take(at, routed, sizeof *b->pairs);
     b->load = take(at, 2 * (size_t)e->n_experts, sizeof *b->load);
-    b->n_tasks = take(at, 1, sizeof *b->n_tasks);
+    b->n_tasks = take(at, c->n_layers, sizeof *b->n_tasks);
     b->tasks = take(at, e->n_experts + routed / GEMM8_FEW_TOKENS, sizeof *b->tasks); /* the lowest tile */
     b->hidden = take(at, larger(routed * e->d_expert, tokens * e->d_single), sizeof(float));
     size_t stride = larger(routed * sl_rows8_stride(e->d_expert), tokens * sl_rows8_stride(e->d_single));

@@ -161,6 +161,8 @@ static uint32_t at_most(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+static struct sl_parts parts[N_STAGES]; /* of what was tried last */
+
 static struct came_out try(const struct sl_pack *pack, const struct case_of *how, enum sl_dtype kv)
 {
     static struct stages st;
@@ -186,8 +188,12 @@ static struct came_out try(const struct sl_pack *pack, const struct case_of *how
     const struct sl_cu_twin_report report = sl_cu_twin_take_report();
     CHECK_INT(report.misuses, 0);
     CHECK_INT(report.graphs, token_steps && !no_graphs ? st.n_steps : 0);
-    for (uint32_t k = 0; k < N_STAGES; k++)
+    for (uint32_t k = 0; k < N_STAGES; k++) {
+        uint64_t run_ns;
+        if (st.stage[k])
+            sl_stage_parts(st.stage[k], &parts[k], &run_ns);
         sl_stage_destroy(st.stage[k]);
+    }
     return out;
 }
 
@@ -371,6 +377,33 @@ SL_TEST(and_with_each_body_of_the_integer_product_on_gpus_of_two_kinds)
     n_experts = 9, capability = 90;
 }
 
+SL_TEST(the_work_of_each_part_is_the_cpus)
+{
+    static const struct {
+        enum sl_dtype dense, experts, kv;
+        enum sl_rotate rotate;
+    } packs[] = {{SL_I8, SL_I4, SL_I8, SL_ROTATE_ON}, {SL_BF16, SL_BF16, SL_BF16, SL_ROTATE_OFF}};
+    for (uint32_t i = 0; i < 4; i++) {
+        bool integers = i < 2;
+        struct sl_pack *pack =
+            make_pack(packs[!integers].dense, packs[!integers].experts, packs[!integers].rotate);
+        struct sl_parts cpu[N_STAGES];
+        REQUIRE(pack);
+        try(pack, &(struct case_of){{C, C}, 40, i % 2, 0}, packs[!integers].kv);
+        memcpy(cpu, parts, sizeof cpu);
+        try(pack, &(struct case_of){{T, T}, 40, i % 2, i}, packs[!integers].kv);
+        for (uint32_t k = 0; k < N_STAGES; k++)
+            for (int p = 0; p < SL_PARTS; p++) {
+                bool here = (p != SL_PART_HEAD || k == N_STAGES - 1) && (p != SL_PART_QUANTISE || integers);
+                CHECK_INT(parts[k].part[p].ops, cpu[k].part[p].ops);
+                CHECK((parts[k].part[p].ns > 0) == here);
+                CHECK(parts[k].part[p].bytes <= cpu[k].part[p].bytes);
+                CHECK((parts[k].part[p].bytes > 0) == (cpu[k].part[p].bytes > 0));
+            }
+        sl_pack_close(pack);
+    }
+}
+
 /* ---- a GPU that fails ---- */
 
 struct end {  /* of a process that had one */
@@ -533,7 +566,7 @@ SL_TEST(a_gpu_without_room_is_refused_before_anything_runs)
     CHECK_INT(status, SL_OK);
     CHECK(at > 3 + 2 + SL_QUEUES + SL_DEVICE_EVENTS);
     CHECK_INT(n_rooms, 3); /* weights, pages, activations */
-    CHECK_INT(n_pinned, 2);
+    CHECK_INT(n_pinned, 3);
     sl_stage_destroy(stage);
     sl_gpu_twin_as(&(struct sl_gpu_twin){0});
     sl_pack_close(pack);
