@@ -68,6 +68,7 @@
 #include "kernels/blocks.h"
 #include "kernels/observe.h"
 #include "kernels/parts.h"
+#include "kernels/roofline.h"
 
 struct sl_device_at { /* an address in the device's memory */
     uintptr_t at;
@@ -210,6 +211,9 @@ struct sl_device_ops {
     void (*observe)(struct sl_device *device, const struct sl_observer *observer);
     /* Since create: time and work by part, of calls that have been waited for. */
     void (*parts)(const struct sl_device *device, struct sl_parts *sum);
+    /* What it can do at most, as its maker says, where times of parts are those of one queue. All zeros: not known, or no figure, as of
+     * a GPU that is a twin. NULL: it computes with the host's threads, each of which has times of its own. */
+    void (*roofline)(const struct sl_device *device, struct sl_roofline *roofline);
 };
 
 /* cosine, sine [half] of a position: the angle is rounded to f32 first, as the published models were trained. */

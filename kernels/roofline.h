@@ -21,8 +21,9 @@ enum sl_peak {
     SL_PEAKS
 };
 
-struct sl_roofline { /* of all members together; 0: the table has no such instruction */
+struct sl_roofline { /* of all members together; 0: there is no such instruction, or nothing is known of it */
     double ops_per_ns[SL_PEAKS];
+    double mma_ops_per_ns; /* of a GPU: SL_PEAK_INT8 by mma.sync alone (kernels/cuda/kinds.h) */
     double bytes_per_ns;
 };
 
@@ -45,6 +46,12 @@ sl_status sl_roofline_measure(struct sl_roofline *roofline, const struct sl_ops 
 static inline double sl_roofline_compute_ns(const struct sl_roofline *r, enum sl_peak peak, double ops)
 {
     return r->ops_per_ns[peak] > 0 ? ops / r->ops_per_ns[peak] : 0;
+}
+/* The same where integers have mma.sync alone. */
+static inline double sl_roofline_mma_ns(const struct sl_roofline *r, enum sl_peak peak, double ops)
+{
+    return peak == SL_PEAK_INT8 && r->mma_ops_per_ns > 0 ? ops / r->mma_ops_per_ns
+                                                         : sl_roofline_compute_ns(r, peak, ops);
 }
 static inline double sl_roofline_memory_ns(const struct sl_roofline *r, double bytes)
 {

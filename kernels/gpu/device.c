@@ -3,6 +3,7 @@
  * when the call is made; out, when somebody has waited for them. What the host knows of a chunk (lists, ids) goes in by the compute stream itself,
  * out of pinned lists that take turns, so that a chunk can be asked for while the one before is computed. */
 #include "base/log.h"
+#include "kernels/cuda/kinds.h"
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/elements.h"
 #include "kernels/page.h"
@@ -637,14 +638,29 @@ static void gpu_parts(const struct sl_device *device, struct sl_parts *sum)
     *sum = const_gpu_of(device)->parts.sum;
 }
 
+/* The memory's rate is that of copies where they were measured, else as it is advertised. */
+static void gpu_roofline(const struct sl_device *device, struct sl_roofline *roofline)
+{
+    const struct gpu_driver *driver = &const_gpu_of(device)->driver;
+    const struct sl_gpu_kind *kind = driver->twin ? NULL : sl_gpu_kind_of(driver->gpu.name);
+    *roofline = (struct sl_roofline){0};
+    if (!kind)
+        return;
+    roofline->ops_per_ns[SL_PEAK_F32] = 1000 * kind->f32_tflops;
+    roofline->ops_per_ns[SL_PEAK_INT8] = 1000 * kind->int8_tops;
+    roofline->mma_ops_per_ns = 1000 * kind->imma_tops;
+    roofline->bytes_per_ns = kind->copy_gbs > 0 ? kind->copy_gbs : kind->memory_gbs;
+}
+
 #define GPU_OPS(name_, create_)                                                                              \
     {                                                                                                        \
         .name = name_, .create = create_, .bytes = gpu_bytes, .destroy = gpu_destroy, .isa = gpu_isa,        \
         .rows = gpu_rows, .page = gpu_page, .copy_in = gpu_copy_in, .copy_out = gpu_copy_out,                \
         .clear = gpu_clear, .record = gpu_record, .await = gpu_await, .wait = gpu_wait, .embed = gpu_embed,  \
         .begin = gpu_begin, .attention = gpu_run_attention, .experts = gpu_run_experts,                      \
-        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts, .links = gpu_links,                  \
-        .seal = gpu_seal, .identify = gpu_identify, .lend = gpu_lend, .take_back = gpu_take_back             \
+        .finish = gpu_finish, .logits = gpu_logits, .parts = gpu_parts, .roofline = gpu_roofline,            \
+        .links = gpu_links, .seal = gpu_seal, .identify = gpu_identify, .lend = gpu_lend,                    \
+        .take_back = gpu_take_back                                                                           \
     }
 const struct sl_device_ops sl_device_cuda = GPU_OPS("cuda", cuda_create);
 const struct sl_device_ops sl_device_twin = GPU_OPS("twin", twin_create);

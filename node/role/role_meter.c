@@ -12,13 +12,15 @@ uint64_t sl_role_meter_publish(struct sl_role_meter *m, struct sl_utilisation *u
                                const struct sl_stage *stage)
 {
     uint64_t at_peak_us = sl_utilisation_look(u, stage), worked_ns = 0;
-    uint64_t available_ns = u->seen_run_ns * sl_stage_share(stage)->n_threads;
+    uint64_t available_ns = u->seen_run_ns * sl_stage_members(stage);
     for (int p = 0; p < SL_PARTS; p++) {
         atomic_store(&m->part_ns[p], u->seen.part[p].ns);
         worked_ns += u->seen.part[p].ns;
     }
     atomic_store(&m->wait_ns, available_ns > worked_ns ? available_ns - worked_ns : 0);
     atomic_store(&m->mfu_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->compute_ns)));
+    atomic_store(&m->has_mma, u->roofline.mma_ops_per_ns > 0);
+    atomic_store(&m->mma_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->mma_ns)));
     atomic_store(&m->compute_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->compute_bound_ns)));
     atomic_store(&m->memory_ppm, (uint64_t)(MILLION * sl_utilisation_ratio(u, u->memory_bound_ns)));
     return at_peak_us;
@@ -50,18 +52,28 @@ void sl_role_meter_steps_text(struct sl_text *t, const char *role, const struct 
 
 void sl_role_meter_text(struct sl_text *t, const char *role, const struct sl_role_meter *m)
 {
-    sl_metric_head(t, "counter", "sluice_stage_seconds",
-                   "Time of all threads of the team by part of the work; wait is the rest of the time "
-                   "in layers and head: imbalance, barriers, serial steps.");
+    sl_metric_head(
+        t, "counter", "sluice_stage_seconds",
+        "Time of all threads of the team, or of a GPU's queue by its events, by part of the work; wait is "
+        "the rest of the time in layers and head: imbalance, barriers, serial steps. Of a twin of a GPU it is "
+        "a simulation's and no figure.");
 
     for (int p = 0; p <= SL_PARTS; p++)
         sl_text_add(t, "sluice_stage_seconds_total{role=\"%s\",part=\"%s\"} %.6f\n", role,
                     p < SL_PARTS ? sl_part_name((enum sl_part)p) : "wait",
                     (double)atomic_load(p < SL_PARTS ? &m->part_ns[p] : &m->wait_ns) * 1e-9);
-    sl_metric_head(t, "gauge", "sluice_stage_mfu_ratio",
-                   "Time that the operations of about the last ten chunks or steps take at the peaks of "
-                   "their instructions (measured at the start, same threads), over the time they took.");
+    sl_metric_head(
+        t, "gauge", "sluice_stage_mfu_ratio",
+        "Time that the operations of about the last ten chunks or steps take at the peaks of "
+        "their instructions (measured at the start, same threads; a GPU's are its data sheet's), over the "
+        "time they took. 0: not known.");
     sl_text_add(t, "sluice_stage_mfu_ratio{role=\"%s\"} %.6f\n", role, ratio(&m->mfu_ppm));
+    if (atomic_load(&m->has_mma)) {
+        sl_metric_head(t, "gauge", "sluice_stage_mfu_mma_ratio",
+                       "The same of a GPU, where the ceiling of integer products is that of mma.sync (IMMA) "
+                       "alone, and not of wgmma (IGMMA).");
+        sl_text_add(t, "sluice_stage_mfu_mma_ratio{role=\"%s\"} %.6f\n", role, ratio(&m->mma_ppm));
+    }
     sl_metric_head(t, "gauge", "sluice_stage_roofline_ratio",
                    "Share of the same time that a limit of the machine explains: of each part the "
                    "larger of compute and memory (read bandwidth, measured at the start). The sum is "

@@ -14,6 +14,8 @@ struct sl_role_meter {
         most_steps_under_way;                    /* micro-batches in the ring of a decode worker's parts */
     _Atomic uint64_t part_ns[SL_PARTS], wait_ns; /* of all threads of the team */
     _Atomic uint64_t mfu_ppm, compute_ppm, memory_ppm; /* pipeline/stage/utilisation.h, in millionths */
+    _Atomic uint64_t mma_ppm;
+    _Atomic bool has_mma; /* the stage is on a GPU of which that is known */
 };
 
 /* By the role, after a chunk or step; returns what sl_utilisation_look does. */

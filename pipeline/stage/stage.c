@@ -616,6 +616,18 @@ void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t
     *run_ns = stage->run_ns;
 }
 
+bool sl_stage_roofline(const struct sl_stage *stage, struct sl_roofline *roofline)
+{
+    if (stage->ops->roofline)
+        stage->ops->roofline(stage->device, roofline);
+    return stage->ops->roofline != NULL;
+}
+
+uint32_t sl_stage_members(const struct sl_stage *stage)
+{
+    return stage->ops->roofline ? 1 : stage->config.n_threads;
+}
+
 enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part)
 {
     const struct sl_layer_blocks *layer = &stage->layers[(stage->config.end - stage->config.begin) / 2];

@@ -124,9 +124,13 @@ void sl_stage_expect(struct sl_stage *stage, const struct sl_cost *cost);
  * of a stage on the CPU. */
 void sl_stage_observe(struct sl_stage *stage, const struct sl_observer *observer);
 
-/* Since the start: time and work by part, summed over the team's members, and the wall time of sl_stage_run and
- * sl_stage_logits. n_threads * run_ns minus all parts' ns is waiting: imbalance, barriers, serial steps. */
+/* Since the start: time and work by part, summed over the members of the team, and the wall time of sl_stage_run and
+ * sl_stage_logits. sl_stage_members() * run_ns minus all parts' ns is waiting: imbalance, barriers, serial steps. */
 void sl_stage_parts(const struct sl_stage *stage, struct sl_parts *sum, uint64_t *run_ns);
+/* Threads of the CPU's team; 1 of a GPU, whose times are its queue's. */
+uint32_t sl_stage_members(const struct sl_stage *stage);
+/* What the stage's device says that it can do at most (kernels/device.h). false: it is the host's, to be measured. */
+bool sl_stage_roofline(const struct sl_stage *stage, struct sl_roofline *roofline);
 /* The instruction that a part's operations run on, which is what its share of the peak is a share of: by the format of
  * the weights (of the middle layer, where layers differ) or of the KV pages. */
 enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part);

@@ -44,6 +44,8 @@ sl_status sl_utilisation_init(struct sl_utilisation *u, const struct sl_stage *s
     u->idle = sl_stage_weight_bytes(stage) == 0;
     if (u->idle)
         return SL_OK;
+    if (sl_stage_roofline(stage, &u->roofline))
+        return SL_OK;
     SL_TRY(sl_ops_select_profile(&ops, config->profile, err));
     pthread_mutex_lock(&cache.lock);
     sl_status status = look_up(&u->roofline, ops, config->n_threads, err);
@@ -55,7 +57,7 @@ uint64_t sl_utilisation_look(struct sl_utilisation *u, const struct sl_stage *st
 {
     struct sl_parts now;
     uint64_t run_ns;
-    double all = 0, bound[2] = {0, 0}; /* by compute, by memory */
+    double all = 0, all_by_mma = 0, bound[2] = {0, 0}; /* by compute, by memory */
     if (u->idle)
         return 0;
     sl_stage_parts(stage, &now, &run_ns);
@@ -66,10 +68,12 @@ uint64_t sl_utilisation_look(struct sl_utilisation *u, const struct sl_stage *st
         double memory =
             sl_roofline_memory_ns(&u->roofline, (double)(now.part[p].bytes - u->seen.part[p].bytes));
         all += compute;
+        all_by_mma += sl_roofline_mma_ns(&u->roofline, peak, (double)(now.part[p].ops - u->seen.part[p].ops));
         bound[memory > compute] += memory > compute ? memory : compute;
     }
     u->run_ns = memory_of_a_look * u->run_ns + (double)(run_ns - u->seen_run_ns);
     u->compute_ns = memory_of_a_look * u->compute_ns + all;
+    u->mma_ns = memory_of_a_look * u->mma_ns + all_by_mma;
     u->compute_bound_ns = memory_of_a_look * u->compute_bound_ns + bound[0];
     u->memory_bound_ns = memory_of_a_look * u->memory_bound_ns + bound[1];
     u->seen = now;

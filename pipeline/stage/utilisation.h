@@ -5,18 +5,22 @@
  * in the layers and the head. A part that memory holds up cannot come near it; so there is the
  * roofline, which takes for each part the larger of the two limits, and says how much of the time
  * each limit explains. What neither explains is overhead, waiting, or kernels that could be better.
- * Ratios are of the recent past: each look counts nine tenths of what the next one counts. */
+ * Ratios are of the recent past: each look counts nine tenths of what the next one counts.
+ *
+ * The peaks of a CPU are measured, those of a GPU are its kind's (kernels/cuda/kinds.h), and there MFU has a second ceiling for
+ * integers, that of mma.sync. Of a GPU that is a twin nothing is a figure: all of it is 0. */
 #ifndef SL_PIPELINE_STAGE_UTILISATION_H
 #define SL_PIPELINE_STAGE_UTILISATION_H
 
 #include "pipeline/stage/stage.h"
 
 struct sl_utilisation {
-    struct sl_roofline roofline; /* of the stage's threads, measured once a process */
+    struct sl_roofline roofline; /* of the stage's threads, measured once a process, or of its GPU */
     struct sl_parts seen;        /* at the last look */
     uint64_t seen_run_ns;
     bool idle;                 /* a stage without weights, whose device computes nothing that has a peak */
-    double run_ns, compute_ns; /* of the recent past, as are the next two */
+    double run_ns, compute_ns; /* of the recent past, as are the next three */
+    double mma_ns;             /* compute_ns, by mma.sync alone */
     double compute_bound_ns, memory_bound_ns;
 };
 

@@ -6,7 +6,7 @@
 #include "kernels/gpu/device.h"
 #include "kernels/gpu/gemm8.h"
 #include "model/pack/pack.h"
-#include "pipeline/stage/stage.h"
+#include "pipeline/stage/utilisation.h"
 #include "tests/model/files.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -402,6 +402,45 @@ SL_TEST(the_work_of_each_part_is_the_cpus)
             }
         sl_pack_close(pack);
     }
+}
+
+/* 40 rows of the first prompt through both. */
+static void run_some(struct stages *st, const struct case_of *how)
+{
+    struct came_out out = {0};
+    run(st, how, (uint32_t[]){0, 0}, (uint32_t[]){40, 0}, &out);
+}
+
+SL_TEST(what_a_gpu_does_is_beside_two_ceilings_and_of_a_twin_no_figure)
+{
+    static struct stages st;
+    const struct case_of how = {{T, C}, 40, false, 3};
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    struct sl_utilisation u;
+    struct sl_err err;
+    REQUIRE(pack);
+    sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = 3});
+    REQUIRE(open_stages(&st, pack, &how, SL_I8));
+    CHECK_INT(sl_stage_members(st.stage[0]), 1);
+    REQUIRE(sl_utilisation_init(&u, st.stage[0], &err) == SL_OK);
+    run_some(&st, &how);
+    CHECK_INT(sl_utilisation_look(&u, st.stage[0]), 0);
+    CHECK(u.compute_ns == 0 && u.mma_ns == 0 && u.memory_bound_ns == 0 && u.run_ns > 0);
+
+    u.roofline = (struct sl_roofline){.ops_per_ns = {1, 0, 8}, .mma_ops_per_ns = 2, .bytes_per_ns = 100};
+    const struct sl_parts before = u.seen;
+    double by_f32 = 0, integers = 0;
+    run_some(&st, &how);
+    sl_utilisation_look(&u, st.stage[0]);
+    for (int p = 0; p < SL_PARTS; p++) {
+        double ops = (double)(u.seen.part[p].ops - before.part[p].ops);
+        *(sl_stage_part_peak(st.stage[0], p) == SL_PEAK_INT8 ? &integers : &by_f32) += ops;
+    }
+    CHECK(integers > 0 && by_f32 > 0);
+    CHECK(u.compute_ns == by_f32 + integers / 8 && u.mma_ns == by_f32 + integers / 2);
+    for (uint32_t k = 0; k < N_STAGES; k++)
+        sl_stage_destroy(st.stage[k]);
+    sl_pack_close(pack);
 }
 
 /* ---- a GPU that fails ---- */
