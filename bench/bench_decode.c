@@ -124,15 +124,16 @@ static void print(const struct decode *d)
         if (json) {
             printf("%s\n  {\"batch\": %u, \"context\": %u, \"tg_tok_s\": %.2f, \"times_first\": "
                    "%.3f, ",
-                   i ? "," : "", d->batches[i], d->bench.context, report.tok_per_s, report.tok_per_s / first);
+                   i ? "," : "", d->batches[i], d->bench.context, report.tok_per_s,
+                   first > 0 ? report.tok_per_s / first : 0);
             sl_stage_report_json(&report);
             putchar('}');
             continue;
         }
-        printf("\ndecode, batch of %u behind %u tokens: %.1f tokens/s (%.2f ms a step, median of %u)",
-               d->batches[i], d->bench.context, report.tok_per_s, report.ms / d->bench.steps,
-               d->bench.rounds);
-        if (i > 0)
+        printf("\ndecode, batch of %u behind %u tokens: ", d->batches[i], d->bench.context);
+        sl_stage_report_speed(&report, report.ms / d->bench.steps, " a step");
+        printf(", median of %u", d->bench.rounds);
+        if (i > 0 && first > 0)
             printf(", %.2f x batch %u", report.tok_per_s / first, d->batches[0]);
         printf("\n  times below are of %u steps\n", d->bench.steps);
         sl_stage_report_print(&report, colour);
@@ -150,6 +151,7 @@ static sl_status run(struct decode *d, struct sl_err *err)
         most = d->batches[i] > most ? d->batches[i] : most;
     struct sl_stage_bench_options options = {.model = d->bench.model,
                                              .kv = d->bench.kv,
+                                             .device = d->bench.device,
                                              .numerics = d->bench.numerics,
                                              .load = sl_loading_of(&d->bench.load, SL_PROGRESS_BAR),
                                              .n_threads = d->bench.n_threads,

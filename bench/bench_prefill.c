@@ -65,8 +65,9 @@ static void print(const struct prefill *p)
             putchar('}');
             continue;
         }
-        printf("\nprefill of %u tokens behind %u: %.1f tokens/s (%.1f ms, median of %u)\n", p->lengths[i],
-               p->bench.context, report.tok_per_s, report.ms, p->bench.rounds);
+        printf("\nprefill of %u tokens behind %u: ", p->lengths[i], p->bench.context);
+        sl_stage_report_speed(&report, report.ms, "");
+        printf(", median of %u\n", p->bench.rounds);
         sl_stage_report_print(&report, colour);
     }
     if (json)
@@ -82,6 +83,7 @@ static sl_status run(struct prefill *p, struct sl_err *err)
         longest = p->lengths[i] > longest ? p->lengths[i] : longest;
     struct sl_stage_bench_options options = {.model = p->bench.model,
                                              .kv = p->bench.kv,
+                                             .device = p->bench.device,
                                              .numerics = p->bench.numerics,
                                              .load = sl_loading_of(&p->bench.load, SL_PROGRESS_BAR),
                                              .n_threads = p->bench.n_threads,

@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct sl_bench_prefill {
-    const char *model, *kv, *numerics;
+    const char *model, *device, *kv, *numerics;
     struct sl_loading_values load;
     const char *prompt_tokens; /* "512,2048" */
     uint32_t context, chunk, n_threads, rounds;
@@ -17,7 +17,7 @@ struct sl_bench_prefill {
 sl_status sl_bench_prefill(const struct sl_bench_prefill *bench, struct sl_err *err);
 
 struct sl_bench_decode {
-    const char *model, *kv, *numerics;
+    const char *model, *device, *kv, *numerics;
     struct sl_loading_values load;
     const char *batch;    /* "1,4,16" */
     const char *sampling; /* "none", "plain", "penalties" */

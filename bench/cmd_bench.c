@@ -82,9 +82,9 @@ const struct sl_command sl_command_bench_load = {
     SL_OPTION_MODEL(values, model),                                                                          \
         SL_OPTION_NUMBER("context", values, context, "0", 0, 1 << 20, "tokens",                              \
                          "Tokens that are in the pages already."),                                           \
-        SL_OPTION_THREADS(values, n_threads, "2"), SL_OPTION_ROUNDS(values, rounds, "5"),                    \
-        SL_OPTION_KV(values, kv), SL_OPTION_NUMERICS(values, numerics, "f32"), SL_LOADING_ROWS(values),      \
-        SL_OPTION_JSON(values, json)
+        SL_OPTION_DEVICE(values, device), SL_OPTION_THREADS(values, n_threads, "2"),                         \
+        SL_OPTION_ROUNDS(values, rounds, "5"), SL_OPTION_KV(values, kv),                                     \
+        SL_OPTION_NUMERICS(values, numerics, "f32"), SL_LOADING_ROWS(values), SL_OPTION_JSON(values, json)
 
 static const struct sl_option prefill_options[] = {
     STAGE_ROWS(sl_bench_prefill),
@@ -107,9 +107,9 @@ const struct sl_command sl_command_bench_prefill = {
     "bench prefill",
     "",
     "prefill speed of one stage, split by part",
-    "Prefills prompts of random ids through all layers of a pack and says where the time goes, and "
-    "how near each part "
-    "comes to the machine's peak and to the speed of its memory, both measured beside it.",
+    "Prefills prompts of random ids through all layers of a pack and says where the time goes, and how near each part comes to the "
+    "machine's peak and to the speed of its memory, both measured beside it; of a GPU they are its kind's, and parts are times "
+    "between its events. Of --device twin all times are a simulation's.",
     prefill_options,
     sizeof(struct sl_bench_prefill),
     0,
@@ -175,9 +175,8 @@ const struct sl_command sl_command_bench_decode = {
     "bench decode",
     "",
     "decode speed of one stage, split by part",
-    "Decodes batches of sequences through all layers of a pack and says where the time goes, and "
-    "how near it comes to the "
-    "speed of memory, measured beside it.",
+    "Decodes batches of sequences through all layers of a pack and says where the time goes, and how near it comes to the speed of "
+    "memory, measured beside it; of a GPU it is its kind's. Of --device twin all times are a simulation's.",
     decode_options,
     sizeof(struct sl_bench_decode),
     0,

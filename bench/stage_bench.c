@@ -5,6 +5,7 @@
 #include "base/rng.h"
 #include "model/pack/pack_cache.h"
 #include "node/local/cluster.h"
+#include "pipeline/stage/device_kind.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -35,7 +36,8 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
 {
     *b = (struct sl_stage_bench){.options = *options};
     SL_TRY(open_pack(b, err));
-    uint32_t allowed = sl_profile_allowed(options->numerics), able = allowed & sl_ops_profiles();
+    SL_TRY(sl_device_kind_read(&b->device, options->device, err));
+    uint32_t allowed = sl_profile_allowed(options->numerics), able = allowed & sl_device_profiles(b->device);
     if (!allowed)
         return sl_fail(err, SL_E_USAGE, "numerics profile %s is unknown; use " SL_NUMERICS_CHOICES,
                        options->numerics);
@@ -48,6 +50,8 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
                               .with_embed = true,
                               .with_head = true,
                               .n_threads = b->options.n_threads,
+                              .device = b->device,
+                              .which = options->device,
                               .kv_dtype = kv_dtype,
                               .profile = profile,
                               .n_pages = options->n_sequences * sl_pages_of(options->context_tokens),
@@ -55,7 +59,8 @@ sl_status sl_stage_bench_open(struct sl_stage_bench *b, const struct sl_stage_be
                               .max_sequences = options->n_sequences,
                               .context_tokens = options->context_tokens};
     SL_TRY(sl_ops_select_profile(&b->ops, profile, err));
-    sl_tune_for(b->pack, profile);
+    if (b->device == SL_DEVICE_CPU)
+        sl_tune_for(b->pack, profile);
     SL_TRY(sl_stage_create(&b->stage, b->pack, &config, &b->options.load, err));
     return take_memory(b, err);
 }
@@ -115,7 +120,8 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
 
 sl_status sl_account_begin(struct sl_account *account, const struct sl_stage_bench *b, struct sl_err *err)
 {
-    SL_TRY(sl_roofline_measure(&account->roofline, b->ops, b->options.n_threads, BEST_OF, err));
+    if (!sl_stage_roofline(b->stage, &account->roofline))
+        SL_TRY(sl_roofline_measure(&account->roofline, b->ops, b->options.n_threads, BEST_OF, err));
     sl_stage_parts(b->stage, &account->parts, &account->run_ns);
     account->wall_ns = sl_clock_ns();
     return SL_OK;
@@ -128,10 +134,13 @@ void sl_account_end(struct sl_account *account, const struct sl_stage_bench *b)
     account->wall_ns = sl_clock_ns() - account->wall_ns;
     sl_stage_parts(b->stage, &now, &run_ns);
     account->run_ns = run_ns - account->run_ns;
+    if (b->device == SL_DEVICE_TWIN)
+        account->wall_ns = 0;
     for (int p = 0; p < SL_PARTS; p++) {
         struct sl_part_sum *sum = &account->parts.part[p];
         *sum = (struct sl_part_sum){now.part[p].ns - sum->ns, now.part[p].ops - sum->ops,
                                     now.part[p].bytes - sum->bytes};
+        account->wall_ns += b->device == SL_DEVICE_TWIN ? sum->ns : 0;
     }
 }
 
@@ -140,29 +149,32 @@ void sl_account_end(struct sl_account *account, const struct sl_stage_bench *b)
 static void report_of(struct sl_stage_report *r, const struct sl_stage_bench *b, const struct sl_account *a,
                       uint32_t n_tokens)
 {
-    double wall = (double)a->wall_ns, n = b->options.n_threads, bytes = 0;
-    *r = (struct sl_stage_report){.tok_per_s = 1e9 * n_tokens / wall, .ms = wall / 1e6, .wait_share = 1};
+    double wall = (double)a->wall_ns, n = sl_stage_members(b->stage), bytes = 0;
+    bool simulated = b->device == SL_DEVICE_TWIN;
+    *r = (struct sl_stage_report){
+        .tok_per_s = simulated ? 0 : 1e9 * n_tokens / wall, .ms = wall / 1e6, .wait_share = 1};
     for (int p = 0; p < SL_PARTS; p++) {
         const struct sl_part_sum *sum = &a->parts.part[p];
         double ns = (double)sum->ns / n, ops = (double)sum->ops;
-        double compute =
-            sl_roofline_compute_ns(&a->roofline, sl_stage_part_peak(b->stage, (enum sl_part)p), ops);
+        enum sl_peak peak = sl_stage_part_peak(b->stage, (enum sl_part)p);
+        double compute = sl_roofline_compute_ns(&a->roofline, peak, ops);
         double memory = sl_roofline_memory_ns(&a->roofline, (double)sum->bytes);
         double least = compute > memory ? compute : memory;
         r->part[p] =
             (struct sl_part_report){.share = ns / wall, .ms = ns / 1e6, .memory_bound = memory > compute};
-        if (sum->ns > 0) {
+        if (sum->ns > 0 && !simulated) {
             r->part[p].gops = ops / ns;
             r->part[p].gb_per_s = (double)sum->bytes / ns;
             r->part[p].roofline_share = least / ns;
         }
         r->mfu += compute / wall;
+        r->mfu_mma += sl_roofline_mma_ns(&a->roofline, peak, ops) / wall;
         r->roofline_share += least / wall;
         r->wait_share -= ns / wall;
         bytes += (double)sum->bytes;
     }
-    r->gb_per_s = bytes / wall;
-    r->read_share = r->gb_per_s / a->roofline.bytes_per_ns;
+    r->gb_per_s = simulated ? 0 : bytes / wall;
+    r->read_share = a->roofline.bytes_per_ns > 0 ? r->gb_per_s / a->roofline.bytes_per_ns : 0;
 }
 
 void sl_stage_report_make(struct sl_stage_report *report, const struct sl_stage_bench *b,
@@ -183,6 +195,7 @@ void sl_stage_report_make(struct sl_stage_report *report, const struct sl_stage_
     MEDIAN(tok_per_s);
     MEDIAN(ms);
     MEDIAN(mfu);
+    MEDIAN(mfu_mma);
     MEDIAN(roofline_share);
     MEDIAN(read_share);
     MEDIAN(gb_per_s);

@@ -14,6 +14,7 @@
 
 struct sl_stage_bench_options {
     const char *model, *kv, *numerics;
+    const char *device; /* as sl_device_kind_read takes it; NULL: the CPU */
     struct sl_loading load;
     uint32_t n_threads;  /* 0: all processors */
     uint32_t max_tokens; /* rows of a chunk */
@@ -24,7 +25,9 @@ struct sl_stage_bench_options {
 struct sl_stage_bench {
     struct sl_pack *pack;
     struct sl_stage *stage;
-    const struct sl_ops *ops;
+    const struct sl_ops *ops; /* on the CPU */
+    enum sl_device_kind
+        device; /* the twin's times are no figures: those of a simulation, whose clock counts operations */
     struct sl_chunk chunk;
     struct sl_stage_bench_options options;
     float *rows;
@@ -33,7 +36,7 @@ struct sl_stage_bench {
 
 struct sl_account { /* of one stretch */
     struct sl_parts parts;
-    uint64_t wall_ns, run_ns;
+    uint64_t wall_ns, run_ns;    /* of a twin: the sum of its parts */
     struct sl_roofline roofline; /* measured just before */
 };
 
@@ -44,8 +47,9 @@ struct sl_part_report { /* of the team's time */
     bool memory_bound;     /* which limit that is */
 };
 struct sl_stage_report {
-    double tok_per_s, ms;
-    double mfu;            /* least time at the peaks of the instructions / wall time */
+    double tok_per_s, ms;  /* rates of a twin are 0, as those in parts are: its times are no figures */
+    double mfu;            /* least time at the peaks of the instructions / wall time; 0: not known */
+    double mfu_mma;        /* of a GPU, the same where integers have mma.sync alone */
     double roofline_share; /* the same with memory's limit */
     double read_share, gb_per_s;
     double wait_share; /* members x wall time that no part has: imbalance, barriers, serial steps */
@@ -63,7 +67,7 @@ sl_status sl_stage_bench_sequence(struct sl_stage_bench *b, uint64_t id, uint32_
  * row. */
 void sl_stage_bench_prefill(struct sl_stage_bench *b, struct sl_sequence *sequence, uint32_t pos, uint32_t n);
 
-/* The roofline, then the clock and the counters. */
+/* The roofline (measured, or the GPU's), then the clock and the counters. */
 sl_status sl_account_begin(struct sl_account *account, const struct sl_stage_bench *b, struct sl_err *err);
 void sl_account_end(struct sl_account *account, const struct sl_stage_bench *b);
 /* The medians over rounds, figure by figure. n_tokens were worked on in each. */
@@ -71,6 +75,8 @@ void sl_stage_report_make(struct sl_stage_report *report, const struct sl_stage_
                           const struct sl_account *accounts, uint32_t n_accounts, uint32_t n_tokens);
 
 void sl_stage_report_head(const struct sl_stage_bench *b, const struct sl_account *account, bool json);
+/* "79.1 tokens/s (12.64 ms a step)", or that it is simulated. */
+void sl_stage_report_speed(const struct sl_stage_report *report, double ms, const char *unit);
 void sl_stage_report_print(const struct sl_stage_report *report, bool colour);
 void sl_stage_report_json(const struct sl_stage_report *report); /* members of an object, without braces */
 

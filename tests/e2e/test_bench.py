@@ -56,6 +56,25 @@ def test_decode_report(pack, kv):
         check_stage_report(result)
 
 
+@pytest.mark.parametrize("command, args", [("prefill", ["--prompt-tokens", 5, "--chunk", 8]), ("decode", ["--batch", 2, "--steps", 1])])
+def test_a_twin_has_parts_and_no_figures(pack, command, args):
+    """Times by events of the twin's driver, whose clock counts: they add up, and nothing is made of them that could be taken for a speed."""
+    bench_of = [command, "--model", pack, "--device", "twin", "--rounds", 1, "--threads", 1, *args]
+    done = bench(*bench_of, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["simulated"], report["isa"], set(report["peak_gops"].values())) == (True, "twin sm_90", {0.0})
+    for result in report["results"]:
+        check_stage_report(result)
+        assert result["ms"] > 0 and result["parts"]["wait"]["ms"] == 0
+        assert {result[key] for key in ("mfu", "mfu_mma", "roofline", "gb_per_s")} == {0}
+        assert all(part.get("gops", 0) == 0 for part in result["parts"].values())
+    assert report["results"][0]["pp_tok_s" if command == "prefill" else "tg_tok_s"] == 0
+    if command == "prefill":
+        said = bench(*bench_of).stdout
+        assert said.count("SIMULATED") == 2 and "tokens/s" not in said and "no MFU" in said
+
+
 def test_cost_report(pack):
     done = bench("cost", "--model", pack, "--chunks", 12, "--json")
     assert done.returncode == 0, done.stderr
@@ -90,6 +109,8 @@ def test_tables_are_for_people(pack):
     (["prefill"], 64, "--model PATH"),
     (["prefill", "--model", "PACK", "--prompt-tokens", "0"], 64, "--prompt-tokens takes"),
     (["decode", "--model", "PACK", "--batch", "1,,2"], 64, "--batch takes"),
+    (["decode", "--model", "PACK", "--device", "gpu"], 64, "device gpu is unknown; use cpu, cuda, cuda:N"),
+    (["prefill", "--model", "PACK", "--device", "twin", "--numerics", "bf16dot"], 78, "a GPU has the numerics f32 only"),
     (["kernels", "--filter", "no such kernel"], 64, "no kernel of this machine matches 'no such kernel'"),
 ])
 def test_usage(pack, args, code, sentence):
