@@ -16,8 +16,10 @@
 #include "node/coordinator/coordinator.h"
 
 static const struct sl_option kernels_options[] = {
-    SL_OPTION_TEXT("filter", SL_OPT_STRING, sl_bench_kernels, filter, NULL, "TEXT",
-                   "Only rows with TEXT in \"isa profile kernel shape format rows N\"."),
+    SL_OPTION_TEXT(
+        "filter", SL_OPT_STRING, sl_bench_kernels, filter, NULL, "TEXT",
+        "Only rows with TEXT in \"isa profile kernel shape format rows N\", of a GPU in \"kernel shape format rows N\"."),
+    SL_OPTION_DEVICE(sl_bench_kernels, device),
     SL_OPTION_THREADS(sl_bench_kernels, n_threads, "1"),
     SL_OPTION_ROUNDS(sl_bench_kernels, rounds, "5"),
     SL_OPTION_JSON(sl_bench_kernels, json),
@@ -36,9 +38,10 @@ const struct sl_command sl_command_bench_kernels = {
     "bench kernels",
     "",
     "each kernel's time, its share of the peak and of memory's speed",
-    "Measures every kernel in every format on every instruction set of this machine, beside the "
-    "peak of the instruction "
-    "that it is made of and the speed of memory, and checks each against the scalar reference.",
+    "Measures every kernel in every format on every instruction set of this machine, beside the peak of the instruction that it is "
+    "made of and the speed of memory, and checks each against the scalar reference. With --device cuda those of a GPU, by its events, "
+    "beside what mma.sync and wgmma reach on its kind and beside copies within its memory; with --device twin small shapes, "
+    "simulated: their bits, and no times.",
     kernels_options,
     sizeof(struct sl_bench_kernels),
     0,

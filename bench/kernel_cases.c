@@ -60,14 +60,14 @@ static void random_floats(void *to, enum sl_dtype dtype, size_t n)
 
 /* Every q is allowed in every format but the zero of i8, which would be -128; every scale but zero.
  */
-static void random_panel(uint8_t *to, enum sl_dtype dtype, uint32_t n, uint32_t k)
+void sl_bench_random_panel(uint8_t *to, enum sl_dtype dtype, uint32_t n, uint32_t k, uint64_t seed)
 {
     if (!sl_dtype_is_integer(dtype)) {
         random_floats(to, dtype, (size_t)n * k);
         return;
     }
     size_t block_bytes = sl_quant_block_bytes(dtype, k), scale_bytes = sl_quant_scale_bytes(dtype, k);
-    random_bytes(to, n / SL_LANES * block_bytes, 1);
+    random_bytes(to, n / SL_LANES * block_bytes, seed);
     for (uint8_t *block = to; block < to + n / SL_LANES * block_bytes; block += block_bytes) {
         for (uint32_t c = 0; c < SL_LANES; c++)
             memcpy(block + 4 * c, &(float){0x1p-12f}, 4);
@@ -100,8 +100,9 @@ static void make_experts(const struct sl_bench_case *c)
     size_t bytes = expert_bytes(c);
     if (holds(c, false))
         return;
-    random_panel(operands.memory, c->dtype, 2 * c->n, c->k);
-    random_panel(operands.memory + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->dtype, c->k, c->n);
+    sl_bench_random_panel(operands.memory, c->dtype, 2 * c->n, c->k, 1);
+    sl_bench_random_panel(operands.memory + sl_panel_bytes(c->dtype, 2 * c->n, c->k), c->dtype, c->k, c->n,
+                          1);
     for (size_t at = bytes; at + bytes <= MEMORY_BYTES; at += bytes)
         memcpy(operands.memory + at, operands.memory, bytes);
 }
@@ -109,12 +110,25 @@ static void make_experts(const struct sl_bench_case *c)
 static void make_panel(const struct sl_bench_case *c)
 {
     if (!holds(c, false))
-        random_panel(operands.memory, c->dtype, c->n, c->k);
+        sl_bench_random_panel(operands.memory, c->dtype, c->n, c->k, 1);
 }
 
 static size_t page_bytes(enum sl_dtype dtype)
 {
     return sl_page_k_bytes(dtype, D_HEAD) + sl_page_v_bytes(dtype, D_HEAD);
+}
+
+void sl_bench_random_page(uint8_t *k, uint8_t *v, enum sl_dtype dtype, uint32_t d_head, uint64_t seed)
+{
+    sl_bench_random_panel(k, dtype, SL_PAGE_TOKENS, d_head, seed);
+    if (dtype != SL_I8) {
+        random_floats(v, dtype, (size_t)SL_PAGE_TOKENS * d_head);
+        return;
+    }
+    random_bytes(v, sl_page8_scales_at(d_head), seed + 2);
+    float *scales = (float *)(void *)(v + sl_page8_scales_at(d_head));
+    for (uint32_t i = 0; i < SL_PAGE_TOKENS; i++)
+        scales[i] = 0x1p-8f;
 }
 
 static void make_pages(const struct sl_bench_case *c)
@@ -123,15 +137,7 @@ static void make_pages(const struct sl_bench_case *c)
     if (holds(c, true))
         return;
     uint8_t *page = operands.memory;
-    random_panel(page, c->dtype, SL_PAGE_TOKENS, D_HEAD);
-    if (c->dtype == SL_I8) {
-        random_bytes(page + k_bytes, sl_page8_scales_at(D_HEAD), 3);
-        float *scales = (float *)(void *)(page + k_bytes + sl_page8_scales_at(D_HEAD));
-        for (uint32_t i = 0; i < SL_PAGE_TOKENS; i++)
-            scales[i] = 0x1p-8f;
-    } else {
-        random_floats(page + k_bytes, c->dtype, (size_t)SL_PAGE_TOKENS * D_HEAD);
-    }
+    sl_bench_random_page(page, page + k_bytes, c->dtype, D_HEAD, 1);
     for (size_t p = 0; (p + 1) * bytes <= MEMORY_BYTES; p++) {
         if (p > 0)
             memcpy(operands.memory + p * bytes, page, bytes);

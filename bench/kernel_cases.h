@@ -41,6 +41,10 @@ struct sl_bench_lane sl_bench_lane(uint32_t member, void *scratch);
 const void *sl_bench_memory(size_t *bytes); /* larger than caches: for the bandwidth beside a case */
 size_t sl_bench_scratch_bytes(void);
 
+/* Weights and a page of valid random numbers, the same of the same seed (floats of any). n: a multiple of 16. */
+void sl_bench_random_panel(uint8_t *to, enum sl_dtype dtype, uint32_t n, uint32_t k, uint64_t seed);
+void sl_bench_random_page(uint8_t *k, uint8_t *v, enum sl_dtype dtype, uint32_t d_head, uint64_t seed);
+
 /* Calls each(arg, c) for every case, in the order of the report. c->prepare is the callee's to
  * call. */
 void sl_bench_cases(void (*each)(void *arg, const struct sl_bench_case *c), void *arg);

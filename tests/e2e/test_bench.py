@@ -111,6 +111,8 @@ def test_tables_are_for_people(pack):
     (["decode", "--model", "PACK", "--batch", "1,,2"], 64, "--batch takes"),
     (["decode", "--model", "PACK", "--device", "gpu"], 64, "device gpu is unknown; use cpu, cuda, cuda:N"),
     (["prefill", "--model", "PACK", "--device", "twin", "--numerics", "bf16dot"], 78, "a GPU has the numerics f32 only"),
+    (["kernels", "--device", "twin", "--filter", "no such kernel"], 64, "no kernel of this device matches 'no such kernel'"),
+    (["kernels", "--device", "cpu:0"], 64, "device cpu:0 is unknown"),
     (["kernels", "--filter", "no such kernel"], 64, "no kernel of this machine matches 'no such kernel'"),
 ])
 def test_usage(pack, args, code, sentence):
@@ -126,6 +128,21 @@ def test_kernels_have_the_bits_of_ref():
     report = json.loads(done.stdout)
     assert report["results"] and all(r["same_bits"] for r in report["results"])
     assert report["read_gb_per_s"] > 0 and all(p["gops"] > 0 for p in report["peaks"])
+
+
+def test_kernels_of_a_gpu_have_the_bits_of_ref_and_on_a_twin_no_times():
+    done = bench("kernels", "--device", "twin", "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["simulated"] is True and report["copy_gbs"] is None
+    names = {row["kernel"] for row in report["rows"]}
+    # Each format by all bodies, attention, and what is done to rows.
+    assert {f"gemm8_{body}{d}{what}" for body in ("few_", "", "wg_") for d in ("i8", "i4", "i4g16", "i3", "i2") for what in ("", "_swiglu")} <= names
+    assert {"sl_gpu_attend8_64", "sl_gpu_norm", "sl_gpu_quantise", "sl_gpu_combine", "sl_gpu_gemm_f32"} <= names
+    for row in report["rows"]:
+        assert row["equal"] is True and {row[key] for key in ("us", "tops", "of_imma", "of_igmma", "gbs", "of_copy")} == {None}
+    said = bench("kernels", "--device", "twin", "--filter", "router")
+    assert said.stdout.startswith("SIMULATED") and said.stdout.count(" yes\n") == len([r for r in report["rows"] if "router" in r["shape"]])
 
 
 def test_a_stage_says_where_its_time_goes(pack, tmp_path):
