@@ -40,7 +40,7 @@ const struct sl_command sl_command_bench_kernels = {
     "each kernel's time, its share of the peak and of memory's speed",
     "Measures every kernel in every format on every instruction set of this machine, beside the peak of the instruction that it is "
     "made of and the speed of memory, and checks each against the scalar reference. With --device cuda those of a GPU, by its events, "
-    "beside what mma.sync and wgmma reach on its kind and beside copies within its memory; with --device twin small shapes, "
+    "beside what mma.sync and wgmma reach and beside copies within its memory; with --device twin small shapes, "
     "simulated: their bits, and no times.",
     kernels_options,
     sizeof(struct sl_bench_kernels),

@@ -1,5 +1,6 @@
-/* `sluice bench kernels --device cuda|twin`: every kernel of a GPU, timed by events beside what its kind can do at most and beside copies
- * within its memory, which are measured in the same run, and held to kernels/ref by bits. A table for people or one JSON object. */
+/* `sluice bench kernels --device cuda|twin`: every kernel of a GPU, timed by events beside the products that mma.sync and wgmma do on
+ * registers alone and beside copies within its memory, which are measured in the same run, and held to kernels/ref by bits. A table for
+ * people or one JSON object. */
 #ifndef SL_BENCH_GPU_KERNELS_H
 #define SL_BENCH_GPU_KERNELS_H
 

@@ -1,5 +1,5 @@
 /* What GPUs of known kinds can do at most: the one table of their peaks. `sluice plan` takes shares of them (bench/plan/kinds.c), and
- * what a GPU's stage or kernels have done is said beside them.
+ * what a GPU's stage has done is said beside them. What a GPU's own tensor cores reach is measured by kernels/gpu/peak.h.
  *
  * Integer products have two ceilings. mma.sync (IMMA in the machine's code) is the portable instruction; on Hopper wgmma (IGMMA) alone
  * reaches what the data sheet says, elsewhere there is none. Kernels of one body are beside the first what they may become, beside the

@@ -11,7 +11,7 @@ import pytest
 from conftest import SLUICE
 
 BUILD, ROOT = SLUICE.parent, Path(__file__).resolve().parents[2]
-KERNELS = ["fill", "elements", "lanes", "norm", "quantise", "gemm", "route", "attend", "attend8", "gemm8"]
+KERNELS = ["fill", "elements", "lanes", "norm", "quantise", "gemm", "route", "attend", "attend8", "gemm8", "peak"]
 
 
 def run(out, *options, build=BUILD, path=None):
