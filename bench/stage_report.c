@@ -106,11 +106,13 @@ static void print_line(const char *name, double share, bool colour, int ansi)
 
 void sl_stage_report_print(const struct sl_stage_report *report, bool colour)
 {
-    static const int colours[SL_PARTS] = {75, 215, 114, 176, 222, 80, 210};
+    static const int colours[SL_PARTS] = {75, 215, 114, 176, 222, 80, 210, 111};
     printf("  %-11s%-*s %7s %9s %8s %7s  %s\n", "part", BAR + 1, "share of the time", "", "ms", "GOP/s",
            "GB/s", "% of its roofline");
     for (int p = 0; p < SL_PARTS; p++) {
         const struct sl_part_report *part = &report->part[p];
+        if (p == SL_PART_STEPS && part->share <= 0)
+            continue; /* only GPUs have them */
         print_line(sl_part_name((enum sl_part)p), part->share, colour, colours[p]);
         printf(" %9.2f", part->ms);
         if (part->gops > 0)

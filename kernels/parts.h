@@ -20,6 +20,7 @@ enum sl_part {
     SL_PART_QUANTISE,   /* activations to s8, rotation */
     SL_PART_NORMS,      /* norms, combine, residual, embedding */
     SL_PART_HEAD,       /* the head's product */
+    SL_PART_STEPS, /* of a GPU: token steps that are one launch; time alone, what they do is counted in its parts */
     SL_PARTS
 };
 

@@ -180,6 +180,7 @@ const char *sl_part_name(enum sl_part part)
         [SL_PART_QUANTISE] = "quantise",
         [SL_PART_NORMS] = "norms",
         [SL_PART_HEAD] = "head",
+        [SL_PART_STEPS] = "steps",
     };
     return names[part];
 }

@@ -7,7 +7,6 @@
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/elements.h"
 #include "kernels/gpu/place.h"
-#include "kernels/page.h"
 
 /* This layer's K of KV head 0 in slot 0. */
 static uint8_t *pages_of(const struct device_gpu *d, uint32_t layer)
@@ -108,20 +107,6 @@ static void attend_floats(struct device_gpu *d, uint32_t layer, enum gpu_batches
                       (items + SL_GPU_ATTEND_WARPS - 1) / SL_GPU_ATTEND_WARPS);
 }
 
-/* What attending is of work: each key that a row sees once for q and once for v, each page of a sequence once. */
-static void count_attention(struct device_gpu *d, enum gpu_batches batch)
-{
-    const struct sl_attention_dims *a = &d->config.attention;
-    uint64_t keys = 0, pages = 0;
-    for (uint32_t i = 0; i < d->chunk.n_slices; i++) {
-        const struct sl_attention_slice *s = &d->chunk.slices[i];
-        uint64_t first = batch == GPU_LEFT ? s->kv_only : 0, n = s->n - first;
-        keys += n * (s->pos + first) + n * (n + 1) / 2;
-        pages += n ? (s->pos + s->n + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS : 0;
-    }
-    gpu_work(d, 4ull * a->d_head * a->n_q * keys, pages * a->n_kv * (d->sizes.k_bytes + d->sizes.v_bytes));
-}
-
 /* States to the output product's rows, which lie where q|k|v was if they are floats: nobody reads that any more. */
 static void mix(struct device_gpu *d, enum gpu_batches batch, const struct sl_panel *w)
 {
@@ -196,7 +181,7 @@ void gpu_attention(struct device_gpu *d, uint32_t layer)
         gpu_part(d, SL_PART_ATTENTION);
         place(d, layer, GPU_LEFT, 0, a->n_q);
     }
-    count_attention(d, batch);
+    gpu_work_attention(d, batch);
     if (d->config.kv_dtype == SL_I8)
         attend8(d, layer, batch);
     else

@@ -113,9 +113,19 @@ struct gpu_segment { /* of the compute stream: from its event to the next one's 
     uint32_t layer;                    /* of expert_bytes */
     uint64_t ops, bytes, expert_bytes; /* expert_bytes: of each expert that the layer has hit */
 };
+struct
+    gpu_kept { /* work that is asked for once and goes again and again, as a graph's does; of so many rows */
+    uint32_t rows;
+    struct {
+        uint64_t ops, bytes;
+    } part[SL_PARTS];
+};
 struct gpu_unit {        /* a piece of work, and where it ended, as numbers of segments */
     uint64_t begin, end; /* end: whose event is behind it */
     bool routed;
+    const struct gpu_kept *kept; /* all layers of it, for so many rows, beside what attention was */
+    uint32_t rows;
+    uint64_t attention_ops, attention_bytes;
 };
 struct gpu_parts { /* device_parts.c */
     struct gpu_segment *ring;
@@ -124,7 +134,9 @@ struct gpu_parts { /* device_parts.c */
     struct gpu_unit units[GPU_PARTS_UNITS];
     uint64_t n_closed, n_read; /* units; open: there is one behind those that are closed */
     bool open;
-    uint32_t *tasks; /* [GPU_PARTS_UNITS][n_layers], pinned: as n_tasks of gpu_buffers was */
+    struct gpu_kept *keeping; /* what is asked for goes here, and no event is recorded */
+    enum sl_part part;        /* of it */
+    uint32_t *tasks;          /* [GPU_PARTS_UNITS][n_layers], pinned: as n_tasks of gpu_buffers was */
     struct sl_parts sum;
 };
 
@@ -279,6 +291,12 @@ void gpu_parts_destroy(struct device_gpu *d);
 void gpu_part(struct device_gpu *d, enum sl_part part);
 void gpu_work(struct device_gpu *d, uint64_t ops, uint64_t bytes); /* of the part that has begun */
 void gpu_work_product(struct device_gpu *d, const struct gpu_mul *p);
+void gpu_work_attention(struct device_gpu *d, enum gpu_batches batch); /* of the chunk, in a layer */
+/* From here on, until it is called with NULL, all layers are asked for to be kept in `kept`, whose rows are set; what attention does of
+ * a chunk comes later. Nothing is timed: while a stream is captured its events are not its own. */
+void gpu_parts_keep(struct device_gpu *d, struct gpu_kept *kept);
+/* They go once more, for the rows of the chunk that has begun, as one launch: SL_PART_STEPS. `kept` stays. */
+void gpu_parts_again(struct device_gpu *d, const struct gpu_kept *kept);
 void gpu_parts_close(struct device_gpu *d); /* a piece of work ends here */
 void gpu_parts_read(struct device_gpu *d);  /* what has come is added to the sums; nothing is waited for */
 

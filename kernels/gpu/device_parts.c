@@ -7,9 +7,12 @@
  * are copied out at the chunk's end. Weights and pages count once a launch, an expert's weights once a launch that hits it: blocks run
  * side by side, and those that want the same bytes find them in the L2.
  *
+ * What is one launch of all layers (a graph, kept once and asked for again) has one time, and its work by parts.
+ *
  * Times are added with the work that was done in them, or neither. The twin's events have a time, too: an operation of any stream is a
  * microsecond of a clock that only counts. That is a simulation's, and no figure. */
 #include "kernels/gpu/device_impl.h"
+#include "kernels/page.h"
 #include "kernels/quant.h"
 #include <assert.h>
 #include <stdlib.h>
@@ -74,6 +77,24 @@ static void add_segment(struct device_gpu *d, uint64_t number, const uint32_t *t
     sum->bytes += s->expert_bytes * (n < n_experts ? n : n_experts);
 }
 
+/* All layers as one launch: its time is a segment's, and this is its work. */
+static void add_kept(struct device_gpu *d, const struct gpu_unit *unit, const uint32_t *tasks)
+{
+    struct sl_part_sum *sum = d->parts.sum.part;
+    uint32_t n_experts = d->config.experts.n_experts;
+    for (int p = 0; p < SL_PARTS; p++) {
+        sum[p].ops += unit->kept->part[p].ops / unit->kept->rows * unit->rows;
+        sum[p].bytes += unit->kept->part[p].bytes;
+    }
+    sum[SL_PART_ATTENTION].ops += unit->attention_ops;
+    sum[SL_PART_ATTENTION].bytes += unit->attention_bytes;
+    for (uint32_t i = 0; i < d->config.n_layers; i++) {
+        const struct sl_experts_weights *w = &d->weights.layers[i].experts;
+        uint64_t each = w->routed.gate_up_stride + w->routed.down_stride;
+        sum[SL_PART_EXPERTS].bytes += w->is_moe ? each * (tasks[i] < n_experts ? tasks[i] : n_experts) : 0;
+    }
+}
+
 void gpu_parts_read(struct device_gpu *d)
 {
     struct gpu_parts *p = &d->parts;
@@ -85,6 +106,8 @@ void gpu_parts_read(struct device_gpu *d)
         gpu_check(d, result, "reading the time of a part");
         for (uint64_t i = unit->begin; i < unit->end; i++)
             add_segment(d, i, tasks_of(d, p->n_read));
+        if (unit->kept)
+            add_kept(d, unit, tasks_of(d, p->n_read));
     }
 }
 
@@ -121,6 +144,9 @@ static void open_unit(struct device_gpu *d)
 void gpu_part(struct device_gpu *d, enum sl_part part)
 {
     struct gpu_parts *p = &d->parts;
+    p->part = part;
+    if (p->keeping)
+        return;
     if (!p->open)
         open_unit(d);
     else if (segment_of(p, p->given - 1)->part == part)
@@ -131,31 +157,79 @@ void gpu_part(struct device_gpu *d, enum sl_part part)
 
 void gpu_work(struct device_gpu *d, uint64_t ops, uint64_t bytes)
 {
-    struct gpu_segment *s = segment_of(&d->parts, d->parts.given - 1);
-    assert(d->parts.open);
-    s->ops += ops;
-    s->bytes += bytes;
+    struct gpu_parts *p = &d->parts;
+    struct gpu_segment *s = segment_of(p, p->given - 1);
+    assert(p->open || p->keeping);
+    *(p->keeping ? &p->keeping->part[p->part].ops : &s->ops) += ops;
+    *(p->keeping ? &p->keeping->part[p->part].bytes : &s->bytes) += bytes;
+}
+
+static struct gpu_unit *open_one(struct gpu_parts *p)
+{
+    return &p->units[p->n_closed % GPU_PARTS_UNITS];
+}
+
+/* Each key that a row sees once for q and once for v, each page of a sequence once. */
+static void attention_of(const struct device_gpu *d, enum gpu_batches batch, uint64_t *ops, uint64_t *bytes)
+{
+    const struct sl_attention_dims *a = &d->config.attention;
+    uint64_t keys = 0, pages = 0;
+    for (uint32_t i = 0; i < d->chunk.n_slices; i++) {
+        const struct sl_attention_slice *s = &d->chunk.slices[i];
+        uint64_t first = batch == GPU_LEFT ? s->kv_only : 0, n = s->n - first;
+        keys += n * (s->pos + first) + n * (n + 1) / 2;
+        pages += n ? (s->pos + s->n + SL_PAGE_TOKENS - 1) / SL_PAGE_TOKENS : 0;
+    }
+    *ops = 4ull * a->d_head * a->n_q * keys;
+    *bytes = pages * a->n_kv * (d->sizes.k_bytes + d->sizes.v_bytes);
+}
+
+void gpu_work_attention(struct device_gpu *d, enum gpu_batches batch)
+{
+    uint64_t ops, bytes;
+    if (d->parts.keeping)
+        return;
+    attention_of(d, batch, &ops, &bytes);
+    gpu_work(d, ops, bytes);
+}
+
+void gpu_parts_keep(struct device_gpu *d, struct gpu_kept *kept)
+{
+    assert(!d->parts.open);
+    d->parts.keeping = kept;
+}
+
+void gpu_parts_again(struct device_gpu *d, const struct gpu_kept *kept)
+{
+    gpu_part(d, SL_PART_STEPS);
+    struct gpu_unit *unit = open_one(&d->parts);
+    unit->kept = kept;
+    unit->routed = true;
+    unit->rows = d->chunk.n_rows;
+    attention_of(d, GPU_ALL, &unit->attention_ops, &unit->attention_bytes);
+    unit->attention_ops *= d->config.n_layers;
+    unit->attention_bytes *= d->config.n_layers;
 }
 
 void gpu_work_product(struct device_gpu *d, const struct gpu_mul *m)
 {
     const struct sl_panel *w = m->w;
-    struct gpu_segment *s = segment_of(&d->parts, d->parts.given - 1);
     uint32_t digits = w->digits == 2 ? 2 : 1, columns = (m->swiglu ? 2 : 1) * m->n;
     bool routed = m->expert_stride > 0;
     gpu_work(d, 2ull * digits * m->n_rows * columns * w->k,
              routed || m->n_rows == 0 ? 0 : sl_panel_bytes(w->dtype, columns, w->k));
-    if (!routed)
-        return;
+    if (!routed || d->parts.keeping)
+        return; /* kept: all layers' experts count when their tasks have come */
+    struct gpu_segment *s = segment_of(&d->parts, d->parts.given - 1);
     s->expert_bytes += m->expert_stride;
     s->layer = (uint32_t)(m->count - d->b.n_tasks);
-    d->parts.units[d->parts.n_closed % GPU_PARTS_UNITS].routed = true;
+    open_one(&d->parts)->routed = true;
 }
 
 void gpu_parts_close(struct device_gpu *d)
 {
     struct gpu_parts *p = &d->parts;
-    struct gpu_unit *unit = &p->units[p->n_closed % GPU_PARTS_UNITS];
+    struct gpu_unit *unit = open_one(p);
     if (!p->open)
         return;
     if (unit->routed)

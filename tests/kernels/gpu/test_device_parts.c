@@ -212,3 +212,59 @@ SL_TEST(weights_of_experts_count_by_what_was_hit)
         end_world();
     }
 }
+
+/* A graph: asked for once for four rows, and gone twice, for three rows and for one. */
+SL_TEST(what_is_kept_has_one_time_and_its_work_by_parts_for_the_rows_that_there_are)
+{
+    static const uint32_t tasks[LAYERS] = {2, 0, EXPERTS + 4};
+    static const struct sl_attention_slice three[] = {
+        {.n = 1, .pos = 9}, {.row = 1, .n = 1, .pos = 64}, {.row = 2, .n = 1}};
+    static struct sl_layer_blocks layers[LAYERS];
+    const struct sl_panel panel = {.n = 32, .k = 64, .dtype = SL_I8, .digits = 1};
+    const uint64_t once = 2 * 32 * 64, panels = LAYERS * sl_panel_bytes(SL_I8, 32, 64);
+    for (uint32_t i = 0; i < LAYERS; i++) {
+        layers[i].experts.is_moe = i != 1;
+        layers[i].experts.routed.gate_up_stride = 1000, layers[i].experts.routed.down_stride = 500;
+    }
+    for (uint64_t seed = 0; seed < SEEDS; seed++) {
+        struct gpu_kept kept = {.rows = 4};
+        REQUIRE(begin_world(seed));
+        w.d.weights.layers = layers;
+        w.d.config.attention = (struct sl_attention_dims){.n_q = 4, .n_kv = 2, .d_head = 8};
+        w.d.sizes.k_bytes = w.d.sizes.v_bytes = 64;
+        gpu_parts_keep(&w.d, &kept);
+        for (uint32_t layer = 0; layer < LAYERS; layer++) {
+            gpu_part(&w.d, SL_PART_PROJECTION);
+            gpu_work_product(&w.d, &(struct gpu_mul){.w = &panel, .n_rows = 4, .n = 32});
+            gpu_part(&w.d, SL_PART_ATTENTION);
+            gpu_work_attention(&w.d, GPU_ALL);
+            gpu_part(&w.d, SL_PART_EXPERTS);
+            gpu_work_product(&w.d, &(struct gpu_mul){.w = &panel,
+                                                     .expert_stride = 1000,
+                                                     .count = w.d.b.n_tasks + layer,
+                                                     .n_rows = 8,
+                                                     .n = 32});
+        }
+        gpu_parts_keep(&w.d, NULL);
+        CHECK_INT(w.d.parts.given, 0); /* no event */
+        memcpy(w.pinned, tasks, sizeof tasks);
+        for (int time = 0; time < 2; time++) {
+            const uint32_t n = time ? 1 : 3;
+            w.d.chunk = (struct sl_device_chunk){.n_rows = n, .n_slices = n, .slices = three};
+            gpu_parts_again(&w.d, &kept);
+            is_well(w.d.cuda->copy_in(w.at, w.pinned, sizeof tasks, w.d.streams[SL_QUEUE_COMPUTE]));
+            gpu_parts_close(&w.d);
+            draw_parts(2, false); /* the head */
+        }
+        wait_for_all();
+        w.want.part[SL_PART_STEPS].ns += 2 * 3000; /* an event, the launch, and the counts on their way out */
+        w.want.part[SL_PART_PROJECTION].ops += LAYERS * once * (3 + 1);
+        w.want.part[SL_PART_PROJECTION].bytes += 2 * panels;
+        w.want.part[SL_PART_EXPERTS].ops += 2 * LAYERS * once * (3 + 1);
+        w.want.part[SL_PART_EXPERTS].bytes += 2 * (2 + EXPERTS) * 1500;
+        w.want.part[SL_PART_ATTENTION].ops += LAYERS * 4 * 8 * 4 * (10 + 65 + 1 + 10);
+        w.want.part[SL_PART_ATTENTION].bytes += LAYERS * (1 + 2 + 1 + 1) * 2 * 128;
+        check_parts(true);
+        end_world();
+    }
+}
