@@ -53,10 +53,13 @@ static sl_status record(struct device_gpu *d, uint32_t rows, struct sl_err *err)
     d->chunk = (struct sl_device_chunk){.rows = {(uintptr_t)d->b.rows[0]}, .n_rows = rows, .n_slices = rows};
     d->n[GPU_ALL] = d->n[GPU_LEFT] = rows;
     d->n_items[0] = d->n_items[1] = (uint32_t)sl_gpu_cut_items(&d->sizes.cut, rows, rows);
+    to->kept.rows = rows;
+    gpu_parts_keep(d, &to->kept);
     for (uint32_t layer = 0; layer < d->config.n_layers; layer++) {
         gpu_attention(d, layer);
         gpu_experts(d, layer);
     }
+    gpu_parts_keep(d, NULL);
     SL_TRY(sl_cu_check(d->cuda, d->cuda->capture_end(stream, &graph), "recording a token step", err));
     result = d->cuda->graph_make(&to->exec, graph, 0);
     d->cuda->graph_destroy(graph);
@@ -99,5 +102,6 @@ const struct gpu_graph *gpu_graph_of(const struct device_gpu *d)
 
 void gpu_graph_launch(struct device_gpu *d, const struct gpu_graph *graph)
 {
+    gpu_parts_again(d, &graph->kept);
     gpu_check(d, d->cuda->exec_launch(graph->exec, d->streams[SL_QUEUE_COMPUTE]), "a token step");
 }

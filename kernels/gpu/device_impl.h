@@ -89,11 +89,6 @@ struct gpu_function {
     uint32_t shared, most; /* bytes; blocks that the device runs at once */
 };
 
-struct gpu_graph { /* of a token step of so many rows at most */
-    sl_cu_exec exec;
-    uint32_t rows;
-};
-
 struct gpu_staged { /* a piece of pinned memory, and when it is free again */
     uint8_t *host;
     sl_cu_event done;
@@ -119,6 +114,11 @@ struct
     struct {
         uint64_t ops, bytes;
     } part[SL_PARTS];
+};
+struct gpu_graph { /* of a token step of so many rows at most */
+    sl_cu_exec exec;
+    uint32_t rows;
+    struct gpu_kept kept;
 };
 struct gpu_unit {        /* a piece of work, and where it ended, as numbers of segments */
     uint64_t begin, end; /* end: whose event is behind it */
