@@ -339,20 +339,22 @@ static void run(struct sl_world *w)
 
 /* ---- the world ---- */
 
-/* Ten times all there is to do, one after the other, and what trouble there is. */
+/* Ten times all there is to do, one after the other, each chunk through all stages before the next, and what trouble there is. */
 static uint64_t patience_us(const struct sl_world *w)
 {
     double us = 0;
+    uint32_t way_us = w->max_delay_us + 10000, most = w->config.chunk_tokens;
+    most = most > 0 && most < SL_PAGE ? most : SL_PAGE;
     for (uint32_t i = 0; i < w->holders.n; i++) {
         const struct sl_sim_request *r = &w->holders.requests[i];
         struct sl_cost_chunk page = {0}, step = {0};
         sl_cost_add(&page, r->n_ids, SL_PAGE);
         sl_cost_add(&step, r->n_ids + r->max_tokens, 1);
-        us += sl_cost_of(&w->config.cost, &page) * (2 + r->n_ids / SL_PAGE) +
+        us += (sl_cost_of(&w->config.cost, &page) + (most < SL_PAGE ? way_us : 0)) * (2 + r->n_ids / most) +
               (r->n ? r->n : 1) * r->max_tokens * sl_cost_of(&w->config.cost, &step);
     }
     return 2000000 + 10 * (uint64_t)us + 4 * w->trouble_us +
-           (uint64_t)w->holders.n * 100 * (w->max_delay_us + 10000 + (w->config.slow_push ? 100000 : 0));
+           (uint64_t)w->holders.n * 100 * (way_us + (w->config.slow_push ? 100000 : 0));
 }
 
 static void fill_shape(struct sl_shape *s, const struct sl_world_config *c)
