@@ -1,6 +1,7 @@
 /* `sluice calibrate`: what chunks cost on each stage of a cut, measured here and now (pipeline/stage/calibrate.h), and what the
  * schedule would make of it. One stage after the other is loaded, so a machine that holds one of them can measure all. */
 #include "base/cpu.h"
+#include "kernels/device.h"
 #include "model/pack/cache_store.h"
 #include "model/pack/pack_cache.h"
 #include "node/client/output.h"
@@ -9,6 +10,7 @@
 #include "node/local/cluster.h"
 #include "pipeline/decide/budget.h"
 #include "pipeline/stage/calibrate.h"
+#include "pipeline/stage/device_kind.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,7 +19,7 @@ enum { BUDGET_US = 2000000, FAR = 8192 };
 
 struct calibrate_values {
     uint32_t stages, threads, chunk;
-    const char *kv, *numerics, *layers;
+    const char *kv, *numerics, *layers, *device;
     bool fresh, json;
     struct sl_loading_values load;
 };
@@ -26,6 +28,7 @@ static const struct sl_option calibrate_options[] = {
     SL_OPTION_STAGES(calibrate_values, stages, "1"),
     SL_OPTION_LAYERS(calibrate_values, layers),
     SL_OPTION_THREADS(calibrate_values, threads, "0"),
+    SL_OPTION_DEVICE(calibrate_values, device),
     SL_OPTION_CHUNK(calibrate_values, chunk),
     SL_OPTION_KV(calibrate_values, kv),
     SL_OPTION_NUMERICS(calibrate_values, numerics, "f32"),
@@ -108,20 +111,40 @@ static double largest_error(const struct sl_measured_cost *m)
     return most;
 }
 
+static void print_json_device(const struct sl_stage *stage)
+{
+    struct sl_device_identity which;
+    printf("\"device\": \"%s\", ", sl_stage_identify(stage, &which));
+    if (!which.name[0])
+        return;
+    fputs("\"gpu\": ", stdout);
+    sl_json_string(stdout, which.name, strlen(which.name));
+    fputs(", ", stdout);
+}
+
+static void print_json_coefficients(const struct sl_stage_calibration *c)
+{
+    const struct sl_cost *cost = &c->measured.cost;
+    fputs("   \"coefficients\": {", stdout);
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        printf("\"%s\": %.6g, ", terms[i].name, cost->us[i]);
+    printf("\"hit\": %.6g},\n   \"prior\": ", cost->hit);
+    for (int i = 0; i < SL_COST_TERMS && !c->no_peaks; i++)
+        printf("%s\"%s\": %.6g", i ? ", " : "{", terms[i].name, c->prior.us[i]);
+    fputs(c->no_peaks ? "null" : "}", stdout);
+}
+
 static void print_json(const struct sl_stage *stage, uint32_t k, const struct sl_stage_calibration *c)
 {
     const struct sl_share *s = sl_stage_share(stage);
     const struct sl_measured_cost *m = &c->measured;
     struct verdict v = judge(&m->cost, s->max_tokens);
-    printf("%s\n  {\"stage\": %u, \"layers\": [%u, %u], \"threads\": %u, \"kernels\": \"%s\", \"kept\": %s,\n"
-           "   \"coefficients\": {",
-           k ? "," : "", k, s->begin, s->end, s->n_threads, sl_stage_isa(stage), c->kept ? "true" : "false");
-    for (int i = 0; i < SL_COST_TERMS; i++)
-        printf("\"%s\": %.6g, ", terms[i].name, m->cost.us[i]);
-    printf("\"hit\": %.6g},\n   \"prior\": {", m->cost.hit);
-    for (int i = 0; i < SL_COST_TERMS; i++)
-        printf("%s\"%s\": %.6g", i ? ", " : "", terms[i].name, c->prior.us[i]);
-    fputs("},\n   \"points\": [", stdout);
+    printf("%s\n  {\"stage\": %u, \"layers\": [%u, %u], \"threads\": %u, ", k ? "," : "", k, s->begin, s->end,
+           s->n_threads);
+    print_json_device(stage);
+    printf("\"kernels\": \"%s\", \"kept\": %s,\n", sl_stage_isa(stage), c->kept ? "true" : "false");
+    print_json_coefficients(c);
+    fputs(",\n   \"points\": [", stdout);
     for (uint32_t i = 0; i < m->n_points; i++)
         printf("%s\n    {\"pos\": %u, \"rows\": %u, \"ends\": %u, \"us\": %.6g, \"predicted_us\": %.6g}",
                i ? "," : "", m->points[i].pos, m->points[i].rows, m->points[i].wanted, m->points[i].us,
@@ -137,9 +160,14 @@ static void print_text(const struct sl_stage *stage, uint32_t k, const struct sl
     const struct sl_share *s = sl_stage_share(stage);
     const struct sl_measured_cost *m = &c->measured;
     struct verdict v = judge(&m->cost, s->max_tokens);
-    printf("stage %u: layers %u to %u%s, %u threads, %s kernels; %s\n", k, s->begin, s->end - 1,
-           s->with_embed ? " and the embedding" : "", s->n_threads, sl_stage_isa(stage),
-           c->kept ? "as it was kept (--fresh measures anew)" : "measured now");
+    struct sl_device_identity which;
+    const char *device = sl_stage_identify(stage, &which);
+    printf("stage %u: layers %u to %u%s, %u threads, %s%s%s kernels; %s\n", k, s->begin, s->end - 1,
+           s->with_embed ? " and the embedding" : "", s->n_threads, which.name, which.name[0] ? ", " : "",
+           sl_stage_isa(stage), c->kept ? "as it was kept (--fresh measures anew)" : "measured now");
+    if (strcmp(device, "twin") == 0)
+        puts(
+            "  a twin is a program that does what a GPU would: these are its own times, and those of no GPU");
     for (int i = 0; i < SL_COST_TERMS; i++)
         printf("  %-5s %11.5g %-9s %s\n", terms[i].name, m->cost.us[i], terms[i].unit, terms[i].meaning);
     printf("  p     %11.5g %-9s share of the experts that a row hits\n", m->cost.hit, "");
@@ -160,9 +188,12 @@ static void print_text(const struct sl_stage *stage, uint32_t k, const struct sl
 }
 
 static sl_status measure_stage(const struct sl_pack *pack, const struct sl_plan *plan, uint32_t k,
-                               const struct calibrate_values *v, double *target_us, struct sl_err *err)
+                               const struct calibrate_values *v, enum sl_device_kind device,
+                               double *target_us, struct sl_err *err)
 {
     struct sl_share share = sl_plan_share(plan, k, sl_cpu_threads(v->threads, v->stages));
+    share.device = device;
+    share.which = v->device;
     struct sl_loading load = sl_loading_of(&v->load, SL_PROGRESS_NONE);
     struct sl_stage_calibration c;
     struct sl_stage *stage;
@@ -182,9 +213,9 @@ static sl_status measure_stage(const struct sl_pack *pack, const struct sl_plan 
 }
 
 static sl_status make_plan(struct sl_plan *plan, const struct sl_pack *pack, const struct calibrate_values *v,
-                           struct sl_err *err)
+                           enum sl_device_kind device, struct sl_err *err)
 {
-    uint32_t allowed = sl_profile_allowed(v->numerics), able = allowed & sl_ops_profiles();
+    uint32_t allowed = sl_profile_allowed(v->numerics), able = allowed & sl_device_profiles(device);
     struct sl_plan_options options = {.n_stages = v->stages,
                                       .kv_dtype = sl_pack_kv_dtype(pack, v->kv),
                                       .chunk_tokens = v->chunk,
@@ -196,16 +227,17 @@ static sl_status make_plan(struct sl_plan *plan, const struct sl_pack *pack, con
     return sl_plan_for_shape(plan, sl_pack_shape(pack), &options, err);
 }
 
-static sl_status calibrate(const struct sl_pack *pack, const struct calibrate_values *v, struct sl_err *err)
+static sl_status calibrate(const struct sl_pack *pack, const struct calibrate_values *v,
+                           enum sl_device_kind device, struct sl_err *err)
 {
     struct sl_plan plan;
     double target_us = 0;
-    SL_TRY(make_plan(&plan, pack, v, err));
+    SL_TRY(make_plan(&plan, pack, v, device, err));
     sl_tune_for(pack, plan.profile);
     if (v->json)
         printf("{\"digest\": \"%s\", \"stages\": [", sl_pack_digest(pack));
     for (uint32_t k = 0; k < plan.n_stages; k++)
-        SL_TRY(measure_stage(pack, &plan, k, v, &target_us, err));
+        SL_TRY(measure_stage(pack, &plan, k, v, device, &target_us, err));
     if (v->json)
         printf("],\n \"target_us\": %.6g}\n", target_us);
     else if (plan.n_stages > 1)
@@ -215,12 +247,18 @@ static sl_status calibrate(const struct sl_pack *pack, const struct calibrate_va
 
 static int run_calibrate(const void *values, const char *const *args, uint32_t n_args)
 {
-    struct sl_pack *pack;
+    const struct calibrate_values *v = values;
+    struct sl_pack *pack = NULL;
     struct sl_err err = {0};
+    enum sl_device_kind device;
     (void)n_args;
-    sl_status status = sl_pack_open_any(&pack, args[0], &err);
+    sl_status status = sl_device_kind_read(&device, v->device, &err);
     if (status == SL_OK)
-        status = calibrate(pack, values, &err);
+        status = sl_device_look(device, &err);
+    if (status == SL_OK)
+        status = sl_pack_open_any(&pack, args[0], &err);
+    if (status == SL_OK)
+        status = calibrate(pack, v, device, &err);
     sl_pack_close(pack);
     return status == SL_OK ? 0 : sl_command_failed("calibrate", &err);
 }
@@ -233,8 +271,8 @@ const struct sl_command sl_command_calibrate = {
     "coefficients of the time that a chunk takes,\n\n"
     "  t = c + sum over slices (gamma*pos + b*n + a*(2*pos*n + n*n)) + w*(1 - (1 - p)^rows),\n\n"
     "how far it is from what was measured, the rows from which on experts take longer to use than to read, and the time of a chunk "
-    "(T*) that the schedule would begin with. It is kept in the cache directory, where serve and stage find it; while requests run, "
-    "they correct it.",
+    "(T*) that the schedule would begin with. It is kept in the cache directory, for this device, where serve and stage find it; while "
+    "requests run, they correct it. With --json it is what `plan --from-cost` reads.",
     calibrate_options,
     sizeof(struct calibrate_values),
     1,

@@ -6,6 +6,7 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/rng.h"
+#include "kernels/device.h"
 #include "model/pack/cache_store.h"
 #include "pipeline/stage/device_wait.h"
 #include "pipeline/stage/utilisation.h"
@@ -14,8 +15,9 @@
 #include <string.h>
 
 enum { ROUNDS = 5, LEAST_POINTS = 3, UNWANTED_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
-static const double slowest_ops_per_ns = 1; /* of a thread, where no peak is known: the reference kernels */
-static const double layer_us = 10;          /* that a layer takes for nothing: its barriers */
+static const double slowest_ops_per_ns =
+    1; /* of a thread, where no peak is known: the reference kernels, a GPU of no known kind */
+static const double layer_us = 10; /* that a layer takes for nothing: its barriers */
 static const uint64_t most_start_us = 2000000;
 static const uint64_t least_kept_us =
     20000; /* a start that measures for less does so each time, and leaves no file */
@@ -51,13 +53,17 @@ static double compute_us(const struct sl_utilisation *u, const struct sl_stage *
     return (ns > 0 ? ns : ops / (slowest_ops_per_ns * sl_stage_share(stage)->n_threads)) / 1000;
 }
 
-static sl_status prior_of(struct sl_cost *prior, const struct sl_stage *stage, struct sl_err *err)
+/* Of a device whose memory has no known speed (a GPU that is a twin, or of no known kind) it is a shape and claims nothing. */
+static sl_status prior_of(struct sl_stage_calibration *calibration, const struct sl_stage *stage,
+                          struct sl_err *err)
 {
     const struct sl_shape *s = sl_stage_shape(stage);
     const struct sl_share *share = sl_stage_share(stage);
+    struct sl_cost *prior = &calibration->prior;
     struct sl_utilisation u;
     struct sl_stage_reads reads = sl_stage_reads_of(stage);
     SL_TRY(sl_utilisation_init(&u, stage, err));
+    calibration->no_peaks = !(u.roofline.bytes_per_ns > 0);
     double layers = share->end - share->begin, heads = (double)s->n_q * s->d_head,
            projection = (2 * heads + 2.0 * s->n_kv * s->d_head) * s->d_model, experts = 0;
     for (uint32_t i = share->begin; i < share->end; i++)
@@ -264,12 +270,14 @@ static void key_of(const struct calibrator *c, const struct sl_pack *pack, char 
     static const char instrumented[] = "";
 #endif
     char cpu[64];
+    struct sl_device_identity which;
+    const char *device = sl_stage_identify(c->stage, &which);
     sl_cpu_model_name(cpu, sizeof cpu);
     snprintf(
         key, SL_COST_KEY,
-        "%s\nsluice %s%s, %s kernels, profile %s, device %d, %u threads\nmodel %.64s\nlayers %u to %u%s, KV %s\n",
-        cpu, SLUICE_VERSION, instrumented, sl_stage_isa(c->stage), sl_profile_name(s->profile),
-        (int)s->device, s->n_threads, sl_pack_digest(pack), s->begin, s->end,
+        "%s\nsluice %s%s, %s kernels, profile %s, device %s%s%s, %u threads\nmodel %.64s\nlayers %u to %u%s, KV %s\n",
+        cpu, SLUICE_VERSION, instrumented, sl_stage_isa(c->stage), sl_profile_name(s->profile), device,
+        which.name[0] ? " " : "", which.name, s->n_threads, sl_pack_digest(pack), s->begin, s->end,
         s->with_embed ? " with embedding" : "", sl_dtype_name(s->kv_dtype));
 }
 
@@ -289,8 +297,8 @@ sl_status sl_stage_calibrate(struct sl_stage_calibration *calibration, struct sl
     struct calibrator c = {.stage = stage, .budget_ns = trial->budget_us * 1000};
     char key[SL_COST_KEY];
     *calibration = (struct sl_stage_calibration){.kept = false};
-    SL_TRY(prior_of(&c.prior, stage, err));
-    calibration->prior = c.prior;
+    SL_TRY(prior_of(calibration, stage, err));
+    c.prior = calibration->prior;
     add_points(&c);
     key_of(&c, pack, key);
     calibration->kept = trial->dir && !trial->fresh &&

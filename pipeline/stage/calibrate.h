@@ -1,5 +1,5 @@
 /* A stage measures what its chunks cost (pipeline/decide/cost.h), before it is used: a few dummy chunks of several sizes behind
- * several prefixes, beside a prior of the model's shape and the machine's peaks. What a chunk does depends on shapes alone, so
+ * several prefixes, beside a prior of the model's shape and the peaks of the machine or of its GPU's kind. What a chunk does depends on shapes alone, so
  * random ids and empty pages do. Kept by cost_store.h.
  *
  * (The calibration of a packer, node/eval/calibrate.h, is another thing: it looks at a text, not at a clock.) */
@@ -18,6 +18,8 @@ struct sl_stage_trial {
 
 struct sl_stage_calibration {
     struct sl_cost prior;
+    bool
+        no_peaks; /* of the stage's device none are known: the prior is a shape that was scaled by what was measured */
     struct sl_measured_cost measured;
     bool kept; /* it was read and not measured now */
 };

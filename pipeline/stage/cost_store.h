@@ -1,5 +1,5 @@
 /* What was measured of a stage's chunks, kept in the cache directory beside the tuning of the kernels (kernels/tune.h): a small
- * text file for each model, layer range, processor and way to compute. It is untrusted: what was read is parsed, checked, written
+ * text file for each model, layer range, processor, device (of GPUs: each kind) and way to compute. It is untrusted: what was read is parsed, checked, written
  * again in memory and compared, so nothing that we did not write ourselves is believed. */
 #ifndef SL_PIPELINE_STAGE_COST_STORE_H
 #define SL_PIPELINE_STAGE_COST_STORE_H

@@ -207,6 +207,15 @@ def pack(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """The demo in integers, which are quick on a twin: floats go through as many steps as there are inputs."""
+    path = tmp_path_factory.mktemp("small") / "demo8.pack"
+    done = run("pack", ROOT / "demo", path, "--experts", "i4", "--dense", "i8")
+    assert done.returncode == 0, done.stderr
+    return path
+
+
 @pytest.fixture
 def spawn(tmp_path):
     started = []

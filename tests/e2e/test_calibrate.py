@@ -11,8 +11,8 @@ from conftest import ROOT, run, wait_until
 
 @pytest.fixture
 def calibrate(tmp_path):
-    def calibrate(*args, code=0):
-        done = run("calibrate", ROOT / "demo", "--threads", 1, *args, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    def calibrate(*args, code=0, model=ROOT / "demo"):
+        done = run("calibrate", model, "--threads", 1, *args, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
         assert done.returncode == code, done.stderr
         return done
     return calibrate
@@ -46,6 +46,28 @@ def test_coefficients_explain_the_predictions_and_are_kept(calibrate, tmp_path):
     assert not json.loads(calibrate("--json").stdout)["stages"][0]["kept"]  # another cut, another cost
     assert "as it was kept" in calibrate("--stages", 2).stdout
     assert "measured now" in calibrate("--stages", 2, "--fresh").stdout
+
+
+def test_a_gpu_has_costs_of_its_own_which_a_plan_takes(calibrate, small, tmp_path):
+    """A twin's times are nobody's, but what is done with them is what is done with a GPU's."""
+    def stages(*args):
+        return json.loads(calibrate("--json", *args, model=small).stdout)["stages"]
+    cpu, first, kept = stages(), stages("--device", "twin"), stages("--device", "twin")
+    assert [s["kept"] for s in cpu + first + kept] == [False, False, True]
+    assert [s["coefficients"] for s in kept] == [s["coefficients"] for s in first] != [s["coefficients"] for s in cpu]
+    assert all(s["device"] == "cpu" and "gpu" not in s and s["prior"]["b"] > 0 for s in cpu)
+    for stage in first:
+        assert (stage["device"], stage["gpu"], stage["prior"]) == ("twin", "a twin of a GPU", None)
+        assert stage["kernels"].startswith("twin sm_") and len(stage["points"]) >= 3
+    assert all(s["kept"] for s in stages())  # nor has the GPU's taken their place
+    costs = calibrate("--json", "--device", "twin", model=small).stdout
+    (tmp_path / "costs.json").write_text(costs)
+    (tmp_path / "nodes.yaml").write_text("link: {gbit: 100}\nnodes:\n  - {kind: h200, count: 2}\n")
+    plan = run("plan", small, "--from-cost", tmp_path / "costs.json", "--nodes", tmp_path / "nodes.yaml", "--stages", 1, "--load", "256:8",
+               "--json")
+    assert plan.returncode == 0, plan.stderr
+    assert [s["layers"] for s in json.loads(plan.stdout)["stages"]] == [[0, 6]]
+    assert "those of no GPU" in calibrate("--device", "twin", model=small).stdout
 
 
 def test_a_damaged_file_is_named_and_replaced(calibrate, tmp_path):

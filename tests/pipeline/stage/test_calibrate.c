@@ -193,3 +193,28 @@ SL_TEST(what_was_measured_is_kept_and_read_again_unless_it_is_damaged_or_another
     sl_stage_destroy(stage);
     sl_pack_close(pack);
 }
+
+SL_TEST(a_gpu_neither_takes_the_costs_of_the_cpu_nor_has_its_peaks)
+{
+    static const enum sl_device_kind kinds[] = {SL_DEVICE_CPU, SL_DEVICE_TWIN};
+    struct sl_pack *pack = make_pack();
+    struct sl_err err = {0};
+    char dir[512];
+    snprintf(dir, sizeof dir, "%s", path_in(sl_test_dir(), "kinds"));
+    mkdir(dir, 0777);
+    struct sl_stage_trial trial = {.budget_us = 0, .dir = dir};
+    for (int round = 0; round < 2; round++)
+        for (int k = 0; k < 2; k++) {
+            struct sl_share share = share_of(3, 4);
+            struct sl_stage_calibration c;
+            share.device = kinds[k];
+            struct sl_stage *stage = make_stage(pack, &share);
+            CHECK_INT(sl_stage_calibrate(&c, stage, pack, &trial, &err), SL_OK);
+            CHECK_INT(c.kept, round == 1);
+            CHECK_INT(c.no_peaks, kinds[k] == SL_DEVICE_TWIN);
+            CHECK_INT(c.measured.n_points, 3);
+            CHECK(sl_cost_is_sane(&c.measured.cost));
+            sl_stage_destroy(stage);
+        }
+    sl_pack_close(pack);
+}
