@@ -19,13 +19,15 @@
 #include "node/command/shared_options.h"
 #include "node/eval/eval_output.h"
 #include "node/local/cluster.h"
+#include "pipeline/stage/device_kind.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 struct eval_values {
-    const char *model, *reference, *text, *token_ids, *kv, *kv_reference, *numerics;
+    const char *model, *reference, *text, *token_ids, *kv, *kv_reference, *numerics, *device,
+        *device_reference;
     struct sl_loading_values load;
     uint32_t context, threads, max_tokens;
     bool json;
@@ -53,6 +55,9 @@ static const struct sl_option eval_options[] = {
     ROW("kv-reference", SL_OPT_CHOICE, kv_reference, "f32", "bf16|i8|f32", 0, 0, NULL,
         "Numbers of the reference's KV cache; its numerics are f32."),
     SL_OPTION_NUMERICS(eval_values, numerics, "f32"),
+    SL_OPTION_DEVICE(eval_values, device),
+    ROW("device-reference", SL_OPT_STRING, device_reference, "cpu", NULL, 0, 0, "DEVICE",
+        "--device of the reference."),
     SL_LOADING_ROWS(eval_values),
     SL_OPTION_THREADS(eval_values, threads, "0"),
     SL_OPTION_JSON(eval_values, json),
@@ -158,16 +163,28 @@ static sl_status check_pair(const struct eval *e, struct sl_err *err)
 static sl_status open_models(struct eval *e, const struct eval_values *v, uint32_t n_threads,
                              struct sl_err *err)
 {
-    uint32_t allowed = sl_profile_allowed(v->numerics), able = allowed & sl_ops_profiles();
-    enum sl_profile profile =
-        sl_profile_best(able ? able : allowed); /* one that we lack is refused by the stage */
-    struct sl_loading load = sl_loading_of(&v->load, SL_PROGRESS_BAR);
-    SL_TRY(sl_eval_model_open(&e->model, v->model, v->kv, profile, v->context, n_threads, &load, err));
+    struct sl_eval_config model = {.path = v->model,
+                                   .kv = v->kv,
+                                   .which = v->device,
+                                   .window = v->context,
+                                   .n_threads = n_threads,
+                                   .load = sl_loading_of(&v->load, SL_PROGRESS_BAR)},
+                          reference = model;
+    SL_TRY(sl_device_kind_read(&model.device, model.which, err));
+    uint32_t allowed = sl_profile_allowed(v->numerics), able = allowed & sl_device_profiles(model.device);
+    model.profile = sl_profile_best(able ? able : allowed); /* one that we lack is refused by the stage */
+    reference.path = v->reference;
+    reference.kv = v->kv_reference;
+    reference.which = v->device_reference;
+    reference.profile = SL_PROFILE_F32;
+    SL_TRY(sl_device_kind_read(&reference.device, reference.which, err));
+    SL_TRY(sl_device_look(model.device, err));
+    SL_TRY(sl_device_look(reference.device, err));
+    SL_TRY(sl_eval_model_open(&e->model, &model, err));
     if (!v->reference)
         return SL_OK;
     e->with_reference = true;
-    SL_TRY(sl_eval_model_open(&e->reference, v->reference, v->kv_reference, SL_PROFILE_F32, v->context,
-                              n_threads, &load, err));
+    SL_TRY(sl_eval_model_open(&e->reference, &reference, err));
     return check_pair(e, err);
 }
 

@@ -49,47 +49,49 @@ static sl_status account(struct sl_eval_model *model, struct sl_err *err)
 
 /* ---- open and close ---- */
 
-static sl_status open_parts(struct sl_eval_model *model, uint32_t window, uint32_t n_threads,
-                            struct sl_err *err)
+static sl_status open_parts(struct sl_eval_model *model, struct sl_err *err)
 {
-    SL_TRY(sl_pack_open_any(&model->pack, model->path, err));
+    const struct sl_eval_config *c = &model->config;
+    uint32_t window = c->window;
+    SL_TRY(sl_pack_open_any(&model->pack, c->path, err));
     const struct sl_shape *s = sl_pack_shape(model->pack);
     if (window > s->max_pos)
         return sl_fail(
             err, SL_E_USAGE,
             "a window of %u tokens is longer than the context of %.160s, %u; make --context smaller", window,
-            model->path, s->max_pos);
+            c->path, s->max_pos);
     /* Two models speak of the same tokens when their tokenizer.json is the same file. */
     const char *tokenizer = sl_pack_sha256(model->pack, "tokenizer.json");
     snprintf(model->tokenizer_digest, sizeof model->tokenizer_digest, "%s", tokenizer ? tokenizer : "");
     SL_TRY(account(model, err));
-    enum sl_dtype kv_dtype = sl_pack_kv_dtype(model->pack, model->kv);
+    enum sl_dtype kv_dtype = sl_pack_kv_dtype(model->pack, c->kv);
     model->kv = sl_dtype_name(kv_dtype);
-    struct sl_share config = {
+    struct sl_share share = {
         .end = s->n_layers,
         .with_embed = true,
         .with_head = true,
-        .n_threads = n_threads,
+        .n_threads = c->n_threads,
         .kv_dtype = kv_dtype,
-        .profile = model->profile,
+        .profile = c->profile,
+        .device = c->device,
+        .which = c->which,
         .n_pages = sl_pages_of(window),
         .max_tokens = window < SL_MAX_CHUNK ? window : SL_MAX_CHUNK,
         .max_sequences = 1,
         .context_tokens = window,
     };
-    SL_TRY(sl_stage_create(&model->stage, model->pack, &config, &model->load, err));
+    SL_TRY(sl_stage_create(&model->stage, model->pack, &share, &c->load, err));
     model->x = calloc((size_t)window * s->d_model, sizeof *model->x);
     return model->x ? SL_OK
                     : sl_fail(err, SL_E_NOMEM, "no memory for a window of %u tokens; make --context smaller",
                               window);
 }
 
-sl_status sl_eval_model_open(struct sl_eval_model *model, const char *path, const char *kv,
-                             enum sl_profile profile, uint32_t window, uint32_t n_threads,
-                             const struct sl_loading *load, struct sl_err *err)
+sl_status sl_eval_model_open(struct sl_eval_model *model, const struct sl_eval_config *config,
+                             struct sl_err *err)
 {
-    *model = (struct sl_eval_model){.path = path, .kv = kv, .profile = profile, .load = *load};
-    return open_parts(model, window, n_threads, err);
+    *model = (struct sl_eval_model){.config = *config, .kv = config->kv};
+    return open_parts(model, err);
 }
 
 void sl_eval_model_close(struct sl_eval_model *model)

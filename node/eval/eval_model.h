@@ -6,10 +6,20 @@
 
 #include "pipeline/stage/stage.h"
 
-struct sl_eval_model {
-    const char *path, *kv; /* as given */
+struct sl_eval_config {
+    const char *path,
+        *kv; /* a pack, or a checkpoint (packed on first use); the numbers of its KV cache, as given */
+    const char *which; /* of the device's kind, as --device says */
+    enum sl_device_kind device;
     enum sl_profile profile;
+    uint32_t window; /* tokens */
+    uint32_t n_threads;
     struct sl_loading load;
+};
+
+struct sl_eval_model {
+    struct sl_eval_config config;
+    const char *kv; /* as it is, where "auto" was given */
     struct sl_pack *pack;
     struct sl_stage *stage;
     char tokenizer_digest[65]; /* SHA-256 of tokenizer.json; empty: there is none */
@@ -17,11 +27,9 @@ struct sl_eval_model {
     float *x; /* [window][d_model] */
 };
 
-/* path: a pack, or a checkpoint (packed on first use). window: tokens; longer than the model's context is
- * SL_E_USAGE. After a failure too, close it. */
-sl_status sl_eval_model_open(struct sl_eval_model *model, const char *path, const char *kv,
-                             enum sl_profile profile, uint32_t window, uint32_t n_threads,
-                             const struct sl_loading *load, struct sl_err *err);
+/* A window longer than the model's context is SL_E_USAGE. After a failure too, close it. */
+sl_status sl_eval_model_open(struct sl_eval_model *model, const struct sl_eval_config *config,
+                             struct sl_err *err);
 void sl_eval_model_close(struct sl_eval_model *model); /* a zeroed model is fine */
 
 /* Reads a window from its first token on, nothing before it: x has the rows. Every id is below the

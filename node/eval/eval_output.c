@@ -64,14 +64,14 @@ static void print_model(const char *role, const struct sl_eval_model *model,
                         const struct sl_estimate *perplexity)
 {
     struct sl_class_use all = sl_eval_matrices(model), experts = sl_eval_experts(model);
-    printf("%s %s\n   ", role, model->path);
+    printf("%s %s\n   ", role, model->config.path);
     for (enum sl_class c = 0; c < SL_CLASS_ROUTER; c++) {
         char format[200];
         sl_pack_class_format(model->pack, c, format, sizeof format);
         if (model->uses[c].weights > 0)
             printf(" %s %s;", sl_class_name(c), format);
     }
-    printf(" KV %s; profile %s\n    %.3f bits a weight", model->kv, sl_profile_name(model->profile),
+    printf(" KV %s; profile %s\n    %.3f bits a weight", model->kv, sl_profile_name(model->config.profile),
            sl_class_bits(&all));
     if (experts.weights > 0)
         printf(" (experts %.3f)", sl_class_bits(&experts));
@@ -139,10 +139,11 @@ static void json_model(const char *role, const struct sl_eval_model *model)
 {
     struct sl_class_use all = sl_eval_matrices(model), experts = sl_eval_experts(model);
     printf(" \"%s\": {\"path\": ", role);
-    sl_json_string(stdout, model->path, strlen(model->path));
+    sl_json_string(stdout, model->config.path, strlen(model->config.path));
     printf(", \"digest\": \"%s\", \"kv\": \"%s\", \"profile\": \"%s\",\n  \"bits_per_weight\": %.6f, "
            "\"expert_bits_per_weight\": ",
-           sl_pack_digest(model->pack), model->kv, sl_profile_name(model->profile), sl_class_bits(&all));
+           sl_pack_digest(model->pack), model->kv, sl_profile_name(model->config.profile),
+           sl_class_bits(&all));
     number(experts.weights > 0 ? sl_class_bits(&experts) : NAN);
     fputs(",\n  \"classes\": {", stdout);
     const char *separator = "";

@@ -55,6 +55,17 @@ def test_a_model_is_itself(pack):
     assert got["model"]["bits_per_weight"] == got["model"]["expert_bits_per_weight"] == 16
 
 
+def test_a_gpu_has_the_same_figures(small):
+    """To the last digit that is printed: the bits are the same (a twin's here)."""
+    def figures(*where):
+        got = evaluate(small, "--reference", small, "--kv-reference", "i8", "--text", TEXT, "--context", 16, "--max-tokens", 16, *where)
+        return got["isa"], got["figures"]
+    cpu, there = figures(), figures("--device", "twin", "--device-reference", "twin")
+    assert there[0].startswith("twin sm_") and not cpu[0].startswith("twin")
+    assert there[1] == cpu[1] and cpu[1]["perplexity"]["value"] > 1
+    assert figures("--device", "twin")[1] == cpu[1]  # and beside a reference on the CPU
+
+
 def test_a_rounded_kv_cache_shows_and_threads_do_not(pack):
     args = "--reference", pack, "--kv", "bf16", "--text", TEXT, "--max-tokens", 512
     one, two = (evaluate(pack, "--threads", n, *args)["figures"] for n in (1, 2))
