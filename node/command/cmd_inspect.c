@@ -48,6 +48,7 @@ static const struct sl_option inspect_options[] = {
 
 struct report { /* what inspect knows about a path, wherever it read it */
     const char *path, *kind;
+    enum sl_device_kind device; /* that stages are planned for */
     struct sl_shape shape;
     struct sl_pack *pack;    /* NULL: a checkpoint */
     struct sl_pack *planned; /* what the stages are planned for: the pack, or what packing would give */
@@ -270,7 +271,7 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
     struct sl_share config = sl_plan_share(plan, k, sl_cpu_threads(v->threads, v->stages));
     struct sl_stage_bytes bytes;
     char name[24];
-    SL_TRY(sl_device_kind_read(&config.device, v->device, err));
+    config.device = r->device;
     SL_TRY(sl_stage_bytes(&bytes, r->planned, &config, err));
     size_t frames = sl_plan_frame_bytes(plan, 1 + k), sampling = sampling_bytes(plan, k),
            buffers = bytes.buffers + frames + sampling;
@@ -305,14 +306,12 @@ static size_t rows_bytes(const struct sl_plan *plan)
 }
 
 /* What stages that are all like this machine would agree on. */
-static sl_status foresee_rows(struct sl_plan *plan, const struct inspect_values *v, struct sl_err *err)
+static void foresee_rows(struct sl_plan *plan, const struct inspect_values *v, enum sl_device_kind device)
 {
-    enum sl_device_kind device;
     enum sl_rows_way asked;
     struct sl_nccl nccl;
     struct sl_err why_not;
     int version;
-    SL_TRY(sl_device_kind_read(&device, v->device, err));
     bool on_gpu =
         (device == SL_DEVICE_CUDA || device == SL_DEVICE_TWIN) && sl_rows_may_go_beside(plan->d_model);
     if (sl_rows_by_name(v->rows, &asked))
@@ -320,7 +319,6 @@ static sl_status foresee_rows(struct sl_plan *plan, const struct inspect_values 
     else if (on_gpu && rows_bytes(plan) >= plan->rows_from &&
              sl_nccl_open(&nccl, &version, &why_not) == SL_OK)
         plan->rows = SL_ROWS_NCCL;
-    return SL_OK;
 }
 
 static void print_rows(const struct inspect_values *v, const struct sl_plan *plan)
@@ -366,7 +364,8 @@ static sl_status make_plan(struct sl_plan *plan, struct report *r, const struct 
     uint32_t layers[SL_MAX_STAGES];
     SL_TRY(sl_layers_read(&options.layers, layers, v->layers, v->stages, err));
     SL_TRY(sl_plan_for_shape(plan, &r->shape, &options, err));
-    return foresee_rows(plan, v, err);
+    foresee_rows(plan, v, r->device);
+    return SL_OK;
 }
 
 /* Stages, and then the parts of the decode worker, in the order of their layers. */
@@ -380,6 +379,7 @@ static sl_status inspect(struct report *r, const struct inspect_values *v, struc
     struct sl_plan plan;
     if (v->layers && v->stages == 0)
         return sl_fail(err, SL_E_USAGE, "--layers is of a cut into stages; say --stages, too");
+    SL_TRY(sl_device_kind_read(&r->device, v->device, err));
     SL_TRY(sl_pack_is_pack(r->path) ? read_pack(r, err) : read_checkpoint(r, err));
     if (v->stages > 0)
         SL_TRY(make_plan(&plan, r, v, err));

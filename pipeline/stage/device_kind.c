@@ -33,7 +33,7 @@ static sl_status read_kind(enum sl_device_kind *kind, const char *text, bool loo
         *kind = SL_DEVICE_CUDA;
     else if (strncmp(text, "cuda:", 5) != 0)
         return sl_fail(err, SL_E_USAGE,
-                       "device %.60s is unknown; use cpu, cuda, cuda:N, cuda:UUID, auto or twin", text);
+                       "device \"%.60s\" is unknown; use cpu, cuda, cuda:N, cuda:UUID, auto or twin", text);
     else if (sl_gpu_choice_read(&choice, text, &ignored) != SL_OK)
         return sl_fail(err, SL_E_USAGE, "%s", ignored.text);
     else

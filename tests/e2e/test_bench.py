@@ -109,10 +109,10 @@ def test_tables_are_for_people(pack):
     (["prefill"], 64, "--model PATH"),
     (["prefill", "--model", "PACK", "--prompt-tokens", "0"], 64, "--prompt-tokens takes"),
     (["decode", "--model", "PACK", "--batch", "1,,2"], 64, "--batch takes"),
-    (["decode", "--model", "PACK", "--device", "gpu"], 64, "device gpu is unknown; use cpu, cuda, cuda:N"),
+    (["decode", "--model", "PACK", "--device", "gpu"], 64, 'device "gpu" is unknown; use cpu, cuda, cuda:N'),
     (["prefill", "--model", "PACK", "--device", "twin", "--numerics", "bf16dot"], 78, "a GPU has the numerics f32 only"),
     (["kernels", "--device", "twin", "--filter", "no such kernel"], 64, "no kernel of this device matches 'no such kernel'"),
-    (["kernels", "--device", "cpu:0"], 64, "device cpu:0 is unknown"),
+    (["kernels", "--device", "cpu:0"], 64, 'device "cpu:0" is unknown'),
     (["kernels", "--filter", "no such kernel"], 64, "no kernel of this machine matches 'no such kernel'"),
 ])
 def test_usage(pack, args, code, sentence):

@@ -2,20 +2,12 @@
 what cannot be had is said in one sentence."""
 import json
 import os
+import re
 
 import pytest
-from conftest import run
+from conftest import ROOT, run
 
 PROMPT = "A long time ago there was a small village"
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """The demo in integers, which are quick on a twin: floats go through as many steps as there are inputs."""
-    path = tmp_path_factory.mktemp("device") / "demo8.pack"
-    reply = run("pack", "demo", path, "--experts", "i4", "--dense", "i8")
-    assert reply.returncode == 0, reply.stderr
-    return path
 
 
 def generate(*where, tokens=3):
@@ -72,3 +64,44 @@ def test_what_cannot_be_had_is_said_in_one_sentence(small):
         assert reply.stderr.splitlines()[-1].startswith(f"sluice {role}: a GPU needs NVIDIA's driver"), reply.stderr
     reply = run("serve", small, "--stages", 1, "--devices", "cpu,cpu,twin")
     assert reply.returncode == 64 and "more than the 2 processes" in reply.stderr
+
+
+# What a command with the option wants beside it; nothing of it is there, for the device is looked at first.
+BESIDE = {
+    "generate": ("--model", "{model}", "--prompt", "a"),
+    "score": ("--model", "{model}", "--prompt", "a"),
+    "eval": ("--model", "{model}", "--text", ROOT / "demo" / "prompt.txt"),
+    "inspect": ("{model}",),
+    "calibrate": ("{model}",),
+    "stage": ("{model}",),
+    "decode": ("{model}",),
+    "worker": ("{model}", "--stages", 1, "--index", 0),
+    "serve": ("{model}",),
+    "bench kernels": (),
+    "bench prefill": ("--model", "{model}"),
+    "bench decode": ("--model", "{model}"),
+}
+
+
+def options_of_devices():
+    """[(command, option)] as the help has them."""
+    listed = [line[2:30].strip() for line in run("--help").stdout.splitlines() if line.startswith("  ")]
+    names = [" ".join(word for word in line.split() if word.islower() and word[0].isalpha()) for line in listed]
+    found = []
+    for name in names:
+        found += [(name, option) for option in re.findall(r"^  (--device\S*)", run(*name.split(), "--help").stdout, re.M)]
+    return found
+
+
+def test_all_commands_say_the_same_of_the_same_wrong_device(small):
+    options = options_of_devices()
+    assert {"calibrate", "decode", "eval", "generate", "inspect", "score", "serve", "stage", "worker"} <= {name for name, _ in options}
+    for word, part in (("gpu", "is unknown"), ("", "is unknown"), ("cuda:x", "names no GPU")):
+        said = set()
+        for name, option in options:
+            reply = run(*name.split(), *(str(a).format(model=small) for a in BESIDE[name]), option, word)
+            assert reply.returncode == 64 and reply.stdout == "", (name, option, word, reply)
+            *before, last = reply.stderr.splitlines()
+            assert not [line for line in before if "device" in line], (name, reply.stderr)
+            said.add(last.split(": ", 1)[1])  # behind the command's name
+        assert len(said) == 1 and f'"{word}" {part}' in said.pop(), said
