@@ -307,16 +307,13 @@ static void add_quantise(const struct sl_bench_gpu_list *to, uint32_t rows, uint
     r.gain = NULL;
     take_rows8(g, &c);
     struct sl_gpu_quantise p = {.x = put_rows(g, r.x, n * sizeof(float)),
-                                .x_stride = n,
-                                .to = {r.to.q, r.to.stride, r.to.scale, r.to.sum},
                                 .n_rows = pointer(sl_bench_gpu_put(g, &rows, sizeof rows)),
+                                .to = r.to,
                                 .each = 1,
-                                .k = n,
-                                .digits = 1};
+                                .k = n};
     memcpy(c.launch.params, &p, sizeof p);
-    c.launch.shared = sl_gpu_quantise_shared(n);
+    c.launch.shared = sl_gpu_row_shared(n);
     c.launch.blocks = rows;
-    c.launch.all = true;
     c.launch.copies = 1;
     c.bytes = (double)rows * n * 5;
     sl_bench_gpu_each(to, &c);

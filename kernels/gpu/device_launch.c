@@ -33,7 +33,7 @@ static uint32_t shared_of(const struct device_gpu *d, const struct gpu_kernel *k
     if (kernel == &sl_gpu_mix)
         return sl_gpu_row_shared(mixed);
     if (kernel == &sl_gpu_quantise)
-        return sl_gpu_quantise_shared(widest_hidden(c));
+        return sl_gpu_row_shared(widest_hidden(c));
     if (kernel == &sl_gpu_choose)
         return sl_gpu_choose_shared(c->experts.n_experts);
     if (kernel == &sl_gpu_group)
@@ -239,16 +239,6 @@ void gpu_quantise(struct device_gpu *d, enum gpu_batches batch, uint32_t each, c
                   const struct sl_panel *w, const struct gpu_rows8 *to)
 {
     gpu_part(d, SL_PART_QUANTISE);
-    size_t stride = sl_rows8_stride(w->k);
-    gpu_launch_blocks(d, &sl_gpu_quantise,
-                      &(struct sl_gpu_quantise){.x = x,
-                                                .x_stride = w->k,
-                                                .to = {to->q[0], stride, to->scale[0], to->sum[0]},
-                                                .second = {to->q[1], stride, to->scale[1], to->sum[1]},
-                                                .n_rows = &d->at.numbers[batch].rows,
-                                                .each = each,
-                                                .k = w->k,
-                                                .rotation = w->rotation,
-                                                .digits = w->digits},
-                      (size_t)d->n[batch] * each);
+    const struct sl_gpu_quantise p = {x, &d->at.numbers[batch].rows, gpu_row8_of(to, w), each, w->k};
+    gpu_launch_shared(d, &sl_gpu_quantise, &p, (size_t)d->n[batch] * each);
 }

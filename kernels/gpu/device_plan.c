@@ -38,10 +38,12 @@ static sl_status check(const struct sl_device_config *c, struct sl_err *err)
     const struct sl_experts_dims *e = &c->experts;
     if (c->profile != SL_PROFILE_F32)
         return sl_fail(err, SL_E_CONFIG, "a GPU has the numerics f32 only: ask for --numerics f32");
-    if (a->d_model > SL_GPU_ROW_MOST || mixed_of(c) > SL_GPU_ROW_MOST)
-        return sl_fail(err, SL_E_CONFIG,
-                       "a row of %u numbers is wider than a GPU's kernels take (%u): run it on a CPU",
-                       a->d_model > SL_GPU_ROW_MOST ? a->d_model : mixed_of(c), SL_GPU_ROW_MOST);
+    const uint32_t rows[] = {a->d_model, mixed_of(c), e->d_expert, e->d_single};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        if (rows[i] > SL_GPU_ROW_MOST)
+            return sl_fail(err, SL_E_CONFIG,
+                           "a row of %u numbers is wider than a GPU's kernels take (%u): run it on a CPU",
+                           rows[i], SL_GPU_ROW_MOST);
     if (a->d_head > SL_GPU_PLACE_MOST || a->d_head % 2 != 0)
         return sl_fail(err, SL_E_CONFIG,
                        "heads of %u are not what a GPU's kernels take (even, up to %u): run it on a CPU",

@@ -64,6 +64,7 @@
     X(QUANTISE8_SCALE, "the scale of s8 keeps all its bits")                                                 \
     X(ROW8_ROTATION, "the last level of the rotation is left out")                                           \
     X(ROW8_LEVELS, "no barrier between levels of the rotation")                                              \
+    X(ROW8_OTHERS, "peaks and sums of other warps are read without a barrier")                               \
     X(MIX_FACTORS, "the past of a merge is not scaled")                                                      \
     X(NORM_TREE, "the tree over a norm's partial sums begins at its other end")                              \
     X(NORM_SYNC, "the norm is read without a barrier after it was written")
@@ -83,11 +84,6 @@
     X(GROUP_BARRIER, "counts of other warps are read without a barrier")                                     \
     X(GROUP_UNSTABLE, "the pairs of a warp's step are dealt out backwards")                                  \
     X(TASKS_ORDER, "a height begins where the one above it does")
-
-#define GPU_MUTANTS_QUANTISE(X)                                                                              \
-    X(QUANTISE_ROTATE_BARRIER, "a step of the rotation begins before the one before it has ended")           \
-    X(QUANTISE_LEAVE_BARRIER, "the second peak is looked for among what others still write")                 \
-    X(QUANTISE_SUM_BARRIER, "sums of other warps are read without a barrier")
 
 #define GPU_MUTANTS_ELEMENTS(X)                                                                              \
     X(COMBINE_ORDER, "experts are added in the opposite order")                                              \
@@ -119,7 +115,6 @@
     GPU_MUTANTS_ROWS8(X)                                                                                     \
     GPU_MUTANTS_PLACE(X)                                                                                     \
     GPU_MUTANTS_ROUTE(X)                                                                                     \
-    GPU_MUTANTS_QUANTISE(X)                                                                                  \
     GPU_MUTANTS_ELEMENTS(X) GPU_MUTANTS_GEMM(X) GPU_MUTANTS_ATTEND(X) GPU_MUTANTS_LANES(X)
 
 enum gpu_mutant {

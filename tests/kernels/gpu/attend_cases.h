@@ -14,9 +14,10 @@ static inline const struct gpu_kernel *attend_kernel(uint32_t d, enum sl_dtype d
     return kernels[dtype == SL_BF16][d <= 128 ? 0 : d <= 256 ? 1 : 2];
 }
 
-static inline void attend_floats(struct case_run *c, uint64_t seed)
+/* The caller destroys it. */
+static inline struct case_run *attend_run(const struct case_shape *sh, uint64_t seed)
 {
-    const struct case_shape *sh = c->shape;
+    struct case_run *c = case_begin(sh, sl_gpu_attend_rows(sh->d_head), seed);
     struct sl_gpu_attend p = {.q = c->qkv,
                               .q_stride = c->width,
                               .kv = c->kv,
@@ -31,36 +32,10 @@ static inline void attend_floats(struct case_run *c, uint64_t seed)
                               .n_kv = sh->n_kv,
                               .d_head = sh->d_head,
                               .q_factor = 1.5f / sqrtf((float)sh->d_head) * SL_EXP_LOG2E_HI};
-    struct sl_gpu_mix m = {.states = c->states,
-                           .rows = c->cut.rows,
-                           .n_rows = &c->counts[1],
-                           .mixed = c->mixed,
-                           .n_q = sh->n_q,
-                           .d_head = sh->d_head};
-    case_launch(c, attend_kernel(sh->d_head, sh->kv_dtype), &p, 3, SL_GPU_ATTEND_SHARED, seed);
-    case_launch(c, &sl_gpu_mix, &m, 2, sl_gpu_row_shared(sh->n_q * sh->d_head), seed);
-}
-
-/* Rows that differ from those of ref; the report is the case's. */
-static inline uint64_t wrong_of_attend(const struct case_shape *shape, struct gpu_report *report,
-                                       uint64_t seed)
-{
-    struct case_run *c = case_create(shape);
-    c->config.item_rows = sl_gpu_attend_rows(shape->d_head);
-    c->cut.items = gpu_alloc(sl_gpu_cut_items(&c->config, c->n_rows, c->n_slices) * sizeof *c->cut.items);
-    sl_gpu_cut_chunk(&c->cut, &c->config, c->slices, c->n_slices, shape->last);
-    c->counts[0] = c->cut.n_items;
-    c->counts[1] = c->cut.n_rows;
-    c->counts[2] = c->n_rows;
-    gpu_poison(c->states, c->config.max_states * sl_attend_state_floats(shape->d_head) * sizeof(float));
-    case_run_place(c, seed);
-    case_attend(c);
-    attend_floats(c, seed);
-    case_floats(c, c->ref_mixed, c->mixed, (size_t)c->cut.n_rows * shape->n_q * shape->d_head);
-    uint64_t wrong = c->n_wrong;
-    *report = c->report;
-    case_destroy(c);
-    return wrong;
+    run_kernel(&c->attended, attend_kernel(sh->d_head, sh->kv_dtype), &p, 3, SL_GPU_ATTEND_SHARED, seed,
+               CONFLICTS_MAY_BE);
+    case_finish(c, (struct sl_gpu_row8){0}, seed);
+    return c;
 }
 
 static const struct case_shape attend_cases[] = {

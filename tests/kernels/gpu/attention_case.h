@@ -1,18 +1,13 @@
 /* A chunk's attention block between its two products, on the twin and by kernels/ref: place, attend8, mix. One case is some slices of
  * sequences, the q|k|v rows of the chunk, and pages that hold what came before; what the kernels leave is compared byte by byte.
- * Two NaNs are equal whatever their payload. For test_attend8.c and test_attend8_mutants.c. */
+ * For test_attend8.c and test_attend8_mutants.c; the same over pages of floats: attend_cases.h. */
 #ifndef SL_TESTS_KERNELS_GPU_ATTENTION_CASE_H
 #define SL_TESTS_KERNELS_GPU_ATTENTION_CASE_H
 
 #include "kernels/exp.h"
 #include "kernels/gpu/attend_cut.h"
-#include "kernels/gpu/host.h"
-#include "kernels/isa.h"
-#include "kernels/team_ops.h"
-#include "tests/check.h"
 #define DRAW_SEED 20261130
-#include "tests/kernels/draw.h"
-#include <math.h>
+#include "tests/kernels/gpu/row8_case.h"
 
 enum { CASE_SLICES = 6, CASE_PAGES = 512 };
 
@@ -40,32 +35,12 @@ struct case_run {
     struct sl_gpu_cut cut;
     struct sl_gpu_cut_config config;
     uint32_t *counts; /* items, rows that attend, rows */
-    int8_t *q, *ref_q;
+    int8_t *q;
     float *q_scale, *states, *mixed, *ref_mixed;
     int32_t *q_sum;
     struct sl_gpu_row8 x8;
-    uint64_t n_compared, n_wrong;
-    struct gpu_report report; /* of all launches */
-    uint64_t conflicts;       /* wavefronts of attend8 beyond those without a conflict of banks */
+    struct gpu_outcome placed, attended; /* of place; of attention and mix */
 };
-
-static inline bool case_same(float a, float b)
-{
-    return (isnan(a) && isnan(b)) || memcmp(&a, &b, sizeof a) == 0;
-}
-
-static inline void case_floats(struct case_run *c, const float *want, const float *got, size_t n)
-{
-    c->n_compared += n;
-    for (size_t i = 0; i < n; i++)
-        c->n_wrong += !case_same(want[i], got[i]);
-}
-static inline void case_bytes(struct case_run *c, const void *want, const void *got, size_t n)
-{
-    c->n_compared += n;
-    for (size_t i = 0; i < n; i++)
-        c->n_wrong += ((const uint8_t *)want)[i] != ((const uint8_t *)got)[i];
-}
 
 /* ---- the reference ---- */
 
@@ -190,32 +165,20 @@ static inline void case_memory(struct case_run *c)
     c->config = (struct sl_gpu_cut_config){.n_q = sh->n_q,
                                            .n_kv = sh->n_kv,
                                            .d_head = d,
-                                           .item_rows = sl_gpu_attend8_rows(d),
                                            .wanted = sh->wanted,
                                            .max_states = (c->n_rows + 128) * sh->n_q};
-    size_t items = sl_gpu_cut_items(&c->config, c->n_rows, c->n_slices);
     c->cut.places = gpu_alloc(c->n_rows * sizeof *c->cut.places);
     c->cut.slots = gpu_alloc(c->n_pages * sizeof *c->cut.slots);
-    c->cut.items = gpu_alloc(items * sizeof *c->cut.items);
     c->cut.rows = gpu_alloc(c->n_rows * sizeof *c->cut.rows);
     c->cut.kept = gpu_alloc(c->n_rows * sizeof *c->cut.kept);
     c->counts = gpu_alloc(3 * sizeof *c->counts);
     c->q = gpu_alloc(c->n_rows * sh->n_q * sl_rows8_stride(d));
-    c->ref_q = take(sl_rows8_stride((uint32_t)k));
     c->q_scale = gpu_alloc(c->n_rows * sh->n_q * sizeof(float));
     c->q_sum = gpu_alloc(c->n_rows * sh->n_q * sizeof(int32_t));
     c->states = gpu_alloc(c->config.max_states * sl_attend_state_floats(d) * sizeof(float));
     c->mixed = gpu_alloc(c->n_rows * k * sizeof(float));
     c->ref_mixed = take(c->n_rows * k * sizeof(float));
-    c->x8 = (struct sl_gpu_row8){.q = gpu_alloc(c->n_rows * sl_rows8_stride((uint32_t)k)),
-                                 .scale = gpu_alloc(c->n_rows * sizeof(float)),
-                                 .sum = gpu_alloc(c->n_rows * sizeof(int32_t)),
-                                 .second = gpu_alloc(c->n_rows * sl_rows8_stride((uint32_t)k)),
-                                 .second_scale = gpu_alloc(c->n_rows * sizeof(float)),
-                                 .second_sum = gpu_alloc(c->n_rows * sizeof(int32_t)),
-                                 .stride = sl_rows8_stride((uint32_t)k),
-                                 .rotation = sh->rotation,
-                                 .digits = sh->digits};
+    c->x8 = row8_unwritten(c->n_rows, (uint32_t)k, sh->rotation, sh->digits);
 }
 
 /* The sequences' pages, in slots drawn from the pool, with keys before each slice in both pools. */
@@ -276,25 +239,12 @@ static inline struct case_run *case_create(const struct case_shape *shape)
 
 static inline void case_destroy(struct case_run *c)
 {
-    free(c->ref_kv), free(c->ref_qkv), free(c->ref_q), free(c->ref_mixed);
+    free(c->ref_kv), free(c->ref_qkv), free(c->ref_mixed);
     free(c);
     gpu_free_all();
 }
 
 /* ---- on the twin ---- */
-
-static inline void case_launch(struct case_run *c, const struct gpu_kernel *kernel, const void *params,
-                               uint32_t blocks, size_t shared, uint64_t seed)
-{
-    gpu_launch(kernel, params, blocks, shared, seed);
-    struct gpu_report r = gpu_take_report();
-    for (uint32_t i = 0; i < GPU_FINDINGS; i++)
-        c->report.found[i] += r.found[i];
-    c->report.wavefronts += r.wavefronts;
-    c->report.wavefronts_ideal += r.wavefronts_ideal;
-    if (!c->report.first[0])
-        memcpy(c->report.first, r.first, sizeof r.first);
-}
 
 static inline struct sl_gpu_place case_place_params(const struct case_run *c)
 {
@@ -331,7 +281,7 @@ static inline void case_run_place(struct case_run *c, uint64_t seed)
 {
     struct sl_gpu_place p = case_place_params(c);
     p.head_begin = c->shape->last ? p.n_q : 0;
-    case_launch(c, &sl_gpu_place, &p, 3, SL_GPU_PLACE_SHARED, seed);
+    run_kernel(&c->placed, &sl_gpu_place, &p, 3, SL_GPU_PLACE_SHARED, seed, CONFLICTS_MAY_BE);
     if (!c->shape->last)
         return;
     for (uint32_t i = 0; i < c->cut.n_rows; i++) /* what the product would make of the kept rows */
@@ -341,7 +291,7 @@ static inline void case_run_place(struct case_run *c, uint64_t seed)
     p.n_rows = &c->counts[1];
     p.head_begin = 0;
     p.head_end = p.n_q;
-    case_launch(c, &sl_gpu_place, &p, 2, SL_GPU_PLACE_SHARED, seed);
+    run_kernel(&c->placed, &sl_gpu_place, &p, 2, SL_GPU_PLACE_SHARED, seed, CONFLICTS_MAY_BE);
 }
 
 static inline const struct gpu_kernel *case_attend_kernel(uint32_t d)
@@ -370,17 +320,22 @@ static inline void case_run_attend(struct case_run *c, uint64_t seed)
                                .n_kv = sh->n_kv,
                                .d_head = sh->d_head,
                                .q_stride = (uint32_t)sl_rows8_stride(sh->d_head)};
-    const uint64_t before = c->report.wavefronts - c->report.wavefronts_ideal;
-    case_launch(c, case_attend_kernel(sh->d_head), &p, 3, SL_GPU_ATTEND8_SHARED, seed);
-    c->conflicts = c->report.wavefronts - c->report.wavefronts_ideal - before;
+    run_kernel(&c->attended, case_attend_kernel(sh->d_head), &p, 3, SL_GPU_ATTEND8_SHARED, seed,
+               CONFLICTS_COUNT);
+}
+
+static inline void case_run_mix(struct case_run *c, struct sl_gpu_row8 to, uint64_t seed)
+{
+    const struct case_shape *sh = c->shape;
     struct sl_gpu_mix m = {.states = c->states,
                            .rows = c->cut.rows,
                            .n_rows = &c->counts[1],
                            .mixed = c->mixed,
-                           .to = c->x8,
+                           .to = to,
                            .n_q = sh->n_q,
                            .d_head = sh->d_head};
-    case_launch(c, &sl_gpu_mix, &m, 2, sl_gpu_row_shared(sh->n_q * sh->d_head), seed);
+    run_kernel(&c->attended, &sl_gpu_mix, &m, 2, sl_gpu_row_shared(sh->n_q * sh->d_head), seed,
+               CONFLICTS_MAY_BE);
 }
 
 /* ---- what came of it ---- */
@@ -397,46 +352,35 @@ static inline void case_compare_q(struct case_run *c)
         int8_t q[512];
         int32_t sum;
         if (sh->kv_dtype != SL_I8) {
-            case_floats(c, from, c->qkv + (size_t)(r / sh->n_q) * c->width + (size_t)(r % sh->n_q) * d, d);
+            compare_floats(&c->placed, from,
+                           c->qkv + (size_t)(r / sh->n_q) * c->width + (size_t)(r % sh->n_q) * d, d);
             continue;
         }
         for (uint32_t i = 0; i < d; i++)
             x[i] = from[i] * factor;
         sl_ops_ref.quantise(x, d, q, sl_rows8_stride(d), &scale, &sum);
-        case_bytes(c, q, c->q + r * sl_rows8_stride(d), sl_rows8_stride(d));
-        case_floats(c, &scale, &c->q_scale[r], 1);
-        case_bytes(c, &sum, &c->q_sum[r], sizeof sum);
+        compare_things(&c->placed, q, c->q + r * sl_rows8_stride(d), sl_rows8_stride(d), 1);
+        compare_floats(&c->placed, &scale, &c->q_scale[r], 1);
+        compare_things(&c->placed, &sum, &c->q_sum[r], 1, sizeof sum);
     }
 }
 
-static inline void case_compare_x8(struct case_run *c)
+/* All pages, of which each row of the chunk has written a key and a value of each head. Pages hold floats, too: their NaNs count as
+ * bytes, since K and V have one spelling of it. */
+static inline void case_compare_pages(struct case_run *c)
 {
-    const struct case_shape *sh = c->shape;
-    const uint32_t k = sh->n_q * sh->d_head;
-    const struct sl_panel w = {.k = k, .dtype = SL_I8, .rotation = sh->rotation, .digits = sh->digits};
-    int8_t *second_q = take(c->x8.stride);
-    float *temp = take(k * sizeof(float)), scale, second_scale;
-    int32_t sum, second_sum;
-    const struct sl_rows8 to = {c->ref_q, c->x8.stride, &scale, &sum};
-    const struct sl_rows8 second = {second_q, c->x8.stride, &second_scale, &second_sum};
-    for (uint32_t r = 0; r < c->cut.n_rows; r++) {
-        sl_quantise_rows(&sl_ops_ref, &w, c->ref_mixed + (size_t)r * k, k, &to, &second, 0, 1, temp);
-        case_bytes(c, c->ref_q, c->x8.q + r * c->x8.stride, c->x8.stride);
-        case_floats(c, &scale, &c->x8.scale[r], 1);
-        case_bytes(c, &sum, &c->x8.sum[r], sizeof sum);
-        if (sh->digits < 2)
-            continue;
-        case_bytes(c, second_q, c->x8.second + r * c->x8.stride, c->x8.stride);
-        case_floats(c, &second_scale, &c->x8.second_scale[r], 1);
-        case_bytes(c, &second_sum, &c->x8.second_sum[r], sizeof sum);
-    }
-    free(second_q), free(temp);
+    struct gpu_outcome all = {0};
+    compare_things(&all, c->ref_kv, c->kv, c->kv_bytes, 1);
+    c->placed.differ += all.differ;
+    c->placed.outputs += (uint64_t)c->n_rows * c->shape->n_kv * 2 * c->shape->d_head;
 }
 
-/* Pages hold floats, too: their NaNs count as bytes, since K and V have one spelling of it. */
-static inline struct case_run *case_go(const struct case_shape *shape, uint64_t seed)
+/* Cut, placed, and attended to by ref. */
+static inline struct case_run *case_begin(const struct case_shape *shape, uint32_t item_rows, uint64_t seed)
 {
     struct case_run *c = case_create(shape);
+    c->config.item_rows = item_rows;
+    c->cut.items = gpu_alloc(sl_gpu_cut_items(&c->config, c->n_rows, c->n_slices) * sizeof *c->cut.items);
     sl_gpu_cut_chunk(&c->cut, &c->config, c->slices, c->n_slices, shape->last);
     c->counts[0] = c->cut.n_items;
     c->counts[1] = c->cut.n_rows;
@@ -444,14 +388,41 @@ static inline struct case_run *case_go(const struct case_shape *shape, uint64_t 
     gpu_poison(c->q, c->n_rows * shape->n_q * sl_rows8_stride(shape->d_head));
     gpu_poison(c->states, c->config.max_states * sl_attend_state_floats(shape->d_head) * sizeof(float));
     case_run_place(c, seed);
-    case_bytes(c, c->ref_kv, c->kv, c->kv_bytes);
+    case_compare_pages(c);
     case_compare_q(c);
-    if (shape->kv_dtype != SL_I8)
-        return c;
     case_attend(c);
+    return c;
+}
+
+/* `to`: where mix leaves rows of s8. */
+static inline void case_finish(struct case_run *c, struct sl_gpu_row8 to, uint64_t seed)
+{
+    const uint32_t k = c->shape->n_q * c->shape->d_head;
+    case_run_mix(c, to, seed);
+    compare_floats(&c->attended, c->ref_mixed, c->mixed, (size_t)c->cut.n_rows * k);
+    if (to.q)
+        compare_row8(&c->attended, &to, c->ref_mixed, c->cut.n_rows, k);
+}
+
+static inline struct gpu_outcome case_sum(const struct case_run *c)
+{
+    struct gpu_outcome o = c->placed;
+    o.outputs += c->attended.outputs;
+    o.differ += c->attended.differ;
+    o.conflicts += c->attended.conflicts;
+    for (uint32_t i = 0; i < GPU_FINDINGS; i++)
+        o.report.found[i] += c->attended.report.found[i];
+    if (!o.report.first[0])
+        memcpy(o.report.first, c->attended.report.first, sizeof o.report.first);
+    return o;
+}
+
+/* Over pages of i8. The caller destroys it. */
+static inline struct case_run *case_go(const struct case_shape *shape, uint64_t seed)
+{
+    struct case_run *c = case_begin(shape, sl_gpu_attend8_rows(shape->d_head), seed);
     case_run_attend(c, seed);
-    case_floats(c, c->ref_mixed, c->mixed, (size_t)c->cut.n_rows * shape->n_q * shape->d_head);
-    case_compare_x8(c);
+    case_finish(c, c->x8, seed);
     return c;
 }
 

@@ -4,9 +4,8 @@
 
 #include "kernels/gpu/gemm.h"
 #include "kernels/isa.h"
-#include "tests/check.h"
 #include "tests/kernels/draw.h"
-#include "tests/kernels/gpu/bits.h"
+#include "tests/kernels/gpu/outcome.h"
 
 /* m rows of each expert, two if `experts`: else one matrix, whose rows the kernel cuts. */
 struct gemm_case {
@@ -98,7 +97,7 @@ static uint32_t gemm_tasks(const struct gemm_case *c, const struct gemm_operands
     return n;
 }
 
-static uint64_t wrong_of_gemm(const struct gemm_case *c, uint64_t seed)
+static struct gpu_outcome gemm_go(const struct gemm_case *c, uint64_t seed)
 {
     static const struct gpu_kernel *const kernels[2][2] = {{&sl_gpu_gemm_f32, &sl_gpu_gemm_f32_swiglu},
                                                            {&sl_gpu_gemm_bf16, &sl_gpu_gemm_bf16_swiglu}};
@@ -118,25 +117,14 @@ static uint64_t wrong_of_gemm(const struct gemm_case *c, uint64_t seed)
                             .y_stride = o.y_stride,
                             .n_out = c->n,
                             .accumulate = c->accumulate};
+    struct gpu_outcome out = {0};
     gemm_on_host(c, &o);
-    gpu_launch(kernels[c->bf16][c->swiglu], &p, 1 + (uint32_t)seed % 5, SL_GPU_GEMM_SHARED, seed);
-    uint64_t wrong = differing_floats(o.y, p.y, o.pairs * o.y_stride);
+    run_kernel(&out, kernels[c->bf16][c->swiglu], &p, 1 + (uint32_t)seed % 5, SL_GPU_GEMM_SHARED, seed,
+               CONFLICTS_COUNT);
+    compare_floats(&out, o.y, p.y, o.pairs * o.y_stride);
     gpu_free_all();
     free(o.x), free(o.y), free(o.rows), free(o.w);
-    return wrong;
-}
-
-static inline void check_gemm(const struct gemm_case *c, uint64_t seed)
-{
-    uint64_t wrong = wrong_of_gemm(c, seed);
-    struct gpu_report r = gpu_take_report();
-    if (wrong > 0 || gpu_findings(&r) > 0 || r.wavefronts != r.wavefronts_ideal)
-        sl_test_fail(__FILE__, __LINE__,
-                     "%ux%ux%u%s%s%s%s%s%s: %llu wrong, %llu wavefronts of %llu, found: %s", c->m, c->k, c->n,
-                     c->bf16 ? " bf16" : "", c->swiglu ? " swiglu" : "", c->accumulate ? " accumulate" : "",
-                     c->experts ? " experts" : "", c->gather ? " gather" : "", c->tiny ? " tiny" : "",
-                     (unsigned long long)wrong, (unsigned long long)r.wavefronts,
-                     (unsigned long long)r.wavefronts_ideal, r.first);
+    return out;
 }
 
 static const struct gemm_case gemm_cases[] = {

@@ -3,19 +3,19 @@
 #define SL_TESTS_KERNELS_GPU_LANES_CASES_H
 
 #include "kernels/gpu/lanes.h"
-#include "tests/check.h"
 #include "tests/kernels/draw.h"
-#include "tests/kernels/gpu/bits.h"
+#include "tests/kernels/gpu/outcome.h"
 
 struct lanes_case {
     uint32_t n, first, blocks; /* pieces, behind so many of a record; 0 blocks: as many as a device takes */
 };
 
-/* 1: it is not the sum of record and rows, or sums of blocks were left unwritten. */
-static uint64_t wrong_of_lanes(const struct lanes_case *c, uint64_t seed)
+/* The output is the sum of record and rows: another one, too, if sums of blocks were left unwritten. */
+static inline struct gpu_outcome lanes_go(const struct lanes_case *c, uint64_t seed)
 {
     size_t record = (size_t)c->first * SL_LANE_BYTES, bytes = record + (size_t)c->n * SL_LANE_BYTES;
     uint32_t blocks = c->blocks ? c->blocks : sl_gpu_lanes_blocks(c->n);
+    struct gpu_outcome o = {0};
     uint8_t *whole = take(bytes);
     struct sl_lane_sums sums = {{0}};
     for (size_t i = 0; i < bytes; i++)
@@ -24,13 +24,14 @@ static uint64_t wrong_of_lanes(const struct lanes_case *c, uint64_t seed)
                              .sums = unwritten((size_t)blocks * SL_SUM_LANES * sizeof *p.sums),
                              .n = c->n,
                              .first = c->first};
-    gpu_launch(&sl_gpu_lanes, &p, blocks, SL_GPU_LANES_SHARED, seed);
+    run_kernel(&o, &sl_gpu_lanes, &p, blocks, SL_GPU_LANES_SHARED, seed, CONFLICTS_COUNT);
     sl_lanes_add(&sums, 0, whole, record);
     sl_gpu_lanes_add(&sums, p.sums, blocks, c->first);
-    bool wrong = sl_lanes_end(&sums, bytes) != sl_lanes_of(whole, bytes);
+    const uint32_t want = sl_lanes_of(whole, bytes), got = sl_lanes_end(&sums, bytes);
+    compare_things(&o, &want, &got, 1, sizeof want);
     free(whole);
     gpu_free_all();
-    return wrong;
+    return o;
 }
 
 static const struct lanes_case lanes_cases[] = {{1, 0, 0},   {1, 7, 0},     {31, 0, 2},   {65, 3, 0},

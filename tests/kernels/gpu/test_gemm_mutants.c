@@ -3,14 +3,12 @@
 #include "tests/kernels/gpu/found.h"
 #include "tests/kernels/gpu/gemm_cases.h"
 
-static uint64_t wrong_of(uint32_t i)
+static struct gpu_outcome run(uint32_t i)
 {
-    return wrong_of_gemm(&gemm_cases[i], i);
+    return gemm_go(&gemm_cases[i], i);
 }
 
 SL_TEST(every_mutant_of_gemm_is_found)
 {
-#define IS_FOUND(name, what) is_found(GPU_MUTANT_##name, wrong_of, GEMM_CASES);
-    GPU_MUTANTS_GEMM(IS_FOUND)
-#undef IS_FOUND
+    ARE_FOUND(GPU_MUTANTS_GEMM, run, GEMM_CASES);
 }

@@ -3,6 +3,14 @@
 #define DRAW_SEED 20261131
 #include "tests/kernels/gpu/route_cases.h"
 
+static struct gpu_outcome check_route(const struct route_case *c, uint64_t seed)
+{
+    struct gpu_outcome o = route_go(c, seed);
+    expect_sound(&o, "%u tokens, %u of %u experts, logits %d", c->n_tokens, c->top_k, c->n_experts,
+                 (int)c->logits);
+    return o;
+}
+
 SL_TEST(a_route_and_its_tasks_have_the_bytes_of_the_host)
 {
     for (uint32_t i = 0; i < ROUTE_CASES; i++)
@@ -11,12 +19,13 @@ SL_TEST(a_route_and_its_tasks_have_the_bytes_of_the_host)
 
 SL_TEST(drawn_routes_do_too)
 {
-    const char *more = getenv("SLUICE_SEEDS");
-    for (uint32_t i = 0, n = more ? (uint32_t)strtoul(more, NULL, 10) : 6; i < n; i++) {
-        uint32_t n_experts = 1 + below(i % 8 == 0 ? 1024 : 130),
+    struct sweep s = sweep_of("choose, group and tasks", 6);
+    while (sweep_goes_on(&s)) {
+        uint32_t n_experts = 1 + below(s.n_cases % 8 == 0 ? 1024 : 130),
                  k = 1 + below(n_experts < 64 ? n_experts : 64);
         struct route_case c = {1 + below(300), n_experts, k, below(2), (enum logits)below(N_LOGITS)};
-        check_route(&c, i);
+        struct gpu_outcome o = check_route(&c, s.n_cases);
+        sweep_count(&s, &o);
     }
 }
 

@@ -3,14 +3,12 @@
 #include "tests/kernels/gpu/found.h"
 #include "tests/kernels/gpu/route_cases.h"
 
-static uint64_t wrong_of(uint32_t i)
+static struct gpu_outcome run(uint32_t i)
 {
-    return wrong_of_route(&route_cases[i], i);
+    return route_go(&route_cases[i], i);
 }
 
 SL_TEST(every_mutant_of_route_is_found)
 {
-#define IS_FOUND(name, what) is_found(GPU_MUTANT_##name, wrong_of, ROUTE_CASES);
-    GPU_MUTANTS_ROUTE(IS_FOUND)
-#undef IS_FOUND
+    ARE_FOUND(GPU_MUTANTS_ROUTE, run, ROUTE_CASES);
 }

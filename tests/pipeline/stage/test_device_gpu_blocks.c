@@ -419,6 +419,29 @@ SL_TEST(heads_of_any_size_in_groups_of_any_size_have_the_cpus_bits)
     }
 }
 
+SL_TEST(a_model_that_kernels_of_a_gpu_do_not_take_is_refused_with_its_numbers)
+{
+    struct sl_device_config usual_config = config_of(
+                                &(struct model){.n_q = 4, .n_kv = 2, .d_head = 32, .layers = "m"}, NULL),
+                            configs[5];
+    static const char *const says[] = {"a row of 24832 numbers is wider", "a row of 24578 numbers is wider",
+                                       "heads of 514 are not", "4097 experts of which a token takes 2",
+                                       "chunks of 262145 tokens are more"};
+    for (int i = 0; i < 5; i++)
+        configs[i] = usual_config;
+    configs[0].attention.n_q = 24832 / 32;
+    configs[1].experts.d_single = 24578;
+    configs[2].attention.d_head = 514;
+    configs[3].experts.n_experts = 4097;
+    configs[4].max_tokens = 262145;
+    for (int i = 0; i < 5; i++) {
+        struct sl_device_bytes bytes;
+        struct sl_err err = {0};
+        CHECK_INT(sl_device_twin.bytes(&bytes, &configs[i], &err), SL_E_CONFIG);
+        CHECK_CONTAINS(err.text, says[i]);
+    }
+}
+
 /* ---- drawn ones ---- */
 
 static struct panel_kind draw_kind(uint32_t k)
