@@ -2,7 +2,8 @@
  * are compared by their bits, two NaNs being equal whatever their payload.
  *
  * A test runs cases and wants nothing wrong with them (expect_sound); a mutant's wants something (found.h). A sweep draws cases:
- * a few, or with SLUICE_SEEDS until a thousand times so many outputs have been compared, and says how many they were. */
+ * a few, or with SLUICE_SEEDS until a thousand times so many outputs have been compared, of every number of rows up to 300 at the 10,000
+ * of ./dev full, and says how many they were. */
 #ifndef SL_TESTS_KERNELS_GPU_OUTCOME_H
 #define SL_TESTS_KERNELS_GPU_OUTCOME_H
 
@@ -99,18 +100,31 @@ __attribute__((format(printf, 2, 3))) static inline void expect_sound(const stru
 
 /* ---- many ---- */
 
+enum { SWEEP_ROWS = 300 };
 struct sweep {
     const char *kernel;
-    uint32_t few, n_cases; /* few: cases where a sweep is not asked for */
-    bool large;            /* it is: with rows and contexts as they may be */
-    uint64_t wanted, outputs, differ;
+    uint32_t few, least; /* cases where a sweep is not asked for, and where it is */
+    bool large;          /* it is: with rows and contexts as they may be */
+    uint64_t wanted;
+    uint32_t n_cases;
+    uint64_t outputs, differ;
 };
 
 static inline struct sweep sweep_of(const char *kernel, uint32_t few)
 {
-    const char *seeds = getenv("SLUICE_SEEDS");
-    return (struct sweep){
-        .kernel = kernel, .few = few, .large = seeds, .wanted = seeds ? strtoull(seeds, NULL, 10) * 1000 : 0};
+    const char *text = getenv("SLUICE_SEEDS");
+    const uint64_t seeds = text ? strtoull(text, NULL, 10) : 0;
+    return (struct sweep){.kernel = kernel,
+                          .few = few,
+                          .least = (uint32_t)(seeds * SWEEP_ROWS / 10000),
+                          .large = text,
+                          .wanted = seeds * 1000};
+}
+
+/* Rows of the next case; few_rows at most where there is no sweep. */
+static inline uint32_t sweep_rows(const struct sweep *s, uint32_t few_rows)
+{
+    return 1 + s->n_cases * 7 % (s->large ? SWEEP_ROWS : few_rows);
 }
 
 /* How many outputs there were, if they were many. */
@@ -124,7 +138,7 @@ static inline void sweep_says(const struct sweep *s)
 /* Whether there is another case to draw; if not, it says so. */
 static inline bool sweep_goes_on(const struct sweep *s)
 {
-    const bool more = s->large ? s->outputs < s->wanted : s->n_cases < s->few;
+    const bool more = s->large ? s->outputs < s->wanted || s->n_cases < s->least : s->n_cases < s->few;
     if (!more)
         sweep_says(s);
     return more;

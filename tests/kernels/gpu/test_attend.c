@@ -21,23 +21,32 @@ SL_TEST(rows_have_the_bits_of_the_host)
         check_attend(&attend_cases[i], i, NULL, NULL);
 }
 
-SL_TEST(drawn_rows_do_too)
+/* Every eighth has a long context, through which ref goes key by key. */
+static struct case_shape draw_shape(const struct sweep *sweep)
 {
     static const uint32_t widths[] = {64, 128, 80, 2, 192, 256, 320, 96},
                           positions[] = {0, 1, 63, 64, 130, 2047, 2100, 4100};
+    const bool far = sweep->n_cases % 8 == 7;
+    struct case_shape s = {.n_kv = 1 + below(2), .d_head = widths[below(8)], .wanted = below(2) * below(20)};
+    uint32_t rows = sweep_rows(sweep, 20);
+    s.n_q = s.n_kv * (1 + below(5));
+    s.kv_dtype = below(2) ? SL_F32 : SL_BF16;
+    s.last = below(2), s.bias = below(2), s.qk_norm = below(2), s.odd = below(2);
+    rows = far && rows > 12 ? 12 : rows;
+    for (uint32_t j = 0; j < 3 && rows > 0; j++) {
+        s.slices[j].pos = positions[far && j == 0 ? 5 + below(3) : below(5)];
+        s.slices[j].n = j == 2 ? rows : 1 + below(rows);
+        s.slices[j].kv_only = below(s.slices[j].n + 1);
+        rows -= s.slices[j].n;
+    }
+    return s;
+}
+
+SL_TEST(drawn_rows_do_too)
+{
     struct sweep place = sweep_of("place of floats", 3), attend = sweep_of("attend and mix", 3);
     while (sweep_goes_on(&attend)) {
-        const bool large = attend.large;
-        struct case_shape s = {
-            .n_kv = 1 + below(2), .d_head = widths[below(8)], .wanted = below(2) * below(20)};
-        s.n_q = s.n_kv * (1 + below(5));
-        s.kv_dtype = below(2) ? SL_F32 : SL_BF16;
-        s.last = below(2), s.bias = below(2), s.qk_norm = below(2), s.odd = below(2);
-        for (uint32_t j = 0, slices = 1 + below(3); j < slices; j++) {
-            s.slices[j].pos = positions[below(large && j == 0 ? 8 : 5)];
-            s.slices[j].n = 1 + below(large && below(2) ? 100 : 12);
-            s.slices[j].kv_only = below(s.slices[j].n + 1);
-        }
+        struct case_shape s = draw_shape(&attend);
         check_attend(&s, attend.n_cases, &place, &attend);
     }
     sweep_says(&place);

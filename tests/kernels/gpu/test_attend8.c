@@ -97,22 +97,25 @@ SL_TEST(rows_that_are_no_numbers_are_those_of_ref)
                  5, "odd rows");
 }
 
-/* A chunk as it may be. The contexts are short unless all of a run's time is given: ref goes through them key by key. */
-static struct case_shape draw_shape(bool large)
+/* A chunk as it may be. Every eighth has a long context, through which ref goes key by key. */
+static struct case_shape draw_shape(const struct sweep *sweep)
 {
     static const uint32_t widths[] = {64, 128, 256, 80, 96, 32, 8, 192, 320},
                           positions[] = {0, 1, 60, 64, 127, 200, 2047, 2048, 4096};
+    const bool far = sweep->large && sweep->n_cases % 8 == 7;
     struct case_shape s = {
         .n_kv = 1 + below(2), .d_head = widths[below(9)], .kv_dtype = SL_I8, .wanted = below(2) * below(40)};
-    s.n_q = s.n_kv * (1 + below(large ? 17 : 5));
+    uint32_t rows = sweep_rows(sweep, 20);
+    s.n_q = s.n_kv * (1 + below(sweep->large ? 17 : 5));
     s.last = below(2), s.bias = below(2), s.qk_norm = below(2), s.odd = below(2), s.digits = 1 + below(2);
     const uint32_t k = s.n_q * s.d_head, most = k & ~(k - 1); /* the largest power of two that divides it */
     s.rotation = below(3) ? 2u << below(4) : 0;
     s.rotation = s.rotation > most ? most : s.rotation;
-    for (uint32_t i = 0, n = 1 + below(CASE_SLICES - 1); i < n; i++) {
-        s.slices[i].pos = positions[below(large && i == 0 ? 9 : 6)];
-        s.slices[i].n = 1 + below(large && below(2) ? 40 : 5);
+    for (uint32_t i = 0; i < CASE_SLICES - 1 && rows > 0; i++) {
+        s.slices[i].pos = positions[far && i == 0 ? 6 + below(3) : below(6)];
+        s.slices[i].n = i == CASE_SLICES - 2 ? rows : 1 + below(rows);
         s.slices[i].kv_only = below(s.slices[i].n + 1);
+        rows -= s.slices[i].n;
     }
     return s;
 }
@@ -120,12 +123,12 @@ static struct case_shape draw_shape(bool large)
 SL_TEST(chunks_drawn_at_random_give_the_bits_of_ref)
 {
     struct sweep place = sweep_of("place", 6), attend = sweep_of("attend8 and mix", 6);
-    while (sweep_goes_on(&attend)) {
-        struct case_shape s = draw_shape(attend.large);
+    while (sweep_goes_on(&place)) {
+        struct case_shape s = draw_shape(&attend);
         struct case_run *c = expected(&s, attend.n_cases, "a chunk at random");
         sweep_count(&place, &c->placed);
         sweep_count(&attend, &c->attended);
         case_destroy(c);
     }
-    sweep_says(&place);
+    sweep_says(&attend);
 }

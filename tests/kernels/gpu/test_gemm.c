@@ -22,7 +22,7 @@ SL_TEST(drawn_products_do_too)
     struct sweep s = sweep_of("gemm", 6);
     while (sweep_goes_on(&s)) {
         struct gemm_case c = {
-            .m = 1 + below(s.large ? 300 : 90), .k = 1 + below(130), .n = 1 + below(s.large ? 200 : 100)};
+            .m = sweep_rows(&s, 90), .k = 1 + below(130), .n = 1 + below(s.large ? 200 : 100)};
         c.bf16 = below(2), c.swiglu = below(2), c.accumulate = !c.swiglu && below(2);
         c.experts = below(2), c.gather = below(2), c.tiny = below(4) == 0;
         struct gpu_outcome o = check_gemm(&c, s.n_cases);

@@ -31,7 +31,7 @@ SL_TEST(drawn_rows_do_too)
     struct sweep s = sweep_of("norm", 6);
     while (sweep_goes_on(&s)) {
         struct norm_shape shape = {.n = 1 + below(s.n_cases % 16 == 0 ? 12000 : 1500),
-                                   .rows = 1 + below(s.large ? 300 : 9),
+                                   .rows = sweep_rows(&s, 9),
                                    .rotation = below(3) ? 2u << below(10) : 0,
                                    .digits = 1 + below(2)};
         shape.floats = below(2), shape.no_bytes = shape.floats && below(4) == 0, shape.odd = below(2);

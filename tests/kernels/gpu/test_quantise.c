@@ -25,7 +25,7 @@ SL_TEST(drawn_rows_do_too)
 {
     struct sweep s = sweep_of("quantise", 10);
     while (sweep_goes_on(&s)) {
-        struct quantise_case c = {1 + below(s.large ? 300 : 7), 1 + below(s.n_cases % 16 == 0 ? 20000 : 1500),
+        struct quantise_case c = {sweep_rows(&s, 8), 1 + below(s.n_cases % 16 == 0 ? 20000 : 1500),
                                   below(3) ? 2u << below(10) : 0, 1 + below(2)};
         if (c.rotation > 0)
             c.k = (c.k + c.rotation - 1) / c.rotation * c.rotation;

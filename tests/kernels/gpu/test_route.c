@@ -23,7 +23,7 @@ SL_TEST(drawn_routes_do_too)
     while (sweep_goes_on(&s)) {
         uint32_t n_experts = 1 + below(s.n_cases % 8 == 0 ? 1024 : 130),
                  k = 1 + below(n_experts < 64 ? n_experts : 64);
-        struct route_case c = {1 + below(300), n_experts, k, below(2), (enum logits)below(N_LOGITS)};
+        struct route_case c = {sweep_rows(&s, 300), n_experts, k, below(2), (enum logits)below(N_LOGITS)};
         struct gpu_outcome o = check_route(&c, s.n_cases);
         sweep_count(&s, &o);
     }
