@@ -7,7 +7,8 @@
  * the sum; adding those bits to the exponent of p scales it without a conversion and reaches the
  * whole range of normal floats. Relative error < 3e-7. Every instruction set performs this very
  * sequence of FMAs, so all of them give the same bits. Below the cut the result is +0 (also for
- * -inf); above the cap it stays at the last finite value; NaN stays NaN. */
+ * -inf); above the cap it stays at the last finite value. NaN stays NaN, whatever its payload: its low bits are not
+ * added to its exponent. */
 #ifndef SL_KERNELS_EXP_H
 #define SL_KERNELS_EXP_H
 
@@ -39,6 +40,8 @@ static inline float sl_exp_finish(float f, float rounded)
     p = fmaf(p, f, SL_EXP_C2);
     p = fmaf(p, f, SL_EXP_C1);
     p = fmaf(p, f, 1.0f);
+    if (p != p)
+        return p;
     uint32_t bits, n;
     memcpy(&bits, &p, 4);
     memcpy(&n, &rounded, 4);

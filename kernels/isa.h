@@ -162,7 +162,8 @@ sl_status sl_ops_select_profile(const struct sl_ops **ops, enum sl_profile profi
 const struct sl_ops *const *sl_ops_available(uint32_t *n);
 const struct sl_ops *const *sl_ops_available_profile(enum sl_profile profile, uint32_t *n);
 
-/* Scalar exp used by all tables' tails and by ref; relative error < 4e-6, exp(-inf) = +0, exp(x < -87.3) = +0. */
+/* Scalar exp used by all tables' tails and by ref; relative error < 4e-6, exp(-inf) = +0, exp(x < -87.3) = +0,
+ * NaN of NaN. */
 float sl_expf(float x);
 
 #endif

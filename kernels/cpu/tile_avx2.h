@@ -108,12 +108,12 @@ TILE_INLINE v16 v16_min(v16 a, v16 b) /* b when either is NaN */
 {
     return V16_EACH(_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi));
 }
-/* v, but +0 where x < cut */
+/* v, but +0 where x < cut < 0, and x where that is NaN: the maximum of two is the second when either is. v > x elsewhere. */
 TILE_INLINE v16 v16_cut(v16 v, v16 x, float cut)
 {
     __m256 c = _mm256_set1_ps(cut);
-    return V16_EACH(_mm256_and_ps(v.lo, _mm256_cmp_ps(x.lo, c, _CMP_NLT_UQ)),
-                    _mm256_and_ps(v.hi, _mm256_cmp_ps(x.hi, c, _CMP_NLT_UQ)));
+    return V16_EACH(_mm256_max_ps(_mm256_and_ps(v.lo, _mm256_cmp_ps(x.lo, c, _CMP_NLT_UQ)), x.lo),
+                    _mm256_max_ps(_mm256_and_ps(v.hi, _mm256_cmp_ps(x.hi, c, _CMP_NLT_UQ)), x.hi));
 }
 TILE_INLINE __m256 v16_scale_half(__m256 v, __m256 rounded)
 {

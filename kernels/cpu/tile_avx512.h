@@ -93,10 +93,10 @@ TILE_INLINE v16 v16_min(v16 a, v16 b) /* b when either is NaN */
 {
     return _mm512_min_ps(a, b);
 }
-/* v, but +0 where x < cut */
+/* v, but +0 where x < cut, and x where that is NaN: the maximum of two is the second when either is. v > x elsewhere. */
 TILE_INLINE v16 v16_cut(v16 v, v16 x, float cut)
 {
-    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(cut), _CMP_NLT_UQ), v);
+    return _mm512_maskz_max_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(cut), _CMP_NLT_UQ), v, x);
 }
 /* v * 2^n by adding n, the low bits of `rounded`, to the exponents */
 TILE_INLINE v16 v16_scale(v16 v, v16 rounded)

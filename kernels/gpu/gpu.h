@@ -96,8 +96,7 @@ GPU_FN void sm_st64(wu at, const wu v[2])
     sm_st64_if(at, v, w_all());
 }
 
-/* 2^n * p(f): sl_exp_finish of kernels/exp.h over lanes. A NaN is left alone: every one that a GPU makes is 0x7FFFFFFF, and adding
- * its low bits to its exponent would make a number of it, the largest there is. */
+/* 2^n * p(f): sl_exp_finish of kernels/exp.h over lanes. */
 GPU_FN wf w_exp_finish(wf f, wf rounded)
 {
     wf p = w_setf(SL_EXP_C5);

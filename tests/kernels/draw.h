@@ -34,4 +34,13 @@ static inline float draw_unit(void)
     return (float)(sl_rng_unit(sl_rng_next(&rng)) * 2.0 - 1.0);
 }
 
+/* What is no number, of any sign and payload. */
+static inline float draw_nan(void)
+{
+    const uint32_t bits = 0x7F800001u | (uint32_t)sl_rng_next(&rng);
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
 #endif

@@ -429,6 +429,89 @@ SL_TEST(every_table_has_the_exp_of_ref)
     }
 }
 
+/* Of both signs, quiet and signalling, with all of the low bits that exp would shift into an exponent; i < NANS. */
+enum { NANS = 2 * 6 * 512 };
+static float nan_of(uint32_t i)
+{
+    static const uint32_t high[] = {0, 1, 0x1FFF, 0x2000, 0x2001, 0x3FFF}; /* 0x2000: quiet */
+    uint32_t payload = high[i / 2 % 6] << 9 | i / 12,
+             bits = i % 2 << 31 | 0x7F800000u | (payload ? payload : 3);
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+static bool all_nan(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isnan(x[i]))
+            return false;
+    return true;
+}
+
+SL_TEST(exp_of_no_number_is_none_whatever_its_payload_in_every_table)
+{
+    enum { N = 37 };
+    float x[N], gates[2 * SL_LANES * 3], y[N];
+    for (uint32_t i = 0; i < NANS; i++) {
+        CHECK(isnan(sl_expf(nan_of(i))) && isnan(sl_exp2_scalar(nan_of(i))) &&
+              isnan(sl_silu_scalar(nan_of(i))));
+        EACH_TABLE (ops) {
+            const uint32_t at = i * 5 % N;
+            for (uint32_t j = 0; j < N; j++) /* the largest comes first, so that it is a number */
+                x[j] = j == at && at > 0 ? nan_of(i) : -(float)j;
+            ops->softmax(x, N);
+            if (at > 0 && !all_nan(x, N))
+                sl_test_fail(__FILE__, __LINE__, "%s: softmax, payload %u at %u", ops->name, i, at);
+            for (uint32_t j = 0; j < sizeof gates / sizeof *gates; j++)
+                gates[j] = j % (2 * SL_LANES) < SL_LANES ? nan_of(i) : 0.5f;
+            ops->swiglu(y, gates, N);
+            if (!all_nan(y, N))
+                sl_test_fail(__FILE__, __LINE__, "%s: swiglu, payload %u", ops->name, i);
+        }
+    }
+    sl_ops_ref.softmax(x, N);
+    CHECK(all_nan(x, N));
+}
+
+/* A key that is no number makes none of what its row becomes; rows before it do not see it. */
+SL_TEST(attend_of_a_key_that_is_no_number_is_none_in_every_table)
+{
+    enum { D = 24, TOKENS = 9, KEY = 66, POS = 62 };
+    struct float_pages pages;
+    float *q = draw_floats(TOKENS * D, PLAIN), out[TOKENS * D];
+    draw_pages(&pages, D, SL_F32);
+    for (uint32_t i = 0; i < NANS; i += 31) {
+        ((float *)(uintptr_t)
+             pages.k_data[KEY / SL_PAGE_TOKENS])[sl_panel_at(D, KEY % SL_PAGE_TOKENS, i % D)] = nan_of(i);
+        struct sl_attend a = {.q = q,
+                              .q_stride = D,
+                              .n_rep = 1,
+                              .d_head = D,
+                              .n_tok = TOKENS,
+                              .pos = POS,
+                              .k_pages = pages.k_data,
+                              .v_pages = pages.v_data,
+                              .kv_dtype = SL_F32,
+                              .scale = 0.125f,
+                              .out = out,
+                              .out_stride = D};
+        run_attend(&sl_ops_ref, &a);
+        CHECK(isfinite(out[(KEY - POS) * D - 1]) &&
+              all_nan(out + (KEY - POS) * D, (TOKENS - (KEY - POS)) * D));
+        EACH_TABLE (ops) {
+            run_attend(ops, &a);
+            if (!isfinite(out[(KEY - POS) * D - 1]) ||
+                !all_nan(out + (KEY - POS) * D, (TOKENS - (KEY - POS)) * D))
+                sl_test_fail(__FILE__, __LINE__, "%s: payload %u", ops->name, i);
+        }
+        ((float *)(uintptr_t)
+             pages.k_data[KEY / SL_PAGE_TOKENS])[sl_panel_at(D, KEY % SL_PAGE_TOKENS, i % D)] = 0;
+    }
+    free_pages(&pages);
+    free(q);
+}
+
 SL_TEST(ref_is_close_to_long_double)
 {
     enum { N = 48, K = 255 };

@@ -141,7 +141,7 @@ static inline float case_draw(const struct case_run *c, uint32_t row, uint32_t i
     if (!c->shape->odd || row % 5 != 2)
         return x;
     if (i / c->shape->d_head % 3 == 1 && i % 7 == 0)
-        return row % 2 ? NAN : INFINITY;
+        return row % 2 ? draw_nan() : INFINITY;
     return row % 3 == 0
                ? 0.0f
                : x * (row % 2 ? 1e-30f : 1e-37f); /* a scale of V that is too small, or none at all */
@@ -194,7 +194,7 @@ static inline void case_contexts(struct case_run *c)
                     v[j] = draw_unit() * (pos % 29 == 0 ? 20.0f : 1.0f);
                 }
                 if (sh->odd && pos % 97 == 5)
-                    v[3] = pos % 2 ? NAN : 1e-38f;
+                    v[3] = pos % 2 ? draw_nan() : 1e-38f;
                 case_append(c, case_page(c, c->ref_kv, &c->slices[i], pos, h), pos, k, v);
             }
     memcpy(c->kv, c->ref_kv, c->kv_bytes);
@@ -365,12 +365,25 @@ static inline void case_compare_q(struct case_run *c)
     }
 }
 
-/* All pages, of which each row of the chunk has written a key and a value of each head. Pages hold floats, too: their NaNs count as
- * bytes, since K and V have one spelling of it. */
+static inline void case_compare_halves(struct gpu_outcome *o, const uint16_t *want, const uint16_t *got,
+                                       size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        compare_floats(o, &(float){sl_bf16_to_f32(want[i])}, &(float){sl_bf16_to_f32(got[i])}, 1);
+}
+
+/* All pages, of which each row of the chunk has written a key and a value of each head. */
 static inline void case_compare_pages(struct case_run *c)
 {
     struct gpu_outcome all = {0};
-    compare_things(&all, c->ref_kv, c->kv, c->kv_bytes, 1);
+    if (c->shape->kv_dtype == SL_F32)
+        compare_floats(&all, (const float *)(const void *)c->ref_kv, (const float *)(const void *)c->kv,
+                       c->kv_bytes / 4);
+    else if (c->shape->kv_dtype == SL_BF16)
+        case_compare_halves(&all, (const uint16_t *)(const void *)c->ref_kv,
+                            (const uint16_t *)(const void *)c->kv, c->kv_bytes / 2);
+    else
+        compare_things(&all, c->ref_kv, c->kv, c->kv_bytes, 1);
     c->placed.differ += all.differ;
     c->placed.outputs += (uint64_t)c->n_rows * c->shape->n_kv * 2 * c->shape->d_head;
 }

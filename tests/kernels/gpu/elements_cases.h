@@ -18,7 +18,7 @@ static inline float *drawn(size_t n)
 {
     float *x = take(n * sizeof *x);
     for (size_t i = 0; i < n; i++)
-        x[i] = below(200) == 0 ? (below(2) ? NAN : INFINITY) : 3 * draw_unit();
+        x[i] = below(200) == 0 ? (below(2) ? draw_nan() : INFINITY) : 3 * draw_unit();
     return x;
 }
 
@@ -91,7 +91,7 @@ static inline struct gpu_outcome sigmoid_go(const struct elements_case *c, uint6
     for (size_t r = 0; r < c->n_rows; r++) {
         float gate = 0;
         for (size_t i = 0; i < n; i++) {
-            x[r * n + i] = r % 50 == 1 && i == 2 ? NAN : draw_unit();
+            x[r * n + i] = r % 50 == 1 && i == 2 ? draw_nan() : draw_unit();
             gate = fmaf(w[i], x[r * n + i], gate);
         }
         want[r] = 1.0f / (1.0f + sl_expf(-gate));

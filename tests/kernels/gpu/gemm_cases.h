@@ -20,7 +20,7 @@ static void draw_floats(const struct gemm_case *c, float *x, size_t n)
     for (size_t i = 0; i < n; i++)
         x[i] = draw_unit() * (c->tiny ? 1e-23f : 1);
     if (below(3) == 0)
-        x[below((uint32_t)n)] = below(2) ? NAN : INFINITY;
+        x[below((uint32_t)n)] = below(2) ? draw_nan() : INFINITY;
 }
 
 /* Panels of `experts` matrices, one behind the other. Outputs beyond n are zero. */

@@ -22,7 +22,7 @@ static inline void norm_draw(const struct norm_shape *s, float *x)
         if (s->odd && row % 2)
             x[i] = row % 8 == 1   ? 0.0f
                    : row % 8 == 3 ? x[i] * 1e-38f
-                   : i % 31 == 7  ? (row % 8 == 5 ? INFINITY : NAN)
+                   : i % 31 == 7  ? (row % 8 == 5 ? INFINITY : draw_nan())
                                   : x[i];
     }
 }

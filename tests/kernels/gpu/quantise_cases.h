@@ -16,7 +16,10 @@ static inline void draw_rows(const struct quantise_case *c, float *x)
         const uint32_t kind = r < 6 ? r : below(12), odd = below(c->k);
         for (uint32_t i = 0; i < c->k; i++)
             x[i] = kind == 2 ? 0.0f : draw_unit() * (kind == 3 ? 1e-38f : 1.0f);
-        x[odd] = kind == 1 ? 1e6f : kind == 4 ? NAN : kind == 5 ? (below(2) ? INFINITY : -INFINITY) : x[odd];
+        x[odd] = kind == 1   ? 1e6f
+                 : kind == 4 ? draw_nan()
+                 : kind == 5 ? (below(2) ? INFINITY : -INFINITY)
+                             : x[odd];
     }
 }
 

@@ -26,7 +26,7 @@ static void draw_logits(const struct route_case *c, float *logits)
             if (c->logits == ONE_SIDED) /* the lower experts have nearly everything */
                 *at -= 4 * (float)(e / c->top_k);
             if (c->logits == NOT_FINITE && below(8 * c->n_experts) == 0)
-                *at = below(2) ? NAN : below(2) ? INFINITY : -INFINITY;
+                *at = below(2) ? draw_nan() : below(2) ? INFINITY : -INFINITY;
             if (c->logits == NOT_FINITE && t % 7 == 3)
                 *at = -INFINITY;
         }
