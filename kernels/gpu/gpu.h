@@ -44,6 +44,22 @@ GPU_FN wu w_minu(wu a, wu b)
     return w_picku((wb)(b < a), b, a);
 }
 
+/* Of all lanes, to all lanes. */
+GPU_FN wu w_sum_of_all(wu v)
+{
+    GPU_UNROLL
+    for (int mask = 1; mask < 32; mask *= 2)
+        v = v + w_shuffleu(v, mask);
+    return v;
+}
+GPU_FN wu w_max_of_all(wu v)
+{
+    GPU_UNROLL
+    for (int mask = 1; mask < 32; mask *= 2)
+        v = w_maxu(v, w_shuffleu(v, mask));
+    return v;
+}
+
 /* ---- what is made of the accesses by row: one base for all lanes, floats, and all lanes at once ---- */
 GPU_FN wu g_ld32_if(const void *base, wu at, wb on)
 {
