@@ -169,21 +169,21 @@ static void make_attention_case(const struct sl_bench_gpu_list *to, struct sl_be
     a.rows_at = pointer(sl_bench_gpu_put(g, a.cut.rows, a.cut.n_rows * sizeof *a.cut.rows));
     a.n_rows = pointer(sl_bench_gpu_put(g, &a.cut.n_rows, sizeof a.cut.n_rows));
     struct sl_gpu_attend8 p = {
-        .kv = pointer(kv),
-        .slots = pointer(sl_bench_gpu_put(g, a.cut.slots, a.cut.n_slots * sizeof *a.cut.slots)),
-        .states = pointer(c->out),
-        .items = pointer(sl_bench_gpu_put(g, a.cut.items, a.cut.n_items * sizeof *a.cut.items)),
-        .n_items = pointer(sl_bench_gpu_put(g, &a.cut.n_items, sizeof a.cut.n_items)),
-        .slot_bytes = slot_bytes,
-        .head_bytes = a.head_bytes,
-        .v_at = a.k_bytes,
-        .n_q = a.n_q,
-        .n_kv = a.n_kv,
-        .d_head = a.d};
+        .over = {.kv = pointer(kv),
+                 .slots = pointer(sl_bench_gpu_put(g, a.cut.slots, a.cut.n_slots * sizeof *a.cut.slots)),
+                 .states = pointer(c->out),
+                 .items = pointer(sl_bench_gpu_put(g, a.cut.items, a.cut.n_items * sizeof *a.cut.items)),
+                 .n_items = pointer(sl_bench_gpu_put(g, &a.cut.n_items, sizeof a.cut.n_items)),
+                 .slot_bytes = slot_bytes,
+                 .head_bytes = a.head_bytes,
+                 .v_at = a.k_bytes,
+                 .n_q = a.n_q,
+                 .n_kv = a.n_kv,
+                 .d_head = a.d}};
     put_queries(g, &p);
     memcpy(c->launch.params, &p, sizeof p);
     c->launch.blocks = ((size_t)a.cut.n_items * a.n_kv + SL_GPU_ATTEND8_WARPS - 1) / SL_GPU_ATTEND8_WARPS;
-    c->launch.pointer = offsetof(struct sl_gpu_attend8, kv);
+    c->launch.pointer = offsetof(struct sl_gpu_attend8, over.kv);
     c->launch.step = kv_bytes;
     c->launch.copies = copies;
     double keys = a.rows * (double)(a.context - a.rows) + a.rows * (a.rows + 1.0) / 2;

@@ -7,6 +7,7 @@
 #define SL_KERNELS_GPU_ATTEND_H
 
 #include "kernels/gpu/attend8.h"
+#include <stdbool.h>
 
 enum {
     SL_GPU_ATTEND_WARPS = 4, /* of a block; each has items of its own */
@@ -17,16 +18,10 @@ enum {
 };
 
 struct sl_gpu_attend {
-    const float *q;        /* [tokens][q_stride]: a token's query heads, n_q * d_head floats */
-    uint64_t q_stride;     /* floats */
-    const uint8_t *kv;     /* this layer's K of KV head 0 in slot 0 */
-    const uint32_t *slots; /* page lists */
-    float *states;         /* [..][sl_attend_state_floats(d_head)] */
-    const struct sl_gpu_attend_item *items;
-    const uint32_t *n_items;             /* read by the kernel, so that no launch depends on it */
-    size_t slot_bytes, head_bytes, v_at; /* from slot to slot, KV head to KV head, K to V */
-    uint32_t n_q, n_kv, d_head;
-    float q_factor; /* softmax_scale * SL_EXP_LOG2E_HI */
+    struct sl_gpu_attend_over over;
+    const float *q;    /* [tokens][q_stride]: a token's query heads, n_q * d_head floats */
+    uint64_t q_stride; /* floats */
+    float q_factor;    /* softmax_scale * SL_EXP_LOG2E_HI */
 };
 
 /* Rows of an item at most: what the registers of a warp hold. The kernel is that of the next larger head. */
@@ -39,6 +34,16 @@ static inline uint32_t sl_gpu_attend_rows(uint32_t d_head)
 struct gpu_kernel;
 extern const struct gpu_kernel sl_gpu_attend_f32_128, sl_gpu_attend_f32_256, sl_gpu_attend_f32_512;
 extern const struct gpu_kernel sl_gpu_attend_bf16_128, sl_gpu_attend_bf16_256, sl_gpu_attend_bf16_512;
+
+/* Pages of bf16, or else of f32. */
+static inline const struct gpu_kernel *sl_gpu_attend_kernel(bool bf16, uint32_t d_head)
+{
+    if (d_head <= 128)
+        return bf16 ? &sl_gpu_attend_bf16_128 : &sl_gpu_attend_f32_128;
+    if (d_head <= 256)
+        return bf16 ? &sl_gpu_attend_bf16_256 : &sl_gpu_attend_f32_256;
+    return bf16 ? &sl_gpu_attend_bf16_512 : &sl_gpu_attend_f32_512;
+}
 #endif
 
 #endif

@@ -33,18 +33,24 @@ struct sl_gpu_attend_item {
     uint32_t state_step;           /* to the next segment's; 0: all of them are merged into this one */
 };
 
-struct sl_gpu_attend8 {
-    const int8_t
-        *q; /* [tokens][n_q][q_stride]: scaled by softmax_scale * log2 e and quantised, zero beyond d_head */
-    const float *q_scale;
-    const int32_t *q_sum;  /* of the row's q */
+struct
+    sl_gpu_attend_over { /* what attention goes through, whatever the pages hold, and where it leaves what comes of it */
     const uint8_t *kv;     /* this layer's K of KV head 0 in slot 0 */
     const uint32_t *slots; /* page lists */
     float *states;         /* [..][sl_attend_state_floats(d_head)] */
     const struct sl_gpu_attend_item *items;
     const uint32_t *n_items;             /* read by the kernel, so that no launch depends on it */
     size_t slot_bytes, head_bytes, v_at; /* from slot to slot, KV head to KV head, K to V */
-    uint32_t n_q, n_kv, d_head, q_stride;
+    uint32_t n_q, n_kv, d_head;
+};
+
+struct sl_gpu_attend8 {
+    struct sl_gpu_attend_over over;
+    const int8_t
+        *q; /* [tokens][n_q][q_stride]: scaled by softmax_scale * log2 e and quantised, zero beyond d_head */
+    const float *q_scale;
+    const int32_t *q_sum; /* of the row's q */
+    uint32_t q_stride;
 };
 
 /* Rows of an item at most: more heads of little width fit a warp's registers than wide ones. */
@@ -56,6 +62,14 @@ static inline uint32_t sl_gpu_attend8_rows(uint32_t d_head)
 #ifndef __CUDACC__
 struct gpu_kernel;
 extern const struct gpu_kernel sl_gpu_attend8_64, sl_gpu_attend8_128, sl_gpu_attend8_256, sl_gpu_attend8_any;
+
+static inline const struct gpu_kernel *sl_gpu_attend8_kernel(uint32_t d_head)
+{
+    return d_head == 64    ? &sl_gpu_attend8_64
+           : d_head == 128 ? &sl_gpu_attend8_128
+           : d_head == 256 ? &sl_gpu_attend8_256
+                           : &sl_gpu_attend8_any;
+}
 #endif
 
 #endif

@@ -55,55 +55,44 @@ static void place(struct device_gpu *d, uint32_t layer, enum gpu_batches batch, 
     gpu_launch_shared(d, &sl_gpu_place, &p, (heads + SL_GPU_PLACE_WARPS - 1) / SL_GPU_PLACE_WARPS);
 }
 
+static struct sl_gpu_attend_over over(const struct device_gpu *d, uint32_t layer, enum gpu_batches batch)
+{
+    const struct sl_attention_dims *a = &d->config.attention;
+    return (struct sl_gpu_attend_over){.kv = pages_of(d, layer),
+                                       .slots = d->at.slots,
+                                       .states = d->b.states,
+                                       .items = d->at.items[batch],
+                                       .n_items = &d->at.numbers[batch].items,
+                                       .slot_bytes = d->sizes.slot_bytes,
+                                       .head_bytes = d->sizes.k_bytes + d->sizes.v_bytes,
+                                       .v_at = d->sizes.k_bytes,
+                                       .n_q = a->n_q,
+                                       .n_kv = a->n_kv,
+                                       .d_head = a->d_head};
+}
+
 static void attend8(struct device_gpu *d, uint32_t layer, enum gpu_batches batch)
 {
     const struct sl_attention_dims *a = &d->config.attention;
-    struct sl_gpu_attend8 p = {.q = d->b.q8.q[0],
+    struct sl_gpu_attend8 p = {.over = over(d, layer, batch),
+                               .q = d->b.q8.q[0],
                                .q_scale = d->b.q8.scale[0],
                                .q_sum = d->b.q8.sum[0],
-                               .kv = pages_of(d, layer),
-                               .slots = d->at.slots,
-                               .states = d->b.states,
-                               .items = d->at.items[batch],
-                               .n_items = &d->at.numbers[batch].items,
-                               .slot_bytes = d->sizes.slot_bytes,
-                               .head_bytes = d->sizes.k_bytes + d->sizes.v_bytes,
-                               .v_at = d->sizes.k_bytes,
-                               .n_q = a->n_q,
-                               .n_kv = a->n_kv,
-                               .d_head = a->d_head,
                                .q_stride = (uint32_t)sl_rows8_stride(a->d_head)};
-    const struct gpu_kernel *kernel = a->d_head == 64    ? &sl_gpu_attend8_64
-                                      : a->d_head == 128 ? &sl_gpu_attend8_128
-                                      : a->d_head == 256 ? &sl_gpu_attend8_256
-                                                         : &sl_gpu_attend8_any;
     size_t items = (size_t)d->n_items[batch] * a->n_kv;
-    gpu_launch_shared(d, kernel, &p, (items + SL_GPU_ATTEND8_WARPS - 1) / SL_GPU_ATTEND8_WARPS);
+    gpu_launch_shared(d, sl_gpu_attend8_kernel(a->d_head), &p,
+                      (items + SL_GPU_ATTEND8_WARPS - 1) / SL_GPU_ATTEND8_WARPS);
 }
 
 static void attend_floats(struct device_gpu *d, uint32_t layer, enum gpu_batches batch)
 {
     const struct sl_attention_dims *a = &d->config.attention;
-    struct sl_gpu_attend p = {.q = d->b.qkv,
+    struct sl_gpu_attend p = {.over = over(d, layer, batch),
+                              .q = d->b.qkv,
                               .q_stride = width_of(a),
-                              .kv = pages_of(d, layer),
-                              .slots = d->at.slots,
-                              .states = d->b.states,
-                              .items = d->at.items[batch],
-                              .n_items = &d->at.numbers[batch].items,
-                              .slot_bytes = d->sizes.slot_bytes,
-                              .head_bytes = d->sizes.k_bytes + d->sizes.v_bytes,
-                              .v_at = d->sizes.k_bytes,
-                              .n_q = a->n_q,
-                              .n_kv = a->n_kv,
-                              .d_head = a->d_head,
                               .q_factor = a->softmax_scale * SL_EXP_LOG2E_HI};
-    static const struct gpu_kernel *const kernels[2][3] = {
-        {&sl_gpu_attend_f32_128, &sl_gpu_attend_f32_256, &sl_gpu_attend_f32_512},
-        {&sl_gpu_attend_bf16_128, &sl_gpu_attend_bf16_256, &sl_gpu_attend_bf16_512}};
-    int size = a->d_head <= 128 ? 0 : a->d_head <= 256 ? 1 : 2;
     size_t items = (size_t)d->n_items[batch] * a->n_kv;
-    gpu_launch_shared(d, kernels[d->config.kv_dtype == SL_BF16][size], &p,
+    gpu_launch_shared(d, sl_gpu_attend_kernel(d->config.kv_dtype == SL_BF16, a->d_head), &p,
                       (items + SL_GPU_ATTEND_WARPS - 1) / SL_GPU_ATTEND_WARPS);
 }
 

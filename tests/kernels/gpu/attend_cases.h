@@ -6,34 +6,16 @@
 #include "kernels/gpu/attend.h"
 #include "tests/kernels/gpu/attention_case.h"
 
-static inline const struct gpu_kernel *attend_kernel(uint32_t d, enum sl_dtype dtype)
-{
-    static const struct gpu_kernel *const kernels[2][3] = {
-        {&sl_gpu_attend_f32_128, &sl_gpu_attend_f32_256, &sl_gpu_attend_f32_512},
-        {&sl_gpu_attend_bf16_128, &sl_gpu_attend_bf16_256, &sl_gpu_attend_bf16_512}};
-    return kernels[dtype == SL_BF16][d <= 128 ? 0 : d <= 256 ? 1 : 2];
-}
-
 /* The caller destroys it. */
 static inline struct case_run *attend_run(const struct case_shape *sh, uint64_t seed)
 {
     struct case_run *c = case_begin(sh, sl_gpu_attend_rows(sh->d_head), seed);
-    struct sl_gpu_attend p = {.q = c->qkv,
+    struct sl_gpu_attend p = {.over = case_over(c),
+                              .q = c->qkv,
                               .q_stride = c->width,
-                              .kv = c->kv,
-                              .slots = c->cut.slots,
-                              .states = c->states,
-                              .items = c->cut.items,
-                              .n_items = &c->counts[0],
-                              .slot_bytes = c->slot_bytes,
-                              .head_bytes = c->head_bytes,
-                              .v_at = c->k_bytes,
-                              .n_q = sh->n_q,
-                              .n_kv = sh->n_kv,
-                              .d_head = sh->d_head,
                               .q_factor = 1.5f / sqrtf((float)sh->d_head) * SL_EXP_LOG2E_HI};
-    run_kernel(&c->attended, attend_kernel(sh->d_head, sh->kv_dtype), &p, 3, SL_GPU_ATTEND_SHARED, seed,
-               CONFLICTS_MAY_BE);
+    run_kernel(&c->attended, sl_gpu_attend_kernel(sh->kv_dtype == SL_BF16, sh->d_head), &p, 3,
+               SL_GPU_ATTEND_SHARED, seed, CONFLICTS_MAY_BE);
     case_finish(c, (struct sl_gpu_row8){0}, seed);
     return c;
 }

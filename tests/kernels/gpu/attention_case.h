@@ -294,33 +294,30 @@ static inline void case_run_place(struct case_run *c, uint64_t seed)
     run_kernel(&c->placed, &sl_gpu_place, &p, 2, SL_GPU_PLACE_SHARED, seed, CONFLICTS_MAY_BE);
 }
 
-static inline const struct gpu_kernel *case_attend_kernel(uint32_t d)
+static inline struct sl_gpu_attend_over case_over(const struct case_run *c)
 {
-    return d == 64    ? &sl_gpu_attend8_64
-           : d == 128 ? &sl_gpu_attend8_128
-           : d == 256 ? &sl_gpu_attend8_256
-                      : &sl_gpu_attend8_any;
+    return (struct sl_gpu_attend_over){.kv = c->kv,
+                                       .slots = c->cut.slots,
+                                       .states = c->states,
+                                       .items = c->cut.items,
+                                       .n_items = &c->counts[0],
+                                       .slot_bytes = c->slot_bytes,
+                                       .head_bytes = c->head_bytes,
+                                       .v_at = c->k_bytes,
+                                       .n_q = c->shape->n_q,
+                                       .n_kv = c->shape->n_kv,
+                                       .d_head = c->shape->d_head};
 }
 
 static inline void case_run_attend(struct case_run *c, uint64_t seed)
 {
     const struct case_shape *sh = c->shape;
-    struct sl_gpu_attend8 p = {.q = c->q,
+    struct sl_gpu_attend8 p = {.over = case_over(c),
+                               .q = c->q,
                                .q_scale = c->q_scale,
                                .q_sum = c->q_sum,
-                               .kv = c->kv,
-                               .slots = c->cut.slots,
-                               .states = c->states,
-                               .items = c->cut.items,
-                               .n_items = &c->counts[0],
-                               .slot_bytes = c->slot_bytes,
-                               .head_bytes = c->head_bytes,
-                               .v_at = c->k_bytes,
-                               .n_q = sh->n_q,
-                               .n_kv = sh->n_kv,
-                               .d_head = sh->d_head,
                                .q_stride = (uint32_t)sl_rows8_stride(sh->d_head)};
-    run_kernel(&c->attended, case_attend_kernel(sh->d_head), &p, 3, SL_GPU_ATTEND8_SHARED, seed,
+    run_kernel(&c->attended, sl_gpu_attend8_kernel(sh->d_head), &p, 3, SL_GPU_ATTEND8_SHARED, seed,
                CONFLICTS_COUNT);
 }
 
