@@ -1,9 +1,8 @@
 /* bench/layout_*: a prompt's bits do not depend on the layout. Experts that are sharded over any number of nodes give, with the exact
  * combine, the logits and all K and V of one process and of a pipeline; over frames that are really sent. */
-#include "base/log.h"
 #include "base/rng.h"
 #include "bench/layout_world.h"
-#include "tests/model/files.h"
+#include "tests/model/random_pack.h"
 #include <math.h>
 #include <stdlib.h>
 
@@ -18,25 +17,9 @@ static const char routed_text[] =
     "\"intermediate_size\":160,\"max_position_embeddings\":512,\"mlp_only_layers\":[2],\"norm_topk_prob\":true}";
 static struct sl_pack *make_pack(const char *text, enum sl_dtype dense, enum sl_dtype experts)
 {
-    static int number;
-    char name[32], config[512], path[512];
-    struct sl_err err = {0};
-    struct sl_pack *pack = NULL;
-    struct sl_pack_options options = {.threads = 1};
-    options.formats.classes[SL_CLASS_ATTENTION] = options.formats.classes[SL_CLASS_DENSE] =
-        options.formats.classes[SL_CLASS_HEAD] = dense;
-    options.formats.classes[SL_CLASS_GATE_UP] = options.formats.classes[SL_CLASS_DOWN] = experts;
-    sl_log_init("test", SL_LOG_ERROR);
     for (uint32_t i = 0; i < PROMPT; i++)
         ids[i] = (uint32_t)(sl_rng_at(5, i) % WORDS);
-    snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
-    write_text(config, text);
-    snprintf(name, sizeof name, "pack%d", number++);
-    snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), name));
-    if (sl_pack_write_random(config, 0, 7, path, &options, &err) != SL_OK ||
-        sl_pack_open(&pack, path, &err) != SL_OK)
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-    return pack;
+    return random_pack_of(text, dense, experts, SL_ROTATE_AUTO);
 }
 
 static struct sl_layout_config config_of(const struct sl_pack *pack, enum sl_layout_kind kind,

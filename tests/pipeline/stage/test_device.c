@@ -2,12 +2,10 @@
  * CPU, whoever passes rows and pages to whom; and it finds what a GPU would forgive: a touch, a forgotten event, memory
  * that was given back too early. */
 #include "base/digest.h"
-#include "base/log.h"
 #include "kernels/gpu/device.h"
-#include "model/pack/pack.h"
 #include "pipeline/stage/device_impl.h"
 #include "pipeline/stage/stage.h"
-#include "tests/model/files.h"
+#include "tests/model/random_pack.h"
 #include <assert.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -23,24 +21,9 @@ static const char config_text[] =
 
 static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
 {
-    static int number;
-    char name[32], config[512], path[512], text[600];
-    struct sl_err err = {0};
-    struct sl_pack *pack = NULL;
-    struct sl_pack_options options = {.rotate = rotate, .threads = 1};
-    options.formats.classes[SL_CLASS_ATTENTION] = options.formats.classes[SL_CLASS_DENSE] =
-        options.formats.classes[SL_CLASS_HEAD] = dense;
-    options.formats.classes[SL_CLASS_GATE_UP] = options.formats.classes[SL_CLASS_DOWN] = experts;
-    sl_log_init("test", SL_LOG_ERROR);
-    snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
+    char text[600];
     snprintf(text, sizeof text, config_text, n_heads, d_head);
-    write_text(config, text);
-    snprintf(name, sizeof name, "pack%d", number++);
-    snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), name));
-    if (sl_pack_write_random(config, 0, 7, path, &options, &err) != SL_OK ||
-        sl_pack_open(&pack, path, &err) != SL_OK)
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-    return pack;
+    return random_pack_of(text, dense, experts, rotate);
 }
 
 /* ---- a pipeline by hand: two stages and a decode worker ---- */
