@@ -71,7 +71,6 @@ static void gpu_record(struct sl_device *device, uint32_t event, enum sl_device_
     assert(event < SL_DEVICE_EVENTS);
     gpu_enter(d);
     gpu_check(d, d->cuda->event_record(d->events[event], d->streams[queue]), "recording an event");
-    gpu_leave(d);
     d->recorded[event] = queue;
 }
 
@@ -83,7 +82,6 @@ static void gpu_await(struct sl_device *device, enum sl_device_queue queue, uint
         return; /* its own queue is in order anyway */
     gpu_enter(d);
     gpu_check(d, d->cuda->stream_wait(d->streams[queue], d->events[event], 0), "waiting for an event");
-    gpu_leave(d);
 }
 
 /* ---- bytes out, bytes in ---- */
@@ -115,7 +113,6 @@ static void gpu_wait(struct sl_device *device, uint32_t event)
         deliver(d);
     }
     gpu_parts_read(d);
-    gpu_leave(d);
 }
 
 static size_t piece_of(const struct device_gpu *d, size_t bytes)
@@ -142,7 +139,6 @@ static void gpu_copy_in(struct sl_device *device, struct sl_device_at to, const 
         s->used = true;
         done += n;
     }
-    gpu_leave(d);
 }
 
 static void gpu_copy_out(struct sl_device *device, void *to, struct sl_device_at from, size_t bytes)
@@ -167,7 +163,6 @@ static void gpu_copy_out(struct sl_device *device, void *to, struct sl_device_at
         gpu_check(d, d->cuda->event_record(s->done, stream), "recording an event");
         done += n;
     }
-    gpu_leave(d);
 }
 
 static struct sl_device_at gpu_page(const struct sl_device *device, uint32_t slot)
@@ -183,7 +178,6 @@ static void gpu_clear(struct sl_device *device, uint32_t slot)
     gpu_enter(d);
     gpu_check(d, d->cuda->fill(gpu_page(device, slot).at, 0, d->sizes.slot_bytes, d->streams[SL_QUEUE_IN]),
               "clearing a page");
-    gpu_leave(d);
 }
 
 static struct sl_device_at gpu_rows(const struct sl_device *device, uint32_t buffer, float *host)
@@ -275,7 +269,6 @@ static void gpu_begin(struct sl_device *device, const struct sl_device_chunk *ch
     list_batch(d, l, GPU_LEFT, n_left, d->n_items[1]);
     end_turn(d);
     d->graph = gpu_graph_of(d);
-    gpu_leave(d);
 }
 
 /* ---- the walk of a chunk ---- */
@@ -296,7 +289,6 @@ static void gpu_embed(struct sl_device *device, struct sl_device_at rows, const 
                                              d->weights.embed_dtype == SL_BF16},
                       n);
     gpu_parts_close(d);
-    gpu_leave(d);
 }
 
 /* A graph is all blocks, and goes when the first of them is asked for. */
@@ -308,7 +300,6 @@ static void gpu_run_attention(struct sl_device *device, uint32_t layer)
         gpu_attention(d, layer);
     else if (layer == 0)
         gpu_graph_launch(d, d->graph);
-    gpu_leave(d);
 }
 
 static void gpu_run_experts(struct sl_device *device, uint32_t layer)
@@ -317,7 +308,6 @@ static void gpu_run_experts(struct sl_device *device, uint32_t layer)
     gpu_enter(d);
     if (!d->graph)
         gpu_experts(d, layer);
-    gpu_leave(d);
 }
 
 static void gpu_finish(struct sl_device *device)
@@ -325,7 +315,6 @@ static void gpu_finish(struct sl_device *device)
     struct device_gpu *d = gpu_of(device);
     gpu_enter(d);
     gpu_parts_close(d); /* rows are whole behind every block */
-    gpu_leave(d);
 }
 
 static struct sl_device_at gpu_logits(struct sl_device *device, struct sl_device_at rows, uint32_t n)
@@ -345,7 +334,6 @@ static struct sl_device_at gpu_logits(struct sl_device *device, struct sl_device
     p.part = SL_PART_HEAD;
     gpu_multiply(d, &p);
     gpu_parts_close(d);
-    gpu_leave(d);
     return (struct sl_device_at){(uintptr_t)d->b.logits};
 }
 
@@ -544,7 +532,6 @@ static void gpu_destroy(struct sl_device *device)
             sl_gpu_session_close(&d->driver.session);
         }
         current = 0;
-        gpu_leave(d);
     }
     free(d->layers);
     free(d);
@@ -595,7 +582,6 @@ static sl_status create(struct sl_device **device, const struct sl_device_ops *o
         d->patience_ms = d->driver.patience_ms;
         gpu_enter(d);
         status = init(d, weights, err);
-        gpu_leave(d);
     }
     if (status != SL_OK) {
         gpu_destroy(&d->device);

@@ -199,11 +199,8 @@ static inline void *gpu_pointer(sl_cu_at at)
 /* Nobody can go on: says so and ends the process. */
 _Noreturn void gpu_lost(const struct device_gpu *d, const char *why);
 void gpu_check(const struct device_gpu *d, sl_cu_result result, const char *what);
-void gpu_enter(struct device_gpu *d); /* what follows is for this device; any thread */
-static inline void gpu_leave(const struct device_gpu *d)
-{
-    (void)d; /* a context stays current */
-}
+void gpu_enter(
+    struct device_gpu *d); /* what follows is for this device, whose context stays current; any thread */
 void gpu_idle(const struct device_gpu *d); /* waits until nothing is under way any more */
 
 /* device_plan.c: pure */

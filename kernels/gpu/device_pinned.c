@@ -37,7 +37,6 @@ void gpu_lend(struct sl_device *device, void *memory, size_t bytes)
         sl_log_warn(
             "%.1f MiB of frames are copied once more on their way to the GPU and back: %s; see `ulimit -l`",
             (double)bytes / 0x1p20, err.text);
-    gpu_leave(d);
 }
 
 void gpu_take_back(struct sl_device *device, void *memory)
@@ -52,5 +51,4 @@ void gpu_take_back(struct sl_device *device, void *memory)
     gpu_idle(d); /* the driver would wait by itself, and without an end */
     gpu_check(d, d->cuda->host_unregister(memory), "giving frames back");
     d->lent[i] = d->lent[--d->n_lent];
-    gpu_leave(d);
 }
