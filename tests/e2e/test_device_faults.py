@@ -39,14 +39,6 @@ def machine():
         lock.unlink(missing_ok=True)
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    path = tmp_path_factory.mktemp("faults") / "demo8.pack"
-    reply = run("pack", "demo", path, "--experts", "i4", "--dense", "i8")
-    assert reply.returncode == 0, reply.stderr
-    return path
-
-
 def generated(model, machine, *options, device="cuda:0", **env):
     return run("generate", "--model", model, "--device", device, "--prompt", "A long time ago", "--max-tokens", 2, "--temperature", 0,
                "--output", "json", "--digest", *options, env={**os.environ, **machine.env, **env})
@@ -68,8 +60,7 @@ BEFORE = {
     "another program's alone": ({"TWIN_MODE": "3", "TWIN_IN_USE": "1"}, "cuda:0", "in use by a program that has it for itself"),
     "too small": ({"TWIN_MIB": "2"}, "cuda:0", "has 0.00 GiB and this stage needs 0."),
     "none of several": ({"TWIN_DEVICES": "2", "TWIN_IN_USE": "3"}, "cuda", "none of 2 GPUs can be had; the first: cuda:0"),
-    # with each n in tests/pipeline/stage/test_device_gpu.c
-    "no memory in the end": ({"TWIN_FAULT": "no-memory:1"}, "cuda:0", "loading kernels failed on the GPU: out of memory"),
+    "no memory for kernels": ({"TWIN_FAULT": "no-memory:1"}, "cuda:0", "loading kernels failed on the GPU: out of memory"),
     "dead on arrival": ({"TWIN_FAULT": "fails:0:700"}, "cuda:0", "an illegal memory access was encountered"),
 }
 
@@ -80,6 +71,16 @@ def test_what_is_wrong_from_the_start_is_one_sentence(small, machine, fault):
     reply = generated(small, machine, device=device, **env)
     assert reply.returncode == 69 and reply.stdout == "", reply
     assert sentence in reply.stderr and reply.stderr.count("\n") == 1, reply.stderr
+
+
+def test_what_the_gpu_has_no_memory_for_is_named(small, machine):
+    """Whatever is taken in turn, until it is the KV pages; tests/pipeline/stage/test_device_gpu.c has all that come behind them."""
+    for n in range(1, 100):
+        reply = generated(small, machine, TWIN_FAULT=f"no-memory:{n}")
+        assert reply.returncode == 69 and reply.stdout == "" and reply.stderr.count("\n") == 1, reply
+        if "left for KV pages: give this stage fewer layers, or less KV" in reply.stderr:
+            return
+    pytest.fail("the KV pages were never taken")
 
 
 def test_such_a_gpu_has_the_cpus_bits_and_auto_finds_it(small, machine):

@@ -10,15 +10,6 @@ NCCL = SLUICE.parent / "tests/nccl_twin/libnccl.so.2"
 SMALL, LARGE = "A long time ago", "A long time ago there was a small village by the sea. " * 26  # LARGE: rows of 256 KiB
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    """The demo in integers, which are quick on a twin."""
-    path = tmp_path_factory.mktemp("rows") / "demo8.pack"
-    reply = run("pack", "demo", path, "--experts", "i4", "--dense", "i8")
-    assert reply.returncode == 0, reply.stderr
-    return path
-
-
 def generate(*where, prompt):
     return run("generate", *where, "--prompt", prompt, "--max-tokens", 2, "--temperature", 0, "--output", "json")
 
