@@ -1,4 +1,4 @@
-/* Rows in the memory of a device, as who carries them from device to device sees them (pipeline/link/transport_nccl.c): its streams and
+/* Rows in the memory of a device, as who carries them from device to device sees them (pipeline/link/transport_beside.c): its streams and
  * events, and where the rows lie that the host knows by addresses of its own. Filled by the device that has them
  * (kernels/gpu/device_rows.c). */
 #ifndef SL_BASE_ROWS_DEVICE_H

@@ -7,7 +7,7 @@
  * before. HELLO names the epoch in its header and is refused when the link here is of another. It keeps out mistakes and stale
  * peers, not an attacker on the wire.
  *
- * Where rows travel beside the line (transport_nccl.c), each end tells the id under which the other meets it for the rows that it
+ * Where rows travel beside the line (transport_beside.c), each end tells the id under which the other meets it for the rows that it
  * sends. Both begin as soon as they have both ids; the one who was called gives credit when they have met, so that a link which is
  * up can carry rows, and one whose rows find no way is as good as one whose line does not come about. */
 #include "pipeline/link/link_impl.h"

@@ -56,9 +56,9 @@ enum { SL_IO_HOST_BYTES = 64 }; /* a numeric address with its zone, as text */
 
 struct sl_io_config {
     const struct sl_transport_ops
-        *transport; /* &sl_transport_local or &sl_transport_ucx, or either with rows by NCCL */
-    const struct sl_rows_device *rows_device; /* nccl only (base/rows_device.h): where rows lie */
-    uint64_t rows_from;                       /* nccl only: bytes of rows that go by it, 0: from 256 KiB on */
+        *transport; /* &sl_transport_local or &sl_transport_ucx, or either with rows beside its lines */
+    const struct sl_rows_device *rows_device; /* those only (base/rows_device.h): where rows lie */
+    uint64_t rows_from;                       /* those only: bytes of rows that go so, 0: from 256 KiB on */
     struct sl_fabric *fabric;                 /* local only */
     struct sl_net *net;                       /* sim only (transport_sim.h) */
     char address[256]; /* to listen on: a name or an IP address of this machine; local: ignored */
@@ -104,7 +104,7 @@ struct sl_link_config {
     enum sl_link_auth auth; /* both ends must have the same */
     uint32_t n_slots;       /* 1..64 that we lend to the peer */
     size_t slot_bytes;
-    /* Rows of ORDER go beside the line (nccl). Both ends must have the same. SL_E_INVALID: the transport cannot, or frames are to be
+    /* Rows of ORDER go beside the line. Both ends must have the same. SL_E_INVALID: the transport cannot, or frames are to be
      * proved by a MAC of their payload, which would have to read the rows. */
     bool rows_beside;
 };
@@ -149,6 +149,7 @@ struct sl_io_stats {
 void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats); /* any thread, relaxed */
 
 extern const struct sl_transport_ops sl_transport_local, sl_transport_ucx;
-extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl; /* transport_nccl.c */
+/* With rows beside the line: by NCCL (transport_beside.c). */
+extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl;
 
 #endif

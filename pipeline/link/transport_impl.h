@@ -30,6 +30,7 @@ struct sl_link;      /* what the owner knows by an id */
 struct sl_line;      /* the transport's view of a line */
 struct sl_transport; /* the transport's state of one I/O thread */
 struct sl_pair;      /* a line of the local transport, both ends */
+struct sl_rows_carrier;
 
 /* A letter in an inbox of the local transport; it lies in the thing it is about, so that none is
  * allocated. */
@@ -76,9 +77,10 @@ enum sl_hangup {
 
 struct sl_transport_ops {
     const char *name;
-    const struct sl_transport_ops *inner; /* NULL, or what this one carries frames with, but for rows */
-    bool silent_loss;                     /* a peer can vanish without a word: send heartbeats */
-    bool one_clock;                       /* both ends read the same clock: it need not be estimated */
+    const struct sl_transport_ops *inner;  /* NULL, or what this one carries frames with, but for rows */
+    const struct sl_rows_carrier *carrier; /* and what it carries rows with (transport_beside.h) */
+    bool silent_loss;                      /* a peer can vanish without a word: send heartbeats */
+    bool one_clock;                        /* both ends read the same clock: it need not be estimated */
     /* 0: fd tells of everything. Else sendings and landings of data may end without it: while any is under way, and always
      * when there is no fd, progress is called after at most so many ms. */
     uint32_t poll_ms;

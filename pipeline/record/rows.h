@@ -9,7 +9,7 @@
 enum sl_rows_way {
     SL_ROWS_STAGED, /* through the host's memory, by the links' transport */
     SL_ROWS_UCX,    /* from a device's memory into another's, by UCX */
-    SL_ROWS_NCCL,   /* likewise, by NCCL beside the links (pipeline/link/transport_nccl.c) */
+    SL_ROWS_NCCL,   /* likewise, by NCCL beside the links (pipeline/link/transport_beside.c) */
     SL_ROWS_WAYS
 };
 
