@@ -71,6 +71,7 @@ struct gpu_buffers { /* on the device */
     struct gemm8_tile *tasks;
     float *cosine, *sine; /* [positions][d_head / 2] */
     uint8_t *places;      /* [n_places] of gpu_place_bytes */
+    uint8_t *greeting;    /* [SL_ROWS_GREETING_BYTES], behind them */
     uint64_t *sums;       /* of a checksum: [SL_GPU_LANES_BLOCKS][SL_SUM_LANES] */
 };
 

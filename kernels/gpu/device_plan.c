@@ -1,6 +1,7 @@
 /* Where everything of a GPU's device lies (device_impl.h): buffers and lists by the config alone, so that a plan needs no GPU. Rows
  * are as many as a chunk has at most; what one step of a block leaves for the next is used again as soon as it has been read. */
 #include "base/arena.h"
+#include "base/rows_device.h"
 #include "kernels/gpu/attend.h"
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/lanes.h"
@@ -179,6 +180,7 @@ size_t gpu_place_buffers(struct gpu_buffers *b, uintptr_t base, const struct sl_
     b->cosine = take(&at, angles, sizeof(float));
     b->sine = take(&at, angles, sizeof(float));
     b->places = take(&at, c->n_places, gpu_place_bytes(c));
+    b->greeting = c->n_places ? take(&at, SL_ROWS_GREETING_BYTES, sizeof *b->greeting) : NULL;
     b->sums = c->n_places ? take(&at, SL_GPU_LANES_BLOCKS * SL_SUM_LANES, sizeof *b->sums) : NULL;
     b->logits = c->with_head ? take(&at, (size_t)c->head_rows * c->vocab, sizeof(float)) : NULL;
     return at.at - base;

@@ -8,6 +8,7 @@
  * Threads: the stage's seals, and thereby says when the rows of a place may leave; the I/O's has streams and events. The driver
  * takes calls from both, each with the context made its own (gpu_enter). What both read is the table of places. */
 #include "base/log.h"
+#include "kernels/cuda/twin.h"
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/lanes.h"
 #include <assert.h>
@@ -89,6 +90,12 @@ static int passed(void *user, void *event)
     gpu_enter(d);
     sl_cu_result result = d->cuda->event_query(event);
     return result == SL_CU_OK ? 1 : result == SL_CU_NOT_READY ? 0 : -1;
+}
+
+static bool give(void *user, void *stream, bool (*step)(void *arg), void *arg)
+{
+    gpu_enter(user);
+    return sl_cu_twin_give(stream, step, arg);
 }
 
 static void *address(void *user, const void *host, size_t bytes)
@@ -187,6 +194,10 @@ sl_status gpu_links_open(struct device_gpu *d, struct sl_err *err)
     pthread_mutex_init(&l->mutex, NULL);
     l->table = (struct sl_rows_device){.user = d,
                                        .twin = d->driver.twin,
+                                       .memory = d->b.places,
+                                       .greeting = d->b.greeting,
+                                       .memory_bytes =
+                                           (size_t)(d->b.greeting + SL_ROWS_GREETING_BYTES - d->b.places),
                                        .stream_open = stream_open,
                                        .stream_close = stream_close,
                                        .event_open = event_open,
@@ -194,6 +205,7 @@ sl_status gpu_links_open(struct device_gpu *d, struct sl_err *err)
                                        .await_rows = await_rows,
                                        .record = record,
                                        .passed = passed,
+                                       .give = d->driver.twin ? give : NULL,
                                        .address = address};
     return make_things(d, err);
 }

@@ -315,7 +315,7 @@ static void foresee_rows(struct sl_plan *plan, const struct inspect_values *v, e
     bool on_gpu =
         (device == SL_DEVICE_CUDA || device == SL_DEVICE_TWIN) && sl_rows_may_go_beside(plan->d_model);
     if (sl_rows_by_name(v->rows, &asked))
-        plan->rows = on_gpu && asked == SL_ROWS_NCCL ? asked : SL_ROWS_STAGED;
+        plan->rows = on_gpu && sl_rows_go_beside(asked) ? asked : SL_ROWS_STAGED;
     else if (on_gpu && rows_bytes(plan) >= plan->rows_from &&
              sl_nccl_open(&nccl, &version, &why_not) == SL_OK)
         plan->rows = SL_ROWS_NCCL;

@@ -80,10 +80,12 @@
     SL_OPTION_CHOICE("kv", values, field, "auto", "auto|bf16|i8|f32",                                        \
                      "Numbers of the KV cache. auto: i8 with integer experts, else bf16.")
 #define SL_OPTION_ROWS(values, field)                                                                        \
-    SL_OPTION_CHOICE("rows", values, field, "auto", "auto|staged|ucx|nccl",                                  \
-                     "How rows get from a stage to the next. staged: through the host's memory; nccl: from " \
-                     "one GPU's memory into another's, if there are 256 KiB of them or more; auto: nccl "    \
-                     "where all stages have GPUs of one driver and NCCL, else staged; ucx: not yet.")
+    SL_OPTION_CHOICE(                                                                                        \
+        "rows", values, field, "auto", "auto|staged|ucx|nccl",                                               \
+        "How rows get from a stage to the next. staged: through the host's memory; nccl: from "              \
+        "one GPU's memory into another's, if there are 256 KiB of them or more; ucx: likewise, "             \
+        "by a UCX that was built with CUDA; auto: nccl where all stages have GPUs of one "                   \
+        "driver and NCCL, else staged.")
 #define SL_OPTION_NUMERICS(values, field, fallback)                                                          \
     SL_OPTION_CHOICE("numerics", values, field, fallback, SL_NUMERICS_CHOICES,                               \
                      "Rounding: f32 has the same bits on every machine; bf16dot uses the bf16 dot product "  \

@@ -28,7 +28,7 @@ sl_status sl_links_open(struct sl_io *io, const struct sl_plan *plan, uint32_t n
                                         .n_slots = connects ? l->from_slots : l->to_slots,
                                         .slot_bytes = connects ? l->from_slot_bytes : l->to_slot_bytes,
                                         .rows_beside =
-                                            plan->rows == SL_ROWS_NCCL && sl_plan_link_has_rows(l)};
+                                            sl_rows_go_beside(plan->rows) && sl_plan_link_has_rows(l)};
         sl_link_key(secret, l->id, config.key);
         struct sl_io_address at = {0};
         peer(user, connects ? l->to : l->from, &at);

@@ -262,13 +262,15 @@ static uint32_t common_ways(const struct sl_members *c, uint32_t offered, const 
     return set;
 }
 
-/* The fastest; but from GPU to GPU only if it is asked for, or if rows are ever large enough. */
+/* The fastest; but from GPU to GPU only if it is asked for, as UCX always is, or if rows are ever large enough. */
 static enum sl_rows_way best_way(const struct sl_members *c)
 {
     uint32_t ways = common_ways(c, c->members[0].ways, c->members[0].driver);
     uint64_t bytes = (uint64_t)c->plan.max_chunk * c->plan.d_model * sizeof(float);
     bool worth = bytes >= c->plan.rows_from || !(ways & 1u << SL_ROWS_STAGED);
-    return c->plan.n_stages > 1 && ways & 1u << SL_ROWS_NCCL && worth ? SL_ROWS_NCCL : SL_ROWS_STAGED;
+    if (c->plan.n_stages == 1 || !worth)
+        return SL_ROWS_STAGED;
+    return ways & 1u << SL_ROWS_NCCL ? SL_ROWS_NCCL : ways & 1u << SL_ROWS_UCX ? SL_ROWS_UCX : SL_ROWS_STAGED;
 }
 
 static void plan_when_complete(struct sl_members *c) /* lock held */
@@ -421,13 +423,13 @@ static sl_status check_ways(const struct sl_members *c, const Sluice__V1__Node *
     if (c->plan.link_auth == SL_LINK_AUTH_PAYLOAD)
         return sl_fail(
             err, SL_E_CONFIG,
-            "rows cannot go by nccl where --link-auth payload has the host prove every byte: start "
+            "rows cannot go by nccl or ucx where --link-auth payload has the host prove every byte: start "
             "the coordinator with --link-auth header, or stage %u with --rows staged",
             j->stage);
     return sl_fail(
         err, SL_E_CONFIG,
-        "stage %u and those that are here have no way for rows in common: nccl is for stages on GPUs of "
-        "one driver; start all stages with --rows auto or staged",
+        "stage %u and those that are here have no way for rows in common: nccl and ucx are for stages "
+        "that all say so, on GPUs of one driver; start all stages with --rows auto or staged",
         j->stage);
 }
 

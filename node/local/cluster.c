@@ -78,15 +78,23 @@ static void on_memory(void *user, void *memory, size_t bytes, bool taken)
     sl_stage_frames(m->stage, memory, bytes, taken);
 }
 
+/* Rows by UCX go over UCX's lines. */
+static const struct sl_transport_ops *transport_for(const struct sl_cluster *c, bool rows)
+{
+    bool ucx = strcmp(c->config.transport, "ucx") == 0;
+    if (rows && c->plan.rows == SL_ROWS_UCX)
+        return &sl_transport_ucx_device;
+    if (rows)
+        return ucx ? &sl_transport_ucx_nccl : &sl_transport_local_nccl;
+    return ucx ? &sl_transport_ucx : &sl_transport_local;
+}
+
 /* member: whose, and its rows may go from device to device; NULL: the coordinator's. */
 static sl_status open_io(struct sl_cluster *c, const char *name, struct local_member *member,
                          struct sl_io **io, struct sl_err *err)
 {
-    bool ucx = strcmp(c->config.transport, "ucx") == 0;
     const struct sl_rows_device *rows = member ? sl_stage_links(member->stage) : NULL;
-    struct sl_io_config config = {.transport = ucx    ? (rows ? &sl_transport_ucx_nccl : &sl_transport_ucx)
-                                               : rows ? &sl_transport_local_nccl
-                                                      : &sl_transport_local,
+    struct sl_io_config config = {.transport = transport_for(c, rows != NULL),
                                   .rows_device = rows,
                                   .rows_from = c->plan.rows_from,
                                   .fabric = c->fabric,
@@ -105,6 +113,8 @@ static sl_status make_plan(struct sl_cluster *c, struct sl_err *err)
     const struct sl_cluster_config *g = &c->config;
     if (strcmp(g->transport, "local") != 0 && strcmp(g->transport, "ucx") != 0)
         return sl_fail(err, SL_E_USAGE, "transport %s is unknown; use local or ucx", g->transport);
+    if (g->rows == SL_ROWS_UCX && strcmp(g->transport, "ucx") != 0)
+        return sl_fail(err, SL_E_USAGE, "rows by UCX go beside lines of UCX; use the transport ucx");
     enum sl_dtype kv_dtype;
     if (strcmp(g->kv, "auto") != 0 && (!sl_dtype_parse(&kv_dtype, g->kv) || kv_dtype > SL_I8))
         return sl_fail(err, SL_E_USAGE, "KV format %s is unknown; use auto, bf16, i8 or f32", g->kv);

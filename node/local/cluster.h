@@ -22,7 +22,7 @@ struct sl_cluster_config {
     uint32_t n_decoders;               /* decode workers; 0: one */
     uint32_t n_parts;                  /* that each of them is cut into, by layers; 0: one */
     const char *device;                /* of all nodes, as sl_device_kind_read takes it; NULL: the CPU */
-    enum sl_rows_way rows;             /* nccl: if the device has places for rows that go so */
+    enum sl_rows_way rows;             /* nccl, ucx: if the device has places for rows that go so */
     uint64_t rows_from;                /* as sl_plan_options has it */
     uint64_t late; /* bit k: what is node 1 + k of the plan is on SL_DEVICE_LATE, not the CPU */
     enum sl_schedule_kind schedule; /* and what follows: as sl_coordinator_config has them */

@@ -326,7 +326,7 @@ static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool con
                                     .auth = w->plan.link_auth,
                                     .n_slots = l->n_slots,
                                     .slot_bytes = l->slot_bytes,
-                                    .rows_beside = l->rows[0] && w->plan.rows == SL_ROWS_NCCL};
+                                    .rows_beside = l->rows[0] && sl_rows_go_beside(w->plan.rows)};
     struct sl_io_address peer;
     if (!sl_io_address_set(&peer, l->data.data, l->data.len))
         return sl_fail(err, SL_E_PROTOCOL,
@@ -448,13 +448,6 @@ static sl_status open_io_by(struct worker *w, const struct sl_transport_ops *tra
 static sl_status open_io(struct worker *w, struct sl_err *err)
 {
     bool on_gpu = driver_of(w->device)[0] != '\0';
-    if (w->config.rows == SL_ROWS_UCX)
-        return sl_fail(
-            err, SL_E_CONFIG,
-            on_gpu ? "--rows ucx: rows in a GPU's memory are not sent by UCX yet; choose --rows nccl "
-                     "or staged"
-                   : "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's; "
-                     "choose --rows staged");
     w->ways = w->config.rows_auto ? 1u << SL_ROWS_STAGED : 1u << w->config.rows;
     if (w->config.rows_auto && on_gpu && !w->config.decode) {
         if (open_io_by(w, &sl_transport_ucx_nccl, err) == SL_OK) {
@@ -463,7 +456,11 @@ static sl_status open_io(struct worker *w, struct sl_err *err)
         }
         sl_log_info("rows of this stage go by way of the host: %s", err->text);
     }
-    return open_io_by(w, w->config.rows == SL_ROWS_NCCL ? &sl_transport_ucx_nccl : &sl_transport_ucx, err);
+    return open_io_by(w,
+                      w->config.rows == SL_ROWS_NCCL  ? &sl_transport_ucx_nccl
+                      : w->config.rows == SL_ROWS_UCX ? &sl_transport_ucx_device
+                                                      : &sl_transport_ucx,
+                      err);
 }
 
 static sl_status load(struct worker *w, struct sl_err *err)

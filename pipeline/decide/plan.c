@@ -47,11 +47,11 @@ static sl_status check_options(const struct sl_plan_model *model, const struct s
             err, SL_E_CONFIG,
             "%u decode workers are to be there, and there are places for %u; ask for as many places at least",
             o->n_decoders, o->max_decoders);
-    if (o->rows == SL_ROWS_NCCL && !sl_rows_may_go_beside(model->d_model))
+    if (sl_rows_go_beside(o->rows) && !sl_rows_may_go_beside(model->d_model))
         return sl_fail(
             err, SL_E_CONFIG,
-            "rows of %u numbers cannot go by nccl, since a GPU sums them up by four; choose --rows staged",
-            model->d_model);
+            "rows of %u numbers cannot go by %s, since a GPU sums them up by four; choose --rows staged",
+            model->d_model, sl_rows_name(o->rows));
     uint32_t most = model->n_layers < SL_MAX_PARTS ? model->n_layers : SL_MAX_PARTS;
     if (o->n_parts > most)
         return sl_fail(err, SL_E_CONFIG,
@@ -317,7 +317,7 @@ struct sl_share sl_plan_share(const struct sl_plan *plan, uint32_t k, uint32_t n
         .max_tokens = decode ? plan->step_rows : plan->max_chunk,
         .max_sequences = decode ? plan->max_running : plan->max_prefill,
         .context_tokens = plan->context_tokens,
-        .n_places = !decode && plan->n_stages > 1 && plan->rows == SL_ROWS_NCCL ? SL_ORDER_SLOTS : 0,
+        .n_places = !decode && plan->n_stages > 1 && sl_rows_go_beside(plan->rows) ? SL_ORDER_SLOTS : 0,
         .token_steps = decode,
     };
 }

@@ -45,7 +45,8 @@ struct sl_plan_options {
     uint64_t epoch;
     enum sl_link_auth link_auth; /* of all links */
     enum sl_rows_way rows;       /* from stage to stage; all stages offer it */
-    uint64_t rows_from; /* nccl: bytes of a chunk's rows from which on they go so; 0: SL_ROWS_BESIDE_FROM */
+    uint64_t
+        rows_from; /* nccl, ucx: bytes of a chunk's rows from which on they go so; 0: SL_ROWS_BESIDE_FROM */
 };
 
 struct sl_plan {
@@ -98,7 +99,7 @@ static inline bool sl_plan_link_has_rows(const struct sl_plan_link *link)
 /* Rows that go from device to device, beside the link: so many of them do, others by way of the host. */
 static inline bool sl_plan_rows_beside(const struct sl_plan *plan, uint64_t bytes)
 {
-    return plan->rows == SL_ROWS_NCCL && bytes >= plan->rows_from;
+    return sl_rows_go_beside(plan->rows) && bytes >= plan->rows_from;
 }
 /* What a record of this pipeline may hold. */
 struct sl_order_limits sl_plan_order_limits(const struct sl_plan *plan);

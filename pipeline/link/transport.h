@@ -149,7 +149,7 @@ struct sl_io_stats {
 void sl_io_stats(const struct sl_io *io, struct sl_io_stats *stats); /* any thread, relaxed */
 
 extern const struct sl_transport_ops sl_transport_local, sl_transport_ucx;
-/* With rows beside the line: by NCCL (transport_beside.c). */
-extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl;
+/* With rows of a GPU's memory beside the line: by NCCL, or by UCX that knows such memory (transport_beside.c). */
+extern const struct sl_transport_ops sl_transport_local_nccl, sl_transport_ucx_nccl, sl_transport_ucx_device;
 
 #endif

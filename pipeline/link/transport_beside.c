@@ -107,6 +107,8 @@ static struct sl_rows_op *op_take(struct sl_way *way, const struct sl_wire *wire
     assert(op < way->ops + SL_SLOTS_MAX); /* a frame under way has a slot of the receiver */
     *op = (struct sl_rows_op){.busy = true,
                               .event = op->event,
+                              .copy = op->copy,
+                              .copy_bytes = op->copy_bytes,
                               .number = wire->number,
                               .n_rows = (size_t)(wire->payload_bytes - wire->meta_bytes)};
     return op;
@@ -258,6 +260,7 @@ static void way_fini(struct sl_way *way)
     for (int i = 0; i < SL_SLOTS_MAX; i++) {
         if (way->ops[i].event)
             device->event_close(device->user, way->ops[i].event);
+        free(way->ops[i].copy);
     }
     if (way->stream)
         device->stream_close(device->user, way->stream);
@@ -630,3 +633,6 @@ const struct sl_transport_ops sl_transport_local_nccl = {.name = "local+nccl",
                                                          .carrier = &sl_rows_by_nccl,
                                                          .one_clock = true,
                                                          TABLE};
+
+const struct sl_transport_ops sl_transport_ucx_device = {
+    .name = "ucx+device", .inner = &sl_transport_ucx, .carrier = &sl_rows_by_ucx, .silent_loss = true, TABLE};

@@ -1,6 +1,6 @@
 /* Rows beside a line, as who carries them sees it: a way is one direction of a line, an operation a frame of which the rows go over it.
- * transport_beside.c splits frames, keeps their order and says when a line is of no use; what carries (transport_nccl.c)
- * brings rows from one device's memory into another's. Private to these. All is the I/O thread's; nothing waits. */
+ * transport_beside.c splits frames, keeps their order and says when a line is of no use; what carries (transport_nccl.c,
+ * transport_ucx_rows.c) brings rows from one device's memory into another's. Private to these. All is the I/O thread's; nothing waits. */
 #ifndef SL_PIPELINE_LINK_TRANSPORT_BESIDE_H
 #define SL_PIPELINE_LINK_TRANSPORT_BESIDE_H
 
@@ -22,7 +22,16 @@ struct sl_rows_op { /* a frame of which the rows go beside; while they do, in it
     uint64_t number;                  /* the frame's, by which both ends know it */
     void *rows;
     size_t n_rows;
+    /* For all operations that it stands for, one after the other: */
     void *event; /* the device's, lent to the way */
+    uint8_t *copy;
+    size_t copy_bytes;
+    /* transport_ucx_rows.c's */
+    struct sl_line *line; /* NULL: no request is under way */
+    int through;          /* as is_through answers, of UCX's half */
+    bool copying;         /* a twin has been given a copy to make, with the event behind it */
+    const char *trouble;
+    uint8_t label[SL_LABEL_BYTES];
 };
 
 enum sl_way_state { SL_WAY_NONE, SL_WAY_JOINING, SL_WAY_UP, SL_WAY_ENDING, SL_WAY_OVER };
@@ -43,6 +52,8 @@ struct sl_way {
     int (*abort)(struct sl_nccl_comm *comm);
     bool has_thread;
     _Atomic bool aborted;
+    /* transport_ucx_rows.c's */
+    struct sl_rows_op greeting; /* of nobody's rows, before any others */
 };
 
 /* What carries rows. Where a call is answered by a number, that is 1: yes, 0: not yet, -1: it has failed, and *detail (static) says in
@@ -66,6 +77,6 @@ struct sl_rows_carrier {
         struct sl_way *way); /* asked until it is true: none of its rows is read or written any more */
 };
 
-extern const struct sl_rows_carrier sl_rows_by_nccl;
+extern const struct sl_rows_carrier sl_rows_by_nccl, sl_rows_by_ucx;
 
 #endif

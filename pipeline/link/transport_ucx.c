@@ -42,38 +42,6 @@ enum {
 };
 enum label_kind { LABEL_CALL = 1, LABEL_FRAME, LABEL_END, LABEL_OVER };
 
-struct sl_line {
-    struct sl_line *next;
-    struct sl_transport *transport;
-    struct sl_trunk *trunk; /* NULL: there is no way to the peer */
-    struct sl_conn *conn;
-    ucp_ep_h from; /* over which its frames come; NULL: none has */
-    uint64_t link, number;
-    bool called; /* the peer was told that the line exists; who answers a call does not tell */
-    bool hung_up, ended;
-    bool over;         /* so is its link, as the peer is told */
-    bool failed, told; /* the line is of no use any more; the hub was told */
-    uint64_t hung_up_ms;
-    const char *reason;
-    uint32_t n_under_way; /* sends and receives */
-};
-
-struct sl_trunk {
-    struct sl_trunk *next;
-    struct sl_transport *transport;
-    struct sl_io_address peer;
-    int probe;                    /* a connection that is only tried; -1: none */
-    uint64_t probed_ms, tried_ms; /* last, and since when */
-    ucp_ep_h ep;                  /* NULL: not yet, or closing */
-    bool failed, closing;
-    bool stale; /* lines that are there stay, new ones take another */
-    bool wired; /* the peer's end of it was there once: something was sent over it */
-    uint64_t opened_ms;
-    const char *reason;
-    void *close_request;
-    uint32_t n_lines;
-};
-
 static uint64_t clock_ms(void)
 {
     return sl_clock_ns() / 1000000u;
@@ -93,7 +61,7 @@ static sl_status status_of(ucs_status_t status)
     }
 }
 
-static void line_failed(struct sl_line *line, const char *reason)
+void sl_ucx_line_failed(struct sl_line *line, const char *reason)
 {
     line->failed = true;
     if (!line->reason)
@@ -191,7 +159,7 @@ static void ucx_send(struct sl_line *line, struct sl_sending *sending)
         return;
     line->n_under_way--;
     if (UCS_PTR_IS_ERR(request))
-        line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
+        sl_ucx_line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
     else
         trunk->wired = true;
     sl_sending_done(sending, UCS_PTR_IS_ERR(request) ? status_of(UCS_PTR_STATUS(request)) : SL_OK);
@@ -519,7 +487,7 @@ static bool ucx_progress(struct sl_transport *t)
     for (struct sl_line *line = t->lines, *next; line; line = next) {
         next = line->next;
         if (line->trunk && line->trunk->failed)
-            line_failed(line, line->trunk->reason);
+            sl_ucx_line_failed(line, line->trunk->reason);
         if (line->failed && !line->told && !line->hung_up && line->conn) {
             line->told = true;
             sl_conn_broken(line->conn, SL_E_PEER_LOST, line->reason);
@@ -571,7 +539,7 @@ static struct sl_line *line_by_label(struct sl_transport *t, const uint8_t *labe
     struct sl_line *line = line_of(t, link, number);
     if (kind == LABEL_END || kind == LABEL_OVER) {
         if (line)
-            line_failed(line, "the peer closed the line");
+            sl_ucx_line_failed(line, "the peer closed the line");
         if (line && line->conn && kind == LABEL_OVER)
             sl_conn_over(line->conn);
         return NULL;
@@ -622,9 +590,30 @@ static ucs_status_t on_frame(void *arg, const void *header, size_t header_bytes,
         return UCS_INPROGRESS;
     line->n_under_way--;
     if (UCS_PTR_IS_ERR(request))
-        line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
+        sl_ucx_line_failed(line, ucs_status_string(UCS_PTR_STATUS(request)));
     sl_conn_landed(landing, UCS_PTR_IS_ERR(request) ? status_of(UCS_PTR_STATUS(request)) : SL_OK);
     return UCS_OK;
+}
+
+/* Rows of a frame that came, or is about to. */
+static ucs_status_t on_rows(void *arg, const void *label, size_t label_bytes, void *data, size_t bytes,
+                            const ucp_am_recv_param_t *param)
+{
+    struct sl_transport *t = arg;
+    struct sl_line *line = label_bytes == SL_LABEL_BYTES
+                               ? line_of(t, sl_get64(label), sl_get64((const uint8_t *)label + 8))
+                               : NULL;
+    if (!line || !line->conn || line->hung_up)
+        return UCS_OK;
+    if (!is_of_its_peer(line, param)) {
+        sl_hub_refused(t->hub);
+        return UCS_OK;
+    }
+    if (!(param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)) {
+        sl_ucx_line_failed(line, "rows came without being asked for");
+        return UCS_OK;
+    }
+    return sl_ucx_rows_arrived(line, sl_get64((const uint8_t *)label + 16), data, bytes);
 }
 
 /* ---- the table ---- */
@@ -704,7 +693,7 @@ static void ucx_close(struct sl_transport *t)
 static sl_status ucx_open(struct sl_transport **out, struct sl_hub *hub, const struct sl_io_config *config,
                           struct sl_err *err)
 {
-    return sl_ucx_open(out, hub, config, on_frame, err);
+    return sl_ucx_open(out, hub, config, on_frame, on_rows, err);
 }
 
 static void ucx_where(const struct sl_transport *t, struct sl_io_address *address,

@@ -7,6 +7,7 @@
 #include "base/digest.h"
 #include "base/log.h"
 #include "pipeline/link/data_address.h"
+#include "pipeline/link/transport_beside.h"
 #include "pipeline/link/transport_ucx.h"
 
 #include <errno.h>
@@ -90,14 +91,19 @@ __attribute__((constructor)) static void set_tcp_environment(void)
     setenv("UCX_TCP_AF_PRIO", "inet,inet6", 1);
 }
 
-/* UCX takes over SIGSEGV and its like when it is loaded; a process has its own ideas about those. */
+/* UCX takes over SIGSEGV and its like when it is loaded; a process has its own ideas about those. One that does not (1.22, as PyPI has
+ * it) warns of a signal that is given back though it was not taken. */
 static void give_signals_back(void)
 {
     static const int signals[] = {SIGILL, SIGSEGV, SIGBUS, SIGFPE};
     if (getenv("UCX_ERROR_SIGNALS") || getenv("UCX_HANDLE_ERRORS"))
         return;
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
-        ucs_debug_disable_signal(signals[i]);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction now;
+        if (sigaction(signals[i], NULL, &now) == 0 &&
+            (now.sa_flags & SA_SIGINFO || now.sa_handler != SIG_DFL))
+            ucs_debug_disable_signal(signals[i]);
+    }
 }
 
 /* The user's own UCX_* environment wins; a setting that this version does not know is passed over. */
@@ -157,6 +163,35 @@ static sl_status check_memory_lock(struct sl_err *err)
         word, (unsigned long long)limit.rlim_cur >> 10, word);
 }
 
+/* ---- rows in a GPU's memory ---- */
+
+/* Fragments that are staged lie in the host's memory: else UCX takes 512 MiB of the GPU's for them. Rows are fetched by who wants them
+ * (get): of what is written by the other end (put, the default) a receiver that cuts the line never knows when it is over. UCX does not
+ * put hooks into the driver's code to learn what memory is whose: it is told. */
+static void set_for_rows(ucp_config_t *config)
+{
+    unsigned major, minor, release;
+    ucp_get_version(&major, &minor, &release);
+    setenv("UCX_CUDA_IPC_ENABLE_GET_ZCOPY", "on", 0); /* read from the environment only, as those of tcp */
+    setenv("UCX_MEM_CUDA_HOOK_MODE", "none", 0);
+    set(config, "RNDV_SCHEME", "get_zcopy");
+    set(config, "MEMTYPE_CACHE", "n");
+    bool knows_types = major > 1 || minor >= 20; /* an older one warns of a name that it does not know */
+    set(config, "RNDV_FRAG_MEM_TYPES", knows_types ? "host" : "");
+}
+
+static sl_status know_device_memory(struct sl_transport *t, struct sl_err *err)
+{
+    ucp_context_attr_t attr = {.field_mask = UCP_ATTR_FIELD_MEMORY_TYPES};
+    if (ucp_context_query(t->context, &attr) == UCS_OK && attr.memory_types & UCS_BIT(UCS_MEMORY_TYPE_CUDA))
+        return SL_OK;
+    return sl_fail(
+        err, SL_E_UNAVAILABLE,
+        "UCX %s knows no GPU's memory here (UCX_TLS=%s): rows by UCX need one that was built with CUDA, as "
+        "PyPI's libucx-cu13 is, in LD_LIBRARY_PATH; or choose --rows nccl or staged",
+        ucp_get_version_string(), t->tls);
+}
+
 /* ---- opening ---- */
 
 static sl_status open_context(struct sl_transport *t, const struct sl_data_address *address, const char *host,
@@ -168,10 +203,17 @@ static sl_status open_context(struct sl_transport *t, const struct sl_data_addre
     if (ucp_config_read(NULL, NULL, &config) != UCS_OK)
         return sl_fail(err, SL_E_CONFIG,
                        "UCX cannot read its settings; look at the UCX_* environment variables");
-    set(config, "TLS", "tcp");
+    const char *asked = getenv("UCX_TLS");
+    snprintf(t->tls, sizeof t->tls, "%s",
+             asked                             ? asked
+             : t->has_rows && !t->rows_on_twin ? "tcp,cuda_copy,cuda_ipc"
+                                               : "tcp");
+    set(config, "TLS", t->tls);
     set(config, "NET_DEVICES", address->interface);
     set(config, "KEEPALIVE_INTERVAL", "1s");
     set(config, "MAX_RNDV_RAILS", "1");
+    if (t->has_rows && !t->rows_on_twin)
+        set_for_rows(config);
     ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES,
                            .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
     ucs_status_t status = ucp_init(&params, config, &t->context);
@@ -181,7 +223,7 @@ static sl_status open_context(struct sl_transport *t, const struct sl_data_addre
             err, SL_E_UNAVAILABLE,
             "UCX does not start on the interface %s of %s (%s); is it up? UCX_LOG_LEVEL=info tells more",
             address->interface, host, ucs_status_string(status));
-    return SL_OK;
+    return t->has_rows && !t->rows_on_twin ? know_device_memory(t, err) : SL_OK;
 }
 
 /* One process at a time tries a port: a second one that only looks would be in the way of the first, whose UCX then finds it in
@@ -283,21 +325,29 @@ static sl_status take_port(struct sl_transport *t, const struct sl_data_address 
         t->host, address->interface, wanted, t->host, wanted);
 }
 
-static sl_status tell_address(struct sl_transport *t, const struct sl_data_address *address,
-                              ucp_am_recv_callback_t on_frame, struct sl_err *err)
+static ucs_status_t hear(struct sl_transport *t, unsigned id, ucp_am_recv_callback_t on_message)
 {
     ucp_am_handler_param_t handler = {.field_mask =
                                           UCP_AM_HANDLER_PARAM_FIELD_ID | UCP_AM_HANDLER_PARAM_FIELD_CB |
                                           UCP_AM_HANDLER_PARAM_FIELD_ARG | UCP_AM_HANDLER_PARAM_FIELD_FLAGS,
-                                      .id = SL_UCX_AM_ID,
-                                      .cb = on_frame,
+                                      .id = id,
+                                      .cb = on_message,
                                       .arg = t,
                                       .flags = UCP_AM_FLAG_WHOLE_MSG};
+    return ucp_worker_set_am_recv_handler(t->worker, &handler);
+}
+
+static sl_status tell_address(struct sl_transport *t, const struct sl_data_address *address,
+                              ucp_am_recv_callback_t on_frame, ucp_am_recv_callback_t on_rows,
+                              struct sl_err *err)
+{
     ucp_address_t *worker;
     size_t bytes;
     ucs_status_t status = ucp_worker_get_efd(t->worker, &t->fd);
     if (status == UCS_OK)
-        status = ucp_worker_set_am_recv_handler(t->worker, &handler);
+        status = hear(t, SL_UCX_AM_ID, on_frame);
+    if (status == UCS_OK && on_rows)
+        status = hear(t, SL_UCX_ROWS_AM_ID, on_rows);
     if (status == UCS_OK)
         status = ucp_worker_get_address(t->worker, &worker, &bytes);
     if (status != UCS_OK)
@@ -319,7 +369,7 @@ static sl_status tell_address(struct sl_transport *t, const struct sl_data_addre
 }
 
 sl_status sl_ucx_open(struct sl_transport **out, struct sl_hub *hub, const struct sl_io_config *config,
-                      ucp_am_recv_callback_t on_frame, struct sl_err *err)
+                      ucp_am_recv_callback_t on_frame, ucp_am_recv_callback_t on_rows, struct sl_err *err)
 {
     static pthread_once_t signals_once = PTHREAD_ONCE_INIT;
     static pthread_mutex_t environment =
@@ -332,6 +382,8 @@ sl_status sl_ucx_open(struct sl_transport **out, struct sl_hub *hub, const struc
     if (!t)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the UCX transport");
     t->hub = hub;
+    t->has_rows = config->transport->carrier == &sl_rows_by_ucx;
+    t->rows_on_twin = t->has_rows && config->rows_device->twin;
     sl_shield_none(&t->shield);
     pthread_mutex_lock(&environment);
     sl_status status = open_context(t, &address, host, err);
@@ -341,7 +393,7 @@ sl_status sl_ucx_open(struct sl_transport **out, struct sl_hub *hub, const struc
     if (status == SL_OK)
         status = take_port(t, &address, err);
     if (status == SL_OK)
-        status = tell_address(t, &address, on_frame, err);
+        status = tell_address(t, &address, on_frame, t->has_rows ? on_rows : NULL, err);
     if (status != SL_OK) {
         sl_ucx_close(t);
         return status;
@@ -353,6 +405,8 @@ sl_status sl_ucx_open(struct sl_transport **out, struct sl_hub *hub, const struc
 void sl_ucx_close(struct sl_transport *t)
 {
     sl_shield_close(&t->shield);
+    if (t->rows && t->context)
+        ucp_mem_unmap(t->context, t->rows);
     if (t->worker)
         ucp_worker_destroy(t->worker);
     if (t->context)

@@ -50,6 +50,25 @@ def test_a_byte_that_changes_or_a_stage_that_dies_is_never_answered_with(small, 
     assert sentence in server.log()
 
 
+def test_rows_go_from_gpu_to_gpu_by_ucx(small, start_server):
+    want = ids_of(generate("--model", small, "--kv", "i8", prompt=LARGE))
+    server = serve(start_server, small, rows="ucx")
+    assert ids_of(generate("--endpoint", server.endpoint, prompt=LARGE)) == want
+    log = server.log()
+    assert "rows from stage to stage: ucx" in log and log.count("rows to and from the stages beside this one: ucx") == 2
+    assert log.count("go by UCX over tcp/lo") == 2
+    assert server.stop() == 0
+
+
+def test_rows_by_ucx_never_fall_back_to_tcp_without_a_word(small, spawn):
+    """UCX 1.13 leaves shared memory out of endpoints that tell of errors, unless it is told to use it."""
+    server = spawn("serve", "serve", small, "--stages", 2, "--threads", 1, "--devices", "twin,twin", "--rows", "ucx", "--context", 512,
+                   "--kv", "i8", "--listen", f"127.0.0.1:{free_port()}", "--ops", f"127.0.0.1:{free_port()}",
+                   env=environment(UCX_TLS="tcp,posix", UCX_POSIX_ERROR_HANDLING="n"))
+    wait_until(lambda: "UCX has nothing but tcp/lo to the node at 127.0.0.1, of what it may use (tcp,posix)" in server.log(), "the sentence")
+    assert "go by UCX over" not in server.log()
+
+
 def test_a_gpu_beside_a_cpu_has_its_rows_staged(small, start_server):
     want = ids_of(generate("--model", small, "--kv", "i8", prompt=SMALL))
     server = serve(start_server, small, devices="twin,cpu")
@@ -66,15 +85,16 @@ def test_a_library_that_cannot_be_had_is_said_in_one_sentence(small):
     assert code == 69 and "rows by NCCL need its library, which cannot be opened (/nowhere" in said
     code, said = stage("nccl", NCCL_TWIN_VERSION="30102")
     assert code == 69 and "is NCCL 3.1.2, and rows by NCCL need 2.18 or a later 2.x" in said
-    code, said = stage("ucx")
-    assert code == 78 and "--rows ucx: rows in a GPU's memory are not sent by UCX yet" in said
+    reply = run("stage", small, "--coordinator", f"127.0.0.1:{free_port()}", "--join-timeout", 1, "--device", "cpu", "--rows", "ucx")
+    assert reply.returncode == 78 and "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's" in reply.stderr
     code, said = stage("auto", SLUICE_NCCL="/nowhere/libnccl.so.2")  # it would have gone on: nobody is there to join
     assert code == 69 and said.count("rows of this stage go by way of the host: rows by NCCL need its library") == 1
 
 
 @pytest.mark.parametrize("first, second, auth, sentence", [
-    (["--device", "twin", "--rows", "nccl"], [], "header", "have no way for rows in common: nccl is for stages on GPUs of one driver"),
-    (["--device", "twin", "--rows", "nccl"], None, "payload", "rows cannot go by nccl where --link-auth payload has the host prove")])
+    (["--device", "twin", "--rows", "nccl"], [], "header", "have no way for rows in common: nccl and ucx are for stages that all say so"),
+    (["--device", "twin", "--rows", "nccl"], None, "payload", "rows cannot go by nccl or ucx where --link-auth payload has the host prove"),
+    (["--device", "twin", "--rows", "nccl"], ["--device", "twin", "--rows", "ucx"], "header", "on GPUs of one driver; start all stages with --rows auto")])
 def test_a_stage_without_a_way_in_common_is_refused(small, tmp_path, first, second, auth, sentence):
     started = []
 

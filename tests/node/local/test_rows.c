@@ -59,6 +59,7 @@ struct how {
     const char *fault;
     int after, times;
     const char *transport;
+    enum sl_rows_way way; /* staged: NCCL, if rows_from says that any go beside */
 };
 
 /* The answer to one prompt, in chunks of so many tokens. */
@@ -80,7 +81,9 @@ static struct came ask(const struct how *how)
                                        .max_prefill = 2,
                                        .context_tokens = 192,
                                        .device = how->device,
-                                       .rows = how->rows_from ? SL_ROWS_NCCL : SL_ROWS_STAGED,
+                                       .rows = how->way         ? how->way
+                                               : how->rows_from ? SL_ROWS_NCCL
+                                                                : SL_ROWS_STAGED,
                                        .rows_from = how->rows_from,
                                        .quiet = true};
     pthread_mutex_init(&a.lock, NULL);
@@ -136,9 +139,9 @@ SL_TEST(answers_are_those_of_the_cpu_however_rows_go)
         struct how how;
         int transfers; /* an end each of a chunk's, from stage to stage */
     } cases[] = {
-        {{"twin", 2, 24, 1, 1, NULL, 0, 0, NULL}, 2 * 2},              /* chunks of 24 and 16 */
-        {{"twin", 2, 24, 20 * ROW_BYTES, 2, NULL, 0, 0, NULL}, 2 * 1}, /* the second is too small */
-        {{"twin", 3, 24, 1, 3, NULL, 0, 0, NULL}, 2 * 2 * 2},          /* what came goes on */
+        {{"twin", 2, 24, 1, 1, NULL, 0, 0, NULL, 0}, 2 * 2},              /* chunks of 24 and 16 */
+        {{"twin", 2, 24, 20 * ROW_BYTES, 2, NULL, 0, 0, NULL, 0}, 2 * 1}, /* the second is too small */
+        {{"twin", 3, 24, 1, 3, NULL, 0, 0, NULL, 0}, 2 * 2 * 2},          /* what came goes on */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct came got = ask_twins(&cases[i].how);
@@ -149,9 +152,23 @@ SL_TEST(answers_are_those_of_the_cpu_however_rows_go)
     }
 }
 
+SL_TEST(answers_are_those_of_the_cpu_when_rows_go_by_ucx)
+{
+    for (uint64_t seed = 1; seed <= 3; seed++) { /* of the twin's streams: how late copies are */
+        struct came got = ask_twins(&(struct how){.device = "twin",
+                                                  .n_stages = seed == 1 ? 3 : 2,
+                                                  .chunk = 24,
+                                                  .rows_from = seed == 3 ? 20 * ROW_BYTES : 1,
+                                                  .seed = seed,
+                                                  .transport = "ucx",
+                                                  .way = SL_ROWS_UCX});
+        check_same(&got, __LINE__);
+    }
+}
+
 SL_TEST(rows_that_fail_on_the_way_come_over_another_line)
 {
-    struct came got = ask_twins(&(struct how){"twin", 2, 24, 1, 4, "async_error", 1, 2, "ucx"});
+    struct came got = ask_twins(&(struct how){"twin", 2, 24, 1, 4, "async_error", 1, 2, "ucx", 0});
     check_same(&got, __LINE__);
     CHECK_INT(twin.struck(), 2);
     CHECK_INT(twin.comms(), 0);
@@ -159,7 +176,7 @@ SL_TEST(rows_that_fail_on_the_way_come_over_another_line)
 
 SL_TEST(a_byte_that_changed_on_the_way_is_found_and_never_answered_with)
 {
-    struct came got = ask_twins(&(struct how){"twin", 2, 24, 1, 5, "corrupt", 1, 1, NULL});
+    struct came got = ask_twins(&(struct how){"twin", 2, 24, 1, 5, "corrupt", 1, 1, NULL, 0});
     CHECK_INT(twin.struck(), 1);
     CHECK(got.status != SL_OK && got.n == 0);
 }

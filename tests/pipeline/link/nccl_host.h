@@ -63,7 +63,12 @@ static inline void *host_address(void *user, const void *host, size_t bytes)
     return (void *)(uintptr_t)host;
 }
 
+static uint8_t host_greeting[SL_ROWS_GREETING_BYTES];
+
 static const struct sl_rows_device host_rows = {.twin = true,
+                                                .memory = host_greeting,
+                                                .greeting = host_greeting,
+                                                .memory_bytes = sizeof host_greeting,
                                                 .stream_open = host_stream_open,
                                                 .stream_close = host_stream_close,
                                                 .event_open = host_event_open,

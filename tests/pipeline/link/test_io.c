@@ -26,6 +26,10 @@
     {                                                                                                        \
         name(&sl_transport_ucx_nccl);                                                                        \
     }                                                                                                        \
+    SL_TEST(ucx_device_##name)                                                                               \
+    {                                                                                                        \
+        name(&sl_transport_ucx_device);                                                                      \
+    }                                                                                                        \
     static void name(const struct sl_transport_ops *transport)
 
 ON_EACH(frames_of_all_sizes_both_ways)
