@@ -42,7 +42,11 @@
     X(ROWS_DEAF, "rows-deaf", "nccl", "what NCCL says of itself is not heard")                               \
     X(ROWS_UNABORTED, "rows-unaborted", "nccl", "buffers are given back while NCCL may write to them")       \
     X(ROWS_NO_WATCHDOG, "rows-no-watchdog", "nccl", "a communicator that does not end is waited for")        \
-    X(ROWS_OLD_ID, "rows-old-id", "nccl", "both ends meet under their own ids")
+    X(ROWS_OLD_ID, "rows-old-id", "nccl", "both ends meet under their own ids")                              \
+    X(ROWS_ANY_SIZE, "rows-any-size", "ucx", "rows may be of another size than their header says")           \
+    X(ROWS_AGAIN, "rows-again", "ucx", "rows that have come may come again")                                 \
+    X(ROWS_OF_NONE, "rows-of-none", "ucx", "rows that nobody waits for are passed over")                     \
+    X(ROWS_FALL_BACK, "rows-fall-back", "ucx", "rows go by tcp when UCX has taken that for want of better")
 
 enum sl_mutation {
     SL_MUTATION_NONE,

@@ -72,12 +72,12 @@ static bool finds(const char *part, const char *word, char *line, size_t room)
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     fclose(said);
-    bool hangs = WIFSIGNALED(status) && WTERMSIG(status) == SIGXCPU;
-    if (hangs && !found)
-        snprintf(line, room, "it hangs\n");
+    int deadly = WIFSIGNALED(status) && WTERMSIG(status) != SIGKILL ? WTERMSIG(status) : 0;
+    if (deadly && !found)
+        snprintf(line, room, deadly == SIGXCPU ? "it hangs\n" : "it dies of signal %d\n", deadly);
     if (WIFEXITED(status) && WEXITSTATUS(status) > 1)
         sl_test_fail(__FILE__, __LINE__, "mutants-find ended with code %d", WEXITSTATUS(status));
-    return found || hangs;
+    return found || deadly;
 }
 
 /* Parts of the names of tests in the order in which they are run, the likely finders first: worlds, which go through seeds; at last all
@@ -88,6 +88,8 @@ static const char *const of_pages[MOST_PARTS] = {"prompts_behind", "tokens_that_
 static const char *const of_link[MOST_PARTS] = {"whatever_happens", ""};
 static const char *const of_nccl[MOST_PARTS] = {"are_written", "in_the_order_in_which", "end_the_process",
                                                 "rows_local"};
+
+static const char *const of_ucx[MOST_PARTS] = {"nobody_waits_for", "fall_back"};
 
 static void find_all(const char *room, const char *const parts[MOST_PARTS])
 {
@@ -135,4 +137,9 @@ SL_TEST(faults_of_links_and_credits_are_found)
 SL_TEST(faults_of_rows_by_nccl_are_found)
 {
     find_all("nccl", of_nccl);
+}
+
+SL_TEST(faults_of_rows_by_ucx_are_found)
+{
+    find_all("ucx", of_ucx);
 }

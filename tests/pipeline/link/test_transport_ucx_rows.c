@@ -142,8 +142,8 @@ SL_TEST(rows_that_nobody_waits_for_are_the_end_of_their_line)
 {
     static struct sl_way way;
     way = (struct sl_way){.device = &host_rows};
-    way.ops[3] = (struct sl_rows_op){.busy = true, .number = 5, .n_rows = 100};
-    way.ops[4] = (struct sl_rows_op){.busy = true, .number = 6, .n_rows = 100, .through = 1};
+    way.ops[3] = (struct sl_rows_op){.busy = true, .number = 5, .rows = pool, .n_rows = 100};
+    way.ops[4] = (struct sl_rows_op){.busy = true, .number = 6, .rows = pool, .n_rows = 100, .through = 1};
     static const struct {
         bool has_way;
         uint64_t number;
