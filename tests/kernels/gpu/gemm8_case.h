@@ -2,29 +2,21 @@
 #ifndef SL_TESTS_KERNELS_GPU_GEMM8_CASE_H
 #define SL_TESTS_KERNELS_GPU_GEMM8_CASE_H
 
-#include "base/rng.h"
 #include "kernels/gpu/gemm8.h"
 #include "kernels/ref/ref.h"
 #include "kernels/team_ops.h"
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
+#include "tests/kernels/draw.h"
+#include "tests/kernels/gpu/outcome.h"
 
 struct gemm8_case {
     enum sl_dtype dtype;
     enum gemm8_body body;
     bool swiglu, accumulate, dense; /* dense: one expert, a pair is its token, and the kernel cuts them */
     uint32_t digits, n, k, tokens, experts, top_k;
-    uint64_t seed;
-};
-struct gemm8_outcome {
-    uint64_t outputs, differ; /* floats of y, the space between rows, too */
-    struct gpu_report report;
 };
 
 struct gemm8_setting { /* a case's memory, all of it of gpu_alloc but begin and want */
     const struct gemm8_case *c;
-    struct sl_rng rng;
     struct sl_panel w; /* of expert 0 */
     size_t expert_bytes;
     struct sl_rows8 x[2];
@@ -34,11 +26,6 @@ struct gemm8_setting { /* a case's memory, all of it of gpu_alloc but begin and 
     float *y, *want;
     size_t stride, floats;
 };
-
-static inline uint32_t gemm8_draw(struct gemm8_setting *s, uint32_t n)
-{
-    return (uint32_t)(sl_rng_next(&s->rng) % n);
-}
 
 /* Random bits are legal weights; every third block is at an end of its range. Outputs beyond n have S = 0. */
 static inline void gemm8_draw_weights(struct gemm8_setting *s)
@@ -50,10 +37,10 @@ static inline void gemm8_draw_weights(struct gemm8_setting *s)
     size_t block = sl_quant_block_bytes(c->dtype, c->k), bytes = c->experts * s->expert_bytes;
     uint8_t *at = gpu_alloc(bytes);
     for (size_t i = 0; i < bytes; i++)
-        at[i] = i / block % 3 == 1 ? (i / block % 2 ? 0xFF : 0) : (uint8_t)sl_rng_next(&s->rng);
+        at[i] = i / block % 3 == 1 ? (i / block % 2 ? 0xFF : 0) : (uint8_t)below(256);
     for (size_t i = 0; i < bytes / block * SL_LANES; i++) {
         bool there = i / SL_LANES % (s->expert_bytes / block) * SL_LANES + i % SL_LANES < n;
-        float scale = sl_round_up12((float)(1 + gemm8_draw(s, 4000)) * 1e-6f);
+        float scale = sl_round_up12((float)(1 + below(4000)) * 1e-6f);
         ((float *)(void *)(at + i / SL_LANES * block))[i % SL_LANES] = there ? scale : 0.0f;
     }
     s->w.data = at;
@@ -70,7 +57,7 @@ static inline void gemm8_draw_rows(struct gemm8_setting *s)
                                         gpu_alloc(c->tokens * 4)};
     for (size_t i = 0; i < (size_t)c->tokens * c->k; i++) {
         uint32_t token = (uint32_t)(i / c->k);
-        x[i] = (float)(sl_rng_unit(sl_rng_next(&s->rng)) - 0.5) * (gemm8_draw(s, 7) == 0 ? 100.0f : 8.0f);
+        x[i] = draw_unit() * (below(7) == 0 ? 50.0f : 4.0f);
         x[i] = token == 3 && i % c->k == c->k / 2 ? NAN : token == 4 ? 0.0f : x[i];
     }
     sl_quantise_rows(&sl_ops_ref, &s->w, x, c->k, &s->x[0], &s->x[1], 0, c->tokens, temp);
@@ -86,9 +73,9 @@ static inline void gemm8_draw_pairs(struct gemm8_setting *s)
     s->rows = gpu_alloc(s->pairs * 4);
     s->begin = calloc(c->experts + 1, sizeof *s->begin);
     for (uint32_t i = 0; i < s->pairs; i++)
-        s->rows[i] = gemm8_draw(s, c->tokens);
+        s->rows[i] = below(c->tokens);
     for (uint32_t e = 1; e <= c->experts; e++) {
-        uint32_t left = s->pairs - s->begin[e - 1], n = gemm8_draw(s, 2 * s->pairs / c->experts + 1);
+        uint32_t left = s->pairs - s->begin[e - 1], n = below(2 * s->pairs / c->experts + 1);
         s->begin[e] = e == c->experts || n > left ? s->pairs : s->begin[e - 1] + n;
     }
     const uint32_t most = gemm8_tokens(c->body);
@@ -105,21 +92,16 @@ static inline void gemm8_draw_pairs(struct gemm8_setting *s)
 static inline void gemm8_draw_y(struct gemm8_setting *s)
 {
     const struct gemm8_case *c = s->c;
-    s->stride = c->n + gemm8_draw(s, 4);
+    s->stride = c->n + below(4);
     s->floats = s->pairs * s->stride;
-    s->y = gpu_alloc(s->floats * 4);
     s->want = malloc(s->floats * 4);
-    gpu_poison(s->y, s->floats * 4);
     for (size_t i = 0; c->accumulate && i < s->floats; i++)
-        s->y[i] = (float)gemm8_draw(s, 1000) * 0.25f;
+        s->want[i] = (float)below(1000) * 0.25f;
+    s->y = c->accumulate ? on_device(s->want, s->floats * 4) : unwritten(s->floats * 4);
     memcpy(s->want, s->y, s->floats * 4);
-    if (c->accumulate) { /* what the host wrote may be read */
-        gpu_free(s->y);
-        s->y = memcpy(gpu_alloc(s->floats * 4), s->want, s->floats * 4);
-    }
 }
 
-static inline void gemm8_run_twin(struct gemm8_setting *s)
+static inline void gemm8_run_twin(struct gemm8_setting *s, struct gpu_outcome *o, uint64_t seed)
 {
     const struct gemm8_case *c = s->c;
     struct gemm8_params p = {
@@ -141,7 +123,7 @@ static inline void gemm8_run_twin(struct gemm8_setting *s)
     uint32_t tasks = *s->count * ((p.n_blocks + blocks - 1) / blocks);
     if (c->dense)
         *s->count = s->pairs;
-    gpu_launch(kernel, &p, 1 + gemm8_draw(s, tasks + 2), gemm8_shared(kernel), c->seed);
+    run_kernel(o, kernel, &p, 1 + below(tasks + 2), gemm8_shared(kernel), seed, CONFLICTS_COUNT);
 }
 
 /* One expert's pairs: two digits are two products, the second onto the first, and SwiGLU behind both. */
@@ -166,21 +148,19 @@ static inline void gemm8_run_ref(struct gemm8_setting *s, uint32_t expert)
     free(wide);
 }
 
-static inline struct gemm8_outcome gemm8_run_case(const struct gemm8_case *c)
+/* Outputs are all floats of y, those between rows, too. */
+static inline struct gpu_outcome gemm8_go(const struct gemm8_case *c, uint64_t seed)
 {
-    struct gemm8_setting s = {.c = c, .rng = {c->seed, 0}};
+    struct gemm8_setting s = {.c = c};
+    struct gpu_outcome o = {0};
     gemm8_draw_weights(&s);
     gemm8_draw_rows(&s);
     gemm8_draw_pairs(&s);
     gemm8_draw_y(&s);
-    gemm8_run_twin(&s);
+    gemm8_run_twin(&s, &o, seed);
     for (uint32_t e = 0; e < c->experts; e++)
         gemm8_run_ref(&s, e);
-    struct gemm8_outcome o = {.outputs = s.floats, .report = gpu_take_report()};
-    for (size_t i = 0; i < s.floats; i++) {
-        bool both_nan = isnan(s.y[i]) && isnan(s.want[i]);
-        o.differ += !both_nan && memcmp(&s.y[i], &s.want[i], 4) != 0;
-    }
+    compare_floats(&o, s.want, s.y, s.floats);
     free(s.want);
     free(s.begin);
     gpu_free_all();

@@ -1,8 +1,7 @@
 /* kernels/gpu/gemm8: the twin's outputs are those of kernels/ref, bit for bit, for every body and format, with and without SwiGLU, of
  * one and two digits, and the twin has nothing to say of it. Shapes are ragged in every direction, experts have any number of rows
- * and none, a row is NaN. And which body takes which rows. A tenth of SLUICE_SEEDS: so many drawn cases, of up to 300 rows, in place
- * of a few small ones. */
-#include "tests/check.h"
+ * and none, a row is NaN. And which body takes which rows. */
+#define DRAW_SEED 20261135
 #include "tests/kernels/gpu/gemm8_case.h"
 
 static const char *const bodies[GEMM8_BODIES] = {"few", "mma", "wgmma"};
@@ -10,23 +9,14 @@ static const char *const bodies[GEMM8_BODIES] = {"few", "mma", "wgmma"};
 #define EACH_BODY(b) for (enum gemm8_body b = 0; b < GEMM8_BODIES; b++)
 #define EACH_FORMAT(d) for (enum sl_dtype d = SL_I8; d < SL_DTYPES; d++)
 
-static uint64_t outputs;
-
-static void check_case(const struct gemm8_case *c)
+static struct gpu_outcome check_case(const struct gemm8_case *c, uint64_t seed)
 {
-    struct gemm8_outcome o = gemm8_run_case(c);
-    const struct gpu_report *r = &o.report;
-    outputs += o.outputs;
-    if (o.differ > 0 || gpu_findings(r) > 0 || r->wavefronts != r->wavefronts_ideal)
-        sl_test_fail(
-            __FILE__, __LINE__,
-            "%s %s%s of %u digits, n %u k %u, %u tokens %u experts top %u%s%s, seed %llu: %llu of %llu "
-            "differ, %llu findings, %llu wavefronts of %llu: %s",
-            bodies[c->body], sl_dtype_name(c->dtype), c->swiglu ? " swiglu" : "", c->digits, c->n, c->k,
-            c->tokens, c->experts, c->top_k, c->accumulate ? " accumulate" : "", c->dense ? " dense" : "",
-            (unsigned long long)c->seed, (unsigned long long)o.differ, (unsigned long long)o.outputs,
-            (unsigned long long)gpu_findings(r), (unsigned long long)r->wavefronts,
-            (unsigned long long)r->wavefronts_ideal, r->first);
+    struct gpu_outcome o = gemm8_go(c, seed);
+    expect_sound(&o, "%s %s%s of %u digits, n %u k %u, %u tokens %u experts top %u%s%s, seed %llu",
+                 bodies[c->body], sl_dtype_name(c->dtype), c->swiglu ? " swiglu" : "", c->digits, c->n, c->k,
+                 c->tokens, c->experts, c->top_k, c->accumulate ? " accumulate" : "",
+                 c->dense ? " dense" : "", (unsigned long long)seed);
+    return o;
 }
 
 SL_TEST(gemm8_has_the_bits_of_ref_for_every_format)
@@ -43,8 +33,8 @@ SL_TEST(gemm8_has_the_bits_of_ref_for_every_format)
                                         .k = 160,
                                         .tokens = 30,
                                         .experts = 3,
-                                        .top_k = 2,
-                                        .seed = how});
+                                        .top_k = 2},
+                   how);
 }
 
 SL_TEST(gemm8_has_the_bits_of_ref_for_ragged_shapes)
@@ -62,8 +52,8 @@ SL_TEST(gemm8_has_the_bits_of_ref_for_ragged_shapes)
                                         .k = ks[(i * 3 + 1) % 7],
                                         .tokens = 5 + 3 * (i % 7),
                                         .experts = 1 + i % 7,
-                                        .top_k = 1 + i % 3,
-                                        .seed = 100 + i});
+                                        .top_k = 1 + i % 3},
+                   100 + i);
 }
 
 SL_TEST(few_rows_have_the_bits_of_ref_however_many_they_are)
@@ -79,8 +69,8 @@ SL_TEST(few_rows_have_the_bits_of_ref_however_many_they_are)
                                         .k = 1 + (rows * 331 + (uint32_t)d * 97) % 900,
                                         .tokens = rows,
                                         .experts = 1,
-                                        .top_k = 1,
-                                        .seed = 200 + rows});
+                                        .top_k = 1},
+                   200 + rows);
 }
 
 SL_TEST(gemm8_of_a_dense_matrix_takes_its_rows_as_they_lie)
@@ -94,40 +84,37 @@ SL_TEST(gemm8_of_a_dense_matrix_takes_its_rows_as_they_lie)
                                     .k = 128,
                                     .tokens = gemm8_tokens(b) + 6,
                                     .experts = 1,
-                                    .top_k = 1});
+                                    .top_k = 1},
+               0);
 }
 
 SL_TEST(gemm8_of_no_rows_does_nothing)
 {
     EACH_BODY(b)
-    check_case(&(struct gemm8_case){
-        .body = b, .dtype = SL_I4, .digits = 1, .n = 16, .k = 32, .tokens = 4, .experts = 2, .top_k = 0});
+    check_case(
+        &(struct gemm8_case){
+            .body = b, .dtype = SL_I4, .digits = 1, .n = 16, .k = 32, .tokens = 4, .experts = 2, .top_k = 0},
+        0);
 }
 
 SL_TEST(drawn_cases_have_the_bits_of_ref)
 {
-    const char *more = getenv("SLUICE_SEEDS");
-    struct sl_rng rng = {42, 0};
-    uint64_t n = more ? strtoull(more, NULL, 10) / 10 : 4;
-    for (uint64_t i = 0; i < n; i++) {
-        uint64_t bits = sl_rng_next(&rng);
-        struct gemm8_case c = {.dtype = SL_I8 + (uint32_t)(bits % 5), .seed = bits};
-        c.swiglu = bits >> 8 & 1;
-        c.accumulate = !c.swiglu && (bits >> 9 & 1);
-        c.digits = 1 + (bits >> 10 & 1);
-        c.body = (enum gemm8_body)(bits >> 53) % (c.digits == 1 ? GEMM8_BODIES : GEMM8_WGMMA);
-        c.n = 1 + (uint32_t)(bits >> 11) % 200;
-        c.k = 1 + (uint32_t)(bits >> 19) % (bits >> 50 & 7 ? 300 : 1500);
-        c.top_k = 1 + (uint32_t)(bits >> 30) % 4;
-        c.experts = 1 + (uint32_t)(bits >> 32) % 9;
-        c.dense = bits >> 60 == 0;
-        if (c.dense) /* pairs are tokens */
-            c.experts = c.top_k = 1;
-        c.tokens = 1 + (uint32_t)(bits >> 36) % (more ? 300 / c.top_k : 20);
-        check_case(&c);
+    struct sweep s = sweep_of("gemm8", 6);
+    while (sweep_goes_on(&s)) {
+        struct gemm8_case c = {.dtype = SL_I8 + below(5),
+                               .swiglu = below(2),
+                               .digits = 1 + below(2),
+                               .n = 1 + below(200),
+                               .k = 1 + below(below(8) ? 300 : 1500),
+                               .dense = below(16) == 0};
+        c.accumulate = !c.swiglu && below(2);
+        c.body = (enum gemm8_body)below(c.digits == 1 ? GEMM8_BODIES : GEMM8_WGMMA);
+        c.experts = c.dense ? 1 : 1 + below(9); /* pairs of a dense one are tokens */
+        c.top_k = c.dense ? 1 : 1 + below(4);
+        c.tokens = (sweep_rows(&s, 80) + c.top_k - 1) / c.top_k;
+        struct gpu_outcome o = check_case(&c, s.n_cases);
+        sweep_count(&s, &o);
     }
-    if (more)
-        printf("figure: %llu outputs of gemm8 on the twin\n", (unsigned long long)outputs);
 }
 
 /* The table of gemm8.h. */

@@ -1,8 +1,8 @@
 /* kernels/gpu/gemm8 with each of its faults (kernels/gpu/mutants.h): all are found, by the bits, by a finding of the twin or by the
- * wavefronts of shared memory, and without one there is nothing to find. SLUICE_PAGE=1 prints what found which. */
-#include "tests/check.h"
+ * wavefronts of shared memory, each in the body that has it. */
+#define DRAW_SEED 20261135
+#include "tests/kernels/gpu/found.h"
 #include "tests/kernels/gpu/gemm8_case.h"
-#include "tests/kernels/gpu/mutants.h"
 
 /* Stages enough that slots are used again, a tile that is not full, columns, blocks and units that end within theirs. */
 static const struct gemm8_case cases[] = {
@@ -13,8 +13,7 @@ static const struct gemm8_case cases[] = {
      .k = 736,
      .tokens = 25,
      .experts = 2,
-     .top_k = 2,
-     .seed = 1},
+     .top_k = 2},
     {.body = GEMM8_MMA,
      .dtype = SL_I3,
      .digits = 2,
@@ -23,8 +22,7 @@ static const struct gemm8_case cases[] = {
      .k = 160,
      .tokens = 40,
      .experts = 3,
-     .top_k = 2,
-     .seed = 2},
+     .top_k = 2},
     {.body = GEMM8_MMA,
      .dtype = SL_I2,
      .digits = 1,
@@ -32,8 +30,7 @@ static const struct gemm8_case cases[] = {
      .k = 100,
      .tokens = 40,
      .experts = 2,
-     .top_k = 2,
-     .seed = 3},
+     .top_k = 2},
     {.body = GEMM8_WGMMA,
      .dtype = SL_I4,
      .digits = 1,
@@ -41,17 +38,15 @@ static const struct gemm8_case cases[] = {
      .k = 1300,
      .tokens = 25,
      .experts = 2,
-     .top_k = 2,
-     .seed = 4},
+     .top_k = 2},
     {.body = GEMM8_FEW,
      .dtype = SL_I4,
      .digits = 2,
-     .n = 90,
+     .n = 190,
      .k = 600,
      .tokens = 12,
      .experts = 2,
-     .top_k = 2,
-     .seed = 5},
+     .top_k = 2},
     {.body = GEMM8_FEW,
      .dtype = SL_I3,
      .digits = 1,
@@ -61,59 +56,29 @@ static const struct gemm8_case cases[] = {
      .k = 300,
      .tokens = 11,
      .experts = 1,
-     .top_k = 1,
-     .seed = 6},
+     .top_k = 1},
 };
-enum { CASES = sizeof cases / sizeof *cases };
+enum { MMA = 3, WGMMA = 1, FEW = 2 }; /* so many, one behind the other */
+_Static_assert(sizeof cases / sizeof *cases == MMA + WGMMA + FEW, "each case is of a body");
 
-/* What gives the mutant away; NULL: nothing does. */
-static const char *found_by(const struct gemm8_outcome *o)
+static struct gpu_outcome run_mma(uint32_t i)
 {
-    for (int kind = 0; kind < GPU_FINDINGS; kind++)
-        if (o->report.found[kind] > 0)
-            return gpu_finding_name((enum gpu_finding)kind);
-    return o->report.wavefronts > o->report.wavefronts_ideal ? "bank conflicts"
-           : o->differ > 0                                   ? "bits"
-                                                             : NULL;
+    return gemm8_go(&cases[i], i);
 }
 
-static bool is_found(enum gpu_mutant mutant)
+static struct gpu_outcome run_wgmma(uint32_t i)
 {
-    gpu_mutant = mutant;
-    enum gemm8_body body = strncmp(gpu_mutant_name(mutant), "GEMM8_WG_", 9) == 0     ? GEMM8_WGMMA
-                           : strncmp(gpu_mutant_name(mutant), "GEMM8_FEW_", 10) == 0 ? GEMM8_FEW
-                                                                                     : GEMM8_MMA;
-    for (uint32_t i = 0; i < CASES; i++) {
-        if (mutant != GPU_MUTANT_NONE && cases[i].body != body)
-            continue;
-        struct gemm8_outcome o = gemm8_run_case(&cases[i]);
-        const char *what = found_by(&o);
-        if (!what)
-            continue;
-        if (getenv("SLUICE_PAGE"))
-            printf("| %s | %llu of %llu | %s | %s |\n", gpu_mutant_what(mutant), (unsigned long long)o.differ,
-                   (unsigned long long)o.outputs, what, o.report.first);
-        gpu_mutant = GPU_MUTANT_NONE;
-        return true;
-    }
-    gpu_mutant = GPU_MUTANT_NONE;
-    return false;
+    return gemm8_go(&cases[MMA + i], i);
 }
 
-SL_TEST(nothing_is_found_in_the_kernel_as_it_is)
+static struct gpu_outcome run_few(uint32_t i)
 {
-    CHECK(!is_found(GPU_MUTANT_NONE));
+    return gemm8_go(&cases[MMA + WGMMA + i], i);
 }
 
-SL_TEST(every_broken_kernel_is_found)
+SL_TEST(every_mutant_of_gemm8_is_found)
 {
-    static const enum gpu_mutant mutants[] = {
-#define ONE(name, what) GPU_MUTANT_##name,
-        GPU_MUTANTS_GEMM8(ONE) GPU_MUTANTS_GEMM8_FEW(ONE) GPU_MUTANTS_GEMM8_WG(ONE)
-#undef ONE
-    };
-    for (size_t i = 0; i < sizeof mutants / sizeof *mutants; i++)
-        if (!is_found(mutants[i]))
-            sl_test_fail(__FILE__, __LINE__, "%s is not found: %s", gpu_mutant_name(mutants[i]),
-                         gpu_mutant_what(mutants[i]));
+    ARE_FOUND(GPU_MUTANTS_GEMM8, run_mma, MMA);
+    ARE_FOUND(GPU_MUTANTS_GEMM8_WG, run_wgmma, WGMMA);
+    ARE_FOUND(GPU_MUTANTS_GEMM8_FEW, run_few, FEW);
 }
