@@ -133,7 +133,7 @@ sl_cu_at sl_bench_gpu_take(struct sl_bench_gpu *g, size_t bytes)
     return at;
 }
 
-void sl_bench_gpu_write(struct sl_bench_gpu *g, sl_cu_at at, const void *from, size_t bytes)
+static void write_to(struct sl_bench_gpu *g, sl_cu_at at, const void *from, size_t bytes)
 {
     for (size_t done = 0, n; g->status == SL_OK && done < bytes; done += n) {
         n = bytes - done < PIECE ? bytes - done : PIECE;
@@ -143,11 +143,22 @@ void sl_bench_gpu_write(struct sl_bench_gpu *g, sl_cu_at at, const void *from, s
     }
 }
 
-sl_cu_at sl_bench_gpu_put(struct sl_bench_gpu *g, const void *from, size_t bytes)
+void *sl_bench_gpu_put_often(struct sl_bench_gpu *g, const void *from, size_t bytes, uint32_t period,
+                             size_t n)
 {
-    sl_cu_at at = sl_bench_gpu_take(g, bytes);
-    sl_bench_gpu_write(g, at, from, bytes);
-    return at;
+    const size_t first = bytes * (n < period ? n : period), total = bytes * n;
+    sl_cu_at at = sl_bench_gpu_take(g, total);
+    write_to(g, at, from, first);
+    for (size_t done = first, more; g->status == SL_OK && done < total; done += more) {
+        more = total - done < done ? total - done : done;
+        did(g, g->cuda->copy_within(at + done, at, more, g->stream), "copying");
+    }
+    return (void *)(uintptr_t)at;
+}
+
+void *sl_bench_gpu_put(struct sl_bench_gpu *g, const void *from, size_t bytes)
+{
+    return sl_bench_gpu_put_often(g, from, bytes, 1, 1);
 }
 
 void sl_bench_gpu_get(struct sl_bench_gpu *g, void *to, sl_cu_at from, size_t bytes)
@@ -163,14 +174,6 @@ void sl_bench_gpu_fill(struct sl_bench_gpu *g, sl_cu_at at, uint8_t value, size_
 {
     if (g->status == SL_OK)
         did(g, g->cuda->fill(at, value, bytes, g->stream), "filling");
-}
-
-void sl_bench_gpu_repeat(struct sl_bench_gpu *g, sl_cu_at at, size_t bytes, size_t total)
-{
-    for (size_t done = bytes, n; g->status == SL_OK && done < total; done += n) {
-        n = total - done < done ? total - done : done;
-        did(g, g->cuda->copy_within(at + done, at, n, g->stream), "copying");
-    }
 }
 
 void sl_bench_gpu_reset(struct sl_bench_gpu *g)

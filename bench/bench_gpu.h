@@ -32,12 +32,12 @@ void sl_bench_gpu_close(struct sl_bench_gpu *g);
 
 /* Device memory, a multiple of 256; 0 when something has failed. `reset` gives all of it back. */
 sl_cu_at sl_bench_gpu_take(struct sl_bench_gpu *g, size_t bytes);
-void sl_bench_gpu_write(struct sl_bench_gpu *g, sl_cu_at at, const void *from, size_t bytes);
-/* take, and write. */
-sl_cu_at sl_bench_gpu_put(struct sl_bench_gpu *g, const void *from, size_t bytes);
+/* Taken, and written: as a kernel's parameters have it. */
+void *sl_bench_gpu_put(struct sl_bench_gpu *g, const void *from, size_t bytes);
+/* n things of `bytes`, of which `period` are at `from`: they come again and again. */
+void *sl_bench_gpu_put_often(struct sl_bench_gpu *g, const void *from, size_t bytes, uint32_t period,
+                             size_t n);
 void sl_bench_gpu_fill(struct sl_bench_gpu *g, sl_cu_at at, uint8_t value, size_t bytes);
-/* The first `bytes` at `at`, again and again until `total` are full. */
-void sl_bench_gpu_repeat(struct sl_bench_gpu *g, sl_cu_at at, size_t bytes, size_t total);
 void sl_bench_gpu_get(struct sl_bench_gpu *g, void *to, sl_cu_at from, size_t bytes); /* when all is done */
 void sl_bench_gpu_reset(struct sl_bench_gpu *g);
 

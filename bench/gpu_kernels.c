@@ -75,9 +75,8 @@ static double peak_tops(struct gpu_kernels_run *r, const struct gpu_kernel *kern
         return 0;
     for (uint32_t i = 0; i < PEAK_WORDS; i++)
         in[i] = (uint32_t)sl_rng_at(11, i);
-    sl_cu_at from = sl_bench_gpu_put(g, in, sizeof in);
     sl_cu_at to = sl_bench_gpu_take(g, (size_t)blocks * kernel->warps * 32 * sizeof *in);
-    struct peak_params p = {(const uint32_t *)(uintptr_t)from, (uint32_t *)(uintptr_t)to, times};
+    struct peak_params p = {sl_bench_gpu_put(g, in, sizeof in), (uint32_t *)(uintptr_t)to, times};
     memcpy(l.params, &p, sizeof p);
     sl_bench_gpu_us(g, &l, WARM);
     for (uint32_t i = 0; i < r->bench.rounds; i++) {

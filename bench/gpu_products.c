@@ -72,16 +72,6 @@ static void free_host(void)
     free(host.tokens);
 }
 
-/* `period` things of `bytes`, n of them on the GPU. */
-static void *put_often(struct sl_bench_gpu *g, const void *from, size_t bytes, uint32_t period, size_t n)
-{
-    size_t first = bytes * (n < period ? n : period);
-    sl_cu_at at = sl_bench_gpu_take(g, bytes * n);
-    sl_bench_gpu_write(g, at, from, first);
-    sl_bench_gpu_repeat(g, at, first, bytes * n);
-    return (void *)(uintptr_t)at;
-}
-
 /* Tiles of so many rows, and their number. */
 static const struct gemm8_tile *put_tiles(struct sl_bench_gpu *g, uint32_t most, uint32_t *n,
                                           const uint32_t **n_tiles)
@@ -95,10 +85,10 @@ static const struct gemm8_tile *put_tiles(struct sl_bench_gpu *g, uint32_t most,
             uint32_t m = p->rows - first < most ? p->rows - first : most;
             tiles[(*n)++] = (struct gemm8_tile){.expert = e, .first = e * p->rows + first, .m = m};
         }
-    sl_cu_at at = sl_bench_gpu_put(g, tiles, *n * sizeof *tiles);
-    *n_tiles = (const uint32_t *)(uintptr_t)sl_bench_gpu_put(g, n, sizeof *n);
+    const struct gemm8_tile *at = sl_bench_gpu_put(g, tiles, *n * sizeof *tiles);
+    *n_tiles = sl_bench_gpu_put(g, n, sizeof *n);
     free(tiles);
-    return (const struct gemm8_tile *)(uintptr_t)at;
+    return at;
 }
 
 /* ---- launches ---- */
@@ -128,11 +118,12 @@ static void launch_integers(struct sl_bench_gpu *g, struct sl_bench_launch *l, e
                                   .y_stride = (uint64_t)p->n * sizeof(float),
                                   .n_out = p->n};
     gemm8_describe(&params, &host.panel);
-    params.x[0] = (struct gemm8_rows){put_often(g, host.x8.q, host.x8.stride, PERIOD, host.n_tokens),
-                                      put_often(g, host.x8.scale, 4, PERIOD, host.n_tokens),
-                                      put_often(g, host.x8.sum, 4, PERIOD, host.n_tokens)};
+    params.x[0] =
+        (struct gemm8_rows){sl_bench_gpu_put_often(g, host.x8.q, host.x8.stride, PERIOD, host.n_tokens),
+                            sl_bench_gpu_put_often(g, host.x8.scale, 4, PERIOD, host.n_tokens),
+                            sl_bench_gpu_put_often(g, host.x8.sum, 4, PERIOD, host.n_tokens)};
     if (host.tokens)
-        params.rows = (const uint32_t *)(uintptr_t)sl_bench_gpu_put(g, host.tokens, pairs * sizeof(uint32_t));
+        params.rows = sl_bench_gpu_put(g, host.tokens, pairs * sizeof(uint32_t));
     params.tiles = put_tiles(g, gemm8_tokens(body), &n_tiles, &params.count);
     l->blocks = (size_t)n_tiles * ((params.n_blocks + gemm8_blocks(body) - 1) / gemm8_blocks(body));
     l->pointer = offsetof(struct gemm8_params, weights);
@@ -144,18 +135,18 @@ static void launch_floats(struct sl_bench_gpu *g, struct sl_bench_launch *l, voi
     const struct product_case *p = &host.p;
     const uint32_t each = SL_GPU_GEMM_COLUMNS / SL_LANES;
     uint32_t n_tiles;
-    struct sl_gpu_gemm params = {.x = put_often(g, host.x, p->k * sizeof(float), PERIOD, host.n_tokens),
-                                 .x_stride = p->k,
-                                 .weights = weights,
-                                 .expert_stride = host.expert_bytes,
-                                 .k = p->k,
-                                 .n_blocks = host.panel.n / SL_LANES,
-                                 .y = y,
-                                 .y_stride = p->n,
-                                 .n_out = p->n};
+    struct sl_gpu_gemm params = {
+        .x = sl_bench_gpu_put_often(g, host.x, p->k * sizeof(float), PERIOD, host.n_tokens),
+        .x_stride = p->k,
+        .weights = weights,
+        .expert_stride = host.expert_bytes,
+        .k = p->k,
+        .n_blocks = host.panel.n / SL_LANES,
+        .y = y,
+        .y_stride = p->n,
+        .n_out = p->n};
     if (host.tokens)
-        params.rows =
-            (const uint32_t *)(uintptr_t)sl_bench_gpu_put(g, host.tokens, pairs_of(p) * sizeof(uint32_t));
+        params.rows = sl_bench_gpu_put(g, host.tokens, pairs_of(p) * sizeof(uint32_t));
     params.tasks = put_tiles(g, SL_GPU_GEMM_ROWS, &n_tiles, &params.count);
     l->blocks = (size_t)n_tiles * ((params.n_blocks + each - 1) / each);
     l->pointer = offsetof(struct sl_gpu_gemm, weights);
@@ -210,7 +201,7 @@ static void make_case(const struct sl_bench_gpu_list *to, const struct product_c
     struct sl_bench_gpu *g = to->gpu;
     make_host(p);
     uint32_t places = p->experts > 1 ? p->experts : sl_bench_gpu_copies(g, host.expert_bytes);
-    void *weights = put_often(g, host.weights, host.expert_bytes, DISTINCT, places);
+    void *weights = sl_bench_gpu_put_often(g, host.weights, host.expert_bytes, DISTINCT, places);
     c->out_bytes = (size_t)pairs_of(p) * p->n * sizeof(float);
     c->out = sl_bench_gpu_take(g, c->out_bytes);
     float *y = (float *)(uintptr_t)c->out;

@@ -99,9 +99,9 @@ static void put_queries(struct sl_bench_gpu *g, struct sl_gpu_attend8 *p)
             x[i] = a.q[r * a.d + i] * factor;
         sl_ops_ref.quantise(x, a.d, q + r * stride, stride, &scale[r], &sum[r]);
     }
-    p->q = pointer(sl_bench_gpu_put(g, q, n * stride));
-    p->q_scale = pointer(sl_bench_gpu_put(g, scale, n * sizeof *scale));
-    p->q_sum = pointer(sl_bench_gpu_put(g, sum, n * sizeof *sum));
+    p->q = sl_bench_gpu_put(g, q, n * stride);
+    p->q_scale = sl_bench_gpu_put(g, scale, n * sizeof *scale);
+    p->q_sum = sl_bench_gpu_put(g, sum, n * sizeof *sum);
     p->q_stride = (uint32_t)stride;
     free(q), free(scale), free(x), free(sum);
 }
@@ -160,26 +160,24 @@ static void make_attention_case(const struct sl_bench_gpu_list *to, struct sl_be
                                              .wanted = WANTED,
                                              .max_states = (a.rows + SPARE_SEGMENTS * segments) * a.n_q};
     cut(&config);
-    sl_cu_at kv = sl_bench_gpu_take(g, copies * kv_bytes);
-    sl_bench_gpu_write(g, kv, a.pages, PAGES * a.head_bytes);
-    sl_bench_gpu_repeat(g, kv, PAGES * a.head_bytes, copies * kv_bytes);
     c->out_bytes = config.max_states * sl_attend_state_floats(a.d) * sizeof(float);
     c->out = a.states = sl_bench_gpu_take(g, c->out_bytes);
     a.mixed = sl_bench_gpu_take(g, (size_t)a.rows * a.n_q * a.d * sizeof(float));
-    a.rows_at = pointer(sl_bench_gpu_put(g, a.cut.rows, a.cut.n_rows * sizeof *a.cut.rows));
-    a.n_rows = pointer(sl_bench_gpu_put(g, &a.cut.n_rows, sizeof a.cut.n_rows));
+    a.rows_at = sl_bench_gpu_put(g, a.cut.rows, a.cut.n_rows * sizeof *a.cut.rows);
+    a.n_rows = sl_bench_gpu_put(g, &a.cut.n_rows, sizeof a.cut.n_rows);
     struct sl_gpu_attend8 p = {
-        .over = {.kv = pointer(kv),
-                 .slots = pointer(sl_bench_gpu_put(g, a.cut.slots, a.cut.n_slots * sizeof *a.cut.slots)),
-                 .states = pointer(c->out),
-                 .items = pointer(sl_bench_gpu_put(g, a.cut.items, a.cut.n_items * sizeof *a.cut.items)),
-                 .n_items = pointer(sl_bench_gpu_put(g, &a.cut.n_items, sizeof a.cut.n_items)),
-                 .slot_bytes = slot_bytes,
-                 .head_bytes = a.head_bytes,
-                 .v_at = a.k_bytes,
-                 .n_q = a.n_q,
-                 .n_kv = a.n_kv,
-                 .d_head = a.d}};
+        .over = {
+            .kv = sl_bench_gpu_put_often(g, a.pages, a.head_bytes, PAGES, copies * kv_bytes / a.head_bytes),
+            .slots = sl_bench_gpu_put(g, a.cut.slots, a.cut.n_slots * sizeof *a.cut.slots),
+            .states = pointer(c->out),
+            .items = sl_bench_gpu_put(g, a.cut.items, a.cut.n_items * sizeof *a.cut.items),
+            .n_items = sl_bench_gpu_put(g, &a.cut.n_items, sizeof a.cut.n_items),
+            .slot_bytes = slot_bytes,
+            .head_bytes = a.head_bytes,
+            .v_at = a.k_bytes,
+            .n_q = a.n_q,
+            .n_kv = a.n_kv,
+            .d_head = a.d}};
     put_queries(g, &p);
     memcpy(c->launch.params, &p, sizeof p);
     c->launch.blocks = ((size_t)a.cut.n_items * a.n_kv + SL_GPU_ATTEND8_WARPS - 1) / SL_GPU_ATTEND8_WARPS;
@@ -221,11 +219,7 @@ static struct {
 
 static void *put_rows(struct sl_bench_gpu *g, const void *from, size_t bytes)
 {
-    sl_cu_at at = sl_bench_gpu_take(g, bytes * r.rows);
-    size_t first = bytes * (r.rows < PERIOD ? r.rows : PERIOD);
-    sl_bench_gpu_write(g, at, from, first);
-    sl_bench_gpu_repeat(g, at, first, bytes * r.rows);
-    return pointer(at);
+    return sl_bench_gpu_put_often(g, from, bytes, PERIOD, r.rows);
 }
 
 static void take_rows8(struct sl_bench_gpu *g, struct sl_bench_gpu_case *c)
@@ -267,57 +261,48 @@ static bool rows8_are_equal(struct sl_bench_gpu *g, const struct sl_bench_gpu_ca
     return equal;
 }
 
-static void add_norm(const struct sl_bench_gpu_list *to, uint32_t rows, uint32_t n)
+/* Rows of n floats, if anybody wants the case, which has its kernel. */
+static bool make_rows(const struct sl_bench_gpu_list *to, struct sl_bench_gpu_case *c, uint32_t n)
 {
-    struct sl_bench_gpu_case c = {.format = "i8", .rows = rows, .is_equal = rows8_are_equal};
-    struct sl_bench_gpu *g = to->gpu;
-    c.launch.kernel = &sl_gpu_norm;
-    snprintf(c.shape, sizeof c.shape, "norm to s8, %u", n);
-    if (!to->wants(to->arg, &c))
-        return;
-    r.rows = rows, r.n = n;
+    if (!to->wants(to->arg, c))
+        return false;
+    r.rows = c->rows, r.n = n;
     r.x = random_rows(PERIOD, n);
-    r.gain = random_rows(1, n);
-    take_rows8(g, &c);
-    struct sl_gpu_norm p = {.x = put_rows(g, r.x, n * sizeof(float)),
-                            .gain = pointer(sl_bench_gpu_put(g, r.gain, n * sizeof(float))),
-                            .to = r.to,
-                            .n_rows = pointer(sl_bench_gpu_put(g, &rows, sizeof rows)),
-                            .n = n,
-                            .eps = eps};
-    memcpy(c.launch.params, &p, sizeof p);
-    c.launch.shared = sl_gpu_row_shared(n);
-    c.launch.blocks = rows;
-    c.launch.copies = 1;
-    c.bytes = (double)rows * n * 5;
-    sl_bench_gpu_each(to, &c);
-    free(r.x), free(r.gain);
+    c->launch.blocks = c->rows;
+    c->launch.copies = 1;
+    return true;
 }
 
-static void add_quantise(const struct sl_bench_gpu_list *to, uint32_t rows, uint32_t n)
+/* To s8, normalised before or not. */
+static void add_rows8(const struct sl_bench_gpu_list *to, bool norm, uint32_t rows, uint32_t n)
 {
     struct sl_bench_gpu_case c = {.format = "i8", .rows = rows, .is_equal = rows8_are_equal};
     struct sl_bench_gpu *g = to->gpu;
-    c.launch.kernel = &sl_gpu_quantise;
-    snprintf(c.shape, sizeof c.shape, "to s8, %u", n);
-    if (!to->wants(to->arg, &c))
-        return;
-    r.rows = rows, r.n = n;
-    r.x = random_rows(PERIOD, n);
-    r.gain = NULL;
-    take_rows8(g, &c);
-    struct sl_gpu_quantise p = {.x = put_rows(g, r.x, n * sizeof(float)),
-                                .n_rows = pointer(sl_bench_gpu_put(g, &rows, sizeof rows)),
-                                .to = r.to,
-                                .each = 1,
-                                .k = n};
-    memcpy(c.launch.params, &p, sizeof p);
+    c.launch.kernel = norm ? &sl_gpu_norm : &sl_gpu_quantise;
     c.launch.shared = sl_gpu_row_shared(n);
-    c.launch.blocks = rows;
-    c.launch.copies = 1;
     c.bytes = (double)rows * n * 5;
+    snprintf(c.shape, sizeof c.shape, "%sto s8, %u", norm ? "norm " : "", n);
+    if (!make_rows(to, &c, n))
+        return;
+    r.gain = norm ? random_rows(1, n) : NULL;
+    take_rows8(g, &c);
+    const float *x = put_rows(g, r.x, n * sizeof *x);
+    const uint32_t *n_rows = sl_bench_gpu_put(g, &rows, sizeof rows);
+    if (norm)
+        memcpy(c.launch.params,
+               &(struct sl_gpu_norm){.x = x,
+                                     .gain = sl_bench_gpu_put(g, r.gain, n * sizeof *r.gain),
+                                     .to = r.to,
+                                     .n_rows = n_rows,
+                                     .n = n,
+                                     .eps = eps},
+               sizeof(struct sl_gpu_norm));
+    else
+        memcpy(c.launch.params,
+               &(struct sl_gpu_quantise){.x = x, .n_rows = n_rows, .to = r.to, .each = 1, .k = n},
+               sizeof(struct sl_gpu_quantise));
     sl_bench_gpu_each(to, &c);
-    free(r.x);
+    free(r.x), free(r.gain);
 }
 
 static bool sums_are_equal(struct sl_bench_gpu *g, const struct sl_bench_gpu_case *c)
@@ -343,32 +328,26 @@ static void add_combine(const struct sl_bench_gpu_list *to, uint32_t rows, uint3
     struct sl_bench_gpu_case c = {.format = "f32", .rows = rows, .adds = true, .is_equal = sums_are_equal};
     struct sl_bench_gpu *g = to->gpu;
     c.launch.kernel = &sl_gpu_combine;
+    c.launch.all = true;
+    c.bytes = (double)rows * n * 4 * (TOP_K + 2);
     snprintf(c.shape, sizeof c.shape, "sums of %d, %u", TOP_K, n);
-    if (!to->wants(to->arg, &c))
+    if (!make_rows(to, &c, n))
         return;
-    r.n = n;
-    r.x = random_rows(PERIOD, n);
     for (uint32_t i = 0; i < PERIOD * TOP_K; i++) {
         r.pairs[i] = (i * 13 + 5) % (rows * TOP_K);
         r.gates[i] = (float)(i % 7) / 8;
     }
-    r.rows = rows * TOP_K;
-    const float *outputs = put_rows(g, r.x, n * sizeof(float));
-    r.rows = rows;
     c.out_bytes = (size_t)rows * n * sizeof(float);
     c.out = sl_bench_gpu_take(g, c.out_bytes);
-    struct sl_gpu_combine p = {.y = pointer(c.out),
-                               .outputs = outputs,
-                               .pairs = put_rows(g, r.pairs, TOP_K * sizeof *r.pairs),
-                               .gates = put_rows(g, r.gates, TOP_K * sizeof *r.gates),
-                               .n_rows = pointer(sl_bench_gpu_put(g, &rows, sizeof rows)),
-                               .n = n,
-                               .k = TOP_K};
+    struct sl_gpu_combine p = {
+        .y = pointer(c.out),
+        .outputs = sl_bench_gpu_put_often(g, r.x, n * sizeof(float), PERIOD, (size_t)rows * TOP_K),
+        .pairs = put_rows(g, r.pairs, TOP_K * sizeof *r.pairs),
+        .gates = put_rows(g, r.gates, TOP_K * sizeof *r.gates),
+        .n_rows = sl_bench_gpu_put(g, &rows, sizeof rows),
+        .n = n,
+        .k = TOP_K};
     memcpy(c.launch.params, &p, sizeof p);
-    c.launch.blocks = rows;
-    c.launch.all = true;
-    c.launch.copies = 1;
-    c.bytes = (double)rows * n * 4 * (TOP_K + 2);
     sl_bench_gpu_each(to, &c);
     free(r.x);
 }
@@ -383,8 +362,8 @@ void sl_bench_gpu_rows(const struct sl_bench_gpu_list *to)
     }
     for (int i = 0; i < 2; i++) {
         uint32_t rows = twin ? (i ? 7 : 1) : i ? 4096 : 16, n = twin ? 96 : 2048;
-        add_norm(to, rows, n);
-        add_quantise(to, rows * TOP_K, twin ? 48 : 768);
+        add_rows8(to, true, rows, n);
+        add_rows8(to, false, rows * TOP_K, twin ? 48 : 768);
         add_combine(to, rows, n);
     }
 }
