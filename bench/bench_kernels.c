@@ -243,23 +243,18 @@ static void print_head(struct run *r)
            "format", "rows", "ns", "GOP/s", "% peak", "GB/s", "% read", "x ref", "same bits");
 }
 
-static sl_status finish(const struct run *r, struct sl_err *err)
+sl_status sl_bench_kernels_end(const struct sl_bench_kernels *bench, const char *note, uint32_t n_printed,
+                               uint32_t n_different, struct sl_err *err)
 {
-    if (r->bench.json)
-        puts("\n]}");
-    else
-        puts("\nshare of the peak and of the reading rate: measured in the same rounds. GB/s "
-             "counts weights and pages once a "
-             "run;\n\"memory\": more of them than caches hold. ref was run on at most two rows, "
-             "its time scaled up.");
-    if (r->n_printed == 0)
+    puts(bench->json ? "\n]}" : note);
+    if (n_printed == 0)
         return sl_fail(err, SL_E_USAGE,
-                       "no kernel of this machine matches '%s'; run without --filter for the list",
-                       r->bench.filter ? r->bench.filter : "");
-    if (r->n_different > 0)
+                       "no kernel of this device matches '%s'; run without --filter for the list",
+                       bench->filter ? bench->filter : "");
+    if (n_different > 0)
         return sl_fail(err, SL_E_INTERNAL,
                        "%u results have other bits than the reference; report this with the table",
-                       r->n_different);
+                       n_different);
     return SL_OK;
 }
 
@@ -283,7 +278,11 @@ sl_status sl_bench_kernels(const struct sl_bench_kernels *bench, struct sl_err *
         r->memory = sl_bench_memory(&r->memory_bytes);
         print_head(r);
         sl_bench_cases(run_case, r);
-        status = finish(r, err);
+        status = sl_bench_kernels_end(
+            &r->bench,
+            "\nshare of the peak and of the reading rate: measured in the same rounds. GB/s counts weights and pages once a run;\n"
+            "\"memory\": more of them than caches hold. ref was run on at most two rows, its time scaled up.",
+            r->n_printed, r->n_different, err);
     }
     sl_team_destroy(r->team);
     sl_bench_operands_fini();

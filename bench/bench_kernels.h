@@ -15,8 +15,12 @@ struct sl_bench_kernels {
     uint32_t rounds;
 };
 
-/* SL_E_DATA when a result is not the reference's, bit for bit; SL_E_NOMEM; SL_E_USAGE: nothing
+/* SL_E_INTERNAL when a result is not the reference's, bit for bit; SL_E_NOMEM; SL_E_USAGE: nothing
  * matches the filter. */
 sl_status sl_bench_kernels(const struct sl_bench_kernels *bench, struct sl_err *err);
+
+/* The end of the report, a note or that of the JSON, when so many results have been printed, of which some differ. */
+sl_status sl_bench_kernels_end(const struct sl_bench_kernels *bench, const char *note, uint32_t n_printed,
+                               uint32_t n_different, struct sl_err *err);
 
 #endif

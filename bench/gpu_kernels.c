@@ -194,30 +194,6 @@ static void print_head(const struct gpu_kernels_run *r)
            "TOPS", "% IMMA", "% IGMMA", "GB/s", "% copy", "same bits");
 }
 
-static sl_status finish(const struct gpu_kernels_run *r, struct sl_err *err)
-{
-    if (r->bench.json)
-        puts("\n]}");
-    else
-        puts(
-            "\nIMMA, IGMMA: of what mma.sync and wgmma reach on registers alone, measured in this run. GB/s counts weights and pages once a "
-            "launch,\nor the rows of a kernel on rows; launches go round through more memory than the L2 holds. Rows of a grouped product "
-            "are those of each expert.");
-    if (r->gpu.status != SL_OK) {
-        *err = r->gpu.err;
-        return r->gpu.status;
-    }
-    if (r->n_printed == 0)
-        return sl_fail(err, SL_E_USAGE,
-                       "no kernel of this device matches '%s'; run without --filter for the list",
-                       r->bench.filter ? r->bench.filter : "");
-    if (r->n_different > 0)
-        return sl_fail(err, SL_E_INTERNAL,
-                       "%u results have other bits than the reference; report this with the table",
-                       r->n_different);
-    return SL_OK;
-}
-
 sl_status sl_bench_gpu_kernels(const struct sl_bench_kernels *bench, struct sl_err *err)
 {
     struct gpu_kernels_run *r = calloc(1, sizeof *r);
@@ -230,7 +206,16 @@ sl_status sl_bench_gpu_kernels(const struct sl_bench_kernels *bench, struct sl_e
         print_head(r);
         sl_bench_gpu_cases(
             &(struct sl_bench_gpu_list){.gpu = &r->gpu, .wants = is_wanted, .each = run_case, .arg = r});
-        status = finish(r, err);
+        status = sl_bench_kernels_end(
+            &r->bench,
+            "\nIMMA, IGMMA: of what mma.sync and wgmma reach on registers alone, measured in this run. GB/s counts weights and pages once a "
+            "launch,\nor the rows of a kernel on rows; launches go round through more memory than the L2 holds. Rows of a grouped product "
+            "are those of each expert.",
+            r->n_printed, r->n_different, err);
+    }
+    if (r->gpu.status != SL_OK) {
+        status = r->gpu.status;
+        *err = r->gpu.err;
     }
     sl_bench_gpu_close(&r->gpu);
     free(r);

@@ -113,7 +113,7 @@ def test_tables_are_for_people(pack):
     (["prefill", "--model", "PACK", "--device", "twin", "--numerics", "bf16dot"], 78, "a GPU has the numerics f32 only"),
     (["kernels", "--device", "twin", "--filter", "no such kernel"], 64, "no kernel of this device matches 'no such kernel'"),
     (["kernels", "--device", "cpu:0"], 64, 'device "cpu:0" is unknown'),
-    (["kernels", "--filter", "no such kernel"], 64, "no kernel of this machine matches 'no such kernel'"),
+    (["kernels", "--filter", "no such kernel"], 64, "no kernel of this device matches 'no such kernel'"),
 ])
 def test_usage(pack, args, code, sentence):
     done = bench(*[pack if a == "PACK" else a for a in args])
