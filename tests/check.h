@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 struct sl_test {
@@ -40,6 +41,14 @@ uint32_t sl_test_patience_ms(uint32_t ms);
         if (!(condition)) {                                                                                  \
             sl_test_fail(__FILE__, __LINE__, "%s", #condition);                                              \
             return;                                                                                          \
+        }                                                                                                    \
+    } while (0)
+/* What must be there before anything is tried: else it says why not, and the program ends. */
+#define SET_UP(condition, why)                                                                               \
+    do {                                                                                                     \
+        if (!(condition)) {                                                                                  \
+            sl_test_fail(__FILE__, __LINE__, "%s", why);                                                     \
+            abort();                                                                                         \
         }                                                                                                    \
     } while (0)
 #define CHECK_INT(a, b)                                                                                      \

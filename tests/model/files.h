@@ -16,13 +16,18 @@
 
 enum { H = 24, I = 10, DENSE = 18, HEAD = 8, NQ = 4, NKV = 2, E = 3, LAYERS = 2, VOCAB = 37 };
 
+/* Is there as long as the program runs. */
 static inline const char *path_in(const char *dir, const char *name)
 {
-    static char paths[8][1024];
-    static int next;
-    char joined[1024], *path = paths[next++ % 8];
-    snprintf(joined, sizeof joined, "%s/%s", dir, name);
-    return strcpy(path, joined);
+    static struct path {
+        struct path *before;
+        char text[1024];
+    } * last;
+    struct path *path = malloc(sizeof *path);
+    path->before = last;
+    last = path;
+    snprintf(path->text, sizeof path->text, "%s/%s", dir, name);
+    return path->text;
 }
 
 static inline void write_bytes(const char *path, const void *data, size_t bytes)
@@ -212,6 +217,29 @@ static inline void checkpoint_write(struct checkpoint *c, const char *dir)
     strcat(c->header, "}");
     write_safetensors(path_in(dir, "model.safetensors"), c->header, c->data, c->data_bytes);
     write_config(dir, c->tied);
+}
+
+/* The checkpoint without a twist, but that its head may be its embedding, in the folder of the test: where. */
+static inline const char *checkpoint_plain(bool tied)
+{
+    const char *dir = path_in(sl_test_dir(), "src");
+    struct checkpoint *c = calloc(1, sizeof *c);
+    c->tied = tied;
+    checkpoint_write(c, dir);
+    free(c);
+    return dir;
+}
+
+/* Some bytes of a file to others, as many. */
+static inline void change_text(const char *path, const char *from, const char *to)
+{
+    size_t bytes;
+    char *text = read_text(path, &bytes), *place = memmem(text, bytes, from, strlen(from));
+    if (!place || strlen(from) != strlen(to))
+        abort();
+    memcpy(place, to, strlen(to));
+    write_bytes(path, text, bytes);
+    free(text);
 }
 
 /* Changes one byte of a file. */

@@ -20,9 +20,8 @@ static struct checkpoint *checkpoint_new(void)
 
 static sl_status pack_it(struct checkpoint *c, const char *name, struct sl_err *err)
 {
-    char src[512], dst[512];
-    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), name));
+    const char *src = path_in(sl_test_dir(), "src");
+    const char *dst = path_in(sl_test_dir(), name);
     checkpoint_write(c, src);
     free(c);
     return sl_pack_write(src, dst, &plain, err);
@@ -138,16 +137,13 @@ SL_TEST(every_weight_lies_where_the_layout_says)
         check_alignment(&index);
         CHECK_INT(sl_index_find(&index, "qkv")->type, SL_T_BF16); /* all values are bf16 */
         sl_index_close(&index);
-        dst = path_in(sl_test_dir(), names[i]);
         REQUIRE(sl_index_open_file(&index, path_in(dst, "layer-0000.safetensors"), &err) == SL_OK);
         check_layer_zero(&index);
         check_alignment(&index);
         sl_index_close(&index);
-        dst = path_in(sl_test_dir(), names[i]);
         REQUIRE(sl_index_open_file(&index, path_in(dst, "head.safetensors"), &err) == SL_OK);
         check_panel(&index, "head", 0, "lm_head.weight", 0, VOCAB, H);
         sl_index_close(&index);
-        dst = path_in(sl_test_dir(), names[i]);
         REQUIRE(sl_index_open_file(&index, path_in(dst, "embed.safetensors"), &err) == SL_OK);
         CHECK(element(&index, "embed", 5 * H + 7) == value_at("model.embed_tokens.weight", 5, 7));
         sl_index_close(&index);
@@ -184,11 +180,10 @@ static void check_same(const char *a, const char *b, const char *name)
 SL_TEST(the_same_input_gives_the_same_bytes)
 {
     struct sl_err err;
-    char a[512], b[512];
     REQUIRE(pack_it(checkpoint_new(), "a", &err) == SL_OK);
     REQUIRE(pack_it(checkpoint_new(), "b", &err) == SL_OK);
-    snprintf(a, sizeof a, "%s", path_in(sl_test_dir(), "a"));
-    snprintf(b, sizeof b, "%s", path_in(sl_test_dir(), "b"));
+    const char *a = path_in(sl_test_dir(), "a");
+    const char *b = path_in(sl_test_dir(), "b");
     static const char *const names[] = {
         "pack.json",         "layer-0000.safetensors", "layer-0001.safetensors",
         "embed.safetensors", "head.safetensors",       "config.json",
@@ -286,10 +281,9 @@ SL_TEST(tensors_that_do_not_matter_are_ignored)
 SL_TEST(places_that_exist_or_do_not)
 {
     struct sl_err err;
-    char src[512], dst[512];
     REQUIRE(pack_it(checkpoint_new(), "dst", &err) == SL_OK);
-    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    const char *src = path_in(sl_test_dir(), "src");
+    const char *dst = path_in(sl_test_dir(), "dst");
     CHECK_INT(sl_pack_write(src, dst, &plain, &err), SL_E_USAGE);
     CHECK_CONTAINS(err.text, "--force");
     flip_byte(path_in(dst, "layer-0000.safetensors"), 5000);
@@ -316,9 +310,8 @@ SL_TEST(places_that_exist_or_do_not)
 SL_TEST(a_full_disk_is_named_with_the_bytes_needed)
 {
     struct checkpoint *c = checkpoint_new();
-    char src[512], dst[512];
-    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    const char *src = path_in(sl_test_dir(), "src");
+    const char *dst = path_in(sl_test_dir(), "dst");
     checkpoint_write(c, src);
     free(c);
     fflush(stdout);
@@ -346,9 +339,8 @@ SL_TEST(a_pack_whose_manifest_has_not_come_is_no_checkpoint)
 {
     struct sl_err err;
     struct sl_pack *pack;
-    char dst[512];
     REQUIRE(pack_it(checkpoint_new(), "dst", &err) == SL_OK);
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    const char *dst = path_in(sl_test_dir(), "dst");
     REQUIRE(remove(path_in(dst, "pack.json")) == 0);
     CHECK(!sl_pack_is_pack(dst) && sl_pack_is_half(dst));
     CHECK_INT(sl_pack_open_any(&pack, dst, &err), SL_E_DATA);
@@ -360,9 +352,8 @@ SL_TEST(an_opened_pack_says_what_it_is)
 {
     struct sl_err err;
     struct sl_pack *pack;
-    char dst[512];
     REQUIRE(pack_it(checkpoint_new(), "dst", &err) == SL_OK);
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    const char *dst = path_in(sl_test_dir(), "dst");
     CHECK(sl_pack_is_pack(dst));
     CHECK(!sl_pack_is_pack(path_in(sl_test_dir(), "src")));
     CHECK(!sl_pack_is_half(dst) && !sl_pack_is_half(path_in(sl_test_dir(), "src")));
@@ -387,9 +378,8 @@ SL_TEST(a_changed_byte_is_found_in_every_file)
                                         "embed.safetensors", "head.safetensors"};
     struct sl_err err;
     struct sl_pack *pack;
-    char dst[512];
     REQUIRE(pack_it(checkpoint_new(), "dst", &err) == SL_OK);
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
+    const char *dst = path_in(sl_test_dir(), "dst");
     REQUIRE(sl_pack_open(&pack, dst, &err) == SL_OK);
     CHECK_INT(sl_pack_verify(pack, NULL, &err), SL_OK);
     for (int i = 0; i < 4; i++) {
@@ -415,11 +405,10 @@ SL_TEST(no_byte_of_the_manifest_can_change_unnoticed)
 {
     struct sl_err err;
     struct sl_pack *pack;
-    char dst[512], path[512];
     size_t bytes;
     REQUIRE(pack_it(checkpoint_new(), "dst", &err) == SL_OK);
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
-    snprintf(path, sizeof path, "%s", path_in(dst, "pack.json"));
+    const char *dst = path_in(sl_test_dir(), "dst");
+    const char *path = path_in(dst, "pack.json");
     char *text = read_text(path, &bytes);
     for (size_t i = 0; i < bytes; i++) {
         flip_byte(path, (long)i);

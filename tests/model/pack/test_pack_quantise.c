@@ -11,15 +11,7 @@
 
 static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
 
-static char src[512];
-
-static void make_checkpoint(void)
-{
-    struct checkpoint *c = calloc(1, sizeof *c);
-    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
-    checkpoint_write(c, src);
-    free(c);
-}
+static const char *src;
 
 static struct sl_formats all_in(enum sl_dtype dtype)
 {
@@ -33,12 +25,10 @@ static struct sl_pack *pack_with(const char *name, const struct sl_pack_options 
 {
     struct sl_err err = {0};
     struct sl_pack *pack;
-    char dst[512];
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), name));
-    if (sl_pack_write(src, dst, options, &err) == SL_OK && sl_pack_open(&pack, dst, &err) == SL_OK)
-        return pack;
-    sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-    return NULL;
+    const char *dst = path_in(sl_test_dir(), name);
+    SET_UP(sl_pack_write(src, dst, options, &err) == SL_OK && sl_pack_open(&pack, dst, &err) == SL_OK,
+           err.text);
+    return pack;
 }
 
 /* Adds signal and noise of one row of a panel against value_at; a rotated panel is compared with the rotated
@@ -137,12 +127,11 @@ static void check_pack(const struct sl_pack *pack, enum sl_dtype dtype, bool rot
 SL_TEST(kv_auto_is_i8_with_integer_experts_alone)
 {
     struct sl_pack_options exact = {0}, coarse = {0}, attention = {0};
-    make_checkpoint();
+    src = checkpoint_plain(false);
     coarse.formats = all_in(SL_I4);
     attention.formats.classes[SL_CLASS_ATTENTION] = SL_I8;
     struct sl_pack *packs[3] = {pack_with("kv0", &exact), pack_with("kv1", &coarse),
                                 pack_with("kv2", &attention)};
-    REQUIRE(packs[0] && packs[1] && packs[2]);
     CHECK_INT(sl_pack_kv_dtype(packs[0], "auto"), SL_BF16);
     CHECK_INT(sl_pack_kv_dtype(packs[1], "auto"), SL_I8);
     CHECK_INT(sl_pack_kv_dtype(packs[2], "auto"), SL_BF16);
@@ -175,7 +164,7 @@ SL_TEST(a_format_has_one_spelling)
 
 SL_TEST(every_format_of_every_class_binds_and_reads_back)
 {
-    make_checkpoint();
+    src = checkpoint_plain(false);
     for (int i = 0; i < N_FORMATS; i++)
         for (int rotated = 0; rotated < 2; rotated++) {
             char name[16], text[SL_FORMAT_ROOM], got[64];
@@ -185,7 +174,6 @@ SL_TEST(every_format_of_every_class_binds_and_reads_back)
             options.rotate = rotated ? SL_ROTATE_ON : SL_ROTATE_OFF;
             snprintf(name, sizeof name, "p%d%d", i, rotated);
             struct sl_pack *pack = pack_with(name, &options);
-            REQUIRE(pack);
             check_pack(pack, formats[i].dtype, rotated, formats[i].least);
             sl_format_print(
                 (struct sl_format){formats[i].dtype, rotated ? 128 : 0, formats[i].dtype == SL_I8 ? 2 : 0},
@@ -219,7 +207,7 @@ static void check_same_files(const char *a, const char *b)
 SL_TEST(any_number_of_threads_gives_the_same_bytes)
 {
     static const uint32_t threads[] = {1, 2, 3, 7, 1};
-    make_checkpoint();
+    src = checkpoint_plain(false);
     for (int i = 0; i < 5; i++) {
         char name[8];
         snprintf(name, sizeof name, "t%d", i);
@@ -284,11 +272,10 @@ SL_TEST(a_kept_layer_is_an_exception_in_the_manifest)
     struct sl_err err = {0};
     struct sl_weights w;
     char text[64];
-    make_checkpoint();
+    src = checkpoint_plain(false);
     struct sl_pack_options options = {.formats = all_in(SL_I4)};
     REQUIRE(sl_formats_keep(&options.formats, "last:1=bf16", &err) == SL_OK);
     struct sl_pack *pack = pack_with("kept", &options);
-    REQUIRE(pack);
     sl_pack_class_format(pack, SL_CLASS_DOWN, text, sizeof text);
     CHECK_STR(text, "bf16"); /* the one layer with experts */
     sl_pack_class_format(pack, SL_CLASS_ATTENTION, text, sizeof text);
@@ -327,7 +314,7 @@ SL_TEST(a_nan_is_named_when_it_would_be_quantised)
         struct sl_pack_options options = {.formats = all_in(SL_I4), .threads = 3, .rotate = rotations[i]};
         c->poison = "model.layers.1.mlp.experts.2.up_proj.weight";
         c->poison_bits = bits[i];
-        snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
+        src = path_in(sl_test_dir(), "src");
         checkpoint_write(c, src);
         CHECK_INT(sl_pack_write(src, path_in(sl_test_dir(), "dst"), &options, &err), SL_E_DATA);
         CHECK_CONTAINS(err.text, c->poison);
@@ -347,29 +334,19 @@ SL_TEST(a_header_that_contradicts_the_format_is_refused)
         {"\"experts.down\":{\"dtype\":\"U8\",\"shape\":[3,2,",
          "\"experts.down\":{\"dtype\":\"U8\",\"shape\":[2,3,", "'experts.down'"},
     };
-    char path[512], dst[512];
-    size_t bytes;
-    make_checkpoint();
+    src = checkpoint_plain(false);
     struct sl_pack_options options = {.formats = all_in(SL_I4)};
     struct sl_pack *pack = pack_with("dst", &options);
-    REQUIRE(pack);
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
-    snprintf(path, sizeof path, "%s", path_in(dst, "layer-0001.safetensors"));
-    char *text = read_text(path, &bytes);
+    const char *dst = path_in(sl_test_dir(), "dst");
+    const char *path = path_in(dst, "layer-0001.safetensors");
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         struct sl_err err = {0};
         struct sl_weights w;
-        char *copy = malloc(bytes), *place;
-        memcpy(copy, text, bytes);
-        place = memmem(copy, bytes, edits[i].from, strlen(edits[i].from));
-        REQUIRE(place && strlen(edits[i].from) == strlen(edits[i].to));
-        memcpy(place, edits[i].to, strlen(edits[i].to));
-        write_bytes(path, copy, bytes);
-        free(copy);
+        change_text(path, edits[i].from, edits[i].to);
         CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, &unverified, &err), SL_E_DATA);
         CHECK_CONTAINS(err.text, edits[i].says);
+        change_text(path, edits[i].to, edits[i].from);
     }
-    free(text);
     sl_pack_close(pack);
 }
 
@@ -447,7 +424,7 @@ static double output_error(const struct sl_pack *pack)
 SL_TEST(calibration_lowers_the_error_of_outputs_and_feedback_more)
 {
     double error[3];
-    make_checkpoint();
+    src = checkpoint_plain(false);
     for (int with = 0; with < 3; with++) {
         static const char *const names[] = {"without", "weighed", "fed"};
         struct fake fake = {.full = with == 2};
@@ -460,7 +437,6 @@ SL_TEST(calibration_lowers_the_error_of_outputs_and_feedback_more)
                                           .calibration = with ? &calibration : NULL,
                                           .summary = &summary};
         struct sl_pack *pack = pack_with(names[with], &options);
-        REQUIRE(pack);
         error[with] = output_error(pack);
         CHECK((summary.classes[SL_CLASS_GATE_UP].weighed_noise > 0) == (with > 0));
         CHECK_INT(fake.n_layers, with ? LAYERS + 1 : 0);

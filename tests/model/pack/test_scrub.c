@@ -11,7 +11,7 @@
 #include <sys/wait.h>
 
 struct watched_weights {
-    char dst[512];
+    const char *dst;
     struct sl_pack *pack;
     struct sl_weights weights;
     struct sl_scrubber *scrubber;
@@ -36,24 +36,18 @@ static void on_spoiled(void *user, const struct sl_spoiled *spoiled)
 static struct watched_weights *begin(bool copy, bool scrub)
 {
     struct watched_weights *w = calloc(1, sizeof *w);
-    struct checkpoint *c = calloc(1, sizeof *c);
     struct sl_err err = {0};
-    char src[512];
-    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
-    snprintf(w->dst, sizeof w->dst, "%s", path_in(sl_test_dir(), "dst"));
-    checkpoint_write(c, src);
-    free(c);
+    w->dst = path_in(sl_test_dir(), "dst");
     pthread_mutex_init(&w->lock, NULL);
     pthread_cond_init(&w->changed, NULL);
-    if (sl_pack_write(src, w->dst, &(struct sl_pack_options){0}, &err) != SL_OK ||
-        sl_pack_open(&w->pack, w->dst, &err) != SL_OK ||
-        sl_weights_open(&w->weights, w->pack, 0, LAYERS, true, true, &(struct sl_loading){.copy = copy},
-                        &err) != SL_OK ||
-        (scrub && sl_scrubber_start(&w->scrubber, &w->weights, &(struct sl_scrub_config){on_spoiled, w},
-                                    &err) != SL_OK)) {
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        exit(1);
-    }
+    SET_UP(sl_pack_write(checkpoint_plain(false), w->dst, &(struct sl_pack_options){0}, &err) == SL_OK &&
+               sl_pack_open(&w->pack, w->dst, &err) == SL_OK &&
+               sl_weights_open(&w->weights, w->pack, 0, LAYERS, true, true,
+                               &(struct sl_loading){.copy = copy}, &err) == SL_OK,
+           err.text);
+    SET_UP(!scrub || sl_scrubber_start(&w->scrubber, &w->weights, &(struct sl_scrub_config){on_spoiled, w},
+                                       &err) == SL_OK,
+           err.text);
     return w;
 }
 
@@ -179,8 +173,7 @@ SL_TEST(what_did_not_change_is_not_found)
     uint64_t cpu_ns, bytes = 0;
     struct timespec times[2] = {{1000, 0}, {1000, 0}};
     REQUIRE(utimensat(AT_FDCWD, path_in(w->dst, "embed.safetensors"), times, 0) == 0);
-    char other[512];
-    snprintf(other, sizeof other, "%s", path_in(w->dst, "config.json"));
+    const char *other = path_in(w->dst, "config.json");
     REQUIRE(rename(other, path_in(w->dst, "head.safetensors")) == 0); /* the open file is what it was */
     while (bytes < 20 * w->weights.mapped_bytes && !sl_scrubber_found(w->scrubber))
         sl_scrubber_account(w->scrubber, &cpu_ns, &bytes);

@@ -8,24 +8,16 @@
 
 static const struct sl_loading unverified = {.verify = SL_VERIFY_OFF};
 
-static char dst[512];
+static const char *dst;
 
 static struct sl_pack *make_pack(bool tied)
 {
-    static const struct sl_pack_options plain = {0};
     struct sl_err err = {0};
     struct sl_pack *pack;
-    char src[512];
-    struct checkpoint *c = calloc(1, sizeof *c);
-    c->tied = tied;
-    snprintf(src, sizeof src, "%s", path_in(sl_test_dir(), "src"));
-    snprintf(dst, sizeof dst, "%s", path_in(sl_test_dir(), "dst"));
-    checkpoint_write(c, src);
-    free(c);
-    if (sl_pack_write(src, dst, &plain, &err) != SL_OK || sl_pack_open(&pack, dst, &err) != SL_OK) {
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-        return NULL;
-    }
+    dst = path_in(sl_test_dir(), "dst");
+    SET_UP(sl_pack_write(checkpoint_plain(tied), dst, &(struct sl_pack_options){0}, &err) == SL_OK &&
+               sl_pack_open(&pack, dst, &err) == SL_OK,
+           err.text);
     return pack;
 }
 
@@ -90,7 +82,6 @@ SL_TEST(binds_all_layers)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     CHECK_INT(sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err), SL_OK);
     CHECK_STR(err.text, "");
     REQUIRE(w.layers);
@@ -118,7 +109,6 @@ SL_TEST(a_stage_maps_only_its_own_files)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     unlink(path_in(dst, "layer-0000.safetensors"));
     unlink(path_in(dst, "embed.safetensors"));
     unlink(path_in(dst, "head.safetensors"));
@@ -138,7 +128,6 @@ SL_TEST(an_empty_range_and_a_wrong_one)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(true);
-    REQUIRE(pack);
     CHECK_INT(sl_weights_open(&w, pack, 1, 1, true, false, &unverified, &err), SL_OK);
     CHECK(w.embed);
     sl_weights_close(&w);
@@ -160,7 +149,6 @@ SL_TEST(a_changed_byte_is_named_with_its_file_and_tensor)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
     for (int way = 0; way < WAYS; way++) {
         for (int verify = SL_VERIFY_FAST; verify <= SL_VERIFY_FULL; verify++) {
@@ -193,7 +181,6 @@ SL_TEST(no_byte_of_a_pack_can_change_unnoticed)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     const struct sl_manifest *m = sl_pack_manifest(pack);
     for (uint32_t f = 0; f < m->n_files; f++)
         for (uint64_t at = f * 7; at < m->files[f].bytes; at += m->files[f].bytes / 60 + 1) {
@@ -220,7 +207,6 @@ SL_TEST(what_is_read_from_a_pack_is_what_was_digested)
     char *text;
     size_t bytes;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     REQUIRE(sl_pack_read(pack, "config.json", &text, &bytes, &err) == SL_OK);
     CHECK(strstr(text, "qwen3_moe"));
     free(text);
@@ -237,7 +223,6 @@ SL_TEST(a_private_copy_is_not_changed_by_a_write_to_the_file)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     REQUIRE(sl_weights_open(&w, pack, 1, 2, false, false, &(struct sl_loading){.copy = true}, &err) == SL_OK);
     check_moe_layer(&w.layers[0]);
     REQUIRE(truncate(path_in(dst, "layer-0001.safetensors"), 0) == 0);
@@ -253,18 +238,15 @@ static struct sl_pack *without_digests(struct sl_pack *pack)
     struct sl_manifest *m = malloc(sizeof *m);
     char *text;
     *m = *sl_pack_manifest(pack);
-    if (strcmp(m->files[--m->n_files].name, SL_PACK_DIGESTS) != 0 ||
-        sl_manifest_print(m, &text, &err) != SL_OK) {
-        free(m);
-        return NULL;
-    }
+    SET_UP(strcmp(m->files[--m->n_files].name, SL_PACK_DIGESTS) == 0 &&
+               sl_manifest_print(m, &text, &err) == SL_OK,
+           "the manifest of a pack without digests");
     write_bytes(path_in(dst, "pack.json"), text, strlen(text));
     unlink(path_in(dst, SL_PACK_DIGESTS));
     free(text);
     free(m);
     sl_pack_close(pack);
-    if (sl_pack_open(&pack, dst, &err) != SL_OK)
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    SET_UP(sl_pack_open(&pack, dst, &err) == SL_OK, err.text);
     return pack;
 }
 
@@ -274,10 +256,10 @@ SL_TEST(a_pack_without_block_digests_is_verified_by_sha256_and_can_be_given_them
     struct sl_weights w;
     char digest[65];
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack && sl_pack_has_digests(pack));
+    REQUIRE(sl_pack_has_digests(pack));
     strcpy(digest, sl_pack_digest(pack));
     pack = without_digests(pack);
-    REQUIRE(pack && !sl_pack_has_digests(pack));
+    REQUIRE(!sl_pack_has_digests(pack));
     CHECK(strcmp(digest, sl_pack_digest(pack)) != 0);
     flip_byte(path_in(dst, "head.safetensors"), 4200);
     for (int way = 0; way < WAYS; way++) {
@@ -305,7 +287,6 @@ SL_TEST(a_list_of_digests_that_does_not_fit_is_refused)
     char *text;
     size_t bytes;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     const struct sl_manifest *m = sl_pack_manifest(pack);
     uint64_t n = sl_manifest_blocks(m, m->n_files);
     REQUIRE(n == 4 && sl_digests_print(few, n, &text, &bytes, &err) == SL_OK);
@@ -340,25 +321,15 @@ SL_TEST(a_tensor_of_a_layer_file_must_be_what_the_config_asks_for)
         {"\"q_norm\":{\"dtype\":\"F32\"", "\"q_norm\":{\"dtype\":\"I32\"", "'q_norm'"},
     };
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
-    char path[512];
-    size_t bytes;
-    snprintf(path, sizeof path, "%s", path_in(dst, "layer-0001.safetensors"));
-    char *text = read_text(path, &bytes);
+    const char *path = path_in(dst, "layer-0001.safetensors");
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         struct sl_err err = {0};
         struct sl_weights w;
-        char *copy = malloc(bytes);
-        memcpy(copy, text, bytes);
-        char *place = memmem(copy, bytes, edits[i].from, strlen(edits[i].from));
-        REQUIRE(place && strlen(edits[i].from) == strlen(edits[i].to));
-        memcpy(place, edits[i].to, strlen(edits[i].to));
-        write_bytes(path, copy, bytes);
-        free(copy);
+        change_text(path, edits[i].from, edits[i].to);
         CHECK_INT(sl_weights_open(&w, pack, 1, 2, false, false, &unverified, &err), SL_E_DATA);
         CHECK_CONTAINS(err.text, edits[i].says);
+        change_text(path, edits[i].to, edits[i].from);
     }
-    free(text);
     sl_pack_close(pack);
 }
 
@@ -384,7 +355,7 @@ SL_TEST(weights_that_are_apart_are_no_memory_and_come_as_they_were_packed)
     const void *from;
     size_t bytes = 1, n_came = 0, n_panels = 0, n;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
+    REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
     char *maps = read_text("/proc/self/maps", &n);
     CHECK(maps && !strstr(maps, dst)); /* no file of the pack */
     free(maps);
@@ -419,7 +390,6 @@ SL_TEST(a_byte_that_changes_between_opening_and_reading_is_found)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     for (int old = 0; old < 2; old++) {
         pack = old ? without_digests(pack) : pack;
         for (int verify = SL_VERIFY_FAST; verify <= SL_VERIFY_FULL; verify++) {
@@ -427,7 +397,7 @@ SL_TEST(a_byte_that_changes_between_opening_and_reading_is_found)
             const void *from;
             size_t bytes = 1;
             sl_status status = SL_OK;
-            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
+            REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, &how, &err) == SL_OK);
             uint8_t *piece = malloc(sl_weights_piece(&w));
             flip_byte(path_in(dst, "layer-0001.safetensors"), 4096 + 700);
             while (status == SL_OK && bytes > 0)
@@ -481,8 +451,7 @@ static struct sl_pack *with_long_header(struct sl_pack *pack, const char *name)
     free(text);
     free(m);
     sl_pack_close(pack);
-    if (sl_pack_open(&pack, dst, &err) != SL_OK)
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    SET_UP(sl_pack_open(&pack, dst, &err) == SL_OK, err.text);
     return pack;
 }
 
@@ -492,7 +461,6 @@ SL_TEST(a_header_of_more_than_a_block_is_read_whole)
     struct sl_weights w;
     const struct sl_loading how = loading_of(APART, SL_VERIFY_OFF);
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack);
     pack = with_long_header(without_digests(pack), "layer-0001.safetensors");
     CHECK_INT(load(&w, pack, 0, LAYERS, &how, &err), SL_OK);
     CHECK(w.layers && w.layers[1].qkv.data && !is_memory(w.layers[1].qkv.data));
@@ -507,10 +475,10 @@ SL_TEST(packs_of_version_1_open)
     struct sl_err err = {0};
     struct sl_weights w;
     struct sl_manifest m;
-    char *text, path[512], format[32];
+    char *text, format[32];
     size_t bytes;
     sl_pack_close(make_pack(false));
-    snprintf(path, sizeof path, "%s", path_in(dst, "pack.json"));
+    const char *path = path_in(dst, "pack.json");
     text = read_text(path, &bytes);
     REQUIRE(sl_manifest_parse(&m, text, bytes, &err) == SL_OK);
     free(text);
@@ -525,7 +493,7 @@ SL_TEST(packs_of_version_1_open)
         free(text);
         CHECK_INT(sl_pack_open(&pack, dst, &err), version == 1 ? SL_OK : SL_E_DATA);
         if (version == 1) {
-            REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err) == SL_OK);
+            REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, NULL, &err) == SL_OK);
             check_moe_layer(&w.layers[1]);
             sl_pack_class_format(pack, SL_CLASS_DOWN, format, sizeof format);
             CHECK_STR(format, "bf16");
@@ -544,7 +512,7 @@ SL_TEST(the_account_counts_weights_without_padding)
     struct sl_weights w;
     struct sl_class_use uses[SL_CLASSES] = {0};
     struct sl_pack *pack = make_pack(false);
-    REQUIRE(pack && sl_weights_open(&w, pack, 0, LAYERS, true, true, &unverified, &err) == SL_OK);
+    REQUIRE(sl_weights_open(&w, pack, 0, LAYERS, true, true, &unverified, &err) == SL_OK);
     sl_weights_account(&w, sl_pack_shape(pack), uses);
     CHECK_INT(uses[SL_CLASS_GATE_UP].weights, E * 2 * I * H);
     CHECK_INT(uses[SL_CLASS_GATE_UP].bytes, E * 32 * H * 2);

@@ -12,7 +12,7 @@
 #include "node/role/role_part.h"
 #include "node/role/role_stage.h"
 #include "pipeline/record/messages.h"
-#include "tests/check.h"
+#include "tests/model/random_pack.h"
 #include <stdlib.h>
 
 enum {
@@ -95,23 +95,6 @@ static inline uint64_t w_now(void *clock)
     return ++*(uint64_t *)clock;
 }
 
-static inline bool w_open_pack(struct w_world *w)
-{
-    char config[300], path[300];
-    snprintf(config, sizeof config, "%s/config.json", sl_test_dir());
-    snprintf(path, sizeof path, "%s/pack", sl_test_dir());
-    FILE *f = fopen(config, "w");
-    if (!f || fputs(w_config, f) < 0 || fclose(f) != 0)
-        return false;
-    struct sl_err err;
-    struct sl_pack_options options = {.threads = 1, .force = true, .formats = w_formats};
-    if (sl_pack_write_random(config, 0, 7, path, &options, &err) == SL_OK &&
-        sl_pack_open(&w->pack, path, &err) == SL_OK)
-        return true;
-    sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-    return false;
-}
-
 static inline bool w_open_node(struct w_world *w, uint32_t k)
 {
     struct w_node *n = &w->nodes[1 + k];
@@ -153,15 +136,12 @@ static inline struct w_world *w_open_with(uint32_t n_stages, uint32_t max_runnin
                                       .max_running = max_running,
                                       .kv_tokens = (uint64_t)n_pages * SL_PAGE,
                                       .epoch = 5};
-    if (!w_open_pack(w) || sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, &err) != SL_OK)
-        exit(1);
+    w->pack = random_pack(w_config, &w_formats, SL_ROTATE_AUTO);
+    SET_UP(sl_plan_for_shape(&w->plan, sl_pack_shape(w->pack), &options, &err) == SL_OK, err.text);
     if (tokens_bytes)
         w->plan.tokens_bytes = tokens_bytes;
     for (uint32_t k = 0; k < sl_plan_n_members(&w->plan); k++)
-        if (!w_open_node(w, k)) {
-            fprintf(stderr, "%s\n", w->nodes[1 + k].err.text);
-            exit(1);
-        }
+        SET_UP(w_open_node(w, k), w->nodes[1 + k].err.text);
     return w;
 }
 

@@ -1,8 +1,7 @@
 /* A stage that measures itself (pipeline/stage/calibrate.h): what it finds is sane, it is afterwards as it was before, and what
  * was kept is read. How long a chunk takes is the machine's business; that the model fits what was measured is ours. */
-#include "base/log.h"
 #include "pipeline/stage/calibrate.h"
-#include "tests/model/files.h"
+#include "tests/model/random_pack.h"
 #include <dirent.h>
 #include <math.h>
 
@@ -11,21 +10,6 @@ static const char config_text[] =
     "\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":32,"
     "\"vocab_size\":70,\"num_experts\":9,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
     "\"intermediate_size\":160,\"max_position_embeddings\":1024,\"mlp_only_layers\":[2],\"norm_topk_prob\":true}";
-
-static struct sl_pack *make_pack(void)
-{
-    char config[512], path[512];
-    struct sl_err err = {0};
-    struct sl_pack *pack = NULL;
-    sl_log_init("test", SL_LOG_ERROR);
-    snprintf(config, sizeof config, "%s", path_in(sl_test_dir(), "config.json"));
-    snprintf(path, sizeof path, "%s", path_in(sl_test_dir(), "pack"));
-    write_text(config, config_text);
-    if (sl_pack_write_random(config, 0, 7, path, &(struct sl_pack_options){.threads = 1}, &err) != SL_OK ||
-        sl_pack_open(&pack, path, &err) != SL_OK)
-        sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-    return pack;
-}
 
 static struct sl_share share_of(uint32_t begin, uint32_t end)
 {
@@ -54,7 +38,7 @@ static const struct sl_stage_trial ample = {.budget_us = 60000000};
 
 SL_TEST(a_stage_finds_a_model_of_what_it_measured)
 {
-    struct sl_pack *pack = make_pack();
+    struct sl_pack *pack = random_pack(config_text, &(struct sl_formats){0}, SL_ROTATE_AUTO);
     for (uint32_t k = 0; k < 2; k++) {
         struct sl_share share = share_of(2 * k, 2 * k + 2);
         struct sl_stage *stage = make_stage(pack, &share);
@@ -82,7 +66,7 @@ SL_TEST(a_stage_finds_a_model_of_what_it_measured)
 
 SL_TEST(a_stage_is_afterwards_what_it_was)
 {
-    struct sl_pack *pack = make_pack();
+    struct sl_pack *pack = random_pack(config_text, &(struct sl_formats){0}, SL_ROTATE_AUTO);
     struct sl_share share = share_of(0, 4);
     struct sl_stage *stage = make_stage(pack, &share);
     struct sl_sequences *t = sl_stage_sequences(stage);
@@ -102,7 +86,7 @@ SL_TEST(a_stage_is_afterwards_what_it_was)
 
 SL_TEST(a_stage_whose_pages_are_taken_is_not_measured_and_keeps_what_it_has)
 {
-    struct sl_pack *pack = make_pack();
+    struct sl_pack *pack = random_pack(config_text, &(struct sl_formats){0}, SL_ROTATE_AUTO);
     struct sl_share share = share_of(0, 4);
     struct sl_stage *stage = make_stage(pack, &share);
     struct sl_sequences *t = sl_stage_sequences(stage);
@@ -119,7 +103,7 @@ SL_TEST(a_stage_whose_pages_are_taken_is_not_measured_and_keeps_what_it_has)
 
 SL_TEST(without_time_the_cheapest_three_are_measured)
 {
-    struct sl_pack *pack = make_pack();
+    struct sl_pack *pack = random_pack(config_text, &(struct sl_formats){0}, SL_ROTATE_AUTO);
     struct sl_share share = share_of(0, 4);
     struct sl_stage *stage = make_stage(pack, &share);
     struct sl_stage_calibration c;
@@ -132,30 +116,30 @@ SL_TEST(without_time_the_cheapest_three_are_measured)
     sl_pack_close(pack);
 }
 
-/* The one file of a directory, or none. */
-static bool only_file(const char *dir, char path[1024])
+/* The one file of a directory, or NULL. */
+static const char *only_file(const char *dir)
 {
+    const char *path = NULL;
     uint32_t n = 0;
     DIR *d = opendir(dir);
     for (struct dirent *e; d && (e = readdir(d));)
         if (e->d_name[0] != '.') {
             n++;
-            snprintf(path, 1024, "%s", path_in(dir, e->d_name));
+            path = path_in(dir, e->d_name);
         }
     if (d)
         closedir(d);
-    return n == 1;
+    return n == 1 ? path : NULL;
 }
 
 SL_TEST(what_was_measured_is_kept_and_read_again_unless_it_is_damaged_or_another_s)
 {
-    struct sl_pack *pack = make_pack();
+    struct sl_pack *pack = random_pack(config_text, &(struct sl_formats){0}, SL_ROTATE_AUTO);
     struct sl_share share = share_of(0, 4), other = share_of(1, 3);
     struct sl_stage *stage = make_stage(pack, &share);
     struct sl_stage_calibration first, c;
     struct sl_err err = {0};
-    char dir[512], path[1024];
-    snprintf(dir, sizeof dir, "%s", path_in(sl_test_dir(), "kept"));
+    const char *dir = path_in(sl_test_dir(), "kept");
     mkdir(dir, 0777);
     struct sl_stage_trial trial = {.budget_us = 0, .dir = dir};
     CHECK_INT(sl_stage_calibrate(&first, stage, pack, &trial, &err), SL_OK);
@@ -169,7 +153,8 @@ SL_TEST(what_was_measured_is_kept_and_read_again_unless_it_is_damaged_or_another
     CHECK_INT(sl_stage_calibrate(&c, stage, pack, &trial, &err), SL_OK);
     CHECK(!c.kept);
     trial.fresh = false;
-    REQUIRE(only_file(dir, path));
+    const char *path = only_file(dir);
+    REQUIRE(path);
     write_text(path, "sluice cost 1\nof another machine\n");
     CHECK_INT(sl_stage_calibrate(&c, stage, pack, &trial, &err), SL_OK);
     CHECK(!c.kept);
@@ -185,7 +170,7 @@ SL_TEST(what_was_measured_is_kept_and_read_again_unless_it_is_damaged_or_another
     CHECK_INT(sl_stage_calibrate(&c, larger, pack, &trial, &err), SL_OK);
     CHECK(!c.kept);
     sl_stage_destroy(larger);
-    CHECK(only_file(dir, path));
+    CHECK(only_file(dir));
     struct sl_stage *another = make_stage(pack, &other);
     CHECK_INT(sl_stage_calibrate(&c, another, pack, &trial, &err), SL_OK);
     CHECK(!c.kept);
@@ -197,10 +182,9 @@ SL_TEST(what_was_measured_is_kept_and_read_again_unless_it_is_damaged_or_another
 SL_TEST(a_gpu_neither_takes_the_costs_of_the_cpu_nor_has_its_peaks)
 {
     static const enum sl_device_kind kinds[] = {SL_DEVICE_CPU, SL_DEVICE_TWIN};
-    struct sl_pack *pack = make_pack();
+    struct sl_pack *pack = random_pack(config_text, &(struct sl_formats){0}, SL_ROTATE_AUTO);
     struct sl_err err = {0};
-    char dir[512];
-    snprintf(dir, sizeof dir, "%s", path_in(sl_test_dir(), "kinds"));
+    const char *dir = path_in(sl_test_dir(), "kinds");
     mkdir(dir, 0777);
     struct sl_stage_trial trial = {.budget_us = 0, .dir = dir};
     for (int round = 0; round < 2; round++)

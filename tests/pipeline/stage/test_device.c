@@ -235,7 +235,6 @@ SL_TEST(a_late_one_beside_cpus_gives_their_bits_in_every_format)
     static const uint32_t chunks[] = {150, 64, 13, 1};
     for (size_t p = 0; p < sizeof packs / sizeof *packs; p++) {
         struct sl_pack *pack = make_pack(packs[p].dense, packs[p].experts, packs[p].rotate);
-        REQUIRE(pack);
         struct sums want = sums_of(pack, all_cpu, packs[p].kv, 64);
         CHECK(want.logits && want.decoded && want.kv[0] && want.kv[1] != want.kv[2]);
         for (size_t i = 0; i < 4; i++) {
@@ -328,7 +327,6 @@ SL_TEST(rows_that_the_last_layer_leaves_out_change_no_bit_of_others_and_of_no_pa
                  {SL_I4G16, SL_I3, SL_I8, SL_ROTATE_ON, {150, 64}}};
     for (size_t p = 0; p < sizeof packs / sizeof *packs; p++) {
         struct sl_pack *pack = make_pack(packs[p].dense, packs[p].experts, packs[p].rotate);
-        REQUIRE(pack);
         compare_left_out(pack, packs[p].kv, packs[p].chunks);
         sl_pack_close(pack);
     }
@@ -339,7 +337,6 @@ SL_TEST(nor_where_heads_do_not_fill_lanes)
     n_heads = 2, d_head = 20; /* q ends within the 16 columns in which k begins */
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
     n_heads = 4, d_head = 32;
-    REQUIRE(pack);
     compare_left_out(pack, SL_BF16, (const uint32_t[]){50, 150});
     sl_pack_close(pack);
 }
@@ -348,7 +345,6 @@ SL_TEST(what_the_last_layer_leaves_out_is_not_counted_as_work)
 {
     static struct left_out all, none, last;
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
-    REQUIRE(pack);
     prefill_for(&all, EVERY_ROW, pack, all_cpu, SL_BF16, 50);
     prefill_for(&none, NO_ROW, pack, all_cpu, SL_BF16, 50);
     prefill_for(&last, LAST_ROWS, pack, all_cpu, SL_BF16, 50);
@@ -375,7 +371,6 @@ SL_TEST(a_late_one_has_every_numerics_profile)
     if (!(sl_ops_profiles() & 1u << SL_PROFILE_BF16DOT))
         return sl_test_skip("this machine does not offer bf16dot (no AVX512_BF16, or SLUICE_CPU hides it)");
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
-    REQUIRE(pack);
     struct sums plain = sums_of(pack, all_cpu, SL_BF16, 64);
     profile = SL_PROFILE_BF16DOT;
     struct sums want = sums_of(pack, all_cpu, SL_BF16, 64), got = sums_of(pack, mixed, SL_BF16, 50);
@@ -389,7 +384,6 @@ SL_TEST(a_late_one_has_its_own_weights_once_it_is_created)
     static const enum sl_device_kind all_late[N_NODES] = {SL_DEVICE_LATE, SL_DEVICE_LATE, SL_DEVICE_LATE};
     static struct nodes nodes;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    REQUIRE(pack);
     struct sums want = sums_of(pack, all_cpu, SL_I8, 64), got = {0};
     nodes = (struct nodes){0};
     REQUIRE(open_nodes(&nodes, pack, all_late, SL_I8));
@@ -420,7 +414,6 @@ SL_TEST(a_page_that_is_taken_again_is_clean)
     static const enum sl_device_kind kinds[] = {SL_DEVICE_CPU, SL_DEVICE_LATE};
     static const uint8_t zeros[1 << 16];
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
-    REQUIRE(pack);
     for (int i = 0; i < 2; i++) {
         static struct nodes nodes;
         nodes = (struct nodes){0};
@@ -456,7 +449,7 @@ static bool open_bare(struct bare *b, const struct sl_device_ops *ops)
     struct sl_err err = {0};
     *b = (struct bare){.pack = make_pack(SL_I8, SL_I8, SL_ROTATE_OFF)};
     const struct sl_loading how = {.verify = SL_VERIFY_OFF, .apart = !ops->in_place};
-    if (!b->pack || sl_weights_open(&b->weights, b->pack, 2, 3, true, true, &how, &err) != SL_OK)
+    if (sl_weights_open(&b->weights, b->pack, 2, 3, true, true, &how, &err) != SL_OK)
         return false;
     const struct sl_shape *s = sl_pack_shape(b->pack);
     const struct sl_layer *l = b->weights.layers;

@@ -207,7 +207,6 @@ SL_TEST(a_gpu_gives_the_cpus_bits_for_any_chunks_and_orders)
                                            {{C, T}, 90, true, 4},
                                            {{T, T}, 17, true, 5}};
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_ON);
-    REQUIRE(pack);
     compare(pack, SL_I8, cases, sizeof cases / sizeof *cases);
     const char *more = getenv("SLUICE_SEEDS");
     for (uint64_t seed = 6; more && seed < 6 + strtoull(more, NULL, 10) / 100; seed++)
@@ -220,7 +219,6 @@ SL_TEST(and_when_token_steps_are_graphs_or_cannot_be)
 {
     static const struct case_of cases[] = {{{T, T}, 96, true, 21}, {{C, T}, 1, true, 22}};
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_ON);
-    REQUIRE(pack);
     token_steps = true;
     compare(pack, SL_I8, cases, 2);
     no_graphs = true;
@@ -240,7 +238,6 @@ SL_TEST(and_in_every_format_of_weights_and_pages)
     for (size_t p = 0; p < sizeof packs / sizeof *packs; p++) {
         const struct case_of mixed = {{p % 2 ? C : T, T}, 40 + (uint32_t)p, true, p};
         struct sl_pack *pack = make_pack(packs[p].dense, packs[p].experts, packs[p].rotate);
-        REQUIRE(pack);
         token_steps = p % 2;
         compare(pack, packs[p].kv, &mixed, 1);
         sl_pack_close(pack);
@@ -252,7 +249,6 @@ SL_TEST(which_gpu_it_is_can_be_told_and_of_a_cpu_there_is_one)
 {
     static struct stages st;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    REQUIRE(pack);
     if (open_stages(&st, pack, &(struct case_of){.kinds = {T, C}}, SL_I8)) {
         struct sl_device_identity twin, cpu;
         CHECK(strcmp(sl_stage_identify(st.stage[0], &twin), "twin") == 0);
@@ -272,7 +268,6 @@ SL_TEST(and_where_heads_do_not_fill_lanes)
     n_heads = 2, d_head = 20; /* q ends within the 16 columns in which k begins */
     for (size_t i = 0; i < 2; i++) {
         struct sl_pack *pack = make_pack(i ? SL_I8 : SL_BF16, SL_I8, i ? SL_ROTATE_ON : SL_ROTATE_OFF);
-        REQUIRE(pack);
         compare(pack, i ? SL_I8 : SL_BF16, cases, 2);
         sl_pack_close(pack);
     }
@@ -283,7 +278,6 @@ SL_TEST(what_a_driver_takes_for_graphs_is_in_the_plan)
 {
     struct sl_stage_bytes bytes[2];
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    REQUIRE(pack);
     for (int i = 0; i < 2; i++) {
         struct sl_err err = {0};
         struct sl_share share = {.end = 3,
@@ -343,7 +337,6 @@ SL_TEST(and_with_each_body_of_the_integer_product_on_gpus_of_two_kinds)
                      {{{C, T}, 7, true, 50 + i}, odd ? 80 : 90, GEMM8_FEW}};
         struct sl_pack *pack =
             make_pack(packs[i].dense, packs[i].experts, i % 2 ? SL_ROTATE_OFF : SL_ROTATE_ON);
-        REQUIRE(pack);
         for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
             if (c > 0 && c != 1 + i % 3 && !getenv("SLUICE_SEEDS"))
                 continue;
@@ -371,7 +364,6 @@ SL_TEST(the_work_of_each_part_is_the_cpus)
         struct sl_pack *pack =
             make_pack(packs[!integers].dense, packs[!integers].experts, packs[!integers].rotate);
         struct sl_parts cpu[N_STAGES];
-        REQUIRE(pack);
         try(pack, &(struct case_of){{C, C}, 40, i % 2, 0}, packs[!integers].kv);
         memcpy(cpu, parts, sizeof cpu);
         try(pack, &(struct case_of){{T, T}, 40, i % 2, i}, packs[!integers].kv);
@@ -402,7 +394,6 @@ SL_TEST(what_a_gpu_does_is_beside_two_ceilings_and_of_a_twin_no_figure)
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
     struct sl_utilisation u;
     struct sl_err err;
-    REQUIRE(pack);
     sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = 3});
     REQUIRE(open_stages(&st, pack, &how, SL_I8));
     CHECK_INT(sl_stage_members(st.stage[0]), 1);
@@ -485,7 +476,6 @@ SL_TEST(a_final_error_or_a_hang_is_said_once_and_ends_the_process)
         {{SL_CU_TWIN_HANGS, 12, 0, 0}, 1e4, "does not end on the GPU: given up after 0.5 s"},
         {{SL_CU_TWIN_HANGS, 12, 0, 0}, 4e5, "does not end on the GPU: given up after 1.2 s"}};
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    REQUIRE(pack);
     CHECK_INT(end_of(pack, &(struct sl_cu_twin_fault){0}, 0).code, 0);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
         struct end end = end_of(pack, &faults[i].fault, faults[i].predicted_us);
@@ -531,7 +521,6 @@ SL_TEST(weights_come_whole_in_any_order_of_streams)
 {
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
     uint64_t want = 0;
-    REQUIRE(pack);
     for (uint64_t seed = 0; seed < 6; seed++) {
         struct sl_stage *stage = NULL;
         struct sl_err err = {0};
@@ -553,7 +542,7 @@ SL_TEST(a_stage_on_a_gpu_maps_no_weights_and_a_byte_that_changed_is_refused)
     struct sl_err err = {0};
     size_t bytes;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    REQUIRE(pack && sl_stage_create(&stage, pack, &whole, NULL, &err) == SL_OK);
+    REQUIRE(sl_stage_create(&stage, pack, &whole, NULL, &err) == SL_OK);
     char *maps = read_text("/proc/self/maps", &bytes);
     CHECK(maps && !strstr(maps, sl_pack_path(pack)));
     free(maps);
@@ -576,7 +565,6 @@ SL_TEST(a_gpu_without_room_is_refused_before_anything_runs)
     sl_status status = SL_E_UNAVAILABLE;
     uint32_t at, n_rooms = 0, n_pinned = 0;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    REQUIRE(pack);
     for (at = 0; at < 1000 && status == SL_E_UNAVAILABLE; at++) {
         struct sl_err err = {0};
         sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = at, .fault = {SL_CU_TWIN_NO_MEMORY, at, 0, 0}});
