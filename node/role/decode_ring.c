@@ -5,11 +5,6 @@
 
 enum ring_tag { TAG_PASSED = 1, TAG_STEP, TAG_ENDS }; /* 0: of a TOKENS frame, elsewhere */
 
-static uint64_t tag_of(enum ring_tag kind, uint32_t value)
-{
-    return (uint64_t)kind << 56 | value;
-}
-
 static void send_frame(struct sl_decode_ring *ring, struct sl_wire *wire, const void *payload, uint64_t tag,
                        struct sl_role_actions *actions)
 {
@@ -61,7 +56,7 @@ void sl_decode_ring_pass(struct sl_decode_ring *ring, const struct sl_io_event *
                          struct sl_role_actions *actions)
 {
     struct sl_wire wire = frame->wire;
-    send_frame(ring, &wire, frame->payload, tag_of(TAG_PASSED, frame->slot), actions);
+    send_frame(ring, &wire, frame->payload, sl_role_tag(TAG_PASSED, frame->slot), actions);
 }
 
 /* ---- steps ---- */
@@ -80,7 +75,7 @@ void sl_decode_ring_begin(struct sl_decode_ring *ring, const struct sl_step_row 
     memcpy(step->rows, rows, n * sizeof *rows);
     sl_step_pack(at, &(struct sl_step){step->number, n, step->rows}, ring->plan->step_rows);
     struct sl_wire wire = {.kind = SL_WIRE_STEP, .payload_bytes = bytes, .meta_bytes = (uint32_t)bytes};
-    send_frame(ring, &wire, at, tag_of(TAG_STEP, buffer), actions);
+    send_frame(ring, &wire, at, sl_role_tag(TAG_STEP, buffer), actions);
 }
 
 /* Rows of `step` are some of those that were begun, in the same order. */
@@ -133,7 +128,7 @@ void sl_decode_ring_send_ends(struct sl_decode_ring *ring, struct sl_role_action
     ring->n_ends = ring->n_orphans = 0;
     struct sl_wire wire = {.kind = SL_WIRE_ENDS, .payload_bytes = (uint64_t)(c.at - at)};
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    send_frame(ring, &wire, at, tag_of(TAG_ENDS, buffer), actions);
+    send_frame(ring, &wire, at, sl_role_tag(TAG_ENDS, buffer), actions);
 }
 
 bool sl_decode_ring_sent(struct sl_decode_ring *ring, uint64_t tag, uint32_t *slot)

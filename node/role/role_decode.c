@@ -149,11 +149,6 @@ static void on_end(void *owner, struct sl_adoptee *a, uint64_t seq, sl_status st
     tell_end(r, &end);
 }
 
-static void release(struct sl_decode_role *r, uint64_t link, uint32_t slot)
-{
-    sl_role_act(r->actions, &(struct sl_role_action){.kind = SL_ROLE_RELEASE, .link = link, .slot = slot});
-}
-
 static bool is_cancel(const struct sl_io_event *frame)
 {
     return sl_get32(frame->payload) == SL_ADOPT_CANCEL;
@@ -171,7 +166,7 @@ static sl_status take_frame(struct sl_decode_role *r, struct sl_err *err)
             return SL_OK;
         }
     }
-    release(r, frame->link, frame->slot);
+    sl_role_release(r->actions, frame->link, frame->slot);
     return SL_OK;
 }
 
@@ -378,7 +373,7 @@ static sl_status take_ring_frame(struct sl_decode_role *r, struct sl_err *err)
             err, SL_E_PROTOCOL,
             "a frame of kind %u from the part before is not acceptable: %s; restart the decode worker",
             frame->wire.kind, bad);
-    release(r, frame->link, frame->slot);
+    sl_role_release(r->actions, frame->link, frame->slot);
     return SL_OK;
 }
 
@@ -426,7 +421,7 @@ static sl_status on_spoiled(struct sl_decode_role *r, const struct sl_io_event *
     if (bad)
         return sl_fail(err, SL_E_CORRUPT,
                        "the last word of a part can't be used: %s; restart the decode worker", bad);
-    release(r, frame->link, frame->slot);
+    sl_role_release(r->actions, frame->link, frame->slot);
     return SL_OK;
 }
 
@@ -474,7 +469,7 @@ static sl_status on_sent(struct sl_decode_role *r, const struct sl_io_event *eve
     uint32_t slot;
     if (sl_decode_ring_sent(&r->ring, event->tag, &slot)) {
         if (slot != SL_NO_SLOT)
-            release(r, r->adopt_link, slot);
+            sl_role_release(r->actions, r->adopt_link, slot);
     } else if (event->tag != SL_TOKENS_BUFFERS) { /* that is the last word, which lies elsewhere */
         sl_adoptees_sent(&r->adoptees, event->tag);
     }

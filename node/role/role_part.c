@@ -5,11 +5,6 @@
 
 enum part_tag { TAG_FORWARD = 1, TAG_SPOILED }; /* 0: of a TOKENS frame */
 
-static uint64_t tag_of(enum part_tag kind, uint32_t value)
-{
-    return (uint64_t)kind << 56 | value;
-}
-
 struct sl_part_role {
     struct sl_role_config config;
     struct sl_stage *stage;
@@ -35,12 +30,6 @@ struct sl_part_role {
     struct sl_role_actions *actions; /* of this step */
 };
 
-static void release(struct sl_part_role *r, const struct sl_io_event *frame)
-{
-    sl_role_act(r->actions,
-                &(struct sl_role_action){.kind = SL_ROLE_RELEASE, .link = frame->link, .slot = frame->slot});
-}
-
 /* It goes on from where it lies. */
 static void forward(struct sl_part_role *r, const struct sl_io_event *frame, const struct sl_wire *as)
 {
@@ -50,7 +39,7 @@ static void forward(struct sl_part_role *r, const struct sl_io_event *frame, con
                                                      .link = r->out_link,
                                                      .wire = wire,
                                                      .payload = frame->payload,
-                                                     .tag = tag_of(TAG_FORWARD, frame->slot)});
+                                                     .tag = sl_role_tag(TAG_FORWARD, frame->slot)});
 }
 
 /* ---- what becomes of sequences ---- */
@@ -151,7 +140,7 @@ static const char *take_step(struct sl_part_role *r, const struct sl_io_event *f
     if (step.n > 0)
         run_step(r, &step, x);
     if (sl_stage_spoiled(r->stage)) { /* found while it ran: none of it leaves */
-        release(r, frame);
+        sl_role_release(r->actions, frame->link, frame->slot);
         return NULL;
     }
     sl_step_pack(frame->payload, &step, r->plan->step_rows);
@@ -168,7 +157,7 @@ static sl_status take_adopt(struct sl_part_role *r, const struct sl_io_event *fr
     SL_TRY(sl_adoptees_on_adopt(&r->adoptees, frame, "chief of the decode worker", err));
     r->adopting = false;
     if (r->to_chief) /* it knows */
-        release(r, frame);
+        sl_role_release(r->actions, frame->link, frame->slot);
     else
         forward(r, frame, &frame->wire);
     return SL_OK;
@@ -203,7 +192,7 @@ static void take_page(struct sl_part_role *r)
 {
     const struct sl_io_event *frame = &r->pages[r->pages_tail++ % SL_DECODE_QUEUE];
     sl_adoptees_on_kv(&r->adoptees, frame);
-    release(r, frame);
+    sl_role_release(r->actions, frame->link, frame->slot);
 }
 
 /* As at the chief: pages go first, but a step does not wait for a flood of them. */
@@ -226,11 +215,11 @@ static sl_status on_spoiled(struct sl_part_role *r, const struct sl_io_event *fr
 {
     bool sent;
     const char *bad =
-        sl_role_pass_word(&r->last_word, frame, r->out_link, tag_of(TAG_SPOILED, 0), r->actions, &sent);
+        sl_role_pass_word(&r->last_word, frame, r->out_link, sl_role_tag(TAG_SPOILED, 0), r->actions, &sent);
     if (bad)
         return sl_fail(err, SL_E_CORRUPT, "the last word of %s can't be used: %s; restart the decode worker",
                        r->before, bad);
-    release(r, frame);
+    sl_role_release(r->actions, frame->link, frame->slot);
     return SL_OK;
 }
 
@@ -267,9 +256,7 @@ static sl_status on_sent(struct sl_part_role *r, const struct sl_io_event *event
 {
     switch (event->tag >> 56) {
     case TAG_FORWARD:
-        sl_role_act(r->actions, &(struct sl_role_action){.kind = SL_ROLE_RELEASE,
-                                                         .link = r->in_link,
-                                                         .slot = (uint32_t)event->tag});
+        sl_role_release(r->actions, r->in_link, (uint32_t)event->tag);
         break;
     case TAG_SPOILED:
         break;
@@ -290,7 +277,8 @@ sl_status sl_part_role_step(struct sl_part_role *r, const struct sl_io_event *ev
     } else if (event && event->kind == SL_IO_SENT) {
         status = on_sent(r, event, err);
     } else if (sl_stage_spoiled(r->stage)) {
-        sl_role_last_word(&r->last_word, r->stage, r->name, r->out_link, tag_of(TAG_SPOILED, 0), actions);
+        sl_role_last_word(&r->last_word, r->stage, r->name, r->out_link, sl_role_tag(TAG_SPOILED, 0),
+                          actions);
         actions->go_on = false;
         return SL_OK; /* and nothing else any more */
     } else if (sl_adoptees_begin(&r->adoptees)) {

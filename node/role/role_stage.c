@@ -8,11 +8,6 @@
 
 enum tag_kind { TAG_FORWARD = 1, TAG_KV, TAG_RESULT, TAG_SPOILED };
 
-static uint64_t tag_of(enum tag_kind kind, uint64_t value)
-{
-    return (uint64_t)kind << 56 | value;
-}
-
 struct sl_stage_role {
     struct sl_role_config config;
     struct sl_stage *stage;
@@ -119,12 +114,6 @@ static void send_frame(struct sl_stage_role *r, uint64_t link, struct sl_wire *w
     send_sealed(r, link, wire, payload, tag);
 }
 
-static void release(struct sl_stage_role *r, uint32_t slot)
-{
-    sl_role_act(r->actions,
-                &(struct sl_role_action){.kind = SL_ROLE_RELEASE, .link = r->in_link, .slot = slot});
-}
-
 /* A record sends its frame on and, at most, the pages that its slices touch; those that they share are pushed as there is room.
  * One place is kept for the last word. */
 static bool room_for_frames(const struct sl_stage_role *r)
@@ -170,7 +159,7 @@ static void push_page(struct sl_stage_role *r, const struct sl_sequence *s,
     const uint8_t *bytes = sl_stage_page_out(r->stage, s->pages[i]);
     send_frame(r, r->decoders[slice->decoder].links[share->part], &wire,
                bytes + (share->begin - c->begin) * r->plan->kv_layer_bytes,
-               tag_of(TAG_KV, (uint64_t)k << 32 | s->pages[i]));
+               sl_role_tag(TAG_KV, (uint64_t)k << 32 | s->pages[i]));
     atomic_fetch_add(&r->meter->kv_frames, 1);
     atomic_fetch_add(&r->meter->kv_bytes, page_bytes);
 }
@@ -335,7 +324,7 @@ static void send_result(struct sl_stage_role *r, const uint8_t *meta)
     struct sl_wire wire = {.kind = SL_WIRE_RESULT, .source = (uint16_t)r->k};
     wire.payload_bytes = (uint64_t)(out.at - head_at);
     wire.meta_bytes = (uint32_t)wire.payload_bytes;
-    send_frame(r, r->out_link, &wire, head_at, tag_of(TAG_RESULT, buffer));
+    send_frame(r, r->out_link, &wire, head_at, sl_role_tag(TAG_RESULT, buffer));
 }
 
 /* ---- applying records ---- */
@@ -369,7 +358,7 @@ static void forward(struct sl_stage_role *r, const struct sl_io_event *frame)
         wire.shape[1] = r->plan->d_model;
         wire.payload_bytes += (uint64_t)r->order.n_tokens * r->plan->d_model * sizeof(float);
     }
-    uint64_t tag = tag_of(TAG_FORWARD, frame->slot);
+    uint64_t tag = sl_role_tag(TAG_FORWARD, frame->slot);
     if (wire.rank == 0 || !goes_beside(r, r->order.n_tokens)) {
         send_frame(r, r->out_link, &wire, frame->payload, tag);
         return;
@@ -463,12 +452,12 @@ static sl_status on_spoiled(struct sl_stage_role *r, const struct sl_io_event *f
     char name[24];
     bool sent;
     const char *bad =
-        sl_role_pass_word(&r->last_word, frame, r->out_link, tag_of(TAG_SPOILED, 0), r->actions, &sent);
+        sl_role_pass_word(&r->last_word, frame, r->out_link, sl_role_tag(TAG_SPOILED, 0), r->actions, &sent);
     if (bad)
         return sl_fail(err, SL_E_CORRUPT, "the last word of %s can't be used: %s; restart the pipeline",
                        node_before(r, name), bad);
     r->n_out += sent;
-    release(r, frame->slot);
+    sl_role_release(r->actions, r->in_link, frame->slot);
     return SL_OK;
 }
 
@@ -579,7 +568,7 @@ static sl_status apply_next(struct sl_stage_role *r, struct sl_err *err)
     r->passed_on = r->is_applied = false;
     r->queue_tail++;
     if (r->has_left)
-        release(r, frame->slot);
+        sl_role_release(r->actions, r->in_link, frame->slot);
     sl_role_meter_pages(r->meter, sl_stage_sequences(r->stage));
     return SL_OK;
 }
@@ -590,7 +579,7 @@ static void on_forwarded(struct sl_stage_role *r, uint32_t slot)
     if (r->passed_on && r->queue[r->queue_tail % SL_STAGE_QUEUE].slot == slot)
         r->has_left = true;
     else
-        release(r, slot);
+        sl_role_release(r->actions, r->in_link, slot);
 }
 
 static sl_status on_sent(struct sl_stage_role *r, const struct sl_io_event *event, struct sl_err *err)
@@ -618,7 +607,7 @@ static void say_last_word(struct sl_stage_role *r)
 {
     char name[24];
     if (sl_role_last_word(&r->last_word, r->stage, sl_plan_node_name(r->plan, sl_plan_stage_node(r->k), name),
-                          r->out_link, tag_of(TAG_SPOILED, 0), r->actions))
+                          r->out_link, sl_role_tag(TAG_SPOILED, 0), r->actions))
         r->n_out++;
 }
 

@@ -52,6 +52,17 @@ static inline void sl_role_act(struct sl_role_actions *actions, const struct sl_
     actions->list[actions->n++] = *action;
 }
 
+static inline void sl_role_release(struct sl_role_actions *actions, uint64_t link, uint32_t slot)
+{
+    sl_role_act(actions, &(struct sl_role_action){.kind = SL_ROLE_RELEASE, .link = link, .slot = slot});
+}
+
+/* What a send is of, by the role's own kinds (1 to 255), and which: it comes back with SENT. */
+static inline uint64_t sl_role_tag(uint32_t kind, uint64_t value)
+{
+    return (uint64_t)kind << 56 | value;
+}
+
 /* The frame that tells the coordinator what has become of this node's weights, and the bytes that it lies in until it is sent. */
 struct sl_last_word {
     bool said;
