@@ -4,32 +4,17 @@
 #include "base/digest.h"
 #include "kernels/gpu/device.h"
 #include "pipeline/stage/device_impl.h"
-#include "pipeline/stage/stage.h"
-#include "tests/model/random_pack.h"
+#define N_LAYERS 4
+#include "tests/pipeline/stage/two_stages.h"
 #include <assert.h>
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { CONTEXT = 192, PROMPT = 150, SHORT = 37, STEPS = 2, MAX_CHUNK = 160, WIDTH = 96, WORDS = 70 };
-
-static uint32_t n_heads = 4, d_head = 32;
-static const char config_text[] =
-    "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
-    "\"num_hidden_layers\":4,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
-    "\"vocab_size\":70,\"num_experts\":9,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
-    "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[2],\"norm_topk_prob\":true}";
-
-static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
-{
-    char text[600];
-    snprintf(text, sizeof text, config_text, n_heads, d_head);
-    return random_pack_of(text, dense, experts, rotate);
-}
+enum { PROMPT = 150, SHORT = 37, MAX_CHUNK = 160 };
 
 /* ---- a pipeline by hand: two stages and a decode worker ---- */
 
-enum { N_STAGES = 2, N_NODES = 3 };
-static const uint32_t layer_begin[N_STAGES + 1] = {0, 1, 4};
+enum { N_NODES = N_STAGES + 1 };
 
 static enum sl_profile profile; /* numerics of all nodes */
 
@@ -73,37 +58,24 @@ struct sums { /* of all that came out */
     uint64_t logits, kv[N_NODES], decoded;
 };
 
-static bool open_nodes(struct nodes *n, const struct sl_pack *pack, const enum sl_device_kind kinds[N_NODES],
+static void open_nodes(struct nodes *n, const struct sl_pack *pack, const enum sl_device_kind kinds[N_NODES],
                        enum sl_dtype kv)
 {
+    *n = (struct nodes){0};
     for (uint32_t k = 0; k < N_NODES; k++) {
         bool decode = k == N_STAGES;
-        struct sl_err err = {0};
         struct sl_share share = {.begin = decode ? 0 : layer_begin[k],
-                                 .end = decode ? layer_begin[N_STAGES] : layer_begin[k + 1],
+                                 .end = decode ? N_LAYERS : layer_begin[k + 1],
                                  .with_embed = k != 1,
                                  .with_head = k > 0,
                                  .n_threads = 1 + k % 2,
                                  .device = kinds[k],
                                  .kv_dtype = kv,
                                  .profile = profile,
-                                 .n_pages = 2 * CONTEXT / SL_PAGE,
-                                 .max_tokens = MAX_CHUNK,
-                                 .max_sequences = 2,
-                                 .context_tokens = CONTEXT};
-        if (sl_stage_create(&n->stage[k], pack, &share, NULL, &err) != SL_OK) {
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-            return false;
-        }
-        for (uint32_t s = 0; s < 2; s++) {
-            n->sequence[k][s] = sl_sequences_open(sl_stage_sequences(n->stage[k]), s);
-            CHECK_INT(sl_stage_reserve(n->stage[k], n->sequence[k][s], CONTEXT), SL_OK);
-        }
+                                 .max_tokens = MAX_CHUNK};
+        n->stage[k] = open_stage(pack, share, n->sequence[k]);
     }
-    for (uint32_t s = 0; s < 2; s++)
-        for (uint32_t i = 0; i < CONTEXT; i++)
-            n->ids[s][i] = (i * 37 + s * 11 + i * i) % WORDS;
-    return true;
+    draw_ids(n->ids);
 }
 
 static void close_nodes(struct nodes *n)
@@ -145,11 +117,6 @@ static void run(struct nodes *nodes, uint32_t k, const uint32_t pos[2], const ui
     sl_stage_run(nodes->stage[k], &chunk);
     if (k == N_STAGES - 1)
         keep_rows(nodes, &chunk);
-}
-
-static uint32_t at_most(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
 }
 
 /* Both prompts through the stages in chunks of so many tokens; the second one in company of the first. */
@@ -203,15 +170,13 @@ static struct sums sums_of(const struct sl_pack *pack, const enum sl_device_kind
 {
     static struct nodes nodes;
     struct sums sums = {0};
-    nodes = (struct nodes){0};
-    if (open_nodes(&nodes, pack, kinds, kv)) {
-        prefill(&nodes, chunk, &sums);
-        hand_off(&nodes);
-        decode(&nodes, &sums);
-        for (uint32_t k = 0; k < N_NODES; k++)
-            sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
-                                            k == N_STAGES ? PROMPT + STEPS : PROMPT, 0);
-    }
+    open_nodes(&nodes, pack, kinds, kv);
+    prefill(&nodes, chunk, &sums);
+    hand_off(&nodes);
+    decode(&nodes, &sums);
+    for (uint32_t k = 0; k < N_NODES; k++)
+        sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
+                                        k == N_STAGES ? PROMPT + STEPS : PROMPT, 0);
     close_nodes(&nodes);
     return sums;
 }
@@ -260,21 +225,19 @@ static void prefill_for(struct left_out *o, enum wanted rows, const struct sl_pa
                         const enum sl_device_kind kinds[N_NODES], enum sl_dtype kv, uint32_t chunk)
 {
     static struct nodes nodes;
-    nodes = (struct nodes){0};
+    uint64_t run_ns;
     memset(o, 0, sizeof *o);
     wanted = rows;
-    if (open_nodes(&nodes, pack, kinds, kv)) {
-        uint64_t run_ns;
-        prefill(&nodes, chunk, &o->sums);
-        sl_stage_parts(nodes.stage[N_STAGES - 1], &o->parts, &run_ns);
-        hand_off(&nodes);
-        decode(&nodes, &o->sums);
-        for (uint32_t k = 0; k < N_NODES; k++)
-            o->sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][1],
-                                               k < N_STAGES ? SHORT : SHORT + STEPS, 0) ^
-                            sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
-                                               k < N_STAGES ? PROMPT : PROMPT + STEPS, 0);
-    }
+    open_nodes(&nodes, pack, kinds, kv);
+    prefill(&nodes, chunk, &o->sums);
+    sl_stage_parts(nodes.stage[N_STAGES - 1], &o->parts, &run_ns);
+    hand_off(&nodes);
+    decode(&nodes, &o->sums);
+    for (uint32_t k = 0; k < N_NODES; k++)
+        o->sums.kv[k] = sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][1],
+                                           k < N_STAGES ? SHORT : SHORT + STEPS, 0) ^
+                        sl_stage_kv_digest(nodes.stage[k], nodes.sequence[k][0],
+                                           k < N_STAGES ? PROMPT : PROMPT + STEPS, 0);
     memcpy(o->out, nodes.out, sizeof o->out);
     memcpy(o->left, nodes.left, sizeof o->left);
     close_nodes(&nodes);
@@ -385,8 +348,7 @@ SL_TEST(a_late_one_has_its_own_weights_once_it_is_created)
     static struct nodes nodes;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
     struct sums want = sums_of(pack, all_cpu, SL_I8, 64), got = {0};
-    nodes = (struct nodes){0};
-    REQUIRE(open_nodes(&nodes, pack, all_late, SL_I8));
+    open_nodes(&nodes, pack, all_late, SL_I8);
     for (int i = -2; i < 4; i++) { /* every file of weights becomes zeros, where it lies */
         char name[64];
         snprintf(name, sizeof name, "layer-%04d.safetensors", i);
@@ -416,8 +378,7 @@ SL_TEST(a_page_that_is_taken_again_is_clean)
     struct sl_pack *pack = make_pack(SL_BF16, SL_BF16, SL_ROTATE_OFF);
     for (int i = 0; i < 2; i++) {
         static struct nodes nodes;
-        nodes = (struct nodes){0};
-        REQUIRE(open_nodes(&nodes, pack, (enum sl_device_kind[]){kinds[i], kinds[i], kinds[i]}, SL_BF16));
+        open_nodes(&nodes, pack, (enum sl_device_kind[]){kinds[i], kinds[i], kinds[i]}, SL_BF16);
         size_t bytes = sl_stage_page_bytes(nodes.stage[0]);
         uint32_t page = nodes.sequence[0][0]->pages[0];
         REQUIRE(bytes <= sizeof zeros);

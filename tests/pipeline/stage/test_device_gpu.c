@@ -5,34 +5,19 @@
 #include "kernels/gpu/device.h"
 #include "kernels/gpu/gemm8.h"
 #include "pipeline/stage/utilisation.h"
-#include "tests/model/random_pack.h"
+#include "tests/pipeline/stage/two_stages.h"
 #include <assert.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { CONTEXT = 192, PROMPT = 90, SHORT = 21, STEPS = 2, MAX_CHUNK = 96, WIDTH = 96, WORDS = 70 };
+enum { PROMPT = 90, SHORT = 21, MAX_CHUNK = 96 };
 
-static uint32_t n_heads = 4, d_head = 32, n_experts = 9, capability = 90;
+static uint32_t capability = 90;
 static bool token_steps, no_graphs; /* graphs of them are to be made; cannot be */
-static const char config_text[] =
-    "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":96,"
-    "\"num_hidden_layers\":3,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
-    "\"vocab_size\":70,\"num_experts\":%u,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
-    "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[1],\"norm_topk_prob\":true}";
-
-static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
-{
-    char text[700];
-    snprintf(text, sizeof text, config_text, n_heads, d_head, n_experts);
-    return random_pack_of(text, dense, experts, rotate);
-}
 
 /* ---- two stages, and what comes of two prompts in them ---- */
-
-enum { N_STAGES = 2 };
-static const uint32_t layer_begin[N_STAGES + 1] = {0, 1, 3};
 
 struct case_of { /* a way to go through it that must not matter */
     enum sl_device_kind kinds[N_STAGES];
@@ -54,12 +39,11 @@ struct stages {
     uint64_t n_steps; /* chunks on a twin of which a graph could be made */
 };
 
-static bool open_stages(struct stages *n, const struct sl_pack *pack, const struct case_of *how,
+static void open_stages(struct stages *n, const struct sl_pack *pack, const struct case_of *how,
                         enum sl_dtype kv)
 {
     *n = (struct stages){0};
     for (uint32_t k = 0; k < N_STAGES; k++) {
-        struct sl_err err = {0};
         struct sl_share share = {.begin = layer_begin[k],
                                  .end = layer_begin[k + 1],
                                  .with_embed = k == 0,
@@ -67,24 +51,17 @@ static bool open_stages(struct stages *n, const struct sl_pack *pack, const stru
                                  .n_threads = 1,
                                  .device = how->kinds[k],
                                  .kv_dtype = kv,
-                                 .n_pages = 2 * CONTEXT / SL_PAGE,
                                  .max_tokens = MAX_CHUNK,
-                                 .max_sequences = 2,
-                                 .context_tokens = CONTEXT,
                                  .token_steps = token_steps};
-        if (sl_stage_create(&n->stage[k], pack, &share, NULL, &err) != SL_OK) {
-            sl_test_fail(__FILE__, __LINE__, "%s", err.text);
-            return false;
-        }
-        for (uint32_t s = 0; s < 2; s++) {
-            n->sequence[k][s] = sl_sequences_open(sl_stage_sequences(n->stage[k]), s);
-            CHECK_INT(sl_stage_reserve(n->stage[k], n->sequence[k][s], CONTEXT), SL_OK);
-        }
+        n->stage[k] = open_stage(pack, share, n->sequence[k]);
     }
-    for (uint32_t s = 0; s < 2; s++)
-        for (uint32_t i = 0; i < CONTEXT; i++)
-            n->ids[s][i] = (i * 37 + s * 11 + i * i) % WORDS;
-    return true;
+    draw_ids(n->ids);
+}
+
+static void close_stages(struct stages *n)
+{
+    for (uint32_t k = 0; k < N_STAGES; k++)
+        sl_stage_destroy(n->stage[k]);
 }
 
 static uint32_t length_of(uint32_t s)
@@ -139,11 +116,6 @@ static void run(struct stages *st, const struct case_of *how, const uint32_t pos
     }
 }
 
-static uint32_t at_most(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 static struct sl_parts parts[N_STAGES]; /* of what was tried last */
 
 static struct came_out try(const struct sl_pack *pack, const struct case_of *how, enum sl_dtype kv)
@@ -152,31 +124,28 @@ static struct came_out try(const struct sl_pack *pack, const struct case_of *how
     struct came_out out = {0};
     sl_gpu_twin_as(&(struct sl_gpu_twin){
         .seed = how->seed, .capability = capability, .checked = true, .no_graphs = no_graphs});
-    if (open_stages(&st, pack, how, kv)) {
-        for (uint32_t pos[2] = {0, 0}, n[2]; pos[0] < PROMPT || pos[1] < SHORT;
-             pos[0] += n[0], pos[1] += n[1]) {
-            n[0] = at_most(how->chunk, PROMPT - pos[0]);
-            n[1] = at_most(at_most(1 + how->chunk / 3, MAX_CHUNK - n[0]), SHORT - pos[1]);
-            run(&st, how, pos, n, &out);
-        }
-        for (uint32_t step = 0; step < STEPS; step++) {
-            run(&st, how, (uint32_t[]){PROMPT + step, SHORT + step}, (uint32_t[]){1, 1}, &out);
-            float *logits = sl_stage_logits(st.stage[N_STAGES - 1], st.x, 2);
-            mix_in(&out.logits, logits, 2 * WORDS * sizeof *logits);
-        }
-        for (uint32_t k = 0; k < N_STAGES; k++)
-            for (uint32_t s = 0; s < 2; s++)
-                out.kv[k][s] = sl_stage_kv_digest(st.stage[k], st.sequence[k][s], length_of(s) + STEPS, 0);
+    open_stages(&st, pack, how, kv);
+    for (uint32_t pos[2] = {0, 0}, n[2]; pos[0] < PROMPT || pos[1] < SHORT; pos[0] += n[0], pos[1] += n[1]) {
+        n[0] = at_most(how->chunk, PROMPT - pos[0]);
+        n[1] = at_most(at_most(1 + how->chunk / 3, MAX_CHUNK - n[0]), SHORT - pos[1]);
+        run(&st, how, pos, n, &out);
     }
+    for (uint32_t step = 0; step < STEPS; step++) {
+        run(&st, how, (uint32_t[]){PROMPT + step, SHORT + step}, (uint32_t[]){1, 1}, &out);
+        float *logits = sl_stage_logits(st.stage[N_STAGES - 1], st.x, 2);
+        mix_in(&out.logits, logits, 2 * WORDS * sizeof *logits);
+    }
+    for (uint32_t k = 0; k < N_STAGES; k++)
+        for (uint32_t s = 0; s < 2; s++)
+            out.kv[k][s] = sl_stage_kv_digest(st.stage[k], st.sequence[k][s], length_of(s) + STEPS, 0);
     const struct sl_cu_twin_report report = sl_cu_twin_take_report();
     CHECK_INT(report.misuses, 0);
     CHECK_INT(report.graphs, token_steps && !no_graphs ? st.n_steps : 0);
     for (uint32_t k = 0; k < N_STAGES; k++) {
         uint64_t run_ns;
-        if (st.stage[k])
-            sl_stage_parts(st.stage[k], &parts[k], &run_ns);
-        sl_stage_destroy(st.stage[k]);
+        sl_stage_parts(st.stage[k], &parts[k], &run_ns);
     }
+    close_stages(&st);
     return out;
 }
 
@@ -249,16 +218,14 @@ SL_TEST(which_gpu_it_is_can_be_told_and_of_a_cpu_there_is_one)
 {
     static struct stages st;
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    if (open_stages(&st, pack, &(struct case_of){.kinds = {T, C}}, SL_I8)) {
-        struct sl_device_identity twin, cpu;
-        CHECK(strcmp(sl_stage_identify(st.stage[0], &twin), "twin") == 0);
-        CHECK(strcmp(twin.name, "a twin of a GPU") == 0 && strcmp(twin.bus, "0000:01:00.0") == 0);
-        CHECK(strcmp(twin.uuid, "GPU-736c7569-6365-2773-2074-77696e203000") == 0);
-        CHECK(strcmp(sl_stage_identify(st.stage[1], &cpu), "cpu") == 0);
-        CHECK(!cpu.name[0] && !cpu.uuid[0] && !cpu.bus[0]);
-    }
-    for (uint32_t k = 0; k < N_STAGES; k++)
-        sl_stage_destroy(st.stage[k]);
+    struct sl_device_identity twin, cpu;
+    open_stages(&st, pack, &(struct case_of){.kinds = {T, C}}, SL_I8);
+    CHECK(strcmp(sl_stage_identify(st.stage[0], &twin), "twin") == 0);
+    CHECK(strcmp(twin.name, "a twin of a GPU") == 0 && strcmp(twin.bus, "0000:01:00.0") == 0);
+    CHECK(strcmp(twin.uuid, "GPU-736c7569-6365-2773-2074-77696e203000") == 0);
+    CHECK(strcmp(sl_stage_identify(st.stage[1], &cpu), "cpu") == 0);
+    CHECK(!cpu.name[0] && !cpu.uuid[0] && !cpu.bus[0]);
+    close_stages(&st);
     sl_pack_close(pack);
 }
 
@@ -395,7 +362,7 @@ SL_TEST(what_a_gpu_does_is_beside_two_ceilings_and_of_a_twin_no_figure)
     struct sl_utilisation u;
     struct sl_err err;
     sl_gpu_twin_as(&(struct sl_gpu_twin){.seed = 3});
-    REQUIRE(open_stages(&st, pack, &how, SL_I8));
+    open_stages(&st, pack, &how, SL_I8);
     CHECK_INT(sl_stage_members(st.stage[0]), 1);
     REQUIRE(sl_utilisation_init(&u, st.stage[0], &err) == SL_OK);
     run_some(&st, &how);
@@ -413,8 +380,7 @@ SL_TEST(what_a_gpu_does_is_beside_two_ceilings_and_of_a_twin_no_figure)
     }
     CHECK(integers > 0 && by_f32 > 0);
     CHECK(u.compute_ns == by_f32 + integers / 8 && u.mma_ns == by_f32 + integers / 2);
-    for (uint32_t k = 0; k < N_STAGES; k++)
-        sl_stage_destroy(st.stage[k]);
+    close_stages(&st);
     sl_pack_close(pack);
 }
 
@@ -442,11 +408,10 @@ static struct end end_of(const struct sl_pack *pack, const struct sl_cu_twin_fau
         sl_gpu_twin_as(&(struct sl_gpu_twin){
             .seed = 3, .fault = *fault, .patience_ms = fault->kind == SL_CU_TWIN_HANGS ? 500 : 0});
         const struct sl_cost cost = {.us[SL_COST_C] = predicted_us};
-        if (open_stages(&st, pack, &how, SL_I8)) {
-            sl_stage_expect(st.stage[0], &cost);
-            for (uint32_t pos = 0; pos < PROMPT; pos += 30)
-                run(&st, &how, (uint32_t[]){pos, 0}, (uint32_t[]){30, 0}, &out);
-        }
+        open_stages(&st, pack, &how, SL_I8);
+        sl_stage_expect(st.stage[0], &cost);
+        for (uint32_t pos = 0; pos < PROMPT; pos += 30)
+            run(&st, &how, (uint32_t[]){pos, 0}, (uint32_t[]){30, 0}, &out);
         _exit(0);
     }
     close(ends[1]);
@@ -547,8 +512,7 @@ SL_TEST(a_stage_on_a_gpu_maps_no_weights_and_a_byte_that_changed_is_refused)
     CHECK(maps && !strstr(maps, sl_pack_path(pack)));
     free(maps);
     sl_stage_destroy(stage);
-    char path[512];
-    snprintf(path, sizeof path, "%s/layer-0002.safetensors", sl_pack_path(pack));
+    const char *path = path_in(sl_pack_path(pack), "layer-0002.safetensors");
     flip_byte(path, 9000);
     CHECK_INT(sl_stage_create(&stage, pack, &whole, NULL, &err), SL_E_DATA);
     CHECK_CONTAINS(err.text, "layer-0002.safetensors has other bytes than when it was packed, in MiB 0");
