@@ -57,10 +57,9 @@ static sl_status open_twin(struct sl_bench_gpu *g, struct sl_err *err)
 
 static sl_status open_cuda(struct sl_bench_gpu *g, const char *which, struct sl_err *err)
 {
-    struct sl_gpu_choice choice = {.by = SL_GPU_ANY};
+    struct sl_gpu_choice choice;
     const struct sl_gpu_need need = {sl_gpu_least_capability, 1u << 30};
-    if (strcmp(which, "cuda") != 0)
-        SL_TRY(sl_gpu_choice_read(&choice, which, err));
+    SL_TRY(sl_gpu_choice_read(&choice, which, err));
     SL_TRY(sl_cuda_open(&g->cuda, err));
     SL_TRY(sl_gpu_session_open(&g->session, g->cuda, &choice, &need, NULL, err));
     g->gpu = g->session.gpu;

@@ -59,7 +59,7 @@ sl_status sl_gpu_choice_read(struct sl_gpu_choice *choice, const char *text, str
 {
     static const char prefix[] = "cuda:";
     *choice = (struct sl_gpu_choice){.by = SL_GPU_ANY};
-    if (strcmp(text, "auto") == 0)
+    if (strcmp(text, "cuda") == 0 || strcmp(text, "auto") == 0)
         return SL_OK;
     if (strncmp(text, prefix, sizeof prefix - 1) == 0) {
         const char *which = text + sizeof prefix - 1, *end;
@@ -74,8 +74,8 @@ sl_status sl_gpu_choice_read(struct sl_gpu_choice *choice, const char *text, str
     }
     return sl_fail(
         err, SL_E_USAGE,
-        "\"%.60s\" names no GPU: auto, cuda:N with N from 0 to %d, or cuda:UUID as `nvidia-smi -L` lists, these "
-        "two also with /shared behind them",
+        "\"%.60s\" names no GPU: use cuda, cuda:N with N from 0 to %d, or cuda:UUID as `nvidia-smi -L` lists it, "
+        "the latter two also with /shared behind them",
         text, SL_GPU_MOST - 1);
 }
 

@@ -32,7 +32,7 @@ struct sl_gpu_need {
 };
 
 /* "cuda:3", "cuda:GPU-<UUID>", "cuda:MIG-<UUID>", "cuda:<UUID>" as nvidia-smi -L writes them, each with or without "/shared" behind
- * it, or "auto". */
+ * it; or "cuda", or "auto": any. */
 sl_status sl_gpu_choice_read(struct sl_gpu_choice *choice, const char *text, struct sl_err *err);
 
 /* "GPU-" or, of an instance, "MIG-", and 36 characters. */

@@ -548,7 +548,7 @@ static sl_status open_cuda(struct device_gpu *d, const struct sl_device_weights 
     const struct sl_gpu_need need = {sl_gpu_least_capability, weight_bytes(d, weights) + d->sizes.kv_bytes +
                                                                   d->sizes.lists_bytes + d->sizes.work_bytes +
                                                                   d->sizes.graph_bytes};
-    if (which && strcmp(which, "cuda") != 0)
+    if (which)
         SL_TRY(sl_gpu_choice_read(&choice, which, err));
     SL_TRY(sl_cuda_open(&driver->cuda, err));
     SL_TRY(sl_gpu_session_open(&driver->session, driver->cuda, &choice, &need, NULL, err));

@@ -21,7 +21,6 @@ static bool has_gpu(void)
 static sl_status read_kind(enum sl_device_kind *kind, const char *text, bool look, struct sl_err *err)
 {
     struct sl_gpu_choice choice;
-    struct sl_err ignored;
     *kind = SL_DEVICE_CPU;
     if (!text || strcmp(text, "cpu") == 0)
         return SL_OK;
@@ -29,15 +28,13 @@ static sl_status read_kind(enum sl_device_kind *kind, const char *text, bool loo
         *kind = SL_DEVICE_TWIN;
     else if (strcmp(text, "auto") == 0)
         *kind = look && has_gpu() ? SL_DEVICE_CUDA : SL_DEVICE_CPU;
-    else if (strcmp(text, "cuda") == 0)
-        *kind = SL_DEVICE_CUDA;
-    else if (strncmp(text, "cuda:", 5) != 0)
+    else if (strncmp(text, "cuda", 4) != 0)
         return sl_fail(err, SL_E_USAGE,
                        "device \"%.60s\" is unknown; use cpu, cuda, cuda:N, cuda:UUID, auto or twin", text);
-    else if (sl_gpu_choice_read(&choice, text, &ignored) != SL_OK)
-        return sl_fail(err, SL_E_USAGE, "%s", ignored.text);
-    else
+    else {
+        SL_TRY(sl_gpu_choice_read(&choice, text, err));
         *kind = SL_DEVICE_CUDA;
+    }
     return SL_OK;
 }
 

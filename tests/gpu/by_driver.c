@@ -115,7 +115,7 @@ static void begin(const char *who)
     bool is_twin = strcmp(who, "twin") == 0;
     if (!is_twin)
         setenv("CUDA_MODULE_LOADING", "EAGER", 0);
-    if (!is_twin && strcmp(who, "cuda") != 0)
+    if (!is_twin)
         must(sl_gpu_choice_read(&choice, who, &err), &err);
     if (is_twin)
         cuda = start_twin();

@@ -7,12 +7,15 @@ static const char uuid_text[] = "01234567-89ab-cdef-0123-456789abcdef";
 static const uint8_t uuid[16] = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef,
                                  0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef};
 
-SL_TEST(a_number_a_uuid_and_auto_are_read)
+SL_TEST(a_number_a_uuid_and_any_are_read)
 {
     struct sl_gpu_choice c;
     struct sl_err err;
-    CHECK_INT(sl_gpu_choice_read(&c, "auto", &err), SL_OK);
-    CHECK_INT(c.by, SL_GPU_ANY);
+    static const char *const any[] = {"cuda", "auto"};
+    for (size_t i = 0; i < 2; i++) {
+        CHECK_INT(sl_gpu_choice_read(&c, any[i], &err), SL_OK);
+        CHECK_INT(c.by, SL_GPU_ANY);
+    }
     CHECK_INT(sl_gpu_choice_read(&c, "cuda:0", &err), SL_OK);
     CHECK(c.by == SL_GPU_BY_NUMBER && c.number == 0);
     CHECK_INT(sl_gpu_choice_read(&c, "cuda:63", &err), SL_OK);
@@ -44,7 +47,6 @@ SL_TEST(who_shares_it_says_so_behind_it)
 SL_TEST(what_names_no_gpu_is_refused_with_what_would)
 {
     static const char *const bad[] = {"",
-                                      "cuda",
                                       "cuda:",
                                       "cuda:-1",
                                       "cuda:64",
@@ -56,6 +58,8 @@ SL_TEST(what_names_no_gpu_is_refused_with_what_would)
                                       "cuda:00/shared",
                                       "cuda:/shared",
                                       "auto/shared",
+                                      "cuda/shared",
+                                      "cuda0",
                                       "cuda:1 ",
                                       " cuda:1",
                                       "CUDA:1",
@@ -74,7 +78,7 @@ SL_TEST(what_names_no_gpu_is_refused_with_what_would)
         struct sl_err err = {0};
         if (sl_gpu_choice_read(&c, bad[i], &err) != SL_E_USAGE)
             sl_test_fail(__FILE__, __LINE__, "\"%s\" was taken", bad[i]);
-        CHECK_CONTAINS(err.text, "names no GPU: auto, cuda:N with N from 0 to 63, or cuda:UUID");
+        CHECK_CONTAINS(err.text, "names no GPU: use cuda, cuda:N with N from 0 to 63, or cuda:UUID");
     }
 }
 
