@@ -19,6 +19,25 @@ int sl_command_failed(const char *name, const struct sl_err *err)
     return sl_status_exit_code(err->status);
 }
 
+static bool is_in_group(const struct sl_command *command, const char *group)
+{
+    size_t bytes = strlen(group);
+    return strncmp(command->name, group, bytes) == 0 && command->name[bytes] == ' ';
+}
+
+/* Of all commands, or of those whose first of two words is `group`. */
+static void print_commands(const struct sl_command *const *commands, const char *group, FILE *to)
+{
+    for (; *commands; commands++) {
+        char form[80];
+        if (group && !is_in_group(*commands, group))
+            continue;
+        snprintf(form, sizeof form, "%s %s", (*commands)->name, (*commands)->arguments);
+        fprintf(to, "  %-28s %s\n", form, (*commands)->summary);
+    }
+    fputs("\n`sluice COMMAND --help` explains one of them.\n", to);
+}
+
 static void print_overview(const struct sl_command *const *commands, FILE *to)
 {
     fputs("sluice serves Mixture-of-Experts models: prompts are prefilled by a pipeline of nodes "
@@ -26,12 +45,7 @@ static void print_overview(const struct sl_command *const *commands, FILE *to)
           "a range of layers with all their experts.\n\nUsage: sluice COMMAND [arguments] "
           "[options]\n\n",
           to);
-    for (; *commands; commands++) {
-        char form[80];
-        snprintf(form, sizeof form, "%s %s", (*commands)->name, (*commands)->arguments);
-        fprintf(to, "  %-28s %s\n", form, (*commands)->summary);
-    }
-    fputs("\n`sluice COMMAND --help` explains one of them.\n", to);
+    print_commands(commands, NULL, to);
 }
 
 /* A name of two words takes two arguments; *n_words says how many it took. */
@@ -49,27 +63,6 @@ static const struct sl_command *find(const struct sl_command *const *commands, i
     return NULL;
 }
 
-static int not_found(const struct sl_command *const *commands, char **argv)
-{
-    size_t bytes = strlen(argv[1]);
-    bool group = false;
-    for (const struct sl_command *const *c = commands; *c; c++)
-        group = group || (strncmp((*c)->name, argv[1], bytes) == 0 && (*c)->name[bytes] == ' ');
-    if (!group) {
-        fprintf(stderr, "sluice: there is no command \"%.80s\"; `sluice --help` lists them\n", argv[1]);
-        return sl_status_exit_code(SL_E_USAGE);
-    }
-    fprintf(stderr, "sluice %s: say which:", argv[1]);
-    const char *separator = " ";
-    for (; *commands; commands++)
-        if (strncmp((*commands)->name, argv[1], bytes) == 0 && (*commands)->name[bytes] == ' ') {
-            fprintf(stderr, "%s`sluice %s`", separator, (*commands)->name);
-            separator = ", ";
-        }
-    fputc('\n', stderr);
-    return sl_status_exit_code(SL_E_USAGE);
-}
-
 static int finish_output(const char *name, int code)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
@@ -77,6 +70,32 @@ static int finish_output(const char *name, int code)
     struct sl_err err;
     sl_fail(&err, SL_E_IO, "the output could not be written: %s", strerror(errno));
     return code ? code : sl_command_failed(name, &err);
+}
+
+/* An unknown command, or the first word of some. */
+static int not_found(const struct sl_command *const *commands, int argc, char **argv)
+{
+    bool group = false;
+    for (const struct sl_command *const *c = commands; *c; c++)
+        group = group || is_in_group(*c, argv[1]);
+    if (group && argc > 2 && (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0)) {
+        printf("Usage: sluice %s WHAT [arguments] [options]\n\n", argv[1]);
+        print_commands(commands, argv[1], stdout);
+        return finish_output("help", 0);
+    }
+    if (!group) {
+        fprintf(stderr, "sluice: there is no command \"%.80s\"; `sluice --help` lists them\n", argv[1]);
+        return sl_status_exit_code(SL_E_USAGE);
+    }
+    fprintf(stderr, "sluice %s: say which:", argv[1]);
+    const char *separator = " ";
+    for (; *commands; commands++)
+        if (is_in_group(*commands, argv[1])) {
+            fprintf(stderr, "%s`sluice %s`", separator, (*commands)->name);
+            separator = ", ";
+        }
+    fputc('\n', stderr);
+    return sl_status_exit_code(SL_E_USAGE);
 }
 
 int sl_commands_main(const struct sl_command *const *commands, int argc, char **argv)
@@ -97,7 +116,7 @@ int sl_commands_main(const struct sl_command *const *commands, int argc, char **
     int n_words;
     const struct sl_command *command = find(commands, argc, argv, &n_words);
     if (!command)
-        return not_found(commands, argv);
+        return not_found(commands, argc, argv);
     struct sl_err err;
     const char *args[MAX_ARGS];
     uint32_t n_args;

@@ -314,6 +314,10 @@ SL_TEST(dispatch_by_one_or_two_words)
     CHECK_INT(sl_commands_main(others, 4, both), 3);
     CHECK_INT(last_run, 9);
     CHECK_INT(sl_commands_main(others, 2, one), 64); /* "try" alone: say which */
+    char *help[] = {(char[]){"sluice"}, (char[]){"try"}, (char[]){"--help"}};
+    CHECK_INT(sl_commands_main(others, 3, help), 0);
+    char *no_such_help[] = {(char[]){"sluice"}, (char[]){"tries"}, (char[]){"--help"}};
+    CHECK_INT(sl_commands_main(others, 3, no_such_help), 64);
     char *wrong[] = {(char[]){"sluice"}, (char[]){"other"}, (char[]){"--threads=0"}};
     CHECK_INT(sl_commands_main(others, 3, wrong), 64);
     CHECK_INT(sl_commands_main(others, 1, wrong), 64);
