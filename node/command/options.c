@@ -422,20 +422,25 @@ const char *sl_option_placeholder(const struct sl_option *option)
     return "";
 }
 
-/* Words of text, broken before column 100, later lines indented. */
+/* Words of text, broken before column 100 and where the text itself is, later lines indented. */
 static void print_wrapped(const char *text, int column, int indent, FILE *to)
 {
-    const char *word = text;
-    while (*word) {
-        int bytes = (int)strcspn(word, " ");
-        if (column + 1 + bytes > 100) {
+    while (*text) {
+        int blanks = (int)strspn(text, " "), bytes = (int)strcspn(text + blanks, " \n");
+        text += blanks;
+        if (column > indent && column + blanks + bytes > 99) {
             fprintf(to, "\n%*s", indent, "");
             column = indent;
+            blanks = 0;
         }
-        fprintf(to, "%.*s ", bytes, word);
-        column += bytes + 1;
-        word += bytes;
-        word += strspn(word, " ");
+        fprintf(to, "%*s%.*s", blanks, "", bytes, text);
+        column += blanks + bytes;
+        text += bytes;
+        if (*text == '\n') {
+            fprintf(to, "\n%*s", text[1] == '\n' ? 0 : indent, "");
+            column = indent;
+            text++;
+        }
     }
     fputc('\n', to);
 }

@@ -299,6 +299,23 @@ SL_TEST(help_names_every_option_with_default_and_range)
     free(text);
 }
 
+SL_TEST(the_lines_of_a_description_stay_lines)
+{
+    struct sl_command told = command;
+    char *text = NULL;
+    size_t bytes = 0;
+    FILE *to = open_memstream(&text, &bytes);
+    REQUIRE(to != NULL);
+    told.description =
+        "It prints the coefficients of the time that a chunk takes,\n\n  t = c + b*n,\n\nand how far "
+        "it is from what was measured.";
+    sl_options_help(&told, to);
+    fclose(to);
+    CHECK_CONTAINS(text, "takes,\n\n  t = c + b*n,\n\nand how far it is from what was measured.\n");
+    CHECK(strstr(text, " \n") == NULL);
+    free(text);
+}
+
 SL_TEST(dispatch_by_one_or_two_words)
 {
     struct sl_command two = command;
