@@ -131,7 +131,9 @@ sl_status sl_cu_check(const struct sl_cuda *cuda, sl_cu_result result, const cha
         name = "unknown to the driver";
     if (cuda->error_text(result, &text) != SL_CU_OK || !text)
         text = "no more is said";
-    return sl_fail(err, SL_E_UNAVAILABLE, "%s failed on the GPU: %s (%s, %u)", what, text, name, result);
+    const char *remedy = result == SL_CU_OUT_OF_MEMORY ? "; `nvidia-smi` shows who has it" : "";
+    return sl_fail(err, SL_E_UNAVAILABLE, "%s failed on the GPU: %s (%s, %u)%s", what, text, name, result,
+                   remedy);
 }
 
 sl_status sl_cu_wait(const struct sl_cuda *cuda, sl_cu_event event, uint32_t patience_ms, const char *what,

@@ -60,7 +60,7 @@ BEFORE = {
     "another program's alone": ({"TWIN_MODE": "3", "TWIN_IN_USE": "1"}, "cuda:0", "in use by a program that has it for itself"),
     "too small": ({"TWIN_MIB": "2"}, "cuda:0", "has 0.00 GiB and this stage needs 0."),
     "none of several": ({"TWIN_DEVICES": "2", "TWIN_IN_USE": "3"}, "cuda", "none of 2 GPUs can be had; the first: cuda:0"),
-    "no memory for kernels": ({"TWIN_FAULT": "no-memory:1"}, "cuda:0", "loading kernels failed on the GPU: out of memory"),
+    "no memory for kernels": ({"TWIN_FAULT": "no-memory:1"}, "cuda:0", "loading kernels failed on the GPU: out of memory (CUDA_ERROR_OUT_OF_MEMORY, 2); `nvidia-smi` shows who has it"),
     "dead on arrival": ({"TWIN_FAULT": "fails:0:700"}, "cuda:0", "an illegal memory access was encountered"),
 }
 
