@@ -2,24 +2,36 @@
 that hang, that launch nothing, and of a machine without a GPU. And the bundle that it needs on a bare machine."""
 import json
 import os
+import re
+import signal
 import stat
 import subprocess
 import sys
+import tarfile
+import time
 from pathlib import Path
 
 import pytest
 from conftest import SLUICE
 
 BUILD, ROOT = SLUICE.parent, Path(__file__).resolve().parents[2]
+FACTOR = float(os.environ.get("SLUICE_SLOW_FACTOR", "1"))
 KERNELS = ["fill", "elements", "lanes", "norm", "quantise", "gemm", "route", "attend", "attend8", "gemm8", "peak"]
 
 
-def run(out, *options, build=BUILD, path=None):
-    words = [sys.executable, ROOT / "tests/gpu/run", "--out", out, "--build", build, *options]
-    environment = {name: value for name, value in os.environ.items() if name not in ("OUT", "SLUICE_GPU", "SLUICE_LIBCUDA")}
+def words_of(out, *options, build=BUILD):
+    return [sys.executable, ROOT / "tests/gpu/run", "--out", out, "--build", build, *options]
+
+
+def environment_of(**more):
+    return {name: value for name, value in os.environ.items() if name not in ("OUT", "SLUICE_GPU", "SLUICE_LIBCUDA")} | more
+
+
+def run(out, *options, build=BUILD, path=None, **more):
+    environment = environment_of(**more)
     if path:
         environment["PATH"] = f"{path}:{environment['PATH']}"
-    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    done = subprocess.run(words_of(out, *options, build=build), capture_output=True, text=True, env=environment)
     results = json.loads((out / "gpu.json").read_text())["phases"] if (out / "gpu.json").exists() else None
     return done, results
 
@@ -42,7 +54,7 @@ def fake_build(folder, **texts):
 
 
 def test_phases_run_with_the_twin_and_say_what_they_found(tmp_path):
-    done, phases = run(tmp_path, "--twin", "--phases", "1-6", "--patience", os.environ.get("SLUICE_SLOW_FACTOR", "1"))
+    done, phases = run(tmp_path, "--twin", "--phases", "1-6", "--patience", str(FACTOR), OUT=str(tmp_path / "back"))
     assert done.returncode == 0, done.stdout + done.stderr
     assert phases["2"]["state"] == "passed" and phases["2"]["steps"]["probe"]["wrong"] == []
     steps = phases["3"]["steps"]
@@ -51,12 +63,15 @@ def test_phases_run_with_the_twin_and_say_what_they_found(tmp_path):
         assert step["state"] == "passed" and step["launches"] > 0 and step["on"] == "a twin of a GPU (9.0)", (name, step)
     assert sum(step["kernels"] for step in steps.values()) >= 55
     lines = (tmp_path / "probe.txt").read_text().splitlines()
+    assert (tmp_path / "back/probe.txt").read_text().splitlines() == lines and not (tmp_path / "back/model.pack").exists()
     assert len(lines) > 100 and any(line.startswith("WGMMA_3 0 hash:") for line in lines)
     if phases["5"]["state"] == "skipped":  # aloud
         assert "5 device: skipped: not there" in done.stdout
     else:
         assert phases["5"]["state"] == "passed" and all(row["equal"] for row in phases["5"]["steps"]["rows"]["rows"])
     assert phases["6"]["state"] == "passed" and phases["6"]["steps"]["33 tokens"]["device"]["digest"]["kv"]
+    assert phases["1"]["steps"]["host"]["cpus"] > 0
+    assert json.loads((tmp_path / "gpu.json").read_text())["left"] == [7, 8, 9] and "gpu.json: left are 7, 8, 9" in done.stdout
     # What is there is not done again: the programs may be gone by now.
     again, phases = run(tmp_path, "--twin", "--phases", "2-3", build=BUILD)
     assert again.returncode == 0 and "3 gemm8" not in again.stdout
@@ -84,19 +99,90 @@ def test_without_a_gpu_it_says_so(tmp_path):
     assert done.returncode == 2 and "a GPU needs NVIDIA's driver" in done.stderr
 
 
-def test_a_program_that_hangs_ends_with_its_phase_and_the_next_one_goes_on(tmp_path):
-    build, out = fake_build(tmp_path / "build", norm="exit 1\n"), tmp_path / "out"
-    done, phases = run(out, "--twin", "--phases", "3", build=build)
-    assert done.returncode == 1 and phases["3"]["steps"]["elements"]["state"] == "passed"
-    fake_build(build, norm="sleep 1000 & echo begun; sleep 1000\n")
-    done, phases = run(out, "--twin", "--phases", "3-4", "--patience", "0.01", build=build)
-    assert done.returncode == 1 and "3 elements" not in done.stdout  # what has passed is not done again
-    assert phases["3"]["state"] == "failed" and "s are over" in phases["3"]["steps"]["time"]["why"]
-    assert phases["3"]["steps"]["elements"]["state"] == "passed" and phases["4"]["state"] == "skipped"
-    fake_build(build)
+def changing_build(folder, name):
+    """A build whose program `name` does what a file says: it may be good in the second run, and is the same program."""
+    says = folder / "says"
+    return fake_build(folder, **{name: f". {says}\n"}), says
+
+
+def test_a_program_that_hangs_costs_its_own_time_and_comes_last_in_the_next_run(tmp_path):
+    (build, says), out = changing_build(tmp_path / "build", "norm"), tmp_path / "out"
+    says.write_text("sleep 1000 & echo begun; sleep 1000\n")
+    done, phases = run(out, "--twin", "--phases", "3-4", "--patience", str(0.1 * FACTOR), build=build)
+    steps = phases["3"]["steps"]
+    assert done.returncode == 1 and phases["3"]["state"] == "failed" and phases["4"]["state"] == "skipped"
+    assert [name for name, step in steps.items() if step["state"] == "failed"] == ["norm"]
+    assert "all that a step may take, are over" in steps["norm"]["why"] and steps["norm"]["said"] == "begun\n"
+    says.write_text(GOOD)
+    script(build / "tests/kernels_gpu_test_gemm8", "exit 1\n")
+    other, _ = run(out, "--twin", "--phases", "3", build=build)
+    assert other.returncode == 2 and "move it away, or say --again" in other.stderr  # these are other programs
+    fake_build(build, norm=f". {says}\n")
     done, phases = run(out, "--twin", "--phases", "3", build=build)
     assert done.returncode == 0 and phases["3"]["state"] == "passed" and "3 norm: passed" in done.stdout
-    assert sorted(phases["3"]["steps"]) == sorted(KERNELS) and "3 elements" not in done.stdout
+    assert sorted(phases["3"]["steps"]) == sorted(KERNELS) and "3 elements" not in done.stdout  # what has passed is not done again
+
+
+def test_what_failed_is_done_behind_what_was_never_reached(tmp_path):
+    (build, says), out = changing_build(tmp_path / "build", "elements"), tmp_path / "out"
+    says.write_text("exit 1\n")
+    run(out, "--twin", "--phases", "3", build=build)
+    results = json.loads((out / "gpu.json").read_text())
+    del results["phases"]["3"]["steps"]["route"]
+    (out / "gpu.json").write_text(json.dumps(results))
+    says.write_text(GOOD)
+    done, _ = run(out, "--twin", "--phases", "3", build=build)
+    assert re.findall(r"^  3 (\w+)", done.stdout, re.M) == ["route", "elements"]
+
+
+def test_a_phase_without_time_says_so_and_is_left(tmp_path):
+    build = fake_build(tmp_path / "build")
+    done, phases = run(tmp_path / "out", "--twin", "--phases", "3-4", "--patience", "0.0000001", build=build)
+    assert done.returncode == 1 and "s are over; what was done before is kept" in phases["3"]["steps"]["time"]["why"]
+    assert "left are 1, 2, 3, 5, 6, 7, 8, 9" in done.stdout and phases["4"]["state"] == "skipped"
+
+
+@pytest.mark.parametrize("how, work", [
+    (signal.SIGKILL, "echo $$ >{0}.part; mv {0}.part {0}; exec sleep 1000\n"),
+    (signal.SIGTERM, "sleep 1000 & echo $! >{0}.part; mv {0}.part {0}; wait\n"),  # what it started has nobody else
+])
+def test_of_a_run_that_is_killed_nothing_goes_on_and_what_was_done_is_kept(tmp_path, how, work):
+    (build, says), out, begun = changing_build(tmp_path / "build", "norm"), tmp_path / "out", tmp_path / "begun"
+    says.write_text(work.format(begun))
+    process = subprocess.Popen(words_of(out, "--twin", "--phases", "3", build=build), env=environment_of(), stdout=subprocess.DEVNULL)
+    until(begun.exists)
+    child = Path("/proc") / begun.read_text().strip()
+    assert child.exists() and os.getsid(int(child.name)) == os.getsid(0)  # with the session ends what a machine that is lent has left
+    process.send_signal(how)
+    assert process.wait() == (-how if how == signal.SIGKILL else 128 + how)
+    until(lambda: not child.exists())
+    phase = json.loads((out / "gpu.json").read_text())["phases"]["3"]
+    assert phase["state"] == "begun" and list(phase["steps"]) == ["fill", "elements", "lanes"]
+    says.write_text(GOOD)
+    done, phases = run(out, "--twin", "--phases", "3", build=build)
+    assert done.returncode == 0 and sorted(phases["3"]["steps"]) == sorted(KERNELS) and "3 elements" not in done.stdout
+
+
+def until(condition):
+    over = time.monotonic() + 60 * FACTOR
+    while not condition():
+        assert time.monotonic() < over
+        time.sleep(0.01)
+
+
+def test_a_machine_that_is_lent_gets_few_files_to_give_back(tmp_path):
+    build, back = fake_build(tmp_path / "build"), tmp_path / "back"
+    script(tmp_path / "bin/nvidia-smi", "echo all of it\n")
+    done, _ = run(tmp_path / "out", "--twin", "--phases", "1-3", build=build, path=tmp_path / "bin", OUT=str(back))
+    assert done.returncode == 0, done.stdout
+    assert sorted(path.name for path in back.iterdir()) == ["gpu.json", "rest.tar.gz"]  # a probe that is a script has no answers
+    assert (back / "gpu.json").read_text() == (tmp_path / "out/gpu.json").read_text()
+    with tarfile.open(back / "rest.tar.gz") as archive:
+        assert archive.getnames() == ["nvidia-smi.txt"] and archive.extractfile("nvidia-smi.txt").read() == b"all of it\n"
+    # A command has ten minutes there, and these are for one.
+    done, _ = run(tmp_path / "again", "--phases", "1-4,6", build=build)
+    times = [int(seconds) for seconds in re.findall(r"^\d\. .*, at most (\d+) s$", done.stdout, re.M)]
+    assert len(times) == 5 and sum(times) <= 570
 
 
 NOTHING = 'echo "0 passed, 0 failed, 3 skipped"; echo "by the driver: 0 launches of 0 kernels on a fake (9.0)"\n'
