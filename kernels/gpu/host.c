@@ -17,6 +17,7 @@ static const char *const names[GPU_FINDINGS] = {
     [GPU_RACE_BLOCKS] = "race of blocks",  [GPU_RACE_COPY] = "copy under way",
     [GPU_BARRIER] = "barrier not reached", [GPU_LEFT_OVER] = "left over",
     [GPU_OVERFLOW] = "too much under way", [GPU_NO_FENCE] = "no fence",
+    [GPU_REGISTERS] = "registers",
 };
 
 const char *gpu_finding_name(enum gpu_finding kind)
@@ -91,6 +92,55 @@ void block_sync(void)
     gpu_yield();
 }
 
+/* ---- registers ---- */
+
+/* What a lane has when its block is launched: a multiprocessor's, shared out among as many warps as launch bounds say, in eights. */
+static uint32_t registers_of(const struct gpu_kernel *kernel)
+{
+    enum { OF_MULTIPROCESSOR = 65536, MOST = 255 };
+    uint32_t each = OF_MULTIPROCESSOR / (kernel->warps * 32 * kernel->per_sm);
+    return (each < MOST ? each : MOST) / 8 * 8;
+}
+
+/* What setmaxnreg takes. */
+static bool may_have(uint32_t n, bool rightly)
+{
+    if (rightly && n % 8 == 0 && n >= 24 && n <= 256 && gpu_machine->n_warps % 4 == 0)
+        return true;
+    gpu_found(GPU_REGISTERS, "a number that four warps can't have from here on", n, -1);
+    return false;
+}
+
+void gpu_give_registers(uint32_t n)
+{
+    struct gpu_warp *w = gpu_machine->self;
+    if (!may_have(n, n <= w->registers))
+        return;
+    gpu_machine->registers += w->registers - n;
+    w->registers = n;
+}
+
+void gpu_take_registers(uint32_t n)
+{
+    struct gpu_warp *w = gpu_machine->self;
+    if (!may_have(n, n >= w->registers))
+        return;
+    w->wants = n - w->registers;
+    gpu_yield();
+    gpu_machine->registers -= w->wants;
+    w->registers = n;
+    w->wants = 0;
+}
+
+/* Those of four warps are theirs together. */
+static void check_registers(const struct gpu_machine *m)
+{
+    for (uint32_t i = 0; i < m->n_warps; i++)
+        if (m->warps[i].done && m->warps[i / 4 * 4].done &&
+            m->warps[i].registers != m->warps[i / 4 * 4].registers)
+            gpu_found(GPU_REGISTERS, "not all of four warps have given them, or taken", i, -1);
+}
+
 /* ---- a block ---- */
 
 static void warp_main(void)
@@ -118,6 +168,7 @@ static void warp_begin(struct gpu_warp *w, uint32_t index)
     w->copies = copies;
     w->past.clock[index] = 1;
     w->syncs = 1;
+    w->registers = registers_of(gpu_machine->kernel);
     getcontext(&w->context);
     w->context.uc_stack.ss_sp = stack;
     w->context.uc_stack.ss_size = STACK_BYTES;
@@ -146,6 +197,18 @@ static void release_barrier(struct gpu_machine *m)
     }
 }
 
+/* Nobody can go on who is left. */
+static void say_who_is_left(const struct gpu_machine *m)
+{
+    for (uint32_t i = 0; i < m->n_warps; i++)
+        if (m->warps[i].wants > m->registers) {
+            gpu_found(GPU_REGISTERS, "a warp waits for more than others have given, for ever",
+                      m->warps[i].wants, -1);
+            return;
+        }
+    gpu_found(GPU_BARRIER, "those that are left wait for what never comes", 0, -1);
+}
+
 /* A warp that can go on, drawn; NULL: all are done, or none ever can. */
 static struct gpu_warp *next_warp(struct gpu_machine *m)
 {
@@ -155,7 +218,8 @@ static struct gpu_warp *next_warp(struct gpu_machine *m)
             const struct gpu_warp *w = &m->warps[i];
             n_done += w->done;
             n_waiting += w->waits;
-            if (!w->done && !w->waits && (!w->waits_on || gpu_phase_is_over(w->waits_on, w->parity)))
+            if (!w->done && !w->waits && w->wants <= m->registers &&
+                (!w->waits_on || gpu_phase_is_over(w->waits_on, w->parity)))
                 ready[n++] = i;
         }
         if (n > 0)
@@ -163,7 +227,7 @@ static struct gpu_warp *next_warp(struct gpu_machine *m)
         if (n_done == m->n_warps)
             return NULL;
         if (n_done + n_waiting < m->n_warps) {
-            gpu_found(GPU_BARRIER, "those that are left wait for what never comes", 0, -1);
+            say_who_is_left(m);
             return NULL;
         }
         if (n_done > 0)
@@ -176,7 +240,7 @@ static void run_block(struct gpu_machine *m)
 {
     memset(m->shared, 0xA5, m->shared_bytes);
     m->serial++;
-    m->n_barriers = 0;
+    m->n_barriers = m->registers = 0;
     for (uint32_t i = 0; i < m->n_warps; i++)
         warp_begin(&m->warps[i], i);
     while ((m->self = next_warp(m)))
@@ -184,6 +248,7 @@ static void run_block(struct gpu_machine *m)
     for (uint32_t i = 0; i < m->n_warps; i++)
         if (m->warps[i].n_copies + m->warps[i].n_products > 0)
             gpu_found(GPU_LEFT_OVER, "the block has ended and nobody waited for them", 0, -1);
+    check_registers(m);
     gpu_report.blocks++;
 }
 

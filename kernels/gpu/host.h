@@ -12,6 +12,8 @@
  *     that nobody waited for; more of them than the machine keeps
  *   - operands of such a product, which are read in wgmma_wait, as late as may be: that were written without a fence_async between
  *     them and what told of them, or after the product was asked for; a product without a wgmma_fence since the last wait for all
+ *   - registers that four warps do not give or take together, or that a block has not got: a warp that takes waits until others have
+ *     given as many, out of what the block was launched with, and that is by its launch bounds, in eights
  * Memory begins as 0xA5. Bank conflicts are counted as the rule is documented: 32 banks of 4 bytes, accesses of 8 and 16 bytes a
  * lane by halves and quarters of a warp. Nothing is said about time, and nothing about what only silicon shows.
  *
@@ -41,6 +43,7 @@ enum gpu_finding {
     GPU_LEFT_OVER,
     GPU_OVERFLOW,
     GPU_NO_FENCE,
+    GPU_REGISTERS,
     GPU_FINDINGS
 };
 

@@ -72,7 +72,8 @@ struct gpu_warp {
     uint32_t parity;
     struct gpu_copy *copies; /* oldest first */
     uint32_t n_copies, n_groups, group_end[GPU_GROUPS_MAX];
-    bool fenced; /* by wgmma_fence, since the last wait for all products */
+    uint32_t registers, wants; /* of a lane: that it has; that it waits for, beside them */
+    bool fenced;               /* by wgmma_fence, since the last wait for all products */
     uint32_t n_products, n_product_groups, product_end[GPU_PRODUCTS_MAX];
     struct gpu_product products[GPU_PRODUCTS_MAX]; /* oldest first */
 };
@@ -83,7 +84,7 @@ struct gpu_machine {
     uint32_t n_warps, block, n_blocks;
     uint32_t serial,
         launch_first; /* of this block, of the launch's first one: from 2 on, never given twice */
-    uint32_t shared_bytes;
+    uint32_t shared_bytes, registers; /* registers: of a lane, that warps have given and none has taken */
     const struct gpu_kernel *kernel;
     const void *params;
     uint64_t rng;

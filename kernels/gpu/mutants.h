@@ -46,6 +46,7 @@
     X(GEMM8_WG_LEFT_RUNNING, "products are not waited for")                                                  \
     X(GEMM8_WG_REGISTERS, "no wgmma_fence behind the writes to registers")                                   \
     X(GEMM8_WG_THREE, "a slot counts as empty when three of the four have read it")                          \
+    X(GEMM8_WG_POOL, "the copying warps keep registers that those which multiply wait for")                  \
     X(GEMM8_WG_UNMADE, "barriers are used before all know that they are made")
 
 #define GPU_MUTANTS_ATTEND8(X)                                                                               \

@@ -332,7 +332,8 @@ mbar_wait(uint32_t at,
     } while (!over);
 }
 
-/* Four warps, all of them, have `n` registers a lane from here on: fewer, or as many as others have given. A multiple of 8. */
+/* Four warps, all of them, have `n` registers a lane from here on: fewer, or more, for which they wait until others have given as
+ * many. A multiple of 8. A block has in all what it was launched with, and no more that a multiprocessor may have left. */
 #define gpu_give_registers(n) asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"((int)(n)))
 #define gpu_take_registers(n) asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"((int)(n)))
 

@@ -53,8 +53,8 @@ void mma_s8u8(wi c[4], const wu a[4], const wu b[2]);
 void mbar_init(uint32_t at, uint32_t count);
 void mbar_arrive(uint32_t at);
 void mbar_wait(uint32_t at, uint32_t parity);
-#define gpu_give_registers(n) ((void)(n)) /* ptxas's affair */
-#define gpu_take_registers(n) ((void)(n))
+void gpu_give_registers(uint32_t n);
+void gpu_take_registers(uint32_t n);
 void fence_async(void);
 void wgmma_fence(void);
 void wgmma_commit(void);

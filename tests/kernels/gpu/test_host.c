@@ -490,6 +490,30 @@ SL_TEST(what_is_handed_over_by_barriers_in_shared_memory_is_whole)
     gpu_free_all();
 }
 
+/* ---- registers ---- */
+
+/* Launched with 128 a lane: four warps take 72 each, and four give as many. */
+GPU_KERNEL(sharing_out, 256, 2, struct plain)
+{
+    const uint32_t fault = p->fault;
+    if (gpu_warp() >= 4 || (fault == 4 && gpu_warp() == 3)) {
+        if (fault != 1)
+            gpu_give_registers(fault == 2 ? 64 : fault == 3 ? 20 : 56);
+    } else {
+        gpu_take_registers(200);
+    }
+    g_st32_row_if(p->out, w_lane() + (gpu_block() * 8 + gpu_warp()) * 32, 4, w_set(0), w_lane(), w_all());
+}
+
+SL_TEST(a_block_has_no_more_registers_than_it_was_launched_with)
+{
+    uint32_t *out = gpu_alloc(2 * 8 * 128);
+    run(&sharing_out, (struct plain){.out = out}, 2, -1);
+    for (uint32_t fault = 1; fault <= 4; fault++)
+        run(&sharing_out, (struct plain){.out = out, .fault = fault}, 2, GPU_REGISTERS);
+    gpu_free_all();
+}
+
 /* ---- products of four warps ---- */
 
 struct four {
