@@ -21,7 +21,7 @@ class Machine:
 
     def __init__(self, number):
         self.number = number
-        self.env = {"SLUICE_LIBCUDA": str(LIBCUDA), "TWIN_MACHINE": str(number), "TWIN_MIB": "65536"}
+        self.env = {"SLUICE_LIBCUDA": str(LIBCUDA), "TWIN_MACHINE": str(number)}
 
     def uuid(self, device):
         text = (b"sluice's" + self.number.to_bytes(4, "little") + b"n 0" + bytes([device])).hex()

@@ -7,7 +7,7 @@
  *
  *   TWIN_VERSION   what the driver says it is (13000)      TWIN_INIT      what cuInit says (0)
  *   TWIN_DEVICES   how many there are (1)                  TWIN_MISSING   a function that it does not have
- *   TWIN_MIB       of memory of each (1)               TWIN_CAPABILITY  of each (90)
+ *   TWIN_MIB       of memory of each (65536)           TWIN_CAPABILITY  of each (90)
  *   TWIN_MODE      compute mode (0)                        TWIN_IN_USE    bit n: another program has device n
  *   TWIN_MACHINE   a number that is in their UUIDs (0), which name the locks of stages
  *   TWIN_FAULT     fails:N:RESULT[:LATER], hangs:N: what launch N does (twin.h); no-memory:N: allocation N has none
@@ -140,7 +140,7 @@ sl_cu_result cuDriverGetVersion(int *version)
     *version = (int)from_environment("TWIN_VERSION", SL_CU_VERSION);
     read_fault();
     struct sl_cu_twin_config config = {.n_devices = from_environment("TWIN_DEVICES", 1),
-                                       .device_bytes = (uint64_t)from_environment("TWIN_MIB", 1) << 20,
+                                       .device_bytes = (uint64_t)from_environment("TWIN_MIB", 65536) << 20,
                                        .capability = from_environment("TWIN_CAPABILITY", 90),
                                        .mode = (int)from_environment("TWIN_MODE", SL_CU_MODE_DEFAULT),
                                        .in_use = from_environment("TWIN_IN_USE", 0),

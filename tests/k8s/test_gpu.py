@@ -106,7 +106,7 @@ def with_driver(version):
         one_group(documents)
         for config in of_kind(documents, "ConfigMap"):
             if "MODEL" in config["data"]:
-                config["data"].update(TWIN_VERSION=version)
+                config["data"].update(TWIN_VERSION=version, TWIN_MIB="1")
     return change
 
 
