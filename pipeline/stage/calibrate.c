@@ -9,15 +9,13 @@
 #include "kernels/device.h"
 #include "model/pack/cache_store.h"
 #include "pipeline/stage/device_wait.h"
+#include "pipeline/stage/prior.h"
 #include "pipeline/stage/utilisation.h"
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { ROUNDS = 5, LEAST_POINTS = 3, UNWANTED_POINTS = 3, ROW_STEP = 64, POOL_ROWS = 512 };
-static const double slowest_ops_per_ns =
-    1; /* of a thread, where no peak is known: the reference kernels, a GPU of no known kind */
-static const double layer_us = 10; /* that a layer takes for nothing: its barriers */
 static const uint64_t most_start_us = 2000000;
 static const uint64_t least_kept_us =
     20000; /* a start that measures for less does so each time, and leaves no file */
@@ -46,45 +44,14 @@ struct calibrator {
 
 /* ---- the prior ---- */
 
-static double compute_us(const struct sl_utilisation *u, const struct sl_stage *stage, enum sl_part part,
-                         double ops)
-{
-    double ns = sl_roofline_compute_ns(&u->roofline, sl_stage_part_peak(stage, part), ops);
-    return (ns > 0 ? ns : ops / (slowest_ops_per_ns * sl_stage_share(stage)->n_threads)) / 1000;
-}
-
 /* Of a device whose memory has no known speed (a GPU that is a twin, or of no known kind) it is a shape and claims nothing. */
 static sl_status prior_of(struct sl_stage_calibration *calibration, const struct sl_stage *stage,
                           struct sl_err *err)
 {
-    const struct sl_shape *s = sl_stage_shape(stage);
-    const struct sl_share *share = sl_stage_share(stage);
-    struct sl_cost *prior = &calibration->prior;
     struct sl_utilisation u;
-    struct sl_stage_reads reads = sl_stage_reads_of(stage);
     SL_TRY(sl_utilisation_init(&u, stage, err));
     calibration->no_peaks = !(u.roofline.bytes_per_ns > 0);
-    double layers = share->end - share->begin, heads = (double)s->n_q * s->d_head,
-           projection = (2 * heads + 2.0 * s->n_kv * s->d_head) * s->d_model, experts = 0;
-    for (uint32_t i = share->begin; i < share->end; i++)
-        experts += s->is_moe[i] ? 3.0 * s->d_model * ((double)s->top_k * s->d_expert + s->d_shared) +
-                                      (double)s->d_model * s->n_experts
-                                : 3.0 * s->d_model * s->d_dense;
-    *prior = (struct sl_cost){.hit = reads.routed ? (double)s->top_k / s->n_experts : 0};
-    prior->us[SL_COST_C] =
-        layers * layer_us + sl_roofline_memory_ns(&u.roofline, (double)reads.always) / 1000;
-    prior->us[SL_COST_GAMMA] =
-        sl_roofline_memory_ns(&u.roofline, (double)sl_stage_page_bytes(stage) / SL_PAGE_TOKENS) / 1000;
-    prior->us[SL_COST_B] = compute_us(&u, stage, SL_PART_PROJECTION, 2 * layers * projection) +
-                           compute_us(&u, stage, SL_PART_EXPERTS, 2 * experts);
-    /* a pair of positions is a product of q and k and one with v; the sum counts each pair of a prompt twice */
-    prior->us[SL_COST_A] = compute_us(&u, stage, SL_PART_ATTENTION, layers * 2 * heads);
-    prior->us[SL_COST_W] = sl_roofline_memory_ns(&u.roofline, (double)reads.routed) / 1000;
-    if (share->with_head) /* a row reads the head, and of the last layer's weights what a row hits */
-        prior->us[SL_COST_E] =
-            layer_us + sl_roofline_memory_ns(&u.roofline, (double)reads.head + (double)reads.always / layers +
-                                                              prior->hit * (double)reads.routed / layers) /
-                           1000;
+    sl_stage_prior(&calibration->prior, stage, &u.roofline);
     return SL_OK;
 }
 

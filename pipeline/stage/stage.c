@@ -33,7 +33,7 @@ struct sl_stage {
     const struct sl_device_ops *ops; /* device->ops */
     struct sl_arena arena;
     struct sl_layer_blocks *layers; /* of another device: only sizes and formats mean something here */
-    enum sl_dtype head_dtype;
+    struct sl_panel head;           /* the same of it */
     size_t page_bytes, page_layer_bytes;
     struct sl_sequences sequences;
     uint32_t head_rows;
@@ -226,7 +226,7 @@ static sl_status create_device(struct sl_stage *st, struct sl_err *err)
         weights.source = (struct sl_device_source){sl_weights_piece(w), next_weights, w};
     for (uint32_t i = 0; i < config.n_layers && w->layers; i++)
         bind_layer(&st->layers[i], &w->layers[i]);
-    st->head_dtype = w->head.dtype;
+    st->head = w->head;
     st->weight_bytes = w->mapped_bytes;
     SL_TRY(st->ops->create(&st->device, &config, &weights, err));
     if (!st->ops->in_place)
@@ -379,7 +379,7 @@ static uint64_t panel_bytes(const struct sl_panel *panel)
 
 struct sl_stage_reads sl_stage_reads_of(const struct sl_stage *stage)
 {
-    struct sl_stage_reads reads = {.head = panel_bytes(&stage->weights.head)};
+    struct sl_stage_reads reads = {.head = panel_bytes(&stage->head)};
     for (uint32_t i = 0; i < stage->config.end - stage->config.begin; i++) {
         const struct sl_attention_weights *a = &stage->layers[i].attention;
         const struct sl_experts_weights *e = &stage->layers[i].experts;
@@ -640,7 +640,7 @@ enum sl_peak sl_stage_part_peak(const struct sl_stage *stage, enum sl_part part)
     else if (part == SL_PART_EXPERTS)
         dtype = e->is_moe ? e->routed.gate_up.dtype : e->gate_up.dtype;
     else if (part == SL_PART_HEAD && stage->config.with_head)
-        dtype = stage->head_dtype;
+        dtype = stage->head.dtype;
     if (dtype == SL_BF16 && stage->config.profile == SL_PROFILE_BF16DOT)
         return SL_PEAK_BF16;
     return sl_dtype_is_integer(dtype) ? SL_PEAK_INT8 : SL_PEAK_F32;

@@ -117,7 +117,8 @@ void sl_stage_run(struct sl_stage *stage, struct sl_chunk *chunk);
 /* Final norm and head for n rows of x (n <= sl_stage_head_rows): returns [n][vocab], the caller may change it, valid until the next call. */
 float *sl_stage_logits(struct sl_stage *stage, const float *x, uint32_t n);
 uint32_t sl_stage_head_rows(const struct sl_stage *stage);
-/* What chunks take, as far as it is known: a device whose work is late gives up a chunk that takes several times as long. */
+/* What chunks take, where it is known: a device whose work is late gives up a chunk that takes several times as long. Until then a GPU's
+ * are given so long as they take at worst (prior.h). */
 void sl_stage_expect(struct sl_stage *stage, const struct sl_cost *cost);
 
 /* From now on the observer sees the rows that go into every matrix of sl_stage_run and sl_stage_logits; NULL: nobody. Only
