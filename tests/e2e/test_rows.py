@@ -1,7 +1,9 @@
 """--rows between processes whose GPUs are twins, with the twin of NCCL (tests/pipeline/link/nccl_twin): the tokens are the CPU's whichever
 way rows go, what NCCL does wrong is survived or found, and what cannot be had is said in one sentence."""
+import contextlib
 import json
 import os
+import signal
 
 import pytest
 from conftest import SLUICE, Process, free_port, run, wait_until
@@ -67,6 +69,29 @@ def test_rows_by_ucx_never_fall_back_to_tcp_without_a_word(small, spawn):
                    env=environment(UCX_TLS="tcp,posix", UCX_POSIX_ERROR_HANDLING="n"))
     wait_until(lambda: "UCX has nothing but tcp/lo to the node at 127.0.0.1, of what it may use (tcp,posix)" in server.log(), "the sentence")
     assert "go by UCX over" not in server.log()
+
+
+@pytest.mark.slow
+def test_rows_that_nccl_does_not_let_go_end_their_stage_which_is_said_and_the_next_one_answers(small, start_server):
+    """Stage 1 is stopped, so stage 0 gives the line to it up; its rows are NCCL's until that has ended, which it never does."""
+    want = ids_of(generate("--model", small, "--kv", "i8", prompt=LARGE))
+    server = serve(start_server, small, rows="nccl", NCCL_TWIN_FAULT="abort_hang:0:-1")
+    assert ids_of(generate("--endpoint", server.endpoint, prompt=LARGE)) == want
+    children = server.children()
+    os.kill(children["stage 1"], signal.SIGSTOP)
+    try:
+        reply = generate("--endpoint", server.endpoint, prompt=LARGE)
+        assert reply.returncode != 0 and "output_ids" not in reply.stdout, reply
+        assert server.wait() == 69, server.log()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(children["stage 1"], signal.SIGCONT)
+    said = [json.loads(line) for line in server.log().splitlines() if line.startswith("{") and '"level":"error"' in line]
+    assert [s["role"] for s in said if "NCCL has not ended a transfer of rows within" in s["message"]] == ["stage 0"], server.log()
+    assert any(f"stage 0 (pid {children['stage 0']}) ended with exit code 69" in s["message"] for s in said), server.log()
+    again = serve(start_server, small, rows="nccl")
+    assert ids_of(generate("--endpoint", again.endpoint, prompt=LARGE)) == want
+    assert again.stop() == 0
 
 
 def test_a_gpu_beside_a_cpu_has_its_rows_staged(small, start_server):
