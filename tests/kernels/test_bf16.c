@@ -5,11 +5,9 @@
  * round otherwise than the manual says, it would fail here, by name. The others compare the kernels with ref, and rows
  * and columns done alone with those done in company. Equality is of bits; two NaNs are equal. Where the processor has no
  * bf16 dot product only ref is left, and the comparisons are skipped aloud. */
-#include "kernels/isa.h"
-#include "tests/check.h"
 #define DRAW_SEED 20251124
 #include "tests/kernels/draw.h"
-#include <math.h>
+#include "tests/kernels/same.h"
 #include <stdlib.h>
 
 enum { GUARD = 32, PAGES = 4 };
@@ -40,25 +38,6 @@ static void free_panel(struct sl_panel w)
 {
     free((void *)(uintptr_t)w.data);
 }
-
-static long first_difference(const float *a, const float *b, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!(isnan(a[i]) && isnan(b[i])) && memcmp(&a[i], &b[i], sizeof *a) != 0)
-            return (long)i;
-    return -1;
-}
-
-#define CHECK_SAME(table, want, got, n, ...)                                                                 \
-    do {                                                                                                     \
-        long at_ = first_difference(want, got, n);                                                           \
-        if (at_ >= 0) {                                                                                      \
-            char what_[200];                                                                                 \
-            snprintf(what_, sizeof what_, __VA_ARGS__);                                                      \
-            sl_test_fail(__FILE__, __LINE__, "%s, %s: element %ld is %a, expected %a", table, what_, at_,    \
-                         (double)(got)[at_], (double)(want)[at_]);                                           \
-        }                                                                                                    \
-    } while (0)
 
 /* The tables of the profile: ref last. */
 static const struct sl_ops *const *tables_of_profile(uint32_t *n, const struct sl_ops **ref)

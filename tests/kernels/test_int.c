@@ -8,10 +8,8 @@
  * keeps the shapes small enough for an emulated processor (shared tools: run-on-cpu); a SUBSTRING selects
  * tests as in every program. */
 #include "base/rng.h"
-#include "kernels/isa.h"
 #include "kernels/tune.h"
-#include "tests/check.h"
-#include <math.h>
+#include "tests/kernels/same.h"
 #include <stdlib.h>
 
 enum { GUARD = 64, SOURCE_ROWS = 96 };
@@ -47,17 +45,7 @@ static bool guard_is_whole(const void *p, size_t bytes)
 }
 
 /* Runs `body` with `ops` set to each table but ref. */
-#define EACH_TABLE(ops)                                                                                      \
-    uint32_t n_tables_;                                                                                      \
-    const struct sl_ops *const *tables_ = sl_ops_available(&n_tables_);                                      \
-    for (const struct sl_ops *ops; n_tables_ > 1 && (ops = *tables_, true); tables_++, n_tables_--)
-
 #define EACH_FORMAT(d) for (enum sl_dtype d = SL_I8; d < SL_DTYPES; d++)
-
-static bool same_float(float a, float b)
-{
-    return (isnan(a) && isnan(b)) || memcmp(&a, &b, sizeof a) == 0;
-}
 
 enum weights { RANDOM, LOWEST, HIGHEST };
 

@@ -6,11 +6,9 @@
  * fix. Outputs lie between guards, and the whole buffer is compared, so a store outside the range
  * fails as a wrong value does. */
 #include "kernels/exp.h"
-#include "kernels/isa.h"
-#include "tests/check.h"
 #define DRAW_SEED 20240607
 #include "tests/kernels/draw.h"
-#include <math.h>
+#include "tests/kernels/same.h"
 #include <stdlib.h>
 
 enum { GUARD = 32, PAGES = 4 };
@@ -50,37 +48,6 @@ static struct sl_panel draw_panel(uint32_t n, uint32_t k, enum sl_dtype dtype, e
     }
     return (struct sl_panel){.data = data, .n = n, .k = k, .dtype = dtype};
 }
-
-static bool same_float(float a, float b)
-{
-    return (isnan(a) && isnan(b)) || memcmp(&a, &b, sizeof a) == 0;
-}
-
-/* The index of the first difference, or -1. */
-static long first_difference(const float *a, const float *b, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!same_float(a[i], b[i]))
-            return (long)i;
-    return -1;
-}
-
-#define CHECK_SAME(table, want, got, n, ...)                                                                 \
-    do {                                                                                                     \
-        long at_ = first_difference(want, got, n);                                                           \
-        if (at_ >= 0) {                                                                                      \
-            char what_[200];                                                                                 \
-            snprintf(what_, sizeof what_, __VA_ARGS__);                                                      \
-            sl_test_fail(__FILE__, __LINE__, "%s, %s: element %ld is %a, ref has %a", table, what_, at_,     \
-                         (double)(got)[at_], (double)(want)[at_]);                                           \
-        }                                                                                                    \
-    } while (0)
-
-/* Runs `body` with `ops` set to each table but ref. */
-#define EACH_TABLE(ops)                                                                                      \
-    uint32_t n_tables_;                                                                                      \
-    const struct sl_ops *const *tables_ = sl_ops_available(&n_tables_);                                      \
-    for (const struct sl_ops *ops; n_tables_ > 1 && (ops = *tables_, true); tables_++, n_tables_--)
 
 typedef void gemm_fn(const struct sl_gemm *g, void *scratch);
 

@@ -2,7 +2,7 @@
  * and says its kind. Products, exponentials and bank conflicts are held to plain code. */
 #include "base/rng.h"
 #include "kernels/gpu/gpu.h"
-#include "tests/check.h"
+#include "tests/kernels/same.h"
 #include <stdlib.h>
 
 static struct sl_rng rng = {20261130, 0};
@@ -579,11 +579,6 @@ SL_TEST(a_product_of_four_warps_is_that_of_the_matrices)
     gpu_free_all();
 }
 
-static bool same(float a, float b)
-{
-    return (isnan(a) && isnan(b)) || memcmp(&a, &b, 4) == 0;
-}
-
 SL_TEST(exponentials_have_the_bits_of_the_scalar_ones)
 {
     static const float odd[] = {0.0f,   -0.0f,  INFINITY, -INFINITY, NAN,     88.7f,
@@ -595,9 +590,9 @@ SL_TEST(exponentials_have_the_bits_of_the_scalar_ones)
         wf e = w_exp(x), e2 = w_exp2(x), silu = w_silu(x);
         GPU_EACH_LANE
         {
-            CHECK(same(e[l], sl_exp_scalar(x[l])));
-            CHECK(same(e2[l], sl_exp2_scalar(x[l])));
-            CHECK(same(silu[l], sl_silu_scalar(x[l])));
+            CHECK(same_float(e[l], sl_exp_scalar(x[l])));
+            CHECK(same_float(e2[l], sl_exp2_scalar(x[l])));
+            CHECK(same_float(silu[l], sl_silu_scalar(x[l])));
         }
     }
 }
@@ -639,17 +634,17 @@ SL_TEST(functions_of_lanes_do_what_they_say)
         CHECK_INT(upper[l], (uint64_t)((uint32_t)l * 0x9E3779B9u) * 0xFFFFFFF5u >> 32);
         CHECK_INT(big[l], l > 9 ? l : 9);
         CHECK_INT(small[l], l < 9 ? l : 9);
-        CHECK(same(f[l], (float)(l ^ 1) * 0.5f));
-        CHECK(same(top[l], half[l]));
+        CHECK(same_float(f[l], (float)(l ^ 1) * 0.5f));
+        CHECK(same_float(top[l], half[l]));
         CHECK_INT(near[l], (l + (l % 4 == 3)) / 2); /* halves to even */
         CHECK_INT(picked[l], l % 2 ? -1 : l);
     }
     wf minus = w_setf(-0.0f), root = w_sqrt(half * half), third = w_div(w_setf(1), half + 3.0f);
     GPU_EACH_LANE
     {
-        CHECK(same(minus[l], -0.0f));
-        CHECK(same(root[l], half[l]));
-        CHECK(same(third[l], 1.0f / (half[l] + 3.0f)));
-        CHECK(same(w_fma(half, half, minus)[l], fmaf(half[l], half[l], -0.0f)));
+        CHECK(same_float(minus[l], -0.0f));
+        CHECK(same_float(root[l], half[l]));
+        CHECK(same_float(third[l], 1.0f / (half[l] + 3.0f)));
+        CHECK(same_float(w_fma(half, half, minus)[l], fmaf(half[l], half[l], -0.0f)));
     }
 }
