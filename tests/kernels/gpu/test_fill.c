@@ -3,7 +3,7 @@
 #include "kernels/cuda/images.h"
 #include "kernels/gpu/fill.h"
 #include "kernels/gpu/launched.h"
-#include "tests/check.h"
+#include "tests/kernels/gpu/outcome.h"
 
 enum { MOST = 700 };
 
@@ -14,9 +14,9 @@ SL_TEST(every_word_is_written_once_and_none_beside_it)
     for (uint32_t blocks = 1; blocks < 4; blocks++)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
             gpu_poison(to, MOST * 4);
-            gpu_launch(&gpu_fill, &(struct fill_params){to, 7, sizes[i]}, blocks, 0, i);
-            struct gpu_report report = gpu_take_report();
-            CHECK_INT(gpu_findings(&report), 0);
+            struct gpu_outcome o = {0};
+            run_kernel(&o, &gpu_fill, &(struct fill_params){to, 7, sizes[i]}, blocks, 0, i, CONFLICTS_COUNT);
+            expect_sound(&o, "%u words by %u blocks", sizes[i], blocks);
             for (uint32_t w = 0; w < MOST; w++)
                 CHECK_INT(to[w], w < sizes[i] ? 7 : 0xA5A5A5A5u);
         }

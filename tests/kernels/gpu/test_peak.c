@@ -2,7 +2,7 @@
  * say of them. The product itself is held to plain C, where its operands are bytes whose places do not matter. */
 #include "base/rng.h"
 #include "kernels/gpu/peak.h"
-#include "tests/check.h"
+#include "tests/kernels/gpu/outcome.h"
 
 enum { BLOCKS = 2 };
 
@@ -11,12 +11,10 @@ static uint32_t *in;
 static void run(const struct gpu_kernel *kernel, uint32_t times, size_t shared, uint32_t *out)
 {
     const uint32_t n = BLOCKS * kernel->warps * 32;
-    uint32_t *to = gpu_alloc(n * 4);
-    gpu_poison(to, n * 4);
-    gpu_launch(kernel, &(struct peak_params){in, to, times}, BLOCKS, shared, times);
-    struct gpu_report report = gpu_take_report();
-    CHECK_STR(report.first, "");
-    CHECK_INT(gpu_findings(&report), 0);
+    uint32_t *to = unwritten(n * 4);
+    struct gpu_outcome o = {0};
+    run_kernel(&o, kernel, &(struct peak_params){in, to, times}, BLOCKS, shared, times, CONFLICTS_MAY_BE);
+    expect_sound(&o, "%s, %u times", kernel->name, times);
     memcpy(out, to, n * 4);
     gpu_free(to);
 }
