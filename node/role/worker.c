@@ -244,6 +244,30 @@ static sl_status way_of(const struct worker *w, const Sluice__V1__Plan *p, enum 
     return SL_OK;
 }
 
+/* The stage with its weights, and the role on it. */
+static sl_status load_share(struct worker *w, const struct sl_share *share, struct sl_err *err)
+{
+    sl_log_info("loading layers [%u, %u) of %u", share->begin, share->end, w->plan.n_layers);
+    sl_tune_for(w->pack, share->profile);
+    SL_TRY(sl_stage_create(&w->stage, w->pack, share, &w->config.load, err));
+    sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
+                (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
+                sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
+    if (!w->config.decode && w->plan.n_stages > 1)
+        sl_log_info("rows to and from the stages beside this one: %s", sl_rows_name(w->plan.rows));
+    if (sl_stage_links(w->stage))
+        w->rows = *sl_stage_links(w->stage);
+    w->has_cost = !w->config.decode && sl_stage_cost(&w->cost, w->stage, w->pack);
+    struct sl_device_identity gpu;
+    sl_stage_identify(w->stage, &gpu);
+    if (gpu.name[0])
+        sl_log_info("the device is %s, %s, at %s", gpu.name, gpu.uuid, gpu.bus);
+    SL_TRY(sl_role_create(&w->role, w->stage, &w->plan, w->k, &w->state, err));
+    SL_TRY(sl_stage_watch(w->stage, &(struct sl_scrub_config){on_spoiled, w}, err));
+    atomic_store(&w->has_plan, true);
+    return SL_OK;
+}
+
 /* The plan is computed here again from its few numbers; what the coordinator says of it must agree. */
 static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct sl_err *err)
 {
@@ -298,25 +322,7 @@ static sl_status accept_plan(struct worker *w, const Sluice__V1__Plan *p, struct
             p->layer_begin, p->layer_end, config.begin, config.end);
     config.device = w->device;
     config.which = w->config.device;
-    sl_log_info("loading layers [%u, %u) of %u", config.begin, config.end, w->plan.n_layers);
-    sl_tune_for(w->pack, config.profile);
-    SL_TRY(sl_stage_create(&w->stage, w->pack, &config, &w->config.load, err));
-    sl_log_info("loaded %.1f MiB of weights; %u threads, %s kernels, profile %s",
-                (double)sl_stage_weight_bytes(w->stage) / 1048576.0, w->config.n_threads,
-                sl_stage_isa(w->stage), sl_profile_name(w->plan.profile));
-    if (!w->config.decode && w->plan.n_stages > 1)
-        sl_log_info("rows to and from the stages beside this one: %s", sl_rows_name(w->plan.rows));
-    if (sl_stage_links(w->stage))
-        w->rows = *sl_stage_links(w->stage);
-    w->has_cost = !w->config.decode && sl_stage_cost(&w->cost, w->stage, w->pack);
-    struct sl_device_identity gpu;
-    sl_stage_identify(w->stage, &gpu);
-    if (gpu.name[0])
-        sl_log_info("the device is %s, %s, at %s", gpu.name, gpu.uuid, gpu.bus);
-    SL_TRY(sl_role_create(&w->role, w->stage, &w->plan, k, &w->state, err));
-    SL_TRY(sl_stage_watch(w->stage, &(struct sl_scrub_config){on_spoiled, w}, err));
-    atomic_store(&w->has_plan, true);
-    return SL_OK;
+    return load_share(w, &config, err);
 }
 
 static sl_status open_link(struct worker *w, const Sluice__V1__Link *l, bool connects, struct sl_err *err)
