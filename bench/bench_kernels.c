@@ -14,10 +14,8 @@
 #include "bench/bench_kernels.h"
 #include "base/clock.h"
 #include "base/cpu.h"
-#include "bench/gpu_kernels.h"
 #include "bench/kernel_cases.h"
 #include "bench/samples.h"
-#include "pipeline/stage/device_kind.h"
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -262,10 +260,6 @@ sl_status sl_bench_kernels(const struct sl_bench_kernels *bench, struct sl_err *
 {
     if (bench->rounds == 0 || bench->rounds > SL_SAMPLES_MAX)
         return sl_fail(err, SL_E_USAGE, "1 to %d rounds", SL_SAMPLES_MAX);
-    enum sl_device_kind kind;
-    SL_TRY(sl_device_kind_read(&kind, bench->device, err));
-    if (kind != SL_DEVICE_CPU)
-        return sl_bench_gpu_kernels(bench, err);
     struct run *r = calloc(1, sizeof *r);
     if (!r)
         return sl_fail(err, SL_E_NOMEM, "out of memory for the bench");

@@ -9,7 +9,7 @@
 
 struct sl_bench_kernels {
     bool json;
-    const char *device; /* NULL: the CPU; else as sl_device_kind_read takes it, and gpu_kernels.h does it */
+    const char *device; /* as sl_device_kind_read takes it; of a GPU it is gpu_kernels.h's */
     const char *filter; /* NULL, or a part of "isa profile kernel shape format rows N" */
     uint32_t n_threads; /* that run a kernel at the same time; 0: all processors */
     uint32_t rounds;

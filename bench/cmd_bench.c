@@ -12,8 +12,10 @@
 #include "bench/bench_schedule.h"
 #include "bench/bench_stage.h"
 #include "bench/commands.h"
+#include "bench/gpu_kernels.h"
 #include "node/command/shared_options.h"
 #include "node/coordinator/coordinator.h"
+#include "pipeline/stage/device_kind.h"
 
 static const struct sl_option kernels_options[] = {
     SL_OPTION_TEXT(
@@ -31,7 +33,12 @@ static int run_kernels(const void *values, const char *const *args, uint32_t n_a
     struct sl_err err;
     (void)args;
     (void)n_args;
-    return sl_bench_kernels(values, &err) == SL_OK ? 0 : sl_command_failed("bench kernels", &err);
+    const struct sl_bench_kernels *bench = values;
+    enum sl_device_kind kind;
+    sl_status status = sl_device_kind_read(&kind, bench->device, &err);
+    if (status == SL_OK)
+        status = (kind == SL_DEVICE_CPU ? sl_bench_kernels : sl_bench_gpu_kernels)(bench, &err);
+    return status == SL_OK ? 0 : sl_command_failed("bench kernels", &err);
 }
 
 const struct sl_command sl_command_bench_kernels = {
