@@ -29,7 +29,7 @@ enum {
     GPU_SPARE_SEGMENTS = 16,     /* of a token's states, that room is left for when segments are shared out */
     GPU_PARTS_UNITS = 8,         /* pieces of work whose times have not been read */
     GPU_TOKENS_MOST = 1 << 18,   /* route.h */
-    GPU_PATIENCE_MS = 20 * 1000, /* for what nobody has predicted: many times what the longest chunk takes */
+    GPU_PATIENCE_MS = 20 * 1000, /* for what nobody has predicted: weights on their way */
     GPU_PATIENCE_LEAST_MS = 2000, /* and for what is predicted: so many times that, and no less than this */
     GPU_PATIENCE_TIMES = 3,
     GPU_TWIN_PATIENCE_MS = 3600000 /* a twin is slow, and may be on a machine that is busy */

@@ -133,8 +133,8 @@ static void open_unit(struct device_gpu *d)
         if (p->n_closed - p->n_read < GPU_PARTS_UNITS && p->given + p->most <= oldest->begin + p->room)
             break;
         struct sl_err err;
-        if (sl_cu_wait(d->cuda, segment_of(p, oldest->end)->begin, d->driver.patience_ms, "a chunk's work",
-                       &err) != SL_OK)
+        if (sl_cu_wait(d->cuda, segment_of(p, oldest->end)->begin, d->patience_ms, "a chunk's work", &err) !=
+            SL_OK)
             gpu_lost(d, err.text);
     }
     p->units[p->n_closed % GPU_PARTS_UNITS] = (struct gpu_unit){.begin = p->given};

@@ -126,7 +126,7 @@ static void await_all(struct device_gpu *d, sl_cu_stream stream, const char *wha
 {
     struct sl_err err;
     gpu_check(d, d->cuda->event_record(d->links->summed, stream), "recording an event");
-    if (sl_cu_wait(d->cuda, d->links->summed, d->driver.patience_ms, what, &err) != SL_OK)
+    if (sl_cu_wait(d->cuda, d->links->summed, d->patience_ms, what, &err) != SL_OK)
         gpu_lost(d, err.text);
 }
 

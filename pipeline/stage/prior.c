@@ -2,6 +2,7 @@
  * nothing is known is taken for the slowest there is, so that whoever measures it, or waits for it, errs on the side of patience. */
 #include "pipeline/stage/prior.h"
 
+enum { AT_WORST = 20 }; /* times the roofline: it may be shared, throttled, and its kernels far from it */
 static const double slowest_ops_per_ns = 1; /* of a processor's thread: the reference kernels */
 static const double layer_us = 10;          /* that a layer takes for nothing: its barriers, its launches */
 /* Less than the smallest cards that are 8.0 or newer were sold with (some 90 GB/s, 2.7 TFLOPS), and than a seventh of a large one. */
@@ -54,4 +55,11 @@ void sl_stage_prior(struct sl_cost *prior, const struct sl_stage *stage, const s
     if (share->with_head) /* a row reads the head, and of the last layer's weights what a row hits */
         prior->us[SL_COST_E] = layer_us + memory_us(r, (double)reads.head + (double)reads.always / layers +
                                                            prior->hit * (double)reads.routed / layers);
+}
+
+void sl_stage_at_worst(struct sl_cost *cost, const struct sl_stage *stage, const struct sl_roofline *gpu)
+{
+    sl_stage_prior(cost, stage, gpu);
+    for (int i = 0; i < SL_COST_TERMS; i++)
+        cost->us[i] *= AT_WORST;
 }

@@ -15,6 +15,7 @@
 #include "model/pack/bus_error.h"
 #include "pipeline/stage/device_impl.h"
 #include "pipeline/stage/device_wait.h"
+#include "pipeline/stage/prior.h"
 #include <assert.h>
 #include <stdlib.h>
 
@@ -43,7 +44,7 @@ struct sl_stage {
     uint8_t *copies;
     const float *embedded; /* the rows that sl_stage_embed has left on the device, for sl_stage_run */
     struct sl_observer observer;
-    struct sl_cost cost; /* of chunks; zeroed: unknown */
+    struct sl_cost cost; /* of chunks, as they are expected; zeroed: unknown */
     uint64_t run_ns;     /* wall time inside sl_stage_run and sl_stage_logits */
 };
 
@@ -278,6 +279,9 @@ sl_status sl_stage_create(struct sl_stage **stage, const struct sl_pack *pack, c
         sl_stage_destroy(st);
         return status;
     }
+    struct sl_roofline gpu;
+    if (sl_stage_roofline(st, &gpu))
+        sl_stage_at_worst(&st->cost, st, &gpu);
     *stage = st;
     return SL_OK;
 }

@@ -8,7 +8,7 @@ import re
 
 import grpc
 import pytest
-from conftest import SLUICE, Server, run
+from conftest import PATIENCE, SLUICE, Server, run
 from test_processes import Stream, generate
 
 LIBCUDA = SLUICE.parent / "twin/libcuda.so.1"
@@ -44,6 +44,8 @@ def generated(model, machine, *options, device="cuda:0", **env):
                "--output", "json", "--digest", *options, env={**os.environ, **machine.env, **env})
 
 
+# As soon as any prediction allows: nothing that these models do may take longer, whoever predicts it.
+HANGS = "a chunk's work does not end on the GPU: given up after 2.0 s"
 # What is wrong before anything is computed: environment, --device, and what is said.
 UNKNOWN = "cuda:GPU-01234567-89ab-cdef-0123-456789abcdef"
 BEFORE = {
@@ -62,6 +64,7 @@ BEFORE = {
     "none of several": ({"TWIN_DEVICES": "2", "TWIN_IN_USE": "3"}, "cuda", "none of 2 GPUs can be had; the first: cuda:0"),
     "no memory for kernels": ({"TWIN_FAULT": "no-memory:1"}, "cuda:0", "loading kernels failed on the GPU: out of memory (CUDA_ERROR_OUT_OF_MEMORY, 2); `nvidia-smi` shows who has it"),
     "dead on arrival": ({"TWIN_FAULT": "fails:0:700"}, "cuda:0", "an illegal memory access was encountered"),
+    "a hang while chunks are measured": ({"TWIN_FAULT": "hangs:9", "XDG_CACHE_HOME": "/dev/null"}, "cuda:0", HANGS),
 }
 
 
@@ -118,7 +121,7 @@ AMID = {
     "an access to nowhere": ("fails:20:700", "an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS, 700)"),
     "an error that is told late": ("fails:20:719:9", "unspecified launch failure (CUDA_ERROR_LAUNCH_FAILED, 719)"),
     "a bit of memory that has flipped": ("fails:20:214", "uncorrectable ECC error encountered (CUDA_ERROR_ECC_UNCORRECTABLE, 214)"),
-    "a kernel that never ends": ("hangs:20", "does not end on the GPU: given up after"),
+    "a kernel that never ends": ("hangs:20", "does not end on the GPU: given up after"),  # of a twin chunks were measured, and are slow
 }
 
 
@@ -143,6 +146,23 @@ def test_a_gpu_that_fails_amid_a_prompt_is_the_loss_of_a_stage_and_the_next_one_
     again = start_server(*devices, model=small, env=machine.env)  # as a supervisor does it; and the GPU is free
     assert generate(again.endpoint, n_ids=40, max_tokens=4) == want
     assert again.stop() == 0, again.log()
+
+
+@pytest.mark.parametrize("how, sentence", [("hangs:20", HANGS), pytest.param("fails:20:700", "(CUDA_ERROR_ILLEGAL_ADDRESS, 700)", marks=pytest.mark.slow)])
+def test_a_decode_worker_whose_gpu_fails_is_replaced_and_its_answer_goes_on(small, machine, start_server, tmp_path, how, sentence):
+    when = tmp_path / "now"
+    server = start_server("--devices", "cpu,cpu,cuda:0", "--lost-after", PATIENCE, model=small,
+                          env={**machine.env, "TWIN_FAULT": how, "TWIN_WHEN": str(when)})
+    want = generate(server.endpoint, n_ids=40, max_tokens=2)
+    first = server.children()["decode"]
+    when.touch()
+    stream = Stream(server.endpoint, n_ids=40, max_tokens=2).end()
+    assert stream.error is None and stream.ids == want, (stream.error, server.log())
+    said = [line for line in server.log().splitlines() if "and what it had with it" in line]
+    assert len(said) == 1 and sentence in said[0] and "this process ends" in said[0], server.log()
+    assert not when.exists() and server.children()["decode"] != first
+    assert server.metric("sluice_answers_moved_total") == 1
+    assert server.stop() == 0, server.log()
 
 
 def test_a_stage_whose_gpu_cannot_be_had_ends_the_pipeline_before_it_begins(small, machine, tmp_path):

@@ -11,7 +11,8 @@
  *   TWIN_MODE      compute mode (0)                        TWIN_IN_USE    bit n: another program has device n
  *   TWIN_MACHINE   a number that is in their UUIDs (0), which name the locks of stages
  *   TWIN_FAULT     fails:N:RESULT[:LATER], hangs:N: what launch N does (twin.h); no-memory:N: allocation N has none
- *   TWIN_WHEN      a file: launches count from when it is there, so that a fault comes behind loading and measuring */
+ *   TWIN_WHEN      a file: launches count from when it is there, so that a fault comes behind loading and measuring. Who finds it takes
+ *                  it away, so of several processes one has the fault, and not who comes in its place */
 #include "kernels/cuda/twin_impl.h"
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/launched.h"
@@ -93,7 +94,7 @@ static sl_cu_result launch(sl_cu_function function, unsigned blocks_x, unsigned 
                            unsigned threads_x, unsigned threads_y, unsigned threads_z, unsigned shared_bytes,
                            sl_cu_stream stream, void **arguments, void **extra)
 {
-    if (when && access(when, F_OK) == 0) {
+    if (when && unlink(when) == 0) {
         TWIN_LOCKED;
         when = NULL;
         fault.at += (uint32_t)sl_twin_world.n_launches;

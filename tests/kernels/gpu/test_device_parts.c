@@ -39,7 +39,7 @@ static bool begin_world(uint64_t seed)
     w.d.cuda = cuda;
     w.d.config.n_layers = LAYERS;
     w.d.config.experts.n_experts = EXPERTS;
-    w.d.driver.patience_ms = 60000;
+    w.d.patience_ms = 60000;
     bool well = is_well(cuda->init(0)) && is_well(cuda->ctx_retain(&w.d.driver.context, 0)) &&
                 is_well(cuda->ctx_set_current(w.d.driver.context)) &&
                 is_well(cuda->mem_alloc(&w.at, BYTES)) && is_well(cuda->host_alloc(&pinned, BYTES, 0)) &&

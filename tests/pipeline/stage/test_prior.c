@@ -1,5 +1,6 @@
 /* What chunks of a stage should take before anybody has measured one (pipeline/stage/prior.h): bytes over the speed of memory and
  * operations over peaks, and of a GPU nobody knows more than of the slowest there is. */
+#include "kernels/cuda/kinds.h"
 #include "kernels/page.h"
 #include "pipeline/stage/prior.h"
 #include "tests/model/random_pack.h"
@@ -90,6 +91,28 @@ SL_TEST(a_row_takes_as_long_as_its_operations)
     sl_stage_prior(&cost, stage, &compute);
     CHECK(near(cost.us[SL_COST_B], projections + experts));
     CHECK(near(cost.us[SL_COST_A], 2.0 * N_LAYERS * HEADS));
+    sl_stage_destroy(stage);
+    sl_pack_close(pack);
+}
+
+/* Whoever is waited for, however he is called: longer than the roofline says of any kind, and not longer than of the slowest. */
+SL_TEST(no_gpu_is_given_up_sooner_than_its_kernels_may_take)
+{
+    struct sl_pack *pack = make_pack();
+    struct sl_stage *stage = make_stage(pack, SL_DEVICE_TWIN);
+    struct sl_cost unknown, known, prior;
+    sl_stage_at_worst(&unknown, stage, &(struct sl_roofline){.bytes_per_ns = 0});
+    CHECK(sl_cost_is_sane(&unknown));
+    for (uint32_t i = 0; i < sl_gpu_n_kinds; i++) {
+        const struct sl_gpu_kind *k = &sl_gpu_kinds[i];
+        const struct sl_roofline roofline = {
+            .ops_per_ns = {[SL_PEAK_F32] = 1000 * k->f32_tflops, [SL_PEAK_INT8] = 1000 * k->int8_tops},
+            .bytes_per_ns = k->memory_gbs};
+        sl_stage_prior(&prior, stage, &roofline);
+        sl_stage_at_worst(&known, stage, &roofline);
+        for (int t = 0; t < SL_COST_TERMS; t++)
+            CHECK(known.us[t] >= 20 * prior.us[t] && known.us[t] <= unknown.us[t] && prior.us[t] > 0);
+    }
     sl_stage_destroy(stage);
     sl_pack_close(pack);
 }
