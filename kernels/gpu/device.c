@@ -344,6 +344,12 @@ static size_t pinned_bytes(const struct gpu_sizes *s)
     return 2 * GPU_STAGED * s->staged_bytes + GPU_LISTS * s->lists_bytes;
 }
 
+/* Beside it: where parts have their counts of tasks, and links their sums. */
+static size_t pinned_apart(const struct sl_device_config *config)
+{
+    return gpu_parts_bytes(config) + gpu_links_bytes(config);
+}
+
 static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device_config *config,
                            struct sl_err *err)
 {
@@ -353,9 +359,8 @@ static sl_status gpu_bytes(struct sl_device_bytes *bytes, const struct sl_device
     bytes->kv = sizes.kv_bytes;
     bytes->activations = sizes.work_bytes; /* logits and angles, too: they are one allocation */
     bytes->tables = (1 + GPU_LISTS) * sizes.lists_bytes + sizes.graph_bytes;
-    bytes->scratch =
-        2 * GPU_STAGED * sizes.staged_bytes + GPU_PARTS_UNITS * config->n_layers * sizeof(uint32_t);
-    bytes->pinned = pinned_bytes(&sizes);
+    bytes->scratch = 2 * GPU_STAGED * sizes.staged_bytes + pinned_apart(config);
+    bytes->pinned = pinned_bytes(&sizes) + pinned_apart(config);
     bytes->own = sizes.kv_bytes + sizes.work_bytes + sizes.lists_bytes + sizes.graph_bytes;
     return SL_OK;
 }

@@ -269,6 +269,7 @@ static inline size_t gpu_place_bytes(const struct sl_device_config *config)
 {
     return (size_t)config->max_tokens * config->attention.d_model * sizeof(float);
 }
+size_t gpu_links_bytes(const struct sl_device_config *config);      /* pinned */
 sl_status gpu_links_open(struct device_gpu *d, struct sl_err *err); /* if the config has places */
 void gpu_links_drain(struct device_gpu *d); /* waits for what is queued in their streams */
 void gpu_links_close(struct device_gpu *d);
@@ -283,6 +284,7 @@ void gpu_graphs_destroy(struct device_gpu *d);
 const struct gpu_graph *gpu_graph_of(const struct device_gpu *d); /* the chunk's; NULL: there is none */
 void gpu_graph_launch(struct device_gpu *d, const struct gpu_graph *graph); /* all its layers */
 /* device_parts.c */
+size_t gpu_parts_bytes(const struct sl_device_config *config); /* pinned */
 sl_status gpu_parts_create(struct device_gpu *d, struct sl_err *err);
 void gpu_parts_destroy(struct device_gpu *d);
 /* What the compute stream is given from here on is of that part, until the next one or gpu_parts_close. */

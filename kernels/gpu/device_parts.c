@@ -29,6 +29,11 @@ static struct gpu_segment *segment_of(struct gpu_parts *p, uint64_t number)
     return &p->ring[number % p->room];
 }
 
+size_t gpu_parts_bytes(const struct sl_device_config *config)
+{
+    return GPU_PARTS_UNITS * config->n_layers * sizeof(uint32_t);
+}
+
 sl_status gpu_parts_create(struct device_gpu *d, struct sl_err *err)
 {
     struct gpu_parts *p = &d->parts;
@@ -40,7 +45,7 @@ sl_status gpu_parts_create(struct device_gpu *d, struct sl_err *err)
     for (uint32_t i = 0; i < p->room; i++)
         SL_TRY(sl_cu_check(d->cuda, d->cuda->event_create(&p->ring[i].begin, 0), "making an event", err));
     void *tasks = NULL;
-    SL_TRY(gpu_pin(d, &tasks, GPU_PARTS_UNITS * d->config.n_layers * sizeof *p->tasks, err));
+    SL_TRY(gpu_pin(d, &tasks, gpu_parts_bytes(&d->config), err));
     p->tasks = tasks;
     return SL_OK;
 }

@@ -155,6 +155,11 @@ void gpu_seal(struct sl_device *device, struct sl_device_at rows, size_t bytes, 
 
 /* ---- life ---- */
 
+size_t gpu_links_bytes(const struct sl_device_config *config)
+{
+    return config->n_places ? SL_GPU_LANES_BLOCKS * SL_SUM_LANES * sizeof(uint64_t) : 0;
+}
+
 static sl_status make_event(struct device_gpu *d, sl_cu_event *event, struct sl_err *err)
 {
     return sl_cu_check(d->cuda, d->cuda->event_create(event, SL_CU_EVENT_NO_TIMING), "making an event", err);
@@ -177,8 +182,7 @@ static sl_status make_things(struct device_gpu *d, struct sl_err *err)
         SL_TRY(make_event(d, &l->events[l->n_free_events], err));
         l->free_events[l->n_free_events] = l->events[l->n_free_events];
     }
-    size_t bytes = SL_GPU_LANES_BLOCKS * SL_SUM_LANES * sizeof *l->sums;
-    SL_TRY(sl_cu_check(d->cuda, d->cuda->host_alloc(&pinned, bytes, 0), "pinning memory", err));
+    SL_TRY(gpu_pin(d, &pinned, gpu_links_bytes(&d->config), err));
     l->sums = pinned;
     return SL_OK;
 }

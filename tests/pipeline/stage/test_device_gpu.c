@@ -2,6 +2,7 @@
  * makes of it, to the bit: rows behind each stage, pages, logits; for any chunks and any order that the streams may take, and
  * whoever passes rows and pages to whom. */
 #include "base/digest.h"
+#include "kernels/cuda/twin_impl.h"
 #include "kernels/gpu/device.h"
 #include "kernels/gpu/gemm8.h"
 #include "pipeline/stage/utilisation.h"
@@ -519,6 +520,36 @@ SL_TEST(a_stage_on_a_gpu_maps_no_weights_and_a_byte_that_changed_is_refused)
     flip_byte(path, 9000);
     CHECK_INT(sl_stage_create(&stage, pack, &whole, NULL, &err), SL_OK);
     sl_stage_destroy(stage);
+    sl_pack_close(pack);
+}
+
+static size_t pinned_now(void)
+{
+    size_t bytes = 0;
+    for (const struct twin_memory *m = sl_twin_world.pinned; m; m = m->next)
+        bytes += m->bytes;
+    return bytes;
+}
+
+SL_TEST(what_a_stage_has_pinned_is_what_its_plan_says)
+{
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    size_t without = 0;
+    REQUIRE(pack);
+    sl_gpu_twin_as(&(struct sl_gpu_twin){0});
+    for (uint32_t n_places = 0; n_places <= 4; n_places += 4) { /* of rows that go from device to device */
+        struct sl_share share = whole;
+        struct sl_stage *stage = NULL;
+        struct sl_stage_bytes plan;
+        struct sl_err err = {0};
+        share.n_places = n_places;
+        REQUIRE(sl_stage_bytes(&plan, pack, &share, &err) == SL_OK);
+        REQUIRE(sl_stage_create(&stage, pack, &share, NULL, &err) == SL_OK);
+        CHECK_INT(plan.pinned, pinned_now());
+        CHECK(n_places ? plan.pinned > without : plan.pinned > 0);
+        without = plan.pinned;
+        sl_stage_destroy(stage);
+    }
     sl_pack_close(pack);
 }
 
