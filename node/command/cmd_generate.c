@@ -173,6 +173,10 @@ static sl_status check_values(const struct generate_values *v, struct sl_err *er
     if (!v->endpoint == !v->model)
         return sl_fail(err, SL_E_USAGE,
                        "say either --endpoint HOST:PORT (a server) or --model PATH (in this process)");
+    if (v->endpoint && strcmp(v->device, "cpu") != 0)
+        return sl_fail(
+            err, SL_E_USAGE,
+            "--device goes with --model: the stages of a server have the devices that it was started with");
     if (!!v->prompt + !!v->prompt_file + !!v->token_ids != 1)
         return sl_fail(err, SL_E_USAGE, "say one of --prompt TEXT, --prompt-file FILE, --token-ids FILE");
     if (v->tenant && !sl_tenant_is_name(v->tenant, strlen(v->tenant)))

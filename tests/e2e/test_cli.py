@@ -110,6 +110,7 @@ def test_score_is_what_generate_said(pack, tmp_path):
     (["generate", "--model", "PACK"], 64, "--prompt TEXT, --prompt-file FILE, --token-ids FILE"),
     (["generate", "--model", "PACK", "--prompt", "x", "--endpoint", "127.0.0.1:1"], 64, "either"),
     (["generate", "--model", "/nonexistent", "--prompt", "x"], 65, "/nonexistent"),
+    (["generate", "--endpoint", "127.0.0.1:1", "--prompt", "x", "--device", "cuda"], 64, "--device goes with --model: the stages of a"),
     (["generate", "--model", "PACK", "--prompt", ""], 64, "the prompt is empty"),
     (["generate", "--model", "PACK", "--prompt", "x", "--temperature", "nan"], 64, "--temperature"),
     (["generate", "--model", "PACK", "--prompt", "x", "--stages", "9"], 78, "9 stages cannot share 6 layers"),
