@@ -236,15 +236,17 @@ static void key_of(const struct calibrator *c, const struct sl_pack *pack, char 
 #else
     static const char instrumented[] = "";
 #endif
-    char cpu[64];
+    char cpu[64], threads[32] = ""; /* a GPU computes with none of the host's */
     struct sl_device_identity which;
     const char *device = sl_stage_identify(c->stage, &which);
     sl_cpu_model_name(cpu, sizeof cpu);
+    if (!which.name[0])
+        snprintf(threads, sizeof threads, ", %u threads", s->n_threads);
     snprintf(
         key, SL_COST_KEY,
-        "%s\nsluice %s%s, %s kernels, profile %s, device %s%s%s, %u threads\nmodel %.64s\nlayers %u to %u%s, KV %s\n",
+        "%s\nsluice %s%s, %s kernels, profile %s, device %s%s%s%s\nmodel %.64s\nlayers %u to %u%s, KV %s\n",
         cpu, SLUICE_VERSION, instrumented, sl_stage_isa(c->stage), sl_profile_name(s->profile), device,
-        which.name[0] ? " " : "", which.name, s->n_threads, sl_pack_digest(pack), s->begin, s->end,
+        which.name[0] ? " " : "", which.name, threads, sl_pack_digest(pack), s->begin, s->end,
         s->with_embed ? " with embedding" : "", sl_dtype_name(s->kv_dtype));
 }
 

@@ -192,6 +192,8 @@ SL_TEST(a_gpu_neither_takes_the_costs_of_the_cpu_nor_has_its_peaks)
             struct sl_share share = share_of(3, 4);
             struct sl_stage_calibration c;
             share.device = kinds[k];
+            share.n_threads =
+                kinds[k] == SL_DEVICE_CPU ? 1 : 1 + (uint32_t)round; /* which a GPU has no use for */
             struct sl_stage *stage = make_stage(pack, &share);
             CHECK_INT(sl_stage_calibrate(&c, stage, pack, &trial, &err), SL_OK);
             CHECK_INT(c.kept, round == 1);
