@@ -296,10 +296,12 @@ static void gpu_run_attention(struct sl_device *device, uint32_t layer)
 {
     struct device_gpu *d = gpu_of(device);
     gpu_enter(d);
-    if (!d->graph)
-        gpu_attention(d, layer);
-    else if (layer == 0)
+    if (d->graph && layer == 0)
         gpu_graph_launch(d, d->graph);
+    if (d->graph)
+        return;
+    gpu_parts_layer(d, layer);
+    gpu_attention(d, layer);
 }
 
 static void gpu_run_experts(struct sl_device *device, uint32_t layer)

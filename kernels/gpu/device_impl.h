@@ -28,6 +28,7 @@ enum {
         1024, /* of attention, to keep a large device busy: a constant, so that plans need no device */
     GPU_SPARE_SEGMENTS = 16,     /* of a token's states, that room is left for when segments are shared out */
     GPU_PARTS_UNITS = 8,         /* pieces of work whose times have not been read */
+    GPU_LAYERS_AHEAD = 8,        /* that the host asks for before the GPU has begun the first of them */
     GPU_TOKENS_MOST = 1 << 18,   /* route.h */
     GPU_PATIENCE_MS = 20 * 1000, /* for what nobody has predicted: weights on their way */
     GPU_PATIENCE_LEAST_MS = 2000, /* and for what is predicted: so many times that, and no less than this */
@@ -135,9 +136,10 @@ struct gpu_parts { /* device_parts.c */
     struct gpu_unit units[GPU_PARTS_UNITS];
     uint64_t n_closed, n_read; /* units; open: there is one behind those that are closed */
     bool open;
-    struct gpu_kept *keeping; /* what is asked for goes here, and no event is recorded */
-    enum sl_part part;        /* of it */
-    uint32_t *tasks;          /* [GPU_PARTS_UNITS][n_layers], pinned: as n_tasks of gpu_buffers was */
+    struct gpu_kept *keeping;          /* what is asked for goes here, and no event is recorded */
+    enum sl_part part;                 /* of it */
+    uint64_t layers[GPU_LAYERS_AHEAD]; /* the first segment of each of the last ones */
+    uint32_t *tasks; /* [GPU_PARTS_UNITS][n_layers], pinned: as n_tasks of gpu_buffers was */
     struct sl_parts sum;
 };
 
@@ -287,6 +289,9 @@ void gpu_graph_launch(struct device_gpu *d, const struct gpu_graph *graph); /* a
 size_t gpu_parts_bytes(const struct sl_device_config *config); /* pinned */
 sl_status gpu_parts_create(struct device_gpu *d, struct sl_err *err);
 void gpu_parts_destroy(struct device_gpu *d);
+/* The host is about to ask for a layer of the chunk. It waits for the GPU if that is many layers behind: a driver has room for so much
+ * (some 1,000 launches), and holds up whoever gives it more, without an end if the GPU hangs. */
+void gpu_parts_layer(struct device_gpu *d, uint32_t layer);
 /* What the compute stream is given from here on is of that part, until the next one or gpu_parts_close. */
 void gpu_part(struct device_gpu *d, enum sl_part part);
 void gpu_work(struct device_gpu *d, uint64_t ops, uint64_t bytes); /* of the part that has begun */

@@ -128,6 +128,23 @@ static struct gpu_segment *begin_segment(struct device_gpu *d, enum sl_part part
     return s;
 }
 
+/* What was given before that segment is over; it has been begun. */
+static void await_segment(struct device_gpu *d, uint64_t number)
+{
+    struct sl_err err;
+    if (sl_cu_wait(d->cuda, segment_of(&d->parts, number)->begin, d->patience_ms, "a chunk's work", &err) !=
+        SL_OK)
+        gpu_lost(d, err.text);
+}
+
+void gpu_parts_layer(struct device_gpu *d, uint32_t layer)
+{
+    uint64_t *first = &d->parts.layers[layer % GPU_LAYERS_AHEAD];
+    if (layer >= GPU_LAYERS_AHEAD)
+        await_segment(d, *first);
+    *first = d->parts.given;
+}
+
 /* A host that is so far ahead of the GPU that events run out waits for the oldest piece of work. */
 static void open_unit(struct device_gpu *d)
 {
@@ -137,10 +154,7 @@ static void open_unit(struct device_gpu *d)
         const struct gpu_unit *oldest = &p->units[p->n_read % GPU_PARTS_UNITS];
         if (p->n_closed - p->n_read < GPU_PARTS_UNITS && p->given + p->most <= oldest->begin + p->room)
             break;
-        struct sl_err err;
-        if (sl_cu_wait(d->cuda, segment_of(p, oldest->end)->begin, d->patience_ms, "a chunk's work", &err) !=
-            SL_OK)
-            gpu_lost(d, err.text);
+        await_segment(d, oldest->end);
     }
     p->units[p->n_closed % GPU_PARTS_UNITS] = (struct gpu_unit){.begin = p->given};
     p->open = true;

@@ -392,27 +392,34 @@ struct end {  /* of a process that had one */
     char log[2048];
 };
 
-/* Chunks on a twin with that fault, in a process of their own; predicted_us: what each of them is expected to take. */
-static struct end end_of(const struct sl_pack *pack, const struct sl_cu_twin_fault *fault,
-                         double predicted_us)
+/* What each chunk is expected to take. */
+static void run_chunks(const struct sl_pack *pack, double predicted_us)
 {
     static struct stages st;
+    const struct case_of how = {{T, C}, 32, false, 1};
+    const struct sl_cost cost = {.us[SL_COST_C] = predicted_us};
+    struct came_out out = {0};
+    open_stages(&st, pack, &how, SL_I8);
+    sl_stage_expect(st.stage[0], &cost);
+    for (uint32_t pos = 0; pos < PROMPT; pos += 30)
+        run(&st, &how, (uint32_t[]){pos, 0}, (uint32_t[]){30, 0}, &out);
+}
+
+/* `chunks` on a twin with that fault, in a process of their own. */
+static struct end end_of(void (*chunks)(const struct sl_pack *pack, double predicted_us),
+                         const struct sl_pack *pack, const struct sl_cu_twin_fault *fault,
+                         double predicted_us)
+{
     struct end end = {.code = -1};
     int ends[2], status = 0;
-    const struct case_of how = {{T, C}, 32, false, 1};
     if (pipe(ends) != 0)
         return end;
     pid_t child = fork();
     if (child == 0) {
-        struct came_out out = {0};
         dup2(ends[1], STDERR_FILENO);
         sl_gpu_twin_as(&(struct sl_gpu_twin){
             .seed = 3, .fault = *fault, .patience_ms = fault->kind == SL_CU_TWIN_HANGS ? 500 : 0});
-        const struct sl_cost cost = {.us[SL_COST_C] = predicted_us};
-        open_stages(&st, pack, &how, SL_I8);
-        sl_stage_expect(st.stage[0], &cost);
-        for (uint32_t pos = 0; pos < PROMPT; pos += 30)
-            run(&st, &how, (uint32_t[]){pos, 0}, (uint32_t[]){30, 0}, &out);
+        chunks(pack, predicted_us);
         _exit(0);
     }
     close(ends[1]);
@@ -442,9 +449,9 @@ SL_TEST(a_final_error_or_a_hang_is_said_once_and_ends_the_process)
         {{SL_CU_TWIN_HANGS, 12, 0, 0}, 1e4, "does not end on the GPU: given up after 0.5 s"},
         {{SL_CU_TWIN_HANGS, 12, 0, 0}, 4e5, "does not end on the GPU: given up after 1.2 s"}};
     struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
-    CHECK_INT(end_of(pack, &(struct sl_cu_twin_fault){0}, 0).code, 0);
+    CHECK_INT(end_of(run_chunks, pack, &(struct sl_cu_twin_fault){0}, 0).code, 0);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) {
-        struct end end = end_of(pack, &faults[i].fault, faults[i].predicted_us);
+        struct end end = end_of(run_chunks, pack, &faults[i].fault, faults[i].predicted_us);
         CHECK_INT(end.code, EX_UNAVAILABLE);
         CHECK_CONTAINS(end.log, faults[i].says);
         CHECK_CONTAINS(end.log, "the GPU at 0000:01:00.0 (a twin of a GPU) is lost, and what it had with it");
@@ -481,6 +488,33 @@ static uint64_t logits_of(struct sl_stage *stage)
     sl_stage_run(stage, &chunk);
     const float *logits = sl_stage_logits(stage, x + 24 * WIDTH, 8);
     return sl_xxh3(logits, 8 * WORDS * sizeof *logits);
+}
+
+static void run_deep(const struct sl_pack *pack, double predicted_us)
+{
+    struct sl_stage *stage = NULL;
+    struct sl_err err = {0};
+    struct sl_share share = whole;
+    (void)predicted_us;
+    share.end = sl_pack_shape(pack)->n_layers;
+    if (sl_stage_create(&stage, pack, &share, NULL, &err) == SL_OK)
+        logits_of(stage);
+}
+
+/* A driver that is full holds up whoever asks for more, without an end where nothing ends: the twin's, which is full sooner, says that
+ * it would. */
+SL_TEST(a_hang_is_seen_by_who_has_more_to_ask_for_than_a_driver_takes)
+{
+    n_layers = 24;
+    struct sl_pack *pack = make_pack(SL_I8, SL_I4, SL_ROTATE_OFF);
+    n_layers = N_LAYERS;
+    for (uint32_t at = 3; at < 100; at += 48) {
+        struct end end = end_of(run_deep, pack, &(struct sl_cu_twin_fault){SL_CU_TWIN_HANGS, at, 0, 0}, 0);
+        CHECK_INT(end.code, EX_UNAVAILABLE);
+        CHECK_CONTAINS(end.log, "does not end on the GPU: given up after 0.5 s");
+    }
+    CHECK_INT(end_of(run_deep, pack, &(struct sl_cu_twin_fault){0}, 0).code, 0);
+    sl_pack_close(pack);
 }
 
 SL_TEST(weights_come_whole_in_any_order_of_streams)

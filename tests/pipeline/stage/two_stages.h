@@ -13,7 +13,7 @@
 enum { CONTEXT = 192, STEPS = 2, WIDTH = 96, WORDS = 70, N_STAGES = 2 };
 
 static const uint32_t layer_begin[N_STAGES + 1] = {0, 1, N_LAYERS};
-static uint32_t n_heads = 4, d_head = 32, n_experts = 9;
+static uint32_t n_layers = N_LAYERS, n_heads = 4, d_head = 32, n_experts = 9;
 
 static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enum sl_rotate rotate)
 {
@@ -21,10 +21,10 @@ static struct sl_pack *make_pack(enum sl_dtype dense, enum sl_dtype experts, enu
     snprintf(
         text, sizeof text,
         "{\"model_type\":\"qwen3_moe\",\"architectures\":[\"Qwen3MoeForCausalLM\"],\"hidden_size\":%d,"
-        "\"num_hidden_layers\":%d,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
+        "\"num_hidden_layers\":%u,\"num_attention_heads\":%u,\"num_key_value_heads\":2,\"head_dim\":%u,"
         "\"vocab_size\":%d,\"num_experts\":%u,\"num_experts_per_tok\":3,\"moe_intermediate_size\":64,"
-        "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[%d],\"norm_topk_prob\":true}",
-        WIDTH, N_LAYERS, n_heads, d_head, WORDS, n_experts, N_LAYERS - 2);
+        "\"intermediate_size\":160,\"max_position_embeddings\":256,\"mlp_only_layers\":[%u],\"norm_topk_prob\":true}",
+        WIDTH, n_layers, n_heads, d_head, WORDS, n_experts, n_layers - 2);
     return random_pack_of(text, dense, experts, rotate);
 }
 
