@@ -377,7 +377,7 @@ SL_TEST(what_a_gpu_does_is_beside_two_ceilings_and_of_a_twin_no_figure)
     sl_utilisation_look(&u, st.stage[0]);
     for (int p = 0; p < SL_PARTS; p++) {
         double ops = (double)(u.seen.part[p].ops - before.part[p].ops);
-        *(sl_stage_part_peak(st.stage[0], p) == SL_PEAK_INT8 ? &integers : &by_f32) += ops;
+        *(sl_stage_part_peak(st.stage[0], (enum sl_part)p) == SL_PEAK_INT8 ? &integers : &by_f32) += ops;
     }
     CHECK(integers > 0 && by_f32 > 0);
     CHECK(u.compute_ns == by_f32 + integers / 8 && u.mma_ns == by_f32 + integers / 2);
