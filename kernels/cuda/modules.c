@@ -55,5 +55,10 @@ sl_status sl_gpu_modules_find(const struct sl_gpu_modules *modules, const char *
         result = cuda->function_load(*function);
     if (result == SL_CU_OK && shared_bytes > UNASKED)
         result = cuda->function_set(*function, SL_CU_FUNCTION_DYNAMIC_SHARED, (int)shared_bytes);
+    if (result == SL_CU_INVALID_VALUE && shared_bytes > UNASKED)
+        return sl_fail(
+            err, SL_E_UNAVAILABLE,
+            "the kernel %s wants %u KiB of shared memory, and a block of this GPU may not have as much", name,
+            shared_bytes / 1024);
     return sl_cu_check(cuda, result, name, err);
 }

@@ -246,6 +246,30 @@ sl_cu_result sl_twin_device_bytes(size_t *bytes, sl_cu_device device)
     return SL_CU_OK;
 }
 
+/* Bytes of a multiprocessor, of which a block may have all but one KiB; by the programming guide's table of capabilities. */
+static size_t shared_of(uint32_t capability)
+{
+    switch (capability) {
+    case 75:
+        return 65 * 1024;
+    case 80:
+    case 87:
+        return 164 * 1024;
+    case 86:
+    case 89:
+    case 120:
+    case 121:
+        return 100 * 1024;
+    default:
+        return 228 * 1024;
+    }
+}
+
+static size_t shared_most(void)
+{
+    return shared_of(sl_twin_world.config.capability) - 1024;
+}
+
 sl_cu_result sl_twin_device_attribute(int *value, unsigned attribute, sl_cu_device device)
 {
     TWIN_DEVICE(device);
@@ -270,7 +294,7 @@ sl_cu_result sl_twin_device_attribute(int *value, unsigned attribute, sl_cu_devi
         *value = 1;
         return SL_CU_OK;
     case SL_CU_SHARED_BYTES:
-        *value = 227 * 1024;
+        *value = (int)shared_most();
         return SL_CU_OK;
     default:
         return SL_CU_INVALID_VALUE;
@@ -422,7 +446,7 @@ sl_cu_result sl_twin_function_set(sl_cu_function function, unsigned attribute, i
     TWIN_ENTER;
     if (!is_function(function))
         return SL_CU_INVALID_HANDLE;
-    if (attribute != SL_CU_FUNCTION_DYNAMIC_SHARED || value < 0 || value > 227 * 1024)
+    if (attribute != SL_CU_FUNCTION_DYNAMIC_SHARED || value < 0 || (size_t)value > shared_most())
         return SL_CU_INVALID_VALUE;
     function->shared_most = (size_t)value;
     return SL_CU_OK;
@@ -433,8 +457,8 @@ sl_cu_result sl_twin_function_fits(int *blocks, sl_cu_function function, int thr
     TWIN_ENTER;
     if (!is_function(function))
         return SL_CU_INVALID_HANDLE;
-    size_t by_shared =
-        shared_bytes ? 228 * 1024 / (shared_bytes + 1024) : 32; /* a block costs one KiB more */
+    size_t by_shared = shared_bytes ? shared_of(sl_twin_world.config.capability) / (shared_bytes + 1024)
+                                    : 32; /* a block costs one KiB more */
     bool whole = threads > 0 && (uint32_t)threads == function->kernel->threads;
     *blocks = !whole ? 0 : (int)(by_shared < function->kernel->per_sm ? by_shared : function->kernel->per_sm);
     return SL_CU_OK;

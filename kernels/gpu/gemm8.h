@@ -34,7 +34,6 @@ enum {
     GEMM8_TOKENS = 64, /* of a tile */
     GEMM8_BLOCKS = 8,  /* of 16 outputs, of a task */
     GEMM8_WARPS = 4,
-    GEMM8_STAGES = 4,    /* of 128 inputs, in shared memory */
     GEMM8_X_PITCH = 160, /* from row to row of activations there: eight lanes' rows lie in different banks */
 };
 
@@ -90,13 +89,18 @@ GEMM8_CONSTANT uint32_t gemm8_scale_bytes(int d)
 {
     return d == SL_I8 ? 0 : d == SL_I4 ? 32 : 64;
 }
+GEMM8_CONSTANT uint32_t
+gemm8_stages(int d) /* of 128 inputs, in shared memory: the least that a GPU has is 99 KB */
+{
+    return d == SL_I8 ? 3 : 4;
+}
 GEMM8_CONSTANT uint32_t gemm8_stage_bytes(int d)
 {
     return GEMM8_TOKENS * GEMM8_X_PITCH + GEMM8_BLOCKS * (4 * gemm8_unit_bytes(d) + gemm8_scale_bytes(d));
 }
 GEMM8_CONSTANT uint32_t gemm8_shared_bytes(int d)
 {
-    return GEMM8_STAGES * gemm8_stage_bytes(d);
+    return gemm8_stages(d) * gemm8_stage_bytes(d);
 }
 GEMM8_CONSTANT uint32_t gemm8_few_shared_bytes(int digits) /* sums of two blocks of every warp, twice */
 {
