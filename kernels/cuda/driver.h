@@ -52,6 +52,8 @@ enum { /* results that somebody asks for */
        SL_CU_LAUNCH_TIMEOUT = 702,
        SL_CU_CONTEXT_IS_DESTROYED = 709,
        SL_CU_ASSERT = 710,
+       SL_CU_ALREADY_REGISTERED = 712, /* the host's memory, some of it */
+       SL_CU_NOT_REGISTERED = 713,
        SL_CU_HARDWARE_STACK_ERROR = 714,
        SL_CU_LAUNCH_FAILED = 719,
        SL_CU_TENSOR_MEMORY_LEAK = 721,
@@ -61,6 +63,8 @@ enum { /* results that somebody asks for */
        SL_CU_COMPAT_NOT_SUPPORTED = 804,
        SL_CU_MPS_CLIENT_TERMINATED = 810,
        SL_CU_CAPTURE_UNSUPPORTED = 900, /* not while a stream's work is captured */
+       SL_CU_CAPTURE_INVALIDATED = 901, /* by a call that was so refused */
+       SL_CU_CAPTURE_WRONG_THREAD = 908,
        SL_CU_UNKNOWN = 999
 };
 enum { /* attributes of a device */

@@ -145,10 +145,18 @@ static const struct {
     {SL_CU_NOT_READY, "CUDA_ERROR_NOT_READY", "device not ready"},
     {SL_CU_ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS", "an illegal memory access was encountered"},
     {SL_CU_LAUNCH_TIMEOUT, "CUDA_ERROR_LAUNCH_TIMEOUT", "the launch timed out and was terminated"},
+    {SL_CU_ALREADY_REGISTERED, "CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED",
+     "part or all of the requested memory range is already mapped"},
+    {SL_CU_NOT_REGISTERED, "CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED",
+     "pointer does not correspond to a registered memory region"},
     {SL_CU_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure"},
     {SL_CU_NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED", "operation not supported"},
     {SL_CU_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
      "operation not permitted when stream is capturing"},
+    {SL_CU_CAPTURE_INVALIDATED, "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED",
+     "operation failed due to a previous error during capture"},
+    {SL_CU_CAPTURE_WRONG_THREAD, "CUDA_ERROR_STREAM_CAPTURE_WRONG_THREAD",
+     "attempt to terminate a thread-local capture sequence from another thread"},
 };
 
 static sl_cu_result error_of(sl_cu_result result, const char **text, bool name)
@@ -367,7 +375,7 @@ sl_cu_result sl_twin_ctx_set_current(sl_cu_context context)
 
 sl_cu_result sl_twin_module_load(sl_cu_module *module, const void *image)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     struct CUmod_st *m = image && !sl_twin_refused() ? calloc(1, sizeof *m) : NULL;
     if (!m)
         return image ? SL_CU_OUT_OF_MEMORY : SL_CU_INVALID_VALUE;
@@ -380,7 +388,7 @@ sl_cu_result sl_twin_module_load(sl_cu_module *module, const void *image)
 
 sl_cu_result sl_twin_module_unload(sl_cu_module module)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     struct CUmod_st **at = &sl_twin_current->modules;
     while (*at && *at != module)
         at = &(*at)->next;
@@ -423,7 +431,7 @@ static bool is_function(const struct CUfunc_st *function)
 
 sl_cu_result sl_twin_function_load(sl_cu_function function)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     if (!is_function(function))
         return SL_CU_INVALID_HANDLE;
     function->loaded = true;

@@ -22,12 +22,20 @@ void sl_twin_graphs_end(struct CUctx_st *context)
     FREE_OPS(context->execs)
 }
 
-bool sl_twin_captures(const struct CUctx_st *context)
+static bool captures(const struct CUctx_st *context)
 {
     for (const struct CUstream_st *s = context->streams; s; s = s->next)
         if (s->captured)
             return true;
     return false;
+}
+
+bool sl_twin_spoils(const struct CUctx_st *context)
+{
+    for (const struct CUstream_st *s = context->streams; s; s = s->next)
+        if (s->captured)
+            s->captured->spoiled = true;
+    return captures(context);
 }
 
 struct twin_op *sl_twin_capture(struct CUgraph_st *graph)
@@ -53,12 +61,13 @@ sl_cu_result sl_twin_capture_begin(sl_cu_stream stream, unsigned mode)
         return SL_CU_NOT_SUPPORTED;
     if (!is_stream(stream))
         return SL_CU_INVALID_HANDLE;
-    if (mode != SL_CU_CAPTURE_THREAD_LOCAL || sl_twin_captures(sl_twin_current))
+    if (mode != SL_CU_CAPTURE_THREAD_LOCAL || captures(sl_twin_current))
         return SL_CU_INVALID_VALUE;
     struct CUgraph_st *graph = calloc(1, sizeof *graph);
     if (!graph)
         return SL_CU_OUT_OF_MEMORY;
     graph->context = sl_twin_current;
+    graph->thread = &sl_twin_current; /* of a thread */
     stream->captured = graph;
     return SL_CU_OK;
 }
@@ -70,8 +79,16 @@ sl_cu_result sl_twin_capture_end(sl_cu_stream stream, sl_cu_graph *graph)
         return SL_CU_INVALID_HANDLE;
     if (!stream->captured)
         return SL_CU_INVALID_VALUE;
+    if (stream->captured->thread != &sl_twin_current)
+        return SL_CU_CAPTURE_WRONG_THREAD;
     *graph = stream->captured;
     stream->captured = NULL;
+    if ((*graph)->spoiled) {
+        free((*graph)->ops.list);
+        free(*graph);
+        *graph = NULL;
+        return SL_CU_CAPTURE_INVALIDATED;
+    }
     (*graph)->next = sl_twin_current->graphs;
     sl_twin_current->graphs = *graph;
     return SL_CU_OK;

@@ -62,6 +62,8 @@ struct CUgraph_st {
     struct CUgraph_st *next;
     struct CUctx_st *context;
     struct twin_ops ops;
+    const void *thread; /* while it is captured: whose, and whether somebody has spoiled it */
+    bool spoiled;
 };
 struct CUgraphExec_st {
     struct CUgraphExec_st *next;
@@ -138,6 +140,16 @@ sl_cu_result sl_twin_enter(void);
             return entered_;                                                                                 \
     } while (0)
 
+/* The same of what a capture does not see and a driver therefore refuses meanwhile, whichever thread asks: the capture is
+ * spoiled, too. */
+bool sl_twin_spoils(const struct CUctx_st *context);
+#define TWIN_ENTER_APART                                                                                     \
+    TWIN_ENTER;                                                                                              \
+    do {                                                                                                     \
+        if (sl_twin_spoils(sl_twin_current))                                                                 \
+            return SL_CU_CAPTURE_UNSUPPORTED;                                                                \
+    } while (0)
+
 /* twin_memory.c */
 /* All of a context's: shut to everybody, or open for the work that a call does. */
 void sl_twin_memory_shut(struct CUctx_st *context, bool shut);
@@ -162,7 +174,6 @@ sl_cu_result sl_twin_given(struct CUstream_st *stream);
 
 /* twin_graphs.c */
 struct twin_op *sl_twin_capture(struct CUgraph_st *graph); /* NULL: no memory */
-bool sl_twin_captures(const struct CUctx_st *context);
 void sl_twin_graphs_end(struct CUctx_st *context);
 
 /* The functions of the table, as SL_CU_CALLS has them. */

@@ -117,7 +117,7 @@ static bool take(struct twin_memory *m, size_t bytes)
 
 sl_cu_result sl_twin_mem_alloc(sl_cu_at *at, size_t bytes)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     struct CUctx_st *c = sl_twin_current;
     if (bytes == 0)
         return SL_CU_INVALID_VALUE;
@@ -138,7 +138,7 @@ sl_cu_result sl_twin_mem_alloc(sl_cu_at *at, size_t bytes)
 
 sl_cu_result sl_twin_mem_free(sl_cu_at at)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     struct CUctx_st *c = sl_twin_current;
     if (!sl_twin_idle(c))
         sl_twin_misuse(
@@ -161,7 +161,7 @@ sl_cu_result sl_twin_mem_info(size_t *free_bytes, size_t *total)
 
 sl_cu_result sl_twin_host_alloc(void **memory, size_t bytes, unsigned flags)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     struct twin_memory m;
     (void)flags;
     if (bytes == 0)
@@ -178,7 +178,7 @@ sl_cu_result sl_twin_host_alloc(void **memory, size_t bytes, unsigned flags)
 
 sl_cu_result sl_twin_host_register(void *memory, size_t bytes, unsigned flags)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     (void)flags;
     const struct twin_memory m = {.at = memory, .bytes = bytes};
     if (!memory || bytes == 0 || find(sl_twin_world.pinned, memory, 1))
@@ -196,12 +196,12 @@ static sl_cu_result unpin(void *memory)
 
 sl_cu_result sl_twin_host_free(void *memory)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     return unpin(memory);
 }
 
 sl_cu_result sl_twin_host_unregister(void *memory)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     return unpin(memory);
 }

@@ -172,6 +172,8 @@ sl_cu_result sl_twin_give(struct CUstream_st *s, struct twin_op **op)
         sl_twin_misuse("work for the legacy stream, which waits for all others: give it one of its own");
     if (!s || s->context != sl_twin_current)
         return SL_CU_INVALID_HANDLE;
+    if (s->captured && s->captured->spoiled)
+        return SL_CU_CAPTURE_INVALIDATED;
     if (s->captured) {
         *op = sl_twin_capture(s->captured);
         return *op ? SL_CU_OK : SL_CU_OUT_OF_MEMORY;
@@ -339,11 +341,9 @@ sl_cu_result sl_twin_stream_destroy(sl_cu_stream stream)
 
 sl_cu_result sl_twin_stream_query(sl_cu_stream stream)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     if (!stream || stream->context != sl_twin_current)
         return SL_CU_INVALID_HANDLE;
-    if (sl_twin_captures(sl_twin_current))
-        return SL_CU_CAPTURE_UNSUPPORTED;
     if (stream->given != stream->done)
         do_some(stream->context, 3);
     return stream->context->lost           ? stream->context->final
@@ -414,11 +414,9 @@ sl_cu_result sl_twin_stream_wait(sl_cu_stream stream, sl_cu_event event, unsigne
 
 sl_cu_result sl_twin_event_query(sl_cu_event event)
 {
-    TWIN_ENTER;
+    TWIN_ENTER_APART;
     if (!is_event(event))
         return SL_CU_INVALID_HANDLE;
-    if (sl_twin_captures(sl_twin_current))
-        return SL_CU_CAPTURE_UNSUPPORTED;
     if (event->recorded == 0)
         sl_twin_misuse("somebody asks for an event that was never recorded, which the driver says has come");
     if (event->done != event->recorded)
