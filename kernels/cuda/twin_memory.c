@@ -42,6 +42,14 @@ void *sl_twin_memory_find(const struct CUctx_st *context, sl_cu_at at, size_t by
     return find(context->memory, here, bytes) ? here : NULL;
 }
 
+static bool meets(const struct twin_memory *list, const void *at, size_t bytes)
+{
+    for (const struct twin_memory *m = list; m; m = m->next)
+        if ((const uint8_t *)at < m->at + m->bytes && m->at < (const uint8_t *)at + bytes)
+            return true;
+    return false;
+}
+
 bool sl_twin_is_pinned(const void *at, size_t bytes)
 {
     return find(sl_twin_world.pinned, at, bytes) != NULL;
@@ -181,27 +189,37 @@ sl_cu_result sl_twin_host_register(void *memory, size_t bytes, unsigned flags)
     TWIN_ENTER_APART;
     (void)flags;
     const struct twin_memory m = {.at = memory, .bytes = bytes};
-    if (!memory || bytes == 0 || find(sl_twin_world.pinned, memory, 1))
+    if (!memory || bytes == 0)
         return SL_CU_INVALID_VALUE;
+    if (meets(sl_twin_world.pinned, memory,
+              bytes)) /* whose it is does not matter: not even a part may be twice */
+        return SL_CU_ALREADY_REGISTERED;
     return !sl_twin_refused() && add(&sl_twin_world.pinned, &m) ? SL_CU_OK : SL_CU_OUT_OF_MEMORY;
 }
 
-static sl_cu_result unpin(void *memory)
+/* What was allocated (ours) or registered, and begins there. */
+static sl_cu_result unpin(void *memory, bool ours, sl_cu_result unknown)
 {
     size_t bytes;
+    const struct twin_memory *m = find(sl_twin_world.pinned, memory, 1);
+    if (!m)
+        return unknown;
+    if (m->ours != ours || m->at != memory)
+        return SL_CU_INVALID_VALUE;
     if (!sl_twin_idle(sl_twin_current))
         sl_twin_misuse("pinned memory is given back while work is queued");
-    return take_out(&sl_twin_world.pinned, memory, &bytes) ? SL_CU_OK : SL_CU_INVALID_VALUE;
+    take_out(&sl_twin_world.pinned, memory, &bytes);
+    return SL_CU_OK;
 }
 
 sl_cu_result sl_twin_host_free(void *memory)
 {
     TWIN_ENTER_APART;
-    return unpin(memory);
+    return unpin(memory, true, SL_CU_INVALID_VALUE);
 }
 
 sl_cu_result sl_twin_host_unregister(void *memory)
 {
     TWIN_ENTER_APART;
-    return unpin(memory);
+    return unpin(memory, false, SL_CU_NOT_REGISTERED);
 }

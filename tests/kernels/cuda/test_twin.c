@@ -529,6 +529,34 @@ SL_TEST(memory_ends_and_can_be_made_to_end)
     sl_cu_twin_stop();
 }
 
+/* As a driver of version 590 was seen to answer: parts are of any size, at any place, and none is registered twice. */
+SL_TEST(the_hosts_memory_is_registered_once_and_given_back_as_it_was_taken)
+{
+    static struct walk w;
+    static uint8_t plain[300];
+    struct sl_cu_twin_config config = world(0);
+    walk_begin(&w, AS_IT_IS, &config);
+    uint8_t *pinned = (uint8_t *)w.pinned_in[0];
+    host_waits(&w, (w.cuda->event_record(w.in[0], w.streams[COMPUTE]), w.in[0]));
+    CHECK_INT(w.cuda->host_register(plain + 3, 100, 0), SL_CU_OK);
+    CHECK_INT(w.cuda->host_register(plain + 103, 10, 0), SL_CU_OK); /* on the same page */
+    CHECK_INT(w.cuda->host_register(plain + 102, 50, 0), SL_CU_ALREADY_REGISTERED);
+    CHECK_INT(w.cuda->host_register(plain, 4, 0), SL_CU_ALREADY_REGISTERED);
+    CHECK_INT(w.cuda->host_register(plain, sizeof plain, 0), SL_CU_ALREADY_REGISTERED);
+    CHECK_INT(w.cuda->host_register(pinned + 8, 8, 0), SL_CU_ALREADY_REGISTERED);
+    CHECK_INT(w.cuda->host_unregister(plain + 4), SL_CU_INVALID_VALUE);
+    CHECK_INT(w.cuda->host_unregister(plain + 200), SL_CU_NOT_REGISTERED);
+    CHECK_INT(w.cuda->host_unregister(pinned), SL_CU_INVALID_VALUE);
+    CHECK_INT(w.cuda->host_free(plain + 3), SL_CU_INVALID_VALUE);
+    CHECK_INT(w.cuda->host_free(plain + 200), SL_CU_INVALID_VALUE);
+    CHECK_INT(w.cuda->host_unregister(plain + 3), SL_CU_OK);
+    CHECK_INT(w.cuda->host_unregister(plain + 3), SL_CU_NOT_REGISTERED);
+    CHECK_INT(w.cuda->host_unregister(plain + 103), SL_CU_OK);
+    CHECK_INT(w.cuda->host_free(pinned), SL_CU_OK);
+    CHECK_INT(sl_cu_twin_take_report().misuses, 0);
+    sl_cu_twin_stop();
+}
+
 /* ---- what a driver would let pass ---- */
 
 static void expect_misuse(const char *what)
