@@ -72,13 +72,13 @@ def device_of(container):
     return dict(re.findall(r'(\w+)="([^"]*)"', lines[0]))
 
 
-@pytest.mark.parametrize("overlay, gpus, leader", [("gpu", 2, "sluice-0"), ("gpu-decode", 3, "sluice-0"),
-                                                   ("statefulset+gpu", 2, "sluice-leader-0")])
-def test_what_runs_on_twins_of_gpus_answers_with_the_ids_of_cpus(start_cluster, claim, ids_of_cpus, overlay, gpus, leader):
+@pytest.mark.parametrize("overlay, gpus, on_cpus, leader", [("gpu", 2, 1, "sluice-0"), ("gpu-decode", 3, 0, "sluice-0"),
+                                                            ("statefulset+gpu", 2, 1, "sluice-leader-0"), ("decode+gpu", 2, 2, "sluice-0")])
+def test_what_runs_on_twins_of_gpus_answers_with_the_ids_of_cpus(start_cluster, claim, ids_of_cpus, overlay, gpus, on_cpus, leader):
     cluster = start_cluster(overlay, change=on_twins, claims=claim, gpus=gpus)
     every = [c for pod in cluster.pods for c in pod.containers]
     logs = {c.name + c.pod.name: c.log() for c in every}
-    assert sum("twin sm_90 kernels" in log for log in logs.values()) == gpus and len(every) == 4, logs
+    assert sum("twin sm_90 kernels" in log for log in logs.values()) == gpus and len(every) == 1 + gpus + on_cpus, logs
     stream = Stream(f"{cluster.pod(leader).ip}:50051", n_ids=N_IDS, max_tokens=N_TOKENS).end()
     assert stream.error is None and stream.ids == ids_of_cpus
     for container in every:
