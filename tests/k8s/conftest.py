@@ -87,6 +87,18 @@ def join_key():
     return secret("sluice-join", key=base64.b64encode(os.urandom(32)) + b"\n")
 
 
+@pytest.fixture
+def disk(tmp_path):
+    """What local-nvme wants of a cluster: a checkpoint in the claim, and a folder of the node's that uid 65532 may write."""
+    source, local = tmp_path / "claim", tmp_path / "nvme"
+    for folder in (tmp_path, source, local):
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
+    shutil.copytree(ROOT / "demo", source / "model")
+    os.chown(local, 65532, 65532)
+    return {"claims": {"sluice-models": source}, "host_paths": {"/var/lib/sluice": local}}
+
+
 def maker(folders, images, pack):
     """Yields start(overlay, documents of one's own ..., change=function of the rendered documents): a cluster, whole unless told not to
     wait for that. There is one at a time; it ends with the test, or with the module."""

@@ -94,6 +94,18 @@ def test_what_runs_on_twins_of_gpus_answers_with_the_ids_of_cpus(start_cluster, 
     assert not cluster.killed_by_probe and not [c.exits for c in every if c.exits]
 
 
+def test_gpus_read_a_pack_that_was_made_on_their_node(start_cluster, disk, ids_of_cpus):
+    def in_integers(documents):
+        on_twins(documents)
+        for config in of_kind(documents, "ConfigMap"):
+            if "MODEL" in config["data"]:
+                config["data"].update(SLUICE_EXPERTS="i4", SLUICE_DENSE="i8")  # of the init container
+    cluster = start_cluster("local-nvme+gpu", change=in_integers, gpus=2, **disk)
+    assert {device_of(c)["device"] for pod in cluster.pods for c in pod.containers if "--device" in c.spec["args"]} == {"twin"}
+    stream = Stream(f"{cluster.pod('sluice-0').ip}:50051", n_ids=N_IDS, max_tokens=N_TOKENS).end()
+    assert stream.error is None and stream.ids == ids_of_cpus
+
+
 def test_a_node_with_too_few_gpus_is_given_no_pod(start_cluster, claim):
     cluster = start_cluster("gpu", change=one_group, claims=claim, gpus=1, wait=False)
     cluster.wait(lambda: [pod for pod in list(cluster.pods) if pod.trouble], "a pod that has no place")

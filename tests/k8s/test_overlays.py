@@ -1,13 +1,11 @@
 """The other overlays that change what runs: `statefulset` without LeaderWorkerSet, `local-nvme` with its init container, `decode` with
 decode workers that come and go, `rdma` where it must be refused."""
 import copy
-import os
-import shutil
 import signal
 
 import pytest
 from load import Load, Stream
-from manifests import ROOT, named, render, templates
+from manifests import named, render, templates
 
 pytestmark = [pytest.mark.pods, pytest.mark.slow]
 
@@ -44,20 +42,14 @@ def test_a_stateful_set_finds_its_roles_by_ordinals_and_comes_back_after_an_end_
 
 # ---- local-nvme ----
 
-def test_the_pack_is_made_on_the_node_and_compared_at_every_start(start_cluster, tmp_path):
-    source, local = tmp_path / "claim", tmp_path / "nvme"
-    for folder in (tmp_path, source, local):
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o755)
-    shutil.copytree(ROOT / "demo", source / "model")
-    os.chown(local, 65532, 65532)
-    cluster = start_cluster("local-nvme", change=one_group, claims={"sluice-models": source}, host_paths={"/var/lib/sluice": local})
+def test_the_pack_is_made_on_the_node_and_compared_at_every_start(start_cluster, disk):
+    cluster = start_cluster("local-nvme", change=one_group, **disk)
     said = [pod.container("pack").log() for pod in cluster.pods]
     assert sum("is packed in /models/pack" in log for log in said) == 1, said
     assert sum("/models/pack is there, and whole" in log for log in said) == len(said) - 1
     assert Stream(leader_of(cluster)).end().error is None
 
-    file = local / "pack" / "layer-0000.safetensors"
+    file = disk["host_paths"]["/var/lib/sluice"] / "pack" / "layer-0000.safetensors"
     content = bytearray(file.read_bytes())
     content[5000] ^= 1
     file.write_bytes(content)  # while it runs: the scrubber's business, or that of the next start
