@@ -2,6 +2,7 @@
 #include "tests/gpu/by_driver.h"
 #include "kernels/cuda/modules.h"
 #include "kernels/gpu/launched.h"
+#include "tests/gpu/written.h"
 #include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +27,8 @@ void *__wrap_gpu_alloc(size_t bytes);
 void __wrap_gpu_free(void *at);
 void __wrap_gpu_free_all(void);
 
-static enum { UNASKED, NOT_WANTED, TAKEN } state;
+static enum { UNASKED, NOT_WANTED, TAKEN, WRITTEN } state;
+static const char *folder; /* WRITTEN */
 static struct sl_gpu_session session;
 static struct sl_gpu_modules modules;
 static const struct sl_gpu_image *more;
@@ -141,7 +143,9 @@ static bool wanted(void)
 {
     const char *who = getenv("SLUICE_GPU");
     if (state == UNASKED) {
-        state = who && *who ? TAKEN : NOT_WANTED;
+        bool is_written = who && strncmp(who, "written:", 8) == 0;
+        state = is_written ? WRITTEN : who && *who ? TAKEN : NOT_WANTED;
+        folder = is_written ? who + 8 : NULL;
         if (state == TAKEN)
             begin(who);
     }
@@ -153,7 +157,10 @@ static bool wanted(void)
 void *__wrap_gpu_alloc(size_t bytes)
 {
     void *at = __real_gpu_alloc(bytes);
-    if (!wanted() || bytes == 0)
+    bool by_driver = wanted();
+    if (state == WRITTEN && bytes > 0)
+        written_alloc(at, bytes);
+    if (!by_driver || bytes == 0)
         return at;
     if (n_memories == MEMORIES) {
         struct sl_err err;
@@ -178,6 +185,8 @@ void __wrap_gpu_free(void *at)
             forget(i);
             break;
         }
+    if (state == WRITTEN && at)
+        written_free(at);
     __real_gpu_free(at);
 }
 
@@ -185,6 +194,7 @@ void __wrap_gpu_free_all(void)
 {
     while (n_memories > 0)
         forget(n_memories - 1);
+    written_free(NULL);
     __real_gpu_free_all();
 }
 
@@ -213,7 +223,12 @@ static sl_cu_function look_up(const struct gpu_kernel *kernel, uint32_t shared_b
 void __wrap_gpu_launch(const struct gpu_kernel *kernel, const void *params, uint32_t n_blocks,
                        size_t shared_bytes, uint64_t seed)
 {
-    if (!wanted()) {
+    bool by_driver = wanted();
+    if (state == WRITTEN) {
+        written_launch(folder, __real_gpu_launch, kernel, params, n_blocks, shared_bytes, seed);
+        return;
+    }
+    if (!by_driver) {
         __real_gpu_launch(kernel, params, n_blocks, shared_bytes, seed);
         return;
     }

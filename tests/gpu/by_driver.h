@@ -3,6 +3,7 @@
  * SLUICE_GPU says who launches:
  *   (not set)   the machine of kernels/gpu/host.h, as ever
  *   twin        the twin of the driver (kernels/cuda/twin.h), which launches into that machine, with all its checks
+ *   written:FOLDER  the machine, and the first launches of each kernel are written down there (written.h)
  *   cuda        the machine's first GPU that can be had; cuda:N or cuda:UUID: that one (kernels/cuda/choice.h)
  * Memory stays that of gpu_alloc, registered with the driver: the GPU reads and writes it where it lies, over the bus, and a test's
  * pointers, those in its structs and lists, too, are the same on both sides. Slow, and no matter: it is bits that are compared.

@@ -21,6 +21,19 @@ SL_TEST(rows_have_the_bits_of_the_host)
         check_attend(&attend_cases[i], i, NULL, NULL);
 }
 
+SL_TEST(every_size_of_head_and_dtype_has_the_bits_of_the_host)
+{
+    static const uint32_t widths[] = {96, 200, 320};
+    for (uint32_t i = 0; i < 6; i++)
+        check_attend(&(struct case_shape){.n_q = 3,
+                                          .n_kv = 1,
+                                          .d_head = widths[i / 2],
+                                          .kv_dtype = i % 2 ? SL_F32 : SL_BF16,
+                                          .qk_norm = true,
+                                          .slices = {{62, 5, 0}, {3, 1, 0}}},
+                     300 + i, NULL, NULL);
+}
+
 /* Every eighth has a long context, through which ref goes key by key. */
 static struct case_shape draw_shape(const struct sweep *sweep)
 {

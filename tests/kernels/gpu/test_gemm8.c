@@ -73,6 +73,16 @@ SL_TEST(few_rows_have_the_bits_of_ref_however_many_they_are)
                    200 + rows);
 }
 
+SL_TEST(inputs_that_go_round_the_stages_have_the_bits_of_ref)
+{
+    EACH_BODY(b)
+    EACH_FORMAT(d)
+    check_case(
+        &(struct gemm8_case){
+            .body = b, .dtype = d, .digits = 1, .n = 20, .k = 1300, .tokens = 9, .experts = 1, .top_k = 1},
+        300 + d);
+}
+
 SL_TEST(gemm8_of_a_dense_matrix_takes_its_rows_as_they_lie)
 {
     EACH_BODY(b)
