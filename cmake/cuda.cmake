@@ -58,22 +58,26 @@ else()
 endif()
 message(STATUS "cuda: ${cuda_made}")
 
-# Images of these files: PREFIX_objects, C files with their bytes; PREFIX_names and PREFIX_rows, for a table of them (images.h).
+# Images of these files: PREFIX_objects, C files with their bytes; PREFIX_names and PREFIX_rows, for a table of them (images.h);
+# PREFIX_ptx, their PTX for the lowest architecture that they are for, which nothing but tests/gpu/ptx wants.
 function(cuda_images prefix)
   set(objects "")
   set(names "")
   set(rows "")
+  set(ptx "")
   foreach(source ${ARGN})
     if(NOT SLUICE_NVCC)
       break()
     endif()
     get_filename_component(name ${source} NAME_WE)
     set(targets ${ptx_80})
+    set(lowest 80)
     foreach(architecture ${made_for})
       list(APPEND targets -gencode=arch=compute_${architecture},code=sm_${architecture})
     endforeach()
     if(name MATCHES "_sm(90a|100a)$")
-      set(targets -gencode=arch=compute_${CMAKE_MATCH_1},code=sm_${CMAKE_MATCH_1})
+      set(lowest ${CMAKE_MATCH_1})
+      set(targets -gencode=arch=compute_${lowest},code=sm_${lowest})
     endif()
     set(made ${cuda_out}/${name})
     set(flags ${nvcc_flags} ${targets})
@@ -87,6 +91,11 @@ function(cuda_images prefix)
       COMMAND ${CMAKE_COMMAND} -DINPUT=${made}.fatbin -DOUTPUT=${made}.c -DNAME=sl_gpu_image_${name}
               -P ${CMAKE_SOURCE_DIR}/cmake/embed.cmake
       DEPENDS ${made}.fatbin ${CMAKE_SOURCE_DIR}/cmake/embed.cmake VERBATIM)
+    add_custom_command(
+      OUTPUT ${made}.ptx DEPFILE ${made}.ptx.d
+      COMMAND ${SLUICE_NVCC} ${nvcc_flags} -gencode=arch=compute_${lowest},code=compute_${lowest} -ptx -MD -MF ${made}.ptx.d -o ${made}.ptx ${source}
+      DEPENDS ${source} COMMENT "nvcc -ptx ${name}.cu" VERBATIM)
+    list(APPEND ptx ${made}.ptx)
     list(APPEND objects ${made}.c)
     string(APPEND names "extern const uint8_t sl_gpu_image_${name}[];\nextern const size_t sl_gpu_image_${name}_bytes;\n")
     string(APPEND rows "    {\"${name}\", sl_gpu_image_${name}, &sl_gpu_image_${name}_bytes},\n")
@@ -96,6 +105,7 @@ function(cuda_images prefix)
   string(REGEX MATCHALL "&" count "${rows}")
   list(LENGTH count count)
   set(${prefix}_objects "${objects}" PARENT_SCOPE)
+  set(${prefix}_ptx "${ptx}" PARENT_SCOPE)
   set(${prefix}_names "${names}" PARENT_SCOPE)
   set(${prefix}_rows "${rows}" PARENT_SCOPE)
   set(${prefix}_count ${count} PARENT_SCOPE)
@@ -126,3 +136,5 @@ const struct sl_gpu_image probe_images[] = {
 const uint32_t probe_n_images = @probe_count@;
 ]])
 list(APPEND probe_objects ${cuda_out}/probe_images.c)
+
+add_custom_target(ptx DEPENDS ${cuda_ptx} ${probe_ptx})
