@@ -10,8 +10,10 @@
  *   graphs   what a stream is given while it is captured, with the parameters as they are then; a launch of it is its operations,
  *            one after another, with other streams' work in between
  *   strict   what a driver lets pass and we do not want is counted, with a sentence: memory that is not pinned, the legacy
- *            stream, an event that was never recorded, things given back while work of theirs is queued, or not at all, a kernel
- *            or a graph that would be loaded by its first launch
+ *            stream, an event that was never recorded, a copy onto a part of itself, things given back while work of theirs is
+ *            queued, or not at all, a kernel or a graph that would be loaded by its first launch
+ *   refused  what a driver refuses: shared memory beyond the capability's, memory of the host registered twice, what a capture
+ *            would not see
  *   faults   an error of the n-th launch, told at once or by a later call; a launch that never ends; no memory; no device
  *
  * It lies beside the driver and not with the kernels (kernels/gpu) since what it promises is the driver's; it knows a kernel only

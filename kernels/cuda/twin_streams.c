@@ -241,6 +241,9 @@ sl_cu_result sl_twin_copy_out(void *to, sl_cu_at from, size_t bytes, sl_cu_strea
 sl_cu_result sl_twin_copy_within(sl_cu_at to, sl_cu_at from, size_t bytes, sl_cu_stream stream)
 {
     TWIN_ENTER;
+    if (to < from + bytes && from < to + bytes)
+        sl_twin_misuse("a copy of %zu bytes onto a part of themselves: which of them comes first nobody says",
+                       bytes);
     return copy(stream, sl_twin_memory_find(sl_twin_current, to, bytes),
                 sl_twin_memory_find(sl_twin_current, from, bytes), bytes);
 }
@@ -268,9 +271,9 @@ sl_cu_result sl_twin_launch(sl_cu_function f, unsigned blocks_x, unsigned blocks
     struct twin_op *op;
     if (!f || f->context != sl_twin_current)
         return SL_CU_INVALID_HANDLE;
-    if (blocks_x == 0 || blocks_y != 1 || blocks_z != 1 || threads_x != f->kernel->threads ||
-        threads_y != 1 || threads_z != 1 || shared_bytes > f->shared_most || extra || !arguments ||
-        !arguments[0])
+    if (blocks_x == 0 || blocks_x > INT32_MAX || blocks_y != 1 || blocks_z != 1 ||
+        threads_x != f->kernel->threads || threads_y != 1 || threads_z != 1 ||
+        shared_bytes > f->shared_most || extra || !arguments || !arguments[0])
         return SL_CU_INVALID_VALUE;
     if (!f->loaded)
         sl_twin_misuse("%s is loaded by its first launch, which allocates: function_load comes first",

@@ -584,6 +584,10 @@ SL_TEST(what_a_driver_lets_pass_is_counted_with_a_sentence)
     CHECK_INT(sl_cu_twin_take_report().misuses, 0);
     CHECK_INT(w.cuda->copy_in(w.device_in[0], plain, sizeof plain, NULL), SL_CU_INVALID_HANDLE);
     expect_misuse("work for the legacy stream");
+    ok(&w, w.cuda->copy_within(w.device_in[0], w.device_in[0] + 8, 8, w.streams[IN]));
+    CHECK_INT(sl_cu_twin_take_report().misuses, 0);
+    ok(&w, w.cuda->copy_within(w.device_in[0], w.device_in[0] + 8, 12, w.streams[IN]));
+    expect_misuse("a copy of 12 bytes onto a part of themselves");
     ok(&w, w.cuda->stream_wait(w.streams[OUT], event, 0));
     expect_misuse("waits for an event that was never recorded");
     ok(&w, w.cuda->event_query(event));
@@ -597,6 +601,8 @@ SL_TEST(what_a_driver_lets_pass_is_counted_with_a_sentence)
     ok(&w, w.cuda->launch(function, 1, 1, 1, 32, 1, 1, 0, w.streams[COMPUTE], arguments, NULL));
     expect_misuse("mix is loaded by its first launch");
     CHECK_INT(w.cuda->launch(w.mix, 1, 1, 1, 64, 1, 1, 0, w.streams[COMPUTE], arguments, NULL),
+              SL_CU_INVALID_VALUE);
+    CHECK_INT(w.cuda->launch(w.mix, 1u << 31, 1, 1, 32, 1, 1, 0, w.streams[COMPUTE], arguments, NULL),
               SL_CU_INVALID_VALUE);
     CHECK_INT(w.cuda->launch(w.mix, 1, 1, 1, 32, 1, 1, 50000, w.streams[COMPUTE], arguments, NULL),
               SL_CU_INVALID_VALUE);
