@@ -582,6 +582,7 @@ static sl_status create(struct sl_device **device, const struct sl_device_ops *o
     d->layers = calloc(config->n_layers, sizeof *d->layers);
     sl_status status = d->layers ? gpu_plan(&d->sizes, config, err)
                                  : sl_fail(err, SL_E_NOMEM, "out of memory for a stage's device");
+    current = 0; /* who looks for a GPU leaves the context of the last one that he tried */
     if (status == SL_OK)
         status = ops == &sl_device_twin ? gpu_world_join(&d->driver, err) : open_cuda(d, weights, err);
     if (status == SL_OK) {
