@@ -80,6 +80,13 @@ static const char *remedy(sl_cu_result result)
     }
 }
 
+/* Streams share 8 queues of the device unless it is told otherwise, when it starts: a stage has more, and NCCL some of its own, and one that
+ * waits for the other end of a link would hold up another that has nothing to do with it. Set before any thread runs. */
+__attribute__((constructor)) static void ask_for_queues(void)
+{
+    setenv("CUDA_DEVICE_MAX_CONNECTIONS", "32", 0);
+}
+
 static sl_status start(const struct sl_cuda *cuda, struct sl_err *err)
 {
     sl_cu_result result = cuda->init(0);
