@@ -244,6 +244,7 @@ static struct sl_link *link_to_open(struct sl_conn *conn)
 static sl_status join(struct sl_conn *conn, const uint8_t id[SL_BESIDE_ID_BYTES])
 {
     sl_status status = conn->beside ? conn->hub->ops->join(conn, id) : SL_OK;
+    conn->joins = status == SL_AGAIN;
     if (status != SL_OK && status != SL_AGAIN)
         sl_conn_refuse(conn, "the way for rows beside the link cannot be opened; the log says why");
     return status;

@@ -234,6 +234,8 @@ static void fill_defaults(struct sl_io_config *config)
         config->silent_ms = config->lost_ms;
     if (config->handshake_ms == 0)
         config->handshake_ms = 2000 * PATIENCE;
+    if (config->join_ms == 0)
+        config->join_ms = 10000 * PATIENCE; /* NCCL looks at the machine first, which may take seconds */
 }
 
 static void tell_memory(const struct sl_io *io, const struct sl_link *link, bool taken)

@@ -298,7 +298,8 @@ static void conn_goodbyes(struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 static void conn_step(struct sl_hub *hub, struct sl_conn *conn, uint64_t now_ms, int *wait_ms)
 {
     if (!conn->fault) {
-        uint64_t handshake_by_ms = conn->opened_ms + hub->config.handshake_ms;
+        uint64_t handshake_by_ms =
+            conn->opened_ms + hub->config.handshake_ms + (conn->joins ? hub->config.join_ms : 0);
         if (conn->state != SL_CONN_OPEN && now_ms >= handshake_by_ms)
             sl_conn_refuse(conn, conn->state == SL_CONN_JOINING
                                      ? "the way for rows beside the link did not come up in time"

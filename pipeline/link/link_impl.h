@@ -130,6 +130,7 @@ struct sl_conn {
     struct sl_clock_sample clock_samples[SL_CLOCK_SAMPLES];
     uint32_t n_clock_samples;     /* ever; the last ones are kept */
     uint32_t n_sends, n_landings; /* data frames with the transport */
+    bool joins;                   /* rows are to go beside it, and both ends have begun to meet */
     bool said_goodbye, heard_goodbye, hung_up;
     bool for_good; /* no other line will carry on: we have decided so, or the peer says so */
     uint64_t peer_sent, goodbye_by_ms;

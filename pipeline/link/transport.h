@@ -74,6 +74,7 @@ struct sl_io_config {
     /* A peer that was not heard for silent_ms is silent, and lost after lost_ms; after half of that its line is made anew. 0: defaults 200, 1000, 10000, 2000; those but
      * the first are raised by TSan builds */
     uint32_t heartbeat_ms, silent_ms, lost_ms, handshake_ms;
+    uint32_t join_ms; /* of links with rows beside, for both ends to meet; 0: 10000, raised likewise */
     const char *thread_name;
 };
 

@@ -556,7 +556,7 @@ static sl_status beside_open(struct sl_transport **out, struct sl_hub *hub, cons
                                    .limits = config->limits,
                                    .rows_from = config->rows_from ? config->rows_from : SL_ROWS_BESIDE_FROM,
                                    .patience_ms = patience_of(config),
-                                   .join_ms = config->handshake_ms};
+                                   .join_ms = config->join_ms};
         status = ops->inner->open(&t->inner, hub, config, err);
     }
     if (status != SL_OK) {

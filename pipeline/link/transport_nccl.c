@@ -187,7 +187,8 @@ static sl_status nccl_open(void **carrier, const struct sl_io_config *config, st
 
 const struct sl_rows_carrier sl_rows_by_nccl = {
     .name = "NCCL",
-    .hint = "NCCL_DEBUG=WARN in the environment of both nodes makes it say more",
+    .hint =
+        "NCCL_DEBUG=WARN in the environment of both nodes makes it say more, --rows staged does without it",
     .open = nccl_open,
     .close = free,
     .draw = nccl_draw,

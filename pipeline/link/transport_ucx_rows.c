@@ -350,7 +350,8 @@ static void rows_close(void *carrier)
 
 const struct sl_rows_carrier sl_rows_by_ucx = {
     .name = "UCX",
-    .hint = "UCX_LOG_LEVEL=info in the environment of both nodes makes it say more",
+    .hint =
+        "UCX_LOG_LEVEL=info in the environment of both nodes makes it say more, --rows staged does without it",
     .open = rows_open,
     .close = rows_close,
     .draw = rows_draw,

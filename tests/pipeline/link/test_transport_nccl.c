@@ -33,6 +33,7 @@ static bool start_hardy(struct world *world, const struct sl_transport_ops *tran
     config.lost_ms = 600000;
     config.silent_ms = silent_ms;
     config.handshake_ms = 1000;
+    config.join_ms = 800;
     if (sl_io_create(&world->a.io, &config, &err) == SL_OK &&
         sl_io_create(&world->b.io, &config, &err) == SL_OK)
         return true;
