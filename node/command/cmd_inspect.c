@@ -316,7 +316,7 @@ static void foresee_rows(struct sl_plan *plan, const struct inspect_values *v, e
         (device == SL_DEVICE_CUDA || device == SL_DEVICE_TWIN) && sl_rows_may_go_beside(plan->d_model);
     if (sl_rows_by_name(v->rows, &asked))
         plan->rows = on_gpu && sl_rows_go_beside(asked) ? asked : SL_ROWS_STAGED;
-    else if (on_gpu && rows_bytes(plan) >= plan->rows_from &&
+    else if (on_gpu && !sl_device_is_shared(v->device) && rows_bytes(plan) >= plan->rows_from &&
              sl_nccl_open(&nccl, &version, &why_not) == SL_OK)
         plan->rows = SL_ROWS_NCCL;
 }

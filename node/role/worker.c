@@ -454,8 +454,14 @@ static sl_status open_io_by(struct worker *w, const struct sl_transport_ops *tra
 static sl_status open_io(struct worker *w, struct sl_err *err)
 {
     bool on_gpu = driver_of(w->device)[0] != '\0';
+    bool shared = sl_device_is_shared(w->config.device); /* NCCL takes no two ranks on one GPU */
+    if (w->config.rows == SL_ROWS_NCCL && shared)
+        return sl_fail(err, SL_E_CONFIG,
+                       "--rows nccl is for stages that have a GPU each, and this one shares %s; choose "
+                       "--rows staged",
+                       w->config.device);
     w->ways = w->config.rows_auto ? 1u << SL_ROWS_STAGED : 1u << w->config.rows;
-    if (w->config.rows_auto && on_gpu && !w->config.decode) {
+    if (w->config.rows_auto && on_gpu && !shared && !w->config.decode) {
         if (open_io_by(w, &sl_transport_ucx_nccl, err) == SL_OK) {
             w->ways |= 1u << SL_ROWS_NCCL;
             return SL_OK;

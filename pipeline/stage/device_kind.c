@@ -43,6 +43,12 @@ sl_status sl_device_kind_read(enum sl_device_kind *kind, const char *text, struc
     return read_kind(kind, text, true, err);
 }
 
+bool sl_device_is_shared(const char *text)
+{
+    const char *end = text ? strrchr(text, '/') : NULL;
+    return end && strcmp(end, "/shared") == 0;
+}
+
 sl_status sl_device_look(enum sl_device_kind kind, struct sl_err *err)
 {
     const struct sl_cuda *cuda;

@@ -9,6 +9,9 @@
  * for it, else the CPU. NULL is the CPU. SL_E_USAGE: none of these; SL_OK does not say that it is there. */
 sl_status sl_device_kind_read(enum sl_device_kind *kind, const char *text, struct sl_err *err);
 
+/* Of a text that was read so: a GPU that other stages may have, too. */
+bool sl_device_is_shared(const char *text);
+
 /* Before anything else is done for a stage on it: SL_OK, or why this machine has none of the kind. A GPU's driver is started. */
 sl_status sl_device_look(enum sl_device_kind kind, struct sl_err *err);
 

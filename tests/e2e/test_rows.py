@@ -112,6 +112,8 @@ def test_a_library_that_cannot_be_had_is_said_in_one_sentence(small):
     assert code == 69 and "is NCCL 3.1.2, and rows by NCCL need 2.18 or a later 2.x" in said
     reply = run("stage", small, "--coordinator", f"127.0.0.1:{free_port()}", "--join-timeout", 1, "--device", "cpu", "--rows", "ucx")
     assert reply.returncode == 78 and "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's" in reply.stderr
+    reply = run("stage", small, "--coordinator", f"127.0.0.1:{free_port()}", "--join-timeout", 1, "--device", "cuda:0/shared", "--rows", "nccl")
+    assert reply.returncode == 78 and "--rows nccl is for stages that have a GPU each, and this one shares cuda:0/shared" in reply.stderr
     code, said = stage("auto", SLUICE_NCCL="/nowhere/libnccl.so.2")  # it would have gone on: nobody is there to join
     assert code == 69 and said.count("rows of this stage go by way of the host: rows by NCCL need its library") == 1
 

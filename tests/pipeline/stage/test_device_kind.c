@@ -22,6 +22,14 @@ SL_TEST(a_device_is_read_by_its_name)
     }
 }
 
+SL_TEST(a_gpu_is_shared_that_says_so)
+{
+    CHECK(sl_device_is_shared("cuda:0/shared") &&
+          sl_device_is_shared("cuda:GPU-01234567-89ab-cdef-0123-456789abcdef/shared"));
+    CHECK(!sl_device_is_shared(NULL) && !sl_device_is_shared("cpu") && !sl_device_is_shared("cuda:0") &&
+          !sl_device_is_shared("cuda:0/share"));
+}
+
 SL_TEST(auto_is_the_cpu_where_there_is_no_gpu)
 {
     enum sl_device_kind kind = SL_DEVICE_LATE;
