@@ -131,6 +131,7 @@ class Warp:
         self.at, self.groups, self.alive = 0, None, None
         self.done = False
         self.waits = None  # the line of the barrier
+        self.rests = False  # its turn is over
         self.waits_on = None  # (barrier in shared memory, parity, line)
         self.has, self.wants = self.world.registers, None  # registers a lane; (how many, line)
         self.syncs = 0
@@ -265,6 +266,7 @@ class Warp:
             b[1] -= 1
             if b[1] == 0:
                 b[1], b[2] = b[0], b[2] + 1
+                self.rests = self.world.draw.random() < 0.5  # whoever waited may be quick
 
     def mbarrier_try(self, at, offset, parity, line, mask):
         """Whether the phase of that parity is over; if not, others go on until it is, or for a while."""
@@ -404,13 +406,13 @@ class Block:
             w.end()
 
     def turn(self, w, steps):
-        w.waits_on = None
+        w.waits_on, w.rests = None, False
         if w.wants:
             self.pool -= w.wants[0] - w.has
             w.has, w.wants = w.wants[0], None
         for _ in range(steps):
             w.step()
-            if w.done or w.waits is not None or w.waits_on is not None or w.wants is not None:
+            if w.done or w.rests or w.waits is not None or w.waits_on is not None or w.wants is not None:
                 return
 
 

@@ -8,6 +8,7 @@ U1, U2, U4, U8 = np.uint8, np.uint16, np.uint32, np.uint64
 WORD = {1: U1, 2: U2, 4: U4, 8: U8}
 SHIFT = {1: 0, 2: 1, 4: 2, 8: 3, 16: 4}
 ALL = np.ones(32, bool)
+SEVERAL = 1 << 10  # in the place of a thread of a block: more than one of the same warp
 
 
 class Bytes:
@@ -100,16 +101,17 @@ class Shared(Bytes):
         self.reader, self.was_read = np.full(self.room // 4 + 1, -1, np.int32), np.zeros(self.room // 4 + 1, np.int64)  # the last, of words
 
     def note(self, i, bytes_, warp, line, mask):
-        """After a store: who did it. What another lane of the warp has read in the same time between syncs it may still be to read."""
+        """After a store: who did it. What another lane of the warp has read or written and no sync came between may come later."""
         at = i * bytes_
         who = warp.threads if mask is None else warp.threads[mask]
         for b in range(0, bytes_, 4):
             word = (at + b) >> 2
-            reader = self.reader[word]
-            bad = (reader != who) & (reader >> 5 == warp.number) & (self.was_read[word] == warp.syncs)
-            if bad.any():
-                lane = int(np.argmax(bad))
-                self.fail(line, lane, int(at[lane]) + self.base, "another lane has read it and no bar.warp.sync came between")
+            for other, when, did in ((self.reader[word], self.was_read[word], "read"),
+                                     (self.writer[at + b], self.written[at + b], "written")):
+                bad = (other != who) & (other >= 0) & (other >> 5 & 31 == warp.number) & (when == warp.syncs)
+                if bad.any():
+                    lane = int(np.argmax(bad))
+                    self.fail(line, lane, int(at[lane]) + self.base, f"another lane has {did} it and no bar.warp.sync came between")
         for b in range(bytes_):
             self.writer[at + b] = who
             self.written[at + b] = warp.syncs
@@ -127,8 +129,13 @@ class Shared(Bytes):
                 lane = int(np.argmax(bad))
                 self.fail(line, lane, int(at[lane]) + self.base, "another lane wrote it and no bar.warp.sync came between")
             word = np.clip((at + b) >> 2, 0, len(self.reader) - 1)
+            before = self.reader[word]
+            several = (before != own) & (before >> 5 & 31 == warp.number) & (self.was_read[word] == warp.syncs)
             self.reader[word] = own
             self.was_read[word] = warp.syncs
+            several |= self.reader[word] != own
+            if several.any():
+                self.reader[word[several]] = SEVERAL + 32 * warp.number
 
     def fence(self, warp):
         for at, bytes_ in warp.unfenced:

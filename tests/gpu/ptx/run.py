@@ -33,7 +33,7 @@ PROGRAMS = [
     ("tests/kernels_gpu_test_lanes", "", 8),
     ("tests/kernels_gpu_test_elements", "", 4),
     ("tests/kernels_gpu_test_norm", "", 4),
-    ("tests/kernels_gpu_test_quantise", "", 4),
+    ("tests/kernels_gpu_test_quantise", "", 12),
     ("tests/kernels_gpu_test_route", "", 6),
     ("tests/kernels_gpu_test_peak", "", 1),
     ("tests/kernels_gpu_test_gemm", "", 2),
