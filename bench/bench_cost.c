@@ -3,7 +3,7 @@
  * chunk is the same one, so that what no model can know, the noise of the machine, stands beside it, of the same minutes.
  *
  * Both times are taken of each chunk: of the clock on the wall, which is what counts, and of the thread's processor, which tells how
- * much of the noise is that of neighbours. */
+ * much of the noise is that of neighbours. What a device computes elsewhere has the first alone. */
 #include "bench/bench_cost.h"
 #include "base/clock.h"
 #include "base/rng.h"
@@ -43,6 +43,7 @@ struct cost_bench {
     struct sl_sequence *sequences[SLICES];
     struct sl_rng rng;
     struct clocked runs[CLOCKS];
+    int n_clocks;
     uint32_t n_errors, n_same;
 };
 
@@ -137,7 +138,7 @@ static void print(struct cost_bench *b)
         printf(
             "%u chunks of a mixed load after %d, %u threads, %s kernels; error of a prediction (median, 90th percentile)\n",
             b->bench.chunks, LEARNING, b->stage.options.n_threads, sl_stage_isa(b->stage.stage));
-    for (int clock = 0; clock < CLOCKS; clock++) {
+    for (int clock = 0; clock < b->n_clocks; clock++) {
         struct figures f = figures_of(b, &b->runs[clock]);
         if (json)
             printf("%s\n  \"%s\": {\"sigma\": %.4f", clock ? "," : "", clocks[clock], f.sigma);
@@ -189,6 +190,7 @@ static sl_status make_fits(struct cost_bench *b, struct sl_err *err)
 static sl_status run(struct cost_bench *b, struct sl_err *err)
 {
     struct sl_stage_bench_options options = {.model = b->bench.model,
+                                             .device = b->bench.device,
                                              .kv = b->bench.kv,
                                              .numerics = b->bench.numerics,
                                              .load = sl_loading_of(&b->bench.load, SL_PROGRESS_BAR),
@@ -198,6 +200,7 @@ static sl_status run(struct cost_bench *b, struct sl_err *err)
                                              .context_tokens = CONTEXT};
     SL_TRY(take_memory(b, err));
     SL_TRY(sl_stage_bench_open(&b->stage, &options, err));
+    b->n_clocks = b->stage.device == SL_DEVICE_CPU ? CLOCKS : WALL + 1;
     SL_TRY(make_fits(b, err));
     for (uint32_t i = 0; i < SLICES; i++)
         SL_TRY(sl_stage_bench_sequence(&b->stage, i + 1, 0, CONTEXT, &b->sequences[i], err));

@@ -6,7 +6,7 @@
 #include "node/command/shared_options.h"
 
 struct sl_bench_cost {
-    const char *model, *kv, *numerics;
+    const char *model, *device, *kv, *numerics;
     struct sl_loading_values load;
     uint32_t n_threads, chunks;
     bool json;

@@ -129,6 +129,7 @@ const struct sl_command sl_command_bench_prefill = {
 
 static const struct sl_option cost_options[] = {
     SL_OPTION_MODEL(sl_bench_cost, model),
+    SL_OPTION_DEVICE(sl_bench_cost, device),
     SL_OPTION_THREADS(sl_bench_cost, n_threads, "1"),
     SL_OPTION_NUMBER("chunks", sl_bench_cost, chunks, "400", 8, 100000, "chunks",
                      "Whose predictions count; the first 50 are learnt from."),
@@ -152,8 +153,8 @@ const struct sl_command sl_command_bench_cost = {
     "",
     "how well the time of a chunk is predicted",
     "Runs a mixed load of short prompts and pieces of long ones through one stage over all layers, each chunk predicted before it "
-    "runs and learnt from afterwards, beside how much one and the same chunk varies: on the wall, and of the processor that the "
-    "thread had.",
+    "runs and learnt from afterwards, beside how much one and the same chunk varies: on the wall, and, on the CPU, of the processor "
+    "that the thread had.",
     cost_options,
     sizeof(struct sl_bench_cost),
     0,

@@ -80,6 +80,7 @@ BESIDE = {
     "bench kernels": (),
     "bench prefill": ("--model", "{model}"),
     "bench decode": ("--model", "{model}"),
+    "bench cost": ("--model", "{model}"),
 }
 
 
