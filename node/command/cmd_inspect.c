@@ -294,8 +294,9 @@ static sl_status print_stage(const struct report *r, const struct inspect_values
                mib(bytes.activations), mib(bytes.scratch), mib(bytes.tables), mib(bytes.logits), mib(frames),
                mib(sampling));
     if (!v->json && bytes.device > 0)
-        printf("           of that in the memory of the GPU: %.1f MiB; pinned in the host's: %.1f MiB\n",
-               mib(bytes.device), mib(bytes.pinned + frames));
+        printf(
+            "           of that in the memory of the GPU, kept by its ECC alone: %.1f MiB; pinned in the host's: %.1f MiB\n",
+            mib(bytes.device), mib(bytes.pinned + frames));
     return SL_OK;
 }
 
