@@ -21,6 +21,7 @@ struct sl_gpu { /* as the driver tells of it */
     uint32_t number, multiprocessors;
     uint32_t capability; /* 90: 9.0 */
     int mode;            /* SL_CU_MODE_* */
+    bool has_ecc;        /* of its memory, and it is on */
     uint64_t bytes;
     uint8_t uuid[16];
     char name[96], bus[32]; /* a MIG instance has its size in its name */

@@ -70,6 +70,7 @@ enum { /* results that somebody asks for */
 enum { /* attributes of a device */
        SL_CU_MULTIPROCESSORS = 16,
        SL_CU_COMPUTE_MODE = 20,
+       SL_CU_HAS_ECC = 32, /* and it is on */
        SL_CU_L2_BYTES = 38,
        SL_CU_CAPABILITY_MAJOR = 75,
        SL_CU_CAPABILITY_MINOR = 76,

@@ -12,7 +12,7 @@ static sl_status describe(const struct sl_cuda *cuda, uint32_t number, struct sl
 {
     static const char what[] = "asking what it is";
     sl_cu_device device;
-    int major, minor, multiprocessors;
+    int major, minor, multiprocessors, has_ecc;
     size_t bytes;
     *gpu = (struct sl_gpu){.number = number};
     SL_TRY(sl_cu_check(cuda, cuda->device_get(&device, (int)number), what, err));
@@ -24,9 +24,11 @@ static sl_status describe(const struct sl_cuda *cuda, uint32_t number, struct sl
     SL_TRY(attribute(cuda, device, SL_CU_CAPABILITY_MINOR, &minor, err));
     SL_TRY(attribute(cuda, device, SL_CU_COMPUTE_MODE, &gpu->mode, err));
     SL_TRY(attribute(cuda, device, SL_CU_MULTIPROCESSORS, &multiprocessors, err));
+    SL_TRY(attribute(cuda, device, SL_CU_HAS_ECC, &has_ecc, err));
     gpu->bytes = bytes;
     gpu->capability = (uint32_t)(major * 10 + minor);
     gpu->multiprocessors = (uint32_t)multiprocessors;
+    gpu->has_ecc = has_ecc != 0;
     return SL_OK;
 }
 

@@ -289,6 +289,9 @@ sl_cu_result sl_twin_device_attribute(int *value, unsigned attribute, sl_cu_devi
     case SL_CU_COMPUTE_MODE:
         *value = config->mode;
         return SL_CU_OK;
+    case SL_CU_HAS_ECC:
+        *value = !config->no_ecc;
+        return SL_CU_OK;
     case SL_CU_L2_BYTES:
         *value = 1 << 20;
         return SL_CU_OK;

@@ -57,6 +57,7 @@ struct sl_cu_twin_config {
     uint32_t capability;   /* 90: 9.0 */
     int mode;              /* SL_CU_MODE_* */
     bool no_graphs;        /* it can't capture a stream */
+    bool no_ecc;           /* of its memory */
     sl_cu_result init;     /* what cuInit says */
     uint32_t in_use;       /* bit n: another program has device n for itself */
     const struct sl_cu_twin_kernel *kernels;

@@ -546,6 +546,16 @@ static void gpu_destroy(struct sl_device *device)
 
 /* ---- the two of them ---- */
 
+/* Once a process, which has one GPU. */
+static void warn_of_memory(const struct sl_gpu *gpu)
+{
+    static atomic_flag said = ATOMIC_FLAG_INIT;
+    if (!gpu->has_ecc && !atomic_flag_test_and_set(&said))
+        sl_log_warn(
+            "the memory of the GPU at %s (%s) has no ECC, or it is off: where a bit of it flips, tokens may be wrong and nobody sees it",
+            gpu->bus, gpu->name);
+}
+
 /* The GPU that is meant, which must have the room. */
 static sl_status open_cuda(struct device_gpu *d, const struct sl_device_weights *weights, struct sl_err *err)
 {
@@ -561,6 +571,7 @@ static sl_status open_cuda(struct device_gpu *d, const struct sl_device_weights 
     SL_TRY(sl_gpu_session_open(&driver->session, driver->cuda, &choice, &need, NULL, err));
     driver->context = driver->session.context;
     driver->gpu = driver->session.gpu;
+    warn_of_memory(&driver->gpu);
     driver->images = sl_gpu_images;
     driver->n_images = sl_gpu_n_images;
     driver->patience_ms = GPU_PATIENCE_MS;

@@ -96,6 +96,12 @@ def test_such_a_gpu_has_the_cpus_bits_and_auto_finds_it(small, machine):
     assert got == got[:1] * len(got)
 
 
+def test_a_gpu_whose_memory_may_change_unseen_is_named(small, machine):
+    for has_none in (0, 1):
+        reply = generated(small, machine, TWIN_NO_ECC=str(has_none))
+        assert reply.returncode == 0 and reply.stderr.count("has no ECC, or it is off") == has_none, reply.stderr
+
+
 @pytest.mark.slow
 def test_a_gpu_belongs_to_one_process_unless_all_share_it(small, machine, start_server):
     server = start_server("--devices", "cuda:0", model=small, stages=1, env=machine.env)

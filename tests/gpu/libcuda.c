@@ -9,6 +9,7 @@
  *   TWIN_DEVICES   how many there are (1)                  TWIN_MISSING   a function that it does not have
  *   TWIN_MIB       of memory of each (65536)           TWIN_CAPABILITY  of each (90)
  *   TWIN_MODE      compute mode (0)                        TWIN_IN_USE    bit n: another program has device n
+ *   TWIN_NO_ECC    1: none of their memories has ECC
  *   TWIN_MACHINE   a number that is in their UUIDs (0), which name the locks of stages
  *   TWIN_FAULT     fails:N:RESULT[:LATER], hangs:N: what launch N does (twin.h); no-memory:N: allocation N has none
  *   TWIN_WHEN      a file: launches count from when it is there, so that a fault comes behind loading and measuring. Who finds it takes
@@ -144,6 +145,7 @@ sl_cu_result cuDriverGetVersion(int *version)
                                        .device_bytes = (uint64_t)from_environment("TWIN_MIB", 65536) << 20,
                                        .capability = from_environment("TWIN_CAPABILITY", 90),
                                        .mode = (int)from_environment("TWIN_MODE", SL_CU_MODE_DEFAULT),
+                                       .no_ecc = from_environment("TWIN_NO_ECC", 0),
                                        .in_use = from_environment("TWIN_IN_USE", 0),
                                        .init = from_environment("TWIN_INIT", 0),
                                        .kernels = kernels,

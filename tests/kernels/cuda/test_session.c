@@ -45,7 +45,8 @@ SL_TEST(a_gpu_is_opened_by_number_and_by_the_uuid_that_is_told)
     const char *folder = sl_test_dir();
     start((struct sl_cu_twin_config){.n_devices = 3});
     REQUIRE(open_text(&session, "cuda:2", &no_need, folder, &err) == SL_OK);
-    CHECK(session.gpu.number == 2 && session.gpu.capability == 90 && session.gpu.multiprocessors == 4);
+    CHECK(session.gpu.number == 2 && session.gpu.capability == 90 && session.gpu.multiprocessors == 4 &&
+          session.gpu.has_ecc);
     CHECK_INT(session.free_bytes, 1 << 20);
     CHECK_STR(session.gpu.bus, "0000:03:00.0");
     sl_gpu_uuid_text(uuid, &session.gpu);
