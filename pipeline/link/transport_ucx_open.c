@@ -167,17 +167,18 @@ static sl_status check_memory_lock(struct sl_err *err)
 
 /* Fragments that are staged lie in the host's memory: else UCX takes 512 MiB of the GPU's for them. Rows are fetched by who wants them
  * (get): of what is written by the other end (put, the default) a receiver that cuts the line never knows when it is over. UCX does not
- * put hooks into the driver's code to learn what memory is whose: it is told. */
+ * put hooks into the driver's code to learn what memory is whose: it is told, and keeps no cache of what it registered unasked, for
+ * which it would (that its environment forbids hooks is read before main begins). */
 static void set_for_rows(ucp_config_t *config)
 {
     unsigned major, minor, release;
     ucp_get_version(&major, &minor, &release);
-    setenv("UCX_CUDA_IPC_ENABLE_GET_ZCOPY", "on", 0); /* read from the environment only, as those of tcp */
-    setenv("UCX_MEM_CUDA_HOOK_MODE", "none", 0);
     set(config, "RNDV_SCHEME", "get_zcopy");
+    set(config, "CUDA_IPC_ENABLE_GET_ZCOPY", "on");
     set(config, "MEMTYPE_CACHE", "n");
-    bool knows_types = major > 1 || minor >= 20; /* an older one warns of a name that it does not know */
-    set(config, "RNDV_FRAG_MEM_TYPES", knows_types ? "host" : "");
+    bool is_new = major > 1 || minor >= 20; /* an older one warns of a name that it does not know */
+    set(config, "RCACHE_ENABLE", is_new ? "n" : "");
+    set(config, "RNDV_FRAG_MEM_TYPES", is_new ? "host" : "");
 }
 
 static sl_status know_device_memory(struct sl_transport *t, struct sl_err *err)
