@@ -14,6 +14,7 @@
  *   TWIN_FAULT     fails:N:RESULT[:LATER], hangs:N: what launch N does (twin.h); no-memory:N: allocation N has none
  *   TWIN_WHEN      a file: launches count from when it is there, so that a fault comes behind loading and measuring. Who finds it takes
  *                  it away, so of several processes one has the fault, and not who comes in its place */
+#include "tests/gpu/libcuda.h"
 #include "kernels/cuda/twin_impl.h"
 #include "kernels/gpu/device_impl.h"
 #include "kernels/gpu/launched.h"
@@ -22,15 +23,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define EXPORTED __attribute__((visibility("default")))
-EXPORTED sl_cu_result cuDriverGetVersion(int *version);
-EXPORTED sl_cu_result cuGetProcAddress_v2(const char *name, void **found, int version,
-                                          unsigned long long flags, void *status);
-
 static struct gpu_aside memory = {.bounds_only = true}; /* and machine, of all threads: the twin has a lock */
 static struct sl_cu_twin_kernel kernels[GPU_FUNCTIONS_MOST];
 static struct sl_cu_twin_fault fault; /* that is to come */
 static const char *when;              /* it does; NULL: it is in the world already */
+static bool shared;                   /* with another library */
 
 static unsigned from_environment(const char *name, unsigned otherwise)
 {
@@ -129,6 +126,7 @@ static sl_cu_result event_query(sl_cu_event event)
 
 static __attribute__((destructor)) void tell_misuses(void)
 {
+    libcuda_end();
     struct sl_cu_twin_report report = sl_cu_twin_take_report();
     if (report.misuses == 0)
         return;
@@ -140,6 +138,8 @@ static __attribute__((destructor)) void tell_misuses(void)
 sl_cu_result cuDriverGetVersion(int *version)
 {
     *version = (int)from_environment("TWIN_VERSION", SL_CU_VERSION);
+    if (shared && sl_twin_world.config.kernels)
+        return SL_CU_OK;
     read_fault();
     struct sl_cu_twin_config config = {.n_devices = from_environment("TWIN_DEVICES", 1),
                                        .device_bytes = (uint64_t)from_environment("TWIN_MIB", 65536) << 20,
@@ -162,8 +162,24 @@ sl_cu_result cuDriverGetVersion(int *version)
     return SL_CU_OK;
 }
 
+void libcuda_shared(void)
+{
+    int version;
+    shared = true;
+    cuDriverGetVersion(&version);
+}
+
+struct sl_cuda libcuda_table(void)
+{
+    struct sl_cuda table = *sl_cu_twin();
+    table.launch = launch;
+    table.device_uuid = device_uuid;
+    table.event_query = event_query;
+    return table;
+}
+
 sl_cu_result cuGetProcAddress_v2(const char *name, void **found, int version, unsigned long long flags,
-                                 void *status)
+                                 int *status)
 {
 #define ROW(field, function, arguments) {#function, offsetof(struct sl_cuda, field)},
     static const struct {
@@ -171,16 +187,16 @@ sl_cu_result cuGetProcAddress_v2(const char *name, void **found, int version, un
         size_t at;
     } rows[] = {SL_CU_CALLS(ROW)};
     const char *missing = getenv("TWIN_MISSING");
-    struct sl_cuda table = *sl_cu_twin();
-    (void)flags, (void)status;
-    table.launch = launch;
-    table.device_uuid = device_uuid;
-    table.event_query = event_query;
+    struct sl_cuda table = libcuda_table();
+    (void)flags;
+    if (status)
+        *status = 0; /* there is one of this version */
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         if (strcmp(rows[i].name, name) == 0 && version == SL_CU_VERSION &&
             !(missing && strcmp(missing, name) == 0)) {
             memcpy(found, (const char *)&table + rows[i].at, sizeof *found);
             return SL_CU_OK;
         }
-    return SL_CU_NOT_FOUND;
+    *found = libcuda_for_ucx(name);
+    return *found ? SL_CU_OK : SL_CU_NOT_FOUND;
 }
