@@ -12,7 +12,8 @@ struct gemm8_case {
     enum sl_dtype dtype;
     enum gemm8_body body;
     bool swiglu, accumulate, dense; /* dense: one expert, a pair is its token, and the kernel cuts them */
-    uint32_t digits, n, k, tokens, experts, top_k;
+    uint32_t digits, n, k, tokens, experts, top_k,
+        blocks; /* blocks: that are launched; 0: one to more than tasks */
 };
 
 struct gemm8_setting { /* a case's memory, all of it of gpu_alloc but begin and want */
@@ -123,7 +124,8 @@ static inline void gemm8_run_twin(struct gemm8_setting *s, struct gpu_outcome *o
     uint32_t tasks = *s->count * ((p.n_blocks + blocks - 1) / blocks);
     if (c->dense)
         *s->count = s->pairs;
-    run_kernel(o, kernel, &p, 1 + below(tasks + 2), gemm8_shared(kernel), seed, CONFLICTS_COUNT);
+    run_kernel(o, kernel, &p, c->blocks ? c->blocks : 1 + below(tasks + 2), gemm8_shared(kernel), seed,
+               CONFLICTS_COUNT);
 }
 
 /* One expert's pairs: two digits are two products, the second onto the first, and SwiGLU behind both. */

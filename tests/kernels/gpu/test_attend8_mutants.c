@@ -19,7 +19,7 @@ static const struct case_shape shapes[] = {
     {.n_q = 2, .n_kv = 2, .d_head = 64, .kv_dtype = SL_I8, .last = true, .slices = {{0, 9, 6}}},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
-static const struct norm_shape norm = {.n = 2048, .rows = 12, .rotation = 2048, .digits = 2};
+static const struct norm_shape norm = {.n = 2048, .rows = 60, .rotation = 2048, .digits = 2, .floats = true};
 
 static struct gpu_outcome run(uint32_t i)
 {

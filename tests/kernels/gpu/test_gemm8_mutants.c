@@ -4,7 +4,8 @@
 #include "tests/kernels/gpu/found.h"
 #include "tests/kernels/gpu/gemm8_case.h"
 
-/* Stages enough that slots are used again, a tile that is not full, columns, blocks and units that end within theirs. */
+/* Stages enough that slots are used again, a tile that is not full, columns, blocks and units that end within theirs; fewer blocks
+ * than tasks. */
 static const struct gemm8_case cases[] = {
     {.body = GEMM8_MMA,
      .dtype = SL_I4,
@@ -30,7 +31,8 @@ static const struct gemm8_case cases[] = {
      .k = 100,
      .tokens = 40,
      .experts = 2,
-     .top_k = 2},
+     .top_k = 2,
+     .blocks = 2},
     {.body = GEMM8_WGMMA,
      .dtype = SL_I4,
      .digits = 1,
@@ -46,7 +48,8 @@ static const struct gemm8_case cases[] = {
      .k = 600,
      .tokens = 12,
      .experts = 2,
-     .top_k = 2},
+     .top_k = 2,
+     .blocks = 1},
     {.body = GEMM8_FEW,
      .dtype = SL_I3,
      .digits = 1,
