@@ -5,10 +5,13 @@ tier: `./dev full` names the Python that has that package in SLUICE_HARNESS_PYTH
 import os
 import re
 import subprocess
+import sys
 
 import pytest
-from conftest import SLUICE, free_port, run, wait_until
+from conftest import ROOT, SLUICE, free_port, run, wait_until
 from test_device_faults import machine, no_kernels  # noqa: F401
+from test_gpu_run import FACTOR
+from test_gpu_run import run as gpu_run
 from test_rows import LARGE, generate, ids_of
 
 TWIN = SLUICE.parent / "twin"
@@ -26,7 +29,8 @@ def reads_siblings():
 
 
 @pytest.fixture(scope="module")
-def environment(machine):  # noqa: F811
+def libucx():
+    """The folder of its libraries."""
     if not PYTHON:
         pytest.skip("SLUICE_HARNESS_PYTHON does not name a Python with libucx-cu13")
     found = subprocess.run([PYTHON, "-c", "import libucx; print(libucx.__path__[0])"], capture_output=True, text=True)
@@ -34,7 +38,12 @@ def environment(machine):  # noqa: F811
         pytest.skip(f"{PYTHON} has no libucx-cu13")
     if not reads_siblings():
         pytest.skip("a process may not read another's memory here (kernel.yama.ptrace_scope, or a sandbox)")
-    return {**os.environ, **machine.env, "TWIN_DEVICES": "2", "LD_LIBRARY_PATH": f"{TWIN}:{found.stdout.strip()}/lib"}
+    return f"{found.stdout.strip()}/lib"
+
+
+@pytest.fixture(scope="module")
+def environment(machine, libucx):  # noqa: F811
+    return {**os.environ, **machine.env, "TWIN_DEVICES": "2", "LD_LIBRARY_PATH": f"{TWIN}:{libucx}"}
 
 
 OPTIONS = ["--devices", "cuda:0,cuda:1", "--rows", "ucx", "--chunk", 256, "--context", 512, "--max-running", 1, "--kv", "i8"]
@@ -69,6 +78,18 @@ def test_gpus_that_do_not_reach_each_other_are_no_way_for_rows(small, spawn, env
                    f"127.0.0.1:{free_port()}", env={**environment, "UCX_TLS": "tcp,cuda_copy"})
     wait_until(lambda: "UCX has nothing but tcp/lo to the node at 127.0.0.1, of what it may use (tcp,cuda_copy)" in server.log(), "the sentence")
     assert "go by UCX over" not in server.log()
+
+
+@pytest.mark.slow
+def test_two_stages_on_one_gpu_have_rows_by_the_ucx_of_a_bundle(tmp_path, libucx):
+    bundle = tmp_path / "bundle.tar.xz"
+    made = subprocess.run([sys.executable, ROOT / "tests/gpu/bundle", "--build", SLUICE.parent, "--to", bundle, "--libucx", libucx],
+                          capture_output=True, text=True)
+    assert made.returncode == 0, made.stdout + made.stderr
+    done, phases = gpu_run(tmp_path / "out", "--twin", "--phases", "7", "--patience", str(FACTOR), build=bundle)
+    assert done.returncode == 0, done.stdout
+    step = phases["7"]["steps"]["rows by ucx"]
+    assert step["state"] == "passed" and step["over"] == ["tcp/lo, cuda_ipc/cuda"] * 2 and step["ended"] == 0
 
 
 def test_a_ucx_without_cuda_is_refused_at_the_start(small, machine):  # noqa: F811
