@@ -199,14 +199,15 @@ ucs_status_t sl_ucx_rows_arrived(struct sl_line *line, uint64_t number, void *da
     ucp_request_param_t param = param_for(way, line->transport, to, bytes);
     param.cb.recv_am = on_received;
     param.user_data = op;
-    ucs_status_ptr_t request = ucp_am_recv_data_nbx(line->transport->worker, data, to, bytes, &param);
-    if (!UCS_PTR_IS_PTR(request)) {
-        through(op, UCS_PTR_STATUS(request));
-        return UCS_OK;
-    }
-    op->line = line;
+    op->line = line; /* first: what can be fetched at once, or not at all, is told before the call returns */
     line->n_under_way++;
-    return UCS_INPROGRESS;
+    ucs_status_ptr_t request = ucp_am_recv_data_nbx(line->transport->worker, data, to, bytes, &param);
+    if (UCS_PTR_IS_PTR(request))
+        return UCS_INPROGRESS;
+    op->line = NULL;
+    line->n_under_way--;
+    through(op, UCS_PTR_STATUS(request));
+    return UCS_OK;
 }
 
 /* ---- The table ---- */
