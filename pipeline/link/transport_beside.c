@@ -99,12 +99,14 @@ static size_t record_bytes(const struct sl_wire *wire)
     return wire->meta_bytes > 0 ? wire->meta_bytes : SL_PAD_BYTES;
 }
 
+/* NULL: rows of as many frames as there are slots are under way. */
 static struct sl_rows_op *op_take(struct sl_way *way, const struct sl_wire *wire)
 {
     struct sl_rows_op *op = way->ops;
     while (op < way->ops + SL_SLOTS_MAX && op->busy)
         op++;
-    assert(op < way->ops + SL_SLOTS_MAX); /* a frame under way has a slot of the receiver */
+    if (op == way->ops + SL_SLOTS_MAX)
+        return NULL;
     *op = (struct sl_rows_op){.busy = true,
                               .event = op->event,
                               .copy = op->copy,
@@ -374,6 +376,12 @@ static void beside_send(struct sl_line *line, struct sl_sending *sending)
     if (side && sending->link && goes_beside(t, &sending->wire)) {
         struct sl_rows_op *op = op_take(&side->out, &sending->wire);
         size_t meta = sending->wire.meta_bytes;
+        if (!op) { /* it has lent the slots of rows again that it has not taken */
+            side_failed(side, "the peer's credit makes no sense",
+                        "more rows are under way than it has slots");
+            sl_hub_sent(sending, SL_E_PEER_LOST);
+            return;
+        }
         op->sending = sending;
         op->payload = sending->payload;
         op->bytes = sending->bytes;
@@ -427,6 +435,7 @@ static struct sl_landing *take_rows(struct beside_side *side, struct sl_landing 
         return NULL;
     }
     struct sl_rows_op *op = op_take(&side->in, &whole->wire);
+    assert(op); /* it has a slot of ours */
     op->whole = whole;
     op->rows = rows;
     op->record = (struct sl_landing){.conn = side->conn,

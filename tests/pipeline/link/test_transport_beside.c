@@ -1,0 +1,184 @@
+/* pipeline/link/transport_beside.c alone: the transport inside it and who carries the rows are told here what to do and when, so that it
+ * meets what no real one of either does in a test. What it does over real ones: test_io.c, test_transport_nccl.c, test_transport_ucx_rows.c. */
+#include "tests/pipeline/link/two_ends.h"
+
+#include "pipeline/link/link_impl.h"
+#include "pipeline/link/transport_beside.h"
+
+enum { ROWS = 2000 };
+
+static struct inner { /* the transport inside, and who carries */
+    int n_progress, n_sent;
+    int ends_at; /* at so many rounds of progress rows are home; -1: never */
+    int n_asked; /* whether they are, since a round */
+} now;
+
+static sl_status inner_open(struct sl_transport **transport, struct sl_hub *hub,
+                            const struct sl_io_config *config, struct sl_err *err)
+{
+    (void)hub, (void)config, (void)err;
+    *transport = (struct sl_transport *)(void *)&now;
+    return SL_OK;
+}
+
+static void inner_close(struct sl_transport *transport)
+{
+    (void)transport;
+}
+
+static void inner_send(struct sl_line *line, struct sl_sending *sending)
+{
+    (void)line;
+    now.n_sent++;
+    sl_sending_done(sending, SL_OK);
+}
+
+static bool inner_progress(struct sl_transport *transport)
+{
+    (void)transport;
+    now.n_progress++;
+    now.n_asked = 0;
+    return false;
+}
+
+static sl_status carrier_open(void **carrier, const struct sl_io_config *config, struct sl_err *err)
+{
+    (void)config, (void)err;
+    *carrier = NULL;
+    return SL_OK;
+}
+
+static void carrier_close(void *carrier)
+{
+    (void)carrier;
+}
+
+static int carrier_draw(void *carrier, uint8_t id[SL_BESIDE_ID_BYTES], const char **detail)
+{
+    (void)carrier, (void)detail;
+    memset(id, 1, SL_BESIDE_ID_BYTES);
+    return 1;
+}
+
+static int carrier_meet(struct sl_way *way, const uint8_t id[SL_BESIDE_ID_BYTES], const char **detail)
+{
+    (void)way, (void)id, (void)detail;
+    return 1;
+}
+
+static int carrier_is_up(struct sl_way *way, const char **detail)
+{
+    (void)way, (void)detail;
+    return 1;
+}
+
+static int carrier_begin(struct sl_way *way, struct sl_rows_op *op, const char **detail)
+{
+    (void)way, (void)op, (void)detail;
+    return 1;
+}
+
+static int carrier_is_through(struct sl_way *way, struct sl_rows_op *op, const char **detail)
+{
+    (void)way, (void)op, (void)detail;
+    return 0; /* the peer fetches nothing */
+}
+
+static bool carrier_end(struct sl_way *way)
+{
+    (void)way;
+    if (now.n_asked++ > 10000) {
+        sl_test_fail(__FILE__, __LINE__, "nobody has what carries the rows go on");
+        return true;
+    }
+    return now.ends_at >= 0 && now.n_progress >= now.ends_at;
+}
+
+static const struct sl_transport_ops inner_ops = {.name = "inner",
+                                                  .open = inner_open,
+                                                  .close = inner_close,
+                                                  .send = inner_send,
+                                                  .progress = inner_progress};
+static const struct sl_rows_carrier carrier_ops = {.name = "test",
+                                                   .hint = "",
+                                                   .open = carrier_open,
+                                                   .close = carrier_close,
+                                                   .draw = carrier_draw,
+                                                   .meet = carrier_meet,
+                                                   .is_up = carrier_is_up,
+                                                   .begin = carrier_begin,
+                                                   .is_through = carrier_is_through,
+                                                   .end = carrier_end};
+
+struct end { /* of a line that is up, with what a hub has of it */
+    struct sl_transport_ops ops;
+    struct sl_hub hub;
+    struct sl_link link;
+    struct sl_conn *conn;
+    struct sl_sending sendings[SL_SLOTS_MAX + 2];
+};
+
+static bool end_open(struct end *end)
+{
+    uint8_t id[SL_BESIDE_ID_BYTES] = {2};
+    struct sl_err err;
+    memset(end, 0, sizeof *end);
+    now = (struct inner){.ends_at = 0};
+    fill_pool();
+    if (!twin_begin() || !(end->conn = calloc(1, sizeof *end->conn)))
+        return false;
+    end->ops = sl_transport_local_nccl;
+    end->ops.inner = &inner_ops;
+    end->ops.carrier = &carrier_ops;
+    end->hub.ops = &end->ops;
+    end->hub.config = config_of(&end->ops, &(struct world){0});
+    end->hub.conns = end->conn;
+    end->conn->hub = &end->hub;
+    end->conn->line = (struct sl_line *)(void *)&now;
+    if (end->ops.open(&end->hub.transport, &end->hub, &end->hub.config, &err) != SL_OK ||
+        !end->ops.offer(end->conn->line, end->conn, id) || end->ops.join(end->conn, id) != SL_AGAIN)
+        return false;
+    end->ops.progress(end->hub.transport);
+    return true;
+}
+
+/* One frame with rows, as the hub sends it. */
+static void end_send(struct end *end, int n)
+{
+    struct sl_sending *sending = &end->sendings[n];
+    sending->conn = end->conn;
+    sending->link = &end->link;
+    sending->wire = (struct sl_wire){
+        .kind = SL_WIRE_ORDER, .number = (uint64_t)n, .payload_bytes = 64 + ROWS, .meta_bytes = 64};
+    sending->payload = pool;
+    sending->bytes = 64 + ROWS;
+    end->conn->n_sends++;
+    end->conn->bytes_under_way += sending->bytes;
+    end->ops.send(end->conn->line, sending);
+}
+
+/* A peer counts as delivered what it has not fetched, and lends its slots again and again. */
+SL_TEST(credit_for_rows_that_are_not_fetched_is_the_end_of_a_line)
+{
+    static struct end end;
+    REQUIRE(end_open(&end));
+    for (int n = 0; n < SL_SLOTS_MAX; n++)
+        end_send(&end, n);
+    CHECK_INT(end.conn->n_sends, SL_SLOTS_MAX);
+    CHECK_INT(end.conn->fault, SL_OK);
+    for (int n = SL_SLOTS_MAX; n < SL_SLOTS_MAX + 2; n++) {
+        end_send(&end, n);
+        CHECK(!end.sendings[n].conn); /* it is home */
+    }
+    CHECK_INT(now.n_sent, SL_SLOTS_MAX);
+    CHECK_INT(end.conn->n_sends, SL_SLOTS_MAX);
+    CHECK_INT(end.conn->fault, SL_E_PEER_LOST);
+    CHECK_CONTAINS(end.conn->reason ? end.conn->reason : "", "credit");
+    end.ops.leave(end.conn);
+    CHECK_INT(end.conn->n_sends, 0);
+    for (int n = 0; n < SL_SLOTS_MAX; n++)
+        CHECK(!end.sendings[n].conn && end.sendings[n].bytes == 64 + ROWS && end.sendings[n].payload == pool);
+    sl_conn_closed(end.conn);
+    CHECK(!end.hub.conns);
+    end.ops.close(end.hub.transport);
+}
