@@ -16,10 +16,12 @@
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 enum {
     POLL_MS = 1,
+    CLOSE_MS = 2000, /* for rows to come home when all lines have been given up */
     QUIET_MS = 10000 /* between two words in the log about the same */
 };
 
@@ -577,16 +579,31 @@ static sl_status beside_open(struct sl_transport **out, struct sl_hub *hub, cons
     return SL_OK;
 }
 
-/* What the hub has given up on still has to end, before its memory goes. */
+static bool some_way_ends(const struct sl_transport *t)
+{
+    const struct beside_side *side = t->sides;
+    while (side && side->out.state != SL_WAY_ENDING && side->in.state != SL_WAY_ENDING)
+        side = side->next;
+    return side != NULL;
+}
+
+/* What the hub has given up on still has to end, before its memory goes; rows that go over the lines themselves come home by their
+ * progress only. */
 static void beside_close(struct sl_transport *t)
 {
-    for (struct beside_side *side = t->sides; side; side = side->next) {
+    uint64_t begun_ms = clock_ms();
+    for (struct beside_side *side = t->sides; side; side = side->next)
         beside_leave(side->conn);
-        while (side->out.state == SL_WAY_ENDING || side->in.state == SL_WAY_ENDING) {
-            way_end_step(side, &side->out);
-            way_end_step(side, &side->in);
-            usleep(1000);
+    while (some_way_ends(t)) {
+        if (clock_ms() - begun_ms >= CLOSE_MS) {
+            sl_log_error(
+                "rows by %s have not come home within %d s of their link's end, and may still be written to: this "
+                "process ends, and has to be started again",
+                t->ops->carrier->name, CLOSE_MS / 1000);
+            _exit(EX_UNAVAILABLE);
         }
+        if (!beside_progress(t))
+            usleep(1000);
     }
     t->ops->inner->close(t->inner);
     while (t->sides)

@@ -4,6 +4,10 @@
 
 #include "pipeline/link/link_impl.h"
 #include "pipeline/link/transport_beside.h"
+#include <signal.h>
+#include <sys/wait.h>
+#include <sysexits.h>
+#include <unistd.h>
 
 enum { ROWS = 2000 };
 
@@ -181,4 +185,42 @@ SL_TEST(credit_for_rows_that_are_not_fetched_is_the_end_of_a_line)
     sl_conn_closed(end.conn);
     CHECK(!end.hub.conns);
     end.ops.close(end.hub.transport);
+}
+
+SL_TEST(rows_under_way_come_home_when_their_transport_is_closed)
+{
+    static struct end end;
+    REQUIRE(end_open(&end));
+    for (int n = 0; n < 3; n++)
+        end_send(&end, n);
+    now.ends_at = now.n_progress + 3;
+    end.ops.close(end.hub.transport);
+    CHECK(now.n_progress >= now.ends_at);
+    CHECK_INT(end.conn->n_sends, 0);
+    free(end.conn);
+}
+
+SL_TEST(rows_that_never_come_home_do_not_keep_a_process_from_its_end)
+{
+    static struct end end;
+    int status = 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        if (!end_open(&end))
+            _exit(1);
+        end_send(&end, 0);
+        now.ends_at = -1;
+        end.ops.close(end.hub.transport);
+        _exit(2);
+    }
+    REQUIRE(child > 0);
+    uint64_t until = sl_clock_ns() + give_up_ms() * UINT64_C(1000000);
+    while (waitpid(child, &status, WNOHANG) == 0)
+        if (sl_clock_ns() < until)
+            usleep(1000);
+        else
+            kill(child, SIGKILL);
+    CHECK(WIFEXITED(status));
+    CHECK_INT(WEXITSTATUS(status), EX_UNAVAILABLE);
 }
