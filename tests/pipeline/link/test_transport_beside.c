@@ -98,6 +98,29 @@ static bool carrier_end(struct sl_way *way)
     return now.ends_at >= 0 && now.n_progress >= now.ends_at;
 }
 
+/* A device of which nothing is asked but things to lend. */
+static int n_lent;
+
+static void *lend(void *user)
+{
+    (void)user;
+    n_lent++;
+    return &n_lent;
+}
+
+static void take_back(void *user, void *thing)
+{
+    (void)user, (void)thing;
+    n_lent--;
+}
+
+static const struct sl_rows_device device = {.twin = true,
+                                             .stream_open = lend,
+                                             .stream_close = take_back,
+                                             .event_open = lend,
+                                             .event_close = take_back,
+                                             .address = host_address};
+
 static const struct sl_transport_ops inner_ops = {.name = "inner",
                                                   .open = inner_open,
                                                   .close = inner_close,
@@ -129,13 +152,14 @@ static bool end_open(struct told_end *end)
     memset(end, 0, sizeof *end);
     now = (struct inner){.ends_at = 0};
     fill_pool();
-    if (!twin_begin() || !(end->conn = calloc(1, sizeof *end->conn)))
+    if (!(end->conn = calloc(1, sizeof *end->conn)))
         return false;
     end->ops = sl_transport_local_nccl;
     end->ops.inner = &inner_ops;
     end->ops.carrier = &carrier_ops;
     end->hub.ops = &end->ops;
     end->hub.config = config_of(&end->ops, &(struct world){0});
+    end->hub.config.rows_device = &device;
     end->hub.conns = end->conn;
     end->conn->hub = &end->hub;
     end->conn->line = (struct sl_line *)(void *)&now;
@@ -184,6 +208,7 @@ SL_TEST(credit_for_rows_that_are_not_fetched_is_the_end_of_a_line)
         CHECK(!end.sendings[n].conn && end.sendings[n].bytes == 64 + ROWS && end.sendings[n].payload == pool);
     sl_conn_closed(end.conn);
     CHECK(!end.hub.conns);
+    CHECK_INT(n_lent, 0);
     end.ops.close(end.hub.transport);
 }
 
@@ -197,6 +222,7 @@ SL_TEST(rows_under_way_come_home_when_their_transport_is_closed)
     end.ops.close(end.hub.transport);
     CHECK(now.n_progress >= now.ends_at);
     CHECK_INT(end.conn->n_sends, 0);
+    CHECK_INT(n_lent, 0);
     free(end.conn);
 }
 
