@@ -5,6 +5,7 @@
 #include "node/local/cluster.h"
 #include "pipeline/link/transport_impl.h"
 #include "tests/check.h"
+#include "tests/node/local/cut_lines.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -166,54 +167,21 @@ SL_TEST(a_damaged_frame_is_never_a_token_over_ucx)
     meet_all("ucx");
 }
 
-struct cutter {
-    struct sl_cluster *cluster;
-    _Atomic bool over;
-    uint32_t n_cuts;
-};
-
-static uint64_t links_up(const struct cutter *cutter)
-{
-    uint64_t n = 0;
-    for (uint32_t node = 0; node <= DECODE; node++) {
-        struct sl_io_stats stats;
-        sl_io_stats(sl_cluster_io(cutter->cluster, node), &stats);
-        n += stats.links_up;
-    }
-    return n;
-}
-
-/* Lines are cut that are up: one that is cut while UCX connects its endpoint ends the process now and then (UCX 1.13, in the
- * progress of its tcp interface; HACKING.md has it among what was seen). */
-static void *cut_lines(void *arg)
-{
-    struct cutter *cutter = arg;
-    for (uint64_t all = links_up(cutter); !atomic_load(&cutter->over); cutter->n_cuts++) {
-        while (links_up(cutter) < all && !atomic_load(&cutter->over))
-            usleep(1000);
-        sl_io_fault_cut(sl_cluster_io(cutter->cluster, cutter->n_cuts % (DECODE + 1)));
-        usleep(30000); /* the fault's own rhythm: now and then while something is under way */
-    }
-    return NULL;
-}
-
 /* Frames in flight are lost with their lines; they come again, once, and nobody outside learns of it. */
 SL_TEST(a_network_that_blinks_changes_no_token)
 {
     struct told right, t;
-    struct cutter cutter = {.cluster = start("ucx")};
-    pthread_t thread;
+    struct cutter cutter = {.cluster = start("ucx"), .n_nodes = DECODE + 1};
     ask(cutter.cluster, &right);
     CHECK_INT(right.status, SL_OK);
-    REQUIRE(pthread_create(&thread, NULL, cut_lines, &cutter) == 0);
+    cutter_begin(&cutter);
     for (int i = 0; i < 10; i++) {
         ask(cutter.cluster, &t);
         if (t.status != SL_OK)
             sl_test_fail(__FILE__, __LINE__, "request %d: %s", i, t.error);
         CHECK(t.n == right.n && memcmp(t.ids, right.ids, sizeof right.ids) == 0);
     }
-    atomic_store(&cutter.over, true);
-    pthread_join(thread, NULL);
+    cutter_end(&cutter);
     CHECK(cutter.n_cuts >= 4);
     CHECK_INT(sl_coordinator_life(sl_cluster_coordinator(cutter.cluster)), SL_LIFE_READY);
     sl_cluster_stop(cutter.cluster);

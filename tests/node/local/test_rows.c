@@ -4,11 +4,17 @@
 #include "kernels/gpu/device.h"
 #include "model/pack/pack.h"
 #include "node/local/cluster.h"
+#include "tests/node/local/cut_lines.h"
 #include "tests/pipeline/link/nccl_host.h"
 #include <pthread.h>
 #include <string.h>
 
-enum { PROMPT = 40, OUT = 2, ROW_BYTES = 256 * 4 };
+enum {
+    PROMPT = 40,
+    OUT = 2,
+    ROW_BYTES = 256 * 4,
+    CUTS = 7 /* an eighth in a row, before a frame has got through, is a link's end */
+};
 
 struct came {
     pthread_mutex_t lock;
@@ -60,6 +66,7 @@ struct how {
     int after, times;
     const char *transport;
     enum sl_rows_way way; /* staged: NCCL, if rows_from says that any go beside */
+    uint32_t *n_cuts;     /* NULL: the lines stay; else how often they were cut, by the seed */
 };
 
 /* The answer to one prompt, in chunks of so many tokens. */
@@ -94,6 +101,10 @@ static struct came ask(const struct how *how)
         return a;
     }
     twin.fault(how->fault ? how->fault : "none", how->after, how->times);
+    struct cutter cutter = {
+        .cluster = cluster, .n_nodes = how->n_stages + 1, .most = CUTS, .seed = how->seed};
+    if (how->n_cuts)
+        cutter_begin(&cutter);
     for (uint32_t i = 0; i < PROMPT; i++)
         ids[i] = (i * 37 + i * i) % 4000;
     struct sl_generate g = {.ids = ids,
@@ -111,6 +122,10 @@ static struct came ask(const struct how *how)
         pthread_mutex_unlock(&a.lock);
     } else {
         sl_test_fail(__FILE__, __LINE__, "%s", err.text);
+    }
+    if (how->n_cuts) {
+        cutter_end(&cutter);
+        *how->n_cuts += cutter.n_cuts;
     }
     sl_cluster_stop(cluster);
     return a;
@@ -139,9 +154,12 @@ SL_TEST(answers_are_those_of_the_cpu_however_rows_go)
         struct how how;
         int transfers; /* an end each of a chunk's, from stage to stage */
     } cases[] = {
-        {{"twin", 2, 24, 1, 1, NULL, 0, 0, NULL, 0}, 2 * 2},              /* chunks of 24 and 16 */
-        {{"twin", 2, 24, 20 * ROW_BYTES, 2, NULL, 0, 0, NULL, 0}, 2 * 1}, /* the second is too small */
-        {{"twin", 3, 24, 1, 3, NULL, 0, 0, NULL, 0}, 2 * 2 * 2},          /* what came goes on */
+        {{.device = "twin", .n_stages = 2, .chunk = 24, .rows_from = 1, .seed = 1},
+         2 * 2}, /* chunks of 24 and 16 */
+        {{.device = "twin", .n_stages = 2, .chunk = 24, .rows_from = 20 * ROW_BYTES, .seed = 2},
+         2 * 1}, /* the second is too small */
+        {{.device = "twin", .n_stages = 3, .chunk = 24, .rows_from = 1, .seed = 3},
+         2 * 2 * 2}, /* what came goes on */
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         struct came got = ask_twins(&cases[i].how);
@@ -166,9 +184,37 @@ SL_TEST(answers_are_those_of_the_cpu_when_rows_go_by_ucx)
     }
 }
 
+/* What a twin is to copy, what UCX has begun, the greeting: all of it comes home with its line. */
+SL_TEST(answers_are_those_of_the_cpu_when_lines_break_amid_rows_by_ucx)
+{
+    uint32_t n_cuts = 0;
+    const char *more = getenv("SLUICE_SEEDS");
+    uint64_t seeds = more ? strtoull(more, NULL, 10) : 2;
+    for (uint64_t seed = 1; seed <= seeds; seed++) {
+        struct came got = ask_twins(&(struct how){.device = "twin",
+                                                  .n_stages = 2 + seed % 2,
+                                                  .chunk = 4,
+                                                  .rows_from = 1,
+                                                  .seed = seed,
+                                                  .transport = "ucx",
+                                                  .way = SL_ROWS_UCX,
+                                                  .n_cuts = &n_cuts});
+        check_same(&got, __LINE__);
+    }
+    CHECK(n_cuts > 0);
+}
+
 SL_TEST(rows_that_fail_on_the_way_come_over_another_line)
 {
-    struct came got = ask_twins(&(struct how){"twin", 2, 24, 1, 4, "async_error", 1, 2, "ucx", 0});
+    struct came got = ask_twins(&(struct how){.device = "twin",
+                                              .n_stages = 2,
+                                              .chunk = 24,
+                                              .rows_from = 1,
+                                              .seed = 4,
+                                              .fault = "async_error",
+                                              .after = 1,
+                                              .times = 2,
+                                              .transport = "ucx"});
     check_same(&got, __LINE__);
     CHECK_INT(twin.struck(), 2);
     CHECK_INT(twin.comms(), 0);
@@ -176,7 +222,14 @@ SL_TEST(rows_that_fail_on_the_way_come_over_another_line)
 
 SL_TEST(a_byte_that_changed_on_the_way_is_found_and_never_answered_with)
 {
-    struct came got = ask_twins(&(struct how){"twin", 2, 24, 1, 5, "corrupt", 1, 1, NULL, 0});
+    struct came got = ask_twins(&(struct how){.device = "twin",
+                                              .n_stages = 2,
+                                              .chunk = 24,
+                                              .rows_from = 1,
+                                              .seed = 5,
+                                              .fault = "corrupt",
+                                              .after = 1,
+                                              .times = 1});
     CHECK_INT(twin.struck(), 1);
     CHECK(got.status != SL_OK && got.n == 0);
 }
