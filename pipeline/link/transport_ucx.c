@@ -610,7 +610,7 @@ static ucs_status_t on_rows(void *arg, const void *label, size_t label_bytes, vo
         return UCS_OK;
     }
     if (!(param->recv_attr & UCP_AM_RECV_ATTR_FLAG_RNDV)) {
-        sl_ucx_line_failed(line, "rows came without being asked for");
+        sl_ucx_rows_refused(line, "rows came without being asked for");
         return UCS_OK;
     }
     return sl_ucx_rows_arrived(line, sl_get64((const uint8_t *)label + 16), data, bytes);

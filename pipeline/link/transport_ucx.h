@@ -58,14 +58,15 @@ struct sl_transport {
     struct sl_io_address address;
     uint64_t token; /* of the address: sl_ucx_token */
     struct sl_shield shield;
-    bool shielded;      /* it was taken at the start */
-    bool has_rows;      /* in a device's memory, which its lines carry beside their frames */
-    bool rows_on_twin;  /* whose memory is the host's */
-    ucp_mem_h rows;     /* that memory; NULL: it is not registered */
-    char tls[128];      /* what UCX may use, as UCX_TLS is written */
-    uint64_t fell_ms;   /* when the log said last that rows would go by tcp; 0: never */
-    uint32_t n_wanted;  /* peers that may come */
-    uint64_t wanted_ms; /* when some last were; 0: never */
+    bool shielded;       /* it was taken at the start */
+    bool has_rows;       /* in a device's memory, which its lines carry beside their frames */
+    bool rows_on_twin;   /* whose memory is the host's */
+    ucp_mem_h rows;      /* that memory; NULL: it is not registered */
+    char tls[128];       /* what UCX may use, as UCX_TLS is written */
+    uint64_t fell_ms;    /* when the log said last that rows would go by tcp; 0: never */
+    uint64_t refused_ms; /* and that some were refused */
+    uint32_t n_wanted;   /* peers that may come */
+    uint64_t wanted_ms;  /* when some last were; 0: never */
     uint64_t looked_ms;
     bool said_lost, said_other;
     uint64_t said[SL_SHIELD_PEERS]; /* tokens of peers that do not hear us, as the log says */
@@ -95,5 +96,6 @@ void sl_ucx_line_failed(struct sl_line *line, const char *reason); /* static; th
 
 /* transport_ucx_rows.c. The peer has the rows of the frame of that number ready. */
 ucs_status_t sl_ucx_rows_arrived(struct sl_line *line, uint64_t number, void *data, size_t bytes);
+void sl_ucx_rows_refused(struct sl_line *line, const char *reason); /* static; the line is of no use */
 
 #endif

@@ -25,7 +25,7 @@
 
 enum {
     GREETING_BYTES = SL_ROWS_GREETING_BYTES / 2,
-    FELL_QUIET_MS = 10000 /* between two words in the log about the same */
+    QUIET_MS = 10000 /* between two words in the log about the same */
 };
 #define GREETING_NUMBER UINT64_MAX
 
@@ -181,6 +181,21 @@ static struct sl_rows_op *awaited(struct sl_way *way, uint64_t number)
     return way && is_awaited(&way->greeting, number) ? &way->greeting : NULL;
 }
 
+/* The link carries on over another line, so that nobody else would say what was wrong. */
+void sl_ucx_rows_refused(struct sl_line *line, const char *reason)
+{
+    struct sl_transport *t = line->transport;
+    uint64_t now_ms = sl_clock_ns() / 1000000u;
+    bool is_cause = !line->failed && !(line->conn && line->conn->fault); /* else its header was passed over */
+    if (is_cause && (t->refused_ms == 0 || now_ms - t->refused_ms >= QUIET_MS)) {
+        t->refused_ms = now_ms;
+        sl_log_warn(
+            "rows by UCX: %s, so this line is given up for another; look at the log of the node that sends them",
+            reason);
+    }
+    sl_ucx_line_failed(line, reason);
+}
+
 /* Returning UCS_OK without a receive drops them, and the sender will believe that they were delivered: the line is of no use then. */
 ucs_status_t sl_ucx_rows_arrived(struct sl_line *line, uint64_t number, void *data, size_t bytes)
 {
@@ -190,10 +205,10 @@ ucs_status_t sl_ucx_rows_arrived(struct sl_line *line, uint64_t number, void *da
     if (!op && SL_MUTATED(ROWS_OF_NONE))
         return UCS_OK;
     if (!to) {
-        sl_ucx_line_failed(line, !op ? "rows came of a frame that has none, or before its header"
-                                 : op->n_rows != bytes
-                                     ? "rows are of another size than their frame's header says"
-                                     : "out of memory for rows");
+        sl_ucx_rows_refused(line, !op ? "rows came of a frame that has none, or before its header"
+                                  : op->n_rows != bytes
+                                      ? "rows are of another size than their frame's header says"
+                                      : "out of memory for rows");
         return UCS_OK;
     }
     ucp_request_param_t param = param_for(way, line->transport, to, bytes);
@@ -252,7 +267,7 @@ static bool lanes_will_do(const struct sl_line *line)
         sl_log_info("rows to the node at %s go by UCX over %s", host, lanes.list);
         return true;
     }
-    if (t->fell_ms == 0 || now_ms - t->fell_ms >= FELL_QUIET_MS) {
+    if (t->fell_ms == 0 || now_ms - t->fell_ms >= QUIET_MS) {
         t->fell_ms = now_ms;
         sl_log_error(
             "UCX has nothing but %s to the node at %s, of what it may use (%s): rows would go by way of the host, more "

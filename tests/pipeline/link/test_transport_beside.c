@@ -137,7 +137,7 @@ static const struct sl_rows_carrier carrier_ops = {.name = "test",
                                                    .is_through = carrier_is_through,
                                                    .end = carrier_end};
 
-struct told_end { /* of a line that is up, with what a hub has of it */
+struct lone_end { /* of a line that is up, with what a hub has of it */
     struct sl_transport_ops ops;
     struct sl_hub hub;
     struct sl_link link;
@@ -145,7 +145,7 @@ struct told_end { /* of a line that is up, with what a hub has of it */
     struct sl_sending sendings[SL_SLOTS_MAX + 2];
 };
 
-static bool end_open(struct told_end *end)
+static bool end_open(struct lone_end *end)
 {
     uint8_t id[SL_BESIDE_ID_BYTES] = {2};
     struct sl_err err;
@@ -171,7 +171,7 @@ static bool end_open(struct told_end *end)
 }
 
 /* One frame with rows, as the hub sends it. */
-static void end_send(struct told_end *end, int n)
+static void end_send(struct lone_end *end, int n)
 {
     struct sl_sending *sending = &end->sendings[n];
     sending->conn = end->conn;
@@ -188,7 +188,7 @@ static void end_send(struct told_end *end, int n)
 /* A peer counts as delivered what it has not fetched, and lends its slots again and again. */
 SL_TEST(credit_for_rows_that_are_not_fetched_is_the_end_of_a_line)
 {
-    static struct told_end end;
+    static struct lone_end end;
     REQUIRE(end_open(&end));
     for (int n = 0; n < SL_SLOTS_MAX; n++)
         end_send(&end, n);
@@ -214,7 +214,7 @@ SL_TEST(credit_for_rows_that_are_not_fetched_is_the_end_of_a_line)
 
 SL_TEST(rows_under_way_come_home_when_their_transport_is_closed)
 {
-    static struct told_end end;
+    static struct lone_end end;
     REQUIRE(end_open(&end));
     for (int n = 0; n < 3; n++)
         end_send(&end, n);
@@ -228,7 +228,7 @@ SL_TEST(rows_under_way_come_home_when_their_transport_is_closed)
 
 SL_TEST(rows_that_never_come_home_do_not_keep_a_process_from_its_end)
 {
-    static struct told_end end;
+    static struct lone_end end;
     int status = 0;
     fflush(stdout);
     pid_t child = fork();

@@ -2,6 +2,7 @@
  * every transport is in test_io.c, whole pipelines on the twin of a GPU are in tests/node/local/test_rows.c. */
 #include "tests/pipeline/link/two_ends.h"
 
+#include "base/bytes.h"
 #include "pipeline/link/transport_beside.h"
 #include "pipeline/link/transport_ucx.h"
 #include <dlfcn.h>
@@ -142,6 +143,7 @@ SL_TEST(rows_of_a_peer_that_is_killed_amid_them_come_home)
 SL_TEST(rows_that_nobody_waits_for_are_the_end_of_their_line)
 {
     static struct sl_way way;
+    static struct sl_transport transport;
     way = (struct sl_way){.device = &host_rows};
     way.ops[3] = (struct sl_rows_op){.busy = true, .number = 5, .rows = pool, .n_rows = 100};
     way.ops[4] = (struct sl_rows_op){.busy = true, .number = 6, .rows = pool, .n_rows = 100, .through = 1};
@@ -156,7 +158,7 @@ SL_TEST(rows_that_nobody_waits_for_are_the_end_of_their_line)
                  {true, 5, 101, "of another size than their frame's header says"},
                  {true, 5, 0, "of another size"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct sl_line line = {.rows = cases[i].has_way ? &way : NULL};
+        struct sl_line line = {.rows = cases[i].has_way ? &way : NULL, .transport = &transport};
         CHECK_INT(sl_ucx_rows_arrived(&line, cases[i].number, NULL, cases[i].bytes), UCS_OK);
         CHECK(line.failed && line.n_under_way == 0);
         CHECK_CONTAINS(line.reason, cases[i].said);
@@ -164,12 +166,26 @@ SL_TEST(rows_that_nobody_waits_for_are_the_end_of_their_line)
     CHECK_INT(way.ops[3].through, 0);
 }
 
-/* ---- What UCX may do ---- */
+/* ---- What UCX may do, and who else uses it ---- */
 
-/* UCX as this program calls it: its own, but for a receive that is over before the call returns. */
+/* UCX as this program calls it: its own, but for a receive that is over before the call returns, and rows that are sent as nobody should. */
 static bool at_once;
 static ucs_status_t at_once_status;
 static char at_once_request;
+static _Atomic int wrong; /* enum wrong_rows, of the next rows that are sent, greetings apart */
+enum wrong_rows {
+    RIGHT,
+    EAGER,
+    TWICE,
+    LESS,
+    MORE,
+    NEXT_NUMBER,
+    GREETED_AGAIN,
+    OTHER_LINE,
+    SHORT_LABEL,
+    LONG_LABEL,
+    WRONGS
+};
 
 static void *of_ucx(const char *name)
 {
@@ -200,6 +216,44 @@ void ucp_request_free(void *request)
         let_go(request);
 }
 
+static void on_first(void *request, ucs_status_t status, void *user)
+{
+    (void)status, (void)user;
+    ucp_request_free(request);
+}
+
+ucs_status_ptr_t ucp_am_send_nbx(ucp_ep_h ep, unsigned id, const void *label, size_t label_bytes,
+                                 const void *rows, size_t bytes, const ucp_request_param_t *param)
+{
+    static uint8_t other[SL_LABEL_BYTES + 8];
+    void *found = of_ucx("ucp_am_send_nbx");
+    ucs_status_ptr_t (*send)(ucp_ep_h, unsigned, const void *, size_t, const void *, size_t,
+                             const ucp_request_param_t *);
+    memcpy(&send, &found, sizeof send);
+    bool are_rows = id == SL_UCX_ROWS_AM_ID && sl_get64((const uint8_t *)label + 16) != UINT64_MAX;
+    enum wrong_rows how = are_rows ? (enum wrong_rows)atomic_exchange(&wrong, RIGHT) : RIGHT;
+    if (how == RIGHT)
+        return send(ep, id, label, label_bytes, rows, bytes, param);
+    ucp_request_param_t changed = *param;
+    memcpy(other, label, SL_LABEL_BYTES);
+    if (how == EAGER) {
+        changed.flags = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_EAGER;
+    } else if (how == TWICE) {
+        changed.cb.send = on_first;
+        send(ep, id, other, sizeof other - 8, rows, bytes, &changed);
+        changed = *param;
+    } else if (how == NEXT_NUMBER) {
+        sl_put64(other + 16, sl_get64(other + 16) + 1);
+    } else if (how == GREETED_AGAIN) {
+        sl_put64(other + 16, UINT64_MAX);
+    } else if (how == OTHER_LINE) {
+        other[8] ^= 1;
+    }
+    bytes = how == LESS ? bytes - 1 : how == MORE ? bytes + 64 : bytes;
+    label_bytes += how == LONG_LABEL ? 8 : how == SHORT_LABEL ? (size_t)-1 : 0;
+    return send(ep, id, other, label_bytes, rows, bytes, &changed);
+}
+
 SL_TEST(rows_that_are_there_or_lost_before_the_call_returns_are_so)
 {
     static const struct {
@@ -219,6 +273,38 @@ SL_TEST(rows_that_are_there_or_lost_before_the_call_returns_are_so)
         CHECK(!way.ops[3].line && line.n_under_way == 0 && !line.failed);
     }
     at_once = false;
+}
+
+/* Each costs the line at most, at once or when its rows have not come in time; another one carries on, and no frame is another's. */
+SL_TEST(rows_that_are_sent_as_nobody_should_are_never_taken_for_others)
+{
+    enum { FRAMES = 6 };
+    for (int how = RIGHT + 1; how < WRONGS; how++) {
+        struct world world = {0};
+        struct sl_err err;
+        fill_pool();
+        REQUIRE(prepare_rows(&sl_transport_ucx_device));
+        struct sl_io_config config = config_of(&sl_transport_ucx_device, &world);
+        config.lost_ms = 600000;
+        config.silent_ms = 200; /* five times as long rows may take */
+        REQUIRE(sl_io_create(&world.a.io, &config, &err) == SL_OK &&
+                sl_io_create(&world.b.io, &config, &err) == SL_OK);
+        connect_both(&world, 3, 3);
+        world.a.expect = pool;
+        for (uint64_t n = 0; n < FRAMES; n++)
+            send_frame(&world.b, n);
+        UNTIL(&world, world.b.n_sent == FRAMES);
+        int silences = world.a.n_silences;
+        atomic_store(&wrong, how);
+        for (uint64_t n = FRAMES; n < 2 * FRAMES; n++)
+            send_frame(&world.b, n);
+        UNTIL(&world, world.a.n_frames == 2 * FRAMES && world.b.n_sent == 2 * FRAMES);
+        CHECK_INT(atomic_load(&wrong), RIGHT);
+        CHECK(world.a.n_silences > silences); /* the line was lost */
+        CHECK_INT(world.a.n_torn + world.a.n_down + world.b.n_down, 0);
+        check_tokens(&world.b, 2 * FRAMES);
+        stop(&world);
+    }
 }
 
 /* ---- What UCX has ---- */
