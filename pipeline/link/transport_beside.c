@@ -334,10 +334,6 @@ static bool beside_offer(struct sl_line *line, struct sl_conn *conn, uint8_t id[
     side->conn = conn;
     side->next = t->sides;
     t->sides = side;
-    if (!way_open(side, &side->out, true) || !way_open(side, &side->in, false)) {
-        side_failed(side, "the device has no streams or events left", "each line takes two");
-        return false;
-    }
     if (t->ops->carrier->draw(t->carrier, side->id, &detail) < 0) {
         side_failed(side, "there is no id to be had", detail);
         return false;
@@ -354,6 +350,7 @@ static bool way_meet(struct beside_side *side, struct sl_way *way, const uint8_t
     return begun;
 }
 
+/* Who calls has proved by now who it is: nobody else takes the device's streams. */
 static sl_status beside_join(struct sl_conn *conn, const uint8_t id[SL_BESIDE_ID_BYTES])
 {
     struct sl_transport *t = conn->hub->transport;
@@ -361,6 +358,10 @@ static sl_status beside_join(struct sl_conn *conn, const uint8_t id[SL_BESIDE_ID
     const char *detail = "";
     assert(side);
     side->join_by_ms = clock_ms() + t->join_ms;
+    if (!way_open(side, &side->out, true) || !way_open(side, &side->in, false)) {
+        side_failed(side, "the device has no streams or events left", "each line takes two");
+        return SL_E_UNAVAILABLE;
+    }
     if (way_meet(side, &side->out, side->id, &detail) &&
         way_meet(side, &side->in, SL_MUTATED(ROWS_OLD_ID) ? side->id : id, &detail))
         return SL_AGAIN;

@@ -9,7 +9,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
-enum { ROWS = 2000 };
+enum { ROWS = 2000, THINGS = 2 * (1 + SL_SLOTS_MAX) /* each way has a stream, and an event for each slot */ };
 
 static struct inner { /* the transport inside, and who carries */
     int n_progress, n_sent;
@@ -99,11 +99,13 @@ static bool carrier_end(struct sl_way *way)
 }
 
 /* A device of which nothing is asked but things to lend. */
-static int n_lent;
+static int n_lent, n_things; /* of so many */
 
 static void *lend(void *user)
 {
     (void)user;
+    if (n_lent == n_things)
+        return NULL;
     n_lent++;
     return &n_lent;
 }
@@ -145,10 +147,12 @@ struct lone_end { /* of a line that is up, with what a hub has of it */
     struct sl_sending sendings[SL_SLOTS_MAX + 2];
 };
 
-static bool end_open(struct lone_end *end)
+/* Its line has been called. */
+static bool end_call(struct lone_end *end, int things)
 {
-    uint8_t id[SL_BESIDE_ID_BYTES] = {2};
+    uint8_t id[SL_BESIDE_ID_BYTES];
     struct sl_err err;
+    n_things = things;
     memset(end, 0, sizeof *end);
     now = (struct inner){.ends_at = 0};
     fill_pool();
@@ -163,8 +167,14 @@ static bool end_open(struct lone_end *end)
     end->hub.conns = end->conn;
     end->conn->hub = &end->hub;
     end->conn->line = (struct sl_line *)(void *)&now;
-    if (end->ops.open(&end->hub.transport, &end->hub, &end->hub.config, &err) != SL_OK ||
-        !end->ops.offer(end->conn->line, end->conn, id) || end->ops.join(end->conn, id) != SL_AGAIN)
+    return end->ops.open(&end->hub.transport, &end->hub, &end->hub.config, &err) == SL_OK &&
+           end->ops.offer(end->conn->line, end->conn, id);
+}
+
+static bool end_open(struct lone_end *end)
+{
+    static const uint8_t id[SL_BESIDE_ID_BYTES] = {2};
+    if (!end_call(end, THINGS) || end->ops.join(end->conn, id) != SL_AGAIN)
         return false;
     end->ops.progress(end->hub.transport);
     return true;
@@ -210,6 +220,25 @@ SL_TEST(credit_for_rows_that_are_not_fetched_is_the_end_of_a_line)
     CHECK(!end.hub.conns);
     CHECK_INT(n_lent, 0);
     end.ops.close(end.hub.transport);
+}
+
+SL_TEST(a_line_takes_streams_when_its_peer_has_proved_who_it_is)
+{
+    static const uint8_t id[SL_BESIDE_ID_BYTES] = {2};
+    static const int things[] = {0, 1, SL_SLOTS_MAX, 1 + SL_SLOTS_MAX, THINGS - 1, THINGS};
+    static struct lone_end end;
+    for (size_t i = 0; i < sizeof things / sizeof *things; i++) {
+        bool suffices = things[i] == THINGS;
+        REQUIRE(end_call(&end, things[i]));
+        CHECK_INT(n_lent, 0);
+        CHECK_INT(end.ops.join(end.conn, id), suffices ? SL_AGAIN : SL_E_UNAVAILABLE);
+        CHECK_INT(n_lent, things[i]);
+        CHECK(suffices || strstr(end.conn->reason, "no streams or events left"));
+        end.ops.leave(end.conn);
+        sl_conn_closed(end.conn);
+        CHECK_INT(n_lent, 0);
+        end.ops.close(end.hub.transport);
+    }
 }
 
 SL_TEST(rows_under_way_come_home_when_their_transport_is_closed)
