@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 SL_TEST(rows_go_beside_from_so_many_bytes_on)
 {
@@ -76,6 +77,42 @@ SL_TEST(rows_that_are_never_written_come_home_with_their_line)
     stop(&world);
     twin.event_fire(rows_event);
     twin.event_close(rows_event);
+}
+
+/* At any moment: before the ends have met, while they greet each other, with rows under way or waited for. */
+SL_TEST(links_are_dropped_and_made_anew_whatever_their_rows_are_at)
+{
+    const char *more = getenv("SLUICE_SEEDS");
+    uint64_t rounds = more ? strtoull(more, NULL, 10) : 20;
+    struct world world;
+    REQUIRE(start(&world, &sl_transport_ucx_device));
+    for (uint64_t round = 0; round < rounds; round++) {
+        struct sl_link_config link = link_config(LINK, 1, 3);
+        struct side *first = sl_rng_at(3, round) % 2 ? &world.a : &world.b;
+        world.a.n_frames = world.b.n_frames = world.a.n_sent = world.b.n_sent = 0;
+        world.a.n_down = world.b.n_down = world.a.n_up = world.b.n_up = 0;
+        CHECK_INT(sl_io_accept(world.a.io, &link, sl_io_address(world.b.io)), SL_OK);
+        CHECK_INT(sl_io_connect(world.b.io, &link, sl_io_address(world.a.io)), SL_OK);
+        for (uint64_t n = 0; n < 4; n++) {
+            CHECK_INT(send_bytes(&world.a, LINK, frame_data(n), 300000, n), SL_OK);
+            CHECK_INT(send_bytes(&world.b, LINK, frame_data(n), 300000, n), SL_OK);
+        }
+        for (uint64_t i = sl_rng_at(4, round) % 300; i > 0; i--)
+            if (!take_all(&world.a, 0) && !take_all(&world.b, 0))
+                usleep(500);
+        sl_io_drop(first->io, LINK);
+        UNTIL(&world, first->n_down == 1);
+        sl_io_drop(world.a.io, LINK);
+        sl_io_drop(world.b.io, LINK);
+        UNTIL(&world,
+              world.a.n_down == 1 && world.b.n_down == 1 && world.a.n_sent == 4 && world.b.n_sent == 4);
+        CHECK_INT(world.a.n_torn + world.b.n_torn, 0);
+    }
+    world.a.n_frames = world.a.n_down = world.a.n_up = world.b.n_up = 0;
+    connect_both(&world, 2, 2);
+    send_frame(&world.b, 8);
+    UNTIL(&world, world.a.n_frames == 1);
+    stop(&world);
 }
 
 /* Over and over again until it is killed. */
