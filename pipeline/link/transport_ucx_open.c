@@ -169,16 +169,30 @@ static sl_status check_memory_lock(struct sl_err *err)
  * (get): of what is written by the other end (put, the default) a receiver that cuts the line never knows when it is over. UCX does not
  * put hooks into the driver's code to learn what memory is whose: it is told, and keeps no cache of what it registered unasked, for
  * which it would (that its environment forbids hooks is read before main begins). */
-static void set_for_rows(ucp_config_t *config)
+static sl_status set_for_rows(ucp_config_t *config, struct sl_err *err)
 {
+    static const struct {
+        const char *name, *value;
+    } fetching[] = {{"RNDV_SCHEME", "get_zcopy"}, {"CUDA_IPC_ENABLE_GET_ZCOPY", "on"}};
+    for (size_t i = 0; i < sizeof fetching / sizeof *fetching; i++) {
+        char variable[64];
+        snprintf(variable, sizeof variable, "UCX_%s", fetching[i].name);
+        const char *asked = getenv(variable);
+        if (asked && strcmp(asked, fetching[i].value) != 0)
+            return sl_fail(
+                err, SL_E_CONFIG,
+                "%s=%s: rows by UCX have to be fetched by who receives them, or its memory is written to when "
+                "it is another's; unset it, or choose --rows staged",
+                variable, asked);
+        set(config, fetching[i].name, fetching[i].value);
+    }
     unsigned major, minor, release;
     ucp_get_version(&major, &minor, &release);
-    set(config, "RNDV_SCHEME", "get_zcopy");
-    set(config, "CUDA_IPC_ENABLE_GET_ZCOPY", "on");
     set(config, "MEMTYPE_CACHE", "n");
     bool is_new = major > 1 || minor >= 20; /* an older one warns of a name that it does not know */
     set(config, "RCACHE_ENABLE", is_new ? "n" : "");
     set(config, "RNDV_FRAG_MEM_TYPES", is_new ? "host" : "");
+    return SL_OK;
 }
 
 static sl_status know_device_memory(struct sl_transport *t, struct sl_err *err)
@@ -213,8 +227,11 @@ static sl_status open_context(struct sl_transport *t, const struct sl_data_addre
     set(config, "NET_DEVICES", address->interface);
     set(config, "KEEPALIVE_INTERVAL", "1s");
     set(config, "MAX_RNDV_RAILS", "1");
-    if (t->has_rows && !t->rows_on_twin)
-        set_for_rows(config);
+    sl_status fetching = t->has_rows && !t->rows_on_twin ? set_for_rows(config, err) : SL_OK;
+    if (fetching != SL_OK) {
+        ucp_config_release(config);
+        return fetching;
+    }
     ucp_params_t params = {.field_mask = UCP_PARAM_FIELD_FEATURES,
                            .features = UCP_FEATURE_AM | UCP_FEATURE_WAKEUP};
     ucs_status_t status = ucp_init(&params, config, &t->context);

@@ -367,6 +367,10 @@ SL_TEST(rows_by_ucx_need_a_device_whose_memory_it_knows)
     setenv("UCX_TLS", "tcp", 1); /* with which even one that has CUDA knows of none */
     check_refusal(&config, SL_E_UNAVAILABLE, "knows no GPU's memory here (UCX_TLS=tcp)");
     unsetenv("UCX_TLS");
+    setenv("UCX_RNDV_SCHEME", "put_zcopy", 1);
+    check_refusal(&config, SL_E_CONFIG,
+                  "UCX_RNDV_SCHEME=put_zcopy: rows by UCX have to be fetched by who receives them");
+    unsetenv("UCX_RNDV_SCHEME");
     config.rows_device = NULL;
     check_refusal(&config, SL_E_CONFIG, "--rows ucx is for rows in a GPU's memory");
 }
