@@ -78,6 +78,15 @@ def alone_and_streams(endpoint, n, max_tokens):
     return alone, [Stream(endpoint, **h).wait_begun() for h in how]
 
 
+def spread(cluster, streams, alone, n):
+    """More of the first until n decode workers have some. Each goes where it is foretold to be done sooner, and for how long that is the
+    same worker is a matter of how fast each was."""
+    while len(load_of(cluster.ops, 4)) < n:
+        assert len(streams) < 16, f"{len(streams)} streams went to fewer than {n} decode workers: {load_of(cluster.ops, 4)}"
+        streams.append(Stream(cluster.endpoint, n_ids=40, max_tokens=700, seed=0).wait_begun())
+        alone.append(alone[0])
+
+
 def check(streams, alone):
     for stream, ids in zip(streams, alone):
         assert stream.end().error is None, stream.error
@@ -88,7 +97,7 @@ def test_streams_survive_the_death_the_leave_and_the_coming_of_decode_workers(st
     """A kill -9 in the middle of streams, a SIGTERM to another, and one that joins."""
     cluster = start_cluster("--drain-timeout", 600, decoders=3)
     alone, streams = alone_and_streams(cluster.endpoint, 6, 700)
-    assert len(load := load_of(cluster.ops, 4)) == 3 and sum(load) == 6  # they are spread, as fast as each is
+    spread(cluster, streams, alone, 3)
     cluster.decoders.pop(0).kill()
     cluster.here(2)
     leaves = cluster.decoders.pop(0)
@@ -101,7 +110,7 @@ def test_streams_survive_the_death_the_leave_and_the_coming_of_decode_workers(st
     log = cluster.coordinator.log()
     assert "is prefilled again for another" in log and "was told to stop: nothing new begins there" in log
     assert get(cluster.ops, "/readyz")[0] == 200
-    assert 0 < value_of(cluster.ops, "sluice_answers_moved_total") < 5  # of the one that was killed
+    assert 0 < value_of(cluster.ops, "sluice_answers_moved_total") < len(streams) - 1  # of the one that was killed
     assert value_of(cluster.ops, "sluice_requests_running") == 0
     wait_until(lambda: value_of(cluster.ops, "sluice_kv_cache_usage_ratio") == 0 ==
                value_of(cluster.ops, "sluice_decode_kv_cache_usage_ratio"), "the return of every page")
@@ -232,7 +241,7 @@ def test_the_parts_of_decode_workers_give_the_same_text_and_fall_and_leave_toget
     cluster = start_cluster("--drain-timeout", 600, decoders=2, parts=2)
     again, streams = alone_and_streams(cluster.endpoint, 4, 700)
     assert again == alone
-    assert len(load_of(cluster.ops, 4)) == 2
+    spread(cluster, streams, alone, 2)
     cluster.decoders.pop(0).kill()
     cluster.here(1)
     fallen = wait_until(lambda: next((d for d in cluster.decoders if d.process.poll() is not None), None), "the end of its other part")
