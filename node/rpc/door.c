@@ -590,8 +590,8 @@ static void on_socket(struct sl_door *door)
 /* ---- the thread ---- */
 
 /* Its certificate was replaced, ours was, or its time is over: it shall connect again. First it is told, with a GOAWAY that names
- * a stream far away: what it has sent by then is served, and its next calls go elsewhere. It goes when it has no calls, or when
- * those it has have lasted for long enough. */
+ * a stream far away: what it has sent by then is served, and its next calls go elsewhere. Who does not go by himself within a second
+ * of his last call is shut, and who has calls when those have lasted for long enough. */
 static void age_out(struct sl_door *door, struct sl_door_connection *c)
 {
     static const uint32_t far_away = 0x7fffffff;
@@ -604,7 +604,8 @@ static void age_out(struct sl_door *door, struct sl_door_connection *c)
     uint64_t since_ms = c->aged_ms ? door->now_ms - c->aged_ms : 0;
     /* A node takes its Join stream up again by its newest files, and what it has to tell goes by those, too. */
     uint64_t most_ms = expired && c->caller.role == SL_CALLER_NODE ? SL_DOOR_AGED_NODE_MS : SL_DOOR_AGED_MS;
-    if (since_ms > most_ms || (since_ms > SL_DOOR_LEAVE_MS && sl_door_is_idle(c))) {
+    bool stays = sl_door_is_idle(c) && door->now_ms - c->active_ms > SL_DOOR_LEAVE_MS;
+    if (since_ms > most_ms || (since_ms > SL_DOOR_LEAVE_MS && stays)) {
         sl_door_kill(door, c, SL_DOOR_AGED);
         return;
     }
