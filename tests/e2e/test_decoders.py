@@ -85,6 +85,7 @@ def spread(cluster, streams, alone, n):
         assert len(streams) < 16, f"{len(streams)} streams went to fewer than {n} decode workers: {load_of(cluster.ops, 4)}"
         streams.append(Stream(cluster.endpoint, n_ids=40, max_tokens=700, seed=0).wait_begun())
         alone.append(alone[0])
+    assert sum(load_of(cluster.ops, 4)) == len(streams)
 
 
 def check(streams, alone):
