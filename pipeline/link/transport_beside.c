@@ -556,8 +556,15 @@ static sl_status beside_open(struct sl_transport **out, struct sl_hub *hub, cons
                              struct sl_err *err)
 {
     const struct sl_transport_ops *ops = config->transport;
-    void *carrier;
-    SL_TRY(ops->carrier->open(&carrier, config, err));
+    void *carrier = NULL;
+    if (!config->rows_device)
+        return sl_fail(
+            err, SL_E_CONFIG,
+            "--rows %s is for rows in a GPU's memory, and this stage computes in the host's; choose --rows "
+            "staged",
+            ops->carrier->option);
+    if (ops->carrier->open)
+        SL_TRY(ops->carrier->open(&carrier, config, err));
     struct sl_transport *t = calloc(1, sizeof *t);
     sl_status status = t ? SL_OK : sl_fail(err, SL_E_NOMEM, "out of memory for a transport");
     if (status == SL_OK) {
@@ -573,7 +580,8 @@ static sl_status beside_open(struct sl_transport **out, struct sl_hub *hub, cons
     }
     if (status != SL_OK) {
         free(t);
-        ops->carrier->close(carrier);
+        if (ops->carrier->close)
+            ops->carrier->close(carrier);
         return status;
     }
     *out = t;
@@ -609,7 +617,8 @@ static void beside_close(struct sl_transport *t)
     t->ops->inner->close(t->inner);
     while (t->sides)
         side_free(t->sides);
-    t->ops->carrier->close(t->carrier);
+    if (t->ops->carrier->close)
+        t->ops->carrier->close(t->carrier);
     free(t);
 }
 

@@ -59,8 +59,8 @@ struct sl_way {
 /* What carries rows. Where a call is answered by a number, that is 1: yes, 0: not yet, -1: it has failed, and *detail (static) says in
  * what way, for the log. */
 struct sl_rows_carrier {
-    const char *name, *hint; /* for the log, the second is how to hear more */
-    /* Before any line, and before the transport that carries everything else. */
+    const char *name, *hint, *option; /* for the log: how to hear more; and the word of --rows */
+    /* Before any line, and before the transport that carries everything else. NULL, with `close`: there is nothing to do. */
     sl_status (*open)(void **carrier, const struct sl_io_config *config, struct sl_err *err);
     void (*close)(void *carrier);
     /* Where the other end of a line shall meet the way out. */

@@ -155,11 +155,6 @@ static sl_status nccl_open(void **carrier, const struct sl_io_config *config, st
 {
     struct sl_nccl nccl;
     int version;
-    if (!config->rows_device)
-        return sl_fail(
-            err, SL_E_CONFIG,
-            "--rows nccl is for rows in a GPU's memory, and this stage computes in the host's; choose "
-            "--rows staged");
     SL_TRY(sl_nccl_open(&nccl, &version, err));
     if (config->rows_device->twin != sl_nccl_is_twin())
         return sl_fail(
@@ -187,6 +182,7 @@ static sl_status nccl_open(void **carrier, const struct sl_io_config *config, st
 
 const struct sl_rows_carrier sl_rows_by_nccl = {
     .name = "NCCL",
+    .option = "nccl",
     .hint =
         "NCCL_DEBUG=WARN in the environment of both nodes makes it say more, --rows staged does without it",
     .open = nccl_open,

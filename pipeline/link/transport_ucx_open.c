@@ -203,7 +203,7 @@ static sl_status know_device_memory(struct sl_transport *t, struct sl_err *err)
     return sl_fail(
         err, SL_E_UNAVAILABLE,
         "UCX %s knows no GPU's memory here (UCX_TLS=%s): rows by UCX need one that was built with CUDA, as "
-        "PyPI's libucx-cu13 is, in LD_LIBRARY_PATH; or choose --rows nccl or staged",
+        "PyPI's libucx-cu13 is, in LD_LIBRARY_PATH; or choose --rows nccl or --rows staged",
         ucp_get_version_string(), t->tls);
 }
 

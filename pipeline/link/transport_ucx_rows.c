@@ -6,8 +6,9 @@
  * into a stream afterwards. The memory is registered as a whole, and each call says so: UCX 1.22 asks the driver about memory that it does
  * not know, by a call that waits for a thread which launches kernels. What a first transfer does beside (it opens the other's memory, and
  * makes events) is done by a greeting each way, before the line is up.
- * A twin's memory is known to no library; there a copy in the host's is sent and received, which the twin
- * makes when it is its turn (sl_rows_device.give).
+ *
+ * A twin's memory is known to no library; there a copy in the host's is sent and received, which the twin makes when it is its turn
+ * (sl_rows_device.give).
  *
  * Sends and receives are of the line and come home before it is closed; a trunk that cannot end them is cut (transport_ucx.c). */
 #include "base/bytes.h"
@@ -132,12 +133,13 @@ static int send_rows(struct sl_way *way, struct sl_rows_op *op)
     param.flags = UCP_AM_SEND_FLAG_REPLY | UCP_AM_SEND_FLAG_RNDV;
     param.cb.send = on_sent;
     param.user_data = op;
+    op->line = line; /* first, as where rows are received */
+    line->n_under_way++;
     ucs_status_ptr_t request =
         ucp_am_send_nbx(trunk->ep, SL_UCX_ROWS_AM_ID, op->label, sizeof op->label, rows, op->n_rows, &param);
-    if (UCS_PTR_IS_PTR(request)) {
-        op->line = line;
-        line->n_under_way++;
-    } else {
+    if (!UCS_PTR_IS_PTR(request)) {
+        op->line = NULL;
+        line->n_under_way--;
         through(op, UCS_PTR_STATUS(request));
     }
     return 1;
@@ -348,28 +350,11 @@ static bool rows_end(struct sl_way *way)
     return true;
 }
 
-static sl_status rows_open(void **carrier, const struct sl_io_config *config, struct sl_err *err)
-{
-    *carrier = NULL;
-    if (!config->rows_device)
-        return sl_fail(
-            err, SL_E_CONFIG,
-            "--rows ucx is for rows in a GPU's memory, and this stage computes in the host's; choose "
-            "--rows staged");
-    return SL_OK; /* whether UCX knows such memory is seen when its context is made */
-}
-
-static void rows_close(void *carrier)
-{
-    (void)carrier;
-}
-
 const struct sl_rows_carrier sl_rows_by_ucx = {
     .name = "UCX",
+    .option = "ucx",
     .hint =
         "UCX_LOG_LEVEL=info in the environment of both nodes makes it say more, --rows staged does without it",
-    .open = rows_open,
-    .close = rows_close,
     .draw = rows_draw,
     .meet = rows_meet,
     .is_up = rows_is_up,

@@ -411,16 +411,6 @@ SL_TEST(rows_of_a_peer_that_dies_as_it_aborts)
 
 /* ---- The library ---- */
 
-static void check_refusal(const struct sl_io_config *config, sl_status status, const char *word)
-{
-    struct sl_io *io = NULL;
-    struct sl_err err = {0};
-    CHECK_INT(sl_io_create(&io, config, &err), status);
-    CHECK_CONTAINS(err.text, word);
-    CHECK_CONTAINS(err.text, "--rows staged");
-    sl_io_destroy(io);
-}
-
 SL_TEST(rows_need_a_library_of_a_known_version_and_a_device)
 {
     struct world world = {0};

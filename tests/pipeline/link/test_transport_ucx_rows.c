@@ -346,16 +346,6 @@ SL_TEST(rows_that_are_sent_as_nobody_should_are_never_taken_for_others)
 
 /* ---- What UCX has ---- */
 
-static void check_refusal(const struct sl_io_config *config, sl_status status, const char *word)
-{
-    struct sl_io *io = NULL;
-    struct sl_err err = {0};
-    CHECK_INT(sl_io_create(&io, config, &err), status);
-    CHECK_CONTAINS(err.text, word);
-    CHECK_CONTAINS(err.text, "staged");
-    sl_io_destroy(io);
-}
-
 SL_TEST(rows_by_ucx_need_a_device_whose_memory_it_knows)
 {
     struct world world = {0};

@@ -93,6 +93,17 @@ static inline bool start_patient(struct world *world, const struct sl_transport_
     return true;
 }
 
+/* No io comes of it, for a reason that a sentence says, with what always helps. */
+static inline void check_refusal(const struct sl_io_config *config, sl_status status, const char *word)
+{
+    struct sl_io *io = NULL;
+    struct sl_err err = {0};
+    CHECK_INT(sl_io_create(&io, config, &err), status);
+    CHECK_CONTAINS(err.text, word);
+    CHECK_CONTAINS(err.text, "--rows staged");
+    sl_io_destroy(io);
+}
+
 static inline bool start(struct world *world, const struct sl_transport_ops *transport)
 {
     return start_patient(world, transport, 0);
